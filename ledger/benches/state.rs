@@ -1,0 +1,79 @@
+//! Cost of the state at a million accounts. Each iteration is one block of 3,000 accounts, or one account.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use ledger::codec::encode;
+use ledger::signature::PublicKey;
+use ledger::state::{Account, AccountProof, State, StateKey};
+use ledger::units::{Amount, Nonce};
+
+const ACCOUNTS: u64 = 1_000_000;
+const CHANGES: u64 = 3_000;
+/// Prime to `ACCOUNTS`, so that its multiples visit every account before one comes again.
+const STEP: u64 = 7_919;
+
+fn key(i: u64) -> StateKey {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&i.to_le_bytes());
+    StateKey::account(PublicKey(bytes))
+}
+
+fn account(i: u64) -> Account {
+    Account { balance: Amount(i), nonce: Nonce(1), ..Account::default() }
+}
+
+/// Changes to `CHANGES` accounts from the `start`th on, each far from the one before.
+fn changes(start: u64, offset: u64) -> BTreeMap<StateKey, Account> {
+    (start..start + CHANGES).map(|i| (key(i * STEP % ACCOUNTS + offset), account(i))).collect()
+}
+
+fn blocks(c: &mut Criterion) {
+    let state = State::from_entries((0..ACCOUNTS).map(|i| (key(i), account(i))));
+    let mut group = c.benchmark_group("block of 3,000 at 1M accounts");
+    group.sample_size(30);
+
+    let mut block = 0;
+    let mut next = |offset| {
+        block += 1;
+        changes(block * CHANGES, offset)
+    };
+    group.bench_function("update, beside the final state", |b| {
+        b.iter_batched(|| next(0), |changes| state.with(&changes), BatchSize::PerIteration);
+    });
+    group.bench_function("create, beside the final state", |b| {
+        b.iter_batched(|| next(ACCOUNTS), |changes| state.with(&changes), BatchSize::PerIteration);
+    });
+    let mut alone = State::from_entries(state.iter().copied());
+    group.bench_function("update in place", |b| {
+        b.iter_batched(|| next(0), |changes| alone.apply(&changes), BatchSize::PerIteration);
+    });
+    drop(alone);
+    let after = state.with(&next(0));
+    group.bench_function("changed pages", |b| b.iter(|| after.changed_pages(&state).written.len()));
+    group.finish();
+
+    let mut group = c.benchmark_group("account of 1M");
+    let mut i = 0;
+    let mut next = || {
+        i += 1;
+        key(i * STEP % ACCOUNTS)
+    };
+    group.bench_function("get", |b| b.iter_batched(&mut next, |key| state.get(&key).copied(), BatchSize::SmallInput));
+    group.bench_function("prove", |b| b.iter_batched(&mut next, |key| state.prove(&key), BatchSize::SmallInput));
+    let proved = |key: StateKey| (key, state.prove(&key));
+    group.bench_function("verify", |b| {
+        let verify = |(key, proof): (StateKey, AccountProof)| proof.verify(&state.root(), &key).is_ok();
+        b.iter_batched(|| proved(next()), verify, BatchSize::SmallInput);
+    });
+    group.finish();
+
+    // Half of them proofs of absence.
+    let longest = (0..ACCOUNTS / 10).map(|i| encode(&state.prove(&key(i * 20))).len()).max();
+    println!("longest of {} account proofs: {} bytes", ACCOUNTS / 10, black_box(longest).unwrap_or(0));
+    assert!(longest <= Some(2_048), "an account's proof stays under 2,048 bytes at a million accounts");
+}
+
+criterion_group!(benches, blocks);
+criterion_main!(benches);

@@ -1,0 +1,172 @@
+//! How people write accounts and amounts: bech32m addresses with the network's prefix, and decimal amounts with a unit.
+
+use bech32::{Bech32m, Hrp};
+
+use crate::signature::{KeyError, PublicKey};
+use crate::units::Amount;
+
+/// A text that is not an address of this network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not bech32m at all: a typing error, a cut or another format.
+    #[error("not an address: {reason}; expected {prefix}1 and 58 more characters (bech32m, BIP-350)")]
+    Malformed {
+        /// What the decoder met.
+        reason: String,
+        /// The prefix of this network.
+        prefix: String,
+    },
+    /// A valid address of another network.
+    #[error("address of another network: prefix {got:?}, expected {expected:?}")]
+    ForeignPrefix {
+        /// Prefix found.
+        got: String,
+        /// Prefix of this network.
+        expected: String,
+    },
+    /// A key that no account may have.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Writes an account as an address (BIP-350).
+///
+/// # Panics
+/// Never for a prefix that a checked genesis holds.
+#[must_use]
+pub fn encode_address(prefix: &str, account: &PublicKey) -> String {
+    let text = Hrp::parse(prefix).ok().and_then(|hrp| bech32::encode::<Bech32m>(hrp, &account.0).ok());
+    text.unwrap_or_else(|| panic!("a genesis holds only prefixes that bech32 allows, got {prefix:?}"))
+}
+
+/// Reads an address of the network with this prefix.
+///
+/// # Errors
+/// `AddressError` says what was wrong with the text.
+pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressError> {
+    let malformed = |reason: String| AddressError::Malformed { reason, prefix: prefix.to_owned() };
+    let checked = bech32::primitives::decode::CheckedHrpstring::new::<Bech32m>(text)
+        .map_err(|error| malformed(error.to_string()))?;
+    let hrp = checked.hrp().to_lowercase();
+    if hrp != prefix {
+        return Err(AddressError::ForeignPrefix { got: hrp, expected: prefix.to_owned() });
+    }
+    let bytes: Vec<u8> = checked.byte_iter().collect();
+    let key: [u8; 32] =
+        bytes.try_into().map_err(|bytes: Vec<u8>| malformed(format!("{} bytes, expected 32", bytes.len())))?;
+    let key = PublicKey(key);
+    key.check()?;
+    Ok(key)
+}
+
+/// The coin of a network: how amounts are written.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Coin {
+    /// Unit of the decimal form, e.g. `CRN`.
+    pub symbol: String,
+    /// Digits after the point, at most 18.
+    pub decimals: u8,
+}
+
+/// A text that is not an amount.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an amount: {text:?}: {reason}; expected e.g. \"1.5 {symbol}\" or \"1500 pebbles\"")]
+pub struct AmountError {
+    text: String,
+    reason: String,
+    symbol: String,
+}
+
+impl Coin {
+    /// Writes an amount: `1.5 CRN`.
+    #[must_use]
+    pub fn format(&self, amount: Amount) -> String {
+        let digits = format!("{:0width$}", amount.0, width = usize::from(self.decimals).saturating_add(1));
+        let (whole, fraction) = digits.split_at(digits.len().saturating_sub(usize::from(self.decimals)));
+        match fraction.trim_end_matches('0') {
+            "" => format!("{whole} {}", self.symbol),
+            fraction => format!("{whole}.{fraction} {}", self.symbol),
+        }
+    }
+
+    /// Reads `1.5 CRN` or `1500 pebbles`. The unit is not optional: a bare number could mean either.
+    ///
+    /// # Errors
+    /// `AmountError` for a missing or foreign unit, more decimals than the coin has, or more than 64 bits.
+    pub fn parse(&self, text: &str) -> Result<Amount, AmountError> {
+        let fail =
+            |reason: String| AmountError { text: text.chars().take(80).collect(), reason, symbol: self.symbol.clone() };
+        let trimmed = text.trim();
+        let number_end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(number_end);
+        let decimals = match unit.trim() {
+            unit if unit.eq_ignore_ascii_case(&self.symbol) => usize::from(self.decimals),
+            "pebble" | "pebbles" => 0,
+            "" => return Err(fail("the unit is missing".to_owned())),
+            other => return Err(fail(format!("unknown unit {other:?}"))),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !all_digits(whole) || (number.contains('.') && !all_digits(fraction)) {
+            return Err(fail("the number is not decimal".to_owned()));
+        }
+        if fraction.len() > decimals {
+            return Err(fail(format!("more than {decimals} digits after the point")));
+        }
+        let base_units = format!("{whole}{fraction:0<decimals$}");
+        base_units.parse().map(Amount).map_err(|_| fail("more than 64 bits of base units".to_owned()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_round_trip_and_refuse_what_is_ambiguous() {
+        let coin = Coin { symbol: "CRN".to_owned(), decimals: 9 };
+        for (text, amount, shown) in [
+            ("1.5 CRN", 1_500_000_000, "1.5 CRN"),
+            ("1.5CRN", 1_500_000_000, "1.5 CRN"),
+            ("0 crn", 0, "0 CRN"),
+            ("1 pebble", 1, "0.000000001 CRN"),
+            ("0.000000001 CRN", 1, "0.000000001 CRN"),
+            ("18446744073.709551615 CRN", u64::MAX, "18446744073.709551615 CRN"),
+        ] {
+            assert_eq!(coin.parse(text), Ok(Amount(amount)), "{text}");
+            assert_eq!(coin.format(Amount(amount)), shown);
+        }
+        for bad in [
+            "",
+            "1.5",
+            "1,5 CRN",
+            "-1 CRN",
+            "1.5 BTC",
+            "1. CRN",
+            ".5 CRN",
+            "1.0000000001 CRN",
+            "1.5 pebbles",
+            "1.2.3 CRN",
+        ] {
+            assert!(coin.parse(bad).is_err(), "{bad}");
+        }
+        assert!(coin.parse("18446744073.709551616 CRN").is_err());
+    }
+
+    #[test]
+    fn addresses_round_trip_and_name_foreign_prefixes() {
+        let key = crate::signature::SigningKey::from_seed(&[7; 32]).public();
+        let text = encode_address("crn", &key);
+        assert_eq!(decode_address("crn", &text), Ok(key));
+        assert_eq!(decode_address("crn", &text.to_uppercase()), Ok(key));
+        assert!(matches!(decode_address("tcrn", &text), Err(AddressError::ForeignPrefix { .. })));
+        let mut typo = text.clone().into_bytes();
+        typo[10] = if typo[10] == b'q' { b'p' } else { b'q' };
+        let typo = String::from_utf8(typo).unwrap();
+        assert!(matches!(decode_address("crn", &typo), Err(AddressError::Malformed { .. })));
+        assert!(matches!(decode_address("crn", "alice"), Err(AddressError::Malformed { .. })));
+        let identity = encode_address("crn", &PublicKey(super::super::signature::PublicKey([0; 32]).0));
+        assert!(matches!(decode_address("crn", &identity), Err(AddressError::Key(_))));
+    }
+}

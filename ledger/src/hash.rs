@@ -1,0 +1,246 @@
+//! Hashes: SHA-256 over a domain tag and the bytes, and one newtype for each meaning of a hash.
+
+use std::fmt;
+
+use bincode::{Decode, Encode};
+use sha2::{Digest, Sha256};
+
+/// What a hash is taken of. Two domains never share a preimage: each tag is written with its length before the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// The canonical encoding of a genesis; gives the `ChainId`.
+    Genesis,
+    /// Kind and body of a transaction under a chain; gives the `TxId`.
+    TxId,
+    /// A whole transaction with its signature under a chain; gives the `TxHash`.
+    TxHash,
+    /// A block header; gives the `BlockHash`.
+    Block,
+    /// A certificate, as a header commits to it.
+    Certificate,
+    /// A validator set, as a header commits to it.
+    Validators,
+    /// Leaf of a binary Merkle tree.
+    MerkleLeaf,
+    /// Inner node of a binary Merkle tree.
+    MerkleInner,
+    /// Root of a binary Merkle tree, over leaf count and top node.
+    MerkleRoot,
+    /// A chunk of a history segment.
+    Chunk,
+    /// A segment descriptor.
+    Segment,
+    /// Inner node of a history mountain.
+    HistoryInner,
+    /// Root of the history mountain range, over leaf count and peaks.
+    HistoryRoot,
+    /// Path of an account in the state tree.
+    StatePath,
+    /// A page of the state tree.
+    StatePage,
+    /// Inner node of the state tree.
+    StateInner,
+    /// One link of an account's activity chain.
+    Activity,
+    /// Bytes a sender signs.
+    SignTransaction,
+    /// Bytes a validator signs for a proposal.
+    SignProposal,
+    /// Bytes a validator signs for a vote.
+    SignVote,
+    /// Checksum of a stored value.
+    StoreValue,
+}
+
+impl Domain {
+    /// The tag as it is hashed. Frozen: changing one is a change of protocol.
+    #[must_use]
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::Genesis => "cairn/genesis",
+            Self::TxId => "cairn/tx-id",
+            Self::TxHash => "cairn/tx-hash",
+            Self::Block => "cairn/block",
+            Self::Certificate => "cairn/certificate",
+            Self::Validators => "cairn/validators",
+            Self::MerkleLeaf => "cairn/leaf",
+            Self::MerkleInner => "cairn/inner",
+            Self::MerkleRoot => "cairn/root",
+            Self::Chunk => "cairn/chunk",
+            Self::Segment => "cairn/segment",
+            Self::HistoryInner => "cairn/h-inner",
+            Self::HistoryRoot => "cairn/h-root",
+            Self::StatePath => "cairn/path",
+            Self::StatePage => "cairn/page",
+            Self::StateInner => "cairn/s-inner",
+            Self::Activity => "cairn/activity",
+            Self::SignTransaction => "cairn/sign-tx",
+            Self::SignProposal => "cairn/sign-proposal",
+            Self::SignVote => "cairn/sign-vote",
+            Self::StoreValue => "cairn/value",
+        }
+    }
+
+    /// Every domain, for the test of frozen vectors.
+    pub const ALL: [Self; 21] = [
+        Self::Genesis,
+        Self::TxId,
+        Self::TxHash,
+        Self::Block,
+        Self::Certificate,
+        Self::Validators,
+        Self::MerkleLeaf,
+        Self::MerkleInner,
+        Self::MerkleRoot,
+        Self::Chunk,
+        Self::Segment,
+        Self::HistoryInner,
+        Self::HistoryRoot,
+        Self::StatePath,
+        Self::StatePage,
+        Self::StateInner,
+        Self::Activity,
+        Self::SignTransaction,
+        Self::SignProposal,
+        Self::SignVote,
+        Self::StoreValue,
+    ];
+}
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Default)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// All zero bytes: the parent certificate and history of nothing.
+    pub const ZERO: Self = Self([0; 32]);
+
+    /// SHA-256 of one length byte, the domain's tag and the parts, one after the other.
+    ///
+    /// Parts are not separated: a caller whose parts have variable length writes the lengths into them.
+    #[must_use]
+    pub fn of(domain: Domain, parts: &[&[u8]]) -> Self {
+        let tag = domain.tag().as_bytes();
+        let mut hasher = Sha256::new();
+        // Every tag is shorter than 256 bytes.
+        #[allow(clippy::cast_possible_truncation)]
+        hasher.update([tag.len() as u8]);
+        hasher.update(tag);
+        for part in parts {
+            hasher.update(part);
+        }
+        Self(hasher.finalize().into())
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..", hex::encode(&self.0[..4]))
+    }
+}
+
+/// A text that is not 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 64 hexadecimal digits, got {got:?}")]
+pub struct HashParseError {
+    /// What was given, cut at 80 characters.
+    pub got: String,
+}
+
+impl std::str::FromStr for Hash {
+    type Err = HashParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| HashParseError { got: text.chars().take(80).collect() })?;
+        Ok(Self(bytes))
+    }
+}
+
+macro_rules! hash_newtype {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Default)]
+        pub struct $name(pub Hash);
+
+        impl $name {
+            /// The 32 bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = HashParseError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    )*};
+}
+
+hash_newtype!(
+    /// Identity of a chain: hash of its genesis. Part of everything signed, so nothing replays on another chain.
+    ChainId,
+    /// Name of a transaction: hash of chain, kind and body. The signature is not part of it, so it cannot be malleated.
+    TxId,
+    /// Hash of a whole transaction, signature included: what blocks commit to and nodes fetch by.
+    TxHash,
+    /// Hash of a block header.
+    BlockHash,
+    /// Commitment to all accounts.
+    StateRoot,
+    /// Commitment to all sealed history segments.
+    HistoryRoot,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_distinct_and_short() {
+        for (i, a) in Domain::ALL.iter().enumerate() {
+            assert!(a.tag().len() < 256);
+            for b in &Domain::ALL[..i] {
+                assert_ne!(a.tag(), b.tag());
+                assert_ne!(Hash::of(*a, &[b"x"]), Hash::of(*b, &[b"x"]));
+            }
+        }
+    }
+
+    #[test]
+    fn text_form_round_trips_and_refuses_other_text() {
+        let hash = Hash::of(Domain::Block, &[b"abc"]);
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        for bad in ["", "00", &hash.to_string()[1..], &format!("{hash}00"), &"g".repeat(64)] {
+            assert!(bad.parse::<Hash>().is_err(), "{bad}");
+        }
+    }
+}

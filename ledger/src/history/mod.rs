@@ -1,0 +1,264 @@
+//! History: all canonical block bytes as segments and chunks, and one root that commits to every sealed segment.
+//!
+//! Canonical block bytes, one block after the other, form *segments* of whole blocks. A segment is cut into *chunks*:
+//! the unit of request, hash and blame. Descriptors of sealed segments are the leaves of a Merkle mountain range, whose
+//! root goes into the next header. So a certified header proves each descriptor, a descriptor its chunk hashes, a chunk
+//! hash the bytes; and any later header proves any sealed block.
+
+mod mountain;
+mod proof;
+mod segment;
+
+pub use proof::{BlockProof, SegmentProof};
+pub use segment::{SealedSegment, SegmentDescriptor, chunk_hash};
+
+use crate::codec::{Decode, Encode};
+use crate::hash::{BlockHash, Hash, HistoryRoot};
+use crate::merkle::{self, ProofError};
+use crate::units::Height;
+use mountain::MountainRange;
+use segment::OpenSegment;
+
+/// How blocks become segments and chunks. All nodes of a network agree on it; every number is at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HistoryRules {
+    /// A segment closes after the block that brings it to this many bytes. The block is not cut, so it may have more.
+    pub segment_bytes: u64,
+    /// A segment closes after this many blocks, however short they are.
+    pub segment_blocks: u64,
+    /// Bytes of a chunk; only the last one of a segment may be shorter.
+    pub chunk_bytes: u64,
+}
+
+impl HistoryRules {
+    /// Whether a segment of so many bytes and blocks takes no more.
+    const fn closes(&self, bytes: u64, blocks: u64) -> bool {
+        bytes >= self.segment_bytes || blocks >= self.segment_blocks
+    }
+}
+
+/// Descriptors, hashes or a proof that do not fit together. The fault is that of whoever gave them: a peer, or our disk.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// Descriptors are not in order of index.
+    #[error("segment {got} given, expected segment {expected}")]
+    Index {
+        /// Index that follows.
+        expected: u64,
+        /// Index given.
+        got: u64,
+    },
+    /// A segment leaves out or repeats blocks.
+    #[error("segment {index} begins at height {got}, expected {expected}")]
+    First {
+        /// The segment.
+        index: u64,
+        /// Height that follows.
+        expected: Height,
+        /// Height given.
+        got: Height,
+    },
+    /// A segment ends where the rules do not let one end.
+    #[error("segment {index} cannot end at height {last} with {bytes} bytes since height {first}")]
+    Closing {
+        /// The segment.
+        index: u64,
+        /// Its first block.
+        first: Height,
+        /// Its last block.
+        last: Height,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// A list of chunk hashes is too short or too long.
+    #[error("{got} chunk hashes for segment {index}, expected {expected}")]
+    ChunkCount {
+        /// The segment.
+        index: u64,
+        /// Chunks of the segment.
+        expected: u64,
+        /// Hashes given.
+        got: u64,
+    },
+    /// A list of chunk hashes is not the one committed.
+    #[error("chunk hashes of segment {index} have root {got}, expected {expected}")]
+    ChunksRoot {
+        /// The segment.
+        index: u64,
+        /// Root in the descriptor.
+        expected: Hash,
+        /// Root of the hashes given.
+        got: Hash,
+    },
+    /// The block is not in the segment.
+    #[error("height {height} is not in a segment from {first} to {last}")]
+    Height {
+        /// Height asked for.
+        height: Height,
+        /// First block of the segment.
+        first: Height,
+        /// Last block of the segment.
+        last: Height,
+    },
+    /// The proof is for another block of the segment.
+    #[error("the proof is for block {index} of {count}, which is not the place of height {height}")]
+    Position {
+        /// Height asked for.
+        height: Height,
+        /// Block proved, from 0.
+        index: u64,
+        /// Blocks of the segment, as the proof says.
+        count: u64,
+    },
+    /// A Merkle path does not lead to its root.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+}
+
+/// The history of one chain as it grows: takes each block once, in order of height.
+///
+/// Keeps 64 bytes for each sealed segment; of the open one 32 bytes for each block and chunk, and less than a chunk of
+/// bytes. Equal when the same blocks led to it, restored or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    rules: HistoryRules,
+    sealed: MountainRange,
+    open: OpenSegment,
+}
+
+impl History {
+    /// The history before the first block.
+    ///
+    /// # Panics
+    /// If a rule is zero, which no genesis allows.
+    #[must_use]
+    pub fn new(rules: HistoryRules) -> Self {
+        let HistoryRules { segment_bytes, segment_blocks, chunk_bytes } = rules;
+        assert!(segment_bytes > 0 && segment_blocks > 0 && chunk_bytes > 0, "a genesis has no zero in {rules:?}");
+        Self { rules, sealed: MountainRange::default(), open: OpenSegment::new(0, Height(1)) }
+    }
+
+    /// The history after these sealed segments, with an open segment that is empty: its blocks are pushed again.
+    ///
+    /// Checks what can be checked without a root: order, no gaps, and that each segment ends where the rules end one.
+    /// Descriptors from outside are true only if `root` then is the one of a certified header.
+    ///
+    /// # Errors
+    /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow from those before it.
+    ///
+    /// # Panics
+    /// If a rule is zero, as in `new`.
+    pub fn restore(
+        rules: HistoryRules,
+        descriptors: impl IntoIterator<Item = SegmentDescriptor>,
+    ) -> Result<Self, HistoryError> {
+        let mut history = Self::new(rules);
+        for descriptor in descriptors {
+            let SegmentDescriptor { index, first, last, bytes, .. } = descriptor;
+            let open = &history.open;
+            if index != open.index {
+                return Err(HistoryError::Index { expected: open.index, got: index });
+            }
+            if first != open.first {
+                return Err(HistoryError::First { index, expected: open.first, got: first });
+            }
+            let ends = descriptor
+                .block_count()
+                .is_some_and(|blocks| blocks <= rules.segment_blocks && rules.closes(bytes, blocks));
+            let (true, Some(next)) = (ends, last.checked_add(1)) else {
+                return Err(HistoryError::Closing { index, first, last, bytes });
+            };
+            history.sealed.push(descriptor.leaf());
+            history.open_next(next);
+        }
+        Ok(history)
+    }
+
+    /// Takes the next block; gives the segment if this block closes it.
+    ///
+    /// # Panics
+    /// If `height` is not the one after `tip`: a gap here would be a gap in history for good.
+    pub fn push(&mut self, height: Height, hash: BlockHash, block_bytes: &[u8]) -> Option<SealedSegment> {
+        assert_eq!(height, self.tip().next(), "blocks enter history one by one, in order of height");
+        self.open.push(hash, block_bytes, &self.rules);
+        if !self.rules.closes(self.open.bytes, self.open.block_count()) {
+            return None;
+        }
+        let segment = self.open_next(height.next()).seal(height, hash);
+        self.sealed.push(segment.descriptor.leaf());
+        Some(segment)
+    }
+
+    /// Commitment to all sealed segments: what the header after `tip` carries.
+    #[must_use]
+    pub fn root(&self) -> HistoryRoot {
+        self.sealed.root()
+    }
+
+    /// The root as it was after the first `segments` segments; none if there are fewer.
+    #[must_use]
+    pub fn root_at(&self, segments: u64) -> Option<HistoryRoot> {
+        self.sealed.root_at(segments)
+    }
+
+    /// Number of sealed segments, which is the index of the open one.
+    #[must_use]
+    pub const fn segments(&self) -> u64 {
+        self.open.index
+    }
+
+    /// Height of the first block of the open segment, whether or not it is there yet.
+    #[must_use]
+    pub const fn open_first(&self) -> Height {
+        self.open.first
+    }
+
+    /// Height of the last block taken; 0 if there is none.
+    #[must_use]
+    pub fn tip(&self) -> Height {
+        self.open.tip()
+    }
+
+    /// The rules given at the start.
+    #[must_use]
+    pub const fn rules(&self) -> &HistoryRules {
+        &self.rules
+    }
+
+    /// Proof of segment `index` under `root_at(segments)`; none if there is no such segment.
+    ///
+    /// A header commits to the segments sealed before it, so the head that a verifier trusts decides `segments`.
+    #[must_use]
+    pub fn prove_segment(&self, index: u64, segments: u64) -> Option<SegmentProof> {
+        let (siblings, peaks) = self.sealed.path(index, segments)?;
+        Some(SegmentProof { count: segments, siblings, peaks })
+    }
+
+    /// Proof of the block at `height` under `root_at(segments)`; none if its segment is not that of `descriptor`.
+    ///
+    /// `blocks` are the hashes that were sealed with the descriptor. Costs two hash operations for each of them.
+    #[must_use]
+    pub fn prove_block(
+        &self,
+        height: Height,
+        descriptor: &SegmentDescriptor,
+        blocks: &[Hash],
+        segments: u64,
+    ) -> Option<BlockProof> {
+        let index = height.0.checked_sub(descriptor.first.0)?;
+        Some(BlockProof {
+            descriptor: *descriptor,
+            segment: self.prove_segment(descriptor.index, segments)?,
+            block: merkle::prove(blocks, usize::try_from(index).ok()?)?,
+        })
+    }
+
+    /// Puts an empty segment after the open one, which it gives back.
+    fn open_next(&mut self, first: Height) -> OpenSegment {
+        let next = OpenSegment::new(self.open.index.saturating_add(1), first);
+        std::mem::replace(&mut self.open, next)
+    }
+}
+
+#[cfg(test)]
+mod tests;

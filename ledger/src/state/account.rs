@@ -1,0 +1,85 @@
+//! What the state maps: keys to accounts.
+
+use crate::codec::{Decode, Encode};
+use crate::hash::{Domain, Hash, TxId};
+use crate::signature::PublicKey;
+use crate::units::{Amount, Height, Nonce};
+
+/// First byte of every key, so that later kinds of state never meet the accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Namespace(pub u8);
+
+impl Namespace {
+    /// Balances, nonces and activity of public keys.
+    pub const ACCOUNT: Self = Self(0);
+}
+
+/// Name of one entry of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct StateKey {
+    /// What kind of entry this is.
+    pub namespace: Namespace,
+    /// Whose entry this is.
+    pub account: PublicKey,
+}
+
+impl StateKey {
+    /// The key of an account.
+    #[must_use]
+    pub const fn account(account: PublicKey) -> Self {
+        Self { namespace: Namespace::ACCOUNT, account }
+    }
+
+    /// Place of the entry in the state tree, read from the first byte's highest bit on.
+    ///
+    /// A hash, so that the tree stays balanced whatever keys people choose, and a deep neighbourhood costs its maker work that
+    /// doubles with each level.
+    #[must_use]
+    pub fn path(&self) -> Hash {
+        Hash::of(Domain::StatePath, &[&[self.namespace.0], &self.account.0])
+    }
+}
+
+/// What the ledger knows of one account. The default is an account that nobody has touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Account {
+    /// Money it holds.
+    pub balance: Amount,
+    /// Nonce of its next transaction.
+    pub nonce: Nonce,
+    /// Hash chain over every transaction that touched it, from `Hash::ZERO`: a claimed list of them can be proved complete.
+    pub activity: Hash,
+}
+
+impl Account {
+    /// Adds a link to the activity chain: the transaction that paid from or to this account, and its block's height.
+    pub fn touch(&mut self, height: Height, transaction: &TxId) {
+        let parts: [&[u8]; 3] = [self.activity.as_bytes(), &height.0.to_le_bytes(), transaction.as_bytes()];
+        self.activity = Hash::of(Domain::Activity, &parts);
+    }
+}
+
+/// One key with what it maps to.
+pub type Entry = (StateKey, Account);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The chain depends on height, transaction and order: each other history of two touches ends elsewhere.
+    #[test]
+    fn activity_tells_histories_apart() {
+        let [a, b] = [TxId(Hash([1; 32])), TxId(Hash([2; 32]))];
+        let histories: [&[(u64, TxId)]; 7] =
+            [&[], &[(1, a)], &[(2, a)], &[(1, b)], &[(1, a), (1, b)], &[(1, b), (1, a)], &[(1, a), (1, a)]];
+        let ends = histories.map(|touches| {
+            let mut account = Account { balance: Amount(5), ..Account::default() };
+            touches.iter().for_each(|(height, transaction)| account.touch(Height(*height), transaction));
+            assert_eq!((account.balance, account.nonce), (Amount(5), Nonce(0)));
+            account.activity
+        });
+        for (i, end) in ends.iter().enumerate() {
+            assert!(!ends[..i].contains(end), "history {i}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The state: an authenticated map from keys to accounts.
+//!
+//! A binary radix tree in memory, whose root commits to every account. Its nodes are never changed while shared, so a copy costs
+//! nothing: a proposer and each voter work out the state after a candidate block beside the one that is final, and readers keep
+//! snapshots. Accounts are never removed.
+
+mod account;
+mod page_id;
+mod pages;
+mod proof;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub use account::{Account, Entry, Namespace, StateKey};
+pub use page_id::PageId;
+pub use pages::{PAGE_ENTRIES_MAX, PageChanges};
+pub use proof::{AccountProof, ProofError, RangeProof};
+
+use crate::hash::{Hash, StateRoot};
+use tree::{Node, Placed, placed};
+
+/// All accounts at one height. Cloning it takes constant time.
+#[derive(Clone)]
+pub struct State {
+    root: Arc<Node>,
+}
+
+impl State {
+    /// The state that holds these entries. Of several with one key the first counts.
+    #[must_use]
+    pub fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut sorted: Vec<Placed> = entries.into_iter().map(|(key, account)| placed(&key, &account)).collect();
+        sorted.sort_by_key(|(path, _)| *path);
+        sorted.dedup_by_key(|(path, _)| *path);
+        Self { root: Arc::new(Node::build(&sorted, 0)) }
+    }
+
+    /// Sets each of these accounts. Snapshots keep what they hold.
+    pub fn apply(&mut self, changes: &BTreeMap<StateKey, Account>) {
+        let mut sorted: Vec<Placed> = changes.iter().map(|(key, account)| placed(key, account)).collect();
+        sorted.sort_unstable_by_key(|(path, _)| *path);
+        Node::apply(&mut self.root, &sorted, 0);
+    }
+
+    /// This state with each of these accounts set.
+    #[must_use]
+    pub fn with(&self, changes: &BTreeMap<StateKey, Account>) -> Self {
+        let mut state = self.clone();
+        state.apply(changes);
+        state
+    }
+
+    /// The account of a key, if anything ever touched it.
+    #[must_use]
+    pub fn get(&self, key: &StateKey) -> Option<&Account> {
+        self.root.get(key)
+    }
+
+    /// How many entries the state holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.root.count()
+    }
+
+    /// Whether the state holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Commitment to the whole content: equal for equal content, however it came about.
+    #[must_use]
+    pub fn root(&self) -> StateRoot {
+        StateRoot(self.root.hash())
+    }
+
+    /// All entries, in path order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.root.entries(PageId::ROOT)
+    }
+
+    /// Proof of what the state holds for a key, or that it holds nothing.
+    #[must_use]
+    pub fn prove(&self, key: &StateKey) -> AccountProof {
+        AccountProof::new(&self.root, key)
+    }
+
+    /// Proof of all that the state holds from path `first` to path `last`, both included.
+    #[must_use]
+    pub fn prove_range(&self, first: &Hash, last: &Hash) -> RangeProof {
+        RangeProof::new(&self.root, first, last)
+    }
+
+    /// The state cut into pages: the largest subtrees with 1 to `PAGE_ENTRIES_MAX` entries, in path order.
+    pub fn pages(&self) -> impl Iterator<Item = (PageId, Vec<Entry>)> {
+        pages::pages(&self.root, PageId::ROOT)
+    }
+
+    /// What turns the pages of `since` into the pages of this state. Takes time in proportion to what differs.
+    #[must_use]
+    pub fn changed_pages(&self, since: &Self) -> PageChanges {
+        let mut changes = PageChanges::default();
+        pages::add_changes(&mut changes, &since.root, &self.root, PageId::ROOT);
+        changes
+    }
+}
+
+impl Default for State {
+    /// The state that holds nothing.
+    fn default() -> Self {
+        Self::from_entries([])
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("len", &self.len()).field("root", &self.root()).finish()
+    }
+}

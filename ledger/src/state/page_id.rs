@@ -1,0 +1,113 @@
+//! Where a subtree is: the bits that the paths below it begin with.
+
+use crate::codec::{Decode, Encode};
+use crate::hash::Hash;
+
+/// Bits of a path, so also the depth that no subtree passes.
+pub(super) const PATH_BITS: u16 = 256;
+
+/// The bit of a path that an inner node at this depth splits by: 0 is the highest bit of the first byte.
+///
+/// # Panics
+/// Below the last bit. Distinct keys have distinct paths, so no tree is that deep.
+pub(super) fn bit(path: &Hash, depth: u16) -> bool {
+    assert!(depth < PATH_BITS, "distinct keys have distinct paths of {PATH_BITS} bits");
+    path.0[usize::from(depth / 8)] & bit_mask(depth) != 0
+}
+
+/// The bit for this depth within its byte.
+const fn bit_mask(depth: u16) -> u8 {
+    // The shift is below 8: nothing is lost.
+    0x80 >> (depth % 8)
+}
+
+/// Place of a subtree, and name of the page that a checkpoint stores for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct PageId {
+    /// How many bits all paths of the subtree share, 0 to 256.
+    pub depth: u16,
+    /// Those bits, and zeros after them: the lowest path the subtree can hold.
+    pub prefix: Hash,
+}
+
+impl PageId {
+    /// The whole tree.
+    pub const ROOT: Self = Self { depth: 0, prefix: Hash::ZERO };
+
+    /// The highest path the subtree can hold: the shared bits, and ones after them.
+    #[must_use]
+    pub fn last(&self) -> Hash {
+        let mut path = self.prefix;
+        for (byte, bits_before) in path.0.iter_mut().zip((0u16..).step_by(8)) {
+            *byte |= 0xff_u8.checked_shr(self.depth.saturating_sub(bits_before).into()).unwrap_or(0);
+        }
+        path
+    }
+
+    /// Whether the subtree can hold a path from `first` to `last`, both included.
+    #[must_use]
+    pub fn meets(&self, first: &Hash, last: &Hash) -> bool {
+        self.prefix <= *last && *first <= self.last()
+    }
+
+    /// The two halves of the subtree.
+    ///
+    /// # Panics
+    /// At depth 256, where a subtree is a single path.
+    pub(super) fn children(&self) -> [Self; 2] {
+        assert!(self.depth < PATH_BITS, "a single path has no halves");
+        let depth = self.depth.saturating_add(1);
+        let left = Self { depth, prefix: self.prefix };
+        let mut right = left;
+        right.prefix.0[usize::from(self.depth / 8)] |= bit_mask(self.depth);
+        [left, right]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::PublicKey;
+    use crate::state::StateKey;
+
+    /// Down any path: the halves touch, the path is in the one its bit names, and the last place is the path alone.
+    #[test]
+    fn a_path_leads_through_halves_to_itself() {
+        for path in [Hash::ZERO, Hash([0xff; 32]), Hash([0xa5; 32]), StateKey::account(PublicKey([7; 32])).path()] {
+            let mut at = PageId::ROOT;
+            assert_eq!(at.last(), Hash([0xff; 32]));
+            for depth in 0..PATH_BITS {
+                let [left, right] = at.children();
+                assert_eq!((left.prefix, right.last()), (at.prefix, at.last()));
+                assert!(left.last() < right.prefix);
+                let mut next = left.last();
+                next.0.iter_mut().rev().find_map(|byte| {
+                    *byte = byte.wrapping_add(1);
+                    (*byte != 0).then_some(())
+                });
+                assert_eq!(next, right.prefix, "nothing lies between the halves");
+                assert_eq!([left.meets(&path, &path), right.meets(&path, &path)], {
+                    let goes_right = bit(&path, depth);
+                    [!goes_right, goes_right]
+                });
+                at = if bit(&path, depth) { right } else { left };
+            }
+            assert_eq!((at.prefix, at.last(), at.depth), (path, path, PATH_BITS));
+        }
+    }
+
+    #[test]
+    fn ranges_meet_at_their_ends() {
+        let [left, right] = PageId::ROOT.children();
+        let (a, b) = (left.last(), right.prefix);
+        for (first, last, met) in [
+            (Hash::ZERO, a, [true, false]),
+            (a, a, [true, false]),
+            (a, b, [true, true]),
+            (b, b, [false, true]),
+            (b, Hash([0xff; 32]), [false, true]),
+        ] {
+            assert_eq!([left, right].map(|half| half.meets(&first, &last)), met, "{first} {last}");
+        }
+    }
+}

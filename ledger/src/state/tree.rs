@@ -1,0 +1,153 @@
+//! The binary radix tree of the state: its shape, its hashes, and how a batch of changes goes through it.
+//!
+//! A subtree with at most `LEAF_ENTRIES_MAX` entries is one leaf, its entries sorted by path; any other is an inner node that
+//! splits at the next bit. Nothing else decides, so shape and root are a function of the content alone.
+
+use std::sync::Arc;
+
+use super::account::{Account, Entry, StateKey};
+use super::page_id::{PageId, bit};
+use crate::codec;
+use crate::hash::{Domain, Hash};
+
+/// Most entries of a leaf. More make proofs longer, fewer make the tree deeper.
+pub(super) const LEAF_ENTRIES_MAX: usize = 8;
+
+/// An entry with its path, which is worked out once and then used for sorting and at every level.
+pub(super) type Placed = (Hash, Entry);
+
+pub(super) fn placed(key: &StateKey, account: &Account) -> Placed {
+    (key.path(), (*key, *account))
+}
+
+/// A subtree. One that several states have in common exists once.
+#[derive(Clone)]
+pub(super) enum Node {
+    /// At most `LEAF_ENTRIES_MAX` entries in path order.
+    Leaf { hash: Hash, entries: Vec<Entry> },
+    /// More than that: the entries whose next bit is 0, and those whose next bit is 1.
+    Inner { hash: Hash, count: usize, children: [Arc<Node>; 2] },
+}
+
+impl Node {
+    /// The tree over entries sorted by path, each path once. The first `depth` bits of all paths are the same.
+    pub(super) fn build(sorted: &[Placed], depth: u16) -> Self {
+        if sorted.len() <= LEAF_ENTRIES_MAX {
+            let entries: Vec<Entry> = sorted.iter().map(|(_, entry)| *entry).collect();
+            return Self::Leaf { hash: leaf_hash(&entries), entries };
+        }
+        let below = depth.saturating_add(1);
+        let children = split(sorted, depth).map(|half| Self::build(half, below));
+        let hash = inner_hash(&children[0].hash(), &children[1].hash());
+        Self::Inner { hash, count: sorted.len(), children: children.map(Arc::new) }
+    }
+
+    /// Overwrites or adds entries, sorted by path, each path once. However many of them a node is above, it is hashed once, and
+    /// copied only if another state shares it.
+    pub(super) fn apply(node: &mut Arc<Self>, changes: &[Placed], depth: u16) {
+        if changes.is_empty() {
+            return;
+        }
+        match Arc::make_mut(node) {
+            Self::Inner { hash, count, children: [left, right] } => {
+                let below = depth.saturating_add(1);
+                let [to_left, to_right] = split(changes, depth);
+                Self::apply(left, to_left, below);
+                Self::apply(right, to_right, below);
+                *count = left.count().saturating_add(right.count());
+                *hash = inner_hash(&left.hash(), &right.hash());
+            }
+            Self::Leaf { hash, entries } => {
+                let mut sorted: Vec<Placed> =
+                    changes.iter().filter(|(_, change)| !overwrite(entries, change)).copied().collect();
+                if sorted.is_empty() {
+                    *hash = leaf_hash(entries);
+                } else {
+                    sorted.extend(entries.iter().map(|(key, account)| placed(key, account)));
+                    sorted.sort_unstable_by_key(|(path, _)| *path);
+                    *node = Arc::new(Self::build(&sorted, depth));
+                }
+            }
+        }
+    }
+
+    pub(super) const fn hash(&self) -> Hash {
+        match self {
+            Self::Leaf { hash, .. } | Self::Inner { hash, .. } => *hash,
+        }
+    }
+
+    /// How many entries the subtree holds.
+    pub(super) const fn count(&self) -> usize {
+        match self {
+            Self::Leaf { entries, .. } => entries.len(),
+            Self::Inner { count, .. } => *count,
+        }
+    }
+
+    /// The account of a key, looked for from the root.
+    pub(super) fn get(&self, key: &StateKey) -> Option<&Account> {
+        let path = key.path();
+        let (mut node, mut depth) = (self, 0u16);
+        loop {
+            match node {
+                Self::Leaf { entries, .. } => {
+                    return entries.iter().find(|(held, _)| held == key).map(|(_, account)| account);
+                }
+                Self::Inner { children, .. } => node = &children[usize::from(bit(&path, depth))],
+            }
+            depth = depth.saturating_add(1);
+        }
+    }
+
+    /// The largest subtrees with at most `entries_max` entries, which is at least `LEAF_ENTRIES_MAX`, in path order.
+    pub(super) fn subtrees(&self, at: PageId, entries_max: usize) -> impl Iterator<Item = (PageId, &Self)> {
+        let mut stack = vec![(at, self)];
+        std::iter::from_fn(move || {
+            loop {
+                match stack.pop()? {
+                    (at, Self::Inner { count, children: [left, right], .. }) if *count > entries_max => {
+                        let [left_at, right_at] = at.children();
+                        stack.extend([(right_at, &**right), (left_at, &**left)]);
+                    }
+                    subtree => return Some(subtree),
+                }
+            }
+        })
+    }
+
+    /// The entries of the subtree at this place, in path order.
+    pub(super) fn entries(&self, at: PageId) -> impl Iterator<Item = &Entry> {
+        self.subtrees(at, LEAF_ENTRIES_MAX).flat_map(|(_, node)| match node {
+            Self::Leaf { entries, .. } => entries.as_slice(),
+            Self::Inner { .. } => unreachable!("an inner node holds more than {LEAF_ENTRIES_MAX} entries"),
+        })
+    }
+}
+
+/// Hash of a leaf with these entries.
+pub(super) fn leaf_hash(entries: &[Entry]) -> Hash {
+    Hash::of(Domain::StatePage, &[&codec::encode(&entries)])
+}
+
+/// Hash of an inner node over its halves.
+pub(super) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
+    Hash::of(Domain::StateInner, &[left.as_bytes(), right.as_bytes()])
+}
+
+/// The entries whose bit at this depth is 0, and those where it is 1.
+fn split(sorted: &[Placed], depth: u16) -> [&[Placed]; 2] {
+    let (left, right) = sorted.split_at(sorted.partition_point(|(path, _)| !bit(path, depth)));
+    [left, right]
+}
+
+/// Whether the key is here; its account is then the new one.
+fn overwrite(entries: &mut [Entry], (key, account): &Entry) -> bool {
+    match entries.iter_mut().find(|(held, _)| held == key) {
+        Some((_, old)) => {
+            *old = *account;
+            true
+        }
+        None => false,
+    }
+}

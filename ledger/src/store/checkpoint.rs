@@ -1,0 +1,101 @@
+//! Checkpoints: all accounts at one height, so that opening the store applies only the blocks after it.
+//!
+//! Two slots. One holds the newest checkpoint, the other the one before it, onto which the next is written: only the pages that
+//! changed between the two. The marker moves last, in a batch of its own, after all else is durable. So whenever a crash comes, the
+//! marked slot is whole.
+
+use std::collections::BTreeSet;
+
+use crate::state::{Entry, PageId, State};
+use crate::store::StoreError;
+use crate::store::disk::{Batch, Disk};
+use crate::store::schema::{self, Key, Marker, Slot, prefix};
+use crate::units::Height;
+
+/// A checkpoint is due after this many blocks. Fewer cost more writes, more make opening slower.
+pub(super) const CHECKPOINT_BLOCKS: u64 = 64;
+/// A commit that would leave this many blocks without a checkpoint makes one first, which bounds memory and the time to open.
+pub(super) const CHECKPOINT_BLOCKS_MAX: u64 = 4 * CHECKPOINT_BLOCKS;
+
+/// What is known of the two slots.
+pub(super) struct Slots {
+    /// Holds the newest checkpoint, if there is one.
+    marked: Slot,
+    /// Height of the newest checkpoint; 0 if there is none.
+    pub(super) height: Height,
+    /// Accounts in the marked slot; none if there is no checkpoint.
+    marked_state: Option<State>,
+    /// Accounts in the other slot; none if a crash may have left anything there.
+    other_state: Option<State>,
+}
+
+impl Slots {
+    /// As a newly opened store has them.
+    pub(super) fn new(marker: Option<&Marker>, state: &State) -> Self {
+        Self {
+            marked: marker.map_or(Slot::B, |marker| marker.slot),
+            height: marker.map_or(Height(0), |marker| marker.height),
+            marked_state: marker.map(|_| state.clone()),
+            other_state: None,
+        }
+    }
+
+    /// The slot of the next checkpoint.
+    pub(super) const fn next(&self) -> Slot {
+        self.marked.other()
+    }
+
+    /// Writes all accounts to the unmarked slot. Until `mark` the slot is nobody's.
+    pub(super) fn write(&mut self, disk: &Disk, state: &State) -> Result<(), StoreError> {
+        let slot = self.next();
+        let mut bulk = disk.bulk();
+        // Half-written from here on, should an error end this.
+        match self.other_state.take() {
+            Some(before) => {
+                let changes = state.changed_pages(&before);
+                for page in changes.removed {
+                    bulk.remove(Key::Page(slot, page))?;
+                }
+                for (page, entries) in changes.written {
+                    bulk.put_value(Key::Page(slot, page), &entries)?;
+                }
+            }
+            None => {
+                let pages: BTreeSet<PageId> = state.pages().map(|(page, _)| page).collect();
+                for item in disk.scan(&prefix::pages(slot)) {
+                    if let Some(Key::Page(slot, page)) = Key::parse(&item?.0)
+                        && !pages.contains(&page)
+                    {
+                        bulk.remove(Key::Page(slot, page))?;
+                    }
+                }
+                for (page, entries) in state.pages() {
+                    bulk.put_value(Key::Page(slot, page), &entries)?;
+                }
+            }
+        }
+        bulk.finish()
+    }
+
+    /// Adds the marker that makes the written slot the newest checkpoint.
+    pub(super) fn put_marker(batch: &mut Batch, marker: &Marker) {
+        batch.put_value(Key::Marker, marker);
+    }
+
+    /// Takes up that the marker is durable.
+    pub(super) fn mark(&mut self, marker: &Marker, state: &State) {
+        self.other_state = self.marked_state.replace(state.clone());
+        self.marked = marker.slot;
+        self.height = marker.height;
+    }
+}
+
+/// Reads all accounts of a checkpoint. The caller compares the root with a header.
+pub(super) fn load(disk: &Disk, slot: Slot) -> Result<State, StoreError> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for item in disk.scan_keys(&prefix::pages(slot)) {
+        let (key, content) = item?;
+        entries.extend(schema::decode::<Vec<Entry>>(key, &content)?);
+    }
+    Ok(State::from_entries(entries))
+}

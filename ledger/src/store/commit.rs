@@ -1,0 +1,165 @@
+//! Writing: blocks become durable all at once, and checkpoints follow.
+
+use std::sync::PoisonError;
+
+use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
+use crate::chain::Committed;
+use crate::codec;
+use crate::history::SealedSegment;
+use crate::state::State;
+use crate::store::checkpoint::{CHECKPOINT_BLOCKS, CHECKPOINT_BLOCKS_MAX, Slots};
+use crate::store::disk::Batch;
+use crate::store::index;
+use crate::store::schema::{Key, Marker, PIECE_BYTES, TipValue};
+use crate::store::witness::Witness;
+use crate::store::{Store, StoreError};
+
+/// Most pieces of a certificate.
+#[allow(clippy::cast_possible_truncation)] // Three.
+const CERTIFICATE_PIECES: u32 = CERTIFICATE_BYTES_MAX.div_ceil(PIECE_BYTES) as u32;
+
+/// What the one writer knows. Behind a lock, so that a second one would wait and not interleave.
+pub(super) struct Writer {
+    pub(super) tip: TipValue,
+    pub(super) state: State,
+    pub(super) slots: Slots,
+    pub(super) witness: Witness,
+    /// Why no more is written.
+    pub(super) failed: Option<String>,
+}
+
+impl Store {
+    /// Makes blocks final and durable: all of them, or none if it fails or the machine dies. One block when live, many when
+    /// catching up; some tens of megabytes at most, since a batch is in memory several times while it is written.
+    ///
+    /// Readers see the blocks when this returns `Ok`. Call [`Self::maintain`] some time after each commit.
+    ///
+    /// # Errors
+    /// `StoreError::Io` when the disk refuses, such as when it is full; then and ever after `StoreError::Failed`: what was
+    /// acknowledged before is safe, and only opening anew shows what the disk holds. Nothing of a failed commit is ever visible here.
+    ///
+    /// # Panics
+    /// When the first block does not follow the tip or another the one before it, or a certificate is for another block.
+    pub fn commit(&self, batch: &[Committed]) -> Result<(), StoreError> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        self.write(|writer| {
+            let unmarked = last.block.height().0.saturating_sub(writer.slots.height.0);
+            if unmarked > CHECKPOINT_BLOCKS_MAX && writer.tip.height > writer.slots.height {
+                self.checkpoint(writer)?;
+            }
+            let mut writes = Batch::default();
+            let mut tip = writer.tip;
+            for committed in batch {
+                tip = put_block(&mut writes, &tip, committed);
+            }
+            writes.put_value(Key::Tip, &tip);
+            put_certificate(&mut writes, &last.certificate);
+            self.shared.disk.apply(writes)?;
+            self.shared.disk.sync()?;
+            writer.witness.write(tip.height, tip.hash)?;
+
+            // Durable before visible.
+            writer.tip = tip;
+            writer.state = last.block.state().clone();
+            let entries: Vec<_> = batch.iter().map(|committed| index::entries(&committed.block)).collect();
+            let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+            view.tip = tip;
+            view.certificate = last.certificate.clone();
+            entries.into_iter().for_each(|entries| view.index.push(entries));
+            Ok(())
+        })
+    }
+
+    /// Writes a checkpoint if one is due, each 64 blocks: milliseconds for small states, about half a second for a million accounts.
+    /// Call it after each commit, when everybody who waited for that was told. Returns whether there was one to write.
+    ///
+    /// A crash in here loses nothing. If it is never called, commits make a checkpoint each 256 blocks.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]. Blocks that were committed stay committed.
+    pub fn maintain(&self) -> Result<bool, StoreError> {
+        self.write(|writer| {
+            let due = writer.tip.height.0.saturating_sub(writer.slots.height.0) >= CHECKPOINT_BLOCKS;
+            if due {
+                self.checkpoint(writer)?;
+            }
+            Ok(due)
+        })
+    }
+
+    /// Makes the tip's state the newest checkpoint.
+    pub(super) fn checkpoint(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let disk = &self.shared.disk;
+        writer.slots.write(disk, &writer.state)?;
+        let change = self.read_view().index.write(disk)?;
+        disk.sync()?;
+        writer.witness.sync()?;
+
+        // The marker says that accounts and index reach this height; both are durable by now.
+        let marker = Marker { slot: writer.slots.next(), height: writer.tip.height, hash: writer.tip.hash };
+        let mut batch = Batch::default();
+        Slots::put_marker(&mut batch, &marker);
+        for (id, run) in &change.added {
+            batch.put_record(|piece| Key::Run(*id, piece), &codec::encode(run));
+        }
+        for id in &change.removed {
+            for piece in 0.. {
+                let key = Key::Run(*id, piece);
+                if disk.get(key)?.is_none() {
+                    break;
+                }
+                batch.remove(key);
+            }
+        }
+        disk.apply(batch)?;
+        disk.sync()?;
+
+        writer.slots.mark(&marker, &writer.state);
+        let merged = !change.removed.is_empty();
+        self.shared.view.write().unwrap_or_else(PoisonError::into_inner).index.replace(change);
+        // Readers have left the merged runs behind; pieces that a crash leaves here are removed when the store is opened.
+        if merged { self.read_view().index.sweep(disk) } else { Ok(()) }
+    }
+
+    /// Runs one write. After a failure what is on the disk is not what this store believes, so there is no other write.
+    pub(super) fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let failed = |reason: &str| StoreError::Failed { reason: reason.to_owned() };
+        let mut writer = self.shared.writer.lock().map_err(|_| failed("a write ended in a panic"))?;
+        if let Some(reason) = &writer.failed {
+            return Err(failed(reason));
+        }
+        let result = work(&mut writer);
+        if let Err(error) = &result {
+            writer.failed = Some(error.to_string());
+        }
+        result
+    }
+}
+
+fn put_block(batch: &mut Batch, tip: &TipValue, committed: &Committed) -> TipValue {
+    let Committed { block, certificate, sealed } = committed;
+    let (height, hash) = (block.height(), block.hash());
+    assert!(block.header().parent == tip.hash, "blocks are committed on the tip: {height} after {}", tip.height);
+    assert!(certificate.block == hash && certificate.height == height, "a certificate is for the block it comes with");
+    batch.put_record(|piece| Key::Body(height, piece), block.bytes());
+    batch.put_value(Key::HeightOf(hash), &height);
+    let mut segments = tip.segments;
+    if let Some(segment) = sealed {
+        assert!(segment.descriptor.index == segments, "segments are sealed one after the other");
+        batch.put_record(|piece| Key::Segment(segments, piece), &segment_record(segment));
+        segments = segments.saturating_add(1);
+    }
+    TipValue { height, hash, segments }
+}
+
+pub(super) fn segment_record(segment: &SealedSegment) -> Vec<u8> {
+    codec::encode(&(&segment.descriptor, &segment.chunks, &segment.blocks))
+}
+
+/// Also removes the pieces of a longer certificate before it.
+fn put_certificate(batch: &mut Batch, certificate: &Certificate) {
+    for piece in 0..CERTIFICATE_PIECES {
+        batch.remove(Key::TipCertificate(piece));
+    }
+    batch.put_record(Key::TipCertificate, &codec::encode(certificate));
+}

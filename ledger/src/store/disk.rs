@@ -1,0 +1,288 @@
+//! sled, and the only code that touches it: checked values in, checked values out, and a write that is durable when it says so.
+//!
+//! Three traps of sled 0.34.7 shape this. `flush` returns before the bytes are safe (it never calls fsync), so a handle of our own
+//! on the same file does it. Large leaves go to files that are never synced, so values are short. And damaged bytes can make it
+//! panic, so every call is caught and reported as damage.
+
+use std::fs::{self, File, OpenOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::codec::{Decode, Encode, encode};
+use crate::store::StoreError;
+use crate::store::schema::{self, Key, PIECE_BYTES, VALUE_BYTES_MAX};
+
+/// Memory for pages that were read or written lately.
+const CACHE_BYTES: u64 = 64 << 20;
+/// A batch of a bulk write is applied when it has this many bytes, so that readers and memory never wait for all of it.
+const BULK_BYTES: usize = 4 << 20;
+/// How often, and how long after each other, a lock on the file is asked for: sled's threads let go of it a moment after the last
+/// handle is dropped.
+const LOCK_TRIES: usize = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// An open database.
+pub(super) struct Disk {
+    db: sled::Db,
+    /// The file that sled writes: what is synced.
+    file: File,
+    path: PathBuf,
+    #[cfg(test)]
+    refused: std::sync::atomic::AtomicBool,
+}
+
+/// Writes that become visible and durable together or not at all.
+#[derive(Default)]
+pub(super) struct Batch {
+    writes: sled::Batch,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Sets a value.
+    ///
+    /// # Panics
+    /// Above `VALUE_BYTES_MAX`.
+    pub(super) fn put(&mut self, key: Key, content: &[u8]) {
+        let key = key.bytes();
+        let value = schema::seal(&key, content);
+        assert!(value.len() <= VALUE_BYTES_MAX, "values are short, so that none becomes a file that is never synced");
+        self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
+        self.writes.insert(key, value);
+    }
+
+    pub(super) fn put_value(&mut self, key: Key, value: &impl Encode) {
+        self.put(key, &encode(value));
+    }
+
+    /// Sets a record. One that was there before must not have had more pieces.
+    pub(super) fn put_record(&mut self, key: impl Fn(u32) -> Key, record: &[u8]) {
+        for (number, piece) in schema::pieces(record) {
+            self.put(key(number), &piece);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        let key = key.bytes();
+        self.bytes = self.bytes.saturating_add(key.len());
+        self.writes.remove(key);
+    }
+}
+
+impl Disk {
+    /// Opens the database in a directory, or makes one.
+    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let path = directory.join("db");
+        let mut tries = 0usize;
+        let db = loop {
+            tries = tries.saturating_add(1);
+            match caught(&path, || config.open()) {
+                Err(StoreError::Io { source, .. }) if is_lock(&source) && tries < LOCK_TRIES => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                result => break result?,
+            }
+        };
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let file = file.map_err(|error| StoreError::io(&path, error))?;
+        Ok(Self {
+            db,
+            file,
+            path,
+            #[cfg(test)]
+            refused: false.into(),
+        })
+    }
+
+    /// Whether a directory has a database.
+    pub(super) fn exists(directory: &Path) -> bool {
+        directory.join("db").is_file()
+    }
+
+    /// The content of a value.
+    pub(super) fn get(&self, key: Key) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = key.bytes();
+        match caught(&self.path, || self.db.get(&key))? {
+            Some(value) => schema::unseal(&key, &value).map(|content| Some(content.to_vec())),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn value<T: Decode<()>>(&self, key: Key) -> Result<Option<T>, StoreError> {
+        self.get(key)?.map(|content| schema::decode(key, &content)).transpose()
+    }
+
+    /// The whole of a record.
+    pub(super) fn record(&self, key: impl Fn(u32) -> Key) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((length, record)) = self.record_prefix(&key, usize::MAX)? else { return Ok(None) };
+        if record.len() != length {
+            return Err(StoreError::corrupt(
+                key(0),
+                format!("{} bytes in its pieces, expected {length}", record.len()),
+            ));
+        }
+        Ok(Some(record))
+    }
+
+    /// The length of a record and at least its first `bytes`, or all of it if it is shorter.
+    pub(super) fn record_prefix(
+        &self,
+        key: impl Fn(u32) -> Key,
+        bytes: usize,
+    ) -> Result<Option<(usize, Vec<u8>)>, StoreError> {
+        let Some(piece) = self.get(key(0))? else { return Ok(None) };
+        let (length, first) = schema::first_piece(key(0), &piece)?;
+        let mut record = Vec::with_capacity(length.min(bytes.saturating_add(PIECE_BYTES)));
+        record.extend_from_slice(first);
+        for number in 1.. {
+            if record.len() >= length.min(bytes) {
+                break;
+            }
+            let piece = self.get(key(number))?.filter(|piece| !piece.is_empty());
+            record.extend_from_slice(&piece.ok_or_else(|| StoreError::corrupt(key(number), "missing"))?);
+        }
+        Ok(Some((length, record)))
+    }
+
+    /// All keys that begin so, in order, each with its content. A bad value is an item; the scan goes on after it.
+    pub(super) fn scan(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Scanned, StoreError>> {
+        let mut values = self.db.scan_prefix(prefix);
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            let item = caught(&self.path, || values.next().transpose()).transpose()?;
+            failed = item.is_err();
+            Some(item.map(|(key, value)| {
+                let content = schema::unseal(&key, &value).map(<[u8]>::to_vec);
+                (key.to_vec(), content)
+            }))
+        })
+    }
+
+    /// All keys of the schema that begin so, each with its content.
+    pub(super) fn scan_keys(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(Key, Vec<u8>), StoreError>> {
+        self.scan(prefix).map(|item| {
+            let (key, content) = item?;
+            let known = Key::parse(&key).ok_or_else(|| StoreError::corrupt(hex::encode(key), "unknown key"))?;
+            Ok((known, content?))
+        })
+    }
+
+    /// The first key at or after one.
+    pub(super) fn key_after(&self, key: Key) -> Result<Option<Key>, StoreError> {
+        let found = caught(&self.path, || self.db.range(key.bytes()..).next().transpose())?;
+        Ok(found.and_then(|(key, _)| Key::parse(&key)))
+    }
+
+    /// Makes a batch visible to `get` and `scan`. Not durable before `sync`.
+    pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        caught(&self.path, || self.db.apply_batch(batch.writes))
+    }
+
+    /// Returns when everything applied is on the disk.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.refused.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::io(&self.path, std::io::ErrorKind::StorageFull.into()));
+        }
+        caught(&self.path, || self.db.flush())?;
+        self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
+    }
+
+    /// A write of any size in many batches: for what nothing refers to before it is complete.
+    pub(super) fn bulk(&self) -> Bulk<'_> {
+        Bulk { disk: self, batch: Batch::default() }
+    }
+
+    /// Makes each `sync` fail, or no longer.
+    #[cfg(test)]
+    pub(super) fn refuse_writes(&self, refuse: bool) {
+        self.refused.store(refuse, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Stores a value with any bytes, as damage would.
+    #[cfg(test)]
+    pub(super) fn put_raw(&self, key: &[u8], value: &[u8]) {
+        self.db.insert(key, value).expect("an insert in a test");
+    }
+
+    #[cfg(test)]
+    pub(super) fn get_raw(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.db.get(key).expect("a read in a test").map(|value| value.to_vec())
+    }
+}
+
+/// A key as it is stored, with its content if that is whole.
+pub(super) type Scanned = (Vec<u8>, Result<Vec<u8>, StoreError>);
+
+/// See `Disk::bulk`.
+pub(super) struct Bulk<'a> {
+    disk: &'a Disk,
+    batch: Batch,
+}
+
+impl Bulk<'_> {
+    pub(super) fn put_value(&mut self, key: Key, value: &impl Encode) -> Result<(), StoreError> {
+        self.batch.put_value(key, value);
+        self.apply_above(BULK_BYTES)
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Result<(), StoreError> {
+        self.batch.remove(key);
+        self.apply_above(BULK_BYTES)
+    }
+
+    /// Applies what is left.
+    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        self.apply_above(0)
+    }
+
+    fn apply_above(&mut self, bytes: usize) -> Result<(), StoreError> {
+        if self.batch.bytes > bytes {
+            self.disk.apply(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+}
+
+/// Files that sled put beside its log. There must be none: it never syncs them.
+pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
+    let path = directory.join("blobs");
+    match fs::read_dir(&path) {
+        Ok(entries) => Ok(entries.count()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(StoreError::io(&path, error)),
+    }
+}
+
+/// Makes names in a directory durable. Only Unix has that; elsewhere the file system journals them.
+pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    if cfg!(unix) {
+        let synced = File::open(directory).and_then(|handle| handle.sync_all());
+        synced.map_err(|error| StoreError::io(directory, error))?;
+    }
+    Ok(())
+}
+
+/// Runs a call into sled. A panic in there is its answer to bytes that it does not expect; it leaves sled's locks free and our
+/// data untouched, and the store takes no more writes after it.
+fn caught<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| match error {
+            sled::Error::Io(source) => StoreError::io(path, source),
+            error => StoreError::corrupt(path.display(), error),
+        }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+            Err(StoreError::corrupt(path.display(), text.unwrap_or("the database cannot read it")))
+        }
+    }
+}
+
+fn is_lock(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}

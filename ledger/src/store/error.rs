@@ -1,0 +1,71 @@
+//! What can go wrong with the store. Always our disk's or our operator's fault: the node stops.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::hash::ChainId;
+
+/// Why the store could not do what it was asked to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is something where a store is to be created.
+    #[error("{} exists already and is not empty", path.display())]
+    Exists {
+        /// Where it was to be.
+        path: PathBuf,
+    },
+    /// There is no store.
+    #[error("no store at {}", path.display())]
+    Missing {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// Written by another version of this code.
+    #[error("the store has schema version {got}, this node knows {expected}")]
+    Schema {
+        /// Version found.
+        got: u32,
+        /// Version this code reads and writes.
+        expected: u32,
+    },
+    /// The store of another chain.
+    #[error("the store is of chain {got}, expected {expected}")]
+    Chain {
+        /// Chain found.
+        got: ChainId,
+        /// Chain of the genesis given.
+        expected: ChainId,
+    },
+    /// The system refused to read or write: disk full, no permission, in use by another process.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Something stored is not what was written, or is gone.
+    #[error("the store is corrupt: {what}: {reason}")]
+    Corrupt {
+        /// Which value or file.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A write failed earlier. What was acknowledged before is safe; opening the store anew shows what the disk holds.
+    #[error("the store takes no more writes since one failed: {reason}")]
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn corrupt(what: impl ToString, reason: impl ToString) -> Self {
+        Self::Corrupt { what: what.to_string(), reason: reason.to_string() }
+    }
+}

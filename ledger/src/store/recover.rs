@@ -1,0 +1,240 @@
+//! Creating a store, and opening one after any kind of end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::block::{Block, Header, genesis_parent};
+use crate::certificate::Certificate;
+use crate::chain::{Chain, ChainState, Tip};
+use crate::codec;
+use crate::genesis::Genesis;
+use crate::hash::ChainId;
+use crate::history::{History, SegmentDescriptor};
+use crate::store::checkpoint::{self, Slots};
+use crate::store::commit::Writer;
+use crate::store::disk::{self, Batch, Disk};
+use crate::store::index::{self, Index};
+use crate::store::schema::{self, Key, Marker, Meta, SCHEMA_VERSION, TipValue};
+use crate::store::witness::Witness;
+use crate::store::{Shared, Store, StoreError, View, block_bytes};
+use crate::units::Height;
+
+/// A store as it was found.
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// The chain at the tip.
+    pub state: ChainState,
+    /// The certificate of the tip: `Certificate::genesis` at height 0.
+    pub certificate: Certificate,
+}
+
+impl Store {
+    /// Creates the store of a new chain. It is there and durable when this returns, and not there at all if it fails.
+    ///
+    /// # Errors
+    /// `StoreError::Exists` when there is anything already, `StoreError::Io`.
+    pub fn create(directory: &Path, genesis: &Genesis) -> Result<(), StoreError> {
+        let io = |error| StoreError::io(directory, error);
+        if let Ok(mut entries) = fs::read_dir(directory) {
+            if entries.next().is_some() {
+                return Err(StoreError::Exists { path: directory.to_owned() });
+            }
+            fs::remove_dir(directory).map_err(io)?;
+        }
+        // Built beside its place and moved there whole, so that no crash leaves half a store.
+        let mut building = directory.as_os_str().to_owned();
+        building.push(".new");
+        let building = PathBuf::from(building);
+        if building.exists() {
+            fs::remove_dir_all(&building).map_err(io)?;
+        }
+        fs::create_dir_all(&building).map_err(io)?;
+        let disk = Disk::open(&building)?;
+        let mut batch = Batch::default();
+        batch.put_value(Key::Meta, &Meta { schema: SCHEMA_VERSION, chain: genesis.chain_id() });
+        batch.put_record(Key::Genesis, &codec::encode(genesis));
+        disk.apply(batch)?;
+        disk.sync()?;
+        drop(disk);
+        Witness::create(&building, genesis_parent(genesis.chain_id()))?;
+        for entry in fs::read_dir(&building).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|error| StoreError::io(&path, error))?;
+        }
+        disk::sync_directory(&building)?;
+        fs::rename(&building, directory).map_err(io)?;
+        match directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => disk::sync_directory(parent),
+            _ => disk::sync_directory(Path::new(".")),
+        }
+    }
+
+    /// The genesis of a store, as it was given to `create`.
+    ///
+    /// # Errors
+    /// `StoreError::Missing`, `Schema`, `Corrupt`, or `Io`, also when it is open already.
+    pub fn genesis(directory: &Path) -> Result<Genesis, StoreError> {
+        let (disk, meta) = open_disk(directory)?;
+        read_genesis(&disk, &meta)
+    }
+
+    /// Opens a store: reads the newest complete checkpoint and applies the blocks after it. Everything that `commit` acknowledged is
+    /// there. Takes about a second for each 64 full blocks that no checkpoint covers.
+    ///
+    /// # Errors
+    /// `StoreError::Missing`; `Schema` and `Chain` when it is not one for this code or chain; `Corrupt` with the value that is not
+    /// what was written; `Io`, also when it is open already.
+    pub fn open(directory: &Path, chain: &Arc<Chain>) -> Result<Opened, StoreError> {
+        let disk = open_for(directory, chain)?;
+        let (tip, certificate) = read_tip(&disk, chain.id())?;
+        let witness = check_witness(directory, &disk, &tip)?;
+        let marker: Option<Marker> = disk.value(Key::Marker)?;
+        let mut index = Index::load(&disk)?;
+        index.sweep(&disk)?;
+
+        let mut state = restore(&disk, chain, &tip, marker.as_ref())?;
+        let slots = Slots::new(marker.as_ref(), state.state());
+        while state.tip().height < tip.height {
+            let height = state.tip().height.next();
+            let block: Block = schema::decode(format_args!("block {height}"), &block_bytes(&disk, height)?)?;
+            let block =
+                state.replay(block).map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
+            index.push(index::entries(&block));
+            state.advance(&block);
+        }
+        let segments = state.history().segments();
+        if state.tip().hash != tip.hash || segments != tip.segments {
+            let reason = format!("leads to block {} and {segments} segments, expected {tip:?}", state.tip().hash);
+            return Err(StoreError::corrupt("chain of blocks", reason));
+        }
+
+        let writer = Writer { tip, state: state.state().clone(), slots, witness, failed: None };
+        let view = View { tip, certificate: certificate.clone(), index };
+        let shared = Shared { chain: chain.id(), disk, view: RwLock::new(view), writer: Mutex::new(writer) };
+        Ok(Opened { store: Self { shared: Arc::new(shared) }, state, certificate })
+    }
+}
+
+/// Opens the database of a store that is there, of any chain.
+fn open_disk(directory: &Path) -> Result<(Disk, Meta), StoreError> {
+    if !Disk::exists(directory) {
+        return Err(StoreError::Missing { path: directory.to_owned() });
+    }
+    let disk = Disk::open(directory)?;
+    let content = disk.get(Key::Meta)?.ok_or_else(|| StoreError::corrupt(Key::Meta, "missing"))?;
+    let version = codec::decode_prefix::<u32>(&content).map_err(|error| StoreError::corrupt(Key::Meta, error))?;
+    if version.0 != SCHEMA_VERSION {
+        return Err(StoreError::Schema { got: version.0, expected: SCHEMA_VERSION });
+    }
+    let meta = schema::decode(Key::Meta, &content)?;
+    Ok((disk, meta))
+}
+
+/// Opens the database of a store of this chain.
+pub(super) fn open_for(directory: &Path, chain: &Chain) -> Result<Disk, StoreError> {
+    let (disk, meta) = open_disk(directory)?;
+    if meta.chain != chain.id() {
+        return Err(StoreError::Chain { got: meta.chain, expected: chain.id() });
+    }
+    Ok(disk)
+}
+
+fn read_genesis(disk: &Disk, meta: &Meta) -> Result<Genesis, StoreError> {
+    let record = disk.record(Key::Genesis)?.ok_or_else(|| StoreError::corrupt(Key::Genesis(0), "missing"))?;
+    let genesis: Genesis = schema::decode(Key::Genesis(0), &record)?;
+    let got = genesis.chain_id();
+    if got != meta.chain {
+        return Err(StoreError::corrupt(Key::Genesis(0), format!("is of chain {got}, expected {}", meta.chain)));
+    }
+    Ok(genesis)
+}
+
+/// The tip and its certificate, which must be for it.
+pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certificate), StoreError> {
+    let Some(tip) = disk.value::<TipValue>(Key::Tip)? else {
+        let certificate = Certificate::genesis(chain);
+        return Ok((TipValue { height: Height(0), hash: certificate.block, segments: 0 }, certificate));
+    };
+    let key = Key::TipCertificate(0);
+    let record = disk.record(Key::TipCertificate)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
+    let certificate: Certificate = schema::decode(key, &record)?;
+    if certificate.height != tip.height || certificate.block != tip.hash {
+        return Err(StoreError::corrupt(
+            key,
+            format!("is for height {}, the tip is {}", certificate.height, tip.height),
+        ));
+    }
+    Ok((tip, certificate))
+}
+
+/// The block that was durable last must be in the chain.
+pub(super) fn check_witness(directory: &Path, disk: &Disk, tip: &TipValue) -> Result<Witness, StoreError> {
+    let (witness, height, hash) = Witness::open(directory)?;
+    let found = if height > Height(0) { disk.value(Key::HeightOf(hash))? } else { Some(height) };
+    if height > tip.height || found != Some(height) {
+        let reason =
+            format!("ends at height {}, yet block {height} ({hash}) was durable: damaged, sync anew", tip.height);
+        return Err(StoreError::corrupt("database", reason));
+    }
+    Ok(witness)
+}
+
+/// The chain at the newest checkpoint.
+fn restore(disk: &Disk, chain: &Arc<Chain>, tip: &TipValue, marker: Option<&Marker>) -> Result<ChainState, StoreError> {
+    let Some(marker) = marker else { return Ok(ChainState::genesis(Arc::clone(chain))) };
+    if marker.height > tip.height {
+        let reason = format!("is at height {}, the tip at {}", marker.height, tip.height);
+        return Err(StoreError::corrupt(Key::Marker, reason));
+    }
+    let state = checkpoint::load(disk, marker.slot)?;
+    let mut history = restore_history(disk, chain, tip, marker.height)?;
+    let mut header = None;
+    while history.tip() < marker.height {
+        let height = history.tip().next();
+        let bytes = block_bytes(disk, height)?;
+        let decoded = read_header(height, &bytes)?;
+        history.push(height, decoded.hash(), &bytes);
+        header = Some(decoded);
+    }
+    let header = match header {
+        Some(header) => header,
+        // The checkpoint's block closed a segment.
+        None => read_header(marker.height, &block_bytes(disk, marker.height)?)?,
+    };
+    let (got, expected) = (state.root(), header.state_root);
+    if header.hash() != marker.hash || got != expected {
+        let reason = format!("state root {got} at height {}, expected {expected}", marker.height);
+        return Err(StoreError::corrupt("checkpoint", reason));
+    }
+    let tip = Tip { height: marker.height, hash: marker.hash, time: header.time };
+    Ok(ChainState::restored(Arc::clone(chain), tip, state, history))
+}
+
+/// The history of all segments that end at or before a height.
+fn restore_history(disk: &Disk, chain: &Chain, tip: &TipValue, last: Height) -> Result<History, StoreError> {
+    let mut descriptors = Vec::new();
+    for index in 0..tip.segments {
+        let descriptor = read_descriptor(disk, index)?;
+        if descriptor.last > last {
+            break;
+        }
+        descriptors.push(descriptor);
+    }
+    History::restore(chain.history_rules(), descriptors).map_err(|error| StoreError::corrupt("segments", error))
+}
+
+/// What history commits to of a segment, without its lists.
+fn read_descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
+    let key = Key::Segment(index, 0);
+    let start = disk.record_prefix(|piece| Key::Segment(index, piece), 0)?;
+    let (_, start) = start.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
+    let decoded = codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(key, error))?;
+    Ok(decoded.0)
+}
+
+fn read_header(height: Height, block: &[u8]) -> Result<Header, StoreError> {
+    let decoded = codec::decode_prefix(block);
+    decoded.map(|(header, _)| header).map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))
+}

@@ -1,0 +1,304 @@
+//! What is stored under which key. A change of anything here is a new `SCHEMA_VERSION`.
+//!
+//! One tree; a key is a tag byte and big-endian numbers, so that neighbours in meaning are neighbours in the tree. A value is a
+//! checksum over key and content, then the content. What may be long is a *record*: cut into pieces, its length before the first.
+
+use std::fmt;
+
+use crate::codec::{self, Decode, Encode};
+use crate::hash::{BlockHash, ChainId, Domain, Hash};
+use crate::state::PageId;
+use crate::store::StoreError;
+use crate::units::Height;
+
+/// Version of keys and values.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+/// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it merges and becomes a file of its
+/// own, which sled never syncs, above 128 KiB.
+pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
+const CHECKSUM_BYTES: usize = 8;
+const LENGTH_BYTES: usize = 8;
+/// Bytes of a record in one piece.
+pub(super) const PIECE_BYTES: usize = VALUE_BYTES_MAX - CHECKSUM_BYTES - LENGTH_BYTES;
+
+/// Name of a value. `u32` is the number of a record's piece, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// `Meta`.
+    Meta,
+    /// Record: the canonical genesis.
+    Genesis(u32),
+    /// `TipValue`; none before the first block.
+    Tip,
+    /// Record: the certificate of the tip. The others are in the blocks' children.
+    TipCertificate(u32),
+    /// Record: the canonical bytes of a block.
+    Body(Height, u32),
+    /// `Height` of a block.
+    HeightOf(BlockHash),
+    /// Record: descriptor, chunk hashes and block hashes of a sealed segment.
+    Segment(u64, u32),
+    /// `Marker` of the newest complete checkpoint; none before the first.
+    Marker,
+    /// Entries of a page of the state, in one of two slots.
+    Page(Slot, PageId),
+    /// Record: a `Run` of the transaction index. A run is complete when this is there.
+    Run(u64, u32),
+    /// Entries of a run, as many as fit.
+    RunPiece(u64, u32),
+    /// Record: key and value of one evidence, by the hash of its key.
+    Evidence(Hash, u32),
+}
+
+/// One of two places for checkpoints: one is whole while the other is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub(super) enum Slot {
+    A,
+    B,
+}
+
+impl Slot {
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    const fn byte(self) -> u8 {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+}
+
+/// Whose store this is.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct Meta {
+    /// The first field in every version.
+    pub(super) schema: u32,
+    pub(super) chain: ChainId,
+}
+
+/// The last block, and how many segments its commit or an earlier one sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct TipValue {
+    pub(super) height: Height,
+    pub(super) hash: BlockHash,
+    pub(super) segments: u64,
+}
+
+/// The newest complete checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Marker {
+    pub(super) slot: Slot,
+    pub(super) height: Height,
+    pub(super) hash: BlockHash,
+}
+
+/// First bytes of keys, for scans.
+pub(super) mod prefix {
+    use super::Slot;
+
+    pub(in crate::store) const RUN_PIECE: [u8; 1] = [11];
+    pub(in crate::store) const EVIDENCE: [u8; 1] = [12];
+
+    pub(in crate::store) const fn pages(slot: Slot) -> [u8; 2] {
+        [9, slot.byte()]
+    }
+}
+
+impl Key {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let (tag, parts): (u8, [&[u8]; 2]) = match self {
+            Self::Meta => (1, [&[], &[]]),
+            Self::Genesis(piece) => (2, [&piece.to_be_bytes(), &[]]),
+            Self::Tip => (3, [&[], &[]]),
+            Self::TipCertificate(piece) => (4, [&piece.to_be_bytes(), &[]]),
+            Self::Body(height, piece) => (5, [&height.0.to_be_bytes(), &piece.to_be_bytes()]),
+            Self::HeightOf(hash) => (6, [hash.as_bytes(), &[]]),
+            Self::Segment(index, piece) => (7, [&index.to_be_bytes(), &piece.to_be_bytes()]),
+            Self::Marker => (8, [&[], &[]]),
+            Self::Page(slot, page) => {
+                let [high, low] = page.depth.to_be_bytes();
+                (9, [&[slot.byte(), high, low], page.prefix.as_bytes()])
+            }
+            Self::Run(id, piece) => (10, [&id.to_be_bytes(), &piece.to_be_bytes()]),
+            Self::RunPiece(id, piece) => (11, [&id.to_be_bytes(), &piece.to_be_bytes()]),
+            Self::Evidence(hash, piece) => (12, [hash.as_bytes(), &piece.to_be_bytes()]),
+        };
+        [&[tag], parts[0], parts[1]].concat()
+    }
+
+    /// The inverse of `bytes`; none for a key that this schema does not have.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (tag, mut rest) = bytes.split_first()?;
+        let rest = &mut rest;
+        let key = match tag {
+            1 => Self::Meta,
+            2 => Self::Genesis(u32::from_be_bytes(take(rest)?)),
+            3 => Self::Tip,
+            4 => Self::TipCertificate(u32::from_be_bytes(take(rest)?)),
+            5 => Self::Body(Height(u64::from_be_bytes(take(rest)?)), u32::from_be_bytes(take(rest)?)),
+            6 => Self::HeightOf(BlockHash(Hash(take(rest)?))),
+            7 => Self::Segment(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
+            8 => Self::Marker,
+            9 => {
+                let slot = match take(rest)? {
+                    [0] => Slot::A,
+                    [1] => Slot::B,
+                    _ => return None,
+                };
+                Self::Page(slot, PageId { depth: u16::from_be_bytes(take(rest)?), prefix: Hash(take(rest)?) })
+            }
+            10 => Self::Run(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
+            11 => Self::RunPiece(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
+            12 => Self::Evidence(Hash(take(rest)?), u32::from_be_bytes(take(rest)?)),
+            _ => return None,
+        };
+        rest.is_empty().then_some(key)
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*head)
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Meta => write!(f, "schema version and chain id"),
+            Self::Genesis(piece) => write!(f, "genesis, piece {piece}"),
+            Self::Tip => write!(f, "tip"),
+            Self::TipCertificate(piece) => write!(f, "certificate of the tip, piece {piece}"),
+            Self::Body(height, piece) => write!(f, "block {height}, piece {piece}"),
+            Self::HeightOf(hash) => write!(f, "height of block {hash}"),
+            Self::Segment(index, piece) => write!(f, "segment {index}, piece {piece}"),
+            Self::Marker => write!(f, "checkpoint marker"),
+            Self::Page(slot, page) => {
+                write!(f, "checkpoint {slot:?}, state page {:?} at depth {}", page.prefix, page.depth)
+            }
+            Self::Run(id, piece) => write!(f, "transaction index, run {id}, description, piece {piece}"),
+            Self::RunPiece(id, piece) => write!(f, "transaction index, run {id}, piece {piece}"),
+            Self::Evidence(hash, piece) => write!(f, "evidence {hash:?}, piece {piece}"),
+        }
+    }
+}
+
+/// A value as it is stored: checksum, then content.
+pub(super) fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
+    [&checksum(key, content)[..], content].concat()
+}
+
+/// The content of a stored value.
+pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    let named = || Key::parse(key).map_or_else(|| format!("unknown key {}", hex::encode(key)), |key| key.to_string());
+    match value.split_first_chunk::<CHECKSUM_BYTES>() {
+        Some((sum, content)) if *sum == checksum(key, content) => Ok(content),
+        _ => Err(StoreError::corrupt(named(), "checksum does not match")),
+    }
+}
+
+/// Covers the key, so that a value under a wrong key is noticed too. A tag fixes its keys' length: no two pairs look alike.
+fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let hash = Hash::of(Domain::StoreValue, &[key, content]);
+    hash.0.first_chunk().copied().unwrap_or_default()
+}
+
+/// Pieces of a record, each with its number.
+pub(super) fn pieces(record: &[u8]) -> impl Iterator<Item = (u32, Vec<u8>)> {
+    let length = record.len() as u64;
+    let rest = record.chunks(PIECE_BYTES).skip(1).map(<[u8]>::to_vec);
+    let first = [&length.to_le_bytes(), &record[..record.len().min(PIECE_BYTES)]].concat();
+    (0..).zip(std::iter::once(first).chain(rest))
+}
+
+/// Length of a record and its first bytes, from its first piece.
+pub(super) fn first_piece(key: Key, piece: &[u8]) -> Result<(usize, &[u8]), StoreError> {
+    let split = piece.split_first_chunk::<LENGTH_BYTES>();
+    let length = split.and_then(|(length, _)| usize::try_from(u64::from_le_bytes(*length)).ok());
+    match (length.filter(|length| *length <= codec::VALUE_BYTES_MAX), split) {
+        (Some(length), Some((_, rest))) => Ok((length, rest)),
+        _ => Err(StoreError::corrupt(key, "no plausible length")),
+    }
+}
+
+/// A value of the schema, from its content.
+pub(super) fn decode<T: Decode<()>>(what: impl fmt::Display, content: &[u8]) -> Result<T, StoreError> {
+    codec::decode(content, codec::VALUE_BYTES_MAX).map_err(|error| StoreError::corrupt(what, error))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Vec<Key> {
+        let hash = Hash([7; 32]);
+        vec![
+            Key::Meta,
+            Key::Genesis(1),
+            Key::Tip,
+            Key::TipCertificate(2),
+            Key::Body(Height(258), 3),
+            Key::HeightOf(BlockHash(hash)),
+            Key::Segment(1, 2),
+            Key::Marker,
+            Key::Page(Slot::A, PageId { depth: 3, prefix: hash }),
+            Key::Page(Slot::B, PageId { depth: 3, prefix: hash }),
+            Key::Run(4, 5),
+            Key::RunPiece(6, 7),
+            Key::Evidence(hash, 8),
+        ]
+    }
+
+    #[test]
+    fn keys_are_read_back_sort_by_meaning_and_no_other_bytes_are_keys() {
+        let all = keys();
+        assert!(all.is_sorted_by(|a, b| a.bytes() < b.bytes()));
+        assert!(Key::Body(Height(255), 9).bytes() < Key::Body(Height(256), 0).bytes());
+        for key in all {
+            let bytes = key.bytes();
+            assert_eq!(Key::parse(&bytes), Some(key));
+            assert_eq!(Key::parse(&bytes[..bytes.len() - 1]), None, "{key}");
+            assert_eq!(Key::parse(&[&bytes[..], &[0]].concat()), None, "{key}");
+        }
+        assert_eq!(Key::parse(&[13]), None);
+        for (prefix, key) in [
+            (&prefix::pages(Slot::B)[..], keys()[9]),
+            (&prefix::RUN_PIECE, keys()[11]),
+            (&prefix::EVIDENCE, keys()[12]),
+        ] {
+            assert!(key.bytes().starts_with(prefix), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_and_a_value_under_another_key_are_noticed() {
+        let [one, other] = [Key::Genesis(0).bytes(), Key::Genesis(1).bytes()];
+        let value = seal(&one, b"content");
+        assert_eq!(unseal(&one, &value).unwrap(), b"content");
+        assert!(unseal(&other, &value).is_err());
+        assert!(unseal(&one, &value[..7]).is_err());
+        for at in 0..value.len() {
+            let mut flipped = value.clone();
+            flipped[at] ^= 1;
+            assert!(unseal(&one, &flipped).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_short_and_make_the_record() {
+        for length in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
+            let record = vec![5; length];
+            let pieces: Vec<_> = pieces(&record).collect();
+            assert_eq!(pieces.len(), length.div_ceil(PIECE_BYTES).max(1));
+            assert!(pieces.iter().all(|(_, piece)| piece.len() + CHECKSUM_BYTES <= VALUE_BYTES_MAX));
+            let (got, first) = first_piece(Key::Meta, &pieces[0].1).unwrap();
+            assert_eq!((got, first.len()), (length, length.min(PIECE_BYTES)));
+        }
+    }
+}

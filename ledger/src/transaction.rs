@@ -1,0 +1,205 @@
+//! Transactions: what a sender signs, what it is called, and how its signature is verified.
+
+use std::sync::Arc;
+
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
+use crate::codec::{self, CodecError};
+use crate::hash::{ChainId, Domain, Hash, TxHash, TxId};
+use crate::signature::{self, Item, PublicKey, Signature, SigningKey};
+use crate::units::{Amount, Nonce, Timestamp};
+
+/// Most outputs a transfer may have.
+pub const OUTPUTS_MAX: usize = 64;
+/// Most bytes a memo may have.
+pub const MEMO_BYTES_MAX: usize = 256;
+/// Most bytes a transaction may have: 64 outputs and a full memo need 2,993.
+pub const TRANSACTION_BYTES_MAX: usize = 3_072;
+
+/// One payment within a transfer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Output {
+    /// Who receives.
+    pub account: PublicKey,
+    /// How much, above zero.
+    pub amount: Amount,
+}
+
+/// Moves money from one account to up to [`OUTPUTS_MAX`] others under one signature.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Transfer {
+    /// Who pays. An Ed25519 public key is the account.
+    pub sender: PublicKey,
+    /// Exactly the sender's next nonce.
+    pub nonce: Nonce,
+    /// Who receives, in the sender's order, 1 to [`OUTPUTS_MAX`].
+    pub outputs: Vec<Output>,
+    /// Paid to the block's proposer.
+    pub fee: Amount,
+    /// Latest header time of a block that may hold this transfer.
+    pub expires_at: Timestamp,
+    /// Free text or bytes, up to [`MEMO_BYTES_MAX`].
+    pub memo: Vec<u8>,
+}
+
+/// What a transaction does. The kind is its first byte; an unknown kind does not decode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Kind 0.
+    Transfer(Transfer),
+}
+
+const KIND_TRANSFER: u8 = 0;
+
+impl Encode for Body {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Self::Transfer(transfer) => {
+                KIND_TRANSFER.encode(encoder)?;
+                transfer.encode(encoder)
+            }
+        }
+    }
+}
+
+impl<Context> Decode<Context> for Body {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match u8::decode(decoder)? {
+            KIND_TRANSFER => Ok(Self::Transfer(Transfer::decode(decoder)?)),
+            kind => Err(DecodeError::OtherString(format!("unknown transaction kind {kind}, expected 0 (transfer)"))),
+        }
+    }
+}
+
+bincode::impl_borrow_decode!(Body);
+
+/// A body and the sender's signature over chain, kind and body.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Transaction {
+    /// What it does, kind first.
+    pub body: Body,
+    /// By the sender, over [`Body::message`].
+    pub signature: Signature,
+}
+
+impl Body {
+    /// The transfer inside. The only kind there is so far.
+    #[must_use]
+    pub const fn transfer(&self) -> &Transfer {
+        match self {
+            Self::Transfer(transfer) => transfer,
+        }
+    }
+
+    /// The bytes a sender signs.
+    #[must_use]
+    pub fn message(&self, chain: ChainId) -> Vec<u8> {
+        signature::message(Domain::SignTransaction, chain, &[&codec::encode(self)])
+    }
+
+    /// The name of the transaction with this body on this chain.
+    #[must_use]
+    pub fn id(&self, chain: ChainId) -> TxId {
+        TxId(Hash::of(Domain::TxId, &[chain.as_bytes(), &codec::encode(self)]))
+    }
+
+    /// Signs with the sender's key.
+    #[must_use]
+    pub fn sign(self, chain: ChainId, key: &SigningKey) -> Transaction {
+        let signature = key.sign(&self.message(chain));
+        Transaction { body: self, signature }
+    }
+}
+
+impl Transaction {
+    /// Reads one transaction from exactly these bytes.
+    ///
+    /// # Errors
+    /// `CodecError` when they are too many or not canonical.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(bytes, TRANSACTION_BYTES_MAX)
+    }
+}
+
+/// A transaction whose signature was verified for one chain, with its names. No other code can build one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifiedTransaction {
+    transaction: Transaction,
+    id: TxId,
+    hash: TxHash,
+    bytes: usize,
+}
+
+impl VerifiedTransaction {
+    /// What was signed.
+    #[must_use]
+    pub const fn transfer(&self) -> &Transfer {
+        self.transaction.body.transfer()
+    }
+
+    /// The whole transaction.
+    #[must_use]
+    pub const fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn id(&self) -> TxId {
+        self.id
+    }
+
+    /// Hash of all of it, signature included.
+    #[must_use]
+    pub const fn hash(&self) -> TxHash {
+        self.hash
+    }
+
+    /// Length of its encoding.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Encode for VerifiedTransaction {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.transaction.encode(encoder)
+    }
+}
+
+/// Hash of a whole transaction as blocks commit to it.
+#[must_use]
+pub fn transaction_hash(chain: ChainId, transaction: &Transaction) -> TxHash {
+    TxHash(Hash::of(Domain::TxHash, &[chain.as_bytes(), &codec::encode(transaction)]))
+}
+
+/// Verifies many signatures at once. The verdict of each is the one it would get alone: `None` where it does not hold.
+#[must_use]
+pub fn verify_transactions(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+    let items: Vec<Item> = transactions
+        .iter()
+        .map(|transaction| Item {
+            key: transaction.body.transfer().sender,
+            message: transaction.body.message(chain),
+            signature: transaction.signature,
+        })
+        .collect();
+    let verdicts = signature::verify_batch(&items);
+    transactions
+        .into_iter()
+        .zip(verdicts)
+        .map(|(transaction, valid)| valid.then(|| Arc::new(assume_verified(chain, transaction))))
+        .collect()
+}
+
+/// For bytes that were verified before they were stored.
+pub(crate) fn assume_verified(chain: ChainId, transaction: Transaction) -> VerifiedTransaction {
+    let id = transaction.body.id(chain);
+    let bytes = codec::encode(&transaction);
+    let hash = TxHash(Hash::of(Domain::TxHash, &[chain.as_bytes(), &bytes]));
+    VerifiedTransaction { id, hash, bytes: bytes.len(), transaction }
+}

@@ -1,0 +1,240 @@
+//! Validators: who votes, with what power, and whose turn it is to propose.
+
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
+use bincode::{Decode, Encode};
+
+use crate::codec;
+use crate::hash::{Domain, Hash};
+use crate::signature::PublicKey;
+use crate::units::{Height, Round, VotingPower};
+
+/// Most validators a chain may have.
+pub const VALIDATORS_MAX: usize = 256;
+/// Most voting power all validators may have together: three times it still fits 64 bits.
+pub const VOTING_POWER_MAX: u64 = u64::MAX / 3;
+/// Length of the longest proposer schedule. Powers are scaled down to fit.
+const SCHEDULE_MAX: u64 = 4_096;
+
+/// One voter.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Validator {
+    /// Key that signs proposals and votes. Not an account.
+    pub key: PublicKey,
+    /// Account that fees go to.
+    pub payout: PublicKey,
+    /// Weight of its vote, above zero.
+    pub power: VotingPower,
+}
+
+/// The validators of a height, sorted by key, without repetition, one at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatorSet {
+    validators: Vec<Validator>,
+    total: u64,
+    schedule: Vec<u16>,
+}
+
+/// A list of validators that is no set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValidatorSetError {
+    /// None, or more than [`VALIDATORS_MAX`].
+    #[error("{0} validators, expected 1 to {VALIDATORS_MAX}")]
+    Count(usize),
+    /// Not strictly increasing by key.
+    #[error("validators are not sorted by key without repetition")]
+    Order,
+    /// A power of zero, or a total above [`VOTING_POWER_MAX`].
+    #[error("voting powers must be above zero and at most {VOTING_POWER_MAX} in total")]
+    Power,
+}
+
+impl ValidatorSet {
+    /// Takes validators in any order.
+    ///
+    /// # Errors
+    /// `ValidatorSetError` for repeated keys, zero powers, too much power, none or too many.
+    pub fn new(mut validators: Vec<Validator>) -> Result<Self, ValidatorSetError> {
+        validators.sort_by_key(|validator| validator.key);
+        Self::from_sorted(validators)
+    }
+
+    fn from_sorted(validators: Vec<Validator>) -> Result<Self, ValidatorSetError> {
+        if validators.is_empty() || validators.len() > VALIDATORS_MAX {
+            return Err(ValidatorSetError::Count(validators.len()));
+        }
+        if !validators.is_sorted_by(|a, b| a.key < b.key) {
+            return Err(ValidatorSetError::Order);
+        }
+        let total = validators
+            .iter()
+            .try_fold(0u64, |total, validator| match validator.power.0 {
+                0 => None,
+                power => total.checked_add(power).filter(|total| *total <= VOTING_POWER_MAX),
+            })
+            .ok_or(ValidatorSetError::Power)?;
+        let schedule = schedule(&validators, total);
+        Ok(Self { validators, total, schedule })
+    }
+
+    /// All validators, by key.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Validator] {
+        &self.validators
+    }
+
+    /// The validator with this key and its place in the set.
+    #[must_use]
+    pub fn find(&self, key: &PublicKey) -> Option<(usize, &Validator)> {
+        let place = self.validators.binary_search_by_key(key, |validator| validator.key).ok()?;
+        Some((place, self.validators.get(place)?))
+    }
+
+    /// Voting power of all.
+    #[must_use]
+    pub const fn total_power(&self) -> VotingPower {
+        VotingPower(self.total)
+    }
+
+    /// Smallest voting power strictly above two thirds of the total. Unit: power, not validators.
+    ///
+    /// Two quorums share more than a third of the power, so at least one honest validator (Tendermint, arXiv:1807.04938).
+    /// Multiply first: `5 / 3 * 2 + 1` is 3, too few. Cannot overflow: the total is at most [`VOTING_POWER_MAX`].
+    #[must_use]
+    #[allow(clippy::arithmetic_side_effects)]
+    pub const fn quorum_power(&self) -> VotingPower {
+        VotingPower(self.total * 2 / 3 + 1)
+    }
+
+    /// Whose turn it is. In proportion to power, each validator spread evenly over the schedule; rounds go on from the height.
+    #[must_use]
+    pub fn proposer(&self, height: Height, round: Round) -> &Validator {
+        let turn = height.0.wrapping_add(u64::from(round.0));
+        let place = usize::try_from(turn)
+            .ok()
+            .and_then(|turn| turn.checked_rem(self.schedule.len()))
+            .and_then(|slot| self.schedule.get(slot))
+            .and_then(|place| self.validators.get(usize::from(*place)));
+        place.unwrap_or_else(|| panic!("a validator set has at least one validator, each in the schedule"))
+    }
+
+    /// What headers commit to.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        Hash::of(Domain::Validators, &[&codec::encode(&self.validators)])
+    }
+}
+
+/// Smooth weighted round-robin: every validator gains its power each turn, the richest proposes and pays the total.
+///
+/// After as many turns as the (reduced) total, each has proposed exactly its power's worth and the schedule repeats.
+#[allow(clippy::arithmetic_side_effects)] // Credits stay within the total in i128; divisors are at least 1.
+fn schedule(validators: &[Validator], total: u64) -> Vec<u16> {
+    let divisor = validators.iter().fold(0, |divisor, validator| gcd(divisor, validator.power.0));
+    let scale = |power: u64| -> i128 {
+        if total / divisor <= SCHEDULE_MAX {
+            i128::from(power / divisor)
+        } else {
+            (i128::from(power) * i128::from(SCHEDULE_MAX) / i128::from(total)).max(1)
+        }
+    };
+    let weights: Vec<i128> = validators.iter().map(|validator| scale(validator.power.0)).collect();
+    let turns: i128 = weights.iter().sum();
+    let mut credits = vec![0i128; weights.len()];
+    let mut schedule = Vec::new();
+    for _ in 0..turns {
+        let mut richest = 0;
+        for place in 0..weights.len() {
+            credits[place] += weights[place];
+            if credits[place] > credits[richest] {
+                richest = place;
+            }
+        }
+        credits[richest] -= turns;
+        // At most VALIDATORS_MAX places.
+        schedule.push(u16::try_from(richest).unwrap_or(u16::MAX));
+    }
+    schedule
+}
+
+#[allow(clippy::arithmetic_side_effects)] // The divisor is above zero inside the loop.
+const fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+impl Encode for ValidatorSet {
+    fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+        self.validators.encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for ValidatorSet {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Self::from_sorted(Vec::decode(decoder)?).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+bincode::impl_borrow_decode!(ValidatorSet);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::signature::SigningKey;
+
+    fn set(powers: &[u64]) -> Result<ValidatorSet, ValidatorSetError> {
+        let validator = |(seed, power): (usize, &u64)| {
+            let key = SigningKey::from_seed(&[u8::try_from(seed).unwrap(); 32]).public();
+            Validator { key, payout: key, power: VotingPower(*power) }
+        };
+        ValidatorSet::new(powers.iter().enumerate().map(validator).collect())
+    }
+
+    #[test]
+    fn a_quorum_is_strictly_more_than_two_thirds() {
+        for (powers, quorum) in [
+            (&[1][..], 1),
+            (&[1, 1], 2),
+            (&[1, 1, 1], 3),
+            (&[1; 4], 3),
+            (&[5], 4),
+            (&[10; 4], 27),
+            (&[VOTING_POWER_MAX], 4_099_276_460_824_344_804),
+        ] {
+            assert_eq!(set(powers).unwrap().quorum_power(), VotingPower(quorum), "{powers:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_set() {
+        assert_eq!(set(&[]), Err(ValidatorSetError::Count(0)));
+        assert_eq!(set(&[1, 0]), Err(ValidatorSetError::Power));
+        assert_eq!(set(&[VOTING_POWER_MAX, 1]), Err(ValidatorSetError::Power));
+        let one = set(&[1]).unwrap().validators;
+        assert_eq!(ValidatorSet::new([one.clone(), one].concat()), Err(ValidatorSetError::Order));
+    }
+
+    #[test]
+    fn each_proposes_in_proportion_and_rounds_change_the_proposer() {
+        for powers in [&[1, 1, 1, 1][..], &[10; 4], &[3, 1], &[1, 2, 3, 4], &[u64::MAX / 8, 1]] {
+            let set = set(powers).unwrap();
+            let turns = set.schedule.len() as u64;
+            let divisor = powers.iter().fold(0, |a, b| gcd(a, *b));
+            for validator in set.as_slice() {
+                let count =
+                    (0..turns).filter(|h| set.proposer(Height(*h), Round(0)).key == validator.key).count() as u64;
+                if set.total / divisor <= SCHEDULE_MAX {
+                    assert_eq!(count, validator.power.0 / divisor);
+                } else {
+                    assert!(count >= 1);
+                }
+            }
+        }
+        let four = set(&[7; 4]).unwrap();
+        let first: std::collections::BTreeSet<_> = (0..4).map(|r| four.proposer(Height(9), Round(r)).key).collect();
+        assert_eq!(first.len(), 4);
+    }
+}

@@ -1,0 +1,191 @@
+//! The command line: results on stdout, logs and progress on stderr.
+
+mod archive;
+mod config;
+mod db;
+mod genesis;
+mod init;
+pub(crate) mod logging;
+mod query;
+mod run;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::client::ClientError;
+use crate::home::Home;
+use crate::testnet;
+
+pub(crate) use genesis::now;
+
+/// Exit code when something failed. 2, for a wrong command line, is given by the parser.
+const EXIT_ERROR: u8 = 1;
+/// Exit code when no node answers.
+const EXIT_UNREACHABLE: u8 = 3;
+
+/// A node of a Cairn payments ledger.
+#[derive(Debug, Parser)]
+#[command(name = "cairn-node", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable.")]
+pub struct Cli {
+    /// What to log on stderr: error, warn, info, debug, trace, or directives such as info,node::network=debug
+    #[arg(long, global = true, env = "CAIRN_NODE_LOG", value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the home of a new node
+    Init(init::Init),
+    /// Run the node of a home until SIGTERM or Ctrl-C
+    Run(run::Run),
+    /// Start a network of nodes on this machine, with funded accounts
+    Testnet(testnet::Testnet),
+    /// Show where a running node stands
+    Status(query::Query),
+    /// Show the peers of a running node
+    Peers(query::Query),
+    /// Check, show or write genesis files
+    #[command(subcommand)]
+    Genesis(genesis::Genesis),
+    /// Check, export or import the chain of a home whose node is stopped
+    #[command(subcommand)]
+    Db(db::Db),
+    /// Show the configuration of a home
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Write shell completions to stdout
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which home.
+#[derive(Debug, Args)]
+struct HomeArg {
+    /// Directory of the node; $XDG_DATA_HOME/cairn/node by default
+    #[arg(long, env = "CAIRN_NODE_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
+impl HomeArg {
+    fn root(&self) -> anyhow::Result<PathBuf> {
+        let root = self.home.clone().or_else(Home::default_root);
+        root.context("there is no default home, as neither HOME nor XDG_DATA_HOME is set: give --home")
+    }
+
+    fn open(&self) -> anyhow::Result<Home> {
+        Ok(Home::open(&self.root()?)?)
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever went wrong, for [`exit_code`] and to be shown with its causes.
+pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    // `run` may have its level from the configuration, so it starts the log by itself.
+    if let Command::Run(run) = cli.command {
+        return run.execute(cli.log);
+    }
+    logging::start(cli.log.as_deref().unwrap_or("info"))?;
+    match cli.command {
+        Command::Run(_) => unreachable!("handled above"),
+        Command::Init(init) => init.execute(),
+        Command::Testnet(testnet) => testnet.execute(cli.log),
+        Command::Status(query) => query.status(),
+        Command::Peers(query) => query.peers(),
+        Command::Genesis(genesis) => genesis.execute(),
+        Command::Db(db) => db.execute(),
+        Command::Config(config) => config.execute(cli.log),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "cairn-node", &mut script);
+            Ok(io::stdout().write_all(&script)?)
+        }
+    }
+}
+
+/// The exit code of an error.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(ClientError::Unreachable { .. }) => EXIT_UNREACHABLE,
+        _ => EXIT_ERROR,
+    }
+}
+
+/// Whether the reader of our output has gone, as `head` does: no fault of anybody.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writes one line, or several, to stdout. Unlike `println!`, a closed stdout is an error and no panic.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
+    stdout.flush()
+}
+
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(print(&serde_json::to_string(value)?)?)
+}
+
+/// Lines of `label  value`, in one column each.
+fn table(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or_default();
+    rows.iter().map(|(label, value)| format!("{label:width$}  {value}\n")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_scripts_rely_on_parses_and_mistakes_do_not() {
+        for (line, valid) in [
+            ("init --home /h --genesis /g", true),
+            ("init --home /h --genesis /g --validator", true),
+            ("init --home /h --genesis /g --validator-key /k", true),
+            ("init --home /h --genesis /g --validator --validator-key /k", false),
+            ("init --home /h", false),
+            ("run --home /h --p2p-listen 127.0.0.1:7700 --rpc-listen 127.0.0.1:7701", true),
+            ("run --home /h --peer /ip4/10.0.0.1/tcp/1 --peer 10.0.0.2:1 --exit-with-parent", true),
+            ("run --home /h --rpc-listen 7701", false),
+            ("run --home /h --peer nowhere", false),
+            ("testnet --nodes 4 --full-nodes 0 --dir /d --base-port 7700 --plain", true),
+            ("testnet --nodes 0", false),
+            ("testnet --reset", true),
+            ("status --rpc http://127.0.0.1:7701 --json", true),
+            ("peers", true),
+            ("genesis check /g", true),
+            ("genesis id /g", true),
+            ("db export --home /h --to /f", true),
+            ("db import --home /h", false),
+            ("config show --json", true),
+            ("completions bash", true),
+        ] {
+            let words = std::iter::once("cairn-node").chain(line.split_whitespace());
+            assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");
+        }
+    }
+
+    #[test]
+    fn tables_align() {
+        assert_eq!(table(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
+    }
+}

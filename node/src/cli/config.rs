@@ -1,0 +1,65 @@
+//! `config show`, and the flags that replace what `config.toml` says.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Subcommand};
+
+use super::{HomeArg, print, print_json};
+use crate::config::{Config as Settings, P2pAddress};
+use crate::home::Home;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Print the configuration in effect: the file's, with what environment and flags replace
+    Show(Show),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    home: HomeArg,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Settings given on the command line.
+#[derive(Debug, Args)]
+pub(super) struct Overrides {
+    /// Where other nodes reach this one: a multiaddr or IP:PORT
+    #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
+    p2p_listen: Option<P2pAddress>,
+    /// Where RPC answers: IP:PORT
+    #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR")]
+    rpc_listen: Option<SocketAddr>,
+    /// A peer to stay connected to, besides those of the file; may be given again
+    #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "MULTIADDR", value_delimiter = ',')]
+    peers: Vec<P2pAddress>,
+}
+
+impl Overrides {
+    /// The configuration in effect, checked.
+    pub(super) fn apply(self, home: &Home, log: Option<String>) -> anyhow::Result<Settings> {
+        let mut settings = home.config()?;
+        settings.p2p.listen = self.p2p_listen.unwrap_or(settings.p2p.listen);
+        settings.rpc.listen = self.rpc_listen.unwrap_or(settings.rpc.listen);
+        settings.log.level = log.unwrap_or(settings.log.level);
+        for peer in self.peers {
+            if !settings.p2p.peers.contains(&peer) {
+                settings.p2p.peers.push(peer);
+            }
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Config {
+    pub(super) fn execute(self, log: Option<String>) -> anyhow::Result<()> {
+        let Self::Show(show) = self;
+        let settings = show.overrides.apply(&show.home.open()?, log)?;
+        if show.json { print_json(&settings) } else { Ok(print(&settings.to_toml())?) }
+    }
+}

@@ -1,0 +1,137 @@
+//! `db import`: blocks from a file, by the rules that hold for blocks from anywhere.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use ledger::block::{BLOCK_OVERHEAD_MAX, Block};
+use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
+use ledger::chain::{Chain, ChainState, Committed, ValidBlock};
+use ledger::codec;
+use ledger::history::SealedSegment;
+use ledger::store::{Opened, Store};
+use ledger::transaction::verify_transactions;
+use ledger::units::Height;
+use serde_json::json;
+
+use super::{Held, progress_bar};
+use crate::cli::archive::{Reader, check};
+use crate::cli::{print, print_json};
+
+/// A batch is written at this many bytes of blocks, or this many blocks, whichever comes first.
+const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BLOCKS: usize = 256;
+
+pub(super) fn import(held: &Held, from: &Path, json: bool) -> anyhow::Result<()> {
+    let name = || from.display().to_string();
+    let open = || File::open(from).map(BufReader::new).with_context(name);
+    // Damage is found before anything is imported.
+    let contents = check(open()?).with_context(name)?;
+    let (ours, theirs) = (held.chain.id(), contents.chain);
+    ensure!(theirs == ours, "{}: blocks of chain {theirs}, this home is of chain {ours}", name());
+
+    let mut import = Import::new(held.open()?);
+    let before = import.state.tip().height;
+    ensure!(
+        contents.first <= before.next(),
+        "{}: begins with block {}, the next of this home is {}",
+        name(),
+        contents.first,
+        before.next()
+    );
+    let bar = progress_bar("import", contents.last.0);
+    let mut reader = Reader::new(open()?).with_context(name)?;
+    for height in (contents.first.0..=contents.last.0).map(Height) {
+        let at = reader.at();
+        import.block(height, &reader.piece()?).with_context(|| format!("{}: block {height} at byte {at}", name()))?;
+        bar.set_position(height.0);
+    }
+    if contents.last > before {
+        let context = || format!("{}: certificate of block {}", name(), contents.last);
+        import.finish(&reader.piece()?).with_context(context)?;
+    }
+    bar.finish_and_clear();
+
+    let (tip, hash) = import.store.tip();
+    let added = tip.0.saturating_sub(before.0);
+    if json {
+        let (height, hash) = (tip.to_string(), hash.to_string());
+        return print_json(&json!({ "imported": added.to_string(), "height": height, "block_hash": hash }));
+    }
+    Ok(print(&format!("{added} blocks imported, height {tip}"))?)
+}
+
+/// Blocks on their way into a store.
+struct Import {
+    store: Store,
+    /// After the newest block, whether or not that is stored.
+    state: ChainState,
+    /// The newest block: valid, and final once the certificate inside the next one says so.
+    newest: Option<(ValidBlock, Option<SealedSegment>)>,
+    /// Final and not yet stored.
+    batch: Vec<Committed>,
+    batch_bytes: usize,
+}
+
+impl Import {
+    fn new(opened: Opened) -> Self {
+        Self { store: opened.store, state: opened.state, newest: None, batch: Vec::new(), batch_bytes: 0 }
+    }
+
+    fn chain(&self) -> &Chain {
+        self.state.chain()
+    }
+
+    fn block(&mut self, height: Height, bytes: &[u8]) -> anyhow::Result<()> {
+        let tip = self.state.tip();
+        if height < tip.height {
+            return Ok(());
+        }
+        let bytes_max = usize::try_from(self.chain().limits().block_bytes_max)?.saturating_add(BLOCK_OVERHEAD_MAX);
+        let block: Block = codec::decode(bytes, bytes_max)?;
+        if height == tip.height {
+            let hash = block.header.hash();
+            ensure!(hash == tip.hash, "is {hash}, this home has {} at that height", tip.hash);
+            return Ok(());
+        }
+        let chain = self.chain().id();
+        let transactions = verify_transactions(chain, block.transactions).into_iter().enumerate();
+        let transactions = transactions
+            .map(|(index, verified)| verified.with_context(|| format!("transaction {index}: the signature does not hold")))
+            .collect::<anyhow::Result<_>>()?;
+        let block = Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
+        let valid = self.state.validate(block)?;
+        // Validation proved the parent final.
+        self.settle(&valid.block().parent_certificate)?;
+        let sealed = self.state.advance(&valid);
+        self.newest = Some((valid, sealed));
+        Ok(())
+    }
+
+    /// Takes the certificate that follows the last block.
+    fn finish(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let certificate: Certificate = codec::decode(bytes, CERTIFICATE_BYTES_MAX)?;
+        let (chain, tip) = (self.chain(), self.state.tip());
+        certificate.verify(chain.id(), chain.validators(tip.height), tip.height, tip.hash)?;
+        self.settle(&certificate)?;
+        self.write()
+    }
+
+    /// The newest block is final by this certificate, which was verified.
+    fn settle(&mut self, certificate: &Certificate) -> anyhow::Result<()> {
+        if let Some((block, sealed)) = self.newest.take() {
+            self.batch_bytes = self.batch_bytes.saturating_add(block.bytes().len());
+            self.batch.push(Committed { block, certificate: certificate.clone(), sealed });
+        }
+        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> anyhow::Result<()> {
+        self.store.commit(&self.batch)?;
+        self.store.maintain()?;
+        self.batch.clear();
+        self.batch_bytes = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The log: on stderr, quiet by default about libraries.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+/// Where our own messages come from.
+const OURS: [&str; 4] = ["node", "protocol", "ledger", "cairn_node"];
+/// The consensus core reports each step and each lost race between rounds; what matters of it the driver tells.
+const LIBRARIES: &str = "warn,arc_malachitebft=error,malachitebft=error,informalsystems_malachitebft=error";
+
+/// Starts the log.
+///
+/// # Errors
+/// When the level is none.
+pub(super) fn start(level: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(directives(level).map_err(|reason| anyhow::anyhow!("log level: {reason}"))?)?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))
+}
+
+/// Whether this is a level or a list of directives.
+///
+/// # Errors
+/// What was expected.
+pub(crate) fn check(level: &str) -> Result<(), String> {
+    directives(level).map(drop)
+}
+
+/// The filter: a bare level is for our own messages, `target=level` for whatever it names.
+fn directives(level: &str) -> Result<String, String> {
+    let mut filter = LIBRARIES.to_owned();
+    let bad = |item: &str| format!("{item:?}, expected error, warn, info, debug, trace or off, or target=level");
+    for item in level.split(',').map(str::trim) {
+        let (target, word) = item.rsplit_once('=').unwrap_or(("", item));
+        if !["error", "warn", "info", "debug", "trace", "off"].contains(&word) || item.starts_with('=') {
+            return Err(bad(item));
+        }
+        if target.is_empty() {
+            filter.extend(OURS.map(|target| format!(",{target}={word}")));
+        } else {
+            filter.push_str(&format!(",{item}"));
+        }
+    }
+    EnvFilter::try_new(&filter).map_err(|_| bad(level))?;
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_ours_and_targets_are_free() {
+        for (level, part) in [
+            ("info", Some(",node=info,protocol=info,ledger=info,cairn_node=info")),
+            ("warn, node::network=trace", Some("cairn_node=warn,node::network=trace")),
+            ("libp2p_gossipsub=debug", Some(",libp2p_gossipsub=debug")),
+            ("", None),
+            ("loud", None),
+            ("node=loud", None),
+            ("=info", None),
+            ("info,,warn", None),
+        ] {
+            let filter = directives(level);
+            assert_eq!(filter.is_ok(), part.is_some(), "{level}");
+            assert!(part.is_none_or(|part| filter.is_ok_and(|filter| filter.ends_with(part))), "{level}");
+        }
+    }
+}

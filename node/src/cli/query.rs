@@ -1,0 +1,67 @@
+//! `status` and `peers`: questions to a running node.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{print, print_json, table};
+use crate::client::Client;
+
+#[derive(Debug, Args)]
+pub(super) struct Query {
+    /// RPC address of the node
+    #[arg(long, env = "CAIRN_NODE_RPC", value_name = "URL", default_value = "http://127.0.0.1:7701")]
+    rpc: String,
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Query {
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.rpc, TIMEOUT)?)
+    }
+
+    pub(super) fn status(&self) -> anyhow::Result<()> {
+        let status = self.client()?.status()?;
+        if self.json {
+            return print_json(&status);
+        }
+        let mempool = format!("{} transactions, {} bytes", status.mempool_transactions, status.mempool_bytes);
+        let rows = [
+            ("network", status.network),
+            ("chain id", status.chain_id),
+            ("height", status.height.to_string()),
+            ("block hash", status.block_hash),
+            ("state root", status.state_root),
+            ("peers", status.peers.to_string()),
+            ("syncing", if status.syncing { "yes" } else { "no" }.to_owned()),
+            ("validator", status.validator.unwrap_or_else(|| "no".to_owned())),
+            ("round", status.round.to_string()),
+            ("mempool", mempool),
+            ("version", status.version),
+        ];
+        Ok(print(&table(&rows))?)
+    }
+
+    pub(super) fn peers(&self) -> anyhow::Result<()> {
+        let peers = self.client()?.peers()?;
+        if self.json {
+            return print_json(&peers);
+        }
+        if peers.is_empty() {
+            return Ok(print("no peers")?);
+        }
+        let mut lines = String::new();
+        for peer in peers {
+            let direction = if peer.inbound { "in " } else { "out" };
+            let height = peer.height.map_or_else(|| "-".to_owned(), |height| height.to_string());
+            let ping = peer.ping_us.map_or_else(|| "-".to_owned(), |us| format!("{}.{:03} ms", us / 1000, us % 1000));
+            lines += &format!("{}  {direction}  height {height}  ping {ping}  {}  {}\n", peer.id, peer.address, peer.agent);
+        }
+        Ok(print(&lines)?)
+    }
+}

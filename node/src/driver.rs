@@ -1,0 +1,466 @@
+//! The driver: gives the protocol machine its inputs and performs its effects, in order, on a thread of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ledger::api::BlockSummary;
+use ledger::certificate::Certificate;
+use ledger::chain::{Committed, TransactionError};
+use ledger::codec;
+use ledger::hash::{Domain, Hash};
+use ledger::store::Store;
+use ledger::units::{Height, Timestamp};
+use protocol::machine::Notice;
+use protocol::mempool::AdmitError;
+use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, Response};
+use protocol::{Effect, Input, Machine, Now, PeerId, RequestId, Ticket};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+
+use crate::log::ConsensusLog;
+use crate::network::{self, Gossip, Network, PeerEvent, Topic};
+use crate::verifier::{Reply, Submission, Verified};
+use crate::view::{Activity, Journal, Query, SubmitError, TipView};
+
+/// Answers with blocks read from the store at the same time.
+const READS_MAX: usize = 4;
+/// Checkpoints are written when nothing else is to be done, or after so many blocks anyway (see `Store::maintain`).
+const IDLE: Duration = Duration::from_millis(20);
+
+/// The two clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Now {
+        Now { elapsed: self.0.elapsed(), wall: Timestamp(wall_ms()) }
+    }
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> u64 {
+    // A clock before 1970 is off by more than this chain can bear; block times then follow their parents.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What comes in besides time.
+pub(crate) struct Inputs {
+    pub(crate) consensus: mpsc::Receiver<Gossip>,
+    pub(crate) headers: mpsc::Receiver<Gossip>,
+    pub(crate) events: mpsc::Receiver<PeerEvent>,
+    pub(crate) verified: mpsc::Receiver<Verified>,
+    pub(crate) queries: mpsc::Receiver<Query>,
+    /// Resolves when the node is to stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What goes out besides network traffic.
+pub(crate) struct Outputs {
+    pub(crate) tip: watch::Sender<Arc<TipView>>,
+    pub(crate) activity: watch::Sender<Activity>,
+    pub(crate) blocks: broadcast::Sender<BlockSummary>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) submissions: mpsc::Sender<Submission>,
+}
+
+pub(crate) struct Driver {
+    clock: Clock,
+    machine: Machine,
+    store: Store,
+    /// Only validators have one.
+    log: Option<ConsensusLog>,
+    network: Network,
+    outputs: Outputs,
+    peers: Peers,
+    requests: HashMap<network::RequestId, RequestId>,
+    tickets: Tickets,
+    reads: Arc<Semaphore>,
+    activity: Activity,
+    /// Blocks were committed that no checkpoint covers.
+    unmaintained: bool,
+}
+
+/// Peers by the numbers the machine knows them by.
+#[derive(Default)]
+struct Peers {
+    next: u64,
+    numbers: HashMap<network::PeerId, PeerId>,
+    ids: BTreeMap<PeerId, network::PeerId>,
+}
+
+impl Peers {
+    fn number(&mut self, id: network::PeerId) -> PeerId {
+        *self.numbers.entry(id).or_insert_with(|| {
+            self.next += 1;
+            let number = PeerId(self.next);
+            self.ids.insert(number, id);
+            number
+        })
+    }
+
+    fn forget(&mut self, id: &network::PeerId) {
+        if let Some(number) = self.numbers.remove(id) {
+            self.ids.remove(&number);
+        }
+    }
+}
+
+/// What the machine will come back to. Each is taken out exactly once, within the same turn or when a store read ends.
+#[derive(Default)]
+struct Tickets {
+    next: u64,
+    gossip: HashMap<Ticket, network::GossipTicket>,
+    responses: HashMap<Ticket, network::ResponseTicket>,
+    submissions: HashMap<Ticket, (Arc<ledger::transaction::VerifiedTransaction>, Reply)>,
+}
+
+impl Tickets {
+    fn next(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket(self.next)
+    }
+}
+
+/// Everything a driver starts with.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) machine: Machine,
+    pub(crate) store: Store,
+    pub(crate) log: Option<ConsensusLog>,
+    pub(crate) network: Network,
+    pub(crate) outputs: Outputs,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { clock, machine, store, log, network, outputs } = parts;
+        Self {
+            clock,
+            machine,
+            store,
+            log,
+            network,
+            outputs,
+            peers: Peers::default(),
+            requests: HashMap::new(),
+            tickets: Tickets::default(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            activity: Activity::default(),
+            unmaintained: false,
+        }
+    }
+
+    /// Runs until the node is to stop or cannot go on. Blocks its thread for disk writes; belongs on a thread of its own.
+    ///
+    /// # Errors
+    /// When the disk refuses or the machine halts.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        self.turn(Input::Time)?;
+        loop {
+            let wait = self.machine.deadline().saturating_sub(self.clock.now().elapsed);
+            let idle = self.unmaintained && wait > IDLE;
+            tokio::select! {
+                biased;
+                _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
+                // Votes before blocks before transactions; and what peers ask last of what they send.
+                Some(gossip) = inputs.consensus.recv() => self.on_gossip(protocol::Topic::Consensus, gossip)?,
+                () = tokio::time::sleep(wait), if wait.is_zero() => self.turn(Input::Time)?,
+                Some(gossip) = inputs.headers.recv() => self.on_gossip(protocol::Topic::Headers, gossip)?,
+                event = inputs.events.recv() => match event {
+                    Some(event) => self.on_event(event)?,
+                    None => anyhow::bail!("the network task ended"),
+                },
+                verified = inputs.verified.recv() => match verified {
+                    Some(verified) => self.on_verified(verified)?,
+                    None => anyhow::bail!("the verifier task ended"),
+                },
+                Some(query) = inputs.queries.recv() => self.on_query(query),
+                () = tokio::time::sleep(IDLE), if idle => self.maintain()?,
+                () = tokio::time::sleep(wait) => self.turn(Input::Time)?,
+            }
+        }
+    }
+
+    fn maintain(&mut self) -> anyhow::Result<()> {
+        self.store.maintain()?;
+        self.unmaintained = false;
+        Ok(())
+    }
+
+    fn on_gossip(&mut self, topic: protocol::Topic, gossip: Gossip) -> anyhow::Result<()> {
+        let from = self.peers.number(gossip.from);
+        let ticket = self.tickets.next();
+        self.tickets.gossip.insert(ticket, gossip.ticket);
+        self.turn(Input::Gossip(topic, from, ticket, gossip.bytes))
+    }
+
+    fn on_event(&mut self, event: PeerEvent) -> anyhow::Result<()> {
+        let input = match event {
+            PeerEvent::Connected(id) => Input::Connected(self.peers.number(id)),
+            PeerEvent::Disconnected(id) => {
+                let number = self.peers.number(id);
+                self.peers.forget(&id);
+                Input::Disconnected(number)
+            }
+            PeerEvent::Request { from, bytes, ticket } => {
+                let number = self.tickets.next();
+                self.tickets.responses.insert(number, ticket);
+                Input::Request(self.peers.number(from), number, bytes)
+            }
+            PeerEvent::Response { id, from, result } => {
+                let Some(id) = self.requests.remove(&id) else { return Ok(()) };
+                Input::Response(id, self.peers.number(from), result.ok())
+            }
+        };
+        self.turn(input)
+    }
+
+    fn on_verified(&mut self, verified: Verified) -> anyhow::Result<()> {
+        match verified {
+            Verified::Gossip(ticket, Some(transactions)) => {
+                let number = self.tickets.next();
+                self.tickets.gossip.insert(number, ticket);
+                self.turn(Input::Transactions(number, transactions))
+            }
+            Verified::Gossip(ticket, None) => {
+                self.network.verdict(ticket, network::Verdict::Reject);
+                Ok(())
+            }
+            Verified::Submission(Some(transaction), reply) => {
+                let number = self.tickets.next();
+                self.tickets.submissions.insert(number, (Arc::clone(&transaction), reply));
+                self.turn(Input::Submit(number, transaction))
+            }
+            Verified::Submission(None, reply) => {
+                let _gone = reply.send(Err(SubmitError::Rejected(TransactionError::Signature)));
+                Ok(())
+            }
+        }
+    }
+
+    fn on_query(&mut self, query: Query) {
+        // Whoever asked may have gone; then the answer is nobody's.
+        match query {
+            Query::Submit(transaction, reply) => {
+                let submission = Submission { transaction: *transaction, reply };
+                if let Err(full) = self.outputs.submissions.try_send(submission) {
+                    let _gone = full.into_inner().reply.send(Err(SubmitError::Unavailable));
+                }
+            }
+            Query::Pending(id, reply) => drop(reply.send(self.machine.mempool().find(&id))),
+            Query::PendingNonce(account, reply) => drop(reply.send(self.machine.pending_nonce(&account))),
+            Query::Mempool(limit, reply) => drop(reply.send(self.machine.mempool().best(limit))),
+            Query::PeerHeights(reply) => {
+                let heights = self.machine.peer_heights().iter();
+                let named = heights.filter_map(|(peer, height)| Some((self.peers.ids.get(peer)?.to_string(), *height)));
+                drop(reply.send(named.collect()));
+            }
+        }
+    }
+
+    /// Gives the machine one input and performs what follows, until nothing more does.
+    fn turn(&mut self, input: Input) -> anyhow::Result<()> {
+        let mut input = Some(input);
+        while let Some(next) = input.take() {
+            for effect in self.machine.handle(self.clock.now(), next) {
+                if let Effect::Commit(commits) = effect {
+                    self.commit(&commits)?;
+                    input = Some(Input::Committed);
+                    continue;
+                }
+                self.perform(effect)?;
+            }
+            if input.is_some() {
+                // Durable before acknowledged: readers hear of a block after the disk has it.
+                self.publish_tip();
+            }
+        }
+        self.publish_activity();
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect) -> anyhow::Result<()> {
+        match effect {
+            Effect::CutLog(height) => self.log()?.cut(height)?,
+            Effect::Log(entry) => self.log()?.append(entry),
+            Effect::SyncLog => self.log()?.sync()?,
+            Effect::Gossip(topic, bytes) => self.network.publish(network_topic(topic), bytes),
+            Effect::Judge(ticket, verdict) => {
+                if let Some(ticket) = self.tickets.gossip.remove(&ticket) {
+                    self.network.verdict(ticket, network_verdict(verdict));
+                }
+            }
+            Effect::Request(id, peer, bytes) => match self.peers.ids.get(&peer) {
+                Some(peer) => {
+                    self.requests.insert(self.network.request(*peer, bytes), id);
+                }
+                None => tracing::debug!(?peer, "a request to a peer that has gone"),
+            },
+            Effect::Respond(ticket, bytes) => {
+                if let Some(ticket) = self.tickets.responses.remove(&ticket) {
+                    self.network.respond(ticket, bytes);
+                }
+            }
+            Effect::RespondBlocks(ticket, from) => self.respond_blocks(ticket, from),
+            Effect::Commit(_) => unreachable!("commits are performed by `turn`"),
+            Effect::Submitted(ticket, result) => self.on_submitted(ticket, result),
+            Effect::Evidence(evidence) => {
+                let bytes = codec::encode(&evidence);
+                let key = Hash::of(Domain::StoreValue, &[&bytes]);
+                self.store.put_evidence(key.as_bytes(), &bytes)?;
+            }
+            Effect::Ban(peer, reason) => {
+                if let Some(peer) = self.peers.ids.get(&peer) {
+                    tracing::warn!(%peer, %reason, "peer banned");
+                    self.network.ban(*peer, reason);
+                }
+            }
+            Effect::Notice(notice) => report(&notice),
+            Effect::Halt(reason) => anyhow::bail!("{reason}"),
+        }
+        Ok(())
+    }
+
+    fn log(&mut self) -> anyhow::Result<&mut ConsensusLog> {
+        self.log.as_mut().ok_or_else(|| anyhow::anyhow!("only validators log, and they have a log"))
+    }
+
+    fn commit(&mut self, commits: &[Committed]) -> anyhow::Result<()> {
+        self.store.commit(commits)?;
+        self.unmaintained = true;
+        let now = wall_ms();
+        for commit in commits {
+            let block = &commit.block;
+            let transactions = &block.block().transactions;
+            transactions.iter().for_each(|transaction| self.outputs.journal.finalized(transaction.id(), now));
+            self.activity.blocks_committed += 1;
+            self.activity.transactions_committed += transactions.len() as u64;
+            let summary = BlockSummary {
+                height: block.height().0,
+                hash: block.hash().to_string(),
+                time: block.header().time.0,
+                proposer: block.header().proposer.to_string(),
+                transactions: u32::try_from(transactions.len()).unwrap_or(u32::MAX),
+                bytes: block.bytes().len() as u64,
+            };
+            // Without subscribers nobody hears it.
+            let _unheard = self.outputs.blocks.send(summary);
+        }
+        Ok(())
+    }
+
+    fn publish_tip(&self) {
+        let (state, certificate) = (self.machine.chain().clone(), self.machine.certificate().clone());
+        let header = self.machine.certified_header().map(|certified| certified.header);
+        if self.outputs.tip.borrow().state.tip() != state.tip() {
+            self.outputs.tip.send_replace(Arc::new(TipView { state, certificate, header }));
+        }
+    }
+
+    fn publish_activity(&mut self) {
+        let (extra_rounds, equivocations) = self.machine.troubles();
+        self.activity = Activity {
+            round: self.machine.round(),
+            best_peer_height: self.machine.best_peer_height(),
+            syncing: self.machine.is_syncing(),
+            mempool_transactions: self.machine.mempool().len(),
+            mempool_bytes: self.machine.mempool().bytes(),
+            extra_rounds,
+            equivocations,
+            ..self.activity
+        };
+        let activity = self.activity;
+        self.outputs.activity.send_if_modified(|shown| std::mem::replace(shown, activity) != activity);
+    }
+
+    fn on_submitted(&mut self, ticket: Ticket, result: Result<(), AdmitError>) {
+        let Some((transaction, reply)) = self.tickets.submissions.remove(&ticket) else { return };
+        let answer = match result {
+            Ok(()) => {
+                self.outputs.journal.accepted(transaction.id(), wall_ms());
+                Ok(transaction.id())
+            }
+            Err(AdmitError::Rejected(error)) => Err(SubmitError::Rejected(error)),
+            Err(AdmitError::Underpriced { least }) => Err(SubmitError::Underpriced { least }),
+            Err(AdmitError::Full) => Err(SubmitError::Full),
+        };
+        let _gone = reply.send(answer);
+    }
+
+    fn respond_blocks(&mut self, ticket: Ticket, from: Height) {
+        let Some(ticket) = self.tickets.responses.remove(&ticket) else { return };
+        // Over the bound the ticket is dropped, which tells the peer that this node is busy.
+        let Ok(permit) = Arc::clone(&self.reads).try_acquire_owned() else { return };
+        let (store, network) = (self.store.clone(), self.network.clone());
+        tokio::task::spawn_blocking(move || {
+            match read_blocks(&store, from) {
+                Ok(response) => network.respond(ticket, codec::encode(&response)),
+                Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Blocks from a height on: up to [`BLOCKS_MAX`], and [`BLOCKS_BYTES`] unless a single one is larger.
+fn read_blocks(store: &Store, from: Height) -> Result<Response, ledger::store::StoreError> {
+    let mut blocks = Vec::new();
+    let mut bytes = 0;
+    let mut height = from.max(Height(1));
+    while blocks.len() as u64 != BLOCKS_MAX
+        && let Some(length) = store.block_length(height)?
+        && (blocks.is_empty() || bytes + length <= BLOCKS_BYTES)
+        && let Some(block) = store.block(height)?
+    {
+        bytes += length;
+        blocks.push(block);
+        height = height.next();
+    }
+    let last = blocks.last().map(|block| block.header.height);
+    let certificate = last.map(|last| store.certificate(last)).transpose()?.flatten();
+    Ok(match certificate {
+        Some(certificate) => Response::Blocks(blocks, certificate),
+        None => Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default())),
+    })
+}
+
+const fn network_topic(topic: protocol::Topic) -> Topic {
+    match topic {
+        protocol::Topic::Consensus => Topic::Consensus,
+        protocol::Topic::Headers => Topic::Headers,
+        protocol::Topic::Transactions => Topic::Transactions,
+    }
+}
+
+const fn network_verdict(verdict: protocol::Verdict) -> network::Verdict {
+    match verdict {
+        protocol::Verdict::Accept => network::Verdict::Accept,
+        protocol::Verdict::Ignore => network::Verdict::Ignore,
+        protocol::Verdict::Reject => network::Verdict::Reject,
+    }
+}
+
+/// A line when something a person cares about happens.
+fn report(notice: &Notice) {
+    match notice {
+        Notice::Behind(tip, best) => tracing::info!("catching up from height {tip} to {best}"),
+        Notice::CaughtUp(height) => tracing::info!("caught up at height {height}"),
+        // Ordinary when a proposer is down; the first few rounds tell nothing new.
+        Notice::Round(height, round) if round.0 < 3 => tracing::debug!("height {height} goes to round {round}"),
+        Notice::Round(height, round) => tracing::warn!("height {height} goes to round {round}: validators are missing or slow"),
+        Notice::NotSigning(reason) => tracing::warn!("this validator does not sign yet: {reason}"),
+        Notice::Signing(height) => tracing::info!("this validator signs from height {height} on"),
+        Notice::InvalidBlock(height, block, reason) => {
+            tracing::warn!("a proposal for height {height} breaks the rules: {reason} (block {block})");
+        }
+        Notice::Equivocation(keys) => {
+            for key in keys {
+                tracing::warn!("validator {key} signed two different messages for one round; the proof is in the store");
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a node tells about itself in numbers, for Prometheus. Read from the view whenever somebody asks.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::view::View;
+
+/// Adds the node's metrics to the registry that the network's are in.
+pub fn register(registry: &mut Registry, view: View) {
+    registry.register_collector(Box::new(NodeMetrics(view)));
+}
+
+struct NodeMetrics(View);
+
+impl fmt::Debug for NodeMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeMetrics")
+    }
+}
+
+impl Collector for NodeMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let view = &self.0;
+        let activity = *view.activity.borrow();
+        let tip = view.tip.borrow().state.tip().clone();
+        let mut put = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn EncodeMetric| {
+            metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), metric.metric_type())?)
+        };
+        let info = Info::new(vec![
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("network", view.chain.genesis().network.clone()),
+            ("chain_id", view.chain.id().to_string()),
+        ]);
+        put("cairn_node", "The node and its chain", None, &info)?;
+
+        let gauge = ConstGauge::new;
+        put("cairn_height", "Height of the last final block", None, &gauge(tip.height.0))?;
+        let seconds = Some(Unit::Seconds);
+        let time = ConstGauge::new(tip.time.0 as f64 / 1_000.0);
+        put("cairn_block_time", "Time of the last final block since 1970", seconds, &time)?;
+        let best = activity.best_peer_height.0;
+        put("cairn_best_peer_height", "Highest height that a peer has proved", None, &gauge(best))?;
+        let syncing = u64::from(activity.syncing);
+        put("cairn_syncing", "1 while a peer has proved a height not reached here", None, &gauge(syncing))?;
+        let round = u64::from(activity.round.0);
+        put("cairn_round", "Round of the height being decided", None, &gauge(round))?;
+        let validator = u64::from(view.validator.is_some());
+        put("cairn_validator", "1 if this node has a consensus key", None, &gauge(validator))?;
+        let peers = view.peers.borrow().len() as u64;
+        put("cairn_peers", "Connected peers", None, &gauge(peers))?;
+        let waiting = activity.mempool_transactions as u64;
+        put("cairn_mempool_transactions", "Transactions that wait for a block", None, &gauge(waiting))?;
+        let bytes = activity.mempool_bytes as u64;
+        put("cairn_mempool", "Bytes of transactions that wait for a block", Some(Unit::Bytes), &gauge(bytes))?;
+
+        let counter = ConstCounter::new;
+        put("cairn_blocks", "Blocks made final since start", None, &counter(activity.blocks_committed))?;
+        let transactions = counter(activity.transactions_committed);
+        put("cairn_transactions", "Transactions made final since start", None, &transactions)?;
+        let extra = counter(activity.extra_rounds);
+        put("cairn_extra_rounds", "Rounds beyond the first of a height since start", None, &extra)?;
+        let equivocations = counter(activity.equivocations);
+        put("cairn_equivocations", "Validators caught signing twice since start", None, &equivocations)
+    }
+}

@@ -1,0 +1,134 @@
+//! The swarm: transport and protocols, put together.
+
+use std::time::Duration;
+
+use libp2p::core::Transport;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
+use libp2p::kad::store::MemoryStore;
+use libp2p::metrics::BandwidthTransport;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{
+    PeerId, Swarm, connection_limits, dns, identify, kad, mdns, memory_connection_limits, noise, ping, tcp, yamux,
+};
+use prometheus_client::registry::Registry;
+
+use super::exchange::{self, Exchange};
+use super::gate::Gate;
+use super::gossip::{self, Gossipsub, Mesh};
+use super::wire::Names;
+use super::{Limits, NetworkConfig, NetworkError};
+
+/// How long a TCP connection may take to become an encrypted, multiplexed one.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// Streams of one connection. Each may fill a window of 256 KiB before we read it.
+const STREAMS_MAX: usize = 384;
+
+/// Connections stay open until someone closes them: sync and consensus both want to keep their peers.
+const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How often the routing table is refreshed.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// All protocols. Those that may refuse a connection come first: see [`Gate`].
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub(crate) gate: Gate,
+    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) memory: Toggle<memory_connection_limits::Behaviour>,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) identify: identify::Behaviour,
+    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) gossip: Gossipsub,
+    pub(crate) exchange: Exchange,
+}
+
+/// Builds the swarm. It does not listen yet.
+///
+/// # Errors
+/// [`NetworkError::Transport`] and [`NetworkError::Gossip`]: neither depends on the outside.
+pub(crate) fn swarm(
+    config: &NetworkConfig,
+    names: &Names,
+    registry: &mut Registry,
+) -> Result<Swarm<Behaviour>, NetworkError> {
+    let local = config.identity.public().to_peer_id();
+    let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    Ok(Swarm::new(transport(config, registry)?, behaviour(config, names, local)?, local, swarm_config))
+}
+
+fn transport(config: &NetworkConfig, registry: &mut Registry) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
+    let noise = noise::Config::new(&config.identity).map_err(|error| NetworkError::Transport(error.to_string()))?;
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(STREAMS_MAX);
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
+    let dns = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no resolver configuration: addresses with names will not be found");
+        dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
+    });
+    let secured = dns.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux).timeout(HANDSHAKE);
+    Ok(BandwidthTransport::new(secured, registry).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+}
+
+fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Behaviour, NetworkError> {
+    let mesh = if config.small_mesh { Mesh::SMALL } else { Mesh::NORMAL };
+    let Limits { connections, pending, per_peer, per_ip, memory_bytes } = config.limits;
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(pending))
+        .with_max_pending_outgoing(Some(pending))
+        // Strangers may take three quarters: the rest is for peers of our own choice.
+        .with_max_established_incoming(Some(connections - connections / 4))
+        .with_max_established(Some(connections))
+        .with_max_established_per_peer(Some(per_peer));
+    let per_ip_max = if config.private { None } else { usize::try_from(per_ip).ok() };
+    Ok(Behaviour {
+        gate: Gate::new(per_ip_max),
+        limits: connection_limits::Behaviour::new(limits),
+        memory: memory_bytes.map(memory_connection_limits::Behaviour::with_max_bytes).into(),
+        ping: ping::Behaviour::new(ping::Config::new().with_timeout(Duration::from_secs(30))),
+        identify: identify(config, names),
+        kad: kad(config, names, local),
+        mdns: mdns(config, local).into(),
+        gossip: gossip::behaviour(names, mesh, config.private).map_err(NetworkError::Gossip)?,
+        exchange: exchange::behaviour(names.exchange.clone()),
+    })
+}
+
+fn identify(config: &NetworkConfig, names: &Names) -> identify::Behaviour {
+    let identify = identify::Config::new(names.version.clone(), config.identity.public())
+        .with_agent_version(format!("cairn-node/{}", env!("CARGO_PKG_VERSION")))
+        // What peers claim goes nowhere before the task has looked at it.
+        .with_cache_size(0)
+        // On a public network the addresses of our own interfaces are nobody's business.
+        .with_hide_listen_addrs(!config.private)
+        .with_push_listen_addr_updates(true);
+    identify::Behaviour::new(identify)
+}
+
+/// Kademlia, to find peers and nothing else: records of others are not stored.
+fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<MemoryStore> {
+    let mut kad = kad::Config::new(names.kad.clone());
+    kad.set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
+    let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
+    if config.private {
+        // It would wait for a confirmed external address, which a private network never gives.
+        kad.set_mode(Some(kad::Mode::Server));
+    }
+    kad
+}
+
+/// mDNS if wanted and possible: a machine without a network interface still runs a node.
+fn mdns(config: &NetworkConfig, local: PeerId) -> Option<mdns::tokio::Behaviour> {
+    if !config.mdns {
+        return None;
+    }
+    mdns::tokio::Behaviour::new(mdns::Config::default(), local)
+        .inspect_err(|error| tracing::warn!(%error, "no discovery on the local network"))
+        .ok()
+}

@@ -1,0 +1,246 @@
+//! Request/response: one stream per request, a `u32` little-endian length before each of the two messages.
+//!
+//! Bulk goes both ways over one connection, so nothing here waits for one direction before it serves the other: each
+//! request has its own stream, and all streams of a connection are polled together.
+
+use std::io;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::StreamProtocol;
+use libp2p::request_response::{self, OutboundFailure, ProtocolSupport};
+use tokio::time::timeout;
+
+use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
+
+/// How long an answer may take to begin: the peer has to look it up, and other answers share the link.
+const ANSWER_BEGINS: Duration = Duration::from_secs(30);
+
+/// How long a message that has begun may stand still. A slow link is fine as long as bytes arrive.
+const STALL: Duration = Duration::from_secs(20);
+
+/// How long a whole exchange may take, however steadily it trickles.
+const EXCHANGE: Duration = Duration::from_secs(600);
+
+/// Bytes moved between two looks at the clock.
+const STEP_BYTES: usize = 64 << 10;
+
+/// Requests in flight to one peer; more are answered with [`RequestError::Busy`].
+pub const REQUESTS_PER_PEER_MAX: usize = 64;
+
+/// Requests of one peer that we work on. More than the peer may send, as it sees an answer before we see it sent.
+pub(crate) const INBOUND_PER_PEER_MAX: usize = REQUESTS_PER_PEER_MAX + 32;
+
+/// Streams of one connection, both directions together.
+const STREAMS_MAX: usize = REQUESTS_PER_PEER_MAX + INBOUND_PER_PEER_MAX + 32;
+
+/// Request/response over [`Frames`].
+pub(crate) type Exchange = request_response::Behaviour<Frames>;
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The answer did not begin within 30 s, or stood still for 20 s.
+    #[error("timed out")]
+    Timeout,
+    /// There is no connection to the peer, or it closed.
+    #[error("not connected")]
+    Disconnected,
+    /// The peer does not speak our protocol.
+    #[error("the peer does not support the protocol")]
+    Unsupported,
+    /// Too many requests are in flight, here or there, or the peer closed the stream without an answer.
+    #[error("busy")]
+    Busy,
+    /// Anything else: a frame too large or cut short.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<OutboundFailure> for RequestError {
+    fn from(failure: OutboundFailure) -> Self {
+        match failure {
+            OutboundFailure::Timeout => RequestError::Timeout,
+            OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => RequestError::Disconnected,
+            OutboundFailure::UnsupportedProtocols => RequestError::Unsupported,
+            OutboundFailure::Io(error) => match error.kind() {
+                io::ErrorKind::TimedOut => RequestError::Timeout,
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => RequestError::Busy,
+                io::ErrorKind::BrokenPipe | io::ErrorKind::WriteZero => RequestError::Busy,
+                _ => RequestError::Other(error.to_string()),
+            },
+        }
+    }
+}
+
+/// Builds request/response for a chain.
+pub(crate) fn behaviour(protocol: StreamProtocol) -> Exchange {
+    let config =
+        request_response::Config::default().with_request_timeout(EXCHANGE).with_max_concurrent_streams(STREAMS_MAX);
+    Exchange::with_codec(Frames, [(protocol, ProtocolSupport::Full)], config)
+}
+
+/// The codec: bytes in, bytes out.
+#[derive(Clone)]
+pub(crate) struct Frames;
+
+impl request_response::Codec for Frames {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        read_frame(io, REQUEST_BYTES_MAX, STALL).await
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        read_frame(io, RESPONSE_BYTES_MAX, ANSWER_BEGINS).await
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Vec<u8>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &request).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Vec<u8>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &response).await
+    }
+}
+
+/// Reads one frame of at most `bytes_max`, which begins within `begins`. Memory grows with what arrives, never with what
+/// is announced.
+///
+/// # Errors
+/// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later, `InvalidData` if the
+/// announced length is too large, `TimedOut` if nothing arrives for too long.
+async fn read_frame<T>(io: &mut T, bytes_max: usize, begins: Duration) -> io::Result<Vec<u8>>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let mut prefix = [0u8; 4];
+    let first = timeout(begins, io.read(&mut prefix)).await??;
+    if first == 0 {
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the stream ended without an answer"));
+    }
+    timeout(STALL, io.read_exact(&mut prefix[first..])).await??;
+    let announced = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
+    if announced > bytes_max {
+        let reason = format!("a frame of {announced} bytes was announced, at most {bytes_max} are allowed");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+
+    let mut frame = Vec::new();
+    let mut filled = 0;
+    while filled < announced {
+        if filled == frame.len() {
+            frame.resize(announced.min(STEP_BYTES.max(2 * filled)), 0);
+        }
+        match timeout(STALL, io.read(&mut frame[filled..])).await?? {
+            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short")),
+            read => filled += read,
+        }
+    }
+    Ok(frame)
+}
+
+/// Writes one frame.
+///
+/// # Errors
+/// `TimedOut` if the peer takes nothing for too long, or what the stream says.
+async fn write_frame<T>(io: &mut T, frame: &[u8]) -> io::Result<()>
+where
+    T: AsyncWrite + Unpin + Send,
+{
+    let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    timeout(STALL, io.write_all(&length.to_le_bytes())).await??;
+    let mut rest = frame;
+    while !rest.is_empty() {
+        match timeout(STALL, io.write(&rest[..rest.len().min(STEP_BYTES)])).await?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => rest = &rest[written..],
+        }
+    }
+    timeout(STALL, io.flush()).await?
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures::io::Cursor;
+
+    use super::*;
+
+    async fn read(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, io::ErrorKind> {
+        read_frame(&mut Cursor::new(bytes), bytes_max, STALL).await.map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn frames_are_bounded() {
+        use io::ErrorKind::{ConnectionRefused, InvalidData, UnexpectedEof};
+        let cases = [
+            (vec![0, 0, 0, 0], Ok(vec![])),
+            (vec![3, 0, 0, 0, 7, 8, 9], Ok(vec![7, 8, 9])),
+            (vec![4, 0, 0, 0, 7, 8, 9, 10], Ok(vec![7, 8, 9, 10])),
+            (vec![5, 0, 0, 0, 7, 8, 9, 10, 11], Err(InvalidData)),
+            (vec![255, 255, 255, 255], Err(InvalidData)),
+            (vec![], Err(ConnectionRefused)),
+            (vec![4, 0], Err(UnexpectedEof)),
+            (vec![4, 0, 0, 0, 7, 8, 9], Err(UnexpectedEof)),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(read(&bytes, 4).await, expected, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read() {
+        for length in [0, 1, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 5 * STEP_BYTES + 3] {
+            let frame: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let mut bytes = Vec::new();
+            write_frame(&mut bytes, &frame).await.unwrap();
+            assert_eq!(bytes.len(), length + 4);
+            assert_eq!(read(&bytes, RESPONSE_BYTES_MAX).await, Ok(frame));
+        }
+    }
+
+    /// A peer that announces 4 MiB and sends nothing costs one step, and only until it is given up.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_times_out() {
+        struct Silent<'a>(&'a [u8]);
+        impl AsyncRead for Silent<'_> {
+            fn poll_read(
+                mut self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+                buffer: &mut [u8],
+            ) -> std::task::Poll<io::Result<usize>> {
+                let count = self.0.len().min(buffer.len());
+                if count == 0 {
+                    return std::task::Poll::Pending;
+                }
+                assert!(buffer.len() <= STEP_BYTES, "memory was taken for bytes that never came");
+                buffer[..count].copy_from_slice(&self.0[..count]);
+                self.0 = &self.0[count..];
+                std::task::Poll::Ready(Ok(count))
+            }
+        }
+        let announced = [0, 0, 64, 0, 1, 2, 3];
+        for (sent, waits) in [(0, ANSWER_BEGINS), (2, STALL), (4, STALL), (7, STALL)] {
+            let start = tokio::time::Instant::now();
+            let error =
+                read_frame(&mut Silent(&announced[..sent]), RESPONSE_BYTES_MAX, ANSWER_BEGINS).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "after {sent} bytes");
+            assert_eq!(start.elapsed(), waits, "after {sent} bytes");
+        }
+    }
+}

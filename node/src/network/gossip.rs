@@ -1,0 +1,162 @@
+//! Gossipsub, set up so that it neither stalls nor punishes the innocent.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use libp2p::gossipsub::{
+    Behaviour, ConfigBuilder, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId,
+    PeerScoreParams, PeerScoreThresholds, RawMessage, TopicHash, TopicScoreParams, ValidationMode,
+    WhitelistSubscriptionFilter, score_parameter_decay,
+};
+use sha2::{Digest, Sha256};
+
+use super::wire::{CONTROL_BYTES_MAX, MESSAGE_ID_BYTES, Names, TRANSMIT_BYTES_MAX, Topic};
+
+/// Messages that may wait for one slow connection. It counts messages, not bytes: 256 of the largest are 128 MiB.
+const QUEUE_MESSAGES: usize = 256;
+
+/// How long a message may wait for a slow connection: a proposal to each of six peers over 10 Mbit/s takes 2.5 s.
+const QUEUE_TIME: Duration = Duration::from_secs(10);
+
+/// Gossipsub with our size check and only our topics.
+pub(crate) type Gossipsub = Behaviour<Bounds, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
+
+/// Peers that get each message at once, per topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mesh {
+    pub(crate) target: usize,
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) outbound_min: usize,
+}
+
+impl Mesh {
+    /// For networks of any size.
+    pub(crate) const NORMAL: Mesh = Mesh { target: 6, low: 5, high: 12, outbound_min: 2 };
+    /// For a handful of nodes.
+    pub(crate) const SMALL: Mesh = Mesh { target: 3, low: 2, high: 4, outbound_min: 1 };
+}
+
+/// Refuses what is not on one of our topics or is too large, before it is cached, counted as seen or queued.
+/// The sender of such a message is penalized as for any invalid one.
+pub(crate) struct Bounds {
+    topics: Vec<(TopicHash, usize)>,
+}
+
+impl DataTransform for Bounds {
+    fn inbound_transform(&self, raw: RawMessage) -> io::Result<Message> {
+        let bytes_max = self.topics.iter().find_map(|(hash, max)| (*hash == raw.topic).then_some(*max));
+        match bytes_max {
+            Some(max) if raw.data.len() <= max => Ok(Message {
+                source: raw.source,
+                data: raw.data,
+                sequence_number: raw.sequence_number,
+                topic: raw.topic,
+            }),
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "payload is larger than its topic allows")),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "unknown topic")),
+        }
+    }
+
+    fn outbound_transform(&self, _topic: &TopicHash, data: Vec<u8>) -> io::Result<Vec<u8>> {
+        Ok(data)
+    }
+}
+
+/// The content is the id: the same payload from two peers is one message, and no signature is needed.
+fn message_id(message: &Message) -> MessageId {
+    let mut hasher = Sha256::new();
+    // A topic name holds no zero byte, so this cannot be read in two ways.
+    hasher.update(message.topic.as_str());
+    hasher.update([0]);
+    hasher.update(&message.data);
+    MessageId::new(&hasher.finalize()[..MESSAGE_ID_BYTES])
+}
+
+/// Builds gossipsub for a chain, subscribed to all topics.
+pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Gossipsub, String> {
+    let hashes = Topic::ALL.map(|topic| names.topics[topic.index()].hash());
+    let config = ConfigBuilder::default()
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .message_id_fn(message_id)
+        .flood_publish(false)
+        .max_transmit_size(TRANSMIT_BYTES_MAX)
+        .max_control_message_size(CONTROL_BYTES_MAX)
+        .mesh_n(mesh.target)
+        .mesh_n_low(mesh.low)
+        .mesh_n_high(mesh.high)
+        .mesh_outbound_min(mesh.outbound_min)
+        .connection_handler_queue_len(QUEUE_MESSAGES)
+        .publish_queue_duration(QUEUE_TIME)
+        .forward_queue_duration(QUEUE_TIME)
+        .heartbeat_initial_delay(Duration::from_secs(1))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let filter = MaxCountSubscriptionFilter {
+        filter: WhitelistSubscriptionFilter(hashes.iter().cloned().collect()),
+        max_subscribed_topics: Topic::ALL.len(),
+        max_subscriptions_per_request: 4 * Topic::ALL.len(),
+    };
+    let bounds = Bounds { topics: hashes.iter().cloned().zip(Topic::ALL.map(Topic::bytes_max)).collect() };
+    let mut gossip =
+        Gossipsub::new_with_subscription_filter_and_transform(MessageAuthenticity::Anonymous, config, filter, bounds)?;
+    gossip.with_peer_score(score_params(&hashes, private), score_thresholds())?;
+    for topic in &names.topics {
+        gossip.subscribe(topic).map_err(|error| error.to_string())?;
+    }
+    Ok(gossip)
+}
+
+/// Only what a peer surely did wrong counts: messages we rejected, and many identities from one address.
+///
+/// Everything that measures a rate or a delay has weight zero (deliveries per second, unkept IWANT promises, slow
+/// readers): on a loaded or quiet network these punish honest peers. Nothing earns a positive score either, which could
+/// be saved up to pay for later misbehaviour.
+fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
+    let topic = TopicScoreParams {
+        topic_weight: 1.0,
+        time_in_mesh_weight: 0.0,
+        first_message_deliveries_weight: 0.0,
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        // The count is squared: one rejected message is forgiven, three within the two minutes are not.
+        invalid_message_deliveries_weight: -10.0,
+        invalid_message_deliveries_decay: score_parameter_decay(Duration::from_secs(120)),
+        ..TopicScoreParams::default()
+    };
+    PeerScoreParams {
+        topics: topics.iter().map(|hash| (hash.clone(), topic.clone())).collect::<HashMap<_, _>>(),
+        topic_score_cap: 0.0,
+        app_specific_weight: 0.0,
+        // The peers of a private network may well share a machine.
+        ip_colocation_factor_weight: if private { 0.0 } else { -5.0 },
+        ip_colocation_factor_threshold: 10.0,
+        ip_colocation_factor_whitelist: HashSet::from([
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ]),
+        behaviour_penalty_weight: 0.0,
+        slow_peer_weight: 0.0,
+        retain_score: Duration::from_secs(600),
+        ..PeerScoreParams::default()
+    }
+}
+
+/// Below -10 a peer gets no gossip about messages, below -50 none of ours, below -80 we do not listen to it.
+fn score_thresholds() -> PeerScoreThresholds {
+    PeerScoreThresholds {
+        gossip_threshold: -10.0,
+        publish_threshold: -50.0,
+        graylist_threshold: -80.0,
+        // Nobody has a positive score, so neither of these ever acts.
+        accept_px_threshold: 10.0,
+        opportunistic_graft_threshold: 0.0,
+    }
+}
+
+#[cfg(test)]
+#[path = "gossip_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+//! The handle by which the rest of the node speaks to the network's task. Nothing here blocks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, watch};
+
+use super::inbox::{GossipTicket, RequestId, ResponseTicket, Verdict};
+use super::meters::Meters;
+use super::peers::PeerInfo;
+use super::wire::Topic;
+
+/// Commands that may wait for the task. It never waits itself, so this many mean that it gets no processor.
+const COMMANDS: usize = 4096;
+
+/// Own messages that may wait per topic.
+const fn outbox_queue(topic: Topic) -> usize {
+    match topic {
+        Topic::Consensus => 128,
+        Topic::Headers => 64,
+        Topic::Transactions => 256,
+    }
+}
+
+/// What the task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Verdict(GossipTicket, Verdict),
+    Request { id: RequestId, peer: PeerId, bytes: Vec<u8> },
+    Respond(ResponseTicket, Vec<u8>),
+    Ban(PeerId, String),
+    Dial(Multiaddr),
+    Stop,
+}
+
+/// The network, as seen by the rest of the node. Clones are cheap and share one network.
+#[derive(Clone)]
+pub struct Network {
+    local: PeerId,
+    commands: mpsc::Sender<Command>,
+    outbox: [mpsc::Sender<Vec<u8>>; 3],
+    next_request: Arc<AtomicU64>,
+    refused: Refused,
+    meters: Meters,
+    peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+    addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
+}
+
+/// Requests that found the command queue full, without their bytes. The task answers them with `Busy`.
+pub(crate) type Refused = Arc<Mutex<Vec<(RequestId, PeerId)>>>;
+
+/// The task's ends of a handle.
+pub(crate) struct Commands {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) outbox: Outbox,
+    pub(crate) refused: Refused,
+}
+
+/// Own messages that wait to be published.
+pub(crate) struct Outbox([mpsc::Receiver<Vec<u8>>; 3]);
+
+impl Outbox {
+    /// The next message, consensus first. `None` when there are no handles left. Loses nothing when cancelled.
+    pub(crate) async fn next(&mut self) -> Option<(Topic, Vec<u8>)> {
+        let [consensus, headers, transactions] = &mut self.0;
+        tokio::select! {
+            biased;
+            Some(bytes) = consensus.recv() => Some((Topic::Consensus, bytes)),
+            Some(bytes) = headers.recv() => Some((Topic::Headers, bytes)),
+            Some(bytes) = transactions.recv() => Some((Topic::Transactions, bytes)),
+            else => None,
+        }
+    }
+}
+
+impl Network {
+    pub(crate) fn new(
+        local: PeerId,
+        meters: Meters,
+        peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+        addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
+    ) -> (Self, Commands) {
+        let (commands, commands_receiver) = mpsc::channel(COMMANDS);
+        let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(outbox_queue(topic)));
+        let refused = Refused::default();
+        let network = Self {
+            local,
+            commands,
+            outbox: [consensus.0, headers.0, transactions.0],
+            next_request: Arc::new(AtomicU64::new(0)),
+            refused: refused.clone(),
+            meters,
+            peers,
+            addresses,
+        };
+        let outbox = Outbox([consensus.1, headers.1, transactions.1]);
+        (network, Commands { commands: commands_receiver, outbox, refused })
+    }
+
+    /// Our own identity.
+    pub fn local_peer(&self) -> PeerId {
+        self.local
+    }
+
+    /// Publishes to all peers on the topic. There is no promise that anybody gets it: with no peers, a full queue or a
+    /// payload over the topic's limit it is dropped and counted. A payload published in the last minute is not sent again.
+    pub fn publish(&self, topic: Topic, bytes: Vec<u8>) {
+        if bytes.len() > topic.bytes_max() {
+            let (topic, bytes, bytes_max) = (topic.name(), bytes.len(), topic.bytes_max());
+            tracing::error!(topic, bytes, bytes_max, "a payload over its topic's limit was not published");
+        } else if self.outbox[topic.index()].try_send(bytes).is_err() {
+            self.meters.gossip_lost(topic, "outbox_full");
+        }
+    }
+
+    /// Reports what became of a received message. Lost when the network is overloaded, which counts as `Ignore`.
+    pub fn verdict(&self, ticket: GossipTicket, verdict: Verdict) {
+        self.command(Command::Verdict(ticket, verdict));
+    }
+
+    /// Asks a connected peer. Each request has exactly one [`Response`](super::PeerEvent::Response) event, at once if the
+    /// request is larger than [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX), the peer is not connected or has
+    /// [`REQUESTS_PER_PEER_MAX`](super::REQUESTS_PER_PEER_MAX) to answer.
+    pub fn request(&self, peer: PeerId, bytes: Vec<u8>) -> RequestId {
+        let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
+        if !self.command(Command::Request { id, peer, bytes }) {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((id, peer));
+        }
+        id
+    }
+
+    /// Answers a request. Lost, which the peer sees as `Busy`, when we already send it 32 MiB or the answer is larger than
+    /// [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX).
+    pub fn respond(&self, ticket: ResponseTicket, bytes: Vec<u8>) {
+        self.command(Command::Respond(ticket, bytes));
+    }
+
+    /// Disconnects a peer and keeps it out for the life of the process.
+    pub fn ban(&self, peer: PeerId, reason: String) {
+        self.command(Command::Ban(peer, reason));
+    }
+
+    /// Dials an address once.
+    pub fn dial(&self, address: Multiaddr) {
+        self.command(Command::Dial(address));
+    }
+
+    /// The connected peers of our chain, kept up to date, ordered by identity.
+    pub fn peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
+        self.peers.clone()
+    }
+
+    /// The addresses we listen on and those the operator vouches for, each with `/p2p/` and our identity.
+    pub fn addresses(&self) -> watch::Receiver<Arc<Vec<Multiaddr>>> {
+        self.addresses.clone()
+    }
+
+    /// Stops the task, for all handles, and waits until it has let go of all connections.
+    pub async fn shutdown(self) {
+        // An error means that the task is gone already.
+        let _ = self.commands.send(Command::Stop).await;
+        self.commands.closed().await;
+    }
+
+    /// Returns whether there was room.
+    fn command(&self, command: Command) -> bool {
+        let sent = self.commands.try_send(command).is_ok();
+        if !sent {
+            self.meters.lost(1);
+        }
+        sent
+    }
+}

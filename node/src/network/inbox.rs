@@ -1,0 +1,212 @@
+//! What the network hands to the rest of the node, in bounded queues.
+
+use std::collections::VecDeque;
+
+use libp2p::PeerId;
+use libp2p::gossipsub::MessageId;
+use libp2p::request_response::{InboundRequestId, ResponseChannel};
+use tokio::sync::mpsc;
+
+use super::exchange::RequestError;
+use super::wire::Topic;
+
+/// Events the reader may leave waiting before they wait in the network's task instead.
+const EVENTS: usize = 256;
+
+/// The receiving ends. Whoever drops them stops the network.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Votes and proposals: at most 256 wait.
+    pub consensus: mpsc::Receiver<Gossip>,
+    /// Certified headers: at most 128 wait.
+    pub headers: mpsc::Receiver<Gossip>,
+    /// Transaction batches: at most 512 wait.
+    pub transactions: mpsc::Receiver<Gossip>,
+    /// Peers and requests, in order and without loss.
+    pub events: mpsc::Receiver<PeerEvent>,
+}
+
+/// Messages that may wait per topic. When the queue is full, a new message is ignored: it goes no further and its sender
+/// is not blamed.
+pub(crate) const fn gossip_queue(topic: Topic) -> usize {
+    match topic {
+        Topic::Consensus => 256,
+        Topic::Headers => 128,
+        Topic::Transactions => 512,
+    }
+}
+
+/// A gossip message that waits for its verdict. It goes to no other peer before [`Verdict::Accept`], and after 5 s without
+/// one it never will.
+#[derive(Debug)]
+pub struct Gossip {
+    /// Where it was published; the payload is within the topic's limit.
+    pub topic: Topic,
+    /// The peer that handed it to us, not necessarily the one that made it.
+    pub from: PeerId,
+    /// The payload.
+    pub bytes: Vec<u8>,
+    /// To report the verdict with.
+    pub ticket: GossipTicket,
+}
+
+/// Names one received gossip message in [`Network::verdict`](super::Network::verdict).
+#[derive(Debug)]
+pub struct GossipTicket {
+    pub(crate) topic: Topic,
+    pub(crate) id: MessageId,
+    pub(crate) from: PeerId,
+}
+
+/// What becomes of a gossip message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Valid: it goes on to others.
+    Accept,
+    /// Neither useful nor anybody's fault, such as one that came too late: it goes no further.
+    Ignore,
+    /// Provably invalid, whatever the receiver's state: it goes no further and all who sent it are penalized.
+    Reject,
+}
+
+/// Numbers the requests of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Names one received request in [`Network::respond`](super::Network::respond). Dropped unanswered, the peer is told that
+/// we are busy.
+#[derive(Debug)]
+pub struct ResponseTicket {
+    pub(crate) id: InboundRequestId,
+    pub(crate) channel: ResponseChannel<Vec<u8>>,
+}
+
+/// What happens between us and a peer.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// A peer of our chain is connected. Comes before its requests, and again only after [`PeerEvent::Disconnected`].
+    Connected(PeerId),
+    /// Its last connection is gone.
+    Disconnected(PeerId),
+    /// It asks something.
+    Request {
+        /// Who asks.
+        from: PeerId,
+        /// At most [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
+        bytes: Vec<u8>,
+        /// To answer with.
+        ticket: ResponseTicket,
+    },
+    /// The one outcome of a request of ours.
+    Response {
+        /// Which request.
+        id: RequestId,
+        /// Whom we asked.
+        from: PeerId,
+        /// The answer, at most [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX).
+        result: Result<Vec<u8>, RequestError>,
+    },
+}
+
+/// The reader went away.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+/// Events on their way to the reader. None is lost, and the swarm never waits for room.
+///
+/// Bounded although it refuses nothing: requests and responses by the requests in flight, and of each peer there is at
+/// most one `Disconnected` and one `Connected`, as a peer that came and went unseen leaves no trace.
+pub(crate) struct Events {
+    waiting: VecDeque<PeerEvent>,
+    sender: mpsc::Sender<PeerEvent>,
+}
+
+impl Events {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<PeerEvent>) {
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        (Self { waiting: VecDeque::new(), sender }, receiver)
+    }
+
+    pub(crate) fn push(&mut self, event: PeerEvent) {
+        if let PeerEvent::Disconnected(gone) = event {
+            let unseen = |event: &PeerEvent| matches!(event, PeerEvent::Connected(peer) if *peer == gone);
+            let stale =
+                |event: &PeerEvent| unseen(event) || matches!(event, PeerEvent::Request { from, .. } if *from == gone);
+            if self.waiting.iter().any(unseen) {
+                self.waiting.retain(|event| !stale(event));
+                return;
+            }
+        }
+        self.waiting.push_back(event);
+    }
+
+    /// Hands over one event when there is one and room for it. Loses nothing when cancelled.
+    pub(crate) async fn deliver(&mut self) -> Result<(), Closed> {
+        if self.waiting.is_empty() {
+            // The reader may also leave while there is nothing to deliver.
+            self.sender.closed().await;
+            return Err(Closed);
+        }
+        let permit = self.sender.reserve().await.map_err(|_| Closed)?;
+        if let Some(event) = self.waiting.pop_front() {
+            permit.send(event);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn response(id: u64) -> PeerEvent {
+        PeerEvent::Response { id: RequestId(id), from: PeerId::random(), result: Err(RequestError::Busy) }
+    }
+
+    #[tokio::test]
+    async fn events_wait_in_order_for_room() {
+        let (mut events, mut reader) = Events::new();
+        let total = 3 * EVENTS as u64;
+        for id in 0..total {
+            events.push(response(id));
+        }
+        for id in 0..total {
+            let event = loop {
+                tokio::select! {
+                    biased;
+                    delivered = events.deliver() => delivered.unwrap(),
+                    event = reader.recv() => break event.unwrap(),
+                }
+                // Room is left only by reading.
+                if reader.len() == EVENTS {
+                    break reader.recv().await.unwrap();
+                }
+            };
+            assert!(matches!(event, PeerEvent::Response { id: RequestId(got), .. } if got == id), "{id}: {event:?}");
+        }
+        drop(reader);
+        assert!(events.deliver().await.is_err());
+    }
+
+    #[test]
+    fn peers_that_come_and_go_unseen_leave_nothing() {
+        let (mut events, _reader) = Events::new();
+        let known = PeerId::random();
+        for _ in 0..100 {
+            let peer = PeerId::random();
+            events.push(PeerEvent::Connected(peer));
+            events.push(PeerEvent::Disconnected(peer));
+        }
+        assert!(events.waiting.is_empty());
+        for _ in 0..100 {
+            events.push(PeerEvent::Disconnected(known));
+            events.push(PeerEvent::Connected(known));
+            events.push(PeerEvent::Disconnected(known));
+            events.waiting.truncate(1);
+        }
+        events.push(PeerEvent::Connected(known));
+        assert!(matches!(events.waiting[0], PeerEvent::Disconnected(peer) if peer == known));
+        assert!(matches!(events.waiting[1], PeerEvent::Connected(peer) if peer == known));
+    }
+}

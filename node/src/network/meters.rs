@@ -1,0 +1,82 @@
+//! Counters, and the one warning now and then about what was lost.
+
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::wire::Topic;
+
+/// Least time between two warnings of one kind.
+const WARNING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Counters of the network, shared by its task and its handles.
+#[derive(Clone, Default)]
+pub(crate) struct Meters {
+    gossip: Family<[(&'static str, &'static str); 2], Counter>,
+    requests: Family<[(&'static str, &'static str); 1], Counter>,
+    lost: Counter,
+}
+
+impl Meters {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let meters = Self::default();
+        let registry = registry.sub_registry_with_prefix("cairn_network");
+        registry.register("gossip_messages", "Gossip messages by topic and outcome", meters.gossip.clone());
+        registry.register("requests", "Requests and responses by outcome", meters.requests.clone());
+        registry.register("lost", "Messages lost because a queue of this node was full", meters.lost.clone());
+        meters
+    }
+
+    pub(crate) fn gossip(&self, topic: Topic, outcome: &'static str) {
+        self.gossip.get_or_create(&[("topic", topic.name()), ("outcome", outcome)]).inc();
+    }
+
+    /// As `gossip`, for a message that found a queue full.
+    pub(crate) fn gossip_lost(&self, topic: Topic, outcome: &'static str) {
+        self.gossip(topic, outcome);
+        self.lost.inc();
+    }
+
+    pub(crate) fn request(&self, outcome: &'static str) {
+        self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Something else found a queue full.
+    pub(crate) fn lost(&self, count: u64) {
+        self.lost.inc_by(count);
+    }
+
+    pub(crate) fn lost_total(&self) -> u64 {
+        self.lost.get()
+    }
+}
+
+/// Lets a warning through once in a while.
+#[derive(Default)]
+pub(crate) struct Throttle {
+    last: Option<Instant>,
+}
+
+impl Throttle {
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
+        let allowed = self.last.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
+        if allowed {
+            self.last = Some(now);
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_rare() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let allowed = (0..300).filter(|second| throttle.allows(start + Duration::from_secs(*second))).count();
+        assert_eq!(allowed, 10);
+    }
+}

@@ -1,0 +1,115 @@
+//! The network: bytes in, bytes out. It knows peers, topics and requests, and no rule of the ledger.
+//!
+//! One task owns the swarm. It verifies nothing and never waits for room in a queue, so it always answers
+//! pings and keeps all connections moving. The rest of the node holds a [`Network`] to speak and an [`Inbox`] to listen.
+
+mod address;
+mod behaviour;
+mod bootstrap;
+mod exchange;
+mod gate;
+mod gossip;
+mod handle;
+mod inbox;
+mod meters;
+mod peers;
+mod requests;
+mod task;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+pub use libp2p::identity::Keypair;
+pub use libp2p::{Multiaddr, PeerId};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+
+pub use self::exchange::{REQUESTS_PER_PEER_MAX, RequestError};
+pub use self::handle::Network;
+pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, RequestId, ResponseTicket, Verdict};
+pub use self::peers::PeerInfo;
+pub use self::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic};
+
+/// For a log filter: what libp2p says of its own accord is written for its authors, some of it per message.
+pub const LOG_FILTER: &str = "libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
+    libp2p_identify=warn,libp2p_mdns=error,libp2p_swarm=warn,libp2p_tcp=warn,libp2p_core=warn,yamux=error,\
+    multistream_select=warn,hickory_resolver=error,hickory_proto=error,hickory_net=error,netlink_proto=warn";
+
+/// What a node may choose. All but `chain` is its own business.
+#[derive(Clone)]
+pub struct NetworkConfig {
+    /// Our identity to peers.
+    pub identity: Keypair,
+    /// The chain's identifier, in hex. Part of every protocol name: nodes of two chains cannot talk.
+    pub chain: String,
+    /// Where to listen.
+    pub listen: Vec<Multiaddr>,
+    /// Where the operator says we can be reached from outside. With at least one of these, a node of a public network
+    /// helps others to find peers; a listening address that is itself public counts.
+    pub external: Vec<Multiaddr>,
+    /// Peers to stay connected to, with or without `/p2p/` and their identity.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to look for peers on the local network.
+    pub mdns: bool,
+    /// Whether this is a private network: private addresses are dialed, all nodes serve discovery, and many may share
+    /// one address.
+    pub private: bool,
+    /// Whether the network has only a handful of nodes.
+    pub small_mesh: bool,
+    /// How much peers may take of us.
+    pub limits: Limits,
+}
+
+/// Limits on connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all, at most three quarters of them inbound.
+    pub connections: u32,
+    /// Handshakes under way, per direction.
+    pub pending: u32,
+    /// Connections with one peer. At least 2: two nodes that dial each other at once would otherwise both hang up.
+    pub per_peer: u32,
+    /// Inbound connections from one IPv4 address or IPv6 /64. Does not hold for loopback and private networks.
+    pub per_ip: u32,
+    /// Memory of the process, in bytes, above which no connection is accepted.
+    pub memory_bytes: Option<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 128, pending: 64, per_peer: 2, per_ip: 8, memory_bytes: None }
+    }
+}
+
+/// Why the network does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// An address cannot be listened on, mostly because another process has the port.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The configured address.
+        address: Multiaddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The identity cannot be used to encrypt.
+    #[error("cannot set up the transport: {0}")]
+    Transport(String),
+    /// Our gossip parameters contradict each other.
+    #[error("cannot set up gossip: {0}")]
+    Gossip(String),
+}
+
+/// Listens and starts the network's task. Must be called within a tokio runtime.
+///
+/// The task ends after [`Network::shutdown`], or when the [`Inbox`] or all handles are dropped.
+///
+/// # Errors
+/// See [`NetworkError`]. Nothing runs then.
+pub fn start(config: NetworkConfig, registry: &mut Registry) -> Result<(Network, Inbox, JoinHandle<()>), NetworkError> {
+    let (task, network, inbox) = task::Task::new(config, registry)?;
+    Ok((network, inbox, tokio::spawn(task.run())))
+}

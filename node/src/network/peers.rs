@@ -1,0 +1,229 @@
+//! The peers we are connected to, and the snapshot of them that readers see.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::watch;
+
+/// How long a peer may take to say which chain it is on.
+const IDENTIFY_TIME: Duration = Duration::from_secs(30);
+
+/// Pings in a row that may fail: with their intervals more than two minutes, as bulk on a slow link delays them.
+const PINGS_FAILED_MAX: u32 = 4;
+
+/// Longest agent kept, in characters.
+const AGENT_CHARS_MAX: usize = 64;
+
+/// Addresses kept of those a peer claims.
+pub(crate) const ADDRESSES_MAX: usize = 8;
+
+/// What a reader may know of a connected peer.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its identity.
+    pub id: PeerId,
+    /// The address of its first connection, as we see it: for an inbound one with a passing port.
+    pub address: Multiaddr,
+    /// Whether it dialed us.
+    pub inbound: bool,
+    /// Its software, as it says: printable, at most 64 characters.
+    pub agent: String,
+    /// Round trip of the last ping.
+    pub ping: Option<Duration>,
+    /// When it was first connected, without a gap since.
+    pub connected_since: SystemTime,
+}
+
+/// All peers with a connection.
+pub(crate) struct Peers {
+    peers: HashMap<PeerId, Peer>,
+    snapshot: watch::Sender<Arc<Vec<PeerInfo>>>,
+}
+
+struct Peer {
+    connections: Vec<Connection>,
+    /// Set once it is known to be on our chain.
+    admitted: bool,
+    opened: Instant,
+    /// What it claims to listen on and we put into the routing table.
+    addresses: Vec<Multiaddr>,
+    agent: String,
+    ping: Option<Duration>,
+    connected_since: SystemTime,
+}
+
+struct Connection {
+    id: ConnectionId,
+    address: Multiaddr,
+    inbound: bool,
+    pings_failed: u32,
+}
+
+impl Peers {
+    pub(crate) fn new() -> (Self, watch::Receiver<Arc<Vec<PeerInfo>>>) {
+        let (snapshot, reader) = watch::channel(Arc::new(Vec::new()));
+        (Self { peers: HashMap::new(), snapshot }, reader)
+    }
+
+    pub(crate) fn on_connected(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        address: Multiaddr,
+        inbound: bool,
+        now: Instant,
+    ) {
+        let peer = self.peers.entry(id).or_insert_with(|| Peer {
+            connections: Vec::new(),
+            admitted: false,
+            opened: now,
+            addresses: Vec::new(),
+            agent: String::new(),
+            ping: None,
+            connected_since: SystemTime::now(),
+        });
+        peer.connections.push(Connection { id: connection, address, inbound, pings_failed: 0 });
+    }
+
+    /// Forgets a connection. Returns whether an admitted peer is gone with it.
+    pub(crate) fn on_closed(&mut self, id: &PeerId, connection: ConnectionId) -> bool {
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        peer.connections.retain(|other| other.id != connection);
+        let gone = peer.connections.is_empty();
+        let admitted = peer.admitted;
+        if gone {
+            self.peers.remove(id);
+        }
+        if admitted {
+            self.publish();
+        }
+        gone && admitted
+    }
+
+    /// The peer is on our chain. Returns whether that is news.
+    pub(crate) fn admit(&mut self, id: &PeerId) -> bool {
+        match self.peers.get_mut(id) {
+            Some(peer) if !peer.admitted => {
+                peer.admitted = true;
+                self.publish();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_admitted(&self, id: &PeerId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.admitted)
+    }
+
+    /// Takes over what a peer says of itself. Returns its former addresses.
+    pub(crate) fn on_identified(&mut self, id: &PeerId, agent: &str, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
+        let former = std::mem::replace(&mut peer.addresses, addresses);
+        let agent: String = agent.chars().filter(|char| !char.is_control()).take(AGENT_CHARS_MAX).collect();
+        if agent != peer.agent {
+            peer.agent = agent;
+            self.publish();
+        }
+        former
+    }
+
+    /// Notes a ping. Returns whether the connection should be given up.
+    pub(crate) fn on_ping(&mut self, id: &PeerId, connection: ConnectionId, round_trip: Option<Duration>) -> bool {
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        let Some(open) = peer.connections.iter_mut().find(|other| other.id == connection) else { return false };
+        match round_trip {
+            Some(time) => {
+                open.pings_failed = 0;
+                peer.ping = Some(time);
+                self.publish();
+                false
+            }
+            None => {
+                open.pings_failed += 1;
+                open.pings_failed >= PINGS_FAILED_MAX
+            }
+        }
+    }
+
+    /// The peers that have not said in time which chain they are on.
+    pub(crate) fn unidentified(&self, now: Instant) -> Vec<PeerId> {
+        let overdue = |peer: &Peer| !peer.admitted && now.duration_since(peer.opened) >= IDENTIFY_TIME;
+        self.peers.iter().filter(|(_, peer)| overdue(peer)).map(|(id, _)| *id).collect()
+    }
+
+    /// Shows readers the admitted peers, ordered by identity.
+    fn publish(&self) {
+        let info = |(id, peer): (&PeerId, &Peer)| {
+            let first = peer.connections.first().filter(|_| peer.admitted)?;
+            Some(PeerInfo {
+                id: *id,
+                address: first.address.clone(),
+                inbound: first.inbound,
+                agent: peer.agent.clone(),
+                ping: peer.ping,
+                connected_since: peer.connected_since,
+            })
+        };
+        let mut infos: Vec<PeerInfo> = self.peers.iter().filter_map(info).collect();
+        infos.sort_by_key(|info| info.id);
+        self.snapshot.send_replace(Arc::new(infos));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn connection(number: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(number)
+    }
+
+    #[test]
+    fn only_admitted_peers_are_seen_and_missed() {
+        let (mut peers, reader) = Peers::new();
+        let (id, now) = (PeerId::random(), Instant::now());
+        let address: Multiaddr = "/ip4/1.1.1.1/tcp/1".parse().unwrap();
+        peers.on_connected(id, connection(1), address.clone(), true, now);
+        assert!(reader.borrow().is_empty());
+        assert!(!peers.on_closed(&id, connection(1)), "it was never announced");
+
+        peers.on_connected(id, connection(2), address.clone(), true, now);
+        peers.on_connected(id, connection(3), address, false, now);
+        peers.on_identified(&id, "cairn\u{1b}[31m/1", vec![]);
+        assert!(peers.admit(&id));
+        assert!(!peers.admit(&id));
+        assert_eq!(reader.borrow()[0].agent, "cairn[31m/1");
+        assert!(reader.borrow()[0].inbound);
+        assert!(!peers.on_closed(&id, connection(2)));
+        assert!(!reader.borrow()[0].inbound, "the other connection is left");
+        assert!(peers.on_closed(&id, connection(3)));
+        assert!(reader.borrow().is_empty());
+    }
+
+    #[test]
+    fn four_failed_pings_in_a_row_end_a_connection() {
+        let (mut peers, _reader) = Peers::new();
+        let id = PeerId::random();
+        peers.on_connected(id, connection(1), Multiaddr::empty(), true, Instant::now());
+        let mut failed = |result| peers.on_ping(&id, connection(1), result);
+        let good = Some(Duration::from_millis(1));
+        let given_up: Vec<bool> = [None, None, None, good, None, None, None, None].map(&mut failed).into();
+        assert_eq!(given_up, [false, false, false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_silent_peer_is_overdue() {
+        let (mut peers, _reader) = Peers::new();
+        let (silent, known, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        peers.on_connected(silent, connection(1), Multiaddr::empty(), true, now);
+        peers.on_connected(known, connection(2), Multiaddr::empty(), true, now);
+        peers.admit(&known);
+        assert!(peers.unidentified(now + IDENTIFY_TIME - Duration::from_millis(1)).is_empty());
+        assert_eq!(peers.unidentified(now + IDENTIFY_TIME), [silent]);
+    }
+}

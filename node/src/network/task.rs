@@ -1,0 +1,228 @@
+//! The task that owns the swarm: commands and events in, never a wait in between.
+
+mod exchange;
+mod gossip;
+mod peers;
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::metrics::{Metrics, Recorder};
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::{Multiaddr, Swarm, identify, mdns};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+
+use super::address::{check_free, is_dialable};
+use super::behaviour::{self, Behaviour, BehaviourEvent};
+use super::bootstrap::{self, Bootstrap};
+use super::exchange::RequestError;
+use super::handle::{Command, Commands, Network};
+use super::inbox::{Events, Gossip, Inbox, PeerEvent, gossip_queue};
+use super::meters::{Meters, Throttle};
+use super::peers::Peers;
+use super::requests::Requests;
+use super::wire::{Names, Topic};
+use super::{NetworkConfig, NetworkError};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The network's task.
+pub(crate) struct Task {
+    swarm: Swarm<Behaviour>,
+    names: Names,
+    private: bool,
+    commands: Commands,
+    gossip: [mpsc::Sender<Gossip>; 3],
+    events: Events,
+    peers: Peers,
+    requests: Requests,
+    bootstrap: Bootstrap,
+    addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
+    metrics: Metrics,
+    meters: Meters,
+    losses_reported: u64,
+    losses_throttle: Throttle,
+    foreign_throttle: Throttle,
+    ban_throttle: Throttle,
+}
+
+impl Task {
+    /// Builds the swarm and listens.
+    pub(crate) fn new(config: NetworkConfig, registry: &mut Registry) -> Result<(Self, Network, Inbox), NetworkError> {
+        let names = Names::new(&config.chain);
+        let mut swarm = behaviour::swarm(&config, &names, registry)?;
+        let failed = |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
+        for address in &config.listen {
+            check_free(address).map_err(|error| failed(address, error))?;
+        }
+        for address in &config.listen {
+            swarm.listen_on(address.clone()).map_err(|error| failed(address, std::io::Error::other(error)))?;
+        }
+        let public = config.listen.iter().filter(|address| is_dialable(address, false));
+        for address in config.external.iter().chain(public) {
+            swarm.add_external_address(address.clone());
+        }
+
+        let local = *swarm.local_peer_id();
+        let metrics = Metrics::new(registry);
+        let meters = Meters::new(registry);
+        let (peers, peers_reader) = Peers::new();
+        let (addresses, addresses_reader) = watch::channel(Arc::default());
+        let (network, commands) = Network::new(local, meters.clone(), peers_reader, addresses_reader);
+        let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
+        let (events, events_reader) = Events::new();
+        let inbox =
+            Inbox { consensus: consensus.1, headers: headers.1, transactions: transactions.1, events: events_reader };
+        let task = Self {
+            swarm,
+            names,
+            private: config.private,
+            commands,
+            gossip: [consensus.0, headers.0, transactions.0],
+            events,
+            peers,
+            requests: Requests::new(),
+            bootstrap: Bootstrap::new(&config.bootstrap, local, Instant::now()),
+            addresses,
+            metrics,
+            meters,
+            losses_reported: 0,
+            losses_throttle: Throttle::default(),
+            foreign_throttle: Throttle::default(),
+            ban_throttle: Throttle::default(),
+        };
+        Ok((task, network, inbox))
+    }
+
+    /// Runs until it is told to stop or nobody is left to talk to.
+    pub(crate) async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = self.commands.commands.recv() => match command {
+                    None | Some(Command::Stop) => break,
+                    Some(command) => self.on_command(command),
+                },
+                Some((topic, bytes)) = self.commands.outbox.next() => self.publish(topic, bytes),
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                delivered = self.events.deliver() => if delivered.is_err() { break },
+                _ = tick.tick() => self.on_tick(Instant::now()),
+            }
+        }
+        tracing::debug!("the network has stopped");
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Verdict(ticket, verdict) => self.report(&ticket, verdict),
+            Command::Request { id, peer, bytes } => self.request(id, peer, bytes),
+            Command::Respond(ticket, bytes) => self.respond(ticket, bytes),
+            Command::Ban(peer, reason) => self.ban(peer, &reason),
+            Command::Dial(address) => self.dial(bootstrap::dial(&address)),
+            Command::Stop => {}
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        let swarm = &self.swarm;
+        for dial in self.bootstrap.due(now, |peer| swarm.is_connected(peer)) {
+            self.dial(dial);
+        }
+        for peer in self.peers.unidentified(now) {
+            tracing::debug!(%peer, "disconnecting: it has not said which chain it is on");
+            self.disconnect(peer);
+        }
+        let refused = std::mem::take(&mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        for (id, from) in refused {
+            self.events.push(PeerEvent::Response { id, from, result: Err(RequestError::Busy) });
+        }
+        let lost = self.meters.lost_total();
+        if lost > self.losses_reported && self.losses_throttle.allows(now) {
+            tracing::warn!(lost = lost - self.losses_reported, "full queues: gossip or commands were dropped");
+            self.losses_reported = lost;
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let now = Instant::now();
+                let inbound = matches!(endpoint, ConnectedPoint::Listener { .. });
+                let address = endpoint.get_remote_address().clone();
+                self.peers.on_connected(peer_id, connection_id, address, inbound, now);
+                self.bootstrap.on_connected(connection_id, peer_id, now);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "connection closed");
+                if self.peers.on_closed(&peer_id, connection_id) {
+                    self.events.push(PeerEvent::Disconnected(peer_id));
+                }
+                if num_established == 0 {
+                    self.bootstrap.on_disconnected(&peer_id, Instant::now(), random());
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.on_dial_error(connection_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError { error, .. } => tracing::debug!(%error, "inbound connection failed"),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "listening for peers");
+                self.publish_addresses();
+            }
+            SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ExternalAddrConfirmed { .. } => {
+                self.publish_addresses();
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::error!(?addresses, ?reason, "no longer listening");
+                self.publish_addresses();
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener error"),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Gossip(event) => {
+                self.metrics.record(&event);
+                self.on_gossip_event(event);
+            }
+            BehaviourEvent::Exchange(event) => self.on_exchange_event(event),
+            BehaviourEvent::Identify(event) => {
+                self.metrics.record(&event);
+                if let identify::Event::Received { peer_id, info, .. } = event {
+                    self.on_identified(peer_id, info);
+                }
+            }
+            BehaviourEvent::Ping(event) => {
+                self.metrics.record(&event);
+                self.on_ping(&event);
+            }
+            BehaviourEvent::Kad(event) => self.metrics.record(&event),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found {
+                    if !self.swarm.is_connected(&peer) && is_dialable(&address, true) {
+                        self.dial(DialOpts::peer_id(peer).addresses(vec![address]).allocate_new_port().build());
+                    }
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
+            BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Memory(never) => {
+                match never {}
+            }
+        }
+    }
+}
+
+/// For jitter only: without randomness there is none.
+fn random() -> u32 {
+    getrandom::u32().unwrap_or(0)
+}

@@ -1,0 +1,85 @@
+//! The task's part about requests and responses.
+
+use libp2p::PeerId;
+use libp2p::request_response::{self, OutboundRequestId};
+
+use super::Task;
+use crate::network::exchange::RequestError;
+use crate::network::inbox::{PeerEvent, RequestId, ResponseTicket};
+use crate::network::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
+
+pub(super) type ExchangeEvent = request_response::Event<Vec<u8>, Vec<u8>>;
+
+impl Task {
+    pub(super) fn request(&mut self, id: RequestId, peer: PeerId, bytes: Vec<u8>) {
+        let refusal = if bytes.len() > REQUEST_BYTES_MAX {
+            let reason = format!("a request of {} bytes, at most {REQUEST_BYTES_MAX} are allowed", bytes.len());
+            Some(RequestError::Other(reason))
+        } else if !self.peers.is_admitted(&peer) {
+            Some(RequestError::Disconnected)
+        } else if !self.requests.may_ask(&peer) {
+            Some(RequestError::Busy)
+        } else {
+            None
+        };
+        match refusal {
+            Some(error) => self.events.push(PeerEvent::Response { id, from: peer, result: Err(error) }),
+            None => {
+                let outbound = self.swarm.behaviour_mut().exchange.send_request(&peer, bytes);
+                self.requests.on_asked(outbound, id, peer);
+                self.meters.request("sent");
+            }
+        }
+    }
+
+    pub(super) fn respond(&mut self, ticket: ResponseTicket, bytes: Vec<u8>) {
+        if bytes.len() > RESPONSE_BYTES_MAX {
+            tracing::error!(bytes = bytes.len(), "a response over the limit was not sent");
+        } else if !self.requests.may_respond(ticket.id, bytes.len()) {
+            self.meters.request("not_served");
+        } else {
+            // An error means that the peer is gone, which also comes as an event.
+            let _ = self.swarm.behaviour_mut().exchange.send_response(ticket.channel, bytes);
+        }
+    }
+
+    pub(super) fn on_exchange_event(&mut self, event: ExchangeEvent) {
+        use request_response::{Event, Message};
+        match event {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                if self.requests.on_request(request_id, peer) {
+                    self.meters.request("received");
+                    self.admit(peer);
+                    let ticket = ResponseTicket { id: request_id, channel };
+                    self.events.push(PeerEvent::Request { from: peer, bytes: request, ticket });
+                } else {
+                    // The dropped channel closes the stream: the peer sees that we are busy.
+                    self.meters.request("refused");
+                }
+            }
+            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+                self.meters.request("answered");
+                self.on_answer(request_id, peer, Ok(response));
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                tracing::debug!(%peer, %error, "request failed");
+                self.meters.request("failed");
+                self.on_answer(request_id, peer, Err(error.into()));
+            }
+            Event::ResponseSent { request_id, .. } => {
+                self.meters.request("served");
+                self.requests.on_served(request_id);
+            }
+            Event::InboundFailure { peer, request_id, error, .. } => {
+                tracing::debug!(%peer, %error, "could not answer a request");
+                self.requests.on_served(request_id);
+            }
+        }
+    }
+
+    pub(super) fn on_answer(&mut self, id: OutboundRequestId, from: PeerId, result: Result<Vec<u8>, RequestError>) {
+        if let Some(id) = self.requests.on_answered(id) {
+            self.events.push(PeerEvent::Response { id, from, result });
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Names and sizes of everything that goes over a connection. All nodes of a chain must have the same.
+
+use libp2p::StreamProtocol;
+use libp2p::gossipsub::{IdentTopic, TopicHash};
+
+/// Largest request, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Largest response, in bytes.
+pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
+
+/// Limit of one gossip frame, in bytes.
+///
+/// The decoder holds its whole read buffer, a frame and the start of the next one, against this limit and stops reading
+/// that stream, silently and for good, when the buffer is larger. So it is twice the largest payload, and some.
+pub(crate) const TRANSMIT_BYTES_MAX: usize = 2 * Topic::Consensus.bytes_max() + (64 << 10);
+
+/// Limit of the control part (IHAVE, IWANT, subscriptions) of one gossip frame, in bytes.
+///
+/// A peer that gets more stops reading that stream, silently. One IHAVE may hold 5,000 ids, of [`MESSAGE_ID_BYTES`] and 2
+/// bytes of framing each: 110,000 bytes.
+pub(crate) const CONTROL_BYTES_MAX: usize = 256 << 10;
+
+/// Length of a gossip message id: a truncated SHA-256 of topic and payload. Two payloads of one id (2^80 hashes to find)
+/// would only hide one gossip message behind another.
+pub(crate) const MESSAGE_ID_BYTES: usize = 20;
+
+/// The kinds of gossip, each with its own topic, queue and size limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Votes and proposals. A proposal lists up to about 11,000 transaction hashes of 32 bytes.
+    Consensus,
+    /// New certified headers.
+    Headers,
+    /// Batches of transactions, made by the node where they entered.
+    Transactions,
+}
+
+impl Topic {
+    /// All topics, the most urgent first.
+    pub const ALL: [Topic; 3] = [Topic::Consensus, Topic::Headers, Topic::Transactions];
+
+    /// Largest payload of the topic, in bytes. A larger one received is rejected, and costs its sender its score.
+    pub const fn bytes_max(self) -> usize {
+        match self {
+            Topic::Consensus => 512 << 10,
+            Topic::Headers => 128 << 10,
+            Topic::Transactions => 64 << 10,
+        }
+    }
+
+    /// Name in topic names, metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Topic::Consensus => "consensus",
+            Topic::Headers => "headers",
+            Topic::Transactions => "transactions",
+        }
+    }
+
+    /// Place in [`Topic::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The names one chain uses. Nodes of two chains share none of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// Identify's protocol version: a peer with another one is on another chain.
+    pub(crate) version: String,
+    /// Of Kademlia.
+    pub(crate) kad: StreamProtocol,
+    /// Of request/response.
+    pub(crate) exchange: StreamProtocol,
+    /// Of the topics, in the order of [`Topic::ALL`].
+    pub(crate) topics: [IdentTopic; 3],
+}
+
+impl Names {
+    pub(crate) fn new(chain: &str) -> Self {
+        let protocol = |part: &str| {
+            StreamProtocol::try_from_owned(format!("/cairn/{chain}/{part}/1"))
+                .expect("invariant: a protocol name that begins with a slash is valid")
+        };
+        Self {
+            version: format!("/cairn/{chain}/1"),
+            kad: protocol("kad"),
+            exchange: protocol("exchange"),
+            topics: Topic::ALL.map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/1", topic.name()))),
+        }
+    }
+
+    /// The topic of a received message, if it is one of ours.
+    pub(crate) fn topic(&self, hash: &TopicHash) -> Option<Topic> {
+        Topic::ALL.into_iter().find(|topic| self.topics[topic.index()].hash() == *hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hold_the_chain_and_differ() {
+        let (ours, theirs) = (Names::new("aa"), Names::new("bb"));
+        assert_eq!(ours.exchange.as_ref(), "/cairn/aa/exchange/1");
+        assert_eq!(ours.kad.as_ref(), "/cairn/aa/kad/1");
+        assert_ne!(ours.version, theirs.version);
+        for topic in Topic::ALL {
+            assert_eq!(Topic::ALL[topic.index()], topic);
+            let hash = ours.topics[topic.index()].hash();
+            assert_eq!(ours.topic(&hash), Some(topic));
+            assert_eq!(theirs.topic(&hash), None);
+        }
+    }
+
+    /// The two silent stalls: see the constants.
+    #[test]
+    fn frame_limits_leave_room() {
+        for topic in Topic::ALL {
+            assert!(2 * topic.bytes_max() <= TRANSMIT_BYTES_MAX, "{topic:?}");
+        }
+        const IDS_MAX: usize = 5_000;
+        const { assert!(IDS_MAX * (MESSAGE_ID_BYTES + 2) + 1_000 <= CONTROL_BYTES_MAX) };
+        const { assert!(CONTROL_BYTES_MAX < TRANSMIT_BYTES_MAX) };
+    }
+}

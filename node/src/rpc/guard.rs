@@ -1,0 +1,159 @@
+//! Who may ask: programs on this machine and names the operator allows. Web pages of others may not.
+//!
+//! A web page can make its visitor's browser call any address the browser reaches. Its `Origin` gives it away. And a page whose
+//! host name is made to point at this machine (DNS rebinding) is of the same origin as far as the browser knows, but its `Host`
+//! is still the foreign name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// What a browser may send and read once its page is allowed.
+const CORS: [(HeaderName, &str); 3] = [
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type"),
+    (header::ACCESS_CONTROL_MAX_AGE, "600"),
+];
+
+/// The names under which this server may be called, and the pages that may call it.
+#[derive(Debug)]
+pub(super) struct Guard {
+    listen: IpAddr,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl Guard {
+    pub(super) fn new(listen: SocketAddr, hosts: &[String], origins: &[String]) -> Self {
+        let lower = |names: &[String]| names.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
+        Self { listen: listen.ip(), hosts: lower(hosts), origins: lower(origins) }
+    }
+
+    /// Why a request with these headers is refused, or the foreign page that may read the answer.
+    fn check<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, String> {
+        let host = single(headers, &header::HOST)?.ok_or("the Host header is missing")?;
+        if !self.allows_host(host) {
+            return Err(format!(
+                "host {host:?} is not allowed here; use the listening address or localhost, or add the name to the allowed hosts"
+            ));
+        }
+        match single(headers, &header::ORIGIN)? {
+            None => Ok(None),
+            // A page that this very server delivered.
+            Some(origin) if origin.strip_prefix("http://").is_some_and(|of| of.eq_ignore_ascii_case(host)) => Ok(None),
+            Some(origin) if self.origins.contains(&origin.to_ascii_lowercase()) => Ok(headers.get(header::ORIGIN)),
+            Some(origin) => Err(format!("web pages of {origin:?} are not allowed here; see the allowed origins")),
+        }
+    }
+
+    fn allows_host(&self, host: &str) -> bool {
+        let name = without_port(host).to_ascii_lowercase();
+        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
+        match literal.parse::<IpAddr>() {
+            // A literal address cannot be rebound. Under a wildcard any of this machine's addresses may be meant.
+            Ok(ip) => ip.is_loopback() || ip == self.listen || self.listen.is_unspecified() || self.hosts.contains(&name),
+            Err(_) => name == "localhost" || self.hosts.contains(&name),
+        }
+    }
+}
+
+/// The text of a header that may be there once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, String> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| format!("header {name} is not plain text")),
+        (Some(_), Some(_)) => Err(format!("header {name} is there twice")),
+    }
+}
+
+/// `name:port`, `[v6]:port` or either without a port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(']') => name,
+        _ => host,
+    }
+}
+
+/// Refuses what the guard refuses, before anything else looks at the request.
+pub(super) async fn layer(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let origin = match guard.check(request.headers()) {
+        Ok(origin) => origin.cloned(),
+        Err(reason) => return (StatusCode::FORBIDDEN, reason + "\n").into_response(),
+    };
+    let Some(origin) = origin else { return next.run(request).await };
+    let mut response = if request.method() == Method::OPTIONS {
+        (StatusCode::NO_CONTENT, CORS, Body::empty()).into_response()
+    } else {
+        next.run(request).await
+    };
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+    response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn check(listen: &str, headers: &[(&str, &str)]) -> Result<bool, String> {
+        let (hosts, origins) = (["Node.Example".to_owned()], ["https://wallet.example".to_owned()]);
+        let guard = Guard::new(listen.parse().unwrap(), &hosts, &origins);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        guard.check(&map).map(|origin| origin.is_some())
+    }
+
+    #[test]
+    fn hosts() {
+        for (listen, host, allowed) in [
+            ("127.0.0.1:7701", "127.0.0.1:7701", true),
+            ("127.0.0.1:7701", "127.0.0.1", true),
+            ("127.0.0.1:7701", "LocalHost:9", true),
+            ("127.0.0.1:7701", "[::1]:7701", true),
+            ("127.0.0.1:7701", "[::1]", true),
+            ("127.0.0.1:7701", "node.example:7701", true),
+            ("127.0.0.1:7701", "node.example.evil:7701", false),
+            ("127.0.0.1:7701", "localhost.evil", false),
+            ("127.0.0.1:7701", "evil.localhost.evil:7701", false),
+            ("127.0.0.1:7701", "127.0.0.1.evil", false),
+            ("127.0.0.1:7701", "10.0.0.5", false),
+            ("127.0.0.1:7701", "", false),
+            ("10.0.0.5:7701", "10.0.0.5:7701", true),
+            ("10.0.0.5:7701", "10.0.0.6:7701", false),
+            ("0.0.0.0:7701", "10.0.0.6:7701", true),
+            ("0.0.0.0:7701", "evil.example", false),
+            ("[::]:7701", "[2001:db8::1]:7701", true),
+        ] {
+            assert_eq!(check(listen, &[("host", host)]).is_ok(), allowed, "{listen} {host}");
+        }
+        assert!(check("127.0.0.1:1", &[]).is_err());
+        assert!(check("127.0.0.1:1", &[("host", "localhost"), ("host", "localhost")]).is_err());
+    }
+
+    #[test]
+    fn origins() {
+        for (origin, expected) in [
+            ("https://wallet.example", Some(true)),
+            ("http://localhost:7701", Some(false)),
+            ("https://localhost:7701", None),
+            ("http://localhost:7702", None),
+            ("http://wallet.example", None),
+            ("https://wallet.example.evil", None),
+            ("null", None),
+            ("", None),
+        ] {
+            let headers = [("host", "localhost:7701"), ("origin", origin)];
+            assert_eq!(check("127.0.0.1:7701", &headers).ok(), expected, "{origin}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A running node: opens everything, starts every task, and stops them in order.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context;
+use ledger::chain::Chain;
+use ledger::store::{Opened, Store};
+use ledger::units::Height;
+use prometheus_client::registry::Registry;
+use protocol::mempool::MempoolLimits;
+use protocol::{Log, Machine, Setup};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::driver::{Clock, Driver, Inputs, Outputs, Parts};
+use crate::home::Home;
+use crate::log::ConsensusLog;
+use crate::network::{self, NetworkConfig};
+use crate::view::{Activity, Journal, TipView, View};
+use crate::{rpc, verifier};
+
+/// Questions that wait for the driver; beyond this, askers are told to try again.
+const QUERIES: usize = 1_024;
+/// Submissions that wait for verification, likewise.
+const SUBMISSIONS: usize = 1_024;
+/// New blocks that a slow subscriber may be behind before it loses some.
+const BLOCKS: usize = 256;
+
+/// How to run, beyond the configuration.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Resolves when the process that started this one has gone.
+    pub parent: Option<oneshot::Receiver<()>>,
+    /// Sign although the consensus log is lost.
+    pub sign_without_log: bool,
+}
+
+/// Runs the node of a home until SIGINT, SIGTERM or the parent's end, or until it cannot go on.
+///
+/// # Errors
+/// When something cannot be opened or started, the disk refuses, or consensus must stop.
+pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
+    let _lock = home.lock()?;
+    let stop = stop_signal(options.parent)?;
+    let chain = Chain::new(home.genesis()?);
+    let listener = rpc::bind(&rpc::RpcConfig {
+        listen: config.rpc.listen,
+        allowed_hosts: config.rpc.allowed_hosts.clone(),
+        allowed_origins: config.rpc.allowed_origins.clone(),
+    })
+    .await?;
+    let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
+    let header = store.header(state.tip().height)?;
+    let key = home.validator_key()?.map(|seed| seed.signing_key());
+    let (log, found) = match &key {
+        Some(_) => {
+            let (log, found) = ConsensusLog::open(&home.consensus_log_path())?;
+            (Some(log), found)
+        }
+        None => (None, Log::Intact(Height(0), Vec::new())),
+    };
+
+    let mut registry = Registry::default();
+    let network_config = NetworkConfig {
+        identity: home.node_key()?.identity(),
+        chain: chain.id().to_string(),
+        listen: vec![config.p2p.listen.0.clone()],
+        external: Vec::new(),
+        bootstrap: config.p2p.peers.iter().map(|peer| peer.0.clone()).collect(),
+        mdns: config.p2p.mdns,
+        private: config.p2p.private,
+        small_mesh: config.p2p.small,
+        limits: network::Limits::default(),
+    };
+    let (network, inbox, mut network_task) = network::start(network_config, &mut registry)?;
+
+    let clock = Clock::start();
+    let validator = key.as_ref().map(|key| key.public());
+    let tip = TipView { state: state.clone(), certificate: certificate.clone(), header: header.clone() };
+    let limits = MempoolLimits {
+        bytes_max: usize::try_from(config.mempool.bytes_max).unwrap_or(usize::MAX),
+        ..MempoolLimits::default()
+    };
+    let setup = Setup {
+        chain: state,
+        header,
+        certificate,
+        key,
+        log: found,
+        sign_without_log: options.sign_without_log,
+        mempool: limits,
+    };
+    let machine = Machine::new(setup, clock.now());
+
+    let (tip_sender, tip) = watch::channel(Arc::new(tip));
+    let (activity_sender, activity) = watch::channel(Activity::default());
+    let (blocks, _) = broadcast::channel(BLOCKS);
+    let (queries_sender, queries) = mpsc::channel(QUERIES);
+    let (submissions_sender, submissions) = mpsc::channel(SUBMISSIONS);
+    let (verified_sender, verified) = mpsc::channel(verifier::RESULTS);
+    let (stop_sender, stop_receiver) = watch::channel(false);
+    let journal = Arc::new(Journal::default());
+    let view = View {
+        chain: Arc::clone(&chain),
+        store: store.clone(),
+        validator,
+        tip,
+        activity,
+        peers: network.peers(),
+        blocks: blocks.clone(),
+        queries: queries_sender,
+        journal: Arc::clone(&journal),
+    };
+
+    let mut verifier_task = tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
+    crate::metrics::register(&mut registry, view.clone());
+    let mut rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
+
+    let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, submissions: submissions_sender };
+    let log_height = store.tip().0;
+    let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), outputs });
+    let inputs = Inputs {
+        consensus: inbox.consensus,
+        headers: inbox.headers,
+        events: inbox.events,
+        verified,
+        queries,
+        stop: stop_receiver,
+    };
+    let mut driver_end = spawn_driver(driver, inputs)?;
+    tracing::info!(
+        "node of chain {} at height {log_height}, RPC on http://{}, {}",
+        chain.id(),
+        config.rpc.listen,
+        if validator.is_some() { "validator" } else { "full node" },
+    );
+
+    // Whatever ends first ends the node; a task ends early only by a panic, whose message is on stderr.
+    let result = tokio::select! {
+        () = stop => Ok(()),
+        end = &mut driver_end => end.unwrap_or_else(|_| Err(anyhow::anyhow!("the driver panicked"))),
+        end = &mut network_task => Err(anyhow::anyhow!("the network task ended: {end:?}")),
+        end = &mut verifier_task => Err(anyhow::anyhow!("the verifier task ended: {end:?}")),
+        end = &mut rpc_task => Err(anyhow::anyhow!("the RPC task ended: {end:?}")),
+    };
+    let _none_left = stop_sender.send(true);
+    if result.is_ok() {
+        driver_end.await.context("the driver panicked")??;
+    }
+    network.shutdown().await;
+    tracing::info!("stopped");
+    result
+}
+
+/// The driver blocks for disk writes, so it has a thread of its own; its end is the node's.
+fn spawn_driver(driver: Driver, inputs: Inputs) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+    let (sender, receiver) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name("driver".to_owned())
+        .spawn(move || {
+            // Dropped by a panic, the sender says so.
+            let _nobody_waits = sender.send(runtime.block_on(driver.run(inputs)));
+        })
+        .context("cannot start the driver's thread")?;
+    Ok(receiver)
+}
+
+async fn wait_for(mut stop: watch::Receiver<bool>) {
+    let _sender_gone = stop.wait_for(|stop| *stop).await;
+}
+
+/// Resolves at SIGINT, SIGTERM or when the parent has gone.
+fn stop_signal(parent: Option<oneshot::Receiver<()>>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    Ok(async move {
+        let parent = async {
+            match parent {
+                Some(parent) => drop(parent.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = parent => {}
+        }
+    })
+}

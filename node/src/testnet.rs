@@ -1,0 +1,216 @@
+//! `testnet`: a network of real nodes on this machine, each its own process, with funded accounts whose keys are public.
+
+mod children;
+mod layout;
+mod ports;
+mod progress;
+mod summary;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use ledger::genesis::Genesis;
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, sleep};
+
+use crate::cli::print;
+use crate::client::Client;
+use crate::home::{lock_dir, read_genesis};
+use children::{Child, Ended};
+use layout::{Layout, NODES_MAX, Wanted};
+use progress::Progress;
+
+/// The template of local networks: limits and accounts; its validator is replaced.
+const TEMPLATE: &str = include_str!("../../genesis.json");
+/// How long all nodes together may take until they answer: on a busy machine, opening a chain takes a while.
+const START_MAX: Duration = Duration::from_secs(120);
+/// How long a node may take to stop before it is killed.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// Time between two looks at a node.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a node may take to say where it stands.
+const POLL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Command line of `testnet`.
+#[derive(Debug, Args)]
+pub(crate) struct Testnet {
+    /// Validators; 4 in a new network
+    #[arg(long, env = "CAIRN_NODE_TESTNET_NODES", value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
+    nodes: Option<u16>,
+    /// Nodes that follow and do not sign; 0 in a new network
+    #[arg(long, env = "CAIRN_NODE_TESTNET_FULL_NODES", value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(0..=i64::from(NODES_MAX)))]
+    full_nodes: Option<u16>,
+    /// Where all of it is kept; an existing network is resumed
+    #[arg(long, env = "CAIRN_NODE_TESTNET_DIR", value_name = "DIR", default_value = ".cairn-testnet")]
+    dir: PathBuf,
+    /// First port: node i has this one plus 10 * i for peers and the next for RPC; 7700 in a new network
+    #[arg(long, env = "CAIRN_NODE_TESTNET_BASE_PORT", value_name = "PORT")]
+    base_port: Option<u16>,
+    /// Take accounts and limits of a new network from this genesis
+    #[arg(long, env = "CAIRN_NODE_TESTNET_GENESIS", value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// Remove the network in the directory and start a new one
+    #[arg(long)]
+    reset: bool,
+    /// Plain lines, no screen control
+    #[arg(long)]
+    plain: bool,
+}
+
+impl Testnet {
+    pub(crate) fn execute(self, log: Option<String>) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
+        let result = runtime.block_on(self.run(log));
+        // A question to a node may still wait for its answer; nobody needs it.
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn run(self, log: Option<String>) -> anyhow::Result<()> {
+        // Before the first child, so that no signal can come in between.
+        let mut stop = Stop::new()?;
+        let template = match &self.genesis {
+            Some(file) => Some(read_genesis(file)?),
+            None => None,
+        };
+        let embedded = Genesis::from_json(TEMPLATE.as_bytes()).context("the template in this program")?;
+        let dir = std::path::absolute(&self.dir).with_context(|| self.dir.display().to_string())?;
+        layout::refuse_foreign(&dir)?;
+        crate::home::create_private_dir(&dir).with_context(|| dir.display().to_string())?;
+        let _lock = lock_dir(&dir)?;
+        layout::remove_stale(&dir)?;
+        layout::await_free(&dir, STOP_MAX)?;
+        let wanted = Wanted { nodes: self.nodes, full_nodes: self.full_nodes, base_port: self.base_port };
+        let layout = Layout::prepare(&dir, &wanted, template.as_ref(), &embedded, self.reset)?;
+
+        let mut children = Vec::new();
+        for node in &layout.nodes {
+            children.push(Child::spawn(node, log.as_deref())?);
+        }
+        let result = self.watch(&layout, &mut children, &mut stop).await;
+        layout::remove_stale(&dir)?;
+        for name in children::stop(children, STOP_MAX).await {
+            eprintln!("{name} did not stop within {} s and was killed", STOP_MAX.as_secs());
+        }
+        result
+    }
+
+    /// Waits until all nodes answer, tells how to use them, and shows what they do until the end.
+    async fn watch(&self, layout: &Layout, children: &mut [Child], stop: &mut Stop) -> anyhow::Result<()> {
+        let heights = poll(layout)?;
+        tokio::select! {
+            () = stop.asked() => return Ok(()),
+            ended = children::first_end(children) => bail!("{}", ended.report(children)),
+            started = all_answer(heights.clone()) => started?,
+        }
+        let pids: Vec<u32> = children.iter().map(Child::pid).collect();
+        summary::write(layout, &pids)?;
+        print(&summary::text(layout))?;
+
+        let screen = !self.plain && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let mut progress = Progress::new(screen);
+        let mut tick = interval(POLL);
+        loop {
+            tokio::select! {
+                () = stop.asked() => break,
+                ended = children::first_end(children) => {
+                    progress.note(&ended.report(children));
+                    ensure!(children.iter().any(Child::is_running), "all nodes have ended");
+                }
+                _ = tick.tick() => {
+                    let heights: Vec<Option<u64>> = heights.iter().map(|height| *height.borrow()).collect();
+                    progress.show(&heights, Instant::now());
+                }
+            }
+        }
+        progress.note("stopping");
+        Ok(())
+    }
+}
+
+impl Ended {
+    fn report(&self, children: &[Child]) -> String {
+        children.get(self.index).map(|child| child.epitaph(self)).unwrap_or_default()
+    }
+}
+
+/// SIGTERM, Ctrl-C, or the terminal closed.
+struct Stop {
+    #[cfg(unix)]
+    signals: [tokio::signal::unix::Signal; 3],
+}
+
+impl Stop {
+    #[cfg(unix)]
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [terminate, interrupt, hangup] = kinds.map(signal);
+        Ok(Self { signals: [terminate?, interrupt?, hangup?] })
+    }
+
+    #[cfg(unix)]
+    async fn asked(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn asked(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Height of one node, and nothing while it does not answer.
+type HeightWatch = watch::Receiver<Option<u64>>;
+
+/// Asks each node again and again where it stands. A question at a time per node, so that a slow one delays no other.
+fn poll(layout: &Layout) -> anyhow::Result<Vec<HeightWatch>> {
+    let chain_id = layout.genesis.chain_id().to_string();
+    let mut watches = Vec::new();
+    for node in &layout.nodes {
+        let (sender, receiver) = watch::channel(None);
+        let client = std::sync::Arc::new(Client::new(&node.rpc_url(), POLL_TIMEOUT)?);
+        let chain_id = chain_id.clone();
+        tokio::spawn(async move {
+            while !sender.is_closed() {
+                let client = client.clone();
+                let answer = tokio::task::spawn_blocking(move || client.status()).await;
+                let status = answer.ok().and_then(Result::ok).filter(|status| status.chain_id == chain_id);
+                sender.send_replace(status.map(|status| status.height));
+                sleep(POLL).await;
+            }
+        });
+        watches.push(receiver);
+    }
+    Ok(watches)
+}
+
+async fn all_answer(mut heights: Vec<HeightWatch>) -> anyhow::Result<()> {
+    let all = async {
+        for height in &mut heights {
+            height.wait_for(Option::is_some).await.context("a poll ended")?;
+        }
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(START_MAX, all).await {
+        Ok(result) => result,
+        Err(_) => bail!("not all nodes answer after {} s; see their node.log", START_MAX.as_secs()),
+    }
+}

@@ -1,0 +1,145 @@
+//! The processes of a local network. They end when their stdin does, so they end with us however we end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::{join_all, pending, select_all};
+use tokio::process::{ChildStdin, Command};
+
+use super::layout::Node;
+
+/// How much of the end of a log is looked at for its last lines.
+const TAIL_BYTES: u64 = 4096;
+/// How many lines of it are shown.
+const TAIL_LINES: usize = 3;
+
+/// A node that we started.
+pub(super) struct Child {
+    name: String,
+    pid: u32,
+    process: tokio::process::Child,
+    /// Held open for as long as the node shall run.
+    stdin: Option<ChildStdin>,
+    log: PathBuf,
+    running: bool,
+}
+
+/// A node has ended.
+pub(super) struct Ended {
+    pub(super) index: usize,
+    how: String,
+}
+
+impl Child {
+    pub(super) fn spawn(node: &Node, log_level: Option<&str>) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program's own path")?;
+        let path = node.home.join("node.log");
+        let log = OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
+        let mut command = Command::new(program);
+        command.arg("run").arg("--home").arg(&node.home).arg("--exit-with-parent");
+        // What is meant for one node must not reach all of them.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CAIRN_NODE_") && name != "CAIRN_NODE_LOG") {
+                command.env_remove(name);
+            }
+        }
+        if let Some(level) = log_level {
+            command.env("CAIRN_NODE_LOG", level);
+        }
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        // Ctrl-C in a terminal is for us alone; they hear of it from us.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command.spawn().with_context(|| format!("{} cannot start", node.name))?;
+        let pid = process.id().with_context(|| format!("{} ended at once", node.name))?;
+        // `wait` would close it.
+        let stdin = process.stdin.take();
+        Ok(Self { name: node.name.clone(), pid, process, stdin, log: path, running: true })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// One line on how it ended, with the end of its log.
+    pub(super) fn epitaph(&self, ended: &Ended) -> String {
+        let lines = last_lines(&self.log).unwrap_or_default();
+        let said = if lines.is_empty() { "its log is empty".to_owned() } else { format!("last in its log: {lines}") };
+        format!("{} ended ({}); {said}", self.name, ended.how)
+    }
+
+    async fn end(&mut self) -> String {
+        let status = self.process.wait().await;
+        self.running = false;
+        status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string())
+    }
+}
+
+/// Waits for the first of those that run to end; for ever if none runs.
+pub(super) async fn first_end(children: &mut [Child]) -> Ended {
+    let running = children.iter_mut().enumerate().filter(|(_, child)| child.running);
+    let ends: Vec<_> = running.map(|(index, child)| Box::pin(async move { (index, child.end().await) })).collect();
+    if ends.is_empty() {
+        return pending().await;
+    }
+    let ((index, how), ..) = select_all(ends).await;
+    Ended { index, how }
+}
+
+/// Ends all of them, and returns the names of those that had to be killed.
+pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<String> {
+    for child in &mut children {
+        child.stdin = None;
+    }
+    let stops = children.into_iter().map(|mut child| async move {
+        if !child.running || tokio::time::timeout(patience, child.end()).await.is_ok() {
+            return None;
+        }
+        // An error means that it has ended by now.
+        let _ = child.process.start_kill();
+        child.end().await;
+        Some(child.name)
+    });
+    join_all(stops).await.into_iter().flatten().collect()
+}
+
+/// The last lines of a file, joined into one.
+fn last_lines(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(TAIL_LINES).collect();
+    lines.reverse();
+    Ok(lines.join(" | "))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_of_a_log_is_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.log");
+        for (text, expected) in
+            [("", ""), ("one\n", "one"), ("one\ntwo\n\nthree\nfour", "two | three | four"), ("\u{1}\n", "\u{1}")]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(last_lines(&path).unwrap(), expected);
+        }
+        std::fs::write(&path, "x".repeat(100_000)).unwrap();
+        assert_eq!(last_lines(&path).unwrap().len(), 4096);
+    }
+}

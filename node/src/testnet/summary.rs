@@ -1,0 +1,131 @@
+//! What a local network tells about itself: `network.json` for scripts, text for people.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ledger::address::encode_address;
+use serde_json::json;
+
+use super::layout::Layout;
+use crate::home::write_atomic;
+
+/// Writes `network.json`, at once and whole.
+pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
+    let genesis = &layout.genesis;
+    let nodes: Vec<_> = layout
+        .nodes
+        .iter()
+        .zip(pids)
+        .map(|(node, pid)| {
+            json!({
+                "name": node.name,
+                "home": node.home,
+                "pid": pid,
+                "rpc": node.rpc_url(),
+                "p2p": node.p2p.to_string(),
+                "validator": node.validator,
+            })
+        })
+        .collect();
+    let accounts: Vec<_> = genesis
+        .accounts
+        .iter()
+        .map(|entry| {
+            let address = encode_address(&genesis.address_prefix, &entry.account);
+            json!({ "name": entry.name, "address": address, "balance": entry.balance.to_string() })
+        })
+        .collect();
+    let network = json!({
+        "chain_id": genesis.chain_id().to_string(),
+        "genesis": layout.genesis_path(),
+        "nodes": nodes,
+        "accounts": accounts,
+        "wallet_home": layout.wallet_home(),
+    });
+    let path = layout.network_path();
+    write_atomic(&path, format!("{network:#}\n").as_bytes(), 0o644).with_context(|| path.display().to_string())
+}
+
+/// What a person needs to begin.
+pub(super) fn text(layout: &Layout) -> String {
+    let genesis = &layout.genesis;
+    let mut text = format!("chain {} in {}\n\n", genesis.chain_id(), layout.dir.display());
+    for node in &layout.nodes {
+        let role = if node.validator { "validator" } else { "full node" };
+        text += &format!("{:8} {role}  RPC {}\n", node.name, node.rpc_url());
+    }
+    text.push('\n');
+    for entry in &genesis.accounts {
+        let address = encode_address(&genesis.address_prefix, &entry.account);
+        text += &format!("{:8} {address}  {}\n", entry.name, genesis.coin.format(entry.balance));
+    }
+    if let (Some(node), [from, to, ..]) = (layout.nodes.first(), &genesis.accounts[..]) {
+        let home = layout.wallet_home();
+        let words = [
+            wallet_program(),
+            "--home".to_owned(),
+            quote(&shorter(&home)),
+            "--rpc".to_owned(),
+            node.rpc_url(),
+            "send --from".to_owned(),
+            quote(&from.name),
+            "--to".to_owned(),
+            quote(&to.name),
+            format!("--amount \"1.5 {}\" --yes", genesis.coin.symbol),
+        ];
+        text += &format!("\nSend money from another terminal:\n  {}\n", words.join(" "));
+    }
+    text + "\nCtrl-C stops the network; the same command resumes it.\n"
+}
+
+/// How to call the wallet from here: by its name if that is the one built with this program, else by its path.
+fn wallet_program() -> String {
+    let name = format!("cairn-wallet{}", env::consts::EXE_SUFFIX);
+    let beside = env::current_exe().ok().map(|program| program.with_file_name(&name)).filter(|path| path.is_file());
+    let found = env::var_os("PATH")
+        .and_then(|path| env::split_paths(&path).map(|folder| folder.join(&name)).find(|path| path.is_file()));
+    match (beside, found) {
+        (Some(beside), Some(found)) if beside.canonicalize().ok() == found.canonicalize().ok() => name,
+        (Some(beside), _) => quote(&shorter(&beside)),
+        (None, _) => name,
+    }
+}
+
+/// The path as seen from the current directory, when that is shorter.
+fn shorter(path: &Path) -> String {
+    let relative = env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
+    // A program without a folder would be looked for elsewhere.
+    let relative = relative.map(|path| if path.components().count() == 1 { Path::new(".").join(path) } else { path });
+    relative.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(path)).display().to_string()
+}
+
+/// A word as a POSIX shell reads it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=+@%,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_only_when_they_must() {
+        for (word, quoted) in
+            [("/a/b-c.d", "/a/b-c.d"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$HOME", "'$HOME'"), ("", "''")]
+        {
+            assert_eq!(quote(word), quoted);
+        }
+    }
+
+    #[test]
+    fn paths_below_here_are_relative() {
+        let here = env::current_dir().unwrap();
+        assert_eq!(shorter(&here.join("a/b")), "a/b");
+        assert_eq!(shorter(&here.join("a")), "./a");
+        assert_eq!(shorter(&here), here.display().to_string());
+        assert_eq!(shorter(Path::new("/nowhere/a")), "/nowhere/a");
+    }
+}

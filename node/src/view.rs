@@ -1,0 +1,174 @@
+//! What readers (RPC, metrics, progress output) see of a running node: snapshots, and questions put to the driver.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ledger::api::BlockSummary;
+use ledger::block::Header;
+use ledger::certificate::Certificate;
+use ledger::chain::{Chain, ChainState, TransactionError};
+use ledger::hash::TxId;
+use ledger::signature::PublicKey;
+use ledger::store::Store;
+use ledger::transaction::{Transaction, VerifiedTransaction};
+use ledger::units::{Height, Nonce, Round};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::network::PeerInfo;
+
+/// How many transactions' times are remembered.
+const JOURNAL_MAX: usize = 65_536;
+
+/// The last final block and all that follows from it. Shared, never changed.
+#[derive(Clone)]
+pub struct TipView {
+    /// Tip, accounts and history.
+    pub state: ChainState,
+    /// Proof that the tip is final.
+    pub certificate: Certificate,
+    /// Header of the tip; none before the first block.
+    pub header: Option<Header>,
+}
+
+/// What the driver is doing, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Round of the height being decided.
+    pub round: Round,
+    /// Highest height a peer has proved.
+    pub best_peer_height: Height,
+    /// Whether a peer has proved a height this node has not reached.
+    pub syncing: bool,
+    /// Transactions in the mempool.
+    pub mempool_transactions: usize,
+    /// Their bytes.
+    pub mempool_bytes: usize,
+    /// Blocks committed since start.
+    pub blocks_committed: u64,
+    /// Transactions committed since start.
+    pub transactions_committed: u64,
+    /// Rounds started beyond the first of a height since start.
+    pub extra_rounds: u64,
+    /// Validators caught signing twice since start.
+    pub equivocations: u64,
+}
+
+/// Why a submission was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It breaks a rule.
+    #[error("{0}")]
+    Rejected(#[from] TransactionError),
+    /// The sender has another transaction with this nonce and at least as good a fee.
+    #[error("another transaction with this nonce waits already; to replace it the fee must be at least {least} pebbles")]
+    Underpriced {
+        /// Smallest fee that replaces it.
+        least: u64,
+    },
+    /// No room for this fee or this sender.
+    #[error("the mempool is full for this fee or sender")]
+    Full,
+    /// The driver is stopping or its inbox is full.
+    #[error("the node is busy or stopping, try again")]
+    Unavailable,
+}
+
+/// A question for the driver.
+#[derive(Debug)]
+pub enum Query {
+    /// Take this transaction in and gossip it.
+    Submit(Box<Transaction>, oneshot::Sender<Result<TxId, SubmitError>>),
+    /// The waiting transaction with this id.
+    Pending(TxId, oneshot::Sender<Option<Arc<VerifiedTransaction>>>),
+    /// Nonce after the waiting transactions of this account.
+    PendingNonce(PublicKey, oneshot::Sender<Nonce>),
+    /// Up to so many waiting transactions, best fee first.
+    Mempool(usize, oneshot::Sender<Vec<Arc<VerifiedTransaction>>>),
+    /// Heights that peers have proved.
+    PeerHeights(oneshot::Sender<BTreeMap<String, Height>>),
+}
+
+/// Handle for readers. Cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    /// The chain's constants.
+    pub chain: Arc<Chain>,
+    /// Final blocks on disk.
+    pub store: Store,
+    /// Consensus key, when this node is a validator.
+    pub validator: Option<PublicKey>,
+    /// The last final block.
+    pub tip: watch::Receiver<Arc<TipView>>,
+    /// What the driver is doing.
+    pub activity: watch::Receiver<Activity>,
+    /// Connected peers.
+    pub peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+    /// Each block as it becomes final.
+    pub blocks: broadcast::Sender<BlockSummary>,
+    /// Questions to the driver; bounded, full means busy.
+    pub queries: mpsc::Sender<Query>,
+    /// When transactions came and became final.
+    pub journal: Arc<Journal>,
+}
+
+impl View {
+    /// Puts a question to the driver and waits for the answer; nothing when it is busy or stopping.
+    pub async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.queries.try_send(query(sender)).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Times of a transaction by this node's clock, milliseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// When the mempool took it.
+    pub accepted_at: Option<u64>,
+    /// When its block was durable.
+    pub final_at: Option<u64>,
+}
+
+/// When recent transactions came and became final. Bounded: the oldest are forgotten.
+#[derive(Debug, Default)]
+pub struct Journal(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    times: BTreeMap<TxId, Times>,
+    order: VecDeque<TxId>,
+}
+
+impl Journal {
+    /// What is remembered of a transaction.
+    #[must_use]
+    pub fn get(&self, id: &TxId) -> Times {
+        self.entries().times.get(id).copied().unwrap_or_default()
+    }
+
+    /// Notes that the mempool took it. The first time counts.
+    pub fn accepted(&self, id: TxId, now: u64) {
+        self.note(id, |times| times.accepted_at = times.accepted_at.or(Some(now)));
+    }
+
+    /// Notes that its block is durable.
+    pub fn finalized(&self, id: TxId, now: u64) {
+        self.note(id, |times| times.final_at = Some(now));
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
+        // Entries are plain data: a panic elsewhere leaves nothing half-done in them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, id: TxId, change: impl FnOnce(&mut Times)) {
+        let mut entries = self.entries();
+        if !entries.times.contains_key(&id) {
+            entries.order.push_back(id);
+            if entries.order.len() > JOURNAL_MAX && let Some(oldest) = entries.order.pop_front() {
+                entries.times.remove(&oldest);
+            }
+        }
+        change(entries.times.entry(id).or_default());
+    }
+}

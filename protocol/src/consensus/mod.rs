@@ -1,0 +1,211 @@
+//! Consensus: Tendermint (arXiv:1807.04938) by the pure core of Malachite, hidden behind this module.
+//!
+//! The core decides which votes to cast; here are the block hash as its value, keys, timers and the write-ahead log. Two rules
+//! hold for everything that leaves: it was logged before ([`Output::Log`], then [`Output::Sync`], then [`Output::Gossip`]), and
+//! after a restart the log is replayed before anything else, so that a validator never contradicts what it said before.
+
+mod context;
+mod convert;
+mod host;
+mod rules;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::certificate::Certificate;
+use ledger::hash::{BlockHash, ChainId};
+use ledger::signature::{PublicKey, SigningKey};
+use ledger::units::{Height, Round};
+use ledger::validators::ValidatorSet;
+use malachite_types::{Validity, ValueOrigin, ValuePayload, VoteExtensionPolicy};
+
+use crate::message::{ConsensusMessage, Evidence, LogEntry, SignedProposal};
+use context::Context;
+use host::Host;
+
+type CoreInput = malachite::Input<Context>;
+
+/// What consensus wants done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Append to the log.
+    Log(LogEntry),
+    /// Make the log durable before anything that follows.
+    Sync,
+    /// Tell everybody.
+    Gossip(ConsensusMessage),
+    /// It is this validator's turn: build a block and call [`Consensus::propose`].
+    BuildBlock(Round),
+    /// A round began.
+    RoundStarted(Round),
+    /// The block is final. Commit it; then call [`Consensus::start`] for the next height.
+    Decided(Certificate),
+    /// Validators were caught.
+    Evidence(Vec<Evidence>),
+    /// The core contradicts itself or the log: the node must stop before it signs anything.
+    Failed(String),
+}
+
+/// The state machine of one height at a time.
+pub struct Consensus {
+    core: malachite::State<Context>,
+    host: Host,
+}
+
+/// Everything a height starts with.
+pub struct Start<'a> {
+    /// The height.
+    pub height: Height,
+    /// Its validators.
+    pub validators: &'a Arc<ValidatorSet>,
+    /// Whether this node may sign. It follows the votes either way.
+    pub sign: bool,
+    /// What the log holds of this height.
+    pub log: &'a [LogEntry],
+    /// Time since the node started.
+    pub now: Duration,
+}
+
+impl Consensus {
+    /// A machine that waits for [`Consensus::start`]. Without a key it only follows.
+    #[must_use]
+    pub fn new(chain: ChainId, key: Option<SigningKey>, validators: &Arc<ValidatorSet>) -> Self {
+        let address = context::Address(key.as_ref().map_or(PublicKey([0; 32]), SigningKey::public));
+        let set = context::ValidatorSet::new(validators);
+        let params = malachite::Params {
+            address,
+            threshold_params: malachite::ThresholdParams::default(),
+            value_payload: ValuePayload::ProposalAndParts,
+            enabled: false,
+        };
+        // Two heights ahead at most, each with the messages of a few rounds of the largest set.
+        let core = malachite::State::new(Context, context::Height(Height(0)), set.clone(), params, 2, 4_096);
+        Self { core, host: Host::new(chain, key, set) }
+    }
+
+    /// Begins a height: replays the log, then goes on live.
+    pub fn start(&mut self, start: &Start<'_>) -> Vec<Output> {
+        let sign = start.sign && self.host.can_sign(start.validators);
+        self.core.params.enabled = sign;
+        let set = context::ValidatorSet::new(start.validators);
+        self.host.begin(start.height, set.clone(), sign, start.now);
+        let entries: Vec<CoreInput> =
+            start.log.iter().filter_map(|entry| convert::replayed(start.height, entry)).collect();
+        let replay = !entries.is_empty();
+        if replay {
+            self.host.begin_replay(start.log);
+        }
+        let height = context::Height(start.height);
+        self.process(CoreInput::StartHeight(height, set, replay, None, VoteExtensionPolicy::Disabled));
+        if replay {
+            self.core.record_recovered_own_precommit_extensions(&entries);
+            self.core.index_wal_entries(&entries);
+            for entry in entries {
+                self.process(entry);
+            }
+            self.core.reset_entries_index();
+            let proposing = self.core.driver.step_is_propose();
+            self.host.end_replay(self.core.round(), proposing);
+        }
+        self.drain()
+    }
+
+    /// The height being decided, started or just decided.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        self.core.height().0
+    }
+
+    /// Whether this node signs, and so logs, the current height.
+    #[must_use]
+    pub const fn is_signing(&self) -> bool {
+        self.host.is_signing()
+    }
+
+    /// The current round.
+    #[must_use]
+    pub fn round(&self) -> Round {
+        context::round_number(self.core.round())
+    }
+
+    /// Whether signatures hold and the signers are validators of the height. Cheap the second time.
+    pub fn verify(&mut self, message: &ConsensusMessage, validators: &ValidatorSet) -> bool {
+        self.host.verify_message(message, validators)
+    }
+
+    /// Takes in a verified message. Those of later heights wait within bounds, those of earlier ones are dropped.
+    pub fn on_message(&mut self, message: &ConsensusMessage, now: Duration) -> Vec<Output> {
+        self.host.set_now(now);
+        self.process(convert::received(message));
+        self.drain()
+    }
+
+    /// A block of the current height is known, and whether it follows the tip by all rules.
+    pub fn on_block(&mut self, proposal: &SignedProposal, valid: bool, now: Duration) -> Vec<Output> {
+        self.host.set_now(now);
+        let proposal = &proposal.proposal;
+        let value = malachite::ProposedValue {
+            height: context::Height(proposal.height),
+            round: malachite_types::Round::new(proposal.round.0),
+            valid_round: convert::round(proposal.valid_round),
+            proposer: context::Address(proposal.proposer),
+            value: context::Value(proposal.block),
+            validity: Validity::from_bool(valid),
+        };
+        self.process(CoreInput::ProposedValue(value, ValueOrigin::Consensus));
+        self.drain()
+    }
+
+    /// The answer to [`Output::BuildBlock`].
+    pub fn propose(&mut self, round: Round, block: BlockHash, now: Duration) -> Vec<Output> {
+        self.host.set_now(now);
+        let value = malachite::LocallyProposedValue::new(
+            self.core.height(),
+            malachite_types::Round::new(round.0),
+            context::Value(block),
+        );
+        self.process(CoreInput::Propose(value));
+        self.drain()
+    }
+
+    /// When [`Consensus::on_time`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.host.deadline()
+    }
+
+    /// Lets all timers that are due elapse.
+    pub fn on_time(&mut self, now: Duration) -> Vec<Output> {
+        self.host.set_now(now);
+        while let Some(timeout) = self.host.pop_due() {
+            self.process(CoreInput::TimeoutElapsed(timeout));
+        }
+        self.drain()
+    }
+
+    /// Forgets the height: its block came by other means.
+    pub fn stop(&mut self) {
+        self.host.stop();
+    }
+
+    fn process(&mut self, input: CoreInput) {
+        if self.host.has_failed() {
+            return;
+        }
+        let (core, host) = (&mut self.core, &mut self.host);
+        let metrics = ();
+        let result: Result<(), malachite::Error<Context>> = malachite::process!(
+            input: input,
+            state: core,
+            metrics: &metrics,
+            with: effect => Ok::<_, malachite::Error<Context>>(host.perform(effect))
+        );
+        if let Err(error) = result {
+            self.host.on_core_error(&error);
+        }
+    }
+
+    fn drain(&mut self) -> Vec<Output> {
+        self.host.take_outputs()
+    }
+}

@@ -1,0 +1,55 @@
+//! How long consensus waits, and what certificates of rounds must show.
+
+use std::time::Duration;
+
+use ledger::validators::ValidatorSet;
+use malachite_types as core;
+
+use super::context::{Address, Context, Timeout, TimeoutKind};
+use crate::message::SignedVote;
+
+/// A timeout for a round: a base, and more with each round, so that a slow network catches up.
+///
+/// Too short costs extra rounds, never safety. A proposal of 2 MiB reaches everybody in far less than a second on a local network
+/// and within about a second around the world; votes are small.
+pub(super) fn duration(timeout: Timeout) -> Duration {
+    let round = timeout.round.as_u32().unwrap_or(0);
+    let (base, step) = match timeout.kind {
+        TimeoutKind::Propose => (1_000, 500),
+        TimeoutKind::Prevote | TimeoutKind::Precommit => (500, 250),
+        TimeoutKind::Rebroadcast => (1_000, 250),
+        TimeoutKind::FinalizeHeight(duration) => return duration,
+    };
+    Duration::from_millis(u64::from(round).saturating_mul(step).saturating_add(base)).min(Duration::from_secs(20))
+}
+
+type CertificateResult = Result<(), core::CertificateError<Context>>;
+
+/// Checks votes of a certificate: known voters, each once, signatures that hold, enough power together.
+pub(super) fn check_votes(
+    votes: &[SignedVote],
+    set: &ValidatorSet,
+    threshold: core::ThresholdParam,
+    mut verify: impl FnMut(&SignedVote) -> bool,
+) -> CertificateResult {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut signed = 0u64;
+    for vote in votes {
+        let voter = vote.vote.validator;
+        let Some((_, validator)) = set.find(&voter) else {
+            return Err(core::CertificateError::UnknownValidator(Address(voter)));
+        };
+        if !seen.insert(voter) {
+            return Err(core::CertificateError::DuplicateVote(Address(voter)));
+        }
+        if !verify(vote) {
+            return Err(core::CertificateError::VerificationError(None));
+        }
+        signed = signed.saturating_add(validator.power.0);
+    }
+    let total = set.total_power().0;
+    if threshold.is_met(signed, total) {
+        return Ok(());
+    }
+    Err(core::CertificateError::NotEnoughVotingPower { signed, total, expected: threshold.min_expected(total) })
+}

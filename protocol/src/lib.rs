@@ -1,0 +1,21 @@
+//! What a Cairn node does next: mempool, consensus and catch-up as pure state machines.
+//!
+//! One door: [`Machine::handle`] takes the time and an input and gives effects, to be performed in order. Nothing here waits, opens a
+//! socket, touches a disk or asks a clock, so that a simulator can run many of them under a seed. Read in this order.
+#![warn(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::float_arithmetic,
+    clippy::iter_over_hash_type,
+    clippy::cast_possible_truncation
+)]
+
+pub mod machine;
+pub mod message;
+
+mod bodies;
+mod catchup;
+pub mod consensus;
+pub mod mempool;
+
+pub use machine::{Effect, Input, Log, Machine, Now, PeerId, RequestId, Setup, Ticket, Topic, Verdict};

@@ -1,0 +1,182 @@
+//! Peers: what they have, what they ask, what they answer.
+
+use ledger::codec;
+use ledger::units::Height;
+
+use super::{Effect, Machine, Notice, PeerId, Phase, RequestId, Ticket};
+use crate::catchup::CatchUpError;
+use crate::message::{REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX, Request, Response};
+
+/// A peer is asked for its tip so often, one after the other.
+const POLL: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The peer's tip.
+    Status(PeerId),
+    /// Part of a proposed block.
+    Body,
+}
+
+impl Machine {
+    pub(super) fn on_connected(&mut self, peer: PeerId) {
+        self.peers.insert(peer);
+        self.ask_status(peer);
+    }
+
+    pub(super) fn on_disconnected(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+        self.catchup.on_disconnected(peer);
+    }
+
+    pub(super) fn ask_status(&mut self, peer: PeerId) {
+        if self.requests.values().any(|asked| *asked == Asked::Status(peer)) {
+            return;
+        }
+        let request = Request::Status(self.certified_header());
+        self.ask(peer, &request, Asked::Status(peer));
+    }
+
+    pub(super) fn ask(&mut self, peer: PeerId, request: &Request, asked: Asked) -> RequestId {
+        let id = self.request(peer, request);
+        self.requests.insert(id, asked);
+        id
+    }
+
+    fn request(&mut self, peer: PeerId, request: &Request) -> RequestId {
+        self.next_request = self.next_request.saturating_add(1);
+        let id = RequestId(self.next_request);
+        self.effects.push(Effect::Request(id, peer, codec::encode(request)));
+        id
+    }
+
+    pub(super) fn poll_peers(&mut self) {
+        if self.now.elapsed < self.next_poll {
+            return;
+        }
+        self.next_poll = self.now.elapsed.saturating_add(POLL);
+        // The attempt counter serves as a turn: it moves on with time.
+        let turn = self.attempt();
+        let place = usize::try_from(turn).ok().and_then(|turn| turn.checked_rem(self.peers.len()));
+        if let Some(peer) = place.and_then(|place| self.peers.iter().nth(place)).copied() {
+            self.ask_status(peer);
+        }
+    }
+
+    pub(super) fn on_request(&mut self, from: PeerId, ticket: Ticket, bytes: &[u8]) {
+        let request = match codec::decode::<Request>(bytes, REQUEST_BYTES_MAX) {
+            Ok(request) => request,
+            Err(error) => return self.effects.push(Effect::Ban(from, format!("sent a bad request: {error}"))),
+        };
+        let response = match request {
+            Request::Status(theirs) => {
+                if let Some(certified) = theirs
+                    && self.on_header(from, &certified) == super::Verdict::Reject
+                {
+                    return self
+                        .effects
+                        .push(Effect::Ban(from, "claimed a tip that its certificate does not prove".to_owned()));
+                }
+                Response::Status(self.certified_header())
+            }
+            Request::Blocks(height) => return self.effects.push(Effect::RespondBlocks(ticket, height)),
+            Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
+            Request::Transactions(hashes) => {
+                let known = hashes.iter().take(REQUESTED_TRANSACTIONS_MAX).filter_map(|hash| self.transaction(hash));
+                Response::Transactions(known.map(|transaction| transaction.transaction().clone()).collect())
+            }
+        };
+        self.effects.push(Effect::Respond(ticket, codec::encode(&response)));
+    }
+
+    pub(super) fn on_response(&mut self, id: RequestId, from: PeerId, bytes: Option<Vec<u8>>) {
+        let response = match bytes.map(|bytes| codec::decode::<Response>(&bytes, RESPONSE_BYTES_MAX)) {
+            None => None,
+            Some(Ok(response)) => Some(response),
+            Some(Err(error)) => {
+                self.effects.push(Effect::Ban(from, format!("sent a bad response: {error}")));
+                None
+            }
+        };
+        match self.requests.remove(&id) {
+            Some(Asked::Status(_)) => {
+                if let Some(Response::Status(Some(certified))) = response
+                    && self.on_header(from, &certified) == super::Verdict::Reject
+                {
+                    let reason = "claimed a tip that its certificate does not prove".to_owned();
+                    self.effects.push(Effect::Ban(from, reason));
+                }
+            }
+            Some(Asked::Body) => {
+                let Some(block) = self.bodies.answered(id) else { return };
+                match response {
+                    Some(Response::Proposed(Some(compact))) if compact.is(block) => {
+                        self.bodies.remember(block, compact)
+                    }
+                    Some(Response::Transactions(transactions)) => {
+                        self.bodies.on_transactions(&self.chain, &block, transactions);
+                    }
+                    // It does not have it (any more): the next peer is asked.
+                    _ => {}
+                }
+            }
+            None => {
+                let blocks = match response {
+                    Some(Response::Blocks(blocks, certificate)) => Some((blocks, certificate)),
+                    _ => None,
+                };
+                if let Some(Err(error)) = self.catchup.on_blocks(id, blocks) {
+                    self.on_catchup_error(error);
+                }
+            }
+        }
+    }
+
+    /// Fetches and commits what others made final, and begins or ends catching up.
+    pub(super) fn follow_others(&mut self) {
+        if matches!(self.phase, Phase::Committing | Phase::Halted) {
+            return;
+        }
+        let tip = self.chain.tip().height;
+        if !self.catchup.is_behind(tip, self.now.elapsed) {
+            if self.phase == Phase::CatchingUp {
+                self.phase = Phase::Waiting;
+                self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
+            }
+            return;
+        }
+        if self.phase != Phase::CatchingUp {
+            // While syncing, a node never signs.
+            self.consensus.stop();
+            self.bodies.next_height(tip);
+            self.phase = Phase::CatchingUp;
+            self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.best())));
+        }
+        match self.catchup.take_next(&self.chain) {
+            Some(Ok((commits, after))) => return self.commit(commits, after, super::Source::CatchUp),
+            Some(Err(error)) => self.on_catchup_error(error),
+            None => {}
+        }
+        for (peer, from) in self.catchup.next_requests(tip, self.now.elapsed) {
+            let id = self.request(peer, &Request::Blocks(from));
+            self.catchup.asked(id, peer, from, self.now.elapsed);
+        }
+    }
+
+    fn on_catchup_error(&mut self, error: CatchUpError) {
+        match error {
+            CatchUpError::Peer(peer, reason) => {
+                self.catchup.on_disconnected(peer);
+                self.effects.push(Effect::Ban(peer, reason));
+            }
+            CatchUpError::Certified(error) => self.halt(format!("a certified block breaks the rules: {error}")),
+        }
+    }
+
+    /// Highest height that a peer has proved.
+    #[must_use]
+    pub fn best_peer_height(&self) -> Height {
+        self.catchup.best()
+    }
+}

@@ -1,0 +1,102 @@
+//! When a validator may sign: never twice, whatever happened to its home.
+//!
+//! The log holds all that was signed at its height, so signing there goes on at once after a restart, and at the heights that
+//! consensus reaches from there. A log that is older than the network may belong to a home put back from a copy whose original
+//! signed further: then the validator listens for twice the clock drift before it signs. With a lost log it waits for a block
+//! that was certified later than that.
+
+use std::time::Duration;
+
+use ledger::chain::ChainState;
+use ledger::units::{Height, Timestamp};
+
+use super::{Log, Now};
+
+#[derive(Debug)]
+pub(super) struct Signing {
+    is_validator: bool,
+    /// The height up to which the log accounts for everything signed.
+    custody: Option<Height>,
+    rule: Rule,
+    reported: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// The log is there: listen until then.
+    Listen(Duration),
+    /// The log is lost: wait for a certified block later than this.
+    BlockAfter(Timestamp),
+    /// Nothing stands in the way.
+    Free,
+}
+
+impl Signing {
+    pub(super) fn new(is_validator: bool, log: &Log, sign_without_log: bool, drift: Duration, now: Now) -> Self {
+        let wait = drift.saturating_mul(2);
+        let (custody, rule) = match log {
+            Log::Intact(height, _) => (Some(*height), Rule::Listen(now.elapsed.saturating_add(wait))),
+            Log::Lost if sign_without_log => (None, Rule::Free),
+            Log::Lost => {
+                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                (None, Rule::BlockAfter(Timestamp(now.wall.0.saturating_add(wait))))
+            }
+        };
+        Self { is_validator, custody, rule, reported: None }
+    }
+
+    /// Whether the height after the tip may be signed.
+    pub(super) fn may_sign(&mut self, chain: &ChainState, now: Now) -> bool {
+        let waited = match self.rule {
+            Rule::Free => true,
+            Rule::Listen(until) => now.elapsed >= until,
+            Rule::BlockAfter(time) => chain.tip().time > time,
+        };
+        if waited {
+            self.rule = Rule::Free;
+        }
+        self.is_validator && (waited || self.custody == Some(chain.tip().height.next()))
+    }
+
+    /// Whether signing became possible since the height was begun without it.
+    pub(super) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
+        !signs && self.may_sign(chain, now)
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Duration> {
+        match self.rule {
+            Rule::Listen(until) if self.is_validator => Some(until),
+            _ => None,
+        }
+    }
+
+    /// A height that consensus decided here, from the log on, extends what the log accounts for.
+    pub(super) fn on_decided(&mut self, decided: Height) {
+        if self.custody == Some(decided) {
+            self.custody = Some(decided.next());
+        }
+    }
+
+    /// Whether signing changed since it was last reported, and why it does not sign.
+    pub(super) fn report(&mut self, chain: &ChainState, now: Now) -> Option<Option<String>> {
+        if !self.is_validator {
+            return None;
+        }
+        let signs = self.may_sign(chain, now);
+        // Signing from the start is the ordinary case and not worth a word.
+        if self.reported.replace(signs).unwrap_or(true) == signs {
+            return None;
+        }
+        Some(match self.rule {
+            _ if signs => None,
+            Rule::Listen(_) => {
+                Some("its log is older than the network; it listens for twice the clock drift first".to_owned())
+            }
+            Rule::BlockAfter(time) => Some(format!(
+                "its log is lost; it waits for a certified block later than {time} (milliseconds since 1970), or \
+                 --sign-without-log if nothing else ever ran with this key"
+            )),
+            Rule::Free => None,
+        })
+    }
+}

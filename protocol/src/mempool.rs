@@ -1,0 +1,315 @@
+//! The mempool: signed transactions that wait for a block, bounded in bytes and per sender.
+//!
+//! Each sender has a queue by nonce; a gap is allowed, since gossip keeps no order, but nothing behind it can go into a block. All
+//! that is held passes the ledger's rules against the tip, alone and summed over its queue, so what is proposed is what can be
+//! applied. Memory, measured for transfers of one output: three times the bytes counted if few senders have many waiting, six times
+//! if each has one.
+
+mod index;
+mod queue;
+mod rate;
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use ledger::chain::{Blame, ChainState, TransactionError, check_expiry, check_form, least_fee};
+use ledger::hash::{TxHash, TxId};
+use ledger::signature::PublicKey;
+use ledger::state::{Account, StateKey};
+use ledger::transaction::VerifiedTransaction;
+use ledger::units::{Amount, Nonce, Timestamp};
+
+use index::Index;
+use queue::{Queue, Waiting};
+use rate::{Place, least_to_replace};
+
+/// How much a mempool may hold. Local to a node: nothing agreed on depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MempoolLimits {
+    /// Most bytes of transactions, as encoded. When they are reached, those worth least leave first.
+    pub bytes_max: usize,
+    /// How far a nonce may be ahead of its account, and so the most transactions of one sender.
+    pub sender_transactions_max: usize,
+}
+
+impl Default for MempoolLimits {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, sender_transactions_max: 4_096 }
+    }
+}
+
+/// Why a transaction was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// It cannot be applied.
+    #[error(transparent)]
+    Rejected(#[from] TransactionError),
+    /// Another one of this sender and nonce waits, and this one does not pay enough to take its place.
+    #[error("another transaction of this nonce waits, replacing it takes a fee of at least {least} pebbles")]
+    Underpriced {
+        /// Smallest fee that replaces it, in pebbles; `u64::MAX` if none does.
+        least: u64,
+    },
+    /// No room, and nothing here that is worth less.
+    #[error("the mempool is full of transactions that pay at least as much")]
+    Full,
+}
+
+impl AdmitError {
+    /// Whose fault: a rule's own verdict; for prices and room nobody's, as they differ from node to node.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::Rejected(error) => error.blame(),
+            Self::Underpriced { .. } | Self::Full => Blame::Nobody,
+        }
+    }
+}
+
+/// How a transaction was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is here now.
+    New,
+    /// It was here already, signature included.
+    Known,
+    /// It is here now, in place of this one.
+    Replaced(Arc<VerifiedTransaction>),
+}
+
+/// Transactions that wait for a block. Must hear of every committed block by [`Mempool::on_commit`].
+#[derive(Debug)]
+pub struct Mempool {
+    limits: MempoolLimits,
+    index: Index,
+}
+
+/// Earliest time the next block may have.
+const fn next_time(chain: &ChainState) -> Timestamp {
+    Timestamp(chain.tip().time.0.saturating_add(1))
+}
+
+impl Mempool {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: MempoolLimits) -> Self {
+        Self { limits, index: Index::default() }
+    }
+
+    /// Lets a transaction in, if it could go into a block after those of its sender before it.
+    ///
+    /// It may push out others: the one of its nonce that it outbids, later ones of its sender that the balance no longer covers,
+    /// and, for room, the last ones of senders that pay less, those behind a gap first.
+    ///
+    /// # Errors
+    /// `AdmitError`; then nothing has changed.
+    ///
+    /// # Panics
+    /// When a committed block was kept from the mempool.
+    pub fn admit(
+        &mut self,
+        chain: &ChainState,
+        now: Timestamp,
+        transaction: Arc<VerifiedTransaction>,
+    ) -> Result<Admitted, AdmitError> {
+        if self.index.get(&transaction.hash()).is_some() {
+            return Ok(Admitted::Known);
+        }
+        let time = now.max(next_time(chain));
+        let (account, waiting) = self.check(chain, time, transaction)?;
+        let (sender, nonce) = (waiting.transaction.transfer().sender, waiting.transaction.transfer().nonce);
+
+        // From here on it is in. If there turns out to be no room, all that left for it returns.
+        let mut left: Vec<Waiting> = self.index.remove(sender, nonce).into_iter().collect();
+        let admitted = left.first().map_or(Admitted::New, |old| Admitted::Replaced(Arc::clone(&old.transaction)));
+        self.index.insert(account.nonce, waiting);
+        left.extend(self.index.settle(sender, &account));
+        while self.index.bytes() > self.limits.bytes_max {
+            match self.weaker_than(sender, nonce) {
+                Some((victim, nonce)) => left.extend(self.index.remove(victim, nonce)),
+                None => {
+                    self.index.remove(sender, nonce);
+                    for waiting in left {
+                        let next = chain.account(&waiting.transaction.transfer().sender).nonce;
+                        self.index.insert(next, waiting);
+                    }
+                    return Err(AdmitError::Full);
+                }
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// All rules for a transaction that is not here yet, in a block of this time or later.
+    fn check(
+        &self,
+        chain: &ChainState,
+        time: Timestamp,
+        transaction: Arc<VerifiedTransaction>,
+    ) -> Result<(Account, Waiting), AdmitError> {
+        let needed = check_form(&transaction)?;
+        let transfer = transaction.transfer();
+        let limits = chain.chain().limits();
+        check_expiry(limits, transfer.expires_at, time)?;
+
+        let account = chain.account(&transfer.sender);
+        let (got, next) = (transfer.nonce, account.nonce);
+        if got < next {
+            return Err(TransactionError::NonceUsed { got, next }.into());
+        }
+        if got.0 >= next.0.saturating_add(self.limits.sender_transactions_max as u64) {
+            return Err(TransactionError::NonceAhead { got, next }.into());
+        }
+
+        let queue = self.index.queue(&transfer.sender);
+        let covered = |sum: u128| sum <= u128::from(account.balance.0);
+        // The sum over the whole queue is at hand and mostly covered; the one up to this nonce has to be added up.
+        if !covered(queue.map_or(0, Queue::needed).saturating_add(needed.0.into())) {
+            let sum = queue.map_or(needed.0.into(), |queue| queue.needed_with(got, needed));
+            if !covered(sum) {
+                let needed = Amount(u64::try_from(sum).unwrap_or(u64::MAX));
+                return Err(TransactionError::Balance { balance: account.balance, needed }.into());
+            }
+        }
+
+        let least = least_fee(limits, transaction.bytes(), created(chain, &transaction));
+        if transfer.fee < least {
+            return Err(TransactionError::Fee { got: transfer.fee, least }.into());
+        }
+        // One that has expired stands in nobody's way.
+        let old = queue.and_then(|queue| queue.get(got));
+        if let Some(old) = old.filter(|old| old.transaction.transfer().expires_at >= time) {
+            let least = least_to_replace(limits, &old.transaction, transaction.bytes());
+            if u128::from(transfer.fee.0) < least {
+                return Err(AdmitError::Underpriced { least: u64::try_from(least).unwrap_or(u64::MAX) });
+            }
+        }
+        Ok((account, Waiting { transaction, needed }))
+    }
+
+    /// The transaction that leaves first, if it may leave for that of this sender and nonce: if it pays less, or waits behind a
+    /// gap while that one does not. Being the last of its sender, it leaves no gap.
+    fn weaker_than(&self, sender: PublicKey, nonce: Nonce) -> Option<(PublicKey, Nonce)> {
+        let newcomer = self.index.queue(&sender)?.standing(nonce)?;
+        let (weakest, victim, nonce) = self.index.weakest()?;
+        let is_weaker = (weakest.in_order, weakest.place.rate) < (newcomer.in_order, newcomer.place.rate);
+        is_weaker.then_some((victim, nonce))
+    }
+
+    /// What to propose after the tip: those that pay most per byte first, each sender's by nonce and without a gap.
+    ///
+    /// Their bytes are at most `bytes_max` and at most what a block may have. All can be applied in this order, unless some have
+    /// expired since the last commit: those cannot, nor can their successors.
+    #[must_use]
+    pub fn candidates(&self, chain: &ChainState, bytes_max: usize) -> Vec<Arc<VerifiedTransaction>> {
+        let block_bytes_max = usize::try_from(chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
+        let mut room = bytes_max.min(block_bytes_max);
+        // A sender's next one to take: place, sender, position in its queue. Most heads are never looked at, so they stay in their
+        // index, and only who follows one that was taken goes into the heap.
+        let mut heads = self.index.heads().iter().rev().map(|(place, sender)| (*place, *sender, 0)).peekable();
+        let mut followers: BinaryHeap<(Place, PublicKey, usize)> = BinaryHeap::new();
+        let mut candidates = Vec::new();
+        loop {
+            let best = if followers.peek() > heads.peek() { followers.pop() } else { heads.next() };
+            let Some((_, sender, position)) = best else { break };
+            let Some(queue) = self.index.queue(&sender) else { break };
+            let Some(transaction) = queue.executable(position) else { break };
+            // To stop here wastes less than one transaction's bytes; to look for smaller ones could take all heads.
+            let Some(left) = room.checked_sub(transaction.bytes()) else { break };
+            room = left;
+            candidates.push(Arc::clone(transaction));
+            let position = position.saturating_add(1);
+            if let Some(follower) = queue.executable(position) {
+                followers.push((Place::of(follower), sender, position));
+            }
+        }
+        candidates
+    }
+
+    /// Whether anything could go into a block now. Takes constant time.
+    #[must_use]
+    pub fn has_candidate(&self) -> bool {
+        !self.index.heads().is_empty()
+    }
+
+    /// Follows the chain to a new tip, whose block had these transactions: drops what can no longer be applied.
+    ///
+    /// Takes time in proportion to the senders in the block and to what is dropped: another account's balance can only have grown.
+    pub fn on_commit(&mut self, chain: &ChainState, committed: &[Arc<VerifiedTransaction>]) {
+        let senders: BTreeSet<PublicKey> = committed.iter().map(|transaction| transaction.transfer().sender).collect();
+        for sender in senders {
+            // To ask the state is dearer than to look here first; most senders of other nodes' have nothing left.
+            if self.index.queue(&sender).is_some() {
+                self.index.settle(sender, &chain.account(&sender));
+            }
+        }
+        while let Some(expired) = self.index.expired(next_time(chain)) {
+            let (sender, nonce) = (expired.transfer().sender, expired.transfer().nonce);
+            let removed = self.index.remove(sender, nonce);
+            assert!(removed.is_some(), "what has an expiry waits in its sender's queue");
+        }
+    }
+
+    /// The transaction with this full hash.
+    #[must_use]
+    pub fn get(&self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
+        self.index.get(hash).cloned()
+    }
+
+    /// The transaction with this name, whichever signature it has.
+    #[must_use]
+    pub fn find(&self, id: &TxId) -> Option<Arc<VerifiedTransaction>> {
+        self.index.find(id).cloned()
+    }
+
+    /// The nonce an account should sign next: after its last one in the chain and those that wait without a gap.
+    #[must_use]
+    pub fn next_nonce(&self, chain: &ChainState, account: &PublicKey) -> Nonce {
+        self.index.queue(account).map_or_else(|| chain.account(account).nonce, Queue::free_nonce)
+    }
+
+    /// How many transactions wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of all transactions that wait, as encoded.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// Up to `limit` transactions that pay most per byte, best first, in order of nonce or not. Looks at all that wait.
+    #[must_use]
+    pub fn best(&self, limit: usize) -> Vec<Arc<VerifiedTransaction>> {
+        let mut best = BTreeMap::new();
+        for transaction in self.index.iter() {
+            let place = Place::of(transaction);
+            if best.len() < limit {
+                best.insert(place, transaction);
+            } else if best.first_key_value().is_some_and(|(least, _)| *least < place) {
+                best.pop_first();
+                best.insert(place, transaction);
+            }
+        }
+        best.into_values().rev().cloned().collect()
+    }
+}
+
+/// How many accounts a transaction would create at the tip. Earlier ones may create them first; then it pays more than it has to.
+fn created(chain: &ChainState, transaction: &VerifiedTransaction) -> u64 {
+    let outputs = &transaction.transfer().outputs;
+    let accounts: BTreeSet<PublicKey> = outputs.iter().map(|output| output.account).collect();
+    let is_new = |account: &&PublicKey| chain.state().get(&StateKey::account(**account)).is_none();
+    accounts.iter().filter(is_new).count() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! What a transaction is worth to a proposer, and what it costs to take another one's place.
+
+use std::cmp::{Ordering, Reverse};
+
+use ledger::chain::least_fee;
+use ledger::genesis::Limits;
+use ledger::hash::TxHash;
+use ledger::transaction::VerifiedTransaction;
+use ledger::units::Amount;
+
+/// Fee per byte. Compared as a fraction, exactly: 3 pebbles for 2 bytes are more than 1 for 1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    fee: Amount,
+    bytes: usize,
+}
+
+impl Ord for Rate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // 64 bits times the length of a transaction: far below 128 bits.
+        let cross = |fee: Amount, bytes: usize| u128::from(fee.0).saturating_mul(bytes as u128);
+        cross(self.fee, other.bytes).cmp(&cross(other.fee, self.bytes))
+    }
+}
+
+impl PartialOrd for Rate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Rate {}
+
+/// A transaction's place among all: the higher rate is the greater; of equal rates the lower hash, so that no two are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) rate: Rate,
+    hash: Reverse<TxHash>,
+}
+
+impl Place {
+    pub(super) const fn of(transaction: &VerifiedTransaction) -> Self {
+        let rate = Rate { fee: transaction.transfer().fee, bytes: transaction.bytes() };
+        Self { rate, hash: Reverse(transaction.hash()) }
+    }
+}
+
+/// Smallest fee, in pebbles, with which a transaction of `bytes` bytes takes the place of `old`.
+///
+/// A tenth more per byte, rounded up, so that a proposer gains; and the old fee plus what the new bytes cost, so that each
+/// replacement pays for being carried through the network (idea: BIP-125). At least one pebble more where bytes are free.
+/// More than 64 bits if no fee is enough.
+pub(super) fn least_to_replace(limits: &Limits, old: &VerifiedTransaction, bytes: usize) -> u128 {
+    let old_fee = u128::from(old.transfer().fee.0);
+    let tenth_more = old_fee.saturating_mul(110).saturating_mul(bytes as u128);
+    let tenth_more = tenth_more.div_ceil((old.bytes() as u128).saturating_mul(100).max(1));
+    let carried = u128::from(least_fee(limits, bytes, 0).0).max(1);
+    tenth_more.max(old_fee.saturating_add(carried))
+}

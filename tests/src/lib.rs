@@ -1,0 +1,5 @@
+//! What proves Cairn: story by story on real processes, and seed by seed in a simulator.
+//!
+//! The library holds the tools; the targets in `tests/` tell the stories.
+
+pub mod sim;

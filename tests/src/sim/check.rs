@@ -1,0 +1,221 @@
+//! What must hold whatever happens. Every effect that others could see or that is kept goes through here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use ledger::certificate::VoteKind;
+use ledger::chain::{Chain, ChainState, Committed};
+use ledger::hash::{BlockHash, Hash, StateRoot, TxId};
+use ledger::signature::PublicKey;
+use ledger::units::{Height, Round};
+use protocol::message::{ConsensusMessage, Evidence, SignedProposal, SignedVote};
+
+/// The rules, each as what is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// No two blocks of one height, on any two nodes, before or after any restart.
+    NoFork,
+    /// No validator says two things of one height, round and kind.
+    NoEquivocation,
+    /// No own vote or proposal leaves before it is durable in the log.
+    NothingUnlogged,
+    /// No block without a certificate that verifies.
+    NothingUncertified,
+    /// No money made or lost.
+    NoMoneyMade,
+    /// No transaction applied twice.
+    NothingTwice,
+    /// No honest node held against anybody: ban, rejection, evidence.
+    NoSlander,
+    /// No halt while less than a third is dishonest.
+    NoHalt,
+    /// No panic.
+    NoPanic,
+    /// No node that wants to be woken at once for ever.
+    NoSpin,
+    /// No standstill once all is healed.
+    NoStandstill,
+}
+
+/// A rule that was broken, and how.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// How.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(rule: Rule, what: impl Into<String>) -> Self {
+        Self { rule, what: what.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.what)
+    }
+}
+
+/// What a validator can say once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot {
+    by: PublicKey,
+    height: Height,
+    round: Round,
+    /// None for a proposal.
+    kind: Option<VoteKind>,
+}
+
+/// What it said: a block, or none; for a proposal also its valid round.
+type Said = (Option<BlockHash>, Option<Round>);
+
+/// What has been seen of all nodes together.
+pub struct Check {
+    chain: Arc<Chain>,
+    supply: u128,
+    blocks: BTreeMap<Height, (BlockHash, StateRoot)>,
+    certificates: BTreeSet<Hash>,
+    transactions: BTreeMap<TxId, Height>,
+    said: BTreeMap<Slot, Said>,
+    newest: ChainState,
+    dishonest: BTreeSet<PublicKey>,
+    evidence: Vec<Evidence>,
+}
+
+impl Check {
+    pub(crate) fn new(chain: &Arc<Chain>, dishonest: BTreeSet<PublicKey>) -> Self {
+        let newest = ChainState::genesis(Arc::clone(chain));
+        Self {
+            chain: Arc::clone(chain),
+            supply: supply(&newest),
+            blocks: BTreeMap::new(),
+            certificates: BTreeSet::new(),
+            transactions: BTreeMap::new(),
+            said: BTreeMap::new(),
+            newest,
+            dishonest,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The chain as the node that is furthest knows it.
+    #[must_use]
+    pub const fn newest(&self) -> &ChainState {
+        &self.newest
+    }
+
+    /// Transactions that are final.
+    #[must_use]
+    pub fn transactions(&self) -> usize {
+        self.transactions.len()
+    }
+
+    /// Proofs of double signing that nodes have found.
+    #[must_use]
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
+    }
+
+    pub(crate) fn on_commit(&mut self, committed: &Committed) -> Result<(), Violation> {
+        let header = committed.block.header();
+        let (height, hash, root) = (header.height, committed.block.hash(), committed.block.state().root());
+        self.check_certificate(committed)?;
+        if root != header.state_root {
+            return Err(Violation::new(Rule::NoFork, format!("height {height}: the state is not the header's")));
+        }
+        if let Some(known) = self.blocks.get(&height) {
+            return match *known == (hash, root) {
+                true => Ok(()),
+                false => Err(Violation::new(Rule::NoFork, format!("height {height}: block {hash} beside {}", known.0))),
+            };
+        }
+        let expected = self.newest.tip();
+        if height != expected.height.next() || header.parent != expected.hash {
+            return Err(Violation::new(Rule::NoFork, format!("block {hash} of height {height} follows another tip")));
+        }
+        for transaction in &committed.block.block().transactions {
+            if let Some(first) = self.transactions.insert(transaction.id(), height) {
+                let what = format!("transaction {} at heights {first} and {height}", transaction.id());
+                return Err(Violation::new(Rule::NothingTwice, what));
+            }
+        }
+        self.newest.advance(&committed.block);
+        let supply = supply(&self.newest);
+        if supply != self.supply {
+            let what = format!("height {height}: {supply} pebbles in all, {} before", self.supply);
+            return Err(Violation::new(Rule::NoMoneyMade, what));
+        }
+        self.blocks.insert(height, (hash, root));
+        Ok(())
+    }
+
+    fn check_certificate(&mut self, committed: &Committed) -> Result<(), Violation> {
+        let (height, hash) = (committed.block.height(), committed.block.hash());
+        if self.certificates.insert(committed.certificate.hash()) {
+            let verified = committed.certificate.verify(self.chain.id(), self.chain.validators(height), height, hash);
+            verified.map_err(|error| Violation::new(Rule::NothingUncertified, format!("height {height}: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is said, by whoever passes it on: honest nodes say only what was signed.
+    pub(crate) fn on_message(&mut self, message: &ConsensusMessage) -> Result<(), Violation> {
+        match message {
+            ConsensusMessage::Vote(vote) => self.on_vote(vote),
+            ConsensusMessage::Proposal(SignedProposal { proposal, .. }, _) => {
+                let slot =
+                    Slot { by: proposal.proposer, height: proposal.height, round: proposal.round, kind: None };
+                self.on_said(slot, (Some(proposal.block), proposal.valid_round))
+            }
+            ConsensusMessage::Round(certificate) => certificate.votes.iter().try_for_each(|vote| self.on_vote(vote)),
+            ConsensusMessage::Polka(polka) => polka.signatures.iter().try_for_each(|(by, _)| {
+                let kind = Some(VoteKind::Prevote);
+                let slot = Slot { by: *by, height: polka.height, round: polka.round, kind };
+                self.on_said(slot, (Some(polka.block), None))
+            }),
+        }
+    }
+
+    fn on_vote(&mut self, SignedVote { vote, .. }: &SignedVote) -> Result<(), Violation> {
+        let slot = Slot { by: vote.validator, height: vote.height, round: vote.round, kind: Some(vote.kind) };
+        self.on_said(slot, (vote.block, None))
+    }
+
+    fn on_said(&mut self, slot: Slot, said: Said) -> Result<(), Violation> {
+        let first = *self.said.entry(slot).or_insert(said);
+        if first == said || self.dishonest.contains(&slot.by) {
+            return Ok(());
+        }
+        Err(Violation::new(Rule::NoEquivocation, format!("{slot:?}: first {first:?}, then {said:?}")))
+    }
+
+    /// Evidence must prove something, and never against the honest.
+    pub(crate) fn on_evidence(&mut self, evidence: Evidence) -> Result<(), Violation> {
+        let id = self.chain.id();
+        let (offender, proves) = match &evidence {
+            Evidence::Votes(a, b) => {
+                let (one, two) = (&a.vote, &b.vote);
+                let same = (one.kind, one.height, one.round, one.validator)
+                    == (two.kind, two.height, two.round, two.validator);
+                (one.validator, same && one.block != two.block && a.verify(id) && b.verify(id))
+            }
+            Evidence::Proposals(a, b) => {
+                let (one, two) = (&a.proposal, &b.proposal);
+                let same = (one.height, one.round, one.proposer) == (two.height, two.round, two.proposer);
+                (one.proposer, same && one != two && a.verify(id) && b.verify(id))
+            }
+        };
+        if !proves || !self.dishonest.contains(&offender) {
+            return Err(Violation::new(Rule::NoSlander, format!("evidence against {offender}: {evidence:?}")));
+        }
+        self.evidence.push(evidence);
+        Ok(())
+    }
+}
+
+fn supply(state: &ChainState) -> u128 {
+    state.state().iter().map(|(_, account)| u128::from(account.balance.0)).sum()
+}

@@ -1,0 +1,154 @@
+//! A node: a machine while it runs, and a disk that outlives it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::signature::{PublicKey, SigningKey};
+use ledger::units::Timestamp;
+use protocol::mempool::MempoolLimits;
+use protocol::{Log, Machine, Now, PeerId, RequestId, Setup, Ticket};
+
+use super::disk::Disk;
+use super::plan::milliseconds;
+
+/// What a restarted node knows of what it signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Its log.
+    Log,
+    /// Nothing, and it takes that for all there is: what the log is for.
+    None,
+}
+
+/// Where a node gets its time from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// What it shows when the run begins.
+    pub(crate) start: Timestamp,
+}
+
+/// A crash that comes after so many more effects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fuse {
+    pub(crate) effects: u32,
+    pub(crate) down: Duration,
+    pub(crate) log_lost: bool,
+}
+
+pub(crate) struct Node {
+    pub(crate) key: Option<SigningKey>,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    pub(crate) running: Option<Running>,
+    /// Counts its starts: what was meant for an earlier life does not reach a later one.
+    pub(crate) life: u64,
+}
+
+/// All that a crash takes away.
+pub(crate) struct Running {
+    pub(crate) machine: Machine,
+    since: Duration,
+    /// The time it is to be woken at.
+    pub(crate) alarm: Option<Duration>,
+    /// How often in a row it wanted to be woken at once: a real node would spin.
+    pub(crate) restless: u32,
+    pub(crate) fuse: Option<Fuse>,
+    /// Peers it was told of, each in the life it has.
+    pub(crate) peers: BTreeMap<usize, u64>,
+    /// Gossip it has seen: a message reaches a node once.
+    pub(crate) seen: HashSet<Arc<Vec<u8>>>,
+    /// Its requests that have no answer yet.
+    pub(crate) asked: BTreeMap<RequestId, usize>,
+    /// Who asked it, in which life, what.
+    pub(crate) questions: BTreeMap<Ticket, (usize, u64, RequestId)>,
+    next_ticket: u64,
+}
+
+impl Node {
+    pub(crate) fn public(&self) -> Option<PublicKey> {
+        self.key.as_ref().map(SigningKey::public)
+    }
+
+    pub(crate) fn now(&self, time: Duration) -> Now {
+        let since = self.running.as_ref().map_or(time, |running| running.since);
+        Now {
+            elapsed: time.saturating_sub(since),
+            wall: Timestamp(self.clock.start.0.saturating_add(milliseconds(time))),
+        }
+    }
+
+    pub(crate) fn start(&mut self, time: Duration, memory: Memory) {
+        self.life += 1;
+        let log = match (self.disk.read_log(), memory) {
+            (Log::Intact(height, _), Memory::None) => Log::Intact(height, Vec::new()),
+            (log, _) => log,
+        };
+        let setup = Setup {
+            chain: self.disk.chain.clone(),
+            header: self.disk.header(),
+            certificate: self.disk.certificate.clone(),
+            key: self.key.clone(),
+            log,
+            sign_without_log: false,
+            mempool: MempoolLimits::default(),
+        };
+        let now = Now { elapsed: Duration::ZERO, ..self.now(time) };
+        self.running = Some(Running {
+            machine: Machine::new(setup, now),
+            since: time,
+            alarm: None,
+            restless: 0,
+            fuse: None,
+            peers: BTreeMap::new(),
+            seen: HashSet::new(),
+            asked: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            next_ticket: 0,
+        });
+    }
+
+    /// The life it is in, if it runs.
+    pub(crate) fn living(&self) -> Option<u64> {
+        self.running.as_ref().map(|_| self.life)
+    }
+
+    /// What it runs, if it is still in this life.
+    pub(crate) fn in_life(&mut self, life: u64) -> Option<&mut Running> {
+        self.running.as_mut().filter(|_| self.life == life)
+    }
+
+    /// One effect more is to be performed. Gives the fuse when it is one too many.
+    pub(crate) fn burn(&mut self) -> Option<Fuse> {
+        let fuse = self.running.as_mut()?.fuse.as_mut()?;
+        match fuse.effects.checked_sub(1) {
+            Some(left) => {
+                fuse.effects = left;
+                None
+            }
+            None => Some(*fuse),
+        }
+    }
+}
+
+impl Running {
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// When its machine wants to be woken, as the world counts time.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.since.saturating_add(self.machine.deadline())
+    }
+}
+
+/// The number by which others know a node.
+pub(crate) const fn peer_id(node: usize) -> PeerId {
+    PeerId(node as u64)
+}
+
+/// The node with this number.
+pub(crate) fn node_of(peer: PeerId) -> usize {
+    usize::try_from(peer.0).unwrap_or_else(|_| panic!("peers are numbered as nodes are"))
+}

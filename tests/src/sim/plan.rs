@@ -1,0 +1,202 @@
+//! Plans: what a run is made of, and which faults come when.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ledger::genesis::{Genesis, GenesisValidator};
+use ledger::signature::SigningKey;
+use ledger::units::VotingPower;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::node::Memory;
+
+/// Something that goes wrong.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// A node stops after so many more effects, in the midst of a list or not, and starts again later.
+    Crash {
+        /// Which node.
+        node: usize,
+        /// How many more effects it performs.
+        effects: u32,
+        /// How long it is down.
+        down: Duration,
+        /// Whether its log cannot be read afterwards.
+        log_lost: bool,
+    },
+    /// Nodes of one side hear nothing from the other.
+    Partition {
+        /// One side; all others are the other.
+        side: BTreeSet<usize>,
+        /// How long.
+        lasts: Duration,
+        /// Whether connections break, or just stay silent.
+        noticed: bool,
+    },
+}
+
+/// What a run is made of. Nodes are numbered: validators first, in the genesis' order.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Voting power of each validator.
+    pub powers: Vec<u64>,
+    /// Nodes without a key.
+    pub full_nodes: usize,
+    /// Time between blocks when nothing is to be done.
+    pub empty_interval: Duration,
+    /// How far clocks are apart at most.
+    pub clock_drift: Duration,
+    /// Milliseconds a message takes.
+    pub delay: RangeInclusive<u64>,
+    /// Messages of a hundred that are lost.
+    pub loss_percent: u32,
+    /// Time between two transfers, on average.
+    pub load_interval: Duration,
+    /// What goes wrong, and when.
+    pub faults: Vec<(Duration, Fault)>,
+    /// When all is healed.
+    pub calm_at: Duration,
+    /// What a restarted node knows of what it signed.
+    pub memory: Memory,
+    /// A validator that contradicts each of its precommits.
+    pub liar: Option<usize>,
+}
+
+impl Plan {
+    /// So many equal validators, a good network, and nothing goes wrong by itself.
+    #[must_use]
+    pub fn quiet(validators: usize) -> Self {
+        Self {
+            powers: vec![10; validators],
+            full_nodes: 0,
+            empty_interval: Duration::from_secs(1),
+            clock_drift: Duration::from_secs(1),
+            delay: 1..=20,
+            loss_percent: 0,
+            load_interval: Duration::from_millis(400),
+            faults: Vec::new(),
+            calm_at: Duration::ZERO,
+            memory: Memory::Log,
+            liar: None,
+        }
+    }
+
+    /// 4 to 7 nodes, at least four of them validators, and up to a quarter of a minute of faults of all kinds.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let nodes = rng.random_range(4..=7usize);
+        let validators = rng.random_range(4..=nodes);
+        let powers = match rng.random_ratio(1, 3) {
+            true => (0..validators).map(|_| rng.random_range(5..=15)).collect(),
+            false => vec![10; validators],
+        };
+        let slowest = *pick(&mut rng, &[3, 20, 100, 300]);
+        let calm_at = Duration::from_millis(rng.random_range(6_000..=15_000));
+        let mut plan = Self {
+            powers,
+            full_nodes: nodes - validators,
+            empty_interval: Duration::from_millis(rng.random_range(300..=3_000)),
+            clock_drift: Duration::from_millis(rng.random_range(100..=1_000)),
+            delay: 1..=slowest,
+            loss_percent: *pick(&mut rng, &[0, 0, 2, 5, 10, 20]),
+            load_interval: Duration::from_millis(rng.random_range(150..=1_000)),
+            faults: Vec::new(),
+            calm_at,
+            ..Self::quiet(0)
+        };
+        // Only one node ever loses its log, and the others have a quorum without it: it may never sign again if all stand still.
+        let total: u64 = plan.powers.iter().sum();
+        let careless = plan.powers.iter().position(|power| power * 3 < total).filter(|_| rng.random_ratio(1, 4));
+        let pace = rng.random_range(500..=3_000);
+        let mut at = Duration::from_millis(rng.random_range(0..=2_000));
+        while at < calm_at {
+            plan.add_fault(&mut rng, at, nodes, careless);
+            at += Duration::from_millis(rng.random_range(50..=pace));
+        }
+        plan
+    }
+
+    fn add_fault(&mut self, rng: &mut ChaCha8Rng, at: Duration, nodes: usize, careless: Option<usize>) {
+        let down = *pick(rng, &[20, 300, 3_000]);
+        match rng.random_range(0..10) {
+            0..=4 => {
+                let node = rng.random_range(0..nodes);
+                self.add_crash(rng, at, node, down, careless);
+            }
+            // All at once, so that nobody is left to remind them of what they signed.
+            5 => (0..nodes).for_each(|node| self.add_crash(rng, at, node, down, careless)),
+            6 => {
+                let some: Vec<usize> = (0..nodes).filter(|_| rng.random()).collect();
+                some.into_iter().for_each(|node| self.add_crash(rng, at, node, down, careless));
+            }
+            _ => {
+                let side = (0..nodes).filter(|_| rng.random()).collect();
+                let lasts = Duration::from_millis(rng.random_range(100..=6_000));
+                self.faults.push((at, Fault::Partition { side, lasts, noticed: rng.random() }));
+            }
+        }
+    }
+
+    fn add_crash(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        at: Duration,
+        node: usize,
+        down_max: u64,
+        careless: Option<usize>,
+    ) {
+        let effects = if rng.random_ratio(1, 4) { 0 } else { rng.random_range(1..=30) };
+        let down = Duration::from_millis(rng.random_range(0..=down_max));
+        let log_lost = careless == Some(node) && rng.random_ratio(1, 3);
+        self.faults.push((at, Fault::Crash { node, effects, down, log_lost }));
+    }
+
+    /// The template with these validators and rules. Segments are as short as allowed, so that some close.
+    ///
+    /// # Panics
+    /// When the plan breaks a rule of the genesis.
+    #[must_use]
+    pub fn genesis(&self) -> Genesis {
+        let template = Genesis::from_json(include_bytes!("../../../genesis.json"));
+        let mut genesis = template.unwrap_or_else(|error| panic!("the template is a valid genesis: {error}"));
+        let payout = genesis.validators[0].payout;
+        let validator = |(place, power): (usize, &u64)| GenesisValidator {
+            name: format!("validator-{place}"),
+            key: validator_key(place).public(),
+            payout,
+            power: VotingPower(*power),
+        };
+        genesis.validators = self.powers.iter().enumerate().map(validator).collect();
+        genesis.limits.empty_block_interval_ms = milliseconds(self.empty_interval);
+        genesis.limits.clock_drift_ms = milliseconds(self.clock_drift);
+        genesis.limits.segment_blocks = 16;
+        let problems = genesis.problems();
+        assert!(problems.is_empty(), "a plan keeps the rules of the genesis: {problems:?}");
+        genesis
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub const fn nodes(&self) -> usize {
+        self.powers.len() + self.full_nodes
+    }
+}
+
+/// The consensus key of the validator with this number.
+pub(crate) fn validator_key(place: usize) -> SigningKey {
+    let mut seed = [0x5a; 32];
+    seed[..8].copy_from_slice(&(place as u64).to_le_bytes());
+    SigningKey::from_seed(&seed)
+}
+
+/// Whole milliseconds; the plans' times have no others.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn pick<'a, T>(rng: &mut ChaCha8Rng, from: &'a [T]) -> &'a T {
+    &from[rng.random_range(0..from.len())]
+}

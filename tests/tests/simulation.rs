@@ -1,0 +1,143 @@
+//! Many nodes, many seeds: one history per seed, with delay, loss, partitions and crashes, then calm.
+//!
+//! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes through more of them.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tests::sim::{Failure, Memory, Plan, Rule, Summary, World, simulate};
+
+/// Seeds of a usual run.
+const SEEDS: u64 = 250;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}, expected a number")))
+}
+
+/// Goes through seeds on all cores, until `is_enough` of the results.
+fn each_seed(
+    count: u64,
+    memory: Memory,
+    is_enough: impl Fn(&[(u64, Result<Summary, Failure>)]) -> bool + Sync,
+) -> Vec<(u64, Result<Summary, Failure>)> {
+    let next = AtomicU64::new(0);
+    let results = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count || is_enough(&results.lock().unwrap_or_else(PoisonError::into_inner)) {
+                        return;
+                    }
+                    let result = simulate(seed, memory, false);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((seed, result));
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn every_seed_keeps_the_rules_and_goes_on() {
+    if let Some(seed) = variable("CAIRN_SIM_SEED") {
+        println!("{:#?}", Plan::of_seed(seed));
+        match simulate(seed, Memory::Log, true) {
+            Ok(summary) => println!("{summary:#?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let count = variable("CAIRN_SIM_SEEDS").unwrap_or(SEEDS);
+    let results = each_seed(count, Memory::Log, |_| false);
+    let (mut heights, mut transactions, mut crashes, mut rounds, mut time) = (0, 0, 0, 0, Duration::ZERO);
+    let mut failures = Vec::new();
+    for (_, result) in results {
+        match result {
+            Ok(summary) => {
+                heights += summary.heights;
+                transactions += summary.transactions;
+                crashes += summary.crashes;
+                rounds += summary.rounds;
+                time += summary.time;
+            }
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
+    println!(
+        "{count} seeds: {heights} heights, {transactions} transfers, {crashes} crashes, {rounds} extra rounds in {time:.0?}"
+    );
+    assert!(failures.is_empty(), "{} of {count} seeds failed:\n{}", failures.len(), failures.join("\n"));
+    // A simulation in which little happens would prove little.
+    assert!(heights > 20 * count && transactions > 10 * count && crashes > 2 * count && rounds > count);
+}
+
+#[test]
+fn a_seed_is_a_whole_history() {
+    let summary = simulate(7, Memory::Log, false).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(simulate(7, Memory::Log, false).unwrap(), summary);
+    assert_ne!(simulate(8, Memory::Log, false).unwrap().digest, summary.digest);
+}
+
+/// The log is what keeps a restarted validator from contradicting itself: without it, it does.
+#[test]
+fn without_replay_of_the_log_validators_equivocate() {
+    let equivocates = |(_, result): &(u64, Result<Summary, Failure>)| {
+        result.as_ref().is_err_and(|failure| failure.violation.rule == Rule::NoEquivocation)
+    };
+    let results = each_seed(SEEDS, Memory::None, |results| results.iter().any(equivocates));
+    assert!(results.iter().any(equivocates), "{SEEDS} seeds without a log, and nobody said two things");
+}
+
+#[test]
+fn a_validator_that_signs_twice_is_proved_guilty_and_stops_nobody() {
+    let mut world = World::new(1, Plan { liar: Some(2), ..Plan::quiet(4) });
+    let is_proved = world.run_until(60 * SECOND, |world| !world.check().evidence().is_empty());
+    assert!(is_proved.unwrap_or_else(|failure| panic!("{failure}")), "no evidence");
+    world.progress(5, 60 * SECOND).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn story(validators: usize, tell: impl FnOnce(&mut World) -> Result<(), Failure>) {
+    let mut world = World::new(4711, Plan::quiet(validators));
+    world.told = variable("CAIRN_SIM_SEED").is_some();
+    tell(&mut world).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn two_of_four_down_no_block_and_one_back_goes_on() {
+    story(4, |world| {
+        world.run_for(5 * SECOND)?;
+        world.crash(0);
+        world.crash(3);
+        // What was decided already may still become final.
+        world.run_for(2 * SECOND)?;
+        let heights = world.heights();
+        world.run_for(180 * SECOND)?;
+        assert_eq!(world.heights(), heights, "no quorum, no block");
+        world.restart(3);
+        let goal = world.check().newest().tip().height.0 + 5;
+        let all_go_on = |world: &World| (1..4).all(|node| world.heights()[node].0 >= goal);
+        assert!(world.run_until(120 * SECOND, all_go_on)?, "{:?}", world.heights());
+        world.restart(0);
+        world.progress(5, 60 * SECOND)
+    });
+}
+
+#[test]
+fn all_down_and_all_up_goes_on() {
+    story(5, |world| {
+        for _ in 0..5 {
+            world.run_for(3 * SECOND)?;
+            (0..5).for_each(|node| world.crash(node));
+            world.run_for(SECOND)?;
+            (0..5).for_each(|node| world.restart(node));
+            world.progress(3, 60 * SECOND)?;
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,218 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use ledger::hash::TxId;
+
+use crate::commands;
+use crate::error::{EXIT_CODES, WalletError};
+use crate::home::Home;
+use crate::keystore::KeyName;
+use crate::rpc::Node;
+use crate::terminal::note;
+use crate::wallet::Wallet;
+
+/// Holds your keys, signs with them, and believes no node what it cannot prove.
+#[derive(Parser)]
+#[command(name = "cairn-wallet", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Options {
+    /// Directory of the wallet [default: $XDG_DATA_HOME/cairn/wallet]
+    #[arg(long, global = true, value_name = "DIR", env = "CAIRN_WALLET_HOME")]
+    home: Option<PathBuf>,
+    /// Node to ask
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "CAIRN_WALLET_RPC",
+        default_value = "http://127.0.0.1:7701",
+        value_parser = rpc_url
+    )]
+    rpc: String,
+    /// File with the keystore's password, instead of being asked
+    #[arg(long, global = true, value_name = "FILE", env = "CAIRN_WALLET_PASSWORD_FILE")]
+    password_file: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a key; the first one also makes the keystore and its 24 words
+    New(NewArgs),
+    /// Bring in a key: 24 words, or a seed of 64 hex digits, from the terminal or stdin
+    Import(ImportArgs),
+    /// List the keys
+    List,
+    /// Print the address of a key
+    Address {
+        /// Name of the key
+        name: String,
+    },
+    /// Print the 24 words of the keystore
+    Phrase,
+    /// Print a proved balance, or those of all keys
+    Balance {
+        /// Name of a key, or any address
+        account: Option<String>,
+    },
+    /// Pay, and wait until it is final
+    Send(SendArgs),
+    /// Tell what the node knows of a transaction
+    Tx {
+        /// Its id
+        id: TxId,
+    },
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct NewArgs {
+    /// Name of the key
+    pub(crate) name: KeyName,
+    /// Genesis file of the network, instead of asking the node for it at first use
+    #[arg(long, value_name = "FILE")]
+    pub(crate) genesis: Option<PathBuf>,
+    /// Print the keystore's 24 words to stdout as well
+    #[arg(long)]
+    pub(crate) show_phrase: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ImportArgs {
+    /// Name of the key
+    pub(crate) name: KeyName,
+    /// Genesis file of the network, instead of asking the node for it at first use
+    #[arg(long, value_name = "FILE")]
+    pub(crate) genesis: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct SendArgs {
+    /// Key that pays
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: String,
+    /// Who receives: an address, or a key of this wallet
+    #[arg(long, value_name = "ADDRESS_OR_NAME")]
+    pub(crate) to: String,
+    /// How much, with its unit: "1.5 CRN"
+    #[arg(long)]
+    pub(crate) amount: String,
+    /// Text to go with it, for everybody to read: up to 256 bytes
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) memo: String,
+    /// Fee with its unit [default: the least]
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) fee: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// How long to wait until it is final: 500ms, 30s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Runs the program: reads the command line, does what it says, and gives the exit code of `--help`'s table.
+#[must_use]
+pub fn run() -> ExitCode {
+    // Ends the program by itself for --help, --version (0) and usage errors (2).
+    let Cli { options, command } = Cli::parse();
+    match dispatch(options, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("error: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(options: Options, command: Command) -> Result<(), WalletError> {
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "cairn-wallet", &mut script);
+        return crate::terminal::print(String::from_utf8_lossy(&script).trim_end());
+    }
+    let no_home = || WalletError::Usage("neither --home nor HOME says where the wallet is".to_owned());
+    let home = options.home.or_else(Home::default_dir).ok_or_else(no_home)?;
+    let wallet = Wallet::new(Home::new(home), Node::new(options.rpc), options.json, options.password_file);
+    match command {
+        Command::New(args) => commands::keys::new(&wallet, args),
+        Command::Import(args) => commands::keys::import(&wallet, args),
+        Command::List => commands::keys::list(&wallet),
+        Command::Address { name } => commands::keys::address(&wallet, &name),
+        Command::Phrase => commands::keys::phrase(&wallet),
+        Command::Balance { account } => commands::balance::run(&wallet, account.as_deref()),
+        Command::Send(args) => commands::send::run(&wallet, &args),
+        Command::Tx { id } => commands::tx::run(&wallet, id),
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+fn rpc_url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(host) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err("expected http://HOST:PORT (for a node elsewhere, use a tunnel: its answers are proved, not private)"
+            .to_owned()),
+    }
+}
+
+/// Reads `500ms`, `30s` or `2m`, at most a day.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err("expected a whole number with its unit: 500ms, 30s, 2m".to_owned()),
+    };
+    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let milliseconds = milliseconds.filter(|milliseconds| *milliseconds <= 24 * 3_600_000);
+    milliseconds.map(Duration::from_millis).ok_or_else(|| "expected 0ms to 1440m".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_an_end() {
+        for (text, milliseconds) in [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0s", 0), ("1440m", 86_400_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "5", "s", "-5s", "1.5s", "5 s", "5h", "1441m", "99999999999999999999s", "5sm"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_plain_http_urls() {
+        assert!(rpc_url("http://127.0.0.1:7701").is_ok());
+        for bad in ["", "http://", "https://node", "127.0.0.1:7701", "file:///etc/passwd"] {
+            assert!(rpc_url(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What each command does.
+
+pub(crate) mod balance;
+pub(crate) mod keys;
+pub(crate) mod send;
+pub(crate) mod tx;

@@ -1,0 +1,144 @@
+//! `new`, `import`, `list`, `address`, `phrase`.
+
+use ledger::chain::Chain;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::cli::{ImportArgs, NewArgs};
+use crate::error::WalletError;
+use crate::keystore::{Key, KeyName, KeystoreError, Origin, Unlocked};
+use crate::mnemonic::Mnemonic;
+use crate::slip10::{Index, account_secret};
+use crate::terminal::{ask_secret, is_watched, note, print, print_json};
+use crate::wallet::{self, Wallet};
+
+/// Derives the next key; the first one makes the keystore.
+pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {
+    let chain = wallet.chain(args.genesis.as_deref())?;
+    let mut unlocked = match existing(wallet, &chain, &args.name)? {
+        Some(unlocked) => unlocked,
+        None => {
+            let unlocked = wallet.create(&chain, Mnemonic::generate()?)?;
+            if !args.show_phrase {
+                hand_over(&unlocked);
+            }
+            unlocked
+        }
+    };
+    let key = unlocked.derive(args.name)?;
+    let address = wallet::address(&chain, &key);
+    let phrase = args.show_phrase.then(|| unlocked.phrase());
+    match (wallet.json, phrase) {
+        (true, None) => print_json(&json!({ "name": key.name, "address": address })),
+        (true, Some(phrase)) => print_json(&json!({ "name": key.name, "address": address, "phrase": *phrase })),
+        (false, None) => print(&address),
+        (false, Some(phrase)) => print(&address).and_then(|()| print(&phrase)),
+    }
+}
+
+/// Brings in a key. A phrase becomes the keystore's own if there is none yet; else its first key comes in alone.
+pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletError> {
+    let chain = wallet.chain(args.genesis.as_deref())?;
+    let existing = existing(wallet, &chain, &args.name)?;
+    let secret = Secret::parse(&ask_secret("24 words, or a seed of 64 hex digits (not shown): ")?)?;
+    let key = match (existing, secret) {
+        (None, Secret::Phrase(mnemonic)) => wallet.create(&chain, mnemonic)?.derive(args.name)?,
+        (None, Secret::Seed(seed)) => {
+            let mut unlocked = wallet.create(&chain, Mnemonic::generate()?)?;
+            hand_over(&unlocked);
+            unlocked.import_seed(args.name, &seed)?
+        }
+        (Some(mut unlocked), Secret::Phrase(mnemonic)) => {
+            note("note: the first key of these words comes in; the keystore keeps its own words");
+            unlocked.import_seed(args.name, &account_secret(&mnemonic.seed(""), Index::ZERO))?
+        }
+        (Some(mut unlocked), Secret::Seed(seed)) => unlocked.import_seed(args.name, &seed)?,
+    };
+    if key.origin == Origin::Imported {
+        note("note: the keystore's 24 words do not bring this key back: keep what you brought it in from");
+    }
+    let address = wallet::address(&chain, &key);
+    if wallet.json { print_json(&json!({ "name": key.name, "address": address })) } else { print(&address) }
+}
+
+/// Lists names, addresses and where the keys come from.
+pub(crate) fn list(wallet: &Wallet) -> Result<(), WalletError> {
+    let chain = wallet.chain(None)?;
+    let keys = wallet.keys(&chain)?;
+    if wallet.json {
+        let entries: Vec<Value> = keys.iter().map(|key| entry(&chain, key)).collect();
+        return print_json(&entries);
+    }
+    if keys.is_empty() {
+        note(&WalletError::NoKeys(wallet.home.dir().to_owned()).to_string());
+    }
+    let width = keys.iter().map(|key| key.name.as_str().len()).max().unwrap_or(0);
+    keys.iter().try_for_each(|key| print(&format!("{:width$}  {}", key.name, wallet::address(&chain, key))))
+}
+
+fn entry(chain: &Chain, key: &Key) -> Value {
+    let address = wallet::address(chain, key);
+    match key.origin {
+        Origin::Derived { account } => {
+            json!({ "name": key.name, "address": address, "origin": "derived", "account": account })
+        }
+        Origin::Imported => json!({ "name": key.name, "address": address, "origin": "imported" }),
+    }
+}
+
+/// Prints the address of a key.
+pub(crate) fn address(wallet: &Wallet, name: &str) -> Result<(), WalletError> {
+    let chain = wallet.chain(None)?;
+    let key = Wallet::key(&wallet.keys(&chain)?, name)?;
+    let address = wallet::address(&chain, &key);
+    if wallet.json { print_json(&json!({ "name": key.name, "address": address })) } else { print(&address) }
+}
+
+/// Prints the keystore's words.
+pub(crate) fn phrase(wallet: &Wallet) -> Result<(), WalletError> {
+    let chain = wallet.chain(None)?;
+    let phrase = wallet.unlock(&chain, &wallet.keystore(&chain)?)?.phrase();
+    if wallet.json { print_json(&json!({ "phrase": *phrase })) } else { print(&phrase) }
+}
+
+/// The keystore to add a key to, unlocked, or nothing if there is none. The name is tried before the password is asked for.
+fn existing(wallet: &Wallet, chain: &Chain, name: &KeyName) -> Result<Option<Unlocked>, WalletError> {
+    let Some(keystore) = wallet.home.keystore(chain.genesis())? else { return Ok(None) };
+    if keystore.keys().any(|key| key.name == *name) {
+        return Err(KeystoreError::NameTaken(name.clone()).into());
+    }
+    wallet.unlock(chain, &keystore).map(Some)
+}
+
+/// Shows a new keystore's words to a person, and to nothing that might keep them: a log or a file is not a person.
+fn hand_over(unlocked: &Unlocked) {
+    if !is_watched() {
+        return note("note: the keystore has 24 words to write down; `cairn-wallet phrase` prints them");
+    }
+    note("\nWrite down these 24 words, in order, and keep them where nobody else looks.");
+    note("They bring back every key made with `new`; whoever has them can spend.\n");
+    for (index, line) in unlocked.phrase().split(' ').collect::<Vec<_>>().chunks(6).enumerate() {
+        note(&Zeroizing::new(format!("  {:>2}  {}", index * 6 + 1, line.join(" "))));
+    }
+    note("\n`cairn-wallet phrase` shows them again.\n");
+}
+
+enum Secret {
+    Phrase(Mnemonic),
+    Seed(Zeroizing<[u8; 32]>),
+}
+
+impl Secret {
+    /// Reads either form. One word of 64 hex digits is no phrase.
+    fn parse(text: &str) -> Result<Self, WalletError> {
+        let text = text.trim();
+        let mut seed = Zeroizing::new([0; 32]);
+        match hex::decode_to_slice(text, &mut *seed) {
+            Ok(()) => Ok(Self::Seed(seed)),
+            Err(_) if text.split_whitespace().count() <= 1 => {
+                Err(WalletError::Usage("expected 24 words, or a seed of 64 hex digits".to_owned()))
+            }
+            Err(_) => Ok(Self::Phrase(Mnemonic::parse(text)?)),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `tx`: what a node knows of a transaction.
+//!
+//! Checked is that the details shown are those of the id, and, when it is called final, that the sender's nonce is used up under a
+//! certified header. That the block holds this very transaction is the node's word; `send` has it proved.
+
+use ledger::address::decode_address;
+use ledger::api::{self, TransactionInfo, TxInfo, TxStatus};
+use ledger::chain::Chain;
+use ledger::hash::TxId;
+use ledger::transaction::{Body, Output, Transfer};
+use ledger::units::{Amount, Height, Nonce, Timestamp};
+use serde_json::json;
+
+use crate::error::WalletError;
+use crate::rpc::clean;
+use crate::terminal::{note, print, print_json, utc};
+use crate::trust::{Trust, TrustError};
+use crate::wallet::Wallet;
+
+/// Runs the command.
+pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
+    let chain = wallet.chain(None)?;
+    let mut trust = Trust::connect(chain.clone(), &wallet.home, &wallet.node)?;
+    let info: TxInfo = wallet.node.call(api::TX_GET, json!({ "id": id.to_string() }))?;
+    let malformed = |reason: &str| wallet.node.malformed(api::TX_GET, reason);
+    if info.id != id.to_string() {
+        return Err(malformed("it tells of another transaction").into());
+    }
+    let transfer = match &info.transaction {
+        Some(transaction) => match transfer(&chain, transaction) {
+            Some(transfer) if Body::Transfer(transfer.clone()).id(chain.id()) == id => Some(transfer),
+            _ => return Err(malformed("the details are not those of the id").into()),
+        },
+        None => None,
+    };
+    if info.status == TxStatus::Final {
+        let height = info.height.ok_or_else(|| malformed("final without a height"))?;
+        let transfer = transfer.as_ref().ok_or_else(|| malformed("final without details"))?;
+        let sender = trust.account(&transfer.sender, Height(height))?.account.unwrap_or_default();
+        if sender.nonce <= transfer.nonce {
+            let reason = "the sender has not used its nonce".to_owned();
+            return Err(TrustError::NotFinal { id: id.to_string(), reason }.into());
+        }
+        note(
+            "note: proved is that the sender has used this nonce; that it was for this transaction is the node's word",
+        );
+    }
+    if wallet.json {
+        return print_json(&info);
+    }
+    show(&chain, &info, transfer.as_ref())
+}
+
+/// The transfer that is described, if it is one.
+fn transfer(chain: &Chain, info: &TransactionInfo) -> Option<Transfer> {
+    let account = |address: &str| decode_address(&chain.genesis().address_prefix, address).ok();
+    let output =
+        |output: &api::OutputInfo| Some(Output { account: account(&output.address)?, amount: Amount(output.amount) });
+    Some(Transfer {
+        sender: account(&info.sender)?,
+        nonce: Nonce(info.nonce),
+        outputs: info.outputs.iter().map(output).collect::<Option<_>>()?,
+        fee: Amount(info.fee),
+        expires_at: Timestamp(info.expires_at),
+        memo: hex::decode(&info.memo).ok()?,
+    })
+}
+
+fn show(chain: &Chain, info: &TxInfo, transfer: Option<&Transfer>) -> Result<(), WalletError> {
+    let coin = &chain.genesis().coin;
+    print(match info.status {
+        TxStatus::Final => "status    final",
+        TxStatus::Pending => "status    pending",
+        TxStatus::Unknown => "status    unknown to this node",
+    })?;
+    let line = |name: &str, text: String| print(&format!("{name:8}  {text}"));
+    info.height.map_or(Ok(()), |height| line("height", height.to_string()))?;
+    info.block_hash.as_ref().map_or(Ok(()), |hash| line("block", clean(hash)))?;
+    info.accepted_at.map_or(Ok(()), |time| line("accepted", utc(time)))?;
+    info.final_at.map_or(Ok(()), |time| line("final", utc(time)))?;
+    let (Some(transfer), Some(details)) = (transfer, &info.transaction) else { return Ok(()) };
+    line("from", details.sender.clone())?;
+    for output in &details.outputs {
+        line("to", format!("{}  {}", output.address, coin.format(Amount(output.amount))))?;
+    }
+    line("fee", coin.format(transfer.fee))?;
+    line("nonce", transfer.nonce.to_string())?;
+    line("expires", utc(transfer.expires_at.0))?;
+    if transfer.memo.is_empty() {
+        Ok(())
+    } else {
+        line("memo", format!("{:?}", String::from_utf8_lossy(&transfer.memo)))
+    }
+}

@@ -1,0 +1,60 @@
+//! The wallet of a local test network: its keys are public, so it makes them itself, at first use.
+
+use std::path::Path;
+
+use ledger::genesis::{TEMPLATE_ACCOUNTS, template_seed};
+use serde::Deserialize;
+
+use super::{Home, HomeError, SMALL_FILE_BYTES_MAX, TEMPLATE, damaged, read};
+use crate::keystore::{KdfParams, KeyName, Keystore, KeystoreError};
+use crate::mnemonic::Mnemonic;
+use crate::terminal::read_password;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Template {
+    accounts: Vec<KeyName>,
+}
+
+/// Makes the keystore if there is none, and puts in those of the listed accounts that are not there. Two processes that do this at
+/// once wait for each other; one that is killed half-way is completed by the next.
+pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
+    let path = home.path(TEMPLATE);
+    let bytes = read(&path, SMALL_FILE_BYTES_MAX)?.unwrap_or_default();
+    let Template { accounts } = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
+    if let Some(stranger) = accounts.iter().find(|name| !TEMPLATE_ACCOUNTS.contains(&name.as_str())) {
+        return Err(damaged(
+            &path,
+            format!("{stranger} is no account of the template, they are {TEMPLATE_ACCOUNTS:?}"),
+        ));
+    }
+    if home.open_keystore()?.is_some_and(|store| missing(&store, &accounts).is_empty()) {
+        return Ok(());
+    }
+    let _lock = home.lock()?;
+    let password = read_password(password).map_err(|error| damaged(&path, error.to_string()))?;
+    let mut unlocked = match home.open_keystore()? {
+        Some(store) if missing(&store, &accounts).is_empty() => return Ok(()),
+        Some(store) => store.unlock(&password)?,
+        None => {
+            // Whoever may enter can only read what everybody knows.
+            #[cfg(unix)]
+            let _ = std::fs::set_permissions(home.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700));
+            let mnemonic = Mnemonic::generate().map_err(|error| KeystoreError::NoRandomness(error.to_string()))?;
+            Keystore::create(home.dir(), &password, mnemonic, KdfParams::LOCAL)?
+        }
+    };
+    for name in accounts {
+        let seed = template_seed(name.as_str());
+        match unlocked.import_seed(name, &seed) {
+            // The same key under another name is the user's wish.
+            Ok(_) | Err(KeystoreError::NameTaken(_) | KeystoreError::KeyExists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn missing<'a>(store: &Keystore, accounts: &'a [KeyName]) -> Vec<&'a KeyName> {
+    accounts.iter().filter(|name| !store.keys().any(|key| key.name == **name)).collect()
+}

@@ -1,0 +1,196 @@
+//! From a password to sealed secrets: Argon2id gives one key, XChaCha20-Poly1305 seals each secret under it.
+
+use std::fmt;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::KeystoreError;
+use super::file::Hex;
+
+/// What the user types. Wiped when dropped; never shown by `Debug`.
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// Takes the text as it is, up to Unicode: NFKD, as BIP-39 does, so that an accent typed on another keyboard still fits.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        let text = Zeroizing::new(text);
+        let mut normal = std::borrow::Cow::Borrowed(text.as_str());
+        bip39::Mnemonic::normalize_utf8_cow(&mut normal);
+        Self(Zeroizing::new(normal.into_owned()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// How much work one guess at the password costs (Argon2id, version 0x13). Stored in the file, which may be hostile, so each is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KdfParams {
+    /// Memory in KiB, 8 for each lane up to 1 GiB.
+    pub memory_kib: u32,
+    /// Passes over that memory, 1 to 16.
+    pub passes: u32,
+    /// Lanes, 1 to 16.
+    pub lanes: u32,
+}
+
+/// A parameter outside its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Argon2id {parameter} of {got}, expected {min} to {max}")]
+pub struct KdfError {
+    /// Name of the parameter.
+    pub parameter: &'static str,
+    /// Its value.
+    pub got: u32,
+    /// Least allowed.
+    pub min: u32,
+    /// Most allowed.
+    pub max: u32,
+}
+
+impl KdfParams {
+    /// For people: 64 MiB, 3 passes, the second choice of RFC 9106 with one lane. A few tenths of a second.
+    pub const DEFAULT: Self = Self { memory_kib: 64 << 10, passes: 3, lanes: 1 };
+    /// For local test networks, whose keys hold nothing: 8 MiB, 1 pass.
+    pub const LOCAL: Self = Self { memory_kib: 8 << 10, passes: 1, lanes: 1 };
+
+    /// Whether each parameter is within its bounds: at most 1 GiB and 16 passes, whatever a file asks for.
+    ///
+    /// # Errors
+    /// `KdfError`, for the first one that is not.
+    pub fn check(self) -> Result<(), KdfError> {
+        let within = |parameter, got, min, max| match (min..=max).contains(&got) {
+            true => Ok(()),
+            false => Err(KdfError { parameter, got, min, max }),
+        };
+        within("lanes", self.lanes, 1, 16)?;
+        within("passes", self.passes, 1, 16)?;
+        within("memory_kib", self.memory_kib, 8 * self.lanes, 1 << 20)
+    }
+}
+
+/// A secret under the key of the store, with the nonce it was sealed under: random and used once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sealed {
+    nonce: Hex<[u8; 24]>,
+    /// As long as the secret, then 16 bytes that authenticate it and its associated data.
+    ciphertext: Hex<Vec<u8>>,
+}
+
+/// The key that a password gives for one store.
+pub(super) struct StoreKey(XChaCha20Poly1305);
+
+impl StoreKey {
+    /// One run of Argon2id: slow by intent, once for each unlock.
+    pub(super) fn derive(password: &Password, params: KdfParams, salt: &[u8; 16]) -> Result<Self, KeystoreError> {
+        params.check()?;
+        let mut key = Zeroizing::new([0; 32]);
+        Params::new(params.memory_kib, params.passes, params.lanes, Some(key.len()))
+            .and_then(|params| {
+                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+                argon2.hash_password_into(password.0.as_bytes(), salt, &mut *key)
+            })
+            .map_err(|error| KeystoreError::Kdf(error.to_string()))?;
+        Ok(Self(XChaCha20Poly1305::new((&*key).into())))
+    }
+
+    /// Seals a secret, bound to `data`, which stays readable but can no longer be changed unnoticed.
+    pub(super) fn seal(&self, secret: &[u8], data: &[u8]) -> Result<Sealed, KeystoreError> {
+        let nonce: [u8; 24] = random()?;
+        match self.0.encrypt(&XNonce::from(nonce), Payload { msg: secret, aad: data }) {
+            Ok(ciphertext) => Ok(Sealed { nonce: Hex(nonce), ciphertext: Hex(ciphertext) }),
+            Err(_) => panic!("the cipher refuses only texts of 256 GiB and more"),
+        }
+    }
+
+    /// The secret, or nothing if key, data or sealed bytes are not those of `seal`.
+    pub(super) fn open(&self, sealed: &Sealed, data: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let payload = Payload { msg: &sealed.ciphertext.0, aad: data };
+        self.0.decrypt(&XNonce::from(sealed.nonce.0), payload).ok().map(Zeroizing::new)
+    }
+}
+
+/// Bytes from the operating system.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], KeystoreError> {
+    let mut bytes = [0; N];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(KeystoreError::NoRandomness(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CHEAP: KdfParams = KdfParams { memory_kib: 8, passes: 1, lanes: 1 };
+
+    #[test]
+    fn parameters_are_bounded_on_both_sides() {
+        let check = |memory_kib, passes, lanes, refused: Option<&str>| {
+            let got = KdfParams { memory_kib, passes, lanes }.check();
+            assert_eq!(got.err().map(|error| error.parameter), refused, "{memory_kib} {passes} {lanes}");
+        };
+        check(8, 1, 1, None);
+        check(7, 1, 1, Some("memory_kib"));
+        check(1 << 20, 16, 16, None);
+        check((1 << 20) + 1, 1, 1, Some("memory_kib"));
+        check(u32::MAX, 1, 1, Some("memory_kib"));
+        check(128, 1, 16, None);
+        check(127, 1, 16, Some("memory_kib"));
+        check(8, 0, 1, Some("passes"));
+        check(8, 17, 1, Some("passes"));
+        check(8, 1, 0, Some("lanes"));
+        check(8, 1, u32::MAX, Some("lanes"));
+        for params in [KdfParams::DEFAULT, KdfParams::LOCAL] {
+            assert_eq!(params.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn opens_only_with_the_same_password_salt_parameters_and_data() {
+        let key =
+            |text: &str, params, salt| StoreKey::derive(&Password::new(text.into()), params, &[salt; 16]).unwrap();
+        let sealed = key("secret", CHEAP, 1).seal(&[7; 32], b"data").unwrap();
+        let opens = |key: StoreKey, data: &[u8]| key.open(&sealed, data).is_some();
+        assert_eq!(*key("secret", CHEAP, 1).open(&sealed, b"data").unwrap(), [7; 32]);
+        assert!(!opens(key("Secret", CHEAP, 1), b"data"));
+        assert!(!opens(key("secret", CHEAP, 2), b"data"));
+        assert!(!opens(key("secret", KdfParams { passes: 2, ..CHEAP }, 1), b"data"));
+        assert!(!opens(key("secret", CHEAP, 1), b"Data"));
+        for i in 0..sealed.ciphertext.0.len() {
+            let mut changed = sealed.clone();
+            changed.ciphertext.0[i] ^= 1;
+            assert!(key("secret", CHEAP, 1).open(&changed, b"data").is_none(), "byte {i}");
+        }
+    }
+
+    #[test]
+    fn one_password_in_two_unicode_spellings() {
+        let key = |text: &str| StoreKey::derive(&Password::new(text.into()), CHEAP, &[0; 16]).unwrap();
+        let sealed = key("caf\u{e9}").seal(b"", b"").unwrap();
+        assert!(key("cafe\u{301}").open(&sealed, b"").is_some());
+        assert!(key("cafe").open(&sealed, b"").is_none());
+    }
+
+    #[test]
+    fn two_seals_never_share_a_nonce() {
+        let key = StoreKey::derive(&Password::new("p".into()), CHEAP, &[0; 16]).unwrap();
+        assert_ne!(key.seal(b"s", b"").unwrap().nonce.0, key.seal(b"s", b"").unwrap().nonce.0);
+    }
+}

@@ -1,0 +1,91 @@
+//! What can go wrong with a keystore.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::file::{FORMAT, KEYS_MAX};
+use super::{KdfError, KeyName};
+
+/// Why a keystore could not be made, opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeystoreError {
+    /// `create` found one already.
+    #[error("{} exists; a keystore is never overwritten", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `open` found none.
+    #[error("no keystore at {}", path.display())]
+    NoKeystore {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// `create` was given an existing directory with something in it that is not the owner's alone.
+    #[error("{} is open to others (mode {mode:o}); allow only yourself with `chmod 700`", path.display())]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {error}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it answered.
+        error: io::Error,
+    },
+    /// The file is cut off, altered or something else altogether.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// The file is of a later version.
+    #[error("{} has format {got}, this program reads {FORMAT}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        got: u32,
+    },
+    /// The password does not open the phrase.
+    #[error("wrong password")]
+    BadPassword,
+    /// The password is right, but the rest of the file was not written with it.
+    #[error("{} was changed without its password: do not trust its names and public keys", path.display())]
+    Tampered {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `create` was given an empty password, which is a forgotten one.
+    #[error("the password is empty")]
+    EmptyPassword,
+    /// Parameters outside their bounds.
+    #[error(transparent)]
+    KdfParams(#[from] KdfError),
+    /// Argon2id failed: too little memory.
+    #[error("Argon2id: {0}")]
+    Kdf(String),
+    /// The operating system gave no randomness.
+    #[error("no randomness from the operating system: {0}")]
+    NoRandomness(String),
+    /// The name belongs to another key.
+    #[error("there is already a key named {0}")]
+    NameTaken(KeyName),
+    /// The key to import is there, under this name.
+    #[error("this key is already there, named {0}")]
+    KeyExists(KeyName),
+    /// No key has this name.
+    #[error("there is no key of that name")]
+    NoSuchKey,
+    /// No room for another key.
+    #[error("a keystore holds at most {KEYS_MAX} keys")]
+    Full,
+}

@@ -1,0 +1,213 @@
+//! `keystore.json`: its shape, how it is read with suspicion, and how it is replaced as a whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::cipher::{KdfParams, Sealed};
+use super::{KeyName, KeystoreError};
+use crate::slip10::Index;
+
+/// The only format there is. A new one gets a new number, and keeps reading this one.
+pub(super) const FORMAT: u32 = 1;
+/// Most keys of a store. Together they stay below `FILE_BYTES_MAX`.
+pub(super) const KEYS_MAX: usize = 1024;
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The whole file.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) format: u32,
+    pub(super) argon2id: KdfParams,
+    pub(super) salt: Hex<[u8; 16]>,
+    /// The entropy of the phrase. Bound to what precedes it, so it opens exactly when the password is right.
+    pub(super) phrase: Sealed,
+    pub(super) keys: Vec<Entry>,
+    /// Nothing, sealed with all of the above as associated data: authenticates what is in clear.
+    pub(super) seal: Sealed,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    pub(super) name: KeyName,
+    pub(super) public_key: Hex<[u8; 32]>,
+    pub(super) origin: EntryOrigin,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(super) enum EntryOrigin {
+    Derived { account: Index },
+    Imported { secret: Sealed },
+}
+
+/// Path of the file in a keystore's directory.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join("keystore.json")
+}
+
+/// Reads and checks all that can be checked without the password.
+pub(super) fn read(dir: &Path) -> Result<Document, KeystoreError> {
+    let path = path(dir);
+    let fail = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => KeystoreError::NoKeystore { path: path.clone() },
+        _ => KeystoreError::Io { action: "read", path: path.clone(), error },
+    };
+    // Asked before opening, which would wait forever on a pipe.
+    if !fs::metadata(&path).map_err(fail)?.is_file() {
+        return Err(damaged(&path, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(&path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(fail)?;
+    parse(&path, &bytes)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Document, KeystoreError> {
+    /// Read first, so that a later format is called that, not damage.
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(damaged(path, "longer than 1 MiB"));
+    }
+    let Format { format } = serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    if format != FORMAT {
+        return Err(KeystoreError::Format { path: path.to_owned(), got: format });
+    }
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    document.argon2id.check().map_err(|error| damaged(path, &error.to_string()))?;
+    if document.keys.len() > KEYS_MAX {
+        return Err(damaged(path, &format!("{} keys, at most {KEYS_MAX}", document.keys.len())));
+    }
+    for (i, key) in document.keys.iter().enumerate() {
+        if document.keys[..i].iter().any(|other| other.name == key.name || other.public_key == key.public_key) {
+            return Err(damaged(path, &format!("key {} is there twice", key.name)));
+        }
+    }
+    Ok(document)
+}
+
+fn damaged(path: &Path, reason: &str) -> KeystoreError {
+    // The reason may quote the file, so it may hold control characters made for a terminal, or be very long.
+    let reason = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    KeystoreError::Damaged { path: path.to_owned(), reason }
+}
+
+/// The right to change the keystore in a directory: one holder at a time among all processes, until dropped.
+///
+/// An advisory lock on a file of its own, since `keystore.json` is replaced and a lock would stay with the old one.
+pub(super) struct Lock {
+    dir: PathBuf,
+    /// Locked while open.
+    _file: File,
+}
+
+impl Lock {
+    /// Waits for other holders. They hold it for one file write each, never while a password is asked for or hashed.
+    pub(super) fn take(dir: &Path) -> Result<Self, KeystoreError> {
+        let path = dir.join("keystore.lock");
+        let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&path);
+        let locked = file.and_then(|file| file.lock().map(|()| file));
+        let file = locked.map_err(|error| KeystoreError::Io { action: "lock", path, error })?;
+        Ok(Self { dir: dir.to_owned(), _file: file })
+    }
+
+    /// Replaces the file. After a crash at any point the old or the new one is there, whole.
+    pub(super) fn write(&self, document: &Document) -> Result<(), KeystoreError> {
+        let path = path(&self.dir);
+        let temporary = self.dir.join(".keystore.json.new");
+        let result = self.replace(&temporary, &path, document);
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result.map_err(|error| KeystoreError::Io { action: "write", path, error })
+    }
+
+    fn replace(&self, temporary: &Path, path: &Path, document: &Document) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec_pretty(document)?;
+        bytes.push(b'\n');
+        assert!(bytes.len() as u64 <= FILE_BYTES_MAX, "KEYS_MAX keys fit into FILE_BYTES_MAX");
+        // Left by a writer that crashed: only the holder of the lock makes this file.
+        match fs::remove_file(temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = private(OpenOptions::new().write(true).create_new(true)).open(temporary)?;
+        file.write_all(&bytes)?;
+        // Content before name: a rename that survives a power cut while the bytes do not would leave an empty file.
+        file.sync_all()?;
+        fs::rename(temporary, path)?;
+        sync_directory(&self.dir)
+    }
+}
+
+/// Makes the directory for its owner alone. An existing one must be that already, or empty: then it can be closed without
+/// shutting anybody out.
+pub(crate) fn prepare(dir: &Path) -> Result<(), KeystoreError> {
+    let fail = |error| KeystoreError::Io { action: "create", path: dir.to_owned(), error };
+    let Ok(found) = fs::metadata(dir) else {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(dir).map_err(fail)?;
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        return parent.map_or(Ok(()), sync_directory).map_err(fail);
+    };
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut permissions = found.permissions();
+    let Some(mode) = open_to_others(&permissions) else { return Ok(()) };
+    if fs::read_dir(dir).map_err(fail)?.next().is_some() {
+        return Err(KeystoreError::Exposed { path: dir.to_owned(), mode });
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o700);
+    fs::set_permissions(dir, permissions).map_err(fail)
+}
+
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+/// The mode of a directory that group or others may enter, read or change.
+#[cfg(unix)]
+fn open_to_others(permissions: &fs::Permissions) -> Option<u32> {
+    let mode = std::os::unix::fs::PermissionsExt::mode(permissions) & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &fs::Permissions) -> Option<u32> {
+    None
+}
+
+/// Makes a rename durable. Windows cannot open a directory, and orders its own.
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// Bytes, written as lower-case hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hex<T>(pub(super) T);
+
+impl<T: AsRef<[u8]>> Serialize for Hex<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(&self.0))
+    }
+}
+
+impl<'de, T: TryFrom<Vec<u8>>> Deserialize<'de> for Hex<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        let got = bytes.len();
+        T::try_from(bytes).map(Self).map_err(|_| D::Error::custom(format!("{got} bytes are not the right length")))
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `cairn-wallet`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wallet::run()
+}

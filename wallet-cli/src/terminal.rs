@@ -1,0 +1,160 @@
+//! Talks to the person: results to stdout, everything else to stderr, secrets asked for without showing them.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::error::WalletError;
+use crate::keystore::Password;
+
+/// Most bytes of a password file, and of a secret on stdin.
+const SECRET_BYTES_MAX: usize = 4 << 10;
+
+/// Writes a result and a line end to stdout.
+pub(crate) fn print(text: &str) -> Result<(), WalletError> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(WalletError::Output)
+}
+
+/// Writes a result as JSON and a line end to stdout.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), WalletError> {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&text),
+        Err(error) => panic!("results are texts, numbers and lists of them: {error}"),
+    }
+}
+
+/// Says something on stderr. Nobody reading it is no error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Whether somebody looks at stderr, as opposed to a file or a log.
+pub(crate) fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Asks on stderr, reads the answer from stdin. Anything but yes is no.
+pub(crate) fn confirm(question: &str) -> Result<bool, WalletError> {
+    if !io::stdin().is_terminal() {
+        return Err(WalletError::Usage(
+            "stdin is not a terminal, so nobody can be asked: add --yes to agree".to_owned(),
+        ));
+    }
+    let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| WalletError::Usage(format!("no answer: {error}")))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// A password from a file: its text up to one line end.
+pub(crate) fn read_password(path: &Path) -> Result<Password, WalletError> {
+    let input = |error| WalletError::Input { path: path.to_owned(), error };
+    let text = File::open(path).and_then(read_secret).map_err(input)?;
+    Ok(Password::new(without_line_end(&text).to_owned()))
+}
+
+fn without_line_end(text: &str) -> &str {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+/// A password from the terminal.
+pub(crate) fn ask_password(prompt: &str) -> Result<Password, WalletError> {
+    let no_terminal =
+        |error| WalletError::Usage(format!("no terminal to ask for the password ({error}): use --password-file FILE"));
+    rpassword::prompt_password(prompt).map(Password::new).map_err(no_terminal)
+}
+
+/// A new password from the terminal, typed twice.
+pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
+    let ask = |prompt: &str| {
+        let no_terminal = |error| {
+            WalletError::Usage(format!("no terminal to ask for a new password ({error}): use --password-file FILE"))
+        };
+        rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(no_terminal)
+    };
+    let first = ask("New password for the keystore: ")?;
+    if first.is_empty() {
+        return Err(WalletError::Usage("the password is empty".to_owned()));
+    }
+    if *ask("The same again: ")? != *first {
+        return Err(WalletError::Usage("the two passwords differ".to_owned()));
+    }
+    Ok(Password::new(first.to_string()))
+}
+
+/// A secret to import: typed at the terminal without showing it, or all of stdin when that is no terminal.
+pub(crate) fn ask_secret(prompt: &str) -> Result<Zeroizing<String>, WalletError> {
+    let usage = |error| WalletError::Usage(format!("no secret on stdin: {error}"));
+    if io::stdin().is_terminal() {
+        return rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(usage);
+    }
+    read_secret(io::stdin().lock()).map_err(usage)
+}
+
+fn read_secret(from: impl Read) -> io::Result<Zeroizing<String>> {
+    // Reserved at once: a string that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_BYTES_MAX));
+    from.take(SECRET_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > SECRET_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {SECRET_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// A time as people read it, in UTC to the millisecond.
+pub(crate) fn utc(milliseconds: u64) -> String {
+    let (days, of_day) = (milliseconds / 86_400_000, milliseconds % 86_400_000);
+    // Years of 365.2425 days that begin on 1 March, so that the leap day comes last: 0000-03-01 is 719,468 days before 1970.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (seconds, thousandths) = (of_day / 1_000, of_day % 1_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{thousandths:03} UTC")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (milliseconds, text) in [
+            (0, "1970-01-01 00:00:00.000 UTC"),
+            (951_782_399_999, "2000-02-28 23:59:59.999 UTC"),
+            (951_782_400_000, "2000-02-29 00:00:00.000 UTC"),
+            (1_709_251_200_001, "2024-03-01 00:00:00.001 UTC"),
+            (1_798_761_599_000, "2026-12-31 23:59:59.000 UTC"),
+            (4_107_542_400_000, "2100-03-01 00:00:00.000 UTC"),
+        ] {
+            assert_eq!(utc(milliseconds), text);
+        }
+        assert!(utc(u64::MAX).ends_with("UTC"));
+    }
+
+    #[test]
+    fn a_password_file_ends_at_its_line_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        for (content, expected) in [("a b", "a b"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a ")] {
+            assert_eq!(without_line_end(content), expected);
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(*read_secret(File::open(&path).unwrap()).unwrap(), content);
+            assert!(read_password(&path).is_ok());
+        }
+        std::fs::write(&path, "x".repeat(SECRET_BYTES_MAX + 1)).unwrap();
+        assert!(read_password(&path).is_err());
+        assert!(read_password(&dir.path().join("absent")).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! What a node says, checked: accounts under headers that a quorum of the chain's validators signed.
+//!
+//! Checked is: the certificate of the header against the validators of the pinned genesis; the account, or its absence, against the
+//! header's state root; and that the header is not older than the highest one this wallet has seen, from whichever node. Not
+//! checked, because no proof can show it: that there is no later block. A node that shows an old state is caught only by its age.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ledger::address::encode_address;
+use ledger::api::{self, AccountInfo, AccountProofInfo, Status};
+use ledger::block::{HEADER_BYTES, HEADER_VERSION, Header};
+use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError};
+use ledger::chain::Chain;
+use ledger::codec::{self, CodecError, Decode};
+use ledger::signature::PublicKey;
+use ledger::state::{Account, AccountProof, ProofError, StateKey};
+use ledger::units::{Height, Nonce, Timestamp};
+use serde_json::json;
+
+use crate::error::WalletError;
+use crate::home::{Home, HomeError, Kept, Seen};
+use crate::rpc::{Node, clean};
+
+/// How long a node may take to reach a height that this wallet has seen elsewhere.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// Pause between two looks at a node that is behind.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A head is called old at this age, and some empty blocks more.
+const OLD_MS: u64 = 60_000;
+
+/// What a node says that is not so.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrustError {
+    /// It serves another chain.
+    #[error(
+        "the node at {url} is on another chain: network {got_network:?} (chain {got}), \
+         this wallet is for network {network:?} (chain {expected})\n\
+         hint: name a node of that network by --rpc URL, or another wallet by --home DIR"
+    )]
+    OtherChain {
+        /// Who was asked.
+        url: String,
+        /// Its network.
+        got_network: String,
+        /// Its chain.
+        got: String,
+        /// The wallet's network.
+        network: String,
+        /// The wallet's chain.
+        expected: String,
+    },
+    /// Bytes that are not what they should be.
+    #[error("the node's {what} is not one: {reason}")]
+    Bytes {
+        /// What they should be.
+        what: &'static str,
+        /// Why they are not.
+        reason: String,
+    },
+    /// A header by rules this wallet does not know.
+    #[error("header version {0}, this wallet knows {HEADER_VERSION}: upgrade it")]
+    Version(u16),
+    /// The header is not final.
+    #[error("do not believe this node: its block {height} is not certified: {error}")]
+    Certificate {
+        /// Height claimed.
+        height: Height,
+        /// Why the certificate proves nothing.
+        error: CertificateError,
+    },
+    /// The account is another one.
+    #[error("do not believe this node: its proof of {account} at height {height} does not hold: {error}")]
+    Proof {
+        /// Address.
+        account: String,
+        /// Height of the header.
+        height: Height,
+        /// Why it proves nothing.
+        error: ProofError,
+    },
+    /// The node shows an older state than it must have.
+    #[error(
+        "the node is at height {got}, expected at least {least}, which is final: it is syncing, stuck or hides blocks\n\
+         hint: wait, or ask another node with --rpc URL"
+    )]
+    Behind {
+        /// Height shown.
+        got: Height,
+        /// Height known to exist.
+        least: Height,
+    },
+    /// The validators made two blocks of one height final.
+    #[error(
+        "THE CHAIN HAS FORKED: two different blocks of height {height} are both certified.\n\
+         More than a third of the validators are dishonest or have lost control of their keys. Accept no payment.\n\
+         The proof is in {path}; show it to others"
+    )]
+    Fork {
+        /// The height.
+        height: Height,
+        /// Where both are kept.
+        path: String,
+    },
+    /// The node calls a transfer final and cannot show it.
+    #[error(
+        "the node says that {id} is final, and what it can prove says otherwise: {reason}\n\
+         hint: ask another node: cairn-wallet --rpc URL tx {id}"
+    )]
+    NotFinal {
+        /// The transfer.
+        id: String,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// An account, proved as of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proven {
+    /// The account, or nothing: nobody has touched it.
+    pub(crate) account: Option<Account>,
+    /// Height of the block; 0 for the genesis.
+    pub(crate) height: Height,
+    /// Its time.
+    pub(crate) time: Timestamp,
+    /// Nonce after what waits in the node's mempool. Only the node's word.
+    pub(crate) pending_nonce: Nonce,
+}
+
+/// A header with a certificate that holds.
+struct Certified {
+    header: Header,
+    hash: String,
+    head: api::Head,
+}
+
+/// A node whose answers are checked.
+pub(crate) struct Trust<'a> {
+    chain: Arc<Chain>,
+    home: &'a Home,
+    node: &'a Node,
+    /// Highest head seen.
+    seen: Option<Certified>,
+    /// Whether the node said that there is no block yet.
+    no_block_yet: bool,
+}
+
+impl<'a> Trust<'a> {
+    /// Asks a node which chain it serves.
+    ///
+    /// # Errors
+    /// `OtherChain`; those of asking and of reading the wallet's own files.
+    pub(crate) fn connect(chain: Arc<Chain>, home: &'a Home, node: &'a Node) -> Result<Self, WalletError> {
+        let status: Status = node.call(api::CHAIN_STATUS, json!({}))?;
+        let expected = chain.id().to_string();
+        if status.chain_id != expected {
+            let (got_network, got) = (clean(&status.network), clean(&status.chain_id));
+            let (url, network) = (node.url().to_owned(), chain.genesis().network.clone());
+            return Err(TrustError::OtherChain { url, got_network, got, network, expected }.into());
+        }
+        let seen = home.head()?.map(|head| reread(&chain, home, head)).transpose()?;
+        Ok(Self { chain, home, node, seen, no_block_yet: status.height == 0 })
+    }
+
+    /// The chain.
+    pub(crate) const fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// The node, for what needs no belief.
+    pub(crate) const fn node(&self) -> &Node {
+        self.node
+    }
+
+    /// The address of an account.
+    pub(crate) fn address(&self, account: &PublicKey) -> String {
+        encode_address(&self.chain.genesis().address_prefix, account)
+    }
+
+    /// The account as of a block no lower than `least` and than any this wallet has seen. Waits a little for a node that is behind.
+    ///
+    /// # Errors
+    /// `TrustError` for whatever does not hold; those of asking.
+    pub(crate) fn account(&mut self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            match self.prove(account, least) {
+                Err(WalletError::Trust(TrustError::Behind { .. })) if Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn prove(&mut self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
+        let address = self.address(account);
+        let params = json!({ "account": address });
+        let answer: AccountProofInfo = match self.node.call(api::ACCOUNT_PROOF, params) {
+            // Before the first block there is no header to prove anything under, and nothing to prove beyond the genesis.
+            Err(error)
+                if self.no_block_yet
+                    && self.seen.is_none()
+                    && matches!(error.code(), Some(api::code::NOT_FOUND | api::code::UNAVAILABLE)) =>
+            {
+                return self.at_genesis(account, least);
+            }
+            answer => answer?,
+        };
+        let certified = verify_head(&self.chain, answer.head)?;
+        let Header { height, time, state_root, .. } = certified.header;
+        let least = self.seen.as_ref().map_or(least, |seen| least.max(seen.header.height));
+        if height < least {
+            return Err(TrustError::Behind { got: height, least }.into());
+        }
+        let proof: AccountProof = decode("account proof", &answer.proof, AccountProof::BYTES_MAX)?;
+        let held = proof.verify(&state_root, &StateKey::account(*account)).map_err(|error| TrustError::Proof {
+            account: address,
+            height,
+            error,
+        })?;
+        self.keep(certified)?;
+        Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
+    }
+
+    fn at_genesis(&self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
+        if least > Height(0) {
+            return Err(TrustError::Behind { got: Height(0), least }.into());
+        }
+        let genesis = self.chain.genesis();
+        let entry = genesis.accounts.iter().find(|entry| entry.account == *account);
+        let held = entry.map(|entry| Account { balance: entry.balance, ..Account::default() });
+        let info: AccountInfo = self.node.call(api::ACCOUNT_GET, json!({ "account": self.address(account) }))?;
+        let pending_nonce = Nonce(info.pending_nonce);
+        Ok(Proven { account: held, height: Height(0), time: genesis.start_time, pending_nonce })
+    }
+
+    /// Remembers a head that this node must not fall behind any more.
+    fn keep(&mut self, new: Certified) -> Result<(), WalletError> {
+        let Header { height, .. } = new.header;
+        if self.seen.as_ref().is_some_and(|seen| seen.hash == new.hash) {
+            return Ok(());
+        }
+        let read = |head| reread(&self.chain, self.home, head).map(|certified| certified.seen());
+        match self.home.keep(&new.seen(), read)? {
+            Kept::Known => {}
+            Kept::Fork(path) => return Err(TrustError::Fork { height, path: path.display().to_string() }.into()),
+        }
+        self.seen = Some(new);
+        Ok(())
+    }
+
+    /// Something to say when the newest block is old: nobody can prove that there is no newer one.
+    pub(crate) fn age_note(&self, now: Timestamp) -> Option<String> {
+        let (height, time) = match &self.seen {
+            Some(seen) => (seen.header.height, seen.header.time),
+            None => (Height(0), self.chain.genesis().start_time),
+        };
+        let age = now.0.saturating_sub(time.0);
+        let old = OLD_MS.saturating_add(self.chain.limits().empty_block_interval_ms.saturating_mul(3));
+        (age > old).then(|| {
+            let minutes = age / 60_000;
+            format!("note: as of height {height}, {minutes} min ago: the network stands still, or this node is behind")
+        })
+    }
+}
+
+impl Certified {
+    fn seen(&self) -> Seen {
+        Seen { height: self.header.height.0, hash: self.hash.clone(), head: self.head.clone() }
+    }
+}
+
+/// A head from the wallet's own file. It was verified before it was written; a doubt now means that the file was changed.
+fn reread(chain: &Chain, home: &Home, head: api::Head) -> Result<Certified, HomeError> {
+    verify_head(chain, head).map_err(|error| home.damaged_head(error.to_string()))
+}
+
+/// Checks that the validators of the chain made this header final.
+fn verify_head(chain: &Chain, head: api::Head) -> Result<Certified, TrustError> {
+    let bytes = unhex("header", &head.header, HEADER_BYTES)?;
+    // The version comes first: by another one, the rest may mean something else.
+    if let Some(version) = bytes.first_chunk().map(|bytes| u16::from_le_bytes(*bytes)).filter(|v| *v != HEADER_VERSION)
+    {
+        return Err(TrustError::Version(version));
+    }
+    let header: Header = from_bytes("header", &bytes, HEADER_BYTES)?;
+    let certificate: Certificate = decode("certificate", &head.certificate, CERTIFICATE_BYTES_MAX)?;
+    let (height, hash) = (header.height, header.hash());
+    certificate
+        .verify(chain.id(), chain.validators(height), height, hash)
+        .map_err(|error| TrustError::Certificate { height, error })?;
+    Ok(Certified { header, hash: hash.to_string(), head })
+}
+
+fn decode<T: Decode<()>>(what: &'static str, text: &str, max: usize) -> Result<T, TrustError> {
+    from_bytes(what, &unhex(what, text, max)?, max)
+}
+
+fn unhex(what: &'static str, text: &str, max: usize) -> Result<Vec<u8>, TrustError> {
+    let fail = |reason: String| TrustError::Bytes { what, reason };
+    if text.len() / 2 > max {
+        return Err(fail(CodecError::TooLong { got: text.len() / 2, max }.to_string()));
+    }
+    hex::decode(text).map_err(|error| fail(error.to_string()))
+}
+
+fn from_bytes<T: Decode<()>>(what: &'static str, bytes: &[u8], max: usize) -> Result<T, TrustError> {
+    codec::decode(bytes, max).map_err(|error| TrustError::Bytes { what, reason: error.to_string() })
+}

@@ -1,0 +1,448 @@
+//! The program as scripts see it: stdout, stderr, exit codes; against an honest node and lying ones.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod fake_node;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use fake_node::{FakeNode, Lie, genesis, now, validator};
+use ledger::genesis::template_key;
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[derive(Debug)]
+struct Outcome {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Outcome {
+    #[track_caller]
+    fn expect(self, code: i32, in_stderr: &str) -> Self {
+        assert!(self.code == code && self.stderr.contains(in_stderr), "expected {code}, {in_stderr:?}: {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        assert_eq!(self.stdout.matches('\n').count(), 1, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+
+    fn line(&self) -> &str {
+        self.stdout.strip_suffix('\n').unwrap()
+    }
+}
+
+struct Setup {
+    node: FakeNode,
+    home: TempDir,
+}
+
+#[cfg(unix)]
+fn private_dir() -> TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
+#[cfg(not(unix))]
+fn private_dir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A local network's wallet, as `testnet` makes it, and its node.
+fn setup() -> Setup {
+    let node = FakeNode::start(genesis("local"));
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+    write("genesis.json", &node.lock().chain.genesis().to_json());
+    write("password", "local\n");
+    write("template-accounts.json", r#"{"accounts":["alice","bob","carol","dave"]}"#);
+    Setup { node, home }
+}
+
+fn run_with(home: &Path, url: &str, stdin: &str, args: &[&str]) -> Outcome {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cairn-wallet"))
+        .env_clear()
+        // As behind a proxy for the web, which must not be asked.
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("CAIRN_WALLET_HOME", home)
+        .env("CAIRN_WALLET_RPC", url)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Who does not read stdin may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Setup {
+    fn run(&self, args: &[&str]) -> Outcome {
+        run_with(self.home.path(), &self.node.url, "", args)
+    }
+
+    fn send(&self, more: &[&str]) -> Outcome {
+        let args = ["send", "--from", "alice", "--to", "bob", "--amount", "1.5 CRN", "--yes"];
+        self.run(&[&args, more].concat())
+    }
+}
+
+#[test]
+fn send_prints_the_id_alone_and_the_money_arrives() {
+    let setup = setup();
+    let (alice, bob) = (template_key("alice").unwrap().public(), template_key("bob").unwrap().public());
+    // Before the first block, and after.
+    for round in 1..=2 {
+        let sent = setup.send(&["--memo", "for\u{7}you"]).expect(0, "amount  1.5 CRN");
+        assert!(sent.stderr.contains("memo    \"for\\u{7}you\""), "{sent:?}");
+        assert_eq!(sent.line().len(), 64, "{sent:?}");
+        assert!(sent.line().bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let last = setup.node.lock().blocks.last().unwrap().0.block().transactions[0].id().to_string();
+        assert_eq!(sent.line(), last);
+        assert_eq!(setup.node.lock().balance(&bob), 1_000_000_000_000 + round * 1_500_000_000);
+    }
+    let shown = setup.run(&["balance", "bob"]).expect(0, "");
+    assert_eq!(shown.stdout, "1003 CRN\n");
+    let address = setup.node.lock().address(&alice);
+    let balance = setup.node.lock().balance(&alice).to_string();
+    for name in ["alice", &address] {
+        let json = setup.run(&["balance", name, "--json"]).json();
+        assert_eq!(json, serde_json::json!({ "address": address, "balance": balance, "nonce": "2" }));
+    }
+    assert_eq!(setup.run(&["balance"]).expect(0, "").stdout.lines().count(), 4);
+    assert_eq!(setup.run(&["--json", "balance"]).json().as_array().unwrap().len(), 4);
+    let sent = setup.send(&["--json", "--timeout", "5s"]).json();
+    assert_eq!((sent["height"].as_str(), sent["status"].as_str()), (Some("3"), Some("final")));
+    assert_eq!(sent.as_object().unwrap().len(), 3);
+}
+
+#[test]
+fn a_new_recipient_costs_more_and_is_paid() {
+    let setup = setup();
+    let address = setup.run(&["new", "eve"]).expect(0, "").line().to_owned();
+    for (to, new) in [("eve", true), (address.as_str(), false)] {
+        let args = ["send", "--from", "alice", "--to", to, "--amount", "7 pebbles", "--yes"];
+        let sent = setup.run(&args).expect(0, &address);
+        assert_eq!(sent.stderr.contains("because the recipient is new"), new, "{sent:?}");
+    }
+    assert_eq!(setup.run(&["balance", "eve", "--json"]).json()["balance"], "14");
+}
+
+#[test]
+fn finality_is_proved_through_whatever_else_happens_to_the_sender() {
+    let setup = setup();
+    setup.node.lock().busy = true;
+    // Four proposers in turn, one of which pays its fees to the sender.
+    for _ in 0..4 {
+        let sent = setup.send(&["--json"]).json();
+        assert_eq!(sent["status"], "final");
+    }
+    assert_eq!(setup.node.lock().blocks.len(), 12);
+    assert_eq!(setup.run(&["balance", "alice", "--json"]).json()["nonce"], "4");
+}
+
+#[test]
+fn no_lie_is_believed() {
+    let setup = setup();
+    setup.send(&[]).expect(0, "");
+    setup.send(&[]).expect(0, "");
+    for (lie, said) in [
+        (Lie::FewSignatures, "is not certified: voting power 2, expected at least 3"),
+        (Lie::ForeignSignatures, "is not certified: signature of validator"),
+        (Lie::OtherHeader, "is not certified"),
+        (Lie::TamperedProof, "does not hold"),
+        (Lie::StaleProof, "does not hold"),
+        (Lie::Version, "header version 9"),
+        (Lie::OtherChain, "is on another chain: network \"elsewhere\""),
+        (Lie::Html, "not JSON-RPC"),
+    ] {
+        setup.node.lie(lie);
+        let before = setup.node.lock().blocks.len();
+        let shown = setup.run(&["balance", "alice"]).expect(1, said);
+        assert_eq!(shown.stdout, "", "{lie:?}");
+        let sent = setup.send(&[]).expect(1, said);
+        assert_eq!(sent.stdout, "", "{lie:?}");
+        assert_eq!(setup.node.lock().blocks.len(), before, "{lie:?}: nothing is signed for a liar");
+    }
+    setup.node.lie(Lie::None);
+    setup.send(&[]).expect(0, "");
+}
+
+#[test]
+fn final_is_not_believed_without_proof() {
+    for (lie, said) in [
+        (Lie::FinalAtOnce, "at which the sender had not used the nonce"),
+        (Lie::FinalInEmpty, "all that happened to the sender is proved, and it is not among it"),
+        (Lie::FinalInForged, "its blocks are not those that the proof of the sender commits to"),
+    ] {
+        let setup = setup();
+        setup.send(&[]).expect(0, "");
+        setup.node.lie(lie);
+        let sent = setup.send(&[]).expect(1, said);
+        assert_eq!(sent.stdout, "", "{lie:?}");
+        let id = setup.node.lock().blocks[0].0.block().transactions[0].id().to_string();
+        setup.run(&["tx", &id]).expect(0, "");
+    }
+}
+
+#[test]
+fn a_node_that_goes_back_is_caught() {
+    let setup = setup();
+    for _ in 0..3 {
+        setup.send(&[]).expect(0, "");
+    }
+    setup.node.lie(Lie::Old(1));
+    let shown = setup.run(&["balance", "alice"]).expect(1, "is at height 1, expected at least 3");
+    assert_eq!(shown.stdout, "");
+    // Unless it catches up while the wallet waits.
+    let node = setup.node.clone();
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        node.lie(Lie::None);
+    });
+    setup.run(&["balance", "alice"]).expect(0, "");
+    later.join().unwrap();
+}
+
+#[test]
+fn a_fork_is_loud_and_its_proof_is_kept() {
+    let setup = setup();
+    setup.node.lock().commit(Vec::new());
+    setup.run(&["balance", "alice"]).expect(0, "");
+    setup.node.lock().fork();
+    setup.run(&["balance", "alice"]).expect(1, "THE CHAIN HAS FORKED");
+    let proof = std::fs::read_to_string(setup.home.path().join("fork-1.json")).unwrap();
+    let proof: Value = serde_json::from_str(&proof).unwrap();
+    assert_ne!(proof["first"]["header"], proof["second"]["header"]);
+}
+
+#[test]
+fn a_damaged_head_is_named() {
+    let setup = setup();
+    setup.node.lock().commit(Vec::new());
+    setup.run(&["balance", "alice"]).expect(0, "");
+    let path = setup.home.path().join("head.json");
+    let text = std::fs::read_to_string(&path).unwrap().replacen("0100", "0101", 1);
+    std::fs::write(&path, text).unwrap();
+    setup.run(&["balance", "alice"]).expect(1, "head.json is damaged");
+}
+
+#[test]
+fn an_old_head_is_told() {
+    let mut old = genesis("local");
+    old.start_time = ledger::units::Timestamp(now() - 600_000);
+    let node = FakeNode::start(old);
+    let home = tempfile::tempdir().unwrap();
+    let address = node.lock().address(&template_key("bob").unwrap().public());
+    run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "as of height 0, 10 min ago");
+    node.lock().commit(Vec::new());
+    let shown = run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "");
+    assert_eq!((shown.stdout.as_str(), shown.stderr.as_str()), ("1000 CRN\n", ""));
+}
+
+#[test]
+fn exit_codes_say_what_happened() {
+    let setup = setup();
+    let send = |args: &[&str]| setup.run(&[&["send", "--from", "alice", "--yes"], args].concat());
+    // Usage.
+    setup.run(&[]).expect(2, "Usage");
+    setup.run(&["send", "--from", "alice"]).expect(2, "--amount");
+    send(&["--to", "bob", "--amount", "1.5"]).expect(2, "the unit is missing");
+    send(&["--to", "bob", "--amount", "0 CRN"]).expect(2, "the amount is 0");
+    let neither =
+        send(&["--to", "zoe", "--amount", "1 CRN"]).expect(2, "as a key: this wallet has alice, bob, carol, dave");
+    assert!(neither.stderr.contains("as an address: not an address"), "{neither:?}");
+    let foreign = ledger::address::encode_address("tcrn", &template_key("bob").unwrap().public());
+    send(&["--to", &foreign, "--amount", "1 CRN"]).expect(2, "address of another network");
+    send(&["--to", "bob", "--amount", "1 CRN", "--timeout", "5"]).expect(2, "with its unit");
+    send(&["--to", "bob", "--amount", "1 CRN", "--memo", &"x".repeat(257)]).expect(2, "memo of 257 bytes");
+    setup.run(&["send", "--from", "zoe", "--to", "bob", "--amount", "1 CRN"]).expect(2, "no key is named \"zoe\"");
+    setup.run(&["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN"]).expect(2, "add --yes");
+    setup.run(&["tx", "abc"]).expect(2, "64 hexadecimal digits");
+    setup.run(&["--rpc", "https://node", "list"]).expect(2, "http://");
+    // Unreachable.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = format!("http://{gone}");
+    for args in [&["balance", "alice"][..], &["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN", "--yes"]] {
+        let outcome = run_with(setup.home.path(), &gone, "", args).expect(3, "no answer from the node");
+        assert_eq!(outcome.stdout, "");
+    }
+    // Rejected, here and there.
+    let rejected = send(&["--to", "bob", "--amount", "2000 CRN"]).expect(4, "does not cover");
+    assert_eq!(rejected.stdout, "");
+    send(&["--to", "bob", "--amount", "18446744073 CRN", "--fee", "1 CRN"]).expect(4, "does not cover");
+    send(&["--to", "bob", "--amount", "1 CRN", "--fee", "10 pebbles"]).expect(4, "expected at least 0.00000177 CRN");
+    setup.node.lie(Lie::Rejects);
+    let rejected = setup.send(&[]).expect(4, "I do not[2J like it (why)\nhint: do this");
+    assert_eq!(rejected.stdout, "");
+    setup.node.lie(Lie::None);
+    // Bad password.
+    let wrong = setup.home.path().join("wrong");
+    std::fs::write(&wrong, "wrong\n").unwrap();
+    let wrong = wrong.to_str().unwrap();
+    let refused = setup.send(&["--password-file", wrong]).expect(6, "wrong password");
+    assert_eq!(refused.stdout, "");
+    setup.run(&["new", "more", "--password-file", wrong]).expect(6, "wrong password");
+    setup.run(&["new", "alice"]).expect(1, "already a key named alice");
+    setup.run(&["--help"]).expect(0, "");
+    assert!(setup.run(&["completions", "bash"]).expect(0, "").stdout.contains("cairn-wallet"));
+}
+
+#[test]
+fn at_a_timeout_the_id_is_told() {
+    let setup = setup();
+    setup.node.lie(Lie::Stalls);
+    let plain = setup.send(&["--timeout", "300ms"]).expect(5, "It may still land");
+    assert_eq!(plain.line().len(), 64);
+    let json = setup.send(&["--timeout", "0s", "--json"]).expect(5, "cairn-wallet tx ");
+    let json: Value = serde_json::from_str(json.line()).unwrap();
+    assert_eq!((json["status"].as_str(), json["height"].is_null()), (Some("pending"), true));
+    let pending = setup.run(&["tx", plain.line(), "--json"]).json();
+    assert_eq!(pending["status"], "pending");
+}
+
+#[test]
+fn a_submission_without_an_answer_is_waited_for() {
+    let setup = setup();
+    setup.node.lie(Lie::HangsUp);
+    let sent = setup.send(&["--json"]).expect(0, "it may have arrived");
+    assert_eq!(sent.json()["height"], "1");
+}
+
+#[test]
+fn a_node_that_vanishes_before_the_proof_leaves_it_open() {
+    let setup = setup();
+    setup.node.lie(Lie::Vanishes);
+    let sent = setup.send(&[]).expect(5, "It may still land");
+    assert_eq!(sent.line(), setup.node.lock().blocks[0].0.block().transactions[0].id().to_string());
+}
+
+#[test]
+fn tx_tells_what_is_known() {
+    let setup = setup();
+    let id = setup.send(&["--memo", "hello"]).expect(0, "").line().to_owned();
+    let shown = setup.run(&["tx", &id]).expect(0, "note: proved is");
+    for line in ["status    final", "height    1", "1.5 CRN", "memo      \"hello\""] {
+        assert!(shown.stdout.contains(line), "{line}: {shown:?}");
+    }
+    let json = setup.run(&["tx", &id, "--json"]).json();
+    assert_eq!((json["status"].as_str(), json["height"].as_str()), (Some("final"), Some("1")));
+    let unknown = "ab".repeat(32);
+    assert_eq!(setup.run(&["tx", &unknown]).expect(0, "").stdout, "status    unknown to this node\n");
+    setup.node.lie(Lie::OtherDetails);
+    let lied = setup.run(&["tx", &id]).expect(1, "the details are not those of the id");
+    assert_eq!(lied.stdout, "");
+}
+
+#[test]
+fn wallets_of_a_local_network_that_start_at_once_agree() {
+    for _ in 0..3 {
+        let setup = setup();
+        let listed: Vec<String> = std::thread::scope(|scope| {
+            let start = |_| scope.spawn(|| setup.run(&["list"]).expect(0, "").stdout);
+            let started: Vec<_> = (0..6).map(start).collect();
+            started.into_iter().map(|wallet| wallet.join().unwrap()).collect()
+        });
+        let expected: String = ["alice", "bob  ", "carol", "dave "]
+            .map(|name| {
+                let key = template_key(name.trim()).unwrap().public();
+                format!("{name}  {}\n", setup.node.lock().address(&key))
+            })
+            .concat();
+        assert!(listed.iter().all(|list| *list == expected), "{listed:?}");
+    }
+}
+
+#[test]
+fn the_public_password_is_for_local_networks_only() {
+    let node = FakeNode::start(genesis("main"));
+    let home = private_dir();
+    for (name, text) in [("password", "local\n"), ("template-accounts.json", r#"{"accounts":["alice"]}"#)] {
+        std::fs::write(home.path().join(name), text).unwrap();
+    }
+    let listed = run_with(home.path(), &node.url, "", &["list", "--json"]).expect(0, "network \"main\"");
+    assert_eq!(listed.line(), "[]");
+    assert!(!home.path().join("keystore.json").exists());
+}
+
+#[test]
+fn keys_are_made_kept_and_brought_back() {
+    let node = FakeNode::start(genesis("local"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("pw"), "secret\n").unwrap();
+    std::fs::write(path("genesis"), node.lock().chain.genesis().to_json()).unwrap();
+    let (pw, file) = (path("pw"), path("genesis"));
+    let (pw, file) = (pw.to_str().unwrap(), file.to_str().unwrap());
+    let with = |home: &str, url: &str, stdin: &str, args: &[&str]| {
+        run_with(&path(home), url, stdin, &[args, &["--password-file", pw]].concat())
+    };
+    let offline = "http://127.0.0.1:1";
+
+    // Without a node, only a genesis file says which chain this is.
+    with("a", offline, "", &["new", "main"]).expect(3, "no answer");
+    let main = with("a", offline, "", &["new", "main", "--genesis", file]).expect(0, "`cairn-wallet phrase`");
+    with("a", offline, "", &["new", "--show-phrase", "second"]).expect(0, "");
+    let listed = with("a", offline, "", &["list", "--json"]).json();
+    assert_eq!(listed[0]["address"], main.line());
+    assert_eq!((listed[1]["name"].as_str(), listed[1]["account"].as_u64()), (Some("second"), Some(1)));
+    assert_eq!(with("a", offline, "", &["address", "main"]).expect(0, "").stdout, main.stdout);
+    let phrase = with("a", offline, "", &["phrase"]).expect(0, "");
+    assert_eq!(phrase.line().split(' ').count(), 24);
+    assert!(!main.stderr.contains(phrase.line()) && !main.stdout.contains(phrase.line()));
+
+    // The words bring the keys back, in order; here with the chain as the node tells it.
+    let back = with("b", &node.url, phrase.line(), &["import", "main"]).expect(0, "this wallet is now for the network");
+    assert_eq!(back.stdout, main.stdout);
+    let second = with("b", offline, "", &["new", "other"]).expect(0, "");
+    assert_eq!(second.line(), listed[1]["address"].as_str().unwrap());
+    assert_eq!(with("b", offline, "", &["phrase"]).stdout, phrase.stdout);
+    with("b", offline, phrase.line(), &["import", "again"]).expect(1, "already there, named main");
+
+    // A raw seed.
+    let seed = hex::encode([77; 32]);
+    let raw =
+        with("b", offline, &format!("{seed}\n"), &["import", "raw", "--json"]).expect(0, "do not bring this key back");
+    assert_eq!(raw.json()["address"].as_str(), Some(node.lock().address(&validator(77).public()).as_str()));
+    with("c", offline, &seed, &["import", "raw", "--genesis", file]).expect(0, "do not bring this key back");
+    for (bad, code) in [("", 2), ("abc", 2), ("abandon abandon", 1), (&seed[1..], 2)] {
+        with("b", offline, bad, &["import", "bad"]).expect(code, "error");
+    }
+    with("b", offline, "", &["new", "Bad Name"]).expect(2, "1 to 32 characters");
+
+    // One wallet, one chain.
+    let other = FakeNode::start(genesis("main"));
+    std::fs::write(path("genesis"), other.lock().chain.genesis().to_json()).unwrap();
+    with("b", offline, "", &["new", "x", "--genesis", file]).expect(1, "for the network \"local\"");
+    with("b", &other.url, "", &["balance", "main"]).expect(1, "is on another chain: network \"main\"");
+    std::fs::write(path("genesis"), "{}").unwrap();
+    with("d", offline, "", &["new", "x", "--genesis", file]).expect(1, "network: is missing");
+    with("e", &node.url, "", &["balance"]).expect(1, "no keys in");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_the_wallet_writes_is_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let setup = setup();
+    std::fs::set_permissions(setup.home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    setup.send(&[]).expect(0, "");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(setup.home.path()), 0o700);
+    for name in ["keystore.json", "head.json"] {
+        assert_eq!(mode(&setup.home.path().join(name)), 0o600, "{name}");
+    }
+    let home = tempfile::tempdir().unwrap();
+    let new = home.path().join("x/y");
+    run_with(&new, &setup.node.url, "", &["list"]).expect(0, "now for the network");
+    assert_eq!((mode(&new), mode(&new.join("genesis.json"))), (0o700, 0o600));
+}

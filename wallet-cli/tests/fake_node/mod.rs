@@ -1,0 +1,428 @@
+//! A node that is one thread: a real chain of four validators, real blocks and proofs, and lies on demand.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ledger::address::{Coin, encode_address};
+use ledger::api;
+use ledger::certificate::{Certificate, Vote, VoteKind};
+use ledger::chain::{Chain, ChainState, ValidBlock};
+use ledger::codec;
+use ledger::genesis::{Genesis, GenesisAccount, GenesisValidator, Limits, TEMPLATE_ACCOUNTS, template_key};
+use ledger::signature::{PublicKey, SigningKey};
+use ledger::state::StateKey;
+use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions};
+use ledger::units::{Amount, Nonce, Round, Timestamp, VotingPower};
+use serde_json::{Value, json};
+
+/// What the node does other than it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Nothing.
+    None,
+    /// Certificates with two signatures of four.
+    FewSignatures,
+    /// Certificates by strangers.
+    ForeignSignatures,
+    /// Another state root in the header.
+    OtherHeader,
+    /// One bit of the proof is flipped.
+    TamperedProof,
+    /// A proof as of the block before the header's.
+    StaleProof,
+    /// Another chain id and network.
+    OtherChain,
+    /// State as of an earlier height.
+    Old(u64),
+    /// A header of a later version.
+    Version,
+    /// "Final" without any block.
+    FinalAtOnce,
+    /// "Final" in a block that is empty.
+    FinalInEmpty,
+    /// The same, and the block is told with the transaction in it.
+    FinalInForged,
+    /// Details of another amount.
+    OtherDetails,
+    /// Refuses transactions.
+    Rejects,
+    /// Takes transactions and never finalizes.
+    Stalls,
+    /// Takes the transaction, finalizes it, and hangs up instead of answering.
+    HangsUp,
+    /// Takes the transaction, finalizes it, and answers no question for proofs any more.
+    Vanishes,
+    /// HTML instead of JSON.
+    Html,
+}
+
+pub struct Inner {
+    pub chain: Arc<Chain>,
+    pub blocks: Vec<(ValidBlock, Certificate)>,
+    state: ChainState,
+    pub lie: Lie,
+    /// Whether bob pays alice in the block before, in the same and after.
+    pub busy: bool,
+    waiting: Vec<Arc<VerifiedTransaction>>,
+    bobs_nonce: u64,
+}
+
+#[derive(Clone)]
+pub struct FakeNode {
+    pub url: String,
+    inner: Arc<Mutex<Inner>>,
+}
+
+pub fn validator(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+pub fn genesis(network: &str) -> Genesis {
+    let start = now() - 1_000;
+    // Other networks refuse the template's public keys.
+    let key = |name: &str| if network == "local" { template_key(name).unwrap() } else { validator(name.as_bytes()[0]) };
+    let account = |name: &&str| GenesisAccount {
+        name: (*name).to_owned(),
+        account: key(name).public(),
+        balance: Amount(1_000_000_000_000),
+    };
+    let genesis = Genesis {
+        format: 1,
+        network: network.to_owned(),
+        address_prefix: "crn".to_owned(),
+        coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+        start_time: Timestamp(start),
+        accounts: TEMPLATE_ACCOUNTS.iter().map(account).collect(),
+        validators: (1..=4)
+            .map(|seed| GenesisValidator {
+                name: format!("v{seed}"),
+                key: validator(seed).public(),
+                // One of them is paid to alice, so that fees touch a sender too.
+                payout: if seed == 1 { key("alice").public() } else { validator(seed + 10).public() },
+                power: VotingPower(1),
+            })
+            .collect(),
+        limits: Limits::default(),
+    };
+    Genesis::from_json(genesis.to_json().as_bytes()).unwrap()
+}
+
+pub fn now() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+fn certificate(chain: &Chain, block: &ValidBlock, signers: &[u8]) -> Certificate {
+    let vote = |seed: &u8| {
+        let vote = Vote {
+            kind: VoteKind::Precommit,
+            height: block.height(),
+            round: Round(0),
+            block: Some(block.hash()),
+            validator: validator(*seed).public(),
+        };
+        (vote.validator, validator(*seed).sign(&vote.message(chain.id())))
+    };
+    let votes: Vec<_> = signers.iter().map(vote).collect();
+    Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), votes)
+}
+
+impl FakeNode {
+    pub fn start(genesis: Genesis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let chain = Chain::new(genesis);
+        let state = ChainState::genesis(chain.clone());
+        let inner =
+            Inner { chain, blocks: Vec::new(), state, lie: Lie::None, busy: false, waiting: Vec::new(), bobs_nonce: 0 };
+        let node = Self { url, inner: Arc::new(Mutex::new(inner)) };
+        let served = node.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let node = served.clone();
+                std::thread::spawn(move || node.serve(stream.unwrap()));
+            }
+        });
+        node
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub fn lie(&self, lie: Lie) {
+        self.lock().lie = lie;
+    }
+
+    fn serve(&self, stream: TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream.try_clone().ok()?);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            let line = line.trim().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let request: Value = serde_json::from_slice(&body).ok()?;
+        let answer = self.lock().answer(request["method"].as_str()?, &request["params"])?;
+        let answer = match answer {
+            Ok(result) => json!({ "jsonrpc": "2.0", "id": 1, "result": result }).to_string(),
+            Err(error) if error.is_null() => "<html>hello</html>".to_owned(),
+            Err(error) => json!({ "jsonrpc": "2.0", "id": 1, "error": error }).to_string(),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+        (&stream).write_all(format!("{head}{answer}").as_bytes()).ok()
+    }
+}
+
+impl Inner {
+    /// Makes the next block, with any of the four as proposer in turn.
+    pub fn commit(&mut self, transactions: Vec<Arc<VerifiedTransaction>>) {
+        let parent = self.blocks.last().map_or_else(|| Certificate::genesis(self.chain.id()), |(_, c)| c.clone());
+        let proposer = validator(u8::try_from(self.blocks.len() % 4).unwrap() + 1).public();
+        let count = transactions.len();
+        let block = self.state.propose(proposer, Timestamp(now()), parent, transactions);
+        assert_eq!(block.block().transactions.len(), count, "the fake node commits all it takes");
+        self.state.advance(&block);
+        let certificate = certificate(&self.chain, &block, &[1, 2, 3]);
+        self.blocks.push((block, certificate));
+    }
+
+    /// Replaces the last block by another one, certified just as well.
+    pub fn fork(&mut self) {
+        self.blocks.pop();
+        self.state = ChainState::genesis(self.chain.clone());
+        for (block, _) in &self.blocks {
+            self.state.advance(block);
+        }
+        // Another time makes another block.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        self.commit(Vec::new());
+    }
+
+    pub fn address(&self, key: &PublicKey) -> String {
+        encode_address(&self.chain.genesis().address_prefix, key)
+    }
+
+    pub fn balance(&self, key: &PublicKey) -> u64 {
+        self.state.account(key).balance.0
+    }
+
+    fn bob_pays_alice(&mut self) -> Arc<VerifiedTransaction> {
+        let (alice, bob) = (template_key("alice").unwrap(), template_key("bob").unwrap());
+        let transfer = Transfer {
+            sender: bob.public(),
+            nonce: Nonce(self.bobs_nonce),
+            outputs: vec![Output { account: alice.public(), amount: Amount(1) }],
+            fee: Amount(10_000),
+            expires_at: Timestamp(now() + 60_000),
+            memo: Vec::new(),
+        };
+        self.bobs_nonce += 1;
+        let transaction = Body::Transfer(transfer).sign(self.chain.id(), &bob);
+        verify_transactions(self.chain.id(), vec![transaction]).remove(0).unwrap()
+    }
+
+    fn answer(&mut self, method: &str, params: &Value) -> Option<Result<Value, Value>> {
+        let error = |code: i32, message: &str| json!({ "code": code, "message": message, "data": { "reason": "why", "hint": "do this" } });
+        if self.lie == Lie::Html {
+            return Some(Err(Value::Null));
+        }
+        Some(match method {
+            api::CHAIN_STATUS => Ok(self.status()),
+            api::CHAIN_GENESIS => Ok(serde_json::from_str(&self.chain.genesis().to_json()).unwrap()),
+            api::ACCOUNT_PROOF if self.lie == Lie::Vanishes && !self.blocks.is_empty() => return None,
+            api::ACCOUNT_PROOF => match self.proof(params["account"].as_str()?) {
+                Some(proof) => Ok(proof),
+                None => Err(error(api::code::NOT_FOUND, "no block yet")),
+            },
+            api::ACCOUNT_GET => {
+                let account = self.account(params["account"].as_str()?);
+                let (balance, nonce) = (account.balance.0, account.nonce.0);
+                let info = api::AccountInfo { address: String::new(), balance, nonce, pending_nonce: nonce, height: 0 };
+                Ok(json!(info))
+            }
+            api::CHAIN_BLOCK => {
+                let height: usize = params["height"].as_str()?.parse().ok()?;
+                Ok(json!(self.block(height)?))
+            }
+            api::TX_SUBMIT => {
+                let bytes = hex::decode(params["transaction"].as_str()?).ok()?;
+                let transaction = Transaction::decode(&bytes).ok()?;
+                let verified = verify_transactions(self.chain.id(), vec![transaction]).remove(0)?;
+                let id = verified.id().to_string();
+                match self.lie {
+                    Lie::Rejects => Err(error(api::code::REJECTED, "I do not\u{1b}[2J like it")),
+                    _ => {
+                        self.take(verified);
+                        (self.lie != Lie::HangsUp).then_some(())?;
+                        Ok(json!({ "id": id }))
+                    }
+                }
+            }
+            api::TX_GET => Ok(json!(self.transaction(params["id"].as_str()?))),
+            _ => Err(error(-32_601, "no such method")),
+        })
+    }
+
+    fn take(&mut self, transaction: Arc<VerifiedTransaction>) {
+        match self.lie {
+            Lie::Stalls | Lie::FinalAtOnce => self.waiting.push(transaction),
+            Lie::FinalInEmpty | Lie::FinalInForged => {
+                self.waiting.push(transaction);
+                self.commit(Vec::new());
+            }
+            _ if self.busy => {
+                let [before, same, after] = [(); 3].map(|()| self.bob_pays_alice());
+                self.commit(vec![before]);
+                self.commit(vec![same, transaction]);
+                self.commit(vec![after]);
+            }
+            _ => self.commit(vec![transaction]),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let other = self.lie == Lie::OtherChain;
+        json!(api::Status {
+            chain_id: if other { "00".repeat(32) } else { self.chain.id().to_string() },
+            network: if other { "elsewhere".to_owned() } else { self.chain.genesis().network.clone() },
+            version: "0".to_owned(),
+            height: self.blocks.len() as u64,
+            block_hash: String::new(),
+            state_root: String::new(),
+            history_root: String::new(),
+            time: 0,
+            peers: 0,
+            syncing: false,
+            validator: None,
+            round: 0,
+            mempool_transactions: 0,
+            mempool_bytes: 0,
+        })
+    }
+
+    fn account(&self, address: &str) -> ledger::state::Account {
+        self.state.account(&ledger::address::decode_address("crn", address).unwrap())
+    }
+
+    fn proof(&self, address: &str) -> Option<Value> {
+        let height = if let Lie::Old(height) = self.lie { usize::try_from(height).unwrap() } else { self.blocks.len() };
+        let (block, good) = self.blocks.get(height.checked_sub(1)?)?;
+        let key = ledger::address::decode_address("crn", address).unwrap();
+        let proved = if self.lie == Lie::StaleProof { &self.blocks.get(height - 2)?.0 } else { block };
+        let mut proof = codec::encode(&proved.state().prove(&StateKey::account(key)));
+        let mut header = block.header().clone();
+        match self.lie {
+            Lie::TamperedProof => *proof.last_mut().unwrap() ^= 1,
+            Lie::OtherHeader => header.state_root.0.0[0] ^= 1,
+            Lie::Version => header.version = 9,
+            _ => {}
+        }
+        let certificate = match self.lie {
+            Lie::FewSignatures => certificate(&self.chain, block, &[1, 2]),
+            Lie::ForeignSignatures => {
+                let mut certificate = good.clone();
+                let message = b"another message";
+                certificate.signatures.iter_mut().for_each(|signature| *signature = validator(1).sign(message));
+                certificate
+            }
+            _ => good.clone(),
+        };
+        let head = api::Head {
+            header: hex::encode(codec::encode(&header)),
+            certificate: hex::encode(codec::encode(&certificate)),
+        };
+        let pending_nonce = self.account(address).nonce.0;
+        Some(json!(api::AccountProofInfo { head, proof: hex::encode(proof), pending_nonce }))
+    }
+
+    fn info(&self, transaction: &VerifiedTransaction) -> api::TransactionInfo {
+        let transfer = transaction.transfer();
+        let lie = u64::from(self.lie == Lie::OtherDetails);
+        let output =
+            |output: &Output| api::OutputInfo { address: self.address(&output.account), amount: output.amount.0 + lie };
+        api::TransactionInfo {
+            id: transaction.id().to_string(),
+            kind: "transfer".to_owned(),
+            sender: self.address(&transfer.sender),
+            nonce: transfer.nonce.0,
+            outputs: transfer.outputs.iter().map(output).collect(),
+            fee: transfer.fee.0,
+            expires_at: transfer.expires_at.0,
+            memo: hex::encode(&transfer.memo),
+            bytes: u32::try_from(transaction.bytes()).unwrap(),
+        }
+    }
+
+    fn block(&self, height: usize) -> Option<api::BlockInfo> {
+        let (block, certificate) = self.blocks.get(height.checked_sub(1)?)?;
+        let header = block.header();
+        let mut list: Vec<_> = block.block().transactions.iter().map(|transaction| self.info(transaction)).collect();
+        if self.lie == Lie::FinalInForged {
+            list.extend(self.waiting.iter().map(|transaction| self.info(transaction)));
+        }
+        Some(api::BlockInfo {
+            summary: api::BlockSummary {
+                height: header.height.0,
+                hash: block.hash().to_string(),
+                time: header.time.0,
+                proposer: header.proposer.to_string(),
+                transactions: u32::try_from(list.len()).unwrap(),
+                bytes: block.bytes().len() as u64,
+            },
+            parent: header.parent.to_string(),
+            version: header.version,
+            transactions_root: header.transactions_root.to_string(),
+            state_root: header.state_root.to_string(),
+            history_root: header.history_root.to_string(),
+            round: 0,
+            signers: certificate
+                .signer_keys(self.chain.validators(header.height))
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            transaction_list: list,
+        })
+    }
+
+    fn transaction(&self, id: &str) -> api::TxInfo {
+        let mut info = api::TxInfo {
+            id: id.to_owned(),
+            status: api::TxStatus::Unknown,
+            height: None,
+            block_hash: None,
+            index: None,
+            accepted_at: None,
+            final_at: None,
+            transaction: None,
+        };
+        if let Some(transaction) = self.waiting.iter().find(|transaction| transaction.id().to_string() == id) {
+            info.status = api::TxStatus::Pending;
+            info.transaction = Some(self.info(transaction));
+            if matches!(self.lie, Lie::FinalAtOnce | Lie::FinalInEmpty | Lie::FinalInForged) {
+                info.status = api::TxStatus::Final;
+                info.height = Some(self.blocks.len() as u64);
+            }
+        }
+        for (block, _) in &self.blocks {
+            if let Some(transaction) = block.block().transactions.iter().find(|t| t.id().to_string() == id) {
+                info.status = api::TxStatus::Final;
+                info.height = Some(block.height().0);
+                info.block_hash = Some(block.hash().to_string());
+                info.accepted_at = Some(block.header().time.0);
+                info.final_at = Some(block.header().time.0);
+                info.transaction = Some(self.info(transaction));
+            }
+        }
+        info
+    }
+}
