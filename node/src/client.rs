@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn tells_apart_who_answers_and_how() {
         assert_eq!(ask("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":[]}"#).unwrap(), Vec::new());
-        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32003,"message":"busy","data":{"reason":"r","hint":"wait"}}}"#;
+        let error =
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32003,"message":"busy","data":{"reason":"r","hint":"wait"}}}"#;
         let error = ask("200 OK", error).unwrap_err();
         assert!(matches!(error, ClientError::Answer { code: -32_003, .. }));
         assert_eq!(error.to_string(), "busy (wait)");

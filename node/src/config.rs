@@ -149,8 +149,7 @@ impl Config {
     /// `ConfigError` names file, key and expectation.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })
+        toml::from_str(&text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })
     }
 
     /// The file form. Reading it gives the same configuration.
@@ -199,7 +198,9 @@ pub struct P2pAddress(pub Multiaddr);
 
 /// A text that is no address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no address, expected e.g. \"/ip4/127.0.0.1/tcp/7700\", \"127.0.0.1:7700\" or \"/dns4/node.example/tcp/7700/p2p/<peer id>\"")]
+#[error(
+    "{text:?} is no address, expected e.g. \"/ip4/127.0.0.1/tcp/7700\", \"127.0.0.1:7700\" or \"/dns4/node.example/tcp/7700/p2p/<peer id>\""
+)]
 pub struct P2pAddressError {
     text: String,
 }
@@ -208,7 +209,10 @@ impl From<SocketAddr> for P2pAddress {
     fn from(address: SocketAddr) -> Self {
         let (kind, port) = (if address.is_ipv4() { "ip4" } else { "ip6" }, address.port());
         let text = format!("/{kind}/{}/tcp/{port}", address.ip());
-        Self(text.parse().unwrap_or_else(|error| panic!("every IP address and port is a multiaddr, got {text}: {error}")))
+        Self(
+            text.parse()
+                .unwrap_or_else(|error| panic!("every IP address and port is a multiaddr, got {text}: {error}")),
+        )
     }
 }
 

@@ -266,17 +266,19 @@ impl Driver {
     fn turn(&mut self, input: Input) -> anyhow::Result<()> {
         let mut input = Some(input);
         while let Some(next) = input.take() {
-            for effect in self.machine.handle(self.clock.now(), next) {
+            let is_committed = matches!(next, Input::Committed);
+            let effects = self.machine.handle(self.clock.now(), next);
+            if is_committed {
+                // Durable before acknowledged: readers hear of a block after the disk has it.
+                self.publish_tip();
+            }
+            for effect in effects {
                 if let Effect::Commit(commits) = effect {
                     self.commit(&commits)?;
                     input = Some(Input::Committed);
-                    continue;
+                } else {
+                    self.perform(effect)?;
                 }
-                self.perform(effect)?;
-            }
-            if input.is_some() {
-                // Durable before acknowledged: readers hear of a block after the disk has it.
-                self.publish_tip();
             }
         }
         self.publish_activity();
@@ -356,9 +358,7 @@ impl Driver {
     fn publish_tip(&self) {
         let (state, certificate) = (self.machine.chain().clone(), self.machine.certificate().clone());
         let header = self.machine.certified_header().map(|certified| certified.header);
-        if self.outputs.tip.borrow().state.tip() != state.tip() {
-            self.outputs.tip.send_replace(Arc::new(TipView { state, certificate, header }));
-        }
+        self.outputs.tip.send_replace(Arc::new(TipView { state, certificate, header }));
     }
 
     fn publish_activity(&mut self) {

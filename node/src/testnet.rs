@@ -1,6 +1,7 @@
 //! `testnet`: a network of real nodes on this machine, each its own process, with funded accounts whose keys are public.
 
 mod children;
+mod homes;
 mod layout;
 mod ports;
 mod progress;
@@ -64,7 +65,8 @@ pub(crate) struct Testnet {
 
 impl Testnet {
     pub(crate) fn execute(self, log: Option<String>) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
         let result = runtime.block_on(self.run(log));
         // A question to a node may still wait for its answer; nobody needs it.
         runtime.shutdown_background();

@@ -377,6 +377,8 @@ impl Machine {
         self.outbox.retain(&self.mempool);
         self.bodies.next_height(tip);
         self.proposals.clear();
+        // What the log says of this height is of no use for the next.
+        self.replay.clear();
         self.repeat_at = None;
         match source {
             Source::Consensus => {
@@ -384,7 +386,10 @@ impl Machine {
                 self.signing.on_decided(tip);
                 self.announce();
             }
-            Source::CatchUp => self.phase = Phase::CatchingUp,
+            Source::CatchUp => {
+                self.phase = Phase::CatchingUp;
+                self.consensus.stop();
+            }
         }
         self.report_signing();
     }

@@ -168,3 +168,6 @@ fn write_archive(held: &Held, store: &Store, last: Height, path: &Path) -> anyho
     bar.finish_and_clear();
     Ok(file.metadata()?.len())
 }
+
+#[cfg(test)]
+mod tests;

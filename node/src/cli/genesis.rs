@@ -90,7 +90,8 @@ impl FromStr for Entry {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.split('=').map(str::to_owned);
-        let mut next = || parts.next().filter(|part| !part.is_empty()).ok_or("expected three parts with = between them");
+        let mut next =
+            || parts.next().filter(|part| !part.is_empty()).ok_or("expected three parts with = between them");
         let first = [next()?, next()?, next()?];
         let fourth = parts.next();
         if parts.next().is_some() { Err("too many parts") } else { Ok(Self { parts: first, fourth }) }

@@ -60,7 +60,8 @@ impl Query {
             let direction = if peer.inbound { "in " } else { "out" };
             let height = peer.height.map_or_else(|| "-".to_owned(), |height| height.to_string());
             let ping = peer.ping_us.map_or_else(|| "-".to_owned(), |us| format!("{}.{:03} ms", us / 1000, us % 1000));
-            lines += &format!("{}  {direction}  height {height}  ping {ping}  {}  {}\n", peer.id, peer.address, peer.agent);
+            lines +=
+                &format!("{}  {direction}  height {height}  ping {ping}  {}  {}\n", peer.id, peer.address, peer.agent);
         }
         Ok(print(&lines)?)
     }

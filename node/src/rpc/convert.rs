@@ -116,7 +116,10 @@ pub(super) fn account_info(tip: &TipView, key: &PublicKey, pending: Nonce) -> Ac
 pub(super) fn validators(chain: &Chain, height: Height) -> Vec<ValidatorInfo> {
     let named = &chain.genesis().validators;
     let validator = |validator: &ledger::validators::Validator| ValidatorInfo {
-        name: named.iter().find(|entry| entry.key == validator.key).map_or_else(String::new, |entry| entry.name.clone()),
+        name: named
+            .iter()
+            .find(|entry| entry.key == validator.key)
+            .map_or_else(String::new, |entry| entry.name.clone()),
         key: validator.key.to_string(),
         payout: address(chain, &validator.payout),
         power: validator.power.0,

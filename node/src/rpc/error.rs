@@ -99,7 +99,12 @@ impl RpcError {
     /// Our own disk or code. The log has the details, which are no business of callers.
     pub(super) fn internal(error: impl Display) -> Self {
         tracing::error!("a call failed: {error}");
-        Self::new(standard::INTERNAL, "internal", "the node could not answer", "its operator finds the cause in the log")
+        Self::new(
+            standard::INTERNAL,
+            "internal",
+            "the node could not answer",
+            "its operator finds the cause in the log",
+        )
     }
 
     /// Bytes that are no transaction.

@@ -57,7 +57,9 @@ impl Guard {
         let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
         match literal.parse::<IpAddr>() {
             // A literal address cannot be rebound. Under a wildcard any of this machine's addresses may be meant.
-            Ok(ip) => ip.is_loopback() || ip == self.listen || self.listen.is_unspecified() || self.hosts.contains(&name),
+            Ok(ip) => {
+                ip.is_loopback() || ip == self.listen || self.listen.is_unspecified() || self.hosts.contains(&name)
+            }
             Err(_) => name == "localhost" || self.hosts.contains(&name),
         }
     }

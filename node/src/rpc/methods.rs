@@ -187,7 +187,8 @@ impl Methods {
 
     async fn chain_block(&self, called: &Called<'_>) -> Answer {
         let BlockParams { height, hash } = called.params()?;
-        let hash: Option<BlockHash> = hash.map(|hash| hash.parse()).transpose().map_err(|error| called.invalid(error))?;
+        let hash: Option<BlockHash> =
+            hash.map(|hash| hash.parse()).transpose().map_err(|error| called.invalid(error))?;
         let tip = self.tip().state.tip().height;
         let height = match (height, hash) {
             (Some(_), Some(_)) => return Err(called.invalid("both height and hash are given, expected one of them")),

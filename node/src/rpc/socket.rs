@@ -31,7 +31,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(70);
 const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// Serves a connection until it closes, falls silent or the server stops.
-pub(super) async fn serve(mut socket: WebSocket, view: View, methods: Arc<Methods>, mut stopping: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    mut socket: WebSocket,
+    view: View,
+    methods: Arc<Methods>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let subscriptions = Subscriptions::default();
     let mut blocks = view.blocks.subscribe();
     // The sender lives in the view: a closed channel is told by the stop signal.

@@ -189,8 +189,13 @@ impl Fixture {
         let (height, round) = (block.height(), Round(0));
         let vote = |seed: usize| {
             let validator = key(100 + u8::try_from(seed).unwrap());
-            let vote =
-                Vote { kind: VoteKind::Precommit, height, round, block: Some(block.hash()), validator: validator.public() };
+            let vote = Vote {
+                kind: VoteKind::Precommit,
+                height,
+                round,
+                block: Some(block.hash()),
+                validator: validator.public(),
+            };
             (validator.public(), vote.message(self.chain.id()), validator)
         };
         let set = self.chain.validators(height);
@@ -222,7 +227,8 @@ impl Fixture {
 
     async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
         let host = ("host", &*self.address.to_string());
         let default = (!headers.iter().any(|(name, _)| *name == "host")).then_some(host);
         for (name, value) in headers.iter().copied().chain(default) {
@@ -264,7 +270,8 @@ impl Socket {
     async fn connect(fixture: &Fixture) -> Self {
         let mut stream = TcpStream::connect(fixture.address).await.unwrap();
         let head = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", fixture.address);
-        let more = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let more =
+            "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
         stream.write_all((head + more).as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.ends_with(b"\r\n\r\n") {
@@ -348,7 +355,9 @@ async fn every_method_answers() {
             }
             api::CHAIN_BLOCK => {
                 let tip = result(json!({})).await.unwrap();
-                for params in [json!({"height": "1"}), json!({"hash": hash}), json!(["1"]), json!([null, hash]), json!([])] {
+                for params in
+                    [json!({"height": "1"}), json!({"hash": hash}), json!(["1"]), json!([null, hash]), json!([])]
+                {
                     assert_eq!(result(params).await.unwrap(), tip);
                 }
                 let block: api::BlockInfo = serde_json::from_value(tip).unwrap();
@@ -458,7 +467,8 @@ async fn refusals_say_what_was_expected() {
 #[tokio::test]
 async fn requests_that_are_no_calls() {
     let fixture = Fixture::start().await;
-    let batch = |count: usize| format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"chain_status"}"#; count].join(","));
+    let batch =
+        |count: usize| format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"chain_status"}"#; count].join(","));
     let deep = "[".repeat(100_000);
     for (body, code, reason) in [
         ("", -32_700, "parse_error"),
@@ -554,9 +564,13 @@ async fn pages_for_operators() {
 
 #[tokio::test]
 async fn ready_when_answers_can_be_trusted() {
-    for (validators, peer, syncing, ready) in
-        [(1, false, false, true), (4, false, false, false), (4, true, false, true), (4, true, true, false), (1, false, true, false)]
-    {
+    for (validators, peer, syncing, ready) in [
+        (1, false, false, true),
+        (4, false, false, false),
+        (4, true, false, true),
+        (4, true, true, false),
+        (1, false, true, false),
+    ] {
         let fixture = Fixture::without_driver(validators).await;
         fixture.activity.send_modify(|activity| activity.syncing = syncing);
         if peer {

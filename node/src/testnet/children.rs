@@ -25,6 +25,8 @@ pub(super) struct Child {
     /// Held open for as long as the node shall run.
     stdin: Option<ChildStdin>,
     log: PathBuf,
+    /// Where its log began: earlier runs have written before that.
+    log_start: u64,
     running: bool,
 }
 
@@ -38,7 +40,9 @@ impl Child {
     pub(super) fn spawn(node: &Node, log_level: Option<&str>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program's own path")?;
         let path = node.home.join("node.log");
-        let log = OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
+        let log =
+            OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
+        let log_start = log.metadata()?.len();
         let mut command = Command::new(program);
         command.arg("run").arg("--home").arg(&node.home).arg("--exit-with-parent");
         // What is meant for one node must not reach all of them.
@@ -58,7 +62,7 @@ impl Child {
         let pid = process.id().with_context(|| format!("{} ended at once", node.name))?;
         // `wait` would close it.
         let stdin = process.stdin.take();
-        Ok(Self { name: node.name.clone(), pid, process, stdin, log: path, running: true })
+        Ok(Self { name: node.name.clone(), pid, process, stdin, log: path, log_start, running: true })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -71,7 +75,7 @@ impl Child {
 
     /// One line on how it ended, with the end of its log.
     pub(super) fn epitaph(&self, ended: &Ended) -> String {
-        let lines = last_lines(&self.log).unwrap_or_default();
+        let lines = last_lines(&self.log, self.log_start).unwrap_or_default();
         let said = if lines.is_empty() { "its log is empty".to_owned() } else { format!("last in its log: {lines}") };
         format!("{} ended ({}); {said}", self.name, ended.how)
     }
@@ -111,10 +115,10 @@ pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<St
     join_all(stops).await.into_iter().flatten().collect()
 }
 
-/// The last lines of a file, joined into one.
-fn last_lines(path: &Path) -> std::io::Result<String> {
+/// The last lines of a file from a place on, joined into one.
+fn last_lines(path: &Path, from: u64) -> std::io::Result<String> {
     let mut file = File::open(path)?;
-    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES).max(from);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
@@ -137,9 +141,10 @@ mod tests {
             [("", ""), ("one\n", "one"), ("one\ntwo\n\nthree\nfour", "two | three | four"), ("\u{1}\n", "\u{1}")]
         {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(last_lines(&path).unwrap(), expected);
+            assert_eq!(last_lines(&path, 0).unwrap(), expected);
         }
         std::fs::write(&path, "x".repeat(100_000)).unwrap();
-        assert_eq!(last_lines(&path).unwrap().len(), 4096);
+        assert_eq!(last_lines(&path, 0).unwrap().len(), 4096);
+        assert_eq!(last_lines(&path, 99_990).unwrap(), "x".repeat(10));
     }
 }

@@ -3,44 +3,35 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use ledger::genesis::{
-    Genesis, GenesisError, GenesisValidator, LOCAL_NETWORK, TEMPLATE_ACCOUNTS, template_key,
-};
-use ledger::units::{Timestamp, VotingPower};
+use ledger::genesis::Genesis;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+use super::homes::{address, create, loopback, node_keys, rewrite_configs};
 use super::ports;
-use crate::cli::now;
-use crate::config::{Config, P2P_PORT, P2pAddress};
-use crate::home::{Contents, Home, HomeError, create_private_dir, lock_dir, read_genesis, write_atomic};
-use crate::keys::Seed;
+use crate::config::{P2P_PORT, P2pAddress};
+use crate::home::{HomeError, lock_dir, read_genesis, write_atomic};
 
 /// Most nodes of one kind. Far more than a machine can run.
 pub(super) const NODES_MAX: u16 = 64;
 /// Ports of node i begin at base + 10 * i.
 const PORT_STEP: u16 = 10;
-/// Voting power of each validator.
-const POWER: VotingPower = VotingPower(10);
-/// Up to this many nodes the network is small: a message goes to few peers at once, as each of them has most of the others.
-const SMALL_MAX: usize = 8;
 
 const MARKER: &str = "testnet.json";
-const GENESIS: &str = "genesis.json";
+pub(super) const GENESIS: &str = "genesis.json";
 const NETWORK: &str = "network.json";
-const WALLET: &str = "wallet";
+pub(super) const WALLET: &str = "wallet";
 
 /// The marker: what the network is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Plan {
+pub(super) struct Plan {
     format: u32,
-    nodes: u16,
+    pub(super) nodes: u16,
     full_nodes: u16,
     base_port: u16,
     /// Whether all of it was made. One that was not never ran, so nothing is lost with it.
@@ -138,11 +129,11 @@ impl Plan {
         write(&dir.join(MARKER), &format!("{}\n", serde_json::to_string(self)?), 0o644)
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         usize::from(self.nodes).saturating_add(usize::from(self.full_nodes))
     }
 
-    fn homes(&self, dir: &Path) -> Vec<PathBuf> {
+    pub(super) fn homes(&self, dir: &Path) -> Vec<PathBuf> {
         (1..=self.count()).map(|number| dir.join(format!("node{number}"))).collect()
     }
 
@@ -236,99 +227,18 @@ fn check_same(dir: &Path, plan: &Plan, wanted: &Wanted, template: Option<&Genesi
     )
 }
 
-fn create(dir: &Path, plan: &Plan, ports: &[(u16, u16)], template: &Genesis) -> anyhow::Result<()> {
-    let seeds = |count: usize| (0..count).map(|_| Seed::random()).collect::<Result<Vec<Seed>, _>>();
-    let (node_keys, validator_keys) = (seeds(plan.count())?, seeds(usize::from(plan.nodes))?);
-    let validator = |(index, key): (usize, &Seed)| GenesisValidator {
-        name: format!("validator-{}", index.saturating_add(1)),
-        key: key.public(),
-        payout: key.public(),
-        power: POWER,
-    };
-    let genesis = Genesis {
-        network: LOCAL_NETWORK.to_owned(),
-        start_time: Timestamp(now()?),
-        validators: validator_keys.iter().enumerate().map(validator).collect(),
-        ..template.clone()
-    };
-    match genesis.problems() {
-        problems if problems.is_empty() => {}
-        problems => return Err(GenesisError { problems }.into()),
-    }
-    let configs = configs(&node_keys, ports)?;
-    for (index, ((home, config), node_key)) in plan.homes(dir).iter().zip(&configs).zip(&node_keys).enumerate() {
-        let contents = Contents { genesis: &genesis, config, node_key, validator_key: validator_keys.get(index) };
-        Home::create(home, &contents)?;
-    }
-    create_wallet(&dir.join(WALLET), &genesis)?;
-    write(&dir.join(GENESIS), &genesis.to_json(), 0o644)
-}
-
-/// The wallet's home. Keys of template accounts follow from their names, so the names are all it needs; the password is for
-/// keys that the user makes there.
-fn create_wallet(home: &Path, genesis: &Genesis) -> anyhow::Result<()> {
-    create_private_dir(home).with_context(|| home.display().to_string())?;
-    let is_template = |name: &&str| {
-        let key = template_key(name).map(|key| key.public());
-        genesis.find_account(name).is_some_and(|account| Some(account.account) == key)
-    };
-    let names: Vec<&str> = TEMPLATE_ACCOUNTS.into_iter().filter(|name| is_template(&name)).collect();
-    let mut password = [0; 16];
-    getrandom::fill(&mut password).context("no randomness from the operating system")?;
-    write(&home.join(GENESIS), &genesis.to_json(), 0o644)?;
-    write(&home.join("password"), &format!("{}\n", hex::encode(password)), 0o600)?;
-    write(&home.join("template-accounts.json"), &format!("{}\n", json!({ "accounts": names })), 0o644)
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// Address of a node with its peer id.
-fn address(key: &Seed, port: u16) -> anyhow::Result<P2pAddress> {
-    Ok(format!("{}/p2p/{}", P2pAddress::from(loopback(port)), key.identity().public().to_peer_id()).parse()?)
-}
-
-/// The configuration of each node: all others are its peers.
-fn configs(keys: &[Seed], ports: &[(u16, u16)]) -> anyhow::Result<Vec<Config>> {
-    let addresses: Vec<P2pAddress> =
-        keys.iter().zip(ports).map(|(key, (p2p, _))| address(key, *p2p)).collect::<Result<_, _>>()?;
-    let config = |(own, (p2p, rpc)): (&P2pAddress, &(u16, u16))| {
-        let mut config = Config::default();
-        config.p2p.listen = loopback(*p2p).into();
-        config.p2p.peers = addresses.iter().filter(|address| *address != own).cloned().collect();
-        config.p2p.private = true;
-        config.p2p.small = keys.len() <= SMALL_MAX;
-        config.rpc.listen = loopback(*rpc);
-        config
-    };
-    Ok(addresses.iter().zip(ports).map(config).collect())
-}
-
-fn node_keys(dir: &Path, plan: &Plan) -> anyhow::Result<Vec<Seed>> {
-    plan.homes(dir).iter().map(|home| Ok(Home::open(home)?.node_key()?)).collect()
-}
-
-/// Moves the network to other ports.
-fn rewrite_configs(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<()> {
-    let configs = configs(&node_keys(dir, plan)?, ports)?;
-    for (home, config) in plan.homes(dir).iter().zip(&configs) {
-        write(&Home::open(home)?.config_path(), &config.to_toml(), 0o644)?;
-    }
-    Ok(())
-}
-
 fn nodes(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<Vec<Node>> {
-    let node = |(index, ((home, key), (p2p, rpc))): (usize, ((PathBuf, Seed), &(u16, u16)))| {
-        Ok(Node {
-            name: format!("node{}", index.saturating_add(1)),
+    let mut nodes = Vec::new();
+    for ((home, key), (p2p, rpc)) in plan.homes(dir).into_iter().zip(node_keys(dir, plan)?).zip(ports) {
+        nodes.push(Node {
+            name: format!("node{}", nodes.len().saturating_add(1)),
             home,
             rpc: loopback(*rpc),
             p2p: address(&key, *p2p)?,
-            validator: index < usize::from(plan.nodes),
-        })
-    };
-    plan.homes(dir).into_iter().zip(node_keys(dir, plan)?).zip(ports).enumerate().map(node).collect()
+            validator: nodes.len() < usize::from(plan.nodes),
+        });
+    }
+    Ok(nodes)
 }
 
 impl Plan {
@@ -353,7 +263,8 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+/// Writes a file in one step.
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     write_atomic(path, text.as_bytes(), mode).with_context(|| path.display().to_string())
 }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::home::Home;
 
 /// Ports that no other test binds.
 const BASE_PORT: u16 = 38_700;

@@ -48,6 +48,8 @@ impl Machine {
             self.log_height = Some(height);
             self.effects.push(Effect::CutLog(height));
         }
+        // A block that was judged before the height was signed is not in the log: it is judged anew, and logged.
+        self.bodies.next_height(self.chain.tip().height);
         self.restore_bodies(&log);
         let validators = Arc::clone(self.chain.chain().validators(height));
         let start = Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };

@@ -141,15 +141,15 @@ impl Machine {
         let tip = self.chain.tip().height;
         if !self.catchup.is_behind(tip, self.now.elapsed) {
             if self.phase == Phase::CatchingUp {
-                self.phase = Phase::Waiting;
+                // A height that was begun goes on where it stood: to begin it again would forget what was signed in it.
+                let is_begun = self.consensus.height() == tip.next();
+                self.phase = if is_begun { Phase::Deciding } else { Phase::Waiting };
                 self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
             }
             return;
         }
         if self.phase != Phase::CatchingUp {
-            // While syncing, a node never signs.
-            self.consensus.stop();
-            self.bodies.next_height(tip);
+            // While syncing, a node never signs: consensus hears nothing, not even its timers.
             self.phase = Phase::CatchingUp;
             self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.best())));
         }

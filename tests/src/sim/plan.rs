@@ -83,7 +83,7 @@ impl Plan {
         }
     }
 
-    /// 4 to 7 nodes, at least four of them validators, and up to a quarter of a minute of faults of all kinds.
+    /// 4 to 7 nodes, at least four of them validators, and up to a third of a minute of faults of all kinds.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -94,7 +94,7 @@ impl Plan {
             false => vec![10; validators],
         };
         let slowest = *pick(&mut rng, &[3, 20, 100, 300]);
-        let calm_at = Duration::from_millis(rng.random_range(6_000..=15_000));
+        let calm_at = Duration::from_millis(rng.random_range(8_000..=20_000));
         let mut plan = Self {
             powers,
             full_nodes: nodes - validators,
@@ -102,7 +102,7 @@ impl Plan {
             clock_drift: Duration::from_millis(rng.random_range(100..=1_000)),
             delay: 1..=slowest,
             loss_percent: *pick(&mut rng, &[0, 0, 2, 5, 10, 20]),
-            load_interval: Duration::from_millis(rng.random_range(150..=1_000)),
+            load_interval: Duration::from_millis(rng.random_range(50..=600)),
             faults: Vec::new(),
             calm_at,
             ..Self::quiet(0)
@@ -110,7 +110,7 @@ impl Plan {
         // Only one node ever loses its log, and the others have a quorum without it: it may never sign again if all stand still.
         let total: u64 = plan.powers.iter().sum();
         let careless = plan.powers.iter().position(|power| power * 3 < total).filter(|_| rng.random_ratio(1, 4));
-        let pace = rng.random_range(500..=3_000);
+        let pace = *pick(&mut rng, &[1_000, 3_000, 8_000]);
         let mut at = Duration::from_millis(rng.random_range(0..=2_000));
         while at < calm_at {
             plan.add_fault(&mut rng, at, nodes, careless);

@@ -98,7 +98,9 @@ impl Import {
         let chain = self.chain().id();
         let transactions = verify_transactions(chain, block.transactions).into_iter().enumerate();
         let transactions = transactions
-            .map(|(index, verified)| verified.with_context(|| format!("transaction {index}: the signature does not hold")))
+            .map(|(index, verified)| {
+                verified.with_context(|| format!("transaction {index}: the signature does not hold"))
+            })
             .collect::<anyhow::Result<_>>()?;
         let block = Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
         let valid = self.state.validate(block)?;

@@ -1,0 +1,153 @@
+#![allow(clippy::unwrap_used)]
+
+use ledger::block::Block;
+use ledger::certificate::{Certificate, Vote, VoteKind};
+use ledger::chain::Committed;
+use ledger::genesis::{Genesis, template_key};
+use ledger::signature::SigningKey;
+use ledger::transaction::{Body, Output, Transfer, verify_transactions};
+use ledger::units::{Amount, Nonce, Round, Timestamp};
+
+use super::import::import;
+use super::*;
+use crate::cli::archive::Reader;
+use crate::home::lock_dir;
+
+/// The validator of the chains here.
+fn validator() -> SigningKey {
+    SigningKey::from_seed(&[5; 32])
+}
+
+fn genesis(network_start: u64) -> Genesis {
+    let mut genesis = Genesis::from_json(include_bytes!("../../../../genesis.json")).unwrap();
+    genesis.start_time = Timestamp(network_start);
+    genesis.validators[0].key = validator().public();
+    genesis
+}
+
+fn new_home(root: &Path, genesis: &Genesis) -> Held {
+    let db = root.join("db");
+    std::fs::create_dir_all(root).unwrap();
+    Store::create(&db, genesis).unwrap();
+    Held { chain: Chain::new(genesis.clone()), db, _lock: lock_dir(root).unwrap() }
+}
+
+fn precommit(chain: &Chain, height: Height, block: ledger::hash::BlockHash) -> Certificate {
+    let round = Round(0);
+    let key = validator();
+    let vote = Vote { kind: VoteKind::Precommit, height, round, block: Some(block), validator: key.public() };
+    let signature = key.sign(&vote.message(chain.id()));
+    Certificate::new(height, round, block, chain.validators(height), [(key.public(), signature)])
+}
+
+/// Adds blocks, each with one transfer from alice to bob.
+fn grow(held: &Held, blocks: u64) {
+    let opened = held.open().unwrap();
+    let (mut state, mut certificate, chain) = (opened.state, opened.certificate, &held.chain);
+    let (alice, bob) = (template_key("alice").unwrap(), template_key("bob").unwrap());
+    for _ in 0..blocks {
+        let time = Timestamp(state.tip().time.0 + 1_000);
+        let transfer = Transfer {
+            sender: alice.public(),
+            nonce: Nonce(state.account(&alice.public()).nonce.0),
+            outputs: vec![Output { account: bob.public(), amount: Amount(7) }],
+            fee: Amount(10_000),
+            expires_at: Timestamp(time.0 + 1_000),
+            memo: Vec::new(),
+        };
+        let signed = vec![Body::Transfer(transfer).sign(chain.id(), &alice)];
+        let candidates = verify_transactions(chain.id(), signed).into_iter().flatten();
+        let block = state.propose(validator().public(), time, certificate, candidates);
+        assert_eq!(block.block().transactions.len(), 1);
+        certificate = precommit(chain, block.height(), block.hash());
+        let sealed = state.advance(&block);
+        opened.store.commit(&[Committed { block, certificate: certificate.clone(), sealed }]).unwrap();
+    }
+}
+
+fn tip(held: &Held) -> (Height, ledger::hash::BlockHash) {
+    held.open().unwrap().store.tip()
+}
+
+#[test]
+fn a_chain_moves_by_file_and_an_import_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let genesis = genesis(1);
+    let (from, to) = (new_home(&path("from"), &genesis), new_home(&path("to"), &genesis));
+    assert!(export(&from, &path("empty"), true).unwrap_err().to_string().contains("no block yet"));
+
+    grow(&from, 5);
+    export(&from, &path("five"), true).unwrap();
+    assert!(export(&from, &path("five"), true).unwrap_err().to_string().contains("exists"));
+    grow(&from, 300);
+    export(&from, &path("all"), true).unwrap();
+    for file in ["five", "five", "all", "five"] {
+        import(&to, &path(file), true).unwrap();
+    }
+    assert_eq!(tip(&to), tip(&from));
+    verify(&to, true).unwrap();
+    assert!(!path("all.partial").exists());
+}
+
+#[test]
+fn a_bad_file_is_named_and_imports_nothing_bad() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let from = new_home(&path("from"), &genesis(1));
+    grow(&from, 3);
+    export(&from, &path("good"), true).unwrap();
+    let good = std::fs::read(path("good")).unwrap();
+    let mut pieces = Vec::new();
+    let mut reader = Reader::new(&good[..]).unwrap();
+    let contents = reader.contents();
+    for _ in 0..4 {
+        pieces.push(reader.piece().unwrap());
+    }
+
+    let flipped = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    // With a checksum that fits, as an attacker would write it.
+    let rewritten = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
+        let mut pieces = pieces.clone();
+        change(&mut pieces);
+        let mut writer = Writer::new(Vec::new(), contents).unwrap();
+        for piece in &pieces {
+            writer.piece(piece).unwrap();
+        }
+        writer.finish().unwrap()
+    };
+    let forged = rewritten(&|pieces| {
+        let mut block: Block = codec::decode(&pieces[1], 1 << 20).unwrap();
+        let Body::Transfer(transfer) = &mut block.transactions[0].body;
+        transfer.outputs[0].amount = Amount(1_000_000);
+        pieces[1] = codec::encode(&block);
+    });
+    let empty = codec::encode(&Certificate::genesis(from.chain.id()));
+    let uncertified = rewritten(&|pieces| pieces[3] = empty.clone());
+    for (name, bytes, expected) in [
+        ("cut", good[..good.len() - 1].to_vec(), "cut off"),
+        ("flip", flipped(good.len() / 2), "damaged"),
+        ("text", b"not an archive at all".to_vec(), "not an archive"),
+        ("forged", forged, "block 2 at byte"),
+        ("swapped", rewritten(&|pieces| pieces.swap(0, 1)), "height 2, expected 1"),
+        ("long", rewritten(&|pieces| pieces[0].push(0)), "after the end of the value"),
+        ("uncertified", uncertified, "certificate of block 3"),
+    ] {
+        let held = new_home(&path(&format!("home-{name}")), &genesis(1));
+        std::fs::write(path(name), bytes).unwrap();
+        let error = format!("{:#}", import(&held, &path(name), true).unwrap_err());
+        assert!(error.contains(expected), "{name}: {error}");
+        assert!(error.contains(&path(name).display().to_string()), "{name}: {error}");
+        assert_eq!(tip(&held).0, Height(0), "{name}");
+    }
+
+    let foreign = new_home(&path("foreign"), &genesis(2));
+    let error = import(&foreign, &path("good"), true).unwrap_err().to_string();
+    assert!(error.contains("this home is of chain"), "{error}");
+    grow(&foreign, 1);
+    assert!(verify(&foreign, true).is_ok());
+}
