@@ -81,7 +81,7 @@ impl Maker {
         let validators = chain.validators(height);
         self.certificate = Certificate::new(height, round, block.hash(), validators, [(validator, signature)]);
         let sealed = self.state.advance(&block);
-        Committed { block, certificate: self.certificate.clone(), sealed, state: self.state.clone() }
+        Committed { block, certificate: self.certificate.clone(), sealed }
     }
 }
 

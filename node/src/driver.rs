@@ -1,6 +1,6 @@
 //! The driver: gives the protocol machine its inputs and performs its effects, in order, on a thread of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -109,7 +109,7 @@ impl Peers {
     }
 }
 
-/// What the machine will come back to. Each is taken out exactly once, within the same turn or when a store read ends.
+/// What the machine comes back to within the turn.
 #[derive(Default)]
 struct Tickets {
     next: u64,
@@ -122,6 +122,12 @@ impl Tickets {
     fn next(&mut self) -> Ticket {
         self.next += 1;
         Ticket(self.next)
+    }
+
+    fn clear(&mut self) {
+        self.gossip.clear();
+        self.responses.clear();
+        self.submissions.clear();
     }
 }
 
@@ -264,23 +270,30 @@ impl Driver {
 
     /// Gives the machine one input and performs what follows, until nothing more does.
     fn turn(&mut self, input: Input) -> anyhow::Result<()> {
-        let mut input = Some(input);
-        while let Some(next) = input.take() {
-            let is_committed = matches!(next, Input::Committed);
-            let effects = self.machine.handle(self.clock.now(), next);
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let is_committed = matches!(input, Input::Committed);
+            let effects = self.machine.handle(self.clock.now(), input);
             if is_committed {
                 // Durable before acknowledged: readers hear of a block after the disk has it.
                 self.publish_tip();
             }
             for effect in effects {
-                if let Effect::Commit(commits) = effect {
-                    self.commit(&commits)?;
-                    input = Some(Input::Committed);
-                } else {
-                    self.perform(effect)?;
+                match effect {
+                    Effect::Commit(commits) => {
+                        self.commit(&commits)?;
+                        inputs.push_back(Input::Committed);
+                    }
+                    Effect::Request(id, peer, bytes) => match self.peers.ids.get(&peer) {
+                        Some(peer) => drop(self.requests.insert(self.network.request(*peer, bytes), id)),
+                        None => inputs.push_back(Input::Response(id, peer, None)),
+                    },
+                    other => self.perform(other)?,
                 }
             }
         }
+        // What the machine left unanswered it never will answer: dropped, a peer is told that this node is busy.
+        self.tickets.clear();
         self.publish_activity();
         Ok(())
     }
@@ -296,19 +309,13 @@ impl Driver {
                     self.network.verdict(ticket, network_verdict(verdict));
                 }
             }
-            Effect::Request(id, peer, bytes) => match self.peers.ids.get(&peer) {
-                Some(peer) => {
-                    self.requests.insert(self.network.request(*peer, bytes), id);
-                }
-                None => tracing::debug!(?peer, "a request to a peer that has gone"),
-            },
             Effect::Respond(ticket, bytes) => {
                 if let Some(ticket) = self.tickets.responses.remove(&ticket) {
                     self.network.respond(ticket, bytes);
                 }
             }
             Effect::RespondBlocks(ticket, from) => self.respond_blocks(ticket, from),
-            Effect::Commit(_) => unreachable!("commits are performed by `turn`"),
+            Effect::Commit(_) | Effect::Request(..) => unreachable!("performed by `turn`, as inputs follow from them"),
             Effect::Submitted(ticket, result) => self.on_submitted(ticket, result),
             Effect::Evidence(evidence) => {
                 let bytes = codec::encode(&evidence);

@@ -132,7 +132,7 @@ impl Home {
         if fs::read_dir(root).map_err(io)?.next().is_some() {
             return Err(HomeError::Exists { path: root.to_owned() });
         }
-        let home = Self { root: root.to_owned() };
+        let home = Self { root: std::path::absolute(root).map_err(io)? };
         home.fill(contents).inspect_err(|_| {
             // The directory was empty or absent, so all that is in it is ours. Failing to clean up changes nothing.
             let _ = if existed { clear_dir(root) } else { fs::remove_dir_all(root) };

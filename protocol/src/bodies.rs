@@ -14,10 +14,12 @@ use crate::machine::{PeerId, RequestId};
 use crate::mempool::Mempool;
 use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
 
-/// Blocks remembered without their transactions, for this height and the next.
-const COMPACT_MAX: usize = 16;
-/// Proposals whose block is looked for at the same time.
-const WANTED_MAX: usize = 16;
+/// Blocks of the next height remembered without their transactions; they cannot be judged yet.
+const AHEAD_MAX: usize = 4;
+/// Blocks of one round that are looked for. An honest proposer has one; more than two of another tell nothing new.
+const PER_ROUND_MAX: usize = 2;
+/// Blocks looked for at the same time; those of the oldest rounds give way.
+const WANTED_MAX: usize = 32;
 /// After so long without an answer another peer is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -100,20 +102,37 @@ impl Bodies {
         valid.flat_map(|valid| &valid.block().transactions).find(|transaction| transaction.hash() == *hash).cloned()
     }
 
-    /// Remembers a block without its transactions. The caller checked that it is what the hash stands for.
+    /// Remembers a block that is looked for without its transactions. The caller checked that it is what the hash stands for.
     pub(crate) fn remember(&mut self, block: BlockHash, compact: CompactBlock) {
-        if self.compact.len() >= COMPACT_MAX && !self.compact.contains_key(&block) {
-            // A proposer may sign many; the proposals of honest ones are few and get fetched.
-            return;
+        if self.wanted.contains_key(&block) {
+            self.compact.insert(block, compact);
         }
-        self.compact.insert(block, compact);
+    }
+
+    /// Remembers a block of the height after the next. What finds no room is fetched when its height begins.
+    pub(crate) fn remember_ahead(&mut self, block: BlockHash, compact: CompactBlock) {
+        let height = compact.header.height;
+        if self.compact.values().filter(|other| other.header.height == height).count() < AHEAD_MAX {
+            self.compact.insert(block, compact);
+        }
     }
 
     /// Looks for the block of a proposal from now on.
     pub(crate) fn want(&mut self, proposal: SignedProposal, source: PeerId) {
-        let block = proposal.proposal.block;
-        if !self.wanted.contains_key(&block) && self.wanted.len() >= WANTED_MAX {
-            return;
+        let (block, round) = (proposal.proposal.block, proposal.proposal.round);
+        if !self.wanted.contains_key(&block) {
+            let first_round = |wanted: &Wanted| wanted.proposals.iter().map(|other| other.proposal.round).min();
+            let of_round = self.wanted.values().filter(|wanted| first_round(wanted) == Some(round)).count();
+            if of_round >= PER_ROUND_MAX {
+                return;
+            }
+            if self.wanted.len() >= WANTED_MAX {
+                let oldest = self.wanted.iter().min_by_key(|(_, wanted)| first_round(wanted)).map(|(block, _)| *block);
+                if let Some(oldest) = oldest {
+                    self.wanted.remove(&oldest);
+                    self.compact.remove(&oldest);
+                }
+            }
         }
         let wanted = self.wanted.entry(block).or_insert_with(|| Wanted {
             proposals: Vec::new(),

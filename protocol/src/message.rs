@@ -207,6 +207,8 @@ pub enum Evidence {
     Votes(SignedVote, SignedVote),
     /// Two proposals.
     Proposals(SignedProposal, SignedProposal),
+    /// Another block than ours was certified at a height: the signers of both certificates signed twice.
+    Fork(BlockHash, Box<CertifiedHeader>),
 }
 
 /// What a validator writes to its log before it acts on it.

@@ -3,3 +3,4 @@
 //! The library holds the tools; the targets in `tests/` tell the stories.
 
 pub mod sim;
+pub mod story;

@@ -117,7 +117,7 @@ impl Maker {
         let signers = self.validators.iter().take(3 + height.0 as usize % 2).map(vote);
         self.certificate = Certificate::new(height, Round(0), block.hash(), validators, signers);
         let sealed = self.state.advance(&block);
-        Committed { block, certificate: self.certificate.clone(), sealed, state: self.state.clone() }
+        Committed { block, certificate: self.certificate.clone(), sealed }
     }
 
     fn next(&mut self, transactions: usize) -> Committed {

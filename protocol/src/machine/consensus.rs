@@ -170,9 +170,10 @@ impl Machine {
     fn on_evidence(&mut self, evidence: Vec<Evidence>) {
         let mut offenders: Vec<_> = evidence
             .iter()
-            .map(|evidence| match evidence {
-                Evidence::Votes(vote, _) => vote.vote.validator,
-                Evidence::Proposals(proposal, _) => proposal.proposal.proposer,
+            .filter_map(|evidence| match evidence {
+                Evidence::Votes(vote, _) => Some(vote.vote.validator),
+                Evidence::Proposals(proposal, _) => Some(proposal.proposal.proposer),
+                Evidence::Fork(..) => None,
             })
             .collect();
         offenders.dedup();
@@ -256,11 +257,11 @@ impl Machine {
         compact: Option<crate::message::CompactBlock>,
     ) {
         let block = signed.proposal.block;
-        if let Some(compact) = compact.filter(|compact| compact.is(block)) {
-            self.bodies.remember(block, compact);
-        }
-        let next = self.chain.tip().height.next();
-        if self.phase != Phase::Deciding || signed.proposal.height != next {
+        let compact = compact.filter(|compact| compact.is(block) && compact.header.height == signed.proposal.height);
+        if self.phase != Phase::Deciding || signed.proposal.height != self.chain.tip().height.next() {
+            if let Some(compact) = compact {
+                self.bodies.remember_ahead(block, compact);
+            }
             return;
         }
         self.proposals.entry(signed.proposal.round).or_insert_with(|| signed.clone());
@@ -269,7 +270,12 @@ impl Machine {
                 let outputs = self.consensus.on_block(&signed, valid, self.now.elapsed);
                 self.perform(outputs);
             }
-            None => self.bodies.want(signed, from),
+            None => {
+                self.bodies.want(signed, from);
+                if let Some(compact) = compact {
+                    self.bodies.remember(block, compact);
+                }
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use ledger::units::Height;
 use super::{Effect, Machine, PeerId, Ticket, Topic, Verdict};
 use crate::mempool::{Admitted, Mempool};
 use crate::message::{
-    Attempt, BATCH_BYTES, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX,
+    Attempt, BATCH_BYTES, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, Evidence, HEADER_MESSAGE_BYTES_MAX,
 };
 
 /// A batch leaves so long after its first transaction came, if it is not full before.
@@ -199,18 +199,13 @@ impl Machine {
 
     /// Two certificates for one height: more than a third of the power signed both. No node can tell which is right.
     fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
-        let proof = ledger::hash::Hash::of(ledger::hash::Domain::Certificate, &[&codec::encode(other)]);
+        self.effects.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
         self.halt(format!(
-            "two certificates for height {height}: block {known} here and block {} elsewhere (proof {proof}: {}). More than a \
-             third of the voting power signed both",
+            "two certificates for height {height}: block {known} here and block {} elsewhere. More than a third of the voting power \
+             signed both. The proof is in the store",
             other.header.hash(),
-            hex(&codec::encode(other)),
         ));
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ConsensusMessage {

@@ -202,6 +202,10 @@ impl Check {
                     == (two.kind, two.height, two.round, two.validator);
                 (one.validator, same && one.block != two.block && a.verify(id) && b.verify(id))
             }
+            Evidence::Fork(known, other) => {
+                let (height, other) = (other.header.height, other.header.hash());
+                return Err(Violation::new(Rule::NoFork, format!("height {height}: {known} and {other} certified")));
+            }
             Evidence::Proposals(a, b) => {
                 let (one, two) = (&a.proposal, &b.proposal);
                 let same = (one.height, one.round, one.proposer) == (two.height, two.round, two.proposer);

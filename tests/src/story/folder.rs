@@ -1,0 +1,103 @@
+//! What a story has for itself: a folder, ports, and a turn, as a machine bears few networks at once.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use ledger::genesis::Genesis;
+use tempfile::TempDir;
+
+/// Stories at the same time.
+const TURNS: usize = 2;
+/// Ports are taken from here up in blocks: above those of services, below those that systems hand out by themselves.
+const FIRST_PORT: u16 = 20_000;
+const BLOCK: u16 = 100;
+const BLOCKS: u32 = 120;
+
+/// The template of local networks, as `testnet` has it.
+const TEMPLATE: &str = include_str!("../../../genesis.json");
+/// Blocks without transactions come more often than usual, so that stories are short.
+const EMPTY_BLOCK_INTERVAL_MS: u64 = 400;
+
+/// A story's folder, removed with all in it at the end.
+pub struct Folder {
+    dir: TempDir,
+    _turn: Turn,
+}
+
+impl Folder {
+    /// Waits for a turn and makes a folder.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it waits")]
+    pub fn new() -> Self {
+        let turn = Turn::wait();
+        let dir = tempfile::Builder::new().prefix("cairn-story-").tempdir().expect("the folder for temporary files");
+        Self { dir, _turn: turn }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+/// The template's genesis, with blocks in quick succession also when nothing is to be done.
+///
+/// # Panics
+/// When the template is no genesis.
+#[must_use]
+pub fn quick_genesis() -> Genesis {
+    let mut genesis = Genesis::from_json(TEMPLATE.as_bytes()).expect("the template is a genesis");
+    genesis.limits.empty_block_interval_ms = EMPTY_BLOCK_INTERVAL_MS;
+    genesis
+}
+
+/// The first of a hundred ports that are free, and that no other story gets.
+pub(super) fn free_ports() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at once begin at different places.
+    let start = process::id().wrapping_mul(17);
+    for _ in 0..BLOCKS {
+        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
+        let base = FIRST_PORT + BLOCK * u16::try_from(number).expect("few blocks");
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if (base..base + BLOCK).all(is_free) {
+            return base;
+        }
+    }
+    panic!("no {BLOCK} free ports in a row from {FIRST_PORT} on");
+}
+
+/// The right to burden the machine.
+struct Turn;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait() -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = GIVEN_BACK.wait_while(taken, |taken| *taken >= TURNS).unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        GIVEN_BACK.notify_one();
+    }
+}

@@ -1,0 +1,308 @@
+//! Nodes that the story starts, kills and restarts by itself.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use ledger::api::Status;
+use ledger::hash::ChainId;
+
+use super::folder::{Folder, free_ports};
+use super::process::{Finished, Process, finish, show_tail};
+use super::programs::{node_program, wallet_program};
+use super::rpc::Rpc;
+use super::testnet::{Description, Testnet};
+use super::wait::until;
+
+/// Nodes with homes made by `testnet`, each run alone. Named by numbers from 1.
+pub struct Network {
+    // Processes end before their folder goes.
+    nodes: Vec<Node>,
+    description: Description,
+    folder: Folder,
+}
+
+/// One node, running or not.
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// Its home.
+    pub home: PathBuf,
+    /// Its RPC.
+    pub rpc: Rpc,
+    /// Where peers reach it, with its peer id.
+    pub p2p: String,
+    /// How it is started, beyond its home.
+    arguments: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Node {
+    /// Starts the node.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn start(&mut self) {
+        let mut command = node_program();
+        self.start_as(&mut command);
+    }
+
+    /// Starts the node under a program that runs it, such as strace.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn start_under(&mut self, program: &mut Command) {
+        program.arg(node_program().get_program());
+        self.start_as(program);
+    }
+
+    fn start_as(&mut self, command: &mut Command) {
+        assert!(self.process.is_none(), "{} runs", self.name);
+        command.arg("run").arg("--home").arg(&self.home).arg("--exit-with-parent").args(&self.arguments);
+        self.process = Some(Process::spawn(command, &self.log()));
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap_or_else(|| panic!("{} does not run", self.name))
+    }
+
+    /// Whether it was started and not stopped.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Kill -9, and waits until it is gone.
+    pub fn crash(&mut self) {
+        self.process().kill();
+        self.process().wait();
+        self.process = None;
+    }
+
+    /// Ends it as the end of its parent does, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not say that all went well.
+    pub fn stop(&mut self) {
+        self.process().end_stdin();
+        let status = self.process().wait();
+        assert!(status.success(), "{} ended with {status}", self.name);
+        self.process = None;
+    }
+
+    /// Where it stands, once it answers.
+    ///
+    /// # Panics
+    /// When it has ended by itself, or never answers.
+    pub fn status(&mut self) -> Status {
+        until(&format!("{} answers", self.name), || {
+            let ended = self.process().ended();
+            assert!(ended.is_none(), "{} has ended: {ended:?}", self.name);
+            self.rpc.status().ok()
+        })
+    }
+
+    /// Waits until it has reached a height, and returns where it stands.
+    pub fn await_height(&mut self, height: u64) -> Status {
+        until(&format!("{} reaches height {height}", self.name), || {
+            Some(self.status()).filter(|status| status.height >= height)
+        })
+    }
+
+    /// What it said.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.join("node.log")
+    }
+
+    /// All it said so far.
+    ///
+    /// # Panics
+    /// When that cannot be read.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).expect("a log of our own")
+    }
+
+    /// Checks all that the node has stored. It must not run.
+    ///
+    /// # Panics
+    /// When anything is wrong with it.
+    pub fn verify(&self) {
+        let done = finish(node_program().args(["db", "verify", "--json", "--home"]).arg(&self.home));
+        assert!(done.code == Some(0) && done.stdout.contains("\"clean\":true"), "{}: {done:?}", self.name);
+    }
+}
+
+impl Network {
+    /// Validators that run, with blocks in quick succession also when nothing is to be done.
+    #[must_use]
+    pub fn start(validators: usize) -> Self {
+        let mut network = Self::make(validators);
+        network.nodes.iter_mut().for_each(Node::start);
+        network.nodes.iter_mut().for_each(|node| drop(node.status()));
+        network
+    }
+
+    /// The same, but none of them runs.
+    ///
+    /// # Panics
+    /// When a test network cannot be made.
+    #[must_use]
+    pub fn make(validators: usize) -> Self {
+        let folder = Folder::new();
+        let testnet = Testnet::start_quick(&folder, validators, 0);
+        let description = testnet.description.clone();
+        assert_eq!(testnet.stop(), Some(0), "a test network that is told to stop ends well");
+        let node = |info: &super::testnet::NodeInfo| Node {
+            name: info.name.clone(),
+            home: info.home.clone(),
+            rpc: Rpc::new(&info.rpc),
+            p2p: info.p2p.clone(),
+            arguments: Vec::new(),
+            process: None,
+        };
+        Self { nodes: description.nodes.iter().map(node).collect(), description, folder }
+    }
+
+    /// Identity of the chain.
+    #[must_use]
+    pub fn chain(&self) -> ChainId {
+        self.description.chain
+    }
+
+    /// File of the genesis.
+    #[must_use]
+    pub fn genesis(&self) -> &PathBuf {
+        &self.description.genesis
+    }
+
+    /// A path in the story's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Makes the home of a further node from a genesis, as people do, and adds it. It dials nobody but these peers.
+    ///
+    /// # Panics
+    /// When `init` refuses.
+    pub fn add(&mut self, genesis: &PathBuf, peers: &[String]) -> &mut Node {
+        let name = format!("node{}", self.nodes.len() + 1);
+        let home = self.folder.join(&name);
+        let made = finish(node_program().args(["init", "--home"]).arg(&home).arg("--genesis").arg(genesis));
+        assert_eq!(made.code, Some(0), "{made:?}");
+        let port = free_ports();
+        let (p2p, rpc) = (format!("/ip4/127.0.0.1/tcp/{port}"), format!("127.0.0.1:{}", port + 1));
+        let listen = ["--p2p-listen", &p2p, "--rpc-listen", &rpc].map(str::to_owned);
+        let peers = peers.iter().flat_map(|peer| ["--peer".to_owned(), peer.clone()]);
+        let arguments = listen.into_iter().chain(peers).collect();
+        self.nodes.push(Node { name, home, rpc: Rpc::new(&format!("http://{rpc}")), p2p, arguments, process: None });
+        self.nodes.last_mut().expect("one was added")
+    }
+
+    /// All nodes.
+    pub fn nodes(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// One node.
+    pub fn node(&mut self, number: usize) -> &mut Node {
+        &mut self.nodes[number - 1]
+    }
+
+    /// Those that run.
+    pub fn running(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.nodes.iter_mut().filter(|node| node.is_running())
+    }
+
+    /// Kill -9 of one node.
+    pub fn crash(&mut self, number: usize) -> &mut Self {
+        self.node(number).crash();
+        self
+    }
+
+    /// Kill -9 of all nodes, as close to each other as can be.
+    pub fn crash_all(&mut self) -> &mut Self {
+        self.running().for_each(|node| node.process().kill());
+        self.running().for_each(Node::crash);
+        self
+    }
+
+    /// Starts a node that does not run.
+    pub fn restart(&mut self, number: usize) -> &mut Self {
+        self.node(number).start();
+        self
+    }
+
+    /// Starts all nodes that do not run.
+    pub fn restart_all(&mut self) -> &mut Self {
+        self.nodes.iter_mut().filter(|node| !node.is_running()).for_each(Node::start);
+        self
+    }
+
+    /// Waits until each node that runs has reached a height.
+    pub fn await_height(&mut self, height: u64) -> &mut Self {
+        self.running().for_each(|node| drop(node.await_height(height)));
+        self
+    }
+
+    /// Waits until each node that runs is this many blocks beyond the highest of them.
+    pub fn await_blocks(&mut self, count: u64) -> &mut Self {
+        let height = self.height() + count;
+        self.await_height(height)
+    }
+
+    /// The height of the highest node that runs; 0 if none does.
+    pub fn height(&mut self) -> u64 {
+        self.running().map(|node| node.status().height).max().unwrap_or(0)
+    }
+
+    /// Compares all blocks of all nodes that run, up to the height that all of them have.
+    ///
+    /// # Panics
+    /// When two differ, or one does not follow from that before it.
+    pub fn assert_one_history(&mut self) -> &mut Self {
+        let height = self.running().map(|node| node.status().height).min().unwrap_or(0);
+        let mut parent: Option<String> = None;
+        for height in 1..=height {
+            let block = |node: &mut Node| node.rpc.block(height).unwrap_or_else(|error| panic!("{height}: {error:?}"));
+            let blocks: Vec<_> = self.running().map(block).collect();
+            let first = &blocks[0];
+            let same = |block: &ledger::api::BlockInfo| {
+                block.summary == first.summary && block.state_root == first.state_root && block.parent == first.parent
+            };
+            assert!(blocks.iter().all(same), "a fork at height {height}: {blocks:#?}");
+            assert!(parent.is_none_or(|parent| parent == first.parent), "block {height} does not follow");
+            parent = Some(first.summary.hash.clone());
+        }
+        self
+    }
+
+    /// Looks whether any node that runs has caught any validator signing twice.
+    ///
+    /// # Panics
+    /// When one has.
+    pub fn assert_no_equivocation(&mut self) -> &mut Self {
+        self.running().for_each(|node| assert_eq!(node.rpc.metric("cairn_equivocations_total"), 0.0, "{}", node.name));
+        self
+    }
+
+    /// Runs the wallet that holds the template's accounts, by way of a node.
+    pub fn wallet(&mut self, number: usize, arguments: &[&str]) -> Finished {
+        let home = self.description.wallet_home.clone();
+        finish(wallet_program().arg("--home").arg(home).arg("--rpc").arg(self.node(number).rpc.url()).args(arguments))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.nodes.iter().for_each(|node| show_tail(&node.log()));
+        }
+    }
+}

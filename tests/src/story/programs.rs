@@ -1,0 +1,65 @@
+//! The programs under test, built before the first story runs one: no stale program is ever tested.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+struct Programs {
+    node: PathBuf,
+    wallet: PathBuf,
+}
+
+static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+
+/// A command that runs `cairn-node`.
+#[must_use]
+pub fn node_program() -> Command {
+    clean(&PROGRAMS.get_or_init(build).node)
+}
+
+/// A command that runs `cairn-wallet`.
+#[must_use]
+pub fn wallet_program() -> Command {
+    clean(&PROGRAMS.get_or_init(build).wallet)
+}
+
+/// Without what the caller's environment would configure.
+fn clean(program: &PathBuf) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CAIRN_")) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Builds both with the cargo that built this test, in this test's profile and target directory.
+fn build() -> Programs {
+    let test = env::current_exe().expect("a test has a path");
+    // TARGET/PROFILE/deps/TEST
+    let folder = test.ancestors().nth(2).expect("cargo puts tests three levels deep");
+    let target = folder.parent().expect("cargo puts tests three levels deep");
+    let profile = folder.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--package", "cairn-node", "--package", "cairn-wallet", "--bins"])
+        .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
+        .arg(target)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "the programs under test do not build, see above");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let program = |name: &str| {
+        let built = messages.iter().filter(|message| message["target"]["name"] == name);
+        let path = built.filter_map(|message| message["executable"].as_str()).next_back();
+        PathBuf::from(path.unwrap_or_else(|| panic!("cargo has built no {name}")))
+    };
+    Programs { node: program("cairn-node"), wallet: program("cairn-wallet") }
+}

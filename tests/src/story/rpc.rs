@@ -1,0 +1,153 @@
+//! A node's JSON-RPC, and what else it answers over HTTP.
+
+use std::time::Duration;
+
+use ledger::api::{self, AccountInfo, BlockInfo, Status, Submitted, TxInfo, TxStatus};
+use ledger::codec;
+use ledger::transaction::Transaction;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// How long an answer may take beyond what was asked to wait for.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One node, to be asked.
+pub struct Rpc {
+    url: String,
+    agent: ureq::Agent,
+}
+
+/// No result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody answers, or not all of an answer.
+    Silent(String),
+    /// An answer that is none of JSON-RPC: status and text.
+    Http(u16, String),
+    /// An error by the rules: code, reason for programs, text for people.
+    Refused(i64, String, String),
+}
+
+impl Rpc {
+    /// The node at this URL.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        let config =
+            ureq::Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(TIMEOUT));
+        Self { url: url.to_owned(), agent: config.build().new_agent() }
+    }
+
+    /// Where it is asked.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends any bytes as the body of a request: status and text of the answer.
+    ///
+    /// # Errors
+    /// `Failure::Silent`.
+    pub fn post(&self, content_type: &str, body: &[u8]) -> Result<(u16, String), Failure> {
+        let silent = |error: ureq::Error| Failure::Silent(error.to_string());
+        let mut answer = self.agent.post(&self.url).content_type(content_type).send(body).map_err(silent)?;
+        let text = answer.body_mut().with_config().limit(32 << 20).read_to_string().map_err(silent)?;
+        Ok((answer.status().as_u16(), text))
+    }
+
+    /// The text at a path, such as `/metrics`.
+    ///
+    /// # Errors
+    /// `Failure::Silent`, and `Failure::Http` for any status but 200.
+    pub fn get(&self, path: &str) -> Result<String, Failure> {
+        let silent = |error: ureq::Error| Failure::Silent(error.to_string());
+        let mut answer = self.agent.get(format!("{}{path}", self.url)).call().map_err(silent)?;
+        let text = answer.body_mut().read_to_string().map_err(silent)?;
+        if answer.status() == 200 { Ok(text) } else { Err(Failure::Http(answer.status().as_u16(), text)) }
+    }
+
+    /// Calls a method with parameters by name.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn call<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, Failure> {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let (status, text) = self.post("application/json", call.to_string().as_bytes())?;
+        let mut answer: Value = serde_json::from_str(&text).map_err(|_| Failure::Http(status, text.clone()))?;
+        if let Some(error) = answer.get("error") {
+            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let code = error["code"].as_i64().unwrap_or_default();
+            return Err(Failure::Refused(code, word(&error["data"]["reason"]), word(&error["message"])));
+        }
+        serde_json::from_value(answer["result"].take())
+            .map_err(|error| Failure::Http(status, format!("{error}: {text}")))
+    }
+
+    /// Where the node stands.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn status(&self) -> Result<Status, Failure> {
+        self.call(api::CHAIN_STATUS, &json!({}))
+    }
+
+    /// A final block.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn block(&self, height: u64) -> Result<BlockInfo, Failure> {
+        self.call(api::CHAIN_BLOCK, &json!({"height": height.to_string()}))
+    }
+
+    /// An account, by address or key.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn account(&self, account: &str) -> Result<AccountInfo, Failure> {
+        self.call(api::ACCOUNT_GET, &json!({"account": account}))
+    }
+
+    /// Submits bytes as a transaction, and returns its name.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn submit_bytes(&self, bytes: &[u8]) -> Result<String, Failure> {
+        let params = json!({"transaction": hex::encode(bytes)});
+        self.call::<Submitted>(api::TX_SUBMIT, &params).map(|submitted| submitted.id)
+    }
+
+    /// Submits a transaction, and returns its name.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn submit(&self, transaction: &Transaction) -> Result<String, Failure> {
+        self.submit_bytes(&codec::encode(transaction))
+    }
+
+    /// What the node knows of a transaction, once it is final or this much time has passed.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn transaction(&self, id: &str, wait: Duration) -> Result<TxInfo, Failure> {
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.call(api::TX_GET, &json!({"id": id, "wait_ms": wait}))
+    }
+
+    /// Whether the node says that a transaction is final.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn is_final(&self, id: &str, wait: Duration) -> Result<bool, Failure> {
+        self.transaction(id, wait).map(|info| info.status == TxStatus::Final)
+    }
+
+    /// A number of `/metrics` that has no labels.
+    ///
+    /// # Panics
+    /// When the node does not answer or has no such number.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").unwrap_or_else(|failure| panic!("{}: {failure:?}", self.url));
+        let number = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(number).unwrap_or_else(|| panic!("no {name} in /metrics of {}", self.url))
+    }
+}

@@ -1,0 +1,163 @@
+//! `cairn-node testnet`, as people run it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use ledger::hash::ChainId;
+use serde_json::Value;
+
+use super::folder::{Folder, free_ports, quick_genesis};
+use super::process::{Process, has_ended, show_tail};
+use super::programs::node_program;
+use super::wait::until;
+
+/// A running local network: the parent of its nodes. Ended with them when dropped.
+pub struct Testnet {
+    /// What `network.json` says.
+    pub description: Description,
+    process: Process,
+    dir: PathBuf,
+    log: PathBuf,
+}
+
+/// The content of `network.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Identity of the chain.
+    pub chain: ChainId,
+    /// File of the genesis.
+    pub genesis: PathBuf,
+    /// Validators first.
+    pub nodes: Vec<NodeInfo>,
+    /// Home of a wallet that holds the accounts' keys.
+    pub wallet_home: PathBuf,
+}
+
+/// One node of `network.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Name.
+    pub name: String,
+    /// Its home.
+    pub home: PathBuf,
+    /// Its process.
+    pub pid: u32,
+    /// URL of its RPC.
+    pub rpc: String,
+    /// Multiaddr with its peer id.
+    pub p2p: String,
+    /// Whether it signs.
+    pub validator: bool,
+}
+
+impl Description {
+    /// Reads what a network tells about itself, if it does.
+    fn read(path: &PathBuf) -> Option<Self> {
+        let text = fs::read_to_string(path).ok()?;
+        let value: Value = serde_json::from_str(&text).expect("network.json is written at once and whole");
+        let text = |value: &Value| value.as_str().expect("a text in network.json").to_owned();
+        let node = |node: &Value| NodeInfo {
+            name: text(&node["name"]),
+            home: text(&node["home"]).into(),
+            pid: node["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid in network.json"),
+            rpc: text(&node["rpc"]),
+            p2p: text(&node["p2p"]),
+            validator: node["validator"].as_bool().expect("a truth in network.json"),
+        };
+        Some(Self {
+            chain: ChainId(text(&value["chain_id"]).parse().expect("a hash in network.json")),
+            genesis: text(&value["genesis"]).into(),
+            nodes: value["nodes"].as_array().expect("nodes in network.json").iter().map(node).collect(),
+            wallet_home: text(&value["wallet_home"]).into(),
+        })
+    }
+}
+
+impl Testnet {
+    /// Makes and starts a network of the genesis in the program.
+    #[must_use]
+    pub fn start(folder: &Folder, validators: usize, full_nodes: usize) -> Self {
+        Self::launch(folder, &arguments(validators, full_nodes))
+    }
+
+    /// Makes and starts a network with blocks in quick succession.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_quick(folder: &Folder, validators: usize, full_nodes: usize) -> Self {
+        let genesis = folder.join("template.json");
+        fs::write(&genesis, quick_genesis().to_json()).expect("a folder of our own");
+        let mut arguments = arguments(validators, full_nodes);
+        arguments.extend(["--genesis".to_owned(), genesis.display().to_string()]);
+        Self::launch(folder, &arguments)
+    }
+
+    /// Starts the network that is in the folder.
+    #[must_use]
+    pub fn resume(folder: &Folder) -> Self {
+        Self::launch(folder, &[])
+    }
+
+    fn launch(folder: &Folder, arguments: &[String]) -> Self {
+        let (dir, log) = (folder.join("network"), folder.join("testnet.log"));
+        let mut command = node_program();
+        command.arg("testnet").arg("--dir").arg(&dir).arg("--plain").args(arguments);
+        let mut process = Process::spawn(&mut command, &log);
+        let path = dir.join("network.json");
+        // A file of a run before is removed when this one starts, and names other processes.
+        let description = until("a test network writes network.json", || {
+            let ended = process.ended();
+            if ended.is_some() {
+                show_tail(&log);
+            }
+            assert!(ended.is_none(), "the test network has ended: {ended:?}");
+            Description::read(&path).filter(|found| found.nodes.iter().all(|node| !has_ended(node.pid)))
+        });
+        Self { description, process, dir, log }
+    }
+
+    /// SIGTERM; waits until it has ended, and returns its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        self.process.terminate();
+        self.process.wait().code()
+    }
+
+    /// Kill -9 of the parent alone.
+    pub fn kill(mut self) {
+        self.process.kill();
+        self.process.wait();
+    }
+
+    /// All it printed so far.
+    ///
+    /// # Panics
+    /// When that cannot be read.
+    #[must_use]
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log of our own")
+    }
+}
+
+fn arguments(validators: usize, full_nodes: usize) -> Vec<String> {
+    let pairs = [
+        ("--nodes", validators.to_string()),
+        ("--full-nodes", full_nodes.to_string()),
+        ("--base-port", free_ports().to_string()),
+    ];
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
+
+impl Drop for Testnet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_tail(&self.log);
+            self.description.nodes.iter().for_each(|node| show_tail(&node.home.join("node.log")));
+        }
+        if self.process.ended().is_none() && self.dir.exists() {
+            // Its nodes end with it; when it is killed they do too, but nobody would wait for them.
+            self.process.terminate();
+            let _ = self.process.wait();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the system saw of a process, by strace: which thread wrote, sent and synced what, in order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// System calls in the order in which strace saw them.
+#[derive(Debug)]
+pub struct Trace(Vec<Event>);
+
+/// One half of a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Event {
+    thread: u32,
+    /// Such as `write`.
+    call: String,
+    /// What stands between the brackets, with the paths of files; all of it is known when the call begins.
+    arguments: String,
+    /// Begun, or ended with this result.
+    result: Option<String>,
+}
+
+/// Calls that put something out, and those that make it durable.
+const CALLS: &str = "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync";
+
+impl Trace {
+    /// A command to which a program is added, and which writes what it does to a file. Nothing where that is impossible.
+    #[must_use]
+    pub fn command(to: &Path) -> Option<Command> {
+        let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+        works.is_ok_and(|status| status.success()).then(|| {
+            let mut command = Command::new("strace");
+            command.args(["-f", "-qq", "-y", "-s", "2000000", "-e", CALLS, "-e", "signal=none", "-o"]).arg(to);
+            command
+        })
+    }
+
+    /// Reads such a file.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn read(path: &Path) -> Self {
+        Self::parse(&String::from_utf8_lossy(&fs::read(path).expect("strace has written its file")))
+    }
+
+    /// A call that others interrupt is written in two lines, one that none does in one.
+    fn parse(text: &str) -> Self {
+        let mut events = Vec::new();
+        let mut begun: BTreeMap<u32, Event> = BTreeMap::new();
+        for line in text.lines() {
+            let Some((thread, rest)) = line.trim_start().split_once(' ') else { continue };
+            let (Ok(thread), rest) = (thread.parse(), rest.trim_start()) else { continue };
+            let (begin, result) = if let Some(resumed) = rest.strip_prefix("<... ") {
+                let Some(begin) = begun.remove(&thread) else { continue };
+                (begin, resumed.rsplit_once(" = ").map(|(_, result)| result))
+            } else {
+                let Some((call, arguments)) = rest.split_once('(') else { continue };
+                let (arguments, result) = match arguments.rsplit_once(" = ") {
+                    Some((arguments, result)) if !arguments.ends_with("<unfinished ...>") => (arguments, Some(result)),
+                    _ => (arguments, None),
+                };
+                let begin =
+                    Event { thread, call: call.to_owned(), arguments: arguments.trim_end().to_owned(), result: None };
+                events.push(begin.clone());
+                if result.is_none() {
+                    begun.insert(thread, begin);
+                    continue;
+                }
+                (begin, result)
+            };
+            events.push(Event { result: Some(result.unwrap_or_default().trim().to_owned()), ..begin });
+        }
+        Self(events)
+    }
+
+    /// How often a thread that had written to this file went on to anything but a successful sync of it, and how often it synced it.
+    #[must_use]
+    pub fn writes_not_followed_by_sync(&self, file: &str) -> (usize, usize) {
+        let mut unsynced: BTreeMap<u32, bool> = BTreeMap::new();
+        let (mut bad, mut good) = (0, 0);
+        for event in &self.0 {
+            let is_dirty = unsynced.entry(event.thread).or_default();
+            match (&event.result, event.is_on(file), event.is_sync()) {
+                (None, true, false) => *is_dirty = true,
+                (Some(result), true, true) if result == "0" => {
+                    (good, *is_dirty) = (good + usize::from(*is_dirty), false)
+                }
+                (None, false, _) if *is_dirty => bad += 1,
+                _ => {}
+            }
+        }
+        (bad, good)
+    }
+
+    /// Whether these words were put out only after they (or `token`, by which the file knows them) were in this file, and the file
+    /// was synced after that. Fails if they were put out never.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn is_durable_before(&self, file: &str, token: &str, words: &[&str]) -> Result<(), String> {
+        let said = self.0.iter().position(|event| {
+            event.result.is_none() && !event.is_sync() && words.iter().all(|word| event.arguments.contains(word))
+        });
+        let before = &self.0[..said.ok_or_else(|| format!("never said: {words:?}"))?];
+        let is_written = |event: &Event| event.result.is_some() && event.is_on(file) && event.arguments.contains(token);
+        let written = before.iter().position(is_written).ok_or_else(|| format!("{token} is not in {file} before"))?;
+        // A sync that began before the write may have missed it.
+        let synced =
+            before[written..].iter().position(|event| event.is_on(file) && event.is_sync() && event.result.is_none());
+        let begun = written + synced.ok_or_else(|| format!("{file} is not synced after {token}"))?;
+        let is_done = |event: &Event| event.thread == before[begun].thread && event.result.as_deref() == Some("0");
+        before[begun..]
+            .iter()
+            .any(is_done)
+            .then_some(())
+            .ok_or_else(|| format!("{words:?} is said before {file} is synced"))
+    }
+}
+
+impl Event {
+    fn is_sync(&self) -> bool {
+        self.call == "fdatasync" || self.call == "fsync"
+    }
+
+    /// Whether the first argument is a handle of a file whose path ends so.
+    fn is_on(&self, file: &str) -> bool {
+        self.arguments.split('>').next().is_some_and(|handle| handle.contains('<') && handle.ends_with(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+7 write(3</h/consensus.log>, \"vote\", 4) = 4
+8 sendto(9<socket:[1]>, \"ping\", 4, 0, NULL, 0) = 4
+7 fdatasync(3</h/consensus.log> <unfinished ...>
+8 pwrite64(4</h/db/db>, \"memo-1\", 6, 0) = 6
+7 <... fdatasync resumed>)         = 0
+7 write(5<anon_inode:[eventfd]>, \"\\1\", 8) = 8
+8 fdatasync(4</h/db/db>)  = 0
+8 sendto(9<socket:[1]>, \"{\\\"id\\\":\\\"ab\\\",\\\"status\\\":\\\"final\\\"}\", 4, 0, NULL, 0) = 4
+";
+
+    #[test]
+    fn a_log_is_synced_before_its_thread_goes_on() {
+        for (text, expected) in [
+            (GOOD.to_owned(), (0, 1)),
+            (GOOD.replace("7 fdatasync(3", "7 write(5"), (2, 0)),
+            (GOOD.replace("resumed>)         = 0", "resumed>) = -1 EIO"), (1, 0)),
+        ] {
+            assert_eq!(Trace::parse(&text).writes_not_followed_by_sync("/consensus.log"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_are_said_after_the_sync() {
+        let sync = "8 fdatasync(4</h/db/db>)  = 0\n";
+        for (text, valid) in [
+            (GOOD.to_owned(), true),
+            (GOOD.replace(sync, ""), false),
+            (GOOD.replace(sync, "") + sync, false),
+            (GOOD.replace(sync, "8 fdatasync(4</h/db/db>)  = -1 EIO\n"), false),
+            (format!("{sync}{}", GOOD.replace(sync, "")), false),
+            (GOOD.replace("memo-1", "other"), false),
+            (GOOD.replace("final", "pending"), false),
+        ] {
+            let verdict = Trace::parse(&text).is_durable_before("/db/db", "memo-1", &["ab", "final"]);
+            assert_eq!(verdict.is_ok(), valid, "{text}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Frozen vectors: signatures that other libraries disagree on, hash domains, and the bytes of every format.
+//!
+//! Changing an expected value here is a change of protocol: it splits the network from nodes of an earlier version.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use ledger::block::{Block, Header, genesis_parent, transactions_root};
+use ledger::certificate::{Certificate, Vote, VoteKind};
+use ledger::chain::{Chain, ChainState};
+use ledger::codec;
+use ledger::genesis::{Genesis, template_key, template_seed};
+use ledger::hash::{BlockHash, Domain, Hash};
+use ledger::signature::{Item, PublicKey, Signature, SigningKey, verify, verify_batch};
+use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
+use ledger::units::{Amount, Height, Nonce, Round, Timestamp};
+use protocol::message::{Attempt, ConsensusMessage, LogEntry, Proposal, Request, SignedProposal, SignedVote};
+
+fn bytes<const N: usize>(text: &str) -> [u8; N] {
+    hex::decode(text).unwrap().try_into().unwrap()
+}
+
+/// Source: "Taming the many EdDSAs" (Chalkias, Garillot, Nikolaenko; SSR 2020, eprint 2020/1244), test vectors of table 5.
+///
+/// 0 and 1 have a key of small order, which ZIP-215 admits and this chain refuses. 2 to 5 hold under the cofactored equation. 6 and
+/// 7 have s at or above the group order. 8 and 9 have a non-canonical R: the hash takes its bytes as they are, under which only 9 holds.
+#[test]
+fn published_edge_cases_get_one_verdict_alone_and_in_any_batch() {
+    let cases: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../vectors/ed25519-speccheck.json")).unwrap();
+    let item = |case: &serde_json::Value| Item {
+        key: PublicKey(bytes(case["pub_key"].as_str().unwrap())),
+        message: hex::decode(case["message"].as_str().unwrap()).unwrap(),
+        signature: Signature(bytes(case["signature"].as_str().unwrap())),
+    };
+    let items: Vec<Item> = cases.iter().map(item).collect();
+    let alone: Vec<bool> = items.iter().map(|item| verify(&item.key, &item.message, &item.signature)).collect();
+    assert_eq!(alone, [false, false, true, true, true, true, false, false, false, true]);
+    assert_eq!(verify_batch(&items), alone);
+
+    let key = SigningKey::from_seed(&[5; 32]);
+    let good = Item { key: key.public(), message: b"good".to_vec(), signature: key.sign(b"good") };
+    for (item, valid) in items.iter().zip(alone) {
+        for place in 0..8 {
+            let mut batch = vec![good.clone(); 8];
+            batch[place] = item.clone();
+            let mut expected = vec![true; 8];
+            expected[place] = valid;
+            assert_eq!(verify_batch(&batch), expected, "{item:?} at {place}");
+        }
+    }
+}
+
+/// The eight points of small order in every encoding, as keys: each is refused, with any signature.
+#[test]
+fn keys_that_anybody_can_sign_for_are_refused() {
+    let small = [
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+    for text in small {
+        for sign in [0, 0x80] {
+            let mut key = bytes::<32>(text);
+            key[31] |= sign;
+            assert!(PublicKey(key).check().is_err(), "{text}");
+            let mut signature = [0; 64];
+            signature[0] = 1;
+            assert!(!verify(&PublicKey(key), b"any", &Signature(signature)));
+        }
+    }
+    let below = "ebffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f";
+    assert!(PublicKey(bytes(below)).check().is_ok(), "p - 2 is canonical and not of small order");
+}
+
+fn chain() -> Arc<Chain> {
+    Chain::new(Genesis::from_json(include_bytes!("../../genesis.json")).unwrap())
+}
+
+fn transaction(chain: &Chain) -> Transaction {
+    let body = Body::Transfer(Transfer {
+        sender: template_key("alice").unwrap().public(),
+        nonce: Nonce(0),
+        outputs: vec![Output { account: template_key("bob").unwrap().public(), amount: Amount(1_500_000_000) }],
+        fee: Amount(10_000),
+        expires_at: Timestamp(1_767_225_660_000),
+        memo: b"memo".to_vec(),
+    });
+    body.sign(chain.id(), &template_key("alice").unwrap())
+}
+
+/// First eight bytes of a hash of the encoding, and its length: enough to notice any change.
+fn print(bytes: &[u8]) -> String {
+    format!("{} {}", bytes.len(), &Hash::of(Domain::StoreValue, &[bytes]).to_string()[..16])
+}
+
+#[test]
+fn every_format_has_the_bytes_it_always_had() {
+    let chain = chain();
+    let id = chain.id();
+    let validator = SigningKey::from_seed(&template_seed("validator"));
+    let transaction = transaction(&chain);
+    let verified = verify_transactions(id, vec![transaction.clone()]).remove(0).unwrap();
+    let state = ChainState::genesis(Arc::clone(&chain));
+    let valid = state.propose(
+        validator.public(),
+        Timestamp(1_767_225_601_000),
+        Certificate::genesis(id),
+        [Arc::clone(&verified)],
+    );
+    let block: Block = codec::decode(valid.bytes(), codec::VALUE_BYTES_MAX).unwrap();
+    let vote = Vote {
+        kind: VoteKind::Precommit,
+        height: Height(1),
+        round: Round(2),
+        block: Some(valid.hash()),
+        validator: validator.public(),
+    };
+    let signed_vote = SignedVote { signature: validator.sign(&vote.message(id)), vote };
+    let certificate = Certificate::new(
+        Height(1),
+        Round(2),
+        valid.hash(),
+        chain.validators(Height(1)),
+        [(validator.public(), signed_vote.signature)],
+    );
+    certificate.verify(id, chain.validators(Height(1)), Height(1), valid.hash()).unwrap();
+    let proposal = Proposal {
+        height: Height(1),
+        round: Round(2),
+        block: valid.hash(),
+        valid_round: Some(Round(0)),
+        proposer: validator.public(),
+    };
+    let signed_proposal = SignedProposal { signature: validator.sign(&proposal.message(id)), proposal };
+    assert!(signed_proposal.verify(id) && signed_vote.verify(id));
+
+    let rows: [(&str, String, &str); 15] = [
+        ("transaction id", verified.id().to_string(), "3ab6f1fee90ed14b00a7e2f4a070e578136bb4960afa0ffcc12d2f5e9ce1331b"),
+        ("transaction hash", verified.hash().to_string(), "171eb83c90d4745e78ab53a372279f8a53c8c8ca4f198fde5c148e8f8966f72a"),
+        ("block hash", valid.hash().to_string(), "aac218fdbb75db43939ec9f99a9f7e5fc98e611497890d32779e9a8c00398eb7"),
+        ("state root", valid.state().root().to_string(), "2fe74bf70bf658ab32afd946fcd5cc7c349a173aa91d073306faeac2b572637b"),
+        ("transaction", print(&codec::encode(&transaction)), "181 8aad2c6daef26849"),
+        ("header", print(&codec::encode(&block.header)), "274 b5ea5b0b30ff54fb"),
+        ("block", print(valid.bytes()), "523 a535864750fcfbe6"),
+        ("certificate", print(&codec::encode(&certificate)), "125 3acbe1b46574073c"),
+        ("validators", chain.validators(Height(1)).hash().to_string(), "61f1235f7e5ead234933fc668921f762f939fd3ab5a67bb7890f98c1aea0739d"),
+        ("genesis", print(&codec::encode(chain.genesis())), "449 136b125ec1988d7a"),
+        (
+            "vote message",
+            print(&codec::encode(&Attempt { attempt: 7, message: ConsensusMessage::Vote(signed_vote.clone()) })),
+            "157 32a1ac4f076bb253",
+        ),
+        (
+            "proposal message",
+            print(&codec::encode(&Attempt { attempt: 7, message: ConsensusMessage::Proposal(signed_proposal, None) })),
+            "158 be937de20a7431d4",
+        ),
+        ("request", print(&codec::encode(&Request::Blocks(Height(9)))), "12 66e031aab1296d44"),
+        ("log entry", print(&codec::encode(&LogEntry::Vote(signed_vote))), "149 132d36c386009420"),
+        ("empty transactions root", transactions_root(&[]).to_string(), "3d6a6f171129d1592ab43454e37be8f058be5b74803a1c815669546944192154"),
+    ];
+    let changed: Vec<_> = rows.iter().filter(|(_, got, expected)| got != expected).collect();
+    assert!(changed.is_empty(), "{changed:#?}");
+    assert_eq!(block.header.parent, genesis_parent(id));
+    assert_eq!(block.header.hash(), BlockHash(valid.hash().0));
+}
+
+#[test]
+fn every_hash_domain_has_the_tag_it_always_had() {
+    let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
+    assert_eq!(Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(), "a80720f3e08beaff2728e3f8459c67d2a5f7edee782dd0bc76faed567c01b6ad");
+}
+
+/// Exactly what is sent decodes; whatever else decodes encodes to the same bytes again.
+fn canonical<T: codec::Encode + codec::Decode<()>>(good: &[u8], max: usize) {
+    let check = |bytes: &[u8]| match codec::decode::<T>(bytes, max) {
+        Ok(value) => assert_eq!(codec::encode(&value), bytes, "one value has one encoding"),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    };
+    assert!(codec::decode::<T>(good, max).is_ok());
+    assert!(codec::decode::<T>(good, good.len() - 1).is_err(), "too long");
+    for length in 0..good.len() {
+        check(&good[..length]);
+    }
+    let mut longer = good.to_vec();
+    longer.push(0);
+    assert!(codec::decode::<T>(&longer, max).is_err(), "trailing byte");
+    for place in 0..good.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut bytes = good.to_vec();
+            bytes[place] ^= flip;
+            check(&bytes);
+        }
+    }
+}
+
+#[test]
+fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
+    let chain = chain();
+    let transaction = transaction(&chain);
+    let state = ChainState::genesis(Arc::clone(&chain));
+    let verified = verify_transactions(chain.id(), vec![transaction.clone()]).remove(0).unwrap();
+    let validator = SigningKey::from_seed(&template_seed("validator"));
+    let valid = state.propose(validator.public(), Timestamp(0), Certificate::genesis(chain.id()), [verified]);
+    let vote = Vote { kind: VoteKind::Prevote, height: Height(1), round: Round(0), block: None, validator: validator.public() };
+    let vote = SignedVote { signature: validator.sign(&vote.message(chain.id())), vote };
+    let gossip = Attempt { attempt: 1, message: ConsensusMessage::Vote(vote.clone()) };
+    canonical::<Transaction>(&codec::encode(&transaction), ledger::transaction::TRANSACTION_BYTES_MAX);
+    canonical::<Block>(valid.bytes(), codec::VALUE_BYTES_MAX);
+    canonical::<Header>(&codec::encode(valid.header()), ledger::block::HEADER_BYTES);
+    canonical::<Genesis>(&codec::encode(chain.genesis()), codec::VALUE_BYTES_MAX);
+    canonical::<Attempt<ConsensusMessage>>(&codec::encode(&gossip), protocol::message::CONSENSUS_BYTES_MAX);
+    canonical::<Attempt<Vec<Transaction>>>(
+        &codec::encode(&Attempt { attempt: 1, message: vec![transaction] }),
+        protocol::message::TRANSACTIONS_BYTES_MAX,
+    );
+    canonical::<LogEntry>(&codec::encode(&LogEntry::Vote(vote)), codec::VALUE_BYTES_MAX);
+    canonical::<Request>(&codec::encode(&Request::Status(None)), protocol::message::REQUEST_BYTES_MAX);
+    let proof = state.state().prove(&ledger::state::StateKey::account(template_key("bob").unwrap().public()));
+    canonical::<ledger::state::AccountProof>(&codec::encode(&proof), ledger::state::AccountProof::BYTES_MAX);
+}
