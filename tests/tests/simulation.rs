@@ -96,21 +96,21 @@ fn without_replay_of_the_log_validators_equivocate() {
 
 #[test]
 fn a_validator_that_signs_twice_is_proved_guilty_and_stops_nobody() {
-    let mut world = World::new(1, Plan { liar: Some(2), ..Plan::quiet(4) });
-    let is_proved = world.run_until(60 * SECOND, |world| !world.check().evidence().is_empty());
-    assert!(is_proved.unwrap_or_else(|failure| panic!("{failure}")), "no evidence");
-    world.progress(5, 60 * SECOND).unwrap_or_else(|failure| panic!("{failure}"));
+    story(Plan { liar: Some(2), ..Plan::quiet(4) }, |world| {
+        assert!(world.run_until(60 * SECOND, |world| !world.check().evidence().is_empty())?, "no evidence");
+        world.progress(5, 60 * SECOND)
+    });
 }
 
-fn story(validators: usize, tell: impl FnOnce(&mut World) -> Result<(), Failure>) {
-    let mut world = World::new(4711, Plan::quiet(validators));
+fn story(plan: Plan, tell: impl FnOnce(&mut World) -> Result<(), Failure>) {
+    let mut world = World::new(4711, plan);
     world.told = variable("CAIRN_SIM_SEED").is_some();
     tell(&mut world).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]
 fn two_of_four_down_no_block_and_one_back_goes_on() {
-    story(4, |world| {
+    story(Plan::quiet(4), |world| {
         world.run_for(5 * SECOND)?;
         world.crash(0);
         world.crash(3);
@@ -130,7 +130,7 @@ fn two_of_four_down_no_block_and_one_back_goes_on() {
 
 #[test]
 fn all_down_and_all_up_goes_on() {
-    story(5, |world| {
+    story(Plan::quiet(5), |world| {
         for _ in 0..5 {
             world.run_for(3 * SECOND)?;
             (0..5).for_each(|node| world.crash(node));
@@ -139,5 +139,20 @@ fn all_down_and_all_up_goes_on() {
             world.progress(3, 60 * SECOND)?;
         }
         Ok(())
+    });
+}
+
+/// More blocks than one response holds, over more than one sealed segment, while the chain goes on.
+#[test]
+fn a_node_that_was_away_for_long_catches_up() {
+    let plan = Plan { full_nodes: 1, load_interval: Duration::from_millis(40), ..Plan::quiet(4) };
+    story(plan, |world| {
+        world.run_for(SECOND)?;
+        world.crash(3);
+        world.crash(4);
+        assert!(world.run_until(300 * SECOND, |world| world.check().newest().tip().height.0 >= 150)?);
+        world.restart(3);
+        world.restart(4);
+        world.progress(5, 30 * SECOND)
     });
 }

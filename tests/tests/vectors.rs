@@ -141,15 +141,31 @@ fn every_format_has_the_bytes_it_always_had() {
     assert!(signed_proposal.verify(id) && signed_vote.verify(id));
 
     let rows: [(&str, String, &str); 15] = [
-        ("transaction id", verified.id().to_string(), "3ab6f1fee90ed14b00a7e2f4a070e578136bb4960afa0ffcc12d2f5e9ce1331b"),
-        ("transaction hash", verified.hash().to_string(), "171eb83c90d4745e78ab53a372279f8a53c8c8ca4f198fde5c148e8f8966f72a"),
+        (
+            "transaction id",
+            verified.id().to_string(),
+            "3ab6f1fee90ed14b00a7e2f4a070e578136bb4960afa0ffcc12d2f5e9ce1331b",
+        ),
+        (
+            "transaction hash",
+            verified.hash().to_string(),
+            "171eb83c90d4745e78ab53a372279f8a53c8c8ca4f198fde5c148e8f8966f72a",
+        ),
         ("block hash", valid.hash().to_string(), "aac218fdbb75db43939ec9f99a9f7e5fc98e611497890d32779e9a8c00398eb7"),
-        ("state root", valid.state().root().to_string(), "2fe74bf70bf658ab32afd946fcd5cc7c349a173aa91d073306faeac2b572637b"),
+        (
+            "state root",
+            valid.state().root().to_string(),
+            "2fe74bf70bf658ab32afd946fcd5cc7c349a173aa91d073306faeac2b572637b",
+        ),
         ("transaction", print(&codec::encode(&transaction)), "181 8aad2c6daef26849"),
         ("header", print(&codec::encode(&block.header)), "274 b5ea5b0b30ff54fb"),
         ("block", print(valid.bytes()), "523 a535864750fcfbe6"),
         ("certificate", print(&codec::encode(&certificate)), "125 3acbe1b46574073c"),
-        ("validators", chain.validators(Height(1)).hash().to_string(), "61f1235f7e5ead234933fc668921f762f939fd3ab5a67bb7890f98c1aea0739d"),
+        (
+            "validators",
+            chain.validators(Height(1)).hash().to_string(),
+            "61f1235f7e5ead234933fc668921f762f939fd3ab5a67bb7890f98c1aea0739d",
+        ),
         ("genesis", print(&codec::encode(chain.genesis())), "449 136b125ec1988d7a"),
         (
             "vote message",
@@ -163,7 +179,11 @@ fn every_format_has_the_bytes_it_always_had() {
         ),
         ("request", print(&codec::encode(&Request::Blocks(Height(9)))), "12 66e031aab1296d44"),
         ("log entry", print(&codec::encode(&LogEntry::Vote(signed_vote))), "149 132d36c386009420"),
-        ("empty transactions root", transactions_root(&[]).to_string(), "3d6a6f171129d1592ab43454e37be8f058be5b74803a1c815669546944192154"),
+        (
+            "empty transactions root",
+            transactions_root(&[]).to_string(),
+            "3d6a6f171129d1592ab43454e37be8f058be5b74803a1c815669546944192154",
+        ),
     ];
     let changed: Vec<_> = rows.iter().filter(|(_, got, expected)| got != expected).collect();
     assert!(changed.is_empty(), "{changed:#?}");
@@ -174,7 +194,10 @@ fn every_format_has_the_bytes_it_always_had() {
 #[test]
 fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
-    assert_eq!(Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(), "a80720f3e08beaff2728e3f8459c67d2a5f7edee782dd0bc76faed567c01b6ad");
+    assert_eq!(
+        Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(),
+        "a80720f3e08beaff2728e3f8459c67d2a5f7edee782dd0bc76faed567c01b6ad"
+    );
 }
 
 /// Exactly what is sent decodes; whatever else decodes encodes to the same bytes again.
@@ -208,7 +231,13 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     let verified = verify_transactions(chain.id(), vec![transaction.clone()]).remove(0).unwrap();
     let validator = SigningKey::from_seed(&template_seed("validator"));
     let valid = state.propose(validator.public(), Timestamp(0), Certificate::genesis(chain.id()), [verified]);
-    let vote = Vote { kind: VoteKind::Prevote, height: Height(1), round: Round(0), block: None, validator: validator.public() };
+    let vote = Vote {
+        kind: VoteKind::Prevote,
+        height: Height(1),
+        round: Round(0),
+        block: None,
+        validator: validator.public(),
+    };
     let vote = SignedVote { signature: validator.sign(&vote.message(chain.id())), vote };
     let gossip = Attempt { attempt: 1, message: ConsensusMessage::Vote(vote.clone()) };
     canonical::<Transaction>(&codec::encode(&transaction), ledger::transaction::TRANSACTION_BYTES_MAX);

@@ -36,7 +36,8 @@ impl Store {
     ///
     /// # Errors
     /// `StoreError::Io` when the disk refuses, such as when it is full; then and ever after `StoreError::Failed`: what was
-    /// acknowledged before is safe, and only opening anew shows what the disk holds. Nothing of a failed commit is ever visible here.
+    /// acknowledged before is safe, and only opening anew shows what the disk holds. Nothing of a failed commit is ever visible here,
+    /// and readers may get the same error: stop, make room, open again.
     ///
     /// # Panics
     /// When the first block does not follow the tip or another the one before it, or a certificate is for another block.
@@ -59,13 +60,16 @@ impl Store {
             writer.witness.write(tip.height, tip.hash)?;
 
             // Durable before visible.
+            let entries: Vec<_> = batch.iter().map(|committed| index::entries(&committed.block)).collect();
+            {
+                let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+                view.tip = tip;
+                view.certificate = last.certificate.clone();
+                entries.into_iter().for_each(|entries| view.index.push(entries));
+            }
+            // Visible before the accounts of the block before are freed, which takes some milliseconds.
             writer.tip = tip;
             writer.state = last.block.state().clone();
-            let entries: Vec<_> = batch.iter().map(|committed| index::entries(&committed.block)).collect();
-            let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-            view.tip = tip;
-            view.certificate = last.certificate.clone();
-            entries.into_iter().for_each(|entries| view.index.push(entries));
             Ok(())
         })
     }

@@ -166,8 +166,7 @@ impl Check {
         match message {
             ConsensusMessage::Vote(vote) => self.on_vote(vote),
             ConsensusMessage::Proposal(SignedProposal { proposal, .. }, _) => {
-                let slot =
-                    Slot { by: proposal.proposer, height: proposal.height, round: proposal.round, kind: None };
+                let slot = Slot { by: proposal.proposer, height: proposal.height, round: proposal.round, kind: None };
                 self.on_said(slot, (Some(proposal.block), proposal.valid_round))
             }
             ConsensusMessage::Round(certificate) => certificate.votes.iter().try_for_each(|vote| self.on_vote(vote)),

@@ -19,7 +19,7 @@ const BLOCKS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 enum Write {
     Cut(Height),
-    Append(LogEntry),
+    Append(Box<LogEntry>),
 }
 
 /// What survives a node.
@@ -60,7 +60,7 @@ impl Disk {
     }
 
     pub(crate) fn append(&mut self, entry: LogEntry) {
-        self.unsynced.push(Write::Append(entry));
+        self.unsynced.push(Write::Append(Box::new(entry)));
     }
 
     pub(crate) fn sync_log(&mut self) {
@@ -76,7 +76,7 @@ impl Disk {
                     self.log.clear();
                     self.log_lost = false;
                 }
-                Write::Append(entry) => self.log.push(entry),
+                Write::Append(entry) => self.log.push(*entry),
             }
         }
     }

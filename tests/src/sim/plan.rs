@@ -140,14 +140,7 @@ impl Plan {
         }
     }
 
-    fn add_crash(
-        &mut self,
-        rng: &mut ChaCha8Rng,
-        at: Duration,
-        node: usize,
-        down_max: u64,
-        careless: Option<usize>,
-    ) {
+    fn add_crash(&mut self, rng: &mut ChaCha8Rng, at: Duration, node: usize, down_max: u64, careless: Option<usize>) {
         let effects = if rng.random_ratio(1, 4) { 0 } else { rng.random_range(1..=30) };
         let down = Duration::from_millis(rng.random_range(0..=down_max));
         let log_lost = careless == Some(node) && rng.random_ratio(1, 3);

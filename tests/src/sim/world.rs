@@ -11,10 +11,8 @@ use ledger::chain::Chain;
 use ledger::codec;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::{Height, Round, Timestamp};
-use protocol::message::{
-    Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX,
-};
 use protocol::machine::Notice;
+use protocol::message::{Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX};
 use protocol::{Effect, Input, RequestId, Ticket, Topic, Verdict};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -330,7 +328,9 @@ impl World {
                 }
             }
             Happening::Fault(Fault::Partition { side, lasts, noticed }) => {
-                self.tell(None, || format!("{side:?} are alone for {lasts:?}{}", if noticed { "" } else { ", silently" }));
+                self.tell(None, || {
+                    format!("{side:?} are alone for {lasts:?}{}", if noticed { "" } else { ", silently" })
+                });
                 let number = self.network.split(side, noticed);
                 self.plan_in(lasts, Happening::Join(number));
                 (0..self.nodes.len()).for_each(|node| self.meet_all(node));

@@ -28,9 +28,13 @@ pub fn wallet_program() -> Command {
 
 /// Without what the caller's environment would configure.
 fn clean(program: &PathBuf) -> Command {
-    let mut command = Command::new(program);
+    without(Command::new(program), &["CAIRN_"])
+}
+
+/// Without variables whose names begin so.
+fn without(mut command: Command, prefixes: &[&str]) -> Command {
     for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CAIRN_")) {
+        if name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
             command.env_remove(name);
         }
     }
@@ -44,7 +48,8 @@ fn build() -> Programs {
     let folder = test.ancestors().nth(2).expect("cargo puts tests three levels deep");
     let target = folder.parent().expect("cargo puts tests three levels deep");
     let profile = folder.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
-    let output = Command::new(env!("CARGO"))
+    // What cargo tells this test of its package would make build scripts run anew.
+    let output = without(Command::new(env!("CARGO")), &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"])
         .args(["build", "--package", "cairn-node", "--package", "cairn-wallet", "--bins"])
         .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))

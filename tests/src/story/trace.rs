@@ -149,7 +149,7 @@ mod tests {
     fn a_log_is_synced_before_its_thread_goes_on() {
         for (text, expected) in [
             (GOOD.to_owned(), (0, 1)),
-            (GOOD.replace("7 fdatasync(3", "7 write(5"), (2, 0)),
+            (GOOD.replace("7 fdatasync(3</h/consensus.log>", "7 write(6</h/other>"), (2, 0)),
             (GOOD.replace("resumed>)         = 0", "resumed>) = -1 EIO"), (1, 0)),
         ] {
             assert_eq!(Trace::parse(&text).writes_not_followed_by_sync("/consensus.log"), expected, "{text}");

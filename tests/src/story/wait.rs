@@ -1,7 +1,7 @@
 //! Waiting for what happens, with a deadline that only a broken node misses.
 
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long anything may take: far more than it does, as machines that test are busy.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -35,5 +35,6 @@ pub fn throughout(time: Duration, mut look: impl FnMut()) {
 
 /// A random moment from now: not to wait for anything, but so that what follows comes at any time.
 pub fn pause_up_to(time: Duration) {
-    sleep(time.mul_f64(rand::random()));
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    sleep(time * (clock.subsec_micros() % 1_000) / 1_000);
 }
