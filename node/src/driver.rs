@@ -458,7 +458,9 @@ fn report(notice: &Notice) {
         Notice::CaughtUp(height) => tracing::info!("caught up at height {height}"),
         // Ordinary when a proposer is down; the first few rounds tell nothing new.
         Notice::Round(height, round) if round.0 < 3 => tracing::debug!("height {height} goes to round {round}"),
-        Notice::Round(height, round) => tracing::warn!("height {height} goes to round {round}: validators are missing or slow"),
+        Notice::Round(height, round) => {
+            tracing::warn!("height {height} goes to round {round}: validators are missing or slow")
+        }
         Notice::NotSigning(reason) => tracing::warn!("this validator does not sign yet: {reason}"),
         Notice::Signing(height) => tracing::info!("this validator signs from height {height} on"),
         Notice::InvalidBlock(height, block, reason) => {
@@ -466,7 +468,9 @@ fn report(notice: &Notice) {
         }
         Notice::Equivocation(keys) => {
             for key in keys {
-                tracing::warn!("validator {key} signed two different messages for one round; the proof is in the store");
+                tracing::warn!(
+                    "validator {key} signed two different messages for one round; the proof is in the store"
+                );
             }
         }
     }

@@ -118,7 +118,8 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     crate::metrics::register(&mut registry, view.clone());
     let mut rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
 
-    let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, submissions: submissions_sender };
+    let outputs =
+        Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, submissions: submissions_sender };
     let log_height = store.tip().0;
     let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), outputs });
     let inputs = Inputs {

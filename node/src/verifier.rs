@@ -52,10 +52,14 @@ pub(crate) async fn run(
             count = submissions.recv_many(&mut from_users, TOGETHER_MAX) => if count == 0 { return },
         }
         // Whoever else is waiting comes along.
-        while from_gossip.len() < TOGETHER_MAX && let Ok(message) = gossip.try_recv() {
+        while from_gossip.len() < TOGETHER_MAX
+            && let Ok(message) = gossip.try_recv()
+        {
             from_gossip.push(message);
         }
-        while from_users.len() < TOGETHER_MAX && let Ok(submission) = submissions.try_recv() {
+        while from_users.len() < TOGETHER_MAX
+            && let Ok(submission) = submissions.try_recv()
+        {
             from_users.push(submission);
         }
         let (messages, users) = (std::mem::take(&mut from_gossip), std::mem::take(&mut from_users));

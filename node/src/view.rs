@@ -60,7 +60,9 @@ pub enum SubmitError {
     #[error("{0}")]
     Rejected(#[from] TransactionError),
     /// The sender has another transaction with this nonce and at least as good a fee.
-    #[error("another transaction with this nonce waits already; to replace it the fee must be at least {least} pebbles")]
+    #[error(
+        "another transaction with this nonce waits already; to replace it the fee must be at least {least} pebbles"
+    )]
     Underpriced {
         /// Smallest fee that replaces it.
         least: u64,
@@ -165,7 +167,9 @@ impl Journal {
         let mut entries = self.entries();
         if !entries.times.contains_key(&id) {
             entries.order.push_back(id);
-            if entries.order.len() > JOURNAL_MAX && let Some(oldest) = entries.order.pop_front() {
+            if entries.order.len() > JOURNAL_MAX
+                && let Some(oldest) = entries.order.pop_front()
+            {
                 entries.times.remove(&oldest);
             }
         }

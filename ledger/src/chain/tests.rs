@@ -1,12 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::codec;
 use crate::genesis::{GenesisAccount, GenesisValidator, template_key};
-use crate::hash::Domain;
-use crate::signature::SigningKey;
+use crate::hash::{Domain, Hash};
+use crate::signature::{KeyError, SigningKey};
 use crate::transaction::{Body, Output, Transfer, verify_transactions};
-use crate::units::{Round, VotingPower};
+use crate::units::{Amount, Nonce, Round, VotingPower};
 
 const START: u64 = 1_767_225_600_000;
 

@@ -123,7 +123,8 @@ impl Disk {
             if bytes > BLOCKS_BYTES && !blocks.is_empty() {
                 break;
             }
-            let block = ledger::chain::decode_block(committed.block.bytes());
+            let block =
+                ledger::codec::decode::<ledger::block::Block>(committed.block.bytes(), ledger::codec::VALUE_BYTES_MAX);
             blocks.push(block.unwrap_or_else(|error| panic!("a committed block has canonical bytes: {error}")));
             certificate = committed.certificate.clone();
         }
