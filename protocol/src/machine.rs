@@ -469,3 +469,6 @@ impl Machine {
         self.mempool.get(hash).or_else(|| self.bodies.transaction(hash))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,33 +187,46 @@ fn a_full_node_joins_late_and_serves_others() {
 #[test]
 fn a_wrong_genesis_is_refused() {
     let mut network = Network::start(1);
+    let right = network.genesis().clone();
     let broken = network.path("broken.json");
-    let mut genesis = json_of(&fs::read_to_string(network.genesis()).unwrap());
-    genesis["limits"]["block_bytes_max"] = json!("1");
-    genesis["accounts"][1]["balance"] = json!("a lot");
-    genesis["validators"][0]["power"] = json!("0");
-    genesis["coin"]["decimals"] = json!(99);
-    genesis["extra"] = json!(1);
-    fs::write(&broken, genesis.to_string()).unwrap();
-    let paths = ["limits.block_bytes_max", "accounts[1].balance", "coin.decimals", "extra"];
     let home = network.path("none");
-    let mut check = node_program();
-    let mut init = node_program();
-    for command in [
-        check.args(["genesis", "check"]).arg(&broken),
-        init.args(["init", "--home"]).arg(&home).arg("--genesis").arg(&broken),
-    ] {
-        let done = finish(command);
-        assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done:?}");
-        let missing: Vec<_> = paths.iter().filter(|path| !done.stderr.contains(*path)).collect();
-        assert!(missing.is_empty(), "{missing:?} not named in:\n{}", done.stderr);
+    // What cannot be read, and what can be read and breaks a rule: everything of it at once.
+    let unreadable = [
+        ("/accounts/1/balance", json!("a lot"), "accounts[1].balance"),
+        ("/validators/0/key", json!("abc"), "validators[0].key"),
+        ("/start_time", json!(7), "start_time"),
+        ("/limits", json!({}), "limits.block_bytes_max"),
+    ];
+    let forbidden = [
+        ("/limits/block_bytes_max", json!("1"), "limits.block_bytes_max"),
+        ("/accounts/1/name", json!("alice"), "accounts[1].name"),
+        ("/validators/0/power", json!("0"), "validators[0].power"),
+        ("/network", json!("Örtlich"), "network"),
+    ];
+    for mistakes in [unreadable, forbidden] {
+        let mut genesis = json_of(&fs::read_to_string(&right).unwrap());
+        for (at, value, _) in &mistakes {
+            *genesis.pointer_mut(at).unwrap() = value.clone();
+        }
+        fs::write(&broken, genesis.to_string()).unwrap();
+        let (mut check, mut init) = (node_program(), node_program());
+        check.args(["genesis", "check"]).arg(&broken);
+        init.args(["init", "--home"]).arg(&home).arg("--genesis").arg(&broken);
+        for command in [&mut check, &mut init] {
+            let done = finish(command);
+            assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done:?}");
+            let named = |path: &str| done.stderr.lines().any(|line| line.trim().starts_with(&format!("{path}: ")));
+            let missing: Vec<_> = mistakes.iter().filter(|(.., path)| !named(path)).collect();
+            assert!(missing.is_empty(), "{missing:?} not named in:\n{}", done.stderr);
+        }
+        assert!(!home.exists(), "nothing is left of a refused home");
+        let done = finish(node_program().args(["genesis", "check", "--json"]).arg(&broken));
+        let answer = json_of(&done.stdout);
+        assert_eq!((done.code, answer["valid"].as_bool()), (Some(1), Some(false)), "{done:?}");
+        assert!(answer["problems"].as_array().unwrap().len() >= mistakes.len());
     }
-    assert!(!home.exists(), "nothing is left of a refused home");
-    let done = finish(node_program().args(["genesis", "check", "--json"]).arg(&broken));
-    assert_eq!((done.code, json_of(&done.stdout)["valid"].as_bool()), (Some(1), Some(false)), "{done:?}");
 
     // A valid genesis of another chain: its node finds nobody to talk to, while one of this chain does at once.
-    let right = network.genesis().clone();
     let mut other = Genesis::from_json(&fs::read(&right).unwrap()).unwrap();
     other.start_time = Timestamp(other.start_time.0 + 1);
     let wrong = network.path("other.json");

@@ -1,0 +1,135 @@
+//! Crashes, torn writes and full disks: what was acknowledged is there.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// A crash at every stage of a checkpoint leaves the one before it usable, and nothing of the half-written one in the way.
+#[test]
+fn a_crash_within_a_checkpoint_loses_nothing() {
+    let mut maker = Maker::new(genesis(500));
+    let (place, opened) = created(&maker);
+    let store = opened.store;
+    let mut blocks = Vec::new();
+    for round in 0..4 {
+        for _ in 0..20 {
+            let transactions = maker.transfers(3, 20);
+            blocks.push(maker.block(transactions));
+        }
+        store.commit(&blocks[blocks.len() - 20..]).unwrap();
+        let disk = &store.shared.disk;
+        let crash = |stage: &str| {
+            let crash = crashed(&place.path);
+            let report = verified(&crash.path, &maker.chain);
+            assert_eq!(report.problems, [], "{stage} of checkpoint {round}");
+            let opened = Store::open(&crash.path, &maker.chain).unwrap();
+            same_state(&opened.state, &maker.state);
+            check_readers(&opened.store, &maker.chain, &blocks);
+            // The next checkpoint is made over what is left.
+            opened.store.write(|writer| opened.store.checkpoint(writer)).unwrap();
+            drop(opened);
+            let report = verified(&crash.path, &maker.chain);
+            assert_eq!(report.problems, [], "after {stage} of checkpoint {round}");
+        };
+        let mut writer = store.shared.writer.lock().unwrap();
+        let state = writer.state.clone();
+        writer.slots.write(disk, &state).unwrap();
+        disk.sync().unwrap();
+        crash("pages");
+        store.read_view().index.write(disk).unwrap();
+        disk.sync().unwrap();
+        crash("index");
+        store.checkpoint(&mut writer).unwrap();
+        drop(writer);
+        crash("marker");
+    }
+}
+
+/// Of the bytes that a commit changed in the file, only the first so many reached the disk: the machine lost power before the
+/// commit was acknowledged. What was acknowledged before is there.
+#[test]
+fn a_torn_commit_is_there_whole_or_not_at_all() {
+    let mut maker = Maker::new(genesis(10));
+    let (place, opened) = created(&maker);
+    let mut blocks = Vec::new();
+    for _ in 0..5 {
+        let [before, witness] = ["db", "durable"].map(|name| fs::read(place.path.join(name)).unwrap());
+        let known = blocks.len() as u64;
+        blocks.push(maker.next(60));
+        opened.store.commit(&blocks[blocks.len() - 1..]).unwrap();
+        let after = fs::read(place.path.join("db")).unwrap();
+        let changed: Vec<usize> = (0..after.len()).filter(|at| before.get(*at) != Some(&after[*at])).collect();
+        assert!(changed.len() > 6_000);
+        for part in 0..=16 {
+            let cut = changed.get(changed.len() * part / 16).copied().unwrap_or(after.len());
+            let torn = [&after[..cut], before.get(cut..).unwrap_or_default()].concat();
+            let crash = crashed(&place.path);
+            fs::write(crash.path.join("db"), torn).unwrap();
+            fs::write(crash.path.join("durable"), &witness).unwrap();
+            let opened = Store::open(&crash.path, &maker.chain).unwrap();
+            let tip = opened.store.tip().0.0;
+            assert!(tip == known || tip == known + 1, "{tip} at part {part} after {known}");
+            assert!(part > 0 || tip == known);
+            assert!(part < 16 || tip == known + 1);
+            if tip > 0 {
+                check_readers(&opened.store, &maker.chain, &blocks[..tip as usize]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refused_write_is_invisible_and_the_last() {
+    let mut maker = Maker::new(genesis(10));
+    let (place, opened) = created(&maker);
+    let store = opened.store;
+    let first = maker.next(5);
+    store.commit(std::slice::from_ref(&first)).unwrap();
+    store.shared.disk.refuse_writes(true);
+    let second = maker.next(5);
+    assert!(matches!(store.commit(std::slice::from_ref(&second)), Err(StoreError::Io { .. })));
+    check_readers(&store, &maker.chain, std::slice::from_ref(&first));
+    assert_eq!(store.find_transaction(&second.block.block().transactions[0].id()).unwrap(), None);
+    store.shared.disk.refuse_writes(false);
+    assert!(matches!(store.commit(&[second]), Err(StoreError::Failed { .. })));
+    assert!(matches!(store.maintain(), Err(StoreError::Failed { .. })));
+    assert!(matches!(store.put_evidence(b"a", b"b"), Err(StoreError::Failed { .. })));
+    drop(store);
+    assert!(Store::open(&place.path, &maker.chain).unwrap().store.tip().0 >= Height(1));
+}
+
+/// Fills the disk for real. Wants a small file system: `TMPDIR=/mnt/small cargo test -p cairn-ledger full -- --ignored`.
+#[test]
+#[ignore = "fills the file system of TMPDIR"]
+fn a_full_disk_loses_nothing() {
+    let mut maker = Maker::new(genesis(1_000));
+    let (place, opened) = created(&maker);
+    let mut blocks = Vec::new();
+    let error = loop {
+        blocks.push(maker.next(150));
+        let result = opened.store.commit(&blocks[blocks.len() - 1..]).and_then(|()| opened.store.maintain());
+        if let Err(error) = result {
+            break error;
+        }
+    };
+    eprintln!("after {} blocks: {error}", blocks.len());
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    let tip = opened.store.tip().0.0 as usize;
+    match opened.store.block_bytes(Height(1)) {
+        Ok(bytes) => assert_eq!(bytes.as_ref(), Some(&**blocks[0].block.bytes())),
+        Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
+    }
+    drop(opened);
+    let roomy = PathBuf::from("/dev/shm/cairn-full-disk-test");
+    let _ = fs::remove_dir_all(&roomy);
+    copy(&place.path, &roomy);
+    let opened = Store::open(&roomy, &maker.chain).unwrap();
+    let found = opened.store.tip().0.0 as usize;
+    assert!(found >= tip, "{found} of {tip} acknowledged");
+    check_readers(&opened.store, &maker.chain, &blocks[..found]);
+    drop(opened);
+    let report = verified(&roomy, &maker.chain);
+    fs::remove_dir_all(&roomy).unwrap();
+    assert_eq!(report.problems, []);
+}

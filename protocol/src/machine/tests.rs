@@ -1,0 +1,329 @@
+#![allow(clippy::unwrap_used)]
+
+use ledger::address::Coin;
+use ledger::certificate::{Vote, VoteKind};
+use ledger::chain::{Chain, ValidBlock};
+use ledger::codec;
+use ledger::genesis::{Genesis, GenesisAccount, GenesisValidator, Limits, template_key};
+use ledger::transaction::{Body, Output, Transfer, verify_transactions};
+use ledger::units::{Amount, VotingPower};
+
+use super::*;
+use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedVote};
+
+const START: u64 = 1_767_225_600_000;
+const PEER: PeerId = PeerId(7);
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+fn chain() -> Arc<Chain> {
+    let validator = |seed: u8| GenesisValidator {
+        name: String::new(),
+        key: key(seed).public(),
+        payout: key(seed).public(),
+        power: VotingPower(1),
+    };
+    Chain::new(Genesis {
+        format: 1,
+        network: "local".to_owned(),
+        address_prefix: "crn".to_owned(),
+        coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+        start_time: Timestamp(START),
+        accounts: vec![GenesisAccount {
+            name: "alice".to_owned(),
+            account: template_key("alice").unwrap().public(),
+            balance: Amount(1_000_000_000),
+        }],
+        validators: (1..=4).map(validator).collect(),
+        limits: Limits { clock_drift_ms: 1_000, ..Limits::default() },
+    })
+}
+
+/// A machine and its clock.
+struct Node {
+    machine: Machine,
+    elapsed: Duration,
+}
+
+impl Node {
+    fn start(chain: ChainState, seed: Option<u8>, log: Log) -> Self {
+        let setup = Setup {
+            certificate: Certificate::genesis(chain.chain().id()),
+            chain,
+            header: None,
+            key: seed.map(key),
+            log,
+            sign_without_log: false,
+            mempool: MempoolLimits::default(),
+        };
+        let now = Now { elapsed: Duration::ZERO, wall: Timestamp(START) };
+        Self { machine: Machine::new(setup, now), elapsed: Duration::ZERO }
+    }
+
+    fn fresh(seed: Option<u8>) -> Self {
+        Self::start(ChainState::genesis(chain()), seed, Log::Intact(Height(1), Vec::new()))
+    }
+
+    /// Gives an input and commits what comes of it.
+    fn give(&mut self, input: Input) -> Vec<Effect> {
+        let wall = Timestamp(START + u64::try_from(self.elapsed.as_millis()).unwrap());
+        let now = Now { elapsed: self.elapsed, wall };
+        let mut effects = self.machine.handle(now, input);
+        while self.machine.committing.is_some() {
+            effects.extend(self.machine.handle(now, Input::Committed));
+        }
+        effects
+    }
+
+    fn elapse(&mut self, time: Duration) -> Vec<Effect> {
+        self.elapsed += time;
+        self.give(Input::Time)
+    }
+
+    fn gossip<T: codec::Encode>(&mut self, topic: Topic, message: T) -> Vec<Effect> {
+        let bytes = codec::encode(&Attempt { attempt: 1, message });
+        self.give(Input::Gossip(topic, PEER, Ticket(1), bytes))
+    }
+
+    fn tip(&self) -> u64 {
+        self.machine.chain().tip().height.0
+    }
+}
+
+fn verdict(effects: &[Effect]) -> Verdict {
+    let judged = effects.iter().find_map(|effect| match effect {
+        Effect::Judge(_, verdict) => Some(*verdict),
+        _ => None,
+    });
+    judged.unwrap()
+}
+
+fn bans(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Ban(..))).count()
+}
+
+fn votes(effects: &[Effect]) -> Vec<Vote> {
+    let message = |effect: &Effect| match effect {
+        Effect::Gossip(Topic::Consensus, bytes) => {
+            codec::decode::<Attempt<ConsensusMessage>>(bytes, 1 << 20).ok().map(|attempt| attempt.message)
+        }
+        _ => None,
+    };
+    let vote = |message| match message {
+        ConsensusMessage::Vote(signed) => Some(signed.vote),
+        _ => None,
+    };
+    effects.iter().filter_map(message).filter_map(vote).collect()
+}
+
+fn certify(chain: &Chain, block: &ValidBlock, signers: std::ops::RangeInclusive<u8>) -> Certificate {
+    let vote = |seed: u8| {
+        let vote = Vote {
+            kind: VoteKind::Precommit,
+            height: block.height(),
+            round: Round(0),
+            block: Some(block.hash()),
+            validator: key(seed).public(),
+        };
+        (vote.validator, key(seed).sign(&vote.message(chain.id())))
+    };
+    Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), signers.map(vote))
+}
+
+/// A chain of so many blocks, and the certificate of each.
+fn blocks(count: u64, first_time: u64) -> Vec<(ValidBlock, Certificate)> {
+    let chain = chain();
+    let mut state = ChainState::genesis(Arc::clone(&chain));
+    let mut parent = Certificate::genesis(chain.id());
+    let mut blocks = Vec::new();
+    for height in 1..=count {
+        let proposer = chain.validators(Height(height)).proposer(Height(height), Round(0)).key;
+        let block = state.propose(proposer, Timestamp(START + first_time + height), parent, []);
+        parent = certify(&chain, &block, 1..=3);
+        state.commit(block.clone(), parent.clone());
+        blocks.push((block, parent.clone()));
+    }
+    blocks
+}
+
+fn header(block: &(ValidBlock, Certificate)) -> CertifiedHeader {
+    CertifiedHeader { header: block.0.header().clone(), certificate: block.1.clone() }
+}
+
+fn response(blocks: &[(ValidBlock, Certificate)]) -> Response {
+    let decoded = blocks.iter().map(|(block, _)| codec::decode(block.bytes(), codec::VALUE_BYTES_MAX).unwrap());
+    Response::Blocks(decoded.collect(), blocks.last().unwrap().1.clone())
+}
+
+/// The request for blocks among the effects, answered.
+fn answer(node: &mut Node, effects: &[Effect], response: &Response) -> Vec<Effect> {
+    let id = effects.iter().find_map(|effect| match effect {
+        Effect::Request(id, _, bytes) => {
+            matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some(*id)
+        }
+        _ => None,
+    });
+    node.give(Input::Response(id.unwrap(), PEER, Some(codec::encode(response))))
+}
+
+#[test]
+fn a_lone_vote_begins_the_height_and_a_forged_one_is_rejected() {
+    let chain = chain();
+    let vote = |seed: u8, height| {
+        let vote = Vote {
+            kind: VoteKind::Prevote,
+            height: Height(height),
+            round: Round(0),
+            block: None,
+            validator: key(seed).public(),
+        };
+        SignedVote { signature: key(seed).sign(&vote.message(chain.id())), vote }
+    };
+    let mut node = Node::fresh(Some(1));
+    let mut forged = vote(2, 1);
+    forged.signature.0[0] ^= 1;
+    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(forged))), Verdict::Reject);
+    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(9, 1)))), Verdict::Reject);
+    assert_eq!(node.machine.phase, Phase::Waiting);
+    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 1)))), Verdict::Accept);
+    assert_eq!(node.machine.phase, Phase::Deciding);
+    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 9)))), Verdict::Ignore);
+    let garbage = node.give(Input::Gossip(Topic::Consensus, PEER, Ticket(1), vec![9; 100]));
+    assert_eq!(verdict(&garbage), Verdict::Reject);
+}
+
+#[test]
+fn a_node_behind_fetches_what_certificates_prove() {
+    let blocks = blocks(5, 0);
+    let mut node = Node::fresh(None);
+    node.give(Input::Connected(PEER));
+    let effects = node.gossip(Topic::Headers, header(&blocks[4]));
+    assert_eq!(verdict(&effects), Verdict::Accept);
+    assert!(node.machine.is_syncing());
+    answer(&mut node, &effects, &response(&blocks));
+    assert_eq!(node.tip(), 5);
+    assert!(!node.machine.is_syncing());
+}
+
+#[test]
+fn who_sends_blocks_that_no_certificate_names_is_banned_and_another_is_asked() {
+    let (good, other) = (blocks(5, 0), blocks(5, 77));
+    let chain = chain();
+    let weak = certify(&chain, &good[4].0, 1..=2);
+    let mut unsigned = good.clone();
+    unsigned[4].1 = weak.clone();
+    let mut swapped = good.clone();
+    swapped[2] = other[2].clone();
+    for bad in [response(&unsigned), response(&swapped), response(&good[1..])] {
+        let mut node = Node::fresh(None);
+        node.give(Input::Connected(PEER));
+        let effects = node.gossip(Topic::Headers, header(&good[4]));
+        assert_eq!(bans(&answer(&mut node, &effects, &bad)), 1);
+        assert_eq!(node.tip(), 0, "nothing of a bad answer is believed");
+        let effects = node.give(Input::Gossip(
+            Topic::Headers,
+            PeerId(8),
+            Ticket(2),
+            codec::encode(&Attempt { attempt: 2, message: header(&good[4]) }),
+        ));
+        answer(&mut node, &effects, &response(&good));
+        assert_eq!(node.tip(), 5);
+    }
+    let mut node = Node::fresh(None);
+    let claim = CertifiedHeader { header: good[4].0.header().clone(), certificate: weak };
+    assert_eq!(verdict(&node.gossip(Topic::Headers, claim)), Verdict::Reject);
+    assert!(!node.machine.is_syncing(), "a height counts only with its certificate");
+}
+
+#[test]
+fn two_certificates_for_one_height_halt_the_node_with_the_proof_kept() {
+    let (ours, theirs) = (blocks(3, 0), blocks(3, 50));
+    let mut node = Node::fresh(None);
+    node.give(Input::Connected(PEER));
+    let effects = node.gossip(Topic::Headers, header(&ours[2]));
+    answer(&mut node, &effects, &response(&ours));
+    assert_eq!(node.tip(), 3);
+    let effects = node.gossip(Topic::Headers, header(&theirs[2]));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Evidence(Evidence::Fork(..)))));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Halt(_))));
+    assert!(node.elapse(Duration::from_secs(60)).is_empty(), "a halted node does nothing more");
+}
+
+/// Whether a validator of this log votes within so many milliseconds of its start.
+fn votes_within(state: ChainState, log: Log, limit: u64) -> bool {
+    let mut node = Node::start(state, Some(1), log);
+    (0..limit / 50).any(|_| !votes(&node.elapse(Duration::from_millis(50))).is_empty())
+}
+
+#[test]
+fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() {
+    let fresh = || ChainState::genesis(chain());
+    let mut later = fresh();
+    later.advance(&blocks(1, 0)[0].0);
+    // Within 1.9 s: the first height begins at 0.3 s, its proposer may be another, and a timeout of 1 s makes it vote nil.
+    assert!(votes_within(fresh(), Log::Intact(Height(1), Vec::new()), 1_900));
+    assert!(!votes_within(later.clone(), Log::Intact(Height(1), Vec::new()), 1_900));
+    assert!(votes_within(later, Log::Intact(Height(1), Vec::new()), 4_000));
+    assert!(!votes_within(fresh(), Log::Lost, 60_000));
+}
+
+#[test]
+fn nothing_is_said_before_the_log_has_it() {
+    let mut node = Node::fresh(Some(1));
+    let (mut unsynced, mut said) = (false, 0);
+    for _ in 0..200 {
+        for effect in node.elapse(Duration::from_millis(50)) {
+            match effect {
+                Effect::Log(_) | Effect::CutLog(_) => unsynced = true,
+                Effect::SyncLog => unsynced = false,
+                Effect::Gossip(Topic::Consensus, _) | Effect::Commit(_) => {
+                    assert!(!unsynced, "durable before audible");
+                    said += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(said > 0);
+}
+
+#[test]
+fn own_transactions_leave_in_batches_and_are_said_again_until_final() {
+    let chain = chain();
+    let alice = template_key("alice").unwrap();
+    let transfer = |nonce| {
+        Body::Transfer(Transfer {
+            sender: alice.public(),
+            nonce: Nonce(nonce),
+            outputs: vec![Output { account: key(1).public(), amount: Amount(1) }],
+            fee: Amount(1_100_000),
+            expires_at: Timestamp(START + 3_600_000),
+            memo: Vec::new(),
+        })
+        .sign(chain.id(), &alice)
+    };
+    let verified = verify_transactions(chain.id(), (0..3).map(transfer).collect());
+    let mut node = Node::fresh(None);
+    let batches = |effects: &[Effect]| -> Vec<usize> {
+        let decode = |effect: &Effect| match effect {
+            Effect::Gossip(Topic::Transactions, bytes) => {
+                codec::decode::<Attempt<Vec<ledger::transaction::Transaction>>>(bytes, 1 << 16).ok()
+            }
+            _ => None,
+        };
+        effects.iter().filter_map(decode).map(|attempt| attempt.message.len()).collect()
+    };
+    for transaction in verified {
+        let effects = node.give(Input::Submit(Ticket(1), transaction.unwrap()));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Submitted(_, Ok(())))));
+        assert_eq!(batches(&effects), [0; 0], "a batch waits a little for company");
+    }
+    assert_eq!(batches(&node.elapse(Duration::from_millis(5))), [3]);
+    let mut again = Vec::new();
+    for _ in 0..110 {
+        again.extend(batches(&node.elapse(Duration::from_millis(50))));
+    }
+    assert_eq!(again, [3]);
+}
