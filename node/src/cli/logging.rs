@@ -33,7 +33,7 @@ pub(crate) fn check(level: &str) -> Result<(), String> {
 
 /// The filter: a bare level is for our own messages, `target=level` for whatever it names.
 fn directives(level: &str) -> Result<String, String> {
-    let mut filter = LIBRARIES.to_owned();
+    let mut filter = format!("{LIBRARIES},{}", crate::network::LOG_FILTER);
     let bad = |item: &str| format!("{item:?}, expected error, warn, info, debug, trace or off, or target=level");
     for item in level.split(',').map(str::trim) {
         let (target, word) = item.rsplit_once('=').unwrap_or(("", item));
