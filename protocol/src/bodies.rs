@@ -40,6 +40,7 @@ struct Wanted {
 
 /// What is known of a block.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 pub(crate) enum Verdict {
     /// It follows the tip.
     Valid(ValidBlock),
@@ -258,6 +259,7 @@ impl Bodies {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 enum Assembled {
     Complete(Block<Arc<VerifiedTransaction>>),
     Missing(Vec<TxHash>),

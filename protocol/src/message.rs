@@ -135,6 +135,7 @@ pub struct PolkaCertificate {
 
 /// Gossip of consensus.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 pub enum ConsensusMessage {
     /// A vote.
     Vote(SignedVote),
@@ -166,6 +167,7 @@ pub struct CertifiedHeader {
 
 /// Asked of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 pub enum Request {
     /// The last final block you have; comes with mine.
     Status(Option<CertifiedHeader>),
@@ -213,6 +215,7 @@ pub enum Evidence {
 
 /// What a validator writes to its log before it acts on it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 pub enum LogEntry {
     /// A block that was found valid, so that a vote for it can be acted on after a restart.
     Body(Block<Transaction>),

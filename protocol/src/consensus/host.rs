@@ -359,6 +359,7 @@ impl Host {
         Certificate::new(commit.height.0, round, commit.value_id, self.set.ledger(), precommits)
     }
 
+    #[allow(clippy::result_large_err)] // The core's own type.
     fn verify_commit(
         &self,
         commit: &core::CommitCertificate<Context>,

@@ -26,6 +26,7 @@ pub(super) fn duration(timeout: Timeout) -> Duration {
 type CertificateResult = Result<(), core::CertificateError<Context>>;
 
 /// Checks votes of a certificate: known voters, each once, signatures that hold, enough power together.
+#[allow(clippy::result_large_err)] // The core's own type.
 pub(super) fn check_votes(
     votes: &[SignedVote],
     set: &ValidatorSet,

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 use ledger::address::Coin;
 use ledger::certificate::{Vote, VoteKind};
@@ -160,9 +160,7 @@ fn response(blocks: &[(ValidBlock, Certificate)]) -> Response {
 /// The request for blocks among the effects, answered.
 fn answer(node: &mut Node, effects: &[Effect], response: &Response) -> Vec<Effect> {
     let id = effects.iter().find_map(|effect| match effect {
-        Effect::Request(id, _, bytes) => {
-            matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some(*id)
-        }
+        Effect::Request(id, _, bytes) => matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some(*id),
         _ => None,
     });
     node.give(Input::Response(id.unwrap(), PEER, Some(codec::encode(response))))
