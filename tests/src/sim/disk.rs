@@ -12,6 +12,8 @@ use protocol::message::{BLOCKS_BYTES, LogEntry, Response};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::plan::Damage;
+
 /// Most blocks in one response.
 const BLOCKS_MAX: usize = 64;
 
@@ -87,11 +89,26 @@ impl Disk {
     }
 
     /// What was not synced is lost, or the first part of it happens to be there: an operating system writes when it likes.
-    pub(crate) fn crash(&mut self, rng: &mut ChaCha8Rng, log_lost: bool) {
+    pub(crate) fn crash(&mut self, rng: &mut ChaCha8Rng, damage: Damage) {
         let writes = std::mem::take(&mut self.unsynced);
         let kept = if rng.random_ratio(1, 3) { rng.random_range(0..=writes.len()) } else { 0 };
         self.write(writes.into_iter().take(kept));
-        self.log_lost |= log_lost;
+        match damage {
+            Damage::None => {}
+            Damage::LogLost => self.log_lost = true,
+            Damage::StoreOld => {
+                let kept = rng.random_range(0..=self.blocks.len());
+                self.put_back(kept);
+            }
+        }
+    }
+
+    /// The store as it was after so many blocks.
+    fn put_back(&mut self, blocks: usize) {
+        let kept: Vec<Committed> = self.blocks.drain(..).take(blocks).collect();
+        self.chain = ChainState::genesis(Arc::clone(self.chain.chain()));
+        self.certificate = Certificate::genesis(self.chain.chain().id());
+        self.commit(kept);
     }
 
     pub(crate) fn read_log(&self) -> Log {

@@ -17,7 +17,7 @@ mod world;
 
 pub use check::{Check, Rule, Violation};
 pub use node::Memory;
-pub use plan::{Fault, Plan};
+pub use plan::{Damage, Fault, Plan};
 pub use world::{Failure, Summary, World};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

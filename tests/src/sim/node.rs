@@ -10,7 +10,7 @@ use protocol::mempool::MempoolLimits;
 use protocol::{Log, Machine, Now, PeerId, RequestId, Setup, Ticket};
 
 use super::disk::Disk;
-use super::plan::milliseconds;
+use super::plan::{Damage, milliseconds};
 
 /// What a restarted node knows of what it signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) struct Clock {
 pub(crate) struct Fuse {
     pub(crate) effects: u32,
     pub(crate) down: Duration,
-    pub(crate) log_lost: bool,
+    pub(crate) damage: Damage,
 }
 
 pub(crate) struct Node {

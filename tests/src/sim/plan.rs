@@ -12,6 +12,17 @@ use rand_chacha::ChaCha8Rng;
 
 use super::node::Memory;
 
+/// What a crash does to a disk, beyond what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Nothing.
+    None,
+    /// The log cannot be read any more.
+    LogLost,
+    /// The store is put back from an older copy; the log is not.
+    StoreOld,
+}
+
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -23,8 +34,8 @@ pub enum Fault {
         effects: u32,
         /// How long it is down.
         down: Duration,
-        /// Whether its log cannot be read afterwards.
-        log_lost: bool,
+        /// What its disk is like afterwards.
+        damage: Damage,
     },
     /// Nodes of one side hear nothing from the other.
     Partition {
@@ -107,7 +118,7 @@ impl Plan {
             calm_at,
             ..Self::quiet(0)
         };
-        // Only one node ever loses its log, and the others have a quorum without it: it may never sign again if all stand still.
+        // Only one disk is ever damaged, and the others have a quorum without it: it may never sign again if all stand still.
         let total: u64 = plan.powers.iter().sum();
         let careless = plan.powers.iter().position(|power| power * 3 < total).filter(|_| rng.random_ratio(1, 4));
         let pace = *pick(&mut rng, &[1_000, 3_000, 8_000]);
@@ -143,8 +154,11 @@ impl Plan {
     fn add_crash(&mut self, rng: &mut ChaCha8Rng, at: Duration, node: usize, down_max: u64, careless: Option<usize>) {
         let effects = if rng.random_ratio(1, 4) { 0 } else { rng.random_range(1..=30) };
         let down = Duration::from_millis(rng.random_range(0..=down_max));
-        let log_lost = careless == Some(node) && rng.random_ratio(1, 3);
-        self.faults.push((at, Fault::Crash { node, effects, down, log_lost }));
+        let damage = match careless == Some(node) {
+            true => *pick(rng, &[Damage::None, Damage::LogLost, Damage::StoreOld]),
+            false => Damage::None,
+        };
+        self.faults.push((at, Fault::Crash { node, effects, down, damage }));
     }
 
     /// The template with these validators and rules. Segments are as short as allowed, so that some close.

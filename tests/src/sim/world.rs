@@ -22,7 +22,7 @@ use super::disk::Disk;
 use super::load::Load;
 use super::network::{Gossip, Network};
 use super::node::{Clock, Fuse, Node, node_of, peer_id};
-use super::plan::{Fault, Plan, milliseconds, validator_key};
+use super::plan::{Damage, Fault, Plan, milliseconds, validator_key};
 
 /// A request without an answer has failed after so long.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -214,7 +214,7 @@ impl World {
 
     /// Stops a node at once.
     pub fn crash(&mut self, node: usize) {
-        self.stop(node, false);
+        self.stop(node, Damage::None);
     }
 
     /// Starts a node from its disk.
@@ -319,11 +319,11 @@ impl World {
             }
             Happening::Meet { node, peer } => self.meet(node, peer),
             Happening::Load => self.submit(),
-            Happening::Fault(Fault::Crash { node, effects, down, log_lost }) => {
+            Happening::Fault(Fault::Crash { node, effects, down, damage }) => {
                 if let Some(running) = &mut self.nodes[node].running {
-                    running.fuse = Some(Fuse { effects, down, log_lost });
+                    running.fuse = Some(Fuse { effects, down, damage });
                     if effects == 0 {
-                        self.blow(node, Fuse { effects, down, log_lost });
+                        self.blow(node, Fuse { effects, down, damage });
                     }
                 }
             }
@@ -358,17 +358,17 @@ impl World {
     }
 
     fn blow(&mut self, node: usize, fuse: Fuse) {
-        self.stop(node, fuse.log_lost);
+        self.stop(node, fuse.damage);
         let life = self.nodes[node].life;
         self.plan_in(fuse.down, Happening::Restart { node, life });
     }
 
-    fn stop(&mut self, node: usize, log_lost: bool) {
-        self.tell(Some(node), || "crashes".to_owned());
+    fn stop(&mut self, node: usize, damage: Damage) {
+        self.tell(Some(node), || format!("crashes, damage: {damage:?}"));
         self.note(node, 2, &[]);
         self.crashes += 1;
         self.nodes[node].running = None;
-        self.nodes[node].disk.crash(&mut self.rng, log_lost);
+        self.nodes[node].disk.crash(&mut self.rng, damage);
         self.meet_all(node);
     }
 
