@@ -222,7 +222,7 @@ pub struct Machine {
     repeat_at: Option<Duration>,
     /// What [`Effect::Commit`] was given for, and how it came to be final here.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
-    /// Log entries of the height after the tip, until it is started.
+    /// Log entries of a height after the tip, until it is started.
     replay: Vec<LogEntry>,
     /// The height the log is at.
     log_height: Option<Height>,
@@ -250,7 +250,8 @@ impl Machine {
         let drift = Duration::from_millis(chain.chain().limits().clock_drift_ms);
         let signing = Signing::new(is_validator, &log, sign_without_log, drift, now);
         let (log_height, replay) = match log {
-            Log::Intact(height, entries) if height == next => (Some(height), entries),
+            // A store older than the log catches up with it first.
+            Log::Intact(height, entries) if height >= next => (Some(height), entries),
             Log::Intact(height, _) => (Some(height), Vec::new()),
             Log::Lost => (None, Vec::new()),
         };
@@ -377,8 +378,10 @@ impl Machine {
         self.outbox.retain(&self.mempool);
         self.bodies.next_height(tip);
         self.proposals.clear();
-        // What the log says of this height is of no use for the next.
-        self.replay.clear();
+        if self.log_height.is_none_or(|height| height <= tip) {
+            // What the log says of a final height is of no use for the next.
+            self.replay.clear();
+        }
         self.repeat_at = None;
         match source {
             Source::Consensus => {

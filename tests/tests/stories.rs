@@ -1,6 +1,6 @@
 //! What happens to real processes, story by story.
 //!
-//! `CAIRN_STORY_ROUNDS=20` makes the story of durability a long one.
+//! `CAIRN_STORY_ROUNDS=20` makes those long that kill at random moments.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -32,6 +32,11 @@ fn pay(network: &mut Network, payer: &mut Payer, number: usize) -> String {
     let id = rpc.submit(&payer.transfer("")).unwrap();
     assert_eq!(rpc.is_final(&id, SOON), Ok(true), "{id}");
     id
+}
+
+/// How often stories kill that do so at random moments.
+fn rounds() -> usize {
+    std::env::var("CAIRN_STORY_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap())
 }
 
 fn json_of(text: &str) -> Value {
@@ -260,8 +265,30 @@ fn two_nodes_on_one_home_are_refused() {
 }
 
 #[test]
+fn a_killed_validator_never_contradicts_itself() {
+    let mut network = Network::start(4);
+    let mut payer = Payer::new("alice", "bob", network.chain());
+    // Without the fourth nothing is final unless all of the others sign, so they wait for what the killed one says next.
+    network.await_blocks(1).crash(4);
+    for crash in 0..4 * rounds() {
+        let (victim, other) = (1 + crash % 3, 1 + (crash + 1) % 3);
+        let rpc = &network.node(other).rpc;
+        payer.catch_up(rpc).unwrap();
+        for _ in 0..10 {
+            rpc.submit(&payer.transfer("")).unwrap();
+        }
+        // About as long as a block takes.
+        pause_up_to(Duration::from_millis(150));
+        network.crash(victim).restart(victim).await_blocks(1).assert_no_equivocation();
+    }
+    network.restart(4).await_blocks(2).assert_one_history();
+    let caught = |log: String| log.contains("signed two different messages");
+    assert!(!network.nodes().iter().any(|node| caught(node.log_text())));
+}
+
+#[test]
 fn what_was_called_final_survives_any_kill() {
-    let rounds = std::env::var("CAIRN_STORY_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
+    let rounds = rounds();
     let mut network = Network::start(4);
     let pairs = [("alice", "bob"), ("bob", "carol"), ("carol", "dave"), ("dave", "alice")];
     let chain = network.chain();

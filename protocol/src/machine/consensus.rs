@@ -43,7 +43,10 @@ impl Machine {
         self.phase = Phase::Deciding;
         self.started_at = Some(self.now.elapsed);
         self.repeat_at = Some(self.now.elapsed.saturating_add(REPEAT));
-        let log = std::mem::take(&mut self.replay);
+        let log = match self.log_height == Some(height) {
+            true => std::mem::take(&mut self.replay),
+            false => Vec::new(),
+        };
         if sign && self.log_height != Some(height) {
             self.log_height = Some(height);
             self.effects.push(Effect::CutLog(height));

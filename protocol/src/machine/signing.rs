@@ -2,8 +2,8 @@
 //!
 //! The log holds all that was signed at its height, so signing there goes on at once after a restart, and at the heights that
 //! consensus reaches from there. A log that is older than the network may belong to a home put back from a copy whose original
-//! signed further: then the validator listens for twice the clock drift before it signs. With a lost log it waits for a block
-//! that was certified later than that.
+//! signed further: then the validator listens for twice the clock drift before it signs. With a log that is newer than the store it
+//! waits until the store is there. With a lost log it waits for a block that was certified later than its start by twice the drift.
 
 use std::time::Duration;
 
@@ -55,12 +55,19 @@ impl Signing {
         if waited {
             self.rule = Rule::Free;
         }
-        self.is_validator && (waited || self.custody == Some(chain.tip().height.next()))
+        let next = chain.tip().height.next();
+        self.is_validator && !self.is_ahead(next) && (waited || self.custody == Some(next))
+    }
+
+    /// Whether the log is newer than the store: what was signed at the heights between them is not known any more.
+    fn is_ahead(&self, next: Height) -> bool {
+        self.custody.is_some_and(|custody| custody > next)
     }
 
     /// Whether signing became possible since the height was begun without it.
     pub(super) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
-        !signs && self.may_sign(chain, now)
+        // Asked either way: it also ends the wait, and with it the deadline.
+        self.may_sign(chain, now) && !signs
     }
 
     pub(super) const fn deadline(&self) -> Option<Duration> {
@@ -89,6 +96,9 @@ impl Signing {
         }
         Some(match self.rule {
             _ if signs => None,
+            _ if self.is_ahead(chain.tip().height.next()) => {
+                Some("its log is newer than its store; it catches up with what it signed first".to_owned())
+            }
             Rule::Listen(_) => {
                 Some("its log is older than the network; it listens for twice the clock drift first".to_owned())
             }

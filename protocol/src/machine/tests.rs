@@ -268,6 +268,25 @@ fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() 
 }
 
 #[test]
+fn an_idle_machine_never_asks_for_a_time_that_has_passed() {
+    for seed in [None, Some(1)] {
+        let mut node = Node::fresh(seed);
+        for _ in 0..400 {
+            node.elapse(Duration::from_millis(50));
+            assert!(node.machine.deadline() > node.elapsed, "a driver would spin");
+        }
+    }
+    let mut behind = Node::fresh(None);
+    behind.give(Input::Connected(PEER));
+    behind.gossip(Topic::Headers, header(&blocks(5, 0)[4]));
+    for _ in 0..400 {
+        behind.elapse(Duration::from_millis(50));
+        assert!(behind.machine.is_syncing());
+        assert!(behind.machine.deadline() > behind.elapsed, "a driver would spin while nobody answers");
+    }
+}
+
+#[test]
 fn nothing_is_said_before_the_log_has_it() {
     let mut node = Node::fresh(Some(1));
     let (mut unsynced, mut said) = (false, 0);
