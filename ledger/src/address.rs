@@ -97,6 +97,9 @@ impl Coin {
         let fail =
             |reason: String| AmountError { text: text.chars().take(80).collect(), reason, symbol: self.symbol.clone() };
         let trimmed = text.trim();
+        if trimmed.starts_with('-') {
+            return Err(fail("it is negative".to_owned()));
+        }
         let number_end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at(number_end);
         let decimals = match unit.trim() {
@@ -111,7 +114,10 @@ impl Coin {
             return Err(fail("the number is not decimal".to_owned()));
         }
         if fraction.len() > decimals {
-            return Err(fail(format!("more than {decimals} digits after the point")));
+            return Err(fail(match decimals {
+                0 => "pebbles are whole".to_owned(),
+                _ => format!("more than {decimals} digits after the point"),
+            }));
         }
         let base_units = format!("{whole}{fraction:0<decimals$}");
         base_units.parse().map(Amount).map_err(|_| fail("more than 64 bits of base units".to_owned()))

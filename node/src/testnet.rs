@@ -55,7 +55,7 @@ pub(crate) struct Testnet {
     /// Take accounts and limits of a new network from this genesis
     #[arg(long, env = "CAIRN_NODE_TESTNET_GENESIS", value_name = "FILE")]
     genesis: Option<PathBuf>,
-    /// Remove the network in the directory and start a new one
+    /// Remove the network in the directory, with all keys in its wallet home, and start a new one
     #[arg(long)]
     reset: bool,
     /// Plain lines, no screen control

@@ -113,7 +113,7 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "ADDRESS_OR_NAME")]
     pub(crate) to: String,
     /// How much, with its unit: "1.5 CRN"
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) amount: String,
     /// Text to go with it, for everybody to read: up to 256 bytes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
