@@ -27,6 +27,8 @@ struct Flight {
     peer: PeerId,
     from: Height,
     deadline: Duration,
+    /// Another peer may be asked for the same; the answer still counts when it comes.
+    is_late: bool,
 }
 
 /// Blocks that wait for those before them.
@@ -98,17 +100,17 @@ impl CatchUp {
 
     /// When a node that catches up asks somebody else.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.flights.values().map(|flight| flight.deadline).min()
+        self.on_time().map(|flight| flight.deadline).min()
     }
 
     /// Which blocks to ask from whom now. Each is to be confirmed by [`CatchUp::asked`].
     pub(crate) fn next_requests(&mut self, tip: Height, now: Duration) -> Vec<(PeerId, Height)> {
-        self.flights.retain(|_, flight| flight.deadline > now);
+        self.flights.values_mut().for_each(|flight| flight.is_late = flight.deadline <= now);
         self.received.retain(|first, _| *first > tip);
         let mut requests = Vec::new();
         let mut from = tip.next();
         let best = self.best();
-        while from <= best && self.flights.len().saturating_add(requests.len()) < IN_FLIGHT_MAX {
+        while from <= best && self.on_time().count().saturating_add(requests.len()) < IN_FLIGHT_MAX {
             if let Some(received) = self.received.get(&from) {
                 from = Height(from.0.saturating_add(received.blocks.len().max(1) as u64));
                 continue;
@@ -116,7 +118,7 @@ impl CatchUp {
             if from.0 > tip.0.saturating_add(BLOCKS_MAX.saturating_mul(IN_FLIGHT_MAX as u64)) {
                 break;
             }
-            let underway = self.flights.values().any(|flight| flight.from == from);
+            let underway = self.on_time().any(|flight| flight.from == from);
             if !underway && let Some(peer) = self.least_busy(from, &requests) {
                 requests.push((peer, from));
             }
@@ -128,17 +130,23 @@ impl CatchUp {
         requests
     }
 
+    fn on_time(&self) -> impl Iterator<Item = &Flight> {
+        self.flights.values().filter(|flight| !flight.is_late)
+    }
+
     fn least_busy(&self, from: Height, requests: &[(PeerId, Height)]) -> Option<PeerId> {
         let busy = |peer: &PeerId| {
             let flying = self.flights.values().filter(|flight| flight.peer == *peer).count();
             flying.saturating_add(requests.iter().filter(|(asked, _)| asked == peer).count())
         };
         let holders = self.proved.iter().filter(|(_, height)| **height >= from).map(|(peer, _)| *peer);
-        holders.min_by_key(|peer| (busy(peer), *peer))
+        let late =
+            |peer: &PeerId| self.flights.values().filter(|flight| flight.peer == *peer && flight.is_late).count();
+        holders.min_by_key(|peer| (late(peer), busy(peer), *peer))
     }
 
     pub(crate) fn asked(&mut self, id: RequestId, peer: PeerId, from: Height, now: Duration) {
-        self.flights.insert(id, Flight { peer, from, deadline: now.saturating_add(PATIENCE) });
+        self.flights.insert(id, Flight { peer, from, deadline: now.saturating_add(PATIENCE), is_late: false });
     }
 
     /// Takes in the answer to a request, if it is one of these.

@@ -219,6 +219,8 @@ pub struct Machine {
     first_start: Duration,
     /// Proposals of the current height by round, to be said again.
     proposals: BTreeMap<Round, SignedProposal>,
+    /// Blocks by round whose verdict consensus has: it logs each verdict it is told.
+    told: BTreeSet<(Round, BlockHash)>,
     repeat_at: Option<Duration>,
     /// What [`Effect::Commit`] was given for, and how it came to be final here.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
@@ -248,7 +250,9 @@ impl Machine {
         let is_validator = key.as_ref().is_some_and(|key| validators.find(&key.public()).is_some());
         let consensus = Consensus::new(chain.chain().id(), key.clone(), validators);
         let drift = Duration::from_millis(chain.chain().limits().clock_drift_ms);
-        let signing = Signing::new(is_validator, &log, sign_without_log, drift, now);
+        // A clock behind the chain must not shorten the wait.
+        let start = now.wall.max(chain.tip().time);
+        let signing = Signing::new(is_validator, &log, sign_without_log, drift, start);
         let (log_height, replay) = match log {
             // A store older than the log catches up with it first.
             Log::Intact(height, entries) if height >= next => (Some(height), entries),
@@ -277,6 +281,7 @@ impl Machine {
             started_at: None,
             first_start: now.elapsed.saturating_add(FIRST_HEIGHT_DELAY),
             proposals: BTreeMap::new(),
+            told: BTreeSet::new(),
             repeat_at: None,
             committing: None,
             replay,

@@ -14,6 +14,8 @@ use crate::bodies::{Progress, Verdict};
 use crate::consensus::{Output, Start};
 use crate::message::{Attempt, CertifiedHeader, ConsensusMessage, Evidence, LogEntry};
 
+/// Proposals of rounds further ahead are dropped, as the core does.
+const ROUNDS_AHEAD_MAX: u32 = 10;
 /// A proposal of the current round is said again so often: a peer may have missed it, and its proposer may be gone.
 const REPEAT: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,7 @@ impl Machine {
         self.phase = Phase::Deciding;
         self.started_at = Some(self.now.elapsed);
         self.repeat_at = Some(self.now.elapsed.saturating_add(REPEAT));
+        self.told.clear();
         let log = match self.log_height == Some(height) {
             true => std::mem::take(&mut self.replay),
             false => Vec::new(),
@@ -223,6 +226,7 @@ impl Machine {
                         }
                     };
                     for proposal in proposals {
+                        self.told.insert((proposal.proposal.round, block));
                         let outputs = self.consensus.on_block(&proposal, valid, now);
                         self.perform(outputs);
                         if self.phase != Phase::Deciding {
@@ -267,11 +271,17 @@ impl Machine {
             }
             return;
         }
-        self.proposals.entry(signed.proposal.round).or_insert_with(|| signed.clone());
+        let round = signed.proposal.round;
+        if round.0 > self.consensus.round().0.saturating_add(ROUNDS_AHEAD_MAX) {
+            return;
+        }
+        self.proposals.entry(round).or_insert_with(|| signed.clone());
         match self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_))) {
             Some(valid) => {
-                let outputs = self.consensus.on_block(&signed, valid, self.now.elapsed);
-                self.perform(outputs);
+                if self.told.insert((round, block)) {
+                    let outputs = self.consensus.on_block(&signed, valid, self.now.elapsed);
+                    self.perform(outputs);
+                }
             }
             None => {
                 self.bodies.want(signed, from);

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ledger::chain::Blame;
 use ledger::codec;
 use ledger::hash::{BlockHash, TxHash};
+use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::Height;
 
-use super::{Effect, Machine, PeerId, Ticket, Topic, Verdict};
+use super::{Effect, Machine, PeerId, Phase, Ticket, Topic, Verdict};
 use crate::mempool::{Admitted, Mempool};
 use crate::message::{
     Attempt, BATCH_BYTES, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, Evidence, HEADER_MESSAGE_BYTES_MAX,
@@ -165,6 +166,12 @@ impl Machine {
             return;
         }
         if verdict == Verdict::Accept {
+            let is_ours = self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
+            let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
+            if is_ours && !is_signed_here && !self.signing.accounts_for(height) {
+                self.signing.on_signed_elsewhere(height);
+                self.report_signing();
+            }
             self.on_consensus(from, message);
         } else {
             // Validators are at work far ahead: this node missed something.
@@ -209,6 +216,16 @@ impl Machine {
 }
 
 impl ConsensusMessage {
+    /// Who signed it, where it is one validator's.
+    #[must_use]
+    pub const fn signer(&self) -> Option<PublicKey> {
+        match self {
+            Self::Vote(vote) => Some(vote.vote.validator),
+            Self::Proposal(proposal, _) => Some(proposal.proposal.proposer),
+            Self::Round(_) | Self::Polka(_) => None,
+        }
+    }
+
     /// The height it is about.
     #[must_use]
     pub const fn height(&self) -> Height {

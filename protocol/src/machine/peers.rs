@@ -22,6 +22,7 @@ pub(super) enum Asked {
 impl Machine {
     pub(super) fn on_connected(&mut self, peer: PeerId) {
         self.peers.insert(peer);
+        self.signing.on_connected(self.now);
         self.ask_status(peer);
     }
 

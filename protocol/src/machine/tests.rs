@@ -249,9 +249,10 @@ fn two_certificates_for_one_height_halt_the_node_with_the_proof_kept() {
     assert!(node.elapse(Duration::from_secs(60)).is_empty(), "a halted node does nothing more");
 }
 
-/// Whether a validator of this log votes within so many milliseconds of its start.
+/// Whether a validator of this log votes within so many milliseconds of meeting its first peer.
 fn votes_within(state: ChainState, log: Log, limit: u64) -> bool {
     let mut node = Node::start(state, Some(1), log);
+    node.give(Input::Connected(PEER));
     (0..limit / 50).any(|_| !votes(&node.elapse(Duration::from_millis(50))).is_empty())
 }
 
@@ -265,6 +266,54 @@ fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() 
     assert!(!votes_within(later.clone(), Log::Intact(Height(1), Vec::new()), 1_900));
     assert!(votes_within(later, Log::Intact(Height(1), Vec::new()), 4_000));
     assert!(!votes_within(fresh(), Log::Lost, 60_000));
+}
+
+#[test]
+fn a_validator_whose_key_signs_elsewhere_does_not_sign_that_height() {
+    let chain = chain();
+    let mut later = ChainState::genesis(Arc::clone(&chain));
+    later.advance(&blocks(1, 0)[0].0);
+    for signer in [1, 2] {
+        let mut node = Node::start(later.clone(), Some(1), Log::Intact(Height(1), Vec::new()));
+        node.give(Input::Connected(PEER));
+        let vote = Vote {
+            kind: VoteKind::Prevote,
+            height: Height(2),
+            round: Round(0),
+            block: None,
+            validator: key(signer).public(),
+        };
+        let signed = SignedVote { signature: key(signer).sign(&vote.message(chain.id())), vote };
+        node.gossip(Topic::Consensus, ConsensusMessage::Vote(signed));
+        let votes = (0..400).any(|_| !votes(&node.elapse(Duration::from_millis(50))).is_empty());
+        assert_eq!(votes, signer != 1);
+    }
+}
+
+#[test]
+fn a_late_answer_counts_and_a_slow_peer_is_asked_last() {
+    let blocks = blocks(5, 0);
+    let mut node = Node::fresh(None);
+    let asked = |effects: &[Effect]| -> Vec<(RequestId, PeerId)> {
+        let request = |effect: &Effect| match effect {
+            Effect::Request(id, peer, bytes) => {
+                matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some((*id, *peer))
+            }
+            _ => None,
+        };
+        effects.iter().filter_map(request).collect()
+    };
+    let mut effects = Vec::new();
+    for peer in [PEER, PeerId(8)] {
+        node.give(Input::Connected(peer));
+        let bytes = codec::encode(&Attempt { attempt: peer.0, message: header(&blocks[4]) });
+        effects.extend(node.give(Input::Gossip(Topic::Headers, peer, Ticket(peer.0), bytes)));
+    }
+    let first = asked(&effects)[0];
+    let second = asked(&node.elapse(Duration::from_secs(6)))[0];
+    assert_ne!(first.1, second.1, "another peer is asked when the first is late");
+    node.give(Input::Response(first.0, first.1, Some(codec::encode(&response(&blocks)))));
+    assert_eq!(node.tip(), 5);
 }
 
 #[test]
@@ -283,6 +332,37 @@ fn an_idle_machine_never_asks_for_a_time_that_has_passed() {
         behind.elapse(Duration::from_millis(50));
         assert!(behind.machine.is_syncing());
         assert!(behind.machine.deadline() > behind.elapsed, "a driver would spin while nobody answers");
+    }
+}
+
+#[test]
+fn saying_a_proposal_again_does_not_make_the_log_grow() {
+    let chain = chain();
+    let state = ChainState::genesis(Arc::clone(&chain));
+    let proposer =
+        (1..=4).find(|seed| key(*seed).public() == chain.validators(Height(1)).proposer(Height(1), Round(0)).key);
+    let proposer = key(proposer.unwrap());
+    let block = state.propose(proposer.public(), Timestamp(START + 1), Certificate::genesis(chain.id()), []);
+    let proposal = crate::message::Proposal {
+        height: Height(1),
+        round: Round(0),
+        block: block.hash(),
+        valid_round: None,
+        proposer: proposer.public(),
+    };
+    let signed = SignedProposal { signature: proposer.sign(&proposal.message(chain.id())), proposal };
+    let compact = crate::message::CompactBlock {
+        header: block.header().clone(),
+        parent_certificate: Certificate::genesis(chain.id()),
+        transactions: Vec::new(),
+    };
+    let other = (1..=4).find(|seed| key(*seed).public() != proposer.public());
+    let mut node = Node::fresh(other);
+    let logged = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Log(_))).count();
+    let message = ConsensusMessage::Proposal(signed, Some(compact));
+    assert!(logged(&node.gossip(Topic::Consensus, message.clone())) >= 3, "proposal, block and vote are logged");
+    for _ in 0..20 {
+        assert_eq!(logged(&node.gossip(Topic::Consensus, message.clone())), 0);
     }
 }
 

@@ -27,4 +27,4 @@ pub use programs::{node_program, wallet_program};
 pub use rpc::{Failure, Rpc};
 pub use testnet::{Description, NodeInfo, Testnet};
 pub use trace::Trace;
-pub use wait::{pause_up_to, throughout, until};
+pub use wait::{at_once, pause_up_to, throughout, until};

@@ -7,19 +7,32 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Time between two looks. Nothing else in the stories sleeps to wait.
 const POLL: Duration = Duration::from_millis(40);
+const SHORT_POLL: Duration = Duration::from_millis(1);
 
 /// Looks until there is something.
 ///
 /// # Panics
 /// When there is nothing for two minutes, with what was waited for.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_each(POLL, what, look)
+}
+
+/// The same for a moment that passes quickly.
+///
+/// # Panics
+/// When there is nothing for two minutes, with what was waited for.
+pub fn at_once<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_each(SHORT_POLL, what, look)
+}
+
+fn look_each<T>(pause: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
-        sleep(POLL);
+        sleep(pause);
     }
 }
 

@@ -1,0 +1,189 @@
+//! What nodes do: each effect of a machine is checked, and then performed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::certificate::VoteKind;
+use ledger::codec;
+use ledger::transaction::{Transaction, verify_transactions};
+use protocol::machine::Notice;
+use protocol::message::{Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX};
+use protocol::{Effect, Input, RequestId, Ticket, Topic, Verdict};
+use rand::RngExt;
+
+use super::super::check::Rule;
+use super::super::network::Gossip;
+use super::super::node::node_of;
+use super::super::plan::validator_key;
+use super::{Happening, World};
+
+/// A request without an answer has failed after so long.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Wakes at once in a row that no idle machine wants.
+const RESTLESS_MAX: u32 = 50;
+
+impl World {
+    /// The one way into a machine: effects are performed in order, and what is durable is confirmed after them.
+    pub(super) fn give(&mut self, node: usize, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = self.nodes[node].now(self.time);
+            let Some(running) = &mut self.nodes[node].running else { return };
+            for effect in running.machine.handle(now, input) {
+                if let Some(fuse) = self.nodes[node].burn() {
+                    return self.blow(node, fuse);
+                }
+                if matches!(effect, Effect::Commit(_)) {
+                    inputs.push_back(Input::Committed);
+                }
+                self.perform(node, effect);
+                if self.broken.is_some() {
+                    return;
+                }
+            }
+        }
+        self.set_alarm(node);
+    }
+
+    pub(super) fn set_alarm(&mut self, node: usize) {
+        let late = Duration::from_micros(self.rng.random_range(1..=2_000));
+        let (time, life) = (self.time, self.nodes[node].life);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let deadline = running.deadline();
+        running.restless = if deadline > time { 0 } else { running.restless + 1 };
+        let is_restless = running.restless > RESTLESS_MAX;
+        let at = deadline.max(time) + late;
+        // One alarm at a time; one that comes too early does no harm.
+        if running.alarm.is_none_or(|alarm| alarm > at) {
+            running.alarm = Some(at);
+            self.plan_at(at, Happening::Wake { node, life });
+        }
+        if is_restless {
+            self.forbid(Rule::NoSpin, format!("node {node} wants to be woken at {deadline:?} for ever"));
+        }
+    }
+
+    pub(super) fn perform(&mut self, node: usize, effect: Effect) {
+        match effect {
+            Effect::CutLog(height) => self.nodes[node].disk.cut_log(height),
+            Effect::Log(entry) => self.nodes[node].disk.append(entry),
+            Effect::SyncLog => self.nodes[node].disk.sync_log(),
+            Effect::Commit(commits) => {
+                for committed in &commits {
+                    self.tell(Some(node), || format!("commits {}", committed.block.height()));
+                    let result = self.check.on_commit(committed);
+                    self.require(result);
+                }
+                self.nodes[node].disk.commit(commits);
+            }
+            Effect::Gossip(topic, bytes) => self.gossip(node, topic, bytes),
+            Effect::Judge(_, Verdict::Accept | Verdict::Ignore) | Effect::Submitted(..) => {}
+            Effect::Judge(_, Verdict::Reject) => self.forbid(Rule::NoSlander, format!("node {node} rejects gossip")),
+            Effect::Request(id, peer, bytes) => self.request(node, id, node_of(peer), bytes),
+            Effect::Respond(ticket, bytes) => self.respond(node, ticket, bytes),
+            Effect::RespondBlocks(ticket, height) => {
+                let bytes = codec::encode(&self.nodes[node].disk.blocks_from(height));
+                self.respond(node, ticket, bytes);
+            }
+            Effect::Evidence(evidence) => {
+                let result = self.check.on_evidence(evidence);
+                self.require(result);
+            }
+            Effect::Ban(peer, reason) => {
+                self.forbid(Rule::NoSlander, format!("node {node} bans node {}: {reason}", node_of(peer)));
+            }
+            Effect::Notice(notice) => {
+                self.rounds += u64::from(matches!(notice, Notice::Round(..)));
+                self.tell(Some(node), || format!("{notice:?}"));
+            }
+            Effect::Halt(reason) => self.forbid(Rule::NoHalt, format!("node {node} halts: {reason}")),
+        }
+    }
+
+    pub(super) fn gossip(&mut self, from: usize, topic: Topic, bytes: Vec<u8>) {
+        self.note(from, 3, &bytes);
+        let mut transactions = Vec::new();
+        match topic {
+            Topic::Consensus => {
+                let Attempt { attempt, message } = decode(&bytes, CONSENSUS_BYTES_MAX);
+                self.on_said(from, attempt, &message);
+            }
+            Topic::Transactions => {
+                let Attempt { message, .. } = decode::<Vec<Transaction>>(&bytes, TRANSACTIONS_BYTES_MAX);
+                transactions = verify_transactions(self.chain.id(), message);
+            }
+            Topic::Headers => {}
+        }
+        self.broadcast(from, Gossip { topic, bytes, transactions });
+    }
+
+    pub(super) fn broadcast(&mut self, from: usize, gossip: Gossip) {
+        let bytes = Arc::new(gossip.bytes.clone());
+        let gossip = Arc::new(gossip);
+        for to in (0..self.nodes.len()).filter(|to| *to != from) {
+            if let Some(delay) = self.network.send(&mut self.rng, from, to) {
+                let (gossip, bytes) = (Arc::clone(&gossip), Arc::clone(&bytes));
+                self.plan_in(delay, Happening::Gossip { from, to, gossip, bytes });
+            }
+        }
+    }
+
+    /// Durable before audible, and never two things.
+    pub(super) fn on_said(&mut self, from: usize, attempt: u64, message: &ConsensusMessage) {
+        let result = self.check.on_message(message);
+        self.require(result);
+        let own = self.nodes[from].public();
+        let entry = match message {
+            ConsensusMessage::Vote(vote) if Some(vote.vote.validator) == own => LogEntry::Vote(vote.clone()),
+            ConsensusMessage::Proposal(signed, _) if Some(signed.proposal.proposer) == own => {
+                LogEntry::Proposal(signed.clone())
+            }
+            _ => return,
+        };
+        if !self.nodes[from].disk.has_logged(&entry) {
+            self.forbid(Rule::NothingUnlogged, format!("node {from} says what it has not logged: {message:?}"));
+        }
+        if let (LogEntry::Vote(vote), true) = (entry, self.plan.liar == Some(from)) {
+            self.lie(from, attempt, vote);
+        }
+    }
+
+    /// The liar's second word: a precommit for nothing beside the one for a block.
+    pub(super) fn lie(&mut self, from: usize, attempt: u64, said: SignedVote) {
+        let mut vote = said.vote;
+        if vote.kind != VoteKind::Precommit || vote.block.take().is_none() {
+            return;
+        }
+        let signature = validator_key(from).sign(&vote.message(self.chain.id()));
+        let message = ConsensusMessage::Vote(SignedVote { vote, signature });
+        let bytes = codec::encode(&Attempt { attempt, message });
+        self.broadcast(from, Gossip { topic: Topic::Consensus, bytes, transactions: Vec::new() });
+    }
+
+    pub(super) fn request(&mut self, from: usize, id: RequestId, to: usize, bytes: Vec<u8>) {
+        let life = self.nodes[from].life;
+        if let Some(running) = &mut self.nodes[from].running {
+            running.asked.insert(id, to);
+        }
+        self.plan_in(ANSWER_MAX, Happening::Answer { to: from, life, id, bytes: None });
+        if let Some(delay) = self.network.send(&mut self.rng, from, to) {
+            self.plan_in(delay, Happening::Request { from, life, to, id, bytes });
+        }
+    }
+
+    pub(super) fn respond(&mut self, from: usize, ticket: Ticket, bytes: Vec<u8>) {
+        self.note(from, 4, &bytes);
+        let question = self.nodes[from].running.as_mut().and_then(|running| running.questions.remove(&ticket));
+        let Some((to, life, id)) = question else {
+            panic!("a request is answered once");
+        };
+        if let Some(delay) = self.network.send(&mut self.rng, from, to) {
+            self.plan_in(delay, Happening::Answer { to, life, id, bytes: Some(bytes) });
+        }
+    }
+}
+
+fn decode<T: codec::Decode<()>>(bytes: &[u8], max: usize) -> Attempt<T> {
+    codec::decode(bytes, max).unwrap_or_else(|error| panic!("machines gossip what they can read: {error}"))
+}
