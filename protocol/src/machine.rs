@@ -393,6 +393,11 @@ impl Machine {
                 self.phase = Phase::Waiting;
                 self.signing.on_decided(tip);
                 self.announce();
+                if self.consensus.is_signing() {
+                    // At once: a log that stands at the tip would look older than the network after a restart.
+                    self.log_height = Some(tip.next());
+                    self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
+                }
             }
             Source::CatchUp => {
                 self.phase = Phase::CatchingUp;

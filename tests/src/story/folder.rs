@@ -54,11 +54,7 @@ impl Folder {
 }
 
 /// The template's genesis, with blocks in quick succession also when nothing is to be done.
-///
-/// # Panics
-/// When the template is no genesis.
-#[must_use]
-pub fn quick_genesis() -> Genesis {
+pub(super) fn quick_genesis() -> Genesis {
     let mut genesis = Genesis::from_json(TEMPLATE.as_bytes()).expect("the template is a genesis");
     genesis.limits.empty_block_interval_ms = EMPTY_BLOCK_INTERVAL_MS;
     genesis

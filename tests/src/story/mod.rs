@@ -19,7 +19,7 @@ mod testnet;
 mod load;
 mod trace;
 
-pub use folder::{Folder, quick_genesis};
+pub use folder::Folder;
 pub use load::{Payer, Reported, now_ms};
 pub use network::{Network, Node};
 pub use process::{Finished, Process, finish, has_ended};

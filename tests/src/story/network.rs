@@ -4,14 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use ledger::api::Status;
+use ledger::api::{BlockInfo, Status};
 use ledger::hash::ChainId;
 
 use super::folder::{Folder, free_ports};
 use super::process::{Finished, Process, finish, show_tail};
 use super::programs::{node_program, wallet_program};
 use super::rpc::Rpc;
-use super::testnet::{Description, Testnet};
+use super::testnet::{Description, NodeInfo, Testnet};
 use super::wait::until;
 
 /// Nodes with homes made by `testnet`, each run alone. Named by numbers from 1.
@@ -158,7 +158,7 @@ impl Network {
         let testnet = Testnet::start_quick(&folder, validators, 0);
         let description = testnet.description.clone();
         assert_eq!(testnet.stop(), Some(0), "a test network that is told to stop ends well");
-        let node = |info: &super::testnet::NodeInfo| Node {
+        let node = |info: &NodeInfo| Node {
             name: info.name.clone(),
             home: info.home.clone(),
             rpc: Rpc::new(&info.rpc),
@@ -273,7 +273,7 @@ impl Network {
             let block = |node: &mut Node| node.rpc.block(height).unwrap_or_else(|error| panic!("{height}: {error:?}"));
             let blocks: Vec<_> = self.running().map(block).collect();
             let first = &blocks[0];
-            let same = |block: &ledger::api::BlockInfo| {
+            let same = |block: &BlockInfo| {
                 block.summary == first.summary && block.state_root == first.state_root && block.parent == first.parent
             };
             assert!(blocks.iter().all(same), "a fork at height {height}: {blocks:#?}");
