@@ -333,10 +333,14 @@ fn durable_before_audible() {
         node.start_under(&mut strace);
     }
     let mut payer = Payer::new("alice", "bob", network.chain());
-    let mut sent = Vec::new();
+    let mut sent: Vec<(String, String)> = Vec::new();
     for number in 1..=4 {
         network.node(number).status();
         let rpc = &network.node(number).rpc;
+        // A node that has not heard of the one before would give its nonce again.
+        if let Some((before, _)) = sent.last() {
+            assert_eq!(rpc.is_final(before, SOON), Ok(true));
+        }
         payer.catch_up(rpc).unwrap();
         let memo = format!("the memo of transfer {number}");
         let id = rpc.submit(&payer.transfer(&memo)).unwrap();

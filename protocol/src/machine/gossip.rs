@@ -21,6 +21,8 @@ use crate::message::{
 const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// Own transactions that still wait are said again so often.
 const REPEAT: Duration = Duration::from_secs(5);
+/// To a new peer they are said so soon.
+const NEW_PEER_DELAY: Duration = Duration::from_millis(500);
 /// Own transactions said again at a time.
 const REPEATED_MAX: usize = 500;
 /// Own transactions remembered.
@@ -61,6 +63,13 @@ impl Outbox {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.flush_at.into_iter().chain(self.repeat_at).min()
+    }
+
+    /// A new peer has not heard the own ones; it hears gossip a moment after it is there.
+    pub(super) fn on_connected(&mut self, now: Duration) {
+        if let Some(at) = &mut self.repeat_at {
+            *at = (*at).min(now.saturating_add(NEW_PEER_DELAY));
+        }
     }
 
     /// Queues own transactions again, when it is time.

@@ -23,6 +23,7 @@ impl Machine {
     pub(super) fn on_connected(&mut self, peer: PeerId) {
         self.peers.insert(peer);
         self.signing.on_connected(self.now);
+        self.outbox.on_connected(self.now.elapsed);
         self.ask_status(peer);
     }
 

@@ -423,4 +423,8 @@ fn own_transactions_leave_in_batches_and_are_said_again_until_final() {
         again.extend(batches(&node.elapse(Duration::from_millis(50))));
     }
     assert_eq!(again, [3]);
+    node.give(Input::Connected(PEER));
+    assert_eq!(batches(&node.elapse(Duration::from_millis(400))), [0; 0]);
+    node.elapse(Duration::from_millis(100));
+    assert_eq!(batches(&node.elapse(Duration::from_millis(5))), [3], "a new peer hears them soon");
 }
