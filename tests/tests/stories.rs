@@ -25,10 +25,14 @@ const A_WHILE: Duration = Duration::from_secs(5);
 /// How long a node may take to call something final that is not what a story is about.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A transfer by way of one node, final there.
+/// A transfer by way of one node, final there. All transfers of this payer before are final.
 fn pay(network: &mut Network, payer: &mut Payer, number: usize) -> String {
     let rpc = &network.node(number).rpc;
-    payer.catch_up(rpc).unwrap();
+    let next = payer.nonce();
+    until("the node knows what is final elsewhere", || {
+        payer.catch_up(rpc).unwrap();
+        (payer.nonce() >= next).then_some(())
+    });
     let id = rpc.submit(&payer.transfer("")).unwrap();
     assert_eq!(rpc.is_final(&id, SOON), Ok(true), "{id}");
     id

@@ -59,6 +59,12 @@ impl Payer {
         self.key.public()
     }
 
+    /// Nonce of the next transfer.
+    #[must_use]
+    pub const fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
     /// The next transfer, of one coin's smallest unit.
     pub fn transfer(&mut self, memo: &str) -> Transaction {
         let transfer = Transfer {
