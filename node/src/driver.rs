@@ -174,6 +174,7 @@ impl Driver {
                 _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
                 // Votes before blocks before transactions; and what peers ask last of what they send.
                 Some(gossip) = inputs.consensus.recv() => self.on_gossip(protocol::Topic::Consensus, gossip)?,
+                // Timers that are due go before what can wait; the others are the last branch, at the machine's own deadline.
                 () = tokio::time::sleep(wait), if wait.is_zero() => self.turn(Input::Time)?,
                 Some(gossip) = inputs.headers.recv() => self.on_gossip(protocol::Topic::Headers, gossip)?,
                 event = inputs.events.recv() => match event {

@@ -166,7 +166,7 @@ impl Bodies {
         }
     }
 
-    /// The block that a request was for. A late answer is as good as one in time.
+    /// The block that the last request for it was about. An answer to an earlier one comes too late: another peer was asked since.
     pub(crate) fn answered(&mut self, id: RequestId) -> Option<BlockHash> {
         let is_it = |wanted: &Wanted| wanted.asked.is_some_and(|(asked, _)| asked == id);
         let (block, wanted) = self.wanted.iter_mut().find(|(_, wanted)| is_it(wanted))?;
