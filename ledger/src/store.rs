@@ -15,6 +15,8 @@ mod evidence;
 mod index;
 mod recover;
 mod schema;
+mod segments;
+mod staging;
 mod verify;
 mod witness;
 
@@ -24,18 +26,19 @@ pub use crate::chain::Committed;
 pub use error::StoreError;
 pub use evidence::{EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
 pub use recover::Opened;
+pub use staging::{Found, SegmentReader, Staging};
 pub use verify::{Problem, VerifyReport};
 
 use crate::block::{Block, HEADER_BYTES, Header};
 use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 use crate::codec;
-use crate::hash::{BlockHash, ChainId, Hash, TxId};
-use crate::history::{SealedSegment, SegmentDescriptor};
+use crate::hash::{BlockHash, ChainId, TxId};
 use crate::units::Height;
 use commit::Writer;
 use disk::Disk;
 use index::Index;
 use schema::{Key, TipValue};
+use segments::Layouts;
 
 /// An open store. Clones share it; when the last one is dropped, another process may open it.
 #[derive(Clone)]
@@ -48,6 +51,7 @@ struct Shared {
     disk: Disk,
     view: RwLock<View>,
     writer: Mutex<Writer>,
+    layouts: Layouts,
 }
 
 /// What readers see: never more than what is durable.
@@ -152,17 +156,6 @@ impl Store {
         Ok(None)
     }
 
-    /// A sealed segment, by its index from 0.
-    ///
-    /// # Errors
-    /// See above.
-    pub fn segment(&self, index: u64) -> Result<Option<SealedSegment>, StoreError> {
-        if index >= self.read_view().tip.segments {
-            return Ok(None);
-        }
-        segment(&self.shared.disk, index).map(Some)
-    }
-
     /// Header and certificate of the parent, without the transactions.
     fn block_start(&self, height: Height) -> Result<Option<(Header, Certificate)>, StoreError> {
         if !self.has(height) {
@@ -191,13 +184,6 @@ fn block_bytes(disk: &Disk, height: Height) -> Result<Vec<u8>, StoreError> {
 
 fn missing_block(height: Height) -> StoreError {
     StoreError::corrupt(Key::Body(height, 0), "missing")
-}
-
-fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreError> {
-    let key = |piece| Key::Segment(index, piece);
-    let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
-    let (descriptor, chunks, blocks): (SegmentDescriptor, Vec<Hash>, Vec<Hash>) = schema::decode(key(0), &record)?;
-    Ok(SealedSegment { descriptor, chunks, blocks })
 }
 
 #[cfg(test)]

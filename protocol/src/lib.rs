@@ -13,6 +13,8 @@
 pub mod machine;
 pub mod message;
 
+pub mod sync;
+
 mod bodies;
 mod catchup;
 pub mod consensus;

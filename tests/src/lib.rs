@@ -2,5 +2,6 @@
 //!
 //! The library holds the tools; the targets in `tests/` tell the stories.
 
+pub mod bench;
 pub mod sim;
 pub mod story;

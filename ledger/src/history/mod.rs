@@ -5,19 +5,27 @@
 //! root goes into the next header. So a certified header proves each descriptor, a descriptor its chunk hashes, a chunk
 //! hash the bytes; and any later header proves any sealed block.
 
+mod manifest;
 mod mountain;
 mod proof;
 mod segment;
+mod split;
 
+pub use manifest::{Manifest, SegmentHead};
 pub use proof::{BlockProof, SegmentProof};
 pub use segment::{SealedSegment, SegmentDescriptor, chunk_hash};
+pub use split::{SegmentError, split_segment};
 
+use crate::block::BLOCK_OVERHEAD_MAX;
 use crate::codec::{Decode, Encode};
 use crate::hash::{BlockHash, Hash, HistoryRoot};
 use crate::merkle::{self, ProofError};
 use crate::units::Height;
 use mountain::MountainRange;
 use segment::OpenSegment;
+
+/// No block of any chain has more canonical bytes: the transactions that the highest limit allows, header, certificate and lengths.
+pub const BLOCK_BYTES_MAX: u64 = (2 << 20) + BLOCK_OVERHEAD_MAX as u64;
 
 /// How blocks become segments and chunks. All nodes of a network agree on it; every number is at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -34,6 +42,12 @@ impl HistoryRules {
     /// Whether a segment of so many bytes and blocks takes no more.
     const fn closes(&self, bytes: u64, blocks: u64) -> bool {
         bytes >= self.segment_bytes || blocks >= self.segment_blocks
+    }
+
+    /// Most bytes that a segment can have: its last block begins below `segment_bytes`.
+    #[must_use]
+    pub const fn segment_bytes_max(&self) -> u64 {
+        self.segment_bytes.saturating_add(BLOCK_BYTES_MAX)
     }
 }
 
@@ -89,6 +103,14 @@ pub enum HistoryError {
         expected: Hash,
         /// Root of the hashes given.
         got: Hash,
+    },
+    /// The descriptors are not those that a header commits to.
+    #[error("the segments have root {got}, expected {expected}")]
+    Root {
+        /// Root in the header.
+        expected: HistoryRoot,
+        /// Root after the descriptors given.
+        got: HistoryRoot,
     },
     /// The block is not in the segment.
     #[error("height {height} is not in a segment from {first} to {last}")]
@@ -154,20 +176,8 @@ impl History {
     ) -> Result<Self, HistoryError> {
         let mut history = Self::new(rules);
         for descriptor in descriptors {
-            let SegmentDescriptor { index, first, last, bytes, .. } = descriptor;
             let open = &history.open;
-            if index != open.index {
-                return Err(HistoryError::Index { expected: open.index, got: index });
-            }
-            if first != open.first {
-                return Err(HistoryError::First { index, expected: open.first, got: first });
-            }
-            let ends = descriptor
-                .block_count()
-                .is_some_and(|blocks| blocks <= rules.segment_blocks && rules.closes(bytes, blocks));
-            let (true, Some(next)) = (ends, last.checked_add(1)) else {
-                return Err(HistoryError::Closing { index, first, last, bytes });
-            };
+            let next = descriptor.validate_at(open.index, open.first, &rules)?;
             history.sealed.push(descriptor.leaf());
             history.open_next(next);
         }

@@ -33,6 +33,21 @@ impl MountainRange {
         }
     }
 
+    /// Takes back all leaves after the first `count`. Costs nothing for those that stay.
+    pub(super) fn truncate(&mut self, count: u64) {
+        let mut nodes = usize::try_from(count).unwrap_or(usize::MAX);
+        for level in &mut self.levels {
+            level.truncate(nodes);
+            nodes >>= 1;
+        }
+        self.levels.retain(|level| !level.is_empty());
+    }
+
+    /// A leaf; none if there are fewer.
+    pub(super) fn leaf(&self, index: u64) -> Option<&Hash> {
+        self.levels.first()?.get(usize::try_from(index).ok()?)
+    }
+
     pub(super) fn root(&self) -> HistoryRoot {
         root_node(self.count(), &self.peaks(self.count()))
     }
@@ -148,6 +163,25 @@ mod tests {
             assert_eq!(range.path(count, count), None);
             assert_eq!(range.path(0, count + 1), None);
             range.push(leaf(count));
+        }
+    }
+
+    #[test]
+    fn a_truncated_range_is_the_one_that_never_grew() {
+        let ranges: Vec<MountainRange> = (0..=20u64)
+            .map(|count| {
+                let mut range = MountainRange::default();
+                (0..count).for_each(|i| range.push(leaf(i)));
+                range
+            })
+            .collect();
+        for (count, expected) in (0..).zip(&ranges) {
+            for longer in &ranges {
+                let mut range = longer.clone();
+                range.truncate(count);
+                assert_eq!(range, if count < longer.count() { expected } else { longer }.clone(), "{count}");
+            }
+            assert_eq!(ranges[20].leaf(count), (count < 20).then(|| leaf(count)).as_ref());
         }
     }
 

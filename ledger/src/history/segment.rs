@@ -43,6 +43,28 @@ impl SegmentDescriptor {
         Hash::of(Domain::Segment, &[&codec::encode(self)])
     }
 
+    /// Validates what the rules say of a segment at this place: order, no gap, and an end where the rules end one. Gives the height
+    /// after it. Whether it is true only a root can tell.
+    ///
+    /// # Errors
+    /// `HistoryError::Index`, `First` or `Closing`.
+    pub(super) fn validate_at(&self, index: u64, first: Height, rules: &HistoryRules) -> Result<Height, HistoryError> {
+        if self.index != index {
+            return Err(HistoryError::Index { expected: index, got: self.index });
+        }
+        if self.first != first {
+            return Err(HistoryError::First { index, expected: first, got: self.first });
+        }
+        let Self { last, bytes, .. } = *self;
+        let ends = self.block_count().is_some_and(|blocks| {
+            blocks <= rules.segment_blocks && rules.closes(bytes, blocks) && bytes < rules.segment_bytes_max()
+        });
+        match last.checked_add(1) {
+            Some(next) if ends => Ok(next),
+            _ => Err(HistoryError::Closing { index, first, last, bytes }),
+        }
+    }
+
     /// Number of its blocks; none if `first` and `last` cannot be those of a segment.
     #[must_use]
     pub fn block_count(&self) -> Option<u64> {

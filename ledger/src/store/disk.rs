@@ -5,6 +5,7 @@
 //! panic, so every call is caught and reported as damage.
 
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -144,6 +145,36 @@ impl Disk {
             record.extend_from_slice(&piece.ok_or_else(|| StoreError::corrupt(key(number), "missing"))?);
         }
         Ok(Some((length, record)))
+    }
+
+    /// Appends a part of a record of this length to `out`; reads only the pieces that the part touches.
+    ///
+    /// # Panics
+    /// When the part is not within the length.
+    pub(super) fn append_part(
+        &self,
+        key: impl Fn(u32) -> Key,
+        length: usize,
+        part: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        assert!(part.start <= part.end && part.end <= length, "a part is within its record");
+        let mut at = part.start;
+        while at < part.end {
+            let (number, skipped) = (at / PIECE_BYTES, at % PIECE_BYTES);
+            let start = at.saturating_sub(skipped);
+            let expected = PIECE_BYTES.min(length.saturating_sub(start));
+            let key = key(u32::try_from(number).unwrap_or(u32::MAX));
+            let stored = self.get(key)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
+            let piece = if number == 0 { schema::first_piece(key, &stored)?.1 } else { &stored };
+            if piece.len() != expected {
+                return Err(StoreError::corrupt(key, format!("{} bytes, expected {expected}", piece.len())));
+            }
+            let end = part.end.saturating_sub(start).min(expected);
+            out.extend_from_slice(&piece[skipped..end]);
+            at = start.saturating_add(end);
+        }
+        Ok(())
     }
 
     /// All keys that begin so, in order, each with its content. A bad value is an item; the scan goes on after it.

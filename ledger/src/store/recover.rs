@@ -10,12 +10,13 @@ use crate::chain::{Chain, ChainState, Tip};
 use crate::codec;
 use crate::genesis::Genesis;
 use crate::hash::ChainId;
-use crate::history::{History, SegmentDescriptor};
+use crate::history::History;
 use crate::store::checkpoint::{self, Slots};
 use crate::store::commit::Writer;
 use crate::store::disk::{self, Batch, Disk};
 use crate::store::index::{self, Index};
 use crate::store::schema::{self, Key, Marker, Meta, SCHEMA_VERSION, TipValue};
+use crate::store::segments::{self, Layouts};
 use crate::store::witness::Witness;
 use crate::store::{Shared, Store, StoreError, View, block_bytes};
 use crate::units::Height;
@@ -112,7 +113,8 @@ impl Store {
 
         let writer = Writer { tip, state: state.state().clone(), slots, witness, failed: None };
         let view = View { tip, certificate: certificate.clone(), index };
-        let shared = Shared { chain: chain.id(), disk, view: RwLock::new(view), writer: Mutex::new(writer) };
+        let (view, writer) = (RwLock::new(view), Mutex::new(writer));
+        let shared = Shared { chain: chain.id(), disk, view, writer, layouts: Layouts::default() };
         Ok(Opened { store: Self { shared: Arc::new(shared) }, state, certificate })
     }
 }
@@ -216,22 +218,13 @@ fn restore(disk: &Disk, chain: &Arc<Chain>, tip: &TipValue, marker: Option<&Mark
 fn restore_history(disk: &Disk, chain: &Chain, tip: &TipValue, last: Height) -> Result<History, StoreError> {
     let mut descriptors = Vec::new();
     for index in 0..tip.segments {
-        let descriptor = read_descriptor(disk, index)?;
+        let descriptor = segments::descriptor(disk, index)?;
         if descriptor.last > last {
             break;
         }
         descriptors.push(descriptor);
     }
     History::restore(chain.history_rules(), descriptors).map_err(|error| StoreError::corrupt("segments", error))
-}
-
-/// What history commits to of a segment, without its lists.
-fn read_descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
-    let key = Key::Segment(index, 0);
-    let start = disk.record_prefix(|piece| Key::Segment(index, piece), 0)?;
-    let (_, start) = start.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
-    let decoded = codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(key, error))?;
-    Ok(decoded.0)
 }
 
 fn read_header(height: Height, block: &[u8]) -> Result<Header, StoreError> {

@@ -16,7 +16,7 @@ pub(super) const SCHEMA_VERSION: u32 = 1;
 /// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it merges and becomes a file of its
 /// own, which sled never syncs, above 128 KiB.
 pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
-const CHECKSUM_BYTES: usize = 8;
+pub(super) const CHECKSUM_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 8;
 /// Bytes of a record in one piece.
 pub(super) const PIECE_BYTES: usize = VALUE_BYTES_MAX - CHECKSUM_BYTES - LENGTH_BYTES;

@@ -2,6 +2,8 @@
 
 mod crash;
 mod damage;
+mod segments;
+mod staging;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +17,7 @@ use crate::address::Coin;
 use crate::certificate::{Vote, VoteKind};
 use crate::chain::{Chain, ChainState};
 use crate::genesis::{Genesis, GenesisAccount, GenesisValidator, LOCAL_NETWORK, Limits};
+use crate::hash::Hash;
 use crate::signature::{PublicKey, SigningKey};
 use crate::transaction::{Body, Output, Transfer, VerifiedTransaction, verify_transactions};
 use crate::units::{Amount, Nonce, Round, Timestamp, VotingPower};

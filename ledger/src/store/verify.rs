@@ -13,7 +13,8 @@ use crate::store::disk::{self, Disk};
 use crate::store::index::{self, Index};
 use crate::store::recover::{check_witness, open_for, read_tip};
 use crate::store::schema::{self, Key, Marker, TipValue, prefix};
-use crate::store::{Store, StoreError, block_bytes, evidence, segment};
+use crate::store::segments::segment;
+use crate::store::{Store, StoreError, block_bytes, evidence};
 use crate::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use crate::units::Height;
 

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use super::exchange::{self, Exchange};
 use super::gate::Gate;
 use super::gossip::{self, Gossipsub, Mesh};
+use super::links;
 use super::wire::Names;
 use super::{Limits, NetworkConfig, NetworkError};
 
@@ -45,6 +46,7 @@ pub(crate) struct Behaviour {
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) gossip: Gossipsub,
     pub(crate) exchange: Exchange,
+    pub(crate) links: links::Behaviour,
 }
 
 /// Builds the swarm. It does not listen yet.
@@ -95,6 +97,7 @@ fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Beh
         mdns: mdns(config, local).into(),
         gossip: gossip::behaviour(names, mesh, config.private).map_err(NetworkError::Gossip)?,
         exchange: exchange::behaviour(names.exchange.clone()),
+        links: links::Behaviour::new(names.links.clone()),
     })
 }
 

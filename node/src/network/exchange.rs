@@ -93,47 +93,53 @@ impl request_response::Codec for Frames {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io, REQUEST_BYTES_MAX, STALL).await
+        read_frame(io, REQUEST_BYTES_MAX, Some(STALL), Some(STALL)).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io, RESPONSE_BYTES_MAX, ANSWER_BEGINS).await
+        read_frame(io, RESPONSE_BYTES_MAX, Some(ANSWER_BEGINS), Some(STALL)).await
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Vec<u8>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &request).await
+        write_frame(io, &request, Some(STALL)).await
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Vec<u8>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &response).await
+        write_frame(io, &response, Some(STALL)).await
     }
 }
 
-/// Reads one frame of at most `bytes_max`, which begins within `begins`. Memory grows with what arrives, never with what
-/// is announced.
+/// Reads one frame of at most `bytes_max`. Memory grows with what arrives, never with what is announced.
+///
+/// It may take `begins` until the frame begins, and `stall` between two parts of it; `None` is as long as the stream lives.
 ///
 /// # Errors
 /// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later, `InvalidData` if the
 /// announced length is too large, `TimedOut` if nothing arrives for too long.
-async fn read_frame<T>(io: &mut T, bytes_max: usize, begins: Duration) -> io::Result<Vec<u8>>
+pub(crate) async fn read_frame<T>(
+    io: &mut T,
+    bytes_max: usize,
+    begins: Option<Duration>,
+    stall: Option<Duration>,
+) -> io::Result<Vec<u8>>
 where
     T: AsyncRead + Unpin + Send,
 {
     let mut prefix = [0u8; 4];
-    let first = timeout(begins, io.read(&mut prefix)).await??;
+    let first = within(begins, io.read(&mut prefix)).await?;
     if first == 0 {
-        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the stream ended without an answer"));
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the stream ended where a frame could begin"));
     }
-    timeout(STALL, io.read_exact(&mut prefix[first..])).await??;
+    within(stall, io.read_exact(&mut prefix[first..])).await?;
     let announced = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
     if announced > bytes_max {
         let reason = format!("a frame of {announced} bytes was announced, at most {bytes_max} are allowed");
@@ -146,7 +152,7 @@ where
         if filled == frame.len() {
             frame.resize(announced.min(STEP_BYTES.max(2 * filled)), 0);
         }
-        match timeout(STALL, io.read(&mut frame[filled..])).await?? {
+        match within(stall, io.read(&mut frame[filled..])).await? {
             0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short")),
             read => filled += read,
         }
@@ -154,24 +160,35 @@ where
     Ok(frame)
 }
 
-/// Writes one frame.
+/// Writes one frame. The peer may take nothing for as long as `stall`, or as the stream lives.
 ///
 /// # Errors
 /// `TimedOut` if the peer takes nothing for too long, or what the stream says.
-async fn write_frame<T>(io: &mut T, frame: &[u8]) -> io::Result<()>
+pub(crate) async fn write_frame<T>(io: &mut T, frame: &[u8], stall: Option<Duration>) -> io::Result<()>
 where
     T: AsyncWrite + Unpin + Send,
 {
     let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    timeout(STALL, io.write_all(&length.to_le_bytes())).await??;
-    let mut rest = frame;
-    while !rest.is_empty() {
-        match timeout(STALL, io.write(&rest[..rest.len().min(STEP_BYTES)])).await?? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => rest = &rest[written..],
+    // Each write is at least one frame of the multiplexer, encrypted alone: the length must not be one by itself.
+    let prefix = length.to_le_bytes();
+    let (first, rest) = frame.split_at(frame.len().min(STEP_BYTES - prefix.len()));
+    let head = [&prefix, first].concat();
+    for mut step in std::iter::once(head.as_slice()).chain(rest.chunks(STEP_BYTES)) {
+        while !step.is_empty() {
+            match within(stall, io.write(step)).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => step = &step[written..],
+            }
         }
     }
-    timeout(STALL, io.flush()).await?
+    within(stall, io.flush()).await
+}
+
+async fn within<T>(limit: Option<Duration>, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match limit {
+        Some(limit) => timeout(limit, step).await?,
+        None => step.await,
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +199,7 @@ mod tests {
     use super::*;
 
     async fn read(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, io::ErrorKind> {
-        read_frame(&mut Cursor::new(bytes), bytes_max, STALL).await.map_err(|error| error.kind())
+        read_frame(&mut Cursor::new(bytes), bytes_max, None, None).await.map_err(|error| error.kind())
     }
 
     #[tokio::test]
@@ -205,10 +222,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_read() {
-        for length in [0, 1, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 5 * STEP_BYTES + 3] {
+        for length in [0, 1, STEP_BYTES - 5, STEP_BYTES - 4, STEP_BYTES - 3, STEP_BYTES, 5 * STEP_BYTES + 3] {
             let frame: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             let mut bytes = Vec::new();
-            write_frame(&mut bytes, &frame).await.unwrap();
+            write_frame(&mut bytes, &frame, None).await.unwrap();
             assert_eq!(bytes.len(), length + 4);
             assert_eq!(read(&bytes, RESPONSE_BYTES_MAX).await, Ok(frame));
         }
@@ -237,8 +254,9 @@ mod tests {
         let announced = [0, 0, 64, 0, 1, 2, 3];
         for (sent, waits) in [(0, ANSWER_BEGINS), (2, STALL), (4, STALL), (7, STALL)] {
             let start = tokio::time::Instant::now();
+            let mut silent = Silent(&announced[..sent]);
             let error =
-                read_frame(&mut Silent(&announced[..sent]), RESPONSE_BYTES_MAX, ANSWER_BEGINS).await.unwrap_err();
+                read_frame(&mut silent, RESPONSE_BYTES_MAX, Some(ANSWER_BEGINS), Some(STALL)).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "after {sent} bytes");
             assert_eq!(start.elapsed(), waits, "after {sent} bytes");
         }

@@ -7,9 +7,10 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, watch};
 
 use super::inbox::{GossipTicket, RequestId, ResponseTicket, Verdict};
+use super::links::Outlets;
 use super::meters::Meters;
 use super::peers::PeerInfo;
-use super::wire::Topic;
+use super::wire::{Lane, Topic};
 
 /// Commands that may wait for the task. It never waits itself, so this many mean that it gets no processor.
 const COMMANDS: usize = 4096;
@@ -42,6 +43,7 @@ pub struct Network {
     outbox: [mpsc::Sender<Vec<u8>>; 3],
     next_request: Arc<AtomicU64>,
     refused: Refused,
+    outlets: Outlets,
     meters: Meters,
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
@@ -78,6 +80,7 @@ impl Network {
     pub(crate) fn new(
         local: PeerId,
         meters: Meters,
+        outlets: Outlets,
         peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
         addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
     ) -> (Self, Commands) {
@@ -90,6 +93,7 @@ impl Network {
             outbox: [consensus.0, headers.0, transactions.0],
             next_request: Arc::new(AtomicU64::new(0)),
             refused: refused.clone(),
+            outlets,
             meters,
             peers,
             addresses,
@@ -134,6 +138,20 @@ impl Network {
     /// [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX).
     pub fn respond(&self, ticket: ResponseTicket, bytes: Vec<u8>) {
         self.command(Command::Respond(ticket, bytes));
+    }
+
+    /// Queues a control frame for the peer's link, of at most [`LINK_MESSAGE_BYTES_MAX`](super::LINK_MESSAGE_BYTES_MAX).
+    ///
+    /// To be used between [`LinkEvent::Opened`](super::LinkEvent) and `Closed`: there is no link otherwise, and the frame is
+    /// dropped. If 1,024 frames or 8 MiB wait already, the link is closed: the peer does not read.
+    pub fn send_message(&self, peer: PeerId, bytes: Vec<u8>) {
+        self.outlets.send(&peer, Lane::Control, bytes);
+    }
+
+    /// Queues a data frame, likewise, of at most [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX). 64 frames or 32 MiB
+    /// may wait for one peer: the caller paces itself.
+    pub fn send_data(&self, peer: PeerId, bytes: Vec<u8>) {
+        self.outlets.send(&peer, Lane::Data, bytes);
     }
 
     /// Disconnects a peer and keeps it out for the life of the process.

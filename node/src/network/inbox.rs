@@ -8,6 +8,7 @@ use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use tokio::sync::mpsc;
 
 use super::exchange::RequestError;
+use super::links::LinkEvent;
 use super::wire::Topic;
 
 /// Events the reader may leave waiting before they wait in the network's task instead.
@@ -24,6 +25,9 @@ pub struct Inbox {
     pub transactions: mpsc::Receiver<Gossip>,
     /// Peers and requests, in order and without loss.
     pub events: mpsc::Receiver<PeerEvent>,
+    /// What comes over links: at most 64 wait. When it is full, the links wait, and their peers with them; nothing else
+    /// does. In no order with `events`. Dropped, there are no links.
+    pub links: mpsc::Receiver<LinkEvent>,
 }
 
 /// Messages that may wait per topic. When the queue is full, a new message is ignored: it goes no further and its sender

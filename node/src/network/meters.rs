@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::wire::Topic;
+use super::wire::{Lane, Topic};
 
 /// Least time between two warnings of one kind.
 const WARNING_INTERVAL: Duration = Duration::from_secs(30);
@@ -16,6 +16,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) struct Meters {
     gossip: Family<[(&'static str, &'static str); 2], Counter>,
     requests: Family<[(&'static str, &'static str); 1], Counter>,
+    link_bytes: Family<[(&'static str, &'static str); 2], Counter>,
     lost: Counter,
 }
 
@@ -25,6 +26,7 @@ impl Meters {
         let registry = registry.sub_registry_with_prefix("cairn_network");
         registry.register("gossip_messages", "Gossip messages by topic and outcome", meters.gossip.clone());
         registry.register("requests", "Requests and responses by outcome", meters.requests.clone());
+        registry.register("link_bytes", "Bytes of frames on links by direction and stream", meters.link_bytes.clone());
         registry.register("lost", "Messages lost because a queue of this node was full", meters.lost.clone());
         meters
     }
@@ -41,6 +43,12 @@ impl Meters {
 
     pub(crate) fn request(&self, outcome: &'static str) {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A frame of a link has come or gone.
+    pub(crate) fn link_bytes(&self, direction: &'static str, lane: Lane, bytes: usize) {
+        let labels = [("direction", direction), ("stream", lane.name())];
+        self.link_bytes.get_or_create(&labels).inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     /// Something else found a queue full.

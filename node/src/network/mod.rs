@@ -11,6 +11,7 @@ mod gate;
 mod gossip;
 mod handle;
 mod inbox;
+mod links;
 mod meters;
 mod peers;
 mod requests;
@@ -30,8 +31,9 @@ use tokio::task::JoinHandle;
 pub use self::exchange::{REQUESTS_PER_PEER_MAX, RequestError};
 pub use self::handle::Network;
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, RequestId, ResponseTicket, Verdict};
+pub use self::links::LinkEvent;
 pub use self::peers::PeerInfo;
-pub use self::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic};
+pub use self::wire::{LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic};
 
 /// For a log filter: what libp2p says of its own accord is written for its authors, some of it per message.
 pub const LOG_FILTER: &str = "libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\

@@ -119,6 +119,11 @@ impl Peers {
         self.peers.get(id).is_some_and(|peer| peer.admitted)
     }
 
+    /// The newest connection with the peer: an older one may be the remains of a peer that has restarted.
+    pub(crate) fn connection(&self, id: &PeerId) -> Option<ConnectionId> {
+        Some(self.peers.get(id)?.connections.last()?.id)
+    }
+
     /// Takes over what a peer says of itself. Returns its former addresses.
     pub(crate) fn on_identified(&mut self, id: &PeerId, agent: &str, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
@@ -199,6 +204,7 @@ mod tests {
         assert!(!peers.admit(&id));
         assert_eq!(reader.borrow()[0].agent, "cairn[31m/1");
         assert!(reader.borrow()[0].inbound);
+        assert_eq!(peers.connection(&id), Some(connection(3)));
         assert!(!peers.on_closed(&id, connection(2)));
         assert!(!reader.borrow()[0].inbound, "the other connection is left");
         assert!(peers.on_closed(&id, connection(3)));

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod gossip;
+mod links;
 mod peers;
 
 use std::sync::{Arc, PoisonError};
@@ -22,6 +23,7 @@ use super::bootstrap::{self, Bootstrap};
 use super::exchange::RequestError;
 use super::handle::{Command, Commands, Network};
 use super::inbox::{Events, Gossip, Inbox, PeerEvent, gossip_queue};
+use super::links::Links;
 use super::meters::{Meters, Throttle};
 use super::peers::Peers;
 use super::requests::Requests;
@@ -41,6 +43,7 @@ pub(crate) struct Task {
     events: Events,
     peers: Peers,
     requests: Requests,
+    links: Links,
     bootstrap: Bootstrap,
     addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
     metrics: Metrics,
@@ -73,11 +76,17 @@ impl Task {
         let meters = Meters::new(registry);
         let (peers, peers_reader) = Peers::new();
         let (addresses, addresses_reader) = watch::channel(Arc::default());
-        let (network, commands) = Network::new(local, meters.clone(), peers_reader, addresses_reader);
+        let (links, outlets, links_reader) = Links::new(meters.clone());
+        let (network, commands) = Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader);
         let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
         let (events, events_reader) = Events::new();
-        let inbox =
-            Inbox { consensus: consensus.1, headers: headers.1, transactions: transactions.1, events: events_reader };
+        let inbox = Inbox {
+            consensus: consensus.1,
+            headers: headers.1,
+            transactions: transactions.1,
+            events: events_reader,
+            links: links_reader,
+        };
         let task = Self {
             swarm,
             names,
@@ -87,6 +96,7 @@ impl Task {
             events,
             peers,
             requests: Requests::new(),
+            links,
             bootstrap: Bootstrap::new(&config.bootstrap, local, Instant::now()),
             addresses,
             metrics,
@@ -112,9 +122,11 @@ impl Task {
                 Some((topic, bytes)) = self.commands.outbox.next() => self.publish(topic, bytes),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 delivered = self.events.deliver() => if delivered.is_err() { break },
+                Some(ended) = self.links.ended() => self.links.on_ended(ended, Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
         }
+        self.links.shutdown().await;
         tracing::debug!("the network has stopped");
     }
 
@@ -138,6 +150,7 @@ impl Task {
             tracing::debug!(%peer, "disconnecting: it has not said which chain it is on");
             self.disconnect(peer);
         }
+        self.open_links(now);
         let refused = std::mem::take(&mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, from) in refused {
             self.events.push(PeerEvent::Response { id, from, result: Err(RequestError::Busy) });
@@ -165,7 +178,9 @@ impl Task {
                 if self.peers.on_closed(&peer_id, connection_id) {
                     self.events.push(PeerEvent::Disconnected(peer_id));
                 }
+                self.links.on_connection_closed(&peer_id, connection_id, Instant::now());
                 if num_established == 0 {
+                    self.links.on_disconnected(&peer_id);
                     self.bootstrap.on_disconnected(&peer_id, Instant::now(), random());
                 }
             }
@@ -196,6 +211,7 @@ impl Task {
                 self.on_gossip_event(event);
             }
             BehaviourEvent::Exchange(event) => self.on_exchange_event(event),
+            BehaviourEvent::Links(event) => self.on_link_stream(event),
             BehaviourEvent::Identify(event) => {
                 self.metrics.record(&event);
                 if let identify::Event::Received { peer_id, info, .. } = event {

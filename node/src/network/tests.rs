@@ -15,13 +15,13 @@ use super::wire::Names;
 use super::*;
 
 /// Long enough for a loaded machine, short enough to see that something hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
-fn config(bootstrap: &[&Node]) -> NetworkConfig {
+pub(super) fn config(bootstrap: &[&Node]) -> NetworkConfig {
     NetworkConfig {
         identity: Keypair::generate_ed25519(),
         chain: "aa".into(),
@@ -35,19 +35,19 @@ fn config(bootstrap: &[&Node]) -> NetworkConfig {
     }
 }
 
-fn without_peer(address: &Multiaddr) -> Multiaddr {
+pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
     address.iter().take(2).collect()
 }
 
-struct Node {
-    network: Network,
-    inbox: Inbox,
-    task: JoinHandle<()>,
+pub(super) struct Node {
+    pub(super) network: Network,
+    pub(super) inbox: Inbox,
+    pub(super) task: JoinHandle<()>,
     registry: Registry,
 }
 
 impl Node {
-    async fn start(config: NetworkConfig) -> Self {
+    pub(super) async fn start(config: NetworkConfig) -> Self {
         let mut registry = Registry::default();
         let (network, inbox, task) = start(config, &mut registry).unwrap();
         let mut addresses = network.addresses();
@@ -55,11 +55,11 @@ impl Node {
         Self { network, inbox, task, registry }
     }
 
-    fn id(&self) -> PeerId {
+    pub(super) fn id(&self) -> PeerId {
         self.network.local_peer()
     }
 
-    fn address(&self) -> Multiaddr {
+    pub(super) fn address(&self) -> Multiaddr {
         self.network.addresses().borrow()[0].clone()
     }
 
@@ -75,19 +75,19 @@ impl Node {
         within(what, find).await
     }
 
-    async fn connected(&mut self, peer: PeerId) {
+    pub(super) async fn connected(&mut self, peer: PeerId) {
         self.event("connected", |event| matches!(event, PeerEvent::Connected(other) if other == peer).then_some(()))
             .await;
     }
 
-    async fn disconnected(&mut self, peer: PeerId) {
+    pub(super) async fn disconnected(&mut self, peer: PeerId) {
         self.event("disconnected", |event| {
             matches!(event, PeerEvent::Disconnected(other) if other == peer).then_some(())
         })
         .await;
     }
 
-    async fn response(&mut self, id: RequestId) -> Result<Vec<u8>, RequestError> {
+    pub(super) async fn response(&mut self, id: RequestId) -> Result<Vec<u8>, RequestError> {
         self.event("a response", |event| match event {
             PeerEvent::Response { id: other, result, .. } if other == id => Some(result),
             _ => None,
@@ -95,7 +95,7 @@ impl Node {
         .await
     }
 
-    async fn request(&mut self) -> (Vec<u8>, ResponseTicket) {
+    pub(super) async fn request(&mut self) -> (Vec<u8>, ResponseTicket) {
         self.event("a request", |event| match event {
             PeerEvent::Request { bytes, ticket, .. } => Some((bytes, ticket)),
             _ => None,
@@ -115,20 +115,20 @@ impl Node {
         within("gossip", self.queue(topic).recv()).await.unwrap()
     }
 
-    async fn accept(&mut self, topic: Topic) -> Vec<u8> {
+    pub(super) async fn accept(&mut self, topic: Topic) -> Vec<u8> {
         let gossip = self.gossip(topic).await;
         self.network.verdict(gossip.ticket, Verdict::Accept);
         gossip.bytes
     }
 
-    fn metrics(&self) -> String {
+    pub(super) fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text
     }
 
     /// Waits for a metric that is not there before it first counts. Nothing tells of a counter, so it is looked at often.
-    async fn counted(&self, name: &str) {
+    pub(super) async fn counted(&self, name: &str) {
         let count = async {
             while !self.metrics().lines().any(|line| line.starts_with(name)) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -139,14 +139,14 @@ impl Node {
 }
 
 /// Two connected nodes, each of which knows that the other listens to gossip.
-async fn pair() -> (Node, Node) {
+pub(super) async fn pair() -> (Node, Node) {
     let mut a = Node::start(config(&[])).await;
     let mut b = Node::start(config(&[&a])).await;
     meet(&mut a, &mut b).await;
     (a, b)
 }
 
-async fn meet(a: &mut Node, b: &mut Node) {
+pub(super) async fn meet(a: &mut Node, b: &mut Node) {
     let (a_id, b_id) = (a.id(), b.id());
     tokio::join!(a.connected(b_id), b.connected(a_id));
     probe(a, b).await;
@@ -168,7 +168,7 @@ async fn probe(from: &Node, to: &mut Node) {
     within("the first gossip", heard).await;
 }
 
-fn numbered(number: u64, length: usize) -> Vec<u8> {
+pub(super) fn numbered(number: u64, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.resize(length, 7);
     bytes

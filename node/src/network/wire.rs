@@ -9,6 +9,12 @@ pub const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Largest response, in bytes.
 pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 
+/// Largest control frame of a link, in bytes.
+pub const LINK_MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Largest data frame of a link, in bytes: the largest chunk that a genesis may ask for, and 64 bytes that say which.
+pub const LINK_DATA_BYTES_MAX: usize = (1 << 20) + 64;
+
 /// Limit of one gossip frame, in bytes.
 ///
 /// The decoder holds its whole read buffer, a frame and the start of the next one, against this limit and stops reading
@@ -64,6 +70,40 @@ impl Topic {
     }
 }
 
+/// The two streams a link has in each direction, so that a short message never waits behind a long one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Short and urgent.
+    Control,
+    /// Bulk.
+    Data,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Lane; 2] = [Lane::Control, Lane::Data];
+
+    /// Largest frame, in bytes. A peer that announces a larger one loses its link.
+    pub(crate) const fn bytes_max(self) -> usize {
+        match self {
+            Lane::Control => LINK_MESSAGE_BYTES_MAX,
+            Lane::Data => LINK_DATA_BYTES_MAX,
+        }
+    }
+
+    /// Name in metrics and logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Lane::Control => "control",
+            Lane::Data => "data",
+        }
+    }
+
+    /// Place in [`Lane::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// The names one chain uses. Nodes of two chains share none of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -73,6 +113,8 @@ pub(crate) struct Names {
     pub(crate) kad: StreamProtocol,
     /// Of request/response.
     pub(crate) exchange: StreamProtocol,
+    /// Of links, in the order of [`Lane::ALL`].
+    pub(crate) links: [StreamProtocol; 2],
     /// Of the topics, in the order of [`Topic::ALL`].
     pub(crate) topics: [IdentTopic; 3],
 }
@@ -87,6 +129,7 @@ impl Names {
             version: format!("/cairn/{chain}/1"),
             kad: protocol("kad"),
             exchange: protocol("exchange"),
+            links: [protocol("sync"), protocol("chunks")],
             topics: Topic::ALL.map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/1", topic.name()))),
         }
     }
@@ -106,6 +149,7 @@ mod tests {
         let (ours, theirs) = (Names::new("aa"), Names::new("bb"));
         assert_eq!(ours.exchange.as_ref(), "/cairn/aa/exchange/1");
         assert_eq!(ours.kad.as_ref(), "/cairn/aa/kad/1");
+        assert_eq!(ours.links.each_ref().map(StreamProtocol::as_ref), ["/cairn/aa/sync/1", "/cairn/aa/chunks/1"]);
         assert_ne!(ours.version, theirs.version);
         for topic in Topic::ALL {
             assert_eq!(Topic::ALL[topic.index()], topic);

@@ -112,7 +112,7 @@ fn verify_finds_values_that_do_not_belong() {
             put(disk, key, &codec::encode(&Height(3_000)));
         }),
         ("not the one that its blocks make", |disk| {
-            let mut other = segment(disk, 0).unwrap();
+            let mut other = crate::store::segments::segment(disk, 0).unwrap();
             other.chunks[0] = Hash::ZERO;
             let record = codec::encode(&(other.descriptor, other.chunks, other.blocks));
             for (piece, content) in schema::pieces(&record) {

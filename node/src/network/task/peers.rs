@@ -61,6 +61,9 @@ impl Task {
         if self.peers.admit(&peer) {
             self.bootstrap.on_admitted(&peer);
             self.events.push(PeerEvent::Connected(peer));
+            let now = Instant::now();
+            self.links.on_admitted(peer, now);
+            self.open_links(now);
         }
     }
 

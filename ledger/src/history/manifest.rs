@@ -1,0 +1,251 @@
+//! The manifest: which segments the chain has, as far as certified headers prove it, applied here or not.
+
+use std::collections::VecDeque;
+
+use crate::certificate::Certificate;
+use crate::codec::{Decode, Encode};
+use crate::hash::{Hash, HistoryRoot};
+use crate::history::mountain::MountainRange;
+use crate::history::{History, HistoryError, HistoryRules, SegmentDescriptor};
+use crate::units::Height;
+
+/// What a manifest says of one segment: enough to check every byte of it and to commit its last block.
+///
+/// One from outside is a claim until the descriptor is in a [`Manifest`], `verify_chunks` holds and the certificate is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SegmentHead {
+    /// What history commits to.
+    pub descriptor: SegmentDescriptor,
+    /// Hash of each chunk.
+    pub chunks: Vec<Hash>,
+    /// Makes the block at `descriptor.last` final. Certificates of the others are in their children.
+    pub certificate: Certificate,
+}
+
+/// Descriptors of segments, each proved by a certified header's `history_root`.
+///
+/// Keeps 64 bytes for each segment from the first on, as [`History`] does, and 128 for each descriptor that is not forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    rules: HistoryRules,
+    /// Of all segments from 0 on: roots need the forgotten ones too.
+    leaves: MountainRange,
+    /// Those not forgotten, up to the last.
+    descriptors: VecDeque<SegmentDescriptor>,
+    next_height: Height,
+}
+
+impl Manifest {
+    /// Begins with what this node has applied itself: it covers all sealed segments, and has the descriptor of none.
+    #[must_use]
+    pub fn after(history: &History) -> Self {
+        Self {
+            rules: history.rules,
+            leaves: history.sealed.clone(),
+            descriptors: VecDeque::new(),
+            next_height: history.open_first(),
+        }
+    }
+
+    /// Number of segments it covers, from segment 0.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.leaves.count()
+    }
+
+    /// Height after the last block covered.
+    #[must_use]
+    pub const fn next_height(&self) -> Height {
+        self.next_height
+    }
+
+    /// Commitment to all segments covered.
+    #[must_use]
+    pub fn root(&self) -> HistoryRoot {
+        self.leaves.root()
+    }
+
+    /// Descriptor of a segment; none if it is not covered, was covered from the start or is forgotten.
+    #[must_use]
+    pub fn get(&self, index: u64) -> Option<&SegmentDescriptor> {
+        self.descriptors.get(usize::try_from(index.checked_sub(self.base())?).ok()?)
+    }
+
+    /// All descriptors that are not forgotten, in order.
+    pub fn descriptors(&self) -> impl Iterator<Item = &SegmentDescriptor> {
+        self.descriptors.iter()
+    }
+
+    /// Adds descriptors that follow, all or none: as `History::restore` checks them, and the root after them must be that of a
+    /// certified header. Costs some hashes for each descriptor given, whatever comes of it.
+    ///
+    /// # Errors
+    /// `HistoryError::Index`, `First` or `Closing` for the first one that does not follow, `HistoryError::Root`.
+    pub fn extend(&mut self, descriptors: &[SegmentDescriptor], root: HistoryRoot) -> Result<(), HistoryError> {
+        let before = self.segments();
+        let mut next_height = self.next_height;
+        for (index, descriptor) in (before..).zip(descriptors) {
+            next_height = descriptor.validate_at(index, next_height, &self.rules)?;
+        }
+        descriptors.iter().for_each(|descriptor| self.leaves.push(descriptor.leaf()));
+        let got = self.leaves.root();
+        if got != root {
+            self.leaves.truncate(before);
+            return Err(HistoryError::Root { expected: root, got });
+        }
+        self.descriptors.extend(descriptors);
+        self.next_height = next_height;
+        Ok(())
+    }
+
+    /// The chain itself sealed this segment: adds it if it is the next one.
+    ///
+    /// # Panics
+    /// If it leaves out a segment or contradicts what is known: a certified header proved another.
+    pub fn sealed(&mut self, descriptor: &SegmentDescriptor) {
+        let SegmentDescriptor { index, .. } = *descriptor;
+        if let Some(known) = self.leaves.leaf(index) {
+            assert!(
+                *known == descriptor.leaf(),
+                "a certified header proves another segment {index} than {descriptor:?}"
+            );
+            return;
+        }
+        match descriptor.validate_at(self.segments(), self.next_height, &self.rules) {
+            Ok(next_height) => self.next_height = next_height,
+            Err(error) => panic!("the chain seals its segments in order and by the rules: {error}"),
+        }
+        self.leaves.push(descriptor.leaf());
+        self.descriptors.push_back(*descriptor);
+    }
+
+    /// Forgets the descriptors of segments below `index`, which are applied; their leaves stay.
+    pub fn forget_below(&mut self, index: u64) {
+        while self.descriptors.front().is_some_and(|descriptor| descriptor.index < index) {
+            self.descriptors.pop_front();
+        }
+    }
+
+    /// Index of the first descriptor that is not forgotten.
+    fn base(&self) -> u64 {
+        self.descriptors.front().map_or(self.segments(), |descriptor| descriptor.index)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::*;
+    use crate::genesis::{Genesis, Limits};
+    use crate::hash::{BlockHash, Domain};
+    use crate::history::BLOCK_BYTES_MAX;
+
+    const RULES: HistoryRules = HistoryRules { segment_bytes: 20, segment_blocks: 4, chunk_bytes: 8 };
+
+    /// A history of one block of 20 bytes for each segment, all its descriptors, and the root after each count of them.
+    fn history(segments: u64) -> (History, Vec<SegmentDescriptor>, Vec<HistoryRoot>) {
+        let mut history = History::new(RULES);
+        let mut roots = vec![history.root()];
+        let mut descriptors = Vec::new();
+        for height in 1..=segments {
+            let hash = Hash::of(Domain::Block, &[&height.to_le_bytes()]);
+            descriptors.extend(history.push(Height(height), BlockHash(hash), &hash.0[..20]).map(|one| one.descriptor));
+            roots.push(history.root());
+        }
+        (history, descriptors, roots)
+    }
+
+    #[test]
+    fn grows_to_each_proved_root_from_each_start() {
+        let (_, all, roots) = history(12);
+        for start in 0..=12 {
+            for middle in start..=12 {
+                let mut manifest = Manifest::after(&history(start as u64).0);
+                assert_eq!((manifest.segments(), manifest.next_height()), (start as u64, Height(start as u64 + 1)));
+                manifest.extend(&all[start..middle], roots[middle]).unwrap();
+                // The same segments, as the chain seals them.
+                all[..middle].iter().for_each(|descriptor| manifest.sealed(descriptor));
+                manifest.extend(&all[middle..], roots[12]).unwrap();
+                let mut sealed = Manifest::after(&history(start as u64).0);
+                all.iter().for_each(|descriptor| sealed.sealed(descriptor));
+                assert_eq!(manifest, sealed);
+                assert_eq!((manifest.segments(), manifest.next_height(), manifest.root()), (12, Height(13), roots[12]));
+                assert!(manifest.descriptors().eq(&all[start..]));
+
+                manifest.forget_below(middle as u64);
+                assert!(manifest.descriptors().eq(&all[middle..]));
+                for (index, descriptor) in (0..).zip(&all) {
+                    assert_eq!(manifest.get(index), (index >= middle as u64).then_some(descriptor), "{index}");
+                }
+                assert_eq!(manifest.get(12), None);
+                manifest.forget_below(u64::MAX);
+                assert_eq!((manifest.descriptors().count(), manifest.segments()), (0, 12));
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_not_proved_changes_nothing() {
+        let (_, all, roots) = history(9);
+        let mut manifest = Manifest::after(&history(3).0);
+        manifest.extend(&all[3..5], roots[5]).unwrap();
+        let before = manifest.clone();
+        let mut check =
+            |change: fn(&mut Vec<SegmentDescriptor>), root: HistoryRoot, expected: fn(&HistoryError) -> bool| {
+                let mut list = all[5..].to_vec();
+                change(&mut list);
+                let error = manifest.extend(&list, root).unwrap_err();
+                assert!(expected(&error), "{error}");
+                assert_eq!(manifest, before, "{error}");
+            };
+        let is_index = |error: &HistoryError| matches!(error, HistoryError::Index { .. });
+        let is_first = |error: &HistoryError| matches!(error, HistoryError::First { .. });
+        let is_closing = |error: &HistoryError| matches!(error, HistoryError::Closing { .. });
+        let is_root = |error: &HistoryError| matches!(error, HistoryError::Root { .. });
+        check(|list| drop(list.drain(..1)), roots[9], is_index);
+        check(|list| drop(list.drain(1..2)), roots[9], is_index);
+        check(|list| list[1] = list[0], roots[9], is_index);
+        check(|list| list[0].first = Height(5), roots[9], is_first);
+        check(|list| list[1].first = Height(u64::MAX), roots[9], is_first);
+        check(|list| list[3].last = Height(u64::MAX), roots[9], is_closing);
+        check(|list| list[3].last = Height(0), roots[9], is_closing);
+        check(|list| list[3].bytes = 19, roots[9], is_closing);
+        check(|list| list[3].bytes = 20 + BLOCK_BYTES_MAX, roots[9], is_closing);
+        check(|list| list[3].bytes = u64::MAX, roots[9], is_closing);
+        check(|list| list[3].bytes = 19 + BLOCK_BYTES_MAX, roots[9], is_root);
+        check(|list| list[2].chunks_root = Hash::ZERO, roots[9], is_root);
+        check(|list| list.truncate(3), roots[9], is_root);
+        check(Vec::clear, roots[9], is_root);
+        check(|_| (), roots[8], is_root);
+        check(|_| (), HistoryRoot(Hash::ZERO), is_root);
+        manifest.extend(&[], roots[5]).unwrap();
+        assert_eq!(manifest, before);
+        manifest.extend(&all[5..], roots[9]).unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "a certified header proves another segment 1")]
+    fn a_sealed_segment_that_contradicts_a_header_is_never_taken() {
+        let (history, all, _) = history(2);
+        Manifest::after(&history).sealed(&SegmentDescriptor { blocks_root: Hash::ZERO, ..all[1] });
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn a_sealed_segment_after_a_gap_is_never_taken() {
+        Manifest::after(&history(1).0).sealed(&history(3).1[2]);
+    }
+
+    /// The bound on `bytes` holds for each genesis.
+    #[test]
+    fn no_genesis_allows_a_larger_block() {
+        let template = include_bytes!("../../../genesis.json");
+        let genesis = Genesis::from_json(template).unwrap();
+        let is_allowed = |block_bytes_max| {
+            let limits = Limits { block_bytes_max, ..Limits::default() };
+            Genesis { limits, ..genesis.clone() }.problems().is_empty()
+        };
+        let largest = BLOCK_BYTES_MAX - crate::block::BLOCK_OVERHEAD_MAX as u64;
+        assert!(is_allowed(largest) && !is_allowed(largest + 1));
+    }
+}

@@ -1,0 +1,322 @@
+//! From the bytes of a whole segment back to its blocks.
+
+use crate::block::{Block, transactions_root};
+use crate::chain::Chain;
+use crate::codec::{self, CodecError};
+use crate::hash::{BlockHash, Hash};
+use crate::history::{BLOCK_BYTES_MAX, SegmentDescriptor};
+use crate::merkle;
+use crate::transaction::transaction_hash;
+use crate::units::Height;
+
+/// Bytes that are not the blocks of their segment.
+///
+/// Of bytes that matched all chunk hashes of a certified manifest it says that more than a third of the power was dishonest, or that
+/// this code is wrong: nobody who sent them is to blame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// Too few or too many bytes.
+    #[error("{got} bytes, expected {expected}")]
+    Length {
+        /// Bytes of the segment.
+        expected: u64,
+        /// Bytes given.
+        got: u64,
+    },
+    /// No block begins where one must, or bytes follow the last one.
+    #[error("block {height}: {error}")]
+    Block {
+        /// Height that follows.
+        height: Height,
+        /// What is wrong with its bytes.
+        error: CodecError,
+    },
+    /// A block of another height.
+    #[error("a block of height {got} in the place of height {expected}")]
+    Height {
+        /// Height that follows.
+        expected: Height,
+        /// Height in the header.
+        got: Height,
+    },
+    /// A block is not the one that its child, or for the last one the descriptor, names.
+    #[error("block {height} is {got}, expected {expected}")]
+    Link {
+        /// Height of the block.
+        height: Height,
+        /// Name in the child or descriptor.
+        expected: BlockHash,
+        /// Its name.
+        got: BlockHash,
+    },
+    /// A block holds something else than its header commits to.
+    #[error("block {height} has {field} {got}, expected {expected}")]
+    Commitment {
+        /// Height of the block.
+        height: Height,
+        /// Field of the header.
+        field: &'static str,
+        /// What the header says.
+        expected: Hash,
+        /// What follows from the content.
+        got: Hash,
+    },
+    /// The descriptor has another list of blocks.
+    #[error("the blocks have root {got}, expected {expected}")]
+    BlocksRoot {
+        /// Root in the descriptor.
+        expected: Hash,
+        /// Root of the blocks.
+        got: Hash,
+    },
+    /// The rules end the segment earlier.
+    #[error("the segment ends before height {last}: there are {bytes} bytes before it")]
+    Closing {
+        /// Last height of the descriptor.
+        last: Height,
+        /// Bytes before that block.
+        bytes: u64,
+    },
+}
+
+/// Cuts the bytes of a whole segment into its blocks.
+///
+/// Once it is `Ok`, the blocks are those that the descriptor commits to, and each holds what its header commits to. If the bytes also
+/// matched its chunks, the chain that takes them seals this very segment. What is left to check are signatures, certificates, the link
+/// of the first block to the one before, and the rules of the state.
+///
+/// # Errors
+/// `SegmentError`: what does not fit.
+pub fn split_segment(chain: &Chain, descriptor: &SegmentDescriptor, bytes: &[u8]) -> Result<Vec<Block>, SegmentError> {
+    if bytes.len() as u64 != descriptor.bytes {
+        return Err(SegmentError::Length { expected: descriptor.bytes, got: bytes.len() as u64 });
+    }
+    let block_bytes_max = usize::try_from(BLOCK_BYTES_MAX).unwrap_or(usize::MAX);
+    let mut rest = bytes;
+    let mut last_bytes = 0;
+    let mut blocks: Vec<Block> = Vec::new();
+    for height in (descriptor.first.0..=descriptor.last.0).map(Height) {
+        let head = &rest[..rest.len().min(block_bytes_max)];
+        let (block, used) =
+            codec::decode_prefix::<Block>(head).map_err(|error| SegmentError::Block { height, error })?;
+        if block.header.height != height {
+            return Err(SegmentError::Height { expected: height, got: block.header.height });
+        }
+        (rest, last_bytes) = (&rest[used..], used);
+        blocks.push(block);
+    }
+    if !rest.is_empty() {
+        let error = CodecError::Trailing { extra: rest.len() };
+        return Err(SegmentError::Block { height: descriptor.last, error });
+    }
+    let bytes_before = bytes.len().saturating_sub(last_bytes) as u64;
+    if bytes_before >= chain.history_rules().segment_bytes {
+        return Err(SegmentError::Closing { last: descriptor.last, bytes: bytes_before });
+    }
+    check_names(descriptor, &blocks)?;
+    blocks.iter().try_for_each(|block| check_content(chain, block))?;
+    Ok(blocks)
+}
+
+/// Each block is the one that the next, the last one the one that the descriptor names.
+fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), SegmentError> {
+    let names: Vec<Hash> = blocks.iter().map(|block| block.header.hash().0).collect();
+    let expected = blocks.iter().skip(1).map(|child| child.header.parent).chain([descriptor.last_block]);
+    for ((block, got), expected) in blocks.iter().zip(&names).zip(expected) {
+        let (height, got) = (block.header.height, BlockHash(*got));
+        if got != expected {
+            return Err(SegmentError::Link { height, expected, got });
+        }
+    }
+    let (expected, got) = (descriptor.blocks_root, merkle::root(&names));
+    if got == expected { Ok(()) } else { Err(SegmentError::BlocksRoot { expected, got }) }
+}
+
+fn check_content(chain: &Chain, block: &Block) -> Result<(), SegmentError> {
+    let header = &block.header;
+    let hashes: Vec<_> = block.transactions.iter().map(|one| transaction_hash(chain.id(), one)).collect();
+    for (field, expected, got) in [
+        ("transactions_root", header.transactions_root, transactions_root(&hashes)),
+        ("parent_certificate", header.parent_certificate, block.parent_certificate.hash()),
+    ] {
+        if got != expected {
+            return Err(SegmentError::Commitment { height: header.height, field, expected, got });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::certificate::Certificate;
+    use crate::chain::ChainState;
+    use crate::genesis::{Genesis, Limits, template_key};
+    use crate::history::{History, SealedSegment};
+    use crate::transaction::{Body, Output, Transfer};
+    use crate::units::{Amount, Nonce, Round, Timestamp};
+
+    fn chain() -> Arc<Chain> {
+        let genesis = Genesis::from_json(include_bytes!("../../../genesis.json")).unwrap();
+        let limits = Limits { segment_bytes: 3_000, segment_blocks: 100, chunk_bytes: 500, ..genesis.limits.clone() };
+        Chain::new(Genesis { limits, ..genesis })
+    }
+
+    /// Linked blocks from height 1, so many transactions in each; nobody signed for them.
+    fn blocks(chain: &Arc<Chain>, counts: &[u64]) -> Vec<Block> {
+        let id = chain.id();
+        let empty = ChainState::genesis(Arc::clone(chain));
+        let alice = template_key("alice").unwrap();
+        let first = empty.propose(alice.public(), Timestamp(1), Certificate::genesis(id), Vec::new());
+        let mut blocks: Vec<Block> = Vec::new();
+        for (height, count) in (1..).zip(counts) {
+            let transfer = |nonce| Transfer {
+                sender: alice.public(),
+                nonce: Nonce(nonce),
+                outputs: vec![Output { account: alice.public(), amount: Amount(1) }],
+                fee: Amount(height),
+                expires_at: Timestamp(1),
+                memo: Vec::new(),
+            };
+            let transactions: Vec<_> =
+                (0..*count).map(|nonce| Body::Transfer(transfer(nonce)).sign(id, &alice)).collect();
+            let hashes: Vec<_> = transactions.iter().map(|one| transaction_hash(id, one)).collect();
+            let mut header = first.header().clone();
+            let mut parent_certificate = Certificate::genesis(id);
+            if let Some(parent) = blocks.last() {
+                header.parent = parent.header.hash();
+                (parent_certificate.height, parent_certificate.block) = (parent.header.height, header.parent);
+                parent_certificate.round = Round(1);
+            }
+            header.height = Height(height);
+            header.parent_certificate = parent_certificate.hash();
+            header.transactions_root = transactions_root(&hashes);
+            blocks.push(Block { header, parent_certificate, transactions });
+        }
+        blocks
+    }
+
+    fn joined(blocks: &[Block]) -> Vec<u8> {
+        blocks.iter().flat_map(codec::encode).collect()
+    }
+
+    /// The segments that the chain would seal.
+    fn sealed(chain: &Chain, blocks: &[Block]) -> Vec<SealedSegment> {
+        let mut history = History::new(chain.history_rules());
+        let push = |block: &Block| history.push(block.header.height, block.header.hash(), &codec::encode(block));
+        blocks.iter().filter_map(push).collect()
+    }
+
+    #[test]
+    fn gives_the_blocks_that_were_sealed() {
+        let chain = chain();
+        let all = blocks(&chain, &[0, 3, 1, 0, 0, 0, 40, 2, 0, 9, 9, 9, 50]);
+        let segments = sealed(&chain, &all);
+        assert!(segments.len() >= 3);
+        let mut rest = &all[..];
+        for SealedSegment { descriptor, .. } in segments {
+            let expected;
+            (expected, rest) = rest.split_at(usize::try_from(descriptor.block_count().unwrap()).unwrap());
+            assert_eq!(split_segment(&chain, &descriptor, &joined(expected)).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_very_blocks_is_accepted() {
+        let chain = chain();
+        let all = blocks(&chain, &[0, 3, 1, 2, 20]);
+        let good = sealed(&chain, &all)[0].descriptor;
+        assert_eq!((good.first, good.last), (Height(1), Height(5)));
+        type Change = fn(&mut Vec<Block>, &mut SegmentDescriptor);
+        type Expected = fn(&SegmentError) -> bool;
+        let rows: [(&str, Change, Expected); 14] = [
+            ("length", |_, d| d.bytes += 1, |e| matches!(e, SegmentError::Length { .. })),
+            (
+                "a block too few",
+                |b, _| drop(b.pop()),
+                |e| matches!(e, SegmentError::Block { height: Height(5), error: CodecError::Malformed { .. } }),
+            ),
+            (
+                "a block too many",
+                |b, _| b.push(b[4].clone()),
+                |e| matches!(e, SegmentError::Block { height: Height(5), error: CodecError::Trailing { .. } }),
+            ),
+            (
+                "absurd heights",
+                |_, d| d.last = Height(u64::MAX),
+                |e| matches!(e, SegmentError::Block { height: Height(6), .. }),
+            ),
+            ("order", |b, _| b.swap(1, 2), |e| *e == SegmentError::Height { expected: Height(2), got: Height(3) }),
+            ("another height", |b, _| b[0].header.height = Height(0), |e| matches!(e, SegmentError::Height { .. })),
+            (
+                "last block",
+                |_, d| d.last_block = BlockHash(Hash::ZERO),
+                |e| matches!(e, SegmentError::Link { height: Height(5), .. }),
+            ),
+            (
+                "last header",
+                |b, _| b[4].header.time.0 += 1,
+                |e| matches!(e, SegmentError::Link { height: Height(5), .. }),
+            ),
+            (
+                "a header",
+                |b, _| b[1].header.state_root.0 = Hash::ZERO,
+                |e| matches!(e, SegmentError::Link { height: Height(2), .. }),
+            ),
+            (
+                "a link",
+                |b, d| {
+                    b[4].header.parent = BlockHash(Hash::ZERO);
+                    d.last_block = b[4].header.hash();
+                },
+                |e| matches!(e, SegmentError::Link { height: Height(4), .. }),
+            ),
+            ("blocks root", |_, d| d.blocks_root = Hash::ZERO, |e| matches!(e, SegmentError::BlocksRoot { .. })),
+            (
+                "a signature",
+                |b, _| b[1].transactions[2].signature.0[0] ^= 1,
+                |e| matches!(e, SegmentError::Commitment { height: Height(2), field: "transactions_root", .. }),
+            ),
+            (
+                "order of transactions",
+                |b, _| b[4].transactions.swap(0, 1),
+                |e| matches!(e, SegmentError::Commitment { height: Height(5), field: "transactions_root", .. }),
+            ),
+            (
+                "certificate",
+                |b, _| b[3].parent_certificate.round = Round(7),
+                |e| matches!(e, SegmentError::Commitment { height: Height(4), field: "parent_certificate", .. }),
+            ),
+        ];
+        for (name, change, expected) in rows {
+            let (mut list, mut descriptor) = (all.clone(), good);
+            change(&mut list, &mut descriptor);
+            let bytes = joined(&list);
+            if name != "length" {
+                descriptor.bytes = bytes.len() as u64;
+            }
+            let error = split_segment(&chain, &descriptor, &bytes).unwrap_err();
+            assert!(expected(&error), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_the_chain_would_have_closed_before_is_refused() {
+        let chain = chain();
+        let all = blocks(&chain, &[30, 0]);
+        let names: Vec<Hash> = all.iter().map(|block| block.header.hash().0).collect();
+        let bytes = joined(&all);
+        let descriptor = SegmentDescriptor {
+            last: Height(2),
+            bytes: bytes.len() as u64,
+            blocks_root: merkle::root(&names),
+            last_block: BlockHash(names[1]),
+            ..sealed(&chain, &all)[0].descriptor
+        };
+        let error = split_segment(&chain, &descriptor, &bytes).unwrap_err();
+        assert!(matches!(error, SegmentError::Closing { last: Height(2), .. }), "{error}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Sealed segments as peers ask for them: descriptors, lists of hashes, and chunks, which are cut from the blocks when they are read.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::codec;
+use crate::hash::Hash;
+use crate::history::{HistoryRules, SealedSegment, SegmentDescriptor};
+use crate::store::disk::Disk;
+use crate::store::schema::{self, Key};
+use crate::store::{Store, StoreError};
+use crate::units::Height;
+
+/// Layouts kept: those of the segments served last. Enough for a window of segments that many peers fetch in any order.
+const LAYOUTS_MAX: usize = 64;
+/// Blocks in all layouts kept, 8 bytes each: eight segments of the most blocks that a genesis allows. One layout is always kept.
+const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
+
+/// Of all readers: `Err` is `StoreError::Corrupt` for what is stored and is not what was written, or `StoreError::Io`.
+impl Store {
+    /// A sealed segment, by its index from 0.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn segment(&self, index: u64) -> Result<Option<SealedSegment>, StoreError> {
+        if index >= self.read_view().tip.segments {
+            return Ok(None);
+        }
+        segment(&self.shared.disk, index).map(Some)
+    }
+
+    /// Descriptors of sealed segments from index `from` on whose blocks are all below a height, at most `max`. Reads no list of hashes.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn descriptors(&self, from: u64, below: Height, max: usize) -> Result<Vec<SegmentDescriptor>, StoreError> {
+        let mut descriptors = Vec::new();
+        for index in (from..self.read_view().tip.segments).take(max) {
+            let descriptor = descriptor(&self.shared.disk, index)?;
+            if descriptor.last >= below {
+                break;
+            }
+            descriptors.push(descriptor);
+        }
+        Ok(descriptors)
+    }
+
+    /// The bytes of a chunk of a sealed segment; none if there is no such segment or chunk. Reads little more than these bytes; the
+    /// first chunk of a segment that was not served lately also costs a read for each of its blocks.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn chunk(&self, segment: u64, chunk: u64, rules: &HistoryRules) -> Result<Option<Vec<u8>>, StoreError> {
+        if segment >= self.read_view().tip.segments {
+            return Ok(None);
+        }
+        let layout = self.shared.layouts.get(&self.shared.disk, segment)?;
+        let Some(range) = layout.descriptor.chunk_range(chunk, rules) else { return Ok(None) };
+        let mut bytes = Vec::with_capacity(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default());
+        let mut block = layout.ends.partition_point(|end| *end <= range.start);
+        while let Some(end) = layout.ends.get(block).copied() {
+            let start = block.checked_sub(1).map_or(0, |before| layout.ends[before]);
+            if start >= range.end {
+                break;
+            }
+            let height = Height(layout.descriptor.first.0.saturating_add(block as u64));
+            // Within one block, whose length fits memory.
+            let within = |at: u64| usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(usize::MAX);
+            let part = within(range.start)..within(range.end);
+            self.shared.disk.append_part(|piece| Key::Body(height, piece), within(end), part, &mut bytes)?;
+            block = block.saturating_add(1);
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// Where the blocks of a segment are in its bytes.
+struct Layout {
+    descriptor: SegmentDescriptor,
+    /// Where each block ends. The last one ends with the segment.
+    ends: Vec<u64>,
+}
+
+impl Layout {
+    /// Reads the length of each block.
+    fn read(disk: &Disk, index: u64) -> Result<Self, StoreError> {
+        let descriptor = descriptor(disk, index)?;
+        let mut ends = Vec::new();
+        let mut end = 0u64;
+        for height in (descriptor.first.0..=descriptor.last.0).map(Height) {
+            let prefix = disk.record_prefix(|piece| Key::Body(height, piece), 0)?;
+            let (length, _) = prefix.ok_or_else(|| super::missing_block(height))?;
+            end = end.saturating_add(length as u64);
+            ends.push(end);
+        }
+        if end != descriptor.bytes {
+            let reason = format!("its blocks have {end} bytes, expected {}", descriptor.bytes);
+            return Err(StoreError::corrupt(Key::Segment(index, 0), reason));
+        }
+        Ok(Self { descriptor, ends })
+    }
+}
+
+/// Layouts of the segments served last, newest first. When there are too many, the one that was not used for longest leaves.
+#[derive(Default)]
+pub(super) struct Layouts {
+    recent: Mutex<VecDeque<Arc<Layout>>>,
+}
+
+impl Layouts {
+    fn get(&self, disk: &Disk, index: u64) -> Result<Arc<Layout>, StoreError> {
+        if let Some(layout) = self.find(index) {
+            return Ok(layout);
+        }
+        // Outside of the lock: others go on with what is known, and two that read the same waste one read.
+        let layout = Arc::new(Layout::read(disk, index)?);
+        self.keep(Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    fn find(&self, index: u64) -> Option<Arc<Layout>> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = recent.iter().position(|layout| layout.descriptor.index == index)?;
+        let layout = recent.remove(place)?;
+        recent.push_front(Arc::clone(&layout));
+        Some(layout)
+    }
+
+    fn keep(&self, layout: Arc<Layout>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|other| other.descriptor.index != layout.descriptor.index);
+        recent.push_front(layout);
+        let mut blocks = 0usize;
+        let kept = recent.iter().take(LAYOUTS_MAX).take_while(|layout| {
+            blocks = blocks.saturating_add(layout.ends.len());
+            blocks <= LAYOUT_BLOCKS_MAX
+        });
+        let kept = kept.count().max(1);
+        recent.truncate(kept);
+    }
+}
+
+/// A sealed segment with its lists.
+pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreError> {
+    let key = |piece| Key::Segment(index, piece);
+    let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
+    let (descriptor, chunks, blocks): (SegmentDescriptor, Vec<Hash>, Vec<Hash>) = schema::decode(key(0), &record)?;
+    Ok(SealedSegment { descriptor, chunks, blocks })
+}
+
+/// What history commits to of a segment, without its lists.
+pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
+    let key = Key::Segment(index, 0);
+    let start = disk.record_prefix(|piece| Key::Segment(index, piece), 0)?;
+    let (_, start) = start.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
+    let decoded = codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(key, error))?;
+    Ok(decoded.0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hash::BlockHash;
+
+    fn layout(index: u64, blocks: usize) -> Arc<Layout> {
+        let descriptor = SegmentDescriptor {
+            index,
+            first: Height(1),
+            last: Height(1),
+            bytes: 0,
+            chunks_root: Hash::ZERO,
+            blocks_root: Hash::ZERO,
+            last_block: BlockHash(Hash::ZERO),
+        };
+        Arc::new(Layout { descriptor, ends: vec![0; blocks] })
+    }
+
+    #[test]
+    fn layouts_are_few_and_those_used_last() {
+        for (blocks, kept) in [(1, LAYOUTS_MAX), (65_536, 8), (LAYOUT_BLOCKS_MAX + 1, 1)] {
+            let layouts = Layouts::default();
+            for index in 0..200u64 {
+                layouts.keep(layout(index, blocks));
+                layouts.keep(layout(index, blocks));
+                assert_eq!(layouts.find(0).is_some(), index == 0 || kept > 1, "0 is used each time");
+            }
+            assert_eq!(layouts.recent.lock().unwrap().len(), kept);
+            let found: Vec<u64> = (1..200).filter(|index| layouts.find(*index).is_some()).collect();
+            let newest = 200 - (kept as u64 - 1).max(1);
+            assert_eq!(found, (newest..200).collect::<Vec<_>>(), "{blocks}");
+        }
+    }
+}

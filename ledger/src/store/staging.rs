@@ -1,0 +1,369 @@
+//! Staging: chunks of segments that are being fetched, as plain files in a directory of their own.
+//!
+//! Not in the database, where their bytes would be written a second time and grow its log: they come in any order, are replaced by
+//! blocks as soon as their segment is whole, and may be lost, since peers have them. So nothing here is synced, and what does not fit
+//! is removed without a word. After a process is killed the system still has all that it wrote; after a loss of power hashes decide.
+//!
+//! A segment has two files. `<index>.head` is its [`SegmentHead`] with a checksum. `<index>.data` has its bytes, then one byte for
+//! each chunk: 1 if the chunk is there. No file stays open, so their number needs no bound.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::codec;
+use crate::hash::Hash;
+use crate::history::{HistoryRules, SegmentHead, chunk_hash};
+use crate::store::{StoreError, schema};
+
+const MANIFEST: &str = "manifest";
+/// The byte of a chunk that is there. Any other, such as that of a hole in the file, is that of one that is missing.
+const THERE: u8 = 1;
+
+/// A segment that an earlier run left, with one flag for each chunk: whether it was written.
+pub type Found = (SegmentHead, Vec<bool>);
+
+/// The files of segments that are being fetched. One owner; only [`SegmentReader`]s may go elsewhere.
+#[derive(Debug)]
+pub struct Staging {
+    directory: PathBuf,
+    rules: HistoryRules,
+    segments: BTreeMap<u64, Segment>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    head: Arc<SegmentHead>,
+    marks: Vec<Mark>,
+}
+
+/// What is known of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Missing,
+    /// Written before this run: to be checked against its hash.
+    Unverified,
+    /// Written by this run, or checked in it.
+    Verified,
+}
+
+/// Where a chunk is, and what is known of it.
+struct Place {
+    number: usize,
+    /// First byte in the data.
+    start: u64,
+    length: usize,
+    hash: Hash,
+    mark: Mark,
+    /// Where in the data its mark is.
+    mark_at: u64,
+}
+
+impl Staging {
+    /// Opens the directory, or makes it. Gives the segments that are there, in order. Reads no chunk. What cannot be used is removed:
+    /// a head that is damaged or not by these rules, data without a head or of a wrong length.
+    ///
+    /// Heads are as they were given to [`Self::begin`]: whether the chain still wants them is for the caller to say.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn open(directory: &Path, rules: HistoryRules) -> Result<(Self, Vec<Found>), StoreError> {
+        let io = |error| StoreError::io(directory, error);
+        fs::create_dir_all(directory).map_err(io)?;
+        let mut staging = Self { directory: directory.to_owned(), rules, segments: BTreeMap::new() };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory).map_err(io)? {
+            names.extend(entry.map_err(io)?.file_name().into_string());
+        }
+        for index in names.iter().filter_map(|name| index_of(name, ".head")) {
+            if let Some(segment) = staging.find(index)? {
+                staging.segments.insert(index, segment);
+            }
+        }
+        for name in &names {
+            let index = index_of(name, ".head").or_else(|| index_of(name, ".data"));
+            let is_lost = index.is_some_and(|index| !staging.segments.contains_key(&index));
+            if is_lost || name.ends_with(".new") {
+                remove_file(&directory.join(name))?;
+            }
+        }
+        let found = |segment: &Segment| {
+            let is_there = |mark: &Mark| *mark != Mark::Missing;
+            ((*segment.head).clone(), segment.marks.iter().map(is_there).collect())
+        };
+        let found = staging.segments.values().map(found).collect();
+        Ok((staging, found))
+    }
+
+    /// Makes room for a segment. Nothing if it is there with this descriptor; with another one, that is removed first.
+    ///
+    /// # Errors
+    /// `StoreError::Io`, as when the disk is full.
+    ///
+    /// # Panics
+    /// When the head has not one hash for each chunk, or a certificate for another block: the caller has verified it.
+    pub fn begin(&mut self, head: &SegmentHead) -> Result<(), StoreError> {
+        let SegmentHead { descriptor, chunks, .. } = head;
+        assert!(fits(head, &self.rules), "a head is verified before it is stored: {descriptor:?}");
+        let index = descriptor.index;
+        match self.segments.get(&index) {
+            Some(segment) if segment.head.descriptor == *descriptor => return Ok(()),
+            Some(_) => self.remove(index)?,
+            None => {}
+        }
+        // The head comes last: where there is one, there is data of its length.
+        let path = self.data(index);
+        let file = File::create(&path).and_then(|file| file.set_len(data_bytes(head)));
+        file.map_err(|error| StoreError::io(&path, error))?;
+        self.put_sealed(&format!("{index}.head"), &codec::encode(head))?;
+        let marks = vec![Mark::Missing; chunks.len()];
+        self.segments.insert(index, Segment { head: Arc::new(head.clone()), marks });
+        Ok(())
+    }
+
+    /// Writes a chunk. Nothing if it is there already and known to be right.
+    ///
+    /// # Errors
+    /// `StoreError::Io`, as when the disk is full; the chunk is then missing.
+    ///
+    /// # Panics
+    /// When there is no such chunk or it has another length: the caller began the segment and has verified the bytes.
+    pub fn write(&mut self, segment: u64, chunk: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let Some(place) = self.place(segment, chunk) else {
+            panic!("only chunks of segments that were begun are written, not {chunk} of {segment}");
+        };
+        assert!(bytes.len() == place.length, "the bytes of a chunk are verified before they are stored");
+        if place.mark == Mark::Verified {
+            return Ok(());
+        }
+        let path = self.data(segment);
+        let written = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
+            write_at(&mut file, place.start, bytes)?;
+            write_at(&mut file, place.mark_at, &[THERE])
+        });
+        written.map_err(|error| StoreError::io(&path, error))?;
+        self.set_mark(segment, &place, Mark::Verified);
+        Ok(())
+    }
+
+    /// The bytes of a chunk; none if it is not there. One that an earlier run wrote is checked against its hash, once; if it does not
+    /// match it is forgotten.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn read(&mut self, segment: u64, chunk: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(place) = self.place(segment, chunk).filter(|place| place.mark != Mark::Missing) else {
+            return Ok(None);
+        };
+        let path = self.data(segment);
+        let mut bytes = vec![0; place.length];
+        let read = File::open(&path).and_then(|mut file| read_at(&mut file, place.start, &mut bytes));
+        read.map_err(|error| StoreError::io(&path, error))?;
+        if place.mark == Mark::Unverified {
+            if chunk_hash(&bytes) != place.hash {
+                self.forget(segment, chunk)?;
+                return Ok(None);
+            }
+            self.set_mark(segment, &place, Mark::Verified);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// What reads a whole segment, on any thread; none if a chunk is missing.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn reader(&self, segment: u64) -> Result<Option<SegmentReader>, StoreError> {
+        let Some(Segment { head, marks }) = self.segments.get(&segment) else { return Ok(None) };
+        if marks.contains(&Mark::Missing) {
+            return Ok(None);
+        }
+        let path = self.data(segment);
+        let file = File::open(&path).map_err(|error| StoreError::io(&path, error))?;
+        Ok(Some(SegmentReader { file, path, head: Arc::clone(head), rules: self.rules }))
+    }
+
+    /// Takes a chunk as missing: its bytes are not right. Nothing if it is not there.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn forget(&mut self, segment: u64, chunk: u64) -> Result<(), StoreError> {
+        let Some(place) = self.place(segment, chunk) else { return Ok(()) };
+        self.set_mark(segment, &place, Mark::Missing);
+        let path = self.data(segment);
+        let file = OpenOptions::new().write(true).open(&path);
+        let written = file.and_then(|mut file| write_at(&mut file, place.mark_at, &[0]));
+        written.map_err(|error| StoreError::io(&path, error))
+    }
+
+    /// Removes a segment with all its chunks. Nothing if it is not there.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn remove(&mut self, segment: u64) -> Result<(), StoreError> {
+        self.segments.remove(&segment);
+        remove_file(&self.directory.join(format!("{segment}.head")))?;
+        remove_file(&self.data(segment))
+    }
+
+    /// Keeps bytes beside the segments, in place of those kept before: the manifest. At most `codec::VALUE_BYTES_MAX` are found again.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn put_manifest(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.put_sealed(MANIFEST, bytes)
+    }
+
+    /// The bytes last given to `put_manifest`; none if there are none or they are damaged.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn manifest(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.sealed(MANIFEST)
+    }
+
+    /// A segment as an earlier run left it; none if it cannot be used.
+    fn find(&self, index: u64) -> Result<Option<Segment>, StoreError> {
+        let Some(content) = self.sealed(&format!("{index}.head"))? else { return Ok(None) };
+        let Ok(head) = codec::decode::<SegmentHead>(&content, codec::VALUE_BYTES_MAX) else { return Ok(None) };
+        let SegmentHead { descriptor, chunks, .. } = &head;
+        if descriptor.index != index
+            || !fits(&head, &self.rules)
+            || descriptor.verify_chunks(&self.rules, chunks).is_err()
+        {
+            return Ok(None);
+        }
+        let path = self.data(index);
+        let read = File::open(&path).and_then(|mut file| {
+            let mut marks = vec![0; chunks.len()];
+            let is_whole = file.metadata()?.len() == data_bytes(&head);
+            if is_whole {
+                read_at(&mut file, descriptor.bytes, &mut marks)?;
+            }
+            Ok(is_whole.then_some(marks))
+        });
+        let marks = match read {
+            Ok(Some(marks)) => marks,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        let mark = |byte: &u8| if *byte == THERE { Mark::Unverified } else { Mark::Missing };
+        Ok(Some(Segment { marks: marks.iter().map(mark).collect(), head: Arc::new(head) }))
+    }
+
+    /// None if the segment was not begun or has no such chunk.
+    fn place(&self, segment: u64, chunk: u64) -> Option<Place> {
+        let Segment { head, marks } = self.segments.get(&segment)?;
+        let range = head.descriptor.chunk_range(chunk, &self.rules)?;
+        let number = usize::try_from(chunk).ok()?;
+        Some(Place {
+            number,
+            start: range.start,
+            length: usize::try_from(range.end.saturating_sub(range.start)).ok()?,
+            hash: *head.chunks.get(number)?,
+            mark: *marks.get(number)?,
+            mark_at: head.descriptor.bytes.saturating_add(chunk),
+        })
+    }
+
+    fn set_mark(&mut self, segment: u64, place: &Place, mark: Mark) {
+        if let Some(known) = self.segments.get_mut(&segment).and_then(|one| one.marks.get_mut(place.number)) {
+            *known = mark;
+        }
+    }
+
+    fn data(&self, index: u64) -> PathBuf {
+        self.directory.join(format!("{index}.data"))
+    }
+
+    /// Replaces a small file at once. Its name is in its checksum.
+    fn put_sealed(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
+        let path = self.directory.join(name);
+        let new = self.directory.join(format!("{name}.new"));
+        let written = fs::write(&new, schema::seal(name.as_bytes(), content)).and_then(|()| fs::rename(&new, &path));
+        written.map_err(|error| StoreError::io(&path, error))
+    }
+
+    /// The content of a small file; none if it is missing, damaged or longer than any that is written.
+    fn sealed(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.directory.join(name);
+        let max = codec::VALUE_BYTES_MAX.saturating_add(schema::CHECKSUM_BYTES) as u64;
+        let mut value = Vec::new();
+        match File::open(&path).and_then(|file| file.take(max).read_to_end(&mut value)) {
+            Ok(_) => Ok(schema::unseal(name.as_bytes(), &value).ok().map(<[u8]>::to_vec)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io(&path, error)),
+        }
+    }
+}
+
+/// Reads all of a segment that was complete, also if it is removed meanwhile.
+#[derive(Debug)]
+pub struct SegmentReader {
+    file: File,
+    path: PathBuf,
+    head: Arc<SegmentHead>,
+    rules: HistoryRules,
+}
+
+impl SegmentReader {
+    /// The segment, as it was begun.
+    #[must_use]
+    pub fn head(&self) -> &SegmentHead {
+        &self.head
+    }
+
+    /// All its bytes, each chunk checked against its hash; or the chunks that do not match: [`Staging::forget`] them.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub fn read_all(mut self) -> Result<Result<Vec<u8>, Vec<u64>>, StoreError> {
+        let SegmentHead { descriptor, chunks, .. } = &*self.head;
+        let mut bytes = vec![0; usize::try_from(descriptor.bytes).unwrap_or(usize::MAX)];
+        read_at(&mut self.file, 0, &mut bytes).map_err(|error| StoreError::io(&self.path, error))?;
+        let chunk_bytes = usize::try_from(self.rules.chunk_bytes).unwrap_or(usize::MAX);
+        let pairs = (0..).zip(bytes.chunks(chunk_bytes).zip(chunks));
+        let bad: Vec<u64> =
+            pairs.filter(|(_, (chunk, hash))| chunk_hash(chunk) != **hash).map(|(index, _)| index).collect();
+        Ok(if bad.is_empty() { Ok(bytes) } else { Err(bad) })
+    }
+}
+
+/// Whether a head is whole: as many hashes as chunks, and the certificate of its last block.
+fn fits(head: &SegmentHead, rules: &HistoryRules) -> bool {
+    let SegmentHead { descriptor, chunks, certificate } = head;
+    descriptor.bytes < rules.segment_bytes_max()
+        && descriptor.chunk_count(rules) == chunks.len() as u64
+        && (certificate.height, certificate.block) == (descriptor.last, descriptor.last_block)
+}
+
+/// Bytes of a data file: those of the segment, and one for each chunk.
+fn data_bytes(head: &SegmentHead) -> u64 {
+    head.descriptor.bytes.saturating_add(head.chunks.len() as u64)
+}
+
+/// The index in a file's name, if it is one that is written here.
+fn index_of(name: &str, ending: &str) -> Option<u64> {
+    let index = name.strip_suffix(ending)?.parse().ok()?;
+    (format!("{index}{ending}") == name).then_some(index)
+}
+
+fn read_at(file: &mut File, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(bytes)
+}
+
+fn write_at(file: &mut File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(bytes)
+}
+
+fn remove_file(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(path, error)),
+        _ => Ok(()),
+    }
+}

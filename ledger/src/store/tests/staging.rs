@@ -1,0 +1,226 @@
+//! Staging: what was written is found again, what was damaged is fetched again, and nothing else is.
+
+use super::*;
+use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};
+
+const RULES: HistoryRules = HistoryRules { segment_bytes: 100, segment_blocks: 10, chunk_bytes: 16 };
+const CHUNKS: u64 = 7;
+
+/// Heads of segments of seven chunks, the last one shorter, and their bytes.
+fn segments(count: u64) -> Vec<(SegmentHead, Vec<u8>)> {
+    let mut history = History::new(RULES);
+    let segment = |height: u64| {
+        let hash = Hash::of(crate::hash::Domain::Block, &[&height.to_le_bytes()]);
+        let bytes: Vec<u8> = hash.0.iter().copied().cycle().take(105).collect();
+        let (height, block) = (Height(height), BlockHash(hash));
+        let sealed = history.push(height, block, &bytes).unwrap();
+        let certificate = Certificate { height, block, ..Certificate::genesis(ChainId(hash)) };
+        (SegmentHead { descriptor: sealed.descriptor, chunks: sealed.chunks, certificate }, bytes)
+    };
+    (1..=count).map(segment).collect()
+}
+
+fn part(bytes: &[u8], chunk: u64) -> &[u8] {
+    bytes.chunks(16).nth(chunk as usize).unwrap()
+}
+
+fn open(directory: &Path) -> (Staging, Vec<Found>) {
+    Staging::open(directory, RULES).unwrap()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Two segments by an earlier run: the first complete, of the second the chunks 0, 3 and 6.
+fn staged() -> (TempDir, Vec<(SegmentHead, Vec<u8>)>) {
+    let directory = tempfile::tempdir().unwrap();
+    let all = segments(2);
+    let (mut staging, found) = open(directory.path());
+    assert_eq!(found, []);
+    for (head, bytes) in &all {
+        staging.begin(head).unwrap();
+        let index = head.descriptor.index;
+        for chunk in (0..CHUNKS).rev().filter(|chunk| index == 0 || chunk.is_multiple_of(3)) {
+            staging.write(index, chunk, part(bytes, chunk)).unwrap();
+            staging.begin(head).unwrap();
+        }
+    }
+    // As a killed process does it: nothing is closed, flushed or told.
+    std::mem::forget(staging);
+    (directory, all)
+}
+
+fn damage(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_was_written_is_there_after_a_kill() {
+    let (directory, all) = staged();
+    fs::write(directory.path().join("0.head.new"), "half").unwrap();
+    fs::write(directory.path().join("notes.txt"), "not ours").unwrap();
+    let (mut staging, found) = open(directory.path());
+    let is_there = |index: u64, chunk: u64| index == 0 || chunk.is_multiple_of(3);
+    for ((index, (head, chunks)), (expected, bytes)) in (0..).zip(found).zip(&all) {
+        assert_eq!(head, *expected);
+        assert_eq!(chunks, (0..CHUNKS).map(|chunk| is_there(index, chunk)).collect::<Vec<_>>());
+        for _ in 0..2 {
+            for chunk in 0..CHUNKS {
+                let expected = is_there(index, chunk).then(|| part(bytes, chunk).to_vec());
+                assert_eq!(staging.read(index, chunk).unwrap(), expected, "{chunk} of {index}");
+            }
+        }
+        assert_eq!(staging.read(index, CHUNKS).unwrap(), None);
+        assert_eq!(staging.read(index, u64::MAX).unwrap(), None);
+    }
+    assert_eq!(staging.read(2, 0).unwrap(), None);
+    assert_eq!(names(directory.path()), ["0.data", "0.head", "1.data", "1.head", "notes.txt"]);
+
+    // The second is completed, read on another thread, and both go.
+    for chunk in 0..CHUNKS {
+        staging.write(1, chunk, part(&all[1].1, chunk)).unwrap();
+        assert_eq!(staging.reader(1).unwrap().is_some(), chunk >= 5);
+    }
+    let reader = staging.reader(1).unwrap().unwrap();
+    assert_eq!(*reader.head(), all[1].0);
+    (0..3).for_each(|index| staging.remove(index).unwrap());
+    let read = std::thread::spawn(move || reader.read_all()).join().unwrap();
+    assert_eq!(read.unwrap().as_ref(), Ok(&all[1].1));
+    assert!(staging.reader(1).unwrap().is_none());
+    assert_eq!(staging.read(1, 0).unwrap(), None);
+    assert_eq!(names(directory.path()), ["notes.txt"]);
+    assert_eq!(open(directory.path()).1, []);
+}
+
+#[test]
+fn damaged_bytes_of_an_earlier_run_cost_only_their_chunk() {
+    let (directory, all) = staged();
+    // A bit of chunk 2, and the mark of a chunk of the other segment that was never written.
+    damage(&directory.path().join("0.data"), 40);
+    damage(&directory.path().join("1.data"), 105 + 1);
+    let (mut staging, found) = open(directory.path());
+    assert!(found[0].1.iter().all(|is_there| *is_there), "nothing is read when staging is opened");
+    assert_eq!(staging.reader(0).unwrap().unwrap().read_all().unwrap(), Err(vec![2]));
+    assert!(found[1].1[1]);
+    assert_eq!(staging.read(1, 1).unwrap(), None);
+    let (bytes, others) = (&all[0].1, [0, 1, 3, 4, 5, 6]);
+    assert_eq!(staging.read(0, 2).unwrap(), None);
+    for chunk in others {
+        assert_eq!(staging.read(0, chunk).unwrap().as_deref(), Some(part(bytes, chunk)));
+    }
+    assert!(staging.reader(0).unwrap().is_none());
+    drop(staging);
+    // Known to be missing from then on.
+    let (mut staging, found) = open(directory.path());
+    let missing = |index: usize| (0..CHUNKS).filter(|chunk| !found[index].1[*chunk as usize]).collect::<Vec<_>>();
+    assert_eq!((missing(0), missing(1)), (vec![2], vec![1, 2, 4, 5]));
+    staging.write(0, 2, part(bytes, 2)).unwrap();
+    assert_eq!(staging.reader(0).unwrap().unwrap().read_all().unwrap().as_ref(), Ok(bytes));
+    // What read_all complains of is forgotten by its owner.
+    staging.forget(0, 5).unwrap();
+    assert_eq!(staging.read(0, 5).unwrap(), None);
+    assert!(staging.reader(0).unwrap().is_none());
+    drop(staging);
+    assert!(!open(directory.path()).1[0].1[5]);
+}
+
+#[test]
+fn what_does_not_fit_is_removed() {
+    type Change = fn(&Path);
+    let cases: [(&str, Change); 9] = [
+        ("a truncated data file", |at| fs::write(at.join("0.data"), vec![1; 111]).unwrap()),
+        ("a longer data file", |at| fs::write(at.join("0.data"), vec![1; 113]).unwrap()),
+        ("no data file", |at| fs::remove_file(at.join("0.data")).unwrap()),
+        ("no head", |at| fs::remove_file(at.join("0.head")).unwrap()),
+        ("an empty head", |at| fs::write(at.join("0.head"), "").unwrap()),
+        ("garbage for a head", |at| fs::write(at.join("0.head"), [7; 500]).unwrap()),
+        ("a damaged head", |at| damage(&at.join("0.head"), 60)),
+        ("the head of another segment", |at| assert!(fs::copy(at.join("1.head"), at.join("0.head")).is_ok())),
+        ("another spelling", |at| {
+            fs::rename(at.join("0.data"), at.join("00.data")).unwrap();
+            fs::rename(at.join("0.head"), at.join("00.head")).unwrap();
+        }),
+    ];
+    for (name, change) in cases {
+        let (directory, all) = staged();
+        change(directory.path());
+        let (mut staging, found) = open(directory.path());
+        assert_eq!(found.iter().map(|(head, _)| head.descriptor.index).collect::<Vec<_>>(), [1], "{name}");
+        let mut left = names(directory.path());
+        left.retain(|name| !name.starts_with("00."));
+        assert_eq!(left, ["1.data", "1.head"], "{name}");
+        // It begins anew, with nothing there.
+        staging.begin(&all[0].0).unwrap();
+        assert_eq!(staging.read(0, 0).unwrap(), None, "{name}");
+        drop(staging);
+        assert_eq!(open(directory.path()).1[0].1, [false; CHUNKS as usize], "{name}");
+    }
+}
+
+#[test]
+fn heads_of_other_rules_are_removed_and_another_descriptor_begins_anew() {
+    let (directory, all) = staged();
+    let mut other = all[0].0.clone();
+    other.chunks[2] = chunk_hash(b"x");
+    other.descriptor.chunks_root = crate::merkle::root(&other.chunks);
+    let (mut staging, _) = open(directory.path());
+    staging.begin(&other).unwrap();
+    assert_eq!(staging.read(0, 0).unwrap(), None);
+    assert!(staging.read(1, 0).unwrap().is_some());
+    drop(staging);
+    assert_eq!(open(directory.path()).1[0], (other, vec![false; 7]));
+
+    let (_, found) = Staging::open(directory.path(), HistoryRules { chunk_bytes: 8, ..RULES }).unwrap();
+    assert_eq!(found, []);
+    assert_eq!(names(directory.path()), [""; 0]);
+}
+
+#[test]
+fn the_manifest_is_replaced_whole_and_a_damaged_one_is_none() {
+    let (directory, _) = staged();
+    let (mut staging, _) = open(directory.path());
+    assert_eq!(staging.manifest().unwrap(), None);
+    for bytes in [&b"one"[..], &[7; 100_000], b""] {
+        staging.put_manifest(bytes).unwrap();
+        assert_eq!(staging.manifest().unwrap().as_deref(), Some(bytes));
+        assert_eq!(open(directory.path()).0.manifest().unwrap().as_deref(), Some(bytes));
+    }
+    staging.put_manifest(b"content").unwrap();
+    let path = directory.path().join("manifest");
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        damage(&path, at);
+        assert_eq!(staging.manifest().unwrap(), None, "{at}");
+        fs::write(&path, &whole[..at]).unwrap();
+        assert_eq!(staging.manifest().unwrap(), None, "{at}");
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+#[should_panic(expected = "verified before they are stored")]
+fn a_chunk_of_another_length_is_never_written() {
+    let (directory, all) = staged();
+    let (mut staging, _) = open(directory.path());
+    let _ = staging.write(0, 6, part(&all[0].1, 0));
+}
+
+#[test]
+fn a_disk_that_refuses_is_an_error() {
+    let (directory, all) = staged();
+    let (mut staging, _) = open(directory.path());
+    fs::remove_dir_all(directory.path()).unwrap();
+    let is_io = |result: Result<(), StoreError>| assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}");
+    is_io(staging.write(1, 1, part(&all[1].1, 1)));
+    is_io(staging.read(0, 0).map(drop));
+    is_io(staging.reader(0).map(drop));
+    is_io(staging.put_manifest(b"x"));
+    is_io(staging.begin(&segments(3)[2].0));
+    assert_eq!(staging.read(1, 1).unwrap(), None, "a chunk whose write failed is missing");
+}

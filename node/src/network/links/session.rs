@@ -1,0 +1,111 @@
+//! One open link: a task for each stream, and one that ends them together.
+
+use std::{io, panic};
+
+use libp2p::PeerId;
+use libp2p::swarm::Stream;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+
+use super::LinkEvent;
+use super::outlet::{Frames, Outbox, Outlets};
+use crate::network::exchange::{read_frame, write_frame};
+use crate::network::meters::Meters;
+use crate::network::wire::Lane;
+
+/// An open link.
+pub(super) struct Session {
+    pub(super) peer: PeerId,
+    /// Our streams, to write on.
+    pub(super) outward: [Stream; 2],
+    /// The peer's streams, to read from: at most one per lane.
+    pub(super) inward: mpsc::Receiver<(Lane, Stream)>,
+    pub(super) outbox: Outbox,
+    pub(super) outlets: Outlets,
+    pub(super) events: mpsc::Sender<LinkEvent>,
+    pub(super) meters: Meters,
+}
+
+impl Session {
+    /// Announces the link, moves frames until it is closed or one of its streams ends, and announces that. Returns the peer.
+    pub(super) async fn run(mut self) -> PeerId {
+        let opened = tokio::select! {
+            biased;
+            _ = &mut self.outbox.closed => false,
+            sent = self.events.send(LinkEvent::Opened(self.peer)) => sent.is_ok(),
+        };
+        if !opened {
+            return self.peer;
+        }
+        let Self { peer, outward, mut inward, outbox: Outbox { frames, mut closed }, outlets, events, meters } = self;
+        let mut streams = JoinSet::new();
+        for ((lane, stream), frames) in Lane::ALL.into_iter().zip(outward).zip(frames) {
+            streams.spawn(write(lane, stream, frames, meters.clone()));
+        }
+        let reason = loop {
+            tokio::select! {
+                _ = &mut closed => break io::Error::other("it was closed"),
+                Some((lane, stream)) = inward.recv() => {
+                    streams.spawn(read(peer, lane, stream, events.clone(), meters.clone()));
+                }
+                Some(ended) = streams.join_next() => {
+                    break end_of(ended).unwrap_or_else(|| io::Error::other("it was closed"));
+                }
+            }
+        };
+        tracing::debug!(%peer, %reason, "a link ends");
+        // In this order: nothing of this link may be queued or read when its end is announced.
+        drop(inward);
+        outlets.remove(&peer);
+        streams.abort_all();
+        while let Some(ended) = streams.join_next().await {
+            end_of(ended);
+        }
+        // An error means that nobody listens any more.
+        let _ = events.send(LinkEvent::Closed(peer)).await;
+        peer
+    }
+}
+
+/// Why a task ended. Its panic is ours.
+fn end_of(ended: Result<io::Result<()>, JoinError>) -> Option<io::Error> {
+    match ended {
+        Ok(result) => result.err(),
+        Err(error) => {
+            if let Ok(reason) = error.try_into_panic() {
+                panic::resume_unwind(reason);
+            }
+            None
+        }
+    }
+}
+
+/// Writes frames until the outlet is gone. However slow the peer is: a dead one loses its connection.
+async fn write(lane: Lane, mut stream: Stream, mut frames: Frames, meters: Meters) -> io::Result<()> {
+    while let Some(frame) = frames.next().await {
+        write_frame(&mut stream, &frame, None).await?;
+        frames.on_written(frame.len());
+        meters.link_bytes("out", lane, frame.len());
+    }
+    Ok(())
+}
+
+/// Reads frames until the stream ends. When the reader of events is slow, so are we, and the stream's window holds the peer
+/// back.
+async fn read(
+    peer: PeerId,
+    lane: Lane,
+    mut stream: Stream,
+    events: mpsc::Sender<LinkEvent>,
+    meters: Meters,
+) -> io::Result<()> {
+    loop {
+        let frame = read_frame(&mut stream, lane.bytes_max(), None, None).await?;
+        meters.link_bytes("in", lane, frame.len());
+        let event = match lane {
+            Lane::Control => LinkEvent::Message(peer, frame),
+            Lane::Data => LinkEvent::Data(peer, frame),
+        };
+        events.send(event).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    }
+}

@@ -1,0 +1,29 @@
+//! The task's part about links.
+
+use std::time::Instant;
+
+use super::Task;
+use crate::network::links::StreamEvent;
+
+impl Task {
+    /// Asks for the streams of all links that are due.
+    pub(super) fn open_links(&mut self, now: Instant) {
+        for peer in self.links.due(now) {
+            let Some(connection) = self.peers.connection(&peer) else { continue };
+            self.links.on_opening(&peer, connection);
+            self.swarm.behaviour_mut().links.open(peer, connection);
+        }
+    }
+
+    pub(super) fn on_link_stream(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Inward { peer, lane, stream } => {
+                self.admit(peer);
+                self.links.on_inward(&peer, lane, stream);
+            }
+            StreamEvent::Outward { peer, connection, streams } => {
+                self.links.on_outward(&peer, connection, streams, Instant::now());
+            }
+        }
+    }
+}

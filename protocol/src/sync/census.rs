@@ -1,0 +1,237 @@
+//! Who has what, as peers say. A lie costs the liar: what it does not have cannot come from it, and what it sends is checked.
+
+use std::collections::BTreeMap;
+
+use ledger::units::Height;
+
+use super::bits::Bits;
+use super::message::{ChunkId, Status};
+use crate::machine::PeerId;
+
+/// Segments of which one peer may have parts. An honest one fetches far fewer at a time.
+const PARTIAL_MAX: usize = 1_024;
+
+/// What a peer says it has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holdings {
+    pub(crate) height: Height,
+    pub(crate) pruned_below: u64,
+    pub(crate) sealed: u64,
+    pub(crate) nonce: u64,
+    partial: BTreeMap<u64, Bits>,
+}
+
+impl Holdings {
+    pub(crate) const fn is_complete(&self, segment: u64) -> bool {
+        self.pruned_below <= segment && segment < self.sealed
+    }
+
+    pub(crate) fn has(&self, id: ChunkId) -> bool {
+        self.is_complete(id.segment) || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
+    }
+
+    /// Chunks of unfinished segments.
+    pub(crate) fn partial_chunks(&self) -> u64 {
+        self.partial.values().fold(0, |count, bits| count.saturating_add(bits.count()))
+    }
+}
+
+/// Holdings of all peers, and how many have each chunk.
+#[derive(Debug)]
+pub(crate) struct Census {
+    peers: BTreeMap<PeerId, Holdings>,
+    /// By segment and chunk: peers that have it without having the whole segment.
+    partial: BTreeMap<u64, Vec<u16>>,
+    /// No segment has so many chunks.
+    chunks_max: u32,
+}
+
+/// A peer named a chunk that no segment can have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Absurd;
+
+impl Census {
+    pub(crate) const fn new(chunks_max: u32) -> Self {
+        Self { peers: BTreeMap::new(), partial: BTreeMap::new(), chunks_max }
+    }
+
+    pub(crate) fn get(&self, peer: PeerId) -> Option<&Holdings> {
+        self.peers.get(&peer)
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (PeerId, &Holdings)> {
+        self.peers.iter().map(|(peer, holdings)| (*peer, holdings))
+    }
+
+    pub(crate) fn on_status(&mut self, peer: PeerId, status: Status) -> Result<(), Absurd> {
+        self.forget(peer);
+        let Status { height, pruned_below, sealed, partial, nonce } = status;
+        let mut holdings = Holdings { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
+        for (segment, bits) in partial.into_iter().take(PARTIAL_MAX) {
+            let is_long = bits.bytes() > (self.chunks_max as usize).div_ceil(8);
+            if is_long || bits.ones().any(|chunk| chunk >= self.chunks_max) {
+                return Err(Absurd);
+            }
+            if !holdings.is_complete(segment) {
+                bits.ones().for_each(|chunk| count(&mut self.partial, segment, chunk, 1));
+                holdings.partial.insert(segment, bits);
+            }
+        }
+        self.peers.insert(peer, holdings);
+        Ok(())
+    }
+
+    pub(crate) fn on_have(&mut self, peer: PeerId, id: ChunkId) -> Result<(), Absurd> {
+        if id.chunk >= self.chunks_max {
+            return Err(Absurd);
+        }
+        let Some(holdings) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let has_room = holdings.partial.len() < PARTIAL_MAX || holdings.partial.contains_key(&id.segment);
+        if !holdings.is_complete(id.segment)
+            && has_room
+            && holdings.partial.entry(id.segment).or_default().set(id.chunk)
+        {
+            count(&mut self.partial, id.segment, id.chunk, 1);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_sealed(&mut self, peer: PeerId, sealed: u64, height: Height) {
+        let Some(holdings) = self.peers.get_mut(&peer) else { return };
+        holdings.sealed = sealed.max(holdings.sealed);
+        holdings.height = height.max(holdings.height);
+        let open = holdings.partial.split_off(&holdings.sealed);
+        let done = std::mem::replace(&mut holdings.partial, open);
+        self.uncount(&done);
+    }
+
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        if let Some(holdings) = self.peers.remove(&peer) {
+            self.uncount(&holdings.partial);
+        }
+    }
+
+    fn uncount(&mut self, partial: &BTreeMap<u64, Bits>) {
+        for (segment, bits) in partial {
+            bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, -1));
+            if self.partial.get(segment).is_some_and(|counts| counts.iter().all(|count| *count == 0)) {
+                self.partial.remove(segment);
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, peer: PeerId, id: ChunkId) -> bool {
+        self.peers.get(&peer).is_some_and(|holdings| holdings.has(id))
+    }
+
+    /// Peers that have a chunk without having its whole segment.
+    pub(crate) fn partial_holders(&self, id: ChunkId) -> u16 {
+        let counts = self.partial.get(&id.segment);
+        counts.and_then(|counts| counts.get(id.chunk as usize)).copied().unwrap_or(0)
+    }
+
+    /// Peers that have a whole segment: its sources.
+    pub(crate) fn sources(&self, segment: u64) -> Vec<PeerId> {
+        self.peers().filter(|(_, holdings)| holdings.is_complete(segment)).map(|(peer, _)| peer).collect()
+    }
+
+    /// The source that all who fetch ask first for a chunk that only sources have (rendezvous hashing, Thaler and Ravishankar).
+    pub(crate) fn owner(&self, sources: &[PeerId], id: ChunkId) -> Option<PeerId> {
+        match sources {
+            [] => None,
+            [one] => Some(*one),
+            _ => sources.iter().copied().max_by_key(|peer| {
+                let nonce = self.peers.get(peer).map_or(0, |holdings| holdings.nonce);
+                (mix(nonce ^ mix(place(id))), *peer)
+            }),
+        }
+    }
+}
+
+fn count(partial: &mut BTreeMap<u64, Vec<u16>>, segment: u64, chunk: u32, change: i16) {
+    let counts = partial.entry(segment).or_default();
+    let at = chunk as usize;
+    if counts.len() <= at {
+        counts.resize(at.saturating_add(1), 0);
+    }
+    counts[at] = counts[at].saturating_add_signed(change);
+}
+
+/// Chunks in order as numbers.
+pub(crate) const fn place(id: ChunkId) -> u64 {
+    (id.segment << 32) | id.chunk as u64
+}
+
+/// Spreads a number evenly (the finalizer of SplitMix64, Steele et al. 2014). Nothing depends on it being hard to invert.
+pub(crate) const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn id(segment: u64, chunk: u32) -> ChunkId {
+        ChunkId { segment, chunk }
+    }
+
+    fn status(sealed: u64, partial: &[(u64, u32)]) -> Status {
+        let mut bits: BTreeMap<u64, Bits> = BTreeMap::new();
+        for (segment, chunk) in partial {
+            bits.entry(*segment).or_default().set(*chunk);
+        }
+        Status { height: Height(9), pruned_below: 1, sealed, partial: bits.into_iter().collect(), nonce: sealed }
+    }
+
+    #[test]
+    fn holders_are_counted_once_and_leave_with_their_peer() {
+        let mut census = Census::new(64);
+        let [a, b, c] = [PeerId(1), PeerId(2), PeerId(3)];
+        census.on_status(a, status(2, &[(1, 3), (2, 3)])).unwrap();
+        census.on_status(b, status(0, &[(2, 3)])).unwrap();
+        assert!(!census.has(a, id(0, 0)) && census.has(a, id(1, 60)) && census.has(a, id(2, 3)), "0 is pruned");
+        assert_eq!((census.partial_holders(id(1, 3)), census.partial_holders(id(2, 3))), (0, 2));
+        census.on_have(b, id(2, 3)).unwrap();
+        census.on_have(b, id(2, 4)).unwrap();
+        census.on_have(c, id(2, 4)).unwrap();
+        assert_eq!((census.partial_holders(id(2, 3)), census.partial_holders(id(2, 4))), (2, 1), "c never said hello");
+        census.on_sealed(a, 3, Height(10));
+        assert_eq!((census.partial_holders(id(2, 3)), census.sources(2)), (1, vec![a]));
+        census.forget(b);
+        census.forget(a);
+        assert!(census.partial.is_empty() && census.peers.is_empty());
+    }
+
+    #[test]
+    fn a_chunk_that_cannot_be_takes_no_memory() {
+        let mut census = Census::new(64);
+        assert_eq!(census.on_status(PeerId(1), status(0, &[(2, 64)])), Err(Absurd));
+        census.on_status(PeerId(1), status(0, &[(2, 63)])).unwrap();
+        assert_eq!(census.on_have(PeerId(1), id(2, u32::MAX)), Err(Absurd));
+        for segment in 0..5_000 {
+            census.on_have(PeerId(1), id(segment, 63)).unwrap();
+        }
+        assert_eq!(census.partial.len(), PARTIAL_MAX);
+    }
+
+    #[test]
+    fn sources_share_the_chunks_evenly_and_all_agree() {
+        let mut census = Census::new(64);
+        let peers: Vec<PeerId> = (1..=4).map(PeerId).collect();
+        for peer in &peers {
+            census.on_status(*peer, Status { nonce: mix(peer.0), ..status(100, &[]) }).unwrap();
+        }
+        let mut shares = BTreeMap::<PeerId, u32>::new();
+        for segment in 1..100 {
+            for chunk in 0..10 {
+                let owner = census.owner(&peers, id(segment, chunk)).unwrap();
+                *shares.entry(owner).or_default() += 1;
+            }
+        }
+        assert!(shares.len() == 4 && shares.values().all(|share| (200..300).contains(share)), "{shares:?}");
+    }
+}

@@ -1,0 +1,316 @@
+//! Where segments come from: the manifest that a certified header proves, and the head of each segment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use ledger::codec;
+use ledger::history::{History, Manifest, SegmentDescriptor, SegmentHead};
+use ledger::units::Height;
+
+use super::message::{DESCRIPTORS_MAX, SyncMessage};
+use super::{Effect, STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX, Sync};
+use crate::machine::PeerId;
+use crate::message::{BLOCKS_MAX, CertifiedHeader};
+
+/// After so long without an answer another peer is asked; the late answer still counts.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Heads asked for at a time.
+const HEADS_MAX: usize = 16;
+
+/// What [`Effect::SaveManifest`] keeps.
+#[derive(Debug, Encode, Decode)]
+struct Saved {
+    header: CertifiedHeader,
+    descriptors: Vec<SegmentDescriptor>,
+}
+
+/// A manifest on its way: all of it from one peer, who alone is to blame if it is wrong.
+#[derive(Debug)]
+struct Fetch {
+    peer: PeerId,
+    header: CertifiedHeader,
+    from: u64,
+    descriptors: Vec<SegmentDescriptor>,
+    deadline: Duration,
+}
+
+/// The manifest, and what is being asked to extend it.
+#[derive(Debug)]
+pub(super) struct Source {
+    manifest: Manifest,
+    /// The highest certified header heard of.
+    target: Option<CertifiedHeader>,
+    /// The one that proves the manifest.
+    proof: Option<CertifiedHeader>,
+    fetch: Option<Fetch>,
+    /// Peers that had no answer lately, and those that were asked before them, get the next question last.
+    asked: BTreeMap<PeerId, u64>,
+    questions: u64,
+    heads: BTreeMap<u64, (PeerId, Duration)>,
+}
+
+impl Source {
+    pub(super) fn new(history: &History) -> Self {
+        Self {
+            manifest: Manifest::after(history),
+            target: None,
+            proof: None,
+            fetch: None,
+            asked: BTreeMap::new(),
+            questions: 0,
+            heads: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn on_certified(&mut self, certified: CertifiedHeader) {
+        if self.target_height() < certified.header.height {
+            self.target = Some(certified);
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, peer: PeerId) {
+        self.asked.remove(&peer);
+        self.fetch = self.fetch.take().filter(|fetch| fetch.peer != peer);
+        self.heads.retain(|_, (asked, _)| *asked != peer);
+    }
+
+    pub(super) fn on_sealed(&mut self, descriptor: &SegmentDescriptor) {
+        self.manifest.sealed(descriptor);
+    }
+
+    pub(super) fn forget_below(&mut self, index: u64) {
+        self.manifest.forget_below(index);
+        self.heads = self.heads.split_off(&index);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let fetch = self.fetch.as_ref().map(|fetch| fetch.deadline);
+        fetch.into_iter().chain(self.heads.values().map(|(_, deadline)| *deadline)).min()
+    }
+
+    pub(super) fn target_height(&self) -> Height {
+        self.target.as_ref().map_or(Height(0), |target| target.header.height)
+    }
+
+    fn proven_height(&self) -> Height {
+        self.proof.as_ref().map_or(Height(0), |proof| proof.header.height)
+    }
+
+    pub(super) const fn is_asking(&self) -> bool {
+        self.fetch.is_some()
+    }
+
+    pub(super) const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn note_asked(&mut self, peer: PeerId) {
+        self.questions = self.questions.saturating_add(1);
+        self.asked.insert(peer, self.questions);
+    }
+}
+
+impl Sync {
+    /// What an earlier run left is used as far as a certificate proves it.
+    pub(super) fn restore(&mut self, staged: Vec<(SegmentHead, Vec<bool>)>, manifest: Option<Vec<u8>>) {
+        let saved = manifest.and_then(|bytes| codec::decode::<Saved>(&bytes, codec::VALUE_BYTES_MAX).ok());
+        if let Some(Saved { header, descriptors }) = saved
+            && header.header.height > self.tip
+            && self.is_certified(&header)
+        {
+            let known = self.source.manifest.segments();
+            let new: Vec<_> = descriptors.into_iter().filter(|descriptor| descriptor.index >= known).collect();
+            if self.source.manifest.extend(&new, header.header.history_root).is_ok() {
+                self.progress.extend(&new, &self.rules);
+                self.source.proof = Some(header.clone());
+                self.source.target = Some(header);
+            }
+        }
+        for (head, here) in staged {
+            let index = head.descriptor.index;
+            let is_proved = self.source.manifest.get(index) == Some(&head.descriptor);
+            if is_proved && index >= self.sealed && self.is_head(&head) {
+                let (chunks, rules) = (here.iter().filter(|here| **here).count() as u64, &self.rules);
+                self.progress.on_found(chunks, &head.descriptor, rules);
+                self.downloads.add_segment(head, &here);
+            } else {
+                self.effects.push(Effect::Release(index));
+            }
+        }
+    }
+
+    fn is_certified(&self, certified: &CertifiedHeader) -> bool {
+        let CertifiedHeader { header, certificate } = certified;
+        let validators = self.chain.validators(header.height);
+        certificate.verify(self.chain.id(), validators, header.height, header.hash()).is_ok()
+    }
+
+    /// Whether the hashes are those of a proved descriptor, and its last block is certified.
+    fn is_head(&self, head: &SegmentHead) -> bool {
+        let SegmentDescriptor { last, last_block, .. } = head.descriptor;
+        let validators = self.chain.validators(last);
+        head.descriptor.verify_chunks(&self.rules, &head.chunks).is_ok()
+            && head.certificate.verify(self.chain.id(), validators, last, last_block).is_ok()
+    }
+
+    /// Asks for the manifest of a later header when all known segments are on their way, and for the heads of the next segments.
+    pub(super) fn seek_manifest(&mut self) {
+        let now = self.now;
+        let lag = self.source.target_height().0.saturating_sub(self.tip.0);
+        let beyond = self.source.target_height().0.saturating_sub(self.source.proven_height().0.max(self.tip.0));
+        let is_due = lag > BLOCKS_MAX && (beyond > BLOCKS_MAX || self.source.proof.is_none()) && beyond > 0;
+        let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
+        if is_due && is_open && self.next_head().is_none() {
+            self.fetch_manifest();
+        }
+        let mut staged = self.downloads.segments().count();
+        while self.source.heads.values().filter(|(_, deadline)| *deadline > now).count() < HEADS_MAX {
+            let Some(index) = self.next_head().filter(|_| staged < STAGED_SEGMENTS_MAX) else { return };
+            let holds = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.sealed > index);
+            let Some(peer) = self.least_asked(holds) else { return };
+            self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
+            self.source.note_asked(peer);
+            self.send(peer, &SyncMessage::GetHead(index));
+            staged = staged.saturating_add(1);
+        }
+    }
+
+    /// The first segment to fetch whose head is neither here nor asked for.
+    fn next_head(&self) -> Option<u64> {
+        let mut bytes = 0u64;
+        for descriptor in self.source.manifest.descriptors() {
+            let index = descriptor.index;
+            bytes = bytes.saturating_add(descriptor.bytes);
+            if bytes > STAGED_BYTES_MAX && bytes > descriptor.bytes {
+                return None;
+            }
+            let is_asked = self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > self.now);
+            if self.is_wanted(descriptor) && self.downloads.head(index).is_none() && !is_asked {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Whole segments beyond the tip are fetched as such, and those that were begun.
+    fn is_wanted(&self, descriptor: &SegmentDescriptor) -> bool {
+        descriptor.first > self.tip || self.downloads.head(descriptor.index).is_some()
+    }
+
+    /// Of the peers that fit, or else of all, the one that was asked longest ago.
+    fn least_asked(&self, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
+        let asked = |peer: &PeerId| self.source.asked.get(peer).copied().unwrap_or(0);
+        let said_hello = self.links.keys().copied().filter(|peer| self.census.get(*peer).is_some());
+        said_hello.min_by_key(|peer| (!fits(*peer), asked(peer)))
+    }
+
+    fn fetch_manifest(&mut self) {
+        let Some(header) = self.source.target.clone() else { return };
+        let height = header.header.height;
+        let fits = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
+        let Some(peer) = self.least_asked(fits) else { return };
+        let from = self.source.manifest.segments();
+        let deadline = self.now.saturating_add(PATIENCE);
+        self.source.fetch = Some(Fetch { peer, header, from, descriptors: Vec::new(), deadline });
+        self.source.note_asked(peer);
+        self.send(peer, &SyncMessage::GetManifest(height, from));
+    }
+
+    pub(super) fn on_get_manifest(&mut self, from: PeerId, height: Height, index: u64) {
+        if height > self.tip.max(self.source.proven_height()) {
+            return self.send(from, &SyncMessage::Manifest(height, index, None));
+        }
+        let known = self.source.manifest.descriptors();
+        let known = known.filter(|descriptor| descriptor.index >= index && descriptor.last < height);
+        let known = known.copied().take(DESCRIPTORS_MAX).collect();
+        self.effects.push(Effect::SendManifest(from, height, index, known));
+    }
+
+    pub(super) fn on_manifest(
+        &mut self,
+        from: PeerId,
+        height: Height,
+        index: u64,
+        descriptors: Option<Vec<SegmentDescriptor>>,
+    ) {
+        let Some(mut fetch) = self.source.fetch.take() else { return };
+        let got = fetch.descriptors.len() as u64;
+        if (fetch.peer, fetch.header.header.height, fetch.from.saturating_add(got)) != (from, height, index) {
+            // The answer to a question that was given up.
+            self.source.fetch = Some(fetch);
+            return;
+        }
+        // It does not know the height (yet): the next peer is asked, after a while if there is no other.
+        let Some(descriptors) = descriptors else {
+            fetch.deadline = self.now.saturating_add(PATIENCE / 4);
+            self.source.fetch = Some(fetch);
+            return;
+        };
+        let is_whole = descriptors.len() < DESCRIPTORS_MAX;
+        fetch.descriptors.extend(descriptors);
+        if !is_whole {
+            let next = fetch.from.saturating_add(fetch.descriptors.len() as u64);
+            fetch.deadline = self.now.saturating_add(PATIENCE);
+            self.source.fetch = Some(fetch);
+            return self.send(from, &SyncMessage::GetManifest(height, next));
+        }
+        if height <= self.tip {
+            return;
+        }
+        // The chain may have sealed some of them itself meanwhile.
+        let known = self.source.manifest.segments().saturating_sub(fetch.from);
+        let new = fetch.descriptors.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        match self.source.manifest.extend(new, fetch.header.header.history_root) {
+            Ok(()) => {
+                self.progress.extend(new, &self.rules);
+                self.source.proof = Some(fetch.header.clone());
+                let descriptors = self.source.manifest.descriptors().copied().collect();
+                let saved = Saved { header: fetch.header, descriptors };
+                self.effects.push(Effect::SaveManifest(codec::encode(&saved)));
+            }
+            Err(error) => self.ban(from, format!("sent a bad manifest: {error}")),
+        }
+    }
+
+    pub(super) fn on_get_head(&mut self, from: PeerId, index: u64) {
+        match self.downloads.head(index).cloned() {
+            Some(head) => self.send(from, &SyncMessage::Head(index, Some(head))),
+            None if index < self.sealed => self.effects.push(Effect::SendHead(from, index)),
+            None => self.send(from, &SyncMessage::Head(index, None)),
+        }
+    }
+
+    pub(super) fn on_head(&mut self, from: PeerId, index: u64, head: Option<SegmentHead>) {
+        let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
+        let Some(head) = head else {
+            // It does not have it: another is asked a little later.
+            if is_asked {
+                self.source.heads.insert(index, (from, self.now.saturating_add(PATIENCE / 4)));
+            }
+            return;
+        };
+        let Some(descriptor) = self.source.manifest.get(index).copied() else { return };
+        if head.descriptor != descriptor || !self.is_head(&head) {
+            return self.ban(from, format!("sent a bad head of segment {index}"));
+        }
+        self.source.heads.remove(&index);
+        if self.is_wanted(&descriptor) && self.downloads.head(index).is_none() {
+            self.effects.push(Effect::Begin(head.clone()));
+            self.downloads.add_segment(head, &[]);
+            self.unfilled.extend(self.links.keys());
+        }
+    }
+
+    /// Which heights come as segments. None while that is not known.
+    pub(super) fn current_plan(&self) -> Option<Option<(Height, Height)>> {
+        self.source.proof.as_ref()?;
+        let mut wanted = self
+            .source
+            .manifest
+            .descriptors()
+            .filter(|descriptor| descriptor.last > self.tip && self.is_wanted(descriptor));
+        let first = wanted.next().map(|descriptor| descriptor.first);
+        Some(first.map(|first| (first, Height(self.source.manifest.next_height().0.saturating_sub(1)))))
+    }
+}

@@ -1,0 +1,131 @@
+//! How fast something goes, and how fast it may.
+
+use std::time::Duration;
+
+/// After so much busy time, what was measured before counts half.
+const MEMORY: Duration = Duration::from_secs(2);
+
+/// A rate measured over time spent busy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Meter {
+    bytes: u64,
+    busy: Duration,
+}
+
+impl Meter {
+    pub(crate) const DEFAULT: Self = Self { bytes: 0, busy: Duration::ZERO };
+
+    /// So many bytes came in so much time.
+    pub(crate) fn add(&mut self, bytes: u64, busy: Duration) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.busy = self.busy.saturating_add(busy);
+        while self.busy > MEMORY {
+            self.bytes /= 2;
+            self.busy /= 2;
+        }
+    }
+
+    /// Bytes a second; none before anything was measured.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        // A burst shorter than a millisecond says little.
+        (self.bytes > 0).then(|| per_second(self.bytes, self.busy.max(Duration::from_millis(1))))
+    }
+}
+
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let micros = time.as_micros().max(1);
+    u64::try_from(u128::from(bytes).saturating_mul(1_000_000).checked_div(micros).unwrap_or(0)).unwrap_or(u64::MAX)
+}
+
+/// Bytes that go in so much time at a rate.
+pub(crate) fn bytes_in(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate).saturating_mul(time.as_micros()) / 1_000_000).unwrap_or(u64::MAX)
+}
+
+/// Time that so many bytes take at a rate; a day at most.
+pub(crate) fn time_for(bytes: u64, rate: u64) -> Duration {
+    let micros = u128::from(bytes).saturating_mul(1_000_000).checked_div(u128::from(rate)).unwrap_or(u128::MAX);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(Duration::from_secs(86_400))
+}
+
+/// A limit on a rate, as a bucket that fills with time and holds a tenth of a second's worth (token bucket). May be overdrawn by
+/// one chunk, so that a limit far below a chunk a second still lets chunks through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Bytes a second; none is no limit.
+    rate: Option<u64>,
+    level: u64,
+    debt: u64,
+    filled_at: Duration,
+}
+
+impl Limit {
+    pub(crate) const fn new(rate: Option<u64>) -> Self {
+        Self { rate, level: 0, debt: 0, filled_at: Duration::ZERO }
+    }
+
+    /// When something may go, if not now.
+    pub(crate) fn opens_at(&mut self, now: Duration) -> Option<Duration> {
+        let rate = self.rate?;
+        let filled = bytes_in(rate, now.saturating_sub(self.filled_at));
+        if filled > 0 {
+            self.filled_at = now;
+            let paid = filled.min(self.debt);
+            self.debt = self.debt.saturating_sub(paid);
+            self.level = self.level.saturating_add(filled.saturating_sub(paid)).min(rate / 10);
+        }
+        // A microsecond more, so that rounding never asks for the same moment again.
+        let wait = time_for(self.debt, rate).saturating_add(Duration::from_micros(1));
+        (self.debt > 0).then(|| now.saturating_add(wait))
+    }
+
+    /// So many bytes go.
+    pub(crate) fn take(&mut self, bytes: u64) {
+        if self.rate.is_some() {
+            let paid = bytes.min(self.level);
+            self.level = self.level.saturating_sub(paid);
+            self.debt = self.debt.saturating_add(bytes.saturating_sub(paid));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_follows_the_recent_rate() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.rate(), None);
+        for _ in 0..50 {
+            meter.add(1_000, Duration::from_millis(100));
+        }
+        assert_eq!(meter.rate(), Some(10_000));
+        for _ in 0..100 {
+            meter.add(5_000, Duration::from_millis(100));
+        }
+        assert!((49_000..=50_000).contains(&meter.rate().unwrap_or(0)), "{meter:?}");
+    }
+
+    #[test]
+    fn a_limit_lets_through_its_rate_and_no_more() {
+        let (mut limit, mut now, mut sent) = (Limit::new(Some(100_000)), Duration::ZERO, 0u64);
+        while now < Duration::from_secs(10) {
+            match limit.opens_at(now) {
+                None => {
+                    limit.take(30_000);
+                    sent += 30_000;
+                }
+                Some(at) => {
+                    assert!(at > now);
+                    now = at;
+                }
+            }
+        }
+        assert!((950_000..=1_060_000).contains(&sent), "{sent}");
+        let mut none = Limit::new(None);
+        none.take(u64::MAX);
+        assert_eq!(none.opens_at(Duration::ZERO), None);
+    }
+}

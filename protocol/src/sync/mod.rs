@@ -1,0 +1,524 @@
+//! Sync: history fetched as chunks from many peers at once, checked one by one, offered to others at once, applied in order.
+//!
+//! One door: [`Sync::handle`] takes the time and an input and gives effects. A certified header proves the manifest, the manifest each
+//! chunk: so what a peer sends is right or convicts it. What a node has and wants travels over links of their own
+//! ([`message`]); the blocks come out as [`Effect::Apply`] and go through the same commit as live ones.
+
+pub mod message;
+
+mod bits;
+mod census;
+mod downloads;
+mod manifest;
+mod meter;
+mod report;
+mod uploads;
+
+pub use bits::Bits;
+pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::chain::Chain;
+use ledger::codec;
+use ledger::hash::Hash;
+use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
+use ledger::units::Height;
+
+use crate::machine::PeerId;
+use crate::message::CertifiedHeader;
+use census::{Absurd, Census};
+use downloads::{Arrival, Downloads};
+use manifest::Source;
+use message::{ChunkId, Status, SyncMessage, Update};
+use meter::{Limit, Meter};
+use uploads::{Misuse, Uploads};
+
+/// What changed is told to those who do not wait for it after so long, together.
+const TELL_EVERY: Duration = Duration::from_millis(10);
+/// Work is given out anew so often while chunks are missing.
+const REVIEW: Duration = Duration::from_millis(100);
+/// Bytes of segments that are being fetched or wait to be applied.
+const STAGED_BYTES_MAX: u64 = 1 << 30;
+/// Segments, likewise.
+const STAGED_SEGMENTS_MAX: usize = 256;
+/// Segments in memory as blocks: being verified, or waiting for those before them.
+const IN_MEMORY_MAX: usize = 3;
+
+/// Everything that happens to sync.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Nothing but time passing; due at [`Sync::deadline`].
+    Time,
+    /// A peer can be spoken to.
+    Opened(PeerId),
+    /// It cannot any more.
+    Closed(PeerId),
+    /// A peer says something.
+    Message(PeerId, Vec<u8>),
+    /// A chunk came, with the hash and the length of its bytes. [`Effect::Store`] says if they are of use.
+    Chunk(PeerId, ChunkId, Hash, u64),
+    /// What [`Effect::SendChunk`] asked for is not there.
+    Unsent(PeerId, ChunkId),
+    /// A certified header that is far ahead of the tip.
+    Certified(CertifiedHeader),
+    /// The chain has grown to this height, and sealed these segments on the way.
+    Tip(Height, Vec<SegmentDescriptor>),
+    /// The answer to [`Effect::Assemble`]: all is verified and waits in memory, or these chunks were damaged on disk.
+    Assembled(u64, Vec<u32>),
+}
+
+/// Everything that sync does.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+pub enum Effect {
+    /// Say this over the link.
+    Send(PeerId, Vec<u8>),
+    /// Send a chunk, from staging or from the store; else give [`Input::Unsent`].
+    SendChunk(PeerId, ChunkId),
+    /// Answer with the stored descriptors from an index on that were sealed before a height, and after them these.
+    SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
+    /// Answer with the head of a stored segment.
+    SendHead(PeerId, u64),
+    /// Make room for the chunks of a segment.
+    Begin(SegmentHead),
+    /// Keep the chunk that just came.
+    Store(ChunkId),
+    /// Keep this for the next start.
+    SaveManifest(Vec<u8>),
+    /// Read a complete segment, cut it into blocks, verify all signatures; then give [`Input::Assembled`].
+    Assemble(u64),
+    /// Apply an assembled segment: the blocks after the tip.
+    Apply(u64),
+    /// A segment is applied: let go of its chunks.
+    Release(u64),
+    /// Heights that come as segments, first and last; the others beyond the tip are to be fetched as blocks.
+    Plan(Option<(Height, Height)>),
+    /// Have nothing to do with this peer any more.
+    Ban(PeerId, String),
+}
+
+/// Rates in bytes a second; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Chunks to others.
+    pub upload: Option<u64>,
+    /// Chunks from others.
+    pub download: Option<u64>,
+}
+
+/// Everything that sync starts with.
+pub struct Setup<'a> {
+    /// The chain's constants.
+    pub chain: Arc<Chain>,
+    /// What is applied.
+    pub history: &'a History,
+    /// What was staged by an earlier run, with one flag for each chunk.
+    pub staged: Vec<(SegmentHead, Vec<bool>)>,
+    /// What [`Effect::SaveManifest`] was given last.
+    pub manifest: Option<Vec<u8>>,
+    /// Any number that is another one at each start and on each node.
+    pub nonce: u64,
+    /// Limits.
+    pub rates: Rates,
+}
+
+/// Where a complete segment is on its way into the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Assembling,
+    Assembled,
+    Applying,
+}
+
+/// What is not yet told to a peer.
+#[derive(Debug, Default)]
+struct Link {
+    have: Vec<ChunkId>,
+}
+
+/// The part of a node that fetches and serves history.
+pub struct Sync {
+    now: Duration,
+    chain: Arc<Chain>,
+    rules: HistoryRules,
+    nonce: u64,
+    tip: Height,
+    /// Segments that are applied: all before this one.
+    sealed: u64,
+    source: Source,
+    steps: BTreeMap<u64, Step>,
+    census: Census,
+    downloads: Downloads,
+    uploads: Uploads,
+    links: BTreeMap<PeerId, Link>,
+    /// Peers that may have room for work.
+    unfilled: BTreeSet<PeerId>,
+    /// Peers that wait for what is new.
+    urgent: BTreeSet<PeerId>,
+    tell_at: Duration,
+    review_at: Duration,
+    plan: Option<(Height, Height)>,
+    /// The last plan told; none before the first.
+    told_plan: Option<Option<(Height, Height)>>,
+    progress: report::Progress,
+    bans: u64,
+    effects: Vec<Effect>,
+}
+
+impl Sync {
+    /// Sync as of the chain and what is left of an earlier run.
+    #[must_use]
+    pub fn new(setup: Setup<'_>, now: Duration) -> (Self, Vec<Effect>) {
+        let Setup { chain, history, staged, manifest, nonce, rates } = setup;
+        let rules = *history.rules();
+        let chunk_bytes = rules.chunk_bytes;
+        // A segment has at most one block more than it closes at.
+        let bytes_max = rules.segment_bytes_max();
+        let chunks_max = u32::try_from(bytes_max.div_ceil(chunk_bytes)).unwrap_or(u32::MAX);
+        let mut sync = Self {
+            now,
+            rules,
+            nonce,
+            tip: history.tip(),
+            sealed: history.segments(),
+            source: Source::new(history),
+            steps: BTreeMap::new(),
+            census: Census::new(chunks_max),
+            downloads: Downloads::new(chunk_bytes, nonce, Limit::new(rates.download)),
+            uploads: Uploads::new(chunk_bytes, Limit::new(rates.upload)),
+            links: BTreeMap::new(),
+            unfilled: BTreeSet::new(),
+            urgent: BTreeSet::new(),
+            tell_at: now,
+            review_at: now,
+            plan: None,
+            told_plan: None,
+            progress: report::Progress::default(),
+            bans: 0,
+            effects: Vec::new(),
+            chain,
+        };
+        sync.restore(staged, manifest);
+        sync.settle();
+        let effects = std::mem::take(&mut sync.effects);
+        (sync, effects)
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
+        self.now = now;
+        match input {
+            Input::Time => {}
+            Input::Opened(peer) => self.on_opened(peer),
+            Input::Closed(peer) => self.on_closed(peer),
+            Input::Message(peer, bytes) => self.on_message(peer, &bytes),
+            Input::Chunk(peer, id, hash, bytes) => self.on_chunk(peer, id, hash, bytes),
+            Input::Unsent(peer, id) => {
+                self.uploads.on_unsent(peer, id);
+                self.ban(peer, format!("wants chunk {} of segment {}, which has none such", id.chunk, id.segment));
+            }
+            Input::Certified(certified) => self.source.on_certified(certified),
+            Input::Tip(height, sealed) => self.on_tip(height, &sealed),
+            Input::Assembled(index, damaged) => self.on_assembled(index, &damaged),
+        }
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Input::Time`] is wanted at the latest; never, if nothing is under way.
+    #[must_use]
+    pub fn deadline(&mut self) -> Option<Duration> {
+        let has_news = self.links.values().any(|link| !link.have.is_empty());
+        [
+            has_news.then_some(self.tell_at),
+            self.is_fetching().then_some(self.review_at),
+            self.downloads.deadline(self.now),
+            self.uploads.deadline(self.now),
+            self.source.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn settle(&mut self) {
+        self.release();
+        self.seek_manifest();
+        self.assemble();
+        self.apply();
+        self.announce_plan();
+        self.fill();
+        self.tell();
+        self.serve();
+    }
+
+    fn on_opened(&mut self, peer: PeerId) {
+        self.on_closed(peer);
+        self.links.insert(peer, Link::default());
+        self.downloads.on_opened(peer);
+        self.uploads.on_opened(peer);
+        let partial = self.downloads.segments().filter(|(index, ..)| *index >= self.sealed);
+        let partial = partial.map(|(index, chunks, _)| {
+            let mut bits = Bits::new(chunks);
+            let here = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| *is_here);
+            here.for_each(|(chunk, _)| drop(bits.set(chunk)));
+            (index, bits)
+        });
+        let status = Status {
+            height: self.tip,
+            pruned_below: 0,
+            sealed: self.sealed,
+            partial: partial.filter(|(_, bits)| bits.count() > 0).collect(),
+            nonce: self.nonce,
+        };
+        self.send(peer, &SyncMessage::Status(status));
+    }
+
+    fn on_closed(&mut self, peer: PeerId) {
+        self.links.remove(&peer);
+        self.census.forget(peer);
+        self.downloads.on_closed(peer);
+        self.uploads.on_closed(peer);
+        self.source.on_closed(peer);
+        self.unfilled.extend(self.links.keys());
+    }
+
+    fn on_message(&mut self, from: PeerId, bytes: &[u8]) {
+        if !self.links.contains_key(&from) {
+            return;
+        }
+        let message = match SyncMessage::decode(bytes) {
+            Ok(message) => message,
+            Err(error) => return self.ban(from, format!("sent a bad message about history: {error}")),
+        };
+        match message {
+            SyncMessage::Status(status) => {
+                let result = self.census.on_status(from, status);
+                self.on_census(from, result);
+            }
+            SyncMessage::Update(update) => self.on_update(from, &update),
+            SyncMessage::Sealed(sealed, height) => {
+                self.census.on_sealed(from, sealed, height);
+                self.uploads.on_sealed(from, sealed);
+                self.unfilled.insert(from);
+            }
+            SyncMessage::Busy(milliseconds) => {
+                let wait = Duration::from_millis(u64::from(milliseconds.min(60_000)));
+                self.downloads.on_busy(from, self.now.saturating_add(wait));
+                self.unfilled.extend(self.links.keys());
+            }
+            SyncMessage::GetManifest(height, index) => self.on_get_manifest(from, height, index),
+            SyncMessage::Manifest(height, index, descriptors) => {
+                self.on_manifest(from, height, index, descriptors);
+            }
+            SyncMessage::GetHead(index) => self.on_get_head(from, index),
+            SyncMessage::Head(index, head) => self.on_head(from, index, head),
+        }
+    }
+
+    fn on_census(&mut self, from: PeerId, result: Result<(), Absurd>) {
+        match result {
+            Ok(()) => drop(self.unfilled.insert(from)),
+            Err(Absurd) => self.ban(from, "says it has a chunk that no segment can have".to_owned()),
+        }
+    }
+
+    fn on_update(&mut self, from: PeerId, update: &Update) {
+        match self.uploads.on_update(from, update, self.now) {
+            Ok(()) => {}
+            Err(Misuse::Wants) => return self.ban(from, "wants too many chunks at a time".to_owned()),
+            Err(Misuse::Received) => return self.ban(from, "confirms chunks that were not sent".to_owned()),
+        }
+        for id in &update.have {
+            let result = self.census.on_have(from, *id);
+            self.on_census(from, result);
+            self.uploads.on_have(from, *id);
+            self.downloads.on_have(from, *id, self.now);
+        }
+    }
+
+    fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64) {
+        let arrival = self.downloads.on_chunk(from, id, hash, bytes, self.now);
+        match arrival {
+            Arrival::New => {
+                self.effects.push(Effect::Store(id));
+                self.uploads.on_given(from, bytes);
+                self.progress.on_chunk(bytes, self.now);
+                for (peer, link) in &mut self.links {
+                    let knows = self.census.get(*peer).is_some_and(|holdings| !holdings.is_complete(id.segment))
+                        && self.census.has(*peer, id);
+                    if !knows {
+                        link.have.push(id);
+                    }
+                }
+                if self.downloads.segments().all(|(.., missing)| missing == 0) {
+                    self.progress.fetched_at = Some(self.now);
+                }
+            }
+            Arrival::Duplicate | Arrival::Unknown => {}
+            Arrival::Bad => {
+                let reason = format!("sent a bad chunk {} of segment {}", id.chunk, id.segment);
+                return self.ban(from, reason);
+            }
+            Arrival::TooMany => return self.ban(from, "sent more chunks than it was allowed to".to_owned()),
+        }
+        self.unfilled.insert(from);
+        self.urgent.insert(from);
+    }
+
+    fn on_tip(&mut self, height: Height, sealed: &[SegmentDescriptor]) {
+        self.tip = height;
+        for descriptor in sealed {
+            self.source.on_sealed(descriptor);
+            self.sealed = descriptor.index.saturating_add(1);
+        }
+        if !sealed.is_empty() {
+            let message = SyncMessage::Sealed(self.sealed, self.tip);
+            let peers: Vec<PeerId> = self.links.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.send(peer, &message));
+        }
+    }
+
+    /// Lets go of segments that are applied.
+    fn release(&mut self) {
+        let applied: Vec<u64> =
+            self.downloads.segments().map(|(index, ..)| index).take_while(|index| *index < self.sealed).collect();
+        for index in applied {
+            self.downloads.remove_segment(index);
+            self.steps.remove(&index);
+            self.effects.push(Effect::Release(index));
+        }
+        self.source.forget_below(self.sealed);
+    }
+
+    /// Has complete segments verified, the next one to apply first, as many as memory may hold.
+    fn assemble(&mut self) {
+        let complete =
+            self.downloads.segments().filter(|(index, _, missing)| *missing == 0 && !self.steps.contains_key(index));
+        let complete: Vec<u64> = complete.map(|(index, ..)| index).collect();
+        for index in complete {
+            // One place stays free for the segment that all others wait for.
+            let is_next = self.downloads.segments().next().is_some_and(|(first, ..)| first == index);
+            let most = if is_next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
+            if self.steps.len() < most {
+                self.steps.insert(index, Step::Assembling);
+                self.effects.push(Effect::Assemble(index));
+            }
+        }
+    }
+
+    fn on_assembled(&mut self, index: u64, damaged: &[u32]) {
+        if damaged.is_empty() {
+            if let Some(step) = self.steps.get_mut(&index) {
+                *step = Step::Assembled;
+            }
+            return;
+        }
+        // Of an earlier run, and lost with the power: nobody's fault.
+        self.steps.remove(&index);
+        for chunk in damaged {
+            self.downloads.lose(ChunkId { segment: index, chunk: *chunk });
+            self.progress.on_lost(self.rules.chunk_bytes);
+        }
+        self.unfilled.extend(self.links.keys());
+    }
+
+    fn apply(&mut self) {
+        let next = self.tip.next();
+        let ready = self.steps.iter().find(|(index, step)| {
+            let holds_next = self
+                .downloads
+                .head(**index)
+                .is_some_and(|head| head.descriptor.first <= next && next <= head.descriptor.last);
+            **step == Step::Assembled && holds_next
+        });
+        if let Some(index) = ready.map(|(index, _)| *index) {
+            self.steps.insert(index, Step::Applying);
+            self.effects.push(Effect::Apply(index));
+        }
+    }
+
+    fn announce_plan(&mut self) {
+        let Some(plan) = self.current_plan() else { return };
+        self.plan = plan;
+        if self.told_plan != Some(plan) {
+            self.told_plan = Some(plan);
+            self.effects.push(Effect::Plan(plan));
+        }
+    }
+
+    fn fill(&mut self) {
+        if self.review_at <= self.now && self.is_fetching() {
+            self.review_at = self.now.saturating_add(REVIEW);
+            self.unfilled.extend(self.links.keys());
+        }
+        if !self.is_fetching() {
+            return self.unfilled.clear();
+        }
+        while let Some(peer) = self.unfilled.pop_first() {
+            self.downloads.fill(peer, &self.census, self.now);
+        }
+    }
+
+    fn is_fetching(&self) -> bool {
+        self.downloads.segments().any(|(.., missing)| missing > 0)
+    }
+
+    /// Tells peers what is new: those who wait for it at once, the others soon.
+    fn tell(&mut self) {
+        let everybody = self.tell_at <= self.now;
+        let peers: Vec<PeerId> = self.links.keys().copied().collect();
+        let mut has_told = false;
+        for peer in peers {
+            if !everybody && !self.urgent.contains(&peer) {
+                continue;
+            }
+            let news = self.downloads.take_news(peer);
+            let have = self.links.get_mut(&peer).map(|link| std::mem::take(&mut link.have)).unwrap_or_default();
+            if news.is_none() && have.is_empty() {
+                continue;
+            }
+            let update = match news {
+                Some(news) => Update { have, ..news },
+                None => Update { have, ..self.downloads.counts(peer) },
+            };
+            self.send(peer, &SyncMessage::Update(update));
+            has_told = true;
+        }
+        self.urgent.clear();
+        if everybody && has_told {
+            self.tell_at = self.now.saturating_add(TELL_EVERY);
+        }
+    }
+
+    /// Sends what may go.
+    fn serve(&mut self) {
+        for (peer, wait) in self.uploads.rotate(self.now) {
+            let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+            self.send(peer, &SyncMessage::Busy(milliseconds));
+        }
+        loop {
+            let (sealed, downloads) = (self.sealed, &self.downloads);
+            let has = |id: ChunkId| id.segment < sealed || downloads.has(id);
+            let Some((peer, id)) = self.uploads.next(&self.census, has, self.now) else { return };
+            self.effects.push(Effect::SendChunk(peer, id));
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, message: &SyncMessage) {
+        self.effects.push(Effect::Send(peer, codec::encode(message)));
+    }
+
+    /// The shell closes the link; nothing more is expected of the peer.
+    fn ban(&mut self, peer: PeerId, reason: String) {
+        self.bans = self.bans.saturating_add(1);
+        self.effects.push(Effect::Ban(peer, reason));
+        self.on_closed(peer);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! What sync is doing, for people.
+
+use std::time::Duration;
+
+use ledger::history::{HistoryRules, SegmentDescriptor};
+use ledger::units::Height;
+
+use super::message::ChunkId;
+use super::{Meter, Step, Sync};
+use crate::machine::PeerId;
+use crate::message::BLOCKS_MAX;
+
+/// Counts since the start of the process.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    chunks_total: u64,
+    bytes_total: u64,
+    chunks: u64,
+    bytes: u64,
+    /// When the last missing chunk of all known segments came.
+    pub(super) fetched_at: Option<Duration>,
+    last_chunk_at: Option<Duration>,
+    meter: Meter,
+}
+
+impl Progress {
+    pub(super) fn extend(&mut self, descriptors: &[SegmentDescriptor], rules: &HistoryRules) {
+        for descriptor in descriptors {
+            self.chunks_total = self.chunks_total.saturating_add(descriptor.chunk_count(rules));
+            self.bytes_total = self.bytes_total.saturating_add(descriptor.bytes);
+        }
+    }
+
+    pub(super) fn on_found(&mut self, chunks: u64, descriptor: &SegmentDescriptor, rules: &HistoryRules) {
+        self.chunks = self.chunks.saturating_add(chunks);
+        self.bytes = self.bytes.saturating_add(chunks.saturating_mul(rules.chunk_bytes).min(descriptor.bytes));
+    }
+
+    pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
+        self.chunks = self.chunks.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let since = self.last_chunk_at.replace(now).unwrap_or(now);
+        self.meter.add(bytes, now.saturating_sub(since));
+    }
+
+    pub(super) fn on_lost(&mut self, bytes: u64) {
+        self.chunks = self.chunks.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.fetched_at = None;
+    }
+}
+
+/// What sync is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing far ahead of the tip is known.
+    Idle,
+    /// A certified height is known, and not yet what leads there.
+    Manifest,
+    /// Chunks are missing.
+    Chunks,
+    /// All chunks are here; blocks are verified and applied.
+    Applying,
+    /// Blocks after the last sealed segment are fetched one by one.
+    Tail,
+}
+
+/// A segment that is fetched or applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentReport {
+    /// The segment.
+    pub index: u64,
+    /// Its chunks.
+    pub chunks: u64,
+    /// Those that are here and verified.
+    pub verified: u64,
+    /// All of it is verified, signatures too, or being so.
+    pub is_assembled: bool,
+    /// One bit for each chunk that is here, the first in the lowest bit of the first byte.
+    pub here: super::Bits,
+}
+
+/// A peer with a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// The peer.
+    pub peer: PeerId,
+    /// Last final block, as it says.
+    pub height: Height,
+    /// It has all segments before this one, as it says.
+    pub sealed: u64,
+    /// It has so many chunks of others, as it says.
+    pub partial_chunks: u64,
+    /// Chunks it may be sending now.
+    pub in_flight: u64,
+    /// Bytes of chunks from it.
+    pub fetched_bytes: u64,
+    /// Bytes a second from it, lately.
+    pub fetch_rate: u64,
+    /// Bytes of chunks to it.
+    pub served_bytes: u64,
+    /// Bytes a second to it, lately.
+    pub serve_rate: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncReport {
+    /// What sync is at.
+    pub stage: Stage,
+    /// Last final block here.
+    pub tip: Height,
+    /// Highest certified height heard of, if it is far ahead.
+    pub target: Height,
+    /// Segments applied.
+    pub sealed: u64,
+    /// Segments known.
+    pub segments_total: u64,
+    /// Chunks to fetch, since the process started or left over from before.
+    pub chunks_total: u64,
+    /// Those of them that are here or were applied.
+    pub chunks_verified: u64,
+    /// Their bytes.
+    pub bytes_total: u64,
+    /// Bytes of those that are here or were applied.
+    pub bytes_verified: u64,
+    /// Bytes of chunks that came, good or not.
+    pub fetched_bytes: u64,
+    /// Bytes of chunks that came and were here already.
+    pub duplicate_bytes: u64,
+    /// Bytes of chunks to others.
+    pub served_bytes: u64,
+    /// Bytes a second that are verified, lately; none before the second chunk.
+    pub rate: Option<u64>,
+    /// When all known chunks were here, by the clock of the inputs.
+    pub fetched_at: Option<Duration>,
+    /// Why nothing comes, if nothing does.
+    pub reason: Option<String>,
+    /// Segments that are fetched or wait to be applied.
+    pub segments: Vec<SegmentReport>,
+    /// Peers with a link.
+    pub peers: Vec<PeerReport>,
+    /// Peers banned for what they sent.
+    pub bans: u64,
+}
+
+impl Sync {
+    /// What sync is doing now.
+    #[must_use]
+    pub fn report(&self) -> SyncReport {
+        let (fetched_bytes, duplicate_bytes) = self.downloads.totals();
+        let stage = self.stage();
+        let segments = self.downloads.segments().map(|(index, chunks, missing)| {
+            let mut here = super::Bits::new(chunks);
+            let set = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| *is_here);
+            set.for_each(|(chunk, _)| drop(here.set(chunk)));
+            let is_assembled =
+                self.steps.get(&index).is_some_and(|step| matches!(step, Step::Assembled | Step::Applying));
+            SegmentReport { index, chunks, verified: chunks.saturating_sub(missing), is_assembled, here }
+        });
+        let peers = self.census.peers().map(|(peer, holdings)| {
+            let (in_flight, fetched_bytes, fetch_rate) = self.downloads.show(peer, self.now);
+            let (served_bytes, serve_rate) = self.uploads.show(peer);
+            PeerReport {
+                peer,
+                height: holdings.height,
+                sealed: holdings.sealed,
+                partial_chunks: holdings.partial_chunks(),
+                in_flight,
+                fetched_bytes,
+                fetch_rate,
+                served_bytes,
+                serve_rate,
+            }
+        });
+        let Progress { chunks_total, bytes_total, chunks, bytes, fetched_at, meter, .. } = &self.progress;
+        SyncReport {
+            stage,
+            tip: self.tip,
+            target: self.source.target_height(),
+            sealed: self.sealed,
+            segments_total: self.source.manifest().segments(),
+            chunks_total: *chunks_total,
+            chunks_verified: *chunks,
+            bytes_total: *bytes_total,
+            bytes_verified: *bytes,
+            fetched_bytes,
+            duplicate_bytes,
+            served_bytes: self.uploads.served_bytes(),
+            rate: meter.rate().filter(|_| stage == Stage::Chunks),
+            fetched_at: *fetched_at,
+            reason: self.reason(stage),
+            segments: segments.collect(),
+            peers: peers.collect(),
+            bans: self.bans,
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        let lag = self.source.target_height().0.saturating_sub(self.tip.0);
+        if self.is_fetching() || self.plan.is_some_and(|_| self.downloads.segments().next().is_none()) {
+            Stage::Chunks
+        } else if self.plan.is_some() {
+            Stage::Applying
+        } else if lag > BLOCKS_MAX && self.source.is_asking() {
+            Stage::Manifest
+        } else if lag > 0 {
+            Stage::Tail
+        } else {
+            Stage::Idle
+        }
+    }
+
+    /// Why no chunk comes.
+    fn reason(&self, stage: Stage) -> Option<String> {
+        if !matches!(stage, Stage::Manifest | Stage::Chunks) {
+            return None;
+        }
+        if self.census.peers().next().is_none() {
+            return Some("no peer that serves history is connected".to_owned());
+        }
+        if stage == Stage::Manifest {
+            return Some(format!(
+                "no connected peer has sent the manifest of height {} yet",
+                self.source.target_height()
+            ));
+        }
+        let mut missing = self.downloads.segments().filter(|(.., missing)| *missing > 0);
+        let Some((segment, ..)) = missing.next() else {
+            return Some("no connected peer has sent the heads of the next segments yet".to_owned());
+        };
+        let is_held = |chunk: ChunkId| self.census.peers().any(|(_, holdings)| holdings.has(chunk));
+        let unheld = self
+            .downloads
+            .segments()
+            .flat_map(|(index, ..)| {
+                let missing = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| !is_here);
+                missing.map(move |(chunk, _)| ChunkId { segment: index, chunk }).collect::<Vec<_>>()
+            })
+            .all(|chunk| !is_held(chunk));
+        if unheld {
+            return Some(format!("no connected peer holds what is missing of segment {segment}"));
+        }
+        let quiet = self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > Duration::from_secs(5));
+        quiet.then(|| format!("the peers that hold segment {segment} send nothing"))
+    }
+}

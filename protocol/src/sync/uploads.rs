@@ -1,0 +1,293 @@
+//! What to send to whom.
+//!
+//! Peers say what they want and how much may be sent. Of all that is wanted, what nobody has yet goes first: a source so gives each
+//! chunk away once before it gives any twice, and nodes pass on among themselves what they got. Else the peer that got least goes
+//! first, with the chunk that fewest have. Only so much is under way at a time that the link is busy: what waits here can still be
+//! chosen better or cancelled, and votes on the same connection do not wait behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::census::{Census, mix};
+use super::message::{ChunkId, Update, WANTS_MAX};
+use super::meter::{Limit, Meter, bytes_in};
+use crate::machine::PeerId;
+
+/// Least bytes under way, whatever the rate: what a link of 20 Mbit/s moves in a fifth of a second.
+const UNDER_WAY_LEAST: u64 = 512 << 10;
+/// Most bytes under way.
+const UNDER_WAY_MOST: u64 = 16 << 20;
+/// Beyond the least, what the link moves in this time.
+const UNDER_WAY: Duration = Duration::from_millis(250);
+/// Peers that are served at a time.
+const SLOTS: usize = 20;
+/// Of these, for peers that gave back most lately; the others are for newcomers, and for anybody in turn (Cohen, 2003).
+const SLOTS_FOR_GIVERS: usize = 14;
+const SLOTS_FOR_NEWCOMERS: usize = 4;
+/// Slots are given anew so often.
+const ROTATION: Duration = Duration::from_secs(10);
+/// A peer that confirms nothing for so long does not hold back the others, and gets nothing more until it does.
+const STUCK: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+struct Peer {
+    wants: BTreeSet<ChunkId>,
+    allowed: u64,
+    sent: u64,
+    received: u64,
+    /// Since when something is under way, or the last confirmation.
+    waiting_since: Option<Duration>,
+    /// Sent, and the peer has not said that it has it.
+    sending: BTreeSet<ChunkId>,
+    served_bytes: u64,
+    /// Halved at each rotation: bytes that came from it.
+    given_lately: u64,
+    meter: Meter,
+    has_slot: bool,
+    /// Served with slots taken: what orders the peers. A newcomer begins at the least of all.
+    turn: u64,
+}
+
+/// All that peers want, and what is under way to them.
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    chunk_bytes: u64,
+    peers: BTreeMap<PeerId, Peer>,
+    /// How many are getting a chunk and have not said yet that they have it.
+    sending: BTreeMap<ChunkId, u16>,
+    limit: Limit,
+    /// Of all that was confirmed.
+    meter: Meter,
+    confirmed_at: Duration,
+    rotate_at: Duration,
+    rotations: u64,
+    served_bytes: u64,
+}
+
+/// What a peer may not do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Misuse {
+    /// It wants more than [`WANTS_MAX`] chunks at a time.
+    Wants,
+    /// It confirmed more than was sent.
+    Received,
+}
+
+impl Uploads {
+    pub(crate) const fn new(chunk_bytes: u64, limit: Limit) -> Self {
+        Self {
+            chunk_bytes,
+            peers: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            limit,
+            meter: Meter::DEFAULT,
+            confirmed_at: Duration::ZERO,
+            rotate_at: Duration::ZERO,
+            rotations: 0,
+            served_bytes: 0,
+        }
+    }
+
+    pub(crate) fn on_opened(&mut self, peer: PeerId) {
+        let turn = self.peers.values().map(|peer| peer.turn).min().unwrap_or(0);
+        self.on_closed(peer);
+        self.peers.insert(peer, Peer { turn, ..Peer::default() });
+    }
+
+    pub(crate) fn on_closed(&mut self, peer: PeerId) {
+        if let Some(gone) = self.peers.remove(&peer) {
+            gone.sending.iter().for_each(|id| self.landed(*id));
+        }
+    }
+
+    /// What a peer wants and confirms.
+    pub(crate) fn on_update(&mut self, from: PeerId, update: &Update, now: Duration) -> Result<(), Misuse> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        for id in &update.remove {
+            peer.wants.remove(id);
+        }
+        let sending = &peer.sending;
+        peer.wants.extend(update.add.iter().copied().filter(|id| !sending.contains(id)));
+        if peer.wants.len() > WANTS_MAX {
+            return Err(Misuse::Wants);
+        }
+        if update.received > peer.sent {
+            return Err(Misuse::Received);
+        }
+        let confirmed = update.received.saturating_sub(peer.received).saturating_mul(self.chunk_bytes);
+        peer.received = update.received.max(peer.received);
+        peer.allowed = update.allowed.max(peer.allowed);
+        if confirmed > 0 {
+            let since = peer.waiting_since.unwrap_or(now);
+            peer.meter.add(confirmed, now.saturating_sub(since));
+            peer.waiting_since = (peer.sent > peer.received).then_some(now);
+            self.meter.add(confirmed, now.saturating_sub(since.max(self.confirmed_at)));
+            self.confirmed_at = now;
+        }
+        Ok(())
+    }
+
+    /// A peer has a chunk: it need not be sent any more, and counts as a holder from now on.
+    pub(crate) fn on_have(&mut self, from: PeerId, id: ChunkId) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.wants.remove(&id);
+        if peer.sending.remove(&id) {
+            self.landed(id);
+        }
+    }
+
+    /// All parts of these segments are with the peer.
+    pub(crate) fn on_sealed(&mut self, from: PeerId, sealed: u64) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let open = peer.sending.split_off(&ChunkId { segment: sealed, chunk: 0 });
+        for id in std::mem::replace(&mut peer.sending, open) {
+            self.landed(id);
+        }
+    }
+
+    /// Bytes came from a peer: it gives.
+    pub(crate) fn on_given(&mut self, from: PeerId, bytes: u64) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.given_lately = peer.given_lately.saturating_add(bytes);
+        }
+    }
+
+    /// A chunk that could not be sent after all.
+    pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        peer.sent = peer.sent.saturating_sub(1);
+        if peer.sending.remove(&id) {
+            self.landed(id);
+        }
+    }
+
+    fn landed(&mut self, id: ChunkId) {
+        if let Some(count) = self.sending.get_mut(&id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.sending.remove(&id);
+            }
+        }
+    }
+
+    /// What to send next, if anything may go now. It counts as sent.
+    pub(crate) fn next(
+        &mut self,
+        census: &Census,
+        has: impl Fn(ChunkId) -> bool,
+        now: Duration,
+    ) -> Option<(PeerId, ChunkId)> {
+        if self.limit.opens_at(now).is_some() || self.under_way(now) >= self.room() {
+            return None;
+        }
+        let mut best: Option<((bool, u64, u64, ChunkId), PeerId)> = None;
+        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.may_get(now)) {
+            let copies = |chunk: &ChunkId| {
+                let sending = self.sending.get(chunk).copied().unwrap_or(0);
+                u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
+            };
+            let held = peer.wants.iter().filter(|chunk| has(**chunk));
+            let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else { continue };
+            let rank = (copies > 0, peer.turn, copies, chunk);
+            if best.is_none_or(|(known, _)| rank < known) {
+                best = Some((rank, *id));
+            }
+        }
+        let ((_, _, _, chunk), to) = best?;
+        let peer = self.peers.get_mut(&to)?;
+        peer.wants.remove(&chunk);
+        peer.sent = peer.sent.saturating_add(1);
+        peer.waiting_since.get_or_insert(now);
+        peer.sending.insert(chunk);
+        peer.served_bytes = peer.served_bytes.saturating_add(self.chunk_bytes);
+        peer.turn = peer.turn.saturating_add(1);
+        let count = self.sending.entry(chunk).or_default();
+        *count = count.saturating_add(1);
+        self.served_bytes = self.served_bytes.saturating_add(self.chunk_bytes);
+        self.limit.take(self.chunk_bytes);
+        Some((to, chunk))
+    }
+
+    /// Gives the slots anew when it is time. Gives peers that want something and have none.
+    pub(crate) fn rotate(&mut self, now: Duration) -> Vec<(PeerId, Duration)> {
+        let unsettled = self.peers.values().filter(|peer| peer.is_waiting() && !peer.has_slot).count();
+        let taken = self.peers.values().filter(|peer| peer.has_slot).count();
+        if self.rotate_at > now {
+            // Free slots go to whoever comes.
+            let free = SLOTS.saturating_sub(taken);
+            if free > 0 && unsettled > 0 {
+                let newcomers = self.peers.values_mut().filter(|peer| peer.is_waiting() && !peer.has_slot);
+                newcomers.take(free).for_each(|peer| peer.has_slot = true);
+            }
+            return Vec::new();
+        }
+        self.rotate_at = now.saturating_add(ROTATION);
+        self.rotations = self.rotations.saturating_add(1);
+        let mut waiting: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| peer.is_waiting()).map(|(id, _)| *id).collect();
+        let of = |id: &PeerId| self.peers.get(id).map_or((0, 0), |peer| (peer.given_lately, peer.served_bytes));
+        waiting.sort_by_key(|id| (std::cmp::Reverse(of(id).0), of(id).1));
+        let mut chosen: Vec<PeerId> = waiting.drain(..SLOTS_FOR_GIVERS.min(waiting.len())).collect();
+        waiting.sort_by_key(|id| of(id).1);
+        chosen.extend(waiting.drain(..SLOTS_FOR_NEWCOMERS.min(waiting.len())));
+        let turn = self.rotations;
+        waiting.sort_by_key(|id| mix(id.0 ^ mix(turn)));
+        chosen.extend(waiting.drain(..SLOTS.saturating_sub(chosen.len()).min(waiting.len())));
+        for (id, peer) in &mut self.peers {
+            peer.given_lately /= 2;
+            peer.has_slot = chosen.contains(id);
+        }
+        waiting.into_iter().map(|id| (id, ROTATION)).collect()
+    }
+
+    /// When something may go that may not now, or slots are given anew.
+    pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
+        if !self.peers.values().any(Peer::is_waiting) {
+            return None;
+        }
+        let stuck = self.peers.values().filter(|peer| !peer.is_stuck(now)).filter_map(Peer::stuck_at).min();
+        [Some(self.rotate_at), self.limit.opens_at(now), stuck].into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    /// For people: bytes sent to a peer, and its rate.
+    pub(crate) fn show(&self, peer: PeerId) -> (u64, u64) {
+        self.peers.get(&peer).map_or((0, 0), |peer| (peer.served_bytes, peer.meter.rate().unwrap_or(0)))
+    }
+
+    pub(crate) const fn served_bytes(&self) -> u64 {
+        self.served_bytes
+    }
+
+    fn under_way(&self, now: Duration) -> u64 {
+        let chunks = self
+            .peers
+            .values()
+            .filter(|peer| !peer.is_stuck(now))
+            .fold(0u64, |sum, peer| sum.saturating_add(peer.sent.saturating_sub(peer.received)));
+        chunks.saturating_mul(self.chunk_bytes)
+    }
+
+    /// Bytes that may be under way: there is always room for a second chunk, so that the link never waits for us.
+    fn room(&self) -> u64 {
+        let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
+        UNDER_WAY_LEAST.saturating_add(by_rate).min(UNDER_WAY_MOST).max(self.chunk_bytes.saturating_mul(2))
+    }
+}
+
+impl Peer {
+    fn is_waiting(&self) -> bool {
+        !self.wants.is_empty() && self.sent < self.allowed
+    }
+
+    fn may_get(&self, now: Duration) -> bool {
+        self.has_slot && self.is_waiting() && !self.is_stuck(now)
+    }
+
+    fn is_stuck(&self, now: Duration) -> bool {
+        self.stuck_at().is_some_and(|at| at <= now)
+    }
+
+    fn stuck_at(&self) -> Option<Duration> {
+        Some(self.waiting_since?.saturating_add(STUCK))
+    }
+}

@@ -1,0 +1,158 @@
+//! The same bytes over the same links by aria2, a BitTorrent client: what there is to be better than.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+
+use super::chain::MadeChain;
+use super::measure::{OtherRun, PerNode};
+use super::nodes::Programs;
+use super::options::Swarm;
+use super::swarm::{bound_of, patience, rates};
+use super::topology::Topology;
+use super::torrent::torrent;
+use super::{Unfit, say, stop};
+use crate::story::{Process, now_ms};
+
+const TICK: Duration = Duration::from_millis(100);
+const TRACKER_PORT: u16 = 6_969;
+const NAME: &str = "payload";
+/// What the hook makes when a download is complete.
+const DONE: &str = "done";
+/// How long seeds may take to tell the tracker that they are there.
+const SEEDS_READY: Duration = Duration::from_secs(30);
+
+/// Each upload limit and queue at its default; files neither allocated ahead nor checked again; no way to find peers but the
+/// tracker, which knows all of them.
+const OPTIONS: &str = "--seed-ratio=0.0 --file-allocation=none --check-integrity=false --enable-dht=false \
+    --enable-dht6=false --bt-enable-lpd=false --disable-ipv6=true --allow-overwrite=true --auto-file-renaming=false \
+    --bt-max-peers=0 --summary-interval=0 --console-log-level=notice --follow-torrent=true --no-conf=true";
+
+/// Whether it can run.
+pub(super) fn check() -> anyhow::Result<()> {
+    let version = Command::new("aria2c").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if version.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err(Unfit("`aria2c` does not run: it is in Debian's package aria2".to_owned()).into())
+}
+
+struct Client {
+    name: String,
+    folder: PathBuf,
+    process: Process,
+    started: u64,
+    peak_rss_kib: u64,
+}
+
+impl Client {
+    /// When its download was complete, milliseconds since 1970.
+    fn done(&self) -> Option<u64> {
+        let time = fs::metadata(self.folder.join(DONE)).and_then(|metadata| metadata.modified()).ok()?;
+        u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+    }
+}
+
+/// One run, on links of its own.
+pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folder: &Path) -> anyhow::Result<OtherRun> {
+    let payload = chain.payload()?;
+    let topology = Topology::shaped(&rates(options), !options.no_offload)?;
+    let (mut tracker, hub) = topology.at_hub(&programs.bench);
+    tracker.args(["tracker", "--listen", &format!("{hub}:{TRACKER_PORT}")]);
+    for host in &topology.hosts {
+        tracker.args(["--peer", &host.address.to_string()]);
+    }
+    let announces = folder.join("tracker.log");
+    let tracker = Process::spawn(&mut tracker, &announces);
+    await_lines(&announces, 1, "the tracker does not listen")?;
+
+    let file = folder.join("payload.torrent");
+    let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
+    fs::write(&file, torrent(&payload, NAME, piece_bytes, &format!("http://{hub}:{TRACKER_PORT}/announce"))?)?;
+    let hook = folder.join("hook");
+    fs::write(&hook, format!("#!/bin/sh\n: > \"${{3%/*}}/{DONE}\"\n"))?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+
+    let seeds = usize::from(options.seeds);
+    let start = |index: usize| {
+        let is_seed = index < seeds;
+        let name = if is_seed { format!("seed{}", index + 1) } else { format!("leecher{}", index - seeds + 1) };
+        let home = folder.join(&name);
+        fs::create_dir(&home)?;
+        let host = &topology.hosts[index];
+        let mut command = host.command(Path::new("aria2c"));
+        command.args(OPTIONS.split_whitespace()).arg(format!("--listen-port={}", host.address.port()));
+        command.arg(format!("--dir={}", home.display()));
+        if is_seed {
+            fs::copy(&payload, home.join(NAME))?;
+            command.arg("--bt-seed-unverified=true");
+        } else {
+            command.arg(format!("--on-bt-download-complete={}", hook.display()));
+        }
+        let started = now_ms();
+        let process = Process::spawn(command.arg(&file), &home.join("log"));
+        anyhow::Ok(Client { name, folder: home, process, started, peak_rss_kib: 0 })
+    };
+    let mut seeding = (0..seeds).map(start).collect::<Result<Vec<_>, _>>()?;
+    await_lines(&announces, 1 + seeds, "the seeds do not announce themselves")?;
+    let sent = || -> anyhow::Result<Option<u64>> { topology.hosts[..seeds].iter().map(|host| host.sent_bytes()).sum() };
+    let before = sent()?;
+    let began = now_ms();
+    let mut clients = (seeds..topology.hosts.len()).map(start).collect::<Result<Vec<_>, _>>()?;
+    let deadline = Instant::now() + patience(options, chain.facts.bytes);
+    while !clients.iter().all(|client| client.done().is_some()) {
+        stop::pause(TICK)?;
+        for client in seeding.iter_mut().chain(&mut clients) {
+            if let Some(status) = client.process.ended() {
+                bail!("{} of aria2 has ended with {status}", client.name);
+            }
+            client.peak_rss_kib = client.peak_rss_kib.max(super::nodes::peak_rss_kib(client.process.id()));
+        }
+        if Instant::now() > deadline {
+            say!("{} of {} are done", clients.iter().filter(|c| c.done().is_some()).count(), clients.len());
+            bail!("aria2 is not done in time");
+        }
+    }
+    let bytes = chain.facts.bytes;
+    let copies = sent()?.zip(before).map_or(0.0, |(now, before)| (now - before) as f64 / bytes as f64);
+    let per_node: Vec<PerNode> = clients.iter().map(result).collect();
+    drop((seeding, clients, tracker));
+    let last = per_node.iter().map(|node| node.verified_at_ms).max().context("there are leechers")?;
+    let seconds = last.saturating_sub(began) as f64 / 1_000.0;
+    Ok(OtherRun {
+        seconds,
+        ratio: bound_of(options, bytes, &[]).map(|bound| seconds / bound),
+        seed_copies: copies,
+        peak_rss_mib: per_node.iter().map(|node| node.peak_rss_mib).fold(0.0, f64::max),
+        per_node,
+    })
+}
+
+fn result(client: &Client) -> PerNode {
+    let done = client.done().unwrap_or(client.started);
+    PerNode {
+        name: client.name.clone(),
+        started_at_ms: client.started,
+        verified_at_ms: done,
+        applied_at_ms: done,
+        seconds: done.saturating_sub(client.started) as f64 / 1_000.0,
+        peak_rss_mib: client.peak_rss_kib as f64 / 1_024.0,
+        ..PerNode::default()
+    }
+}
+
+/// Waits until a log has this many lines.
+fn await_lines(log: &Path, count: usize, failure: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while fs::read_to_string(log).map_or(0, |text| text.lines().count()) < count {
+        stop::pause(TICK)?;
+        if start.elapsed() > SEEDS_READY {
+            bail!("{failure}");
+        }
+    }
+    Ok(())
+}

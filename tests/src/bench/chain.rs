@@ -1,0 +1,301 @@
+//! The chain that is transferred: few signatures for many bytes, so that links are measured and not signature checks.
+//!
+//! Made by the rules through the same functions that nodes use, once for each recipe; later runs find it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, ensure};
+use ledger::address::Coin;
+use ledger::certificate::{Certificate, Vote, VoteKind};
+use ledger::chain::{Chain, ChainState, Committed};
+use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits};
+use ledger::hash::{Domain, Hash};
+use ledger::signature::{PublicKey, SigningKey};
+use ledger::store::Store;
+use ledger::transaction::{
+    Body, MEMO_BYTES_MAX, OUTPUTS_MAX, Output, Transfer, VerifiedTransaction, verify_transactions,
+};
+use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
+use serde::{Deserialize, Serialize};
+
+use super::options::Swarm;
+use super::{say, stop};
+
+/// Raised when the same recipe gives another chain.
+const VERSION: u32 = 1;
+/// Who pays: a handful, as each sender's transactions come in order.
+const SENDERS: u64 = 8;
+/// Bytes of a transfer with all outputs and a full memo.
+const TRANSFER_BYTES: u64 = 2_993;
+/// About how many bytes of transactions a block has.
+const BLOCK_BYTES: u64 = 1 << 20;
+/// Blocks after the last sealed segment, and transfers in each of them.
+const TAIL: (u64, u64) = (3, 10);
+/// Blocks made durable at once.
+const BATCH: usize = 8;
+
+/// What decides the bytes of a chain.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Recipe {
+    version: u32,
+    mib: u32,
+    accounts: u32,
+    chunk_kib: u32,
+    segment_mib: u32,
+}
+
+/// A chain on disk.
+pub(super) struct MadeChain {
+    directory: PathBuf,
+    pub(super) genesis: Genesis,
+    pub(super) facts: Facts,
+}
+
+/// What there is to transfer.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Facts {
+    /// Height of the last block.
+    pub(super) height: u64,
+    /// Height of the last block in a sealed segment.
+    pub(super) sealed: u64,
+    /// Sealed segments.
+    pub(super) segments: u64,
+    /// Their chunks.
+    pub(super) chunks: u64,
+    /// Their bytes: the payload.
+    pub(super) bytes: u64,
+}
+
+impl Recipe {
+    pub(super) fn of(options: &Swarm) -> Self {
+        let segment_mib = options.segment_mib.min(options.mib);
+        let Swarm { mib, accounts, chunk_kib, .. } = *options;
+        Self { version: VERSION, mib, accounts, chunk_kib, segment_mib }
+    }
+
+    fn limits(&self) -> Limits {
+        let segment_bytes = u64::from(self.segment_mib) << 20;
+        Limits {
+            block_bytes_max: Limits::default().block_bytes_max.min(segment_bytes),
+            new_account_fee: Amount(0),
+            segment_bytes,
+            chunk_bytes: u64::from(self.chunk_kib) << 10,
+            ..Limits::default()
+        }
+    }
+
+    fn genesis(&self) -> Genesis {
+        let validator = key("validator", 0).public();
+        let account = |number| GenesisAccount {
+            name: String::new(),
+            account: key("sender", number).public(),
+            balance: Amount(u64::MAX / 2 / SENDERS),
+        };
+        Genesis {
+            format: FORMAT,
+            network: "bench".to_owned(),
+            address_prefix: "crn".to_owned(),
+            coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+            start_time: Timestamp(1_700_000_000_000),
+            accounts: (0..SENDERS).map(account).collect(),
+            validators: vec![GenesisValidator {
+                name: String::new(),
+                key: validator,
+                payout: validator,
+                power: VotingPower(1),
+            }],
+            limits: self.limits(),
+        }
+    }
+}
+
+fn seed(name: &str, number: u64) -> [u8; 32] {
+    Hash::of(Domain::Genesis, &[b"bench", name.as_bytes(), &number.to_le_bytes()]).0
+}
+
+fn key(name: &str, number: u64) -> SigningKey {
+    SigningKey::from_seed(&seed(name, number))
+}
+
+impl MadeChain {
+    /// The chain of a recipe, from an earlier run or made now, in a folder that keeps it.
+    pub(super) fn obtain(folder: &Path, recipe: &Recipe) -> anyhow::Result<Self> {
+        let text = serde_json::to_string(recipe)?;
+        let name = hex::encode(&Hash::of(Domain::Genesis, &[text.as_bytes()]).0[..6]);
+        let directory = folder.join(format!("chain-{}-{name}", recipe.mib));
+        let genesis = recipe.genesis();
+        if let Some(facts) = find(&directory, &genesis) {
+            return Ok(Self { directory, genesis, facts });
+        }
+        say!("making a chain of {} MiB", recipe.mib);
+        fs::create_dir_all(folder)?;
+        // Made beside its place and moved there whole.
+        let building = tempfile::Builder::new().prefix("chain-").tempdir_in(folder)?;
+        let facts = Maker::new(recipe)?.make(&building.path().join("db"))?;
+        fs::write(building.path().join("facts.json"), serde_json::to_string(&facts)?)?;
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::rename(building.keep(), &directory)?;
+        Ok(Self { directory, genesis, facts })
+    }
+
+    /// Puts a copy of the store where an empty one is.
+    pub(super) fn copy_to(&self, db: &Path) -> anyhow::Result<()> {
+        fs::remove_dir_all(db)?;
+        copy_dir(&self.directory.join("db"), db)
+    }
+
+    /// All bytes of the sealed segments as one file.
+    pub(super) fn payload(&self) -> anyhow::Result<PathBuf> {
+        let path = self.directory.join("payload");
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == self.facts.bytes) {
+            return Ok(path);
+        }
+        let store = Store::open(&self.directory.join("db"), &Chain::new(self.genesis.clone()))?.store;
+        let mut file = std::io::BufWriter::new(fs::File::create(&path)?);
+        for height in 1..=self.facts.sealed {
+            let block = store.block_bytes(Height(height))?.context("a block that was made is missing")?;
+            std::io::Write::write_all(&mut file, &block)?;
+        }
+        std::io::Write::flush(&mut file)?;
+        Ok(path)
+    }
+}
+
+/// What an earlier run has left, if it is whole and of this version of the store.
+fn find(directory: &Path, genesis: &Genesis) -> Option<Facts> {
+    let facts: Facts = serde_json::from_slice(&fs::read(directory.join("facts.json")).ok()?).ok()?;
+    let opened = Store::open(&directory.join("db"), &Chain::new(genesis.clone())).ok()?;
+    (opened.store.tip().0 == Height(facts.height)).then_some(facts)
+}
+
+fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// A lone validator that proposes and signs.
+struct Maker {
+    senders: Vec<SigningKey>,
+    recipients: Vec<PublicKey>,
+    validator: SigningKey,
+    bytes: u64,
+    state: ChainState,
+    certificate: Certificate,
+    /// Transfers so far.
+    count: u64,
+}
+
+impl Maker {
+    fn new(recipe: &Recipe) -> anyhow::Result<Self> {
+        let genesis = recipe.genesis();
+        let problems = genesis.problems();
+        ensure!(problems.is_empty(), "no chain can be like this: {}", problems[0]);
+        let chain = Chain::new(genesis);
+        Ok(Self {
+            senders: (0..SENDERS).map(|number| key("sender", number)).collect(),
+            recipients: (0..u64::from(recipe.accounts)).map(|number| PublicKey(seed("recipient", number))).collect(),
+            validator: key("validator", 0),
+            bytes: u64::from(recipe.mib) << 20,
+            certificate: Certificate::genesis(chain.id()),
+            state: ChainState::genesis(chain),
+            count: 0,
+        })
+    }
+
+    fn make(mut self, db: &Path) -> anyhow::Result<Facts> {
+        let chain = Arc::clone(self.state.chain());
+        Store::create(db, chain.genesis())?;
+        let store = Store::open(db, &chain)?.store;
+        let per_block = BLOCK_BYTES.div_ceil(TRANSFER_BYTES).min(chain.limits().block_bytes_max / TRANSFER_BYTES);
+        let mut facts = Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 };
+        let mut batch = Vec::new();
+        while facts.bytes < self.bytes {
+            stop::check()?;
+            let committed = self.block(per_block);
+            if let Some(segment) = &committed.sealed {
+                facts.sealed = segment.descriptor.last.0;
+                facts.segments += 1;
+                facts.chunks += segment.chunks.len() as u64;
+                facts.bytes += segment.descriptor.bytes;
+                say!("{} MiB", facts.bytes >> 20);
+            }
+            batch.push(committed);
+            if batch.len() >= BATCH {
+                store.commit(&std::mem::take(&mut batch))?;
+                store.maintain()?;
+            }
+        }
+        for _ in 0..TAIL.0 {
+            batch.push(self.block(TAIL.1));
+        }
+        store.commit(&batch)?;
+        facts.height = store.tip().0.0;
+        Ok(facts)
+    }
+
+    fn block(&mut self, transfers: u64) -> Committed {
+        let chain = Arc::clone(self.state.chain());
+        let candidates = self.transfers(transfers);
+        let parent = self.certificate.clone();
+        let block = self.state.propose(self.validator.public(), Timestamp(0), parent, candidates);
+        assert!(block.block().transactions.len() as u64 == transfers, "transfers made by the rules can be applied");
+        let (kind, round, validator) = (VoteKind::Precommit, Round(0), self.validator.public());
+        let height = block.height();
+        let vote = Vote { kind, height, round, block: Some(block.hash()), validator };
+        let signature = self.validator.sign(&vote.message(chain.id()));
+        let validators = chain.validators(height);
+        self.certificate = Certificate::new(height, round, block.hash(), validators, [(validator, signature)]);
+        self.state.commit(block, self.certificate.clone())
+    }
+
+    /// The next transfers, signed and verified on all cores.
+    fn transfers(&mut self, count: u64) -> Vec<Arc<VerifiedTransaction>> {
+        let numbers: Vec<u64> = (self.count..self.count + count).collect();
+        self.count += count;
+        let chain = self.state.chain().id();
+        let sign = |numbers: &[u64]| {
+            let sign = |number: &u64| {
+                let sender = &self.senders[(number % SENDERS) as usize];
+                Body::Transfer(self.transfer(*number, sender.public())).sign(chain, sender)
+            };
+            verify_transactions(chain, numbers.iter().map(sign).collect())
+        };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let verified: Vec<_> = thread::scope(|scope| {
+            let parts = numbers.chunks(numbers.len().div_ceil(cores));
+            let threads: Vec<_> = parts.map(|part| scope.spawn(move || sign(part))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("signing does not panic")).collect()
+        });
+        verified.into_iter().map(|transaction| transaction.expect("what was signed verifies")).collect()
+    }
+
+    fn transfer(&self, number: u64, sender: PublicKey) -> Transfer {
+        let output = |place: u64| {
+            let recipient = (number * OUTPUTS_MAX as u64 + place) % self.recipients.len() as u64;
+            Output { account: self.recipients[recipient as usize], amount: Amount(1) }
+        };
+        Transfer {
+            sender,
+            nonce: Nonce(number / SENDERS),
+            outputs: (0..OUTPUTS_MAX as u64).map(output).collect(),
+            fee: Amount(10 * TRANSFER_BYTES),
+            expires_at: Timestamp(self.state.tip().time.0 + 60_000),
+            // No two transfers have the same: nothing on the way could compress them.
+            memo: (0..MEMO_BYTES_MAX as u64 / 32).flat_map(|part| seed("memo", number << 8 | part)).collect(),
+        }
+    }
+}

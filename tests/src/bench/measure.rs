@@ -1,0 +1,220 @@
+//! What a run was worth: times against the least that is possible, copies sent, bytes fetched in vain, memory.
+
+use serde::Serialize;
+
+use super::chain::Facts;
+use super::options::{Swarm, Tool};
+
+/// One leecher's times, milliseconds since 1970 where not said otherwise.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct PerNode {
+    pub(super) name: String,
+    pub(super) started_at_ms: u64,
+    pub(super) verified_at_ms: u64,
+    pub(super) applied_at_ms: u64,
+    /// From its own start, seconds.
+    pub(super) seconds: f64,
+    /// Share of its time that its last hundredth of chunks took; none when it does not tell of chunks.
+    pub(super) last_percent_share: Option<f64>,
+    pub(super) duplicate_bytes: u64,
+    pub(super) kills: u32,
+    /// Bytes fetched again after kills, or twice for another reason.
+    pub(super) refetched_bytes: u64,
+    /// Peers it has banned.
+    pub(super) bans: u64,
+    pub(super) peak_rss_mib: f64,
+    pub(super) cpu_seconds: f64,
+}
+
+/// One run. Ratios and shares are of payload bytes.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Run {
+    /// From the start of the leechers to the last one's last verified chunk.
+    pub(super) seconds: f64,
+    /// The least possible; none without shaped links.
+    pub(super) bound_seconds: Option<f64>,
+    pub(super) ratio: Option<f64>,
+    /// To the last one's last applied block.
+    pub(super) applied_seconds: f64,
+    /// Bytes that left the seeds' interfaces; without interfaces, what the seeds say.
+    pub(super) seed_copies: f64,
+    /// Bytes fetched in vain, all leechers together, per leecher.
+    pub(super) waste: f64,
+    /// The most that one leecher fetched again after kills.
+    pub(super) refetched: f64,
+    /// The most that one leecher's last hundredth of chunks took.
+    pub(super) last_percent_share: Option<f64>,
+    pub(super) bans: u64,
+    pub(super) peak_rss_mib: f64,
+    /// Of all nodes.
+    pub(super) cpu_seconds: f64,
+    pub(super) per_node: Vec<PerNode>,
+}
+
+/// The same work by another program.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct OtherRun {
+    pub(super) seconds: f64,
+    pub(super) ratio: Option<f64>,
+    pub(super) seed_copies: f64,
+    pub(super) peak_rss_mib: f64,
+    pub(super) per_node: Vec<PerNode>,
+}
+
+/// All that is printed: the median run, and what it was.
+#[derive(Debug, Serialize)]
+pub(super) struct Report<'a> {
+    #[serde(flatten)]
+    run: &'a Run,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vs: Option<Versus<'a>>,
+    parameters: &'a Swarm,
+    chain: Facts,
+    /// `seconds`, `ratio` and `seed_copies` of each run.
+    runs: Vec<Short>,
+}
+
+#[derive(Debug, Serialize)]
+struct Versus<'a> {
+    tool: Tool,
+    #[serde(flatten)]
+    run: &'a OtherRun,
+    runs: Vec<Short>,
+}
+
+#[derive(Debug, Serialize)]
+struct Short {
+    seconds: f64,
+    applied_seconds: Option<f64>,
+    ratio: Option<f64>,
+    seed_copies: f64,
+}
+
+impl<'a> Report<'a> {
+    /// Nothing for no runs.
+    pub(super) fn new(parameters: &'a Swarm, chain: Facts, ours: &'a [Run], others: &'a [OtherRun]) -> Option<Self> {
+        let short =
+            |seconds, applied_seconds, ratio, seed_copies| Short { seconds, applied_seconds, ratio, seed_copies };
+        let runs = ours.iter().map(|run| short(run.seconds, Some(run.applied_seconds), run.ratio, run.seed_copies));
+        let other_runs = others.iter().map(|run| short(run.seconds, None, run.ratio, run.seed_copies)).collect();
+        let other = median(others, |run| run.seconds).zip(parameters.vs);
+        Some(Self {
+            run: median(ours, |run| run.seconds)?,
+            vs: other.map(|(run, tool)| Versus { tool, run, runs: other_runs }),
+            parameters,
+            chain,
+            runs: runs.collect(),
+        })
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let Run { seconds, applied_seconds, seed_copies, waste, refetched, peak_rss_mib, .. } = self.run;
+        let bound = self.run.bound_seconds.map_or(String::new(), |bound| format!(", least possible {bound:.2} s"));
+        let ratio = self.run.ratio.map_or(String::new(), |ratio| format!(", ratio {ratio:.3}"));
+        let mut text = format!(
+            "all verified after {seconds:.2} s{bound}{ratio}; all applied after {applied_seconds:.2} s\n\
+             the seeds sent {seed_copies:.3} copies; {:.2}% fetched in vain, {:.2}% again; at most {peak_rss_mib:.0} MiB",
+            waste * 100.0,
+            refetched * 100.0,
+        );
+        if let Some(vs) = &self.vs {
+            let OtherRun { seconds, seed_copies, .. } = vs.run;
+            let ratio = vs.run.ratio.map_or(String::new(), |ratio| format!(", ratio {ratio:.3}"));
+            text += &format!("\n{:?}: {seconds:.2} s{ratio}, {seed_copies:.3} copies", vs.tool);
+        }
+        text
+    }
+}
+
+/// The one in the middle; the slower of the two there.
+fn median<T>(runs: &[T], seconds: impl Fn(&T) -> f64) -> Option<&T> {
+    let mut sorted: Vec<&T> = runs.iter().collect();
+    sorted.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    sorted.get(runs.len() / 2).copied()
+}
+
+/// A leecher as the bound sees it: seconds from the start until its own, rates in bytes a second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) start: f64,
+    pub(super) up: f64,
+    pub(super) down: f64,
+}
+
+/// Mbit/s in bytes a second.
+pub(super) fn rate(mbit: u32) -> f64 {
+    f64::from(mbit) * 125_000.0
+}
+
+/// Least seconds in which all leechers can have `bytes`, were they a fluid (Kumar and Ross, 2006): the seeds must send all of it
+/// once, each must receive it, and all copies must be sent by somebody. `copies`: most that the seeds send, if they leave.
+pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[Link]) -> f64 {
+    let all_up: f64 = leechers.iter().map(|link| link.up).sum();
+    // What leechers that start late cannot have sent before.
+    let missed: f64 = leechers.iter().map(|link| link.up * link.start).sum();
+    let wanted = leechers.len() as f64 * bytes;
+    let receive = leechers.iter().map(|link| link.start + bytes / link.down);
+    let alone = copies.map(|copies| ((wanted - copies * bytes) + missed) / all_up);
+    receive.chain([bytes / seeds_up, (wanted + missed) / (seeds_up + all_up)]).chain(alone).fold(0.0, f64::max)
+}
+
+/// Share of the time from `start` to `end` that the last hundredth of `total` chunks took, by what was seen verified when.
+pub(super) fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64) -> Option<f64> {
+    let wanted = total as f64 * 0.99;
+    let after = progress.iter().position(|(_, chunks)| *chunks as f64 >= wanted && total > 0)?;
+    let (time, chunks) = progress[after];
+    let (time, chunks) = (time.min(end) as f64, chunks as f64);
+    // Between two looks progress is taken to be even.
+    let (time_before, chunks_before) = match after.checked_sub(1).and_then(|before| progress.get(before)) {
+        Some((time, chunks)) => (*time as f64, *chunks as f64),
+        None => (start as f64, 0.0),
+    };
+    let reached = time_before + (time - time_before) * (wanted - chunks_before) / (chunks - chunks_before);
+    let (start, end) = (start as f64, end as f64);
+    (end > start).then(|| ((end - reached) / (end - start)).max(0.0))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_that_of_its_tightest_link() {
+        let link = |up, down| Link { start: 0.0, up: rate(up), down: rate(down) };
+        let mib = f64::from(1 << 20);
+        // Seeds, leechers, seconds for 64 MiB.
+        for (seeds, leechers, expected) in [
+            (40, vec![link(40, 200); 8], 13.42),
+            (40, vec![link(10, 200); 8], 35.79),
+            (160, vec![link(40, 200)], 3.36),
+            (400, vec![link(40, 200)], 2.68),
+            (400, vec![link(40, 200), link(40, 20)], 26.84),
+        ] {
+            let got = bound(64.0 * mib, rate(seeds), None, &leechers);
+            assert!((got - expected).abs() < 0.01, "{seeds}, {leechers:?}: {got}");
+        }
+        let late = [link(40, 200), Link { start: 20.0, ..link(40, 200) }];
+        assert!((bound(64.0 * mib, rate(40), None, &late) - 22.68).abs() < 0.01);
+        let left = bound(64.0 * mib, rate(40), Some(1.1), &[link(10, 200); 8]);
+        assert!((left - 6.9 * 64.0 * mib / 10e6).abs() < 0.01, "{left}");
+    }
+
+    #[test]
+    fn the_end_is_timed_between_looks() {
+        let share = |progress: &[(u64, u64)], end| last_percent_share(progress, 1_000, end, 200);
+        assert_eq!(share(&[(1_000, 0), (1_500, 100)], 2_000), None);
+        // 198 of 200 at 1,980, then done at once, or late.
+        assert_eq!(share(&[(1_000, 0), (2_000, 200)], 2_000), Some(0.01));
+        assert_eq!(share(&[(1_000, 0), (1_500, 198), (2_000, 200)], 2_000), Some(0.5));
+        assert_eq!(share(&[(1_000, 0), (2_100, 200)], 2_000), Some(0.01));
+    }
+
+    #[test]
+    fn the_median_is_the_slower_of_two() {
+        assert_eq!(median(&[3.0, 1.0, 2.0], |x| *x), Some(&2.0));
+        assert_eq!(median(&[1.0, 2.0], |x| *x), Some(&2.0));
+        assert_eq!(median(&[], |x: &f64| *x), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! The bench: a chain made for it, links of known rates, real node processes, and what they needed against the least that is
+//! possible.
+//!
+//! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and `topology` what it is
+//! transferred over; `nodes` runs the processes and `probe` asks them from within their namespace; `swarm` tells a run and
+//! `measure` judges it. `hostile` plays peers that lie or keep silent, `aria2` does the same work with another program, and
+//! `calibrate` measures the links alone.
+
+pub mod options;
+
+mod stop;
+
+mod chain;
+mod topology;
+
+mod nodes;
+mod probe;
+
+mod measure;
+mod swarm;
+
+mod aria2;
+mod torrent;
+
+mod calibrate;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+
+use options::{Bench, Task};
+
+/// Something the machine lacks, as opposed to something that went wrong.
+#[derive(Debug)]
+struct Unfit(String);
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// The program: 0 done, 1 failed, 2 wrong use or an unfit machine, 130 interrupted.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Bench::parse().task {
+        Task::Swarm(swarm) => stop::watch().and_then(|()| swarm::execute(&swarm)),
+        Task::Calibrate(calibrate) => stop::watch().and_then(|()| calibrate::execute(&calibrate)),
+        Task::Copy(copy) => calibrate::copy(&copy),
+        Task::Probe(probe) => probe::execute(&probe),
+        Task::Tracker(tracker) => torrent::track(&tracker),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if error.is::<stop::Interrupted>() {
+        eprintln!("interrupted");
+        return ExitCode::from(130);
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(if error.is::<Unfit>() { 2 } else { 1 })
+}
+
+/// The one line on stdout.
+fn print_line(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(line.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+/// What happens meanwhile, for people.
+macro_rules! say {
+    ($($text:tt)*) => { eprintln!("bench: {}", format_args!($($text)*)) };
+}
+use say;

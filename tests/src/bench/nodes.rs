@@ -1,0 +1,240 @@
+//! Node processes: homes as `init` makes them, on the hosts of a topology.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use node::config::{Config, P2pAddress};
+use node::home::{Contents, Home};
+use node::keys::Seed;
+
+use super::chain::MadeChain;
+use super::probe::Probe;
+use super::topology::Host;
+use super::{Unfit, say};
+use crate::story::{Process, now_ms};
+
+/// Up to this many nodes the network is small, as in a local test network.
+const SMALL_MAX: usize = 8;
+
+/// The programs that run.
+pub(super) struct Programs {
+    /// This one.
+    pub(super) bench: PathBuf,
+    /// The one that is measured.
+    pub(super) node: PathBuf,
+}
+
+impl Programs {
+    /// The node given, or the one beside this program, built if it is missing or older: no stale program is ever measured.
+    pub(super) fn find(node: Option<&Path>) -> anyhow::Result<Self> {
+        let bench = env::current_exe().context("this program has no path")?;
+        let node = match node {
+            Some(node) if node.is_file() => std::path::absolute(node)?,
+            Some(node) => return Err(Unfit(format!("there is no {}", node.display())).into()),
+            None => {
+                let beside = bench.with_file_name("cairn-node");
+                if !is_newer(&beside, &bench) {
+                    build(&bench)?;
+                }
+                beside
+            }
+        };
+        Ok(Self { bench, node })
+    }
+}
+
+fn is_newer(file: &Path, than: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    time(file).is_some_and(|time_of_file| time(than).is_some_and(|than| time_of_file >= than))
+}
+
+/// Builds the node with the cargo that built this program, in its profile and target directory.
+fn build(bench: &Path) -> anyhow::Result<()> {
+    let folder = bench.parent().context("cargo puts programs in a folder")?;
+    let target = folder.parent().context("cargo puts programs two levels deep")?;
+    let profile = folder.file_name().and_then(|name| name.to_str()).context("profiles have plain names")?;
+    say!("building cairn-node");
+    let mut command = Command::new(env!("CARGO"));
+    // What cargo told this program of its package would make build scripts run anew.
+    for (name, _) in env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"].iter().any(|prefix| name_text.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["build", "--package", "cairn-node", "--bin", "cairn-node", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
+        .arg(target)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if !command.status().context("cargo does not start")?.success() {
+        bail!("cairn-node does not build, see above");
+    }
+    Ok(())
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Has the chain.
+    Seed,
+    /// Wants it.
+    Leecher,
+    /// Wants it too, later.
+    Late,
+}
+
+/// A home on a host before anything runs there.
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) role: Role,
+    key: Seed,
+}
+
+impl Place {
+    pub(super) fn new(name: String, role: Role) -> anyhow::Result<Self> {
+        Ok(Self { name, role, key: Seed::random()? })
+    }
+
+    /// Where others reach it.
+    pub(super) fn address(&self, host: &Host) -> anyhow::Result<P2pAddress> {
+        let listen = P2pAddress::from(std::net::SocketAddr::from(host.address));
+        Ok(format!("{listen}/p2p/{}", self.key.identity().public().to_peer_id()).parse()?)
+    }
+
+    /// Makes the home.
+    pub(super) fn furnish(
+        &self,
+        folder: &Path,
+        host: &Host,
+        peers: Vec<P2pAddress>,
+        chain: &MadeChain,
+    ) -> anyhow::Result<PathBuf> {
+        let mut config = Config::default();
+        config.p2p.listen = std::net::SocketAddr::from(host.address).into();
+        config.p2p.small = peers.len() < SMALL_MAX;
+        config.p2p.peers = peers;
+        config.p2p.private = true;
+        config.rpc.listen = host.rpc.into();
+        let contents = Contents { genesis: &chain.genesis, config: &config, node_key: &self.key, validator_key: None };
+        let home = Home::create(&folder.join(&self.name), &contents)?;
+        if self.role == Role::Seed {
+            chain.copy_to(&home.db_path())?;
+        }
+        Ok(home.root().to_owned())
+    }
+}
+
+/// A node, and all that was seen of it.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// Place of its host in the topology.
+    pub(super) host: usize,
+    pub(super) home: PathBuf,
+    pub(super) probe: Option<Probe>,
+    process: Option<Process>,
+    /// When it was started first, milliseconds since 1970.
+    pub(super) started: Option<u64>,
+    /// When its process was started last.
+    pub(super) restarted: u64,
+    pub(super) kills: u32,
+    /// Chunk bytes that the lives before this one fetched.
+    pub(super) fetched_before: u64,
+    /// Most memory of any life so far, KiB.
+    pub(super) peak_rss_kib: u64,
+    /// Processor seconds of the lives before this one, and of this one.
+    cpu_before: f64,
+    cpu: f64,
+}
+
+impl Node {
+    pub(super) const fn new(name: String, role: Role, host: usize, home: PathBuf) -> Self {
+        Self {
+            name,
+            role,
+            host,
+            home,
+            probe: None,
+            process: None,
+            started: None,
+            restarted: 0,
+            kills: 0,
+            fetched_before: 0,
+            peak_rss_kib: 0,
+            cpu_before: 0.0,
+            cpu: 0.0,
+        }
+    }
+
+    /// Starts its process, and the first time its probe too.
+    pub(super) fn start(&mut self, programs: &Programs, host: &Host, log: &str) -> anyhow::Result<()> {
+        let mut command = host.command(&programs.node);
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CAIRN_")) {
+            command.env_remove(name);
+        }
+        command.args(["run", "--exit-with-parent", "--log", log, "--home"]).arg(&self.home);
+        self.restarted = now_ms();
+        self.started.get_or_insert(self.restarted);
+        self.process = Some(Process::spawn(&mut command, &self.log()));
+        if self.probe.is_none() {
+            self.probe = Some(Probe::start(&programs.bench, host)?);
+        }
+        Ok(())
+    }
+
+    pub(super) const fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.home.join("node.log")
+    }
+
+    /// Kill -9, with what it had fetched written down just before.
+    pub(super) fn kill(&mut self) {
+        self.observe();
+        let sample = self.probe.as_mut().and_then(Probe::now);
+        // Kills, and waits until it is gone.
+        self.process = None;
+        self.fetched_before += sample.filter(|s| s.asked >= self.restarted).map_or(0, |sample| sample.fetched_bytes);
+        self.cpu_before += std::mem::take(&mut self.cpu);
+        self.kills += 1;
+    }
+
+    /// Fails if it has ended by itself.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.process.as_mut().and_then(Process::ended) else { return Ok(()) };
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        bail!("{} has ended with {status}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
+
+    /// Looks at memory and processor time.
+    pub(super) fn observe(&mut self) {
+        let Some(process) = &self.process else { return };
+        self.peak_rss_kib = self.peak_rss_kib.max(peak_rss_kib(process.id()));
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+        // After the name, which may hold anything: fields 14 and 15 of proc(5), user and system time.
+        let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
+        let ticks: f64 = fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok()).sum();
+        self.cpu = self.cpu.max(ticks / rustix::param::clock_ticks_per_second() as f64);
+    }
+
+    /// Processor seconds of all its lives.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        self.cpu_before + self.cpu
+    }
+}
+
+/// Most memory that a process has had so far; 0 when it is gone.
+pub(super) fn peak_rss_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    peak.unwrap_or(0)
+}

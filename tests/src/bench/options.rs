@@ -1,0 +1,169 @@
+//! What can be asked of the bench.
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+/// Measures real nodes on links of known rates
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub(super) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Task {
+    /// Some nodes have a chain and others want it: how long until all have it, against the least that is possible
+    ///
+    /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
+    Swarm(Swarm),
+    /// A plain copy over one shaped link: what the links themselves cost
+    #[command(hide = true)]
+    Calibrate(Calibrate),
+    /// One end of that copy
+    #[command(hide = true)]
+    Copy(Copy),
+    /// Asks one node again and again
+    #[command(hide = true)]
+    Probe(Probe),
+    /// Tells BitTorrent clients of each other
+    #[command(hide = true)]
+    Tracker(Tracker),
+}
+
+/// Another program to do the same work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Tool {
+    Aria2,
+}
+
+#[derive(Clone, Debug, Args, Serialize)]
+pub(super) struct Swarm {
+    /// Nodes that have the chain
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) seeds: u16,
+    /// Nodes that start with nothing
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(super) leechers: u16,
+    /// Upload rate of each seed, Mbit/s
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) seed_up: u32,
+    /// Upload rate of each leecher, Mbit/s
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) leech_up: u32,
+    /// Download rate of each node, Mbit/s
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) down: u32,
+    /// Size of the chain, MiB; it ends with the segment that brings it there
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(super) mib: u32,
+    /// Accounts that are paid, in turn
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
+    pub(super) accounts: u32,
+    /// Size of a chunk, KiB
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_024))]
+    pub(super) chunk_kib: u32,
+    /// Size of a segment, MiB; at most that of the chain
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) segment_mib: u32,
+    /// Further leechers, which start when the others are half done
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(super) late: u16,
+    /// Kill -9 each leecher that is not done this many seconds after its start, and start it again
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub(super) kill_every: Option<f64>,
+    /// Kill the seeds once they have sent this many copies
+    #[arg(long, value_name = "COPIES", value_parser = positive, conflicts_with = "loopback")]
+    pub(super) seed_leaves_after: Option<f64>,
+    /// Do the same with another program, run by run in turn
+    #[arg(long, value_name = "TOOL", conflicts_with_all = ["loopback", "late", "kill_every", "seed_leaves_after"])]
+    pub(super) vs: Option<Tool>,
+    /// How often; the median run is the one told, and all are listed
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(super) runs: u16,
+    /// No namespaces and no shaping: all on this machine's loopback
+    #[arg(long)]
+    pub(super) loopback: bool,
+    /// Every packet at most 1,500 bytes inside of this machine too: costs processor time
+    #[arg(long)]
+    pub(super) no_offload: bool,
+    /// Give up after this many seconds; by default after twelve times the least possible and two minutes
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+    /// Print the result as one JSON object on the last line of stdout
+    #[arg(long)]
+    #[serde(skip)]
+    pub(super) json: bool,
+    /// This `cairn-node`, instead of the one beside this program
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(super) node: Option<PathBuf>,
+    /// What the nodes log
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[serde(skip)]
+    pub(super) node_log: String,
+    /// Keep homes and logs. Those of a run that failed are kept anyway
+    #[arg(long)]
+    #[serde(skip)]
+    pub(super) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Calibrate {
+    /// Upload rate of the sender, Mbit/s
+    #[arg(long, default_value_t = 40)]
+    pub(super) up: u32,
+    /// Download rate of the receiver, Mbit/s
+    #[arg(long, default_value_t = 200)]
+    pub(super) down: u32,
+    /// What is copied, MiB
+    #[arg(long, default_value_t = 64)]
+    pub(super) mib: u32,
+    /// Every packet at most 1,500 bytes inside of this machine too
+    #[arg(long)]
+    pub(super) no_offload: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Copy {
+    /// Receive here
+    #[arg(long, conflicts_with = "connect", required_unless_present = "connect")]
+    pub(super) listen: Option<SocketAddrV4>,
+    /// Send there
+    #[arg(long)]
+    pub(super) connect: Option<SocketAddrV4>,
+    /// How much, MiB
+    #[arg(long, default_value_t = 64)]
+    pub(super) mib: u32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Probe {
+    /// The node
+    #[arg(long)]
+    pub(super) rpc: String,
+    /// Milliseconds between two questions
+    #[arg(long, default_value_t = 100)]
+    pub(super) every: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Tracker {
+    /// Answer here
+    #[arg(long)]
+    pub(super) listen: SocketAddrV4,
+    /// Who takes part
+    #[arg(long = "peer")]
+    pub(super) peers: Vec<SocketAddrV4>,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("expected a number above zero".to_owned()),
+    }
+}

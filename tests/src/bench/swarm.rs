@@ -1,0 +1,335 @@
+//! A run: seeds first, then all leechers at once, watched until each has verified and applied everything.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use node::config::P2pAddress;
+use tempfile::TempDir;
+
+use super::chain::{Facts, MadeChain, Recipe};
+use super::measure::{Link, OtherRun, PerNode, Report, Run, bound, last_percent_share, rate};
+use super::nodes::{Node, Place, Programs, Role};
+use super::options::Swarm;
+use super::topology::{self, Rates, Topology};
+use super::{aria2, print_line, say, stop};
+use crate::story::now_ms;
+
+/// Between two looks.
+const TICK: Duration = Duration::from_millis(20);
+/// Ticks between looks that cost processor time, and between lines on stderr.
+const LOOK_TICKS: u32 = 10;
+const SAY_TICKS: u32 = 100;
+/// How long seeds may take to answer.
+const SEEDS_READY: Duration = Duration::from_secs(60);
+
+/// The whole command.
+pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
+    if !options.loopback {
+        topology::check()?;
+    }
+    if options.vs.is_some() {
+        aria2::check()?;
+    }
+    let programs = Programs::find(options.node.as_deref())?;
+    let folder = folder(&programs.bench)?;
+    let chain = MadeChain::obtain(&folder, &Recipe::of(options))?;
+    let Facts { bytes, segments, chunks, height, .. } = chain.facts;
+    say!("{bytes} bytes in {segments} segments and {chunks} chunks, {height} blocks");
+    let (mut ours, mut others): (Vec<Run>, Vec<OtherRun>) = (Vec::new(), Vec::new());
+    for number in 1..=options.runs {
+        let run = in_folder(&folder, options.keep, |folder| Session::new(options, &chain, &programs, folder)?.run())?;
+        say!("run {number} of {}: {:.2} s, ratio {}", options.runs, run.seconds, show(run.ratio));
+        ours.push(run);
+        if options.vs.is_some() {
+            let run = in_folder(&folder, options.keep, |folder| aria2::run(options, &chain, &programs, folder))?;
+            say!("aria2: {:.2} s, ratio {}", run.seconds, show(run.ratio));
+            others.push(run);
+        }
+    }
+    let report = Report::new(options, chain.facts, &ours, &others).context("no runs were asked for")?;
+    if options.json { print_line(&report) } else { Ok(println!("{}", report.text())) }
+}
+
+fn show(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.3}"))
+}
+
+/// Beside what cargo builds: TARGET/bench for TARGET/PROFILE/bench.
+fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
+    let target = bench.ancestors().nth(2).context("cargo puts programs two levels deep")?;
+    Ok(target.join("bench"))
+}
+
+/// Gives work a folder that goes with it, unless it fails or the user wants it.
+fn in_folder<T>(folder: &Path, keep: bool, work: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let folder: TempDir = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
+    let result = work(folder.path());
+    let interrupted = result.as_ref().is_err_and(|error| error.is::<stop::Interrupted>());
+    if keep || (result.is_err() && !interrupted) {
+        say!("homes and logs are in {}", folder.keep().display());
+    }
+    result
+}
+
+/// The rates of all hosts: seeds, leechers, late ones.
+pub(super) fn rates(options: &Swarm) -> Vec<Rates> {
+    let host = |up| Rates { up, down: options.down };
+    let seeds = (0..options.seeds).map(|_| host(options.seed_up));
+    seeds.chain((0..options.leechers + options.late).map(|_| host(options.leech_up))).collect()
+}
+
+/// How long a run may take.
+pub(super) fn patience(options: &Swarm, bytes: u64) -> Duration {
+    let least = bound(bytes as f64, rate(options.seed_up) * f64::from(options.seeds), None, &links(options, &[]));
+    options.timeout.map_or_else(|| Duration::from_secs_f64(120.0 + 12.0 * least), Duration::from_secs)
+}
+
+/// The leechers as the bound sees them, the late ones with when they started.
+fn links(options: &Swarm, late: &[f64]) -> Vec<Link> {
+    let link = |start| Link { start, up: rate(options.leech_up), down: rate(options.down) };
+    (0..options.leechers).map(|_| 0.0).chain(late.iter().copied()).map(link).collect()
+}
+
+/// The least possible for what was asked; nothing when no rate holds.
+pub(super) fn bound_of(options: &Swarm, bytes: u64, late: &[f64]) -> Option<f64> {
+    let seeds_up = rate(options.seed_up) * f64::from(options.seeds);
+    let least = || bound(bytes as f64, seeds_up, options.seed_leaves_after, &links(options, late));
+    (!options.loopback).then(least)
+}
+
+/// Everything of one run. Dropped in this order: processes before links before files.
+struct Session<'a> {
+    options: &'a Swarm,
+    facts: Facts,
+    programs: &'a Programs,
+    nodes: Vec<Node>,
+    topology: Topology,
+    /// Bytes that the seeds' interfaces had sent when the leechers started.
+    sent_before: Option<u64>,
+    ticks: u32,
+}
+
+impl<'a> Session<'a> {
+    fn new(options: &'a Swarm, chain: &MadeChain, programs: &'a Programs, folder: &Path) -> anyhow::Result<Self> {
+        let rates = rates(options);
+        let topology = if options.loopback {
+            Topology::loopback(rates.len())
+        } else {
+            Topology::shaped(&rates, !options.no_offload)
+        }?;
+        let names = [("seed", Role::Seed, options.seeds), ("leecher", Role::Leecher, options.leechers)];
+        let mut places = Vec::new();
+        for (name, role, count) in names.into_iter().chain([("late", Role::Late, options.late)]) {
+            for number in 1..=count {
+                places.push(Place::new(format!("{name}{number}"), role)?);
+            }
+        }
+        let hosts = topology.hosts.iter();
+        let addresses: Vec<P2pAddress> =
+            places.iter().zip(hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
+        let mut nodes = Vec::new();
+        for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
+            // Those that start with it or before. A peer that is not there yet would only be dialed in vain.
+            let known = |other: &Place| match place.role {
+                Role::Seed => other.role == Role::Seed,
+                Role::Leecher => other.role != Role::Late,
+                Role::Late => true,
+            };
+            let peers = places.iter().zip(&addresses).filter(|(other, _)| other.name != place.name && known(other));
+            let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
+            nodes.push(Node::new(place.name.clone(), place.role, index, home));
+            stop::check()?;
+        }
+        Ok(Self { options, facts: chain.facts, programs, nodes, topology, sent_before: None, ticks: 0 })
+    }
+
+    fn run(mut self) -> anyhow::Result<Run> {
+        self.start(Role::Seed)?;
+        self.await_seeds()?;
+        self.sent_before = self.seeds_sent()?;
+        let started = now_ms();
+        self.start(Role::Leecher)?;
+        let deadline = Instant::now() + patience(self.options, self.facts.bytes);
+        while !self.is_over() {
+            stop::pause(TICK)?;
+            self.tick()?;
+            if Instant::now() > deadline {
+                self.say_progress();
+                bail!("the leechers are not done in time");
+            }
+        }
+        self.nodes.iter_mut().for_each(Node::observe);
+        self.judge(started)
+    }
+
+    fn start(&mut self, role: Role) -> anyhow::Result<()> {
+        let (programs, log, hosts) = (self.programs, &self.options.node_log, &self.topology.hosts);
+        let mut nodes = self.nodes.iter_mut().filter(|node| node.role == role);
+        nodes.try_for_each(|node| node.start(programs, &hosts[node.host], log))
+    }
+
+    fn of(&self, role: Role) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(move |node| node.role == role)
+    }
+
+    fn leechers(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.role != Role::Seed)
+    }
+
+    fn await_seeds(&mut self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let height = self.facts.height;
+        let is_ready = |node: &Node| node.sample().is_some_and(|sample| sample.height == height);
+        while !self.of(Role::Seed).all(is_ready) {
+            stop::pause(TICK)?;
+            self.nodes.iter_mut().try_for_each(Node::check)?;
+            if start.elapsed() > SEEDS_READY {
+                bail!("the seeds do not answer at height {height}");
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> anyhow::Result<()> {
+        self.ticks += 1;
+        if let Some(seconds) = self.options.kill_every {
+            self.kill_due(seconds)?;
+        }
+        if !self.ticks.is_multiple_of(LOOK_TICKS) {
+            return Ok(());
+        }
+        for node in &mut self.nodes {
+            node.check()?;
+            node.observe();
+        }
+        if self.ticks.is_multiple_of(SAY_TICKS) {
+            self.say_progress();
+        }
+        if self.of(Role::Late).any(|node| node.started.is_none()) {
+            let done: f64 = self.of(Role::Leecher).map(|node| node.share(&self.facts)).sum();
+            if done >= f64::from(self.options.leechers) / 2.0 {
+                say!("half done: the late ones start");
+                self.start(Role::Late)?;
+            }
+        }
+        if let Some(copies) = self.options.seed_leaves_after
+            && self.of(Role::Seed).any(Node::is_running)
+            && self
+                .seeds_sent()?
+                .zip(self.sent_before)
+                .is_some_and(|(now, before)| (now - before) as f64 >= copies * self.facts.bytes as f64)
+        {
+            say!("the seeds leave");
+            self.nodes.iter_mut().filter(|node| node.role == Role::Seed).for_each(Node::kill);
+        }
+        Ok(())
+    }
+
+    fn kill_due(&mut self, seconds: f64) -> anyhow::Result<()> {
+        let (now, facts) = (now_ms(), self.facts);
+        for node in self.nodes.iter_mut().filter(|node| node.role != Role::Seed && node.is_running()) {
+            if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at(&facts).is_none() {
+                node.kill();
+                node.start(self.programs, &self.topology.hosts[node.host], &self.options.node_log)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let facts = &self.facts;
+        self.leechers().all(|node| node.verified_at(facts).is_some() && node.applied_at(facts).is_some())
+    }
+
+    fn seeds_sent(&self) -> anyhow::Result<Option<u64>> {
+        self.of(Role::Seed).map(|node| self.topology.hosts[node.host].sent_bytes()).sum()
+    }
+
+    fn say_progress(&self) {
+        let shares = self.leechers().map(|node| format!("{:.0}%", node.share(&self.facts) * 100.0));
+        say!("{}", shares.collect::<Vec<_>>().join(" "));
+    }
+
+    fn judge(&self, started: u64) -> anyhow::Result<Run> {
+        let facts = &self.facts;
+        let bytes = facts.bytes as f64;
+        let per_node: Vec<PerNode> = self.leechers().filter_map(|node| node.result(facts)).collect();
+        let since = |at: Option<u64>| at.unwrap_or(started).saturating_sub(started) as f64 / 1_000.0;
+        let seconds = since(per_node.iter().map(|node| node.verified_at_ms).max());
+        let late: Vec<f64> = self.of(Role::Late).map(|node| since(node.started)).collect();
+        let bound_seconds = bound_of(self.options, facts.bytes, &late);
+        let seeds_say = || self.of(Role::Seed).filter_map(Node::sample).map(|sample| sample.uploaded_bytes).sum();
+        let sent = self.seeds_sent()?.zip(self.sent_before).map_or_else(seeds_say, |(now, before)| now - before);
+        let vain: u64 = per_node.iter().map(|node| node.duplicate_bytes).sum();
+        let most = |value: fn(&PerNode) -> f64| per_node.iter().map(value).fold(0.0, f64::max);
+        Ok(Run {
+            seconds,
+            bound_seconds,
+            ratio: bound_seconds.map(|bound| seconds / bound),
+            applied_seconds: since(per_node.iter().map(|node| node.applied_at_ms).max()),
+            seed_copies: sent as f64 / bytes,
+            waste: vain as f64 / bytes / per_node.len() as f64,
+            refetched: most(|node| node.refetched_bytes as f64) / bytes,
+            last_percent_share: per_node.iter().filter_map(|node| node.last_percent_share).reduce(f64::max),
+            bans: per_node.iter().map(|node| node.bans).sum(),
+            peak_rss_mib: most(|node| node.peak_rss_mib),
+            cpu_seconds: self.nodes.iter().map(Node::cpu_seconds).sum(),
+            per_node,
+        })
+    }
+}
+
+/// What a node's answers mean for a run.
+impl Node {
+    fn sample(&self) -> Option<super::probe::Sample> {
+        // Not of a life before.
+        self.probe.as_ref()?.latest().filter(|sample| sample.asked >= self.restarted)
+    }
+
+    /// When it had verified all chunks: by its own clock if it says, else when it was seen.
+    fn verified_at(&self, facts: &Facts) -> Option<u64> {
+        let sample = self.sample()?;
+        let all = if sample.tells {
+            sample.bytes_verified >= facts.bytes || sample.height >= facts.sealed
+        } else {
+            sample.height >= facts.height
+        };
+        all.then(|| sample.verified_at.unwrap_or(sample.answered))
+    }
+
+    /// When it had applied all blocks, likewise.
+    fn applied_at(&self, facts: &Facts) -> Option<u64> {
+        let sample = self.sample().filter(|sample| sample.height >= facts.height)?;
+        Some(sample.applied_at.unwrap_or(sample.answered))
+    }
+
+    /// How much of all it has, 0 to 1.
+    fn share(&self, facts: &Facts) -> f64 {
+        let Some(sample) = self.sample() else { return 0.0 };
+        let blocks = sample.height as f64 / facts.height as f64;
+        (sample.bytes_verified as f64 / facts.bytes as f64).max(blocks)
+    }
+
+    fn result(&self, facts: &Facts) -> Option<PerNode> {
+        let (sample, started) = (self.sample()?, self.started?);
+        let (verified, applied) = (self.verified_at(facts)?, self.applied_at(facts)?);
+        let progress = &self.probe.as_ref()?.samples().progress;
+        let share = || last_percent_share(progress, started, verified, facts.chunks);
+        let fetched = self.fetched_before + sample.fetched_bytes;
+        Some(PerNode {
+            name: self.name.clone(),
+            started_at_ms: started,
+            verified_at_ms: verified,
+            applied_at_ms: applied,
+            seconds: verified.saturating_sub(started) as f64 / 1_000.0,
+            last_percent_share: if sample.tells && self.kills == 0 { share() } else { None },
+            duplicate_bytes: sample.duplicate_bytes,
+            kills: self.kills,
+            refetched_bytes: fetched.saturating_sub(facts.bytes),
+            bans: sample.bans,
+            peak_rss_mib: self.peak_rss_kib as f64 / 1_024.0,
+            cpu_seconds: self.cpu_seconds(),
+        })
+    }
+}

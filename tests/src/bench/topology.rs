@@ -1,0 +1,184 @@
+//! Links of known rates: a namespace for each host, all on one bridge in a namespace of its own, so that this machine's own network
+//! is left alone.
+//!
+//! Each host sends through a token bucket at its end and receives through one at the bridge's. The buckets count the bytes of
+//! every packet with its headers, also of the large ones that the kernel cuts late.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::ops::Range;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::Unfit;
+
+/// Of each token bucket.
+const BURST: &str = "32kb";
+/// Longest that a packet waits in one.
+const LATENCY: &str = "50ms";
+/// Where nodes listen, within namespaces.
+const PORT: u16 = 7700;
+/// Where the hub is reached from all hosts.
+const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
+/// Ports looked at for hosts on loopback: below those that the system gives to clients.
+const LOOPBACK_PORTS: Range<u16> = 20_000..32_000;
+
+/// What a host may send and receive, Mbit/s.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    pub(super) up: u32,
+    pub(super) down: u32,
+}
+
+/// The hosts and what connects them. Gone when dropped.
+pub(super) struct Topology {
+    pub(super) hosts: Vec<Host>,
+    hub: Option<Namespace>,
+}
+
+/// A machine of the bench.
+pub(super) struct Host {
+    /// Where it is reached by the others.
+    pub(super) address: SocketAddrV4,
+    /// Where it is asked, from within.
+    pub(super) rpc: SocketAddrV4,
+    namespace: Option<Namespace>,
+}
+
+/// A namespace that is deleted when dropped.
+struct Namespace(String);
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&format!("netns del {}", self.0)) {
+            eprintln!("bench: namespace {} is left behind: {error:#}", self.0);
+        }
+    }
+}
+
+impl Namespace {
+    fn add(name: &str) -> anyhow::Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        let namespace = Self(name.to_owned());
+        ip(&format!("-n {name} link set lo up"))?;
+        Ok(namespace)
+    }
+}
+
+/// Whether this machine can have shaped links.
+pub(super) fn check() -> anyhow::Result<()> {
+    let unfit = |what: &str| Unfit(format!("{what}; with --loopback the bench runs without shaped links"));
+    if !rustix::process::geteuid().is_root() {
+        return Err(unfit("network namespaces need root").into());
+    }
+    for program in ["ip", "tc"] {
+        if run(program, "-V").is_err() {
+            return Err(unfit(&format!("`{program}` does not run, it is part of iproute2")).into());
+        }
+    }
+    Ok(())
+}
+
+impl Topology {
+    /// A host for each of these rates.
+    pub(super) fn shaped(rates: &[Rates], offload: bool) -> anyhow::Result<Self> {
+        let prefix = format!("cairn-{}", std::process::id());
+        let hub = Namespace::add(&format!("{prefix}-hub"))?;
+        let in_hub = format!("-n {}", hub.0);
+        ip(&format!("{in_hub} link add name hub0 type bridge"))?;
+        ip(&format!("{in_hub} addr add {HUB}/16 dev hub0"))?;
+        ip(&format!("{in_hub} link set hub0 up"))?;
+        let mut topology = Self { hosts: Vec::new(), hub: Some(hub) };
+        for (index, Rates { up, down }) in rates.iter().enumerate() {
+            let namespace = Namespace::add(&format!("{prefix}-{index}"))?;
+            let in_host = format!("-n {}", namespace.0);
+            let number = u16::try_from(index + 1).context("too many hosts")?.to_be_bytes();
+            let address = Ipv4Addr::new(10, 77, number[0], number[1]);
+            ip(&format!("{in_hub} link add p{index} type veth peer name eth0 netns {}", namespace.0))?;
+            ip(&format!("{in_hub} link set p{index} master hub0 up"))?;
+            ip(&format!("{in_host} addr add {address}/16 dev eth0"))?;
+            ip(&format!("{in_host} link set eth0 up"))?;
+            for (place, device, rate) in [(&in_host, "eth0".to_owned(), up), (&in_hub, format!("p{index}"), down)] {
+                let bucket = format!("rate {rate}mbit burst {BURST} latency {LATENCY}");
+                run("tc", &format!("{place} qdisc add dev {device} root tbf {bucket}"))?;
+                if !offload {
+                    ip(&format!("{place} link set {device} gso_max_segs 1"))?;
+                }
+            }
+            topology.hosts.push(Host {
+                address: SocketAddrV4::new(address, PORT),
+                rpc: SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT + 1),
+                namespace: Some(namespace),
+            });
+        }
+        Ok(topology)
+    }
+
+    /// Hosts that are only ports.
+    pub(super) fn loopback(count: usize) -> anyhow::Result<Self> {
+        let Range { start, end } = LOOPBACK_PORTS;
+        // Benches that run at once begin at different places.
+        let middle = start + u16::try_from(std::process::id() % u32::from(end - start)).unwrap_or(0);
+        // All are held until all are found.
+        let free = (middle..end).chain(start..middle).filter_map(|port| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+            Some((port, listener))
+        });
+        let found: Vec<_> = free.take(count * 2).collect();
+        if found.len() < count * 2 {
+            bail!("no {} free ports", count * 2);
+        }
+        let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let hosts = found.chunks_exact(2).map(|pair| Host {
+            address: address(pair[0].0),
+            rpc: address(pair[1].0),
+            namespace: None,
+        });
+        Ok(Self { hosts: hosts.collect(), hub: None })
+    }
+
+    /// A program in the middle, where no rate holds, and the address at which all hosts reach it.
+    pub(super) fn at_hub(&self, program: &Path) -> (Command, Ipv4Addr) {
+        (within(self.hub.as_ref(), program), HUB)
+    }
+}
+
+impl Host {
+    /// A program that runs there; `ip` becomes it, so that its process id is the child's.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        within(self.namespace.as_ref(), program)
+    }
+
+    /// Bytes that its interface has sent; none without one.
+    pub(super) fn sent_bytes(&self) -> anyhow::Result<Option<u64>> {
+        let Some(namespace) = &self.namespace else { return Ok(None) };
+        let text = ip(&format!("-n {} -s -j link show dev eth0", namespace.0))?;
+        let links: Vec<Value> = serde_json::from_str(&text).context("ip answers with JSON")?;
+        // `ip` prints an empty object for each link that does not match.
+        let bytes = links.iter().find_map(|link| link["stats64"]["tx"]["bytes"].as_u64());
+        bytes.map(Some).context("ip tells no counter")
+    }
+}
+
+fn within(namespace: Option<&Namespace>, program: &Path) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &namespace.0]).arg(program);
+    command
+}
+
+fn ip(arguments: &str) -> anyhow::Result<String> {
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(program);
+    let output = command.args(arguments.split_whitespace()).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{program} does not run"))?;
+    if !output.status.success() {
+        bail!("`{program} {arguments}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
