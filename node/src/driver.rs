@@ -13,12 +13,13 @@ use ledger::store::Store;
 use ledger::units::{Height, Timestamp};
 use protocol::machine::Notice;
 use protocol::mempool::AdmitError;
-use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, Response};
+use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
 use protocol::{Effect, Input, Machine, Now, PeerId, RequestId, Ticket};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
+use crate::sync::ToDriver;
 use crate::verifier::{Reply, Submission, Verified};
 use crate::view::{Activity, Journal, Query, SubmitError, TipView};
 
@@ -42,7 +43,7 @@ impl Clock {
 }
 
 /// Milliseconds since 1970.
-fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     // A clock before 1970 is off by more than this chain can bear; block times then follow their parents.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
@@ -54,6 +55,8 @@ pub(crate) struct Inputs {
     pub(crate) events: mpsc::Receiver<PeerEvent>,
     pub(crate) verified: mpsc::Receiver<Verified>,
     pub(crate) queries: mpsc::Receiver<Query>,
+    /// Blocks of the past, and which of them come so.
+    pub(crate) sync: mpsc::Receiver<ToDriver>,
     /// Resolves when the node is to stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -65,6 +68,8 @@ pub(crate) struct Outputs {
     pub(crate) blocks: broadcast::Sender<BlockSummary>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) submissions: mpsc::Sender<Submission>,
+    /// The last header far ahead that was proved.
+    pub(crate) target: watch::Sender<Option<CertifiedHeader>>,
 }
 
 pub(crate) struct Driver {
@@ -186,6 +191,10 @@ impl Driver {
                     None => anyhow::bail!("the verifier task ended"),
                 },
                 Some(query) = inputs.queries.recv() => self.on_query(query),
+                Some(news) = inputs.sync.recv() => self.turn(match news {
+                    ToDriver::Plan(plan) => Input::Plan(plan),
+                    ToDriver::Segment(blocks, certificate) => Input::Segment(blocks, certificate),
+                })?,
                 () = tokio::time::sleep(IDLE), if idle => self.maintain()?,
                 () = tokio::time::sleep(wait) => self.turn(Input::Time)?,
             }
@@ -329,6 +338,7 @@ impl Driver {
                     self.network.ban(*peer, reason);
                 }
             }
+            Effect::Sync(target) => drop(self.outputs.target.send_replace(Some(target))),
             Effect::Notice(notice) => report(&notice),
             Effect::Halt(reason) => anyhow::bail!("{reason}"),
         }

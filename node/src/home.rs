@@ -254,6 +254,12 @@ impl Home {
         self.root.join("db")
     }
 
+    /// `sync/`: chunks of segments that are being fetched.
+    #[must_use]
+    pub fn sync_path(&self) -> PathBuf {
+        self.root.join("sync")
+    }
+
     /// `consensus.log`.
     #[must_use]
     pub fn consensus_log_path(&self) -> PathBuf {

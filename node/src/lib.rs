@@ -14,6 +14,7 @@ pub mod view;
 
 mod driver;
 pub mod log;
+mod sync;
 mod verifier;
 
 pub mod network;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ledger::chain::Chain;
-use ledger::store::{Opened, Store};
+use ledger::store::{Opened, Staging, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
 use protocol::mempool::MempoolLimits;
@@ -18,8 +18,8 @@ use crate::driver::{Clock, Driver, Inputs, Outputs, Parts};
 use crate::home::Home;
 use crate::log::ConsensusLog;
 use crate::network::{self, NetworkConfig};
-use crate::view::{Activity, Journal, TipView, View};
-use crate::{rpc, verifier};
+use crate::view::{Activity, Journal, SyncView, TipView, View};
+use crate::{rpc, sync, verifier};
 
 /// Questions that wait for the driver; beyond this, askers are told to try again.
 const QUERIES: usize = 1_024;
@@ -27,6 +27,9 @@ const QUERIES: usize = 1_024;
 const SUBMISSIONS: usize = 1_024;
 /// New blocks that a slow subscriber may be behind before it loses some.
 const BLOCKS: usize = 256;
+
+/// What sync has for the driver.
+const FROM_SYNC: usize = 2;
 
 /// How to run, beyond the configuration.
 #[derive(Debug, Default)]
@@ -78,6 +81,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
 
     let clock = Clock::start();
     let validator = key.as_ref().map(|key| key.public());
+    let state_at_start = state.clone();
     let tip = TipView { state: state.clone(), certificate: certificate.clone(), header: header.clone() };
     let limits = MempoolLimits {
         bytes_max: usize::try_from(config.mempool.bytes_max).unwrap_or(usize::MAX),
@@ -95,6 +99,8 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let machine = Machine::new(setup, clock.now());
 
     let (tip_sender, tip) = watch::channel(Arc::new(tip));
+    let sync_tip = tip.clone();
+    let (sync_sender, sync_view) = watch::channel(Arc::new(SyncView::default()));
     let (activity_sender, activity) = watch::channel(Activity::default());
     let (blocks, _) = broadcast::channel(BLOCKS);
     let (queries_sender, queries) = mpsc::channel(QUERIES);
@@ -118,9 +124,31 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     crate::metrics::register(&mut registry, view.clone());
     let mut rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
 
-    let outputs =
-        Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, submissions: submissions_sender };
+    let (target_sender, target) = watch::channel(None);
+    let outputs = Outputs {
+        tip: tip_sender,
+        activity: activity_sender,
+        blocks,
+        journal,
+        submissions: submissions_sender,
+        target: target_sender,
+    };
     let log_height = store.tip().0;
+    let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
+    let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
+    let (shell, assembled) = sync::Shell::new(sync::Parts {
+        clock,
+        store: store.clone(),
+        staging,
+        found,
+        state: state_at_start,
+        rates: protocol::sync::Rates::default(),
+        network: network.clone(),
+        view: sync_sender,
+        driver: to_driver,
+    })?;
+    let sync_inputs = sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
+    let mut sync_end = shell.spawn(sync_inputs, assembled)?;
     let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), outputs });
     let inputs = Inputs {
         consensus: inbox.consensus,
@@ -128,6 +156,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         events: inbox.events,
         verified,
         queries,
+        sync: from_sync,
         stop: stop_receiver,
     };
     let mut driver_end = spawn_driver(driver, inputs)?;
@@ -142,6 +171,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let result = tokio::select! {
         () = stop => Ok(()),
         end = &mut driver_end => end.unwrap_or_else(|_| Err(anyhow::anyhow!("the driver panicked"))),
+        end = &mut sync_end => end.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread of sync panicked"))),
         end = &mut network_task => Err(anyhow::anyhow!("the network task ended: {end:?}")),
         end = &mut verifier_task => Err(anyhow::anyhow!("the verifier task ended: {end:?}")),
         end = &mut rpc_task => Err(anyhow::anyhow!("the RPC task ended: {end:?}")),
@@ -149,6 +179,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let _none_left = stop_sender.send(true);
     if result.is_ok() {
         driver_end.await.context("the driver panicked")??;
+        sync_end.await.context("the thread of sync panicked")??;
     }
     network.shutdown().await;
     tracing::info!("stopped");

@@ -30,6 +30,21 @@ pub struct TipView {
     pub header: Option<Header>,
 }
 
+/// What sync is doing, and when it reached what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncView {
+    /// What the machine says.
+    pub report: protocol::sync::SyncReport,
+    /// Names on the network of the peers in the report.
+    pub peers: BTreeMap<protocol::PeerId, String>,
+    /// When the last known chunk was verified, in milliseconds since 1970.
+    pub verified_at_ms: Option<u64>,
+    /// When the target was reached, likewise.
+    pub applied_at_ms: Option<u64>,
+    /// When sync started, likewise.
+    pub since_ms: u64,
+}
+
 /// What the driver is doing, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activity {

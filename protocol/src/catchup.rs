@@ -1,15 +1,16 @@
-//! Catching up: blocks that others made final without this node, fetched from several peers at once and applied in order.
+//! Catching up: blocks that others made final without this node, applied in order.
 //!
-//! A height counts only with its certificate; a block only when a certificate names it. So a peer can delay, never mislead.
+//! Whole sealed segments come from [`crate::sync`], verified; the blocks before and after them are fetched here, by ranges, from several
+//! peers at once. A height counts only with its certificate; a block only when a certificate names it. So a peer can delay, never mislead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::chain::{BlockError, ChainState, Committed};
-use ledger::transaction::{Transaction, verify_transactions};
+use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use ledger::units::Height;
 
 use crate::machine::{PeerId, RequestId};
@@ -39,6 +40,12 @@ struct Received {
     certificate: Certificate,
 }
 
+/// Bytes of blocks of a segment that are committed together: the driver performs nothing else meanwhile.
+const COMMIT_BYTES: usize = 4 << 20;
+
+/// A block whose signatures hold, and why it is final.
+type Final = (Block<Arc<VerifiedTransaction>>, Certificate);
+
 /// Final blocks, and the chain after them.
 pub(crate) type Batch = (Vec<Committed>, ChainState);
 
@@ -60,6 +67,12 @@ pub(crate) struct CatchUp {
     behind_since: Option<Duration>,
     flights: BTreeMap<RequestId, Flight>,
     received: BTreeMap<Height, Received>,
+    /// Blocks of a segment that follow the tip.
+    segment: VecDeque<Final>,
+    /// Which heights come as segments; nothing while that is not known of a node far behind.
+    plan: Option<Option<(Height, Height)>>,
+    /// The highest header that sync was told of.
+    told: Height,
 }
 
 impl CatchUp {
@@ -93,6 +106,51 @@ impl CatchUp {
         lag > 1 || now >= since.saturating_add(GRACE)
     }
 
+    /// Whether sync should hear of a certified header: more than a few blocks are missing.
+    pub(crate) fn is_news_to_sync(&mut self, tip: Height, height: Height) -> bool {
+        let is_far = |from: Height| height.0.saturating_sub(from.0) > BLOCKS_MAX;
+        if !is_far(tip) || height <= self.told {
+            return false;
+        }
+        if self.told <= tip {
+            // Far behind anew: what is fetched how is to be said anew.
+            self.plan = None;
+        }
+        self.told = height;
+        true
+    }
+
+    /// Which heights come as segments.
+    pub(crate) fn on_plan(&mut self, plan: Option<(Height, Height)>) {
+        self.plan = Some(plan);
+    }
+
+    /// The verified blocks of a segment; those up to the tip are known.
+    pub(crate) fn on_segment(
+        &mut self,
+        tip: Height,
+        blocks: Vec<Block<Arc<VerifiedTransaction>>>,
+        certificate: Certificate,
+    ) {
+        let mut certificates: Vec<Certificate> =
+            blocks.iter().skip(1).map(|block| block.parent_certificate.clone()).collect();
+        certificates.push(certificate);
+        let blocks = blocks.into_iter().zip(certificates);
+        self.segment.extend(blocks.filter(|(block, _)| block.header.height > tip));
+    }
+
+    /// Up to which height blocks are fetched by ranges now.
+    fn range_end(&self, tip: Height) -> Option<Height> {
+        let best = self.best();
+        let is_far = best.0.saturating_sub(tip.0) > BLOCKS_MAX;
+        match self.plan {
+            Some(Some((first, _))) if tip.next() < first => Some(Height(first.0.saturating_sub(1))),
+            Some(Some((_, last))) if tip < last => None,
+            None if is_far => None,
+            _ => Some(best),
+        }
+    }
+
     /// When a node that follows consensus turns to catching up, if consensus does not bring the next block before.
     pub(crate) fn grace_ends(&self) -> Option<Duration> {
         self.behind_since.map(|since| since.saturating_add(GRACE))
@@ -109,8 +167,8 @@ impl CatchUp {
         self.received.retain(|first, _| *first > tip);
         let mut requests = Vec::new();
         let mut from = tip.next();
-        let best = self.best();
-        while from <= best && self.on_time().count().saturating_add(requests.len()) < IN_FLIGHT_MAX {
+        let Some(end) = self.range_end(tip) else { return requests };
+        while from <= end && self.on_time().count().saturating_add(requests.len()) < IN_FLIGHT_MAX {
             if let Some(received) = self.received.get(&from) {
                 from = Height(from.0.saturating_add(received.blocks.len().max(1) as u64));
                 continue;
@@ -176,8 +234,36 @@ impl CatchUp {
 
     /// The blocks that follow the tip, verified and validated, if they are there.
     pub(crate) fn take_next(&mut self, chain: &ChainState) -> Option<Result<Batch, CatchUpError>> {
+        if let Some(batch) = self.take_of_segment(chain) {
+            return Some(batch);
+        }
         let received = self.received.remove(&chain.tip().height.next())?;
         Some(verify(chain, received))
+    }
+}
+
+impl CatchUp {
+    /// Some blocks of a segment, in order by the same rules as all others.
+    fn take_of_segment(&mut self, chain: &ChainState) -> Option<Result<Batch, CatchUpError>> {
+        let next = chain.tip().height.next();
+        while self.segment.front().is_some_and(|(block, _)| block.header.height < next) {
+            self.segment.pop_front();
+        }
+        if self.segment.front()?.0.header.height != next {
+            return None;
+        }
+        let (mut state, mut commits, mut bytes) = (chain.clone(), Vec::new(), 0usize);
+        while bytes < COMMIT_BYTES
+            && let Some((block, certificate)) = self.segment.pop_front()
+        {
+            let valid = match state.validate(block) {
+                Ok(valid) => valid,
+                Err(error) => return Some(Err(CatchUpError::Certified(error))),
+            };
+            bytes = bytes.saturating_add(valid.bytes().len());
+            commits.push(state.commit(valid, certificate));
+        }
+        Some(Ok((commits, state)))
     }
 }
 

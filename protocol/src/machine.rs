@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::block::Header;
+use ledger::block::{Block, Header};
 use ledger::certificate::Certificate;
 use ledger::chain::{ChainState, Committed};
 use ledger::hash::{BlockHash, TxHash};
@@ -89,6 +89,10 @@ pub enum Input {
     Response(RequestId, PeerId, Option<Vec<u8>>),
     /// The blocks of [`Effect::Commit`] are durable.
     Committed,
+    /// Heights that come as segments, first and last, from [`crate::sync::Effect::Plan`].
+    Plan(Option<(Height, Height)>),
+    /// The blocks of a segment, all signatures verified, and the certificate of the last one.
+    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
 }
 
 /// Everything a node does. To be performed in order; each must be done before the next begins.
@@ -110,6 +114,8 @@ pub enum Effect {
     Respond(Ticket, Vec<u8>),
     /// Answer a peer with final blocks from this height on, as [`crate::message::Response::Blocks`].
     RespondBlocks(Ticket, Height),
+    /// A certified header far ahead of the tip: [`crate::sync`] should fetch what leads there, and give [`Input::Plan`].
+    Sync(CertifiedHeader),
     /// Make these blocks durable, together; then give [`Input::Committed`]. On failure the node stops.
     Commit(Vec<Committed>),
     /// Whether a submission was taken.
@@ -310,6 +316,10 @@ impl Machine {
             Input::Request(from, ticket, bytes) => self.on_request(from, ticket, &bytes),
             Input::Response(id, from, bytes) => self.on_response(id, from, bytes),
             Input::Committed => self.on_committed(),
+            Input::Plan(plan) => self.catchup.on_plan(plan),
+            Input::Segment(blocks, certificate) => {
+                self.catchup.on_segment(self.chain.tip().height, blocks, certificate);
+            }
         }
         self.settle();
         std::mem::take(&mut self.effects)

@@ -210,6 +210,9 @@ impl Machine {
             return Verdict::Accept;
         }
         self.catchup.on_proof(from, height);
+        if self.catchup.is_news_to_sync(tip, height) {
+            self.effects.push(Effect::Sync(certified.clone()));
+        }
         Verdict::Accept
     }
 

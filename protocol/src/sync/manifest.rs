@@ -157,11 +157,8 @@ impl Sync {
     /// Asks for the manifest of a later header when all known segments are on their way, and for the heads of the next segments.
     pub(super) fn seek_manifest(&mut self) {
         let now = self.now;
-        let lag = self.source.target_height().0.saturating_sub(self.tip.0);
-        let beyond = self.source.target_height().0.saturating_sub(self.source.proven_height().0.max(self.tip.0));
-        let is_due = lag > BLOCKS_MAX && (beyond > BLOCKS_MAX || self.source.proof.is_none()) && beyond > 0;
         let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
-        if is_due && is_open && self.next_head().is_none() {
+        if self.is_manifest_due() && is_open && self.next_head().is_none() {
             self.fetch_manifest();
         }
         let mut staged = self.downloads.segments().count();
@@ -174,6 +171,13 @@ impl Sync {
             self.send(peer, &SyncMessage::GetHead(index));
             staged = staged.saturating_add(1);
         }
+    }
+
+    /// Whether a manifest that reaches further is needed: the tip is far behind, and so is what is proved.
+    fn is_manifest_due(&self) -> bool {
+        let target = self.source.target_height().0;
+        let is_far = |from: Height| target.saturating_sub(from.0) > BLOCKS_MAX;
+        is_far(self.tip) && is_far(self.source.proven_height())
     }
 
     /// The first segment to fetch whose head is neither here nor asked for.
@@ -304,7 +308,9 @@ impl Sync {
 
     /// Which heights come as segments. None while that is not known.
     pub(super) fn current_plan(&self) -> Option<Option<(Height, Height)>> {
-        self.source.proof.as_ref()?;
+        if self.source.proof.is_none() || self.is_manifest_due() {
+            return None;
+        }
         let mut wanted = self
             .source
             .manifest

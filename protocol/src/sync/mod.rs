@@ -216,11 +216,12 @@ impl Sync {
             Input::Closed(peer) => self.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
             Input::Chunk(peer, id, hash, bytes) => self.on_chunk(peer, id, hash, bytes),
-            Input::Unsent(peer, id) => {
-                self.uploads.on_unsent(peer, id);
-                self.ban(peer, format!("wants chunk {} of segment {}, which has none such", id.chunk, id.segment));
+            Input::Unsent(peer, id) => self.on_unsent(peer, id),
+            Input::Certified(certified) => {
+                self.source.on_certified(certified);
+                // Whoever asks waits for an answer, also for one that is not new.
+                self.told_plan = None;
             }
-            Input::Certified(certified) => self.source.on_certified(certified),
             Input::Tip(height, sealed) => self.on_tip(height, &sealed),
             Input::Assembled(index, damaged) => self.on_assembled(index, &damaged),
         }
@@ -264,7 +265,9 @@ impl Sync {
         let partial = partial.map(|(index, chunks, _)| {
             let mut bits = Bits::new(chunks);
             let here = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| *is_here);
-            here.for_each(|(chunk, _)| drop(bits.set(chunk)));
+            for (chunk, _) in here {
+                bits.set(chunk);
+            }
             (index, bits)
         });
         let status = Status {
@@ -367,6 +370,16 @@ impl Sync {
         }
         self.unfilled.insert(from);
         self.urgent.insert(from);
+    }
+
+    fn on_unsent(&mut self, peer: PeerId, id: ChunkId) {
+        self.uploads.on_unsent(peer, id);
+        if id.segment < self.sealed {
+            return self.ban(peer, format!("wants chunk {} of segment {}, which has none such", id.chunk, id.segment));
+        }
+        // It was damaged on disk, and is fetched again.
+        self.downloads.lose(id);
+        self.progress.on_lost(self.rules.chunk_bytes);
     }
 
     fn on_tip(&mut self, height: Height, sealed: &[SegmentDescriptor]) {

@@ -51,9 +51,10 @@ impl Progress {
 }
 
 /// What sync is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     /// Nothing far ahead of the tip is known.
+    #[default]
     Idle,
     /// A certified height is known, and not yet what leads there.
     Manifest,
@@ -104,7 +105,7 @@ pub struct PeerReport {
 }
 
 /// All of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
     /// What sync is at.
     pub stage: Stage,
@@ -153,7 +154,9 @@ impl Sync {
         let segments = self.downloads.segments().map(|(index, chunks, missing)| {
             let mut here = super::Bits::new(chunks);
             let set = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| *is_here);
-            set.for_each(|(chunk, _)| drop(here.set(chunk)));
+            for (chunk, _) in set {
+                here.set(chunk);
+            }
             let is_assembled =
                 self.steps.get(&index).is_some_and(|step| matches!(step, Step::Assembled | Step::Applying));
             SegmentReport { index, chunks, verified: chunks.saturating_sub(missing), is_assembled, here }

@@ -37,6 +37,10 @@ impl World {
                 if matches!(effect, Effect::Commit(_)) {
                     inputs.push_back(Input::Committed);
                 }
+                if matches!(effect, Effect::Sync(_)) {
+                    // Nobody serves segments here: all history comes as blocks.
+                    inputs.push_back(Input::Plan(None));
+                }
                 self.perform(node, effect);
                 if self.broken.is_some() {
                     return;
@@ -86,6 +90,7 @@ impl World {
                 let bytes = codec::encode(&self.nodes[node].disk.blocks_from(height));
                 self.respond(node, ticket, bytes);
             }
+            Effect::Sync(_) => {}
             Effect::Evidence(evidence) => {
                 let result = self.check.on_evidence(evidence);
                 self.require(result);

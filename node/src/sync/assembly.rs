@@ -1,0 +1,81 @@
+//! From the chunks of a segment to its blocks, with all signatures verified, on all cores.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use ledger::block::Block;
+use ledger::certificate::Certificate;
+use ledger::chain::Chain;
+use ledger::hash::ChainId;
+use ledger::history::split_segment;
+use ledger::store::SegmentReader;
+use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
+
+/// Fewer signatures than this are not worth a thread.
+const TRANSACTIONS_PER_THREAD: usize = 512;
+
+/// A segment, ready to be applied; or what of it was damaged on disk, and then nothing else.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    pub(crate) index: u64,
+    pub(crate) damaged: Vec<u32>,
+    pub(crate) blocks: Vec<Block<Arc<VerifiedTransaction>>>,
+    pub(crate) certificate: Certificate,
+}
+
+/// Reads, cuts and verifies a segment.
+///
+/// # Errors
+/// When the disk refuses, or when bytes that a certified header proves are not blocks with good signatures: then more than a third of
+/// the voting power is dishonest, or this code is too old or wrong, and the node must stop.
+pub(super) fn assemble(chain: &Chain, index: u64, reader: SegmentReader) -> anyhow::Result<Assembled> {
+    let certificate = reader.head().certificate.clone();
+    let descriptor = reader.head().descriptor;
+    let bytes = match reader.read_all()? {
+        Ok(bytes) => bytes,
+        Err(damaged) => {
+            let damaged = damaged.into_iter().filter_map(|chunk| u32::try_from(chunk).ok()).collect();
+            return Ok(Assembled { index, damaged, blocks: Vec::new(), certificate });
+        }
+    };
+    let context = || format!("segment {index} is certified and breaks the rules");
+    let blocks = split_segment(chain, &descriptor, &bytes).with_context(context)?;
+    drop(bytes);
+    let counts: Vec<usize> = blocks.iter().map(|block| block.transactions.len()).collect();
+    let (headers, transactions): (Vec<_>, Vec<_>) =
+        blocks.into_iter().map(|block| ((block.header, block.parent_certificate), block.transactions)).unzip();
+    let transactions: Vec<Transaction> = transactions.into_iter().flatten().collect();
+    let mut verified = verify(chain.id(), transactions).into_iter();
+    let blocks = headers.into_iter().zip(counts).map(|((header, parent_certificate), count)| {
+        let transactions: Option<Vec<_>> = verified.by_ref().take(count).collect();
+        let transactions = transactions.context("a signature does not hold").with_context(context)?;
+        Ok(Block { header, parent_certificate, transactions })
+    });
+    let blocks = blocks.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Assembled { index, damaged: Vec::new(), blocks, certificate })
+}
+
+/// Verifies signatures in batches on all cores, in the order given.
+fn verify(chain: ChainId, mut transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let share = transactions.len().div_ceil(cores).max(TRANSACTIONS_PER_THREAD);
+    let mut shares = Vec::new();
+    while transactions.len() > share {
+        let rest = transactions.split_off(share);
+        shares.push(std::mem::replace(&mut transactions, rest));
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            shares.into_iter().map(|share| scope.spawn(move || verify_transactions(chain, share))).collect();
+        let last = verify_transactions(chain, transactions);
+        let mut verified = Vec::new();
+        for thread in threads {
+            match thread.join() {
+                Ok(share) => verified.extend(share),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        verified.extend(last);
+        verified
+    })
+}

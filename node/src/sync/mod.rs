@@ -1,0 +1,392 @@
+//! Segmented sync, performed: links to peers, staging on disk, verification on all cores, blocks handed to the driver.
+//!
+//! A thread of its own, so that neither consensus waits for history nor history for consensus. What to do is decided by
+//! [`protocol::sync`]; here is what it takes.
+
+mod assembly;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ledger::block::Block;
+use ledger::certificate::Certificate;
+use ledger::chain::{Chain, ChainState};
+use ledger::codec;
+use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
+use ledger::store::{Staging, Store};
+use ledger::transaction::VerifiedTransaction;
+use ledger::units::Height;
+use protocol::PeerId;
+use protocol::message::CertifiedHeader;
+use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::sync::{Effect, Input, Rates, Setup, Sync};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::driver::{Clock, wall_ms};
+use crate::network::{self, LinkEvent, Network};
+use crate::view::{SyncView, TipView};
+use assembly::Assembled;
+
+/// What is shown is new at least so often while something happens.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Assembled segments on their way here; the machine has fewer under way.
+const ASSEMBLED: usize = 8;
+
+/// What the driver gets.
+#[derive(Debug)]
+pub(crate) enum ToDriver {
+    /// Heights that come as segments.
+    Plan(Option<(Height, Height)>),
+    /// The verified blocks of a segment, and the certificate of the last one.
+    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
+}
+
+/// Everything that sync starts with.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) staging: Staging,
+    pub(crate) found: Vec<(SegmentHead, Vec<bool>)>,
+    pub(crate) state: ChainState,
+    pub(crate) rates: Rates,
+    pub(crate) network: Network,
+    pub(crate) view: watch::Sender<Arc<SyncView>>,
+    /// To the driver: at most one segment and one plan wait here for room.
+    pub(crate) driver: mpsc::Sender<ToDriver>,
+}
+
+/// What comes in besides time.
+pub(crate) struct Inputs {
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    /// The chain as committed.
+    pub(crate) tip: watch::Receiver<Arc<TipView>>,
+    /// A certified header far ahead.
+    pub(crate) target: watch::Receiver<Option<CertifiedHeader>>,
+    /// Resolves when the node is to stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+pub(crate) struct Shell {
+    clock: Clock,
+    chain: Arc<Chain>,
+    rules: HistoryRules,
+    store: Store,
+    staging: Staging,
+    network: Network,
+    machine: Sync,
+    view: watch::Sender<Arc<SyncView>>,
+    shown_at: Duration,
+    shows: SyncView,
+    driver: mpsc::Sender<ToDriver>,
+    plan: Option<Option<(Height, Height)>>,
+    segments: VecDeque<ToDriver>,
+    peers: BTreeMap<PeerId, network::PeerId>,
+    numbers: HashMap<network::PeerId, PeerId>,
+    next_peer: u64,
+    /// The chunk that came with the input at hand.
+    arriving: Option<(ChunkId, Vec<u8>)>,
+    results: mpsc::Sender<anyhow::Result<Assembled>>,
+    assembled: BTreeMap<u64, Assembled>,
+    /// Segments that the machine knows to be committed.
+    sealed: u64,
+    first_effects: Vec<Effect>,
+}
+
+impl Shell {
+    pub(crate) fn new(parts: Parts) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Assembled>>)> {
+        let Parts { clock, store, staging, found, state, rates, network, view, driver } = parts;
+        let chain = Arc::clone(state.chain());
+        let nonce = getrandom::u64().context("no randomness from the system")?;
+        let manifest = staging.manifest()?;
+        let setup =
+            Setup { chain: Arc::clone(&chain), history: state.history(), staged: found, manifest, nonce, rates };
+        let (machine, first_effects) = Sync::new(setup, clock.now().elapsed);
+        let (results, assembled) = mpsc::channel(ASSEMBLED);
+        let shell = Self {
+            clock,
+            rules: chain.history_rules(),
+            chain,
+            store,
+            staging,
+            network,
+            machine,
+            shown_at: Duration::ZERO,
+            shows: SyncView { since_ms: wall_ms(), ..SyncView::default() },
+            view,
+            driver,
+            plan: None,
+            segments: VecDeque::new(),
+            peers: BTreeMap::new(),
+            numbers: HashMap::new(),
+            next_peer: 0,
+            arriving: None,
+            results,
+            assembled: BTreeMap::new(),
+            sealed: state.history().segments(),
+            first_effects,
+        };
+        Ok((shell, assembled))
+    }
+
+    /// Runs on a thread of its own until the node is to stop; its end is the node's.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(crate) fn spawn(
+        self,
+        inputs: Inputs,
+        results: mpsc::Receiver<anyhow::Result<Assembled>>,
+    ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+        let (sender, receiver) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("sync".to_owned());
+        let work = move || {
+            // Dropped by a panic, the sender says so.
+            let _nobody_waits = sender.send(runtime.block_on(self.run(inputs, results)));
+        };
+        thread.spawn(work).context("cannot start the thread of sync")?;
+        Ok(receiver)
+    }
+
+    async fn run(
+        mut self,
+        mut inputs: Inputs,
+        mut results: mpsc::Receiver<anyhow::Result<Assembled>>,
+    ) -> anyhow::Result<()> {
+        let first = std::mem::take(&mut self.first_effects);
+        self.perform(first)?;
+        let driver = self.driver.clone();
+        loop {
+            let now = self.clock.now().elapsed;
+            let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
+            let show = self.shown_at.saturating_add(SHOW_EVERY).saturating_sub(now);
+            let has_output = self.plan.is_some() || !self.segments.is_empty();
+            tokio::select! {
+                biased;
+                _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
+                Ok(permit) = driver.reserve(), if has_output => {
+                    if let Some(output) = self.take_output() {
+                        permit.send(output);
+                    }
+                }
+                changed = inputs.tip.changed() => match changed {
+                    Ok(()) => self.on_tip(&inputs.tip.borrow_and_update().clone())?,
+                    Err(_) => return Ok(()),
+                },
+                Ok(()) = inputs.target.changed() => {
+                    let target = inputs.target.borrow_and_update().clone();
+                    if let Some(target) = target {
+                        self.give(Input::Certified(target))?;
+                    }
+                }
+                Some(result) = results.recv() => self.on_assembled(result?)?,
+                // What is due goes before what comes in without end.
+                () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
+                event = inputs.links.recv() => match event {
+                    Some(event) => self.on_link(event)?,
+                    None => anyhow::bail!("the network task ended"),
+                },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.give(Input::Time)?,
+                () = tokio::time::sleep(show), if self.is_unshown() => {}
+            }
+            self.show();
+        }
+    }
+
+    fn take_output(&mut self) -> Option<ToDriver> {
+        self.plan.take().map(ToDriver::Plan).or_else(|| self.segments.pop_front())
+    }
+
+    fn on_tip(&mut self, tip: &TipView) -> anyhow::Result<()> {
+        let (height, segments) = (tip.state.tip().height, tip.state.history().segments());
+        let mut sealed: Vec<SegmentDescriptor> = Vec::new();
+        while self.sealed < segments {
+            let some = self.store.descriptors(self.sealed, height.next(), DESCRIPTORS_MAX)?;
+            let some = some.into_iter().filter(|descriptor| descriptor.index < segments);
+            let before = sealed.len();
+            sealed.extend(some);
+            anyhow::ensure!(sealed.len() > before, "segment {} is committed and not in the store", self.sealed);
+            self.sealed = sealed.last().map_or(segments, |last| last.index + 1);
+        }
+        self.give(Input::Tip(height, sealed))
+    }
+
+    fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
+        match event {
+            LinkEvent::Opened(id) => {
+                self.next_peer += 1;
+                let number = PeerId(self.next_peer);
+                self.peers.insert(number, id);
+                self.numbers.insert(id, number);
+                self.give(Input::Opened(number))
+            }
+            LinkEvent::Closed(id) => {
+                let Some(number) = self.numbers.remove(&id) else { return Ok(()) };
+                self.give(Input::Closed(number))?;
+                self.peers.remove(&number);
+                Ok(())
+            }
+            LinkEvent::Message(id, bytes) => match self.numbers.get(&id) {
+                Some(number) => self.give(Input::Message(*number, bytes)),
+                None => Ok(()),
+            },
+            LinkEvent::Data(id, frame) => {
+                let Some(number) = self.numbers.get(&id).copied() else { return Ok(()) };
+                let Some((chunk, bytes)) = ChunkId::parse(&frame) else {
+                    self.network.ban(id, "sent a chunk without a name".to_owned());
+                    return Ok(());
+                };
+                let (hash, length) = (chunk_hash(bytes), bytes.len() as u64);
+                self.arriving = Some((chunk, bytes.to_vec()));
+                let done = self.give(Input::Chunk(number, chunk, hash, length));
+                self.arriving = None;
+                done
+            }
+        }
+    }
+
+    fn on_assembled(&mut self, assembled: Assembled) -> anyhow::Result<()> {
+        let index = assembled.index;
+        let damaged = assembled.damaged.clone();
+        for chunk in &damaged {
+            tracing::warn!("chunk {chunk} of segment {index} was damaged on disk; it is fetched again");
+            self.staging.forget(index, u64::from(*chunk))?;
+        }
+        if damaged.is_empty() {
+            self.assembled.insert(index, assembled);
+        }
+        self.give(Input::Assembled(index, damaged))
+    }
+
+    /// Gives the machine one input and performs what follows, until nothing more does.
+    fn give(&mut self, input: Input) -> anyhow::Result<()> {
+        let effects = self.machine.handle(self.clock.now().elapsed, input);
+        self.perform(effects)
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            if let Some(input) = self.perform_one(effect)? {
+                effects.extend(self.machine.handle(self.clock.now().elapsed, input));
+            }
+        }
+        Ok(())
+    }
+
+    fn perform_one(&mut self, effect: Effect) -> anyhow::Result<Option<Input>> {
+        match effect {
+            Effect::Send(peer, bytes) => self.send(peer, bytes),
+            Effect::SendChunk(peer, id) => return self.send_chunk(peer, id),
+            Effect::SendManifest(peer, height, from, known) => {
+                let mut descriptors = self.store.descriptors(from, height, DESCRIPTORS_MAX)?;
+                let next = descriptors.last().map_or(from, |last| last.index + 1);
+                descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
+                descriptors.truncate(DESCRIPTORS_MAX);
+                self.send_message(peer, &SyncMessage::Manifest(height, from, Some(descriptors)));
+            }
+            Effect::SendHead(peer, index) => {
+                let head = self.stored_head(index)?;
+                self.send_message(peer, &SyncMessage::Head(index, head));
+            }
+            Effect::Begin(head) => self.staging.begin(&head)?,
+            Effect::Store(id) => {
+                if let Some((arrived, bytes)) = self.arriving.take().filter(|(arrived, _)| *arrived == id) {
+                    self.staging.write(arrived.segment, u64::from(arrived.chunk), &bytes)?;
+                }
+            }
+            Effect::SaveManifest(bytes) => self.staging.put_manifest(&bytes)?,
+            Effect::Assemble(index) => self.assemble(index)?,
+            Effect::Apply(index) => {
+                if let Some(Assembled { blocks, certificate, .. }) = self.assembled.remove(&index) {
+                    self.segments.push_back(ToDriver::Segment(blocks, certificate));
+                }
+            }
+            Effect::Release(index) => {
+                self.assembled.remove(&index);
+                self.staging.remove(index)?;
+            }
+            Effect::Plan(plan) => self.plan = Some(plan),
+            Effect::Ban(peer, reason) => {
+                if let Some(id) = self.peers.get(&peer) {
+                    tracing::warn!(peer = %id, %reason, "peer banned");
+                    self.network.ban(*id, reason);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn send_message(&self, peer: PeerId, message: &SyncMessage) {
+        self.send(peer, codec::encode(message));
+    }
+
+    fn send(&self, peer: PeerId, bytes: Vec<u8>) {
+        if let Some(id) = self.peers.get(&peer) {
+            self.network.send_message(*id, bytes);
+        }
+    }
+
+    fn send_chunk(&mut self, peer: PeerId, id: ChunkId) -> anyhow::Result<Option<Input>> {
+        let chunk = u64::from(id.chunk);
+        let bytes = match id.segment < self.sealed {
+            true => self.store.chunk(id.segment, chunk, &self.rules)?,
+            false => self.staging.read(id.segment, chunk)?,
+        };
+        let Some(bytes) = bytes else { return Ok(Some(Input::Unsent(peer, id))) };
+        if let Some(to) = self.peers.get(&peer) {
+            self.network.send_data(*to, id.frame(&bytes));
+        }
+        Ok(None)
+    }
+
+    fn stored_head(&self, index: u64) -> anyhow::Result<Option<SegmentHead>> {
+        let Some(segment) = self.store.segment(index)? else { return Ok(None) };
+        let certificate = self.store.certificate(segment.descriptor.last)?;
+        Ok(certificate.map(|certificate| SegmentHead {
+            descriptor: segment.descriptor,
+            chunks: segment.chunks,
+            certificate,
+        }))
+    }
+
+    fn assemble(&mut self, index: u64) -> anyhow::Result<()> {
+        let reader = self.staging.reader(index)?;
+        let reader = reader.with_context(|| format!("segment {index} is complete and not on disk"))?;
+        let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
+        tokio::task::spawn_blocking(move || {
+            // The thread of sync has gone: the node stops.
+            let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
+        });
+        Ok(())
+    }
+
+    fn is_unshown(&self) -> bool {
+        self.shows.report != self.view.borrow().report
+    }
+
+    /// Shows what is new, not too often.
+    fn show(&mut self) {
+        let now = self.clock.now().elapsed;
+        if self.shown_at.saturating_add(SHOW_EVERY) > now {
+            return;
+        }
+        self.shown_at = now;
+        let report = self.machine.report();
+        let wall = wall_ms();
+        let at = |time: Duration| {
+            wall.saturating_sub(u64::try_from(now.saturating_sub(time).as_millis()).unwrap_or(u64::MAX))
+        };
+        self.shows.verified_at_ms = report.fetched_at.map(at);
+        let is_applied = report.target > Height(0) && report.tip >= report.target;
+        match is_applied {
+            true => drop(self.shows.applied_at_ms.get_or_insert(wall)),
+            false => self.shows.applied_at_ms = None,
+        }
+        self.shows.peers = self.peers.iter().map(|(number, id)| (*number, id.to_string())).collect();
+        self.shows.report = report;
+        self.view.send_replace(Arc::new(self.shows.clone()));
+    }
+}
