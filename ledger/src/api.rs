@@ -41,6 +41,7 @@ methods! {
     TX_MEMPOOL "tx_mempool" ("limit?: number") -> "MempoolInfo", "Transactions that wait for a block, best fee first, 100 or up to 1,000.";
     ACCOUNT_GET "account_get" ("account: address or hex key") -> "AccountInfo", "Balance and nonce of an account.";
     ACCOUNT_PROOF "account_proof" ("account: address or hex key") -> "AccountProofInfo", "The account with a proof under a certified header.";
+    SYNC_STATUS "sync_status" ("") -> "SyncStatus", "What sync is doing: how much is fetched and applied, from whom, how fast, or why nothing comes.";
     NET_PEERS "net_peers" ("") -> "[PeerInfo]", "Connected peers.";
 }
 
@@ -335,6 +336,147 @@ pub struct PeerInfo {
     /// Certified height it last told, if any.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
+}
+
+/// What sync is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncState {
+    /// Nothing to fetch is known, and nobody is there who would know.
+    Idle,
+    /// A certified height is known, and not yet which segments lead there.
+    Manifest,
+    /// Chunks are missing.
+    Chunks,
+    /// All known chunks are here; blocks are verified and applied.
+    Applying,
+    /// Blocks after the last sealed segment are fetched by ranges.
+    Tail,
+    /// Consensus follows the network.
+    Live,
+}
+
+impl std::fmt::Display for SyncState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Manifest => "manifest",
+            Self::Chunks => "chunks",
+            Self::Applying => "applying",
+            Self::Tail => "tail",
+            Self::Live => "live",
+        })
+    }
+}
+
+/// What sync is doing. Counts of chunks and bytes are since the start of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// What it is at.
+    pub state: SyncState,
+    /// Highest height that is proved here.
+    #[serde(with = "decimal")]
+    pub target_height: u64,
+    /// Height of the last block that is applied and durable.
+    #[serde(with = "decimal")]
+    pub applied_height: u64,
+    /// Segments applied.
+    #[serde(with = "decimal")]
+    pub segments: u64,
+    /// Segments known.
+    #[serde(with = "decimal")]
+    pub segments_total: u64,
+    /// Chunks to fetch, with those that an earlier run left.
+    #[serde(with = "decimal")]
+    pub chunks_total: u64,
+    /// Those of them that are here, each proved by its hash, or were applied.
+    #[serde(with = "decimal")]
+    pub chunks_verified: u64,
+    /// Bytes of the chunks to fetch.
+    #[serde(with = "decimal")]
+    pub bytes_total: u64,
+    /// Bytes of those that are here or were applied.
+    #[serde(with = "decimal")]
+    pub bytes_verified: u64,
+    /// Bytes of chunks that came from peers, good or not.
+    #[serde(with = "decimal")]
+    pub fetched_bytes: u64,
+    /// Bytes of those that were here already.
+    #[serde(with = "decimal")]
+    pub duplicate_bytes: u64,
+    /// Bytes of chunks sent to peers.
+    #[serde(with = "decimal")]
+    pub served_bytes: u64,
+    /// Bytes a second that are verified, lately; null when nothing comes, and in the first two seconds.
+    #[serde(with = "decimal_option")]
+    pub rate: Option<u64>,
+    /// Milliseconds until all known chunks are here, if the rate stays; null without one.
+    #[serde(with = "decimal_option")]
+    pub eta_ms: Option<u64>,
+    /// Why there is no progress, if there is none.
+    pub reason: Option<String>,
+    /// When all known chunks were here, milliseconds since 1970; null while some are missing.
+    #[serde(with = "decimal_option")]
+    pub verified_at_ms: Option<u64>,
+    /// When the last fetched block was applied and durable, milliseconds since 1970; null while some are missing.
+    #[serde(with = "decimal_option")]
+    pub applied_at_ms: Option<u64>,
+    /// Peers banned for what they sent.
+    #[serde(with = "decimal")]
+    pub bans: u64,
+    /// Peers with a link for chunks.
+    pub peers: Vec<SyncPeer>,
+    /// Segments that are fetched or wait to be applied.
+    pub segment_list: Vec<SyncSegment>,
+}
+
+/// A peer that history is exchanged with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPeer {
+    /// libp2p peer id.
+    pub peer: String,
+    /// Its last final block, by its word.
+    #[serde(with = "decimal")]
+    pub height: u64,
+    /// It has all segments before this one, by its word.
+    #[serde(with = "decimal")]
+    pub segments: u64,
+    /// Chunks of later segments that it has, by its word.
+    #[serde(with = "decimal")]
+    pub partial_chunks: u64,
+    /// Chunks asked of it that have not come.
+    #[serde(with = "decimal")]
+    pub in_flight: u64,
+    /// Bytes of chunks from it.
+    #[serde(with = "decimal")]
+    pub fetched_bytes: u64,
+    /// Bytes a second from it, lately.
+    #[serde(with = "decimal")]
+    pub fetch_rate: u64,
+    /// Bytes of chunks to it.
+    #[serde(with = "decimal")]
+    pub served_bytes: u64,
+    /// Bytes a second to it, lately.
+    #[serde(with = "decimal")]
+    pub serve_rate: u64,
+}
+
+/// A segment that is fetched or waits to be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncSegment {
+    /// Place in history, from 0.
+    #[serde(with = "decimal")]
+    pub index: u64,
+    /// Its chunks.
+    #[serde(with = "decimal")]
+    pub chunks: u64,
+    /// Those that are here.
+    #[serde(with = "decimal")]
+    pub verified: u64,
+    /// All its chunks are here and all signatures in them verified.
+    pub assembled: bool,
+    /// One bit for each chunk, set if it is here; the first is the lowest bit of the first byte. Hex.
+    pub holdings: String,
 }
 
 /// Codes of errors beyond those of JSON-RPC 2.0 itself.

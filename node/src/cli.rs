@@ -8,6 +8,7 @@ mod init;
 pub(crate) mod logging;
 mod query;
 mod run;
+mod sync;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Command {
     Status(query::Query),
     /// Show the peers of a running node
     Peers(query::Query),
+    /// Show how far a running node is with fetching history, from whom and how fast, or why nothing comes
+    Sync(sync::Sync),
     /// Check, show or write genesis files
     #[command(subcommand)]
     Genesis(genesis::Genesis),
@@ -102,6 +105,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Testnet(testnet) => testnet.execute(cli.log),
         Command::Status(query) => query.status(),
         Command::Peers(query) => query.peers(),
+        Command::Sync(sync) => sync.execute(),
         Command::Genesis(genesis) => genesis.execute(),
         Command::Db(db) => db.execute(),
         Command::Config(config) => config.execute(cli.log),
@@ -167,11 +171,17 @@ mod tests {
             ("run --home /h --peer /ip4/10.0.0.1/tcp/1 --peer 10.0.0.2:1 --exit-with-parent", true),
             ("run --home /h --rpc-listen 7701", false),
             ("run --home /h --peer nowhere", false),
+            ("run --home /h --sync-upload-rate 1000000 --sync-download-rate 0", true),
+            ("run --home /h --sync-upload-rate 1MB", false),
+            ("run --home /h --sync-upload-rate -1", false),
             ("testnet --nodes 4 --full-nodes 0 --dir /d --base-port 7700 --plain", true),
             ("testnet --nodes 0", false),
             ("testnet --reset", true),
             ("status --rpc http://127.0.0.1:7701 --json", true),
             ("peers", true),
+            ("sync", true),
+            ("sync --watch --json --rpc http://127.0.0.1:7701", true),
+            ("sync --watch 5", false),
             ("genesis check /g", true),
             ("genesis id /g", true),
             ("db export --home /h --to /f", true),

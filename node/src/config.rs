@@ -57,6 +57,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Waiting transactions.
     pub mempool: MempoolConfig,
+    /// History that travels in chunks.
+    pub sync: SyncConfig,
 }
 
 /// The network of nodes.
@@ -142,6 +144,42 @@ impl Default for MempoolConfig {
     }
 }
 
+/// History that travels in chunks. Consensus, gossip and single blocks are not limited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyncConfig {
+    /// Most bytes a second to all peers together; none, in the file 0, is no limit.
+    #[serde(with = "rate")]
+    pub upload_rate: Option<u64>,
+    /// Most bytes a second from all peers together; none, in the file 0, is no limit.
+    #[serde(with = "rate")]
+    pub download_rate: Option<u64>,
+}
+
+/// Least rate of chunks in bytes a second: at less, a single chunk takes longer than peers wait for one.
+const RATE_MIN: u64 = 16 << 10;
+
+/// Rates in the file: 0 is no limit, and shows that there could be one.
+mod rate {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(rate: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(rate.unwrap_or(0))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        u64::deserialize(deserializer).map(super::SyncConfig::limit)
+    }
+}
+
+impl SyncConfig {
+    /// The limit that a number of bytes a second stands for: 0 for none.
+    #[must_use]
+    pub fn limit(rate: u64) -> Option<u64> {
+        (rate > 0).then_some(rate)
+    }
+}
+
 impl Config {
     /// Reads a configuration file.
     ///
@@ -170,6 +208,13 @@ impl Config {
         if !(MEMPOOL_BYTES.0..=MEMPOOL_BYTES.1).contains(&bytes) {
             let reason = format!("{bytes}, expected {} to {} bytes", MEMPOOL_BYTES.0, MEMPOOL_BYTES.1);
             return Err(ConfigError::Value { key: "mempool.bytes_max", reason });
+        }
+        let rates = [("sync.upload_rate", self.sync.upload_rate), ("sync.download_rate", self.sync.download_rate)];
+        for (key, rate) in rates {
+            if let Some(rate) = rate.filter(|rate| *rate < RATE_MIN) {
+                let reason = format!("{rate}, expected at least {RATE_MIN} bytes a second, or 0 for no limit");
+                return Err(ConfigError::Value { key, reason });
+            }
         }
         if let Some(origin) = self.rpc.allowed_origins.iter().find(|origin| !is_origin(origin)) {
             let reason = format!("{origin:?}, expected scheme and host, such as \"https://wallet.example\"");
@@ -267,6 +312,7 @@ mod tests {
         let mut config = Config::default();
         config.p2p.peers = vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap(), "[::1]:2".parse().unwrap()];
         config.rpc.allowed_origins = vec!["https://wallet.example".to_owned()];
+        config.sync.upload_rate = Some(5 << 20);
         assert_eq!(parse(&config.to_toml()), Ok(config));
     }
 
@@ -282,6 +328,10 @@ mod tests {
             ("[rpc]\nallowed_origins = [\"wallet\"]", ["rpc.allowed_origins", "expected scheme"]),
             ("[rpc]\nallowed_hosts = [\"http://x\"]", ["rpc.allowed_hosts", "expected a host name"]),
             ("[mempool]\nbytes_max = 0", ["mempool.bytes_max", "expected 2097152 to"]),
+            ("[sync]\nupload_rate = 16383", ["sync.upload_rate: 16383", "expected at least 16384 bytes a second"]),
+            ("[sync]\ndownload_rate = 1", ["sync.download_rate: 1", "or 0 for no limit"]),
+            ("[sync]\nupload_rate = \"1 MB\"", ["upload_rate = \"1 MB\"", "expected u64"]),
+            ("[sync]\nrate = 1", ["unknown field `rate`", "expected `upload_rate` or `download_rate`"]),
             ("[mempool]\nbytes_max = -1", ["bytes_max = -1", "expected u64"]),
             ("[log]\nlevel = \"loud\"", ["log.level", "expected error, warn"]),
         ] {
@@ -290,6 +340,20 @@ mod tests {
                 assert!(error.contains(part), "{part:?} not in {error}");
             }
         }
+    }
+
+    #[test]
+    fn rates_may_be_absent_or_zero_for_no_limit() {
+        for (text, upload, download) in [
+            ("[sync]", None, None),
+            ("[sync]\nupload_rate = 0\ndownload_rate = 0", None, None),
+            ("[sync]\nupload_rate = 16384", Some(16_384), None),
+            ("[sync]\ndownload_rate = 5000000", None, Some(5_000_000)),
+        ] {
+            let rates = SyncConfig { upload_rate: upload, download_rate: download };
+            assert_eq!(parse(text).map(|config| config.sync), Ok(rates), "{text}");
+        }
+        assert!(Config::default().to_toml().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n"));
     }
 
     #[test]

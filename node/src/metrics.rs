@@ -66,6 +66,21 @@ impl Collector for NodeMetrics {
         let extra = counter(activity.extra_rounds);
         put("cairn_extra_rounds", "Rounds beyond the first of a height since start", None, &extra)?;
         let equivocations = counter(activity.equivocations);
-        put("cairn_equivocations", "Validators caught signing twice since start", None, &equivocations)
+        put("cairn_equivocations", "Validators caught signing twice since start", None, &equivocations)?;
+
+        let sync = &view.sync.borrow().report;
+        put("cairn_sync_segments", "Segments of history applied", None, &gauge(sync.sealed))?;
+        put("cairn_sync_segments_known", "Segments of history known", None, &gauge(sync.segments_total))?;
+        let (known, verified) = (gauge(sync.chunks_total), gauge(sync.chunks_verified));
+        put("cairn_sync_chunks_known", "Chunks to fetch since start, with those that are here", None, &known)?;
+        put("cairn_sync_chunks_verified", "Those of them that are here and verified", None, &verified)?;
+        for (name, help, bytes) in [
+            ("cairn_sync_fetched", "Bytes of chunks from peers since start", sync.fetched_bytes),
+            ("cairn_sync_duplicate", "Bytes of chunks that came and were here already", sync.duplicate_bytes),
+            ("cairn_sync_served", "Bytes of chunks to peers since start", sync.served_bytes),
+        ] {
+            put(name, help, Some(Unit::Bytes), &counter(bytes))?;
+        }
+        put("cairn_sync_bans", "Peers banned for the history they sent", None, &counter(sync.bans))
     }
 }

@@ -114,6 +114,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         validator,
         tip,
         activity,
+        sync: sync_view,
         peers: network.peers(),
         blocks: blocks.clone(),
         queries: queries_sender,

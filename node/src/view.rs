@@ -12,6 +12,8 @@ use ledger::signature::PublicKey;
 use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce, Round};
+use protocol::PeerId;
+use protocol::sync::SyncReport;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::network::PeerInfo;
@@ -34,15 +36,35 @@ pub struct TipView {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncView {
     /// What the machine says.
-    pub report: protocol::sync::SyncReport,
+    pub report: SyncReport,
     /// Names on the network of the peers in the report.
-    pub peers: BTreeMap<protocol::PeerId, String>,
+    pub peers: BTreeMap<PeerId, String>,
     /// When the last known chunk was verified, in milliseconds since 1970.
     pub verified_at_ms: Option<u64>,
     /// When the target was reached, likewise.
     pub applied_at_ms: Option<u64>,
-    /// When sync started, likewise.
+    /// When the stage of the report began, likewise.
     pub since_ms: u64,
+}
+
+/// A rate measured for less than so many milliseconds is told to nobody: it says little of what is to come.
+const MEASURED_MS_MIN: u64 = 2_000;
+
+impl SyncView {
+    /// Bytes a second that are verified now; none while nothing comes, or for too short a time to tell.
+    #[must_use]
+    pub fn rate(&self, now_ms: u64) -> Option<u64> {
+        let is_measured = now_ms.saturating_sub(self.since_ms) >= MEASURED_MS_MIN && self.report.reason.is_none();
+        self.report.rate.filter(|rate| *rate > 0 && is_measured)
+    }
+
+    /// Milliseconds until the known missing chunks are here if the rate stays; none without a rate.
+    #[must_use]
+    pub fn eta_ms(&self, now_ms: u64) -> Option<u64> {
+        let left = self.report.bytes_total.saturating_sub(self.report.bytes_verified);
+        let ms = u128::from(left).saturating_mul(1_000).checked_div(u128::from(self.rate(now_ms)?))?;
+        Some(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
 }
 
 /// What the driver is doing, in numbers.
@@ -118,6 +140,8 @@ pub struct View {
     pub tip: watch::Receiver<Arc<TipView>>,
     /// What the driver is doing.
     pub activity: watch::Receiver<Activity>,
+    /// What sync is doing.
+    pub sync: watch::Receiver<Arc<SyncView>>,
     /// Connected peers.
     pub peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     /// Each block as it becomes final.
@@ -134,6 +158,29 @@ impl View {
         let (sender, answer) = oneshot::channel();
         self.queries.try_send(query(sender)).ok()?;
         answer.await.ok()
+    }
+
+    /// Whether nobody is there who could tell of later blocks. A validator that needs no other is never cut off.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        !self.is_alone() && self.peers.borrow().is_empty()
+    }
+
+    /// Why this node cannot know that its tip is the network's, although nobody told of a later one.
+    #[must_use]
+    pub fn ignorance(&self) -> Option<&'static str> {
+        if self.is_cut_off() {
+            return Some("no peer is connected");
+        }
+        let is_told = self.activity.borrow().best_peer_height > Height(0);
+        (!is_told && !self.is_alone()).then_some("no connected peer has proved a height yet")
+    }
+
+    /// Whether this node's own votes make blocks final.
+    fn is_alone(&self) -> bool {
+        let validators = self.chain.validators(self.tip.borrow().state.tip().height.next());
+        let power = self.validator.and_then(|key| validators.find(&key).map(|(_, validator)| validator.power));
+        power.is_some_and(|power| power >= validators.quorum_power())
     }
 }
 

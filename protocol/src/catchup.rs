@@ -14,7 +14,7 @@ use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions}
 use ledger::units::Height;
 
 use crate::machine::{PeerId, RequestId};
-use crate::message::BLOCKS_MAX;
+use crate::message::{BEHIND_FAR, BLOCKS_MAX};
 
 /// Requests for blocks under way at once.
 const IN_FLIGHT_MAX: usize = 4;
@@ -108,7 +108,7 @@ impl CatchUp {
 
     /// Whether sync should hear of a certified header: more than a few blocks are missing.
     pub(crate) fn is_news_to_sync(&mut self, tip: Height, height: Height) -> bool {
-        let is_far = |from: Height| height.0.saturating_sub(from.0) > BLOCKS_MAX;
+        let is_far = |from: Height| height.0.saturating_sub(from.0) > BEHIND_FAR;
         if !is_far(tip) || height <= self.told {
             return false;
         }
@@ -142,7 +142,7 @@ impl CatchUp {
     /// Up to which height blocks are fetched by ranges now.
     fn range_end(&self, tip: Height) -> Option<Height> {
         let best = self.best();
-        let is_far = best.0.saturating_sub(tip.0) > BLOCKS_MAX;
+        let is_far = best.0.saturating_sub(tip.0) > BEHIND_FAR;
         match self.plan {
             Some(Some((first, _))) if tip.next() < first => Some(Height(first.0.saturating_sub(1))),
             Some(Some((_, last))) if tip < last => None,

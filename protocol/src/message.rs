@@ -25,6 +25,8 @@ pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 pub const REQUESTED_TRANSACTIONS_MAX: usize = 1_000;
 /// Most blocks in one response.
 pub const BLOCKS_MAX: u64 = 64;
+/// A node that lacks more blocks than this asks whether they are sealed in segments before it fetches them one by one.
+pub const BEHIND_FAR: u64 = 8;
 /// Bytes of blocks in one response, unless a single block is larger.
 pub const BLOCKS_BYTES: usize = 2 << 20;
 

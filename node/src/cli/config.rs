@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::{HomeArg, print, print_json};
-use crate::config::{Config as Settings, P2pAddress};
+use crate::config::{Config as Settings, P2pAddress, SyncConfig};
 use crate::home::Home;
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +37,12 @@ pub(super) struct Overrides {
     /// A peer to stay connected to, besides those of the file; may be given again
     #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "MULTIADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
+    /// Most bytes a second of history to all peers together; 0 for no limit
+    #[arg(long, env = "CAIRN_NODE_SYNC_UPLOAD_RATE", value_name = "BYTES")]
+    sync_upload_rate: Option<u64>,
+    /// Most bytes a second of history from all peers together; 0 for no limit
+    #[arg(long, env = "CAIRN_NODE_SYNC_DOWNLOAD_RATE", value_name = "BYTES")]
+    sync_download_rate: Option<u64>,
 }
 
 impl Overrides {
@@ -46,6 +52,9 @@ impl Overrides {
         settings.p2p.listen = self.p2p_listen.unwrap_or(settings.p2p.listen);
         settings.rpc.listen = self.rpc_listen.unwrap_or(settings.rpc.listen);
         settings.log.level = log.unwrap_or(settings.log.level);
+        let sync = &mut settings.sync;
+        sync.upload_rate = self.sync_upload_rate.map_or(sync.upload_rate, SyncConfig::limit);
+        sync.download_rate = self.sync_download_rate.map_or(sync.download_rate, SyncConfig::limit);
         for peer in self.peers {
             if !settings.p2p.peers.contains(&peer) {
                 settings.p2p.peers.push(peer);

@@ -17,7 +17,7 @@ pub(super) fn start(level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(directives(level).map_err(|reason| anyhow::anyhow!("log level: {reason}"))?)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(crate::progress::Stderr::new)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))

@@ -14,14 +14,14 @@ pub(super) struct Query {
     rpc: String,
     /// Answer as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Query {
-    fn client(&self) -> anyhow::Result<Client> {
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
         Ok(Client::new(&self.rpc, TIMEOUT)?)
     }
 

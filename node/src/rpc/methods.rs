@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::convert;
 use super::error::RpcError;
 use super::subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
+use crate::driver::wall_ms;
 use crate::view::{Query, Times, TipView, View};
 
 /// Longest wait of a request, all calls of a batch together.
@@ -149,6 +150,7 @@ impl Methods {
             api::TX_MEMPOOL => self.tx_mempool(&called).await,
             api::ACCOUNT_GET => self.account_get(&called).await,
             api::ACCOUNT_PROOF => self.account_proof(&called).await,
+            api::SYNC_STATUS => reply(&convert::sync_status(&self.view, wall_ms())),
             api::NET_PEERS => self.net_peers().await,
             name => panic!("every method of the interface is implemented, {name} is not"),
         }

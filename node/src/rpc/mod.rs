@@ -12,6 +12,8 @@ mod methods;
 mod socket;
 mod subscriptions;
 #[cfg(test)]
+mod sync_tests;
+#[cfg(test)]
 mod tests;
 
 use std::future::Future;
@@ -39,6 +41,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::convert::block_summary;
+pub(crate) use self::convert::sync_status;
 use self::error::RpcError;
 use self::guard::Guard;
 use self::listener::{Bounded, CONNECTIONS_MAX, IDLE_MAX};
@@ -243,10 +246,7 @@ fn not_ready(view: &View) -> Option<String> {
     if activity.syncing {
         return Some(format!("syncing: at height {height}, a peer has proved {}", activity.best_peer_height));
     }
-    let validators = view.chain.validators(height.next());
-    let own_power = view.validator.and_then(|key| validators.find(&key).map(|(_, validator)| validator.power));
-    let alone = own_power.is_some_and(|power| power >= validators.quorum_power());
-    (!alone && view.peers.borrow().is_empty()).then(|| "no peer is connected".to_owned())
+    view.is_cut_off().then(|| "no peer is connected".to_owned())
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -27,24 +27,25 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::network::PeerInfo;
-use crate::view::{Activity, Journal, Query, SubmitError, TipView};
+use crate::view::{Activity, Journal, Query, SubmitError, SyncView, TipView};
 
 const SOON: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_secs(20);
-const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+pub(super) const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
 /// A running server with a chain that the test drives, and a driver that answers as told.
-struct Fixture {
+pub(super) struct Fixture {
     chain: Arc<Chain>,
     store: Store,
     state: ChainState,
     certificate: Certificate,
     tip: watch::Sender<Arc<TipView>>,
-    activity: watch::Sender<Activity>,
+    pub(super) activity: watch::Sender<Activity>,
+    pub(super) sync: watch::Sender<Arc<SyncView>>,
     peers: watch::Sender<Arc<Vec<PeerInfo>>>,
     blocks: broadcast::Sender<BlockSummary>,
     mempool: Arc<std::sync::Mutex<Vec<Arc<VerifiedTransaction>>>>,
@@ -58,7 +59,7 @@ struct Fixture {
 
 impl Fixture {
     /// With a driver that answers.
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let mut fixture = Self::without_driver(1).await;
         let mut queries = fixture.queries.take().unwrap();
         let (mempool, chain) = (Arc::clone(&fixture.mempool), fixture.chain.id());
@@ -89,7 +90,7 @@ impl Fixture {
         fixture
     }
 
-    async fn without_driver(validators: u8) -> Self {
+    pub(super) async fn without_driver(validators: u8) -> Self {
         let validator = |seed: u8| GenesisValidator {
             name: format!("validator {seed}"),
             key: key(100 + seed).public(),
@@ -119,6 +120,7 @@ impl Fixture {
         let tip = TipView { state: opened.state.clone(), certificate: opened.certificate.clone(), header: None };
         let (tip, tip_reader) = watch::channel(Arc::new(tip));
         let (activity, activity_reader) = watch::channel(Activity::default());
+        let (sync, sync_reader) = watch::channel(Arc::new(SyncView::default()));
         let (peers, peers_reader) = watch::channel(Arc::new(Vec::new()));
         let (blocks, _) = broadcast::channel(4);
         let (query, queries) = mpsc::channel(64);
@@ -129,6 +131,7 @@ impl Fixture {
             validator: Some(key(100).public()),
             tip: tip_reader,
             activity: activity_reader,
+            sync: sync_reader,
             peers: peers_reader,
             blocks: blocks.clone(),
             queries: query,
@@ -154,6 +157,7 @@ impl Fixture {
             certificate: opened.certificate,
             tip,
             activity,
+            sync,
             peers,
             blocks,
             mempool: Arc::default(),
@@ -180,7 +184,7 @@ impl Fixture {
     }
 
     /// Makes a block of these final, as the driver would.
-    fn commit(&mut self, transactions: Vec<Transaction>) -> Header {
+    pub(super) fn commit(&mut self, transactions: Vec<Transaction>) -> Header {
         let count = transactions.len();
         let verified = verify_transactions(self.chain.id(), transactions).into_iter().map(Option::unwrap);
         let now = Timestamp(self.state.tip().time.0 + 50);
@@ -214,7 +218,7 @@ impl Fixture {
         header
     }
 
-    fn connect_peer(&self) {
+    pub(super) fn connect_peer(&self) {
         self.peers.send_replace(Arc::new(vec![PeerInfo {
             id: PEER.parse().unwrap(),
             address: "/ip4/127.0.0.1/tcp/7700".parse().unwrap(),
@@ -225,7 +229,13 @@ impl Fixture {
         }]));
     }
 
-    async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
+    pub(super) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
@@ -249,7 +259,7 @@ impl Fixture {
     }
 
     /// Result or error of a call.
-    async fn call(&self, method: &str, params: Value) -> Result<Value, Value> {
+    pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value, Value> {
         let body = json!({"jsonrpc": "2.0", "id": "x", "method": method, "params": params}).to_string();
         let (status, mut answer) = self.post(&body).await;
         assert_eq!((status, &answer["id"], &answer["jsonrpc"]), (200, &json!("x"), &json!("2.0")));
@@ -406,6 +416,10 @@ async fn every_method_answers() {
                 let root: StateRoot = header.state_root;
                 let proved = proof.verify(&root, &StateKey::account(key(1).public())).unwrap();
                 assert_eq!(proved.unwrap_or_default().nonce, Nonce(1));
+            }
+            api::SYNC_STATUS => {
+                let sync: api::SyncStatus = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!((sync.state, sync.applied_height, sync.target_height), (api::SyncState::Live, 1, 1));
             }
             api::NET_PEERS => {
                 let peers: Vec<api::PeerInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();

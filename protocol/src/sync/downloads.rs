@@ -458,12 +458,10 @@ impl Downloads {
         }
     }
 
-    /// When somebody becomes late, or may be allowed more.
+    /// When more may be allowed than may now. Lateness is noticed whenever a peer is looked at.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
-        let chunk_bytes = self.chunk_bytes;
-        let late = self.peers.values().filter(|peer| !peer.is_late).filter_map(|peer| peer.lateness(chunk_bytes)).min();
-        let idle = self.segments.values().any(|segment| segment.missing > 0);
-        late.into_iter().chain(self.limit.opens_at(now).filter(|_| idle)).min()
+        let is_fetching = self.segments.values().any(|segment| segment.missing > 0);
+        self.limit.opens_at(now).filter(|_| is_fetching)
     }
 
     /// What is new for a peer, if anything is.

@@ -11,7 +11,7 @@ use ledger::units::Height;
 use super::message::{DESCRIPTORS_MAX, SyncMessage};
 use super::{Effect, STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX, Sync};
 use crate::machine::PeerId;
-use crate::message::{BLOCKS_MAX, CertifiedHeader};
+use crate::message::{BEHIND_FAR, CertifiedHeader};
 
 /// After so long without an answer another peer is asked; the late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -176,7 +176,7 @@ impl Sync {
     /// Whether a manifest that reaches further is needed: the tip is far behind, and so is what is proved.
     fn is_manifest_due(&self) -> bool {
         let target = self.source.target_height().0;
-        let is_far = |from: Height| target.saturating_sub(from.0) > BLOCKS_MAX;
+        let is_far = |from: Height| target.saturating_sub(from.0) > BEHIND_FAR;
         is_far(self.tip) && is_far(self.source.proven_height())
     }
 

@@ -8,7 +8,7 @@ use ledger::units::Height;
 use super::message::ChunkId;
 use super::{Meter, Step, Sync};
 use crate::machine::PeerId;
-use crate::message::BLOCKS_MAX;
+use crate::message::BEHIND_FAR;
 
 /// Counts since the start of the process.
 #[derive(Debug, Default)]
@@ -205,7 +205,7 @@ impl Sync {
             Stage::Chunks
         } else if self.plan.is_some() {
             Stage::Applying
-        } else if lag > BLOCKS_MAX && self.source.is_asking() {
+        } else if lag > BEHIND_FAR && self.source.is_asking() {
             Stage::Manifest
         } else if lag > 0 {
             Stage::Tail

@@ -299,3 +299,41 @@ impl Maker {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::history::chunk_hash;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_is_made_once_and_its_payload_is_its_chunks() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Recipe { version: VERSION, mib: 2, accounts: 100, chunk_kib: 64, segment_mib: 1 };
+        let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
+        let Facts { height, sealed, segments, chunks, bytes } = made.facts;
+        // A block of transactions just below a segment does not close it.
+        assert_eq!((segments, sealed, height), (2, 2, 2 + TAIL.0), "{:?}", made.facts);
+        assert!((2 << 20..3 << 20).contains(&bytes));
+
+        let payload = fs::read(made.payload().unwrap()).unwrap();
+        assert_eq!(payload.len() as u64, bytes);
+        let store = Store::open(&made.directory.join("db"), &Chain::new(made.genesis.clone())).unwrap().store;
+        let mut rest = &payload[..];
+        let mut count = 0;
+        for index in 0..segments {
+            let segment = store.segment(index).unwrap().unwrap();
+            let (bytes, after) = rest.split_at(segment.descriptor.bytes as usize);
+            assert_eq!(bytes.chunks(64 << 10).map(chunk_hash).collect::<Vec<_>>(), segment.chunks);
+            (rest, count) = (after, count + segment.chunks.len() as u64);
+        }
+        assert_eq!((rest.len(), count), (0, chunks));
+        drop(store);
+
+        let time = || fs::metadata(made.directory.join("facts.json")).unwrap().modified().unwrap();
+        let before = time();
+        MadeChain::obtain(folder.path(), &recipe).unwrap();
+        assert_eq!(time(), before);
+    }
+}

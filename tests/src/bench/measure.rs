@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::chain::Facts;
+use super::nodes::Node;
 use super::options::{Swarm, Tool};
+use super::probe::Sample;
 
 /// One leecher's times, milliseconds since 1970 where not said otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -26,6 +28,17 @@ pub(super) struct PerNode {
     pub(super) cpu_seconds: f64,
 }
 
+/// Who was banned, each counted for each node that bans it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Bans {
+    /// Nodes that send nothing wrong, those that keep silent too. Each is a fault.
+    pub(super) honest: usize,
+    /// Seeds that send wrong bytes.
+    pub(super) poisoners: usize,
+    /// How often one of those has sent any.
+    pub(super) poisoned: usize,
+}
+
 /// One run. Ratios and shares are of payload bytes.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Run {
@@ -44,7 +57,7 @@ pub(super) struct Run {
     pub(super) refetched: f64,
     /// The most that one leecher's last hundredth of chunks took.
     pub(super) last_percent_share: Option<f64>,
-    pub(super) bans: u64,
+    pub(super) bans: Bans,
     pub(super) peak_rss_mib: f64,
     /// Of all nodes.
     pub(super) cpu_seconds: f64,
@@ -160,7 +173,7 @@ pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[
 }
 
 /// Share of the time from `start` to `end` that the last hundredth of `total` chunks took, by what was seen verified when.
-pub(super) fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64) -> Option<f64> {
+fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64) -> Option<f64> {
     let wanted = total as f64 * 0.99;
     let after = progress.iter().position(|(_, chunks)| *chunks as f64 >= wanted && total > 0)?;
     let (time, chunks) = progress[after];
@@ -173,6 +186,60 @@ pub(super) fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, 
     let reached = time_before + (time - time_before) * (wanted - chunks_before) / (chunks - chunks_before);
     let (start, end) = (start as f64, end as f64);
     (end > start).then(|| ((end - reached) / (end - start)).max(0.0))
+}
+
+/// What a node's answers mean for a run.
+impl Node {
+    pub(super) fn sample(&self) -> Option<Sample> {
+        // Not of a life before.
+        self.probe.as_ref()?.latest().filter(|sample| sample.asked >= self.restarted)
+    }
+
+    /// When it had verified all chunks: by its own clock if it says, else when it was seen.
+    pub(super) fn verified_at(&self, facts: &Facts) -> Option<u64> {
+        let sample = self.sample()?;
+        // A life after a kill no longer counts what was applied before.
+        let has_chunks = sample.segments_total >= facts.segments && sample.chunks_verified >= sample.chunks_total;
+        let all = has_chunks || sample.height >= if sample.tells { facts.sealed } else { facts.height };
+        all.then(|| sample.verified_at.unwrap_or(sample.answered))
+    }
+
+    /// When it had applied all blocks, likewise.
+    pub(super) fn applied_at(&self, facts: &Facts) -> Option<u64> {
+        let sample = self.sample().filter(|sample| sample.height >= facts.height)?;
+        Some(sample.applied_at.unwrap_or(sample.answered))
+    }
+
+    /// How much of all it has, 0 to 1.
+    pub(super) fn share(&self, facts: &Facts) -> f64 {
+        let Some(sample) = self.sample() else { return 0.0 };
+        if sample.segments_total >= facts.segments {
+            return 1.0 - sample.bytes_total.saturating_sub(sample.bytes_verified) as f64 / facts.bytes as f64;
+        }
+        sample.height as f64 / facts.height as f64
+    }
+
+    pub(super) fn result(&self, facts: &Facts) -> Option<PerNode> {
+        let (sample, started) = (self.sample()?, self.started?);
+        let (verified, applied) = (self.verified_at(facts)?, self.applied_at(facts)?);
+        let progress = &self.probe.as_ref()?.samples().progress;
+        let share = || last_percent_share(progress, started, verified, facts.chunks);
+        let fetched = self.fetched_before + sample.fetched_bytes;
+        Some(PerNode {
+            name: self.name.clone(),
+            started_at_ms: started,
+            verified_at_ms: verified,
+            applied_at_ms: applied,
+            seconds: verified.saturating_sub(started) as f64 / 1_000.0,
+            last_percent_share: if sample.tells && self.kills == 0 { share() } else { None },
+            duplicate_bytes: sample.duplicate_bytes,
+            kills: self.kills,
+            refetched_bytes: fetched.saturating_sub(facts.bytes),
+            bans: sample.bans,
+            peak_rss_mib: self.peak_rss_kib as f64 / 1_024.0,
+            cpu_seconds: self.cpu_seconds(),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! possible.
 //!
 //! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and `topology` what it is
-//! transferred over; `nodes` runs the processes and `probe` asks them from within their namespace; `swarm` tells a run and
-//! `measure` judges it. `hostile` plays peers that lie or keep silent, `aria2` does the same work with another program, and
-//! `calibrate` measures the links alone.
+//! transferred over; `nodes` runs the processes, `probe` asks them from within their namespace, and `hostile` plays peers that lie or keep
+//! silent; `swarm` tells a run and `measure` judges it. `aria2` does the same work with another program, and `calibrate` measures the
+//! links alone.
 
 pub mod options;
 
@@ -15,6 +15,8 @@ mod topology;
 
 mod nodes;
 mod probe;
+
+mod hostile;
 
 mod measure;
 mod swarm;
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Task::Copy(copy) => calibrate::copy(&copy),
         Task::Probe(probe) => probe::execute(&probe),
         Task::Tracker(tracker) => torrent::track(&tracker),
+        Task::Hostile(hostile) => hostile::execute(&hostile),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if error.is::<stop::Interrupted>() {

@@ -11,6 +11,7 @@ use node::home::{Contents, Home};
 use node::keys::Seed;
 
 use super::chain::MadeChain;
+use super::options::Kind;
 use super::probe::Probe;
 use super::topology::Host;
 use super::{Unfit, say};
@@ -87,6 +88,15 @@ pub(super) enum Role {
     Leecher,
     /// Wants it too, later.
     Late,
+    /// Says that it has the chain.
+    Hostile(Kind),
+}
+
+impl Role {
+    /// Whether it starts with the chain.
+    pub(super) const fn has_chain(self) -> bool {
+        matches!(self, Self::Seed | Self::Hostile(_))
+    }
 }
 
 /// A home on a host before anything runs there.
@@ -104,7 +114,12 @@ impl Place {
     /// Where others reach it.
     pub(super) fn address(&self, host: &Host) -> anyhow::Result<P2pAddress> {
         let listen = P2pAddress::from(std::net::SocketAddr::from(host.address));
-        Ok(format!("{listen}/p2p/{}", self.key.identity().public().to_peer_id()).parse()?)
+        Ok(format!("{listen}/p2p/{}", self.id()).parse()?)
+    }
+
+    /// Its name on the network.
+    pub(super) fn id(&self) -> String {
+        self.key.identity().public().to_peer_id().to_string()
     }
 
     /// Makes the home.
@@ -123,7 +138,7 @@ impl Place {
         config.rpc.listen = host.rpc.into();
         let contents = Contents { genesis: &chain.genesis, config: &config, node_key: &self.key, validator_key: None };
         let home = Home::create(&folder.join(&self.name), &contents)?;
-        if self.role == Role::Seed {
+        if self.role.has_chain() {
             chain.copy_to(&home.db_path())?;
         }
         Ok(home.root().to_owned())
@@ -137,6 +152,8 @@ pub(super) struct Node {
     /// Place of its host in the topology.
     pub(super) host: usize,
     pub(super) home: PathBuf,
+    /// Its name on the network.
+    pub(super) id: String,
     pub(super) probe: Option<Probe>,
     process: Option<Process>,
     /// When it was started first, milliseconds since 1970.
@@ -154,12 +171,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) const fn new(name: String, role: Role, host: usize, home: PathBuf) -> Self {
+    pub(super) fn new(place: &Place, host: usize, home: PathBuf) -> Self {
         Self {
-            name,
-            role,
+            name: place.name.clone(),
+            role: place.role,
             host,
             home,
+            id: place.id(),
             probe: None,
             process: None,
             started: None,
@@ -174,6 +192,13 @@ impl Node {
 
     /// Starts its process, and the first time its probe too.
     pub(super) fn start(&mut self, programs: &Programs, host: &Host, log: &str) -> anyhow::Result<()> {
+        if let Role::Hostile(kind) = self.role {
+            let kind = if kind == Kind::Poison { "poison" } else { "stall" };
+            let mut command = host.command(&programs.bench);
+            command.args(["hostile", "--kind", kind, "--home"]).arg(&self.home);
+            self.process = Some(Process::spawn(&mut command, &self.log()));
+            return Ok(());
+        }
         let mut command = host.command(&programs.node);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CAIRN_")) {
             command.env_remove(name);
@@ -192,8 +217,13 @@ impl Node {
         self.process.is_some()
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    fn log(&self) -> PathBuf {
         self.home.join("node.log")
+    }
+
+    /// All that it said so far.
+    pub(super) fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// Kill -9, with what it had fetched written down just before.
@@ -210,7 +240,7 @@ impl Node {
     /// Fails if it has ended by itself.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.process.as_mut().and_then(Process::ended) else { return Ok(()) };
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.log_text();
         let lines: Vec<&str> = log.lines().collect();
         bail!("{} has ended with {status}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
     }

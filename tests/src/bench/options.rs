@@ -32,6 +32,9 @@ pub(super) enum Task {
     /// Tells BitTorrent clients of each other
     #[command(hide = true)]
     Tracker(Tracker),
+    /// A seed that lies or keeps silent
+    #[command(hide = true)]
+    Hostile(Hostile),
 }
 
 /// Another program to do the same work.
@@ -73,6 +76,12 @@ pub(super) struct Swarm {
     /// Further leechers, which start when the others are half done
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) late: u16,
+    /// Further seeds that send wrong bytes
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(super) poison: u16,
+    /// Further seeds that say what they have and send nothing of it
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(super) stall: u16,
     /// Kill -9 each leecher that is not done this many seconds after its start, and start it again
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub(super) kill_every: Option<f64>,
@@ -80,7 +89,7 @@ pub(super) struct Swarm {
     #[arg(long, value_name = "COPIES", value_parser = positive, conflicts_with = "loopback")]
     pub(super) seed_leaves_after: Option<f64>,
     /// Do the same with another program, run by run in turn
-    #[arg(long, value_name = "TOOL", conflicts_with_all = ["loopback", "late", "kill_every", "seed_leaves_after"])]
+    #[arg(long, value_name = "TOOL", conflicts_with_all = ["loopback", "late", "poison", "stall", "kill_every", "seed_leaves_after"])]
     pub(super) vs: Option<Tool>,
     /// How often; the median run is the one told, and all are listed
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
@@ -159,6 +168,23 @@ pub(super) struct Tracker {
     /// Who takes part
     #[arg(long = "peer")]
     pub(super) peers: Vec<SocketAddrV4>,
+}
+
+/// What a hostile seed does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    Poison,
+    Stall,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Hostile {
+    /// What it does
+    #[arg(long)]
+    pub(super) kind: Kind,
+    /// Its home, with the chain
+    #[arg(long)]
+    pub(super) home: PathBuf,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -63,12 +63,15 @@ pub(super) struct Sample {
     pub(super) height: u64,
     /// Whether it tells of chunks; all below is 0 if not.
     pub(super) tells: bool,
+    /// Segments known; chunks and bytes of those that this process has fetched or is to fetch, and how many of them it has.
+    pub(super) segments_total: u64,
     pub(super) chunks_total: u64,
     pub(super) chunks_verified: u64,
+    pub(super) bytes_total: u64,
     pub(super) bytes_verified: u64,
     pub(super) fetched_bytes: u64,
     pub(super) duplicate_bytes: u64,
-    pub(super) uploaded_bytes: u64,
+    pub(super) served_bytes: u64,
     pub(super) bans: u64,
     /// By its own clock: the last chunk verified, the last block applied.
     pub(super) verified_at: Option<u64>,
@@ -82,18 +85,19 @@ impl Sample {
         let (sync, chain) = (&value["sync"], &value["chain"]);
         let height = number(&chain["height"]).or_else(|| number(&sync["applied_height"]))?;
         let count = |name: &str| number(&sync[name]).unwrap_or(0);
-        let peers = sync["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
         Some(Self {
             asked: number(&value["asked"])?,
             answered: number(&value["answered"])?,
             height,
             tells: sync.is_object(),
+            segments_total: count("segments_total"),
             chunks_total: count("chunks_total"),
             chunks_verified: count("chunks_verified"),
+            bytes_total: count("bytes_total"),
             bytes_verified: count("bytes_verified"),
             fetched_bytes: count("fetched_bytes"),
             duplicate_bytes: count("duplicate_bytes"),
-            uploaded_bytes: peers.iter().filter_map(|peer| number(&peer["uploaded_bytes"])).sum(),
+            served_bytes: count("served_bytes"),
             bans: count("bans"),
             verified_at: number(&sync["verified_at_ms"]),
             applied_at: number(&sync["applied_at_ms"]),
@@ -203,19 +207,21 @@ mod tests {
         let sync = json!({
             "applied_height": "8", "chunks_total": "4", "chunks_verified": "3", "bytes_verified": "30",
             "fetched_bytes": "40", "duplicate_bytes": "10", "verified_at_ms": null, "applied_at_ms": "9", "bans": 2,
-            "peers": [{"uploaded_bytes": "1"}, {"uploaded_bytes": 2}, {}],
+            "segments_total": "2", "bytes_total": "50", "served_bytes": "3",
         });
         let expected = Sample {
             asked: 5,
             answered: 6,
             height: 8,
             tells: true,
+            segments_total: 2,
             chunks_total: 4,
             chunks_verified: 3,
+            bytes_total: 50,
             bytes_verified: 30,
             fetched_bytes: 40,
             duplicate_bytes: 10,
-            uploaded_bytes: 3,
+            served_bytes: 3,
             bans: 2,
             verified_at: None,
             applied_at: Some(9),

@@ -8,11 +8,11 @@ use node::config::P2pAddress;
 use tempfile::TempDir;
 
 use super::chain::{Facts, MadeChain, Recipe};
-use super::measure::{Link, OtherRun, PerNode, Report, Run, bound, last_percent_share, rate};
+use super::measure::{Bans, Link, OtherRun, PerNode, Report, Run, bound, rate};
 use super::nodes::{Node, Place, Programs, Role};
-use super::options::Swarm;
+use super::options::{Kind, Swarm};
 use super::topology::{self, Rates, Topology};
-use super::{aria2, print_line, say, stop};
+use super::{aria2, hostile, print_line, say, stop};
 use crate::story::now_ms;
 
 /// Between two looks.
@@ -72,11 +72,12 @@ fn in_folder<T>(folder: &Path, keep: bool, work: impl FnOnce(&Path) -> anyhow::R
     result
 }
 
-/// The rates of all hosts: seeds, leechers, late ones.
+/// The rates of all hosts: seeds, leechers, late ones, hostile seeds.
 pub(super) fn rates(options: &Swarm) -> Vec<Rates> {
     let host = |up| Rates { up, down: options.down };
     let seeds = (0..options.seeds).map(|_| host(options.seed_up));
-    seeds.chain((0..options.leechers + options.late).map(|_| host(options.leech_up))).collect()
+    let leechers = (0..options.leechers + options.late).map(|_| host(options.leech_up));
+    seeds.chain(leechers).chain((0..options.poison + options.stall).map(|_| host(options.seed_up))).collect()
 }
 
 /// How long a run may take.
@@ -118,13 +119,16 @@ impl<'a> Session<'a> {
         } else {
             Topology::shaped(&rates, !options.no_offload)
         }?;
-        let names = [("seed", Role::Seed, options.seeds), ("leecher", Role::Leecher, options.leechers)];
-        let mut places = Vec::new();
-        for (name, role, count) in names.into_iter().chain([("late", Role::Late, options.late)]) {
-            for number in 1..=count {
-                places.push(Place::new(format!("{name}{number}"), role)?);
-            }
-        }
+        let kinds = [
+            ("seed", Role::Seed, options.seeds),
+            ("leecher", Role::Leecher, options.leechers),
+            ("late", Role::Late, options.late),
+            ("poisoner", Role::Hostile(Kind::Poison), options.poison),
+            ("staller", Role::Hostile(Kind::Stall), options.stall),
+        ];
+        let named =
+            kinds.into_iter().flat_map(|(name, role, count)| (1..=count).map(move |n| (format!("{name}{n}"), role)));
+        let places: Vec<Place> = named.map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
         let hosts = topology.hosts.iter();
         let addresses: Vec<P2pAddress> =
             places.iter().zip(hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
@@ -132,20 +136,22 @@ impl<'a> Session<'a> {
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // Those that start with it or before. A peer that is not there yet would only be dialed in vain.
             let known = |other: &Place| match place.role {
-                Role::Seed => other.role == Role::Seed,
+                Role::Seed | Role::Hostile(_) => other.role.has_chain(),
                 Role::Leecher => other.role != Role::Late,
                 Role::Late => true,
             };
             let peers = places.iter().zip(&addresses).filter(|(other, _)| other.name != place.name && known(other));
             let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
-            nodes.push(Node::new(place.name.clone(), place.role, index, home));
+            nodes.push(Node::new(place, index, home));
             stop::check()?;
         }
         Ok(Self { options, facts: chain.facts, programs, nodes, topology, sent_before: None, ticks: 0 })
     }
 
     fn run(mut self) -> anyhow::Result<Run> {
-        self.start(Role::Seed)?;
+        for role in [Role::Seed, Role::Hostile(Kind::Poison), Role::Hostile(Kind::Stall)] {
+            self.start(role)?;
+        }
         self.await_seeds()?;
         self.sent_before = self.seeds_sent()?;
         let started = now_ms();
@@ -174,14 +180,17 @@ impl<'a> Session<'a> {
     }
 
     fn leechers(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| node.role != Role::Seed)
+        self.nodes.iter().filter(|node| !node.role.has_chain())
     }
 
     fn await_seeds(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
         let height = self.facts.height;
-        let is_ready = |node: &Node| node.sample().is_some_and(|sample| sample.height == height);
-        while !self.of(Role::Seed).all(is_ready) {
+        let is_ready = |node: &Node| match node.role {
+            Role::Hostile(_) => node.log_text().contains(hostile::READY),
+            _ => node.sample().is_some_and(|sample| sample.height == height),
+        };
+        while !self.nodes.iter().filter(|node| node.role.has_chain()).all(is_ready) {
             stop::pause(TICK)?;
             self.nodes.iter_mut().try_for_each(Node::check)?;
             if start.elapsed() > SEEDS_READY {
@@ -228,7 +237,7 @@ impl<'a> Session<'a> {
 
     fn kill_due(&mut self, seconds: f64) -> anyhow::Result<()> {
         let (now, facts) = (now_ms(), self.facts);
-        for node in self.nodes.iter_mut().filter(|node| node.role != Role::Seed && node.is_running()) {
+        for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running()) {
             if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at(&facts).is_none() {
                 node.kill();
                 node.start(self.programs, &self.topology.hosts[node.host], &self.options.node_log)?;
@@ -251,6 +260,26 @@ impl<'a> Session<'a> {
         say!("{}", shares.collect::<Vec<_>>().join(" "));
     }
 
+    /// By what the nodes log.
+    fn bans(&self) -> Bans {
+        let mut bans = Bans::default();
+        for node in &self.nodes {
+            let text = node.log_text();
+            if node.role == Role::Hostile(Kind::Poison) {
+                bans.poisoned += text.lines().filter(|line| line.starts_with(hostile::LIED)).count();
+            }
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains("banned")).collect();
+            for other in self.nodes.iter().filter(|other| lines.iter().any(|line| line.contains(&other.id))) {
+                match other.role {
+                    Role::Hostile(Kind::Poison) => bans.poisoners += 1,
+                    // Silence is no crime.
+                    _ => bans.honest += 1,
+                }
+            }
+        }
+        bans
+    }
+
     fn judge(&self, started: u64) -> anyhow::Result<Run> {
         let facts = &self.facts;
         let bytes = facts.bytes as f64;
@@ -259,7 +288,7 @@ impl<'a> Session<'a> {
         let seconds = since(per_node.iter().map(|node| node.verified_at_ms).max());
         let late: Vec<f64> = self.of(Role::Late).map(|node| since(node.started)).collect();
         let bound_seconds = bound_of(self.options, facts.bytes, &late);
-        let seeds_say = || self.of(Role::Seed).filter_map(Node::sample).map(|sample| sample.uploaded_bytes).sum();
+        let seeds_say = || self.of(Role::Seed).filter_map(Node::sample).map(|sample| sample.served_bytes).sum();
         let sent = self.seeds_sent()?.zip(self.sent_before).map_or_else(seeds_say, |(now, before)| now - before);
         let vain: u64 = per_node.iter().map(|node| node.duplicate_bytes).sum();
         let most = |value: fn(&PerNode) -> f64| per_node.iter().map(value).fold(0.0, f64::max);
@@ -272,64 +301,10 @@ impl<'a> Session<'a> {
             waste: vain as f64 / bytes / per_node.len() as f64,
             refetched: most(|node| node.refetched_bytes as f64) / bytes,
             last_percent_share: per_node.iter().filter_map(|node| node.last_percent_share).reduce(f64::max),
-            bans: per_node.iter().map(|node| node.bans).sum(),
+            bans: self.bans(),
             peak_rss_mib: most(|node| node.peak_rss_mib),
             cpu_seconds: self.nodes.iter().map(Node::cpu_seconds).sum(),
             per_node,
-        })
-    }
-}
-
-/// What a node's answers mean for a run.
-impl Node {
-    fn sample(&self) -> Option<super::probe::Sample> {
-        // Not of a life before.
-        self.probe.as_ref()?.latest().filter(|sample| sample.asked >= self.restarted)
-    }
-
-    /// When it had verified all chunks: by its own clock if it says, else when it was seen.
-    fn verified_at(&self, facts: &Facts) -> Option<u64> {
-        let sample = self.sample()?;
-        let all = if sample.tells {
-            sample.bytes_verified >= facts.bytes || sample.height >= facts.sealed
-        } else {
-            sample.height >= facts.height
-        };
-        all.then(|| sample.verified_at.unwrap_or(sample.answered))
-    }
-
-    /// When it had applied all blocks, likewise.
-    fn applied_at(&self, facts: &Facts) -> Option<u64> {
-        let sample = self.sample().filter(|sample| sample.height >= facts.height)?;
-        Some(sample.applied_at.unwrap_or(sample.answered))
-    }
-
-    /// How much of all it has, 0 to 1.
-    fn share(&self, facts: &Facts) -> f64 {
-        let Some(sample) = self.sample() else { return 0.0 };
-        let blocks = sample.height as f64 / facts.height as f64;
-        (sample.bytes_verified as f64 / facts.bytes as f64).max(blocks)
-    }
-
-    fn result(&self, facts: &Facts) -> Option<PerNode> {
-        let (sample, started) = (self.sample()?, self.started?);
-        let (verified, applied) = (self.verified_at(facts)?, self.applied_at(facts)?);
-        let progress = &self.probe.as_ref()?.samples().progress;
-        let share = || last_percent_share(progress, started, verified, facts.chunks);
-        let fetched = self.fetched_before + sample.fetched_bytes;
-        Some(PerNode {
-            name: self.name.clone(),
-            started_at_ms: started,
-            verified_at_ms: verified,
-            applied_at_ms: applied,
-            seconds: verified.saturating_sub(started) as f64 / 1_000.0,
-            last_percent_share: if sample.tells && self.kills == 0 { share() } else { None },
-            duplicate_bytes: sample.duplicate_bytes,
-            kills: self.kills,
-            refetched_bytes: fetched.saturating_sub(facts.bytes),
-            bans: sample.bans,
-            peak_rss_mib: self.peak_rss_kib as f64 / 1_024.0,
-            cpu_seconds: self.cpu_seconds(),
         })
     }
 }

@@ -30,7 +30,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// A chain of so many bytes in segments and chunks of these lengths. No segment is a multiple of a chunk, if it can be helped.
+    /// A chain of so many bytes in equal segments of at least this length, and chunks of this one.
     ///
     /// # Panics
     /// When the lengths break a rule of the genesis.
@@ -41,11 +41,7 @@ impl Made {
         let rules = chain.history_rules();
         let count = (bytes / segment_bytes).max(1);
         let heads: Vec<SegmentHead> = (0..count)
-            .map(|index| {
-                let before = index * (bytes / count);
-                let bytes = if index + 1 == count { bytes - before } else { bytes / count };
-                head(&chain, &key, index, bytes.max(segment_bytes))
-            })
+            .map(|index| head(&chain, &key, index, (bytes / count).max(segment_bytes)))
             .collect();
         let descriptors = heads.iter().map(|head| head.descriptor);
         let history = History::restore(rules, descriptors).expect("made by the rules");

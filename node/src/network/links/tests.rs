@@ -318,6 +318,8 @@ async fn a_peer_that_opens_its_streams_anew_gets_a_new_link() {
     second[1].write_all(&[1, 0, 0, 0, 2]).await.unwrap();
     let story = async {
         assert_eq!(next(&mut node).await, LinkEvent::Closed(id));
+        // Nobody reads the old ones any more.
+        let _reset = first[0].write_all(&[1, 0, 0, 0, 3]).await;
         assert_eq!(next(&mut node).await, LinkEvent::Opened(id));
         assert_eq!(next(&mut node).await, LinkEvent::Data(id, vec![2]));
     };

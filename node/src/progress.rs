@@ -1,0 +1,260 @@
+//! Sync for people: one line of text for `sync --watch`, and a bar on the terminal of `run` that log lines do not garble.
+
+use std::future::Future;
+use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
+use ledger::api::{SyncState, SyncStatus};
+
+use crate::driver::wall_ms;
+use crate::view::View;
+
+/// The bar moves at least so often while it is there: the time left changes although nothing comes.
+const REDRAW: Duration = Duration::from_millis(500);
+
+/// What is drawn on stderr. One for the process, as there is one stderr; empty but for the bar of `run`.
+static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// stderr for the log: the bar gives way to each line and comes back below it.
+pub(crate) struct Stderr;
+
+impl Stderr {
+    pub(crate) const fn new() -> Self {
+        Self
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // All of it, so that a line is not cut by the bar.
+        SCREEN.suspend(|| io::stderr().lock().write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Shows a bar while history is fetched and applied, until the node is to stop. Without a terminal on stderr it shows nothing.
+pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
+    tokio::pin!(stop);
+    if !io::stderr().is_terminal() {
+        return stop.await;
+    }
+    let (mut bar, mut changes) = (Bar::default(), view.sync.clone());
+    loop {
+        bar.show(&crate::rpc::sync_status(&view, wall_ms()));
+        let changed = async {
+            if changes.changed().await.is_err() {
+                // Sync has ended, and with it the node.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = &mut stop => return,
+            () = changed => {}
+            () = tokio::time::sleep(REDRAW) => {}
+        }
+    }
+}
+
+/// The bar, while there is one.
+#[derive(Default)]
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn show(&mut self, status: &SyncStatus) {
+        if !matches!(status.state, SyncState::Manifest | SyncState::Chunks | SyncState::Applying) {
+            return self.hide();
+        }
+        let bar = self.0.get_or_insert_with(|| {
+            let bar = SCREEN.add(ProgressBar::no_length());
+            match ProgressStyle::with_template("{bar:10} {wide_msg}") {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        // Before anything is known to fetch, the bar is empty.
+        bar.set_length(status.chunks_total.max(1));
+        bar.set_position(status.chunks_verified);
+        bar.set_message(line(status));
+    }
+
+    fn hide(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+            SCREEN.remove(&bar);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.hide();
+    }
+}
+
+/// All that matters of it in one line, what matters most first: terminals may cut it.
+pub(crate) fn line(status: &SyncStatus) -> String {
+    let is_over = matches!(status.state, SyncState::Idle | SyncState::Live);
+    let counted = chunks(status).filter(|_| !is_over).map(|chunks| format!("chunks {chunks}"));
+    let mut parts = match (status.state, counted) {
+        (SyncState::Chunks, Some(counted)) => vec![counted],
+        (state, counted) => std::iter::once(state.to_string()).chain(counted).collect(),
+    };
+    parts.extend(status.reason.clone());
+    parts.extend(status.rate.map(rate));
+    parts.extend(status.eta_ms.map(|ms| format!("{} left", time_left(ms))));
+    parts.push(format!("height {}", heights(status)));
+    parts.push(match status.peers.len() {
+        1 => "1 peer".to_owned(),
+        count => format!("{count} peers"),
+    });
+    parts.join(", ")
+}
+
+/// Height applied, and the one to reach if it is another.
+pub(crate) fn heights(status: &SyncStatus) -> String {
+    let (applied, target) = (status.applied_height, status.target_height);
+    if applied < target { format!("{applied}/{target}") } else { applied.to_string() }
+}
+
+/// Chunks verified, if there are any to fetch. All of them are 100%, and nothing less is.
+pub(crate) fn chunks(status: &SyncStatus) -> Option<String> {
+    let (verified, total) = (status.chunks_verified, status.chunks_total);
+    let percent = (u128::from(verified) * 100).checked_div(u128::from(total))?;
+    Some(format!("{verified}/{total} ({percent}%)"))
+}
+
+pub(crate) fn rate(bytes: u64) -> String {
+    format!("{}/s", DecimalBytes(bytes))
+}
+
+/// A time as two numbers at most, rounded up: what is left is never 0 s.
+pub(crate) fn time_left(ms: u64) -> String {
+    let seconds = ms.div_ceil(1_000).max(1);
+    let (minutes, hours) = (seconds / 60, seconds / 3_600);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (1..48, minutes) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} days", hours / 24),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use ledger::api::SyncPeer;
+
+    use super::*;
+
+    /// Of a node at height 1,200 of 8,000 with 199 of 200 chunks.
+    pub(crate) fn status(state: SyncState) -> SyncStatus {
+        SyncStatus {
+            state,
+            target_height: 8_000,
+            applied_height: 1_200,
+            segments: 3,
+            segments_total: 20,
+            chunks_total: 200,
+            chunks_verified: 199,
+            bytes_total: 200_000,
+            bytes_verified: 199_000,
+            fetched_bytes: 199_000,
+            duplicate_bytes: 0,
+            served_bytes: 0,
+            rate: None,
+            eta_ms: None,
+            reason: None,
+            verified_at_ms: None,
+            applied_at_ms: None,
+            bans: 0,
+            peers: Vec::new(),
+            segment_list: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_there_is_to_say() {
+        let peer = SyncPeer {
+            peer: "12D3".to_owned(),
+            height: 8_000,
+            segments: 20,
+            partial_chunks: 0,
+            in_flight: 4,
+            fetched_bytes: 1,
+            fetch_rate: 1,
+            served_bytes: 1,
+            serve_rate: 1,
+        };
+        let peers = vec![peer; 3];
+        let reason = |text: &str| Some(text.to_owned());
+        for (status, text) in [
+            (
+                SyncStatus { rate: Some(4_810_000), eta_ms: Some(12_001), peers, ..status(SyncState::Chunks) },
+                "chunks 199/200 (99%), 4.81 MB/s, 13 s left, height 1200/8000, 3 peers",
+            ),
+            (
+                SyncStatus {
+                    reason: reason("no connected peer holds what is missing of segment 17"),
+                    ..status(SyncState::Chunks)
+                },
+                "chunks 199/200 (99%), no connected peer holds what is missing of segment 17, \
+                 height 1200/8000, 0 peers",
+            ),
+            (
+                SyncStatus { chunks_verified: 200, ..status(SyncState::Applying) },
+                "applying, chunks 200/200 (100%), height 1200/8000, 0 peers",
+            ),
+            (
+                SyncStatus { chunks_verified: 0, chunks_total: 0, ..status(SyncState::Manifest) },
+                "manifest, height 1200/8000, 0 peers",
+            ),
+            (SyncStatus { applied_height: 8_000, ..status(SyncState::Live) }, "live, height 8000, 0 peers"),
+            (
+                SyncStatus { target_height: 1_200, reason: reason("no peer is connected"), ..status(SyncState::Idle) },
+                "idle, no peer is connected, height 1200, 0 peers",
+            ),
+        ] {
+            assert_eq!(line(&status), text);
+        }
+    }
+
+    #[test]
+    fn times_left_are_short_and_never_nothing() {
+        for (ms, text) in [
+            (0, "1 s"),
+            (59_000, "59 s"),
+            (59_001, "1 min 0 s"),
+            (3_599_000, "59 min 59 s"),
+            (3_600_000, "1 h 0 min"),
+            (172_799_000, "47 h 59 min"),
+            (172_800_000, "2 days"),
+        ] {
+            assert_eq!(time_left(ms), text, "{ms}");
+        }
+    }
+
+    #[test]
+    fn the_bar_is_there_while_history_comes_and_gone_after() {
+        let mut bar = Bar::default();
+        for (state, is_there) in [
+            (SyncState::Idle, false),
+            (SyncState::Manifest, true),
+            (SyncState::Chunks, true),
+            (SyncState::Applying, true),
+            (SyncState::Tail, false),
+            (SyncState::Chunks, true),
+            (SyncState::Live, false),
+        ] {
+            bar.show(&status(state));
+            assert_eq!(bar.0.is_some(), is_there, "{state}");
+            if let Some(bar) = &bar.0 {
+                assert_eq!((bar.position(), bar.length()), (199, Some(200)));
+                assert_eq!(bar.message(), line(&status(state)));
+            }
+        }
+    }
+}

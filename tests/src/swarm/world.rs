@@ -1,0 +1,560 @@
+//! The world: all nodes, all links, and the one order in which things happen.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use ledger::hash::Hash;
+use ledger::history::SegmentHead;
+use protocol::PeerId;
+use protocol::message::CertifiedHeader;
+use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::sync::{Effect, Input, Rates, Setup, Sync};
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::chain::Made;
+use super::link::{Downlink, Nanos, Uplink, nanos_for};
+use super::outcome::Outcome;
+use super::plan::{Conduct, Member, Plan};
+
+/// Bytes that a small frame costs beyond its own: headers of TCP, of the noise and of the multiplexer.
+const FRAME_OVERHEAD: u64 = 60;
+/// What a frame of a chunk costs on the wire, in thousandths of its own bytes.
+const CHUNK_OVERHEAD: u64 = 1_045;
+/// A machine that wants to be woken so often without time going by is at fault.
+const WAKES_MAX: u32 = 1_000;
+
+/// What a link carries.
+#[derive(Debug)]
+enum Content {
+    Message(Vec<u8>),
+    Chunk(ChunkId, Hash, u64),
+}
+
+/// What may be next.
+#[derive(Debug)]
+enum Happening {
+    Start(usize),
+    Kill(usize, u64),
+    Wake(usize, u64),
+    /// A piece has left a node.
+    Sent(usize),
+    Arrives { from: usize, to: usize, link: u64, content: Content },
+    Assembled(usize, u64, u64),
+    Applied(usize, u64, u64),
+}
+
+struct Event {
+    at: Nanos,
+    sequence: u64,
+    what: Happening,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// A node: the machine while it runs, and what outlives it.
+struct Node {
+    member: Member,
+    sync: Option<Sync>,
+    life: u64,
+    uplink: Uplink<(u64, Content)>,
+    downlink: Downlink,
+    /// By the other's place: the number of the link there is.
+    links: Vec<Option<u64>>,
+    neighbours: BTreeSet<usize>,
+    banned: BTreeSet<usize>,
+    wake_at: Option<Nanos>,
+    wakes: u32,
+    /// Segments applied.
+    applied: usize,
+    /// Begun and not applied.
+    staged: Vec<(SegmentHead, Vec<bool>)>,
+    manifest: Option<Vec<u8>>,
+    /// The one core that assembles and applies is free then.
+    cpu_free_at: Nanos,
+    /// When chunks came that were missing.
+    stored_at: Vec<Nanos>,
+    /// Chunks that were ever stored: a machine that loses none stores none twice.
+    stored: BTreeSet<ChunkId>,
+    stored_twice: u64,
+    received_bytes: u64,
+    chunk_bytes_sent: u64,
+}
+
+/// All nodes and all between them.
+pub struct World {
+    /// Whether to print what happens.
+    pub told: bool,
+    plan: Plan,
+    made: Made,
+    target: CertifiedHeader,
+    now: Nanos,
+    sequence: u64,
+    links: u64,
+    agenda: BinaryHeap<Reverse<Event>>,
+    nodes: Vec<Node>,
+    rng: ChaCha8Rng,
+    bans: Vec<(usize, usize, String)>,
+    control_bytes: u64,
+    in_flight_max: u64,
+    digest: DefaultHasher,
+}
+
+/// Lets a swarm run until every honest leecher has every chunk.
+#[must_use]
+pub fn run(plan: Plan) -> Outcome {
+    let mut world = World::new(plan);
+    world.run();
+    world.outcome()
+}
+
+impl World {
+    /// A swarm before anybody starts.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        let made = Made::new(plan.bytes, plan.segment_bytes, plan.chunk_bytes);
+        let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
+        let count = plan.members.len();
+        let nodes = plan.members.iter().map(|member| Node {
+            sync: None,
+            life: 0,
+            uplink: Uplink::new(member.up),
+            downlink: Downlink::new(member.down),
+            links: vec![None; count],
+            neighbours: BTreeSet::new(),
+            banned: BTreeSet::new(),
+            wake_at: None,
+            wakes: 0,
+            applied: if member.is_seed { made.heads.len() } else { 0 },
+            staged: Vec::new(),
+            manifest: None,
+            cpu_free_at: 0,
+            stored_at: Vec::new(),
+            stored: BTreeSet::new(),
+            stored_twice: 0,
+            received_bytes: 0,
+            chunk_bytes_sent: 0,
+            member: member.clone(),
+        });
+        let mut world = Self {
+            told: false,
+            nodes: nodes.collect(),
+            now: 0,
+            sequence: 0,
+            links: 0,
+            agenda: BinaryHeap::new(),
+            bans: Vec::new(),
+            control_bytes: 0,
+            in_flight_max: 0,
+            digest: DefaultHasher::new(),
+            target: made.target.clone(),
+            made,
+            plan,
+            rng: ChaCha8Rng::seed_from_u64(rng.random()),
+        };
+        world.choose_neighbours(&mut rng);
+        for place in 0..count {
+            world.plan_at(nanos(world.nodes[place].member.starts_at), Happening::Start(place));
+        }
+        world
+    }
+
+    fn choose_neighbours(&mut self, rng: &mut ChaCha8Rng) {
+        let count = self.nodes.len();
+        for place in 0..count {
+            let mut others: Vec<usize> = (0..count).filter(|other| *other != place).collect();
+            others.shuffle(rng);
+            for other in others.into_iter().take(self.plan.degree.unwrap_or(count)) {
+                self.nodes[place].neighbours.insert(other);
+                self.nodes[other].neighbours.insert(place);
+            }
+        }
+    }
+
+    /// Lets time go by until every honest leecher has every chunk, or patience ends.
+    pub fn run(&mut self) {
+        let chunks = self.made.chunks() as usize;
+        let end = nanos(self.plan.patience);
+        while let Some(Reverse(event)) = self.agenda.pop() {
+            if event.at > end {
+                return;
+            }
+            self.now = event.at;
+            let may_complete = matches!(event.what, Happening::Arrives { .. });
+            self.happen(event.what);
+            if may_complete && self.nodes.iter().all(|node| !node.is_awaited() || node.stored_at.len() >= chunks) {
+                return;
+            }
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Start(place) => self.start(place),
+            Happening::Kill(place, life) => {
+                let is_done = self.nodes[place].stored_at.len() as u64 == self.made.chunks();
+                if self.nodes[place].life == life && !is_done {
+                    self.stop(place);
+                    self.start(place);
+                }
+            }
+            Happening::Wake(place, life) => {
+                let node = &mut self.nodes[place];
+                if node.life == life && node.wake_at == Some(self.now) {
+                    node.wake_at = None;
+                    self.give(place, Input::Time);
+                }
+            }
+            Happening::Sent(place) => self.on_sent(place),
+            Happening::Arrives { from, to, link, content } => {
+                if self.nodes[to].links[from] == Some(link) {
+                    let input = match content {
+                        Content::Message(bytes) => Input::Message(PeerId(from as u64), bytes),
+                        Content::Chunk(id, hash, bytes) => {
+                            self.nodes[to].received_bytes += bytes;
+                            Input::Chunk(PeerId(from as u64), id, hash, bytes)
+                        }
+                    };
+                    self.give(to, input);
+                }
+            }
+            Happening::Assembled(place, life, index) if self.nodes[place].life == life => {
+                self.give(place, Input::Assembled(index, Vec::new()));
+            }
+            Happening::Applied(place, life, index) if self.nodes[place].life == life => {
+                let descriptor = self.made.heads[index as usize].descriptor;
+                self.nodes[place].applied = index as usize + 1;
+                self.give(place, Input::Tip(descriptor.last, vec![descriptor]));
+            }
+            Happening::Assembled(..) | Happening::Applied(..) => {}
+        }
+    }
+
+    fn start(&mut self, place: usize) {
+        let nonce = self.rng.random();
+        let node = &mut self.nodes[place];
+        node.life += 1;
+        node.wake_at = None;
+        let life = node.life;
+        let setup = Setup {
+            chain: self.made.chain.clone(),
+            history: &self.made.history(node.applied),
+            staged: node.staged.clone(),
+            manifest: node.manifest.clone(),
+            nonce,
+            rates: Rates::default(),
+        };
+        let (sync, effects) = Sync::new(setup, Duration::from_nanos(self.now));
+        node.sync = Some(sync);
+        let killed_at = node.member.killed_every.map(|every| self.now + nanos(every));
+        self.perform(place, effects);
+        if self.nodes[place].member.is_seed {
+            self.give(place, Input::Tip(self.target.header.height, Vec::new()));
+        }
+        for other in self.nodes[place].neighbours.clone() {
+            if self.nodes[other].sync.is_some() && !self.is_banned(place, other) {
+                self.open(place, other);
+            }
+        }
+        self.give(place, Input::Certified(self.target.clone()));
+        if let Some(at) = killed_at {
+            self.plan_at(at, Happening::Kill(place, life));
+        }
+    }
+
+    fn stop(&mut self, place: usize) {
+        self.tell(place, || "is killed".to_owned());
+        self.nodes[place].sync = None;
+        for other in 0..self.nodes.len() {
+            self.close(place, other);
+        }
+    }
+
+    fn is_banned(&self, one: usize, other: usize) -> bool {
+        self.nodes[one].banned.contains(&other) || self.nodes[other].banned.contains(&one)
+    }
+
+    fn open(&mut self, one: usize, other: usize) {
+        self.links += 1;
+        self.nodes[one].links[other] = Some(self.links);
+        self.nodes[other].links[one] = Some(self.links);
+        self.give(one, Input::Opened(PeerId(other as u64)));
+        self.give(other, Input::Opened(PeerId(one as u64)));
+    }
+
+    fn close(&mut self, one: usize, other: usize) {
+        if self.nodes[one].links[other].take().is_none() {
+            return;
+        }
+        self.nodes[other].links[one] = None;
+        self.nodes[one].uplink.cut(other);
+        self.nodes[other].uplink.cut(one);
+        self.give(one, Input::Closed(PeerId(other as u64)));
+        self.give(other, Input::Closed(PeerId(one as u64)));
+    }
+
+    fn give(&mut self, place: usize, input: Input) {
+        let now = Duration::from_nanos(self.now);
+        let is_time = matches!(input, Input::Time);
+        let Some(sync) = self.nodes[place].sync.as_mut() else { return };
+        let effects = sync.handle(now, input);
+        let deadline = sync.deadline();
+        self.perform(place, effects);
+        self.wake(place, deadline, is_time);
+    }
+
+    fn wake(&mut self, place: usize, deadline: Option<Duration>, is_time: bool) {
+        let now = self.now;
+        let node = &mut self.nodes[place];
+        let Some(at) = deadline.map(|at| nanos(at).max(now)) else { return };
+        node.wakes = if at == now && is_time { node.wakes + 1 } else { 0 };
+        assert!(node.wakes < WAKES_MAX, "node {place} wants to be woken again and again at {now} ns");
+        if node.wake_at.is_none_or(|known| at < known) {
+            node.wake_at = Some(at);
+            let life = node.life;
+            self.plan_at(at, Happening::Wake(place, life));
+        }
+    }
+
+    fn perform(&mut self, place: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(place, effect);
+        }
+    }
+
+    fn perform_one(&mut self, place: usize, effect: Effect) {
+        match effect {
+            Effect::Send(peer, bytes) => self.send_message(place, peer, bytes),
+            Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
+            Effect::SendManifest(peer, height, index, after) => {
+                let stored = self.made.descriptors(self.nodes[place].applied);
+                let stored = stored.into_iter().filter(|descriptor| descriptor.index >= index && descriptor.last < height);
+                let all = stored.chain(after).take(DESCRIPTORS_MAX).collect();
+                self.say(place, peer, &SyncMessage::Manifest(height, index, Some(all)));
+            }
+            Effect::SendHead(peer, index) => {
+                let head = self.made.heads.get(index as usize).filter(|_| (index as usize) < self.nodes[place].applied);
+                let message = SyncMessage::Head(index, head.cloned());
+                self.say(place, peer, &message);
+            }
+            Effect::Begin(head) => {
+                let here = vec![false; head.chunks.len()];
+                self.nodes[place].staged.push((head, here));
+            }
+            Effect::Store(id) => self.store(place, id),
+            Effect::SaveManifest(bytes) => self.nodes[place].manifest = Some(bytes),
+            Effect::Assemble(index) => {
+                let at = self.compute(place, index);
+                let life = self.nodes[place].life;
+                self.plan_at(at, Happening::Assembled(place, life, index));
+            }
+            Effect::Apply(index) => {
+                let at = self.compute(place, index);
+                let life = self.nodes[place].life;
+                self.plan_at(at, Happening::Applied(place, life, index));
+            }
+            Effect::Release(index) => self.nodes[place].staged.retain(|(head, _)| head.descriptor.index != index),
+            Effect::Plan(_) => {}
+            Effect::Ban(peer, reason) => {
+                let other = peer.0 as usize;
+                self.tell(place, || format!("bans {other}: {reason}"));
+                self.nodes[place].banned.insert(other);
+                self.bans.push((place, other, reason));
+                self.close(place, other);
+            }
+        }
+    }
+
+    /// When the node's core has gone through a segment.
+    fn compute(&mut self, place: usize, index: u64) -> Nanos {
+        let bytes = self.made.heads[index as usize].descriptor.bytes;
+        let node = &mut self.nodes[place];
+        node.cpu_free_at = node.cpu_free_at.max(self.now) + bytes * self.plan.cpu_per_byte;
+        node.cpu_free_at
+    }
+
+    fn say(&mut self, place: usize, peer: PeerId, message: &SyncMessage) {
+        self.send_message(place, peer, ledger::codec::encode(message));
+    }
+
+    fn send_message(&mut self, place: usize, peer: PeerId, bytes: Vec<u8>) {
+        if self.told {
+            self.tell(place, || format!("to {}: {:?}", peer.0, Short(&bytes)));
+        }
+        let cost = bytes.len() as u64 + FRAME_OVERHEAD;
+        self.control_bytes += cost;
+        self.push(place, peer, cost, Content::Message(bytes));
+    }
+
+    fn send_chunk(&mut self, place: usize, peer: PeerId, id: ChunkId) {
+        let Some((hash, bytes)) = self.made.chunk(id.segment, id.chunk) else {
+            return self.give(place, Input::Unsent(peer, id));
+        };
+        let hash = match self.nodes[place].member.conduct {
+            Conduct::Honest => hash,
+            Conduct::Stalls => return,
+            Conduct::Poisons => Hash::ZERO,
+        };
+        self.tell(place, || format!("to {}: chunk {}/{}", peer.0, id.segment, id.chunk));
+        self.nodes[place].chunk_bytes_sent += bytes;
+        let cost = (bytes + CHUNK_HEADER_BYTES as u64) * CHUNK_OVERHEAD / 1_000;
+        self.push(place, peer, cost, Content::Chunk(id, hash, bytes));
+    }
+
+    fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
+        let to = peer.0 as usize;
+        if let Some(link) = self.nodes[place].links[to] {
+            self.nodes[place].uplink.push(to, bytes, (link, content));
+            self.send_on(place);
+        }
+    }
+
+    fn send_on(&mut self, place: usize) {
+        if let Some(time) = self.nodes[place].uplink.start() {
+            self.plan_at(self.now + time, Happening::Sent(place));
+        }
+    }
+
+    fn on_sent(&mut self, from: usize) {
+        if let Some(piece) = self.nodes[from].uplink.finish() {
+            let to = piece.to;
+            let at = self.nodes[to].downlink.take(self.now + nanos(self.plan.latency), piece.bytes);
+            if let Some((link, content)) = piece.completes {
+                self.plan_at(at, Happening::Arrives { from, to, link, content });
+            }
+        }
+        self.send_on(from);
+        let node = &self.nodes[from];
+        let is_over = node.member.leaves_after.is_some_and(|most| node.chunk_bytes_sent >= self.made.bytes() * most / 100);
+        if is_over && node.sync.is_some() {
+            self.stop(from);
+        }
+    }
+
+    fn store(&mut self, place: usize, id: ChunkId) {
+        self.tell(place, || format!("stores {}/{}", id.segment, id.chunk));
+        self.digest.write_u64(self.now);
+        self.digest.write_usize(place);
+        self.digest.write_u64(id.segment << 32 | u64::from(id.chunk));
+        let now = self.now;
+        let node = &mut self.nodes[place];
+        let staged = node.staged.iter_mut().find(|(head, _)| head.descriptor.index == id.segment);
+        let (_, here) = staged.expect("a chunk is stored after its segment was begun");
+        assert!(!std::mem::replace(&mut here[id.chunk as usize], true), "node {place} stores {id:?} twice");
+        if node.stored.insert(id) {
+            node.stored_at.push(now);
+        } else {
+            node.stored_twice += 1;
+        }
+    }
+
+    /// What it came to so far.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let awaited: Vec<&Node> = self.nodes.iter().filter(|node| node.is_awaited()).collect();
+        let chunks = self.made.chunks() as usize;
+        let first = awaited.iter().map(|node| nanos(node.member.starts_at)).min().unwrap_or(0);
+        let last = awaited.iter().max_by_key(|node| node.stored_at.last());
+        let last_at = last.and_then(|node| node.stored_at.last().copied()).unwrap_or(0);
+        let last_percent = last.map_or(0.0, |node| {
+            let before = node.stored_at.len().saturating_sub(chunks.div_ceil(100) + 1);
+            let at = node.stored_at.get(before).copied().unwrap_or(0);
+            (last_at - at) as f64 / (last_at - nanos(node.member.starts_at)).max(1) as f64
+        });
+        let chunk_cost = |bytes: u64| bytes * CHUNK_OVERHEAD / 1_000;
+        let bytes = self.made.bytes();
+        let received: u64 = awaited.iter().map(|node| node.received_bytes).sum();
+        let useful = awaited.iter().map(|node| node.stored_at.len() as u64).sum::<u64>() * self.plan.chunk_bytes;
+        let from_seeds = self.nodes.iter().filter(|node| node.member.is_seed).map(|node| node.chunk_bytes_sent);
+        let sent: u64 = self.nodes.iter().map(|node| node.uplink.sent).sum();
+        Outcome {
+            is_complete: awaited.iter().all(|node| node.stored_at.len() == chunks),
+            time: Duration::from_nanos(last_at.saturating_sub(first)),
+            bound: self.plan.bound_seconds(bytes),
+            bound_on_wire: self.plan.bound_seconds(chunk_cost(bytes)),
+            seed_copies: from_seeds.sum::<u64>() as f64 / bytes as f64,
+            duplicates: received.saturating_sub(useful) as f64 / received.max(1) as f64,
+            control: self.control_bytes as f64 / sent.max(1) as f64,
+            last_percent,
+            stored_twice: awaited.iter().map(|node| node.stored_twice).sum::<u64>() as f64 / (chunks * awaited.len()) as f64,
+            bans: self.bans.clone(),
+            in_flight_max: self.in_flight_max,
+            digest: self.digest.finish(),
+        }
+    }
+
+    /// What each node has done: its uplink's busy share, chunks stored and bytes of chunks sent. For people.
+    #[must_use]
+    pub fn shares(&self) -> Vec<(f64, u64, f64)> {
+        let share = |node: &Node| {
+            let busy = nanos_for(node.uplink.sent, node.member.up) as f64 / self.now.max(1) as f64;
+            (busy, node.stored_at.len() as u64, node.chunk_bytes_sent as f64 / self.made.bytes() as f64)
+        };
+        self.nodes.iter().map(share).collect()
+    }
+
+    fn plan_at(&mut self, at: Nanos, what: Happening) {
+        self.sequence += 1;
+        self.agenda.push(Reverse(Event { at, sequence: self.sequence, what }));
+    }
+
+    fn tell(&self, place: usize, what: impl FnOnce() -> String) {
+        if self.told {
+            println!("{:>10.6} {place}: {}", self.now as f64 / 1e9, what());
+        }
+    }
+}
+
+impl Node {
+    fn is_awaited(&self) -> bool {
+        !self.member.is_seed && self.member.conduct == Conduct::Honest
+    }
+}
+
+/// A message for people.
+struct Short<'a>(&'a [u8]);
+
+impl std::fmt::Debug for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ids = |ids: &[ChunkId]| ids.iter().map(|id| format!("{}/{}", id.segment, id.chunk)).collect::<Vec<_>>().join(" ");
+        match SyncMessage::decode(self.0) {
+            Ok(SyncMessage::Update(update)) => write!(
+                f,
+                "have [{}] add [{}] remove [{}] received {} allowed {}",
+                ids(&update.have),
+                ids(&update.add),
+                ids(&update.remove),
+                update.received,
+                update.allowed
+            ),
+            Ok(SyncMessage::Head(index, head)) => write!(f, "head {index}: {}", head.is_some()),
+            Ok(SyncMessage::Manifest(height, index, all)) => {
+                write!(f, "manifest at {height} from {index}: {:?}", all.map(|all| all.len()))
+            }
+            Ok(other) => write!(f, "{other:?}"),
+            Err(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
