@@ -123,6 +123,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
 
     let mut verifier_task = tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
     crate::metrics::register(&mut registry, view.clone());
+    let progress = tokio::spawn(crate::progress::run(view.clone(), wait_for(stop_receiver.clone())));
     let mut rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
 
     let (target_sender, target) = watch::channel(None);
@@ -143,7 +144,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         staging,
         found,
         state: state_at_start,
-        rates: protocol::sync::Rates::default(),
+        rates: protocol::sync::Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
         view: sync_sender,
         driver: to_driver,
@@ -183,6 +184,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         sync_end.await.context("the thread of sync panicked")??;
     }
     network.shutdown().await;
+    progress.await.context("the progress bar panicked")?;
     tracing::info!("stopped");
     result
 }

@@ -78,6 +78,8 @@ pub(crate) struct Shell {
     machine: Sync,
     view: watch::Sender<Arc<SyncView>>,
     shown_at: Duration,
+    /// Something happened since.
+    is_unshown: bool,
     shows: SyncView,
     driver: mpsc::Sender<ToDriver>,
     plan: Option<Option<(Height, Height)>>,
@@ -113,6 +115,7 @@ impl Shell {
             network,
             machine,
             shown_at: Duration::ZERO,
+            is_unshown: true,
             shows: SyncView { since_ms: wall_ms(), ..SyncView::default() },
             view,
             driver,
@@ -189,7 +192,7 @@ impl Shell {
                     None => anyhow::bail!("the network task ended"),
                 },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.give(Input::Time)?,
-                () = tokio::time::sleep(show), if self.is_unshown() => {}
+                () = tokio::time::sleep(show), if self.is_unshown => {}
             }
             self.show();
         }
@@ -262,6 +265,7 @@ impl Shell {
 
     /// Gives the machine one input and performs what follows, until nothing more does.
     fn give(&mut self, input: Input) -> anyhow::Result<()> {
+        self.is_unshown = true;
         let effects = self.machine.handle(self.clock.now().elapsed, input);
         self.perform(effects)
     }
@@ -356,24 +360,22 @@ impl Shell {
         let reader = self.staging.reader(index)?;
         let reader = reader.with_context(|| format!("segment {index} is complete and not on disk"))?;
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
-        tokio::task::spawn_blocking(move || {
-            // The thread of sync has gone: the node stops.
+        // A thread of its own, as it keeps its low priority to its end. There is one at a time.
+        let thread = std::thread::Builder::new().name("assembly".to_owned()).spawn(move || {
+            assembly::give_way();
+            // If the thread of sync has gone, the node stops.
             let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
         });
-        Ok(())
-    }
-
-    fn is_unshown(&self) -> bool {
-        self.shows.report != self.view.borrow().report
+        thread.map(drop).context("cannot start a thread to verify a segment")
     }
 
     /// Shows what is new, not too often.
     fn show(&mut self) {
         let now = self.clock.now().elapsed;
-        if self.shown_at.saturating_add(SHOW_EVERY) > now {
+        if !self.is_unshown || self.shown_at.saturating_add(SHOW_EVERY) > now {
             return;
         }
-        self.shown_at = now;
+        (self.shown_at, self.is_unshown) = (now, false);
         let report = self.machine.report();
         let wall = wall_ms();
         let at = |time: Duration| {
@@ -386,6 +388,9 @@ impl Shell {
             false => self.shows.applied_at_ms = None,
         }
         self.shows.peers = self.peers.iter().map(|(number, id)| (*number, id.to_string())).collect();
+        if self.shows.report.stage != report.stage {
+            self.shows.since_ms = wall;
+        }
         self.shows.report = report;
         self.view.send_replace(Arc::new(self.shows.clone()));
     }

@@ -182,9 +182,6 @@ impl Downloads {
         self.chunk(id).is_some_and(|chunk| chunk.is_here)
     }
 
-    pub(crate) fn is_complete(&self, index: u64) -> bool {
-        self.segments.get(&index).is_some_and(|segment| segment.missing == 0)
-    }
 
     /// Segments being fetched, each with its number of chunks, and of missing ones.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, u64, u64)> {
@@ -265,11 +262,6 @@ impl Downloads {
         }
     }
 
-    /// Gives work to every peer that has room.
-    pub(crate) fn fill_all(&mut self, census: &Census, now: Duration) {
-        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|peer| self.fill(peer, census, now));
-    }
 
     /// Gives work to a peer that has room.
     pub(crate) fn fill(&mut self, id: PeerId, census: &Census, now: Duration) {

@@ -44,8 +44,8 @@ const REVIEW: Duration = Duration::from_millis(100);
 const STAGED_BYTES_MAX: u64 = 1 << 30;
 /// Segments, likewise.
 const STAGED_SEGMENTS_MAX: usize = 256;
-/// Segments in memory as blocks: being verified, or waiting for those before them.
-const IN_MEMORY_MAX: usize = 3;
+/// Segments in memory as blocks: one being applied, and one being verified on all cores or waiting.
+const IN_MEMORY_MAX: usize = 2;
 
 /// Everything that happens to sync.
 #[derive(Clone, Debug)]
@@ -413,10 +413,11 @@ impl Sync {
             self.downloads.segments().filter(|(index, _, missing)| *missing == 0 && !self.steps.contains_key(index));
         let complete: Vec<u64> = complete.map(|(index, ..)| index).collect();
         for index in complete {
-            // One place stays free for the segment that all others wait for.
-            let is_next = self.downloads.segments().next().is_some_and(|(first, ..)| first == index);
-            let most = if is_next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
-            if self.steps.len() < most {
+            // The last place stays free for the segment that all others wait for.
+            let in_order = self.downloads.segments().take(IN_MEMORY_MAX).any(|(early, ..)| early == index);
+            let most = if in_order { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
+            let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
+            if self.steps.len() < most && !is_busy {
                 self.steps.insert(index, Step::Assembling);
                 self.effects.push(Effect::Assemble(index));
             }

@@ -39,8 +39,10 @@ impl Progress {
     pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
         self.chunks = self.chunks.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
-        let since = self.last_chunk_at.replace(now).unwrap_or(now);
-        self.meter.add(bytes, now.saturating_sub(since));
+        // The first one has no time before it.
+        if let Some(since) = self.last_chunk_at.replace(now) {
+            self.meter.add(bytes, now.saturating_sub(since));
+        }
     }
 
     pub(super) fn on_lost(&mut self, bytes: u64) {

@@ -99,7 +99,7 @@ pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folde
     };
     let mut seeding = (0..seeds).map(start).collect::<Result<Vec<_>, _>>()?;
     await_lines(&announces, 1 + seeds, "the seeds do not announce themselves")?;
-    let sent = || -> anyhow::Result<Option<u64>> { topology.hosts[..seeds].iter().map(|host| host.sent_bytes()).sum() };
+    let sent = || topology.sent_by(0..seeds);
     let before = sent()?;
     let began = now_ms();
     let mut clients = (seeds..topology.hosts.len()).map(start).collect::<Result<Vec<_>, _>>()?;

@@ -26,7 +26,7 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
     let mut receiving = copy(receiver.command(&program), "--listen", receiver.address)?;
     let mut line = [0];
     receiving.0.stdout.as_mut().context("a copy has a stdout")?.read_exact(&mut line)?;
-    let before = sender.sent_bytes()?;
+    let before = topology.sent_by([0])?;
     let mut sending = copy(sender.command(&program), "--connect", receiver.address)?;
     while sending.0.try_wait()?.is_none() {
         stop::pause(std::time::Duration::from_millis(20))?;
@@ -36,7 +36,7 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
     let seconds: f64 = text.trim().parse().context("the copy failed")?;
     let bytes = f64::from(options.mib) * f64::from(1 << 20);
     let bound = bytes / rate(options.up.min(options.down));
-    let sent = sender.sent_bytes()?.zip(before).map(|(now, before)| (now - before) as f64 / bytes);
+    let sent = topology.sent_by([0])?.zip(before).map(|(now, before)| (now - before) as f64 / bytes);
     print_line(&json!({"seconds": seconds, "bound_seconds": bound, "ratio": seconds / bound, "sender_copies": sent}))
 }
 

@@ -313,7 +313,7 @@ mod tests {
         let recipe = Recipe { version: VERSION, mib: 2, accounts: 100, chunk_kib: 64, segment_mib: 1 };
         let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
         let Facts { height, sealed, segments, chunks, bytes } = made.facts;
-        // A block of transactions just below a segment does not close it.
+        // With its header, a block of the most transactions there may be is a segment.
         assert_eq!((segments, sealed, height), (2, 2, 2 + TAIL.0), "{:?}", made.facts);
         assert!((2 << 20..3 << 20).contains(&bytes));
 

@@ -20,8 +20,11 @@ pub(super) struct PerNode {
     pub(super) last_percent_share: Option<f64>,
     pub(super) duplicate_bytes: u64,
     pub(super) kills: u32,
-    /// Bytes fetched again after kills, or twice for another reason.
+    /// Bytes fetched again after kills, or twice for another reason, as it says: without those of the last tenth of a second
+    /// before a kill.
     pub(super) refetched_bytes: u64,
+    /// Everything that its interface has received: with all that was cut off by kills, but with headers, and what others ask.
+    pub(super) received_copies: Option<f64>,
     /// Peers it has banned.
     pub(super) bans: u64,
     pub(super) peak_rss_mib: f64,
@@ -190,24 +193,23 @@ fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64)
 
 /// What a node's answers mean for a run.
 impl Node {
+    /// What it answered last.
     pub(super) fn sample(&self) -> Option<Sample> {
         // Not of a life before.
         self.probe.as_ref()?.latest().filter(|sample| sample.asked >= self.restarted)
     }
 
-    /// When it had verified all chunks: by its own clock if it says, else when it was seen.
-    pub(super) fn verified_at(&self, facts: &Facts) -> Option<u64> {
-        let sample = self.sample()?;
+    /// Notes when it has verified all chunks and applied all blocks: by its own clock if it says, else when it is seen.
+    pub(super) fn look(&mut self, facts: &Facts) {
+        let Some(sample) = self.sample() else { return };
         // A life after a kill no longer counts what was applied before.
         let has_chunks = sample.segments_total >= facts.segments && sample.chunks_verified >= sample.chunks_total;
-        let all = has_chunks || sample.height >= if sample.tells { facts.sealed } else { facts.height };
-        all.then(|| sample.verified_at.unwrap_or(sample.answered))
-    }
-
-    /// When it had applied all blocks, likewise.
-    pub(super) fn applied_at(&self, facts: &Facts) -> Option<u64> {
-        let sample = self.sample().filter(|sample| sample.height >= facts.height)?;
-        Some(sample.applied_at.unwrap_or(sample.answered))
+        if has_chunks || sample.height >= if sample.tells { facts.sealed } else { facts.height } {
+            self.verified_at.get_or_insert(sample.verified_at.unwrap_or(sample.answered));
+        }
+        if sample.height >= facts.height {
+            self.applied_at.get_or_insert(sample.applied_at.unwrap_or(sample.answered));
+        }
     }
 
     /// How much of all it has, 0 to 1.
@@ -219,9 +221,10 @@ impl Node {
         sample.height as f64 / facts.height as f64
     }
 
+    /// What a run has measured of it; nothing before it is done.
     pub(super) fn result(&self, facts: &Facts) -> Option<PerNode> {
         let (sample, started) = (self.sample()?, self.started?);
-        let (verified, applied) = (self.verified_at(facts)?, self.applied_at(facts)?);
+        let (verified, applied) = (self.verified_at?, self.applied_at?);
         let progress = &self.probe.as_ref()?.samples().progress;
         let share = || last_percent_share(progress, started, verified, facts.chunks);
         let fetched = self.fetched_before + sample.fetched_bytes;
@@ -235,6 +238,7 @@ impl Node {
             duplicate_bytes: sample.duplicate_bytes,
             kills: self.kills,
             refetched_bytes: fetched.saturating_sub(facts.bytes),
+            received_copies: None,
             bans: sample.bans,
             peak_rss_mib: self.peak_rss_kib as f64 / 1_024.0,
             cpu_seconds: self.cpu_seconds(),

@@ -160,6 +160,9 @@ pub(super) struct Node {
     pub(super) started: Option<u64>,
     /// When its process was started last.
     pub(super) restarted: u64,
+    /// When it was seen to have everything verified, and applied, milliseconds since 1970.
+    pub(super) verified_at: Option<u64>,
+    pub(super) applied_at: Option<u64>,
     pub(super) kills: u32,
     /// Chunk bytes that the lives before this one fetched.
     pub(super) fetched_before: u64,
@@ -182,6 +185,8 @@ impl Node {
             process: None,
             started: None,
             restarted: 0,
+            verified_at: None,
+            applied_at: None,
             kills: 0,
             fetched_before: 0,
             peak_rss_kib: 0,
@@ -245,7 +250,7 @@ impl Node {
         bail!("{} has ended with {status}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
     }
 
-    /// Looks at memory and processor time.
+    /// Looks at memory and processor time: once at the end of each life, as both only grow.
     pub(super) fn observe(&mut self) {
         let Some(process) = &self.process else { return };
         self.peak_rss_kib = self.peak_rss_kib.max(peak_rss_kib(process.id()));

@@ -156,7 +156,7 @@ pub(super) struct Probe {
     #[arg(long)]
     pub(super) rpc: String,
     /// Milliseconds between two questions
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 150)]
     pub(super) every: u64,
 }
 

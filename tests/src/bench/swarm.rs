@@ -48,7 +48,11 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
         }
     }
     let report = Report::new(options, chain.facts, &ours, &others).context("no runs were asked for")?;
-    if options.json { print_line(&report) } else { Ok(println!("{}", report.text())) }
+    if options.json {
+        return print_line(&report);
+    }
+    println!("{}", report.text());
+    Ok(())
 }
 
 fn show(ratio: Option<f64>) -> String {
@@ -145,7 +149,12 @@ impl<'a> Session<'a> {
             nodes.push(Node::new(place, index, home));
             stop::check()?;
         }
-        Ok(Self { options, facts: chain.facts, programs, nodes, topology, sent_before: None, ticks: 0 })
+        let mut facts = chain.facts;
+        if options.seed_leaves_after.is_some() {
+            // The blocks after the last segment may leave with the seeds.
+            facts.height = facts.sealed;
+        }
+        Ok(Self { options, facts, programs, nodes, topology, sent_before: None, ticks: 0 })
     }
 
     fn run(mut self) -> anyhow::Result<Run> {
@@ -153,6 +162,10 @@ impl<'a> Session<'a> {
             self.start(role)?;
         }
         self.await_seeds()?;
+        if !self.options.loopback {
+            // Their interfaces tell what they send: nobody need ask, which costs processor time.
+            self.nodes.iter_mut().for_each(|node| node.probe = None);
+        }
         self.sent_before = self.seeds_sent()?;
         let started = now_ms();
         self.start(Role::Leecher)?;
@@ -188,7 +201,7 @@ impl<'a> Session<'a> {
         let height = self.facts.height;
         let is_ready = |node: &Node| match node.role {
             Role::Hostile(_) => node.log_text().contains(hostile::READY),
-            _ => node.sample().is_some_and(|sample| sample.height == height),
+            _ => node.sample().is_some_and(|sample| sample.height >= height),
         };
         while !self.nodes.iter().filter(|node| node.role.has_chain()).all(is_ready) {
             stop::pause(TICK)?;
@@ -202,6 +215,7 @@ impl<'a> Session<'a> {
 
     fn tick(&mut self) -> anyhow::Result<()> {
         self.ticks += 1;
+        self.nodes.iter_mut().for_each(|node| node.look(&self.facts));
         if let Some(seconds) = self.options.kill_every {
             self.kill_due(seconds)?;
         }
@@ -210,7 +224,6 @@ impl<'a> Session<'a> {
         }
         for node in &mut self.nodes {
             node.check()?;
-            node.observe();
         }
         if self.ticks.is_multiple_of(SAY_TICKS) {
             self.say_progress();
@@ -236,9 +249,9 @@ impl<'a> Session<'a> {
     }
 
     fn kill_due(&mut self, seconds: f64) -> anyhow::Result<()> {
-        let (now, facts) = (now_ms(), self.facts);
+        let now = now_ms();
         for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running()) {
-            if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at(&facts).is_none() {
+            if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at.is_none() {
                 node.kill();
                 node.start(self.programs, &self.topology.hosts[node.host], &self.options.node_log)?;
             }
@@ -247,12 +260,11 @@ impl<'a> Session<'a> {
     }
 
     fn is_over(&self) -> bool {
-        let facts = &self.facts;
-        self.leechers().all(|node| node.verified_at(facts).is_some() && node.applied_at(facts).is_some())
+        self.leechers().all(|node| node.verified_at.is_some() && node.applied_at.is_some())
     }
 
     fn seeds_sent(&self) -> anyhow::Result<Option<u64>> {
-        self.of(Role::Seed).map(|node| self.topology.hosts[node.host].sent_bytes()).sum()
+        self.topology.sent_by(self.of(Role::Seed).map(|node| node.host))
     }
 
     fn say_progress(&self) {
@@ -283,7 +295,11 @@ impl<'a> Session<'a> {
     fn judge(&self, started: u64) -> anyhow::Result<Run> {
         let facts = &self.facts;
         let bytes = facts.bytes as f64;
-        let per_node: Vec<PerNode> = self.leechers().filter_map(|node| node.result(facts)).collect();
+        let mut per_node = Vec::new();
+        for node in self.leechers() {
+            let received = self.topology.hosts[node.host].moved()?.map(|moved| moved.received as f64 / bytes);
+            per_node.extend(node.result(facts).map(|result| PerNode { received_copies: received, ..result }));
+        }
         let since = |at: Option<u64>| at.unwrap_or(started).saturating_sub(started) as f64 / 1_000.0;
         let seconds = since(per_node.iter().map(|node| node.verified_at_ms).max());
         let late: Vec<f64> = self.of(Role::Late).map(|node| since(node.started)).collect();

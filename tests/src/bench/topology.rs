@@ -32,6 +32,13 @@ pub(super) struct Rates {
     pub(super) down: u32,
 }
 
+/// Counters of an interface, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
 /// The hosts and what connects them. Gone when dropped.
 pub(super) struct Topology {
     pub(super) hosts: Vec<Host>,
@@ -139,6 +146,11 @@ impl Topology {
         Ok(Self { hosts: hosts.collect(), hub: None })
     }
 
+    /// Bytes that these hosts have sent; none without interfaces.
+    pub(super) fn sent_by(&self, hosts: impl IntoIterator<Item = usize>) -> anyhow::Result<Option<u64>> {
+        hosts.into_iter().map(|host| Ok(self.hosts[host].moved()?.map(|moved| moved.sent))).sum()
+    }
+
     /// A program in the middle, where no rate holds, and the address at which all hosts reach it.
     pub(super) fn at_hub(&self, program: &Path) -> (Command, Ipv4Addr) {
         (within(self.hub.as_ref(), program), HUB)
@@ -151,14 +163,15 @@ impl Host {
         within(self.namespace.as_ref(), program)
     }
 
-    /// Bytes that its interface has sent; none without one.
-    pub(super) fn sent_bytes(&self) -> anyhow::Result<Option<u64>> {
+    /// Bytes that its interface has sent and received, with headers of packets as large as the kernel moves them; none without one.
+    pub(super) fn moved(&self) -> anyhow::Result<Option<Moved>> {
         let Some(namespace) = &self.namespace else { return Ok(None) };
         let text = ip(&format!("-n {} -s -j link show dev eth0", namespace.0))?;
         let links: Vec<Value> = serde_json::from_str(&text).context("ip answers with JSON")?;
         // `ip` prints an empty object for each link that does not match.
-        let bytes = links.iter().find_map(|link| link["stats64"]["tx"]["bytes"].as_u64());
-        bytes.map(Some).context("ip tells no counter")
+        let bytes = |way: &str| links.iter().find_map(|link| link["stats64"][way]["bytes"].as_u64());
+        let (sent, received) = (bytes("tx"), bytes("rx"));
+        sent.zip(received).map(|(sent, received)| Some(Moved { sent, received })).context("ip tells no counters")
     }
 }
 

@@ -1,12 +1,15 @@
 //! Links: what a node's connection does to the frames it sends and gets.
 //!
-//! A node has one upload rate and one download rate. Frames to one peer go in order; peers take turns, a piece each, as connections
-//! that share a line do. What was sent is with the other side one latency later, and then waits for its download rate.
+//! A node has one upload rate and one download rate. Peers take turns, a piece each, as connections that share a line do. Small
+//! frames overtake those of chunks, as streams of one connection do, but not the bytes that the socket has already. What was sent
+//! is with the other side one latency later, and then waits for its download rate.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Peers take turns after so many bytes.
+/// Peers take turns after so many bytes; chunks are cut so too, by the multiplexer.
 const PIECE: u64 = 16 << 10;
+/// Bytes to one peer that nothing overtakes: the send buffer of a socket.
+const BUFFER: u64 = 128 << 10;
 
 /// Nanoseconds since the beginning.
 pub(super) type Nanos = u64;
@@ -16,22 +19,23 @@ pub(super) fn nanos_for(bytes: u64, rate: u64) -> Nanos {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX)
 }
 
-/// Something on its way.
+/// At most a piece, and the frame that it completes.
 #[derive(Debug)]
-struct Frame<T> {
-    left: u64,
-    content: T,
+struct Part<T> {
+    bytes: u64,
+    is_chunk: bool,
+    completes: Option<T>,
 }
 
 /// What leaves a node.
 #[derive(Debug)]
 pub(super) struct Uplink<T> {
     rate: u64,
-    queues: BTreeMap<usize, VecDeque<Frame<T>>>,
+    queues: BTreeMap<usize, VecDeque<Part<T>>>,
     /// Peers in their turn.
     turns: VecDeque<usize>,
-    /// The piece that is being sent.
-    sending: Option<(usize, u64)>,
+    /// The piece that is being sent, and to whom; nobody, if the link is gone.
+    sending: Option<(Option<usize>, u64)>,
     /// Bytes sent.
     pub(super) sent: u64,
 }
@@ -49,12 +53,39 @@ impl<T> Uplink<T> {
         Self { rate, queues: BTreeMap::new(), turns: VecDeque::new(), sending: None, sent: 0 }
     }
 
+    /// Hands a small frame to the link.
     pub(super) fn push(&mut self, to: usize, bytes: u64, content: T) {
+        let queue = self.queue(to);
+        let mut ahead = 0;
+        let overtaken = queue.iter().rev().take_while(|part| part.is_chunk).count();
+        let buffered = queue.iter().take_while(|part| {
+            ahead += part.bytes;
+            ahead <= BUFFER
+        });
+        let at = buffered.count().max(queue.len() - overtaken);
+        queue.insert(at, Part { bytes: bytes.max(1), is_chunk: false, completes: Some(content) });
+    }
+
+    /// Hands the frame of a chunk to the link.
+    pub(super) fn push_chunk(&mut self, to: usize, mut bytes: u64, content: T) {
+        let queue = self.queue(to);
+        while bytes > PIECE {
+            bytes -= PIECE;
+            queue.push_back(Part { bytes: PIECE, is_chunk: true, completes: None });
+        }
+        queue.push_back(Part { bytes: bytes.max(1), is_chunk: true, completes: Some(content) });
+    }
+
+    fn queue(&mut self, to: usize) -> &mut VecDeque<Part<T>> {
         let queue = self.queues.entry(to).or_default();
         if queue.is_empty() {
             self.turns.push_back(to);
         }
-        queue.push_back(Frame { left: bytes.max(1), content });
+        queue
+    }
+
+    pub(super) const fn is_busy(&self) -> bool {
+        self.sending.is_some()
     }
 
     /// Begins to send the next piece, if none is being sent. Gives the time it takes.
@@ -63,9 +94,8 @@ impl<T> Uplink<T> {
             return None;
         }
         let to = self.turns.pop_front()?;
-        let frame = self.queues.get(&to)?.front()?;
-        let bytes = frame.left.min(PIECE);
-        self.sending = Some((to, bytes));
+        let bytes = self.queues.get(&to)?.front()?.bytes;
+        self.sending = Some((Some(to), bytes));
         Some(nanos_for(bytes, self.rate))
     }
 
@@ -73,27 +103,23 @@ impl<T> Uplink<T> {
     pub(super) fn finish(&mut self) -> Option<Piece<T>> {
         let (to, bytes) = self.sending.take()?;
         self.sent += bytes;
-        // The queue may be gone with its link.
+        let to = to?;
         let queue = self.queues.get_mut(&to)?;
-        let frame = queue.front_mut()?;
-        frame.left = frame.left.saturating_sub(bytes);
-        let is_done = frame.left == 0;
-        let completes = is_done.then(|| queue.pop_front()).flatten().map(|frame| frame.content);
+        let part = queue.pop_front()?;
         if !queue.is_empty() {
             self.turns.push_back(to);
         }
-        Some(Piece { to, bytes, completes })
+        Some(Piece { to, bytes, completes: part.completes })
     }
 
     /// Lets go of all that waits for a peer.
     pub(super) fn cut(&mut self, to: usize) {
         self.queues.remove(&to);
         self.turns.retain(|peer| *peer != to);
-        // The bytes of the piece under way are lost; no other piece may take its place meanwhile.
-        if let Some((peer, _)) = &mut self.sending
-            && *peer == to
+        if let Some((sending, _)) = &mut self.sending
+            && *sending == Some(to)
         {
-            *peer = usize::MAX;
+            *sending = None;
         }
     }
 }

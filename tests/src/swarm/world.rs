@@ -191,19 +191,35 @@ impl World {
 
     /// Lets time go by until every honest leecher has every chunk, or patience ends.
     pub fn run(&mut self) {
+        self.run_until(self.plan.patience);
+    }
+
+    /// The same, or until a time. Says whether there is more to come.
+    pub fn run_until(&mut self, end: Duration) -> bool {
         let chunks = self.made.chunks() as usize;
-        let end = nanos(self.plan.patience);
-        while let Some(Reverse(event)) = self.agenda.pop() {
-            if event.at > end {
-                return;
-            }
+        while self.agenda.peek().is_some_and(|Reverse(event)| event.at <= nanos(end)) {
+            let Some(Reverse(event)) = self.agenda.pop() else { return false };
             self.now = event.at;
             let may_complete = matches!(event.what, Happening::Arrives { .. });
             self.happen(event.what);
             if may_complete && self.nodes.iter().all(|node| !node.is_awaited() || node.stored_at.len() >= chunks) {
-                return;
+                return false;
             }
         }
+        self.now = nanos(end);
+        true
+    }
+
+    /// A node's machine, while it runs.
+    #[must_use]
+    pub fn machine(&self, place: usize) -> Option<&Sync> {
+        self.nodes[place].sync.as_ref()
+    }
+
+    /// Whether a node is sending.
+    #[must_use]
+    pub fn is_sending(&self, place: usize) -> bool {
+        self.nodes[place].uplink.is_busy()
     }
 
     fn happen(&mut self, what: Happening) {
@@ -422,7 +438,11 @@ impl World {
     fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
         let to = peer.0 as usize;
         if let Some(link) = self.nodes[place].links[to] {
-            self.nodes[place].uplink.push(to, bytes, (link, content));
+            let uplink = &mut self.nodes[place].uplink;
+            match content {
+                Content::Message(_) => uplink.push(to, bytes, (link, content)),
+                Content::Chunk(..) => uplink.push_chunk(to, bytes, (link, content)),
+            }
             self.send_on(place);
         }
     }
