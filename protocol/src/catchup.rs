@@ -97,6 +97,10 @@ impl CatchUp {
 
     /// Whether consensus cannot be expected to bring the next block. While this holds, the node signs nothing.
     pub(crate) fn is_behind(&mut self, tip: Height, now: Duration) -> bool {
+        if self.is_in_segments(tip) {
+            // Certified, and on its way or here: also if whoever said so has gone.
+            return true;
+        }
         let lag = self.best().0.saturating_sub(tip.0);
         if lag == 0 {
             self.behind_since = None;
@@ -139,13 +143,18 @@ impl CatchUp {
         self.segment.extend(blocks.filter(|(block, _)| block.header.height > tip));
     }
 
+    /// Whether the next block comes in a segment.
+    fn is_in_segments(&self, tip: Height) -> bool {
+        self.plan.flatten().is_some_and(|(first, last)| first <= tip.next() && tip < last)
+    }
+
     /// Up to which height blocks are fetched by ranges now.
     fn range_end(&self, tip: Height) -> Option<Height> {
         let best = self.best();
         let is_far = best.0.saturating_sub(tip.0) > BEHIND_FAR;
         match self.plan {
             Some(Some((first, _))) if tip.next() < first => Some(Height(first.0.saturating_sub(1))),
-            Some(Some((_, last))) if tip < last => None,
+            _ if self.is_in_segments(tip) => None,
             None if is_far => None,
             _ => Some(best),
         }

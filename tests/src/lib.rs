@@ -5,3 +5,4 @@
 pub mod bench;
 pub mod sim;
 pub mod story;
+pub mod swarm;

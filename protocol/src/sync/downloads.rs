@@ -25,7 +25,7 @@ const AHEAD: Duration = Duration::from_millis(500);
 /// Most chunks that one peer may send at a time.
 const DEPTH_MAX: u64 = 64;
 /// Bytes on their way from all peers; room is taken before a peer is told that it may send.
-pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
+pub const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// A peer that sends nothing for so long, or for four times what a chunk takes it, is late: others may be asked for its chunks.
 const LATE: Duration = Duration::from_secs(1);
 /// The same for a peer that never sent anything.

@@ -15,6 +15,7 @@ mod report;
 mod uploads;
 
 pub use bits::Bits;
+pub use downloads::IN_FLIGHT_BYTES_MAX;
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -533,6 +534,3 @@ impl Sync {
         self.on_closed(peer);
     }
 }
-
-#[cfg(test)]
-mod tests;
