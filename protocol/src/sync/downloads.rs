@@ -182,7 +182,6 @@ impl Downloads {
         self.chunk(id).is_some_and(|chunk| chunk.is_here)
     }
 
-
     /// Segments being fetched, each with its number of chunks, and of missing ones.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, u64, u64)> {
         self.segments.iter().map(|(index, segment)| (*index, segment.chunks.len() as u64, segment.missing))
@@ -262,7 +261,6 @@ impl Downloads {
         }
     }
 
-
     /// Gives work to a peer that has room.
     pub(crate) fn fill(&mut self, id: PeerId, census: &Census, now: Duration) {
         self.note_lateness(id, now);
@@ -323,7 +321,7 @@ impl Downloads {
                 }
                 let others = u32::from(census.partial_holders(chunk));
                 let random = mix(self.salt ^ place(chunk));
-                if self.verified < RANDOM_FIRST && others > 0 {
+                if self.verified < RANDOM_FIRST && others > 0 && !is_source {
                     candidates.push(((0, false, random), chunk));
                     continue;
                 }
@@ -402,7 +400,7 @@ impl Downloads {
     /// Lets a peer send as much as it can within its depth, if there is room for it.
     fn allow(&mut self, id: PeerId, depth: u64, now: Duration) {
         let in_flight = self.peers.values().fold(0u64, |sum, peer| sum.saturating_add(peer.in_flight()));
-        let budget = (IN_FLIGHT_BYTES_MAX / self.chunk_bytes.max(1)).max(1).saturating_sub(in_flight);
+        let budget = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1).saturating_sub(in_flight);
         let is_open = self.limit.opens_at(now).is_none();
         let chunk_bytes = self.chunk_bytes;
         let Some(peer) = self.peers.get_mut(&id) else { return };

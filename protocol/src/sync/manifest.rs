@@ -15,6 +15,8 @@ use crate::message::{BEHIND_FAR, CertifiedHeader};
 
 /// After so long without an answer another peer is asked; the late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// After a peer had no answer another one is asked so soon.
+const RETRY: Duration = Duration::from_millis(750);
 /// Heads asked for at a time.
 const HEADS_MAX: usize = 16;
 
@@ -247,7 +249,7 @@ impl Sync {
         }
         // It does not know the height (yet): the next peer is asked, after a while if there is no other.
         let Some(descriptors) = descriptors else {
-            fetch.deadline = self.now.saturating_add(PATIENCE / 4);
+            fetch.deadline = self.now.saturating_add(RETRY);
             self.source.fetch = Some(fetch);
             return;
         };
@@ -290,7 +292,7 @@ impl Sync {
         let Some(head) = head else {
             // It does not have it: another is asked a little later.
             if is_asked {
-                self.source.heads.insert(index, (from, self.now.saturating_add(PATIENCE / 4)));
+                self.source.heads.insert(index, (from, self.now.saturating_add(RETRY)));
             }
             return;
         };

@@ -21,7 +21,7 @@ impl Meter {
         self.busy = self.busy.saturating_add(busy);
         while self.busy > MEMORY {
             self.bytes /= 2;
-            self.busy /= 2;
+            self.busy = self.busy.checked_div(2).unwrap_or_default();
         }
     }
 

@@ -50,6 +50,7 @@ const IN_MEMORY_MAX: usize = 2;
 
 /// Everything that happens to sync.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 pub enum Input {
     /// Nothing but time passing; due at [`Sync::deadline`].
     Time,
@@ -189,7 +190,7 @@ impl Sync {
             steps: BTreeMap::new(),
             census: Census::new(chunks_max),
             downloads: Downloads::new(chunk_bytes, nonce, Limit::new(rates.download)),
-            uploads: Uploads::new(chunk_bytes, Limit::new(rates.upload)),
+            uploads: Uploads::new(chunk_bytes, nonce, Limit::new(rates.upload)),
             links: BTreeMap::new(),
             unfilled: BTreeSet::new(),
             urgent: BTreeSet::new(),

@@ -52,6 +52,7 @@ struct Peer {
 #[derive(Debug)]
 pub(crate) struct Uploads {
     chunk_bytes: u64,
+    salt: u64,
     peers: BTreeMap<PeerId, Peer>,
     /// How many are getting a chunk and have not said yet that they have it.
     sending: BTreeMap<ChunkId, u16>,
@@ -64,6 +65,9 @@ pub(crate) struct Uploads {
     served_bytes: u64,
 }
 
+/// Somebody has it, turn of the peer, copies, the chunk, chance: the least goes first.
+type Rank = (bool, u64, u64, ChunkId, u64);
+
 /// What a peer may not do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Misuse {
@@ -74,9 +78,10 @@ pub(crate) enum Misuse {
 }
 
 impl Uploads {
-    pub(crate) const fn new(chunk_bytes: u64, limit: Limit) -> Self {
+    pub(crate) const fn new(chunk_bytes: u64, salt: u64, limit: Limit) -> Self {
         Self {
             chunk_bytes,
+            salt,
             peers: BTreeMap::new(),
             sending: BTreeMap::new(),
             limit,
@@ -180,7 +185,7 @@ impl Uploads {
         if self.limit.opens_at(now).is_some() || self.under_way(now) >= self.room() {
             return None;
         }
-        let mut best: Option<((bool, u64, u64, ChunkId), PeerId)> = None;
+        let mut best: Option<(Rank, PeerId)> = None;
         for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.may_get(now)) {
             let copies = |chunk: &ChunkId| {
                 let sending = self.sending.get(chunk).copied().unwrap_or(0);
@@ -188,12 +193,13 @@ impl Uploads {
             };
             let held = peer.wants.iter().filter(|chunk| has(**chunk));
             let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else { continue };
-            let rank = (copies > 0, peer.turn, copies, chunk);
+            // Chance last: nodes that have the same begin with different peers, who then help each other.
+            let rank = (copies > 0, peer.turn, copies, chunk, mix(self.salt ^ mix(id.0)));
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, *id));
             }
         }
-        let ((_, _, _, chunk), to) = best?;
+        let ((_, _, _, chunk, _), to) = best?;
         let peer = self.peers.get_mut(&to)?;
         peer.wants.remove(&chunk);
         peer.sent = peer.sent.saturating_add(1);

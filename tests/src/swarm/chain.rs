@@ -40,9 +40,8 @@ impl Made {
         let chain = Chain::new(genesis(&key, segment_bytes, chunk_bytes));
         let rules = chain.history_rules();
         let count = (bytes / segment_bytes).max(1);
-        let heads: Vec<SegmentHead> = (0..count)
-            .map(|index| head(&chain, &key, index, (bytes / count).max(segment_bytes)))
-            .collect();
+        let heads: Vec<SegmentHead> =
+            (0..count).map(|index| head(&chain, &key, index, (bytes / count).max(segment_bytes))).collect();
         let descriptors = heads.iter().map(|head| head.descriptor);
         let history = History::restore(rules, descriptors).expect("made by the rules");
         let header = Header {

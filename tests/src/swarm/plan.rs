@@ -99,7 +99,11 @@ impl Plan {
     /// The same with changed leechers; they are numbered from 0.
     #[must_use]
     pub fn with_leechers(mut self, change: impl Fn(usize, &mut Member)) -> Self {
-        self.members.iter_mut().filter(|member| !member.is_seed).enumerate().for_each(|(at, member)| change(at, member));
+        self.members
+            .iter_mut()
+            .filter(|member| !member.is_seed)
+            .enumerate()
+            .for_each(|(at, member)| change(at, member));
         self
     }
 

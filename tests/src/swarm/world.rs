@@ -42,7 +42,12 @@ enum Happening {
     Wake(usize, u64),
     /// A piece has left a node.
     Sent(usize),
-    Arrives { from: usize, to: usize, link: u64, content: Content },
+    Arrives {
+        from: usize,
+        to: usize,
+        link: u64,
+        content: Content,
+    },
     Assembled(usize, u64, u64),
     Applied(usize, u64, u64),
 }
@@ -362,7 +367,8 @@ impl World {
             Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
             Effect::SendManifest(peer, height, index, after) => {
                 let stored = self.made.descriptors(self.nodes[place].applied);
-                let stored = stored.into_iter().filter(|descriptor| descriptor.index >= index && descriptor.last < height);
+                let stored =
+                    stored.into_iter().filter(|descriptor| descriptor.index >= index && descriptor.last < height);
                 let all = stored.chain(after).take(DESCRIPTORS_MAX).collect();
                 self.say(place, peer, &SyncMessage::Manifest(height, index, Some(all)));
             }
@@ -463,7 +469,8 @@ impl World {
         }
         self.send_on(from);
         let node = &self.nodes[from];
-        let is_over = node.member.leaves_after.is_some_and(|most| node.chunk_bytes_sent >= self.made.bytes() * most / 100);
+        let is_over =
+            node.member.leaves_after.is_some_and(|most| node.chunk_bytes_sent >= self.made.bytes() * most / 100);
         if is_over && node.sync.is_some() {
             self.stop(from);
         }
@@ -514,7 +521,8 @@ impl World {
             duplicates: received.saturating_sub(useful) as f64 / received.max(1) as f64,
             control: self.control_bytes as f64 / sent.max(1) as f64,
             last_percent,
-            stored_twice: awaited.iter().map(|node| node.stored_twice).sum::<u64>() as f64 / (chunks * awaited.len()) as f64,
+            stored_twice: awaited.iter().map(|node| node.stored_twice).sum::<u64>() as f64
+                / (chunks * awaited.len()) as f64,
             bans: self.bans.clone(),
             in_flight_max: self.in_flight_max,
             digest: self.digest.finish(),
@@ -554,7 +562,8 @@ struct Short<'a>(&'a [u8]);
 
 impl std::fmt::Debug for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ids = |ids: &[ChunkId]| ids.iter().map(|id| format!("{}/{}", id.segment, id.chunk)).collect::<Vec<_>>().join(" ");
+        let ids =
+            |ids: &[ChunkId]| ids.iter().map(|id| format!("{}/{}", id.segment, id.chunk)).collect::<Vec<_>>().join(" ");
         match SyncMessage::decode(self.0) {
             Ok(SyncMessage::Update(update)) => write!(
                 f,
