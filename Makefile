@@ -1,5 +1,5 @@
 # The few commands of everyday work. `make check` is what CI runs.
-.PHONY: check fmt test sim bench testnet
+.PHONY: check fmt test sim swarm-sim bench testnet
 
 check:
 	.ci/run
@@ -14,6 +14,10 @@ test:
 SEED ?= 1
 sim:
 	CAIRN_SIM_SEED=$(SEED) cargo test -p tests --test simulation every_seed -- --nocapture
+
+# The table of docs/swarm-simulation.md
+swarm-sim:
+	cargo run --release -p tests --example swarm_sim
 
 bench:
 	cargo bench -p cairn-ledger
