@@ -235,6 +235,10 @@ impl Shell {
                 Some(number) => self.give(Input::Message(*number, bytes)),
                 None => Ok(()),
             },
+            LinkEvent::Written(id) => match self.numbers.get(&id) {
+                Some(number) => self.give(Input::Written(*number)),
+                None => Ok(()),
+            },
             LinkEvent::Data(id, frame) => {
                 let Some(number) = self.numbers.get(&id).copied() else { return Ok(()) };
                 let Some((chunk, bytes)) = ChunkId::parse(&frame) else {

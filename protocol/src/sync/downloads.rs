@@ -25,11 +25,11 @@ const AHEAD: Duration = Duration::from_millis(500);
 /// Most chunks that one peer may send at a time.
 const DEPTH_MAX: u64 = 64;
 /// Bytes on their way from all peers; room is taken before a peer is told that it may send.
-pub const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
+pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// A peer that sends nothing for so long, or for four times what a chunk takes it, is late: others may be asked for its chunks.
-const LATE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(2);
 /// The same for a peer that never sent anything.
-const LATE_AT_FIRST: Duration = Duration::from_secs(2);
+const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 /// Chunks that are fetched before others; beyond them only if a peer would idle.
 const WINDOW_BYTES: u64 = 64 << 20;
 /// One chunk of so many may be asked for twice: 2% at the end.
@@ -249,16 +249,28 @@ impl Downloads {
         }
     }
 
-    /// A chunk that a source may choose is there elsewhere too: so it need not come from the source.
-    pub(crate) fn on_have(&mut self, holder: PeerId, id: ChunkId, now: Duration) {
-        let Some(from) = self.chunk(id).filter(|chunk| !chunk.is_here).and_then(|chunk| chunk.from) else { return };
-        let is_offered = self.peers.get(&from).is_some_and(|peer| peer.wants.len() as u64 > self.depth(peer, now));
-        if is_offered && from != holder {
-            self.unwant(from, id);
-            if let Some(chunk) = self.chunk_mut(id) {
-                chunk.release(from);
+    /// A chunk is there elsewhere too: a source gives others first, so it need not come from there. Gives the peers that have room by it.
+    pub(crate) fn on_have(&mut self, holder: PeerId, id: ChunkId, census: &Census) -> Vec<PeerId> {
+        let Some(chunk) = self.chunk(id).filter(|chunk| !chunk.is_here) else { return Vec::new() };
+        let is_source = |peer| census.get(peer).is_some_and(|holdings| holdings.is_complete(id.segment));
+        match chunk.from {
+            None => vec![holder],
+            Some(from) if is_source(from) && !is_source(holder) => {
+                self.release(from, id);
+                vec![holder, from]
             }
+            Some(_) => Vec::new(),
         }
+    }
+
+    /// Who is given work first. Sources last, while there is something that they alone have: the others can do the rest. At the end
+    /// they are peers like others: who has least to do is first, and chance decides, so that not all who fetch ask the same peer.
+    pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
+        let wants = self.peers.get(&peer).map(|peer| &peer.wants);
+        let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;
+        let is_source = census.get(peer).is_some_and(|holdings| holdings.sealed > 0);
+        let is_needed = is_source && wants.is_some_and(|wants| wants.iter().any(only_sources_have));
+        (is_needed, wants.map_or(0, BTreeSet::len), mix(self.salt ^ mix(peer.0)))
     }
 
     /// Gives work to a peer that has room.
@@ -281,7 +293,7 @@ impl Downloads {
         }
         let room = still(self);
         if room > 0 {
-            self.want_twice(id, census, room, now);
+            self.hasten(id, census, room, now);
         }
         self.allow(id, depth, now);
     }
@@ -321,7 +333,7 @@ impl Downloads {
                 }
                 let others = u32::from(census.partial_holders(chunk));
                 let random = mix(self.salt ^ place(chunk));
-                if self.verified < RANDOM_FIRST && others > 0 && !is_source {
+                if self.verified < RANDOM_FIRST && others > 0 {
                     candidates.push(((0, false, random), chunk));
                     continue;
                 }
@@ -363,20 +375,28 @@ impl Downloads {
         }
         candidates.sort_unstable();
         for (_, _, Reverse(chunk), other) in candidates.into_iter().take(room) {
-            self.unwant(other, chunk);
-            if let Some(state) = self.chunk_mut(chunk) {
-                state.release(other);
-            }
+            self.release(other, chunk);
             self.want(id, chunk);
         }
     }
 
-    /// At the end, or when the next chunk to apply does not come: asks a second peer, if it will be faster.
-    fn want_twice(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
+    /// Wants a chunk from a peer no more: others may be asked for it.
+    fn release(&mut self, id: PeerId, chunk: ChunkId) {
+        self.unwant(id, chunk);
+        if let Some(state) = self.chunk_mut(chunk) {
+            state.release(id);
+        }
+    }
+
+    /// At the end, when all that is missing may be on its way: asks a second peer too, if it will be faster. Of few chunks only, as some
+    /// will come twice; then of what much slower peers were asked for, instead of them.
+    fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.values().fold(0u64, |sum, segment| sum.saturating_add(segment.missing));
         let total = self.verified.saturating_add(missing);
         let most = (total / TWICE_ONE_IN).max(TWICE_LEAST);
-        let left = usize::try_from(most.saturating_sub(self.twice)).unwrap_or(usize::MAX);
+        if missing > self.in_flight() {
+            return;
+        }
         let Some(mine) = self.peers.get(&id).map(|peer| self.time_to_clear(peer, now)) else { return };
         let mut candidates = Vec::new();
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
@@ -388,32 +408,42 @@ impl Downloads {
             }
         }
         candidates.sort_unstable();
-        for (_, chunk, _) in candidates.into_iter().take(room.min(left)) {
-            if let Some(state) = self.chunk_mut(chunk) {
-                state.also_from = Some(id);
+        for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
+            if self.twice < most {
+                if let Some(state) = self.chunk_mut(chunk) {
+                    state.also_from = Some(id);
+                }
+                self.twice = self.twice.saturating_add(1);
+                self.tell_want(id, chunk);
+            } else if theirs > mine.saturating_mul(4) {
+                self.release(other, chunk);
+                self.want(id, chunk);
             }
-            self.twice = self.twice.saturating_add(1);
-            self.tell_want(id, chunk);
         }
     }
 
     /// Lets a peer send as much as it can within its depth, if there is room for it.
     fn allow(&mut self, id: PeerId, depth: u64, now: Duration) {
-        let in_flight = self.peers.values().fold(0u64, |sum, peer| sum.saturating_add(peer.in_flight()));
-        let budget = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1).saturating_sub(in_flight);
-        let is_open = self.limit.opens_at(now).is_none();
-        let chunk_bytes = self.chunk_bytes;
+        let budget =
+            IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1).saturating_sub(self.in_flight());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let depth = depth.min(peer.wants.len() as u64);
-        let more = depth.saturating_sub(peer.in_flight()).min(budget);
-        if more > 0 && is_open {
-            peer.allowed = peer.allowed.saturating_add(more);
+        for _ in 0..depth.saturating_sub(peer.in_flight()).min(budget) {
+            if self.limit.opens_at(now).is_some() {
+                return;
+            }
+            self.limit.take(self.chunk_bytes);
+            peer.allowed = peer.allowed.saturating_add(1);
             peer.has_news = true;
             if peer.busy_since.is_none() {
                 (peer.busy_since, peer.was_idle) = (Some(now), true);
             }
-            self.limit.take(more.saturating_mul(chunk_bytes));
         }
+    }
+
+    /// Chunks that may be on their way, from all peers.
+    fn in_flight(&self) -> u64 {
+        self.peers.values().fold(0, |sum, peer| sum.saturating_add(peer.in_flight()))
     }
 
     /// Chunks that a peer may have on their way.
@@ -565,3 +595,6 @@ impl Peer {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

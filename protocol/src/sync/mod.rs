@@ -15,7 +15,6 @@ mod report;
 mod uploads;
 
 pub use bits::Bits;
-pub use downloads::IN_FLIGHT_BYTES_MAX;
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +61,8 @@ pub enum Input {
     Message(PeerId, Vec<u8>),
     /// A chunk came, with the hash and the length of its bytes. [`Effect::Store`] says if they are of use.
     Chunk(PeerId, ChunkId, Hash, u64),
+    /// The connection has taken in all of the chunk that goes to a peer: another one may follow.
+    Written(PeerId),
     /// What [`Effect::SendChunk`] asked for is not there.
     Unsent(PeerId, ChunkId),
     /// A certified header that is far ahead of the tip.
@@ -78,7 +79,7 @@ pub enum Input {
 pub enum Effect {
     /// Say this over the link.
     Send(PeerId, Vec<u8>),
-    /// Send a chunk, from staging or from the store; else give [`Input::Unsent`].
+    /// Send a chunk, from staging or from the store, and give [`Input::Written`]; else give [`Input::Unsent`].
     SendChunk(PeerId, ChunkId),
     /// Answer with the stored descriptors from an index on that were sealed before a height, and after them these.
     SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
@@ -218,6 +219,7 @@ impl Sync {
             Input::Closed(peer) => self.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
             Input::Chunk(peer, id, hash, bytes) => self.on_chunk(peer, id, hash, bytes),
+            Input::Written(peer) => self.uploads.on_written(peer, self.now),
             Input::Unsent(peer, id) => self.on_unsent(peer, id),
             Input::Certified(certified) => {
                 self.source.on_certified(certified);
@@ -338,10 +340,11 @@ impl Sync {
             Err(Misuse::Received) => return self.ban(from, "confirms chunks that were not sent".to_owned()),
         }
         for id in &update.have {
-            let result = self.census.on_have(from, *id);
-            self.on_census(from, result);
+            if let Err(absurd) = self.census.on_have(from, *id) {
+                return self.on_census(from, Err(absurd));
+            }
             self.uploads.on_have(from, *id);
-            self.downloads.on_have(from, *id, self.now);
+            self.unfilled.extend(self.downloads.on_have(from, *id, &self.census));
         }
     }
 
@@ -474,7 +477,9 @@ impl Sync {
         if !self.is_fetching() {
             return self.unfilled.clear();
         }
-        while let Some(peer) = self.unfilled.pop_first() {
+        let mut peers: Vec<PeerId> = std::mem::take(&mut self.unfilled).into_iter().collect();
+        peers.sort_by_cached_key(|peer| self.downloads.turn(*peer, &self.census));
+        for peer in peers {
             self.downloads.fill(peer, &self.census, self.now);
         }
     }
@@ -486,6 +491,9 @@ impl Sync {
     /// Tells peers what is new: those who wait for it at once, the others soon.
     fn tell(&mut self) {
         let everybody = self.tell_at <= self.now;
+        if !everybody && self.urgent.is_empty() {
+            return;
+        }
         let peers: Vec<PeerId> = self.links.keys().copied().collect();
         let mut has_told = false;
         for peer in peers {

@@ -2,30 +2,32 @@
 //!
 //! Peers say what they want and how much may be sent. Of all that is wanted, what nobody has yet goes first: a source so gives each
 //! chunk away once before it gives any twice, and nodes pass on among themselves what they got. Else the peer that got least goes
-//! first, with the chunk that fewest have. Only so much is under way at a time that the link is busy: what waits here can still be
-//! chosen better or cancelled, and votes on the same connection do not wait behind it.
+//! first, with the chunk that fewest have. One chunk at a time goes to its connection: so a link is busy, yet chunks arrive one by one and
+//! can soon be passed on, what waits here can still be chosen better or cancelled, and votes do not wait behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::census::{Census, mix};
 use super::message::{ChunkId, Update, WANTS_MAX};
-use super::meter::{Limit, Meter, bytes_in};
+use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::machine::PeerId;
 
 /// Least bytes under way, whatever the rate: what a link of 20 Mbit/s moves in a fifth of a second.
 const UNDER_WAY_LEAST: u64 = 512 << 10;
 /// Most bytes under way.
-const UNDER_WAY_MOST: u64 = 16 << 20;
+const UNDER_WAY_MOST: u64 = 64 << 20;
 /// Beyond the least, what the link moves in this time.
 const UNDER_WAY: Duration = Duration::from_millis(250);
 /// Peers that are served at a time.
-const SLOTS: usize = 20;
+const SLOTS: usize = 64;
 /// Of these, for peers that gave back most lately; the others are for newcomers, and for anybody in turn (Cohen, 2003).
-const SLOTS_FOR_GIVERS: usize = 14;
-const SLOTS_FOR_NEWCOMERS: usize = 4;
+const SLOTS_FOR_GIVERS: usize = 48;
+const SLOTS_FOR_NEWCOMERS: usize = 12;
 /// Slots are given anew so often.
 const ROTATION: Duration = Duration::from_secs(10);
+/// A connection that takes so long to take in a chunk waits for its peer, not for our link: others need not wait for it.
+const SLOW: Duration = Duration::from_millis(250);
 /// A peer that confirms nothing for so long does not hold back the others, and gets nothing more until it does.
 const STUCK: Duration = Duration::from_secs(2);
 
@@ -39,6 +41,10 @@ struct Peer {
     waiting_since: Option<Duration>,
     /// Sent, and the peer has not said that it has it.
     sending: BTreeSet<ChunkId>,
+    /// Since when its connection is taking in the last one.
+    writing_since: Option<Duration>,
+    /// Its connection took long to take in the last chunk.
+    is_slow: bool,
     served_bytes: u64,
     /// Halved at each rotation: bytes that came from it.
     given_lately: u64,
@@ -141,6 +147,15 @@ impl Uploads {
         }
     }
 
+    /// The connection has taken in the chunk that was sent last.
+    pub(crate) fn on_written(&mut self, to: PeerId, now: Duration) {
+        if let Some(peer) = self.peers.get_mut(&to)
+            && let Some(since) = peer.writing_since.take()
+        {
+            peer.is_slow = now.saturating_sub(since) >= SLOW;
+        }
+    }
+
     /// All parts of these segments are with the peer.
     pub(crate) fn on_sealed(&mut self, from: PeerId, sealed: u64) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
@@ -161,6 +176,7 @@ impl Uploads {
     pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent = peer.sent.saturating_sub(1);
+        peer.writing_since = None;
         if peer.sending.remove(&id) {
             self.landed(id);
         }
@@ -182,18 +198,25 @@ impl Uploads {
         has: impl Fn(ChunkId) -> bool,
         now: Duration,
     ) -> Option<(PeerId, ChunkId)> {
-        if self.limit.opens_at(now).is_some() || self.under_way(now) >= self.room() {
+        for peer in self.peers.values_mut() {
+            peer.is_slow |= peer.slow_at().is_some_and(|at| at <= now);
+        }
+        let is_writing = self.peers.values().any(|peer| peer.writing_since.is_some() && !peer.is_slow);
+        if is_writing || self.limit.opens_at(now).is_some() {
             return None;
         }
+        // What is on its way to slow peers does not hold back the others.
+        let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
-        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.may_get(now)) {
+        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.may_get(now) && has_room[usize::from(peer.is_slow)])
+        {
             let copies = |chunk: &ChunkId| {
                 let sending = self.sending.get(chunk).copied().unwrap_or(0);
                 u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
             };
             let held = peer.wants.iter().filter(|chunk| has(**chunk));
             let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else { continue };
-            // Chance last: nodes that have the same begin with different peers, who then help each other.
+            // Chance last: those who have the same begin with different peers, who then help each other.
             let rank = (copies > 0, peer.turn, copies, chunk, mix(self.salt ^ mix(id.0)));
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, *id));
@@ -205,6 +228,7 @@ impl Uploads {
         peer.sent = peer.sent.saturating_add(1);
         peer.waiting_since.get_or_insert(now);
         peer.sending.insert(chunk);
+        peer.writing_since = Some(now);
         peer.served_bytes = peer.served_bytes.saturating_add(self.chunk_bytes);
         peer.turn = peer.turn.saturating_add(1);
         let count = self.sending.entry(chunk).or_default();
@@ -251,8 +275,17 @@ impl Uploads {
         if !self.peers.values().any(Peer::is_waiting) {
             return None;
         }
-        let stuck = self.peers.values().filter(|peer| !peer.is_stuck(now)).filter_map(Peer::stuck_at).min();
-        [Some(self.rotate_at), self.limit.opens_at(now), stuck].into_iter().flatten().filter(|at| *at > now).min()
+        let patience = self.patience();
+        let waiting = self.peers.values().filter_map(|peer| peer.waiting_since);
+        let waiting = waiting.flat_map(|since| [since.saturating_add(patience), since.saturating_add(STUCK)]);
+        let opens_at = self.limit.opens_at(now);
+        [Some(self.rotate_at), opens_at]
+            .into_iter()
+            .flatten()
+            .chain(waiting)
+            .chain(self.peers.values().filter(|peer| !peer.is_slow).filter_map(Peer::slow_at))
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// For people: bytes sent to a peer, and its rate.
@@ -264,13 +297,19 @@ impl Uploads {
         self.served_bytes
     }
 
-    fn under_way(&self, now: Duration) -> u64 {
-        let chunks = self
-            .peers
-            .values()
-            .filter(|peer| !peer.is_stuck(now))
-            .fold(0u64, |sum, peer| sum.saturating_add(peer.sent.saturating_sub(peer.received)));
+    /// Bytes that were sent lately and not confirmed, those to slow peers included or not.
+    fn under_way(&self, slow: bool, now: Duration) -> u64 {
+        let patience = self.patience();
+        let is_recent = |peer: &&Peer| peer.waiting_since.is_some_and(|since| since.saturating_add(patience) > now);
+        let counted = self.peers.values().filter(|peer| slow || !peer.is_slow).filter(is_recent);
+        let chunks = counted.fold(0u64, |sum, peer| sum.saturating_add(peer.sent.saturating_sub(peer.received)));
         chunks.saturating_mul(self.chunk_bytes)
+    }
+
+    /// What a link of ours has moved for sure after so long: what is not confirmed then waits for the peer.
+    fn patience(&self) -> Duration {
+        let three = self.chunk_bytes.saturating_mul(3);
+        self.meter.rate().map_or(Duration::ZERO, |rate| time_for(three, rate)).max(SLOW.saturating_mul(2))
     }
 
     /// Bytes that may be under way: there is always room for a second chunk, so that the link never waits for us.
@@ -286,7 +325,11 @@ impl Peer {
     }
 
     fn may_get(&self, now: Duration) -> bool {
-        self.has_slot && self.is_waiting() && !self.is_stuck(now)
+        self.has_slot && self.is_waiting() && self.writing_since.is_none() && !self.is_stuck(now)
+    }
+
+    fn slow_at(&self) -> Option<Duration> {
+        Some(self.writing_since?.saturating_add(SLOW))
     }
 
     fn is_stuck(&self, now: Duration) -> bool {
@@ -297,3 +340,6 @@ impl Peer {
         Some(self.waiting_since?.saturating_add(STUCK))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ impl Hostile {
                 );
             }
             LinkEvent::Closed(peer) => drop(self.wanted.remove(&peer)),
-            LinkEvent::Data(..) => {}
+            LinkEvent::Data(..) | LinkEvent::Written(_) => {}
             LinkEvent::Message(peer, bytes) => match SyncMessage::decode(&bytes)? {
                 SyncMessage::Update(update) => self.on_update(peer, update)?,
                 SyncMessage::GetManifest(height, from) => {

@@ -8,9 +8,11 @@ mod chain;
 mod link;
 mod outcome;
 mod plan;
+mod scenario;
 mod world;
 
 pub use chain::Made;
 pub use outcome::Outcome;
 pub use plan::{Conduct, Member, Plan, mbit};
+pub use scenario::{hostile, killed, scenarios};
 pub use world::{World, run};

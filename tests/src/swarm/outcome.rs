@@ -18,6 +18,8 @@ pub struct Outcome {
     pub seed_copies: f64,
     /// Of all chunk bytes received, those that were there already.
     pub duplicates: f64,
+    /// Bytes of chunks sent beyond those that had to be, as a share of these.
+    pub waste: f64,
     /// Of all bytes sent, those that are not of frames of chunks.
     pub control: f64,
     /// Of the time of the last leecher, what its last chunks (one of a hundred) took.
@@ -26,8 +28,6 @@ pub struct Outcome {
     pub stored_twice: f64,
     /// Who was banned, by whom, and why.
     pub bans: Vec<(usize, usize, String)>,
-    /// Most bytes that any node let others send at a time.
-    pub in_flight_max: u64,
     /// Stands for all that happened, in order.
     pub digest: u64,
 }
@@ -46,7 +46,8 @@ impl Outcome {
     }
 
     /// Names of the columns of a table of outcomes.
-    pub const COLUMNS: &str = "seconds | bound | ratio | on wire | seed copies | duplicates | control | last 1% | bans";
+    pub const COLUMNS: &str =
+        "seconds | bound | ratio | on wire | seed copies | waste | duplicates | control | last 1% | bans";
 }
 
 impl fmt::Display for Outcome {
@@ -56,12 +57,13 @@ impl fmt::Display for Outcome {
         }
         write!(
             f,
-            "{:.2} | {:.2} | {:.3} | {:.3} | {:.3} | {:.2}% | {:.2}% | {:.2}% | {}",
+            "{:.2} | {:.2} | {:.3} | {:.3} | {:.3} | {:.2}% | {:.2}% | {:.2}% | {:.2}% | {}",
             self.time.as_secs_f64(),
             self.bound,
             self.ratio(),
             self.ratio_on_wire(),
             self.seed_copies,
+            self.waste * 100.0,
             self.duplicates * 100.0,
             self.control * 100.0,
             self.last_percent * 100.0,

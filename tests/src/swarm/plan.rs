@@ -37,6 +37,8 @@ pub struct Member {
     pub killed_every: Option<Duration>,
     /// It leaves when it has sent so many percent of the chain.
     pub leaves_after: Option<u64>,
+    /// The run ends when it has all chunks, if it is an honest leecher.
+    pub is_awaited: bool,
 }
 
 /// A swarm.
@@ -74,6 +76,7 @@ impl Plan {
             starts_at: Duration::ZERO,
             killed_every: None,
             leaves_after: None,
+            is_awaited: true,
         };
         let members = (0..seeds + leechers).map(|place| member(place < seeds)).collect();
         Self {
@@ -121,16 +124,28 @@ impl Plan {
         self
     }
 
-    /// Shortest time in which so many bytes can be with all leechers, whatever is done (Kumar and Ross, 2006). Liars give nothing.
+    /// Shortest time in which so many bytes can be with all leechers that are awaited, whatever is done (Kumar and Ross, 2006), given
+    /// when they start. Liars give nothing.
     #[must_use]
     pub fn bound_seconds(&self, bytes: u64) -> f64 {
-        let honest = |member: &&Member| member.conduct == Conduct::Honest;
-        let (seeds, leechers): (Vec<&Member>, Vec<&Member>) =
-            self.members.iter().filter(honest).partition(|member| member.is_seed);
-        let sum = |members: &[&Member]| members.iter().map(|member| member.up).sum::<u64>() as f64;
-        let (bytes, count) = (bytes as f64, leechers.len() as f64);
-        let slowest = leechers.iter().map(|member| member.down).min().unwrap_or(u64::MAX) as f64;
-        let all = count * bytes / (sum(&seeds) + sum(&leechers));
-        (bytes / sum(&seeds)).max(bytes / slowest).max(if leechers.len() > 1 { all } else { 0.0 })
+        let counts = |member: &&Member| member.conduct == Conduct::Honest && member.is_awaited;
+        let (seeds, mut leechers): (Vec<&Member>, Vec<&Member>) =
+            self.members.iter().filter(counts).partition(|member| member.is_seed);
+        leechers.sort_by_key(|member| member.starts_at);
+        let first = leechers.first().map_or(0.0, |member| member.starts_at.as_secs_f64());
+        let from_seeds = seeds.iter().map(|member| member.up).sum::<u64>() as f64;
+        let bytes = bytes as f64;
+        let alone = |member: &&Member| member.starts_at.as_secs_f64() - first + bytes / member.down as f64;
+        let slowest = leechers.iter().map(alone).fold(0.0, f64::max);
+        // All that is to be sent, by all who can send by then.
+        let (mut left, mut rate, mut time) = (bytes * leechers.len() as f64, from_seeds, 0.0);
+        if leechers.len() > 1 {
+            for member in &leechers {
+                let next = member.starts_at.as_secs_f64() - first;
+                left -= (rate * (next - time)).min(left);
+                (rate, time) = (rate + member.up as f64, next);
+            }
+        }
+        (bytes / from_seeds).max(slowest).max(time + left / rate)
     }
 }

@@ -42,6 +42,18 @@ enum Happening {
     Wake(usize, u64),
     /// A piece has left a node.
     Sent(usize),
+    /// The other side has taken in a piece, and this one knows.
+    Taken {
+        from: usize,
+        to: usize,
+        link: u64,
+        bytes: u64,
+    },
+    Written {
+        from: usize,
+        to: usize,
+        link: u64,
+    },
     Arrives {
         from: usize,
         to: usize,
@@ -119,7 +131,6 @@ pub struct World {
     rng: ChaCha8Rng,
     bans: Vec<(usize, usize, String)>,
     control_bytes: u64,
-    in_flight_max: u64,
     digest: DefaultHasher,
 }
 
@@ -168,7 +179,6 @@ impl World {
             agenda: BinaryHeap::new(),
             bans: Vec::new(),
             control_bytes: 0,
-            in_flight_max: 0,
             digest: DefaultHasher::new(),
             target: made.target.clone(),
             made,
@@ -242,6 +252,17 @@ impl World {
                 if node.life == life && node.wake_at == Some(self.now) {
                     node.wake_at = None;
                     self.give(place, Input::Time);
+                }
+            }
+            Happening::Taken { from, to, link, bytes } => {
+                if self.nodes[from].links[to] == Some(link) {
+                    self.nodes[from].uplink.taken(to, bytes);
+                    self.send_on(from);
+                }
+            }
+            Happening::Written { from, to, link } => {
+                if self.nodes[from].links[to] == Some(link) {
+                    self.give(from, Input::Written(PeerId(to as u64)));
                 }
             }
             Happening::Sent(place) => self.on_sent(place),
@@ -447,7 +468,10 @@ impl World {
             let uplink = &mut self.nodes[place].uplink;
             match content {
                 Content::Message(_) => uplink.push(to, bytes, (link, content)),
-                Content::Chunk(..) => uplink.push_chunk(to, bytes, (link, content)),
+                Content::Chunk(..) => {
+                    let written = uplink.push_chunk(to, bytes, (link, content));
+                    self.on_written(place, to, link, written);
+                }
             }
             self.send_on(place);
         }
@@ -463,16 +487,29 @@ impl World {
         if let Some(piece) = self.nodes[from].uplink.finish() {
             let to = piece.to;
             let at = self.nodes[to].downlink.take(self.now + nanos(self.plan.latency), piece.bytes);
-            if let Some((link, content)) = piece.completes {
+            if let Some(link) = self.nodes[from].links[to] {
+                let bytes = piece.bytes;
+                self.plan_at(at + nanos(self.plan.latency), Happening::Taken { from, to, link, bytes });
+                self.on_written(from, to, link, piece.written);
+            }
+            for (link, content) in piece.completes {
                 self.plan_at(at, Happening::Arrives { from, to, link, content });
             }
         }
         self.send_on(from);
         let node = &self.nodes[from];
-        let is_over =
-            node.member.leaves_after.is_some_and(|most| node.chunk_bytes_sent >= self.made.bytes() * most / 100);
+        let is_over = node.member.leaves_after.is_some_and(|most| {
+            let copies = self.made.bytes() / 100 * most;
+            node.uplink.sent >= copies * CHUNK_OVERHEAD / 1_000
+        });
         if is_over && node.sync.is_some() {
             self.stop(from);
+        }
+    }
+
+    fn on_written(&mut self, from: usize, to: usize, link: u64, written: usize) {
+        for _ in 0..written {
+            self.plan_at(self.now, Happening::Written { from, to, link });
         }
     }
 
@@ -509,8 +546,11 @@ impl World {
         let chunk_cost = |bytes: u64| bytes * CHUNK_OVERHEAD / 1_000;
         let bytes = self.made.bytes();
         let received: u64 = awaited.iter().map(|node| node.received_bytes).sum();
-        let useful = awaited.iter().map(|node| node.stored_at.len() as u64).sum::<u64>() * self.plan.chunk_bytes;
+        let useful =
+            self.nodes.iter().filter(|node| !node.member.is_seed).map(|node| node.stored_at.len() as u64).sum::<u64>()
+                * self.plan.chunk_bytes;
         let from_seeds = self.nodes.iter().filter(|node| node.member.is_seed).map(|node| node.chunk_bytes_sent);
+        let chunk_bytes_sent = self.nodes.iter().map(|node| node.chunk_bytes_sent).sum::<u64>();
         let sent: u64 = self.nodes.iter().map(|node| node.uplink.sent).sum();
         Outcome {
             is_complete: awaited.iter().all(|node| node.stored_at.len() == chunks),
@@ -519,12 +559,12 @@ impl World {
             bound_on_wire: self.plan.bound_seconds(chunk_cost(bytes)),
             seed_copies: from_seeds.sum::<u64>() as f64 / bytes as f64,
             duplicates: received.saturating_sub(useful) as f64 / received.max(1) as f64,
+            waste: (chunk_bytes_sent as f64 / useful.max(1) as f64 - 1.0).max(0.0),
             control: self.control_bytes as f64 / sent.max(1) as f64,
             last_percent,
             stored_twice: awaited.iter().map(|node| node.stored_twice).sum::<u64>() as f64
                 / (chunks * awaited.len()) as f64,
             bans: self.bans.clone(),
-            in_flight_max: self.in_flight_max,
             digest: self.digest.finish(),
         }
     }
@@ -553,7 +593,7 @@ impl World {
 
 impl Node {
     fn is_awaited(&self) -> bool {
-        !self.member.is_seed && self.member.conduct == Conduct::Honest
+        !self.member.is_seed && self.member.conduct == Conduct::Honest && self.member.is_awaited
     }
 }
 

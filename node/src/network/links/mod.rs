@@ -45,6 +45,8 @@ pub enum LinkEvent {
     Message(PeerId, Vec<u8>),
     /// A data frame, at most [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX).
     Data(PeerId, Vec<u8>),
+    /// A data frame, the next in order, has been taken in by the connection.
+    Written(PeerId),
     /// The link is gone, with all that was queued. It may open again while the peer is connected, at the earliest after
     /// 1 s, or when it connects again.
     Closed(PeerId),

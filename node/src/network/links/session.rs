@@ -40,7 +40,7 @@ impl Session {
         let Self { peer, outward, mut inward, outbox: Outbox { frames, mut closed }, outlets, events, meters } = self;
         let mut streams = JoinSet::new();
         for ((lane, stream), frames) in Lane::ALL.into_iter().zip(outward).zip(frames) {
-            streams.spawn(write(lane, stream, frames, meters.clone()));
+            streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone()));
         }
         let reason = loop {
             tokio::select! {
@@ -81,11 +81,21 @@ fn end_of(ended: Result<io::Result<()>, JoinError>) -> Option<io::Error> {
 }
 
 /// Writes frames until the outlet is gone. However slow the peer is: a dead one loses its connection.
-async fn write(lane: Lane, mut stream: Stream, mut frames: Frames, meters: Meters) -> io::Result<()> {
+async fn write(
+    peer: PeerId,
+    lane: Lane,
+    mut stream: Stream,
+    mut frames: Frames,
+    events: mpsc::Sender<LinkEvent>,
+    meters: Meters,
+) -> io::Result<()> {
     while let Some(frame) = frames.next().await {
         write_frame(&mut stream, &frame, None).await?;
         frames.on_written(frame.len());
         meters.link_bytes("out", lane, frame.len());
+        if lane == Lane::Data {
+            events.send(LinkEvent::Written(peer)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,308 @@
+#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use ledger::certificate::Certificate;
+use ledger::hash::{BlockHash, ChainId, Domain};
+use ledger::history::SegmentDescriptor;
+use ledger::units::Height;
+
+use super::super::bits::Bits;
+use super::super::message::Status;
+use super::*;
+
+const CHUNK: u64 = 1 << 20;
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+const C: PeerId = PeerId(3);
+
+/// All that fetches, and what peers say they have.
+struct Fetch {
+    downloads: Downloads,
+    census: Census,
+    now: Duration,
+}
+
+fn id(chunk: u32) -> ChunkId {
+    ChunkId { segment: 0, chunk }
+}
+
+fn hash(chunk: u32) -> Hash {
+    Hash::of(Domain::Chunk, &[&chunk.to_le_bytes()])
+}
+
+impl Fetch {
+    /// One segment of so many chunks.
+    fn new(chunks: u32) -> Self {
+        let descriptor = SegmentDescriptor {
+            index: 0,
+            first: Height(1),
+            last: Height(9),
+            bytes: u64::from(chunks) * CHUNK,
+            chunks_root: Hash::ZERO,
+            blocks_root: Hash::ZERO,
+            last_block: BlockHash(Hash::ZERO),
+        };
+        let certificate = Certificate::genesis(ChainId(Hash::ZERO));
+        let mut downloads = Downloads::new(CHUNK, 7, Limit::new(None));
+        let chunks = (0..chunks).map(hash).collect();
+        downloads.add_segment(SegmentHead { descriptor, chunks, certificate }, &[]);
+        Self { downloads, census: Census::new(1_000), now: Duration::from_secs(100) }
+    }
+
+    fn open(&mut self, peer: PeerId, sealed: u64, has: impl IntoIterator<Item = u32>) {
+        let mut bits = Bits::default();
+        has.into_iter().for_each(|chunk| assert!(bits.set(chunk)));
+        let status =
+            Status { height: Height(9), pruned_below: 0, sealed, partial: vec![(0, bits)], nonce: mix(peer.0) };
+        self.census.on_status(peer, status).unwrap();
+        self.downloads.on_opened(peer);
+    }
+
+    /// Gives work, and what is told to the peer.
+    fn fill(&mut self, peer: PeerId) -> Update {
+        self.downloads.fill(peer, &self.census, self.now);
+        self.downloads.take_news(peer).unwrap_or_default()
+    }
+
+    fn comes(&mut self, peer: PeerId, chunk: u32) -> Arrival {
+        self.downloads.on_chunk(peer, id(chunk), hash(chunk), CHUNK, self.now)
+    }
+
+    /// Lets a peer send what it is asked for, a chunk in so much time, so many times.
+    fn works(&mut self, peer: PeerId, count: usize, time: Duration) {
+        for _ in 0..count {
+            self.fill(peer);
+            let chunk = self.wants(peer)[0];
+            self.now += time;
+            assert_eq!(self.comes(peer, chunk), Arrival::New);
+        }
+    }
+
+    fn wants(&self, peer: PeerId) -> Vec<u32> {
+        self.downloads.peers[&peer].wants.iter().map(|id| id.chunk).collect()
+    }
+
+    fn in_flight(&self, peer: PeerId) -> u64 {
+        self.downloads.peers[&peer].in_flight()
+    }
+}
+
+fn milliseconds(time: u64) -> Duration {
+    Duration::from_millis(time)
+}
+
+#[test]
+fn a_source_may_choose_and_each_chunk_is_offered_to_one() {
+    let mut fetch = Fetch::new(200);
+    fetch.open(A, 1, []);
+    let news = fetch.fill(A);
+    assert_eq!((news.add.len(), news.allowed), (OFFERED, 1), "a newcomer may send one, of many");
+    assert_eq!(fetch.fill(A), Update::default(), "nothing new, nothing told");
+
+    let mut fetch = Fetch::new(200);
+    for peer in [A, B, C] {
+        fetch.open(peer, 1, []);
+    }
+    let offers: Vec<Vec<u32>> = [A, B, C].map(|peer| (fetch.fill(peer), fetch.wants(peer)).1).to_vec();
+    let all: BTreeSet<u32> = offers.iter().flatten().copied().collect();
+    assert_eq!(all.len(), offers.iter().map(Vec::len).sum::<usize>(), "no chunk is wanted from two: {offers:?}");
+    let sources = fetch.census.sources(0);
+    for (peer, offers) in [A, B, C].into_iter().zip(&offers) {
+        let owned = offers.iter().filter(|chunk| fetch.census.owner(&sources, id(**chunk)) == Some(peer));
+        assert_eq!(owned.count(), offers.len(), "all who fetch ask {peer:?} for the same ones");
+    }
+}
+
+#[test]
+fn what_fewest_have_is_fetched_first() {
+    let mut fetch = Fetch::new(12);
+    fetch.open(A, 0, 0..12);
+    fetch.open(B, 0, 4..12);
+    fetch.open(C, 0, 6..12);
+    // The first ones are any.
+    fetch.works(A, RANDOM_FIRST as usize, milliseconds(2_000));
+    let mut order: Vec<u16> = Vec::new();
+    while fetch.downloads.segments().any(|(.., missing)| missing > 0) {
+        let add = fetch.fill(A).add;
+        let mut holders: Vec<u16> = add.into_iter().map(|id| fetch.census.partial_holders(id)).collect();
+        holders.sort_unstable();
+        order.extend(holders);
+        let chunk = fetch.wants(A)[0];
+        fetch.now += milliseconds(2_000);
+        fetch.comes(A, chunk);
+    }
+    assert!(order.len() >= 6 && order.is_sorted() && order[0] < 3, "{order:?}");
+}
+
+#[test]
+fn what_comes_is_judged_by_the_manifest() {
+    let mut fetch = Fetch::new(4);
+    fetch.open(A, 1, []);
+    fetch.open(B, 0, 0..4);
+    // chunk, hash, allowed before, verdict
+    assert_eq!(fetch.comes(A, 0), Arrival::TooMany, "nothing was allowed");
+    let mut check = |chunk: ChunkId, hash: Hash, expected: Arrival| {
+        fetch.downloads.peers.get_mut(&A).unwrap().allowed += 1;
+        let before = fetch.downloads.totals();
+        assert_eq!(fetch.downloads.on_chunk(A, chunk, hash, CHUNK, fetch.now), expected, "{chunk:?}");
+        let after = fetch.downloads.totals();
+        let is_waste = matches!(expected, Arrival::Duplicate | Arrival::Unknown);
+        assert_eq!((after.0 - before.0, after.1 - before.1), (CHUNK, if is_waste { CHUNK } else { 0 }), "{chunk:?}");
+    };
+    check(id(1), hash(1), Arrival::New);
+    check(id(1), hash(1), Arrival::Duplicate);
+    check(id(1), hash(2), Arrival::Bad);
+    check(id(2), hash(1), Arrival::Bad);
+    check(id(2), hash(2), Arrival::New);
+    check(id(4), hash(4), Arrival::Unknown);
+    check(ChunkId { segment: 1, chunk: 0 }, hash(0), Arrival::Unknown);
+    assert_eq!(fetch.downloads.segments().collect::<Vec<_>>(), [(0, 4, 2)]);
+    fetch.downloads.lose(id(1));
+    fetch.downloads.lose(id(3));
+    assert_eq!(fetch.downloads.segments().collect::<Vec<_>>(), [(0, 4, 3)], "one was here and is fetched again");
+}
+
+#[test]
+fn a_late_peer_loses_its_work_to_others_and_keeps_its_place() {
+    for (waits, is_late) in [(milliseconds(2_900), false), (LATE_AT_FIRST, true)] {
+        let mut fetch = Fetch::new(2);
+        fetch.open(A, 1, []);
+        fetch.fill(A);
+        assert_eq!(fetch.wants(A), [0, 1]);
+        fetch.open(B, 0, [0]);
+        fetch.now += waits;
+        fetch.fill(A);
+        let news = fetch.fill(B);
+        assert_eq!(news.add, if is_late { vec![id(0)] } else { vec![] }, "{waits:?}");
+        assert_eq!(fetch.downloads.take_news(A).unwrap_or_default().remove, news.add, "{waits:?}");
+        // What it sends in the end is welcome.
+        assert_eq!(fetch.comes(A, 1), Arrival::New);
+        assert!(!fetch.downloads.peers[&A].is_late);
+    }
+}
+
+#[test]
+fn a_peer_without_a_slot_is_asked_for_nothing_for_a_while() {
+    let mut fetch = Fetch::new(1);
+    fetch.open(A, 1, []);
+    fetch.open(B, 0, [0]);
+    fetch.fill(A);
+    fetch.downloads.on_busy(A, fetch.now + milliseconds(500));
+    assert_eq!(fetch.fill(B).add, [id(0)], "another takes over");
+    fetch.downloads.on_closed(B);
+    assert_eq!(fetch.fill(A).add, []);
+    fetch.now += milliseconds(500);
+    assert_eq!(fetch.fill(A).add, [id(0)]);
+}
+
+#[test]
+fn what_a_source_was_to_send_comes_from_the_first_other_that_has_it() {
+    let mut fetch = Fetch::new(3);
+    fetch.open(A, 1, []);
+    fetch.open(B, 1, []);
+    fetch.open(C, 0, []);
+    for peer in [A, B] {
+        fetch.fill(peer);
+    }
+    let from = |fetch: &Fetch, chunk: u32| fetch.downloads.chunk(id(chunk)).unwrap().from;
+    let source = from(&fetch, 0).unwrap();
+    let other = if source == A { B } else { A };
+    assert_eq!(fetch.downloads.on_have(other, id(0), &fetch.census), [], "a source has it anyway");
+    assert_eq!(from(&fetch, 0), Some(source));
+    fetch.census.on_have(C, id(0)).unwrap();
+    assert_eq!(fetch.downloads.on_have(C, id(0), &fetch.census), [C, source]);
+    assert_eq!(from(&fetch, 0), None);
+    assert_eq!(fetch.fill(C).add, [id(0)]);
+    assert_eq!(fetch.downloads.on_have(C, id(0), &fetch.census), [], "it is asked for it already");
+    assert_eq!(fetch.comes(C, 0), Arrival::New);
+    assert_eq!(fetch.downloads.on_have(B, id(0), &fetch.census), [], "it is here");
+}
+
+#[test]
+fn sources_are_given_work_last_while_they_alone_have_something() {
+    let mut fetch = Fetch::new(2);
+    fetch.open(A, 1, []);
+    fetch.open(B, 0, [0]);
+    fetch.fill(A);
+    let turn = |fetch: &Fetch, peer: PeerId| fetch.downloads.turn(peer, &fetch.census);
+    assert!(turn(&fetch, B) < turn(&fetch, A), "nobody else has chunk 1");
+    fetch.census.on_have(B, id(1)).unwrap();
+    assert!(!turn(&fetch, A).0 && turn(&fetch, B) < turn(&fetch, A), "now a peer like others, with more to do");
+}
+
+#[test]
+fn at_the_end_a_faster_peer_is_asked_too_and_the_slower_is_told_when_it_is_here() {
+    let mut fetch = Fetch::new(20);
+    let last = 19;
+    fetch.open(A, 0, [last]);
+    fetch.open(B, 0, 0..20);
+    fetch.downloads.peers.get_mut(&A).unwrap().meter.add(CHUNK, Duration::from_secs(1));
+    assert_eq!(fetch.fill(A).add, [id(last)]);
+    fetch.works(B, 18, milliseconds(50));
+    // The other missing chunk, and this one too.
+    fetch.fill(B);
+    assert!(fetch.wants(B).len() == 2 && fetch.wants(B).contains(&last), "{:?}", fetch.wants(B));
+    assert_eq!(fetch.downloads.twice, 1);
+    assert_eq!(fetch.comes(B, last), Arrival::New);
+    assert_eq!(fetch.downloads.take_news(A).unwrap().remove, [id(last)]);
+    assert_eq!(fetch.comes(A, last), Arrival::Duplicate);
+}
+
+#[test]
+fn few_chunks_are_asked_for_twice_and_then_taken_from_much_slower_peers_only() {
+    // slower by, asked for twice, taken over
+    for (slower, twice, taken) in [(1, 0, 0), (3, 4, 0), (30, 4, 2)] {
+        let mut fetch = Fetch::new(40);
+        fetch.open(A, 0, 0..40);
+        fetch.open(B, 0, 0..40);
+        fetch.works(B, 34, milliseconds(50));
+        // All that is missing is on its way from one, who takes so many times as long for it as the other for one chunk.
+        let depth = fetch.downloads.depth(&fetch.downloads.peers[&B], fetch.now);
+        assert!(depth >= 6, "{depth}");
+        fetch.fill(B);
+        assert_eq!((fetch.wants(B).len(), fetch.in_flight(B)), (6, 6));
+        let meter = &mut fetch.downloads.peers.get_mut(&A).unwrap().meter;
+        meter.add(slower * 20 * CHUNK / 7, Duration::from_secs(1));
+        fetch.fill(A);
+        assert_eq!((fetch.downloads.twice, fetch.wants(A).len() as u64), (twice, twice + taken), "{slower}");
+        assert_eq!(fetch.wants(B).len() as u64, 6 - taken, "{slower}");
+    }
+}
+
+#[test]
+fn room_is_taken_before_a_peer_may_send() {
+    let most = IN_FLIGHT_BYTES_MAX / CHUNK;
+    let mut fetch = Fetch::new(900);
+    let peers: Vec<PeerId> = (1..=50).map(PeerId).collect();
+    peers.iter().for_each(|peer| fetch.open(*peer, 1, []));
+    for round in 0..3 {
+        peers.iter().for_each(|peer| drop(fetch.fill(*peer)));
+        assert_eq!(fetch.downloads.in_flight(), most, "{round}");
+        // Room that comes free goes to whoever is next.
+        let peer = *peers.iter().find(|peer| fetch.in_flight(**peer) > 0).unwrap();
+        let chunk = fetch.wants(peer)[0];
+        fetch.now += milliseconds(10);
+        assert_eq!(fetch.comes(peer, chunk), Arrival::New);
+        assert_eq!(fetch.downloads.in_flight(), most - 1, "{round}");
+    }
+    peers.iter().for_each(|peer| fetch.downloads.on_closed(*peer));
+    assert_eq!(fetch.downloads.in_flight(), 0);
+    assert!(fetch.downloads.segments[&0].chunks.iter().all(|chunk| chunk.is_here || chunk.is_free()));
+}
+
+#[test]
+fn a_limit_holds_back_what_may_be_sent() {
+    let mut fetch = Fetch::new(50);
+    fetch.downloads.limit = Limit::new(Some(CHUNK));
+    fetch.open(A, 1, []);
+    let (mut allowed, start) = (Vec::new(), fetch.now);
+    while fetch.now < start + Duration::from_secs(5) {
+        fetch.fill(A);
+        if fetch.in_flight(A) > 0 {
+            allowed.push(fetch.now);
+            let chunk = fetch.wants(A)[0];
+            fetch.comes(A, chunk);
+        }
+        fetch.now = fetch.downloads.deadline(fetch.now).unwrap_or(fetch.now + milliseconds(1));
+    }
+    assert!((5..=6).contains(&allowed.len()), "a chunk a second: {allowed:?}");
+}

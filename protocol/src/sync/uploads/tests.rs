@@ -1,0 +1,203 @@
+#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use ledger::units::Height;
+
+use super::super::message::Status;
+use super::*;
+
+const CHUNK: u64 = 64 << 10;
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+const C: PeerId = PeerId(3);
+
+/// All that is served, and what peers have.
+struct Serve {
+    uploads: Uploads,
+    census: Census,
+    now: Duration,
+}
+
+fn id(chunk: u32) -> ChunkId {
+    ChunkId { segment: 0, chunk }
+}
+
+impl Serve {
+    fn new(peers: u64) -> Self {
+        let now = Duration::from_secs(100);
+        let mut serve = Self { uploads: Uploads::new(CHUNK, 5, Limit::new(None)), census: Census::new(1_000), now };
+        for peer in (1..=peers).map(PeerId) {
+            let status = Status { height: Height(0), pruned_below: 0, sealed: 0, partial: vec![], nonce: 0 };
+            serve.census.on_status(peer, status).unwrap();
+            serve.uploads.on_opened(peer);
+        }
+        serve
+    }
+
+    fn wants(&mut self, peer: PeerId, add: impl IntoIterator<Item = u32>, allowed: u64) {
+        let add = add.into_iter().map(id).collect();
+        self.updates(peer, &Update { add, allowed, ..Update::default() }).unwrap();
+    }
+
+    fn updates(&mut self, peer: PeerId, update: &Update) -> Result<(), Misuse> {
+        let result = self.uploads.on_update(peer, update, self.now);
+        for have in &update.have {
+            self.census.on_have(peer, *have).unwrap();
+            self.uploads.on_have(peer, *have);
+        }
+        result
+    }
+
+    fn has(&mut self, peer: PeerId, chunks: impl IntoIterator<Item = u32>) {
+        let have = chunks.into_iter().map(id).collect();
+        self.updates(peer, &Update { have, ..Update::default() }).unwrap();
+    }
+
+    /// What goes next, without waiting for it to be written.
+    fn next(&mut self) -> Option<(PeerId, u32)> {
+        drop(self.uploads.rotate(self.now));
+        self.uploads.next(&self.census, |id| id.chunk < 500, self.now).map(|(peer, id)| (peer, id.chunk))
+    }
+
+    /// All that goes, each written and confirmed at once.
+    fn all(&mut self) -> Vec<(PeerId, u32)> {
+        let mut all = Vec::new();
+        while let Some((peer, chunk)) = self.next() {
+            all.push((peer, chunk));
+            self.uploads.on_written(peer, self.now);
+            let received = self.uploads.peers[&peer].sent;
+            self.updates(peer, &Update { have: vec![id(chunk)], received, ..Update::default() }).unwrap();
+        }
+        all
+    }
+}
+
+#[test]
+fn what_nobody_has_goes_first_then_those_who_got_least_then_what_fewest_have() {
+    let mut serve = Serve::new(5);
+    serve.has(PeerId(4), [1, 2, 3]);
+    serve.has(PeerId(5), [1, 2]);
+    serve.wants(A, [1, 2, 3, 4], 9);
+    serve.wants(B, [1, 5], 9);
+    serve.wants(C, [600], 9);
+    let all = serve.all();
+    assert_eq!(all[..2].iter().map(|(_, chunk)| *chunk).collect::<BTreeSet<_>>(), BTreeSet::from([4, 5]), "{all:?}");
+    assert_eq!(all[2..], [(A, 3), (B, 1), (A, 2), (A, 1)].map(|each| each), "{all:?}");
+}
+
+#[test]
+fn a_chunk_on_its_way_counts_as_a_copy() {
+    let mut serve = Serve::new(2);
+    serve.wants(A, [0], 9);
+    serve.wants(B, [0, 1], 9);
+    let first = serve.next().unwrap();
+    serve.uploads.on_written(first.0, serve.now);
+    let second = serve.next().unwrap();
+    assert_ne!(first.1, second.1, "the second goes to what nobody is getting");
+    // It was not there after all.
+    serve.uploads.on_unsent(first.0, id(first.1));
+    assert!(serve.uploads.sending.keys().eq([&id(second.1)]));
+    serve.uploads.on_closed(second.0);
+    assert!(serve.uploads.sending.is_empty());
+}
+
+#[test]
+fn what_is_cancelled_or_not_allowed_does_not_go() {
+    let mut serve = Serve::new(2);
+    serve.wants(A, [0, 1, 2, 3], 2);
+    serve.updates(A, &Update { remove: vec![id(0), id(2)], ..Update::default() }).unwrap();
+    serve.has(A, [3]);
+    serve.wants(B, [7], 0);
+    assert_eq!(serve.all(), [(A, 1)]);
+    serve.wants(B, [], 1);
+    assert_eq!(serve.all(), [(B, 7)]);
+}
+
+#[test]
+fn one_chunk_at_a_time_is_written_but_nobody_waits_for_a_slow_connection() {
+    let mut serve = Serve::new(2);
+    serve.wants(A, 0..9, 9);
+    serve.wants(B, 10..19, 9);
+    let (first, _) = serve.next().unwrap();
+    assert_eq!(serve.next(), None);
+    assert_eq!(serve.uploads.deadline(serve.now), Some(serve.now + SLOW));
+    serve.now += SLOW / 2;
+    serve.uploads.on_written(first, serve.now);
+    let (slow, _) = serve.next().unwrap();
+    assert_ne!(slow, first, "each in turn");
+    serve.now += SLOW - Duration::from_nanos(1);
+    assert_eq!(serve.next(), None);
+    serve.now += Duration::from_nanos(1);
+    let (next, _) = serve.next().unwrap();
+    assert_eq!(next, first, "it has had as much, but is not slow");
+    serve.uploads.on_written(next, serve.now);
+    assert_eq!(serve.next().map(|(peer, _)| peer), Some(first), "a slow one gets no second chunk");
+    serve.uploads.on_written(slow, serve.now);
+    assert!(serve.uploads.peers[&slow].is_slow && !serve.uploads.peers[&first].is_slow);
+}
+
+#[test]
+fn so_much_is_under_way_until_it_is_confirmed() {
+    let mut serve = Serve::new(1);
+    serve.wants(A, 0..200, 200);
+    let send = |serve: &mut Serve| {
+        let mut count = 0;
+        while let Some((peer, _)) = serve.next() {
+            serve.uploads.on_written(peer, serve.now);
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(send(&mut serve), UNDER_WAY_LEAST / CHUNK);
+    serve.updates(A, &Update { received: 3, ..Update::default() }).unwrap();
+    assert!(send(&mut serve) >= 3);
+    // A peer that says nothing holds up no room, and gets nothing more.
+    serve.now += STUCK;
+    assert_eq!(serve.uploads.under_way(true, serve.now), 0);
+    assert_eq!(send(&mut serve), 0);
+}
+
+#[test]
+fn a_peer_that_asks_or_confirms_too_much_is_told_apart() {
+    let check = |update: Update, expected: Result<(), Misuse>| {
+        let mut serve = Serve::new(1);
+        serve.wants(A, 0..10, 1);
+        serve.next().unwrap();
+        assert_eq!(serve.updates(A, &update), expected, "{update:?}");
+    };
+    let wants = |count: usize| Update { add: (0..count as u32).map(id).collect(), ..Update::default() };
+    check(Update { received: 1, ..Update::default() }, Ok(()));
+    check(Update { received: 2, ..Update::default() }, Err(Misuse::Received));
+    check(Update { received: u64::MAX, allowed: u64::MAX, ..Update::default() }, Err(Misuse::Received));
+    check(Update { allowed: u64::MAX, ..Update::default() }, Ok(()));
+    check(wants(WANTS_MAX), Ok(()));
+    check(wants(WANTS_MAX + 2), Err(Misuse::Wants));
+}
+
+#[test]
+fn slots_go_to_givers_to_newcomers_and_to_anybody_in_turn() {
+    let count = SLOTS as u64 + 26;
+    let mut serve = Serve::new(count);
+    let peers: Vec<PeerId> = (1..=count).map(PeerId).collect();
+    for peer in &peers {
+        serve.wants(*peer, 0..5, 5);
+    }
+    let givers = &peers[10..10 + SLOTS_FOR_GIVERS];
+    // These got much already and gave nothing.
+    let takers = &peers[10 + SLOTS_FOR_GIVERS..];
+    takers.iter().for_each(|taker| serve.uploads.peers.get_mut(taker).unwrap().served_bytes = 9 * CHUNK);
+    let (mut lucky, mut first) = (BTreeSet::<PeerId>::new(), 0);
+    for round in 0..40 {
+        givers.iter().for_each(|giver| serve.uploads.on_given(*giver, CHUNK));
+        let told = serve.uploads.rotate(serve.now);
+        assert_eq!(told.len(), 26, "{round}: all others are told when to come again");
+        let slots: Vec<PeerId> = peers.iter().copied().filter(|peer| serve.uploads.peers[peer].has_slot).collect();
+        assert_eq!(slots.len(), SLOTS, "{round}");
+        assert!(givers.iter().all(|giver| slots.contains(giver)), "{round}");
+        assert!(peers[..10].iter().all(|newcomer| slots.contains(newcomer)), "{round}");
+        lucky.extend(takers.iter().filter(|taker| slots.contains(taker)));
+        first = if round == 0 { lucky.len() } else { first };
+        assert!(serve.uploads.rotate(serve.now).is_empty(), "{round}: not before it is time");
+        serve.now += ROTATION;
+    }
+    assert!(first < lucky.len() && lucky.len() == takers.len(), "sooner or later each has one");
+}
