@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use ledger::api::BlockSummary;
 use ledger::certificate::Certificate;
 use ledger::chain::{Committed, TransactionError};
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
+use crate::priority::give_way;
 use crate::sync::ToDriver;
 use crate::verifier::{Reply, Submission, Verified};
 use crate::view::{Activity, Journal, Query, SubmitError, TipView};
@@ -87,6 +89,8 @@ pub(crate) struct Driver {
     activity: Activity,
     /// Blocks were committed that no checkpoint covers.
     unmaintained: bool,
+    /// Blocks of the past are durable, and the machine has not heard it.
+    unconfirmed: bool,
 }
 
 /// Peers by the numbers the machine knows them by.
@@ -162,6 +166,7 @@ impl Driver {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             activity: Activity::default(),
             unmaintained: false,
+            unconfirmed: false,
         }
     }
 
@@ -191,10 +196,15 @@ impl Driver {
                     None => anyhow::bail!("the verifier task ended"),
                 },
                 Some(query) = inputs.queries.recv() => self.on_query(query),
-                Some(news) = inputs.sync.recv() => self.turn(match news {
-                    ToDriver::Plan(plan) => Input::Plan(plan),
-                    ToDriver::Segment(blocks, certificate) => Input::Segment(blocks, certificate),
-                })?,
+                // After all that somebody waits for: a few blocks of the past, and again.
+                () = std::future::ready(()), if self.unconfirmed => {
+                    self.unconfirmed = false;
+                    self.turn_giving_way(Input::Committed)?;
+                }
+                Some(news) = inputs.sync.recv() => match news {
+                    ToDriver::Plan(plan) => self.turn(Input::Plan(plan))?,
+                    ToDriver::Segment(blocks, certificate) => self.turn_giving_way(Input::Segment(blocks, certificate))?,
+                },
                 () = tokio::time::sleep(IDLE), if idle => self.maintain()?,
                 () = tokio::time::sleep(wait) => self.turn(Input::Time)?,
             }
@@ -292,7 +302,11 @@ impl Driver {
                 match effect {
                     Effect::Commit(commits) => {
                         self.commit(&commits)?;
-                        inputs.push_back(Input::Committed);
+                        match self.machine.is_syncing() {
+                            // What follows is as much work again.
+                            true => self.unconfirmed = true,
+                            false => inputs.push_back(Input::Committed),
+                        }
                     }
                     Effect::Request(id, peer, bytes) => match self.peers.ids.get(&peer) {
                         Some(peer) => drop(self.requests.insert(self.network.request(*peer, bytes), id)),
@@ -306,6 +320,21 @@ impl Driver {
         self.tickets.clear();
         self.publish_activity();
         Ok(())
+    }
+
+    /// The same on a thread that gives way to others, of this process and of the machine.
+    fn turn_giving_way(&mut self, input: Input) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("past".to_owned());
+            let work = || {
+                let _entered = runtime.enter();
+                give_way();
+                self.turn(input)
+            };
+            let thread = thread.spawn_scoped(scope, work).context("cannot start a thread for blocks of the past")?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     fn perform(&mut self, effect: Effect) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@ pub mod network;
 
 pub mod client;
 pub mod metrics;
+mod priority;
 mod progress;
 pub mod rpc;
 

@@ -468,7 +468,7 @@ impl Machine {
     /// Whether others have proved heights that consensus will not bring here.
     #[must_use]
     pub fn is_syncing(&self) -> bool {
-        self.phase == Phase::CatchingUp
+        self.phase == Phase::CatchingUp || matches!(self.committing, Some((_, _, Source::CatchUp)))
     }
 
     /// Highest height each peer has proved.

@@ -48,7 +48,7 @@ impl SegmentDescriptor {
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing`.
-    pub(super) fn validate_at(&self, index: u64, first: Height, rules: &HistoryRules) -> Result<Height, HistoryError> {
+    pub fn validate_at(&self, index: u64, first: Height, rules: &HistoryRules) -> Result<Height, HistoryError> {
         if self.index != index {
             return Err(HistoryError::Index { expected: index, got: self.index });
         }

@@ -10,7 +10,7 @@ pub const REQUEST_BYTES_MAX: usize = 64 << 10;
 pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 
 /// Largest control frame of a link, in bytes.
-pub const LINK_MESSAGE_BYTES_MAX: usize = 4 << 20;
+pub const LINK_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Largest data frame of a link, in bytes: the largest chunk that a genesis may ask for, and 64 bytes that say which.
 pub const LINK_DATA_BYTES_MAX: usize = (1 << 20) + 64;

@@ -11,13 +11,10 @@ use ledger::history::split_segment;
 use ledger::store::SegmentReader;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 
+use crate::priority::give_way;
+
 /// Signatures in one batch: more gain nothing and take memory for their messages.
 const BATCH: usize = 1_024;
-/// How much these threads give way to others of this machine (see `nice(2)`): a peer or a vote should not wait for a signature of
-/// the past.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-
 /// A segment, ready to be applied; or what of it was damaged on disk, and then nothing else.
 #[derive(Debug)]
 pub(crate) struct Assembled {
@@ -93,11 +90,4 @@ fn verify_share(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Ar
         verified.extend(verify_transactions(chain, transactions.by_ref().take(BATCH).collect()));
     }
     verified
-}
-
-/// Lets this thread run when nothing else wants to.
-pub(super) fn give_way() {
-    // Elsewhere than on Linux it would slow down the whole process. If it is refused, all is as before.
-    #[cfg(target_os = "linux")]
-    let _as_before = rustix::process::setpriority_process(None, NICENESS);
 }

@@ -15,7 +15,7 @@ use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
-use ledger::store::{Staging, Store};
+use ledger::store::{Staging, Store, StoreError};
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::PeerId;
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network};
+use crate::priority::give_way;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
 
@@ -261,7 +262,8 @@ impl Shell {
             tracing::warn!("chunk {chunk} of segment {index} was damaged on disk; it is fetched again");
             self.staging.forget(index, u64::from(*chunk))?;
         }
-        if damaged.is_empty() {
+        // It may have been applied as blocks meanwhile.
+        if damaged.is_empty() && index >= self.sealed {
             self.assembled.insert(index, assembled);
         }
         self.give(Input::Assembled(index, damaged))
@@ -289,14 +291,16 @@ impl Shell {
             Effect::Send(peer, bytes) => self.send(peer, bytes),
             Effect::SendChunk(peer, id) => return self.send_chunk(peer, id),
             Effect::SendManifest(peer, height, from, known) => {
-                let mut descriptors = self.store.descriptors(from, height, DESCRIPTORS_MAX)?;
+                let Some(mut descriptors) = self.served(self.store.descriptors(from, height, DESCRIPTORS_MAX)) else {
+                    return Ok(None);
+                };
                 let next = descriptors.last().map_or(from, |last| last.index + 1);
                 descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
                 descriptors.truncate(DESCRIPTORS_MAX);
                 self.send_message(peer, &SyncMessage::Manifest(height, from, Some(descriptors)));
             }
             Effect::SendHead(peer, index) => {
-                let head = self.stored_head(index)?;
+                let head = self.served(self.stored_head(index)).flatten();
                 self.send_message(peer, &SyncMessage::Head(index, head));
             }
             Effect::Begin(head) => self.staging.begin(&head)?,
@@ -340,17 +344,22 @@ impl Shell {
     fn send_chunk(&mut self, peer: PeerId, id: ChunkId) -> anyhow::Result<Option<Input>> {
         let chunk = u64::from(id.chunk);
         let bytes = match id.segment < self.sealed {
-            true => self.store.chunk(id.segment, chunk, &self.rules)?,
-            false => self.staging.read(id.segment, chunk)?,
+            true => self.store.chunk(id.segment, chunk, &self.rules),
+            false => self.staging.read(id.segment, chunk),
         };
-        let Some(bytes) = bytes else { return Ok(Some(Input::Unsent(peer, id))) };
+        let Some(bytes) = self.served(bytes).flatten() else { return Ok(Some(Input::Unsent(peer, id))) };
         if let Some(to) = self.peers.get(&peer) {
             self.network.send_data(*to, id.frame(&bytes));
         }
         Ok(None)
     }
 
-    fn stored_head(&self, index: u64) -> anyhow::Result<Option<SegmentHead>> {
+    /// What was read for a peer. What cannot be read is not served: no peer can stop this node by asking for it.
+    fn served<T>(&self, read: Result<T, StoreError>) -> Option<T> {
+        read.inspect_err(|error| tracing::error!(%error, "history cannot be read for a peer")).ok()
+    }
+
+    fn stored_head(&self, index: u64) -> Result<Option<SegmentHead>, StoreError> {
         let Some(segment) = self.store.segment(index)? else { return Ok(None) };
         let certificate = self.store.certificate(segment.descriptor.last)?;
         Ok(certificate.map(|certificate| SegmentHead {
@@ -366,7 +375,7 @@ impl Shell {
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
         // A thread of its own, as it keeps its low priority to its end. There is one at a time.
         let thread = std::thread::Builder::new().name("assembly".to_owned()).spawn(move || {
-            assembly::give_way();
+            give_way();
             // If the thread of sync has gone, the node stops.
             let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
         });

@@ -8,8 +8,8 @@ use super::bits::Bits;
 use super::message::{ChunkId, Status};
 use crate::machine::PeerId;
 
-/// Segments of which one peer may have parts. An honest one fetches far fewer at a time.
-const PARTIAL_MAX: usize = 1_024;
+/// Segments of which one peer may have parts: no more are fetched at a time.
+const PARTIAL_MAX: usize = super::STAGED_SEGMENTS_MAX;
 
 /// What a peer says it has.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub(crate) struct Census {
     chunks_max: u32,
 }
 
-/// A peer named a chunk that no segment can have.
+/// A peer named a chunk that no segment can have, or a segment twice, or too many.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Absurd;
 
@@ -66,16 +66,19 @@ impl Census {
     pub(crate) fn on_status(&mut self, peer: PeerId, status: Status) -> Result<(), Absurd> {
         self.forget(peer);
         let Status { height, pruned_below, sealed, partial, nonce } = status;
+        let is_possible = |bits: &Bits| {
+            bits.bytes() <= (self.chunks_max as usize).div_ceil(8) && bits.ones().all(|chunk| chunk < self.chunks_max)
+        };
+        if partial.len() > PARTIAL_MAX
+            || !partial.is_sorted_by(|(before, _), (after, _)| before < after)
+            || !partial.iter().all(|(_, bits)| is_possible(bits))
+        {
+            return Err(Absurd);
+        }
         let mut holdings = Holdings { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
-        for (segment, bits) in partial.into_iter().take(PARTIAL_MAX) {
-            let is_long = bits.bytes() > (self.chunks_max as usize).div_ceil(8);
-            if is_long || bits.ones().any(|chunk| chunk >= self.chunks_max) {
-                return Err(Absurd);
-            }
-            if !holdings.is_complete(segment) {
-                bits.ones().for_each(|chunk| count(&mut self.partial, segment, chunk, 1));
-                holdings.partial.insert(segment, bits);
-            }
+        holdings.partial = partial.into_iter().filter(|(segment, _)| !holdings.is_complete(*segment)).collect();
+        for (segment, bits) in &holdings.partial {
+            bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, 1));
         }
         self.peers.insert(peer, holdings);
         Ok(())
@@ -216,6 +219,22 @@ mod tests {
             census.on_have(PeerId(1), id(segment, 63)).unwrap();
         }
         assert_eq!(census.partial.len(), PARTIAL_MAX);
+        census.forget(PeerId(1));
+        let part = |segment: u64| {
+            let mut bits = Bits::default();
+            bits.set(63);
+            (segment, bits)
+        };
+        let many = (0..=PARTIAL_MAX as u64).map(part).collect();
+        for partial in [
+            vec![part(3), part(3)],
+            vec![part(3), part(2)],
+            vec![part(3), (4, status(0, &[(4, 64)]).partial[0].1.clone())],
+            many,
+        ] {
+            assert_eq!(census.on_status(PeerId(1), Status { partial, ..status(0, &[]) }), Err(Absurd));
+            assert!(census.partial.is_empty() && census.peers.is_empty(), "nothing of it stays");
+        }
     }
 
     #[test]

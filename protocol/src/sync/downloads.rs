@@ -26,6 +26,8 @@ const AHEAD: Duration = Duration::from_millis(500);
 const DEPTH_MAX: u64 = 64;
 /// Bytes on their way from all peers; room is taken before a peer is told that it may send.
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
+/// A late peer is noticed after so long at the latest, however slow it was.
+const LATE_MOST: Duration = Duration::from_secs(10);
 /// A peer that sends nothing for so long, or for four times what a chunk takes it, is late: others may be asked for its chunks.
 const LATE: Duration = Duration::from_secs(2);
 /// The same for a peer that never sent anything.
@@ -57,6 +59,8 @@ struct Segment {
 struct Peer {
     /// What is wanted from it.
     wants: BTreeSet<ChunkId>,
+    /// Wants that were withdrawn after it was told of them: so many chunks may come that are not wanted.
+    withdrawn: u64,
     received: u64,
     allowed: u64,
     /// Since when it could have sent something: the last chunk, or the end of idleness.
@@ -83,6 +87,8 @@ pub(crate) enum Arrival {
     Unknown,
     /// It is not what the manifest says.
     Bad,
+    /// The peer was never asked for it.
+    Unasked,
     /// The peer sent more than it was allowed to.
     TooMany,
 }
@@ -121,6 +127,7 @@ impl Downloads {
     pub(crate) fn on_opened(&mut self, peer: PeerId) {
         let fresh = Peer {
             wants: BTreeSet::new(),
+            withdrawn: 0,
             received: 0,
             allowed: 0,
             busy_since: None,
@@ -208,6 +215,10 @@ impl Downloads {
         if peer.received >= peer.allowed {
             return Arrival::TooMany;
         }
+        if !peer.wants.contains(&id) {
+            let Some(withdrawn) = peer.withdrawn.checked_sub(1) else { return Arrival::Unasked };
+            peer.withdrawn = withdrawn;
+        }
         peer.on_chunk(bytes, now);
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
         let expected = self.head(id.segment).and_then(|head| head.chunks.get(id.chunk as usize));
@@ -226,7 +237,7 @@ impl Downloads {
                 self.duplicate_bytes = self.duplicate_bytes.saturating_add(bytes);
                 self.forget_want(from, id);
             }
-            Arrival::Bad | Arrival::TooMany => {}
+            Arrival::Bad | Arrival::Unasked | Arrival::TooMany => {}
         }
         arrival
     }
@@ -376,7 +387,10 @@ impl Downloads {
         candidates.sort_unstable();
         for (_, _, Reverse(chunk), other) in candidates.into_iter().take(room) {
             self.release(other, chunk);
-            self.want(id, chunk);
+            // If a second peer was asked for it, that one stays.
+            if self.chunk(chunk).is_some_and(Chunk::is_free) {
+                self.want(id, chunk);
+            }
         }
     }
 
@@ -394,7 +408,8 @@ impl Downloads {
         let missing = self.segments.values().fold(0u64, |sum, segment| sum.saturating_add(segment.missing));
         let total = self.verified.saturating_add(missing);
         let most = (total / TWICE_ONE_IN).max(TWICE_LEAST);
-        if missing > self.in_flight() {
+        let on_way = self.peers.values().fold(0u64, |sum, peer| sum.saturating_add(peer.in_flight()));
+        if missing > on_way {
             return;
         }
         let Some(mine) = self.peers.get(&id).map(|peer| self.time_to_clear(peer, now)) else { return };
@@ -424,8 +439,8 @@ impl Downloads {
 
     /// Lets a peer send as much as it can within its depth, if there is room for it.
     fn allow(&mut self, id: PeerId, depth: u64, now: Duration) {
-        let budget =
-            IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1).saturating_sub(self.in_flight());
+        let most = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1);
+        let budget = most.saturating_sub(self.in_flight(now));
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let depth = depth.min(peer.wants.len() as u64);
         for _ in 0..depth.saturating_sub(peer.in_flight()).min(budget) {
@@ -441,9 +456,10 @@ impl Downloads {
         }
     }
 
-    /// Chunks that may be on their way, from all peers.
-    fn in_flight(&self) -> u64 {
-        self.peers.values().fold(0, |sum, peer| sum.saturating_add(peer.in_flight()))
+    /// Chunks that may be on their way, from all peers but those of which nothing is expected: they must not take the room of others.
+    fn in_flight(&self, now: Duration) -> u64 {
+        let awaited = self.peers.values().filter(|peer| !peer.is_late && peer.busy_until <= now);
+        awaited.fold(0, |sum, peer| sum.saturating_add(peer.in_flight().min(peer.wants.len() as u64)))
     }
 
     /// Chunks that a peer may have on their way.
@@ -521,6 +537,7 @@ impl Downloads {
             peer.news.add.retain(|added| *added != chunk);
             if peer.news.add.len() == before {
                 peer.news.remove.push(chunk);
+                peer.withdrawn = peer.withdrawn.saturating_add(1);
             }
             peer.has_news = true;
         }
@@ -590,7 +607,7 @@ impl Peer {
     fn lateness(&self, chunk_bytes: u64) -> Option<Duration> {
         let since = self.busy_since.filter(|_| !self.wants.is_empty())?;
         Some(since.saturating_add(match self.meter.rate() {
-            Some(rate) => time_for(chunk_bytes.saturating_mul(4), rate).max(LATE),
+            Some(rate) => time_for(chunk_bytes.saturating_mul(4), rate).clamp(LATE, LATE_MOST),
             None => LATE_AT_FIRST,
         }))
     }

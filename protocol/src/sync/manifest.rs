@@ -15,7 +15,7 @@ use crate::message::{BEHIND_FAR, CertifiedHeader};
 
 /// After so long without an answer another peer is asked; the late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// After a peer had no answer another one is asked so soon.
+/// After all had no answer they are asked again so soon.
 const RETRY: Duration = Duration::from_millis(750);
 /// Heads asked for at a time.
 const HEADS_MAX: usize = 16;
@@ -33,6 +33,8 @@ struct Fetch {
     peer: PeerId,
     header: CertifiedHeader,
     from: u64,
+    /// Height after the last descriptor so far.
+    next: Height,
     descriptors: Vec<SegmentDescriptor>,
     deadline: Duration,
 }
@@ -46,8 +48,9 @@ pub(super) struct Source {
     /// The one that proves the manifest.
     proof: Option<CertifiedHeader>,
     fetch: Option<Fetch>,
-    /// Peers that had no answer lately, and those that were asked before them, get the next question last.
-    asked: BTreeMap<PeerId, u64>,
+    /// Questions in a row to which a peer gave no answer, and the number of the last one: who has fewest, and was asked longest ago, is
+    /// asked next. So a peer that claims to know all and says nothing is one of many.
+    asked: BTreeMap<PeerId, (u64, u64)>,
     questions: u64,
     heads: BTreeMap<u64, (PeerId, Duration)>,
 }
@@ -86,9 +89,11 @@ impl Source {
         self.heads = self.heads.split_off(&index);
     }
 
-    pub(super) fn deadline(&self) -> Option<Duration> {
+    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         let fetch = self.fetch.as_ref().map(|fetch| fetch.deadline);
-        fetch.into_iter().chain(self.heads.values().map(|(_, deadline)| *deadline)).min()
+        let all = fetch.into_iter().chain(self.heads.values().map(|(_, deadline)| *deadline));
+        // What is over and was not asked again is not needed now.
+        all.filter(|deadline| *deadline > now).min()
     }
 
     pub(super) fn target_height(&self) -> Height {
@@ -109,7 +114,19 @@ impl Source {
 
     fn note_asked(&mut self, peer: PeerId) {
         self.questions = self.questions.saturating_add(1);
-        self.asked.insert(peer, self.questions);
+        let (unanswered, number) = self.asked.entry(peer).or_default();
+        (*unanswered, *number) = (unanswered.saturating_add(1), self.questions);
+    }
+
+    fn note_answered(&mut self, peer: PeerId) {
+        if let Some((unanswered, _)) = self.asked.get_mut(&peer) {
+            *unanswered = 0;
+        }
+    }
+
+    /// Questions in a row that a peer did not answer, and the last one's number.
+    fn patience_with(&self, peer: PeerId) -> (u64, u64) {
+        self.asked.get(&peer).copied().unwrap_or_default()
     }
 }
 
@@ -204,11 +221,20 @@ impl Sync {
         descriptor.first > self.tip || self.downloads.head(descriptor.index).is_some()
     }
 
-    /// Of the peers that fit, or else of all, the one that was asked longest ago.
+    /// Of the peers that answer, one that fits, or else any: the one that was asked longest ago.
     fn least_asked(&self, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
-        let asked = |peer: &PeerId| self.source.asked.get(peer).copied().unwrap_or(0);
         let said_hello = self.links.keys().copied().filter(|peer| self.census.get(*peer).is_some());
-        said_hello.min_by_key(|peer| (!fits(*peer), asked(peer)))
+        said_hello.min_by_key(|peer| {
+            let (unanswered, number) = self.source.patience_with(*peer);
+            (unanswered, !fits(*peer), number)
+        })
+    }
+
+    /// When to ask again after a peer had no answer: at once if another one has not been asked.
+    fn retry_at(&self) -> Duration {
+        let mut peers = self.links.keys().filter(|peer| self.census.get(**peer).is_some());
+        let is_fresh = peers.any(|peer| self.source.patience_with(*peer).0 == 0);
+        if is_fresh { self.now } else { self.now.saturating_add(RETRY) }
     }
 
     fn fetch_manifest(&mut self) {
@@ -216,9 +242,9 @@ impl Sync {
         let height = header.header.height;
         let fits = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
         let Some(peer) = self.least_asked(fits) else { return };
-        let from = self.source.manifest.segments();
+        let (from, next) = (self.source.manifest.segments(), self.source.manifest.next_height());
         let deadline = self.now.saturating_add(PATIENCE);
-        self.source.fetch = Some(Fetch { peer, header, from, descriptors: Vec::new(), deadline });
+        self.source.fetch = Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
     }
@@ -249,12 +275,22 @@ impl Sync {
         }
         // It does not know the height (yet): the next peer is asked, after a while if there is no other.
         let Some(descriptors) = descriptors else {
-            fetch.deadline = self.now.saturating_add(RETRY);
+            fetch.deadline = self.retry_at();
             self.source.fetch = Some(fetch);
             return;
         };
         let is_whole = descriptors.len() < DESCRIPTORS_MAX;
-        fetch.descriptors.extend(descriptors);
+        // Page by page, so that what is not proved yet is no longer than a chain of that height can be.
+        for descriptor in descriptors {
+            let index = fetch.from.saturating_add(fetch.descriptors.len() as u64);
+            match descriptor.validate_at(index, fetch.next, &self.rules) {
+                Ok(next) if next <= height => fetch.next = next,
+                Ok(next) => return self.ban(from, format!("sent a manifest of height {height} that reaches {next}")),
+                Err(error) => return self.ban(from, format!("sent a bad manifest: {error}")),
+            }
+            fetch.descriptors.push(descriptor);
+        }
+        self.source.note_answered(from);
         if !is_whole {
             let next = fetch.from.saturating_add(fetch.descriptors.len() as u64);
             fetch.deadline = self.now.saturating_add(PATIENCE);
@@ -292,20 +328,23 @@ impl Sync {
         let Some(head) = head else {
             // It does not have it: another is asked a little later.
             if is_asked {
-                self.source.heads.insert(index, (from, self.now.saturating_add(RETRY)));
+                let retry_at = self.retry_at();
+                self.source.heads.insert(index, (from, retry_at));
             }
             return;
         };
         let Some(descriptor) = self.source.manifest.get(index).copied() else { return };
+        if !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
+            return;
+        }
         if head.descriptor != descriptor || !self.is_head(&head) {
             return self.ban(from, format!("sent a bad head of segment {index}"));
         }
         self.source.heads.remove(&index);
-        if self.is_wanted(&descriptor) && self.downloads.head(index).is_none() {
-            self.effects.push(Effect::Begin(head.clone()));
-            self.downloads.add_segment(head, &[]);
-            self.unfilled.extend(self.links.keys());
-        }
+        self.source.note_answered(from);
+        self.effects.push(Effect::Begin(head.clone()));
+        self.downloads.add_segment(head, &[]);
+        self.unfilled.extend(self.links.keys());
     }
 
     /// Which heights come as segments. None while that is not known.

@@ -8,9 +8,9 @@ use ledger::units::Height;
 use super::bits::Bits;
 
 /// Most bytes of a message.
-pub const SYNC_MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// Most descriptors in one answer: 2 MiB.
-pub const DESCRIPTORS_MAX: usize = 16_384;
+pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Most descriptors in one answer: half a MiB.
+pub const DESCRIPTORS_MAX: usize = 4_096;
 /// Most chunks that one peer may want at a time.
 pub const WANTS_MAX: usize = 512;
 /// Bytes before those of the chunk in a frame of chunks: which chunk it is.

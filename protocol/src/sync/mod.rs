@@ -44,6 +44,8 @@ const REVIEW: Duration = Duration::from_millis(100);
 const STAGED_BYTES_MAX: u64 = 1 << 30;
 /// Segments, likewise.
 const STAGED_SEGMENTS_MAX: usize = 256;
+/// Questions of one peer about manifests and heads that are answered in a second: each costs reads from the store.
+const QUESTIONS_MAX: u32 = 32;
 /// Segments in memory as blocks: one being applied, and one being verified on all cores or waiting.
 const IN_MEMORY_MAX: usize = 2;
 
@@ -136,10 +138,12 @@ enum Step {
     Applying,
 }
 
-/// What is not yet told to a peer.
+/// What is not yet told to a peer, and what it asked lately.
 #[derive(Debug, Default)]
 struct Link {
     have: Vec<ChunkId>,
+    /// Questions since a time.
+    questions: (u32, Duration),
 }
 
 /// The part of a node that fetches and serves history.
@@ -236,13 +240,13 @@ impl Sync {
     /// When [`Input::Time`] is wanted at the latest; never, if nothing is under way.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
-        let has_news = self.links.values().any(|link| !link.have.is_empty());
+        let has_news = !self.unfilled.is_empty() || self.links.values().any(|link| !link.have.is_empty());
         [
             has_news.then_some(self.tell_at),
             self.is_fetching().then_some(self.review_at),
             self.downloads.deadline(self.now),
             self.uploads.deadline(self.now),
-            self.source.deadline(),
+            self.source.deadline(self.now),
         ]
         .into_iter()
         .flatten()
@@ -290,7 +294,8 @@ impl Sync {
         self.downloads.on_closed(peer);
         self.uploads.on_closed(peer);
         self.source.on_closed(peer);
-        self.unfilled.extend(self.links.keys());
+        self.unfilled.remove(&peer);
+        self.urgent.remove(&peer);
     }
 
     fn on_message(&mut self, from: PeerId, bytes: &[u8]) {
@@ -302,6 +307,9 @@ impl Sync {
             Err(error) => return self.ban(from, format!("sent a bad message about history: {error}")),
         };
         match message {
+            SyncMessage::Status(_) if self.census.get(from).is_some() => {
+                self.ban(from, "said hello twice".to_owned());
+            }
             SyncMessage::Status(status) => {
                 let result = self.census.on_status(from, status);
                 self.on_census(from, result);
@@ -314,9 +322,11 @@ impl Sync {
             }
             SyncMessage::Busy(milliseconds) => {
                 let wait = Duration::from_millis(u64::from(milliseconds.min(60_000)));
+                // Others take over its work at the next review.
                 self.downloads.on_busy(from, self.now.saturating_add(wait));
-                self.unfilled.extend(self.links.keys());
             }
+            // It will ask another, or again.
+            SyncMessage::GetManifest(..) | SyncMessage::GetHead(_) if !self.may_ask(from) => {}
             SyncMessage::GetManifest(height, index) => self.on_get_manifest(from, height, index),
             SyncMessage::Manifest(height, index, descriptors) => {
                 self.on_manifest(from, height, index, descriptors);
@@ -326,15 +336,27 @@ impl Sync {
         }
     }
 
+    fn may_ask(&mut self, peer: PeerId) -> bool {
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let (count, since) = &mut link.questions;
+        if self.now.saturating_sub(*since) >= Duration::from_secs(1) {
+            (*count, *since) = (0, self.now);
+        }
+        *count = count.saturating_add(1);
+        *count <= QUESTIONS_MAX
+    }
+
     fn on_census(&mut self, from: PeerId, result: Result<(), Absurd>) {
         match result {
             Ok(()) => drop(self.unfilled.insert(from)),
-            Err(Absurd) => self.ban(from, "says it has a chunk that no segment can have".to_owned()),
+            Err(Absurd) => self.ban(from, "says it has what no chain can have".to_owned()),
         }
     }
 
     fn on_update(&mut self, from: PeerId, update: &Update) {
-        match self.uploads.on_update(from, update, self.now) {
+        let (sealed, downloads) = (self.sealed, &self.downloads);
+        let has = |id: ChunkId| id.segment < sealed || downloads.has(id);
+        match self.uploads.on_update(from, update, has, self.now) {
             Ok(()) => {}
             Err(Misuse::Wants) => return self.ban(from, "wants too many chunks at a time".to_owned()),
             Err(Misuse::Received) => return self.ban(from, "confirms chunks that were not sent".to_owned()),
@@ -371,6 +393,7 @@ impl Sync {
                 let reason = format!("sent a bad chunk {} of segment {}", id.chunk, id.segment);
                 return self.ban(from, reason);
             }
+            Arrival::Unasked => return self.ban(from, "sent a chunk that it was not asked for".to_owned()),
             Arrival::TooMany => return self.ban(from, "sent more chunks than it was allowed to".to_owned()),
         }
         self.unfilled.insert(from);
@@ -378,13 +401,13 @@ impl Sync {
     }
 
     fn on_unsent(&mut self, peer: PeerId, id: ChunkId) {
-        self.uploads.on_unsent(peer, id);
-        if id.segment < self.sealed {
-            return self.ban(peer, format!("wants chunk {} of segment {}, which has none such", id.chunk, id.segment));
+        // What is to be fetched again will be sent; of an applied segment it wants what is not there.
+        let is_fetched_again = id.segment >= self.sealed;
+        self.uploads.on_unsent(peer, id, is_fetched_again);
+        if is_fetched_again {
+            self.downloads.lose(id);
+            self.progress.on_lost(self.rules.chunk_bytes);
         }
-        // It was damaged on disk, and is fetched again.
-        self.downloads.lose(id);
-        self.progress.on_lost(self.rules.chunk_bytes);
     }
 
     fn on_tip(&mut self, height: Height, sealed: &[SegmentDescriptor]) {
@@ -417,10 +440,11 @@ impl Sync {
         let complete =
             self.downloads.segments().filter(|(index, _, missing)| *missing == 0 && !self.steps.contains_key(index));
         let complete: Vec<u64> = complete.map(|(index, ..)| index).collect();
+        let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
+        let next = self.sealed.saturating_add(u64::from(is_applying));
         for index in complete {
             // The last place stays free for the segment that all others wait for.
-            let in_order = self.downloads.segments().take(IN_MEMORY_MAX).any(|(early, ..)| early == index);
-            let most = if in_order { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
+            let most = if index == next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
             let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
             if self.steps.len() < most && !is_busy {
                 self.steps.insert(index, Step::Assembling);
@@ -477,7 +501,11 @@ impl Sync {
         if !self.is_fetching() {
             return self.unfilled.clear();
         }
-        let mut peers: Vec<PeerId> = std::mem::take(&mut self.unfilled).into_iter().collect();
+        // What others say can wait for the next time that anything is told; what they send is answered at once.
+        let is_due = |peer: &PeerId| self.tell_at <= self.now || self.urgent.contains(peer);
+        let (due, later): (BTreeSet<PeerId>, _) = self.unfilled.iter().copied().partition(is_due);
+        self.unfilled = later;
+        let mut peers: Vec<PeerId> = due.into_iter().collect();
         peers.sort_by_cached_key(|peer| self.downloads.turn(*peer, &self.census));
         for peer in peers {
             self.downloads.fill(peer, &self.census, self.now);

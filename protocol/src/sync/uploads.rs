@@ -112,13 +112,21 @@ impl Uploads {
     }
 
     /// What a peer wants and confirms.
-    pub(crate) fn on_update(&mut self, from: PeerId, update: &Update, now: Duration) -> Result<(), Misuse> {
+    ///
+    /// Nobody wants what was not offered: such wants are dropped, so that they are not looked at again and again.
+    pub(crate) fn on_update(
+        &mut self,
+        from: PeerId,
+        update: &Update,
+        has: impl Fn(ChunkId) -> bool,
+        now: Duration,
+    ) -> Result<(), Misuse> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         for id in &update.remove {
             peer.wants.remove(id);
         }
         let sending = &peer.sending;
-        peer.wants.extend(update.add.iter().copied().filter(|id| !sending.contains(id)));
+        peer.wants.extend(update.add.iter().copied().filter(|id| !sending.contains(id) && has(*id)));
         if peer.wants.len() > WANTS_MAX {
             return Err(Misuse::Wants);
         }
@@ -172,10 +180,14 @@ impl Uploads {
         }
     }
 
-    /// A chunk that could not be sent after all.
-    pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId) {
+    /// A chunk that could not be sent after all, or not yet.
+    pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId, will_come: bool) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent = peer.sent.saturating_sub(1);
+        peer.waiting_since = peer.waiting_since.filter(|_| peer.sent > peer.received);
+        if will_come {
+            peer.wants.insert(id);
+        }
         peer.writing_since = None;
         if peer.sending.remove(&id) {
             self.landed(id);
@@ -208,8 +220,9 @@ impl Uploads {
         // What is on its way to slow peers does not hold back the others.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
-        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.may_get(now) && has_room[usize::from(peer.is_slow)])
-        {
+        let may_get =
+            |peer: &Peer| peer.may_get(now) && peer.has_room(self.chunk_bytes) && has_room[usize::from(peer.is_slow)];
+        for (id, peer) in self.peers.iter().filter(|(_, peer)| may_get(peer)) {
             let copies = |chunk: &ChunkId| {
                 let sending = self.sending.get(chunk).copied().unwrap_or(0);
                 u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
@@ -240,13 +253,13 @@ impl Uploads {
 
     /// Gives the slots anew when it is time. Gives peers that want something and have none.
     pub(crate) fn rotate(&mut self, now: Duration) -> Vec<(PeerId, Duration)> {
-        let unsettled = self.peers.values().filter(|peer| peer.is_waiting() && !peer.has_slot).count();
+        let unsettled = self.peers.values().filter(|peer| peer.is_waiting(now) && !peer.has_slot).count();
         let taken = self.peers.values().filter(|peer| peer.has_slot).count();
         if self.rotate_at > now {
             // Free slots go to whoever comes.
             let free = SLOTS.saturating_sub(taken);
             if free > 0 && unsettled > 0 {
-                let newcomers = self.peers.values_mut().filter(|peer| peer.is_waiting() && !peer.has_slot);
+                let newcomers = self.peers.values_mut().filter(|peer| peer.is_waiting(now) && !peer.has_slot);
                 newcomers.take(free).for_each(|peer| peer.has_slot = true);
             }
             return Vec::new();
@@ -254,7 +267,7 @@ impl Uploads {
         self.rotate_at = now.saturating_add(ROTATION);
         self.rotations = self.rotations.saturating_add(1);
         let mut waiting: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| peer.is_waiting()).map(|(id, _)| *id).collect();
+            self.peers.iter().filter(|(_, peer)| peer.is_waiting(now)).map(|(id, _)| *id).collect();
         let of = |id: &PeerId| self.peers.get(id).map_or((0, 0), |peer| (peer.given_lately, peer.served_bytes));
         waiting.sort_by_key(|id| (std::cmp::Reverse(of(id).0), of(id).1));
         let mut chosen: Vec<PeerId> = waiting.drain(..SLOTS_FOR_GIVERS.min(waiting.len())).collect();
@@ -272,7 +285,7 @@ impl Uploads {
 
     /// When something may go that may not now, or slots are given anew.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
-        if !self.peers.values().any(Peer::is_waiting) {
+        if !self.peers.values().any(|peer| peer.is_waiting(now)) {
             return None;
         }
         let patience = self.patience();
@@ -320,12 +333,19 @@ impl Uploads {
 }
 
 impl Peer {
-    fn is_waiting(&self) -> bool {
-        !self.wants.is_empty() && self.sent < self.allowed
+    fn is_waiting(&self, now: Duration) -> bool {
+        !self.wants.is_empty() && self.sent < self.allowed && !self.is_stuck(now)
     }
 
     fn may_get(&self, now: Duration) -> bool {
-        self.has_slot && self.is_waiting() && self.writing_since.is_none() && !self.is_stuck(now)
+        self.has_slot && self.is_waiting(now) && self.writing_since.is_none()
+    }
+
+    /// Whether less is under way to it than it confirms in a while: all that may be under way is not for one that confirms little.
+    fn has_room(&self, chunk_bytes: u64) -> bool {
+        let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
+        let most = UNDER_WAY_LEAST.saturating_add(by_rate).max(chunk_bytes.saturating_mul(2));
+        self.sent.saturating_sub(self.received).saturating_mul(chunk_bytes) < most
     }
 
     fn slow_at(&self) -> Option<Duration> {

@@ -242,8 +242,11 @@ impl Node {
         self.kills += 1;
     }
 
-    /// Fails if it has ended by itself.
+    /// Fails if it has ended by itself, or who asks it.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.probe.as_mut().and_then(Probe::ended) {
+            bail!("the probe of {} has ended with {status}", self.name);
+        }
         let Some(status) = self.process.as_mut().and_then(Process::ended) else { return Ok(()) };
         let log = self.log_text();
         let lines: Vec<&str> = log.lines().collect();

@@ -1,5 +1,6 @@
 //! A run: seeds first, then all leechers at once, watched until each has verified and applied everything.
 
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,12 +34,22 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
     }
     let programs = Programs::find(options.node.as_deref())?;
     let folder = folder(&programs.bench)?;
+    let turn = take_turn(&folder)?;
     let chain = MadeChain::obtain(&folder, &Recipe::of(options))?;
+    if options.vs.is_some() {
+        chain.payload()?;
+    }
+    drop(turn);
     let Facts { bytes, segments, chunks, height, .. } = chain.facts;
     say!("{bytes} bytes in {segments} segments and {chunks} chunks, {height} blocks");
     let (mut ours, mut others): (Vec<Run>, Vec<OtherRun>) = (Vec::new(), Vec::new());
     for number in 1..=options.runs {
-        let run = in_folder(&folder, options.keep, |folder| Session::new(options, &chain, &programs, folder)?.run())?;
+        let run = in_folder(&folder, options.keep, |home| {
+            let turn = take_turn(&folder)?;
+            let session = Session::new(options, &chain, &programs, home)?;
+            drop(turn);
+            session.run()
+        })?;
         say!("run {number} of {}: {:.2} s, ratio {}", options.runs, run.seconds, show(run.ratio));
         ours.push(run);
         if options.vs.is_some() {
@@ -63,6 +74,19 @@ fn show(ratio: Option<f64>) -> String {
 fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
     let target = bench.ancestors().nth(2).context("cargo puts programs two levels deep")?;
     Ok(target.join("bench"))
+}
+
+/// Waits until no other bench makes or copies a chain: a store can be open once, and what is copied must not change meanwhile.
+fn take_turn(folder: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join("lock"))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => stop::pause(TICK)?,
+            Err(TryLockError::Error(error)) => return Err(error).context("chains cannot be locked"),
+        }
+    }
 }
 
 /// Gives work a folder that goes with it, unless it fails or the user wants it.
@@ -215,15 +239,13 @@ impl<'a> Session<'a> {
 
     fn tick(&mut self) -> anyhow::Result<()> {
         self.ticks += 1;
+        self.nodes.iter_mut().try_for_each(Node::check)?;
         self.nodes.iter_mut().for_each(|node| node.look(&self.facts));
         if let Some(seconds) = self.options.kill_every {
             self.kill_due(seconds)?;
         }
         if !self.ticks.is_multiple_of(LOOK_TICKS) {
             return Ok(());
-        }
-        for node in &mut self.nodes {
-            node.check()?;
         }
         if self.ticks.is_multiple_of(SAY_TICKS) {
             self.say_progress();

@@ -22,8 +22,11 @@ const LATENCY: &str = "50ms";
 const PORT: u16 = 7700;
 /// Where the hub is reached from all hosts.
 const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
-/// Ports looked at for hosts on loopback: below those that the system gives to clients.
-const LOOPBACK_PORTS: Range<u16> = 20_000..32_000;
+/// Ports for hosts on loopback: below those of the stories, and of those that the system gives to clients.
+const LOOPBACK_PORTS: Range<u16> = 10_000..20_000;
+/// They are taken in blocks. Whoever listens on the first port of a block has the others, so that no two benches that run at a
+/// time have the same, also while nothing listens there yet or again.
+const BLOCK: u16 = 100;
 
 /// What a host may send and receive, Mbit/s.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,8 @@ pub(super) struct Moved {
 pub(super) struct Topology {
     pub(super) hosts: Vec<Host>,
     hub: Option<Namespace>,
+    /// What keeps the ports on loopback.
+    _blocks: Vec<TcpListener>,
 }
 
 /// A machine of the bench.
@@ -97,7 +102,7 @@ impl Topology {
         ip(&format!("{in_hub} link add name hub0 type bridge"))?;
         ip(&format!("{in_hub} addr add {HUB}/16 dev hub0"))?;
         ip(&format!("{in_hub} link set hub0 up"))?;
-        let mut topology = Self { hosts: Vec::new(), hub: Some(hub) };
+        let mut topology = Self { hosts: Vec::new(), hub: Some(hub), _blocks: Vec::new() };
         for (index, Rates { up, down }) in rates.iter().enumerate() {
             let namespace = Namespace::add(&format!("{prefix}-{index}"))?;
             let in_host = format!("-n {}", namespace.0);
@@ -123,27 +128,25 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Hosts that are only ports.
+    /// Hosts that are only ports, which no other bench gets until this is dropped.
     pub(super) fn loopback(count: usize) -> anyhow::Result<Self> {
-        let Range { start, end } = LOOPBACK_PORTS;
-        // Benches that run at once begin at different places.
-        let middle = start + u16::try_from(std::process::id() % u32::from(end - start)).unwrap_or(0);
-        // All are held until all are found.
-        let free = (middle..end).chain(start..middle).filter_map(|port| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
-            Some((port, listener))
-        });
-        let found: Vec<_> = free.take(count * 2).collect();
-        if found.len() < count * 2 {
-            bail!("no {} free ports", count * 2);
+        let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+        let (mut blocks, mut ports) = (Vec::new(), Vec::new());
+        for first in LOOPBACK_PORTS.step_by(BLOCK.into()) {
+            if ports.len() >= count * 2 {
+                break;
+            }
+            let Some(block) = listen(first) else { continue };
+            blocks.push(block);
+            ports.extend((first + 1..first + BLOCK).filter(|port| listen(*port).is_some()));
+        }
+        if ports.len() < count * 2 {
+            bail!("no {} free ports in {LOOPBACK_PORTS:?}", count * 2);
         }
         let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let hosts = found.chunks_exact(2).map(|pair| Host {
-            address: address(pair[0].0),
-            rpc: address(pair[1].0),
-            namespace: None,
-        });
-        Ok(Self { hosts: hosts.collect(), hub: None })
+        let host = |pair: &[u16]| Host { address: address(pair[0]), rpc: address(pair[1]), namespace: None };
+        let hosts = ports.chunks_exact(2).take(count).map(host).collect();
+        Ok(Self { hosts, hub: None, _blocks: blocks })
     }
 
     /// Bytes that these hosts have sent; none without interfaces.
@@ -194,4 +197,24 @@ fn run(program: &str, arguments: &str) -> anyhow::Result<String> {
         bail!("`{program} {arguments}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn benches_at_a_time_have_ports_of_their_own() {
+        // Nothing listens on any of them yet. The last needs two blocks.
+        let topologies = [1, 3, 60].map(|count| Topology::loopback(count).unwrap());
+        let hosts: Vec<&Host> = topologies.iter().flat_map(|topology| &topology.hosts).collect();
+        let addresses: BTreeSet<SocketAddrV4> = hosts.iter().flat_map(|host| [host.address, host.rpc]).collect();
+        assert_eq!((hosts.len(), addresses.len()), (64, 128));
+        for address in addresses {
+            TcpListener::bind(address).unwrap();
+        }
+    }
 }

@@ -26,8 +26,8 @@ use self::session::Session;
 use super::meters::Meters;
 use super::wire::Lane;
 
-/// Events that may wait for the reader of all links.
-const EVENTS: usize = 64;
+/// Events that may wait for the reader of all links: up to 32 MiB.
+const EVENTS: usize = 32;
 
 /// How long a link that failed or ended stays closed at first; each time twice as long as the time before.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);

@@ -132,8 +132,8 @@ mod tests {
         let cases = [
             (Control, 0, 1_024),
             (Control, 1, 1_024),
-            (Control, 4 << 20, 2),
-            (Control, (4 << 20) + 1, 0),
+            (Control, 1 << 20, 8),
+            (Control, (1 << 20) + 1, 0),
             (Data, 1, 64),
             (Data, 512 << 10, 64),
             (Data, 1 << 20, 32),

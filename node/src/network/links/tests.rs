@@ -33,7 +33,10 @@ async fn frames_arrive_whole_and_in_order_until_the_link_closes() {
     let (a_id, b_id) = (a.id(), b.id());
     let step = 64 << 10;
     let lengths = [0, 1, 100, step - 5, step - 4, step - 3, step, 256 << 10, LINK_DATA_BYTES_MAX];
-    let message = |number: usize| numbered(number as u64, *lengths.get(number).unwrap_or(&LINK_MESSAGE_BYTES_MAX));
+    let message = |number: usize| {
+        let length = lengths.get(number).map_or(LINK_MESSAGE_BYTES_MAX, |length| LINK_MESSAGE_BYTES_MAX.min(*length));
+        numbered(number as u64, length)
+    };
     let data = |number: usize| numbered(number as u64, lengths[number]);
     for (from, to) in [(&a, b_id), (&b, a_id)] {
         for number in 0..lengths.len() {
@@ -63,7 +66,8 @@ async fn frames_arrive_whole_and_in_order_until_the_link_closes() {
         }
     }
     let sum: usize = lengths.iter().sum();
-    for (stream, bytes) in [("control", sum + LINK_MESSAGE_BYTES_MAX), ("data", sum)] {
+    let messages = (0..=lengths.len()).map(|number| message(number).len()).sum();
+    for (stream, bytes) in [("control", messages), ("data", sum)] {
         for direction in ["in", "out"] {
             let labels = format!("{{direction=\"{direction}\",stream=\"{stream}\"}}");
             a.counted(&format!("cairn_network_link_bytes_total{labels} {bytes}")).await;
@@ -289,7 +293,7 @@ async fn a_bad_frame_costs_the_link_and_what_came_before_it_counts() {
         (Lane::Control, over(LINK_MESSAGE_BYTES_MAX)),
         (Lane::Control, vec![255; 4]),
         (Lane::Data, over(LINK_DATA_BYTES_MAX)),
-        (Lane::Data, over(LINK_MESSAGE_BYTES_MAX)),
+        (Lane::Data, vec![0, 0, 0, 1]),
     ];
     for (lane, bad) in cases {
         let mut hostile = Hostile::dial(&node).await;

@@ -39,7 +39,7 @@ impl Serve {
     }
 
     fn updates(&mut self, peer: PeerId, update: &Update) -> Result<(), Misuse> {
-        let result = self.uploads.on_update(peer, update, self.now);
+        let result = self.uploads.on_update(peer, update, |_| true, self.now);
         for have in &update.have {
             self.census.on_have(peer, *have).unwrap();
             self.uploads.on_have(peer, *have);
@@ -94,7 +94,7 @@ fn a_chunk_on_its_way_counts_as_a_copy() {
     let second = serve.next().unwrap();
     assert_ne!(first.1, second.1, "the second goes to what nobody is getting");
     // It was not there after all.
-    serve.uploads.on_unsent(first.0, id(first.1));
+    serve.uploads.on_unsent(first.0, id(first.1), false);
     assert!(serve.uploads.sending.keys().eq([&id(second.1)]));
     serve.uploads.on_closed(second.0);
     assert!(serve.uploads.sending.is_empty());
