@@ -20,12 +20,12 @@ use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::PeerId;
 use protocol::message::CertifiedHeader;
-use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Clock, wall_ms};
-use crate::network::{self, LinkEvent, Network};
+use crate::network::{self, LinkEvent, Network, PeerInfo};
 use crate::priority::give_way;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
@@ -88,7 +88,7 @@ pub(crate) struct Shell {
     peers: BTreeMap<PeerId, network::PeerId>,
     numbers: HashMap<network::PeerId, PeerId>,
     next_peer: u64,
-    /// The chunk that came with the input at hand.
+    /// The chunk that came with the input at hand, and its frame.
     arriving: Option<(ChunkId, Vec<u8>)>,
     results: mpsc::Sender<anyhow::Result<Assembled>>,
     assembled: BTreeMap<u64, Assembled>,
@@ -161,7 +161,7 @@ impl Shell {
     ) -> anyhow::Result<()> {
         let first = std::mem::take(&mut self.first_effects);
         self.perform(first)?;
-        let driver = self.driver.clone();
+        let (driver, mut peers) = (self.driver.clone(), self.network.peers());
         loop {
             let now = self.clock.now().elapsed;
             let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
@@ -186,6 +186,7 @@ impl Shell {
                     }
                 }
                 Some(result) = results.recv() => self.on_assembled(result?)?,
+                Ok(()) = peers.changed() => self.on_peers(&peers.borrow_and_update().clone())?,
                 // What is due goes before what comes in without end.
                 () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
                 event = inputs.links.recv() => match event {
@@ -217,6 +218,16 @@ impl Shell {
         self.give(Input::Tip(height, sealed))
     }
 
+    /// Pings are answered also when nothing else is under way.
+    fn on_peers(&mut self, peers: &[PeerInfo]) -> anyhow::Result<()> {
+        for peer in peers {
+            if let Some((number, ping)) = self.numbers.get(&peer.id).copied().zip(peer.ping) {
+                self.give(Input::RoundTrip(number, ping))?;
+            }
+        }
+        Ok(())
+    }
+
     fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
         match event {
             LinkEvent::Opened(id) => {
@@ -224,7 +235,9 @@ impl Shell {
                 let number = PeerId(self.next_peer);
                 self.peers.insert(number, id);
                 self.numbers.insert(id, number);
-                self.give(Input::Opened(number))
+                self.give(Input::Opened(number))?;
+                let peers = self.network.peers().borrow().clone();
+                self.on_peers(&peers)
             }
             LinkEvent::Closed(id) => {
                 let Some(number) = self.numbers.remove(&id) else { return Ok(()) };
@@ -247,7 +260,7 @@ impl Shell {
                     return Ok(());
                 };
                 let (hash, length) = (chunk_hash(bytes), bytes.len() as u64);
-                self.arriving = Some((chunk, bytes.to_vec()));
+                self.arriving = Some((chunk, frame));
                 let done = self.give(Input::Chunk(number, chunk, hash, length));
                 self.arriving = None;
                 done
@@ -305,8 +318,8 @@ impl Shell {
             }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
-                if let Some((arrived, bytes)) = self.arriving.take().filter(|(arrived, _)| *arrived == id) {
-                    self.staging.write(arrived.segment, u64::from(arrived.chunk), &bytes)?;
+                if let Some((arrived, frame)) = self.arriving.take().filter(|(arrived, _)| *arrived == id) {
+                    self.staging.write(arrived.segment, u64::from(arrived.chunk), &frame[CHUNK_HEADER_BYTES..])?;
                 }
             }
             Effect::SaveManifest(bytes) => self.staging.put_manifest(&bytes)?,

@@ -155,8 +155,8 @@ pub(super) struct Probe {
     /// The node
     #[arg(long)]
     pub(super) rpc: String,
-    /// Milliseconds between two questions
-    #[arg(long, default_value_t = 150)]
+    /// Milliseconds between two questions: nodes tell when things happened, so that they need not be asked often
+    #[arg(long, default_value_t = 500)]
     pub(super) every: u64,
 }
 
