@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use ledger::api::BlockSummary;
 use ledger::certificate::Certificate;
 use ledger::chain::{Committed, TransactionError};
@@ -20,7 +19,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
-use crate::priority::give_way;
+use crate::priority::idle_threads;
 use crate::sync::ToDriver;
 use crate::verifier::{Reply, Submission, Verified};
 use crate::view::{Activity, Journal, Query, SubmitError, TipView};
@@ -91,6 +90,8 @@ pub(crate) struct Driver {
     unmaintained: bool,
     /// Blocks of the past are durable, and the machine has not heard it.
     unconfirmed: bool,
+    /// A thread for blocks of the past.
+    past: Arc<rayon::ThreadPool>,
 }
 
 /// Peers by the numbers the machine knows them by.
@@ -151,9 +152,11 @@ pub(crate) struct Parts {
 }
 
 impl Driver {
-    pub(crate) fn new(parts: Parts) -> Self {
+    /// # Errors
+    /// When a thread cannot be started.
+    pub(crate) fn new(parts: Parts) -> anyhow::Result<Self> {
         let Parts { clock, machine, store, log, network, outputs } = parts;
-        Self {
+        Ok(Self {
             clock,
             machine,
             store,
@@ -167,7 +170,8 @@ impl Driver {
             activity: Activity::default(),
             unmaintained: false,
             unconfirmed: false,
-        }
+            past: Arc::new(idle_threads("past", 1)?),
+        })
     }
 
     /// Runs until the node is to stop or cannot go on. Blocks its thread for disk writes; belongs on a thread of its own.
@@ -324,16 +328,10 @@ impl Driver {
 
     /// The same on a thread that gives way to others, of this process and of the machine.
     fn turn_giving_way(&mut self, input: Input) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Handle::current();
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("past".to_owned());
-            let work = || {
-                let _entered = runtime.enter();
-                give_way();
-                self.turn(input)
-            };
-            let thread = thread.spawn_scoped(scope, work).context("cannot start a thread for blocks of the past")?;
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let (runtime, past) = (tokio::runtime::Handle::current(), Arc::clone(&self.past));
+        past.install(|| {
+            let _entered = runtime.enter();
+            self.turn(input)
         })
     }
 

@@ -151,7 +151,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     })?;
     let sync_inputs = sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
     let mut sync_end = shell.spawn(sync_inputs, assembled)?;
-    let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), outputs });
+    let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), outputs })?;
     let inputs = Inputs {
         consensus: inbox.consensus,
         headers: inbox.headers,

@@ -356,7 +356,7 @@ fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told
                 }
                 Ok(SyncMessage::Update(update)) => {
                     told.wants.extend(update.add);
-                    update.remove.iter().for_each(|id| drop(told.wants.remove(id)));
+                    told.wants.retain(|id| !update.remove.contains(id));
                     continue;
                 }
                 _ => continue,
@@ -382,7 +382,7 @@ struct Told {
 
 #[test]
 fn segments_that_complete_in_any_order_are_all_applied() {
-    let made = Made::new(4 * 64 << 10, 64 << 10, 64 << 10);
+    let made = Made::new(MIB / 4, 64 << 10, 64 << 10);
     let count = made.heads.len() as u64;
     assert!(count == 4 && made.chunks() == 4, "one chunk each");
     let orders = (0..256u64).map(|code| [code % 4, code / 4 % 4, code / 16 % 4, code / 64]);

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::schema::{self, Key, PIECE_BYTES, VALUE_BYTES_MAX};
 
 /// Memory for pages that were read or written lately.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 24 << 20;
 /// A batch of a bulk write is applied when it has this many bytes, so that readers and memory never wait for all of it.
 const BULK_BYTES: usize = 4 << 20;
 /// How often, and how long after each other, a lock on the file is asked for: sled's threads let go of it a moment after the last

@@ -10,8 +10,7 @@ use ledger::hash::ChainId;
 use ledger::history::split_segment;
 use ledger::store::SegmentReader;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
-
-use crate::priority::give_way;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Signatures in one batch: more gain nothing and take memory for their messages.
 const BATCH: usize = 1_024;
@@ -56,31 +55,17 @@ pub(super) fn assemble(chain: &Chain, index: u64, reader: SegmentReader) -> anyh
     Ok(Assembled { index, damaged: Vec::new(), blocks, certificate })
 }
 
-/// Verifies signatures in batches on all cores, in the order given.
+/// Verifies signatures in batches on all threads of the pool that this runs in, in the order given.
 fn verify(chain: ChainId, mut transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let share = transactions.len().div_ceil(cores).max(1);
+    let share = transactions.len().div_ceil(rayon::current_num_threads()).max(1);
     let mut shares = Vec::new();
     while transactions.len() > share {
         let rest = transactions.split_off(share);
         shares.push(std::mem::replace(&mut transactions, rest));
     }
-    std::thread::scope(|scope| {
-        let verify = |share| {
-            give_way();
-            verify_share(chain, share)
-        };
-        let threads: Vec<_> =
-            shares.into_iter().chain([transactions]).map(|share| scope.spawn(move || verify(share))).collect();
-        let mut verified = Vec::new();
-        for thread in threads {
-            match thread.join() {
-                Ok(share) => verified.extend(share),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        verified
-    })
+    shares.push(transactions);
+    let verified: Vec<_> = shares.into_par_iter().map(|share| verify_share(chain, share)).collect();
+    verified.into_iter().flatten().collect()
 }
 
 fn verify_share(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {

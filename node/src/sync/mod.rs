@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, PeerInfo};
-use crate::priority::give_way;
+use crate::priority::idle_threads;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
 
@@ -90,6 +90,8 @@ pub(crate) struct Shell {
     next_peer: u64,
     /// The chunk that came with the input at hand, and its frame.
     arriving: Option<(ChunkId, Vec<u8>)>,
+    /// Verifies segments, one at a time, on all cores.
+    assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Assembled>>,
     assembled: BTreeMap<u64, Assembled>,
     /// Segments that the machine knows to be committed.
@@ -107,6 +109,7 @@ impl Shell {
             Setup { chain: Arc::clone(&chain), history: state.history(), staged: found, manifest, nonce, rates };
         let (machine, first_effects) = Sync::new(setup, clock.now().elapsed);
         let (results, assembled) = mpsc::channel(ASSEMBLED);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shell = Self {
             clock,
             rules: chain.history_rules(),
@@ -126,6 +129,7 @@ impl Shell {
             numbers: HashMap::new(),
             next_peer: 0,
             arriving: None,
+            assembly: idle_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
             sealed: state.history().segments(),
@@ -386,13 +390,11 @@ impl Shell {
         let reader = self.staging.reader(index)?;
         let reader = reader.with_context(|| format!("segment {index} is complete and not on disk"))?;
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
-        // A thread of its own, as it keeps its low priority to its end. There is one at a time.
-        let thread = std::thread::Builder::new().name("assembly".to_owned()).spawn(move || {
-            give_way();
+        self.assembly.spawn(move || {
             // If the thread of sync has gone, the node stops.
             let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
         });
-        thread.map(drop).context("cannot start a thread to verify a segment")
+        Ok(())
     }
 
     /// Shows what is new, not too often.
