@@ -34,8 +34,8 @@ fn a_swarm_is_near_the_shortest_time_that_its_links_allow() {
     let cases = [
         (Plan::new(1, 1), 1.08, 1.0),
         (Plan::new(1, 4), 1.10, 1.05),
-        (Plan::new(1, 8), 1.10, 1.05),
-        (Plan::new(1, 15), 1.14, 1.06),
+        (Plan::new(1, 8), 1.16, 1.05),
+        (Plan::new(1, 15), 1.18, 1.06),
         (Plan::new(1, 8).with_leechers(|_, member| member.up = mbit(10)), 1.10, 3.0),
         (Plan::new(4, 1).with_seeds(|_, member| member.up = mbit(20)), 1.10, 1.01),
         (Plan::new(8, 1).with_seeds(|_, member| member.up = mbit(20)), 1.12, 1.01),

@@ -25,7 +25,7 @@ use protocol::sync::{Effect, Input, Rates, Setup, Sync};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Clock, wall_ms};
-use crate::network::{self, LinkEvent, Network, PeerInfo};
+use crate::network::{self, LinkEvent, Network};
 use crate::priority::idle_threads;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
@@ -165,7 +165,7 @@ impl Shell {
     ) -> anyhow::Result<()> {
         let first = std::mem::take(&mut self.first_effects);
         self.perform(first)?;
-        let (driver, mut peers) = (self.driver.clone(), self.network.peers());
+        let driver = self.driver.clone();
         loop {
             let now = self.clock.now().elapsed;
             let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
@@ -190,7 +190,6 @@ impl Shell {
                     }
                 }
                 Some(result) = results.recv() => self.on_assembled(result?)?,
-                Ok(()) = peers.changed() => self.on_peers(&peers.borrow_and_update().clone())?,
                 // What is due goes before what comes in without end.
                 () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
                 event = inputs.links.recv() => match event {
@@ -222,16 +221,6 @@ impl Shell {
         self.give(Input::Tip(height, sealed))
     }
 
-    /// Pings are answered also when nothing else is under way.
-    fn on_peers(&mut self, peers: &[PeerInfo]) -> anyhow::Result<()> {
-        for peer in peers {
-            if let Some((number, ping)) = self.numbers.get(&peer.id).copied().zip(peer.ping) {
-                self.give(Input::RoundTrip(number, ping))?;
-            }
-        }
-        Ok(())
-    }
-
     fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
         match event {
             LinkEvent::Opened(id) => {
@@ -239,9 +228,7 @@ impl Shell {
                 let number = PeerId(self.next_peer);
                 self.peers.insert(number, id);
                 self.numbers.insert(id, number);
-                self.give(Input::Opened(number))?;
-                let peers = self.network.peers().borrow().clone();
-                self.on_peers(&peers)
+                self.give(Input::Opened(number))
             }
             LinkEvent::Closed(id) => {
                 let Some(number) = self.numbers.remove(&id) else { return Ok(()) };

@@ -63,8 +63,6 @@ pub enum Input {
     Message(PeerId, Vec<u8>),
     /// A chunk came, with the hash and the length of its bytes. [`Effect::Store`] says if they are of use.
     Chunk(PeerId, ChunkId, Hash, u64),
-    /// How long a peer takes to answer, at best: the time that bytes to it and their confirmation are on their way.
-    RoundTrip(PeerId, Duration),
     /// The connection has taken in all of the chunk that goes to a peer: another one may follow.
     Written(PeerId),
     /// What [`Effect::SendChunk`] asked for is not there.
@@ -225,7 +223,6 @@ impl Sync {
             Input::Closed(peer) => self.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
             Input::Chunk(peer, id, hash, bytes) => self.on_chunk(peer, id, hash, bytes),
-            Input::RoundTrip(peer, time) => self.uploads.on_round_trip(peer, time),
             Input::Written(peer) => self.uploads.on_written(peer, self.now),
             Input::Unsent(peer, id) => self.on_unsent(peer, id),
             Input::Certified(certified) => {

@@ -17,12 +17,8 @@ use crate::machine::PeerId;
 const UNDER_WAY_LEAST: u64 = 512 << 10;
 /// Most bytes under way.
 const UNDER_WAY_MOST: u64 = 64 << 20;
-/// Beyond the least, what the link moves in this time and a round trip.
-const UNDER_WAY: Duration = Duration::from_millis(50);
-/// The round trip while none is known.
-const ROUND_TRIP: Duration = Duration::from_millis(100);
-/// No round trip counts as shorter: a busy peer takes so long to confirm what came.
-const ROUND_TRIP_LEAST: Duration = Duration::from_millis(40);
+/// Beyond the least, what the link moves in this time.
+const UNDER_WAY: Duration = Duration::from_millis(250);
 /// Peers that are served at a time.
 const SLOTS: usize = 64;
 /// Of these, for peers that gave back most lately; the others are for newcomers, and for anybody in turn (Cohen, 2003).
@@ -50,8 +46,6 @@ struct Peer {
     /// Its connection took long to take in the last chunk.
     is_slow: bool,
     served_bytes: u64,
-    /// The shortest.
-    round_trip: Option<Duration>,
     /// Halved at each rotation: bytes that came from it.
     given_lately: u64,
     meter: Meter,
@@ -158,13 +152,6 @@ impl Uploads {
         peer.wants.remove(&id);
         if peer.sending.remove(&id) {
             self.landed(id);
-        }
-    }
-
-    pub(crate) fn on_round_trip(&mut self, peer: PeerId, time: Duration) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            let time = time.max(ROUND_TRIP_LEAST);
-            peer.round_trip = Some(peer.round_trip.map_or(time, |known| known.min(time)));
         }
     }
 
@@ -340,12 +327,7 @@ impl Uploads {
 
     /// Bytes that may be under way: there is always room for a second chunk, so that the link never waits for us.
     fn room(&self) -> u64 {
-        let served = self.peers.values().filter(|peer| peer.sent > peer.received);
-        let (count, sum) = served.fold((0u32, Duration::ZERO), |(count, sum), peer| {
-            (count.saturating_add(1), sum.saturating_add(peer.round_trip.unwrap_or(ROUND_TRIP)))
-        });
-        let round_trip = sum.checked_div(count).unwrap_or(ROUND_TRIP);
-        let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY.saturating_add(round_trip));
+        let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
         UNDER_WAY_LEAST.saturating_add(by_rate).min(UNDER_WAY_MOST).max(self.chunk_bytes.saturating_mul(2))
     }
 }
@@ -361,8 +343,7 @@ impl Peer {
 
     /// Whether less is under way to it than it confirms in a while: all that may be under way is not for one that confirms little.
     fn has_room(&self, chunk_bytes: u64) -> bool {
-        let time = UNDER_WAY.saturating_add(self.round_trip.unwrap_or(ROUND_TRIP));
-        let by_rate = bytes_in(self.meter.rate().unwrap_or(0), time);
+        let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
         let most = UNDER_WAY_LEAST.saturating_add(by_rate).max(chunk_bytes.saturating_mul(2));
         self.sent.saturating_sub(self.received).saturating_mul(chunk_bytes) < most
     }

@@ -338,11 +338,8 @@ impl World {
         self.links += 1;
         self.nodes[one].links[other] = Some(self.links);
         self.nodes[other].links[one] = Some(self.links);
-        let round_trip = self.plan.latency * 2;
-        for (place, peer) in [(one, other), (other, one)] {
-            self.give(place, Input::Opened(PeerId(peer as u64)));
-            self.give(place, Input::RoundTrip(PeerId(peer as u64), round_trip));
-        }
+        self.give(one, Input::Opened(PeerId(other as u64)));
+        self.give(other, Input::Opened(PeerId(one as u64)));
     }
 
     fn close(&mut self, one: usize, other: usize) {

@@ -143,7 +143,11 @@ fn what_comes_is_judged_by_the_manifest() {
     fetch.fill(B);
     assert_eq!(fetch.wants(B).len(), 1);
     let unasked = (fetch.wants(B)[0] + 1) % 4;
-    assert_eq!(fetch.comes(B, unasked), Arrival::Unasked, "whatever is missing, nobody may send what was not asked for");
+    assert_eq!(
+        fetch.comes(B, unasked),
+        Arrival::Unasked,
+        "whatever is missing, nobody may send what was not asked for"
+    );
     fetch.downloads.on_closed(B);
     let mut check = |chunk: ChunkId, hash: Hash, expected: Arrival| {
         let peer = fetch.downloads.peers.get_mut(&A).unwrap();
