@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
-use crate::priority::idle_threads;
+use crate::priority::patient_threads;
 use crate::sync::ToDriver;
 use crate::verifier::{Reply, Submission, Verified};
 use crate::view::{Activity, Journal, Query, SubmitError, TipView};
@@ -170,7 +170,7 @@ impl Driver {
             activity: Activity::default(),
             unmaintained: false,
             unconfirmed: false,
-            past: Arc::new(idle_threads("past", 1)?),
+            past: Arc::new(patient_threads("past", 1)?),
         })
     }
 

@@ -2,26 +2,24 @@
 
 use anyhow::Context;
 
-/// Threads that run when nothing else on the machine wants to (`SCHED_IDLE`, see `sched(7)`). A mere niceness would not do: a thread
-/// that wakes up takes the processor from an idle one at once, from a nice one some milliseconds later.
+/// How much they give way to others of this machine (see `nice(2)`): to a tenth. With less they would stand still on a machine that is
+/// busy with other things, and the node would never catch up.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// Threads that give way to all others.
 ///
 /// They stay, as memory does that new threads take from the system: glibc gives it back to threads, not to the system.
 ///
 /// # Errors
 /// When they cannot be started.
-pub(crate) fn idle_threads(name: &'static str, count: usize) -> anyhow::Result<rayon::ThreadPool> {
+pub(crate) fn patient_threads(name: &'static str, count: usize) -> anyhow::Result<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(move |_| name.to_owned());
     pool.start_handler(|_| give_way()).build().with_context(|| format!("cannot start threads for {name}"))
 }
 
-/// Elsewhere than on Linux, and if it is refused, all is as before.
+/// Elsewhere than on Linux it would slow down the whole process. If it is refused, all is as before.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    {
-        use thread_priority::unix::{
-            NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
-        };
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        let _as_before = set_thread_priority_and_policy(thread_native_id(), thread_priority::ThreadPriority::Min, idle);
-    }
+    let _as_before = rustix::process::setpriority_process(None, NICENESS);
 }

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network};
-use crate::priority::idle_threads;
+use crate::priority::patient_threads;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
 
@@ -129,7 +129,7 @@ impl Shell {
             numbers: HashMap::new(),
             next_peer: 0,
             arriving: None,
-            assembly: idle_threads("assembly", cores)?,
+            assembly: patient_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
             sealed: state.history().segments(),
