@@ -107,7 +107,7 @@ impl Default for Limits {
             clock_drift_ms: 10_000,
             segment_bytes: 16 << 20,
             segment_blocks: 65_536,
-            chunk_bytes: 256 << 10,
+            chunk_bytes: 128 << 10,
             snapshot_segments: 16,
         }
     }

@@ -20,6 +20,7 @@ mod verifier;
 pub mod network;
 
 pub mod client;
+mod memory;
 pub mod metrics;
 mod priority;
 mod progress;

@@ -14,7 +14,7 @@ mod split;
 pub use manifest::{Manifest, SegmentHead};
 pub use proof::{BlockProof, SegmentProof};
 pub use segment::{SealedSegment, SegmentDescriptor, chunk_hash};
-pub use split::{SegmentError, split_segment};
+pub use split::{SegmentError, SegmentSplitter};
 
 use crate::block::BLOCK_OVERHEAD_MAX;
 use crate::codec::{Decode, Encode};

@@ -9,6 +9,10 @@ use crate::merkle;
 use crate::transaction::transaction_hash;
 use crate::units::Height;
 
+/// No block has more bytes.
+#[allow(clippy::cast_possible_truncation)]
+const BLOCK_BYTES: usize = BLOCK_BYTES_MAX as usize;
+
 /// Bytes that are not the blocks of their segment.
 ///
 /// Of bytes that matched all chunk hashes of a certified manifest it says that more than a third of the power was dishonest, or that
@@ -79,43 +83,97 @@ pub enum SegmentError {
     },
 }
 
-/// Cuts the bytes of a whole segment into its blocks.
+/// Cuts the bytes of a segment into its blocks, as they are read. Besides the blocks it holds few bytes: twice those of the largest block.
 ///
-/// Once it is `Ok`, the blocks are those that the descriptor commits to, and each holds what its header commits to. If the bytes also
-/// matched its chunks, the chain that takes them seals this very segment. What is left to check are signatures, certificates, the link
-/// of the first block to the one before, and the rules of the state.
-///
-/// # Errors
-/// `SegmentError`: what does not fit.
-pub fn split_segment(chain: &Chain, descriptor: &SegmentDescriptor, bytes: &[u8]) -> Result<Vec<Block>, SegmentError> {
-    if bytes.len() as u64 != descriptor.bytes {
-        return Err(SegmentError::Length { expected: descriptor.bytes, got: bytes.len() as u64 });
+/// Once [`Self::finish`] is `Ok`, the blocks are those that the descriptor commits to, and each holds what its header commits to. If the
+/// bytes also matched its chunks, the chain that takes them seals this very segment. What is left to check are signatures,
+/// certificates, the link of the first block to the one before, and the rules of the state.
+#[derive(Debug)]
+pub struct SegmentSplitter<'a> {
+    chain: &'a Chain,
+    descriptor: &'a SegmentDescriptor,
+    /// The last bytes that were pushed; of these so many are in blocks already.
+    tail: Vec<u8>,
+    cut: usize,
+    got: u64,
+    last_bytes: usize,
+    blocks: Vec<Block>,
+}
+
+impl<'a> SegmentSplitter<'a> {
+    /// For the segment of a descriptor.
+    #[must_use]
+    pub const fn new(chain: &'a Chain, descriptor: &'a SegmentDescriptor) -> Self {
+        Self { chain, descriptor, tail: Vec::new(), cut: 0, got: 0, last_bytes: 0, blocks: Vec::new() }
     }
-    let block_bytes_max = usize::try_from(BLOCK_BYTES_MAX).unwrap_or(usize::MAX);
-    let mut rest = bytes;
-    let mut last_bytes = 0;
-    let mut blocks: Vec<Block> = Vec::new();
-    for height in (descriptor.first.0..=descriptor.last.0).map(Height) {
-        let head = &rest[..rest.len().min(block_bytes_max)];
+
+    /// Takes the next bytes, as many as there are at hand.
+    ///
+    /// # Errors
+    /// `SegmentError::Length`, `Block` or `Height`.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.got = self.got.saturating_add(bytes.len() as u64);
+        if self.got > self.descriptor.bytes {
+            return Err(self.length());
+        }
+        if self.cut >= BLOCK_BYTES {
+            self.tail.drain(..self.cut);
+            self.cut = 0;
+        }
+        self.tail.extend_from_slice(bytes);
+        // Where a whole block must be, what cannot be read is wrong and not just incomplete.
+        while self.rest().len() >= BLOCK_BYTES && self.cut_block()? {}
+        Ok(())
+    }
+
+    /// The blocks, when all bytes were pushed.
+    ///
+    /// # Errors
+    /// `SegmentError`: what does not fit.
+    pub fn finish(mut self) -> Result<Vec<Block>, SegmentError> {
+        if self.got != self.descriptor.bytes {
+            return Err(self.length());
+        }
+        while self.cut_block()? {}
+        let extra = self.rest().len();
+        if extra > 0 {
+            let error = CodecError::Trailing { extra };
+            return Err(SegmentError::Block { height: self.descriptor.last, error });
+        }
+        let bytes_before = self.got.saturating_sub(self.last_bytes as u64);
+        if bytes_before >= self.chain.history_rules().segment_bytes {
+            return Err(SegmentError::Closing { last: self.descriptor.last, bytes: bytes_before });
+        }
+        check_names(self.descriptor, &self.blocks)?;
+        self.blocks.iter().try_for_each(|block| check_content(self.chain, block))?;
+        Ok(self.blocks)
+    }
+
+    /// Cuts off the next block; false if there is none to come.
+    fn cut_block(&mut self) -> Result<bool, SegmentError> {
+        let height = Height(self.descriptor.first.0.saturating_add(self.blocks.len() as u64));
+        if height > self.descriptor.last {
+            return Ok(false);
+        }
+        let rest = self.rest();
+        let head = &rest[..rest.len().min(BLOCK_BYTES)];
         let (block, used) =
             codec::decode_prefix::<Block>(head).map_err(|error| SegmentError::Block { height, error })?;
         if block.header.height != height {
             return Err(SegmentError::Height { expected: height, got: block.header.height });
         }
-        (rest, last_bytes) = (&rest[used..], used);
-        blocks.push(block);
+        (self.cut, self.last_bytes) = (self.cut.saturating_add(used), used);
+        self.blocks.push(block);
+        Ok(true)
     }
-    if !rest.is_empty() {
-        let error = CodecError::Trailing { extra: rest.len() };
-        return Err(SegmentError::Block { height: descriptor.last, error });
+
+    fn rest(&self) -> &[u8] {
+        &self.tail[self.cut..]
     }
-    let bytes_before = bytes.len().saturating_sub(last_bytes) as u64;
-    if bytes_before >= chain.history_rules().segment_bytes {
-        return Err(SegmentError::Closing { last: descriptor.last, bytes: bytes_before });
+
+    const fn length(&self) -> SegmentError {
+        SegmentError::Length { expected: self.descriptor.bytes, got: self.got }
     }
-    check_names(descriptor, &blocks)?;
-    blocks.iter().try_for_each(|block| check_content(chain, block))?;
-    Ok(blocks)
 }
 
 /// Each block is the one that the next, the last one the one that the descriptor names.
@@ -203,6 +261,18 @@ mod tests {
         blocks.iter().flat_map(codec::encode).collect()
     }
 
+    /// Pushes so many bytes at a time.
+    fn split(
+        chain: &Chain,
+        descriptor: &SegmentDescriptor,
+        bytes: &[u8],
+        at_once: usize,
+    ) -> Result<Vec<Block>, SegmentError> {
+        let mut splitter = SegmentSplitter::new(chain, descriptor);
+        bytes.chunks(at_once).try_for_each(|part| splitter.push(part))?;
+        splitter.finish()
+    }
+
     /// The segments that the chain would seal.
     fn sealed(chain: &Chain, blocks: &[Block]) -> Vec<SealedSegment> {
         let mut history = History::new(chain.history_rules());
@@ -220,8 +290,40 @@ mod tests {
         for SealedSegment { descriptor, .. } in segments {
             let expected;
             (expected, rest) = rest.split_at(usize::try_from(descriptor.block_count().unwrap()).unwrap());
-            assert_eq!(split_segment(&chain, &descriptor, &joined(expected)).as_deref(), Ok(expected));
+            for at_once in [1, 500, usize::MAX] {
+                assert_eq!(split(&chain, &descriptor, &joined(expected), at_once).as_deref(), Ok(expected));
+            }
         }
+    }
+
+    #[test]
+    fn large_segments_are_cut_while_they_are_read() {
+        let genesis = Genesis::from_json(include_bytes!("../../../genesis.json")).unwrap();
+        let limits = Limits { segment_bytes: 16 << 20, segment_blocks: 100, ..genesis.limits.clone() };
+        let chain = Chain::new(Genesis { limits, ..genesis });
+        let all = blocks(&chain, &[3_000; 12]);
+        let bytes = joined(&all);
+        assert!(bytes.len() > 2 * BLOCK_BYTES);
+        let names: Vec<Hash> = all.iter().map(|block| block.header.hash().0).collect();
+        let descriptor = SegmentDescriptor {
+            index: 0,
+            first: Height(1),
+            last: Height(12),
+            bytes: bytes.len() as u64,
+            chunks_root: Hash::ZERO,
+            blocks_root: merkle::root(&names),
+            last_block: BlockHash(names[11]),
+        };
+        let mut splitter = SegmentSplitter::new(&chain, &descriptor);
+        for part in bytes.chunks(64 << 10) {
+            splitter.push(part).unwrap();
+            assert!(splitter.tail.len() <= 2 * BLOCK_BYTES + part.len());
+            assert!(splitter.rest().len() < BLOCK_BYTES);
+        }
+        assert!(!splitter.blocks.is_empty());
+        assert_eq!(splitter.push(&[0]).unwrap_err(), splitter.length());
+        splitter.got -= 1;
+        assert_eq!(splitter.finish(), Ok(all));
     }
 
     #[test]
@@ -298,7 +400,7 @@ mod tests {
             if name != "length" {
                 descriptor.bytes = bytes.len() as u64;
             }
-            let error = split_segment(&chain, &descriptor, &bytes).unwrap_err();
+            let error = split(&chain, &descriptor, &bytes, 500).unwrap_err();
             assert!(expected(&error), "{name}: {error}");
         }
     }
@@ -316,7 +418,7 @@ mod tests {
             last_block: BlockHash(names[1]),
             ..sealed(&chain, &all)[0].descriptor
         };
-        let error = split_segment(&chain, &descriptor, &bytes).unwrap_err();
+        let error = split(&chain, &descriptor, &bytes, 500).unwrap_err();
         assert!(matches!(error, SegmentError::Closing { last: Height(2), .. }), "{error}");
     }
 }

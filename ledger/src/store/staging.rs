@@ -316,19 +316,18 @@ impl SegmentReader {
         &self.head
     }
 
-    /// All its bytes, each chunk checked against its hash; or the chunks that do not match: [`Staging::forget`] them.
+    /// The bytes of a chunk; none if they do not match its hash: [`Staging::forget`] it.
     ///
     /// # Errors
     /// `StoreError::Io`.
-    pub fn read_all(mut self) -> Result<Result<Vec<u8>, Vec<u64>>, StoreError> {
+    pub fn read(&mut self, chunk: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let SegmentHead { descriptor, chunks, .. } = &*self.head;
-        let mut bytes = vec![0; usize::try_from(descriptor.bytes).unwrap_or(usize::MAX)];
-        read_at(&mut self.file, 0, &mut bytes).map_err(|error| StoreError::io(&self.path, error))?;
-        let chunk_bytes = usize::try_from(self.rules.chunk_bytes).unwrap_or(usize::MAX);
-        let pairs = (0..).zip(bytes.chunks(chunk_bytes).zip(chunks));
-        let bad: Vec<u64> =
-            pairs.filter(|(_, (chunk, hash))| chunk_hash(chunk) != **hash).map(|(index, _)| index).collect();
-        Ok(if bad.is_empty() { Ok(bytes) } else { Err(bad) })
+        let (number, range) = (usize::try_from(chunk).ok(), descriptor.chunk_range(chunk, &self.rules));
+        let Some((hash, range)) = number.and_then(|number| chunks.get(number)).zip(range) else { return Ok(None) };
+        let length = range.end.saturating_sub(range.start);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        read_at(&mut self.file, range.start, &mut bytes).map_err(|error| StoreError::io(&self.path, error))?;
+        Ok((chunk_hash(&bytes) == *hash).then_some(bytes))
     }
 }
 

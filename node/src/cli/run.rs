@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::config::Overrides;
 use super::{HomeArg, logging};
+use crate::memory;
 
 /// How long work on other threads may go on once the node has stopped. All that must be durable is so by then.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ impl Run {
         let home = self.home.open()?;
         let config = self.overrides.apply(&home, log)?;
         logging::start(&config.log.level)?;
+        memory::give_back();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio cannot start")?;
         let options = crate::run::Options {
             parent: self.exit_with_parent.then(stdin_end).transpose()?,

@@ -7,7 +7,7 @@ use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::chain::Chain;
 use ledger::hash::ChainId;
-use ledger::history::split_segment;
+use ledger::history::SegmentSplitter;
 use ledger::store::SegmentReader;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
@@ -28,19 +28,23 @@ pub(crate) struct Assembled {
 /// # Errors
 /// When the disk refuses, or when bytes that a certified header proves are not blocks with good signatures: then more than a third of
 /// the voting power is dishonest, or this code is too old or wrong, and the node must stop.
-pub(super) fn assemble(chain: &Chain, index: u64, reader: SegmentReader) -> anyhow::Result<Assembled> {
+pub(super) fn assemble(chain: &Chain, index: u64, mut reader: SegmentReader) -> anyhow::Result<Assembled> {
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
-    let bytes = match reader.read_all()? {
-        Ok(bytes) => bytes,
-        Err(damaged) => {
-            let damaged = damaged.into_iter().filter_map(|chunk| u32::try_from(chunk).ok()).collect();
-            return Ok(Assembled { index, damaged, blocks: Vec::new(), certificate });
-        }
-    };
     let context = || format!("segment {index} is certified and breaks the rules");
-    let blocks = split_segment(chain, &descriptor, &bytes).with_context(context)?;
-    drop(bytes);
+    let mut splitter = SegmentSplitter::new(chain, &descriptor);
+    let mut damaged = Vec::new();
+    for (chunk, number) in (0..descriptor.chunk_count(&chain.history_rules())).zip(0u32..) {
+        match reader.read(chunk)? {
+            Some(bytes) if damaged.is_empty() => splitter.push(&bytes).with_context(context)?,
+            Some(_) => {}
+            None => damaged.push(number),
+        }
+    }
+    if !damaged.is_empty() {
+        return Ok(Assembled { index, damaged, blocks: Vec::new(), certificate });
+    }
+    let blocks = splitter.finish().with_context(context)?;
     let counts: Vec<usize> = blocks.iter().map(|block| block.transactions.len()).collect();
     let (headers, transactions): (Vec<_>, Vec<_>) =
         blocks.into_iter().map(|block| ((block.header, block.parent_certificate), block.transactions)).unzip();

@@ -37,7 +37,7 @@ use meter::{Limit, Meter};
 use uploads::{Misuse, Uploads};
 
 /// What changed is told to those who do not wait for it after so long, together.
-const TELL_EVERY: Duration = Duration::from_millis(10);
+const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Work is given out anew so often while chunks are missing.
 const REVIEW: Duration = Duration::from_millis(100);
 /// Bytes of segments that are being fetched or wait to be applied.

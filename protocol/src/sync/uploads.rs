@@ -2,7 +2,7 @@
 //!
 //! Peers say what they want and how much may be sent. Of all that is wanted, what nobody has yet goes first: a source so gives each
 //! chunk away once before it gives any twice, and nodes pass on among themselves what they got. Else the peer that got least goes
-//! first, with the chunk that fewest have. One chunk at a time goes to its connection: so a link is busy, yet chunks arrive one by one and
+//! first, with the chunk that fewest have. Few chunks at a time go to their connections: so a link is busy, yet chunks arrive one by one and
 //! can soon be passed on, what waits here can still be chosen better or cancelled, and votes do not wait behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,8 @@ const UNDER_WAY_LEAST: u64 = 512 << 10;
 const UNDER_WAY_MOST: u64 = 64 << 20;
 /// Beyond the least, what the link moves in this time.
 const UNDER_WAY: Duration = Duration::from_millis(250);
+/// Chunks that connections are taking in at a time. With one, the link would idle whenever that connection waits for its peer.
+const WRITING: usize = 4;
 /// Peers that are served at a time.
 const SLOTS: usize = 64;
 /// Of these, for peers that gave back most lately; the others are for newcomers, and for anybody in turn (Cohen, 2003).
@@ -213,8 +215,8 @@ impl Uploads {
         for peer in self.peers.values_mut() {
             peer.is_slow |= peer.slow_at().is_some_and(|at| at <= now);
         }
-        let is_writing = self.peers.values().any(|peer| peer.writing_since.is_some() && !peer.is_slow);
-        if is_writing || self.limit.opens_at(now).is_some() {
+        let writing = self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow).count();
+        if writing >= WRITING || self.limit.opens_at(now).is_some() {
             return None;
         }
         // What is on its way to slow peers does not hold back the others.

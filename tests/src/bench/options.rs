@@ -68,7 +68,7 @@ pub(super) struct Swarm {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
     pub(super) accounts: u32,
     /// Size of a chunk, KiB
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_024))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=1_024))]
     pub(super) chunk_kib: u32,
     /// Size of a segment, MiB; at most that of the chain
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]

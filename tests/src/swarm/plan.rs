@@ -65,7 +65,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// 64 MiB in chunks of 256 KiB, from seeds to leechers of 40 Mbit/s up and 200 down, all linked with all, 20 ms apart.
+    /// 64 MiB in chunks of 128 KiB, from seeds to leechers of 40 Mbit/s up and 200 down, all linked with all, 20 ms apart.
     #[must_use]
     pub fn new(seeds: usize, leechers: usize) -> Self {
         let member = |is_seed| Member {
@@ -83,7 +83,7 @@ impl Plan {
             seed: 1,
             bytes: 64 << 20,
             segment_bytes: 16 << 20,
-            chunk_bytes: 256 << 10,
+            chunk_bytes: 128 << 10,
             latency: Duration::from_millis(20),
             degree: None,
             members,

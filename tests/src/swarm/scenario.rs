@@ -14,7 +14,7 @@ pub fn scenarios() -> Vec<(String, Plan)> {
     for leechers in [1, 4, 8, 15, 50] {
         add(&format!("1 seed, {leechers} leechers"), Plan::new(1, leechers));
     }
-    for kib in [128, 64] {
+    for kib in [256, 64] {
         for leechers in [1, 8, 15, 50] {
             let plan = Plan::new(1, leechers).with_bytes(64 * MIB, 16 * MIB, kib << 10);
             add(&format!("1 seed, {leechers} leechers, chunks of {kib} KiB"), plan);
