@@ -86,7 +86,7 @@ pub(super) struct Report<'a> {
     vs: Option<Versus<'a>>,
     parameters: &'a Swarm,
     chain: Facts,
-    /// `seconds`, `ratio` and `seed_copies` of each run.
+    /// `seconds`, `ratio`, `seed_copies` and `bans` of each run.
     runs: Vec<Short>,
 }
 
@@ -104,15 +104,28 @@ struct Short {
     applied_seconds: Option<f64>,
     ratio: Option<f64>,
     seed_copies: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bans: Option<Bans>,
 }
 
 impl<'a> Report<'a> {
     /// Nothing for no runs.
     pub(super) fn new(parameters: &'a Swarm, chain: Facts, ours: &'a [Run], others: &'a [OtherRun]) -> Option<Self> {
-        let short =
-            |seconds, applied_seconds, ratio, seed_copies| Short { seconds, applied_seconds, ratio, seed_copies };
-        let runs = ours.iter().map(|run| short(run.seconds, Some(run.applied_seconds), run.ratio, run.seed_copies));
-        let other_runs = others.iter().map(|run| short(run.seconds, None, run.ratio, run.seed_copies)).collect();
+        let runs = ours.iter().map(|run| Short {
+            seconds: run.seconds,
+            applied_seconds: Some(run.applied_seconds),
+            ratio: run.ratio,
+            seed_copies: run.seed_copies,
+            bans: Some(run.bans),
+        });
+        let other_runs = others.iter().map(|run| Short {
+            seconds: run.seconds,
+            applied_seconds: None,
+            ratio: run.ratio,
+            seed_copies: run.seed_copies,
+            bans: None,
+        });
+        let other_runs = other_runs.collect();
         let other = median(others, |run| run.seconds).zip(parameters.vs);
         Some(Self {
             run: median(ours, |run| run.seconds)?,
