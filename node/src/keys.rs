@@ -54,6 +54,12 @@ struct Document {
     public: String,
 }
 
+impl From<[u8; 32]> for Seed {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
 impl Seed {
     /// A fresh seed.
     ///

@@ -19,15 +19,16 @@ use ledger::transaction::{
     Body, MEMO_BYTES_MAX, OUTPUTS_MAX, Output, Transfer, VerifiedTransaction, verify_transactions,
 };
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
+use node::keys::Seed;
 use serde::{Deserialize, Serialize};
 
 use super::options::Swarm;
 use super::{say, stop};
 
 /// Raised when the same recipe gives another chain.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Who pays: a handful, as each sender's transactions come in order.
-const SENDERS: u64 = 8;
+pub(super) const SENDERS: u64 = 8;
 /// Bytes of a transfer with all outputs and a full memo.
 const TRANSFER_BYTES: u64 = 2_953;
 /// About how many bytes of transactions a block has.
@@ -45,6 +46,7 @@ pub(super) struct Recipe {
     accounts: u32,
     chunk_kib: u32,
     segment_mib: u32,
+    validators: u16,
 }
 
 /// A chain on disk.
@@ -70,10 +72,16 @@ pub(super) struct Facts {
 }
 
 impl Recipe {
+    /// For a swarm.
     pub(super) fn of(options: &Swarm) -> Self {
         let segment_mib = options.segment_mib.min(options.mib);
         let Swarm { mib, accounts, chunk_kib, .. } = *options;
-        Self { version: VERSION, mib, accounts, chunk_kib, segment_mib }
+        Self { version: VERSION, mib, accounts, chunk_kib, segment_mib, validators: 1 }
+    }
+
+    /// For validators that go on from its end.
+    pub(super) fn to_go_on(validators: u16, mib: u32) -> Self {
+        Self { version: VERSION, mib, accounts: 64, chunk_kib: 128, segment_mib: mib.min(16), validators }
     }
 
     fn limits(&self) -> Limits {
@@ -81,6 +89,8 @@ impl Recipe {
         Limits {
             block_bytes_max: Limits::default().block_bytes_max.min(segment_bytes),
             new_account_fee: Amount(0),
+            // All clocks are one: validators listen for twice this before they sign.
+            clock_drift_ms: 1_000,
             segment_bytes,
             chunk_bytes: u64::from(self.chunk_kib) << 10,
             ..Limits::default()
@@ -88,10 +98,15 @@ impl Recipe {
     }
 
     fn genesis(&self) -> Genesis {
-        let validator = key("validator", 0).public();
+        let validator = |number| GenesisValidator {
+            name: String::new(),
+            key: validator_key(number).public(),
+            payout: validator_key(number).public(),
+            power: VotingPower(1),
+        };
         let account = |number| GenesisAccount {
             name: String::new(),
-            account: key("sender", number).public(),
+            account: sender_key(number).public(),
             balance: Amount(u64::MAX / 2 / SENDERS),
         };
         Genesis {
@@ -101,12 +116,7 @@ impl Recipe {
             coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
             start_time: Timestamp(1_700_000_000_000),
             accounts: (0..SENDERS).map(account).collect(),
-            validators: vec![GenesisValidator {
-                name: String::new(),
-                key: validator,
-                payout: validator,
-                power: VotingPower(1),
-            }],
+            validators: (0..self.validators).map(validator).collect(),
             limits: self.limits(),
         }
     }
@@ -118,6 +128,16 @@ fn seed(name: &str, number: u64) -> [u8; 32] {
 
 fn key(name: &str, number: u64) -> SigningKey {
     SigningKey::from_seed(&seed(name, number))
+}
+
+/// Of one of the validators.
+pub(super) fn validator_key(number: u16) -> Seed {
+    seed("validator", number.into()).into()
+}
+
+/// One that pays, in the order of their numbers below [`SENDERS`].
+pub(super) fn sender_key(number: u64) -> SigningKey {
+    key("sender", number)
 }
 
 impl MadeChain {
@@ -187,11 +207,11 @@ fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A lone validator that proposes and signs.
+/// All validators in one: the first proposes and all sign.
 struct Maker {
     senders: Vec<SigningKey>,
     recipients: Vec<PublicKey>,
-    validator: SigningKey,
+    validators: Vec<SigningKey>,
     bytes: u64,
     state: ChainState,
     certificate: Certificate,
@@ -206,9 +226,9 @@ impl Maker {
         ensure!(problems.is_empty(), "no chain can be like this: {}", problems[0]);
         let chain = Chain::new(genesis);
         Ok(Self {
-            senders: (0..SENDERS).map(|number| key("sender", number)).collect(),
+            senders: (0..SENDERS).map(sender_key).collect(),
             recipients: (0..u64::from(recipe.accounts)).map(|number| PublicKey(seed("recipient", number))).collect(),
-            validator: key("validator", 0),
+            validators: (0..recipe.validators).map(|number| validator_key(number).signing_key()).collect(),
             bytes: u64::from(recipe.mib) << 20,
             certificate: Certificate::genesis(chain.id()),
             state: ChainState::genesis(chain),
@@ -251,14 +271,15 @@ impl Maker {
         let chain = Arc::clone(self.state.chain());
         let candidates = self.transfers(transfers);
         let parent = self.certificate.clone();
-        let block = self.state.propose(self.validator.public(), Timestamp(0), parent, candidates);
+        let block = self.state.propose(self.validators[0].public(), Timestamp(0), parent, candidates);
         assert!(block.block().transactions.len() as u64 == transfers, "transfers made by the rules can be applied");
-        let (kind, round, validator) = (VoteKind::Precommit, Round(0), self.validator.public());
-        let height = block.height();
-        let vote = Vote { kind, height, round, block: Some(block.hash()), validator };
-        let signature = self.validator.sign(&vote.message(chain.id()));
-        let validators = chain.validators(height);
-        self.certificate = Certificate::new(height, round, block.hash(), validators, [(validator, signature)]);
+        let (kind, height, round) = (VoteKind::Precommit, block.height(), Round(0));
+        let sign = |key: &SigningKey| {
+            let vote = Vote { kind, height, round, block: Some(block.hash()), validator: key.public() };
+            (vote.validator, key.sign(&vote.message(chain.id())))
+        };
+        let signatures: Vec<_> = self.validators.iter().map(sign).collect();
+        self.certificate = Certificate::new(height, round, block.hash(), chain.validators(height), signatures);
         self.state.commit(block, self.certificate.clone())
     }
 
@@ -310,7 +331,7 @@ mod tests {
     #[test]
     fn a_chain_is_made_once_and_its_payload_is_its_chunks() {
         let folder = tempfile::tempdir().unwrap();
-        let recipe = Recipe { version: VERSION, mib: 2, accounts: 100, chunk_kib: 64, segment_mib: 1 };
+        let recipe = Recipe { version: VERSION, mib: 2, accounts: 100, chunk_kib: 64, segment_mib: 1, validators: 4 };
         let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
         let Facts { height, sealed, segments, chunks, bytes } = made.facts;
         // With its header, a block of the most transactions there may be is a segment.

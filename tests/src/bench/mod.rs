@@ -3,7 +3,7 @@
 //!
 //! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and `topology` what it is
 //! transferred over; `nodes` runs the processes, `probe` asks them from within their namespace, and `hostile` plays peers that lie or keep
-//! silent; `swarm` tells a run and `measure` judges it. `aria2` does the same work with another program, and `calibrate` measures the
+//! silent; `swarm` tells a run and `measure` judges it. `finality` looks at validators instead, by the transfers of `pay`. `aria2` does the same work with another program, and `calibrate` measures the
 //! links alone.
 
 pub mod options;
@@ -20,6 +20,9 @@ mod hostile;
 
 mod measure;
 mod swarm;
+
+mod finality;
+mod pay;
 
 mod aria2;
 mod torrent;
@@ -51,6 +54,8 @@ impl std::error::Error for Unfit {}
 pub fn main() -> ExitCode {
     let result = match Bench::parse().task {
         Task::Swarm(swarm) => stop::watch().and_then(|()| swarm::execute(&swarm)),
+        Task::Finality(finality) => stop::watch().and_then(|()| finality::execute(&finality)),
+        Task::Pay(pay) => pay::execute(&pay),
         Task::Calibrate(calibrate) => stop::watch().and_then(|()| calibrate::execute(&calibrate)),
         Task::Copy(copy) => calibrate::copy(&copy),
         Task::Probe(probe) => probe::execute(&probe),

@@ -10,7 +10,7 @@ use node::config::{Config, P2pAddress};
 use node::home::{Contents, Home};
 use node::keys::Seed;
 
-use super::chain::MadeChain;
+use super::chain::{MadeChain, validator_key};
 use super::options::Kind;
 use super::probe::Probe;
 use super::topology::Host;
@@ -90,12 +90,16 @@ pub(super) enum Role {
     Late,
     /// Says that it has the chain.
     Hostile(Kind),
+    /// Has the chain and signs with the key of this number.
+    Validator(u16),
+    /// Wants it, from the peers that it was told of alone.
+    Guest,
 }
 
 impl Role {
     /// Whether it starts with the chain.
     pub(super) const fn has_chain(self) -> bool {
-        matches!(self, Self::Seed | Self::Hostile(_))
+        matches!(self, Self::Seed | Self::Hostile(_) | Self::Validator(_))
     }
 }
 
@@ -134,9 +138,15 @@ impl Place {
         config.p2p.listen = std::net::SocketAddr::from(host.address).into();
         config.p2p.small = peers.len() < SMALL_MAX;
         config.p2p.peers = peers;
-        config.p2p.private = true;
+        // A guest is told by others where they are, and believes it on a private network only.
+        config.p2p.private = self.role != Role::Guest;
         config.rpc.listen = host.rpc.into();
-        let contents = Contents { genesis: &chain.genesis, config: &config, node_key: &self.key, validator_key: None };
+        let validator_key = match self.role {
+            Role::Validator(number) => Some(validator_key(number)),
+            _ => None,
+        };
+        let validator_key = validator_key.as_ref();
+        let contents = Contents { genesis: &chain.genesis, config: &config, node_key: &self.key, validator_key };
         let home = Home::create(&folder.join(&self.name), &contents)?;
         if self.role.has_chain() {
             chain.copy_to(&home.db_path())?;
@@ -205,10 +215,19 @@ impl Node {
             return Ok(());
         }
         let mut command = host.command(&programs.node);
+        if self.role == Role::Guest {
+            // A machine of its own, as far as that goes.
+            command = host.command(Path::new("nice"));
+            command.args(["-n", "19"]).arg(&programs.node);
+        }
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CAIRN_")) {
             command.env_remove(name);
         }
         command.args(["run", "--exit-with-parent", "--log", log, "--home"]).arg(&self.home);
+        if matches!(self.role, Role::Validator(_)) {
+            // It starts with a chain and without a log of what it signed.
+            command.arg("--sign-without-log");
+        }
         self.restarted = now_ms();
         self.started.get_or_insert(self.restarted);
         self.process = Some(Process::spawn(&mut command, &self.log()));

@@ -20,6 +20,14 @@ pub(super) enum Task {
     ///
     /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
     Swarm(Swarm),
+    /// Validators make blocks while one of them uploads history as fast as its link allows: how much later are transfers final?
+    ///
+    /// Transfers are submitted to the one that uploads and asked of it. Times without and with upload are taken in turn. Progress
+    /// is on stderr. Needs root and iproute2.
+    Finality(Finality),
+    /// Pays by way of one node at a steady rate
+    #[command(hide = true)]
+    Pay(Pay),
     /// A plain copy over one shaped link: what the links themselves cost
     #[command(hide = true)]
     Calibrate(Calibrate),
@@ -119,6 +127,57 @@ pub(super) struct Swarm {
     #[arg(long)]
     #[serde(skip)]
     pub(super) keep: bool,
+}
+
+#[derive(Clone, Debug, Args, Serialize)]
+pub(super) struct Finality {
+    /// Validators, of equal power
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(super) validators: u16,
+    /// Upload rate of each node, Mbit/s
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) up: u32,
+    /// Download rate of each node, Mbit/s
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) down: u32,
+    /// Size of the chain that is uploaded, MiB
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(super) mib: u32,
+    /// How often it is uploaded, each time to a node that has nothing
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) rounds: u16,
+    /// Transfers a second
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(super) rate: u32,
+    /// Print the result as one JSON object on the last line of stdout
+    #[arg(long)]
+    #[serde(skip)]
+    pub(super) json: bool,
+    /// This `cairn-node`, instead of the one beside this program
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(super) node: Option<PathBuf>,
+    /// What the nodes log
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[serde(skip)]
+    pub(super) node_log: String,
+    /// Keep homes and logs. Those of a run that failed are kept anyway
+    #[arg(long)]
+    #[serde(skip)]
+    pub(super) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pay {
+    /// The node
+    #[arg(long)]
+    pub(super) rpc: String,
+    /// Its chain
+    #[arg(long)]
+    pub(super) chain: ledger::hash::ChainId,
+    /// Transfers a second
+    #[arg(long)]
+    pub(super) rate: u32,
 }
 
 #[derive(Debug, Args)]

@@ -71,13 +71,13 @@ fn show(ratio: Option<f64>) -> String {
 }
 
 /// Beside what cargo builds: TARGET/bench for TARGET/PROFILE/bench.
-fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
     let target = bench.ancestors().nth(2).context("cargo puts programs two levels deep")?;
     Ok(target.join("bench"))
 }
 
 /// Waits until no other bench makes or copies a chain: a store can be open once, and what is copied must not change meanwhile.
-fn take_turn(folder: &Path) -> anyhow::Result<File> {
+pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
     loop {
@@ -90,7 +90,11 @@ fn take_turn(folder: &Path) -> anyhow::Result<File> {
 }
 
 /// Gives work a folder that goes with it, unless it fails or the user wants it.
-fn in_folder<T>(folder: &Path, keep: bool, work: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub(super) fn in_folder<T>(
+    folder: &Path,
+    keep: bool,
+    work: impl FnOnce(&Path) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let folder: TempDir = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
     let result = work(folder.path());
     let interrupted = result.as_ref().is_err_and(|error| error.is::<stop::Interrupted>());
@@ -164,9 +168,9 @@ impl<'a> Session<'a> {
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // Those that start with it or before. A peer that is not there yet would only be dialed in vain.
             let known = |other: &Place| match place.role {
-                Role::Seed | Role::Hostile(_) => other.role.has_chain(),
                 Role::Leecher => other.role != Role::Late,
                 Role::Late => true,
+                _ => other.role.has_chain(),
             };
             let peers = places.iter().zip(&addresses).filter(|(other, _)| other.name != place.name && known(other));
             let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;

@@ -50,7 +50,13 @@ impl Payer {
     #[must_use]
     pub fn new(from: &str, to: &str, chain: ChainId) -> Self {
         let key = |name| template_key(name).unwrap_or_else(|| panic!("{name} is no account of the template"));
-        Self { key: key(from), chain, nonce: 0, to: key(to).public() }
+        Self::with_key(key(from), key(to).public(), chain)
+    }
+
+    /// Pays with this key.
+    #[must_use]
+    pub const fn with_key(key: SigningKey, to: PublicKey, chain: ChainId) -> Self {
+        Self { key, chain, nonce: 0, to }
     }
 
     /// Who pays.
