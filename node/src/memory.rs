@@ -9,20 +9,36 @@
 const TUNABLES: &str =
     "glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=2097152:glibc.malloc.top_pad=524288";
 
+/// Set for the second start. `GLIBC_TUNABLES` alone could not tell: glibc removes it from programs with privileges of their own.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MARK: &str = "CAIRN_NODE_STARTED_ANEW";
+
 /// Starts this program anew in the same process, with the same arguments and an allocator that gives back large buffers: glibc reads
-/// how it is to behave only at the start. Returns if `GLIBC_TUNABLES` is set, by this or by somebody who knows better, if it cannot be done,
-/// and with another C library.
-pub(crate) fn give_back() {
+/// how it is to behave only at the start. Does nothing if that was done, if `GLIBC_TUNABLES` is set by somebody who knows better, and with
+/// another C library.
+///
+/// # Errors
+/// When the program cannot be started anew. The process is then of no use: it no longer ignores SIGPIPE.
+pub(crate) fn give_back() -> anyhow::Result<()> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        use std::env;
         use std::os::unix::process::CommandExt;
+
+        use anyhow::Context;
+
         const NAME: &str = "GLIBC_TUNABLES";
-        let mut arguments = std::env::args_os();
-        let (None, Ok(program), Some(name)) = (std::env::var_os(NAME), std::env::current_exe(), arguments.next())
-        else {
-            return;
-        };
-        let error = std::process::Command::new(program).arg0(name).args(arguments).env(NAME, TUNABLES).exec();
-        tracing::warn!("the program could not be started anew to take less memory: {error}");
+        if env::var_os(NAME).is_some() || env::var_os(MARK).is_some() {
+            return Ok(());
+        }
+        let mut command = std::process::Command::new(env::current_exe().context("this program has no path")?);
+        let mut arguments = env::args_os();
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        let error = command.args(arguments).env(NAME, TUNABLES).env(MARK, "1").exec();
+        Err(error).with_context(|| format!("cannot start anew to take less memory (set {NAME} to go without)"))
     }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    Ok(())
 }

@@ -83,7 +83,7 @@ pub enum SegmentError {
     },
 }
 
-/// Cuts the bytes of a segment into its blocks, as they are read. Besides the blocks it holds few bytes: twice those of the largest block.
+/// Cuts the bytes of a segment into its blocks, as they are read. Besides the blocks of an honest segment it holds few bytes: some times those of the largest block.
 ///
 /// Once [`Self::finish`] is `Ok`, the blocks are those that the descriptor commits to, and each holds what its header commits to. If the
 /// bytes also matched its chunks, the chain that takes them seals this very segment. What is left to check are signatures,

@@ -33,7 +33,7 @@ impl Run {
         let home = self.home.open()?;
         let config = self.overrides.apply(&home, log)?;
         logging::start(&config.log.level)?;
-        memory::give_back();
+        memory::give_back()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio cannot start")?;
         let options = crate::run::Options {
             parent: self.exit_with_parent.then(stdin_end).transpose()?,

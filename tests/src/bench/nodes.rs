@@ -107,12 +107,14 @@ impl Role {
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) role: Role,
+    /// Most history that it sends, bytes a second; as fast as it can without.
+    pub(super) upload_rate: Option<u64>,
     key: Seed,
 }
 
 impl Place {
     pub(super) fn new(name: String, role: Role) -> anyhow::Result<Self> {
-        Ok(Self { name, role, key: Seed::random()? })
+        Ok(Self { name, role, upload_rate: None, key: Seed::random()? })
     }
 
     /// Where others reach it.
@@ -141,6 +143,7 @@ impl Place {
         // A guest is told by others where they are, and believes it on a private network only.
         config.p2p.private = self.role != Role::Guest;
         config.rpc.listen = host.rpc.into();
+        config.sync.upload_rate = self.upload_rate;
         let validator_key = match self.role {
             Role::Validator(number) => Some(validator_key(number)),
             _ => None,

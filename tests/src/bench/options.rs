@@ -140,6 +140,9 @@ pub(super) struct Finality {
     /// Download rate of each node, Mbit/s
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) down: u32,
+    /// Most history that a validator sends, Mbit/s (`upload_rate` of its configuration); as much as its link takes without
+    #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) upload_limit: Option<u32>,
     /// Size of the chain that is uploaded, MiB
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) mib: u32,

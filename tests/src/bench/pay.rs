@@ -3,12 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use ledger::hash::ChainId;
 use serde::{Deserialize, Serialize};
 
@@ -23,55 +24,59 @@ const WAIT: Duration = Duration::from_secs(60);
 /// A transfer that is final.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Paid {
-    /// When it was submitted, milliseconds since 1970.
+    /// When it was due, milliseconds since 1970.
     pub(super) at: u64,
     /// Milliseconds from then until the node said that it is final.
     pub(super) took: f64,
 }
 
-/// The process within: pays until its stdin ends. Each account waits for its transfer to be final before the next.
+/// The process within: pays until its stdin ends. Each account waits for its transfer to be final before the next; one that is late for
+/// that is timed from when it was due. Ends at once when a transfer fails.
 pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
-    let every = Duration::from_secs(1) / options.rate;
-    let start = Instant::now();
-    let pay = |number: u64| {
+    let is_over = AtomicBool::new(false);
+    let (start, start_ms) = (Instant::now(), now_ms());
+    let pay = |number: u64| -> anyhow::Result<()> {
         let rpc = Rpc::new(&options.rpc);
         let to = sender_key((number + 1) % SENDERS).public();
         let mut payer = Payer::with_key(sender_key(number), to, options.chain);
         payer.catch_up(&rpc).map_err(|failure| anyhow!("{failure:?}"))?;
         // The accounts take turns.
-        let mut turn = u32::try_from(number)?;
-        loop {
-            let due = every.saturating_mul(turn);
-            let late = start.elapsed();
-            thread::sleep(due.saturating_sub(late));
-            // Turns that passed while the last transfer was waited for are left out.
-            while every.saturating_mul(turn) < late {
-                turn += SENDERS as u32;
+        for turn in (number..).step_by(SENDERS as usize) {
+            let due = Duration::from_secs_f64(turn as f64 / f64::from(options.rate));
+            let early = due.saturating_sub(start.elapsed());
+            if !early.is_zero() && is_over.load(Ordering::Relaxed) {
+                break;
             }
-            turn += SENDERS as u32;
-            let paid = pay_once(&rpc, &mut payer)?;
+            thread::sleep(early);
+            pay_once(&rpc, &mut payer)?;
+            let took = start.elapsed().saturating_sub(due).as_secs_f64() * 1_000.0;
+            let at = start_ms + u64::try_from(due.as_millis())?;
             let mut stdout = std::io::stdout().lock();
-            writeln!(stdout, "{}", serde_json::to_string(&paid)?)?;
+            writeln!(stdout, "{}", serde_json::to_string(&Paid { at, took })?)?;
             stdout.flush()?;
         }
+        Ok(())
     };
-    thread::spawn(|| {
-        stdin().lines().for_each(drop);
-        std::process::exit(0);
-    });
     thread::scope(|scope| {
-        let payers: Vec<_> =
-            (0..SENDERS).map(|number| scope.spawn(move || -> anyhow::Result<()> { pay(number) })).collect();
-        payers.into_iter().try_for_each(|payer| payer.join().unwrap_or_else(|_| bail!("a payer panicked")))
-    })
+        for number in 0..SENDERS {
+            scope.spawn(move || {
+                if let Err(error) = pay(number) {
+                    eprintln!("error: {error:#}");
+                    std::process::exit(1);
+                }
+            });
+        }
+        stdin().lines().for_each(drop);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    Ok(())
 }
 
-fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<Paid> {
+fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<()> {
     let transfer = payer.transfer("");
-    let (at, start) = (now_ms(), Instant::now());
     let id = rpc.submit(&transfer).map_err(|failure| anyhow!("a transfer is refused: {failure:?}"))?;
     match rpc.is_final(&id, WAIT) {
-        Ok(true) => Ok(Paid { at, took: start.elapsed().as_secs_f64() * 1_000.0 }),
+        Ok(true) => Ok(()),
         other => bail!("a transfer is not final after {WAIT:?}: {other:?}"),
     }
 }
@@ -80,8 +85,8 @@ fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<Paid> {
 pub(super) struct Payers {
     process: Child,
     /// Open for as long as it shall pay.
-    _stdin: Option<ChildStdin>,
-    paid: Arc<Mutex<Vec<Paid>>>,
+    stdin: Option<ChildStdin>,
+    paid: mpsc::Receiver<Paid>,
 }
 
 impl Payers {
@@ -91,23 +96,34 @@ impl Payers {
         command.args(["--rate", &rate.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().context("no payers start")?;
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().context("stdout is a pipe")?);
-        let paid = Arc::new(Mutex::new(Vec::new()));
-        let payers = Self { process, _stdin: stdin, paid: Arc::clone(&paid) };
+        let (sender, paid) = mpsc::channel();
+        let payers = Self { process, stdin, paid };
         thread::Builder::new().name("paid".to_owned()).spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            lines.filter_map(|line| serde_json::from_str(&line).ok()).for_each(|one| lock(&paid).push(one));
+            let paid = lines.filter_map(|line| serde_json::from_str(&line).ok());
+            // An error means that nobody wants to know any more.
+            let _ = { paid }.try_for_each(|one| sender.send(one));
         })?;
         Ok(payers)
     }
 
-    /// How the process ended, if it has: what went wrong is on stderr.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.try_wait().ok().flatten()
+    /// Fails if they have ended: what went wrong is on stderr.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        let status = self.process.try_wait()?;
+        status.map_or(Ok(()), |status| bail!("the payers have ended with {status}"))
     }
 
-    /// All so far.
-    pub(super) fn paid(&self) -> Vec<Paid> {
-        lock(&self.paid).clone()
+    /// The next transfer that is final, if there is one yet.
+    pub(super) fn next(&self) -> Option<Paid> {
+        self.paid.try_recv().ok()
+    }
+
+    /// Stops them: all that were final and not asked for yet.
+    pub(super) fn finish(mut self) -> anyhow::Result<Vec<Paid>> {
+        self.stdin = None;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "the payers have ended with {status}");
+        Ok(self.paid.iter().collect())
     }
 }
 
@@ -117,8 +133,4 @@ impl Drop for Payers {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn lock(paid: &Mutex<Vec<Paid>>) -> MutexGuard<'_, Vec<Paid>> {
-    paid.lock().unwrap_or_else(PoisonError::into_inner)
 }
