@@ -126,10 +126,6 @@ fn seed(name: &str, number: u64) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[b"bench", name.as_bytes(), &number.to_le_bytes()]).0
 }
 
-fn key(name: &str, number: u64) -> SigningKey {
-    SigningKey::from_seed(&seed(name, number))
-}
-
 /// Of one of the validators.
 pub(super) fn validator_key(number: u16) -> Seed {
     seed("validator", number.into()).into()
@@ -137,7 +133,7 @@ pub(super) fn validator_key(number: u16) -> Seed {
 
 /// One that pays, in the order of their numbers below [`SENDERS`].
 pub(super) fn sender_key(number: u64) -> SigningKey {
-    key("sender", number)
+    SigningKey::from_seed(&seed("sender", number))
 }
 
 impl MadeChain {

@@ -56,13 +56,13 @@ struct Report<'a> {
 /// The whole command.
 pub(super) fn execute(options: &Finality) -> anyhow::Result<()> {
     topology::check()?;
-    let programs = Programs::find(options.node.as_deref())?;
+    let programs = Programs::find(options.common.node.as_deref())?;
     let folder = folder(&programs.bench)?;
     let turn = take_turn(&folder)?;
     let chain = MadeChain::obtain(&folder, &Recipe::to_go_on(options.validators, options.mib))?;
     drop(turn);
-    let report = in_folder(&folder, options.keep, |home| Session::new(options, &chain, &programs, home)?.run())?;
-    if options.json {
+    let report = in_folder(&folder, options.common.keep, |home| Session::new(options, &chain, &programs, home)?.run())?;
+    if options.common.json {
         return print_line(&report);
     }
     let Report { quiet, uploading, .. } = &report;
@@ -124,7 +124,9 @@ impl<'a> Session<'a> {
     fn run(mut self) -> anyhow::Result<Report<'a>> {
         let (options, hosts) = (self.options, &self.topology.hosts);
         let validators = self.validators.iter_mut();
-        validators.into_iter().try_for_each(|node| node.start(self.programs, &hosts[node.host], &options.node_log))?;
+        validators
+            .into_iter()
+            .try_for_each(|node| node.start(self.programs, &hosts[node.host], &options.common.node_log))?;
         self.await_validators()?;
         // Nobody need be asked any more, which costs processor time.
         self.validators.iter_mut().for_each(|node| node.probe = None);
@@ -177,7 +179,7 @@ impl<'a> Session<'a> {
         let least = self.chain.facts.bytes as f64 / super::measure::rate(self.options.up);
         let deadline = Instant::now() + PATIENCE + Duration::from_secs_f64(12.0 * least);
         let (facts, guest) = (self.chain.facts, &mut self.guests[round]);
-        guest.start(self.programs, &self.topology.hosts[guest.host], &self.options.node_log)?;
+        guest.start(self.programs, &self.topology.hosts[guest.host], &self.options.common.node_log)?;
         let start = now_ms();
         let end = loop {
             stop::pause(TICK)?;

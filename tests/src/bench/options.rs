@@ -52,6 +52,23 @@ pub(super) enum Tool {
     Aria2,
 }
 
+/// What has no part in what is measured.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Common {
+    /// Print the result as one JSON object on the last line of stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// This `cairn-node`, instead of the one beside this program
+    #[arg(long, value_name = "FILE")]
+    pub(super) node: Option<PathBuf>,
+    /// What the nodes log
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(super) node_log: String,
+    /// Keep homes and logs. Those of a run that failed are kept anyway
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
 #[derive(Clone, Debug, Args, Serialize)]
 pub(super) struct Swarm {
     /// Nodes that have the chain
@@ -111,22 +128,9 @@ pub(super) struct Swarm {
     /// Give up after this many seconds; by default after twelve times the least possible and two minutes
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
-    /// Print the result as one JSON object on the last line of stdout
-    #[arg(long)]
+    #[command(flatten)]
     #[serde(skip)]
-    pub(super) json: bool,
-    /// This `cairn-node`, instead of the one beside this program
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub(super) node: Option<PathBuf>,
-    /// What the nodes log
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    #[serde(skip)]
-    pub(super) node_log: String,
-    /// Keep homes and logs. Those of a run that failed are kept anyway
-    #[arg(long)]
-    #[serde(skip)]
-    pub(super) keep: bool,
+    pub(super) common: Common,
 }
 
 #[derive(Clone, Debug, Args, Serialize)]
@@ -152,22 +156,9 @@ pub(super) struct Finality {
     /// Transfers a second
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) rate: u32,
-    /// Print the result as one JSON object on the last line of stdout
-    #[arg(long)]
+    #[command(flatten)]
     #[serde(skip)]
-    pub(super) json: bool,
-    /// This `cairn-node`, instead of the one beside this program
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub(super) node: Option<PathBuf>,
-    /// What the nodes log
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    #[serde(skip)]
-    pub(super) node_log: String,
-    /// Keep homes and logs. Those of a run that failed are kept anyway
-    #[arg(long)]
-    #[serde(skip)]
-    pub(super) keep: bool,
+    pub(super) common: Common,
 }
 
 #[derive(Debug, Args)]

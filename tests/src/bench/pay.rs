@@ -4,8 +4,7 @@
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,9 +32,8 @@ pub(super) struct Paid {
 /// The process within: pays until its stdin ends. Each account waits for its transfer to be final before the next; one that is late for
 /// that is timed from when it was due. Ends at once when a transfer fails.
 pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
-    let is_over = AtomicBool::new(false);
     let (start, start_ms) = (Instant::now(), now_ms());
-    let pay = |number: u64| -> anyhow::Result<()> {
+    let pay = |number: u64, over: &Receiver<()>| -> anyhow::Result<()> {
         let rpc = Rpc::new(&options.rpc);
         let to = sender_key((number + 1) % SENDERS).public();
         let mut payer = Payer::with_key(sender_key(number), to, options.chain);
@@ -44,10 +42,10 @@ pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
         for turn in (number..).step_by(SENDERS as usize) {
             let due = Duration::from_secs_f64(turn as f64 / f64::from(options.rate));
             let early = due.saturating_sub(start.elapsed());
-            if !early.is_zero() && is_over.load(Ordering::Relaxed) {
+            // What is late already is paid all the same: it was due before the end.
+            if !early.is_zero() && over.recv_timeout(early) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }
-            thread::sleep(early);
             pay_once(&rpc, &mut payer)?;
             let took = start.elapsed().saturating_sub(due).as_secs_f64() * 1_000.0;
             let at = start_ms + u64::try_from(due.as_millis())?;
@@ -58,16 +56,19 @@ pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
         Ok(())
     };
     thread::scope(|scope| {
+        let mut until = Vec::new();
         for number in 0..SENDERS {
+            let (sender, over) = mpsc::channel();
+            until.push(sender);
             scope.spawn(move || {
-                if let Err(error) = pay(number) {
+                if let Err(error) = pay(number, &over) {
                     eprintln!("error: {error:#}");
                     std::process::exit(1);
                 }
             });
         }
         stdin().lines().for_each(drop);
-        is_over.store(true, Ordering::Relaxed);
+        drop(until);
     });
     Ok(())
 }
@@ -86,7 +87,7 @@ pub(super) struct Payers {
     process: Child,
     /// Open for as long as it shall pay.
     stdin: Option<ChildStdin>,
-    paid: mpsc::Receiver<Paid>,
+    paid: Receiver<Paid>,
 }
 
 impl Payers {

@@ -32,7 +32,7 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
     if options.vs.is_some() {
         aria2::check()?;
     }
-    let programs = Programs::find(options.node.as_deref())?;
+    let programs = Programs::find(options.common.node.as_deref())?;
     let folder = folder(&programs.bench)?;
     let turn = take_turn(&folder)?;
     let chain = MadeChain::obtain(&folder, &Recipe::of(options))?;
@@ -44,7 +44,7 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
     say!("{bytes} bytes in {segments} segments and {chunks} chunks, {height} blocks");
     let (mut ours, mut others): (Vec<Run>, Vec<OtherRun>) = (Vec::new(), Vec::new());
     for number in 1..=options.runs {
-        let run = in_folder(&folder, options.keep, |home| {
+        let run = in_folder(&folder, options.common.keep, |home| {
             let turn = take_turn(&folder)?;
             let session = Session::new(options, &chain, &programs, home)?;
             drop(turn);
@@ -53,13 +53,13 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
         say!("run {number} of {}: {:.2} s, ratio {}", options.runs, run.seconds, show(run.ratio));
         ours.push(run);
         if options.vs.is_some() {
-            let run = in_folder(&folder, options.keep, |folder| aria2::run(options, &chain, &programs, folder))?;
+            let run = in_folder(&folder, options.common.keep, |folder| aria2::run(options, &chain, &programs, folder))?;
             say!("aria2: {:.2} s, ratio {}", run.seconds, show(run.ratio));
             others.push(run);
         }
     }
     let report = Report::new(options, chain.facts, &ours, &others).context("no runs were asked for")?;
-    if options.json {
+    if options.common.json {
         return print_line(&report);
     }
     println!("{}", report.text());
@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
     }
 
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
-        let (programs, log, hosts) = (self.programs, &self.options.node_log, &self.topology.hosts);
+        let (programs, log, hosts) = (self.programs, &self.options.common.node_log, &self.topology.hosts);
         let mut nodes = self.nodes.iter_mut().filter(|node| node.role == role);
         nodes.try_for_each(|node| node.start(programs, &hosts[node.host], log))
     }
@@ -279,7 +279,7 @@ impl<'a> Session<'a> {
         for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running()) {
             if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at.is_none() {
                 node.kill();
-                node.start(self.programs, &self.topology.hosts[node.host], &self.options.node_log)?;
+                node.start(self.programs, &self.topology.hosts[node.host], &self.options.common.node_log)?;
             }
         }
         Ok(())
