@@ -11,10 +11,13 @@ use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::genesis::{Genesis, template_key, template_seed};
 use ledger::hash::{BlockHash, Domain, Hash};
+use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::signature::{Item, PublicKey, Signature, SigningKey, verify, verify_batch};
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp};
 use protocol::message::{Attempt, ConsensusMessage, LogEntry, Proposal, Request, SignedProposal, SignedVote};
+use protocol::sync::Bits;
+use protocol::sync::message::{ChunkId, Status, SyncMessage, Update};
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()
@@ -191,6 +194,52 @@ fn every_format_has_the_bytes_it_always_had() {
     assert_eq!(block.header.hash(), BlockHash(valid.hash().0));
 }
 
+/// One of each, with its encoding as [`print`] tells it.
+fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
+    let id = |chunk| ChunkId { segment: 3, chunk };
+    let mut partial = Bits::new(12);
+    partial.set(1);
+    partial.set(11);
+    let status = Status { height: Height(70), pruned_below: 1, sealed: 3, partial: vec![(3, partial)], nonce: 5 };
+    let update = Update { have: vec![id(1)], add: vec![id(2), id(300)], remove: vec![id(4)], received: 6, allowed: 8 };
+    let hash = |seed: u8| Hash::of(Domain::Chunk, &[&[seed]]);
+    let descriptor = SegmentDescriptor {
+        index: 3,
+        first: Height(40),
+        last: Height(60),
+        bytes: 200_000,
+        chunks_root: hash(1),
+        blocks_root: hash(2),
+        last_block: BlockHash(hash(3)),
+    };
+    let chunks = vec![hash(4), hash(5)];
+    let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
+    vec![
+        (SyncMessage::Status(status), "62 b2211b6e1b99478e"),
+        (SyncMessage::Update(update), "92 46fa300e129274cb"),
+        (SyncMessage::Sealed(3, Height(70)), "20 50c3da84d1c2c177"),
+        (SyncMessage::Busy(10_000), "8 180006146f444d4f"),
+        (SyncMessage::GetManifest(Height(70), 2), "20 ef017521d8257976"),
+        (SyncMessage::Manifest(Height(70), 3, Some(vec![descriptor])), "157 d34aeca0f48bae3f"),
+        (SyncMessage::Manifest(Height(70), 3, None), "21 2340e2f3f6ed1dd4"),
+        (SyncMessage::GetHead(3), "12 620392bd13c9d763"),
+        (SyncMessage::Head(3, Some(head)), "273 036f0961d7abe81c"),
+        (SyncMessage::Head(3, None), "13 75f72bfa17365c58"),
+    ]
+}
+
+#[test]
+fn every_message_about_history_has_the_bytes_it_always_had() {
+    let messages = sync_messages(&chain());
+    let told = messages.iter().map(|(message, expected)| (message, print(&codec::encode(message)), *expected));
+    let changed: Vec<_> = told.filter(|(_, got, expected)| got != expected).collect();
+    assert!(changed.is_empty(), "{changed:#?}");
+    let id = ChunkId { segment: 3, chunk: 300 };
+    assert_eq!(hex::encode(id.frame(b"chunk")), "03000000000000002c0100006368756e6b");
+    assert_eq!(ChunkId::parse(&id.frame(b"chunk")), Some((id, &b"chunk"[..])));
+    assert_eq!(ChunkId::parse(&[0; 11]), None);
+}
+
 #[test]
 fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
@@ -253,4 +302,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     canonical::<Request>(&codec::encode(&Request::Status(None)), protocol::message::REQUEST_BYTES_MAX);
     let proof = state.state().prove(&ledger::state::StateKey::account(template_key("bob").unwrap().public()));
     canonical::<ledger::state::AccountProof>(&codec::encode(&proof), ledger::state::AccountProof::BYTES_MAX);
+    for (message, _) in sync_messages(&chain) {
+        canonical::<SyncMessage>(&codec::encode(&message), protocol::sync::message::SYNC_MESSAGE_BYTES_MAX);
+    }
 }

@@ -34,8 +34,8 @@ const LATE: Duration = Duration::from_secs(2);
 const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 /// Chunks that are fetched before others; beyond them only if a peer would idle.
 const WINDOW_BYTES: u64 = 64 << 20;
-/// One chunk of so many may be asked for twice: 2% at the end.
-const TWICE_ONE_IN: u64 = 50;
+/// One chunk of so many may be asked for twice at the end: where all upload as much as they can, what comes twice makes others wait.
+const TWICE_ONE_IN: u64 = 100;
 /// A few may be in any case.
 const TWICE_LEAST: u64 = 4;
 
