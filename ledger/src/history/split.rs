@@ -83,7 +83,8 @@ pub enum SegmentError {
     },
 }
 
-/// Cuts the bytes of a segment into its blocks, as they are read. Besides the blocks of an honest segment it holds few bytes: some times those of the largest block.
+/// Cuts the bytes of a segment into its blocks, as they are read. Besides the blocks it holds few bytes: some times those of the largest
+/// block.
 ///
 /// Once [`Self::finish`] is `Ok`, the blocks are those that the descriptor commits to, and each holds what its header commits to. If the
 /// bytes also matched its chunks, the chain that takes them seals this very segment. What is left to check are signatures,
@@ -110,7 +111,7 @@ impl<'a> SegmentSplitter<'a> {
     /// Takes the next bytes, as many as there are at hand.
     ///
     /// # Errors
-    /// `SegmentError::Length`, `Block` or `Height`.
+    /// `SegmentError::Length`, `Block` or `Height`. What was pushed before is of no use then.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.got = self.got.saturating_add(bytes.len() as u64);
         if self.got > self.descriptor.bytes {
@@ -122,7 +123,11 @@ impl<'a> SegmentSplitter<'a> {
         }
         self.tail.extend_from_slice(bytes);
         // Where a whole block must be, what cannot be read is wrong and not just incomplete.
-        while self.rest().len() >= BLOCK_BYTES && self.cut_block()? {}
+        while self.rest().len() >= BLOCK_BYTES {
+            if !self.cut_block()? {
+                return Err(self.trailing());
+            }
+        }
         Ok(())
     }
 
@@ -135,10 +140,8 @@ impl<'a> SegmentSplitter<'a> {
             return Err(self.length());
         }
         while self.cut_block()? {}
-        let extra = self.rest().len();
-        if extra > 0 {
-            let error = CodecError::Trailing { extra };
-            return Err(SegmentError::Block { height: self.descriptor.last, error });
+        if !self.rest().is_empty() {
+            return Err(self.trailing());
         }
         let bytes_before = self.got.saturating_sub(self.last_bytes as u64);
         if bytes_before >= self.chain.history_rules().segment_bytes {
@@ -169,6 +172,13 @@ impl<'a> SegmentSplitter<'a> {
 
     fn rest(&self) -> &[u8] {
         &self.tail[self.cut..]
+    }
+
+    /// Bytes after the last block, those to come included.
+    fn trailing(&self) -> SegmentError {
+        let to_come = usize::try_from(self.descriptor.bytes.saturating_sub(self.got)).unwrap_or(usize::MAX);
+        let error = CodecError::Trailing { extra: self.rest().len().saturating_add(to_come) };
+        SegmentError::Block { height: self.descriptor.last, error }
     }
 
     const fn length(&self) -> SegmentError {
@@ -323,7 +333,14 @@ mod tests {
         assert!(!splitter.blocks.is_empty());
         assert_eq!(splitter.push(&[0]).unwrap_err(), splitter.length());
         splitter.got -= 1;
-        assert_eq!(splitter.finish(), Ok(all));
+        assert_eq!(splitter.finish(), Ok(all.clone()));
+        // What comes after the last block is not kept until the end.
+        let early = SegmentDescriptor { last: Height(1), ..descriptor };
+        let mut splitter = SegmentSplitter::new(&chain, &early);
+        let error = bytes.chunks(64 << 10).find_map(|part| splitter.push(part).err()).unwrap();
+        let extra = bytes.len() - codec::encode(&all[0]).len();
+        assert_eq!(error, SegmentError::Block { height: Height(1), error: CodecError::Trailing { extra } });
+        assert!(splitter.got < 2 * BLOCK_BYTES as u64);
     }
 
     #[test]
