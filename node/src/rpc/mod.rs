@@ -12,8 +12,6 @@ mod methods;
 mod socket;
 mod subscriptions;
 #[cfg(test)]
-mod sync_tests;
-#[cfg(test)]
 mod tests;
 
 use std::future::Future;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +7,7 @@ use protocol::PeerId;
 use protocol::sync::{Bits, PeerReport, SegmentReport, Stage, SyncReport};
 use serde_json::{Value, json};
 
-use super::tests::{Fixture, PEER};
+use super::fixture::{Fixture, PEER};
 use crate::driver::wall_ms;
 use crate::view::SyncView;
 

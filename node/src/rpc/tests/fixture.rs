@@ -1,0 +1,271 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ledger::address::Coin;
+use ledger::api::BlockSummary;
+use ledger::block::Header;
+use ledger::certificate::{Certificate, Vote, VoteKind};
+use ledger::chain::{Chain, ChainState, TransactionError};
+use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, LOCAL_NETWORK, Limits};
+use ledger::signature::SigningKey;
+use ledger::store::Store;
+use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions};
+use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::network::PeerInfo;
+use crate::rpc::{RpcConfig, bind, block_summary, serve};
+use crate::view::{Activity, Journal, Query, SubmitError, SyncView, TipView, View};
+
+pub(super) const SOON: Duration = Duration::from_millis(200);
+pub(super) const LATE: Duration = Duration::from_secs(20);
+pub(super) const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+pub(super) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// A running server with a chain that the test drives, and a driver that answers as told.
+pub(super) struct Fixture {
+    pub(super) chain: Arc<Chain>,
+    pub(super) store: Store,
+    pub(super) state: ChainState,
+    pub(super) certificate: Certificate,
+    pub(super) tip: watch::Sender<Arc<TipView>>,
+    pub(super) activity: watch::Sender<Activity>,
+    pub(super) sync: watch::Sender<Arc<SyncView>>,
+    pub(super) peers: watch::Sender<Arc<Vec<PeerInfo>>>,
+    pub(super) blocks: broadcast::Sender<BlockSummary>,
+    pub(super) mempool: Arc<std::sync::Mutex<Vec<Arc<VerifiedTransaction>>>>,
+    pub(super) queries: Option<mpsc::Receiver<Query>>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) address: SocketAddr,
+    pub(super) stop: Option<oneshot::Sender<()>>,
+    pub(super) server: JoinHandle<()>,
+    _home: TempDir,
+}
+
+impl Fixture {
+    /// With a driver that answers.
+    pub(super) async fn start() -> Self {
+        let mut fixture = Self::without_driver(1).await;
+        let mut queries = fixture.queries.take().unwrap();
+        let (mempool, chain) = (Arc::clone(&fixture.mempool), fixture.chain.id());
+        tokio::spawn(async move {
+            while let Some(query) = queries.recv().await {
+                let waiting = mempool.lock().unwrap().clone();
+                match query {
+                    Query::Submit(transaction, answer) => {
+                        let id = transaction.body.id(chain);
+                        let verified = verify_transactions(chain, vec![*transaction]).remove(0);
+                        if let Some(verified) = &verified {
+                            mempool.lock().unwrap().push(Arc::clone(verified));
+                        }
+                        let refusal = SubmitError::Rejected(TransactionError::Signature);
+                        answer.send(verified.map(|_| id).ok_or(refusal)).unwrap();
+                    }
+                    Query::Pending(id, answer) => {
+                        let _ = answer.send(waiting.into_iter().find(|waiting| waiting.id() == id));
+                    }
+                    Query::PendingNonce(_, answer) => answer.send(Nonce(7)).unwrap(),
+                    Query::Mempool(limit, answer) => answer.send(waiting.into_iter().take(limit).collect()).unwrap(),
+                    Query::PeerHeights(answer) => {
+                        answer.send(BTreeMap::from([(PEER.to_owned(), Height(3))])).unwrap();
+                    }
+                }
+            }
+        });
+        fixture
+    }
+
+    pub(super) async fn without_driver(validators: u8) -> Self {
+        let validator = |seed: u8| GenesisValidator {
+            name: format!("validator {seed}"),
+            key: key(100 + seed).public(),
+            payout: key(200 + seed).public(),
+            power: VotingPower(10),
+        };
+        let account = |seed: u8| GenesisAccount {
+            name: format!("account {seed}"),
+            account: key(seed).public(),
+            balance: Amount(u64::MAX / 4),
+        };
+        let genesis = Genesis {
+            format: FORMAT,
+            network: LOCAL_NETWORK.to_owned(),
+            address_prefix: "crn".to_owned(),
+            coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+            start_time: Timestamp(1_767_225_600_000),
+            accounts: vec![account(1), account(2)],
+            validators: (0..validators).map(validator).collect(),
+            limits: Limits::default(),
+        };
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("store");
+        Store::create(&directory, &genesis).unwrap();
+        let chain = Chain::new(genesis);
+        let opened = Store::open(&directory, &chain).unwrap();
+        let tip = TipView { state: opened.state.clone(), certificate: opened.certificate.clone(), header: None };
+        let (tip, tip_reader) = watch::channel(Arc::new(tip));
+        let (activity, activity_reader) = watch::channel(Activity::default());
+        let (sync, sync_reader) = watch::channel(Arc::new(SyncView::default()));
+        let (peers, peers_reader) = watch::channel(Arc::new(Vec::new()));
+        let (blocks, _) = broadcast::channel(4);
+        let (query, queries) = mpsc::channel(64);
+        let journal = Arc::new(Journal::default());
+        let view = View {
+            chain: Arc::clone(&chain),
+            store: opened.store.clone(),
+            validator: Some(key(100).public()),
+            tip: tip_reader,
+            activity: activity_reader,
+            sync: sync_reader,
+            peers: peers_reader,
+            blocks: blocks.clone(),
+            queries: query,
+            journal: Arc::clone(&journal),
+        };
+        let config = RpcConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            allowed_hosts: vec!["node.example".to_owned()],
+            allowed_origins: vec!["https://wallet.example".to_owned()],
+        };
+        let listener = bind(&config).await.unwrap();
+        let address = listener.address();
+        let mut registry = Registry::default();
+        crate::metrics::register(&mut registry, view.clone());
+        let (stop, stopped) = oneshot::channel();
+        let server = serve(listener, view, Arc::new(registry), async {
+            let _ = stopped.await;
+        });
+        Self {
+            chain,
+            store: opened.store,
+            state: opened.state,
+            certificate: opened.certificate,
+            tip,
+            activity,
+            sync,
+            peers,
+            blocks,
+            mempool: Arc::default(),
+            queries: Some(queries),
+            journal,
+            address,
+            stop: Some(stop),
+            server,
+            _home: home,
+        }
+    }
+
+    /// A signed transfer of the first account.
+    pub(super) fn transfer(&self, nonce: u64) -> Transaction {
+        let body = Body::Transfer(Transfer {
+            sender: key(1).public(),
+            nonce: Nonce(nonce),
+            outputs: vec![Output { account: key(2).public(), amount: Amount(5) }],
+            fee: Amount(10_000),
+            expires_at: Timestamp(self.state.tip().time.0 + 60_000),
+            memo: b"hello".to_vec(),
+        });
+        body.sign(self.chain.id(), &key(1))
+    }
+
+    /// Makes a block of these final, as the driver would.
+    pub(super) fn commit(&mut self, transactions: Vec<Transaction>) -> Header {
+        let count = transactions.len();
+        let verified = verify_transactions(self.chain.id(), transactions).into_iter().map(Option::unwrap);
+        let now = Timestamp(self.state.tip().time.0 + 50);
+        let block = self.state.propose(key(100).public(), now, self.certificate.clone(), verified);
+        assert_eq!(block.block().transactions.len(), count);
+        let (height, round) = (block.height(), Round(0));
+        let vote = |seed: usize| {
+            let validator = key(100 + u8::try_from(seed).unwrap());
+            let vote = Vote {
+                kind: VoteKind::Precommit,
+                height,
+                round,
+                block: Some(block.hash()),
+                validator: validator.public(),
+            };
+            (validator.public(), vote.message(self.chain.id()), validator)
+        };
+        let set = self.chain.validators(height);
+        let votes = (0..set.as_slice().len()).map(vote).map(|(public, message, key)| (public, key.sign(&message)));
+        self.certificate = Certificate::new(height, round, block.hash(), set, votes);
+        let header = block.header().clone();
+        let summary = block_summary(&header, block.hash(), count, block.bytes().len());
+        let committed = self.state.commit(block, self.certificate.clone());
+        self.store.commit(&[committed]).unwrap();
+        self.tip.send_replace(Arc::new(TipView {
+            state: self.state.clone(),
+            certificate: self.certificate.clone(),
+            header: Some(header.clone()),
+        }));
+        let _ = self.blocks.send(summary);
+        header
+    }
+
+    pub(super) fn connect_peer(&self) {
+        self.peers.send_replace(Arc::new(vec![PeerInfo {
+            id: PEER.parse().unwrap(),
+            address: "/ip4/127.0.0.1/tcp/7700".parse().unwrap(),
+            inbound: true,
+            agent: "cairn-node/0".to_owned(),
+            ping: Some(Duration::from_micros(1_500)),
+            connected_since: SystemTime::UNIX_EPOCH,
+        }]));
+    }
+
+    pub(super) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        let host = ("host", &*self.address.to_string());
+        let default = (!headers.iter().any(|(name, _)| *name == "host")).then_some(host);
+        for (name, value) in headers.iter().copied().chain(default) {
+            request += &format!("{name}: {value}\r\n");
+        }
+        // The server may answer and close before it has read everything.
+        let _ = stream.write_all(format!("{request}\r\n{body}").as_bytes()).await;
+        let mut response = Vec::new();
+        let _ = timeout(LATE, stream.read_to_end(&mut response)).await.unwrap();
+        let response = String::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    pub(super) async fn post(&self, body: &str) -> (u16, Value) {
+        let (status, _, body) = self.http("POST", "/", &[("content-type", "application/json")], body).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// Result or error of a call.
+    pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value, Value> {
+        let body = json!({"jsonrpc": "2.0", "id": "x", "method": method, "params": params}).to_string();
+        let (status, mut answer) = self.post(&body).await;
+        assert_eq!((status, &answer["id"], &answer["jsonrpc"]), (200, &json!("x"), &json!("2.0")));
+        if answer.get("error").is_some() { Err(answer["error"].take()) } else { Ok(answer["result"].take()) }
+    }
+
+    pub(super) async fn refusal(&self, method: &str, params: Value) -> (i64, String) {
+        let error = self.call(method, params).await.unwrap_err();
+        assert!(!error["message"].as_str().unwrap().is_empty() && !error["data"]["hint"].as_str().unwrap().is_empty());
+        (error["code"].as_i64().unwrap(), error["data"]["reason"].as_str().unwrap().to_owned())
+    }
+}

@@ -1,0 +1,131 @@
+use serde_json::json;
+
+use super::fixture::Fixture;
+use crate::rpc::{BODY_BYTES_MAX, RpcConfig, bind};
+
+#[tokio::test]
+async fn requests_that_are_no_calls() {
+    let fixture = Fixture::start().await;
+    let batch =
+        |count: usize| format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"chain_status"}"#; count].join(","));
+    let deep = "[".repeat(100_000);
+    for (body, code, reason) in [
+        ("", -32_700, "parse_error"),
+        ("{", -32_700, "parse_error"),
+        ("nonsense", -32_700, "parse_error"),
+        ("[1,", -32_700, "parse_error"),
+        (&*deep, -32_700, "parse_error"),
+        ("5", -32_600, "invalid_request"),
+        ("{}", -32_600, "invalid_request"),
+        ("[]", -32_600, "invalid_request"),
+        (r#"{"jsonrpc":"2.0","id":1}"#, -32_600, "invalid_request"),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"chain_status"}"#, -32_600, "invalid_request"),
+        (r#"{"jsonrpc":"2.0","id":{},"method":"chain_status"}"#, -32_600, "invalid_request"),
+        (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32_600, "invalid_request"),
+        (&*batch(101), -32_600, "batch_too_large"),
+    ] {
+        let (status, answer) = fixture.post(body).await;
+        let start = &body[..body.len().min(60)];
+        assert_eq!((status, &answer["error"]["code"]), (200, &json!(code)), "{start} {answer}");
+        assert_eq!(answer["error"]["data"]["reason"], json!(reason), "{start}");
+    }
+    let (_, answer) = fixture.post(r#"{"jsonrpc":"2.0","id":"mine","method":7}"#).await;
+    assert_eq!(answer["id"], json!("mine"), "a faulty call is answered by its id");
+    assert_eq!(fixture.post(&batch(100)).await.1.as_array().unwrap().len(), 100);
+
+    let mixed = r#"[{"jsonrpc":"2.0","id":1,"method":"rpc_methods"}, {"jsonrpc":"2.0","method":"rpc_methods"}, 7,
+        {"jsonrpc":"2.0","id":null,"method":"nothing"}]"#;
+    let (_, answers) = fixture.post(mixed).await;
+    let codes: Vec<_> = answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
+    assert_eq!(codes, [None, Some(-32_600), Some(-32_601)]);
+    assert_eq!(fixture.post(r#"{"jsonrpc":"2.0","method":"rpc_methods"}"#).await.0, 204, "a notification");
+
+    let (status, answer) = fixture.post(&" ".repeat(BODY_BYTES_MAX + 1)).await;
+    assert_eq!((status, &answer["error"]["data"]["reason"]), (413, &json!("body_too_large")));
+    let (status, _, body) = fixture.http("POST", "/", &[("content-type", "text/plain")], &batch(1)).await;
+    assert!(status == 415 && body.contains("application/json"), "{body}");
+}
+
+#[tokio::test]
+async fn foreign_pages_and_names_are_refused() {
+    let fixture = Fixture::start().await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"chain_status"}"#;
+    let json = ("content-type", "application/json");
+    for (headers, expected) in [
+        (vec![json], 200),
+        (vec![json, ("host", "localhost:1")], 200),
+        (vec![json, ("host", "node.example")], 200),
+        (vec![json, ("host", "evil.example")], 403),
+        (vec![json, ("origin", "https://evil.example")], 403),
+        (vec![json, ("origin", "null")], 403),
+        (vec![json, ("origin", "https://wallet.example")], 200),
+    ] {
+        let (status, head, body) = fixture.http("POST", "/", &headers, call).await;
+        assert_eq!(status, expected, "{headers:?} {body}");
+        let readable = head.contains("access-control-allow-origin: https://wallet.example");
+        assert_eq!(readable, headers.contains(&("origin", "https://wallet.example")), "{head}");
+    }
+    for path in ["/", "/metrics", "/health", "/ready", "/nothing"] {
+        assert_eq!(fixture.http("GET", path, &[("host", "evil.example")], "").await.0, 403, "{path}");
+    }
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
+    let key = ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
+    let headers = [&upgrade[..], &[key, ("origin", "https://evil.example")]].concat();
+    assert_eq!(fixture.http("GET", "/", &headers, "").await.0, 403);
+    let (status, head, _) = fixture.http("OPTIONS", "/", &[("origin", "https://wallet.example")], "").await;
+    assert!(status == 204 && head.contains("access-control-allow-headers: content-type"), "{head}");
+}
+
+#[tokio::test]
+async fn pages_for_operators() {
+    let mut fixture = Fixture::start().await;
+    fixture.commit(vec![]);
+    fixture.activity.send_modify(|activity| activity.extra_rounds = 5);
+    let (status, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
+    assert_eq!(status, 200);
+    for line in [
+        "cairn_height 1",
+        "cairn_peers 0",
+        "cairn_syncing 0",
+        "cairn_mempool_bytes 0",
+        "cairn_extra_rounds_total 5",
+        "cairn_block_time_seconds 1767225600.05",
+        "# EOF",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert!(metrics.contains("cairn_node_info{") && metrics.contains(&fixture.chain.id().to_string()));
+    assert_eq!(fixture.http("GET", "/health", &[], "").await.0, 200);
+    assert_eq!(fixture.http("GET", "/nothing", &[], "").await.0, 404);
+    let (status, _, body) = fixture.http("GET", "/", &[], "").await;
+    assert!(status == 200 && body.contains("JSON-RPC") && body.contains("rpc_methods"), "{body}");
+}
+
+#[tokio::test]
+async fn ready_when_answers_can_be_trusted() {
+    for (validators, peer, syncing, ready) in [
+        (1, false, false, true),
+        (4, false, false, false),
+        (4, true, false, true),
+        (4, true, true, false),
+        (1, false, true, false),
+    ] {
+        let fixture = Fixture::without_driver(validators).await;
+        fixture.activity.send_modify(|activity| activity.syncing = syncing);
+        if peer {
+            fixture.connect_peer();
+        }
+        let (status, _, body) = fixture.http("GET", "/ready", &[], "").await;
+        assert_eq!(status, if ready { 200 } else { 503 }, "{validators} {peer} {syncing} {body}");
+        assert_eq!(body.contains("reason"), !ready, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let config = |listen| RpcConfig { listen, allowed_hosts: Vec::new(), allowed_origins: Vec::new() };
+    let first = bind(&config("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    let Err(error) = bind(&config(first.address())).await else { panic!("two have one port") };
+    assert!(error.to_string().contains(&first.address().to_string()), "{error}");
+    assert!(error.to_string().contains("another node"), "{error}");
+}

@@ -1,0 +1,175 @@
+use ledger::address::encode_address;
+use ledger::api;
+use ledger::block::Header;
+use ledger::certificate::Certificate;
+use ledger::codec;
+use ledger::genesis::Genesis;
+use ledger::hash::StateRoot;
+use ledger::state::{AccountProof, StateKey};
+use ledger::units::{Height, Nonce};
+use serde_json::{Value, json};
+
+use super::fixture::{Fixture, PEER, key};
+use super::socket::Socket;
+
+#[tokio::test]
+async fn every_method_answers() {
+    let mut fixture = Fixture::start().await;
+    let first = fixture.transfer(0);
+    let id = first.body.id(fixture.chain.id()).to_string();
+    let header = fixture.commit(vec![first]);
+    let waiting = fixture.transfer(1);
+    fixture.connect_peer();
+    let address = encode_address("crn", &key(1).public());
+    let hash = header.hash().to_string();
+    let mut socket = Socket::connect(&fixture).await;
+
+    for method in api::METHODS {
+        let result = |params| fixture.call(method.name, params);
+        match method.name {
+            api::RPC_METHODS => {
+                let methods = result(json!({})).await.unwrap();
+                assert_eq!(methods.as_array().unwrap().len(), api::METHODS.len());
+            }
+            api::CHAIN_STATUS => {
+                let status: api::Status = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!((status.height, &status.block_hash, status.peers), (1, &hash, 1));
+                assert_eq!(status.validator, Some(key(100).public().to_string()));
+                assert_eq!(status.state_root, header.state_root.to_string());
+            }
+            api::CHAIN_GENESIS => {
+                let text = result(json!({})).await.unwrap().to_string();
+                assert_eq!(Genesis::from_json(text.as_bytes()).unwrap().chain_id(), fixture.chain.id());
+            }
+            api::CHAIN_HEAD => {
+                let head: api::Head = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                let read: Header = codec::decode(&hex::decode(head.header).unwrap(), 4_096).unwrap();
+                let proof: Certificate = codec::decode(&hex::decode(head.certificate).unwrap(), 1 << 20).unwrap();
+                assert_eq!(read, header);
+                let set = fixture.chain.validators(Height(1));
+                assert_eq!(proof.verify(fixture.chain.id(), set, Height(1), header.hash()), Ok(()));
+            }
+            api::CHAIN_BLOCK => {
+                let tip = result(json!({})).await.unwrap();
+                for params in
+                    [json!({"height": "1"}), json!({"hash": hash}), json!(["1"]), json!([null, hash]), json!([])]
+                {
+                    assert_eq!(result(params).await.unwrap(), tip);
+                }
+                let block: api::BlockInfo = serde_json::from_value(tip).unwrap();
+                assert_eq!((block.summary.hash, block.summary.transactions), (hash.clone(), 1));
+                assert_eq!(block.signers, [key(100).public().to_string()]);
+                assert_eq!(block.transaction_list[0].id, id);
+                assert_eq!(block.transaction_list[0].memo, hex::encode("hello"));
+                assert_eq!(block.summary.bytes, fixture.store.block_bytes(Height(1)).unwrap().unwrap().len() as u64);
+            }
+            api::CHAIN_VALIDATORS => {
+                let list: Vec<api::ValidatorInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!((list.len(), &*list[0].name, list[0].power), (1, "validator 0", 10));
+            }
+            api::CHAIN_SUBSCRIBE => assert_eq!(socket.call(method.name, json!([])).await, json!(1)),
+            api::CHAIN_UNSUBSCRIBE => {
+                assert_eq!(socket.call(method.name, json!([1])).await, json!(true));
+                assert_eq!(socket.call(method.name, json!({"subscription": 1})).await, json!(false));
+            }
+            api::TX_SUBMIT => {
+                let bytes = hex::encode(codec::encode(&waiting));
+                let submitted = result(json!({"transaction": bytes})).await.unwrap();
+                assert_eq!(submitted, json!({"id": waiting.body.id(fixture.chain.id()).to_string()}));
+            }
+            api::TX_GET => {
+                let info: api::TxInfo = serde_json::from_value(result(json!({"id": id})).await.unwrap()).unwrap();
+                let at = (info.status, info.height, info.index, info.block_hash.as_ref());
+                assert_eq!(at, (api::TxStatus::Final, Some(1), Some(0), Some(&hash)));
+                assert_eq!(info.transaction.unwrap().sender, address);
+            }
+            api::TX_MEMPOOL => {
+                let pool: api::MempoolInfo = serde_json::from_value(result(json!([10])).await.unwrap()).unwrap();
+                assert_eq!(pool.list[0].nonce, 1, "submitted above");
+                assert_eq!(result(json!({"limit": 0})).await.unwrap()["list"], json!([]));
+            }
+            api::ACCOUNT_GET => {
+                let account = result(json!({"account": address})).await.unwrap();
+                assert_eq!(result(json!([key(1).public().to_string()])).await.unwrap(), account);
+                let account: api::AccountInfo = serde_json::from_value(account).unwrap();
+                assert_eq!((account.nonce, account.pending_nonce, account.height), (1, 7, 1));
+                assert_eq!(account.balance, u64::MAX / 4 - 10_005);
+            }
+            api::ACCOUNT_PROOF => {
+                let answer = result(json!({"account": address})).await.unwrap();
+                let answer: api::AccountProofInfo = serde_json::from_value(answer).unwrap();
+                let proof: AccountProof = codec::decode(&hex::decode(answer.proof).unwrap(), 1 << 20).unwrap();
+                let root: StateRoot = header.state_root;
+                let proved = proof.verify(&root, &StateKey::account(key(1).public())).unwrap();
+                assert_eq!(proved.unwrap_or_default().nonce, Nonce(1));
+            }
+            api::SYNC_STATUS => {
+                let sync: api::SyncStatus = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!((sync.state, sync.applied_height, sync.target_height), (api::SyncState::Live, 1, 1));
+            }
+            api::NET_PEERS => {
+                let peers: Vec<api::PeerInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!((&*peers[0].id, peers[0].ping_us, peers[0].height), (PEER, Some(1_500), Some(3)));
+            }
+            other => panic!("{other} has no test"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_say_what_was_expected() {
+    let fixture = Fixture::start().await;
+    let mut foreign = fixture.transfer(0);
+    foreign.signature.0[0] ^= 1;
+    let foreign = hex::encode(codec::encode(&foreign));
+    let long = "00".repeat(4_000);
+    let zeros = "0".repeat(64);
+    for (method, params, code, reason) in [
+        (api::CHAIN_STATUS, json!({"x": 1}), -32_602, "invalid_params"),
+        (api::CHAIN_STATUS, json!([1]), -32_602, "invalid_params"),
+        (api::CHAIN_STATUS, json!(5), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!({"height": 1}), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!({"height": "-1"}), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!({"heigth": "1"}), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!({"hash": "abc"}), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!({"height": "1", "hash": zeros}), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!(["1", null, 3]), -32_602, "invalid_params"),
+        (api::CHAIN_BLOCK, json!({"height": "0"}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_BLOCK, json!({"height": "18446744073709551615"}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_BLOCK, json!({"hash": zeros}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_BLOCK, json!({}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_HEAD, json!({}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_SUBSCRIBE, json!({}), -32_600, "websocket_only"),
+        (api::TX_SUBMIT, json!({}), -32_602, "invalid_params"),
+        (api::TX_SUBMIT, json!({"transaction": "0g"}), -32_602, "invalid_params"),
+        (api::TX_SUBMIT, json!({"transaction": ""}), api::code::REJECTED, "malformed"),
+        (api::TX_SUBMIT, json!({"transaction": long}), api::code::REJECTED, "malformed"),
+        (api::TX_SUBMIT, json!({"transaction": foreign}), api::code::REJECTED, "signature"),
+        (api::TX_GET, json!({"id": 5}), -32_602, "invalid_params"),
+        (api::TX_GET, json!({"id": "zz"}), -32_602, "invalid_params"),
+        (api::TX_GET, json!({"id": zeros, "wait_ms": -1}), -32_602, "invalid_params"),
+        (api::TX_MEMPOOL, json!({"limit": 1_001}), -32_602, "invalid_params"),
+        (api::ACCOUNT_GET, json!({"account": "crn1xyz"}), -32_602, "invalid_params"),
+        (api::ACCOUNT_GET, json!({"account": encode_address("other", &key(1).public())}), -32_602, "invalid_params"),
+        (api::ACCOUNT_GET, json!({"account": zeros}), -32_602, "invalid_params"),
+        (api::ACCOUNT_PROOF, json!({"account": key(1).public().to_string()}), api::code::NOT_FOUND, "not_found"),
+        ("chain_nothing", json!({}), -32_601, "unknown_method"),
+        ("", json!({}), -32_601, "unknown_method"),
+    ] {
+        let name = format!("{method} {params}");
+        assert_eq!(fixture.refusal(method, params).await, (i64::from(code), reason.to_owned()), "{name}");
+    }
+    let error = fixture.call(api::CHAIN_BLOCK, json!({"heigth": "1"})).await.unwrap_err();
+    assert!(error["message"].as_str().unwrap().contains("heigth"), "{error}");
+    assert!(error["data"]["hint"].as_str().unwrap().contains("height?: text"), "{error}");
+}
+
+#[tokio::test]
+async fn a_driver_that_does_not_answer_is_no_reason_to_hang() {
+    let mut fixture = Fixture::without_driver(1).await;
+    drop(fixture.queries.take());
+    let account = json!([key(1).public().to_string()]);
+    assert_eq!(fixture.refusal(api::ACCOUNT_GET, account).await, (api::code::UNAVAILABLE.into(), "busy".to_owned()));
+    fixture.connect_peer();
+    assert_eq!(fixture.call(api::NET_PEERS, json!({})).await.unwrap()[0]["height"], Value::Null);
+}

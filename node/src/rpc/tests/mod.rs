@@ -1,0 +1,8 @@
+//! A whole server, spoken to as clients do.
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+mod http;
+mod methods;
+mod socket;
+mod sync;

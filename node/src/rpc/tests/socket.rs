@@ -1,0 +1,170 @@
+use ledger::api::{self, BlockSummary};
+use ledger::codec;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::fixture::{Fixture, LATE, SOON, key};
+use crate::rpc::{STOP_MAX, block_summary};
+
+/// A WebSocket connection, as far as the tests need one: short text frames.
+pub(super) struct Socket(TcpStream);
+
+impl Socket {
+    pub(super) async fn connect(fixture: &Fixture) -> Self {
+        let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", fixture.address);
+        let more =
+            "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        stream.write_all((head + more).as_bytes()).await.unwrap();
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            response.push(stream.read_u8().await.unwrap());
+        }
+        assert!(response.starts_with(b"HTTP/1.1 101 "));
+        Self(stream)
+    }
+
+    async fn send(&mut self, text: &str) {
+        let length = match u8::try_from(text.len()) {
+            Ok(length) if length < 126 => vec![0x80 | length],
+            _ => [&[0x80 | 126], &u16::try_from(text.len()).unwrap().to_be_bytes()[..]].concat(),
+        };
+        // A mask of zeros is a mask.
+        let frame = [&[0x81], &length[..], &[0; 4], text.as_bytes()].concat();
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// The next text frame; nothing once the server has closed.
+    async fn receive(&mut self) -> Option<Value> {
+        loop {
+            let kind = timeout(LATE, self.0.read_u8()).await.unwrap().ok()? & 0x0f;
+            let length = match self.0.read_u8().await.unwrap() {
+                126 => self.0.read_u16().await.unwrap().into(),
+                127 => self.0.read_u64().await.unwrap(),
+                length => length.into(),
+            };
+            let mut content = vec![0; usize::try_from(length).unwrap()];
+            self.0.read_exact(&mut content).await.unwrap();
+            match kind {
+                1 => return Some(serde_json::from_slice(&content).unwrap()),
+                8 => return None,
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) async fn call(&mut self, method: &str, params: Value) -> Value {
+        self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).await;
+        self.receive().await.unwrap()["result"].take()
+    }
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_with_the_block_or_the_time() {
+    let mut fixture = Fixture::start().await;
+    let transaction = fixture.transfer(0);
+    let id = transaction.body.id(fixture.chain.id());
+    let get = |wait_ms: u64| json!({"id": id.to_string(), "wait_ms": wait_ms});
+
+    assert_eq!(fixture.call(api::TX_GET, get(1)).await.unwrap()["status"], json!("unknown"));
+    let bytes = hex::encode(codec::encode(&transaction));
+    fixture.call(api::TX_SUBMIT, json!([bytes])).await.unwrap();
+    fixture.journal.accepted(id, 17);
+    let pending = fixture.call(api::TX_GET, get(1)).await.unwrap();
+    assert_eq!((&pending["status"], &pending["accepted_at"]), (&json!("pending"), &json!("17")));
+    assert_eq!(pending["transaction"]["fee"], json!("10000"));
+
+    let mut socket = Socket::connect(&fixture).await;
+    // An unknown number of milliseconds is cut to the longest wait.
+    socket.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",90000]}}"#)).await;
+    fixture.commit(vec![]);
+    assert!(timeout(SOON, socket.receive()).await.is_err(), "another block does not end the wait");
+    fixture.journal.finalized(id, 18);
+    fixture.commit(vec![transaction]);
+    let found = socket.receive().await.unwrap()["result"].take();
+    assert_eq!((&found["status"], &found["height"], &found["index"]), (&json!("final"), &json!("2"), &json!(0)));
+    assert_eq!((&found["accepted_at"], &found["final_at"]), (&json!("17"), &json!("18")));
+}
+
+#[tokio::test]
+async fn subscribers_get_each_block_until_they_end_it() {
+    let mut fixture = Fixture::start().await;
+    let mut socket = Socket::connect(&fixture).await;
+    let first = socket.call(api::CHAIN_SUBSCRIBE, json!({})).await;
+    let second = socket.call(api::CHAIN_SUBSCRIBE, json!({})).await;
+    assert_ne!(first, second);
+    let header = fixture.commit(vec![]);
+    for number in [&first, &second] {
+        let pushed = socket.receive().await.unwrap();
+        assert_eq!((&pushed["method"], &pushed["params"]["subscription"]), (&json!(api::CHAIN_SUBSCRIBE), number));
+        let block: BlockSummary = serde_json::from_value(pushed["params"]["result"].clone()).unwrap();
+        assert_eq!((block.height, block.hash), (1, header.hash().to_string()));
+    }
+    assert_eq!(socket.call(api::CHAIN_UNSUBSCRIBE, json!([first])).await, json!(true));
+    fixture.commit(vec![]);
+    let pushed = socket.receive().await.unwrap();
+    assert_eq!((&pushed["params"]["subscription"], &pushed["params"]["result"]["height"]), (&second, &json!("2")));
+    for _ in 0..7 {
+        socket.call(api::CHAIN_SUBSCRIBE, json!({})).await;
+    }
+    socket.send(r#"{"jsonrpc":"2.0","id":1,"method":"chain_subscribeBlocks"}"#).await;
+    assert_eq!(socket.receive().await.unwrap()["error"]["data"]["reason"], json!("too_many_subscriptions"));
+}
+
+#[tokio::test]
+async fn a_subscriber_that_missed_blocks_is_told() {
+    let mut fixture = Fixture::start().await;
+    let mut socket = Socket::connect(&fixture).await;
+    let number = socket.call(api::CHAIN_SUBSCRIBE, json!({})).await;
+    let header = fixture.commit(vec![]);
+    assert_eq!(socket.receive().await.unwrap()["params"]["result"]["height"], json!("1"));
+    // More than the channel holds, before the connection's task has a turn.
+    for _ in 0..9 {
+        fixture.blocks.send(block_summary(&header, header.hash(), 0, 0)).unwrap();
+    }
+    let told = socket.receive().await.unwrap()["params"].take();
+    assert_eq!((&told["subscription"], &told["error"]["data"]["reason"]), (&number, &json!("lagged")));
+    assert_eq!(socket.call(api::CHAIN_UNSUBSCRIBE, json!([number])).await, json!(false), "it has ended");
+}
+
+/// A client that sends calls without end and reads no answer must not make them pile up in memory.
+#[tokio::test]
+async fn few_calls_of_a_connection_are_under_way() {
+    let mut fixture = Fixture::without_driver(1).await;
+    let mut queries = fixture.queries.take().unwrap();
+    let mut socket = Socket::connect(&fixture).await;
+    let account = key(1).public();
+    for _ in 0..50 {
+        socket.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"account_get","params":["{account}"]}}"#)).await;
+    }
+    let mut held = Vec::new();
+    while let Ok(Some(query)) = timeout(SOON, queries.recv()).await {
+        held.push(query);
+    }
+    assert_eq!(held.len(), 4);
+    held.clear();
+    assert_eq!(socket.receive().await.unwrap()["error"]["data"]["reason"], json!("busy"));
+    assert!(matches!(timeout(LATE, queries.recv()).await, Ok(Some(_))), "an answer makes room for the next call");
+}
+
+#[tokio::test]
+async fn stopping_tells_those_who_wait() {
+    let mut fixture = Fixture::start().await;
+    let [mut waiting, mut idle] = [Socket::connect(&fixture).await, Socket::connect(&fixture).await];
+    let unknown = "0".repeat(64);
+    waiting.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{unknown}",30000]}}"#)).await;
+    let id = json!({"id": unknown, "wait_ms": 30_000});
+    let stop = fixture.stop.take().unwrap();
+    let (answer, ()) = tokio::join!(fixture.refusal(api::TX_GET, id), async {
+        tokio::time::sleep(SOON).await;
+        stop.send(()).unwrap();
+    });
+    assert_eq!(answer.1, "busy");
+    assert!(idle.receive().await.is_none());
+    // Either the answer or the close comes first.
+    while waiting.receive().await.is_some() {}
+    timeout(STOP_MAX * 2, fixture.server).await.unwrap().unwrap();
+    assert!(TcpStream::connect(fixture.address).await.is_err());
+}
