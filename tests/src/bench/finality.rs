@@ -123,10 +123,8 @@ impl<'a> Session<'a> {
 
     fn run(mut self) -> anyhow::Result<Report<'a>> {
         let (options, hosts) = (self.options, &self.topology.hosts);
-        let validators = self.validators.iter_mut();
-        validators
-            .into_iter()
-            .try_for_each(|node| node.start(self.programs, &hosts[node.host], &options.common.node_log))?;
+        let mut validators = self.validators.iter_mut();
+        validators.try_for_each(|node| node.start(self.programs, &hosts[node.host], &options.common.node_log))?;
         self.await_validators()?;
         // Nobody need be asked any more, which costs processor time.
         self.validators.iter_mut().for_each(|node| node.probe = None);
