@@ -13,7 +13,7 @@ use super::measure::{OtherRun, PerNode};
 use super::nodes::Programs;
 use super::options::Swarm;
 use super::swarm::{bound_of, patience, rates};
-use super::topology::Topology;
+use super::topology::{HUB, Topology};
 use super::torrent::torrent;
 use super::{Unfit, say, stop};
 use crate::story::{Process, now_ms};
@@ -61,18 +61,18 @@ impl Client {
 pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folder: &Path) -> anyhow::Result<OtherRun> {
     let payload = chain.payload()?;
     let topology = Topology::shaped(&rates(options), !options.no_offload)?;
-    let (mut tracker, hub) = topology.at_hub(&programs.bench);
-    tracker.args(["tracker", "--listen", &format!("{hub}:{TRACKER_PORT}")]);
+    let mut tracker = Command::new(&programs.bench);
+    tracker.args(["tracker", "--listen", &format!("{HUB}:{TRACKER_PORT}")]);
     for host in &topology.hosts {
         tracker.args(["--peer", &host.address.to_string()]);
     }
     let announces = folder.join("tracker.log");
-    let tracker = Process::spawn(&mut tracker, &announces);
+    let tracker = topology.inside_hub(|| Process::spawn(&mut tracker, &announces))?;
     await_lines(&announces, 1, "the tracker does not listen")?;
 
     let file = folder.join("payload.torrent");
     let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
-    fs::write(&file, torrent(&payload, NAME, piece_bytes, &format!("http://{hub}:{TRACKER_PORT}/announce"))?)?;
+    fs::write(&file, torrent(&payload, NAME, piece_bytes, &format!("http://{HUB}:{TRACKER_PORT}/announce"))?)?;
     let hook = folder.join("hook");
     fs::write(&hook, format!("#!/bin/sh\n: > \"${{3%/*}}/{DONE}\"\n"))?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
@@ -84,7 +84,7 @@ pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folde
         let home = folder.join(&name);
         fs::create_dir(&home)?;
         let host = &topology.hosts[index];
-        let mut command = host.command(Path::new("aria2c"));
+        let mut command = Command::new("aria2c");
         command.args(OPTIONS.split_whitespace()).arg(format!("--listen-port={}", host.address.port()));
         command.arg(format!("--dir={}", home.display()));
         if is_seed {
@@ -94,7 +94,7 @@ pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folde
             command.arg(format!("--on-bt-download-complete={}", hook.display()));
         }
         let started = now_ms();
-        let process = Process::spawn(command.arg(&file), &home.join("log"));
+        let process = host.inside(|| Process::spawn(command.arg(&file), &home.join("log")))?;
         anyhow::Ok(Client { name, folder: home, process, started, peak_rss_kib: 0 })
     };
     let mut seeding = (0..seeds).map(start).collect::<Result<Vec<_>, _>>()?;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::measure::rate;
 use super::options;
-use super::topology::{self, Rates, Topology};
+use super::topology::{self, Host, Rates, Topology};
 use super::{print_line, stop};
 
 pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
@@ -19,15 +19,17 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
     let rates = Rates { up: options.up, down: options.down };
     let topology = Topology::shaped(&[rates, rates], !options.no_offload)?;
     let [sender, receiver] = &topology.hosts[..] else { bail!("two hosts were asked for") };
-    let copy = |mut command: Command, role: &str, address: SocketAddrV4| {
+    let copy = |host: &Host, role: &str, address: SocketAddrV4| {
+        let mut command = Command::new(&program);
         command.args(["copy", role, &address.to_string(), "--mib", &options.mib.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map(Process).context("no copy starts")
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        host.inside(|| command.spawn())?.map(Process).context("no copy starts")
     };
-    let mut receiving = copy(receiver.command(&program), "--listen", receiver.address)?;
+    let mut receiving = copy(receiver, "--listen", receiver.address)?;
     let mut line = [0];
     receiving.0.stdout.as_mut().context("a copy has a stdout")?.read_exact(&mut line)?;
     let before = topology.sent_by([0])?;
-    let mut sending = copy(sender.command(&program), "--connect", receiver.address)?;
+    let mut sending = copy(sender, "--connect", receiver.address)?;
     while sending.0.try_wait()?.is_none() {
         stop::pause(std::time::Duration::from_millis(20))?;
     }

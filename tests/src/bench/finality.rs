@@ -124,7 +124,10 @@ impl<'a> Session<'a> {
     fn run(mut self) -> anyhow::Result<Report<'a>> {
         let (options, hosts) = (self.options, &self.topology.hosts);
         let mut validators = self.validators.iter_mut();
-        validators.try_for_each(|node| node.start(self.programs, &hosts[node.host], &options.common.node_log))?;
+        validators.try_for_each(|node| {
+            node.watch(self.programs, &hosts[node.host])?;
+            node.start(self.programs, &hosts[node.host], &options.common.node_log)
+        })?;
         self.await_validators()?;
         // Nobody need be asked any more, which costs processor time.
         self.validators.iter_mut().for_each(|node| node.probe = None);
@@ -177,7 +180,9 @@ impl<'a> Session<'a> {
         let least = self.chain.facts.bytes as f64 / super::measure::rate(self.options.up);
         let deadline = Instant::now() + PATIENCE + Duration::from_secs_f64(12.0 * least);
         let (facts, guest) = (self.chain.facts, &mut self.guests[round]);
-        guest.start(self.programs, &self.topology.hosts[guest.host], &self.options.common.node_log)?;
+        let host = &self.topology.hosts[guest.host];
+        guest.watch(self.programs, host)?;
+        guest.start(self.programs, host, &self.options.common.node_log)?;
         let start = now_ms();
         let end = loop {
             stop::pause(TICK)?;

@@ -208,20 +208,28 @@ impl Node {
         }
     }
 
-    /// Starts its process, and the first time its probe too.
+    /// Starts to ask it, best before it starts: what asks should not take from its first moments. Hostile ones have nothing to say.
+    pub(super) fn watch(&mut self, programs: &Programs, host: &Host) -> anyhow::Result<()> {
+        if !matches!(self.role, Role::Hostile(_)) {
+            self.probe = Some(Probe::start(&programs.bench, host)?);
+        }
+        Ok(())
+    }
+
+    /// Starts its process.
     pub(super) fn start(&mut self, programs: &Programs, host: &Host, log: &str) -> anyhow::Result<()> {
         if let Role::Hostile(kind) = self.role {
             let kind = if kind == Kind::Poison { "poison" } else { "stall" };
-            let mut command = host.command(&programs.bench);
+            let mut command = Command::new(&programs.bench);
             command.args(["hostile", "--kind", kind, "--home"]).arg(&self.home);
-            self.process = Some(Process::spawn(&mut command, &self.log()));
+            self.process = Some(host.inside(|| Process::spawn(&mut command, &self.log()))?);
             return Ok(());
         }
-        let mut command = host.command(&programs.node);
+        let mut command = Command::new(&programs.node);
         if self.role == Role::Guest {
             // A machine of its own, as far as that goes.
-            command = host.command(Path::new("nice"));
-            command.args(["-n", "19"]).arg(&programs.node);
+            command = Command::new("chrt");
+            command.args(["--idle", "0"]).arg(&programs.node);
         }
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CAIRN_")) {
             command.env_remove(name);
@@ -233,10 +241,7 @@ impl Node {
         }
         self.restarted = now_ms();
         self.started.get_or_insert(self.restarted);
-        self.process = Some(Process::spawn(&mut command, &self.log()));
-        if self.probe.is_none() {
-            self.probe = Some(Probe::start(&programs.bench, host)?);
-        }
+        self.process = Some(host.inside(|| Process::spawn(&mut command, &self.log()))?);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,10 +92,10 @@ pub(super) struct Payers {
 
 impl Payers {
     pub(super) fn start(program: &Path, host: &Host, chain: ChainId, rate: u32) -> anyhow::Result<Self> {
-        let mut command = host.command(program);
+        let mut command = Command::new(program);
         command.args(["pay", "--rpc", &format!("http://{}", host.rpc), "--chain", &chain.to_string()]);
         command.args(["--rate", &rate.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().context("no payers start")?;
+        let mut process = host.inside(|| command.spawn())?.context("no payers start")?;
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().context("stdout is a pipe")?);
         let (sender, paid) = mpsc::channel();
         let payers = Self { process, stdin, paid };

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -135,9 +135,10 @@ impl Samples {
 
 impl Probe {
     pub(super) fn start(program: &Path, host: &Host) -> anyhow::Result<Self> {
-        let mut command = host.command(program);
+        let mut command = Command::new(program);
         command.args(["probe", "--rpc", &format!("http://{}", host.rpc)]);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("no probe starts")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = host.inside(|| command.spawn())?.context("no probe starts")?;
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
         let samples = Arc::new(Mutex::new(Samples::default()));
         let kept = Arc::clone(&samples);

@@ -186,13 +186,15 @@ impl<'a> Session<'a> {
     }
 
     fn run(mut self) -> anyhow::Result<Run> {
+        let (programs, hosts) = (self.programs, &self.topology.hosts);
+        self.nodes.iter_mut().try_for_each(|node| node.watch(programs, &hosts[node.host]))?;
         for role in [Role::Seed, Role::Hostile(Kind::Poison), Role::Hostile(Kind::Stall)] {
             self.start(role)?;
         }
         self.await_seeds()?;
         if !self.options.loopback {
             // Their interfaces tell what they send: nobody need ask, which costs processor time.
-            self.nodes.iter_mut().for_each(|node| node.probe = None);
+            self.nodes.iter_mut().filter(|node| node.role.has_chain()).for_each(|node| node.probe = None);
         }
         self.sent_before = self.seeds_sent()?;
         let started = now_ms();

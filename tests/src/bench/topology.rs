@@ -4,12 +4,16 @@
 //! Each host sends through a token bucket at its end and receives through one at the bridge's. The buckets count the bytes of
 //! every packet with its headers, also of the large ones that the kernel cuts late.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::{panic, thread};
 
 use anyhow::{Context, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use super::Unfit;
@@ -20,8 +24,10 @@ const BURST: &str = "32kb";
 const LATENCY: &str = "50ms";
 /// Where nodes listen, within namespaces.
 const PORT: u16 = 7700;
+/// Where `ip` keeps names of namespaces (ip-netns(8)).
+const NAMESPACES: &str = "/run/netns";
 /// Where the hub is reached from all hosts.
-const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
+pub(super) const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
 /// Ports for hosts on loopback: below those of the stories, and of those that the system gives to clients.
 const LOOPBACK_PORTS: Range<u16> = 10_000..20_000;
 /// They are taken in blocks. Whoever listens on the first port of a block has the others, so that no two benches that run at a
@@ -155,16 +161,16 @@ impl Topology {
         hosts.into_iter().map(|host| Ok(self.hosts[host].moved()?.map(|moved| moved.sent))).sum()
     }
 
-    /// A program in the middle, where no rate holds, and the address at which all hosts reach it.
-    pub(super) fn at_hub(&self, program: &Path) -> (Command, Ipv4Addr) {
-        (within(self.hub.as_ref(), program), HUB)
+    /// Like [`Host::inside`], in the middle, where no rate holds.
+    pub(super) fn inside_hub<T: Send>(&self, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        inside(self.hub.as_ref(), start)
     }
 }
 
 impl Host {
-    /// A program that runs there; `ip` becomes it, so that its process id is the child's.
-    pub(super) fn command(&self, program: &Path) -> Command {
-        within(self.namespace.as_ref(), program)
+    /// Does something on a thread that is on this host: programs that it starts are there too.
+    pub(super) fn inside<T: Send>(&self, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        inside(self.namespace.as_ref(), start)
     }
 
     /// Bytes that its interface has sent and received, with headers of packets as large as the kernel moves them; none without one.
@@ -179,11 +185,16 @@ impl Host {
     }
 }
 
-fn within(namespace: Option<&Namespace>, program: &Path) -> Command {
-    let Some(namespace) = namespace else { return Command::new(program) };
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &namespace.0]).arg(program);
-    command
+/// Unlike `ip netns exec` it starts no program of its own, which would cost processor time just when nodes start.
+fn inside<T: Send>(namespace: Option<&Namespace>, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    let Some(Namespace(name)) = namespace else { return Ok(start()) };
+    let namespace = File::open(Path::new(NAMESPACES).join(name)).with_context(|| format!("no namespace {name}"))?;
+    let work = || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(start())
+    };
+    let done = thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
 }
 
 fn ip(arguments: &str) -> anyhow::Result<String> {
