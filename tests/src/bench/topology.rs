@@ -91,9 +91,9 @@ pub(super) fn check() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(unfit("network namespaces need root").into());
     }
-    for program in ["ip", "tc"] {
+    for (program, package) in [("ip", "iproute2"), ("tc", "iproute2"), ("chrt", "util-linux")] {
         if run(program, "-V").is_err() {
-            return Err(unfit(&format!("`{program}` does not run, it is part of iproute2")).into());
+            return Err(unfit(&format!("`{program}` does not run, it is part of {package}")).into());
         }
     }
     Ok(())
