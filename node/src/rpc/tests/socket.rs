@@ -158,6 +158,7 @@ async fn stopping_tells_those_who_wait() {
     let id = json!({"id": unknown, "wait_ms": 30_000});
     let stop = fixture.stop.take().unwrap();
     let (answer, ()) = tokio::join!(fixture.refusal(api::TX_GET, id), async {
+        // Nothing tells that a call has begun to wait. If the stop came before it, it would find no server, and the test would fail.
         tokio::time::sleep(SOON).await;
         stop.send(()).unwrap();
     });
