@@ -54,17 +54,6 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         allowed_origins: config.rpc.allowed_origins.clone(),
     })
     .await?;
-    let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
-    let header = store.header(state.tip().height)?;
-    let key = home.validator_key()?.map(|seed| seed.signing_key());
-    let (log, found) = match &key {
-        Some(_) => {
-            let (log, found) = ConsensusLog::open(&home.consensus_log_path())?;
-            (Some(log), found)
-        }
-        None => (None, Log::Intact(Height(0), Vec::new())),
-    };
-
     let mut registry = Registry::default();
     let network_config = NetworkConfig {
         identity: home.node_key()?.identity(),
@@ -77,8 +66,19 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         small_mesh: config.p2p.small,
         limits: network::Limits::default(),
     };
+    // First, so that connections are made while the store opens; what they bring waits.
     let (network, inbox, mut network_task) = network::start(network_config, &mut registry)?;
 
+    let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
+    let header = store.header(state.tip().height)?;
+    let key = home.validator_key()?.map(|seed| seed.signing_key());
+    let (log, found) = match &key {
+        Some(_) => {
+            let (log, found) = ConsensusLog::open(&home.consensus_log_path())?;
+            (Some(log), found)
+        }
+        None => (None, Log::Intact(Height(0), Vec::new())),
+    };
     let clock = Clock::start();
     let validator = key.as_ref().map(|key| key.public());
     let state_at_start = state.clone();

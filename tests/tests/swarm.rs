@@ -432,6 +432,39 @@ fn who_claims_to_know_all_and_says_nothing_is_asked_once_in_a_while() {
 }
 
 #[test]
+fn the_first_head_is_asked_for_with_the_manifest() {
+    let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
+    let peer = PeerId(1);
+    let height = made.target.header.height;
+    let manifest = say(&SyncMessage::Manifest(height, 0, Some(made.descriptors(made.heads.len()))));
+    let head = say(&SyncMessage::Head(0, Some(made.heads[0].clone())));
+    let asked = |effects: &[Effect]| -> Vec<SyncMessage> {
+        let said = effects.iter().filter_map(|effect| match effect {
+            Effect::Send(_, bytes) => SyncMessage::decode(bytes).ok(),
+            _ => None,
+        });
+        said.filter(|message| matches!(message, SyncMessage::GetManifest(..) | SyncMessage::GetHead(0))).collect()
+    };
+    let begins = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
+    for is_early in [false, true] {
+        let mut sync = fetching(&made);
+        let status = Status { height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: 1 };
+        let hello = say(&SyncMessage::Status(status));
+        sync.handle(Duration::ZERO, Input::Opened(peer));
+        let mut give = |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
+        assert_eq!(asked(&give(&hello)), [SyncMessage::GetManifest(height, 0), SyncMessage::GetHead(0)]);
+        if is_early {
+            // A head that nothing proves yet is not believed, and asked for again as soon as it can be checked.
+            assert!(!begins(&give(&head)));
+            assert_eq!(asked(&give(&manifest)), [SyncMessage::GetHead(0)]);
+        } else {
+            assert_eq!(asked(&give(&manifest)), []);
+        }
+        assert!(begins(&give(&head)));
+    }
+}
+
+#[test]
 fn a_manifest_that_has_no_end_bans_its_peer() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);

@@ -247,6 +247,12 @@ impl Sync {
         self.source.fetch = Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
+        // The first head comes right after what proves it.
+        let first = from.saturating_add(u64::from(next <= self.tip));
+        if self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
+            self.source.heads.insert(first, (peer, deadline));
+            self.send(peer, &SyncMessage::GetHead(first));
+        }
     }
 
     pub(super) fn on_get_manifest(&mut self, from: PeerId, height: Height, index: u64) {
@@ -333,7 +339,11 @@ impl Sync {
             }
             return;
         };
-        let Some(descriptor) = self.source.manifest.get(index).copied() else { return };
+        let Some(descriptor) = self.source.manifest.get(index).copied() else {
+            // It came before all of its manifest: it is asked for again.
+            self.source.heads.retain(|asked, _| *asked != index || !is_asked);
+            return;
+        };
         if !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
             return;
         }

@@ -311,6 +311,8 @@ impl Sync {
                 self.ban(from, "said hello twice".to_owned());
             }
             SyncMessage::Status(status) => {
+                // What it has for us is asked for at once.
+                self.urgent.insert(from);
                 let result = self.census.on_status(from, status);
                 self.on_census(from, result);
             }
