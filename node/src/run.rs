@@ -1,6 +1,7 @@
 //! A running node: opens everything, starts every task, and stops them in order.
 
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -65,8 +66,9 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         private: config.p2p.private,
         small_mesh: config.p2p.small,
         limits: network::Limits::default(),
+        data_rate: config.sync.upload_rate.and_then(NonZeroU64::new),
     };
-    // First, so that connections are made while the store opens; what they bring waits.
+    // First, so that connections are made while the store opens; what they bring waits, as far as there is room.
     let (network, inbox, mut network_task) = network::start(network_config, &mut registry)?;
 
     let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;

@@ -461,6 +461,15 @@ fn the_first_head_is_asked_for_with_the_manifest() {
             assert_eq!(asked(&give(&manifest)), []);
         }
         assert!(begins(&give(&head)));
+        // Whoever says hello now is asked for chunks at the same moment.
+        let late = PeerId(2);
+        sync.handle(Duration::ZERO, Input::Opened(late));
+        let effects = sync.handle(Duration::ZERO, Input::Message(late, hello));
+        let is_asked = |effect: &Effect| match effect {
+            Effect::Send(to, bytes) => *to == late && matches!(SyncMessage::decode(bytes), Ok(SyncMessage::Update(_))),
+            _ => false,
+        };
+        assert!(effects.iter().any(is_asked), "{effects:?}");
     }
 }
 

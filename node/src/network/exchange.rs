@@ -4,12 +4,13 @@
 //! request has its own stream, and all streams of a connection are polled together.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::{self, OutboundFailure, ProtocolSupport};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
@@ -24,6 +25,9 @@ const EXCHANGE: Duration = Duration::from_secs(600);
 
 /// Bytes moved between two looks at the clock.
 const STEP_BYTES: usize = 64 << 10;
+
+/// The same for a frame that is spread over time: one frame of the multiplexer.
+const PACED_BYTES: usize = 16 << 10;
 
 /// Requests in flight to one peer; more are answered with [`RequestError::Busy`].
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
@@ -107,14 +111,14 @@ impl request_response::Codec for Frames {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &request, Some(STALL)).await
+        write_frame(io, &request, Some(STALL), None).await
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Vec<u8>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &response, Some(STALL)).await
+        write_frame(io, &response, Some(STALL), None).await
     }
 }
 
@@ -160,20 +164,35 @@ where
     Ok(frame)
 }
 
-/// Writes one frame. The peer may take nothing for as long as `stall`, or as the stream lives.
+/// Writes one frame. The peer may take nothing for as long as `stall`, or as the stream lives. With a `rate`, bytes a second, no more
+/// than 16 KiB of it go at a time, so that little of it waits on the link before what others send meanwhile.
 ///
 /// # Errors
 /// `TimedOut` if the peer takes nothing for too long, or what the stream says.
-pub(crate) async fn write_frame<T>(io: &mut T, frame: &[u8], stall: Option<Duration>) -> io::Result<()>
+pub(crate) async fn write_frame<T>(
+    io: &mut T,
+    frame: &[u8],
+    stall: Option<Duration>,
+    rate: Option<NonZeroU64>,
+) -> io::Result<()>
 where
     T: AsyncWrite + Unpin + Send,
 {
+    let (begun, mut sent) = (Instant::now(), 0);
+    let most = if rate.is_some() { PACED_BYTES } else { STEP_BYTES };
     let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // Each write is at least one frame of the multiplexer, encrypted alone: the length must not be one by itself.
     let prefix = length.to_le_bytes();
-    let (first, rest) = frame.split_at(frame.len().min(STEP_BYTES - prefix.len()));
+    let total = prefix.len() + frame.len();
+    // All of about one size: a small rest at the end would be one frame more.
+    let step_bytes = total.div_ceil(total.div_ceil(most));
+    let (first, rest) = frame.split_at(step_bytes - prefix.len());
     let head = [&prefix, first].concat();
-    for mut step in std::iter::once(head.as_slice()).chain(rest.chunks(STEP_BYTES)) {
+    for mut step in std::iter::once(head.as_slice()).chain(rest.chunks(step_bytes)) {
+        if let Some(rate) = rate {
+            sleep_until(begun + Duration::from_micros(sent * 1_000_000 / rate)).await;
+        }
+        sent += step.len() as u64;
         while !step.is_empty() {
             match within(stall, io.write(step)).await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -194,6 +213,9 @@ async fn within<T>(limit: Option<Duration>, step: impl Future<Output = io::Resul
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use futures::io::Cursor;
 
     use super::*;
@@ -225,9 +247,45 @@ mod tests {
         for length in [0, 1, STEP_BYTES - 5, STEP_BYTES - 4, STEP_BYTES - 3, STEP_BYTES, 5 * STEP_BYTES + 3] {
             let frame: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             let mut bytes = Vec::new();
-            write_frame(&mut bytes, &frame, None).await.unwrap();
+            write_frame(&mut bytes, &frame, None, None).await.unwrap();
             assert_eq!(bytes.len(), length + 4);
             assert_eq!(read(&bytes, RESPONSE_BYTES_MAX).await, Ok(frame));
+        }
+    }
+
+    /// Little at a time and never faster than told; without a rate as fast as the other side takes it.
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_spreads_a_frame_over_time() {
+        struct Link(tokio::time::Instant, Vec<(usize, Duration)>);
+        impl AsyncWrite for Link {
+            fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+                let at = self.0.elapsed();
+                self.1.push((bytes.len(), at));
+                Poll::Ready(Ok(bytes.len()))
+            }
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+            fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+        let frame = vec![7; 128 << 10];
+        for (rate, seconds) in [(1 << 20, 0.111), (16 << 10, 7.111), (0, 0.0)] {
+            let mut link = Link(tokio::time::Instant::now(), Vec::new());
+            write_frame(&mut link, &frame, None, NonZeroU64::new(rate)).await.unwrap();
+            let mut before = 0;
+            for (bytes, at) in &link.1 {
+                assert!(*bytes <= if rate > 0 { PACED_BYTES } else { STEP_BYTES }, "{bytes} at a time");
+                assert!(
+                    before as f64 <= rate as f64 * at.as_secs_f64() + 1.0 || rate == 0,
+                    "{before} bytes before {at:?}"
+                );
+                before += bytes;
+            }
+            let (_, last) = link.1[link.1.len() - 1];
+            assert_eq!(before, frame.len() + 4);
+            assert!((last.as_secs_f64() - seconds).abs() < 0.01, "{last:?}, expected {seconds} s");
         }
     }
 
@@ -236,19 +294,15 @@ mod tests {
     async fn a_silent_peer_times_out() {
         struct Silent<'a>(&'a [u8]);
         impl AsyncRead for Silent<'_> {
-            fn poll_read(
-                mut self: std::pin::Pin<&mut Self>,
-                _: &mut std::task::Context<'_>,
-                buffer: &mut [u8],
-            ) -> std::task::Poll<io::Result<usize>> {
+            fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
                 let count = self.0.len().min(buffer.len());
                 if count == 0 {
-                    return std::task::Poll::Pending;
+                    return Poll::Pending;
                 }
                 assert!(buffer.len() <= STEP_BYTES, "memory was taken for bytes that never came");
                 buffer[..count].copy_from_slice(&self.0[..count]);
                 self.0 = &self.0[count..];
-                std::task::Poll::Ready(Ok(count))
+                Poll::Ready(Ok(count))
             }
         }
         let announced = [0, 0, 64, 0, 1, 2, 3];

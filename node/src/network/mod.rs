@@ -22,6 +22,7 @@ mod wire;
 mod tests;
 
 use std::io;
+use std::num::NonZeroU64;
 
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
@@ -63,6 +64,9 @@ pub struct NetworkConfig {
     pub small_mesh: bool,
     /// How much peers may take of us.
     pub limits: Limits,
+    /// The rate at which a link's data frame is written, bytes a second, if not as fast as the link takes it: little of it then waits
+    /// before what is sent meanwhile. A frame goes an eighth faster, so that pauses between frames cost nothing, and takes 150 ms at most, and how many are written at a time is for whoever sends them.
+    pub data_rate: Option<NonZeroU64>,
 }
 
 /// Limits on connections.

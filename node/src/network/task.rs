@@ -76,7 +76,7 @@ impl Task {
         let meters = Meters::new(registry);
         let (peers, peers_reader) = Peers::new();
         let (addresses, addresses_reader) = watch::channel(Arc::default());
-        let (links, outlets, links_reader) = Links::new(meters.clone());
+        let (links, outlets, links_reader) = Links::new(meters.clone(), config.data_rate);
         let (network, commands) = Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader);
         let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
         let (events, events_reader) = Events::new();

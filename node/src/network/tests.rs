@@ -32,6 +32,7 @@ pub(super) fn config(bootstrap: &[&Node]) -> NetworkConfig {
         private: false,
         small_mesh: true,
         limits: Limits::default(),
+        data_rate: None,
     }
 }
 

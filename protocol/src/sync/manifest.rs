@@ -180,15 +180,15 @@ impl Sync {
         if self.is_manifest_due() && is_open && self.next_head().is_none() {
             self.fetch_manifest();
         }
-        let mut staged = self.downloads.segments().count();
-        while self.source.heads.values().filter(|(_, deadline)| *deadline > now).count() < HEADS_MAX {
-            let Some(index) = self.next_head().filter(|_| staged < STAGED_SEGMENTS_MAX) else { return };
+        let mut asked = self.source.heads.values().filter(|(_, deadline)| *deadline > now).count();
+        while asked < HEADS_MAX && self.downloads.segments().count().saturating_add(asked) < STAGED_SEGMENTS_MAX {
+            let Some(index) = self.next_head() else { return };
             let holds = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.sealed > index);
             let Some(peer) = self.least_asked(holds) else { return };
             self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
             self.source.note_asked(peer);
             self.send(peer, &SyncMessage::GetHead(index));
-            staged = staged.saturating_add(1);
+            asked = asked.saturating_add(1);
         }
     }
 
@@ -247,9 +247,10 @@ impl Sync {
         self.source.fetch = Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
-        // The first head comes right after what proves it.
+        // With nothing else to fetch, the first head is to come right after what proves it.
         let first = from.saturating_add(u64::from(next <= self.tip));
-        if self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
+        let is_idle = self.downloads.segments().next().is_none();
+        if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
             self.source.heads.insert(first, (peer, deadline));
             self.send(peer, &SyncMessage::GetHead(first));
         }
@@ -344,7 +345,8 @@ impl Sync {
             self.source.heads.retain(|asked, _| *asked != index || !is_asked);
             return;
         };
-        if !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
+        let is_full = self.downloads.segments().count() >= STAGED_SEGMENTS_MAX;
+        if is_full || !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
             return;
         }
         if head.descriptor != descriptor || !self.is_head(&head) {

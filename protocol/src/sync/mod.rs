@@ -282,7 +282,7 @@ impl Sync {
             height: self.tip,
             pruned_below: 0,
             sealed: self.sealed,
-            partial: partial.filter(|(_, bits)| bits.count() > 0).collect(),
+            partial: partial.filter(|(_, bits)| bits.count() > 0).take(STAGED_SEGMENTS_MAX).collect(),
             nonce: self.nonce,
         };
         self.send(peer, &SyncMessage::Status(status));

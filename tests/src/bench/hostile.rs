@@ -36,6 +36,7 @@ pub(super) fn execute(options: &options::Hostile) -> anyhow::Result<()> {
         private: true,
         small_mesh: config.p2p.small,
         limits: network::Limits::default(),
+        data_rate: None,
     };
     // Ends with its parent, which holds the other end of stdin.
     std::thread::spawn(|| {

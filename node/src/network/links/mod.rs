@@ -12,6 +12,7 @@ mod session;
 mod tests;
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::panic;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,7 @@ pub(crate) struct Links {
     events: mpsc::Sender<LinkEvent>,
     sessions: JoinSet<PeerId>,
     meters: Meters,
+    rate: Option<NonZeroU64>,
 }
 
 /// The link with a peer that is admitted, or whose session still has to end.
@@ -87,10 +89,12 @@ enum State {
 }
 
 impl Links {
-    pub(crate) fn new(meters: Meters) -> (Self, Outlets, mpsc::Receiver<LinkEvent>) {
+    /// No links yet. `rate`: see [`NetworkConfig::data_rate`](super::NetworkConfig::data_rate).
+    pub(crate) fn new(meters: Meters, rate: Option<NonZeroU64>) -> (Self, Outlets, mpsc::Receiver<LinkEvent>) {
         let (events, reader) = mpsc::channel(EVENTS);
         let outlets = Outlets::default();
-        let links = Self { links: HashMap::new(), outlets: outlets.clone(), events, sessions: JoinSet::new(), meters };
+        let sessions = JoinSet::new();
+        let links = Self { links: HashMap::new(), outlets: outlets.clone(), events, sessions, meters, rate };
         (links, outlets, reader)
     }
 
@@ -151,6 +155,7 @@ impl Links {
                 outlets: self.outlets.clone(),
                 events: self.events.clone(),
                 meters: self.meters.clone(),
+                rate: self.rate,
             }
             .run(),
         );

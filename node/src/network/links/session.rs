@@ -1,5 +1,7 @@
 //! One open link: a task for each stream, and one that ends them together.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
 use std::{io, panic};
 
 use libp2p::PeerId;
@@ -13,6 +15,10 @@ use crate::network::exchange::{read_frame, write_frame};
 use crate::network::meters::Meters;
 use crate::network::wire::Lane;
 
+/// A frame is spread over no longer than this: a peer that gets nothing for much longer asks another, and we take it for one that
+/// is slow to take it in.
+const PACED: Duration = Duration::from_millis(150);
+
 /// An open link.
 pub(super) struct Session {
     pub(super) peer: PeerId,
@@ -24,6 +30,8 @@ pub(super) struct Session {
     pub(super) outlets: Outlets,
     pub(super) events: mpsc::Sender<LinkEvent>,
     pub(super) meters: Meters,
+    /// Bytes a second of data frames, if there is a limit.
+    pub(super) rate: Option<NonZeroU64>,
 }
 
 impl Session {
@@ -37,10 +45,12 @@ impl Session {
         if !opened {
             return self.peer;
         }
-        let Self { peer, outward, mut inward, outbox: Outbox { frames, mut closed }, outlets, events, meters } = self;
+        let Self { peer, outward, mut inward, outbox: Outbox { frames, mut closed }, outlets, events, meters, rate } =
+            self;
         let mut streams = JoinSet::new();
         for ((lane, stream), frames) in Lane::ALL.into_iter().zip(outward).zip(frames) {
-            streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone()));
+            let rate = rate.filter(|_| lane == Lane::Data);
+            streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone(), rate));
         }
         let reason = loop {
             tokio::select! {
@@ -80,6 +90,11 @@ fn end_of(ended: Result<io::Result<()>, JoinError>) -> Option<io::Error> {
     }
 }
 
+/// The rate at which a frame takes [`PACED`].
+fn least_rate(length: usize) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(length as u64 * 1_000 / PACED.as_millis() as u64)
+}
+
 /// Writes frames until the outlet is gone. However slow the peer is: a dead one loses its connection.
 async fn write(
     peer: PeerId,
@@ -88,9 +103,11 @@ async fn write(
     mut frames: Frames,
     events: mpsc::Sender<LinkEvent>,
     meters: Meters,
+    rate: Option<NonZeroU64>,
 ) -> io::Result<()> {
     while let Some(frame) = frames.next().await {
-        write_frame(&mut stream, &frame, None).await?;
+        let rate = rate.map(|rate| rate.saturating_add(rate.get() / 8).max(least_rate(frame.len())));
+        write_frame(&mut stream, &frame, None, rate).await?;
         frames.on_written(frame.len());
         meters.link_bytes("out", lane, frame.len());
         if lane == Lane::Data {

@@ -84,6 +84,19 @@ async fn frames_arrive_whole_and_in_order_until_the_link_closes() {
     assert_eq!(b.inbox.links.try_recv(), Err(TryRecvError::Empty));
 }
 
+/// At the least of all rates a frame takes as long as any may, not days. Only the time that it takes at least is looked at.
+#[tokio::test]
+async fn data_is_spread_over_time() {
+    let mut a = Node::start(NetworkConfig { data_rate: Some(NonZeroU64::MIN), ..config(&[]) }).await;
+    let mut b = Node::start(config(&[&a])).await;
+    assert_eq!(next(&mut a).await, LinkEvent::Opened(b.id()));
+    assert_eq!(next(&mut b).await, LinkEvent::Opened(a.id()));
+    let begun = Instant::now();
+    a.network.send_data(b.id(), numbered(1, 128 << 10));
+    assert_eq!(next(&mut b).await, LinkEvent::Data(a.id(), numbered(1, 128 << 10)));
+    assert!(begun.elapsed() >= Duration::from_millis(120), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_peer_that_restarts_gets_a_new_link() {
     let first = config(&[]);
@@ -346,7 +359,7 @@ async fn a_peer_that_opens_its_streams_anew_gets_a_new_link() {
 /// Open, or open for long: only what keeps failing waits ever longer.
 #[test]
 fn links_that_fail_wait_ever_longer() {
-    let (mut links, _, _reader) = Links::new(Meters::default());
+    let (mut links, _, _reader) = Links::new(Meters::default(), None);
     let (peer, connection, mut now) = (PeerId::random(), ConnectionId::new_unchecked(1), Instant::now());
     links.on_admitted(peer, now);
     let mut waits = Vec::new();
