@@ -380,10 +380,11 @@ impl Driver {
         self.store.commit(commits)?;
         self.unmaintained = true;
         let now = wall_ms();
+        let note = if self.machine.is_syncing() { Journal::caught_up } else { Journal::finalized };
         for commit in commits {
             let block = &commit.block;
             let transactions = &block.block().transactions;
-            transactions.iter().for_each(|transaction| self.outputs.journal.finalized(transaction.id(), now));
+            transactions.iter().for_each(|transaction| note(&self.outputs.journal, transaction.id(), now));
             self.activity.blocks_committed += 1;
             self.activity.transactions_committed += transactions.len() as u64;
             let summary = BlockSummary {

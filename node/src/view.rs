@@ -220,6 +220,13 @@ impl Journal {
         self.note(id, |times| times.final_at = Some(now));
     }
 
+    /// Notes that its block is durable, if the mempool took it: what else comes with history is not recent.
+    pub fn caught_up(&self, id: TxId, now: u64) {
+        if let Some(times) = self.entries().times.get_mut(&id) {
+            times.final_at = Some(now);
+        }
+    }
+
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
         // Entries are plain data: a panic elsewhere leaves nothing half-done in them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -236,5 +243,26 @@ impl Journal {
             }
         }
         change(entries.times.entry(id).or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::hash::Hash;
+
+    use super::*;
+
+    #[test]
+    fn of_history_only_what_was_accepted_here_has_a_time() {
+        let [accepted, live, old] = [1, 2, 3].map(|byte| TxId(Hash([byte; 32])));
+        let journal = Journal::default();
+        journal.accepted(accepted, 10);
+        journal.finalized(live, 11);
+        journal.caught_up(accepted, 12);
+        journal.caught_up(old, 12);
+        for (id, accepted_at, final_at) in [(accepted, Some(10), Some(12)), (live, None, Some(11)), (old, None, None)] {
+            assert_eq!(journal.get(&id), Times { accepted_at, final_at });
+        }
+        assert_eq!(journal.entries().order.len(), 2);
     }
 }

@@ -41,7 +41,7 @@ struct Received {
 }
 
 /// Bytes of blocks of a segment that are committed together: the driver performs nothing else meanwhile.
-const COMMIT_BYTES: usize = 4 << 20;
+const COMMIT_BYTES: usize = 2 << 20;
 
 /// A block whose signatures hold, and why it is final.
 type Final = (Block<Arc<VerifiedTransaction>>, Certificate);

@@ -139,8 +139,8 @@ pub enum HistoryError {
 
 /// The history of one chain as it grows: takes each block once, in order of height.
 ///
-/// Keeps 64 bytes for each sealed segment; of the open one 32 bytes for each block and chunk, and less than a chunk of
-/// bytes. Equal when the same blocks led to it, restored or not.
+/// Keeps 64 bytes for each sealed segment; of the open one 40 bytes for each block, 32 for each chunk, and less than a chunk
+/// of bytes. Equal when the same blocks led to it, restored or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     rules: HistoryRules,

@@ -103,7 +103,7 @@ impl SegmentDescriptor {
     }
 }
 
-/// A segment that has just closed, with the hashes its roots stand for.
+/// A segment that has just closed, with the hashes its roots stand for, and where its blocks are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedSegment {
     /// What history commits to.
@@ -112,15 +112,18 @@ pub struct SealedSegment {
     pub chunks: Vec<Hash>,
     /// Hash of each block, from height `first` to `last`.
     pub blocks: Vec<Hash>,
+    /// Where each block ends in the bytes of the segment.
+    pub ends: Vec<u64>,
 }
 
-/// The segment that still takes blocks. Holds hashes and less than one chunk of bytes.
+/// The segment that still takes blocks. Holds hashes, lengths and less than one chunk of bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OpenSegment {
     pub(super) index: u64,
     pub(super) first: Height,
     pub(super) bytes: u64,
     blocks: Vec<Hash>,
+    ends: Vec<u64>,
     chunks: Vec<Hash>,
     /// Bytes after the last full chunk, always fewer than a chunk.
     tail: Vec<u8>,
@@ -128,7 +131,7 @@ pub(super) struct OpenSegment {
 
 impl OpenSegment {
     pub(super) const fn new(index: u64, first: Height) -> Self {
-        Self { index, first, bytes: 0, blocks: Vec::new(), chunks: Vec::new(), tail: Vec::new() }
+        Self { index, first, bytes: 0, blocks: Vec::new(), ends: Vec::new(), chunks: Vec::new(), tail: Vec::new() }
     }
 
     pub(super) fn block_count(&self) -> u64 {
@@ -143,6 +146,7 @@ impl OpenSegment {
     pub(super) fn push(&mut self, block: BlockHash, mut bytes: &[u8], rules: &HistoryRules) {
         self.blocks.push(block.0);
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        self.ends.push(self.bytes);
         let chunk_bytes = usize::try_from(rules.chunk_bytes).unwrap_or(usize::MAX);
         while let Some((head, rest)) = bytes.split_at_checked(chunk_bytes.saturating_sub(self.tail.len())) {
             self.chunks.push(Hash::of(Domain::Chunk, &[&self.tail, head]));
@@ -166,7 +170,7 @@ impl OpenSegment {
             blocks_root: merkle::root(&self.blocks),
             last_block,
         };
-        SealedSegment { descriptor, chunks: self.chunks, blocks: self.blocks }
+        SealedSegment { descriptor, chunks: self.chunks, blocks: self.blocks, ends: self.ends }
     }
 }
 

@@ -114,7 +114,7 @@ proptest! {
         let mut history = History::new(rules);
         let mut first = 0;
         for segment in push_all(&mut history, &blocks) {
-            let SealedSegment { descriptor, chunks, blocks: hashes } = segment;
+            let SealedSegment { descriptor, chunks, blocks: hashes, ends } = segment;
             let last = usize::try_from(descriptor.last.0).unwrap();
             let part = &blocks[first..last];
             let joined: Vec<u8> = part.iter().flat_map(|(_, _, bytes)| bytes.clone()).collect();
@@ -131,6 +131,12 @@ proptest! {
             prop_assert_eq!(descriptor.last_block, part[part.len() - 1].1);
             prop_assert_eq!(&hashes, &part.iter().map(|(_, hash, _)| hash.0).collect::<Vec<_>>());
             prop_assert_eq!(descriptor.blocks_root, merkle::root(&hashes));
+            let mut rest = &joined[..];
+            for ((_, _, bytes), end) in part.iter().zip(&ends) {
+                rest = rest.strip_prefix(&bytes[..]).unwrap();
+                prop_assert_eq!(*end, (joined.len() - rest.len()) as u64);
+            }
+            prop_assert_eq!(ends.len(), part.len());
             first = last;
         }
         prop_assert_eq!(history.open_first(), Height(first as u64 + 1));

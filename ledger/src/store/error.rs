@@ -21,7 +21,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Written by another version of this code.
-    #[error("the store has schema version {got}, this node knows {expected}")]
+    #[error(
+        "the store has schema version {got}, this node knows {expected}: export its blocks with the node that wrote it, and import them"
+    )]
     Schema {
         /// Version found.
         got: u32,

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 use crate::units::Height;
 
 /// Version of keys and values.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 /// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it merges and becomes a file of its
 /// own, which sled never syncs, above 128 KiB.
 pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
@@ -36,7 +36,7 @@ pub(super) enum Key {
     Body(Height, u32),
     /// `Height` of a block.
     HeightOf(BlockHash),
-    /// Record: descriptor, chunk hashes and block hashes of a sealed segment.
+    /// Record: descriptor of a sealed segment, where its blocks end in its bytes, chunk hashes and block hashes.
     Segment(u64, u32),
     /// `Marker` of the newest complete checkpoint; none before the first.
     Marker,

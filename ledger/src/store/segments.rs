@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::codec;
+use crate::codec::{self, Decode};
 use crate::hash::Hash;
 use crate::history::{HistoryRules, SealedSegment, SegmentDescriptor};
 use crate::store::disk::Disk;
-use crate::store::schema::{self, Key};
+use crate::store::schema::{self, Key, PIECE_BYTES};
 use crate::store::{Store, StoreError};
 use crate::units::Height;
 
@@ -46,7 +46,7 @@ impl Store {
     }
 
     /// The bytes of a chunk of a sealed segment; none if there is no such segment or chunk. Reads little more than these bytes; the
-    /// first chunk of a segment that was not served lately also costs a read for each of its blocks.
+    /// first chunk of a segment that was not served lately also costs 8 bytes for each of its blocks.
     ///
     /// # Errors
     /// See above.
@@ -82,19 +82,13 @@ struct Layout {
 }
 
 impl Layout {
-    /// Reads the length of each block.
+    /// Reads as much of the segment's record as says it.
     fn read(disk: &Disk, index: u64) -> Result<Self, StoreError> {
-        let descriptor = descriptor(disk, index)?;
-        let mut ends = Vec::new();
-        let mut end = 0u64;
-        for height in (descriptor.first.0..=descriptor.last.0).map(Height) {
-            let prefix = disk.record_prefix(|piece| Key::Body(height, piece), 0)?;
-            let (length, _) = prefix.ok_or_else(|| super::missing_block(height))?;
-            end = end.saturating_add(length as u64);
-            ends.push(end);
-        }
-        if end != descriptor.bytes {
-            let reason = format!("its blocks have {end} bytes, expected {}", descriptor.bytes);
+        let (_, count): (SegmentDescriptor, u64) = start(disk, index, 0)?;
+        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<u64>());
+        let (descriptor, ends): (SegmentDescriptor, Vec<u64>) = start(disk, index, bytes.saturating_add(PIECE_BYTES))?;
+        if !ends.is_sorted() || ends.last() != Some(&descriptor.bytes) {
+            let reason = format!("its blocks do not end at its {} bytes", descriptor.bytes);
             return Err(StoreError::corrupt(Key::Segment(index, 0), reason));
         }
         Ok(Self { descriptor, ends })
@@ -144,14 +138,20 @@ impl Layouts {
 pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreError> {
     let key = |piece| Key::Segment(index, piece);
     let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
-    let (descriptor, chunks, blocks): (SegmentDescriptor, Vec<Hash>, Vec<Hash>) = schema::decode(key(0), &record)?;
-    Ok(SealedSegment { descriptor, chunks, blocks })
+    let (descriptor, ends, chunks, blocks): (SegmentDescriptor, Vec<u64>, Vec<Hash>, Vec<Hash>) =
+        schema::decode(key(0), &record)?;
+    Ok(SealedSegment { descriptor, chunks, blocks, ends })
 }
 
 /// What history commits to of a segment, without its lists.
 pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
+    start(disk, index, 0)
+}
+
+/// What is in at least the first `bytes` of a segment's record.
+fn start<T: Decode<()>>(disk: &Disk, index: u64, bytes: usize) -> Result<T, StoreError> {
     let key = Key::Segment(index, 0);
-    let start = disk.record_prefix(|piece| Key::Segment(index, piece), 0)?;
+    let start = disk.record_prefix(|piece| Key::Segment(index, piece), bytes)?;
     let (_, start) = start.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
     let decoded = codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(key, error))?;
     Ok(decoded.0)

@@ -276,12 +276,12 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
     let opened = Store::open(&place.path, &maker.chain).unwrap();
     assert!(matches!(Store::open(&place.path, &maker.chain), Err(StoreError::Io { .. })), "open twice");
     let meta = Key::Meta.bytes();
-    let content = codec::encode(&(2u32, "whatever version 2 has"));
+    let content = codec::encode(&(3u32, "whatever version 3 has"));
     opened.store.shared.disk.put_raw(&meta, &schema::seal(&meta, &content));
     drop(opened);
     assert!(matches!(
         Store::open(&place.path, &maker.chain),
-        Err(StoreError::Schema { got: 2, expected: schema::SCHEMA_VERSION })
+        Err(StoreError::Schema { got: 3, expected: schema::SCHEMA_VERSION })
     ));
 }
 

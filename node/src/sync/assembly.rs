@@ -13,7 +13,7 @@ use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions}
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Signatures in one batch: more gain nothing and take memory for their messages.
-const BATCH: usize = 1_024;
+const BATCH: usize = 256;
 /// A segment, ready to be applied; or what of it was damaged on disk, and then nothing else.
 #[derive(Debug)]
 pub(crate) struct Assembled {

@@ -114,7 +114,7 @@ fn verify_finds_values_that_do_not_belong() {
         ("not the one that its blocks make", |disk| {
             let mut other = crate::store::segments::segment(disk, 0).unwrap();
             other.chunks[0] = Hash::ZERO;
-            let record = codec::encode(&(other.descriptor, other.chunks, other.blocks));
+            let record = super::super::commit::segment_record(&other);
             for (piece, content) in schema::pieces(&record) {
                 put(disk, Key::Segment(0, piece), &content);
             }

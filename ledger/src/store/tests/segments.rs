@@ -105,7 +105,26 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
         store.shared.disk.put_raw(&key, &schema::seal(&key, &content));
     }
     match store.chunk(descriptor.index, 0, &rules) {
-        Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, "segment 0, piece 0"),
+        Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, "block 2, piece 0"),
         result => panic!("{result:?}"),
+    }
+    // A record that is whole and was never written by the store.
+    let changes: [fn(&mut Vec<u64>); 4] =
+        [|ends| ends.swap(0, 1), |ends| ends[0] += 1, Vec::clear, |ends| ends.truncate(1)];
+    for change in changes {
+        let copy = crashed(&place.path);
+        let store = Store::open(&copy.path, &maker.chain).unwrap().store;
+        let mut segment = store.segment(0).unwrap().unwrap();
+        change(&mut segment.ends);
+        for (piece, content) in schema::pieces(&super::super::commit::segment_record(&segment)) {
+            let key = Key::Segment(0, piece).bytes();
+            store.shared.disk.put_raw(&key, &schema::seal(&key, &content));
+        }
+        match store.chunk(0, 0, &rules) {
+            Err(StoreError::Corrupt { what, .. }) => {
+                assert!(["segment 0, piece 0", "block 1, piece 0"].contains(&&*what))
+            }
+            result => panic!("{result:?}"),
+        }
     }
 }
