@@ -273,7 +273,7 @@ impl Genesis {
         if let Some(reason) = check_name(&self.network, 32, true) {
             report("network".to_owned(), reason);
         }
-        if let Some(reason) = check_name(&self.address_prefix, 16, false) {
+        if let Err(reason) = check_address_prefix(&self.address_prefix) {
             report("address_prefix".to_owned(), reason);
         }
         if self.coin.symbol.is_empty()
@@ -379,6 +379,14 @@ impl Genesis {
 fn template_keys() -> BTreeSet<PublicKey> {
     let names = TEMPLATE_ACCOUNTS.iter().chain(&["validator"]);
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()
+}
+
+/// Checks the first letters of a network's addresses.
+///
+/// # Errors
+/// What they are, and what is expected.
+pub fn check_address_prefix(prefix: &str) -> Result<(), String> {
+    check_name(prefix, 16, false).map_or(Ok(()), Err)
 }
 
 fn check_name(name: &str, length_max: usize, hyphen: bool) -> Option<String> {

@@ -126,6 +126,18 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// An error with its causes, each said once: some say theirs themselves.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Whether the reader of our output has gone, as `head` does: no fault of anybody.
 #[must_use]
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -157,6 +169,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let full = || io::Error::other("disk full");
+        for (error, expected) in [
+            (anyhow::Error::new(full()).context("cannot write"), "cannot write: disk full"),
+            (
+                anyhow::Error::new(full()).context("cannot write: disk full").context("db"),
+                "db: cannot write: disk full",
+            ),
+        ] {
+            assert_eq!(told(&error), expected);
+        }
     }
 
     #[test]

@@ -83,6 +83,11 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     };
     let clock = Clock::start();
     let validator = key.as_ref().map(|key| key.public());
+    let role = match &validator {
+        Some(key) if chain.validators(state.tip().height.next()).find(key).is_some() => "validator",
+        Some(_) => "full node: its validator key is not one of the genesis",
+        None => "full node",
+    };
     let state_at_start = state.clone();
     let tip = TipView { state: state.clone(), certificate: certificate.clone(), header: header.clone() };
     let limits = MempoolLimits {
@@ -168,7 +173,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         "node of chain {} at height {log_height}, RPC on http://{}, {}",
         chain.id(),
         config.rpc.listen,
-        if validator.is_some() { "validator" } else { "full node" },
+        role,
     );
 
     // Whatever ends first ends the node; a task ends early only by a panic, whose message is on stderr.

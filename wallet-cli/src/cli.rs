@@ -64,6 +64,12 @@ enum Command {
     },
     /// Print the 24 words of the keystore
     Phrase,
+    /// Print an address and its 24 words, which `import` takes, for a network that is still to be made
+    Generate {
+        /// First letters of the network's addresses
+        #[arg(long, value_name = "PREFIX", default_value = "crn", value_parser = address_prefix)]
+        address_prefix: String,
+    },
     /// Print a proved balance, or those of all keys
     Balance {
         /// Name of a key, or any address
@@ -149,6 +155,9 @@ fn dispatch(options: Options, command: Command) -> Result<(), WalletError> {
         clap_complete::generate(shell, &mut Cli::command(), "cairn-wallet", &mut script);
         return crate::terminal::print(String::from_utf8_lossy(&script).trim_end());
     }
+    if let Command::Generate { address_prefix } = command {
+        return commands::keys::generate(&address_prefix, options.json);
+    }
     let no_home = || WalletError::Usage("neither --home nor HOME says where the wallet is".to_owned());
     let home = options.home.or_else(Home::default_dir).ok_or_else(no_home)?;
     let wallet = Wallet::new(Home::new(home), Node::new(options.rpc), options.json, options.password_file);
@@ -161,7 +170,7 @@ fn dispatch(options: Options, command: Command) -> Result<(), WalletError> {
         Command::Balance { account } => commands::balance::run(&wallet, account.as_deref()),
         Command::Send(args) => commands::send::run(&wallet, &args),
         Command::Tx { id } => commands::tx::run(&wallet, id),
-        Command::Completions { .. } => Ok(()),
+        Command::Generate { .. } | Command::Completions { .. } => Ok(()),
     }
 }
 
@@ -171,6 +180,10 @@ fn rpc_url(text: &str) -> Result<String, String> {
         _ => Err("expected http://HOST:PORT (for a node elsewhere, use a tunnel: its answers are proved, not private)"
             .to_owned()),
     }
+}
+
+fn address_prefix(text: &str) -> Result<String, String> {
+    ledger::genesis::check_address_prefix(text).map(|()| text.to_owned())
 }
 
 /// Reads `500ms`, `30s` or `2m`, at most a day.

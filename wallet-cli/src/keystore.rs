@@ -255,7 +255,7 @@ impl fmt::Debug for Unlocked {
     }
 }
 
-fn public_key(seed: &[u8; 32]) -> [u8; 32] {
+pub(crate) fn public_key(seed: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(seed).verifying_key().to_bytes()
 }
 

@@ -400,6 +400,15 @@ fn keys_are_made_kept_and_brought_back() {
     assert_eq!(phrase.line().split(' ').count(), 24);
     assert!(!main.stderr.contains(phrase.line()) && !main.stdout.contains(phrase.line()));
 
+    // Before there is a network: its genesis needs an address.
+    let drawn = run_with(Path::new("/dev/null"), offline, "", &["generate", "--json"]).json();
+    let brought = with("f", offline, drawn["phrase"].as_str().unwrap(), &["import", "first", "--genesis", file]);
+    assert_eq!(brought.expect(0, "").line(), drawn["address"].as_str().unwrap());
+    let plain = with("f", offline, "", &["generate", "--address-prefix", "abc"]).expect(0, "").stdout;
+    let (address, words) = plain.trim_end().split_once('\n').unwrap();
+    assert!(address.starts_with("abc1") && words.split(' ').count() == 24 && words != drawn["phrase"]);
+    with("f", offline, "", &["generate", "--address-prefix", "A-"]).expect(2, "expected 1 to 16 of a-z, 0-9");
+
     // The words bring the keys back, in order; here with the chain as the node tells it.
     let back = with("b", &node.url, phrase.line(), &["import", "main"]).expect(0, "this wallet is now for the network");
     assert_eq!(back.stdout, main.stdout);

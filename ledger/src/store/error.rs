@@ -31,7 +31,7 @@ pub enum StoreError {
         expected: u32,
     },
     /// The store of another chain.
-    #[error("the store is of chain {got}, expected {expected}")]
+    #[error("the store is of chain {got}, the genesis of chain {expected}: one of them belongs to another home")]
     Chain {
         /// Chain found.
         got: ChainId,

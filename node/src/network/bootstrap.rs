@@ -1,4 +1,4 @@
-//! The peers the operator named: dialed again for as long as they are not connected, for ever and quietly.
+//! The peers the operator named: dialed again for as long as they are not connected, for ever.
 
 use std::time::{Duration, Instant};
 
@@ -64,12 +64,14 @@ impl Bootstrap {
         }
     }
 
-    /// A dial failed. `random` spreads the next ones of many nodes that lost the same peer.
-    pub(crate) fn on_failed(&mut self, connection: ConnectionId, now: Instant, random: u32) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.dialing == Some(connection)) {
-            entry.dialing = None;
-            entry.back_off(now, random);
-        }
+    /// A dial failed. `random` spreads the next ones of many nodes that lost the same peer. Gives the address when this is the third
+    /// failure in a row, which somebody may want to know.
+    pub(crate) fn on_failed(&mut self, connection: ConnectionId, now: Instant, random: u32) -> Option<&Multiaddr> {
+        let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
+        entry.dialing = None;
+        let is_third = entry.delay == 4 * DELAY_MIN;
+        entry.back_off(now, random);
+        is_third.then_some(&entry.address)
     }
 
     /// An address turned out to be our own.
@@ -128,11 +130,12 @@ mod tests {
         let start = Instant::now();
         let mut peers = bootstrap(&["/ip4/1.1.1.1/tcp/1"], PeerId::random(), start);
         let mut now = start;
-        for seconds in [1, 2, 4, 8, 16, 30, 30, 30, 30] {
+        for (failure, seconds) in (1..).zip([1, 2, 4, 8, 16, 30, 30, 30, 30]) {
             let dials = peers.due(now, |_| false);
             assert_eq!(dials.len(), 1, "before the wait of {seconds} s");
             assert!(peers.due(now + DELAY_MAX, |_| false).is_empty(), "one dial at a time");
-            peers.on_failed(dials[0].connection_id(), now, 0);
+            let told = peers.on_failed(dials[0].connection_id(), now, 0);
+            assert_eq!(told.is_some(), failure == 3, "told of once: {failure}");
             now += Duration::from_secs(seconds);
             assert!(peers.due(now - Duration::from_millis(1), |_| false).is_empty(), "after {seconds} s");
         }

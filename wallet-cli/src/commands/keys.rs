@@ -1,12 +1,14 @@
-//! `new`, `import`, `list`, `address`, `phrase`.
+//! `new`, `import`, `list`, `address`, `phrase`, `generate`.
 
+use ledger::address::encode_address;
 use ledger::chain::Chain;
+use ledger::signature::PublicKey;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::{ImportArgs, NewArgs};
 use crate::error::WalletError;
-use crate::keystore::{Key, KeyName, KeystoreError, Origin, Unlocked};
+use crate::keystore::{self, Key, KeyName, KeystoreError, Origin, Unlocked};
 use crate::mnemonic::Mnemonic;
 use crate::slip10::{Index, account_secret};
 use crate::terminal::{ask_secret, is_watched, note, print, print_json};
@@ -99,6 +101,18 @@ pub(crate) fn phrase(wallet: &Wallet) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let phrase = wallet.unlock(&chain, &wallet.keystore(&chain)?)?.phrase();
     if wallet.json { print_json(&json!({ "phrase": *phrase })) } else { print(&phrase) }
+}
+
+/// Draws words for a network that is not there yet, whose genesis needs the address. They are kept nowhere.
+pub(crate) fn generate(prefix: &str, json: bool) -> Result<(), WalletError> {
+    let mnemonic = Mnemonic::generate()?;
+    let secret = account_secret(&mnemonic.seed(""), Index::ZERO);
+    let address = encode_address(prefix, &PublicKey(keystore::public_key(&secret)));
+    let phrase = mnemonic.phrase();
+    match json {
+        true => print_json(&json!({ "address": address, "phrase": *phrase })),
+        false => print(&address).and_then(|()| print(&phrase)),
+    }
 }
 
 /// The keystore to add a key to, unlocked, or nothing if there is none. The name is tried before the password is asked for.

@@ -24,7 +24,11 @@ impl Task {
         tracing::debug!(%error, "dial failed");
         match error {
             DialError::LocalPeerId { .. } => self.bootstrap.on_self(connection),
-            _ => self.bootstrap.on_failed(connection, Instant::now(), random()),
+            error => {
+                if let Some(peer) = self.bootstrap.on_failed(connection, Instant::now(), random()) {
+                    tracing::warn!(%peer, reason = reason(error), "a peer cannot be reached; it is tried again and again");
+                }
+            }
         }
     }
 
@@ -34,7 +38,8 @@ impl Task {
         if info.protocol_version != self.names.version {
             let theirs: String = info.protocol_version.chars().filter(|char| !char.is_control()).take(100).collect();
             if self.foreign_throttle.allows(Instant::now()) {
-                tracing::warn!(%peer, %theirs, ours = self.names.version, "disconnecting a peer of another chain");
+                let ours = &self.names.version;
+                tracing::warn!(%peer, %theirs, %ours, "disconnecting a peer of another chain: one of us has another genesis");
             } else {
                 tracing::debug!(%peer, %theirs, "disconnecting a peer of another chain");
             }
@@ -105,4 +110,15 @@ impl Task {
         addresses.dedup();
         self.addresses.send_replace(Arc::new(addresses));
     }
+}
+
+/// Why a dial failed, in one line: of a failed connection what the system says, which libp2p wraps several times.
+fn reason(error: &DialError) -> String {
+    let DialError::Transport(failures) = error else { return error.to_string() };
+    let Some((_, failure)) = failures.last() else { return error.to_string() };
+    let mut cause: &dyn std::error::Error = failure;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
