@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ledger::codec;
 use ledger::hash::Hash;
+use ledger::history::SegmentDescriptor;
 use ledger::units::Height;
 use protocol::PeerId;
 use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update, WANTS_MAX};
@@ -473,16 +474,8 @@ fn the_first_head_is_asked_for_with_the_manifest() {
     }
 }
 
-#[test]
-fn a_manifest_that_has_no_end_bans_its_peer() {
-    let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
-    let mut sync = fetching(&made);
-    let peer = PeerId(1);
-    sync.handle(Duration::ZERO, Input::Opened(peer));
-    let status =
-        Status { height: made.target.header.height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: 1 };
-    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))));
-    // Each follows the one before by the rules, and they reach beyond the header that is to prove them.
+/// A page of descriptors, each of which follows the one before by the rules.
+fn page(made: &Made) -> Vec<SegmentDescriptor> {
     let mut page = made.descriptors(made.heads.len());
     while page.len() < DESCRIPTORS_MAX {
         let mut next = page[page.len() - 1];
@@ -492,7 +485,100 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
         next.last = Height(next.first.0 + blocks);
         page.push(next);
     }
-    let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(page));
+    page
+}
+
+/// Whoever gives page after page is not waited for without end, and a slow link gets twice the time whenever it was too little.
+#[test]
+fn a_manifest_that_takes_too_long_is_asked_of_another() {
+    let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
+    let mut sync = fetching(&made);
+    let mut target = made.target.clone();
+    target.header.height = Height(1 << 30);
+    sync.handle(Duration::ZERO, Input::Certified(target.clone()));
+    let height = target.header.height;
+    let asked = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Send(to, bytes) => match SyncMessage::decode(bytes) {
+                Ok(SyncMessage::GetManifest(_, from)) => Some((*to, from)),
+                _ => None,
+            },
+            _ => None,
+        })
+    };
+    let [first, second] = [PeerId(1), PeerId(2)];
+    let mut hello = |peer: PeerId| {
+        let status = Status { height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: peer.0 };
+        sync.handle(Duration::ZERO, Input::Opened(peer));
+        sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))))
+    };
+    assert_eq!(asked(&hello(first)), Some((first, 0)));
+    assert_eq!(asked(&hello(second)), None);
+    let answer = say(&SyncMessage::Manifest(height, 0, Some(page(&made))));
+    let mut at = |tenths: u64, input: Input| sync.handle(Duration::from_millis(100 * tenths), input);
+    let next = DESCRIPTORS_MAX as u64;
+    assert_eq!(asked(&at(29, Input::Message(first, answer.clone()))), Some((first, next)));
+    assert_eq!(asked(&at(31, Input::Time)), Some((second, 0)));
+    assert_eq!(asked(&at(80, Input::Message(second, answer.clone()))), Some((second, next)));
+    assert_eq!(asked(&at(90, Input::Time)), None);
+    assert_eq!(asked(&at(92, Input::Time)), Some((first, 0)));
+    assert_eq!(asked(&at(110, Input::Message(first, answer))), Some((first, next)));
+    assert_eq!(asked(&at(211, Input::Time)), None);
+    assert_eq!(asked(&at(213, Input::Time)), Some((second, 0)));
+}
+
+/// It would take the place of the next one: with as many as are fetched ahead nothing could ever be applied.
+#[test]
+fn a_head_that_was_not_asked_for_is_not_taken() {
+    let made = Made::new(5 * MIB, MIB / 4, 64 << 10);
+    let mut sync = fetching(&made);
+    let (height, count) = (made.target.header.height, made.heads.len());
+    assert!(count > 17, "{count}");
+    let peer = PeerId(1);
+    sync.handle(Duration::ZERO, Input::Opened(peer));
+    let status = Status { height, pruned_below: 0, sealed: count as u64, partial: Vec::new(), nonce: 1 };
+    let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
+    give(&SyncMessage::Status(status));
+    give(&SyncMessage::Manifest(height, 0, Some(made.descriptors(count))));
+    let begun = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
+    for (index, is_asked) in [(count - 1, false), (15, true), (0, true)] {
+        let effects = give(&SyncMessage::Head(index as u64, Some(made.heads[index].clone())));
+        assert_eq!(begun(&effects), is_asked, "{index}");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Ban(..))), "it is true all the same");
+    }
+}
+
+#[test]
+fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
+    let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
+    let mut sync = fetching(&made);
+    let peer = PeerId(1);
+    sync.handle(Duration::ZERO, Input::Opened(peer));
+    let status = Status { height: Height(0), pruned_below: 0, sealed: 0, partial: Vec::new(), nonce: 1 };
+    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))));
+    let sealed = made.descriptors(1);
+    sync.handle(Duration::ZERO, Input::Tip(sealed[0].last, sealed));
+    let add: Vec<ChunkId> = (0..100).map(|chunk| ChunkId { segment: 0, chunk: 1_000 + chunk }).collect();
+    let update = Update { have: Vec::new(), add: add.clone(), remove: Vec::new(), received: 0, allowed: 100 };
+    let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Update(update))));
+    let sent = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SendChunk(..)));
+    assert!(sent(&effects), "{effects:?}");
+    let effects = sync.handle(Duration::ZERO, Input::Impossible(peer, add[0]));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban(who, _) if *who == peer)), "{effects:?}");
+    assert!(!sent(&effects), "{effects:?}");
+}
+
+#[test]
+fn a_manifest_that_has_no_end_bans_its_peer() {
+    let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
+    let mut sync = fetching(&made);
+    let peer = PeerId(1);
+    sync.handle(Duration::ZERO, Input::Opened(peer));
+    let status =
+        Status { height: made.target.header.height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: 1 };
+    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))));
+    // They reach beyond the header that is to prove them.
+    let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban(who, _) if *who == peer)), "{effects:?}");
 }

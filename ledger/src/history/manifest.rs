@@ -210,9 +210,12 @@ mod tests {
         check(|list| list[3].last = Height(u64::MAX), roots[9], is_closing);
         check(|list| list[3].last = Height(0), roots[9], is_closing);
         check(|list| list[3].bytes = 19, roots[9], is_closing);
-        check(|list| list[3].bytes = 20 + BLOCK_BYTES_MAX, roots[9], is_closing);
         check(|list| list[3].bytes = u64::MAX, roots[9], is_closing);
-        check(|list| list[3].bytes = 19 + BLOCK_BYTES_MAX, roots[9], is_root);
+        check(|list| list[3].bytes = 1 + BLOCK_BYTES_MAX, roots[9], is_closing);
+        check(|list| list[3].bytes = BLOCK_BYTES_MAX, roots[9], is_root);
+        // The same for two blocks, which have more room than what was before the last one leaves.
+        check(|list| (list[3].last, list[3].bytes) = (Height(10), 20 + BLOCK_BYTES_MAX), roots[9], is_closing);
+        check(|list| (list[3].last, list[3].bytes) = (Height(10), 19 + BLOCK_BYTES_MAX), roots[9], is_root);
         check(|list| list[2].chunks_root = Hash::ZERO, roots[9], is_root);
         check(|list| list.truncate(3), roots[9], is_root);
         check(Vec::clear, roots[9], is_root);

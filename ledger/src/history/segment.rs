@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::codec::{self, Decode, Encode};
 use crate::hash::{BlockHash, Domain, Hash};
-use crate::history::{HistoryError, HistoryRules};
+use crate::history::{BLOCK_BYTES_MAX, HistoryError, HistoryRules};
 use crate::merkle;
 use crate::units::Height;
 
@@ -57,7 +57,10 @@ impl SegmentDescriptor {
         }
         let Self { last, bytes, .. } = *self;
         let ends = self.block_count().is_some_and(|blocks| {
-            blocks <= rules.segment_blocks && rules.closes(bytes, blocks) && bytes < rules.segment_bytes_max()
+            blocks <= rules.segment_blocks
+                && rules.closes(bytes, blocks)
+                && bytes < rules.segment_bytes_max()
+                && bytes <= blocks.saturating_mul(BLOCK_BYTES_MAX)
         });
         match last.checked_add(1) {
             Some(next) if ends => Ok(next),

@@ -157,7 +157,7 @@ fn put_block(batch: &mut Batch, tip: &TipValue, committed: &Committed) -> TipVal
 }
 
 pub(super) fn segment_record(segment: &SealedSegment) -> Vec<u8> {
-    codec::encode(&(&segment.descriptor, &segment.ends, &segment.chunks, &segment.blocks))
+    codec::encode(&(&segment.descriptor, &segment.chunks, &segment.ends, &segment.blocks))
 }
 
 /// Also removes the pieces of a longer certificate before it.

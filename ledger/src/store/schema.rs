@@ -36,7 +36,7 @@ pub(super) enum Key {
     Body(Height, u32),
     /// `Height` of a block.
     HeightOf(BlockHash),
-    /// Record: descriptor of a sealed segment, where its blocks end in its bytes, chunk hashes and block hashes.
+    /// Record: descriptor and chunk hashes of a sealed segment, where its blocks end in its bytes, block hashes.
     Segment(u64, u32),
     /// `Marker` of the newest complete checkpoint; none before the first.
     Marker,

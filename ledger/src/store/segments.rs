@@ -45,8 +45,21 @@ impl Store {
         Ok(descriptors)
     }
 
+    /// Descriptor and chunk hashes of a sealed segment. Reads little more than these.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn chunk_hashes(&self, index: u64) -> Result<Option<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
+        if index >= self.read_view().tip.segments {
+            return Ok(None);
+        }
+        let disk = &self.shared.disk;
+        let (_, chunks): (SegmentDescriptor, u64) = start(disk, index, 0)?;
+        start(disk, index, start_bytes(chunks, 0)).map(Some)
+    }
+
     /// The bytes of a chunk of a sealed segment; none if there is no such segment or chunk. Reads little more than these bytes; the
-    /// first chunk of a segment that was not served lately also costs 8 bytes for each of its blocks.
+    /// first chunk of a segment that was not served lately also costs 8 bytes for each of its blocks and 32 for each of its chunks.
     ///
     /// # Errors
     /// See above.
@@ -84,9 +97,9 @@ struct Layout {
 impl Layout {
     /// Reads as much of the segment's record as says it.
     fn read(disk: &Disk, index: u64) -> Result<Self, StoreError> {
-        let (_, count): (SegmentDescriptor, u64) = start(disk, index, 0)?;
-        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<u64>());
-        let (descriptor, ends): (SegmentDescriptor, Vec<u64>) = start(disk, index, bytes.saturating_add(PIECE_BYTES))?;
+        let (descriptor, chunks): (SegmentDescriptor, u64) = start(disk, index, 0)?;
+        let bytes = start_bytes(chunks, descriptor.block_count().unwrap_or_default());
+        let (_, _, ends): (SegmentDescriptor, Vec<Hash>, Vec<u64>) = start(disk, index, bytes)?;
         if !ends.is_sorted() || ends.last() != Some(&descriptor.bytes) {
             let reason = format!("its blocks do not end at its {} bytes", descriptor.bytes);
             return Err(StoreError::corrupt(Key::Segment(index, 0), reason));
@@ -138,7 +151,7 @@ impl Layouts {
 pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreError> {
     let key = |piece| Key::Segment(index, piece);
     let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
-    let (descriptor, ends, chunks, blocks): (SegmentDescriptor, Vec<u64>, Vec<Hash>, Vec<Hash>) =
+    let (descriptor, chunks, ends, blocks): (SegmentDescriptor, Vec<Hash>, Vec<u64>, Vec<Hash>) =
         schema::decode(key(0), &record)?;
     Ok(SealedSegment { descriptor, chunks, blocks, ends })
 }
@@ -146,6 +159,12 @@ pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreErr
 /// What history commits to of a segment, without its lists.
 pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
     start(disk, index, 0)
+}
+
+/// Where so many chunk hashes and ends of blocks are in a segment's record: so far from its beginning at most.
+fn start_bytes(chunks: u64, ends: u64) -> usize {
+    let bytes = chunks.saturating_mul(32).saturating_add(ends.saturating_mul(8));
+    usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PIECE_BYTES)
 }
 
 /// What is in at least the first `bytes` of a segment's record.

@@ -191,10 +191,12 @@ fn check_readers(store: &Store, chain: &Chain, blocks: &[Committed]) {
         }
         if let Some(sealed) = &committed.sealed {
             assert_eq!(store.segment(segments).unwrap().as_ref(), Some(sealed));
+            assert_eq!(store.chunk_hashes(segments).unwrap(), Some((sealed.descriptor, sealed.chunks.clone())));
             segments += 1;
         }
     }
     assert_eq!(store.segment(segments).unwrap(), None);
+    assert_eq!(store.chunk_hashes(segments).unwrap(), None);
     let beyond = tip.block.height().next();
     for height in [Height(0), beyond, Height(u64::MAX)] {
         assert_eq!(store.block_bytes(height).unwrap(), None);

@@ -22,6 +22,8 @@ struct Entry {
     peer: Option<PeerId>,
     /// The dial under way.
     dialing: Option<ConnectionId>,
+    /// Dials that failed since a connection was up.
+    failures: u64,
     /// Not before.
     next: Instant,
     delay: Duration,
@@ -34,6 +36,7 @@ impl Bootstrap {
             address: address.clone(),
             peer: peer_of(address),
             dialing: None,
+            failures: 0,
             next: now,
             delay: DELAY_MIN,
         };
@@ -60,6 +63,7 @@ impl Bootstrap {
         for entry in self.entries.iter_mut().filter(|entry| entry.dialing == Some(connection)) {
             entry.dialing = None;
             entry.peer = Some(peer);
+            entry.failures = 0;
             entry.back_off(now, 0);
         }
     }
@@ -69,9 +73,9 @@ impl Bootstrap {
     pub(crate) fn on_failed(&mut self, connection: ConnectionId, now: Instant, random: u32) -> Option<&Multiaddr> {
         let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
         entry.dialing = None;
-        let is_third = entry.delay == 4 * DELAY_MIN;
+        entry.failures += 1;
         entry.back_off(now, random);
-        is_third.then_some(&entry.address)
+        (entry.failures == 3).then_some(&entry.address)
     }
 
     /// An address turned out to be our own.

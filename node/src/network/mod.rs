@@ -65,7 +65,8 @@ pub struct NetworkConfig {
     /// How much peers may take of us.
     pub limits: Limits,
     /// The rate at which a link's data frame is written, bytes a second, if not as fast as the link takes it: little of it then waits
-    /// before what is sent meanwhile. A frame goes an eighth faster, so that pauses between frames cost nothing, and takes 150 ms at most, and how many are written at a time is for whoever sends them.
+    /// before what is sent meanwhile. A frame goes an eighth faster, so that pauses between frames cost nothing, and takes 150 ms at
+    /// most. How many are written at a time is for whoever sends them.
     pub data_rate: Option<NonZeroU64>,
 }
 

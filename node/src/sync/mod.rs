@@ -351,7 +351,11 @@ impl Shell {
             true => self.store.chunk(id.segment, chunk, &self.rules),
             false => self.staging.read(id.segment, chunk),
         };
-        let Some(bytes) = self.served(bytes).flatten() else { return Ok(Some(Input::Unsent(peer, id))) };
+        let bytes = match self.served(bytes) {
+            Some(Some(bytes)) => bytes,
+            Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
+            _ => return Ok(Some(Input::Unsent(peer, id))),
+        };
         if let Some(to) = self.peers.get(&peer) {
             self.network.send_data(*to, id.frame(&bytes));
         }
@@ -364,13 +368,9 @@ impl Shell {
     }
 
     fn stored_head(&self, index: u64) -> Result<Option<SegmentHead>, StoreError> {
-        let Some(segment) = self.store.segment(index)? else { return Ok(None) };
-        let certificate = self.store.certificate(segment.descriptor.last)?;
-        Ok(certificate.map(|certificate| SegmentHead {
-            descriptor: segment.descriptor,
-            chunks: segment.chunks,
-            certificate,
-        }))
+        let Some((descriptor, chunks)) = self.store.chunk_hashes(index)? else { return Ok(None) };
+        let certificate = self.store.certificate(descriptor.last)?;
+        Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
     }
 
     fn assemble(&mut self, index: u64) -> anyhow::Result<()> {

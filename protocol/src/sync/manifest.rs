@@ -15,6 +15,9 @@ use crate::message::{BEHIND_FAR, CertifiedHeader};
 
 /// After so long without an answer another peer is asked; the late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// And so long at most, after twice as much each time that a manifest took too long: the first time it may take [`PATIENCE`], from its
+/// first question to its last answer.
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
 /// After all had no answer they are asked again so soon.
 const RETRY: Duration = Duration::from_millis(750);
 /// Heads asked for at a time.
@@ -48,6 +51,8 @@ pub(super) struct Source {
     /// The one that proves the manifest.
     proof: Option<CertifiedHeader>,
     fetch: Option<Fetch>,
+    /// How long a whole manifest may take.
+    patience: Duration,
     /// Questions in a row to which a peer gave no answer, and the number of the last one: who has fewest, and was asked longest ago, is
     /// asked next. So a peer that claims to know all and says nothing is one of many.
     asked: BTreeMap<PeerId, (u64, u64)>,
@@ -62,6 +67,7 @@ impl Source {
             target: None,
             proof: None,
             fetch: None,
+            patience: PATIENCE,
             asked: BTreeMap::new(),
             questions: 0,
             heads: BTreeMap::new(),
@@ -243,7 +249,11 @@ impl Sync {
         let fits = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
         let Some(peer) = self.least_asked(fits) else { return };
         let (from, next) = (self.source.manifest.segments(), self.source.manifest.next_height());
-        let deadline = self.now.saturating_add(PATIENCE);
+        // Who gives page after page and no end must not keep all others from being asked; a slow link gets its time in the end.
+        if self.source.fetch.as_ref().is_some_and(|fetch| !fetch.descriptors.is_empty()) {
+            self.source.patience = self.source.patience.saturating_mul(2).min(PATIENCE_MAX);
+        }
+        let deadline = self.now.saturating_add(self.source.patience);
         self.source.fetch = Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
@@ -251,7 +261,7 @@ impl Sync {
         let first = from.saturating_add(u64::from(next <= self.tip));
         let is_idle = self.downloads.segments().next().is_none();
         if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
-            self.source.heads.insert(first, (peer, deadline));
+            self.source.heads.insert(first, (peer, self.now.saturating_add(PATIENCE)));
             self.send(peer, &SyncMessage::GetHead(first));
         }
     }
@@ -297,13 +307,12 @@ impl Sync {
             }
             fetch.descriptors.push(descriptor);
         }
-        self.source.note_answered(from);
         if !is_whole {
             let next = fetch.from.saturating_add(fetch.descriptors.len() as u64);
-            fetch.deadline = self.now.saturating_add(PATIENCE);
             self.source.fetch = Some(fetch);
             return self.send(from, &SyncMessage::GetManifest(height, next));
         }
+        self.source.note_answered(from);
         if height <= self.tip {
             return;
         }
@@ -314,6 +323,7 @@ impl Sync {
             Ok(()) => {
                 self.progress.extend(new, &self.rules);
                 self.source.proof = Some(fetch.header.clone());
+                self.source.patience = PATIENCE;
                 let descriptors = self.source.manifest.descriptors().copied().collect();
                 let saved = Saved { header: fetch.header, descriptors };
                 self.effects.push(Effect::SaveManifest(codec::encode(&saved)));
@@ -345,8 +355,10 @@ impl Sync {
             self.source.heads.retain(|asked, _| *asked != index || !is_asked);
             return;
         };
+        // What was not asked for may be anywhere: it would take the place of what comes next.
+        let is_unasked = !self.source.heads.contains_key(&index);
         let is_full = self.downloads.segments().count() >= STAGED_SEGMENTS_MAX;
-        if is_full || !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
+        if is_unasked || is_full || !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
             return;
         }
         if head.descriptor != descriptor || !self.is_head(&head) {

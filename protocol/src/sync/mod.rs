@@ -67,6 +67,8 @@ pub enum Input {
     Written(PeerId),
     /// What [`Effect::SendChunk`] asked for is not there.
     Unsent(PeerId, ChunkId),
+    /// What [`Effect::SendChunk`] asked for cannot be: its segment has no such chunk.
+    Impossible(PeerId, ChunkId),
     /// A certified header that is far ahead of the tip.
     Certified(CertifiedHeader),
     /// The chain has grown to this height, and sealed these segments on the way.
@@ -81,7 +83,8 @@ pub enum Input {
 pub enum Effect {
     /// Say this over the link.
     Send(PeerId, Vec<u8>),
-    /// Send a chunk, from staging or from the store, and give [`Input::Written`]; else give [`Input::Unsent`].
+    /// Send a chunk, from staging or from the store, and give [`Input::Written`]; else give [`Input::Unsent`] or
+    /// [`Input::Impossible`].
     SendChunk(PeerId, ChunkId),
     /// Answer with the stored descriptors from an index on that were sealed before a height, and after them these.
     SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
@@ -225,6 +228,9 @@ impl Sync {
             Input::Chunk(peer, id, hash, bytes) => self.on_chunk(peer, id, hash, bytes),
             Input::Written(peer) => self.uploads.on_written(peer, self.now),
             Input::Unsent(peer, id) => self.on_unsent(peer, id),
+            Input::Impossible(peer, id) => {
+                self.ban(peer, format!("wants chunk {} of segment {}, which has no such chunk", id.chunk, id.segment));
+            }
             Input::Certified(certified) => {
                 self.source.on_certified(certified);
                 // Whoever asks waits for an answer, also for one that is not new.
@@ -328,7 +334,10 @@ impl Sync {
                 self.downloads.on_busy(from, self.now.saturating_add(wait));
             }
             // It will ask another, or again.
-            SyncMessage::GetManifest(..) | SyncMessage::GetHead(_) if !self.may_ask(from) => {}
+            SyncMessage::GetManifest(height, index) if !self.may_ask(from) => {
+                self.send(from, &SyncMessage::Manifest(height, index, None));
+            }
+            SyncMessage::GetHead(index) if !self.may_ask(from) => self.send(from, &SyncMessage::Head(index, None)),
             SyncMessage::GetManifest(height, index) => self.on_get_manifest(from, height, index),
             SyncMessage::Manifest(height, index, descriptors) => {
                 self.on_manifest(from, height, index, descriptors);
