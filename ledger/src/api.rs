@@ -435,7 +435,7 @@ pub struct SyncStatus {
 pub struct SyncPeer {
     /// libp2p peer id.
     pub peer: String,
-    /// Its last final block, by its word.
+    /// Its last final block when it came, or last sealed a segment, by its word.
     #[serde(with = "decimal")]
     pub height: u64,
     /// It has all segments before this one, by its word.

@@ -1,8 +1,9 @@
 //! sled, and the only code that touches it: checked values in, checked values out, and a write that is durable when it says so.
 //!
-//! Three traps of sled 0.34.7 shape this. `flush` returns before the bytes are safe (it never calls fsync), so a handle of our own
+//! Four traps of sled 0.34.7 shape this. `flush` returns before the bytes are safe (it never calls fsync), so a handle of our own
 //! on the same file does it. Large leaves go to files that are never synced, so values are short. And damaged bytes can make it
-//! panic, so every call is caught and reported as damage.
+//! panic, so every call is caught and reported as damage. It lets go of pages only at each 64th use of one of its 256 parts of them, so
+//! that large pages that are written once and never used fill memory far beyond the cache: they are read after they are written.
 
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
@@ -16,6 +17,8 @@ use crate::store::schema::{self, Key, PIECE_BYTES, VALUE_BYTES_MAX};
 
 /// Memory for pages that were read or written lately.
 const CACHE_BYTES: u64 = 24 << 20;
+/// A value is read once for so many bytes after it is written: at most 16 MiB of pages then wait for sled to count their uses.
+const USE_BYTES: usize = 1 << 10;
 /// A batch of a bulk write is applied when it has this many bytes, so that readers and memory never wait for all of it.
 const BULK_BYTES: usize = 4 << 20;
 /// How often, and how long after each other, a lock on the file is asked for: sled's threads let go of it a moment after the last
@@ -38,6 +41,8 @@ pub(super) struct Disk {
 pub(super) struct Batch {
     writes: sled::Batch,
     bytes: usize,
+    /// Keys to read afterwards, each as often as it takes.
+    uses: Vec<Vec<u8>>,
 }
 
 impl Batch {
@@ -50,6 +55,7 @@ impl Batch {
         let value = schema::seal(&key, content);
         assert!(value.len() <= VALUE_BYTES_MAX, "values are short, so that none becomes a file that is never synced");
         self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
+        self.uses.extend(std::iter::repeat_n(&key, value.len() / USE_BYTES).cloned());
         self.writes.insert(key, value);
     }
 
@@ -211,7 +217,8 @@ impl Disk {
 
     /// Makes a batch visible to `get` and `scan`. Not durable before `sync`.
     pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        caught(&self.path, || self.db.apply_batch(batch.writes))
+        caught(&self.path, || self.db.apply_batch(batch.writes))?;
+        batch.uses.iter().try_for_each(|key| caught(&self.path, || self.db.contains_key(key)).map(drop))
     }
 
     /// Returns when everything applied is on the disk.
