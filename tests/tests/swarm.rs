@@ -306,6 +306,13 @@ fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
 }
 
+/// A peer comes and says that it has so much.
+fn greet(sync: &mut Sync, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
+    sync.handle(Duration::ZERO, Input::Opened(peer));
+    let status = Status { height, pruned_below: 0, sealed, partial: Vec::new(), nonce: peer.0 };
+    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))))
+}
+
 #[test]
 fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
@@ -507,13 +514,8 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
         })
     };
     let [first, second] = [PeerId(1), PeerId(2)];
-    let mut hello = |peer: PeerId| {
-        let status = Status { height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: peer.0 };
-        sync.handle(Duration::ZERO, Input::Opened(peer));
-        sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))))
-    };
-    assert_eq!(asked(&hello(first)), Some((first, 0)));
-    assert_eq!(asked(&hello(second)), None);
+    assert_eq!(asked(&greet(&mut sync, first, height, 4)), Some((first, 0)));
+    assert_eq!(asked(&greet(&mut sync, second, height, 4)), None);
     let answer = say(&SyncMessage::Manifest(height, 0, Some(page(&made))));
     let mut at = |tenths: u64, input: Input| sync.handle(Duration::from_millis(100 * tenths), input);
     let next = DESCRIPTORS_MAX as u64;
@@ -535,10 +537,8 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     let (height, count) = (made.target.header.height, made.heads.len());
     assert!(count > 17, "{count}");
     let peer = PeerId(1);
-    sync.handle(Duration::ZERO, Input::Opened(peer));
-    let status = Status { height, pruned_below: 0, sealed: count as u64, partial: Vec::new(), nonce: 1 };
+    greet(&mut sync, peer, height, count as u64);
     let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
-    give(&SyncMessage::Status(status));
     give(&SyncMessage::Manifest(height, 0, Some(made.descriptors(count))));
     let begun = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for (index, is_asked) in [(count - 1, false), (15, true), (0, true)] {
@@ -553,9 +553,7 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let peer = PeerId(1);
-    sync.handle(Duration::ZERO, Input::Opened(peer));
-    let status = Status { height: Height(0), pruned_below: 0, sealed: 0, partial: Vec::new(), nonce: 1 };
-    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))));
+    greet(&mut sync, peer, Height(0), 0);
     let sealed = made.descriptors(1);
     sync.handle(Duration::ZERO, Input::Tip(sealed[0].last, sealed));
     let add: Vec<ChunkId> = (0..100).map(|chunk| ChunkId { segment: 0, chunk: 1_000 + chunk }).collect();
@@ -573,10 +571,7 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let peer = PeerId(1);
-    sync.handle(Duration::ZERO, Input::Opened(peer));
-    let status =
-        Status { height: made.target.header.height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: 1 };
-    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))));
+    greet(&mut sync, peer, made.target.header.height, 4);
     // They reach beyond the header that is to prove them.
     let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));

@@ -41,8 +41,8 @@ pub(super) struct Disk {
 pub(super) struct Batch {
     writes: sled::Batch,
     bytes: usize,
-    /// Keys to read afterwards, each as often as it takes.
-    uses: Vec<Vec<u8>>,
+    /// Keys to read afterwards, and how often.
+    uses: Vec<(Vec<u8>, usize)>,
 }
 
 impl Batch {
@@ -55,7 +55,7 @@ impl Batch {
         let value = schema::seal(&key, content);
         assert!(value.len() <= VALUE_BYTES_MAX, "values are short, so that none becomes a file that is never synced");
         self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
-        self.uses.extend(std::iter::repeat_n(&key, value.len() / USE_BYTES).cloned());
+        self.uses.push((key.clone(), value.len() / USE_BYTES));
         self.writes.insert(key, value);
     }
 
@@ -218,7 +218,8 @@ impl Disk {
     /// Makes a batch visible to `get` and `scan`. Not durable before `sync`.
     pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         caught(&self.path, || self.db.apply_batch(batch.writes))?;
-        batch.uses.iter().try_for_each(|key| caught(&self.path, || self.db.contains_key(key)).map(drop))
+        let mut keys = batch.uses.iter().flat_map(|(key, times)| std::iter::repeat_n(key, *times));
+        caught(&self.path, || keys.try_for_each(|key| self.db.contains_key(key).map(drop)))
     }
 
     /// Returns when everything applied is on the disk.
