@@ -55,6 +55,9 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         allowed_origins: config.rpc.allowed_origins.clone(),
     })
     .await?;
+    if !config.rpc.listen.ip().is_loopback() {
+        tracing::warn!("RPC answers on {}: whoever reaches it may use it", config.rpc.listen);
+    }
     let mut registry = Registry::default();
     let network_config = NetworkConfig {
         identity: home.node_key()?.identity(),

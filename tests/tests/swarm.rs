@@ -286,9 +286,9 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
     }
 }
 
-/// A machine that knows a chain to fetch, and how it was told of it.
-fn fetching(made: &Made) -> Sync {
-    let history = made.history(0);
+/// A machine that applied so many segments.
+fn machine(made: &Made, segments: usize) -> Sync {
+    let history = made.history(segments);
     let setup = Setup {
         chain: made.chain.clone(),
         history: &history,
@@ -297,7 +297,12 @@ fn fetching(made: &Made) -> Sync {
         nonce: 7,
         rates: Rates::default(),
     };
-    let (mut sync, _) = Sync::new(setup, Duration::ZERO);
+    Sync::new(setup, Duration::ZERO).0
+}
+
+/// A machine that knows a chain to fetch.
+fn fetching(made: &Made) -> Sync {
+    let mut sync = machine(made, 0);
     sync.handle(Duration::ZERO, Input::Certified(made.target.clone()));
     sync
 }
@@ -548,6 +553,36 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     }
 }
 
+/// What is asked for counts as if it were here: a node with more under way than may be staged would be banned for its hello.
+#[test]
+fn no_more_heads_are_asked_for_than_may_be_staged() {
+    let made = Made::new(17 * MIB, MIB / 16, 16 << 10);
+    let mut sync = fetching(&made);
+    let (height, count) = (made.target.header.height, made.heads.len());
+    let peer = PeerId(1);
+    greet(&mut sync, peer, height, count as u64);
+    let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
+    let (mut asked, mut begun) = (BTreeSet::from([0]), 0);
+    let mut effects = give(&SyncMessage::Manifest(height, 0, Some(made.descriptors(count))));
+    loop {
+        for effect in &effects {
+            match effect {
+                Effect::Begin(_) => begun += 1,
+                Effect::Send(_, bytes) => {
+                    if let Ok(SyncMessage::GetHead(index)) = SyncMessage::decode(bytes) {
+                        asked.insert(index);
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert!(begun + asked.len() <= 256, "{begun} and {}", asked.len());
+        let Some(index) = asked.pop_first() else { break };
+        effects = give(&SyncMessage::Head(index, Some(made.heads[index as usize].clone())));
+    }
+    assert!(begun == 256 && count > 256, "{begun} of {count}");
+}
+
 #[test]
 fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
@@ -564,6 +599,28 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     let effects = sync.handle(Duration::ZERO, Input::Impossible(peer, add[0]));
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban(who, _) if *who == peer)), "{effects:?}");
     assert!(!sent(&effects), "{effects:?}");
+}
+
+/// Each answer costs reads from the store, a manifest up to 4,096 of them.
+#[test]
+fn a_peer_has_few_questions_answered_in_a_second() {
+    let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
+    let mut sync = machine(&made, made.heads.len());
+    let peer = PeerId(1);
+    greet(&mut sync, peer, Height(0), 0);
+    let manifest = SyncMessage::GetManifest(made.history(made.heads.len()).tip(), 0);
+    for (question, second, count) in [(SyncMessage::GetHead(0), 0, 32), (manifest.clone(), 0, 0), (manifest, 1, 32)] {
+        let now = Duration::from_secs(second);
+        let mut ask = || sync.handle(now, Input::Message(peer, say(&question)));
+        let answered = |effects: &[Effect]| {
+            effects.iter().any(|effect| matches!(effect, Effect::SendHead(..) | Effect::SendManifest(..)))
+        };
+        for at in 0..40 {
+            let effects = ask();
+            assert_eq!(answered(&effects), at < count, "{question:?} {second} {at}");
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::Send(..))) || at < count, "it is told so");
+        }
+    }
 }
 
 #[test]

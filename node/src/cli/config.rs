@@ -38,11 +38,15 @@ pub(super) struct Overrides {
     #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "MULTIADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
     /// Most bytes a second of history to all peers together; 0 for no limit
-    #[arg(long, env = "CAIRN_NODE_SYNC_UPLOAD_RATE", value_name = "BYTES")]
+    #[arg(long, env = "CAIRN_NODE_SYNC_UPLOAD_RATE", value_name = "BYTES", value_parser = rate)]
     sync_upload_rate: Option<u64>,
     /// Most bytes a second of history from all peers together; 0 for no limit
-    #[arg(long, env = "CAIRN_NODE_SYNC_DOWNLOAD_RATE", value_name = "BYTES")]
+    #[arg(long, env = "CAIRN_NODE_SYNC_DOWNLOAD_RATE", value_name = "BYTES", value_parser = rate)]
     sync_download_rate: Option<u64>,
+}
+
+fn rate(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "expected bytes a second, a whole number such as 1000000")
 }
 
 impl Overrides {
