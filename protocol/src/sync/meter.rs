@@ -5,22 +5,25 @@ use std::time::Duration;
 /// After so much busy time, what was measured before counts half.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// A rate measured over time spent busy.
+/// A rate measured over time spent busy. It remembers so many measurements at least.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct Meter<const LEAST: u32 = 0> {
     bytes: u64,
     busy: Duration,
+    count: u32,
 }
 
-impl Meter {
-    pub(crate) const DEFAULT: Self = Self { bytes: 0, busy: Duration::ZERO };
+impl<const LEAST: u32> Meter<LEAST> {
+    pub(crate) const DEFAULT: Self = Self { bytes: 0, busy: Duration::ZERO, count: 0 };
 
     /// So many bytes came in so much time.
     pub(crate) fn add(&mut self, bytes: u64, busy: Duration) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.busy = self.busy.saturating_add(busy);
-        while self.busy > MEMORY {
+        self.count = self.count.saturating_add(1);
+        while self.busy > MEMORY && self.count >= LEAST.saturating_mul(2) {
             self.bytes /= 2;
+            self.count /= 2;
             self.busy = self.busy.checked_div(2).unwrap_or_default();
         }
     }
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_meter_follows_the_recent_rate() {
-        let mut meter = Meter::default();
+        let mut meter = Meter::<0>::default();
         assert_eq!(meter.rate(), None);
         for _ in 0..50 {
             meter.add(1_000, Duration::from_millis(100));
@@ -106,6 +109,17 @@ mod tests {
             meter.add(5_000, Duration::from_millis(100));
         }
         assert!((49_000..=50_000).contains(&meter.rate().unwrap_or(0)), "{meter:?}");
+    }
+
+    #[test]
+    fn a_meter_of_many_measurements_does_not_jump_with_those_that_come_together() {
+        let mut meter = Meter::<16>::default();
+        for round in 0..100 {
+            for seconds in [10, 0, 0, 0] {
+                meter.add(100_000, Duration::from_secs(seconds));
+            }
+            assert!((35_000..=45_000).contains(&meter.rate().unwrap_or(0)), "{round}: {meter:?}");
+        }
     }
 
     #[test]

@@ -6,9 +6,13 @@ use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::units::Height;
 
 use super::message::ChunkId;
+use super::meter::time_for;
 use super::{Meter, Step, Sync};
 use crate::machine::PeerId;
 use crate::message::BEHIND_FAR;
+
+/// After so much time without a chunk nothing comes, or after that of four chunks at the rate of before.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Counts since the start of the process.
 #[derive(Debug, Default)]
@@ -20,7 +24,8 @@ pub(super) struct Progress {
     /// When the last missing chunk of all known segments came.
     pub(super) fetched_at: Option<Duration>,
     last_chunk_at: Option<Duration>,
-    meter: Meter,
+    /// Where a chunk takes seconds some come together, and then none for long.
+    meter: Meter<16>,
 }
 
 impl Progress {
@@ -246,7 +251,9 @@ impl Sync {
         if unheld {
             return Some(format!("no connected peer holds what is missing of segment {segment}"));
         }
-        let quiet = self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > Duration::from_secs(5));
+        let rate = self.progress.meter.rate();
+        let patience = rate.map_or(QUIET, |rate| QUIET.max(time_for(self.rules.chunk_bytes.saturating_mul(4), rate)));
+        let quiet = self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > patience);
         quiet.then(|| format!("the peers that hold segment {segment} send nothing"))
     }
 }
