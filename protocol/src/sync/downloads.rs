@@ -34,10 +34,11 @@ const LATE: Duration = Duration::from_secs(2);
 const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 /// Chunks that are fetched before others; beyond them only if a peer would idle.
 const WINDOW_BYTES: u64 = 64 << 20;
-/// One chunk of so many may be asked for twice at the end: where all upload as much as they can, what comes twice makes others wait.
-const TWICE_ONE_IN: u64 = 100;
-/// A few may be in any case.
-const TWICE_LEAST: u64 = 4;
+/// When no more than one chunk of so many is missing, each may be asked for twice. Not before: where all upload as much as they can,
+/// what comes twice makes others wait.
+const TWICE_ONE_IN: u64 = 200;
+/// So few may be asked for twice in any case.
+const TWICE_LEAST: u64 = 3;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
@@ -105,8 +106,6 @@ pub(crate) struct Downloads {
     verified: u64,
     duplicate_bytes: u64,
     fetched_bytes: u64,
-    /// Chunks asked for twice, so far.
-    twice: u64,
 }
 
 impl Downloads {
@@ -120,7 +119,6 @@ impl Downloads {
             verified: 0,
             duplicate_bytes: 0,
             fetched_bytes: 0,
-            twice: 0,
         }
     }
 
@@ -407,7 +405,7 @@ impl Downloads {
     fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.values().fold(0u64, |sum, segment| sum.saturating_add(segment.missing));
         let total = self.verified.saturating_add(missing);
-        let most = (total / TWICE_ONE_IN).max(TWICE_LEAST);
+        let may_be_twice = missing <= (total / TWICE_ONE_IN).max(TWICE_LEAST);
         let on_way = self.peers.values().fold(0u64, |sum, peer| sum.saturating_add(peer.in_flight()));
         if missing > on_way {
             return;
@@ -424,13 +422,12 @@ impl Downloads {
         }
         candidates.sort_unstable();
         for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
-            if self.twice < most {
+            if may_be_twice {
                 if let Some(state) = self.chunk_mut(chunk) {
                     state.also_from = Some(id);
                 }
-                self.twice = self.twice.saturating_add(1);
                 self.tell_want(id, chunk);
-            } else if theirs > mine.saturating_mul(4) {
+            } else if theirs > mine.saturating_mul(8) {
                 self.release(other, chunk);
                 self.want(id, chunk);
             }
