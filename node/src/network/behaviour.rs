@@ -19,6 +19,7 @@ use super::exchange::{self, Exchange};
 use super::gate::Gate;
 use super::gossip::{self, Gossipsub, Mesh};
 use super::links;
+use super::socket::Sockets;
 use super::wire::Names;
 use super::{Limits, NetworkConfig, NetworkError};
 
@@ -57,13 +58,18 @@ pub(crate) fn swarm(
     config: &NetworkConfig,
     names: &Names,
     registry: &mut Registry,
+    sockets: &Sockets,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let local = config.identity.public().to_peer_id();
     let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-    Ok(Swarm::new(transport(config, registry)?, behaviour(config, names, local)?, local, swarm_config))
+    Ok(Swarm::new(transport(config, registry, sockets)?, behaviour(config, names, local)?, local, swarm_config))
 }
 
-fn transport(config: &NetworkConfig, registry: &mut Registry) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
+fn transport(
+    config: &NetworkConfig,
+    registry: &mut Registry,
+    sockets: &Sockets,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
     let noise = noise::Config::new(&config.identity).map_err(|error| NetworkError::Transport(error.to_string()))?;
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(STREAMS_MAX);
@@ -72,7 +78,9 @@ fn transport(config: &NetworkConfig, registry: &mut Registry) -> Result<Boxed<(P
         tracing::warn!(%error, "no resolver configuration: addresses with names will not be found");
         dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
     });
-    let secured = dns.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux).timeout(HANDSHAKE);
+    let sockets = sockets.clone();
+    let counted = dns.map(move |stream, endpoint| sockets.wrap(stream, endpoint));
+    let secured = counted.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux).timeout(HANDSHAKE);
     Ok(BandwidthTransport::new(secured, registry).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }
 

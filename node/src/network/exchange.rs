@@ -12,6 +12,7 @@ use libp2p::StreamProtocol;
 use libp2p::request_response::{self, OutboundFailure, ProtocolSupport};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::socket::Taken;
 use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 /// How long an answer may take to begin: the peer has to look it up, and other answers share the link.
@@ -28,6 +29,9 @@ const STEP_BYTES: usize = 64 << 10;
 
 /// The same for a frame that is spread over time: one frame of the multiplexer.
 const PACED_BYTES: usize = 16 << 10;
+
+/// Bytes of a frame that are handed on before the system has taken in all that went before, so that it never waits for us.
+const AHEAD_BYTES: u64 = 32 << 10;
 
 /// Requests in flight to one peer; more are answered with [`RequestError::Busy`].
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
@@ -111,14 +115,14 @@ impl request_response::Codec for Frames {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &request, Some(STALL), None).await
+        write_frame(io, &request, Some(STALL), &mut Pace::default()).await
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Vec<u8>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &response, Some(STALL), None).await
+        write_frame(io, &response, Some(STALL), &mut Pace::default()).await
     }
 }
 
@@ -164,22 +168,32 @@ where
     Ok(frame)
 }
 
+/// How frames go out.
+#[derive(Clone, Default)]
+pub(crate) struct Pace {
+    /// Bytes a second, if there is a limit.
+    pub(crate) rate: Option<NonZeroU64>,
+    /// What the system has taken in of the connection, if that is known and matters.
+    pub(crate) taken: Option<Taken>,
+    /// The least that it will have taken in when all frames so far have left.
+    pub(crate) end: u64,
+}
+
 /// Writes one frame. The peer may take nothing for as long as `stall`, or as the stream lives. With a `rate`, bytes a second, no more
-/// than 16 KiB of it go at a time, so that little of it waits on the link before what others send meanwhile.
+/// than 16 KiB of it go at a time, so that little of it waits on the link before what others send meanwhile. With what the system has
+/// `taken` of the connection no more than [`AHEAD_BYTES`] and a step are ever ahead of that: when this returns, the frame has all but left.
 ///
 /// # Errors
 /// `TimedOut` if the peer takes nothing for too long, or what the stream says.
-pub(crate) async fn write_frame<T>(
-    io: &mut T,
-    frame: &[u8],
-    stall: Option<Duration>,
-    rate: Option<NonZeroU64>,
-) -> io::Result<()>
+pub(crate) async fn write_frame<T>(io: &mut T, frame: &[u8], stall: Option<Duration>, pace: &mut Pace) -> io::Result<()>
 where
     T: AsyncWrite + Unpin + Send,
 {
     let (begun, mut sent) = (Instant::now(), 0);
-    let most = if rate.is_some() { PACED_BYTES } else { STEP_BYTES };
+    let Pace { rate, taken, end } = pace;
+    // What is left of the frame before goes first.
+    let before = taken.as_ref().map_or(0, |taken| *taken.borrow()).max(*end);
+    let most = if rate.is_some() || taken.is_some() { PACED_BYTES } else { STEP_BYTES };
     let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // Each write is at least one frame of the multiplexer, encrypted alone: the length must not be one by itself.
     let prefix = length.to_le_bytes();
@@ -189,7 +203,7 @@ where
     let (first, rest) = frame.split_at(step_bytes - prefix.len());
     let head = [&prefix, first].concat();
     for mut step in std::iter::once(head.as_slice()).chain(rest.chunks(step_bytes)) {
-        if let Some(rate) = rate {
+        if let Some(rate) = *rate {
             sleep_until(begun + Duration::from_micros(sent * 1_000_000 / rate)).await;
         }
         sent += step.len() as u64;
@@ -199,7 +213,12 @@ where
                 written => step = &step[written..],
             }
         }
+        if let Some(taken) = taken.as_mut() {
+            // Its end is the connection's, which the stream tells of.
+            let _ = taken.wait_for(|taken| before + sent <= *taken + AHEAD_BYTES).await;
+        }
     }
+    *end = before + sent;
     within(stall, io.flush()).await
 }
 
@@ -217,11 +236,50 @@ mod tests {
     use std::task::{Context, Poll};
 
     use futures::io::Cursor;
+    use tokio::sync::watch;
 
     use super::*;
 
     async fn read(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, io::ErrorKind> {
         read_frame(&mut Cursor::new(bytes), bytes_max, None, None).await.map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn little_of_a_frame_is_ahead_of_what_the_system_has_taken() {
+        let frame = vec![7; 200 << 10];
+        let (taken, reader) = watch::channel(5_000);
+        let mut pace = Pace { taken: Some(reader), ..Pace::default() };
+        let mut bytes = Vec::new();
+        for round in 0..40 {
+            // A task that never waits is made to, after a while.
+            tokio::task::yield_now().await;
+            let most = (round * 10_000 + AHEAD_BYTES) as usize + PACED_BYTES;
+            let mut io = Cursor::new(&mut bytes);
+            // Each round begins anew, with more that was taken meanwhile.
+            pace.end = 0;
+            let done = {
+                let mut write = std::pin::pin!(write_frame(&mut io, &frame, None, &mut pace));
+                let first = futures::poll!(&mut write).is_ready();
+                taken.send_modify(|taken| *taken += round * 10_000);
+                first || futures::poll!(&mut write).is_ready()
+            };
+            let written = io.position() as usize;
+            assert!(written <= most && written + PACED_BYTES >= most.min(frame.len()), "{round}: {written} of {most}");
+            assert_eq!(done, written == frame.len() + 4 && round * 10_000 + AHEAD_BYTES >= written as u64, "{round}");
+        }
+        // What is left of one frame counts before the next.
+        pace.end = 0;
+        taken.send_modify(|taken| *taken += AHEAD_BYTES);
+        let mut io = Cursor::new(&mut bytes);
+        let short = vec![7; AHEAD_BYTES as usize - 4];
+        write_frame(&mut io, &short, None, &mut pace).await.unwrap();
+        let second = futures::poll!(std::pin::pin!(write_frame(&mut io, &short, None, &mut pace)));
+        assert!(second.is_pending() && io.position() < 2 * AHEAD_BYTES, "{}", io.position());
+
+        drop(taken);
+        let mut io = Cursor::new(&mut bytes);
+        write_frame(&mut io, &frame, None, &mut pace).await.unwrap();
+        assert_eq!(io.position() as usize, frame.len() + 4, "a connection that is gone holds up nothing");
     }
 
     #[tokio::test]
@@ -247,7 +305,7 @@ mod tests {
         for length in [0, 1, STEP_BYTES - 5, STEP_BYTES - 4, STEP_BYTES - 3, STEP_BYTES, 5 * STEP_BYTES + 3] {
             let frame: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             let mut bytes = Vec::new();
-            write_frame(&mut bytes, &frame, None, None).await.unwrap();
+            write_frame(&mut bytes, &frame, None, &mut Pace::default()).await.unwrap();
             assert_eq!(bytes.len(), length + 4);
             assert_eq!(read(&bytes, RESPONSE_BYTES_MAX).await, Ok(frame));
         }
@@ -273,7 +331,9 @@ mod tests {
         let frame = vec![7; 128 << 10];
         for (rate, seconds) in [(1 << 20, 0.111), (16 << 10, 7.111), (0, 0.0)] {
             let mut link = Link(tokio::time::Instant::now(), Vec::new());
-            write_frame(&mut link, &frame, None, NonZeroU64::new(rate)).await.unwrap();
+            write_frame(&mut link, &frame, None, &mut Pace { rate: NonZeroU64::new(rate), ..Pace::default() })
+                .await
+                .unwrap();
             let mut before = 0;
             for (bytes, at) in &link.1 {
                 assert!(*bytes <= if rate > 0 { PACED_BYTES } else { STEP_BYTES }, "{bytes} at a time");

@@ -15,6 +15,7 @@ mod links;
 mod meters;
 mod peers;
 mod requests;
+mod socket;
 mod task;
 mod wire;
 

@@ -8,6 +8,8 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::watch;
 
+use super::socket::Taken;
+
 /// How long a peer may take to say which chain it is on.
 const IDENTIFY_TIME: Duration = Duration::from_secs(30);
 
@@ -59,6 +61,7 @@ struct Connection {
     id: ConnectionId,
     address: Multiaddr,
     inbound: bool,
+    taken: Option<Taken>,
     pings_failed: u32,
 }
 
@@ -74,6 +77,7 @@ impl Peers {
         connection: ConnectionId,
         address: Multiaddr,
         inbound: bool,
+        taken: Option<Taken>,
         now: Instant,
     ) {
         let peer = self.peers.entry(id).or_insert_with(|| Peer {
@@ -85,7 +89,7 @@ impl Peers {
             ping: None,
             connected_since: SystemTime::now(),
         });
-        peer.connections.push(Connection { id: connection, address, inbound, pings_failed: 0 });
+        peer.connections.push(Connection { id: connection, address, inbound, taken, pings_failed: 0 });
     }
 
     /// Forgets a connection. Returns whether an admitted peer is gone with it.
@@ -122,6 +126,12 @@ impl Peers {
     /// The newest connection with the peer: an older one may be the remains of a peer that has restarted.
     pub(crate) fn connection(&self, id: &PeerId) -> Option<ConnectionId> {
         Some(self.peers.get(id)?.connections.last()?.id)
+    }
+
+    /// What the system has taken in of a connection.
+    pub(crate) fn taken(&self, id: &PeerId, connection: ConnectionId) -> Option<Taken> {
+        let connections = &self.peers.get(id)?.connections;
+        connections.iter().find(|other| other.id == connection)?.taken.clone()
     }
 
     /// Takes over what a peer says of itself. Returns its former addresses.
@@ -193,12 +203,12 @@ mod tests {
         let (mut peers, reader) = Peers::new();
         let (id, now) = (PeerId::random(), Instant::now());
         let address: Multiaddr = "/ip4/1.1.1.1/tcp/1".parse().unwrap();
-        peers.on_connected(id, connection(1), address.clone(), true, now);
+        peers.on_connected(id, connection(1), address.clone(), true, None, now);
         assert!(reader.borrow().is_empty());
         assert!(!peers.on_closed(&id, connection(1)), "it was never announced");
 
-        peers.on_connected(id, connection(2), address.clone(), true, now);
-        peers.on_connected(id, connection(3), address, false, now);
+        peers.on_connected(id, connection(2), address.clone(), true, None, now);
+        peers.on_connected(id, connection(3), address, false, None, now);
         peers.on_identified(&id, "cairn\u{1b}[31m/1", vec![]);
         assert!(peers.admit(&id));
         assert!(!peers.admit(&id));
@@ -215,7 +225,7 @@ mod tests {
     fn four_failed_pings_in_a_row_end_a_connection() {
         let (mut peers, _reader) = Peers::new();
         let id = PeerId::random();
-        peers.on_connected(id, connection(1), Multiaddr::empty(), true, Instant::now());
+        peers.on_connected(id, connection(1), Multiaddr::empty(), true, None, Instant::now());
         let mut failed = |result| peers.on_ping(&id, connection(1), result);
         let good = Some(Duration::from_millis(1));
         let given_up: Vec<bool> = [None, None, None, good, None, None, None, None].map(&mut failed).into();
@@ -226,8 +236,8 @@ mod tests {
     fn a_silent_peer_is_overdue() {
         let (mut peers, _reader) = Peers::new();
         let (silent, known, now) = (PeerId::random(), PeerId::random(), Instant::now());
-        peers.on_connected(silent, connection(1), Multiaddr::empty(), true, now);
-        peers.on_connected(known, connection(2), Multiaddr::empty(), true, now);
+        peers.on_connected(silent, connection(1), Multiaddr::empty(), true, None, now);
+        peers.on_connected(known, connection(2), Multiaddr::empty(), true, None, now);
         peers.admit(&known);
         assert!(peers.unidentified(now + IDENTIFY_TIME - Duration::from_millis(1)).is_empty());
         assert_eq!(peers.unidentified(now + IDENTIFY_TIME), [silent]);

@@ -27,6 +27,7 @@ use super::links::Links;
 use super::meters::{Meters, Throttle};
 use super::peers::Peers;
 use super::requests::Requests;
+use super::socket::Sockets;
 use super::wire::{Names, Topic};
 use super::{NetworkConfig, NetworkError};
 
@@ -36,6 +37,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// The network's task.
 pub(crate) struct Task {
     swarm: Swarm<Behaviour>,
+    sockets: Sockets,
     names: Names,
     private: bool,
     commands: Commands,
@@ -58,7 +60,8 @@ impl Task {
     /// Builds the swarm and listens.
     pub(crate) fn new(config: NetworkConfig, registry: &mut Registry) -> Result<(Self, Network, Inbox), NetworkError> {
         let names = Names::new(&config.chain);
-        let mut swarm = behaviour::swarm(&config, &names, registry)?;
+        let sockets = Sockets::default();
+        let mut swarm = behaviour::swarm(&config, &names, registry, &sockets)?;
         let failed = |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
         for address in &config.listen {
             check_free(address).map_err(|error| failed(address, error))?;
@@ -89,6 +92,7 @@ impl Task {
         };
         let task = Self {
             swarm,
+            sockets,
             names,
             private: config.private,
             commands,
@@ -170,7 +174,8 @@ impl Task {
                 let now = Instant::now();
                 let inbound = matches!(endpoint, ConnectedPoint::Listener { .. });
                 let address = endpoint.get_remote_address().clone();
-                self.peers.on_connected(peer_id, connection_id, address, inbound, now);
+                let taken = self.sockets.take(&endpoint);
+                self.peers.on_connected(peer_id, connection_id, address, inbound, taken, now);
                 self.bootstrap.on_connected(connection_id, peer_id, now);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {

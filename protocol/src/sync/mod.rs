@@ -376,7 +376,7 @@ impl Sync {
             if let Err(absurd) = self.census.on_have(from, *id) {
                 return self.on_census(from, Err(absurd));
             }
-            self.uploads.on_have(from, *id);
+            self.uploads.on_have(from, *id, self.now);
             self.unfilled.extend(self.downloads.on_have(from, *id, &self.census));
         }
     }

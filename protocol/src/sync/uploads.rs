@@ -2,8 +2,8 @@
 //!
 //! Peers say what they want and how much may be sent. Of all that is wanted, what nobody has yet goes first: a source so gives each
 //! chunk away once before it gives any twice, and nodes pass on among themselves what they got. Else the peer that got least goes
-//! first, with the chunk that fewest have. Few chunks at a time go to their connections: so a link is busy, yet chunks arrive one by one and
-//! can soon be passed on, what waits here can still be chosen better or cancelled, and votes do not wait behind it.
+//! first, with the chunk that fewest have. Few chunks at a time go to their connections: so a link is busy, yet chunks arrive one after the
+//! other and can soon be passed on, what waits here can still be chosen better or cancelled, and votes do not wait behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,8 +19,11 @@ const UNDER_WAY_LEAST: u64 = 512 << 10;
 const UNDER_WAY_MOST: u64 = 64 << 20;
 /// Beyond the least, what the link moves in this time.
 const UNDER_WAY: Duration = Duration::from_millis(250);
-/// Chunks that connections are taking in at a time. With one, the link would idle whenever that connection waits for its peer.
-const WRITING: usize = 4;
+/// Chunks that connections are taking in at a time, at least. Those that are sent together share the link and arrive late together; with
+/// fewer the link would idle whenever connections wait for their peers.
+const WRITING_LEAST: u64 = 3;
+/// More, until those that are sent to could together take so many times what our link moves: else they, not it, would be the limit.
+const WRITING_TIMES: u64 = 2;
 /// Peers that are served at a time.
 const SLOTS: usize = 64;
 /// Of these, for peers that gave back most lately; the others are for newcomers, and for anybody in turn (Cohen, 2003).
@@ -51,6 +54,9 @@ struct Peer {
     /// Halved at each rotation: bytes that came from it.
     given_lately: u64,
     meter: Meter,
+    /// Of all that came to have, from anybody, since when.
+    gets: Meter,
+    got_at: Option<Duration>,
     has_slot: bool,
     /// Served with slots taken: what orders the peers. A newcomer begins at the least of all.
     turn: u64,
@@ -149,8 +155,11 @@ impl Uploads {
     }
 
     /// A peer has a chunk: it need not be sent any more, and counts as a holder from now on.
-    pub(crate) fn on_have(&mut self, from: PeerId, id: ChunkId) {
+    pub(crate) fn on_have(&mut self, from: PeerId, id: ChunkId, now: Duration) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        if let Some(before) = peer.got_at.replace(now) {
+            peer.gets.add(self.chunk_bytes, now.saturating_sub(before));
+        }
         peer.wants.remove(&id);
         if peer.sending.remove(&id) {
             self.landed(id);
@@ -215,8 +224,7 @@ impl Uploads {
         for peer in self.peers.values_mut() {
             peer.is_slow |= peer.slow_at().is_some_and(|at| at <= now);
         }
-        let writing = self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow).count();
-        if writing >= WRITING || self.limit.opens_at(now).is_some() {
+        if !self.may_write() || self.limit.opens_at(now).is_some() {
             return None;
         }
         // What is on its way to slow peers does not hold back the others.
@@ -325,6 +333,17 @@ impl Uploads {
     fn patience(&self) -> Duration {
         let three = self.chunk_bytes.saturating_mul(3);
         self.meter.rate().map_or(Duration::ZERO, |rate| time_for(three, rate)).max(SLOW.saturating_mul(2))
+    }
+
+    /// Whether one more connection may take in a chunk.
+    fn may_write(&self) -> bool {
+        let writing = self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow);
+        let rate = self.meter.rate().unwrap_or(0);
+        // A peer of which nothing is known yet could take all.
+        let (count, sum) = writing.fold((0u64, 0u64), |(count, sum), peer| {
+            (count.saturating_add(1), sum.saturating_add(peer.gets.rate().unwrap_or(rate)))
+        });
+        count < WRITING_LEAST || sum < rate.saturating_mul(WRITING_TIMES)
     }
 
     /// Bytes that may be under way: there is always room for a second chunk, so that the link never waits for us.

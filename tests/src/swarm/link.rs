@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Bytes to one peer that nothing overtakes: the send buffer of a socket.
-const SOCKET: u64 = 64 << 10;
-/// Bytes to one peer that count as written: those, and what the multiplexer has of a stream.
-const WRITTEN: u64 = 384 << 10;
+/// Bytes to one peer that nothing overtakes: what a socket may hold unsent.
+const SOCKET: u64 = 32 << 10;
+/// Bytes to one peer that count as written: those, and what a link hands on before the socket has taken in the rest.
+const WRITTEN: u64 = 64 << 10;
 /// Bytes to one peer that were sent and that it has not taken in.
 const WINDOW: u64 = 1 << 20;
 

@@ -32,6 +32,9 @@ pub fn scenarios() -> Vec<(String, Plan)> {
     let server = Plan::new(1, 20).with_seeds(|_, member| member.up = mbit(1_000));
     let server = server.with_leechers(|_, member| (member.up, member.down) = (mbit(1), mbit(50)));
     add("1 seed of 1 Gbit/s, 20 leechers of 1 up, 50 down", server);
+    let homes = Plan::new(1, 15).with_seeds(|_, member| member.up = mbit(100));
+    let homes = homes.with_leechers(|_, member| (member.up, member.down) = (mbit(2), mbit(10)));
+    add("1 seed of 100 Mbit/s, 15 leechers of 2 up, 10 down", homes);
     let crowd = Plan::new(1, 50).with_leechers(|at, member| member.starts_at = Duration::from_millis(200 * at as u64));
     add("flash crowd: 50 leechers within 10 s", crowd);
     let late = |at: usize| Duration::from_secs(if at < 8 { 0 } else { 7 });

@@ -21,7 +21,7 @@ use super::outcome::Outcome;
 use super::plan::{Conduct, Member, Plan};
 
 /// Bytes that a small frame costs beyond its own: headers of TCP, of the noise and of the multiplexer.
-const FRAME_OVERHEAD: u64 = 60;
+const FRAME_OVERHEAD: u64 = 100;
 /// What a frame of a chunk costs on the wire, in thousandths of its own bytes.
 const CHUNK_OVERHEAD: u64 = 1_045;
 /// A machine that wants to be woken so often without time going by is at fault.

@@ -25,6 +25,7 @@ pub(crate) use self::behaviour::{Behaviour, OpenError, StreamEvent};
 pub(crate) use self::outlet::Outlets;
 use self::session::Session;
 use super::meters::Meters;
+use super::socket::Taken;
 use super::wire::Lane;
 
 /// Events that may wait for the reader of all links: up to 32 MiB.
@@ -46,7 +47,7 @@ pub enum LinkEvent {
     Message(PeerId, Vec<u8>),
     /// A data frame, at most [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX).
     Data(PeerId, Vec<u8>),
-    /// A data frame, the next in order, has been taken in by the connection.
+    /// A data frame, the next in order, has left: the system has taken in all but 32 KiB of it, if that is known.
     Written(PeerId),
     /// The link is gone, with all that was queued. It may open again while the peer is connected, at the earliest after
     /// 1 s, or when it connects again.
@@ -132,6 +133,7 @@ impl Links {
         peer: &PeerId,
         connection: ConnectionId,
         streams: Result<[Stream; 2], OpenError>,
+        taken: Option<Taken>,
         now: Instant,
     ) {
         let Some(link) = self.links.get_mut(peer) else { return };
@@ -156,6 +158,7 @@ impl Links {
                 events: self.events.clone(),
                 meters: self.meters.clone(),
                 rate: self.rate,
+                taken,
             }
             .run(),
         );

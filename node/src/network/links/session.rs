@@ -11,8 +11,9 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::LinkEvent;
 use super::outlet::{Frames, Outbox, Outlets};
-use crate::network::exchange::{read_frame, write_frame};
+use crate::network::exchange::{Pace, read_frame, write_frame};
 use crate::network::meters::Meters;
+use crate::network::socket::Taken;
 use crate::network::wire::Lane;
 
 /// A frame is spread over no longer than this: a peer that gets nothing for much longer asks another, and we take it for one that
@@ -32,6 +33,8 @@ pub(super) struct Session {
     pub(super) meters: Meters,
     /// Bytes a second of data frames, if there is a limit.
     pub(super) rate: Option<NonZeroU64>,
+    /// What the system has taken in of the connection, if that is known.
+    pub(super) taken: Option<Taken>,
 }
 
 impl Session {
@@ -45,12 +48,22 @@ impl Session {
         if !opened {
             return self.peer;
         }
-        let Self { peer, outward, mut inward, outbox: Outbox { frames, mut closed }, outlets, events, meters, rate } =
-            self;
+        let Self {
+            peer,
+            outward,
+            mut inward,
+            outbox: Outbox { frames, mut closed },
+            outlets,
+            events,
+            meters,
+            rate,
+            taken,
+        } = self;
         let mut streams = JoinSet::new();
         for ((lane, stream), frames) in Lane::ALL.into_iter().zip(outward).zip(frames) {
-            let rate = rate.filter(|_| lane == Lane::Data);
-            streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone(), rate));
+            // Short frames are neither held back nor spread.
+            let pace = if lane == Lane::Data { Pace { rate, taken: taken.clone(), end: 0 } } else { Pace::default() };
+            streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone(), pace));
         }
         let reason = loop {
             tokio::select! {
@@ -103,11 +116,12 @@ async fn write(
     mut frames: Frames,
     events: mpsc::Sender<LinkEvent>,
     meters: Meters,
-    rate: Option<NonZeroU64>,
+    mut pace: Pace,
 ) -> io::Result<()> {
+    let limit = pace.rate;
     while let Some(frame) = frames.next().await {
-        let rate = rate.map(|rate| rate.saturating_add(rate.get() / 8).max(least_rate(frame.len())));
-        write_frame(&mut stream, &frame, None, rate).await?;
+        pace.rate = limit.map(|rate| rate.saturating_add(rate.get() / 8).max(least_rate(frame.len())));
+        write_frame(&mut stream, &frame, None, &mut pace).await?;
         frames.on_written(frame.len());
         meters.link_bytes("out", lane, frame.len());
         if lane == Lane::Data {

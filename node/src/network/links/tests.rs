@@ -371,10 +371,10 @@ fn links_that_fail_wait_ever_longer() {
         waits.push((now - start).as_secs());
         links.on_opening(&peer, connection);
         assert!(links.due(now).is_empty(), "it is being opened");
-        links.on_outward(&peer, ConnectionId::new_unchecked(2), Err(OpenError::Timeout), now);
+        links.on_outward(&peer, ConnectionId::new_unchecked(2), Err(OpenError::Timeout), None, now);
         assert!(links.due(now + BACKOFF_MAX).is_empty(), "an answer of another connection is none");
         if waits.len() % 2 == 0 {
-            links.on_outward(&peer, connection, Err(OpenError::Timeout), now);
+            links.on_outward(&peer, connection, Err(OpenError::Timeout), None, now);
         } else {
             links.on_connection_closed(&peer, connection, now);
         }

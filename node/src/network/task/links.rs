@@ -22,7 +22,8 @@ impl Task {
                 self.links.on_inward(&peer, lane, stream);
             }
             StreamEvent::Outward { peer, connection, streams } => {
-                self.links.on_outward(&peer, connection, streams, Instant::now());
+                let taken = self.peers.taken(&peer, connection);
+                self.links.on_outward(&peer, connection, streams, taken, Instant::now());
             }
         }
     }

@@ -1,0 +1,178 @@
+//! What the system has taken in of each connection: how a link knows that a frame has left.
+//!
+//! Between a stream and the wire there is much room: the multiplexer's queue, the cipher's buffer and the socket's, some 400 KiB together.
+//! Chunks that merely went in there share the link with all others that did, and all of them arrive late, together. So they are counted
+//! where they leave this process, and the system is told to hold little.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::ConnectedPoint;
+use libp2p::tcp::tokio::TcpStream;
+use tokio::sync::watch;
+
+/// Bytes of a connection that the system may hold unsent (`TCP_NOTSENT_LOWAT`). What waits before that can be overtaken by short frames.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 32 << 10;
+
+/// Bytes that the system has taken in of a connection so far, encrypted.
+pub(crate) type Taken = watch::Receiver<u64>;
+
+/// The counts of connections that are being made, until they are asked for.
+#[derive(Clone, Default)]
+pub(crate) struct Sockets(Arc<Mutex<HashMap<ConnectedPoint, Vec<Taken>>>>);
+
+impl Sockets {
+    /// Counts what goes out on a connection that begins.
+    pub(crate) fn wrap(&self, stream: TcpStream, endpoint: ConnectedPoint) -> Socket {
+        hold_little(&stream);
+        let (taken, reader) = watch::channel(0);
+        let mut sockets = self.lock();
+        sockets.retain(|_, counts| {
+            forget_failed(counts);
+            !counts.is_empty()
+        });
+        sockets.entry(endpoint).or_default().push(reader);
+        Socket { stream, taken }
+    }
+
+    /// The count of a connection that was made, if it is known: of several dials to one address at a time nobody can tell which is which.
+    pub(crate) fn take(&self, endpoint: &ConnectedPoint) -> Option<Taken> {
+        let mut sockets = self.lock();
+        let counts = sockets.get_mut(endpoint)?;
+        forget_failed(counts);
+        if counts.len() > 1 {
+            return None;
+        }
+        sockets.remove(endpoint)?.pop()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectedPoint, Vec<Taken>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever counted is gone: the connection came to nothing.
+fn forget_failed(counts: &mut Vec<Taken>) {
+    counts.retain(|taken| taken.has_changed().is_ok());
+}
+
+#[cfg(target_os = "linux")]
+fn hold_little(stream: &TcpStream) {
+    if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "a socket holds as much as it likes");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hold_little(_: &TcpStream) {}
+
+/// A connection's socket.
+pub(crate) struct Socket {
+    stream: TcpStream,
+    taken: watch::Sender<u64>,
+}
+
+impl Socket {
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(&mut self.stream)
+    }
+
+    fn count(&self, written: usize) -> Poll<io::Result<usize>> {
+        self.taken.send_modify(|taken| *taken += written as u64);
+        Poll::Ready(Ok(written))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_read(cx, bytes)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.stream().poll_write(cx, bytes))?;
+        self.count(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures::StreamExt;
+    use libp2p::Multiaddr;
+    use libp2p::swarm::SwarmEvent;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::network::behaviour::swarm;
+    use crate::network::bootstrap::dial;
+    use crate::network::tests::{config, within};
+    use crate::network::wire::Names;
+
+    #[tokio::test]
+    async fn each_connection_is_counted_whoever_dials() {
+        let make = || {
+            let sockets = Sockets::default();
+            let swarm = swarm(&config(&[]), &Names::new("aa"), &mut Registry::default(), &sockets).unwrap();
+            (swarm, sockets)
+        };
+        let ((mut a, a_sockets), (mut b, b_sockets)) = (make(), make());
+        a.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let (mut counts, mut lonely) = (Vec::new(), false);
+        while counts.len() < 2 {
+            let (event, sockets) = tokio::select! {
+                event = within("an event", a.select_next_some()) => (event, &a_sockets),
+                event = within("an event", b.select_next_some()), if lonely => (event, &b_sockets),
+            };
+            match event {
+                SwarmEvent::NewListenAddr { address, .. } => {
+                    let named: Multiaddr = address.with_p2p(*a.local_peer_id()).unwrap();
+                    b.dial(dial(&named)).unwrap();
+                    lonely = true;
+                }
+                SwarmEvent::ConnectionEstablished { endpoint, .. } => {
+                    counts.push(*sockets.take(&endpoint).unwrap().borrow());
+                    assert!(sockets.lock().is_empty());
+                }
+                _ => {}
+            }
+        }
+        assert!(counts.iter().all(|count| *count > 100), "handshakes are longer: {counts:?}");
+    }
+
+    #[tokio::test]
+    async fn of_several_dials_to_one_address_at_a_time_none_is_counted_and_what_failed_is_forgotten() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = async || TcpStream(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let to = |port: u16| ConnectedPoint::Listener {
+            local_addr: "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
+            send_back_addr: format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap(),
+        };
+        let sockets = Sockets::default();
+        let (first, second) = (sockets.wrap(connect().await, to(1)), sockets.wrap(connect().await, to(1)));
+        assert!(sockets.take(&to(1)).is_none());
+        let third = sockets.wrap(connect().await, to(1));
+        assert!(sockets.take(&to(1)).is_none());
+        drop((first, second));
+        assert!(sockets.take(&to(1)).is_some_and(|taken| taken.has_changed().is_ok()), "it is the only one left");
+        let failed = sockets.wrap(connect().await, to(2));
+        drop((third, failed));
+        let kept = sockets.wrap(connect().await, to(3));
+        assert!(sockets.lock().keys().eq([&to(3)]));
+        drop(kept);
+    }
+}
