@@ -27,7 +27,7 @@ const EXCHANGE: Duration = Duration::from_secs(600);
 /// Bytes moved between two looks at the clock.
 const STEP_BYTES: usize = 64 << 10;
 
-/// The same for a frame that is spread over time: one frame of the multiplexer.
+/// The same for a frame that is spread over time or counted: one frame of the multiplexer.
 const PACED_BYTES: usize = 16 << 10;
 
 /// Bytes of a frame that are handed on before the system has taken in all that went before, so that it never waits for us.
