@@ -169,7 +169,7 @@ where
 }
 
 /// How frames go out.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Pace {
     /// Bytes a second, if there is a limit.
     pub(crate) rate: Option<NonZeroU64>,

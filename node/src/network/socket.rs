@@ -132,17 +132,17 @@ mod tests {
         };
         let ((mut a, a_sockets), (mut b, b_sockets)) = (make(), make());
         a.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
-        let (mut counts, mut lonely) = (Vec::new(), false);
+        let (mut counts, mut is_listening) = (Vec::new(), false);
         while counts.len() < 2 {
             let (event, sockets) = tokio::select! {
                 event = within("an event", a.select_next_some()) => (event, &a_sockets),
-                event = within("an event", b.select_next_some()), if lonely => (event, &b_sockets),
+                event = within("an event", b.select_next_some()), if is_listening => (event, &b_sockets),
             };
             match event {
                 SwarmEvent::NewListenAddr { address, .. } => {
                     let named: Multiaddr = address.with_p2p(*a.local_peer_id()).unwrap();
                     b.dial(dial(&named)).unwrap();
-                    lonely = true;
+                    is_listening = true;
                 }
                 SwarmEvent::ConnectionEstablished { endpoint, .. } => {
                     counts.push(*sockets.take(&endpoint).unwrap().borrow());

@@ -400,8 +400,8 @@ impl Downloads {
         }
     }
 
-    /// At the end, when all that is missing may be on its way: asks a second peer too, if it will be faster. Of few chunks only, as some
-    /// will come twice; then of what much slower peers were asked for, instead of them.
+    /// At the end, when all that is missing may be on its way: asks a peer for what much slower ones were asked for, instead of them; and for
+    /// the very last chunks besides them, if it will be faster. Only for those, as some will come twice.
     fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.values().fold(0u64, |sum, segment| sum.saturating_add(segment.missing));
         let total = self.verified.saturating_add(missing);

@@ -54,7 +54,7 @@ struct Peer {
     /// Halved at each rotation: bytes that came from it.
     given_lately: u64,
     meter: Meter,
-    /// Of all that came to have, from anybody, since when.
+    /// Of all chunks that it says it came to have, whoever sent them, and when it said so last.
     gets: Meter,
     got_at: Option<Duration>,
     has_slot: bool,
