@@ -5,7 +5,6 @@ mod config;
 mod db;
 mod genesis;
 mod init;
-pub(crate) mod logging;
 mod query;
 mod run;
 mod sync;
@@ -15,13 +14,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use serde::Serialize;
 
 use crate::client::ClientError;
 use crate::home::Home;
 use crate::testnet;
-
-pub(crate) use genesis::now;
 
 /// Exit code when something failed. 2, for a wrong command line, is given by the parser.
 const EXIT_ERROR: u8 = 1;
@@ -98,7 +94,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
     if let Command::Run(run) = cli.command {
         return run.execute(cli.log);
     }
-    logging::start(cli.log.as_deref().unwrap_or("info"))?;
+    crate::logging::start(cli.log.as_deref().unwrap_or("info"))?;
     match cli.command {
         Command::Run(_) => unreachable!("handled above"),
         Command::Init(init) => init.execute(),
@@ -142,23 +138,6 @@ pub fn told(error: &anyhow::Error) -> String {
 #[must_use]
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Writes one line, or several, to stdout. Unlike `println!`, a closed stdout is an error and no panic.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
-    stdout.flush()
-}
-
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(print(&serde_json::to_string(value)?)?)
-}
-
-/// Lines of `label  value`, in one column each.
-fn table(rows: &[(&str, String)]) -> String {
-    let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or_default();
-    rows.iter().map(|(label, value)| format!("{label:width$}  {value}\n")).collect()
 }
 
 #[cfg(test)]
@@ -218,10 +197,5 @@ mod tests {
             let words = std::iter::once("cairn-node").chain(line.split_whitespace());
             assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");
         }
-    }
-
-    #[test]
-    fn tables_align() {
-        assert_eq!(table(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
     }
 }

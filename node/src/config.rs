@@ -224,7 +224,7 @@ impl Config {
             let reason = format!("{host:?}, expected a host name, such as \"node.example\"");
             return Err(ConfigError::Value { key: "rpc.allowed_hosts", reason });
         }
-        if let Err(reason) = crate::cli::logging::check(&self.log.level) {
+        if let Err(reason) = crate::logging::check(&self.log.level) {
             return Err(ConfigError::Value { key: "log.level", reason });
         }
         Ok(())

@@ -2,51 +2,43 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ledger::api::BlockSummary;
+use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::chain::{Committed, TransactionError};
 use ledger::codec;
 use ledger::hash::{Domain, Hash};
 use ledger::store::Store;
-use ledger::units::{Height, Timestamp};
+use ledger::transaction::VerifiedTransaction;
+use ledger::units::Height;
 use protocol::machine::Notice;
 use protocol::mempool::AdmitError;
 use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
-use protocol::{Effect, Input, Machine, Now, PeerId, RequestId, Ticket};
+use protocol::{Effect, Input, Machine, PeerId, RequestId, Ticket};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
-use crate::log::ConsensusLog;
+use crate::clock::{Clock, wall_ms};
+use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
 use crate::priority::patient_threads;
-use crate::sync::ToDriver;
-use crate::verifier::{Reply, Submission, Verified};
-use crate::view::{Activity, Journal, Query, SubmitError, TipView};
+use crate::submission::{Reply, SubmitError};
+use crate::verifier::Verified;
+use crate::view::{Activity, Journal, Query, TipView};
 
 /// Answers with blocks read from the store at the same time.
 const READS_MAX: usize = 4;
 /// Checkpoints are written when nothing else is to be done, or after so many blocks anyway (see `Store::maintain`).
 const IDLE: Duration = Duration::from_millis(20);
 
-/// The two clocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn now(self) -> Now {
-        Now { elapsed: self.0.elapsed(), wall: Timestamp(wall_ms()) }
-    }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn wall_ms() -> u64 {
-    // A clock before 1970 is off by more than this chain can bear; block times then follow their parents.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+/// What the driver gets.
+#[derive(Debug)]
+pub(crate) enum ToDriver {
+    /// Heights that come as segments.
+    Plan(Option<(Height, Height)>),
+    /// The verified blocks of a segment, and the certificate of the last one.
+    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
 }
 
 /// What comes in besides time.
@@ -68,7 +60,6 @@ pub(crate) struct Outputs {
     pub(crate) activity: watch::Sender<Activity>,
     pub(crate) blocks: broadcast::Sender<BlockSummary>,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) submissions: mpsc::Sender<Submission>,
     /// The last header far ahead that was proved.
     pub(crate) target: watch::Sender<Option<CertifiedHeader>>,
 }
@@ -125,7 +116,7 @@ struct Tickets {
     next: u64,
     gossip: HashMap<Ticket, network::GossipTicket>,
     responses: HashMap<Ticket, network::ResponseTicket>,
-    submissions: HashMap<Ticket, (Arc<ledger::transaction::VerifiedTransaction>, Reply)>,
+    submissions: HashMap<Ticket, (Arc<VerifiedTransaction>, Reply)>,
 }
 
 impl Tickets {
@@ -275,12 +266,6 @@ impl Driver {
     fn on_query(&mut self, query: Query) {
         // Whoever asked may have gone; then the answer is nobody's.
         match query {
-            Query::Submit(transaction, reply) => {
-                let submission = Submission { transaction: *transaction, reply };
-                if let Err(full) = self.outputs.submissions.try_send(submission) {
-                    let _gone = full.into_inner().reply.send(Err(SubmitError::Unavailable));
-                }
-            }
             Query::Pending(id, reply) => drop(reply.send(self.machine.mempool().find(&id))),
             Query::PendingNonce(account, reply) => drop(reply.send(self.machine.pending_nonce(&account))),
             Query::Mempool(limit, reply) => drop(reply.send(self.machine.mempool().best(limit))),

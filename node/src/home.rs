@@ -10,8 +10,6 @@
 //! | `consensus.log` | what was signed, until its block is durable |
 //! | `LOCK` | held by the process that works on this home; names its pid |
 
-mod files;
-
 use std::env;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -21,10 +19,9 @@ use ledger::genesis::{Genesis, GenesisError};
 use ledger::store::Store;
 
 use crate::config::{Config, ConfigError};
+use crate::consensus_log::ConsensusLog;
+use crate::files::{clear_dir, create_private_dir, write_atomic};
 use crate::keys::{KeyFileError, Seed};
-use crate::log::ConsensusLog;
-use files::clear_dir;
-pub(crate) use files::{create_private_dir, write_atomic};
 
 /// Why a home could not be made, opened or locked.
 #[derive(Debug, thiserror::Error)]

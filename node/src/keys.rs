@@ -8,7 +8,7 @@ use ledger::signature::{PublicKey, SigningKey};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::home::write_atomic;
+use crate::files::write_atomic;
 
 /// Why a key file could not be read or made.
 #[derive(Debug, thiserror::Error)]

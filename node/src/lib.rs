@@ -3,27 +3,35 @@
 //! Read in this order. The network knows no ledger rules, RPC reads snapshots, and only the driver changes anything.
 
 pub mod cli;
-
-pub mod config;
-pub mod home;
-pub mod keys;
+pub mod testnet;
 
 pub mod run;
 
+pub mod metrics;
+mod progress;
+pub mod rpc;
+pub mod submission;
+mod sync_status;
 pub mod view;
 
 mod driver;
-pub mod log;
+mod memory;
+mod priority;
 mod sync;
 mod verifier;
 
 pub mod network;
 
-pub mod client;
-mod memory;
-pub mod metrics;
-mod priority;
-mod progress;
-pub mod rpc;
+pub mod config;
+pub mod consensus_log;
+pub mod home;
+pub mod keys;
 
-pub mod testnet;
+pub mod client;
+
+// Helpers at the bottom, which any room may use.
+mod clock;
+mod files;
+mod logging;
+mod output;
+mod screen;

@@ -1,41 +1,19 @@
 //! Sync for people: one line of text for `sync --watch`, and a bar on the terminal of `run` that log lines do not garble.
 
 use std::future::Future;
-use std::io::{self, IsTerminal, Write};
-use std::sync::LazyLock;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use ledger::api::{SyncState, SyncStatus};
 
-use crate::driver::wall_ms;
+use crate::clock::wall_ms;
+use crate::screen::SCREEN;
+use crate::sync_status::sync_status;
 use crate::view::View;
 
 /// The bar moves at least so often while it is there: the time left changes although nothing comes.
 const REDRAW: Duration = Duration::from_millis(500);
-
-/// What is drawn on stderr. One for the process, as there is one stderr; empty but for the bar of `run`.
-static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
-
-/// stderr for the log: the bar gives way to each line and comes back below it.
-pub(crate) struct Stderr;
-
-impl Stderr {
-    pub(crate) const fn new() -> Self {
-        Self
-    }
-}
-
-impl Write for Stderr {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // All of it, so that a line is not cut by the bar.
-        SCREEN.suspend(|| io::stderr().lock().write_all(bytes)).map(|()| bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
 
 /// Shows a bar while history is fetched and applied, until the node is to stop. Without a terminal on stderr it shows nothing.
 pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
@@ -45,7 +23,7 @@ pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     }
     let (mut bar, mut changes) = (Bar::default(), view.sync.clone());
     loop {
-        bar.show(&crate::rpc::sync_status(&view, wall_ms()));
+        bar.show(&sync_status(&view, wall_ms()));
         let changed = async {
             if changes.changed().await.is_err() {
                 // Sync has ended, and with it the node.

@@ -14,18 +14,17 @@ use protocol::{Log, Machine, Setup};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::driver::{Clock, Driver, Inputs, Outputs, Parts};
+use crate::consensus_log::ConsensusLog;
+use crate::driver::{Driver, Inputs, Outputs, Parts};
 use crate::home::Home;
-use crate::log::ConsensusLog;
 use crate::network::{self, NetworkConfig};
 use crate::view::{Activity, Journal, SyncView, TipView, View};
-use crate::{rpc, sync, verifier};
+use crate::{rpc, submission, sync, verifier};
 
 /// Questions that wait for the driver; beyond this, askers are told to try again.
 const QUERIES: usize = 1_024;
-/// Submissions that wait for verification, likewise.
-const SUBMISSIONS: usize = 1_024;
 /// New blocks that a slow subscriber may be behind before it loses some.
 const BLOCKS: usize = 256;
 
@@ -114,7 +113,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let (activity_sender, activity) = watch::channel(Activity::default());
     let (blocks, _) = broadcast::channel(BLOCKS);
     let (queries_sender, queries) = mpsc::channel(QUERIES);
-    let (submissions_sender, submissions) = mpsc::channel(SUBMISSIONS);
+    let (submissions_sender, submissions) = mpsc::channel(submission::SUBMISSIONS);
     let (verified_sender, verified) = mpsc::channel(verifier::RESULTS);
     let (stop_sender, stop_receiver) = watch::channel(false);
     let journal = Arc::new(Journal::default());
@@ -128,6 +127,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         peers: network.peers(),
         blocks: blocks.clone(),
         queries: queries_sender,
+        submissions: submissions_sender,
         journal: Arc::clone(&journal),
     };
 
@@ -137,14 +137,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let mut rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
 
     let (target_sender, target) = watch::channel(None);
-    let outputs = Outputs {
-        tip: tip_sender,
-        activity: activity_sender,
-        blocks,
-        journal,
-        submissions: submissions_sender,
-        target: target_sender,
-    };
+    let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, target: target_sender };
     let log_height = store.tip().0;
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;

@@ -3,6 +3,7 @@
 mod children;
 mod homes;
 mod layout;
+mod plan;
 mod ports;
 mod progress;
 mod summary;
@@ -17,11 +18,12 @@ use ledger::genesis::Genesis;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
 
-use crate::cli::print;
 use crate::client::Client;
 use crate::home::{lock_dir, read_genesis};
+use crate::output::print;
 use children::{Child, Ended};
-use layout::{Layout, NODES_MAX, Wanted};
+use layout::Layout;
+use plan::{NODES_MAX, Wanted};
 use progress::Progress;
 
 /// The template of local networks: limits and accounts; its validator is replaced.
@@ -83,7 +85,7 @@ impl Testnet {
         let embedded = Genesis::from_json(TEMPLATE.as_bytes()).context("the template in this program")?;
         let dir = std::path::absolute(&self.dir).with_context(|| self.dir.display().to_string())?;
         layout::refuse_foreign(&dir)?;
-        crate::home::create_private_dir(&dir).with_context(|| dir.display().to_string())?;
+        crate::files::create_private_dir(&dir).with_context(|| dir.display().to_string())?;
         let _lock = lock_dir(&dir)?;
         layout::remove_stale(&dir)?;
         layout::await_free(&dir, STOP_MAX)?;

@@ -3,27 +3,18 @@
 use std::sync::Arc;
 
 use ledger::codec;
-use ledger::hash::{ChainId, TxId};
+use ledger::hash::ChainId;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use protocol::message::{Attempt, TRANSACTIONS_BYTES_MAX};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::network::{Gossip, GossipTicket};
-use crate::view::SubmitError;
+use crate::submission::{Reply, Submission};
 
 /// Messages taken together into one batch equation; more gains nothing (measured: a batch of 1,024 costs a third of single checks).
 const TOGETHER_MAX: usize = 64;
 /// Results that wait for the driver; when it is slower than this, gossip waits in its queue and submissions are told to try again.
 pub(crate) const RESULTS: usize = 256;
-
-/// How a user's submission is answered.
-pub(crate) type Reply = oneshot::Sender<Result<TxId, SubmitError>>;
-
-/// A user's transaction on its way in.
-pub(crate) struct Submission {
-    pub(crate) transaction: Transaction,
-    pub(crate) reply: Reply,
-}
 
 /// What the driver gets.
 pub(crate) enum Verified {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ledger::api::BlockSummary;
 use ledger::block::Header;
 use ledger::certificate::Certificate;
-use ledger::chain::{Chain, ChainState, TransactionError};
+use ledger::chain::{Chain, ChainState};
 use ledger::hash::TxId;
 use ledger::signature::PublicKey;
 use ledger::store::Store;
@@ -17,6 +17,7 @@ use protocol::sync::SyncReport;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::network::PeerInfo;
+use crate::submission::{Submission, SubmitError};
 
 /// How many transactions' times are remembered.
 const JOURNAL_MAX: usize = 65_536;
@@ -90,33 +91,9 @@ pub struct Activity {
     pub equivocations: u64,
 }
 
-/// Why a submission was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// It breaks a rule.
-    #[error("{0}")]
-    Rejected(#[from] TransactionError),
-    /// The sender has another transaction with this nonce and at least as good a fee.
-    #[error(
-        "another transaction with this nonce waits already; to replace it the fee must be at least {least} pebbles"
-    )]
-    Underpriced {
-        /// Smallest fee that replaces it.
-        least: u64,
-    },
-    /// No room for this fee or this sender.
-    #[error("the mempool is full for this fee or sender")]
-    Full,
-    /// The driver is stopping or its inbox is full.
-    #[error("the node is busy or stopping, try again")]
-    Unavailable,
-}
-
 /// A question for the driver.
 #[derive(Debug)]
 pub enum Query {
-    /// Take this transaction in and gossip it.
-    Submit(Box<Transaction>, oneshot::Sender<Result<TxId, SubmitError>>),
     /// The waiting transaction with this id.
     Pending(TxId, oneshot::Sender<Option<Arc<VerifiedTransaction>>>),
     /// Nonce after the waiting transactions of this account.
@@ -148,6 +125,8 @@ pub struct View {
     pub blocks: broadcast::Sender<BlockSummary>,
     /// Questions to the driver; bounded, full means busy.
     pub queries: mpsc::Sender<Query>,
+    /// Transactions of users on their way to the verifier; bounded, full means busy.
+    pub submissions: mpsc::Sender<Submission>,
     /// When transactions came and became final.
     pub journal: Arc<Journal>,
 }
@@ -158,6 +137,17 @@ impl View {
         let (sender, answer) = oneshot::channel();
         self.queries.try_send(query(sender)).ok()?;
         answer.await.ok()
+    }
+
+    /// Submits a user's transaction and waits for the outcome.
+    ///
+    /// # Errors
+    /// Why it was not taken; [`SubmitError::Unavailable`] when the node is busy or stopping.
+    pub async fn submit(&self, transaction: Transaction) -> Result<TxId, SubmitError> {
+        let (reply, outcome) = oneshot::channel();
+        let submission = Submission { transaction, reply };
+        self.submissions.try_send(submission).map_err(|_| SubmitError::Unavailable)?;
+        outcome.await.unwrap_or(Err(SubmitError::Unavailable))
     }
 
     /// Whether nobody is there who could tell of later blocks. A validator that needs no other is never cut off.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 
-use super::{HomeArg, print, print_json};
+use super::HomeArg;
 use crate::config::{Config as Settings, P2pAddress, SyncConfig};
 use crate::home::Home;
+use crate::output::{print, print_json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Config {

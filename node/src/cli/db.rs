@@ -16,9 +16,10 @@ use ledger::store::{Opened, Store};
 use ledger::units::Height;
 use serde_json::json;
 
+use super::HomeArg;
 use super::archive::{Contents, Writer};
-use super::{HomeArg, print, print_json};
 use crate::home::HomeLock;
+use crate::output::{print, print_json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Db {

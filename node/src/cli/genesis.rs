@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
@@ -14,9 +13,10 @@ use ledger::signature::PublicKey;
 use ledger::units::{Timestamp, VotingPower};
 use serde_json::json;
 
-use super::{print, print_json};
+use crate::clock::now;
 use crate::home::read_genesis;
 use crate::keys::Seed;
+use crate::output::{print, print_json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Genesis {
@@ -173,12 +173,6 @@ impl New {
             problems => Err(GenesisError { problems }.into()),
         }
     }
-}
-
-/// Milliseconds since 1970 by this machine's clock.
-pub(crate) fn now() -> anyhow::Result<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?;
-    Ok(u64::try_from(since.as_millis())?)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{HomeArg, print, print_json, table};
+use super::HomeArg;
 use crate::config::Config;
 use crate::home::{Contents, Home, read_genesis};
 use crate::keys::Seed;
+use crate::output::{print, print_json, table};
 
 #[derive(Debug, Args)]
 pub(super) struct Init {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{print, print_json, table};
 use crate::client::Client;
+use crate::output::{print, print_json, table};
 
 #[derive(Debug, Args)]
 pub(super) struct Query {

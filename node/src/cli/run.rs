@@ -7,8 +7,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::sync::oneshot;
 
+use super::HomeArg;
 use super::config::Overrides;
-use super::{HomeArg, logging};
+use crate::logging;
 use crate::memory;
 
 /// How long work on other threads may go on once the node has stopped. All that must be durable is so by then.

@@ -9,7 +9,7 @@ use ledger::api::{self, SyncState, SyncStatus};
 use serde_json::json;
 
 use super::query::Query;
-use super::{print, print_json, table};
+use crate::output::{print, print_json, table};
 use crate::progress::{chunks, heights, line, rate, time_left};
 
 /// Time between two questions of `--watch`.
@@ -87,7 +87,7 @@ impl Screen {
         match self {
             Self::Live(bar) if is_last => {
                 bar.finish_and_clear();
-                return super::print(&text);
+                return print(&text);
             }
             Self::Live(bar) => {
                 bar.set_message(text);

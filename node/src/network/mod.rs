@@ -7,6 +7,7 @@ mod address;
 mod behaviour;
 mod bootstrap;
 mod exchange;
+mod frame;
 mod gate;
 mod gossip;
 mod handle;

@@ -6,7 +6,7 @@ use ledger::api::{ErrorData, Method, code};
 use ledger::chain::TransactionError;
 use serde::Serialize;
 
-use crate::view::SubmitError;
+use crate::submission::SubmitError;
 
 /// Codes of JSON-RPC 2.0 itself.
 mod standard {

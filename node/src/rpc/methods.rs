@@ -22,7 +22,8 @@ use tokio::time::{Instant, timeout_at};
 use super::convert;
 use super::error::RpcError;
 use super::subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
-use crate::driver::wall_ms;
+use crate::clock::wall_ms;
+use crate::sync_status::sync_status;
 use crate::view::{Query, Times, TipView, View};
 
 /// Longest wait of a request, all calls of a batch together.
@@ -150,7 +151,7 @@ impl Methods {
             api::TX_MEMPOOL => self.tx_mempool(&called).await,
             api::ACCOUNT_GET => self.account_get(&called).await,
             api::ACCOUNT_PROOF => self.account_proof(&called).await,
-            api::SYNC_STATUS => reply(&convert::sync_status(&self.view, wall_ms())),
+            api::SYNC_STATUS => reply(&sync_status(&self.view, wall_ms())),
             api::NET_PEERS => self.net_peers().await,
             name => panic!("every method of the interface is implemented, {name} is not"),
         }
@@ -217,9 +218,8 @@ impl Methods {
     async fn tx_submit(&self, called: &Called<'_>) -> Answer {
         let SubmitParams { transaction } = called.params()?;
         let bytes = hex::decode(&transaction).map_err(|error| called.invalid(format!("transaction: {error}")))?;
-        let transaction = Box::new(Transaction::decode(&bytes).map_err(RpcError::malformed_transaction)?);
-        let answer = self.ask(|sender| Query::Submit(transaction, sender)).await?;
-        reply(&Submitted { id: answer?.to_string() })
+        let transaction = Transaction::decode(&bytes).map_err(RpcError::malformed_transaction)?;
+        reply(&Submitted { id: self.view.submit(transaction).await?.to_string() })
     }
 
     async fn tx_get(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {

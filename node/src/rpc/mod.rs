@@ -39,7 +39,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::convert::block_summary;
-pub(crate) use self::convert::sync_status;
 use self::error::RpcError;
 use self::guard::Guard;
 use self::listener::{Bounded, CONNECTIONS_MAX, IDLE_MAX};

@@ -10,13 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ledger::block::Block;
-use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
 use ledger::store::{Staging, Store, StoreError};
-use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::PeerId;
 use protocol::message::CertifiedHeader;
@@ -24,7 +21,8 @@ use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, Sync
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::driver::{Clock, wall_ms};
+use crate::clock::{Clock, wall_ms};
+use crate::driver::ToDriver;
 use crate::network::{self, LinkEvent, Network};
 use crate::priority::patient_threads;
 use crate::view::{SyncView, TipView};
@@ -34,15 +32,6 @@ use assembly::Assembled;
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// Assembled segments on their way here; the machine has fewer under way.
 const ASSEMBLED: usize = 8;
-
-/// What the driver gets.
-#[derive(Debug)]
-pub(crate) enum ToDriver {
-    /// Heights that come as segments.
-    Plan(Option<(Height, Height)>),
-    /// The verified blocks of a segment, and the certificate of the last one.
-    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
-}
 
 /// Everything that sync starts with.
 pub(crate) struct Parts {

@@ -8,10 +8,11 @@ use ledger::genesis::{Genesis, GenesisError, GenesisValidator, LOCAL_NETWORK, TE
 use ledger::units::{Timestamp, VotingPower};
 use serde_json::json;
 
-use super::layout::{GENESIS, Plan, WALLET, write};
-use crate::cli::now;
+use super::plan::{GENESIS, Plan, WALLET, write};
+use crate::clock::now;
 use crate::config::{Config, P2pAddress};
-use crate::home::{Contents, Home, create_private_dir};
+use crate::files::create_private_dir;
+use crate::home::{Contents, Home};
 use crate::keys::Seed;
 
 /// Voting power of each validator.

@@ -9,43 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use ledger::genesis::Genesis;
-use serde::{Deserialize, Serialize};
 
 use super::homes::{address, create, loopback, node_keys, rewrite_configs};
+use super::plan::{FORMAT, GENESIS, MARKER, NETWORK, Plan, WALLET, Wanted, remove};
 use super::ports;
 use crate::config::{P2P_PORT, P2pAddress};
-use crate::home::{HomeError, lock_dir, read_genesis, write_atomic};
-
-/// Most nodes of one kind. Far more than a machine can run.
-pub(super) const NODES_MAX: u16 = 64;
-/// Ports of node i begin at base + 10 * i.
-const PORT_STEP: u16 = 10;
-
-const MARKER: &str = "testnet.json";
-pub(super) const GENESIS: &str = "genesis.json";
-const NETWORK: &str = "network.json";
-pub(super) const WALLET: &str = "wallet";
-
-/// The marker: what the network is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Plan {
-    format: u32,
-    pub(super) nodes: u16,
-    full_nodes: u16,
-    base_port: u16,
-    /// Whether all of it was made. One that was not never ran, so nothing is lost with it.
-    complete: bool,
-}
-
-const FORMAT: u32 = 1;
-
-/// What the command line asks for. Nothing means: whatever there is, else the default.
-pub(super) struct Wanted {
-    pub(super) nodes: Option<u16>,
-    pub(super) full_nodes: Option<u16>,
-    pub(super) base_port: Option<u16>,
-}
+use crate::home::{HomeError, lock_dir, read_genesis};
 
 /// A network that is ready to start.
 pub(super) struct Layout {
@@ -110,44 +79,6 @@ pub(super) fn await_free(dir: &Path, patience: Duration) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-impl Plan {
-    fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
-        let path = dir.join(MARKER);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        };
-        let plan: Self = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        ensure!(plan.format == FORMAT, "{}: format {}, expected {FORMAT}", path.display(), plan.format);
-        Ok(Some(plan))
-    }
-
-    fn write(&self, dir: &Path) -> anyhow::Result<()> {
-        write(&dir.join(MARKER), &format!("{}\n", serde_json::to_string(self)?), 0o644)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        usize::from(self.nodes).saturating_add(usize::from(self.full_nodes))
-    }
-
-    pub(super) fn homes(&self, dir: &Path) -> Vec<PathBuf> {
-        (1..=self.count()).map(|number| dir.join(format!("node{number}"))).collect()
-    }
-
-    /// Peer-to-peer and RPC port of each node.
-    fn ports(&self) -> anyhow::Result<Vec<(u16, u16)>> {
-        let pair = |index: usize| {
-            let offset = u16::try_from(index).ok()?.checked_mul(PORT_STEP)?;
-            let p2p = self.base_port.checked_add(offset)?;
-            Some((p2p, p2p.checked_add(1)?))
-        };
-        let pairs: Option<_> = (0..self.count()).map(pair).collect();
-        ensure!(self.base_port > 0, "--base-port 0: expected 1 or more");
-        pairs.with_context(|| format!("--base-port {}: {} nodes do not fit below 65536", self.base_port, self.count()))
-    }
 }
 
 impl Layout {
@@ -239,33 +170,6 @@ fn nodes(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<Vec<No
         });
     }
     Ok(nodes)
-}
-
-impl Plan {
-    /// Removes what belongs to this network, and nothing else in the directory.
-    fn remove(&self, dir: &Path) -> anyhow::Result<()> {
-        for home in self.homes(dir).iter().chain([&dir.join(WALLET)]) {
-            match fs::remove_dir_all(home) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| home.display().to_string());
-                }
-                _ => {}
-            }
-        }
-        remove(&dir.join(GENESIS))
-    }
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a file in one step.
-pub(super) fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    write_atomic(path, text.as_bytes(), mode).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Progress {
                 let due = |(shown, at): &(String, Instant)| *shown != text && now.duration_since(*at) >= LINE_INTERVAL;
                 if last.as_ref().is_none_or(due) {
                     // Whoever read our output may have gone; the network goes on.
-                    let _ = crate::cli::print(&text);
+                    let _ = crate::output::print(&text);
                     *last = Some((text, now));
                 }
             }

@@ -8,7 +8,7 @@ use ledger::address::encode_address;
 use serde_json::json;
 
 use super::layout::Layout;
-use crate::home::write_atomic;
+use crate::files::write_atomic;
 
 /// Writes `network.json`, at once and whole.
 pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {

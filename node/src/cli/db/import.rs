@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{Held, progress_bar};
 use crate::cli::archive::{Reader, check};
-use crate::cli::{print, print_json};
+use crate::output::{print, print_json};
 
 /// A batch is written at this many bytes of blocks, or this many blocks, whichever comes first.
 const BATCH_BYTES: usize = 8 << 20;

@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::LinkEvent;
 use super::outlet::{Frames, Outbox, Outlets};
-use crate::network::exchange::{Pace, read_frame, write_frame};
+use crate::network::frame::{Pace, read_frame, write_frame};
 use crate::network::meters::Meters;
 use crate::network::socket::Taken;
 use crate::network::wire::Lane;

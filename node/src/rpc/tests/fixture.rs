@@ -24,7 +24,8 @@ use tokio::time::timeout;
 
 use crate::network::PeerInfo;
 use crate::rpc::{RpcConfig, bind, block_summary, serve};
-use crate::view::{Activity, Journal, Query, SubmitError, SyncView, TipView, View};
+use crate::submission::{Submission, SubmitError};
+use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
 pub(super) const LATE: Duration = Duration::from_secs(20);
@@ -47,6 +48,7 @@ pub(super) struct Fixture {
     pub(super) blocks: broadcast::Sender<BlockSummary>,
     pub(super) mempool: Arc<std::sync::Mutex<Vec<Arc<VerifiedTransaction>>>>,
     pub(super) queries: Option<mpsc::Receiver<Query>>,
+    pub(super) submissions: Option<mpsc::Receiver<Submission>>,
     pub(super) journal: Arc<Journal>,
     pub(super) address: SocketAddr,
     pub(super) stop: Option<oneshot::Sender<()>>,
@@ -59,20 +61,24 @@ impl Fixture {
     pub(super) async fn start() -> Self {
         let mut fixture = Self::without_driver(1).await;
         let mut queries = fixture.queries.take().unwrap();
+        let mut submissions = fixture.submissions.take().unwrap();
         let (mempool, chain) = (Arc::clone(&fixture.mempool), fixture.chain.id());
+        tokio::spawn(async move {
+            while let Some(Submission { transaction, reply }) = submissions.recv().await {
+                let id = transaction.body.id(chain);
+                let verified = verify_transactions(chain, vec![transaction]).remove(0);
+                if let Some(verified) = &verified {
+                    mempool.lock().unwrap().push(Arc::clone(verified));
+                }
+                let refusal = SubmitError::Rejected(TransactionError::Signature);
+                reply.send(verified.map(|_| id).ok_or(refusal)).unwrap();
+            }
+        });
+        let mempool = Arc::clone(&fixture.mempool);
         tokio::spawn(async move {
             while let Some(query) = queries.recv().await {
                 let waiting = mempool.lock().unwrap().clone();
                 match query {
-                    Query::Submit(transaction, answer) => {
-                        let id = transaction.body.id(chain);
-                        let verified = verify_transactions(chain, vec![*transaction]).remove(0);
-                        if let Some(verified) = &verified {
-                            mempool.lock().unwrap().push(Arc::clone(verified));
-                        }
-                        let refusal = SubmitError::Rejected(TransactionError::Signature);
-                        answer.send(verified.map(|_| id).ok_or(refusal)).unwrap();
-                    }
                     Query::Pending(id, answer) => {
                         let _ = answer.send(waiting.into_iter().find(|waiting| waiting.id() == id));
                     }
@@ -121,6 +127,7 @@ impl Fixture {
         let (peers, peers_reader) = watch::channel(Arc::new(Vec::new()));
         let (blocks, _) = broadcast::channel(4);
         let (query, queries) = mpsc::channel(64);
+        let (submit, submissions) = mpsc::channel(64);
         let journal = Arc::new(Journal::default());
         let view = View {
             chain: Arc::clone(&chain),
@@ -132,6 +139,7 @@ impl Fixture {
             peers: peers_reader,
             blocks: blocks.clone(),
             queries: query,
+            submissions: submit,
             journal: Arc::clone(&journal),
         };
         let config = RpcConfig {
@@ -159,6 +167,7 @@ impl Fixture {
             blocks,
             mempool: Arc::default(),
             queries: Some(queries),
+            submissions: Some(submissions),
             journal,
             address,
             stop: Some(stop),

@@ -8,7 +8,7 @@ use protocol::sync::{Bits, PeerReport, SegmentReport, Stage, SyncReport};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, PEER};
-use crate::driver::wall_ms;
+use crate::clock::wall_ms;
 use crate::view::SyncView;
 
 /// Of a node in the middle of fetching, with a rate measured for so many milliseconds.

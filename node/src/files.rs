@@ -54,7 +54,7 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Removes all that is in a directory.
-pub(super) fn clear_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn clear_dir(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

@@ -13,11 +13,11 @@ const LIBRARIES: &str = "warn,arc_malachitebft=error,malachitebft=error,informal
 ///
 /// # Errors
 /// When the level is none.
-pub(super) fn start(level: &str) -> anyhow::Result<()> {
+pub(crate) fn start(level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(directives(level).map_err(|reason| anyhow::anyhow!("log level: {reason}"))?)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(crate::progress::Stderr::new)
+        .with_writer(crate::screen::Stderr::new)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))

@@ -13,7 +13,7 @@ use ledger::codec;
 use ledger::units::Height;
 use protocol::message::LogEntry;
 
-use crate::home::write_atomic;
+use crate::files::write_atomic;
 
 const MAGIC: &[u8; 8] = b"CRNLOG01";
 /// A file longer than this is begun anew at the next cut.

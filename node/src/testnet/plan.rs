@@ -1,0 +1,104 @@
+//! What a local network is made of: the marker in its directory, and the names of its files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::files::write_atomic;
+
+/// Most nodes of one kind. Far more than a machine can run.
+pub(super) const NODES_MAX: u16 = 64;
+/// Ports of node i begin at base + 10 * i.
+pub(super) const PORT_STEP: u16 = 10;
+
+pub(super) const MARKER: &str = "testnet.json";
+pub(super) const GENESIS: &str = "genesis.json";
+pub(super) const NETWORK: &str = "network.json";
+pub(super) const WALLET: &str = "wallet";
+
+/// The marker: what the network is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    pub(super) format: u32,
+    pub(super) nodes: u16,
+    pub(super) full_nodes: u16,
+    pub(super) base_port: u16,
+    /// Whether all of it was made. One that was not never ran, so nothing is lost with it.
+    pub(super) complete: bool,
+}
+
+pub(super) const FORMAT: u32 = 1;
+
+/// What the command line asks for. Nothing means: whatever there is, else the default.
+pub(super) struct Wanted {
+    pub(super) nodes: Option<u16>,
+    pub(super) full_nodes: Option<u16>,
+    pub(super) base_port: Option<u16>,
+}
+
+impl Plan {
+    pub(super) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = dir.join(MARKER);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let plan: Self = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        ensure!(plan.format == FORMAT, "{}: format {}, expected {FORMAT}", path.display(), plan.format);
+        Ok(Some(plan))
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        write(&dir.join(MARKER), &format!("{}\n", serde_json::to_string(self)?), 0o644)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        usize::from(self.nodes).saturating_add(usize::from(self.full_nodes))
+    }
+
+    pub(super) fn homes(&self, dir: &Path) -> Vec<PathBuf> {
+        (1..=self.count()).map(|number| dir.join(format!("node{number}"))).collect()
+    }
+
+    /// Peer-to-peer and RPC port of each node.
+    pub(super) fn ports(&self) -> anyhow::Result<Vec<(u16, u16)>> {
+        let pair = |index: usize| {
+            let offset = u16::try_from(index).ok()?.checked_mul(PORT_STEP)?;
+            let p2p = self.base_port.checked_add(offset)?;
+            Some((p2p, p2p.checked_add(1)?))
+        };
+        let pairs: Option<_> = (0..self.count()).map(pair).collect();
+        ensure!(self.base_port > 0, "--base-port 0: expected 1 or more");
+        pairs.with_context(|| format!("--base-port {}: {} nodes do not fit below 65536", self.base_port, self.count()))
+    }
+
+    /// Removes what belongs to this network, and nothing else in the directory.
+    pub(super) fn remove(&self, dir: &Path) -> anyhow::Result<()> {
+        for home in self.homes(dir).iter().chain([&dir.join(WALLET)]) {
+            match fs::remove_dir_all(home) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| home.display().to_string());
+                }
+                _ => {}
+            }
+        }
+        remove(&dir.join(GENESIS))
+    }
+}
+
+pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file in one step.
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    write_atomic(path, text.as_bytes(), mode).with_context(|| path.display().to_string())
+}
