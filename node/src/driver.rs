@@ -1,9 +1,10 @@
 //! The driver: gives the protocol machine its inputs and performs its effects, in order, on a thread of its own.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use ledger::api::BlockSummary;
 use ledger::block::Block;
 use ledger::certificate::Certificate;
@@ -17,11 +18,13 @@ use protocol::machine::Notice;
 use protocol::mempool::AdmitError;
 use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
 use protocol::{Effect, Input, Machine, PeerId, RequestId, Ticket};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
+use crate::peer_numbers::PeerNumbers;
 use crate::priority::patient_threads;
 use crate::submission::{Reply, SubmitError};
 use crate::verifier::Verified;
@@ -72,10 +75,12 @@ pub(crate) struct Driver {
     log: Option<ConsensusLog>,
     network: Network,
     outputs: Outputs,
-    peers: Peers,
-    requests: HashMap<network::RequestId, RequestId>,
+    peers: PeerNumbers,
+    /// Requests in flight, and the peer that each went to.
+    requests: HashMap<network::RequestId, (RequestId, PeerId)>,
     tickets: Tickets,
-    reads: Arc<Semaphore>,
+    /// Answers with blocks that are being read from the store. Whatever ends one ends the node.
+    reads: JoinSet<()>,
     activity: Activity,
     /// Blocks were committed that no checkpoint covers.
     unmaintained: bool,
@@ -83,31 +88,6 @@ pub(crate) struct Driver {
     unconfirmed: bool,
     /// A thread for blocks of the past.
     past: Arc<rayon::ThreadPool>,
-}
-
-/// Peers by the numbers the machine knows them by.
-#[derive(Default)]
-struct Peers {
-    next: u64,
-    numbers: HashMap<network::PeerId, PeerId>,
-    ids: BTreeMap<PeerId, network::PeerId>,
-}
-
-impl Peers {
-    fn number(&mut self, id: network::PeerId) -> PeerId {
-        *self.numbers.entry(id).or_insert_with(|| {
-            self.next += 1;
-            let number = PeerId(self.next);
-            self.ids.insert(number, id);
-            number
-        })
-    }
-
-    fn forget(&mut self, id: &network::PeerId) {
-        if let Some(number) = self.numbers.remove(id) {
-            self.ids.remove(&number);
-        }
-    }
 }
 
 /// What the machine comes back to within the turn.
@@ -139,6 +119,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) log: Option<ConsensusLog>,
     pub(crate) network: Network,
+    pub(crate) peers: PeerNumbers,
     pub(crate) outputs: Outputs,
 }
 
@@ -146,7 +127,7 @@ impl Driver {
     /// # Errors
     /// When a thread cannot be started.
     pub(crate) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { clock, machine, store, log, network, outputs } = parts;
+        let Parts { clock, machine, store, log, network, peers, outputs } = parts;
         Ok(Self {
             clock,
             machine,
@@ -154,10 +135,10 @@ impl Driver {
             log,
             network,
             outputs,
-            peers: Peers::default(),
+            peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
-            reads: Arc::new(Semaphore::new(READS_MAX)),
+            reads: JoinSet::new(),
             activity: Activity::default(),
             unmaintained: false,
             unconfirmed: false,
@@ -191,6 +172,7 @@ impl Driver {
                     None => anyhow::bail!("the verifier task ended"),
                 },
                 Some(query) = inputs.queries.recv() => self.on_query(query),
+                Some(read) = self.reads.join_next() => read.context("reading blocks for a peer")?,
                 // After all that somebody waits for: a few blocks of the past, and again.
                 () = std::future::ready(()), if self.unconfirmed => {
                     self.unconfirmed = false;
@@ -213,7 +195,7 @@ impl Driver {
     }
 
     fn on_gossip(&mut self, topic: protocol::Topic, gossip: Gossip) -> anyhow::Result<()> {
-        let from = self.peers.number(gossip.from);
+        let from = self.peers.number(&gossip.from);
         let ticket = self.tickets.next();
         self.tickets.gossip.insert(ticket, gossip.ticket);
         self.turn(Input::Gossip(topic, from, ticket, gossip.bytes))
@@ -221,20 +203,19 @@ impl Driver {
 
     fn on_event(&mut self, event: PeerEvent) -> anyhow::Result<()> {
         let input = match event {
-            PeerEvent::Connected(id) => Input::Connected(self.peers.number(id)),
-            PeerEvent::Disconnected(id) => {
-                let number = self.peers.number(id);
-                self.peers.forget(&id);
-                Input::Disconnected(number)
-            }
+            PeerEvent::Connected(id) => Input::Connected(self.peers.hold(id)),
+            PeerEvent::Disconnected(id) => match self.peers.release(&id) {
+                Some(number) => Input::Disconnected(number),
+                None => return Ok(()),
+            },
             PeerEvent::Request { from, bytes, ticket } => {
                 let number = self.tickets.next();
                 self.tickets.responses.insert(number, ticket);
-                Input::Request(self.peers.number(from), number, bytes)
+                Input::Request(self.peers.number(&from), number, bytes)
             }
-            PeerEvent::Response { id, from, result } => {
-                let Some(id) = self.requests.remove(&id) else { return Ok(()) };
-                Input::Response(id, self.peers.number(from), result.ok())
+            PeerEvent::Response { id, result, .. } => {
+                let Some((id, from)) = self.requests.remove(&id) else { return Ok(()) };
+                Input::Response(id, from, result.ok())
             }
         };
         self.turn(input)
@@ -271,7 +252,7 @@ impl Driver {
             Query::Mempool(limit, reply) => drop(reply.send(self.machine.mempool().best(limit))),
             Query::PeerHeights(reply) => {
                 let heights = self.machine.peer_heights().iter();
-                let named = heights.filter_map(|(peer, height)| Some((self.peers.ids.get(peer)?.to_string(), *height)));
+                let named = heights.filter_map(|(peer, height)| Some((self.peers.id(*peer)?.to_string(), *height)));
                 drop(reply.send(named.collect()));
             }
         }
@@ -297,8 +278,8 @@ impl Driver {
                             false => inputs.push_back(Input::Committed),
                         }
                     }
-                    Effect::Request(id, peer, bytes) => match self.peers.ids.get(&peer) {
-                        Some(peer) => drop(self.requests.insert(self.network.request(*peer, bytes), id)),
+                    Effect::Request(id, peer, bytes) => match self.peers.id(peer) {
+                        Some(to) => drop(self.requests.insert(self.network.request(to, bytes), (id, peer))),
                         None => inputs.push_back(Input::Response(id, peer, None)),
                     },
                     other => self.perform(other)?,
@@ -345,9 +326,9 @@ impl Driver {
                 self.store.put_evidence(key.as_bytes(), &bytes)?;
             }
             Effect::Ban(peer, reason) => {
-                if let Some(peer) = self.peers.ids.get(&peer) {
+                if let Some(peer) = self.peers.id(peer) {
                     tracing::warn!(%peer, %reason, "peer banned");
-                    self.network.ban(*peer, reason);
+                    self.network.ban(peer, reason);
                 }
             }
             Effect::Sync(target) => drop(self.outputs.target.send_replace(Some(target))),
@@ -425,14 +406,13 @@ impl Driver {
     fn respond_blocks(&mut self, ticket: Ticket, from: Height) {
         let Some(ticket) = self.tickets.responses.remove(&ticket) else { return };
         // Over the bound the ticket is dropped, which tells the peer that this node is busy.
-        let Ok(permit) = Arc::clone(&self.reads).try_acquire_owned() else { return };
+        if self.reads.len() >= READS_MAX {
+            return;
+        }
         let (store, network) = (self.store.clone(), self.network.clone());
-        tokio::task::spawn_blocking(move || {
-            match read_blocks(&store, from) {
-                Ok(response) => network.respond(ticket, codec::encode(&response)),
-                Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
-            }
-            drop(permit);
+        self.reads.spawn_blocking(move || match read_blocks(&store, from) {
+            Ok(response) => network.respond(ticket, codec::encode(&response)),
+            Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
         });
     }
 }

@@ -16,6 +16,7 @@ pub mod view;
 
 mod driver;
 mod memory;
+mod peer_numbers;
 mod priority;
 mod sync;
 mod verifier;

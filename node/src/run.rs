@@ -20,6 +20,7 @@ use crate::consensus_log::ConsensusLog;
 use crate::driver::{Driver, Inputs, Outputs, Parts};
 use crate::home::Home;
 use crate::network::{self, NetworkConfig};
+use crate::peer_numbers::PeerNumbers;
 use crate::view::{Activity, Journal, SyncView, TipView, View};
 use crate::{rpc, submission, sync, verifier};
 
@@ -138,6 +139,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
 
     let (target_sender, target) = watch::channel(None);
     let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, target: target_sender };
+    let peers = PeerNumbers::default();
     let log_height = store.tip().0;
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
@@ -149,12 +151,13 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         state: state_at_start,
         rates: protocol::sync::Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
+        peers: peers.clone(),
         view: sync_sender,
         driver: to_driver,
     })?;
     let sync_inputs = sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
     let mut sync_end = shell.spawn(sync_inputs, assembled)?;
-    let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), outputs })?;
+    let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), peers, outputs })?;
     let inputs = Inputs {
         consensus: inbox.consensus,
         headers: inbox.headers,

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::{Clock, wall_ms};
 use crate::driver::ToDriver;
 use crate::network::{self, LinkEvent, Network};
+use crate::peer_numbers::PeerNumbers;
 use crate::priority::patient_threads;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
@@ -42,6 +43,7 @@ pub(crate) struct Parts {
     pub(crate) state: ChainState,
     pub(crate) rates: Rates,
     pub(crate) network: Network,
+    pub(crate) peers: PeerNumbers,
     pub(crate) view: watch::Sender<Arc<SyncView>>,
     /// To the driver: at most one segment and one plan wait here for room.
     pub(crate) driver: mpsc::Sender<ToDriver>,
@@ -74,9 +76,9 @@ pub(crate) struct Shell {
     driver: mpsc::Sender<ToDriver>,
     plan: Option<Option<(Height, Height)>>,
     segments: VecDeque<ToDriver>,
-    peers: BTreeMap<PeerId, network::PeerId>,
-    numbers: HashMap<network::PeerId, PeerId>,
-    next_peer: u64,
+    peers: PeerNumbers,
+    /// Peers with a link, and their numbers.
+    linked: HashMap<network::PeerId, PeerId>,
     /// The chunk that came with the input at hand, and its frame.
     arriving: Option<(ChunkId, Vec<u8>)>,
     /// Verifies segments, one at a time, on all cores.
@@ -90,7 +92,7 @@ pub(crate) struct Shell {
 
 impl Shell {
     pub(crate) fn new(parts: Parts) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Assembled>>)> {
-        let Parts { clock, store, staging, found, state, rates, network, view, driver } = parts;
+        let Parts { clock, store, staging, found, state, rates, network, peers, view, driver } = parts;
         let chain = Arc::clone(state.chain());
         let nonce = getrandom::u64().context("no randomness from the system")?;
         let manifest = staging.manifest()?;
@@ -114,9 +116,8 @@ impl Shell {
             driver,
             plan: None,
             segments: VecDeque::new(),
-            peers: BTreeMap::new(),
-            numbers: HashMap::new(),
-            next_peer: 0,
+            peers,
+            linked: HashMap::new(),
             arriving: None,
             assembly: patient_threads("assembly", cores)?,
             results,
@@ -213,28 +214,26 @@ impl Shell {
     fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
         match event {
             LinkEvent::Opened(id) => {
-                self.next_peer += 1;
-                let number = PeerId(self.next_peer);
-                self.peers.insert(number, id);
-                self.numbers.insert(id, number);
+                let number = self.peers.hold(id);
+                self.linked.insert(id, number);
                 self.give(Input::Opened(number))
             }
             LinkEvent::Closed(id) => {
-                let Some(number) = self.numbers.remove(&id) else { return Ok(()) };
+                let Some(number) = self.linked.remove(&id) else { return Ok(()) };
                 self.give(Input::Closed(number))?;
-                self.peers.remove(&number);
+                self.peers.release(&id);
                 Ok(())
             }
-            LinkEvent::Message(id, bytes) => match self.numbers.get(&id) {
+            LinkEvent::Message(id, bytes) => match self.linked.get(&id) {
                 Some(number) => self.give(Input::Message(*number, bytes)),
                 None => Ok(()),
             },
-            LinkEvent::Written(id) => match self.numbers.get(&id) {
+            LinkEvent::Written(id) => match self.linked.get(&id) {
                 Some(number) => self.give(Input::Written(*number)),
                 None => Ok(()),
             },
             LinkEvent::Data(id, frame) => {
-                let Some(number) = self.numbers.get(&id).copied() else { return Ok(()) };
+                let Some(number) = self.linked.get(&id).copied() else { return Ok(()) };
                 let Some((chunk, bytes)) = ChunkId::parse(&frame) else {
                     self.network.ban(id, "sent a chunk without a name".to_owned());
                     return Ok(());
@@ -315,9 +314,9 @@ impl Shell {
             }
             Effect::Plan(plan) => self.plan = Some(plan),
             Effect::Ban(peer, reason) => {
-                if let Some(id) = self.peers.get(&peer) {
+                if let Some(id) = self.peers.id(peer) {
                     tracing::warn!(peer = %id, %reason, "peer banned");
-                    self.network.ban(*id, reason);
+                    self.network.ban(id, reason);
                 }
             }
         }
@@ -329,8 +328,8 @@ impl Shell {
     }
 
     fn send(&self, peer: PeerId, bytes: Vec<u8>) {
-        if let Some(id) = self.peers.get(&peer) {
-            self.network.send_message(*id, bytes);
+        if let Some(id) = self.peers.id(peer) {
+            self.network.send_message(id, bytes);
         }
     }
 
@@ -345,8 +344,8 @@ impl Shell {
             Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
             _ => return Ok(Some(Input::Unsent(peer, id))),
         };
-        if let Some(to) = self.peers.get(&peer) {
-            self.network.send_data(*to, id.frame(&bytes));
+        if let Some(to) = self.peers.id(peer) {
+            self.network.send_data(to, id.frame(&bytes));
         }
         Ok(None)
     }
@@ -391,7 +390,7 @@ impl Shell {
             true => drop(self.shows.applied_at_ms.get_or_insert(wall)),
             false => self.shows.applied_at_ms = None,
         }
-        self.shows.peers = self.peers.iter().map(|(number, id)| (*number, id.to_string())).collect();
+        self.shows.peers = self.linked.iter().map(|(id, number)| (*number, id.to_string())).collect();
         if self.shows.report.stage != report.stage {
             self.shows.since_ms = wall;
         }
