@@ -10,7 +10,7 @@ use ledger::hash::{BlockHash, TxHash};
 use ledger::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_transactions};
 use ledger::units::Timestamp;
 
-use crate::machine::{PeerId, RequestId};
+use crate::ids::{PeerId, RequestId};
 use crate::mempool::Mempool;
 use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
 

@@ -13,7 +13,7 @@ use ledger::chain::{BlockError, ChainState, Committed};
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use ledger::units::Height;
 
-use crate::machine::{PeerId, RequestId};
+use crate::ids::{PeerId, RequestId};
 use crate::message::{BEHIND_FAR, BLOCKS_MAX};
 
 /// Requests for blocks under way at once.

@@ -10,6 +10,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod ids;
 pub mod machine;
 pub mod message;
 
@@ -20,4 +21,5 @@ mod catchup;
 pub mod consensus;
 pub mod mempool;
 
-pub use machine::{Effect, Input, Log, Machine, Now, PeerId, RequestId, Setup, Ticket, Topic, Verdict};
+pub use ids::{PeerId, RequestId, Ticket};
+pub use machine::{Effect, Input, Log, Machine, Now, Setup, Topic, Verdict};

@@ -20,22 +20,11 @@ use ledger::units::{Height, Nonce, Round, Timestamp};
 use crate::bodies::Bodies;
 use crate::catchup::CatchUp;
 use crate::consensus::Consensus;
+use crate::ids::{PeerId, RequestId, Ticket};
 use crate::mempool::{AdmitError, Mempool, MempoolLimits};
 use crate::message::{CertifiedHeader, Evidence, LogEntry, SignedProposal};
 use gossip::Outbox;
 use signing::Signing;
-
-/// A connected peer, as the shell numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(pub u64);
-
-/// A request this node made. Exactly one [`Input::Response`] answers it, with nothing if it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// What the shell wants to be reminded of: a gossip message to judge, a request to answer, a submission to confirm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
 
 /// The two clocks of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

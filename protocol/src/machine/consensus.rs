@@ -12,6 +12,7 @@ use ledger::units::{Height, Round};
 use super::{Effect, Machine, Notice, Phase, Topic};
 use crate::bodies::{Progress, Verdict};
 use crate::consensus::{Output, Start};
+use crate::ids::PeerId;
 use crate::message::{Attempt, CertifiedHeader, ConsensusMessage, Evidence, LogEntry};
 
 /// Proposals of rounds further ahead are dropped, as the core does.
@@ -243,7 +244,7 @@ impl Machine {
     }
 
     /// A verified message of the height after the tip: begins the height if need be.
-    pub(super) fn on_consensus(&mut self, from: super::PeerId, message: ConsensusMessage) {
+    pub(super) fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
         if self.phase == Phase::Waiting {
             self.begin_height();
         }
@@ -259,7 +260,7 @@ impl Machine {
 
     fn on_proposal(
         &mut self,
-        from: super::PeerId,
+        from: PeerId,
         signed: crate::message::SignedProposal,
         compact: Option<crate::message::CompactBlock>,
     ) {

@@ -11,7 +11,8 @@ use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::Height;
 
-use super::{Effect, Machine, PeerId, Phase, Ticket, Topic, Verdict};
+use super::{Effect, Machine, Phase, Topic, Verdict};
+use crate::ids::{PeerId, Ticket};
 use crate::mempool::{Admitted, Mempool};
 use crate::message::{
     Attempt, BATCH_BYTES, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, Evidence, HEADER_MESSAGE_BYTES_MAX,

@@ -3,8 +3,9 @@
 use ledger::codec;
 use ledger::units::Height;
 
-use super::{Effect, Machine, Notice, PeerId, Phase, RequestId, Ticket};
+use super::{Effect, Machine, Notice, Phase};
 use crate::catchup::CatchUpError;
+use crate::ids::{PeerId, RequestId, Ticket};
 use crate::message::{REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX, Request, Response};
 
 /// A peer is asked for its tip so often, one after the other.

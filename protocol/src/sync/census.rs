@@ -6,7 +6,7 @@ use ledger::units::Height;
 
 use super::bits::Bits;
 use super::message::{ChunkId, Status};
-use crate::machine::PeerId;
+use crate::ids::PeerId;
 
 /// Segments of which one peer may have parts: no more are fetched at a time.
 const PARTIAL_MAX: usize = super::STAGED_SEGMENTS_MAX;

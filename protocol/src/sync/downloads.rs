@@ -14,7 +14,7 @@ use ledger::history::SegmentHead;
 use super::census::{Census, mix, place};
 use super::message::{ChunkId, Update};
 use super::meter::{Limit, Meter, bytes_in, time_for};
-use crate::machine::PeerId;
+use crate::ids::PeerId;
 
 /// Chunks that a source may choose from, beyond those it may send at once.
 const OFFERED: usize = 64;

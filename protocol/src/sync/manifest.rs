@@ -10,7 +10,7 @@ use ledger::units::Height;
 
 use super::message::{DESCRIPTORS_MAX, SyncMessage};
 use super::{Effect, STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX, Sync};
-use crate::machine::PeerId;
+use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 
 /// After so long without an answer another peer is asked; the late answer still counts.

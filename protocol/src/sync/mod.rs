@@ -27,7 +27,7 @@ use ledger::hash::Hash;
 use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::units::Height;
 
-use crate::machine::PeerId;
+use crate::ids::PeerId;
 use crate::message::CertifiedHeader;
 use census::{Absurd, Census};
 use downloads::{Arrival, Downloads};

@@ -8,7 +8,7 @@ use ledger::units::Height;
 use super::message::ChunkId;
 use super::meter::time_for;
 use super::{Meter, Step, Sync};
-use crate::machine::PeerId;
+use crate::ids::PeerId;
 use crate::message::BEHIND_FAR;
 
 /// After so much time without a chunk nothing comes, or after that of four chunks at the rate of before.

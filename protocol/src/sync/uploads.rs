@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::census::{Census, mix};
 use super::message::{ChunkId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
-use crate::machine::PeerId;
+use crate::ids::PeerId;
 
 /// Least bytes under way, whatever the rate: what a link of 20 Mbit/s moves in a fifth of a second.
 const UNDER_WAY_LEAST: u64 = 512 << 10;
