@@ -325,10 +325,9 @@ impl Driver {
                 let key = Hash::of(Domain::StoreValue, &[&bytes]);
                 self.store.put_evidence(key.as_bytes(), &bytes)?;
             }
-            Effect::Ban(peer, reason) => {
+            Effect::Ban { peer, offence } => {
                 if let Some(peer) = self.peers.id(peer) {
-                    tracing::warn!(%peer, %reason, "peer banned");
-                    self.network.ban(peer, reason);
+                    self.network.ban(peer, offence.name(), offence.to_string());
                 }
             }
             Effect::Sync(target) => drop(self.outputs.target.send_replace(Some(target))),

@@ -15,6 +15,7 @@ use ledger::units::Height;
 
 use crate::ids::{PeerId, RequestId};
 use crate::message::{BEHIND_FAR, BLOCKS_MAX};
+use crate::offence::Offence;
 
 /// Requests for blocks under way at once.
 const IN_FLIGHT_MAX: usize = 4;
@@ -53,7 +54,7 @@ pub(crate) type Batch = (Vec<Committed>, ChainState);
 #[derive(Debug)]
 pub(crate) enum CatchUpError {
     /// What the peer sent is not what any certificate names.
-    Peer(PeerId, String),
+    Peer(PeerId, Offence),
     /// A certified block breaks the rules: more than a third of the power is dishonest, or this code is too old or wrong.
     Certified(BlockError),
 }
@@ -228,14 +229,13 @@ impl CatchUp {
             self.proved.remove(&flight.peer);
             return Some(Ok(()));
         };
-        let first = blocks.first().map(|block| block.header.height);
-        if first != Some(flight.from) || blocks.len() as u64 > BLOCKS_MAX {
-            if blocks.is_empty() {
-                self.proved.remove(&flight.peer);
-                return Some(Ok(()));
-            }
-            let reason = format!("sent blocks from {first:?} when asked for {}", flight.from);
-            return Some(Err(CatchUpError::Peer(flight.peer, reason)));
+        let Some(first) = blocks.first().map(|block| block.header.height) else {
+            self.proved.remove(&flight.peer);
+            return Some(Ok(()));
+        };
+        if first != flight.from || blocks.len() as u64 > BLOCKS_MAX {
+            let offence = Offence::BlocksUnasked { first, count: blocks.len(), asked: flight.from };
+            return Some(Err(CatchUpError::Peer(flight.peer, offence)));
         }
         self.received.entry(flight.from).or_insert(Received { peer: flight.peer, blocks, certificate });
         Some(Ok(()))
@@ -280,7 +280,7 @@ impl CatchUp {
 fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError> {
     let Received { peer, blocks, certificate } = received;
     let id = chain.chain().id();
-    let blame = |reason: String| CatchUpError::Peer(peer, reason);
+    let blame = |offence: Offence| CatchUpError::Peer(peer, offence);
     let mut certificates: Vec<Certificate> =
         blocks.iter().skip(1).map(|block| block.parent_certificate.clone()).collect();
     certificates.push(certificate);
@@ -289,10 +289,12 @@ fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError>
         let header = &block.header;
         let hash = header.hash();
         if header.parent != parent {
-            return Err(blame(format!("block {} does not follow the one before", header.height)));
+            return Err(blame(Offence::BlockUnlinked { height: header.height }));
         }
         let validators = chain.chain().validators(header.height);
-        certificate.verify(id, validators, header.height, hash).map_err(|error| blame(error.to_string()))?;
+        certificate
+            .verify(id, validators, header.height, hash)
+            .map_err(|error| blame(Offence::BlockUncertified { height: header.height, error }))?;
         let hashes: Vec<_> = block
             .transactions
             .iter()
@@ -301,7 +303,7 @@ fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError>
         if header.transactions_root != ledger::block::transactions_root(&hashes)
             || header.parent_certificate != block.parent_certificate.hash()
         {
-            return Err(blame(format!("block {} is not what its header commits to", header.height)));
+            return Err(blame(Offence::BlockBody { height: header.height }));
         }
         parent = hash;
     }

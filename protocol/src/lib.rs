@@ -13,6 +13,7 @@
 mod ids;
 pub mod machine;
 pub mod message;
+pub mod offence;
 
 pub mod sync;
 
@@ -23,3 +24,4 @@ pub mod mempool;
 
 pub use ids::{PeerId, RequestId, Ticket};
 pub use machine::{Effect, Input, Log, Machine, Now, Setup, Topic, Verdict};
+pub use offence::Offence;

@@ -23,6 +23,7 @@ use crate::consensus::Consensus;
 use crate::ids::{PeerId, RequestId, Ticket};
 use crate::mempool::{AdmitError, Mempool, MempoolLimits};
 use crate::message::{CertifiedHeader, Evidence, LogEntry, SignedProposal};
+use crate::offence::Offence;
 use gossip::Outbox;
 use signing::Signing;
 
@@ -112,7 +113,12 @@ pub enum Effect {
     /// Keep proof of a validator's double signing.
     Evidence(Evidence),
     /// Have nothing to do with this peer any more.
-    Ban(PeerId, String),
+    Ban {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        offence: Offence,
+    },
     /// Worth telling a person.
     Notice(Notice),
     /// The node must stop: going on could make it or others wrong.

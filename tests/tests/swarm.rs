@@ -174,7 +174,7 @@ impl Shell {
             Effect::Store(id) => {
                 assert!(self.begun.contains(&id.segment) && self.stored.insert(id), "{id:?} is stored once");
             }
-            Effect::Ban(peer, _) => self.close(peer.0 as usize),
+            Effect::Ban { peer, .. } => self.close(peer.0 as usize),
             _ => {}
         }
     }
@@ -345,7 +345,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     forged[0].last_block = forged[1].last_block;
     let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(forged));
     let effects = sync.handle(Duration::ZERO, Input::Message(liar, say(&answer)));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban(peer, _) if *peer == liar)), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban { peer, .. } if *peer == liar)), "{effects:?}");
     assert!(asks(&effects, honest), "{effects:?}");
     let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(made.descriptors(count)));
     let effects = sync.handle(Duration::ZERO, Input::Message(honest, say(&answer)));
@@ -549,7 +549,7 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     for (index, is_asked) in [(count - 1, false), (15, true), (0, true)] {
         let effects = give(&SyncMessage::Head(index as u64, Some(made.heads[index].clone())));
         assert_eq!(begun(&effects), is_asked, "{index}");
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Ban(..))), "it is true all the same");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Ban { .. })), "it is true all the same");
     }
 }
 
@@ -597,7 +597,10 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     let sent = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SendChunk(..)));
     assert!(sent(&effects), "{effects:?}");
     let effects = sync.handle(Duration::ZERO, Input::Impossible(peer, add[0]));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban(who, _) if *who == peer)), "{effects:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),
+        "{effects:?}"
+    );
     assert!(!sent(&effects), "{effects:?}");
 }
 
@@ -632,5 +635,8 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
     // They reach beyond the header that is to prove them.
     let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban(who, _) if *who == peer)), "{effects:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),
+        "{effects:?}"
+    );
 }

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Verdict(GossipTicket, Verdict),
     Request { id: RequestId, peer: PeerId, bytes: Vec<u8> },
     Respond(ResponseTicket, Vec<u8>),
-    Ban(PeerId, String),
+    Ban { peer: PeerId, offence: &'static str, reason: String },
     Dial(Multiaddr),
     Stop,
 }
@@ -154,9 +154,10 @@ impl Network {
         self.outlets.send(&peer, Lane::Data, bytes);
     }
 
-    /// Disconnects a peer and keeps it out for the life of the process.
-    pub fn ban(&self, peer: PeerId, reason: String) {
-        self.command(Command::Ban(peer, reason));
+    /// Disconnects a peer and keeps it out for the life of the process. `offence` is a short name for scripts, `reason` a
+    /// sentence for people.
+    pub fn ban(&self, peer: PeerId, offence: &'static str, reason: String) {
+        self.command(Command::Ban { peer, offence, reason });
     }
 
     /// Dials an address once.

@@ -139,7 +139,7 @@ impl Task {
             Command::Verdict(ticket, verdict) => self.report(&ticket, verdict),
             Command::Request { id, peer, bytes } => self.request(id, peer, bytes),
             Command::Respond(ticket, bytes) => self.respond(ticket, bytes),
-            Command::Ban(peer, reason) => self.ban(peer, &reason),
+            Command::Ban { peer, offence, reason } => self.ban(peer, offence, &reason),
             Command::Dial(address) => self.dial(bootstrap::dial(&address)),
             Command::Stop => {}
         }

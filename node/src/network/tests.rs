@@ -434,7 +434,7 @@ async fn a_node_of_another_chain_is_refused() {
 #[tokio::test]
 async fn a_banned_peer_stays_out() {
     let (mut a, mut b) = pair().await;
-    a.network.ban(b.id(), "it lied".into());
+    a.network.ban(b.id(), "liar", "it lied".into());
     let (a_id, b_id) = (a.id(), b.id());
     tokio::join!(a.disconnected(b_id), b.disconnected(a_id));
     // b dials again, as a is its bootstrap peer; the one that comes after it is let in.

@@ -15,10 +15,10 @@ use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
 use ledger::store::{Staging, Store, StoreError};
 use ledger::units::Height;
-use protocol::PeerId;
 use protocol::message::CertifiedHeader;
 use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
+use protocol::{Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{Clock, wall_ms};
@@ -235,7 +235,8 @@ impl Shell {
             LinkEvent::Data(id, frame) => {
                 let Some(number) = self.linked.get(&id).copied() else { return Ok(()) };
                 let Some((chunk, bytes)) = ChunkId::parse(&frame) else {
-                    self.network.ban(id, "sent a chunk without a name".to_owned());
+                    let offence = Offence::NamelessChunk;
+                    self.network.ban(id, offence.name(), offence.to_string());
                     return Ok(());
                 };
                 let (hash, length) = (chunk_hash(bytes), bytes.len() as u64);
@@ -313,10 +314,9 @@ impl Shell {
                 self.staging.remove(index)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
-            Effect::Ban(peer, reason) => {
+            Effect::Ban { peer, offence } => {
                 if let Some(id) = self.peers.id(peer) {
-                    tracing::warn!(peer = %id, %reason, "peer banned");
-                    self.network.ban(id, reason);
+                    self.network.ban(id, offence.name(), offence.to_string());
                 }
             }
         }

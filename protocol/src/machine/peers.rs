@@ -7,6 +7,7 @@ use super::{Effect, Machine, Notice, Phase};
 use crate::catchup::CatchUpError;
 use crate::ids::{PeerId, RequestId, Ticket};
 use crate::message::{REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX, Request, Response};
+use crate::offence::Offence;
 
 /// A peer is asked for its tip so often, one after the other.
 const POLL: std::time::Duration = std::time::Duration::from_secs(2);
@@ -70,16 +71,14 @@ impl Machine {
     pub(super) fn on_request(&mut self, from: PeerId, ticket: Ticket, bytes: &[u8]) {
         let request = match codec::decode::<Request>(bytes, REQUEST_BYTES_MAX) {
             Ok(request) => request,
-            Err(error) => return self.effects.push(Effect::Ban(from, format!("sent a bad request: {error}"))),
+            Err(error) => return self.ban(from, Offence::Request(error)),
         };
         let response = match request {
             Request::Status(theirs) => {
                 if let Some(certified) = theirs
                     && self.on_header(from, &certified) == super::Verdict::Reject
                 {
-                    return self
-                        .effects
-                        .push(Effect::Ban(from, "claimed a tip that its certificate does not prove".to_owned()));
+                    return self.ban(from, Offence::Tip);
                 }
                 Response::Status(self.certified_header())
             }
@@ -98,7 +97,7 @@ impl Machine {
             None => None,
             Some(Ok(response)) => Some(response),
             Some(Err(error)) => {
-                self.effects.push(Effect::Ban(from, format!("sent a bad response: {error}")));
+                self.ban(from, Offence::Response(error));
                 None
             }
         };
@@ -107,8 +106,7 @@ impl Machine {
                 if let Some(Response::Status(Some(certified))) = response
                     && self.on_header(from, &certified) == super::Verdict::Reject
                 {
-                    let reason = "claimed a tip that its certificate does not prove".to_owned();
-                    self.effects.push(Effect::Ban(from, reason));
+                    self.ban(from, Offence::Tip);
                 }
             }
             Some(Asked::Body) => {
@@ -169,12 +167,16 @@ impl Machine {
 
     fn on_catchup_error(&mut self, error: CatchUpError) {
         match error {
-            CatchUpError::Peer(peer, reason) => {
+            CatchUpError::Peer(peer, offence) => {
                 self.catchup.on_disconnected(peer);
-                self.effects.push(Effect::Ban(peer, reason));
+                self.ban(peer, offence);
             }
             CatchUpError::Certified(error) => self.halt(format!("a certified block breaks the rules: {error}")),
         }
+    }
+
+    fn ban(&mut self, peer: PeerId, offence: Offence) {
+        self.effects.push(Effect::Ban { peer, offence });
     }
 
     /// Highest height that a peer has proved.

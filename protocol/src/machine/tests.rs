@@ -101,7 +101,7 @@ fn verdict(effects: &[Effect]) -> Verdict {
 }
 
 fn bans(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Ban(..))).count()
+    effects.iter().filter(|effect| matches!(effect, Effect::Ban { .. })).count()
 }
 
 fn votes(effects: &[Effect]) -> Vec<Vote> {

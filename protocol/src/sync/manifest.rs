@@ -12,6 +12,7 @@ use super::message::{DESCRIPTORS_MAX, SyncMessage};
 use super::{Effect, STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX, Sync};
 use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
+use crate::offence::Offence;
 
 /// After so long without an answer another peer is asked; the late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -302,8 +303,8 @@ impl Sync {
             let index = fetch.from.saturating_add(fetch.descriptors.len() as u64);
             match descriptor.validate_at(index, fetch.next, &self.rules) {
                 Ok(next) if next <= height => fetch.next = next,
-                Ok(next) => return self.ban(from, format!("sent a manifest of height {height} that reaches {next}")),
-                Err(error) => return self.ban(from, format!("sent a bad manifest: {error}")),
+                Ok(next) => return self.ban(from, Offence::ManifestTooLong { height, next }),
+                Err(error) => return self.ban(from, Offence::Manifest(error)),
             }
             fetch.descriptors.push(descriptor);
         }
@@ -328,7 +329,7 @@ impl Sync {
                 let saved = Saved { header: fetch.header, descriptors };
                 self.effects.push(Effect::SaveManifest(codec::encode(&saved)));
             }
-            Err(error) => self.ban(from, format!("sent a bad manifest: {error}")),
+            Err(error) => self.ban(from, Offence::Manifest(error)),
         }
     }
 
@@ -362,7 +363,7 @@ impl Sync {
             return;
         }
         if head.descriptor != descriptor || !self.is_head(&head) {
-            return self.ban(from, format!("sent a bad head of segment {index}"));
+            return self.ban(from, Offence::SegmentHead { segment: index });
         }
         self.source.heads.remove(&index);
         self.source.note_answered(from);

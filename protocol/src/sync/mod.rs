@@ -29,6 +29,7 @@ use ledger::units::Height;
 
 use crate::ids::PeerId;
 use crate::message::CertifiedHeader;
+use crate::offence::Offence;
 use census::{Absurd, Census};
 use downloads::{Arrival, Downloads};
 use manifest::Source;
@@ -105,7 +106,12 @@ pub enum Effect {
     /// Heights that come as segments, first and last; the others beyond the tip are to be fetched as blocks.
     Plan(Option<(Height, Height)>),
     /// Have nothing to do with this peer any more.
-    Ban(PeerId, String),
+    Ban {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        offence: Offence,
+    },
 }
 
 /// Rates in bytes a second; none is no limit.
@@ -229,7 +235,7 @@ impl Sync {
             Input::Written(peer) => self.uploads.on_written(peer, self.now),
             Input::Unsent(peer, id) => self.on_unsent(peer, id),
             Input::Impossible(peer, id) => {
-                self.ban(peer, format!("wants chunk {} of segment {}, which has no such chunk", id.chunk, id.segment));
+                self.ban(peer, Offence::ImpossibleWant { segment: id.segment, chunk: id.chunk });
             }
             Input::Certified(certified) => {
                 self.source.on_certified(certified);
@@ -310,11 +316,11 @@ impl Sync {
         }
         let message = match SyncMessage::decode(bytes) {
             Ok(message) => message,
-            Err(error) => return self.ban(from, format!("sent a bad message about history: {error}")),
+            Err(error) => return self.ban(from, Offence::SyncMessage(error)),
         };
         match message {
             SyncMessage::Status(_) if self.census.get(from).is_some() => {
-                self.ban(from, "said hello twice".to_owned());
+                self.ban(from, Offence::SecondHello);
             }
             SyncMessage::Status(status) => {
                 // What it has for us is asked for at once.
@@ -360,7 +366,7 @@ impl Sync {
     fn on_census(&mut self, from: PeerId, result: Result<(), Absurd>) {
         match result {
             Ok(()) => drop(self.unfilled.insert(from)),
-            Err(Absurd) => self.ban(from, "says it has what no chain can have".to_owned()),
+            Err(Absurd) => self.ban(from, Offence::AbsurdHoldings),
         }
     }
 
@@ -369,8 +375,8 @@ impl Sync {
         let has = |id: ChunkId| id.segment < sealed || downloads.has(id);
         match self.uploads.on_update(from, update, has, self.now) {
             Ok(()) => {}
-            Err(Misuse::Wants) => return self.ban(from, "wants too many chunks at a time".to_owned()),
-            Err(Misuse::Received) => return self.ban(from, "confirms chunks that were not sent".to_owned()),
+            Err(Misuse::Wants) => return self.ban(from, Offence::TooManyWants),
+            Err(Misuse::Received) => return self.ban(from, Offence::FalseReceipt),
         }
         for id in &update.have {
             if let Err(absurd) = self.census.on_have(from, *id) {
@@ -401,11 +407,10 @@ impl Sync {
             }
             Arrival::Duplicate | Arrival::Unknown => {}
             Arrival::Bad => {
-                let reason = format!("sent a bad chunk {} of segment {}", id.chunk, id.segment);
-                return self.ban(from, reason);
+                return self.ban(from, Offence::BadChunk { segment: id.segment, chunk: id.chunk });
             }
-            Arrival::Unasked => return self.ban(from, "sent a chunk that it was not asked for".to_owned()),
-            Arrival::TooMany => return self.ban(from, "sent more chunks than it was allowed to".to_owned()),
+            Arrival::Unasked => return self.ban(from, Offence::UnaskedChunk),
+            Arrival::TooMany => return self.ban(from, Offence::TooManyChunks),
         }
         self.unfilled.insert(from);
         self.urgent.insert(from);
@@ -576,9 +581,9 @@ impl Sync {
     }
 
     /// The shell closes the link; nothing more is expected of the peer.
-    fn ban(&mut self, peer: PeerId, reason: String) {
+    fn ban(&mut self, peer: PeerId, offence: Offence) {
         self.bans = self.bans.saturating_add(1);
-        self.effects.push(Effect::Ban(peer, reason));
+        self.effects.push(Effect::Ban { peer, offence });
         self.on_closed(peer);
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use protocol::Offence;
+
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -27,7 +29,7 @@ pub struct Outcome {
     /// Of all bytes stored, those that were stored before.
     pub stored_twice: f64,
     /// Who was banned, by whom, and why.
-    pub bans: Vec<(usize, usize, String)>,
+    pub bans: Vec<(usize, usize, Offence)>,
     /// Stands for all that happened, in order.
     pub digest: u64,
 }

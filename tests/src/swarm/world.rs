@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ledger::hash::Hash;
 use ledger::history::SegmentHead;
-use protocol::PeerId;
 use protocol::message::CertifiedHeader;
 use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
+use protocol::{Offence, PeerId};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -129,7 +129,7 @@ pub struct World {
     agenda: BinaryHeap<Reverse<Event>>,
     nodes: Vec<Node>,
     rng: ChaCha8Rng,
-    bans: Vec<(usize, usize, String)>,
+    bans: Vec<(usize, usize, Offence)>,
     control_bytes: u64,
     digest: DefaultHasher,
 }
@@ -416,11 +416,11 @@ impl World {
             }
             Effect::Release(index) => self.nodes[place].staged.retain(|(head, _)| head.descriptor.index != index),
             Effect::Plan(_) => {}
-            Effect::Ban(peer, reason) => {
+            Effect::Ban { peer, offence } => {
                 let other = peer.0 as usize;
-                self.tell(place, || format!("bans {other}: {reason}"));
+                self.tell(place, || format!("bans {other}: {offence}"));
                 self.nodes[place].banned.insert(other);
-                self.bans.push((place, other, reason));
+                self.bans.push((place, other, offence));
                 self.close(place, other);
             }
         }

@@ -326,7 +326,7 @@ async fn a_bad_frame_costs_the_link_and_what_came_before_it_counts() {
             assert_eq!(node.network.peers().borrow().len(), 1, "the connection is not to blame");
         };
         hostile.during(story).await;
-        node.network.ban(id, "it announced too much".into());
+        node.network.ban(id, "gossip", "it announced too much".into());
         hostile.during(node.disconnected(id)).await;
     }
 }

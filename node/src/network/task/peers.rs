@@ -84,16 +84,16 @@ impl Task {
         }
     }
 
-    pub(super) fn ban(&mut self, peer: PeerId, reason: &str) {
+    pub(super) fn ban(&mut self, peer: PeerId, offence: &'static str, reason: &str) {
         let behaviour = self.swarm.behaviour_mut();
         if !behaviour.gate.ban(peer) {
             return;
         }
         behaviour.kad.remove_peer(&peer);
         if self.ban_throttle.allows(Instant::now()) {
-            tracing::warn!(%peer, reason, "banned a peer");
+            tracing::warn!(%peer, offence, reason, "banned a peer");
         } else {
-            tracing::debug!(%peer, reason, "banned a peer");
+            tracing::debug!(%peer, offence, reason, "banned a peer");
         }
         self.disconnect(peer);
     }

@@ -95,8 +95,8 @@ impl World {
                 let result = self.check.on_evidence(evidence);
                 self.require(result);
             }
-            Effect::Ban(peer, reason) => {
-                self.forbid(Rule::NoSlander, format!("node {node} bans node {}: {reason}", node_of(peer)));
+            Effect::Ban { peer, offence } => {
+                self.forbid(Rule::NoSlander, format!("node {node} bans node {}: {offence}", node_of(peer)));
             }
             Effect::Notice(notice) => {
                 self.rounds += u64::from(matches!(notice, Notice::Round(..)));

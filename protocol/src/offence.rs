@@ -1,0 +1,167 @@
+//! For which offences a peer is banned: one page, facts as fields.
+//!
+//! Everything here is deterministic: an honest peer, however slow or old its data, never does any of it. Lateness, silence and
+//! missing data cost a peer questions, never its connection.
+
+use ledger::certificate::CertificateError;
+use ledger::chain::Blame;
+use ledger::codec::CodecError;
+use ledger::history::HistoryError;
+use ledger::units::Height;
+
+/// What a peer did that no honest peer does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Offence {
+    /// A request that does not decode.
+    #[error("sent a bad request: {0}")]
+    Request(CodecError),
+    /// A response that does not decode.
+    #[error("sent a bad response: {0}")]
+    Response(CodecError),
+    /// A tip beside a certificate that is not one for it.
+    #[error("claimed a tip that its certificate does not prove")]
+    Tip,
+    /// Blocks that begin at another height than the request named, or too many of them.
+    #[error("sent {count} blocks from {first} when asked for {asked}")]
+    BlocksUnasked {
+        /// Height of the first block sent.
+        first: Height,
+        /// Number of blocks sent.
+        count: usize,
+        /// Height that was asked for.
+        asked: Height,
+    },
+    /// A block that is not the child of the block before it.
+    #[error("block {height} does not follow the one before")]
+    BlockUnlinked {
+        /// Height of the block.
+        height: Height,
+    },
+    /// A block whose certificate does not hold.
+    #[error("block {height}: {error}")]
+    BlockUncertified {
+        /// Height of the block.
+        height: Height,
+        /// Why the certificate does not hold.
+        error: CertificateError,
+    },
+    /// A block whose transactions or parent certificate are others than its header commits to.
+    #[error("block {height} is not what its header commits to")]
+    BlockBody {
+        /// Height of the block.
+        height: Height,
+    },
+    /// A message about history that does not decode.
+    #[error("sent a bad message about history: {0}")]
+    SyncMessage(CodecError),
+    /// A second hello over one link.
+    #[error("said hello twice")]
+    SecondHello,
+    /// Holdings that no chain can have.
+    #[error("says it has what no chain can have")]
+    AbsurdHoldings,
+    /// More chunks wanted at a time than allowed.
+    #[error("wants too many chunks at a time")]
+    TooManyWants,
+    /// Chunks confirmed that were never sent.
+    #[error("confirms chunks that were not sent")]
+    FalseReceipt,
+    /// A chunk wanted that its segment does not have.
+    #[error("wants chunk {chunk} of segment {segment}, which has no such chunk")]
+    ImpossibleWant {
+        /// Index of the segment.
+        segment: u64,
+        /// Place in the segment.
+        chunk: u32,
+    },
+    /// A frame of chunks too short to name its chunk.
+    #[error("sent a chunk without a name")]
+    NamelessChunk,
+    /// A chunk whose hash is not the proved one.
+    #[error("sent a bad chunk {chunk} of segment {segment}")]
+    BadChunk {
+        /// Index of the segment.
+        segment: u64,
+        /// Place in the segment.
+        chunk: u32,
+    },
+    /// A chunk that was not asked for.
+    #[error("sent a chunk that it was not asked for")]
+    UnaskedChunk,
+    /// More chunks than the peer had credit for.
+    #[error("sent more chunks than it was allowed to")]
+    TooManyChunks,
+    /// A manifest that reaches beyond the height it is for.
+    #[error("sent a manifest of height {height} that reaches {next}")]
+    ManifestTooLong {
+        /// Height that was asked for.
+        height: Height,
+        /// Height after the manifest's last segment.
+        next: Height,
+    },
+    /// A manifest that breaks the rules of history or is not what a certified header proves.
+    #[error("sent a bad manifest: {0}")]
+    Manifest(HistoryError),
+    /// Hashes of a segment's chunks, or its certificate, that are not the proved ones.
+    #[error("sent a bad head of segment {segment}")]
+    SegmentHead {
+        /// Index of the segment.
+        segment: u64,
+    },
+}
+
+impl Offence {
+    /// A short name that never changes, for scripts.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "bad-request",
+            Self::Response(_) => "bad-response",
+            Self::Tip => "unproved-tip",
+            Self::BlocksUnasked { .. } => "unasked-blocks",
+            Self::BlockUnlinked { .. } => "unlinked-block",
+            Self::BlockUncertified { .. } => "uncertified-block",
+            Self::BlockBody { .. } => "wrong-body",
+            Self::SyncMessage(_) => "bad-sync-message",
+            Self::SecondHello => "second-hello",
+            Self::AbsurdHoldings => "absurd-holdings",
+            Self::TooManyWants => "too-many-wants",
+            Self::FalseReceipt => "false-receipt",
+            Self::ImpossibleWant { .. } => "impossible-want",
+            Self::NamelessChunk => "nameless-chunk",
+            Self::BadChunk { .. } => "bad-chunk",
+            Self::UnaskedChunk => "unasked-chunk",
+            Self::TooManyChunks => "too-many-chunks",
+            Self::ManifestTooLong { .. } => "manifest-too-long",
+            Self::Manifest(_) => "bad-manifest",
+            Self::SegmentHead { .. } => "bad-segment-head",
+        }
+    }
+
+    /// Whose fault it is. Only [`Blame::Sender`] may cost a peer its connection.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::Request(_)
+            | Self::Response(_)
+            | Self::SyncMessage(_)
+            | Self::Tip
+            | Self::BlocksUnasked { .. }
+            | Self::BlockUnlinked { .. }
+            | Self::BlockUncertified { .. }
+            | Self::BlockBody { .. }
+            | Self::SecondHello
+            | Self::AbsurdHoldings
+            | Self::TooManyWants
+            | Self::FalseReceipt
+            | Self::ImpossibleWant { .. }
+            | Self::NamelessChunk
+            | Self::BadChunk { .. }
+            | Self::UnaskedChunk
+            | Self::TooManyChunks
+            | Self::ManifestTooLong { .. }
+            | Self::Manifest(_)
+            | Self::SegmentHead { .. } => Blame::Sender,
+        }
+    }
+}
