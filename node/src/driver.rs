@@ -14,6 +14,7 @@ use ledger::hash::{Domain, Hash};
 use ledger::store::Store;
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
+use protocol::budget::Cost;
 use protocol::machine::Notice;
 use protocol::mempool::AdmitError;
 use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
@@ -94,8 +95,10 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Tickets {
     next: u64,
-    gossip: HashMap<Ticket, network::GossipTicket>,
-    responses: HashMap<Ticket, network::ResponseTicket>,
+    /// With the bytes of the message.
+    gossip: HashMap<Ticket, (network::GossipTicket, usize)>,
+    /// With the peer that asked.
+    responses: HashMap<Ticket, (network::ResponseTicket, network::PeerId)>,
     submissions: HashMap<Ticket, (Arc<VerifiedTransaction>, Reply)>,
 }
 
@@ -197,7 +200,7 @@ impl Driver {
     fn on_gossip(&mut self, topic: protocol::Topic, gossip: Gossip) -> anyhow::Result<()> {
         let from = self.peers.number(&gossip.from);
         let ticket = self.tickets.next();
-        self.tickets.gossip.insert(ticket, gossip.ticket);
+        self.tickets.gossip.insert(ticket, (gossip.ticket, gossip.bytes.len()));
         self.turn(Input::Gossip(topic, from, ticket, gossip.bytes))
     }
 
@@ -210,7 +213,8 @@ impl Driver {
             },
             PeerEvent::Request { from, bytes, ticket } => {
                 let number = self.tickets.next();
-                self.tickets.responses.insert(number, ticket);
+                self.network.accounts().charge(&from, &Cost::decode(bytes.len()));
+                self.tickets.responses.insert(number, (ticket, from));
                 Input::Request(self.peers.number(&from), number, bytes)
             }
             PeerEvent::Response { id, result, .. } => {
@@ -225,7 +229,7 @@ impl Driver {
         match verified {
             Verified::Gossip(ticket, Some(transactions)) => {
                 let number = self.tickets.next();
-                self.tickets.gossip.insert(number, ticket);
+                self.tickets.gossip.insert(number, (ticket, 0));
                 self.turn(Input::Transactions(number, transactions))
             }
             Verified::Gossip(ticket, None) => {
@@ -308,12 +312,17 @@ impl Driver {
             Effect::SyncLog => self.log()?.sync()?,
             Effect::Gossip(topic, bytes) => self.network.publish(network_topic(topic), bytes),
             Effect::Judge(ticket, verdict) => {
-                if let Some(ticket) = self.tickets.gossip.remove(&ticket) {
+                if let Some((ticket, bytes)) = self.tickets.gossip.remove(&ticket) {
+                    // What was of use is free, so that nobody pays for passing on what others attack with.
+                    if verdict != protocol::Verdict::Accept {
+                        self.network.accounts().charge(&ticket.from, &Cost::decode(bytes));
+                    }
                     self.network.verdict(ticket, network_verdict(verdict));
                 }
             }
             Effect::Respond(ticket, bytes) => {
-                if let Some(ticket) = self.tickets.responses.remove(&ticket) {
+                if let Some((ticket, peer)) = self.tickets.responses.remove(&ticket) {
+                    self.network.accounts().charge(&peer, &Cost::answer(bytes.len()));
                     self.network.respond(ticket, bytes);
                 }
             }
@@ -403,21 +412,26 @@ impl Driver {
     }
 
     fn respond_blocks(&mut self, ticket: Ticket, from: Height) {
-        let Some(ticket) = self.tickets.responses.remove(&ticket) else { return };
+        let Some((ticket, peer)) = self.tickets.responses.remove(&ticket) else { return };
         // Over the bound the ticket is dropped, which tells the peer that this node is busy.
         if self.reads.len() >= READS_MAX {
             return;
         }
         let (store, network) = (self.store.clone(), self.network.clone());
         self.reads.spawn_blocking(move || match read_blocks(&store, from) {
-            Ok(response) => network.respond(ticket, codec::encode(&response)),
+            Ok((response, reads)) => {
+                let bytes = codec::encode(&response);
+                network.accounts().charge(&peer, &Cost::look_ups(0, reads).and(Cost::answer(bytes.len())));
+                network.respond(ticket, bytes);
+            }
             Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
         });
     }
 }
 
 /// Blocks from a height on: up to [`BLOCKS_MAX`], and [`BLOCKS_BYTES`] unless a single one is larger.
-fn read_blocks(store: &Store, from: Height) -> Result<Response, ledger::store::StoreError> {
+/// Returns the reads of the store too.
+fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), ledger::store::StoreError> {
     let mut blocks = Vec::new();
     let mut bytes = 0;
     let mut height = from.max(Height(1));
@@ -432,10 +446,12 @@ fn read_blocks(store: &Store, from: Height) -> Result<Response, ledger::store::S
     }
     let last = blocks.last().map(|block| block.header.height);
     let certificate = last.map(|last| store.certificate(last)).transpose()?.flatten();
-    Ok(match certificate {
+    let reads = blocks.len() as u64 + 1;
+    let response = match certificate {
         Some(certificate) => Response::Blocks(blocks, certificate),
         None => Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default())),
-    })
+    };
+    Ok((response, reads))
 }
 
 const fn network_topic(topic: protocol::Topic) -> Topic {

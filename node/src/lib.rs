@@ -31,6 +31,7 @@ pub mod keys;
 pub mod client;
 
 // Helpers at the bottom, which any room may use.
+pub mod accounts;
 mod clock;
 mod files;
 mod logging;

@@ -10,6 +10,7 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod budget;
 mod ids;
 pub mod machine;
 pub mod message;

@@ -11,6 +11,7 @@ use super::links::Outlets;
 use super::meters::Meters;
 use super::peers::PeerInfo;
 use super::wire::{Lane, Topic};
+use crate::accounts::Accounts;
 
 /// Commands that may wait for the task. It never waits itself, so this many mean that it gets no processor.
 const COMMANDS: usize = 4096;
@@ -47,6 +48,7 @@ pub struct Network {
     meters: Meters,
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
+    accounts: Accounts<PeerId>,
 }
 
 /// Requests that found the command queue full, without their bytes. The task answers them with `Busy`.
@@ -83,6 +85,7 @@ impl Network {
         outlets: Outlets,
         peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
         addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
+        accounts: Accounts<PeerId>,
     ) -> (Self, Commands) {
         let (commands, commands_receiver) = mpsc::channel(COMMANDS);
         let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(outbox_queue(topic)));
@@ -97,9 +100,15 @@ impl Network {
             meters,
             peers,
             addresses,
+            accounts,
         };
         let outbox = Outbox([consensus.1, headers.1, transactions.1]);
         (network, Commands { commands: commands_receiver, outbox, refused })
+    }
+
+    /// What each peer may still cost us. Whoever works for a peer charges it here.
+    pub(crate) fn accounts(&self) -> &Accounts<PeerId> {
+        &self.accounts
     }
 
     /// Our own identity.

@@ -13,7 +13,7 @@ use libp2p::core::ConnectedPoint;
 use libp2p::metrics::{Metrics, Recorder};
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::{Multiaddr, Swarm, identify, mdns};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
@@ -30,6 +30,7 @@ use super::requests::Requests;
 use super::socket::Sockets;
 use super::wire::{Names, Topic};
 use super::{NetworkConfig, NetworkError};
+use crate::accounts::Accounts;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -45,6 +46,7 @@ pub(crate) struct Task {
     events: Events,
     peers: Peers,
     requests: Requests,
+    accounts: Accounts<PeerId>,
     links: Links,
     bootstrap: Bootstrap,
     addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
@@ -80,7 +82,9 @@ impl Task {
         let (peers, peers_reader) = Peers::new();
         let (addresses, addresses_reader) = watch::channel(Arc::default());
         let (links, outlets, links_reader) = Links::new(meters.clone(), config.data_rate);
-        let (network, commands) = Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader);
+        let accounts = Accounts::default();
+        let (network, commands) =
+            Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader, accounts.clone());
         let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
         let (events, events_reader) = Events::new();
         let inbox = Inbox {
@@ -100,6 +104,7 @@ impl Task {
             events,
             peers,
             requests: Requests::new(),
+            accounts,
             links,
             bootstrap: Bootstrap::new(&config.bootstrap, local, Instant::now()),
             addresses,

@@ -15,6 +15,7 @@ use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
 use ledger::store::{Staging, Store, StoreError};
 use ledger::units::Height;
+use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
 use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
@@ -224,10 +225,14 @@ impl Shell {
                 self.peers.release(&id);
                 Ok(())
             }
-            LinkEvent::Message(id, bytes) => match self.linked.get(&id) {
-                Some(number) => self.give(Input::Message(*number, bytes)),
-                None => Ok(()),
-            },
+            LinkEvent::Message(id, bytes) => {
+                let accounts = self.network.accounts();
+                let Some(number) = self.linked.get(&id).copied().filter(|_| accounts.admits(&id)) else {
+                    return Ok(());
+                };
+                accounts.charge(&id, &Cost::decode(bytes.len()));
+                self.give(Input::Message(number, bytes))
+            }
             LinkEvent::Written(id) => match self.linked.get(&id) {
                 Some(number) => self.give(Input::Written(*number)),
                 None => Ok(()),
@@ -242,7 +247,10 @@ impl Shell {
                 let (hash, length) = (chunk_hash(bytes), bytes.len() as u64);
                 self.arriving = Some((chunk, frame));
                 let done = self.give(Input::Chunk(number, chunk, hash, length));
-                self.arriving = None;
+                if let Some((_, frame)) = self.arriving.take() {
+                    // A chunk that was of no use is paid by its sender.
+                    self.network.accounts().charge(&id, &Cost::decode(frame.len()));
+                }
                 done
             }
         }
@@ -284,16 +292,25 @@ impl Shell {
             Effect::Send(peer, bytes) => self.send(peer, bytes),
             Effect::SendChunk(peer, id) => return self.send_chunk(peer, id),
             Effect::SendManifest(peer, height, from, known) => {
+                if !self.admits(peer) {
+                    self.send_message(peer, &SyncMessage::Manifest(height, from, None));
+                    return Ok(None);
+                }
                 let Some(mut descriptors) = self.served(self.store.descriptors(from, height, DESCRIPTORS_MAX)) else {
                     return Ok(None);
                 };
+                self.charge(peer, &Cost::look_ups(descriptors.len() as u64, 1));
                 let next = descriptors.last().map_or(from, |last| last.index + 1);
                 descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
                 descriptors.truncate(DESCRIPTORS_MAX);
                 self.send_message(peer, &SyncMessage::Manifest(height, from, Some(descriptors)));
             }
             Effect::SendHead(peer, index) => {
-                let head = self.served(self.stored_head(index)).flatten();
+                let head = match self.admits(peer) {
+                    true => self.served(self.stored_head(index)).flatten(),
+                    false => None,
+                };
+                self.charge(peer, &Cost::look_ups(0, 2));
                 self.send_message(peer, &SyncMessage::Head(index, head));
             }
             Effect::Begin(head) => self.staging.begin(&head)?,
@@ -323,6 +340,17 @@ impl Shell {
         Ok(None)
     }
 
+    /// Whether the peer may cause more work now.
+    fn admits(&self, peer: PeerId) -> bool {
+        self.peers.id(peer).is_some_and(|id| self.network.accounts().admits(&id))
+    }
+
+    fn charge(&self, peer: PeerId, cost: &Cost) {
+        if let Some(id) = self.peers.id(peer) {
+            self.network.accounts().charge(&id, cost);
+        }
+    }
+
     fn send_message(&self, peer: PeerId, message: &SyncMessage) {
         self.send(peer, codec::encode(message));
     }
@@ -344,6 +372,9 @@ impl Shell {
             Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
             _ => return Ok(Some(Input::Unsent(peer, id))),
         };
+        // Without the read: at 400 MB/s a budget just lasts, which is faster than links are. Which chunks leave is this
+        // node's own choice, bounded by its upload slots and rate.
+        self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
             self.network.send_data(to, id.frame(&bytes));
         }

@@ -47,7 +47,7 @@ impl Task {
         use request_response::{Event, Message};
         match event {
             Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
-                if self.requests.on_request(request_id, peer) {
+                if self.accounts.admits(&peer) && self.requests.on_request(request_id, peer) {
                     self.meters.request("received");
                     self.admit(peer);
                     let ticket = ResponseTicket { id: request_id, channel };

@@ -30,6 +30,10 @@ impl Task {
                 let Some(topic) = self.names.topic(&message.topic) else { return };
                 self.meters.gossip(topic, "received");
                 let ticket = GossipTicket { topic, id, from };
+                if !self.accounts.admits(&from) {
+                    self.meters.gossip_lost(topic, "no_budget");
+                    return self.report(&ticket, Verdict::Ignore);
+                }
                 let gossip = Gossip { topic, from, bytes: message.data, ticket };
                 if let Err(full) = self.gossip[topic.index()].try_send(gossip) {
                     self.meters.gossip_lost(topic, "inbox_full");

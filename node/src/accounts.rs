@@ -1,0 +1,116 @@
+//! The cost accounts of all peers, shared by the network, the driver and sync: each charges the work that it does.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::budget::{Budget, BudgetReport, Cost};
+
+use crate::clock::Clock;
+
+/// Accounts kept. A peer that leaves keeps its account until the budget is full again, so a new connection brings no new
+/// budget. Beyond this bound the accounts with the most left are forgotten first.
+const ACCOUNTS_MAX: usize = 4_096;
+
+/// The accounts. Cheap to clone: all clones share them.
+#[derive(Clone, Debug)]
+pub struct Accounts<Peer>(Arc<Mutex<Books<Peer>>>);
+
+#[derive(Debug)]
+struct Books<Peer> {
+    clock: Clock,
+    budgets: HashMap<Peer, Budget>,
+    /// Peers that the operator named.
+    named: HashSet<Peer>,
+}
+
+impl<Peer: Copy + Eq + Hash> Default for Accounts<Peer> {
+    fn default() -> Self {
+        let books = Books { clock: Clock::start(), budgets: HashMap::new(), named: HashSet::new() };
+        Self(Arc::new(Mutex::new(books)))
+    }
+}
+
+impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
+    /// From now on this peer is one that the operator named. Its account begins anew if it had a smaller one.
+    pub fn name(&self, peer: Peer) {
+        let mut books = self.lock();
+        if books.named.insert(peer) {
+            books.budgets.remove(&peer);
+        }
+    }
+
+    /// Whether the peer may cause more work now. A refusal is counted in its account.
+    #[must_use]
+    pub fn admits(&self, peer: &Peer) -> bool {
+        let mut books = self.lock();
+        let now = books.now();
+        books.budget(peer, now).admits(now)
+    }
+
+    /// Takes work that was done for a peer from its budget.
+    pub fn charge(&self, peer: &Peer, cost: &Cost) {
+        let mut books = self.lock();
+        let now = books.now();
+        books.budget(peer, now).charge(now, cost);
+    }
+
+    /// A peer's account as of now.
+    #[must_use]
+    pub fn report(&self, peer: &Peer) -> BudgetReport {
+        let mut books = self.lock();
+        let now = books.now();
+        books.budget(peer, now).report(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books<Peer>> {
+        // Accounts are numbers: a panic elsewhere leaves nothing half-done in them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<Peer: Copy + Eq + Hash> Books<Peer> {
+    fn now(&self) -> Duration {
+        self.clock.now().elapsed
+    }
+
+    fn budget(&mut self, peer: &Peer, now: Duration) -> &mut Budget {
+        if self.budgets.len() >= ACCOUNTS_MAX && !self.budgets.contains_key(peer) {
+            self.budgets.retain(|_, budget| !budget.is_full(now));
+            let left = self.budgets.iter_mut().map(|(peer, budget)| (budget.report(now).left, *peer));
+            let most = left.max_by_key(|(left, _)| *left);
+            if let Some((_, most)) = most.filter(|_| self.budgets.len() >= ACCOUNTS_MAX) {
+                self.budgets.remove(&most);
+            }
+        }
+        let is_named = self.named.contains(peer);
+        self.budgets.entry(*peer).or_insert_with(|| Budget::new(now, is_named))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::budget::KEPT;
+
+    use super::*;
+
+    #[test]
+    fn accounts_are_shared_and_debts_outlive_what_is_forgotten() {
+        let accounts = Accounts::<u32>::default();
+        let other = accounts.clone();
+        let debt = Cost { verify: 10 * KEPT, ..Cost::NONE };
+        other.charge(&1, &debt);
+        assert!(!accounts.admits(&1), "what one charges all see");
+        assert_eq!(accounts.report(&1).refused, 1);
+        for peer in 2..3 * ACCOUNTS_MAX as u32 {
+            // None is full, so the bound has to forget some.
+            accounts.charge(&peer, &Cost { decode: KEPT / 2, ..Cost::NONE });
+        }
+        assert_eq!(accounts.lock().budgets.len(), ACCOUNTS_MAX);
+        assert!(!accounts.admits(&1), "a debt is not forgotten for those who have none");
+        accounts.name(1);
+        assert!(accounts.admits(&1));
+        assert_eq!(accounts.report(&1).left, 2 * KEPT.cast_signed());
+    }
+}

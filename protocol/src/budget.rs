@@ -1,0 +1,251 @@
+//! One cost account for each peer: work that a peer causes is paid from that peer's budget.
+//!
+//! The unit is a microsecond of this node's time, by a table of constants and not by measurement, so that equal inputs cost
+//! the same on every machine. A budget refills at [`REFILL`] and keeps at most [`KEPT`]. Work is charged after it is done and
+//! may take a budget below zero; the debt refills first. Without budget a message is ignored and a request hears that this
+//! node is busy. An empty budget is never a reason to ban a peer or to close its connection: an honest peer on a fast link
+//! may reach it.
+//!
+//! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an attack would pay for it.
+
+use std::time::Duration;
+
+/// Refill of a budget, in microseconds of work a second: a tenth of one core for each peer.
+pub const REFILL: u64 = 100_000;
+/// Most that a budget keeps, in microseconds. It pays for a burst of five seconds, such as a peer that catches up.
+pub const KEPT: u64 = 500_000;
+/// A peer that the operator named refills and keeps this many times as much.
+pub const NAMED_TIMES: u64 = 2;
+
+/// One signature, verified alone (measured: 50 to 60 on one core without AVX-512).
+pub const SIGNATURE: u64 = 60;
+/// One look-up in an index in memory.
+pub const LOOK_UP: u64 = 1;
+/// One read of the store: a block, a chunk, or a page of descriptors.
+pub const STORE_READ: u64 = 50;
+/// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
+pub const DECODE_BYTES: u64 = 4 << 10;
+/// Bytes of a repeated message passed on to others in a microsecond: it leaves several times.
+pub const RELAY_BYTES: u64 = 1 << 10;
+/// Bytes of an answer sent in a microsecond.
+pub const ANSWER_BYTES: u64 = 4 << 10;
+
+const SECOND_MICROS: u64 = 1_000_000;
+
+/// Work by kind, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Decoding messages.
+    pub decode: u64,
+    /// Verifying signatures.
+    pub verify: u64,
+    /// Look-ups in memory and reads of the store.
+    pub look_up: u64,
+    /// Sending answers.
+    pub answer: u64,
+    /// Passing on what others had said before.
+    pub relay: u64,
+}
+
+impl Cost {
+    /// Decoding a message of so many bytes: at least one microsecond.
+    #[must_use]
+    pub const fn decode(bytes: usize) -> Self {
+        Self { decode: units(bytes, DECODE_BYTES), ..Self::NONE }
+    }
+
+    /// Sending an answer of so many bytes.
+    #[must_use]
+    pub const fn answer(bytes: usize) -> Self {
+        Self { answer: units(bytes, ANSWER_BYTES), ..Self::NONE }
+    }
+
+    /// Passing on a repeated message of so many bytes.
+    #[must_use]
+    pub const fn relay(bytes: usize) -> Self {
+        Self { relay: units(bytes, RELAY_BYTES), ..Self::NONE }
+    }
+
+    /// Verifying so many signatures.
+    #[must_use]
+    pub const fn signatures(count: u64) -> Self {
+        Self { verify: count.saturating_mul(SIGNATURE), ..Self::NONE }
+    }
+
+    /// So many look-ups in memory and so many reads of the store.
+    #[must_use]
+    pub const fn look_ups(in_memory: u64, store_reads: u64) -> Self {
+        let read = store_reads.saturating_mul(STORE_READ);
+        Self { look_up: in_memory.saturating_mul(LOOK_UP).saturating_add(read), ..Self::NONE }
+    }
+
+    /// No work.
+    pub const NONE: Self = Self { decode: 0, verify: 0, look_up: 0, answer: 0, relay: 0 };
+
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            decode: self.decode.saturating_add(other.decode),
+            verify: self.verify.saturating_add(other.verify),
+            look_up: self.look_up.saturating_add(other.look_up),
+            answer: self.answer.saturating_add(other.answer),
+            relay: self.relay.saturating_add(other.relay),
+        }
+    }
+
+    /// All kinds together.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        let paid = self.decode.saturating_add(self.verify).saturating_add(self.look_up);
+        paid.saturating_add(self.answer).saturating_add(self.relay)
+    }
+}
+
+/// Microseconds for so many bytes, rounded up, at least one.
+const fn units(bytes: usize, bytes_per_unit: u64) -> u64 {
+    let units = (bytes as u64).div_ceil(bytes_per_unit);
+    if units == 0 { 1 } else { units }
+}
+
+/// The account of one peer.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// Microseconds left. Below zero: work was done on credit.
+    left: i64,
+    refill: u64,
+    kept: u64,
+    /// When `left` was last brought up to date.
+    at: Duration,
+    spent: Cost,
+    refused: u64,
+}
+
+/// What a budget shows to people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BudgetReport {
+    /// Microseconds left; below zero while the peer is in debt.
+    pub left: i64,
+    /// All work that was charged, by kind.
+    pub spent: Cost,
+    /// Messages ignored and requests refused for want of budget.
+    pub refused: u64,
+}
+
+impl Budget {
+    /// A full budget. Peers that the operator named have twice as much.
+    #[must_use]
+    pub const fn new(now: Duration, is_named: bool) -> Self {
+        let times = if is_named { NAMED_TIMES } else { 1 };
+        let kept = KEPT.saturating_mul(times);
+        Self {
+            left: kept.cast_signed(),
+            refill: REFILL.saturating_mul(times),
+            kept,
+            at: now,
+            spent: Cost::NONE,
+            refused: 0,
+        }
+    }
+
+    /// Whether the peer may cause more work now. A refusal is counted.
+    pub fn admits(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        if self.left <= 0 {
+            self.refused = self.refused.saturating_add(1);
+        }
+        self.left > 0
+    }
+
+    /// Takes work that was done for the peer from its budget.
+    pub fn charge(&mut self, now: Duration, cost: &Cost) {
+        self.refill(now);
+        self.left = self.left.saturating_sub(i64::try_from(cost.total()).unwrap_or(i64::MAX));
+        self.spent = self.spent.and(*cost);
+    }
+
+    /// Whether nothing is missing: a budget that is full may be forgotten and made anew.
+    #[must_use]
+    pub fn is_full(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.left.cast_unsigned() == self.kept
+    }
+
+    /// The account as of now.
+    #[must_use]
+    pub fn report(&mut self, now: Duration) -> BudgetReport {
+        self.refill(now);
+        BudgetReport { left: self.left, spent: self.spent, refused: self.refused }
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.at);
+        let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        let gained = micros.saturating_mul(self.refill).checked_div(SECOND_MICROS).unwrap_or_default();
+        // Only the time of whole units is used up; the rest counts towards the next one.
+        let used = gained.saturating_mul(SECOND_MICROS).checked_div(self.refill).unwrap_or_default();
+        self.at = self.at.saturating_add(Duration::from_micros(used));
+        let gained = i64::try_from(gained).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_add(gained).min(self.kept.cast_signed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn work_is_paid_refills_and_is_never_kept_beyond_the_bound() {
+        let mut budget = Budget::new(Duration::ZERO, false);
+        assert!(budget.admits(Duration::ZERO) && budget.is_full(Duration::ZERO));
+        budget.charge(Duration::ZERO, &Cost::look_ups(1_000, 2));
+        assert_eq!(budget.report(Duration::ZERO).left, 500_000 - 1_100);
+        assert!(!budget.is_full(Duration::ZERO));
+        assert!(budget.is_full(SECOND) && budget.is_full(SECOND * 1_000), "it keeps no more than its bound");
+        // 10,000 signatures at once leave a debt of 100,000.
+        budget.charge(SECOND * 1_000, &Cost::signatures(10_000));
+        assert_eq!(budget.report(SECOND * 1_000).left, -100_000);
+        assert!(!budget.admits(SECOND * 1_001), "the debt refills first");
+        assert!(budget.admits(SECOND * 1_001 + Duration::from_millis(1)));
+        let report = budget.report(SECOND * 1_002);
+        assert_eq!((report.refused, report.spent.verify, report.spent.look_up), (1, 600_000, 1_100));
+    }
+
+    #[test]
+    fn a_named_peer_has_twice_as_much() {
+        let mut budget = Budget::new(Duration::ZERO, true);
+        budget.charge(Duration::ZERO, &Cost { answer: 1_200_000, ..Cost::NONE });
+        assert_eq!(budget.report(SECOND).left, 0);
+        assert_eq!(budget.report(SECOND * 2).left, 200_000);
+    }
+
+    #[test]
+    fn small_steps_refill_as_much_as_large_ones() {
+        let mut budget = Budget::new(Duration::ZERO, false);
+        budget.charge(Duration::ZERO, &Cost { decode: KEPT, ..Cost::NONE });
+        let mut now = Duration::ZERO;
+        while now < SECOND {
+            now += Duration::from_micros(7);
+            let _ = budget.report(now);
+        }
+        let left = budget.report(now).left;
+        assert!((99_000..=100_001).contains(&left), "{left}");
+    }
+
+    #[test]
+    fn costs_follow_the_table() {
+        for (cost, total) in [
+            (Cost::decode(0), 1),
+            (Cost::decode(4_096), 1),
+            (Cost::decode(4_097), 2),
+            (Cost::answer(4 << 20), 1_024),
+            (Cost::relay(512 << 10), 512),
+            (Cost::signatures(256), 15_360),
+            (Cost::look_ups(4_096, 1), 4_146),
+        ] {
+            assert_eq!(cost.total(), total, "{cost:?}");
+        }
+    }
+}
