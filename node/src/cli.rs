@@ -9,14 +9,17 @@ mod query;
 mod run;
 mod sync;
 
-use std::io::{self, Write};
+use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ClientError;
 use crate::home::Home;
+use crate::output::{self, OutputError};
 use crate::testnet;
 
 /// Exit code when something failed. 2, for a wrong command line, is given by the parser.
@@ -85,6 +88,28 @@ impl HomeArg {
     }
 }
 
+impl Cli {
+    /// Reads the command line and the environment, in which an empty variable is an unset one. Ends the
+    /// process after `--help` and the like, and when something is wrong.
+    #[must_use]
+    pub fn read() -> Self {
+        Self::from_words(env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn from_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command());
+        let matches = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -108,7 +133,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "cairn-node", &mut script);
-            Ok(io::stdout().write_all(&script)?)
+            Ok(output::write(&script)?)
         }
     }
 }
@@ -123,8 +148,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// An error with its causes, each said once: some say theirs themselves.
-#[must_use]
-pub fn told(error: &anyhow::Error) -> String {
+fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -134,15 +158,22 @@ pub fn told(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether the reader of our output has gone, as `head` does: no fault of anybody.
+/// Whether the reader of our output has gone, as `head` does: nobody's fault.
 #[must_use]
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+pub fn is_output_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(OutputError::is_closed)
+}
+
+/// Shows an error on stderr, if anybody looks.
+pub fn show(error: &anyhow::Error) {
+    crate::screen::say(&format!("error: {}", told(error)));
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -176,6 +207,9 @@ mod tests {
             ("run --home /h --peer /ip4/10.0.0.1/tcp/1 --peer 10.0.0.2:1 --exit-with-parent", true),
             ("run --home /h --rpc-listen 7701", false),
             ("run --home /h --peer nowhere", false),
+            ("run --home /h --peer node.example:7700", true),
+            ("init --home /h --genesis /g --p2p-listen 0.0.0.0:7700 --rpc-listen 127.0.0.1:7701", true),
+            ("init --home /h --genesis /g --rpc-listen localhost", false),
             ("run --home /h --sync-upload-rate 1000000 --sync-download-rate 0", true),
             ("run --home /h --sync-upload-rate 1MB", false),
             ("run --home /h --sync-upload-rate -1", false),
@@ -190,6 +224,8 @@ mod tests {
             ("genesis check /g", true),
             ("genesis id /g", true),
             ("db export --home /h --to /f", true),
+            ("db export --home /h --to -", true),
+            ("db import --home /h --from -", true),
             ("db import --home /h", false),
             ("config show --json", true),
             ("completions bash", true),

@@ -1,15 +1,16 @@
 //! What is local to a node: `config.toml`. What nodes must agree on is in the genesis, never here.
 
+mod address;
+
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::network::Multiaddr;
+pub use address::{P2pAddress, P2pAddressError};
 
 /// Peer-to-peer port when nobody says otherwise.
 pub const P2P_PORT: u16 = 7700;
@@ -95,6 +96,7 @@ impl Default for P2pConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct RpcConfig {
     /// Where it answers. Whoever reaches it may use it: keep it on loopback or behind a proxy.
+    #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
     /// Further names of this host that requests may be for; loopback names and addresses always may.
     pub allowed_hosts: Vec<String>,
@@ -132,6 +134,7 @@ impl Default for LogConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct MempoolConfig {
     /// Most bytes of waiting transactions.
+    #[serde(deserialize_with = "bytes")]
     pub bytes_max: u64,
 }
 
@@ -161,15 +164,51 @@ const RATE_MIN: u64 = 16 << 10;
 
 /// Rates in the file: 0 is no limit, and shows that there could be one.
 mod rate {
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(rate: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(rate.unwrap_or(0))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        u64::deserialize(deserializer).map(super::SyncConfig::limit)
+        deserializer.deserialize_u64(super::Whole("a whole number of bytes a second")).map(super::SyncConfig::limit)
     }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(Whole("a whole number of bytes"))
+}
+
+/// A number that is not negative, and its name for people.
+struct Whole(&'static str);
+
+impl de::Visitor<'_> for Whole {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        u64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+    }
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_socket_address(&text).map_err(de::Error::custom)
+}
+
+/// An IP address and a port.
+///
+/// # Errors
+/// What was expected.
+pub(crate) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an address, expected IP:PORT, such as 127.0.0.1:{RPC_PORT}"))
 }
 
 impl SyncConfig {
@@ -187,7 +226,8 @@ impl Config {
     /// `ConfigError` names file, key and expectation.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })
+        toml::from_str(without_mark(&text))
+            .map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })
     }
 
     /// The file form. Reading it gives the same configuration.
@@ -204,6 +244,10 @@ impl Config {
     /// # Errors
     /// `ConfigError::Value`.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.p2p.listen.is_ip() {
+            let reason = format!("{}, expected an IP address, such as \"0.0.0.0:{P2P_PORT}\"", self.p2p.listen);
+            return Err(ConfigError::Value { key: "p2p.listen", reason });
+        }
         let bytes = self.mempool.bytes_max;
         if !(MEMPOOL_BYTES.0..=MEMPOOL_BYTES.1).contains(&bytes) {
             let reason = format!("{bytes}, expected {} to {} bytes", MEMPOOL_BYTES.0, MEMPOOL_BYTES.1);
@@ -231,67 +275,14 @@ impl Config {
     }
 }
 
+/// A text without the byte order mark that some editors begin a file with.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 fn is_origin(text: &str) -> bool {
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ']))
-}
-
-/// Where a node listens or is reached: a multiaddr such as `/ip4/127.0.0.1/tcp/7700`. `IP:PORT` is read as one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct P2pAddress(pub Multiaddr);
-
-/// A text that is no address of a node.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is no address, expected e.g. \"/ip4/127.0.0.1/tcp/7700\", \"127.0.0.1:7700\" or \"/dns4/node.example/tcp/7700/p2p/<peer id>\""
-)]
-pub struct P2pAddressError {
-    text: String,
-}
-
-impl From<SocketAddr> for P2pAddress {
-    fn from(address: SocketAddr) -> Self {
-        let (kind, port) = (if address.is_ipv4() { "ip4" } else { "ip6" }, address.port());
-        let text = format!("/{kind}/{}/tcp/{port}", address.ip());
-        Self(
-            text.parse()
-                .unwrap_or_else(|error| panic!("every IP address and port is a multiaddr, got {text}: {error}")),
-        )
-    }
-}
-
-impl FromStr for P2pAddress {
-    type Err = P2pAddressError;
-
-    fn from_str(text: &str) -> Result<Self, P2pAddressError> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(address.into());
-        }
-        // An empty text is an empty multiaddr, and one without a port leads nowhere.
-        let address = if text.contains("/tcp/") { text.parse().ok() } else { None };
-        address.map(Self).ok_or_else(|| P2pAddressError { text: text.chars().take(200).collect() })
-    }
-}
-
-impl TryFrom<String> for P2pAddress {
-    type Error = P2pAddressError;
-
-    fn try_from(text: String) -> Result<Self, P2pAddressError> {
-        text.parse()
-    }
-}
-
-impl From<P2pAddress> for String {
-    fn from(address: P2pAddress) -> Self {
-        address.0.to_string()
-    }
-}
-
-impl fmt::Display for P2pAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 #[cfg(test)]
@@ -322,17 +313,18 @@ mod tests {
             ("[p2p]\nlisten = 5", ["listen = 5", "expected a string"]),
             ("[p2p]\nlisten = \"here\"", ["listen = \"here\"", "expected e.g."]),
             ("[p2p]\npeers = [\"/ip4/1.2.3.4\"]", ["peers", "expected e.g."]),
+            ("[p2p]\nlisten = \"localhost:7700\"", ["p2p.listen: /dns/localhost/tcp/7700", "expected an IP address"]),
             ("[p2p]\nport = 7700", ["unknown field `port`", "expected one of `listen`"]),
             ("[network]", ["unknown field `network`", "expected one of `p2p`"]),
-            ("[rpc]\nlisten = \"localhost\"", ["listen = \"localhost\"", "invalid socket address"]),
+            ("[rpc]\nlisten = \"localhost\"", ["listen = \"localhost\"", "expected IP:PORT, such as 127.0.0.1:7701"]),
             ("[rpc]\nallowed_origins = [\"wallet\"]", ["rpc.allowed_origins", "expected scheme"]),
             ("[rpc]\nallowed_hosts = [\"http://x\"]", ["rpc.allowed_hosts", "expected a host name"]),
             ("[mempool]\nbytes_max = 0", ["mempool.bytes_max", "expected 2097152 to"]),
             ("[sync]\nupload_rate = 16383", ["sync.upload_rate: 16383", "expected at least 16384 bytes a second"]),
             ("[sync]\ndownload_rate = 1", ["sync.download_rate: 1", "or 0 for no limit"]),
-            ("[sync]\nupload_rate = \"1 MB\"", ["upload_rate = \"1 MB\"", "expected u64"]),
+            ("[sync]\nupload_rate = \"1 MB\"", ["upload_rate = \"1 MB\"", "expected a whole number of bytes a second"]),
             ("[sync]\nrate = 1", ["unknown field `rate`", "expected `upload_rate` or `download_rate`"]),
-            ("[mempool]\nbytes_max = -1", ["bytes_max = -1", "expected u64"]),
+            ("[mempool]\nbytes_max = -1", ["bytes_max = -1", "expected a whole number of bytes"]),
             ("[log]\nlevel = \"loud\"", ["log.level", "expected error, warn"]),
         ] {
             let error = parse(text).unwrap_err();
@@ -340,6 +332,14 @@ mod tests {
                 assert!(error.contains(part), "{part:?} not in {error}");
             }
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, "\u{feff}[log]\r\nlevel = \"warn\"\r\n").unwrap();
+        assert_eq!(Config::read(&path).unwrap().log.level, "warn");
     }
 
     #[test]
@@ -354,20 +354,5 @@ mod tests {
             assert_eq!(parse(text).map(|config| config.sync), Ok(rates), "{text}");
         }
         assert!(Config::default().to_toml().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n"));
-    }
-
-    #[test]
-    fn addresses_are_multiaddrs_or_ip_and_port() {
-        for (text, shown) in [
-            ("127.0.0.1:7700", Some("/ip4/127.0.0.1/tcp/7700")),
-            ("[::1]:7700", Some("/ip6/::1/tcp/7700")),
-            ("/dns4/node.example/tcp/7700", Some("/dns4/node.example/tcp/7700")),
-            ("", None),
-            ("/ip4/127.0.0.1", None),
-            ("localhost:7700", None),
-            ("/ip4/127.0.0.1/tcp/77000", None),
-        ] {
-            assert_eq!(text.parse::<P2pAddress>().ok().map(|address| address.to_string()).as_deref(), shown, "{text}");
-        }
     }
 }

@@ -1,9 +1,27 @@
 //! The consensus log: what a validator writes down before it says it (write-ahead log).
 //!
-//! One small append-only file of its own, so that neither the latency nor the damage of a database touches it. Frames of length,
-//! CRC-32 and payload; a cut is a frame too, which makes all before it void, and a long file is replaced by a short one. A frame
-//! that a crash tore off at the end was never acted on and is dropped; a broken frame with others after it means that durable
-//! bytes were lost, and then nothing in the file can be relied on.
+//! One append-only file of its own, so that neither the latency nor the damage of a database touches it
+//! (`docs/adr/0003-consensus-log.md`). All numbers are little-endian.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | name and version, [`MAGIC`] |
+//! | 8 | the file's *secret*, a random number |
+//! | | frames |
+//!
+//! | bytes of a frame | content |
+//! |---|---|
+//! | 8 | mark: secret plus the frame's offset in the file, modulo 2^64 |
+//! | 4 | length of the payload, at least 1 |
+//! | 4 | CRC-32 of mark, length and payload |
+//! | | payload: a cut or an entry |
+//!
+//! A cut makes all before it void, so the file need not be truncated at each height; a long file is
+//! replaced by a short one. A frame that a crash tore off at the end was never acted on and is dropped.
+//! A broken frame with whole frames after it means that durable bytes were lost, and then nothing in the
+//! file can be relied on. Payloads hold bytes that strangers chose, such as memos: without the secret
+//! these cannot look like a frame. And because a mark is compared without reading what follows it, the
+//! search for later frames takes time in proportion to the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,11 +33,15 @@ use protocol::message::LogEntry;
 
 use crate::files::write_atomic;
 
-const MAGIC: &[u8; 8] = b"CRNLOG01";
+const MAGIC: &[u8; 8] = b"CRNLOG02";
+/// The format of cairn 0.1, whose frames had no mark.
+const MAGIC_1: &[u8; 8] = b"CRNLOG01";
+/// Magic and secret before the first frame.
+const FILE_HEADER: usize = 16;
+/// Mark, length and CRC before each payload.
+const FRAME_HEADER: usize = 16;
 /// A file longer than this is begun anew at the next cut.
 const COMPACT_BYTES: u64 = 8 << 20;
-/// Length and CRC before each payload.
-const FRAME_HEADER: usize = 8;
 
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
@@ -40,6 +62,15 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
+    /// The file has the format of an earlier version.
+    #[error(
+        "consensus log {}: made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`",
+        path.display()
+    )]
+    Old {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// The log of one validator, open for writing.
@@ -47,29 +78,50 @@ pub enum LogError {
 pub struct ConsensusLog {
     path: PathBuf,
     file: File,
+    secret: u64,
+    /// Bytes in the file.
     length: u64,
+    /// Frames that are not in the file yet.
     buffer: Vec<u8>,
 }
 
 impl ConsensusLog {
-    /// Writes an empty log for height 1, durably: its existence says that nothing was ever signed with this home's key.
+    /// Writes an empty log for height 1, durably. This *creation mark* says that nothing was ever signed
+    /// from this home; beside a tip above 0 it says nothing, since the key may have signed elsewhere.
     ///
     /// # Errors
     /// `LogError` when the disk refuses.
     pub fn create(path: &Path) -> Result<(), LogError> {
-        Self::replace(path, Height(1))
+        Self::replace(path, Height(1)).map(drop)
     }
 
-    fn replace(path: &Path, height: Height) -> Result<(), LogError> {
+    /// Puts a new file in place of the old one, and returns its secret and length.
+    fn replace(path: &Path, height: Height) -> Result<(u64, u64), LogError> {
+        let error = |source| LogError::Io { path: path.to_owned(), source };
+        let secret = getrandom::u64().map_err(|source| error(io::Error::other(source)))?;
         let mut bytes = MAGIC.to_vec();
-        push_frame(&mut bytes, &Frame::Cut(height));
-        write_atomic(path, &bytes, 0o600).map_err(|source| LogError::Io { path: path.to_owned(), source })
+        bytes.extend_from_slice(&secret.to_le_bytes());
+        push_frame(&mut bytes, secret, 0, &Frame::Cut(height));
+        write_atomic(path, &bytes, 0o600).map_err(error)?;
+        Ok((secret, bytes.len() as u64))
+    }
+
+    /// Whether a log has more than its creation mark. A file that is missing was never used.
+    ///
+    /// # Errors
+    /// `LogError` when the disk refuses.
+    pub fn was_used(path: &Path) -> Result<bool, LogError> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(!read(&bytes).is_some_and(|whole| whole.height == Height(1) && whole.entries.is_empty())),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(LogError::Io { path: path.to_owned(), source }),
+        }
     }
 
     /// Opens a log and reads what it holds. [`protocol::Log::Lost`] when it is missing or broken; it is then begun anew.
     ///
     /// # Errors
-    /// `LogError` when the disk refuses.
+    /// `LogError` when the disk refuses, or when the file is of an earlier version.
     pub fn open(path: &Path) -> Result<(Self, protocol::Log), LogError> {
         let error = |source| LogError::Io { path: path.to_owned(), source };
         let bytes = match std::fs::read(path) {
@@ -77,18 +129,21 @@ impl ConsensusLog {
             Err(source) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(error(source)),
         };
-        let (log, length) = match read(&bytes) {
-            Some((height, entries, length)) => (protocol::Log::Intact(height, entries), length),
+        if bytes.starts_with(MAGIC_1) {
+            return Err(LogError::Old { path: path.to_owned() });
+        }
+        let (log, secret, length) = match read(&bytes) {
+            Some(whole) => (protocol::Log::Intact(whole.height, whole.entries), whole.secret, whole.length),
             None => {
                 // Not height 1: that would say that nothing was ever signed.
-                Self::replace(path, Height(0))?;
-                (protocol::Log::Lost, std::fs::metadata(path).map_err(error)?.len())
+                let (secret, length) = Self::replace(path, Height(0))?;
+                (protocol::Log::Lost, secret, length)
             }
         };
         let file = OpenOptions::new().append(true).open(path).map_err(error)?;
         // What a crash tore off must not stand between older and newer frames.
         file.set_len(length).map_err(error)?;
-        Ok((Self { path: path.to_owned(), file, length, buffer: Vec::new() }, log))
+        Ok((Self { path: path.to_owned(), file, secret, length, buffer: Vec::new() }, log))
     }
 
     /// Begins anew for a height. Durable at the latest with the next [`Self::sync`].
@@ -98,18 +153,17 @@ impl ConsensusLog {
     pub fn cut(&mut self, height: Height) -> Result<(), LogError> {
         if self.length > COMPACT_BYTES {
             self.buffer.clear();
-            Self::replace(&self.path, height)?;
+            (self.secret, self.length) = Self::replace(&self.path, height)?;
             self.file = OpenOptions::new().append(true).open(&self.path).map_err(|source| self.error(source))?;
-            self.length = self.file.metadata().map_err(|source| self.error(source))?.len();
             return Ok(());
         }
-        push_frame(&mut self.buffer, &Frame::Cut(height));
+        self.push(&Frame::Cut(height));
         Ok(())
     }
 
     /// Appends an entry, in memory until [`Self::sync`].
     pub fn append(&mut self, entry: LogEntry) {
-        push_frame(&mut self.buffer, &Frame::Entry(entry));
+        self.push(&Frame::Entry(entry));
     }
 
     /// Makes everything appended durable.
@@ -123,130 +177,75 @@ impl ConsensusLog {
         self.file.sync_data().map_err(|source| self.error(source))
     }
 
+    fn push(&mut self, frame: &Frame) {
+        push_frame(&mut self.buffer, self.secret, self.length, frame);
+    }
+
     fn error(&self, source: io::Error) -> LogError {
         LogError::Io { path: self.path.clone(), source }
     }
 }
 
-fn push_frame(bytes: &mut Vec<u8>, frame: &Frame) {
+/// Appends a frame to bytes that begin at offset `before` of the file.
+fn push_frame(bytes: &mut Vec<u8>, secret: u64, before: u64, frame: &Frame) {
+    let mark = secret.wrapping_add(before).wrapping_add(bytes.len() as u64).to_le_bytes();
     let payload = codec::encode(frame);
     let length = u32::try_from(payload.len()).unwrap_or_else(|_| panic!("a log entry is at most a block"));
+    bytes.extend_from_slice(&mark);
     bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+    bytes.extend_from_slice(&crc(&mark, &length.to_le_bytes(), &payload).to_le_bytes());
     bytes.extend_from_slice(&payload);
 }
 
-/// Height, entries since the last cut, and the length of what is whole; nothing if it is not a log or durable bytes are broken.
-fn read(bytes: &[u8]) -> Option<(Height, Vec<LogEntry>, u64)> {
-    let mut rest = bytes.strip_prefix(MAGIC)?;
-    let (mut height, mut entries) = (None, Vec::new());
-    while let Some((payload, next)) = split_frame(rest) {
-        match codec::decode::<Frame>(payload, codec::VALUE_BYTES_MAX).ok()? {
-            Frame::Cut(at) => (height, entries) = (Some(at), Vec::new()),
-            Frame::Entry(entry) => entries.push(entry),
-        }
-        rest = next;
-    }
-    // Only the end may be broken: frames after a broken one were written after it was durable.
-    let is_torn_end = (1..rest.len()).all(|skip| rest.get(skip..).and_then(split_frame).is_none());
-    // Height 0 is the mark of a log that was lost and begun anew, and nothing was signed since.
-    let height = height.filter(|height| is_torn_end && *height > Height(0))?;
-    Some((height, entries, (bytes.len() - rest.len()) as u64))
+fn crc(mark: &[u8], length: &[u8], payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(mark);
+    crc.update(length);
+    crc.update(payload);
+    crc.finalize()
 }
 
-/// The first frame and what follows, if it is whole.
-fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (header, rest) = bytes.split_at_checked(FRAME_HEADER)?;
-    let length = u32::from_le_bytes(header[..4].try_into().ok()?);
-    let crc = u32::from_le_bytes(header[4..].try_into().ok()?);
-    let (payload, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    (length > 0 && crc32fast::hash(payload) == crc).then_some((payload, rest))
+/// What a file holds.
+struct Whole {
+    secret: u64,
+    height: Height,
+    /// Since the last cut.
+    entries: Vec<LogEntry>,
+    /// Bytes up to the end of the last whole frame.
+    length: u64,
+}
+
+/// Nothing if it is not a log or durable bytes are broken.
+fn read(bytes: &[u8]) -> Option<Whole> {
+    let secret = bytes.strip_prefix(MAGIC)?.first_chunk().map(|secret| u64::from_le_bytes(*secret))?;
+    let (mut height, mut entries, mut at) = (None, Vec::new(), FILE_HEADER);
+    while let Some(payload) = frame_at(bytes, secret, at) {
+        match codec::decode::<Frame>(payload, codec::VALUE_BYTES_MAX).ok()? {
+            Frame::Cut(begun) => (height, entries) = (Some(begun), Vec::new()),
+            Frame::Entry(entry) => entries.push(entry),
+        }
+        at += FRAME_HEADER + payload.len();
+    }
+    // Only the end may be broken: frames after a broken one were written after it was durable.
+    let is_torn_end = (at + 1..bytes.len()).all(|later| frame_at(bytes, secret, later).is_none());
+    // Height 0 is the mark of a log that was lost and begun anew, and nothing was signed since.
+    let height = height.filter(|height| is_torn_end && *height > Height(0))?;
+    Some(Whole { secret, height, entries, length: at as u64 })
+}
+
+/// The payload of the frame that begins at an offset, if it is whole.
+fn frame_at(bytes: &[u8], secret: u64, at: usize) -> Option<&[u8]> {
+    let (mark, rest) = bytes.get(at..)?.split_first_chunk::<8>()?;
+    if u64::from_le_bytes(*mark) != secret.wrapping_add(at as u64) {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let payload = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let is_whole = !payload.is_empty() && crc(mark, length, payload) == u32::from_le_bytes(*sum);
+    is_whole.then_some(payload)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use ledger::units::Round;
-    use protocol::Log;
-
-    use super::*;
-
-    fn entry(round: u32) -> LogEntry {
-        LogEntry::Timeout(0, Round(round))
-    }
-
-    /// Height and entries, or nothing when lost.
-    fn reopen(path: &Path) -> Option<(u64, Vec<LogEntry>)> {
-        match ConsensusLog::open(path).unwrap().1 {
-            Log::Intact(height, entries) => Some((height.0, entries)),
-            Log::Lost => None,
-        }
-    }
-
-    fn written(path: &Path) {
-        ConsensusLog::create(path).unwrap();
-        let (mut log, _) = ConsensusLog::open(path).unwrap();
-        log.append(entry(1));
-        log.cut(Height(7)).unwrap();
-        log.append(entry(2));
-        log.append(entry(3));
-        log.sync().unwrap();
-        log.append(entry(4)); // never synced
-    }
-
-    #[test]
-    fn holds_what_was_synced_since_the_last_cut() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        ConsensusLog::create(&path).unwrap();
-        assert_eq!(reopen(&path), Some((1, vec![])));
-        written(&path);
-        assert_eq!(reopen(&path), Some((7, vec![entry(2), entry(3)])));
-    }
-
-    #[test]
-    fn a_torn_end_is_dropped_and_writing_goes_on_after_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        written(&path);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in 1..16 {
-            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            assert_eq!(reopen(&path), Some((7, vec![entry(2)])), "{cut}");
-            let (mut log, _) = ConsensusLog::open(&path).unwrap();
-            log.append(entry(9));
-            log.sync().unwrap();
-            assert_eq!(reopen(&path), Some((7, vec![entry(2), entry(9)])), "{cut}");
-        }
-    }
-
-    #[test]
-    fn broken_durable_bytes_and_a_missing_file_mean_a_lost_log_also_the_next_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        assert_eq!(reopen(&path), None);
-        assert_eq!(reopen(&path), None);
-        written(&path);
-        let whole = std::fs::read(&path).unwrap();
-        for at in 0..whole.len() / 2 {
-            let mut broken = whole.clone();
-            broken[at] ^= 0x10;
-            std::fs::write(&path, &broken).unwrap();
-            assert_eq!(reopen(&path), None, "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_long_log_is_begun_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        written(&path);
-        let (mut log, _) = ConsensusLog::open(&path).unwrap();
-        log.length = COMPACT_BYTES + 1;
-        log.cut(Height(8)).unwrap();
-        log.append(entry(5));
-        log.sync().unwrap();
-        assert!(std::fs::metadata(&path).unwrap().len() < 200);
-        assert_eq!(reopen(&path), Some((8, vec![entry(5)])));
-    }
-}
+#[path = "consensus_log_tests.rs"]
+mod tests;

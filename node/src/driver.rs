@@ -168,11 +168,12 @@ impl Driver {
                 Some(gossip) = inputs.headers.recv() => self.on_gossip(protocol::Topic::Headers, gossip)?,
                 event = inputs.events.recv() => match event {
                     Some(event) => self.on_event(event)?,
-                    None => anyhow::bail!("the network task ended"),
+                    // Whoever ends first says why; what follows from that is no cause.
+                    None => return Ok(()),
                 },
                 verified = inputs.verified.recv() => match verified {
                     Some(verified) => self.on_verified(verified)?,
-                    None => anyhow::bail!("the verifier task ended"),
+                    None => return Ok(()),
                 },
                 Some(query) = inputs.queries.recv() => self.on_query(query),
                 Some(read) = self.reads.join_next() => read.context("reading blocks for a peer")?,

@@ -1,5 +1,6 @@
 //! Files that are there whole or not at all, and directories for the owner alone.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -53,14 +54,45 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
-/// Removes all that is in a directory.
-pub(crate) fn clear_dir(path: &Path) -> io::Result<()> {
+/// The file that a process locks while it works on a directory.
+pub(crate) const LOCK: &str = "LOCK";
+/// What a new file system of the ext family has at its top.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// The names in a directory, without the lock and without the folder that a new volume has.
+pub(crate) fn names_in(path: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
+        let is_volume = entry.file_name() == LOST_AND_FOUND && entry.file_type()?.is_dir();
+        if entry.file_name() != LOCK && !is_volume {
+            names.push(entry.file_name());
+        }
+    }
+    Ok(names)
+}
+
+/// Removes a file, or a folder with all that is in it. What is not there is no error.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Copies a folder with all that is in it to a new one.
+pub(crate) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+            copy_dir(&entry.path(), &target)?;
         } else {
-            fs::remove_file(entry.path())?;
+            // By its bytes: a copied mode might refuse writing.
+            io::copy(&mut File::open(entry.path())?, &mut File::create(&target)?)?;
         }
     }
     Ok(())

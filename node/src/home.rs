@@ -9,8 +9,10 @@
 //! | `db/` | the chain |
 //! | `consensus.log` | what was signed, until its block is durable |
 //! | `LOCK` | held by the process that works on this home; names its pid |
+//! | `init.unfinished` | while the home is made; a home that was never completed is made anew |
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -20,8 +22,14 @@ use ledger::store::Store;
 
 use crate::config::{Config, ConfigError};
 use crate::consensus_log::ConsensusLog;
-use crate::files::{clear_dir, create_private_dir, write_atomic};
+use crate::files::{LOCK, create_private_dir, names_in, remove_all, write_atomic};
 use crate::keys::{KeyFileError, Seed};
+
+const GENESIS: &str = "genesis.json";
+/// The mark of a home that is being made.
+const UNFINISHED: &str = "init.unfinished";
+/// What an unfinished home may consist of.
+const ENTRIES: [&str; 7] = [UNFINISHED, GENESIS, "config.toml", "node_key", "validator_key", "db", "consensus.log"];
 
 /// Why a home could not be made, opened or locked.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +41,7 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// `open` found no home.
-    #[error("{} is no home of a node: {reason}; make one with `cairn-node init`", path.display())]
+    #[error("{} is not the home of a node: {reason}; make one with `cairn-node init`", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -93,7 +101,15 @@ pub struct Home {
 /// Holds a home, or another directory, until dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct HomeLock {
-    _file: File,
+    file: File,
+}
+
+/// Holds a home against writers.
+#[derive(Debug)]
+pub(crate) struct ReadLock {
+    _lock: Option<HomeLock>,
+    /// Whether the home cannot be written to.
+    pub(crate) is_read_only: bool,
 }
 
 /// What `create` puts into a home.
@@ -124,17 +140,52 @@ impl Home {
     /// `HomeError`.
     pub fn create(root: &Path, contents: &Contents<'_>) -> Result<Self, HomeError> {
         let io = |error| HomeError::Io { path: root.to_owned(), error };
-        let existed = root.exists();
+        let existed = root.try_exists().map_err(io)?;
         create_private_dir(root).map_err(io)?;
-        if fs::read_dir(root).map_err(io)?.next().is_some() {
-            return Err(HomeError::Exists { path: root.to_owned() });
-        }
         let home = Self { root: std::path::absolute(root).map_err(io)? };
-        home.fill(contents).inspect_err(|_| {
-            // The directory was empty or absent, so all that is in it is ours. Failing to clean up changes nothing.
-            let _ = if existed { clear_dir(root) } else { fs::remove_dir_all(root) };
-        })?;
+        let lock = home.lock()?;
+        home.make_room()?;
+        // From here on all that is in the directory is ours.
+        let mark = home.root.join(UNFINISHED);
+        if let Err(error) = File::create(&mark).map_err(io).and_then(|_| home.fill(contents)) {
+            // Failing to clean up changes nothing: the mark says that the rest is ours.
+            let _ = home.clear();
+            drop(lock);
+            if !existed {
+                let _ = fs::remove_dir_all(root);
+            }
+            return Err(error);
+        }
+        remove_all(&mark).map_err(io)?;
         Ok(home)
+    }
+
+    /// Refuses a directory with anything in it, unless it was left by a process that was killed while it made a home here.
+    fn make_room(&self) -> Result<(), HomeError> {
+        let io = |error| HomeError::Io { path: self.root.clone(), error };
+        let names = names_in(&self.root).map_err(io)?;
+        let is_ours = |name: &OsString| {
+            let name = name.to_string_lossy();
+            // A file is written under its name with the pid and `tmp` behind it.
+            ENTRIES
+                .iter()
+                .any(|entry| name.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.ends_with(".tmp")))
+        };
+        let was_unfinished = names.iter().any(|name| name == UNFINISHED) && !names.iter().any(|name| name == GENESIS);
+        match names.is_empty() || (was_unfinished && names.iter().all(is_ours)) {
+            true => self.clear(),
+            false => Err(HomeError::Exists { path: self.root.clone() }),
+        }
+    }
+
+    /// Removes what an unfinished home consists of, the mark last. Nothing was ever signed with its keys.
+    fn clear(&self) -> Result<(), HomeError> {
+        let mut names = names_in(&self.root).map_err(|error| HomeError::Io { path: self.root.clone(), error })?;
+        names.sort_by_key(|name| name == UNFINISHED);
+        for path in names.iter().map(|name| self.root.join(name)) {
+            remove_all(&path).map_err(|error| HomeError::Io { path, error })?;
+        }
+        Ok(())
     }
 
     fn fill(&self, contents: &Contents<'_>) -> Result<(), HomeError> {
@@ -163,10 +214,21 @@ impl Home {
         // Absolute, so that messages and children mean the same place.
         let root = std::path::absolute(root).map_err(|error| HomeError::Io { path: root.to_owned(), error })?;
         let home = Self { root };
-        match (home.root.is_dir(), home.genesis_path().is_file()) {
-            (false, _) => Err(missing("there is no such directory")),
-            (true, false) => Err(missing("it has no genesis.json")),
-            (true, true) => Ok(home),
+        let path = home.genesis_path();
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => Err(missing("its genesis.json is a directory")),
+            Ok(_) => Ok(home),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(missing("it is not a directory")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(&home.root) {
+                Ok(_) if home.root.join(UNFINISHED).exists() => {
+                    Err(missing("`init` was stopped before it was complete"))
+                }
+                Ok(_) => Err(missing("it has no genesis.json")),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing("there is no such directory")),
+                Err(error) => Err(HomeError::Io { path: home.root, error }),
+            },
+            // No permission, or a disk that fails: a home may be there.
+            Err(error) => Err(HomeError::Io { path, error }),
         }
     }
 
@@ -176,6 +238,26 @@ impl Home {
     /// `HomeError::Locked` with the pid of the holder.
     pub fn lock(&self) -> Result<HomeLock, HomeError> {
         lock_dir(&self.root)
+    }
+
+    /// The same for whoever only reads. On a volume that is read-only nobody can write, so that without a `LOCK` there is
+    /// nothing to hold.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub(crate) fn lock_to_read(&self) -> Result<ReadLock, HomeError> {
+        match self.lock() {
+            Ok(lock) => Ok(ReadLock { _lock: Some(lock), is_read_only: false }),
+            Err(HomeError::Io { path, error }) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let lock = match File::open(&path) {
+                    Ok(file) => Some(try_lock(&self.root, &path, file)?),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => return Err(HomeError::Io { path, error }),
+                };
+                Ok(ReadLock { _lock: lock, is_read_only: true })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The genesis, checked.
@@ -230,7 +312,7 @@ impl Home {
     /// `genesis.json`.
     #[must_use]
     pub fn genesis_path(&self) -> PathBuf {
-        self.root.join("genesis.json")
+        self.root.join(GENESIS)
     }
 
     /// `node_key`.
@@ -278,24 +360,28 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, HomeError> {
 /// # Errors
 /// `HomeError::Locked` when another process has it.
 pub(crate) fn lock_dir(root: &Path) -> Result<HomeLock, HomeError> {
-    let path = root.join("LOCK");
+    let path = root.join(LOCK);
     let io = |error| HomeError::Io { path: path.clone(), error };
     // The holder's pid stays readable: the file is cut only once it is ours. It is never removed, as a process that waits
     // on a removed file would hold nothing.
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let mut lock = try_lock(root, &path, file)?;
+    lock.file.set_len(0).map_err(io)?;
+    lock.file.rewind().map_err(io)?;
+    writeln!(lock.file, "{}", std::process::id()).map_err(io)?;
+    Ok(lock)
+}
+
+fn try_lock(root: &Path, path: &Path, file: File) -> Result<HomeLock, HomeError> {
     match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::Error(error)) => return Err(io(error)),
+        Ok(()) => Ok(HomeLock { file }),
+        Err(TryLockError::Error(error)) => Err(HomeError::Io { path: path.to_owned(), error }),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             let pid = file.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(HomeError::Locked { path: root.to_owned(), pid });
+            Err(HomeError::Locked { path: root.to_owned(), pid })
         }
     }
-    file.set_len(0).map_err(io)?;
-    file.rewind().map_err(io)?;
-    writeln!(file, "{}", std::process::id()).map_err(io)?;
-    Ok(HomeLock { _file: file })
 }
 
 #[cfg(test)]
@@ -338,6 +424,54 @@ mod tests {
         fs::remove_file(folder.path().join("home/genesis.json")).unwrap();
         let error = Home::open(&folder.path().join("home")).unwrap_err().to_string();
         assert!(error.contains("has no genesis.json"), "{error}");
+    }
+
+    #[test]
+    fn what_a_killed_init_left_is_made_anew_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("home");
+        let names = || names_in(&root).unwrap();
+        let whole = |contents: &Contents<'_>| {
+            Home::create(&root, contents).unwrap();
+            assert_eq!(Home::open(&root).unwrap().node_key().unwrap().public(), contents.node_key.public());
+        };
+        // Killed at any point: with these files beside the mark.
+        for left in [&[][..], &["node_key"], &["node_key", "validator_key.77.tmp"], &["node_key", "db", "config.toml"]]
+        {
+            let _ = fs::remove_dir_all(&root);
+            fs::create_dir_all(&root).unwrap();
+            for name in left.iter().chain([&LOCK, &UNFINISHED]) {
+                fs::write(root.join(name), "").unwrap();
+            }
+            assert!(Home::open(&root).unwrap_err().to_string().contains("before it was complete"));
+            contents(whole);
+            assert!(names().iter().all(|name| name != UNFINISHED && name != "validator_key.77.tmp"), "{:?}", names());
+        }
+        // A home that was completed before the mark could be removed is a home.
+        fs::write(root.join(UNFINISHED), "").unwrap();
+        Home::open(&root).unwrap();
+        contents(|contents| assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. }))));
+        // Files of others are never removed.
+        fs::remove_file(root.join(GENESIS)).unwrap();
+        fs::write(root.join("notes"), "").unwrap();
+        contents(|contents| assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. }))));
+        assert!(root.join("node_key").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_home_that_cannot_be_read_is_named_and_not_called_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::os::unix::fs::symlink(root.join(GENESIS), root.join(GENESIS)).unwrap();
+        match Home::open(root) {
+            Err(HomeError::Io { path, .. }) => assert_eq!(path, root.join(GENESIS)),
+            other => panic!("expected what the system answered, got {other:?}"),
+        }
+        let file = root.join("file");
+        fs::write(&file, "").unwrap();
+        let error = Home::open(&file).unwrap_err().to_string();
+        assert!(error.contains("is not a directory"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use ledger::signature::{PublicKey, SigningKey};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::config::without_mark;
 use crate::files::write_atomic;
 
 /// Why a key file could not be read or made.
@@ -103,8 +104,8 @@ impl Seed {
         check_mode(path)?;
         let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
         // The parser's message quotes the line it stumbles over, which may be the secret.
-        let document: Document =
-            toml::from_str(&text).map_err(|_| malformed("not a key file, expected the lines `seed` and `public`"))?;
+        let document: Document = toml::from_str(without_mark(&text))
+            .map_err(|_| malformed("not a key file, expected the lines `seed` and `public`"))?;
         let text = Zeroizing::new(document.seed);
         let mut seed = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.as_bytes(), &mut seed[..])
@@ -122,8 +123,12 @@ impl Seed {
     /// `KeyFileError::Io`.
     pub fn write(&self, path: &Path, about: &str) -> Result<(), KeyFileError> {
         let io = |error| KeyFileError::Io { path: path.to_owned(), error };
-        if path.exists() {
-            return Err(io(io::Error::new(io::ErrorKind::AlreadyExists, "exists; a key is never overwritten")));
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+            Ok(_) => {
+                return Err(io(io::Error::new(io::ErrorKind::AlreadyExists, "exists; a key is never overwritten")));
+            }
         }
         let text = Zeroizing::new(format!(
             "# {about}\nseed = \"{}\"\npublic = \"{}\"\n",
@@ -162,6 +167,10 @@ mod tests {
         seed.write(&path, "A key.").unwrap();
         assert_eq!(Seed::read(&path).unwrap().public(), seed.public());
         assert!(seed.write(&path, "A key.").unwrap_err().to_string().contains("never overwritten"));
+        // As an editor may have saved it.
+        let text = fs::read_to_string(&path).unwrap();
+        write_atomic(&path, format!("\u{feff}{}", text.replace('\n', "\r\n")).as_bytes(), 0o600).unwrap();
+        assert_eq!(Seed::read(&path).unwrap().public(), seed.public());
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub mod client;
 // Helpers at the bottom, which any room may use.
 pub mod accounts;
 mod clock;
+mod descriptors;
 mod files;
 mod logging;
 mod output;
 mod screen;
+mod signals;
+mod space;
+mod tasks;

@@ -1,7 +1,5 @@
 //! The log: on stderr, quiet by default about libraries.
 
-use std::io::{self, IsTerminal};
-
 use tracing_subscriber::EnvFilter;
 
 /// Where our own messages come from.
@@ -18,7 +16,9 @@ pub(crate) fn start(level: &str) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(crate::screen::Stderr::new)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(crate::screen::has_colours())
+        // A line that is lost is lost: telling so would be one line more, by a print that panics.
+        .log_internal_errors(false)
         .with_target(false);
     subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))
 }

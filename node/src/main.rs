@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use node::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    match cli::dispatch(Cli::parse()) {
+    match cli::dispatch(Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if cli::is_output_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", cli::told(&error));
+            cli::show(&error);
             ExitCode::from(cli::exit_code(&error))
         }
     }

@@ -1,7 +1,7 @@
 //! Sync for people: one line of text for `sync --watch`, and a bar on the terminal of `run` that log lines do not garble.
 
 use std::future::Future;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::time::Duration;
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
@@ -18,7 +18,7 @@ const REDRAW: Duration = Duration::from_millis(500);
 /// Shows a bar while history is fetched and applied, until the node is to stop. Without a terminal on stderr it shows nothing.
 pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
-    if !io::stderr().is_terminal() {
+    if !crate::screen::is_drawable(&io::stderr()) {
         return stop.await;
     }
     let (mut bar, mut changes) = (Bar::default(), view.sync.clone());

@@ -1,8 +1,9 @@
 //! A running node: opens everything, starts every task, and stops them in order.
 
-use std::future::Future;
+use std::future::pending;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use ledger::chain::Chain;
@@ -11,18 +12,20 @@ use ledger::units::Height;
 use prometheus_client::registry::Registry;
 use protocol::mempool::MempoolLimits;
 use protocol::{Log, Machine, Setup};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consensus_log::ConsensusLog;
+use crate::descriptors::Descriptors;
 use crate::driver::{Driver, Inputs, Outputs, Parts};
 use crate::home::Home;
 use crate::network::{self, NetworkConfig};
 use crate::peer_numbers::PeerNumbers;
+use crate::signals::StopSignals;
+use crate::tasks::{Tasks, spawn_thread};
 use crate::view::{Activity, Journal, SyncView, TipView, View};
-use crate::{rpc, submission, sync, verifier};
+use crate::{rpc, space, submission, sync, verifier};
 
 /// Questions that wait for the driver; beyond this, askers are told to try again.
 const QUERIES: usize = 1_024;
@@ -31,6 +34,14 @@ const BLOCKS: usize = 256;
 
 /// What sync has for the driver.
 const FROM_SYNC: usize = 2;
+
+/// How long the driver and sync may take to end: a write that is under way becomes durable before.
+const END_MAX: Duration = Duration::from_secs(60);
+/// How long all others may take after that, which have nothing on disk.
+const REST_MAX: Duration = Duration::from_millis(500);
+/// Names of those that are waited for.
+const DRIVER: &str = "the driver";
+const SYNC: &str = "sync";
 
 /// How to run, beyond the configuration.
 #[derive(Debug, Default)]
@@ -41,20 +52,23 @@ pub struct Options {
     pub sign_without_log: bool,
 }
 
-/// Runs the node of a home until SIGINT, SIGTERM or the parent's end, or until it cannot go on.
+/// Runs the node of a home until a signal that stops it or the parent's end, or until it cannot go on.
 ///
 /// # Errors
 /// When something cannot be opened or started, the disk refuses, or consensus must stop.
 pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
     let _lock = home.lock()?;
-    let stop = stop_signal(options.parent)?;
+    let mut stop = Stop { signals: StopSignals::listen()?, parent: options.parent };
+    let descriptors = Descriptors::prepare(network::Limits::default(), rpc::CONNECTIONS_MAX)?;
     let chain = Chain::new(home.genesis()?);
     let listener = rpc::bind(&rpc::RpcConfig {
         listen: config.rpc.listen,
         allowed_hosts: config.rpc.allowed_hosts.clone(),
         allowed_origins: config.rpc.allowed_origins.clone(),
+        connections_max: descriptors.rpc_connections(),
     })
     .await?;
+    let rpc_address = listener.address();
     if !config.rpc.listen.ip().is_loopback() {
         tracing::warn!("RPC answers on {}: whoever reaches it may use it", config.rpc.listen);
     }
@@ -68,13 +82,23 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         mdns: config.p2p.mdns,
         private: config.p2p.private,
         small_mesh: config.p2p.small,
-        limits: network::Limits::default(),
+        limits: descriptors.limits(network::Limits::default()),
         data_rate: config.sync.upload_rate.and_then(NonZeroU64::new),
     };
     // First, so that connections are made while the store opens; what they bring waits, as far as there is room.
-    let (network, inbox, mut network_task) = network::start(network_config, &mut registry)?;
+    let (network, inbox, network_task) = network::start(network_config, &mut registry)?;
 
-    let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
+    let (db, to_open) = (home.db_path(), Arc::clone(&chain));
+    let opening = tokio::task::spawn_blocking(move || Store::open(&db, &to_open));
+    let Opened { store, state, certificate } = tokio::select! {
+        opened = opening => opened.context("the store cannot be opened")??,
+        // Opening a long chain takes a while. Whatever was written by then, the next opening takes up.
+        reason = stop.next() => {
+            tracing::info!("stopped while the store was opened: {reason}");
+            network.shutdown().await;
+            return Ok(());
+        }
+    };
     let header = store.header(state.tip().height)?;
     let key = home.validator_key()?.map(|seed| seed.signing_key());
     let (log, found) = match &key {
@@ -89,8 +113,14 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let role = match &validator {
         Some(key) if chain.validators(state.tip().height.next()).find(key).is_some() => "validator",
         Some(_) => "full node: its validator key is not one of the genesis",
-        None => "full node",
+        None => "full node: its home has no validator_key",
     };
+    if validator.is_none() && ConsensusLog::was_used(&home.consensus_log_path())? {
+        tracing::warn!(
+            "{} is missing, although this home has signed: the node follows and does not sign",
+            home.validator_key_path().display()
+        );
+    }
     let state_at_start = state.clone();
     let tip = TipView { state: state.clone(), certificate: certificate.clone(), header: header.clone() };
     let limits = MempoolLimits {
@@ -132,10 +162,11 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         journal: Arc::clone(&journal),
     };
 
-    let mut verifier_task = tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
+    let verifier_task = tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
     crate::metrics::register(&mut registry, view.clone());
     let progress = tokio::spawn(crate::progress::run(view.clone(), wait_for(stop_receiver.clone())));
-    let mut rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
+    let space = tokio::spawn(space::watch(home.root().to_owned(), wait_for(stop_receiver.clone())));
+    let rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
 
     let (target_sender, target) = watch::channel(None);
     let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, target: target_sender };
@@ -156,7 +187,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         driver: to_driver,
     })?;
     let sync_inputs = sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
-    let mut sync_end = shell.spawn(sync_inputs, assembled)?;
+    let sync_end = shell.spawn(sync_inputs, assembled)?;
     let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), peers, outputs })?;
     let inputs = Inputs {
         consensus: inbox.consensus,
@@ -167,67 +198,56 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         sync: from_sync,
         stop: stop_receiver,
     };
-    let mut driver_end = spawn_driver(driver, inputs)?;
-    tracing::info!(
-        "node of chain {} at height {log_height}, RPC on http://{}, {}",
-        chain.id(),
-        config.rpc.listen,
-        role,
-    );
+    let driver_end = spawn_thread("driver", move || driver.run(inputs))?;
+    tracing::info!("node of chain {} at height {log_height}, RPC on http://{}, {}", chain.id(), rpc_address, role,);
 
-    // Whatever ends first ends the node; a task ends early only by a panic, whose message is on stderr.
-    let result = tokio::select! {
-        () = stop => Ok(()),
-        end = &mut driver_end => end.unwrap_or_else(|_| Err(anyhow::anyhow!("the driver panicked"))),
-        end = &mut sync_end => end.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread of sync panicked"))),
-        end = &mut network_task => Err(anyhow::anyhow!("the network task ended: {end:?}")),
-        end = &mut verifier_task => Err(anyhow::anyhow!("the verifier task ended: {end:?}")),
-        end = &mut rpc_task => Err(anyhow::anyhow!("the RPC task ended: {end:?}")),
+    let mut tasks = Tasks::default();
+    tasks.add_thread(DRIVER, driver_end);
+    tasks.add_thread(SYNC, sync_end);
+    tasks.add("the network", network_task);
+    tasks.add("the verifier", verifier_task);
+    tasks.add("the RPC server", rpc_task);
+    tasks.add("the progress bar", progress);
+    tasks.add("the watch on free space", space);
+    let was_asked = tokio::select! {
+        reason = stop.next() => {
+            tracing::info!("stopping: {reason}");
+            true
+        }
+        () = tasks.any_end() => false,
     };
     let _none_left = stop_sender.send(true);
-    if result.is_ok() {
-        driver_end.await.context("the driver panicked")??;
-        sync_end.await.context("the thread of sync panicked")??;
+    if tokio::time::timeout(END_MAX, tasks.await_ends(&[DRIVER, SYNC])).await.is_err() {
+        tracing::error!("the driver or sync has not ended after {} s", END_MAX.as_secs());
     }
     network.shutdown().await;
-    progress.await.context("the progress bar panicked")?;
+    let result = tasks.outcome(was_asked, REST_MAX).await;
     tracing::info!("stopped");
     result
-}
-
-/// The driver blocks for disk writes, so it has a thread of its own; its end is the node's.
-fn spawn_driver(driver: Driver, inputs: Inputs) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
-    let (sender, receiver) = oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
-    std::thread::Builder::new()
-        .name("driver".to_owned())
-        .spawn(move || {
-            // Dropped by a panic, the sender says so.
-            let _nobody_waits = sender.send(runtime.block_on(driver.run(inputs)));
-        })
-        .context("cannot start the driver's thread")?;
-    Ok(receiver)
 }
 
 async fn wait_for(mut stop: watch::Receiver<bool>) {
     let _sender_gone = stop.wait_for(|stop| *stop).await;
 }
 
-/// Resolves at SIGINT, SIGTERM or when the parent has gone.
-fn stop_signal(parent: Option<oneshot::Receiver<()>>) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    Ok(async move {
+/// What ends a node that could go on.
+struct Stop {
+    signals: StopSignals,
+    parent: Option<oneshot::Receiver<()>>,
+}
+
+impl Stop {
+    /// Waits for it, and returns its name.
+    async fn next(&mut self) -> &'static str {
         let parent = async {
-            match parent {
+            match &mut self.parent {
                 Some(parent) => drop(parent.await),
-                None => std::future::pending().await,
+                None => pending().await,
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = parent => {}
+            name = self.signals.next() => name,
+            () = parent => "the parent has gone",
         }
-    })
+    }
 }

@@ -1,6 +1,7 @@
 //! `testnet`: a network of real nodes on this machine, each its own process, with funded accounts whose keys are public.
 
 mod children;
+mod configs;
 mod homes;
 mod layout;
 mod plan;
@@ -8,7 +9,6 @@ mod ports;
 mod progress;
 mod summary;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tokio::time::{Instant, interval, sleep};
 use crate::client::Client;
 use crate::home::{lock_dir, read_genesis};
 use crate::output::print;
+use crate::screen::{is_drawable, say};
+use crate::signals::StopSignals;
 use children::{Child, Ended};
 use layout::Layout;
 use plan::{NODES_MAX, Wanted};
@@ -77,7 +79,7 @@ impl Testnet {
 
     async fn run(self, log: Option<String>) -> anyhow::Result<()> {
         // Before the first child, so that no signal can come in between.
-        let mut stop = Stop::new()?;
+        let mut stop = StopSignals::listen()?;
         let template = match &self.genesis {
             Some(file) => Some(read_genesis(file)?),
             None => None,
@@ -99,29 +101,30 @@ impl Testnet {
         let result = self.watch(&layout, &mut children, &mut stop).await;
         layout::remove_stale(&dir)?;
         for name in children::stop(children, STOP_MAX).await {
-            eprintln!("{name} did not stop within {} s and was killed", STOP_MAX.as_secs());
+            say(&format!("{name} did not stop within {} s and was killed", STOP_MAX.as_secs()));
         }
         result
     }
 
     /// Waits until all nodes answer, tells how to use them, and shows what they do until the end.
-    async fn watch(&self, layout: &Layout, children: &mut [Child], stop: &mut Stop) -> anyhow::Result<()> {
+    async fn watch(&self, layout: &Layout, children: &mut [Child], stop: &mut StopSignals) -> anyhow::Result<()> {
         let heights = poll(layout)?;
         tokio::select! {
-            () = stop.asked() => return Ok(()),
+            _ = stop.next() => return Ok(()),
             ended = children::first_end(children) => bail!("{}", ended.report(children)),
             started = all_answer(heights.clone()) => started?,
         }
         let pids: Vec<u32> = children.iter().map(Child::pid).collect();
         summary::write(layout, &pids)?;
-        print(&summary::text(layout))?;
+        // Whoever read our output may have gone; the network goes on.
+        let _lost = print(&summary::text(layout));
 
-        let screen = !self.plain && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let screen = !self.plain && is_drawable(&std::io::stdout()) && is_drawable(&std::io::stderr());
         let mut progress = Progress::new(screen);
         let mut tick = interval(POLL);
         loop {
             tokio::select! {
-                () = stop.asked() => break,
+                _ = stop.next() => break,
                 ended = children::first_end(children) => {
                     progress.note(&ended.report(children));
                     ensure!(children.iter().any(Child::is_running), "all nodes have ended");
@@ -140,44 +143,6 @@ impl Testnet {
 impl Ended {
     fn report(&self, children: &[Child]) -> String {
         children.get(self.index).map(|child| child.epitaph(self)).unwrap_or_default()
-    }
-}
-
-/// SIGTERM, Ctrl-C, or the terminal closed.
-struct Stop {
-    #[cfg(unix)]
-    signals: [tokio::signal::unix::Signal; 3],
-}
-
-impl Stop {
-    #[cfg(unix)]
-    fn new() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        let [terminate, interrupt, hangup] = kinds.map(signal);
-        Ok(Self { signals: [terminate?, interrupt?, hangup?] })
-    }
-
-    #[cfg(unix)]
-    async fn asked(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn asked(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
     }
 }
 

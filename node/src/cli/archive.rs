@@ -12,7 +12,9 @@ use ledger::units::Height;
 use sha2::{Digest, Sha256};
 
 /// First bytes of an archive: name and version.
-const MAGIC: &[u8; 16] = b"cairn archive 1\n";
+const MAGIC: &[u8; 16] = b"cairn archive 2\n";
+/// Those of cairn 0.1, whose blocks follow other rules.
+const MAGIC_1: &[u8; 16] = b"cairn archive 1\n";
 
 /// What an archive holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) enum ArchiveError {
     Io(#[from] io::Error),
     #[error("not an archive of a chain")]
     Foreign,
+    #[error("made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`")]
+    Old,
     #[error("blocks {first} to {last}, expected at least one and the first from 1 on")]
     Heights { first: Height, last: Height },
     #[error("it ends at byte {at}, in the middle: it was cut off")]
@@ -48,11 +52,12 @@ pub(super) enum ArchiveError {
 pub(super) struct Writer<W> {
     to: W,
     hash: Sha256,
+    bytes: u64,
 }
 
 impl<W: Write> Writer<W> {
     pub(super) fn new(to: W, contents: Contents) -> io::Result<Self> {
-        let mut writer = Self { to, hash: Sha256::new() };
+        let mut writer = Self { to, hash: Sha256::new(), bytes: 0 };
         writer.put(MAGIC)?;
         writer.put(contents.chain.as_bytes())?;
         writer.put(&contents.first.0.to_le_bytes())?;
@@ -67,15 +72,17 @@ impl<W: Write> Writer<W> {
         self.put(bytes)
     }
 
-    /// Ends the archive.
-    pub(super) fn finish(mut self) -> io::Result<W> {
-        self.to.write_all(&self.hash.finalize())?;
+    /// Ends the archive. Returns with its length in bytes.
+    pub(super) fn finish(mut self) -> io::Result<(W, u64)> {
+        let hash = self.hash.finalize();
+        self.to.write_all(&hash)?;
         self.to.flush()?;
-        Ok(self.to)
+        Ok((self.to, self.bytes + hash.len() as u64))
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
         self.to.write_all(bytes)
     }
 }
@@ -92,8 +99,11 @@ impl<R: Read> Reader<R> {
     pub(super) fn new(from: R) -> Result<Self, ArchiveError> {
         let nothing = Contents { chain: ChainId(Hash::ZERO), first: Height(0), last: Height(0) };
         let mut reader = Self { from, hash: Sha256::new(), at: 0, contents: nothing };
-        if reader.take::<16>().ok().as_ref() != Some(MAGIC) {
-            return Err(ArchiveError::Foreign);
+        match reader.take::<16>() {
+            Ok(magic) if magic == *MAGIC => {}
+            Ok(magic) if magic == *MAGIC_1 => return Err(ArchiveError::Old),
+            Err(ArchiveError::Io(error)) => return Err(error.into()),
+            Ok(_) | Err(_) => return Err(ArchiveError::Foreign),
         }
         let chain = ChainId(Hash(reader.take()?));
         let first = Height(u64::from_le_bytes(reader.take()?));
@@ -178,7 +188,9 @@ mod tests {
         for piece in [&b"block three"[..], b"block four", b"certificate"] {
             writer.piece(piece).unwrap();
         }
-        writer.finish().unwrap()
+        let (archive, bytes) = writer.finish().unwrap();
+        assert_eq!(bytes, archive.len() as u64);
+        archive
     }
 
     #[test]
@@ -204,6 +216,9 @@ mod tests {
             }
         }
         assert!(matches!(check(&[&bytes[..], &[0]].concat()[..]), Err(ArchiveError::Trailing)));
+        let mut old = bytes;
+        old[14] = b'1';
+        assert!(check(&old[..]).unwrap_err().to_string().contains("made by cairn 0.1"));
     }
 
     #[test]

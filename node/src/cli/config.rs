@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::HomeArg;
-use crate::config::{Config as Settings, P2pAddress, SyncConfig};
+use crate::config::{Config as Settings, P2pAddress, SyncConfig, parse_socket_address};
 use crate::home::Home;
 use crate::output::{print, print_json};
 
@@ -33,10 +33,10 @@ pub(super) struct Overrides {
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
     p2p_listen: Option<P2pAddress>,
     /// Where RPC answers: IP:PORT
-    #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
     rpc_listen: Option<SocketAddr>,
-    /// A peer to stay connected to, besides those of the file; may be given again
-    #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "MULTIADDR", value_delimiter = ',')]
+    /// A peer to stay connected to, besides those of the file: a multiaddr, HOST:PORT or IP:PORT; may be given again
+    #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "ADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
     /// Most bytes a second of history to all peers together; 0 for no limit
     #[arg(long, env = "CAIRN_NODE_SYNC_UPLOAD_RATE", value_name = "BYTES", value_parser = rate)]

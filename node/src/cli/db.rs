@@ -2,8 +2,8 @@
 
 mod import;
 
-use std::fs::{self, File};
-use std::io::BufWriter;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,30 +12,34 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::chain::Chain;
 use ledger::codec;
-use ledger::store::{Opened, Store};
+use ledger::store::{Opened, Store, VerifyReport};
 use ledger::units::Height;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::HomeArg;
 use super::archive::{Contents, Writer};
-use crate::home::HomeLock;
-use crate::output::{print, print_json};
+use crate::files::copy_dir;
+use crate::home::{Home, HomeLock, ReadLock};
+use crate::output::{OutputError, print, print_json};
+use crate::screen::{draw_target, say};
+use import::{Source, import};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Db {
     /// Check everything stored: checksums, and every block from the genesis on by all rules
     Verify(Common),
-    /// Write all blocks to a file
+    /// Write all blocks to a file or a pipe
     Export {
-        /// The file to make
+        /// The file to make, a pipe, or - for stdout
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         #[command(flatten)]
         common: Common,
     },
-    /// Validate the blocks of a file and add those that are missing
+    /// Validate the blocks of a file or a pipe and add those that are missing
     Import {
-        /// A file made by `db export`
+        /// A file made by `db export`, a pipe, or - for stdin
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
         #[command(flatten)]
@@ -56,18 +60,39 @@ pub(super) struct Common {
 struct Held {
     chain: Arc<Chain>,
     db: PathBuf,
-    _lock: HomeLock,
+    /// What is checked instead of a store that cannot be written to.
+    _copy: Option<TempDir>,
+    _lock: Lock,
 }
 
-impl Common {
-    fn hold(&self) -> anyhow::Result<Held> {
-        let home = self.home.open()?;
-        let lock = home.lock()?;
-        Ok(Held { chain: Chain::new(home.genesis()?), db: home.db_path(), _lock: lock })
-    }
+/// Only held: it ends with the home's use.
+#[expect(dead_code, reason = "held, never read")]
+enum Lock {
+    ToWrite(HomeLock),
+    ToRead(ReadLock),
 }
 
 impl Held {
+    fn to_write(home: &Home) -> anyhow::Result<Self> {
+        let lock = Lock::ToWrite(home.lock()?);
+        Ok(Self { chain: Chain::new(home.genesis()?), db: home.db_path(), _copy: None, _lock: lock })
+    }
+
+    /// For whoever changes nothing. The database writes to its files whenever it is opened, so that on a read-only volume a
+    /// copy takes its place.
+    fn to_read(home: &Home) -> anyhow::Result<Self> {
+        let lock = home.lock_to_read()?;
+        let chain = Chain::new(home.genesis()?);
+        if !lock.is_read_only {
+            return Ok(Self { chain, db: home.db_path(), _copy: None, _lock: Lock::ToRead(lock) });
+        }
+        let copy = tempfile::Builder::new().prefix("cairn-").tempdir().context("no folder for a copy of the store")?;
+        let db = copy.path().join("db");
+        say(&format!("{} is read-only: using a copy in {}", home.root().display(), copy.path().display()));
+        copy_dir(&home.db_path(), &db).with_context(|| format!("cannot copy the store to {}", db.display()))?;
+        Ok(Self { chain, db, _copy: Some(copy), _lock: Lock::ToRead(lock) })
+    }
+
     fn open(&self) -> anyhow::Result<Opened> {
         Ok(Store::open(&self.db, &self.chain)?)
     }
@@ -76,9 +101,18 @@ impl Held {
 impl Db {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         match self {
-            Self::Verify(common) => verify(&common.hold()?, common.json),
-            Self::Export { to, common } => export(&common.hold()?, &to, common.json),
-            Self::Import { from, common } => import::import(&common.hold()?, &from, common.json),
+            Self::Verify(common) => verify(&Held::to_read(&common.home.open()?)?, common.json),
+            // Whoever waits for the other end of a pipe keeps nobody out of the home meanwhile.
+            Self::Export { to, common } => {
+                let home = common.home.open()?;
+                let target = Target::open(&to)?;
+                export(&Held::to_read(&home)?, target, common.json)
+            }
+            Self::Import { from, common } => {
+                let home = common.home.open()?;
+                let source = Source::open(&from)?;
+                import(&Held::to_write(&home)?, source, common.json)
+            }
         }
     }
 }
@@ -86,7 +120,7 @@ impl Db {
 /// A bar on stderr; nothing when that is no terminal.
 fn progress_bar(what: &'static str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} blocks, {eta} left");
-    let bar = ProgressBar::new(length).with_prefix(what);
+    let bar = ProgressBar::with_draw_target(Some(length), draw_target()).with_prefix(what);
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
@@ -102,6 +136,13 @@ fn verify(held: &Held, json: bool) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let report = report?;
     let problems = (report.problems.len() as u64).saturating_add(report.more_problems);
+    let printed = print_report(&report, problems, json);
+    // The exit code says it also when nobody reads the output.
+    ensure!(report.is_clean(), "{} problems in {}", problems, held.db.display());
+    printed
+}
+
+fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Result<()> {
     if json {
         let listed: Vec<_> = report.problems.iter().map(|it| json!({ "what": it.what, "reason": it.reason })).collect();
         print_json(&json!({
@@ -128,35 +169,91 @@ fn verify(held: &Held, json: bool) -> anyhow::Result<()> {
             report.bytes
         ))?;
     }
-    ensure!(report.is_clean(), "{} problems in {}", problems, held.db.display());
     Ok(())
 }
 
-fn export(held: &Held, to: &Path, json: bool) -> anyhow::Result<()> {
-    ensure!(!to.exists(), "{} exists: an export overwrites nothing", to.display());
+/// Where an export goes.
+enum Target {
+    /// A file that is to be made.
+    File(PathBuf),
+    /// A pipe or a device, open.
+    Stream(String, Box<dyn Write>),
+    Stdout,
+}
+
+impl Target {
+    /// Waits until a pipe has a reader.
+    fn open(to: &Path) -> anyhow::Result<Self> {
+        let name = || to.display().to_string();
+        if to == Path::new("-") {
+            ensure!(!io::stdout().is_terminal(), "stdout is a terminal: give a file, or send the output to a program");
+            return Ok(Self::Stdout);
+        }
+        match fs::metadata(to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::File(to.to_owned())),
+            Err(error) => Err(error).with_context(name),
+            Ok(found) if found.is_file() => bail!("{} exists: an export overwrites nothing", to.display()),
+            Ok(found) if found.is_dir() => bail!("{} is a directory, expected a new file or a pipe", to.display()),
+            Ok(_) => {
+                let stream = OpenOptions::new().write(true).open(to).with_context(name)?;
+                Ok(Self::Stream(name(), Box::new(stream)))
+            }
+        }
+    }
+}
+
+fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
     let store = held.open()?.store;
     let (last, _) = store.tip();
     ensure!(last > Height(0), "the chain has no block yet");
+    let to_stdout = matches!(target, Target::Stdout);
+    let bytes = match target {
+        Target::File(to) => {
+            write_file(held, &store, last, &to).with_context(|| format!("cannot write {}", to.display()))?
+        }
+        Target::Stream(name, to) => {
+            write_archive(held, &store, last, to).with_context(|| format!("cannot write {name}"))?.1
+        }
+        Target::Stdout => {
+            write_archive(held, &store, last, io::stdout().lock())
+                .map_err(|error| match error.downcast::<io::Error>() {
+                    Ok(error) => OutputError::from(error).into(),
+                    Err(error) => error,
+                })?
+                .1
+        }
+    };
+    let text = match json {
+        true => json!({ "first": "1", "last": last.to_string(), "bytes": bytes.to_string() }).to_string(),
+        false => format!("blocks 1 to {last}, {bytes} bytes"),
+    };
+    if to_stdout {
+        say(&text);
+        return Ok(());
+    }
+    Ok(print(&text)?)
+}
 
-    // Under its name only once it is whole.
+/// Under its name only once it is whole.
+fn write_file(held: &Held, store: &Store, last: Height, to: &Path) -> anyhow::Result<u64> {
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    let written = write_archive(held, &store, last, &partial).with_context(|| format!("cannot write {}", to.display()));
-    let bytes = written.inspect_err(|_| {
+    let written = write_archive(held, store, last, File::create(&partial)?).and_then(|(file, bytes)| {
+        file.sync_all()?;
+        fs::rename(&partial, to)?;
+        Ok(bytes)
+    });
+    written.inspect_err(|_| {
         let _ = fs::remove_file(&partial);
-    })?;
-    fs::rename(&partial, to).with_context(|| format!("cannot write {}", to.display()))?;
-    if json {
-        return print_json(&json!({ "first": "1", "last": last.to_string(), "bytes": bytes.to_string() }));
-    }
-    Ok(print(&format!("blocks 1 to {last}, {bytes} bytes"))?)
+    })
 }
 
-fn write_archive(held: &Held, store: &Store, last: Height, path: &Path) -> anyhow::Result<u64> {
+/// Returns with the number of bytes.
+fn write_archive<W: Write>(held: &Held, store: &Store, last: Height, to: W) -> anyhow::Result<(W, u64)> {
     let bar = progress_bar("export", last.0);
     let contents = Contents { chain: held.chain.id(), first: Height(1), last };
-    let mut writer = Writer::new(BufWriter::new(File::create(path)?), contents)?;
+    let mut writer = Writer::new(BufWriter::new(to), contents)?;
     for height in (1..=last.0).map(Height) {
         let Some(bytes) = store.block_bytes(height)? else { bail!("block {height} is not stored") };
         writer.piece(&bytes)?;
@@ -164,10 +261,9 @@ fn write_archive(held: &Held, store: &Store, last: Height, path: &Path) -> anyho
     }
     let Some(certificate) = store.certificate(last)? else { bail!("the certificate of block {last} is not stored") };
     writer.piece(&codec::encode(&certificate))?;
-    let file = writer.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    file.sync_all()?;
+    let (buffer, bytes) = writer.finish()?;
     bar.finish_and_clear();
-    Ok(file.metadata()?.len())
+    Ok((buffer.into_inner().map_err(io::IntoInnerError::into_error)?, bytes))
 }
 
 #[cfg(test)]

@@ -129,9 +129,10 @@ impl Check {
         let problems = result.as_ref().err().map(|error| error.problems.as_slice()).unwrap_or_default();
         let listed: Vec<_> = problems.iter().map(|it| json!({ "path": it.path, "reason": it.reason })).collect();
         let chain_id = result.as_ref().ok().map(|genesis| genesis.chain_id().to_string());
-        print_json(&json!({ "valid": result.is_ok(), "chain_id": chain_id, "problems": listed }))?;
-        ensure!(result.is_ok(), "{} is no valid genesis", self.file.display());
-        Ok(())
+        let printed = print_json(&json!({ "valid": result.is_ok(), "chain_id": chain_id, "problems": listed }));
+        // The exit code says it also when nobody reads the output.
+        ensure!(result.is_ok(), "{} is not a valid genesis", self.file.display());
+        printed
     }
 }
 
@@ -150,7 +151,8 @@ impl New {
             let [name, key, payout] = &entry.parts;
             let in_validator = || format!("validator {name}");
             let Ok(key) = key.parse::<Hash>() else { bail!("validator {name}: key: expected 64 hexadecimal digits") };
-            let power = entry.fourth.as_deref().unwrap_or("1").parse().with_context(in_validator)?;
+            let power = entry.fourth.as_deref().unwrap_or("1");
+            let Ok(power) = power.parse() else { bail!("validator {name}: power: {power:?}, expected a whole number") };
             let payout = address(payout).with_context(in_validator)?;
             Ok(GenesisValidator { name: name.clone(), key: PublicKey(key.0), payout, power: VotingPower(power) })
         };
@@ -211,6 +213,7 @@ mod tests {
             (vec![format!("a={address}=1 CRN=2")], good.to_vec(), "too many parts"),
             (vec![], vec![format!("v=xyz={address}")], "expected 64 hexadecimal digits"),
             (vec![], vec![format!("v={key}={address}=0")], "validators[0].power"),
+            (vec![], vec![format!("v={key}={address}=x")], "power: \"x\", expected a whole number"),
             (vec![], vec![good[0].clone(), good[0].clone()], "the same as validators[0].key"),
         ] {
             let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();

@@ -1,12 +1,13 @@
 //! `init`: the home of a new node.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
 use super::HomeArg;
-use crate::config::Config;
+use crate::config::{Config, P2P_PORT, P2pAddress, parse_socket_address};
 use crate::home::{Contents, Home, read_genesis};
 use crate::keys::Seed;
 use crate::output::{print, print_json, table};
@@ -24,6 +25,12 @@ pub(super) struct Init {
     /// Make a new consensus key
     #[arg(long)]
     validator: bool,
+    /// Where other nodes are to reach this one, for config.toml: a multiaddr or IP:PORT, such as 0.0.0.0:7700
+    #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
+    p2p_listen: Option<P2pAddress>,
+    /// Where RPC is to answer, for config.toml: IP:PORT
+    #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
+    rpc_listen: Option<SocketAddr>,
     /// Answer as JSON
     #[arg(long)]
     json: bool,
@@ -33,18 +40,18 @@ impl Init {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let root = self.home.root()?;
         let genesis = read_genesis(&self.genesis)?;
+        let mut config = Config::default();
+        config.p2p.listen = self.p2p_listen.unwrap_or(config.p2p.listen);
+        config.rpc.listen = self.rpc_listen.unwrap_or(config.rpc.listen);
+        config.check()?;
         let node_key = Seed::random()?;
         let validator_key = match (&self.validator_key, self.validator) {
             (Some(path), _) => Some(Seed::read(path)?),
             (None, true) => Some(Seed::random()?),
             (None, false) => None,
         };
-        let contents = Contents {
-            genesis: &genesis,
-            config: &Config::default(),
-            node_key: &node_key,
-            validator_key: validator_key.as_ref(),
-        };
+        let contents =
+            Contents { genesis: &genesis, config: &config, node_key: &node_key, validator_key: validator_key.as_ref() };
         let home = Home::create(&root, &contents)?;
 
         let chain_id = genesis.chain_id().to_string();
@@ -55,9 +62,25 @@ impl Init {
         {
             tracing::warn!("the genesis has no validator with key {key}: this node will follow and not sign");
         }
+        if self.validator_key.is_some() {
+            tracing::info!(
+                "this key may have signed before: if the network has blocks already, this node signs only above a \
+                 block that is certified after its start; with `run --sign-without-log` it signs at once, which is \
+                 safe only if nothing ever signed with this key"
+            );
+        }
+        if config.p2p.listen.is_loopback() {
+            tracing::info!(
+                "only this machine can reach the node at {}; on a server give --p2p-listen 0.0.0.0:{P2P_PORT}, or set \
+                 p2p.listen in {}",
+                config.p2p.listen,
+                home.config_path().display()
+            );
+        }
+        let shown = home.root().to_string_lossy();
         if self.json {
             return print_json(&json!({
-                "home": home.root(),
+                "home": shown,
                 "network": genesis.network,
                 "chain_id": chain_id,
                 "peer_id": peer_id,
@@ -65,7 +88,7 @@ impl Init {
             }));
         }
         let mut rows = vec![
-            ("home", home.root().display().to_string()),
+            ("home", shown.into_owned()),
             ("network", genesis.network.clone()),
             ("chain id", chain_id),
             ("peer id", peer_id),

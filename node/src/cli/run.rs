@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tokio::sync::oneshot;
 
 use super::HomeArg;
@@ -22,10 +23,10 @@ pub(super) struct Run {
     #[command(flatten)]
     overrides: Overrides,
     /// Stop when stdin ends: it does when the process that started this one has gone
-    #[arg(long, env = "CAIRN_NODE_EXIT_WITH_PARENT")]
+    #[arg(long, env = "CAIRN_NODE_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new())]
     exit_with_parent: bool,
     /// Sign although the consensus log is lost. Only when nothing else ever signed with this validator's key beyond the tip
-    #[arg(long, env = "CAIRN_NODE_SIGN_WITHOUT_LOG")]
+    #[arg(long, env = "CAIRN_NODE_SIGN_WITHOUT_LOG", value_parser = BoolishValueParser::new())]
     sign_without_log: bool,
 }
 

@@ -1,6 +1,6 @@
 //! `sync`: how far a running node is with fetching history, once or until it is live.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,8 +9,9 @@ use ledger::api::{self, SyncState, SyncStatus};
 use serde_json::json;
 
 use super::query::Query;
-use crate::output::{print, print_json, table};
+use crate::output::{OutputError, print, print_json, table};
 use crate::progress::{chunks, heights, line, rate, time_left};
+use crate::screen::is_drawable;
 
 /// Time between two questions of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ impl Sync {
             let status = ask()?;
             return if self.query.json { print_json(&status) } else { Ok(print(&table(&summary(&status)))?) };
         }
-        let mut screen = Screen::new(io::stdout().is_terminal());
+        let mut screen = Screen::new(is_drawable(&io::stdout()));
         loop {
             let status = ask()?;
             let is_live = status.state == SyncState::Live;
@@ -71,8 +72,8 @@ enum Screen {
 }
 
 impl Screen {
-    fn new(is_terminal: bool) -> Self {
-        if !is_terminal {
+    fn new(is_drawable: bool) -> Self {
+        if !is_drawable {
             return Self::Plain(String::new());
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
@@ -83,7 +84,7 @@ impl Screen {
     }
 
     /// Shows a line in place of the one before; the last one stays.
-    fn show(&mut self, text: String, is_last: bool) -> io::Result<()> {
+    fn show(&mut self, text: String, is_last: bool) -> Result<(), OutputError> {
         match self {
             Self::Live(bar) if is_last => {
                 bar.finish_and_clear();

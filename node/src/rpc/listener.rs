@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Most connections at once. Further ones wait in the system's queue until one closes.
-pub(super) const CONNECTIONS_MAX: usize = 512;
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// How long a connection may neither take nor give a byte: twice the longest poll, with room for its answer.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(75);
 

@@ -41,7 +41,8 @@ use tokio::task::JoinHandle;
 pub use self::convert::block_summary;
 use self::error::RpcError;
 use self::guard::Guard;
-use self::listener::{Bounded, CONNECTIONS_MAX, IDLE_MAX};
+pub(crate) use self::listener::CONNECTIONS_MAX;
+use self::listener::{Bounded, IDLE_MAX};
 use self::methods::{Caller, Methods};
 use crate::view::View;
 
@@ -61,6 +62,8 @@ pub struct RpcConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call it, such as `https://wallet.example`. None by default.
     pub allowed_origins: Vec<String>,
+    /// Connections at the same time. Further ones wait to be accepted.
+    pub connections_max: usize,
 }
 
 /// The server does not start.
@@ -85,6 +88,7 @@ pub struct RpcListener {
     listener: TcpListener,
     address: SocketAddr,
     guard: Guard,
+    connections_max: usize,
 }
 
 impl RpcListener {
@@ -104,7 +108,7 @@ pub async fn bind(config: &RpcConfig) -> Result<RpcListener, BindError> {
     let listener = TcpListener::bind(config.listen).await.map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let guard = Guard::new(address, &config.allowed_hosts, &config.allowed_origins);
-    Ok(RpcListener { listener, address, guard })
+    Ok(RpcListener { listener, address, guard, connections_max: config.connections_max })
 }
 
 /// Serves until `shutdown` is ready; then waiting callers are told, and the task ends within two seconds.
@@ -117,7 +121,7 @@ pub fn serve(
     let (stop, stopping) = watch::channel(false);
     let methods = Arc::new(Methods::new(view.clone(), stopping.clone()));
     let app = router(App { view, methods, registry, stopping: stopping.clone() }, listener.guard);
-    let connections = Bounded::new(listener.listener, CONNECTIONS_MAX, IDLE_MAX);
+    let connections = Bounded::new(listener.listener, listener.connections_max, IDLE_MAX);
     tokio::spawn(async move {
         let mut stopping = stopping;
         let signal = async move {

@@ -185,7 +185,8 @@ impl Shell {
                 () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
                 event = inputs.links.recv() => match event {
                     Some(event) => self.on_link(event)?,
-                    None => anyhow::bail!("the network task ended"),
+                    // The network says why.
+                    None => return Ok(()),
                 },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.give(Input::Time)?,
                 () = tokio::time::sleep(show), if self.is_unshown => {}

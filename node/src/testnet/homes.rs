@@ -94,12 +94,3 @@ fn configs(keys: &[Seed], ports: &[(u16, u16)]) -> anyhow::Result<Vec<Config>> {
 pub(super) fn node_keys(dir: &Path, plan: &Plan) -> anyhow::Result<Vec<Seed>> {
     plan.homes(dir).iter().map(|home| Ok(Home::open(home)?.node_key()?)).collect()
 }
-
-/// Moves the network to other ports.
-pub(super) fn rewrite_configs(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<()> {
-    let configs = configs(&node_keys(dir, plan)?, ports)?;
-    for (home, config) in plan.homes(dir).iter().zip(&configs) {
-        write(&Home::open(home)?.config_path(), &config.to_toml(), 0o644)?;
-    }
-    Ok(())
-}

@@ -1,7 +1,6 @@
 //! What a local network has on disk: a home for each node and one for the wallet, the genesis, and a marker that says that
 //! all of it is ours.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use ledger::genesis::Genesis;
 
-use super::homes::{address, create, loopback, node_keys, rewrite_configs};
+use super::homes::{address, create, loopback, node_keys};
 use super::plan::{FORMAT, GENESIS, MARKER, NETWORK, Plan, WALLET, Wanted, remove};
-use super::ports;
+use super::{configs, ports};
 use crate::config::{P2P_PORT, P2pAddress};
+use crate::files::names_in;
 use crate::home::{HomeError, lock_dir, read_genesis};
 
 /// A network that is ready to start.
@@ -42,18 +42,15 @@ impl Node {
 
 /// Refuses a directory with other things in it.
 pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
-    let mut entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| dir.display().to_string()),
-    };
+    let name = || dir.display().to_string();
     // A start that was cut short may leave the lock and no marker.
-    let foreign = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "LOCK"));
-    ensure!(
-        !foreign || dir.join(MARKER).is_file(),
-        "{} is not empty and no test network: give another --dir",
-        dir.display()
-    );
+    let is_foreign = match names_in(dir) {
+        Ok(names) => !names.is_empty(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(name),
+    };
+    let is_ours = dir.join(MARKER).try_exists().with_context(name)?;
+    ensure!(!is_foreign || is_ours, "{} is not empty and not a test network: give another --dir", dir.display());
     Ok(())
 }
 
@@ -105,8 +102,9 @@ impl Layout {
         let ports = plan.ports()?;
         ports::check_free(&ports, plan.base_port)?;
         if let Some(resumed) = resumed {
+            // Also when the plan is the same: a move that was cut short is completed.
+            configs::move_to(dir, &plan, &ports)?;
             if plan != resumed {
-                rewrite_configs(dir, &plan, &ports)?;
                 plan.write(dir)?;
             }
         } else {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use tokio::time::Instant;
 
+use crate::screen::{draw_target, say};
+
 /// Shortest time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the live line moves.
@@ -27,6 +29,7 @@ impl Progress {
             return Self::Plain { last: None };
         }
         let bar = ProgressBar::new_spinner();
+        bar.set_draw_target(draw_target());
         bar.enable_steady_tick(SPIN);
         Self::Live(bar)
     }
@@ -50,8 +53,8 @@ impl Progress {
     /// Shows a line that stays.
     pub(super) fn note(&self, text: &str) {
         match self {
-            Self::Live(bar) => bar.suspend(|| eprintln!("{text}")),
-            Self::Plain { .. } => eprintln!("{text}"),
+            Self::Live(bar) => bar.suspend(|| say(text)),
+            Self::Plain { .. } => say(text),
         }
     }
 }

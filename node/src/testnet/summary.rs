@@ -20,7 +20,7 @@ pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
         .map(|(node, pid)| {
             json!({
                 "name": node.name,
-                "home": node.home,
+                "home": node.home.to_string_lossy(),
                 "pid": pid,
                 "rpc": node.rpc_url(),
                 "p2p": node.p2p.to_string(),
@@ -38,10 +38,10 @@ pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
         .collect();
     let network = json!({
         "chain_id": genesis.chain_id().to_string(),
-        "genesis": layout.genesis_path(),
+        "genesis": layout.genesis_path().to_string_lossy(),
         "nodes": nodes,
         "accounts": accounts,
-        "wallet_home": layout.wallet_home(),
+        "wallet_home": layout.wallet_home().to_string_lossy(),
     });
     let path = layout.network_path();
     write_atomic(&path, format!("{network:#}\n").as_bytes(), 0o644).with_context(|| path.display().to_string())

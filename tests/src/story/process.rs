@@ -57,8 +57,16 @@ impl Process {
     /// # Panics
     /// When it has ended before.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Any signal.
+    ///
+    /// # Panics
+    /// When it has ended before.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
-        kill_process(pid, Signal::TERM).expect("a child that was not waited for can be signalled");
+        kill_process(pid, signal).expect("a child that was not waited for can be signalled");
     }
 
     /// Ends its stdin, as the end of its parent would.

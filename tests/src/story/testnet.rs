@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use ledger::hash::ChainId;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::folder::{Folder, free_ports, quick_genesis};
@@ -120,6 +121,16 @@ impl Testnet {
     /// SIGTERM; waits until it has ended, and returns its exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.process.terminate();
+        self.process.wait().code()
+    }
+
+    /// Any signal to the parent alone.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits until it has ended, and returns its exit code.
+    pub fn wait(mut self) -> Option<i32> {
         self.process.wait().code()
     }
 

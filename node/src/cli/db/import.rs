@@ -1,7 +1,7 @@
 //! `db import`: blocks from a file, by the rules that hold for blocks from anywhere.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -23,33 +23,56 @@ use crate::output::{print, print_json};
 const BATCH_BYTES: usize = 8 << 20;
 const BATCH_BLOCKS: usize = 256;
 
-pub(super) fn import(held: &Held, from: &Path, json: bool) -> anyhow::Result<()> {
-    let name = || from.display().to_string();
-    let open = || File::open(from).map(BufReader::new).with_context(name);
-    // Damage is found before anything is imported.
-    let contents = check(open()?).with_context(name)?;
+/// An archive that was opened and whose beginning was read.
+pub(super) struct Source {
+    name: String,
+    reader: Reader<Box<dyn Read>>,
+}
+
+impl Source {
+    /// Waits for the first bytes of a pipe. A file is read to its end once before: damage is found before anything is imported.
+    pub(super) fn open(from: &Path) -> anyhow::Result<Self> {
+        if from == Path::new("-") {
+            let reader = Reader::new(Box::new(io::stdin().lock()) as Box<dyn Read>).context("stdin")?;
+            return Ok(Self { name: "stdin".to_owned(), reader });
+        }
+        let name = from.display().to_string();
+        let mut file = File::open(from).with_context(|| name.clone())?;
+        if file.metadata().with_context(|| name.clone())?.is_file() {
+            check(BufReader::new(&file)).with_context(|| name.clone())?;
+            file.rewind().with_context(|| name.clone())?;
+        }
+        let reader = Reader::new(Box::new(BufReader::new(file)) as Box<dyn Read>).with_context(|| name.clone())?;
+        Ok(Self { name, reader })
+    }
+}
+
+pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<()> {
+    let Source { name, mut reader } = source;
+    let contents = reader.contents();
     let (ours, theirs) = (held.chain.id(), contents.chain);
-    ensure!(theirs == ours, "{}: blocks of chain {theirs}, this home is of chain {ours}", name());
+    ensure!(theirs == ours, "{name}: blocks of chain {theirs}, this home is of chain {ours}");
 
     let mut import = Import::new(held.open()?);
     let before = import.state.tip().height;
     ensure!(
         contents.first <= before.next(),
-        "{}: begins with block {}, the next of this home is {}",
-        name(),
+        "{name}: begins with block {}, the next of this home is {}",
         contents.first,
         before.next()
     );
     let bar = progress_bar("import", contents.last.0);
-    let mut reader = Reader::new(open()?).with_context(name)?;
     for height in (contents.first.0..=contents.last.0).map(Height) {
         let at = reader.at();
-        import.block(height, &reader.piece()?).with_context(|| format!("{}: block {height} at byte {at}", name()))?;
+        let added = reader.piece().map_err(anyhow::Error::from).and_then(|bytes| import.block(height, &bytes));
+        added.with_context(|| format!("{name}: block {height} at byte {at}"))?;
         bar.set_position(height.0);
     }
+    let certificate = reader.piece().with_context(|| name.clone())?;
+    reader.finish().with_context(|| name.clone())?;
     if contents.last > before {
-        let context = || format!("{}: certificate of block {}", name(), contents.last);
-        import.finish(&reader.piece()?).with_context(context)?;
+        let context = || format!("{name}: certificate of block {}", contents.last);
+        import.finish(&certificate).with_context(context)?;
     }
     bar.finish_and_clear();
 

@@ -8,7 +8,6 @@ use ledger::signature::SigningKey;
 use ledger::transaction::{Body, Output, Transfer, verify_transactions};
 use ledger::units::{Amount, Nonce, Round, Timestamp};
 
-use super::import::import;
 use super::*;
 use crate::cli::archive::Reader;
 use crate::home::lock_dir;
@@ -29,7 +28,8 @@ fn new_home(root: &Path, genesis: &Genesis) -> Held {
     let db = root.join("db");
     std::fs::create_dir_all(root).unwrap();
     Store::create(&db, genesis).unwrap();
-    Held { chain: Chain::new(genesis.clone()), db, _lock: lock_dir(root).unwrap() }
+    let lock = Lock::ToWrite(lock_dir(root).unwrap());
+    Held { chain: Chain::new(genesis.clone()), db, _copy: None, _lock: lock }
 }
 
 fn precommit(chain: &Chain, height: Height, block: ledger::hash::BlockHash) -> Certificate {
@@ -65,6 +65,14 @@ fn grow(held: &Held, blocks: u64) {
     }
 }
 
+fn export_to(held: &Held, to: &Path) -> anyhow::Result<()> {
+    export(held, Target::open(to)?, true)
+}
+
+fn import_from(held: &Held, from: &Path) -> anyhow::Result<()> {
+    import(held, Source::open(from)?, true)
+}
+
 fn tip(held: &Held) -> (Height, ledger::hash::BlockHash) {
     held.open().unwrap().store.tip()
 }
@@ -75,19 +83,48 @@ fn a_chain_moves_by_file_and_an_import_resumes() {
     let path = |name: &str| folder.path().join(name);
     let genesis = genesis(1);
     let (from, to) = (new_home(&path("from"), &genesis), new_home(&path("to"), &genesis));
-    assert!(export(&from, &path("empty"), true).unwrap_err().to_string().contains("no block yet"));
+    assert!(export_to(&from, &path("empty")).unwrap_err().to_string().contains("no block yet"));
 
     grow(&from, 5);
-    export(&from, &path("five"), true).unwrap();
-    assert!(export(&from, &path("five"), true).unwrap_err().to_string().contains("exists"));
+    export_to(&from, &path("five")).unwrap();
+    assert!(export_to(&from, &path("five")).unwrap_err().to_string().contains("exists"));
     grow(&from, 300);
-    export(&from, &path("all"), true).unwrap();
+    export_to(&from, &path("all")).unwrap();
     for file in ["five", "five", "all", "five"] {
-        import(&to, &path(file), true).unwrap();
+        import_from(&to, &path(file)).unwrap();
     }
     assert_eq!(tip(&to), tip(&from));
     verify(&to, true).unwrap();
     assert!(!path("all.partial").exists());
+}
+
+#[test]
+fn a_chain_moves_by_a_pipe_that_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let genesis = genesis(1);
+    let (from, to) = (new_home(&path("from"), &genesis), new_home(&path("to"), &genesis));
+    grow(&from, 300);
+    let pipe = path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| export_to(&from, &pipe));
+        import_from(&to, &pipe).unwrap();
+        writer.join().unwrap().unwrap();
+    });
+    assert_eq!(tip(&to), tip(&from));
+
+    // Cut off at its end: all before was valid, and the last blocks were never written.
+    export_to(&from, &path("file")).unwrap();
+    let bytes = std::fs::read(path("file")).unwrap();
+    let other = new_home(&path("other"), &genesis);
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&pipe, &bytes[..bytes.len() - 1]).unwrap());
+        let error = format!("{:#}", import_from(&other, &pipe).unwrap_err());
+        assert!(error.contains("cut off"), "{error}");
+    });
+    assert!(tip(&other).0 < Height(300));
+    assert!(verify(&other, true).is_ok());
 }
 
 #[test]
@@ -96,7 +133,7 @@ fn a_bad_file_is_named_and_imports_nothing_bad() {
     let path = |name: &str| folder.path().join(name);
     let from = new_home(&path("from"), &genesis(1));
     grow(&from, 3);
-    export(&from, &path("good"), true).unwrap();
+    export_to(&from, &path("good")).unwrap();
     let good = std::fs::read(path("good")).unwrap();
     let mut pieces = Vec::new();
     let mut reader = Reader::new(&good[..]).unwrap();
@@ -118,7 +155,7 @@ fn a_bad_file_is_named_and_imports_nothing_bad() {
         for piece in &pieces {
             writer.piece(piece).unwrap();
         }
-        writer.finish().unwrap()
+        writer.finish().unwrap().0
     };
     let forged = rewritten(&|pieces| {
         let mut block: Block = codec::decode(&pieces[1], 1 << 20).unwrap();
@@ -139,14 +176,14 @@ fn a_bad_file_is_named_and_imports_nothing_bad() {
     ] {
         let held = new_home(&path(&format!("home-{name}")), &genesis(1));
         std::fs::write(path(name), bytes).unwrap();
-        let error = format!("{:#}", import(&held, &path(name), true).unwrap_err());
+        let error = format!("{:#}", import_from(&held, &path(name)).unwrap_err());
         assert!(error.contains(expected), "{name}: {error}");
         assert!(error.contains(&path(name).display().to_string()), "{name}: {error}");
         assert_eq!(tip(&held).0, Height(0), "{name}");
     }
 
     let foreign = new_home(&path("foreign"), &genesis(2));
-    let error = import(&foreign, &path("good"), true).unwrap_err().to_string();
+    let error = import_from(&foreign, &path("good")).unwrap_err().to_string();
     assert!(error.contains("this home is of chain"), "{error}");
     grow(&foreign, 1);
     assert!(verify(&foreign, true).is_ok());

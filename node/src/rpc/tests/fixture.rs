@@ -146,6 +146,7 @@ impl Fixture {
             listen: "127.0.0.1:0".parse().unwrap(),
             allowed_hosts: vec!["node.example".to_owned()],
             allowed_origins: vec!["https://wallet.example".to_owned()],
+            connections_max: super::super::CONNECTIONS_MAX,
         };
         let listener = bind(&config).await.unwrap();
         let address = listener.address();

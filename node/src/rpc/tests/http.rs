@@ -123,7 +123,8 @@ async fn ready_when_answers_can_be_trusted() {
 
 #[tokio::test]
 async fn a_taken_port_is_named() {
-    let config = |listen| RpcConfig { listen, allowed_hosts: Vec::new(), allowed_origins: Vec::new() };
+    let config =
+        |listen| RpcConfig { listen, allowed_hosts: Vec::new(), allowed_origins: Vec::new(), connections_max: 8 };
     let first = bind(&config("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let Err(error) = bind(&config(first.address())).await else { panic!("two have one port") };
     assert!(error.to_string().contains(&first.address().to_string()), "{error}");

@@ -1,0 +1,144 @@
+//! File descriptors: enough for the store, the logs and the peers; RPC has what is left.
+//!
+//! A node that cannot open a file cannot write its consensus log, and a connection of a stranger takes
+//! a descriptor too. So the limit of the process is raised at the start, and shared out: what the node
+//! itself opens is kept free, then peers, then RPC. Each part keeps below its share by its own limits.
+
+use anyhow::ensure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::network;
+
+/// Descriptors that are asked for. More are of no use: all limits of this node need fewer.
+const WANTED: u64 = 8_192;
+/// For what every process opens: standard streams, the runtime's pollers and pipes, name look-ups, and
+/// whatever the parent left open.
+const PROCESS: u64 = 40;
+/// For the store, the consensus log, staged segments and the files that replace others.
+const STORE: u64 = 56;
+/// The least for peers. With fewer a node may not hear enough validators.
+const PEERS_MIN: u64 = 48;
+/// The least for RPC, so that an operator can still ask a busy node.
+const RPC_MIN: u64 = 16;
+
+/// The shares of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    limit: u64,
+    /// Of peers: connections and handshakes.
+    peers: u64,
+    /// Of RPC: connections.
+    rpc: u64,
+}
+
+impl Descriptors {
+    /// Raises the limit of this process as far as it may be raised, and shares it out among peers and
+    /// `rpc_wanted` connections to RPC. Warns when not everybody gets all.
+    ///
+    /// # Errors
+    /// When the limit is so low that a node cannot work.
+    pub(crate) fn prepare(limits: network::Limits, rpc_wanted: usize) -> anyhow::Result<Self> {
+        let shares = Self::share(raise(), peers_wanted(limits), rpc_wanted as u64)?;
+        if shares.peers < peers_wanted(limits) || shares.rpc < rpc_wanted as u64 {
+            tracing::warn!(
+                "this process may open {} files, which leaves room for {} peers and {} RPC connections; \
+                 raise the limit (`ulimit -n`, LimitNOFILE in systemd) to {}",
+                shares.limit,
+                shares.limits(limits).connections,
+                shares.rpc,
+                PROCESS + STORE + peers_wanted(limits) + rpc_wanted as u64,
+            );
+        }
+        Ok(shares)
+    }
+
+    fn share(limit: u64, peers_wanted: u64, rpc_wanted: u64) -> anyhow::Result<Self> {
+        let least = PROCESS + STORE + PEERS_MIN + RPC_MIN;
+        ensure!(
+            limit >= least,
+            "this process may open {limit} files, a node needs at least {least}: \
+             raise the limit (`ulimit -n`, LimitNOFILE in systemd)"
+        );
+        let room = limit - PROCESS - STORE;
+        let peers = peers_wanted.min(room - RPC_MIN);
+        Ok(Self { limit, peers, rpc: rpc_wanted.min(room - peers) })
+    }
+
+    /// Connections to RPC that may be open at the same time.
+    pub(crate) fn rpc_connections(&self) -> usize {
+        usize::try_from(self.rpc).unwrap_or(usize::MAX)
+    }
+
+    /// The limits on connections with peers that fit.
+    pub(crate) fn limits(&self, wanted: network::Limits) -> network::Limits {
+        if self.peers >= peers_wanted(wanted) {
+            return wanted;
+        }
+        // A quarter for handshakes, in both directions.
+        let pending = (self.peers / 8).min(wanted.pending.into());
+        let connections = (self.peers - 2 * pending).min(wanted.connections.into());
+        let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        network::Limits { connections: number(connections), pending: number(pending), ..wanted }
+    }
+}
+
+/// Connections, and handshakes in both directions.
+fn peers_wanted(limits: network::Limits) -> u64 {
+    u64::from(limits.connections) + 2 * u64::from(limits.pending)
+}
+
+/// Raises the soft limit, and returns what it is then.
+fn raise() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` means unlimited.
+    let (current, maximum) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+    let wanted = WANTED.min(maximum);
+    if current >= wanted {
+        return current;
+    }
+    let hard = (maximum < u64::MAX).then_some(maximum);
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: hard }) {
+        Ok(()) => wanted,
+        // Not fatal: the node shares out what it has.
+        Err(_) => current,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LIMITS: network::Limits =
+        network::Limits { connections: 128, pending: 64, per_peer: 2, per_ip: 8, memory_bytes: None };
+
+    #[test]
+    fn rpc_gives_way_first_then_peers_and_never_the_store() {
+        for (limit, shares, connections) in [
+            (8_192, Some((256, 512)), 128),
+            (864, Some((256, 512)), 128),
+            (863, Some((256, 511)), 128),
+            (368, Some((256, 16)), 128),
+            (367, Some((255, 16)), 128),
+            (256, Some((144, 16)), 108),
+            (160, Some((48, 16)), 36),
+            (159, None, 0),
+            (0, None, 0),
+        ] {
+            let shared = Descriptors::share(limit, peers_wanted(LIMITS), 512).ok();
+            assert_eq!(shared.map(|shared| (shared.peers, shared.rpc)), shares, "{limit}");
+            let Some(shared) = shared else { continue };
+            let limits = shared.limits(LIMITS);
+            assert_eq!(limits.connections, connections, "{limit}");
+            let all = PROCESS + STORE + peers_wanted(limits) + shared.rpc_connections() as u64;
+            assert!(all <= limit, "{limit}: {all} in all");
+        }
+    }
+
+    #[test]
+    fn the_soft_limit_is_raised() {
+        let maximum = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        assert!(raise() >= WANTED.min(maximum));
+        assert!(getrlimit(Resource::Nofile).current.is_none_or(|current| current >= WANTED.min(maximum)));
+    }
+}

@@ -1,0 +1,335 @@
+//! What an operator meets: signals, output that nobody reads, odd files, variables and folders.
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::story::{Folder, Testnet, finish, has_ended, node_program, pause_up_to, until};
+
+/// The template of local networks.
+const GENESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../genesis.json");
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("cairn-operator-").tempdir().unwrap()
+}
+
+/// A command of `cairn-node`, words divided by spaces, and a home.
+fn node(words: &str, home: &Path) -> Command {
+    let mut command = node_program();
+    command.args(words.split_whitespace()).arg("--home").arg(home);
+    command
+}
+
+fn init(home: &Path) -> Command {
+    let mut command = node("init", home);
+    command.args(["--genesis", GENESIS]);
+    command
+}
+
+/// A new home in a folder.
+fn new_home(folder: &TempDir) -> PathBuf {
+    let home = folder.path().join("home");
+    let made = finish(&mut init(&home));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    home
+}
+
+/// `run`, at ports that the system chooses.
+fn run(home: &Path) -> Command {
+    let mut command = node("run --p2p-listen 127.0.0.1:0 --rpc-listen 127.0.0.1:0", home);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A child that is killed at the end of a test.
+struct Running(Child);
+
+impl Running {
+    fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Starts a node that writes to a log, and waits until it is up.
+    fn node(command: &mut Command, log: &Path) -> Self {
+        let file = File::create(log).unwrap();
+        let running = Self::spawn(command.stdout(Stdio::null()).stderr(file));
+        until("the node is up", || fs::read_to_string(log).unwrap().contains("node of chain").then_some(()));
+        running
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        until("a process ends", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The end of a pipe that nobody reads any more.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn losing_its_log_never_ends_a_node() {
+    let folder = folder();
+    let home = new_home(&folder);
+    for stderr in [File::create("/dev/full").unwrap().into(), closed_pipe()] {
+        let mut running = Running::spawn(run(&home).args(["--log", "trace"]).stderr(stderr).stdout(Stdio::null()));
+        // It holds the home's lock when it is up, and has written many lines when its store is open.
+        until("the node has written to its home", || {
+            assert_eq!(running.0.try_wait().unwrap(), None, "the node has ended");
+            (fs::read_to_string(home.join("LOCK")).unwrap_or_default().trim() == running.0.id().to_string())
+                .then_some(())
+        });
+        until("the node listens", || {
+            assert_eq!(running.0.try_wait().unwrap(), None, "the node has ended");
+            listens(running.0.id()).then_some(())
+        });
+        running.signal(Signal::TERM);
+        assert!(running.wait().success());
+    }
+}
+
+/// Whether a process has two listening sockets: for peers and for RPC.
+fn listens(pid: u32) -> bool {
+    let sockets = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let own: Vec<String> = sockets
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
+        .collect();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(3) == Some(&"0A")).then(|| fields.get(9).copied().unwrap_or_default().to_owned())
+    });
+    listening.filter(|inode| own.contains(inode)).count() >= 2
+}
+
+#[test]
+fn signals_stop_a_node_in_order_or_not_at_all() {
+    let folder = folder();
+    let (home, log) = (new_home(&folder), folder.path().join("log"));
+    for stop in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let mut running = Running::node(&mut run(&home), &log);
+        for borne in [Signal::HUP, Signal::USR1, Signal::USR2] {
+            running.signal(borne);
+        }
+        running.signal(stop);
+        let status = running.wait();
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(status.success() && text.contains("stopped"), "{stop:?}: {status}: {text}");
+    }
+}
+
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let folder = folder();
+    let (home, log) = (new_home(&folder), folder.path().join("log"));
+    let node = run(&home);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT QUIT; exec \"$0\" \"$@\""]).arg(node.get_program()).args(node.get_args());
+    let mut running = Running::node(shell.stdin(Stdio::null()), &log);
+    let status = fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    // Bits of HUP, INT and QUIT.
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 0b111, 0b111, "{status}");
+    [Signal::HUP, Signal::INT, Signal::QUIT].into_iter().for_each(|signal| running.signal(signal));
+    running.signal(Signal::TERM);
+    assert!(running.wait().success());
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("SIGTERM"), "the first signal that counts: {text}");
+}
+
+#[test]
+fn a_test_network_goes_on_when_its_terminal_goes_and_stops_in_order() {
+    let folder = Folder::new();
+    let testnet = Testnet::start_quick(&folder, 1, 0);
+    let pid = testnet.description.nodes[0].pid;
+    for signal in [Signal::HUP, Signal::USR1, Signal::QUIT] {
+        assert!(!has_ended(pid));
+        testnet.signal(signal);
+    }
+    assert_eq!(testnet.wait(), Some(0));
+    until("its node ends", || has_ended(pid).then_some(()));
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_error() {
+    let folder = folder();
+    let home = new_home(&folder);
+    let genesis = |words: &str| {
+        let mut command = node_program();
+        command.args(words.split_whitespace()).arg(GENESIS);
+        command
+    };
+    let plain = |words: &str| {
+        let mut command = node_program();
+        command.args(words.split_whitespace());
+        command
+    };
+    for mut command in [
+        plain("--help"),
+        plain("--version"),
+        plain("completions bash"),
+        init(&folder.path().join("another")),
+        node("config show", &home),
+        node("config show --json", &home),
+        node("db verify", &home),
+        genesis("genesis show"),
+        genesis("genesis id"),
+        genesis("genesis check"),
+        genesis("genesis check --json"),
+    ] {
+        let errors = folder.path().join("errors");
+        let status = Running::spawn(command.stdout(closed_pipe()).stderr(File::create(&errors).unwrap())).wait();
+        let errors = fs::read_to_string(&errors).unwrap();
+        assert!(status.success() && !errors.contains("error") && !errors.contains("panic"), "{command:?}: {errors}");
+    }
+    // A device that is full is an error, and what was done before is said.
+    let home = folder.path().join("full");
+    let mut command = init(&home);
+    let errors = folder.path().join("errors");
+    let full = File::create("/dev/full").unwrap();
+    let status = Running::spawn(command.stdout(full).stderr(File::create(&errors).unwrap())).wait();
+    let errors = fs::read_to_string(&errors).unwrap();
+    assert!(status.code() == Some(1) && errors.contains("is done, but the result cannot be written"), "{errors}");
+    assert!(home.join("genesis.json").exists());
+}
+
+#[test]
+fn variables_are_read_as_people_write_them() {
+    let folder = folder();
+    let home = new_home(&folder);
+    // An error of the home, not of usage.
+    let none = folder.path().join("none");
+    for (value, code) in
+        [("1", 1), ("0", 1), ("yes", 1), ("no", 1), ("TRUE", 1), ("false", 1), ("on", 1), ("", 1), ("maybe", 2)]
+    {
+        for name in ["CAIRN_NODE_EXIT_WITH_PARENT", "CAIRN_NODE_SIGN_WITHOUT_LOG"] {
+            let done = finish(node("run", &none).env(name, value));
+            assert_eq!(done.code, Some(code), "{name}={value}: {done:?}");
+        }
+    }
+    // An empty variable is an unset one.
+    let expected = finish(&mut node("config show", &home));
+    let mut command = node("config show", &home);
+    for name in ["LOG", "P2P_LISTEN", "RPC_LISTEN", "PEERS", "SYNC_UPLOAD_RATE", "SYNC_DOWNLOAD_RATE"] {
+        command.env(format!("CAIRN_NODE_{name}"), "");
+    }
+    let done = finish(&mut command);
+    assert_eq!((done.code, &done.stdout), (Some(0), &expected.stdout), "{done:?}");
+}
+
+#[test]
+fn colours_come_only_when_they_are_wanted() {
+    let folder = folder();
+    let home = new_home(&folder);
+    let coloured = |name: &str, value: &str| {
+        let log = folder.path().join("log");
+        let mut running = Running::node(run(&home).env(name, value), &log);
+        running.signal(Signal::TERM);
+        running.wait();
+        fs::read_to_string(&log).unwrap().contains('\u{1b}')
+    };
+    // A file is no terminal.
+    assert!(!coloured("TERM", "xterm"));
+    assert!(coloured("CLICOLOR_FORCE", "1"));
+    let mut command = run(&home);
+    command.env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1");
+    let log = folder.path().join("log");
+    let mut running = Running::node(&mut command, &log);
+    running.signal(Signal::TERM);
+    running.wait();
+    assert!(!fs::read_to_string(&log).unwrap().contains('\u{1b}'));
+}
+
+#[test]
+fn a_home_may_have_any_name_and_lie_on_a_fresh_volume() {
+    let folder = folder();
+    let odd = folder.path().join(OsString::from_vec(b"b\xff".to_vec())).join("home");
+    let made = finish(init(&odd).arg("--json"));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let said: Value = serde_json::from_str(&made.stdout).unwrap();
+    assert!(said["home"].as_str().unwrap().ends_with("b\u{fffd}/home"), "{said}");
+    assert_eq!(finish(&mut node("db verify", &odd)).code, Some(0));
+
+    let volume = folder.path().join("volume");
+    fs::create_dir_all(volume.join("lost+found")).unwrap();
+    let made = finish(&mut init(&volume));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert!(volume.join("lost+found").is_dir());
+}
+
+#[test]
+fn a_killed_init_leaves_nothing_that_hinders_the_next() {
+    let folder = folder();
+    let home = folder.path().join("home");
+    let mut killed = 0;
+    for _ in 0..60 {
+        let mut running = Running::spawn(init(&home).stdout(Stdio::null()).stderr(Stdio::null()));
+        pause_up_to(Duration::from_millis(60));
+        running.signal(Signal::KILL);
+        if running.wait().success() {
+            break;
+        }
+        killed += 1;
+        if home.join("genesis.json").exists() {
+            break;
+        }
+        let opened = finish(&mut node("config show", &home));
+        assert_eq!(opened.code, Some(1), "an unfinished home is no home: {opened:?}");
+    }
+    assert!(killed > 0);
+    if !home.join("genesis.json").exists() {
+        let made = finish(&mut init(&home));
+        assert_eq!(made.code, Some(0), "{made:?}");
+    }
+    assert_eq!(finish(&mut node("db verify", &home)).code, Some(0));
+    let mut names: Vec<_> = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["LOCK", "config.toml", "consensus.log", "db", "genesis.json", "node_key"]);
+}
+
+#[test]
+fn init_says_who_can_reach_the_node() {
+    let folder = folder();
+    let made = finish(&mut init(&folder.path().join("loopback")));
+    assert!(made.stderr.contains("--p2p-listen 0.0.0.0:7700"), "{made:?}");
+    let home = folder.path().join("open");
+    let made = finish(init(&home).args(["--p2p-listen", "0.0.0.0:7800", "--rpc-listen", "127.0.0.1:7801"]));
+    assert!(made.code == Some(0) && !made.stderr.contains("--p2p-listen"), "{made:?}");
+    let shown = finish(&mut node("config show --json", &home));
+    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(shown["p2p"]["listen"], "/ip4/0.0.0.0/tcp/7800");
+    assert_eq!(shown["rpc"]["listen"], "127.0.0.1:7801");
+}
+
+#[test]
+fn init_with_a_key_that_may_have_signed_says_what_follows() {
+    let folder = folder();
+    let key = folder.path().join("key");
+    assert_eq!(finish(node_program().args(["genesis", "keygen"]).arg(&key)).code, Some(0));
+    let made = finish(init(&folder.path().join("home")).arg("--validator-key").arg(&key));
+    assert!(made.code == Some(0) && made.stderr.contains("may have signed before"), "{made:?}");
+    assert!(made.stderr.contains("--sign-without-log"), "{made:?}");
+    let made = finish(init(&folder.path().join("new")).arg("--validator"));
+    assert!(made.code == Some(0) && !made.stderr.contains("may have signed"), "{made:?}");
+}
