@@ -22,6 +22,11 @@ fn seed(name: &str, number: u64) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[name.as_bytes(), &number.to_le_bytes()]).0
 }
 
+/// The account of a receiver.
+fn other(number: u64) -> PublicKey {
+    SigningKey::from_seed(&seed("other", number)).public()
+}
+
 struct Maker {
     senders: Vec<SigningKey>,
     validator: SigningKey,
@@ -34,7 +39,7 @@ impl Maker {
         let senders: Vec<SigningKey> =
             (0..TRANSFERS).map(|number| SigningKey::from_seed(&seed("sender", number))).collect();
         let validator = SigningKey::from_seed(&seed("validator", 0));
-        let owners = senders.iter().map(SigningKey::public).chain((0..ACCOUNTS).map(|n| PublicKey(seed("other", n))));
+        let owners = senders.iter().map(SigningKey::public).chain((0..ACCOUNTS).map(other));
         let account = |account| GenesisAccount { name: String::new(), account, balance: Amount(1_000_000_000_000) };
         let genesis = Genesis {
             format: FORMAT,
@@ -64,7 +69,7 @@ impl Maker {
             let body = Transfer {
                 sender: sender.public(),
                 nonce: Nonce(height.0 - 1),
-                outputs: vec![Output { account: PublicKey(seed("other", receiver)), amount: Amount(1) }],
+                outputs: vec![Output { account: other(receiver), amount: Amount(1) }],
                 fee: Amount(10_000),
                 expires_at: Timestamp(self.state.tip().time.0 + 60_000),
                 memo: Vec::new(),

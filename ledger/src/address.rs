@@ -51,11 +51,13 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     if hrp != prefix {
         return Err(AddressError::ForeignPrefix { got: hrp, expected: prefix.to_owned() });
     }
+    // 52 characters hold four bits more than the key. Unless they are zero, a key has sixteen spellings.
+    checked.validate_segwit_padding().map_err(|error| malformed(error.to_string()))?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
     let key: [u8; 32] =
         bytes.try_into().map_err(|bytes: Vec<u8>| malformed(format!("{} bytes, expected 32", bytes.len())))?;
     let key = PublicKey(key);
-    key.check()?;
+    key.check_account()?;
     Ok(key)
 }
 
@@ -174,5 +176,30 @@ mod tests {
         assert!(matches!(decode_address("crn", "alice"), Err(AddressError::Malformed { .. })));
         let identity = encode_address("crn", &PublicKey(super::super::signature::PublicKey([0; 32]).0));
         assert!(matches!(decode_address("crn", &identity), Err(AddressError::Key(_))));
+        let no_point = PublicKey(std::array::from_fn(|place| if place == 0 { 2 } else { 0 }));
+        let refused = decode_address("crn", &encode_address("crn", &no_point));
+        assert_eq!(refused, Err(AddressError::Key(KeyError::NoPoint(no_point))));
+    }
+
+    /// The last character has four bits that are not of the key (BIP-173, "bits of padding must be zero").
+    #[test]
+    fn of_sixteen_spellings_of_an_address_one_is_an_address() {
+        use bech32::primitives::iter::{ByteIterExt, Fe32IterExt};
+
+        let key = crate::signature::SigningKey::from_seed(&[7; 32]).public();
+        let hrp = Hrp::parse("crn").unwrap();
+        let spelling = |padding: u8| -> String {
+            let mut symbols: Vec<bech32::Fe32> = key.0.iter().copied().bytes_to_fes().collect();
+            let last = symbols.pop().unwrap().to_u8() | padding;
+            symbols.push(bech32::Fe32::try_from(last).unwrap());
+            symbols.into_iter().with_checksum::<Bech32m>(&hrp).chars().collect()
+        };
+        assert_eq!(spelling(0), encode_address("crn", &key));
+        for padding in 0..16 {
+            let text = spelling(padding);
+            let bytes = bech32::decode(&text).unwrap().1;
+            assert_eq!(bytes, key.0, "{text} has a checksum that holds, and the bytes of the key");
+            assert_eq!(decode_address("crn", &text).is_ok(), padding == 0, "{text}");
+        }
     }
 }

@@ -11,8 +11,8 @@ use crate::transaction::Transaction;
 use crate::units::{Height, Timestamp};
 
 /// The header version this code writes, from height 1.
-pub const HEADER_VERSION: u16 = 1;
-/// Exact bytes of a header of version 1.
+pub const HEADER_VERSION: u16 = 2;
+/// Exact bytes of a header of version 2.
 pub const HEADER_BYTES: usize = 2 + 8 + 8 + 8 * 32;
 /// Bytes that a block may have beyond its transactions: header, certificate, lengths.
 pub const BLOCK_OVERHEAD_MAX: usize = HEADER_BYTES + CERTIFICATE_BYTES_MAX + 64;
@@ -24,7 +24,7 @@ pub struct Header {
     pub version: u16,
     /// Height, from 1.
     pub height: Height,
-    /// The proposer's clock, later than the parent's time.
+    /// The proposer's clock, and at least `block_interval_ms` after the parent's time.
     pub time: Timestamp,
     /// The block before; for height 1 the chain id.
     pub parent: BlockHash,

@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 
 use crate::codec;
 use crate::hash::{BlockHash, ChainId, Domain, Hash};
-use crate::signature::{self, Item, PublicKey, Signature};
+use crate::signature::{self, PublicKey, Signature};
 use crate::units::{Height, Round};
 use crate::validators::{VALIDATORS_MAX, ValidatorSet};
 
@@ -168,14 +168,12 @@ impl Certificate {
             return Err(CertificateError::Power { got: power, quorum });
         }
         let message = vote_message(chain, VoteKind::Precommit, height, self.round, Some(block));
-        let items: Vec<Item> = signed
-            .zip(&self.signatures)
-            .map(|(validator, signature)| Item { key: validator.key, message: message.clone(), signature: *signature })
-            .collect();
-        match signature::verify_batch(&items).iter().zip(&items).find(|(valid, _)| !**valid) {
-            Some((_, item)) => Err(CertificateError::Signature(item.key)),
-            None => Ok(()),
+        for ((place, validator), signature) in signers.iter().zip(signed).zip(&self.signatures) {
+            if !validators.verify(*place, &message, signature) {
+                return Err(CertificateError::Signature(validator.key));
+            }
         }
+        Ok(())
     }
 
     /// Places in the set of those who signed.

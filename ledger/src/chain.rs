@@ -18,7 +18,7 @@ use crate::units::{Height, Timestamp};
 use crate::validators::ValidatorSet;
 
 pub use error::{Blame, BlockError, TransactionError};
-pub use overlay::{Overlay, check_expiry, check_form, least_fee};
+pub use overlay::{Overlay, check_created, check_expiry, check_form, least_fee};
 
 /// What never changes about a chain.
 #[derive(Debug)]
@@ -208,7 +208,17 @@ impl ChainState {
         self.state.get(&StateKey::account(*account)).copied().unwrap_or_default()
     }
 
-    /// Builds the next block from the candidates that can be applied, in their order, up to the size limit.
+    /// Earliest time that the next block may have: the tip's time and the block interval.
+    ///
+    /// A rule of validity that needs no clock: block times cannot grow faster than this by anybody's will, and as voters
+    /// accept no time far ahead of their clocks, blocks cannot either.
+    #[must_use]
+    pub fn next_time(&self) -> Timestamp {
+        Timestamp(self.tip.time.0.saturating_add(self.chain.limits().block_interval_ms))
+    }
+
+    /// Builds the next block from the candidates that can be applied, in their order, up to the size limit. Its time is
+    /// `now`, or [`Self::next_time`] when that is later.
     #[must_use]
     pub fn propose(
         &self,
@@ -217,7 +227,7 @@ impl ChainState {
         parent_certificate: Certificate,
         candidates: impl IntoIterator<Item = Arc<VerifiedTransaction>>,
     ) -> ValidBlock {
-        let time = now.max(Timestamp(self.tip.time.0.saturating_add(1)));
+        let time = now.max(self.next_time());
         let mut overlay = Overlay::new(self, time);
         let mut transactions = Vec::new();
         let mut room = self.chain.limits().block_bytes_max;
@@ -310,8 +320,9 @@ impl ChainState {
         if header.parent != self.tip.hash {
             return Err(BlockError::Parent { got: header.parent, expected: self.tip.hash });
         }
-        if header.time <= self.tip.time {
-            return Err(BlockError::Time { got: header.time, parent: self.tip.time });
+        let earliest = self.next_time();
+        if header.time < earliest {
+            return Err(BlockError::Time { got: header.time, earliest });
         }
         if self.chain.validators(header.height).find(&header.proposer).is_none() {
             return Err(BlockError::Proposer(header.proposer));

@@ -5,6 +5,7 @@
 //! `encode(decode(bytes)) == bytes` for all bytes that decode.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::error::DecodeError;
 pub use bincode::{Decode, Encode};
 
 /// Most bytes any single value may have: a block of the largest size genesis allows, with its certificate, and room to spare.
@@ -67,14 +68,36 @@ pub fn decode<T: Decode<()>>(bytes: &[u8], max: usize) -> Result<T, CodecError> 
 /// # Errors
 /// `CodecError::Malformed`.
 pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-    // The limit counts claimed memory, not wire bytes: a list of a few bytes may claim a few times its size, never megabytes.
+    // bincode counts memory that is claimed, not bytes that are read, and wants its limit at compile time. An item of a list takes
+    // less than 8 times its encoding in memory. With steps of 4, no length can claim more than 32 times the bytes given.
     let result = match bytes.len() {
-        0..=0x1000 => bincode::decode_from_slice(bytes, config::<0x8000>()),
-        0x1001..=0x1_0000 => bincode::decode_from_slice(bytes, config::<0x8_0000>()),
-        0x1_0001..=0x10_0000 => bincode::decode_from_slice(bytes, config::<0x80_0000>()),
+        0..=0x1000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x1000 }>()),
+        0x1001..=0x4000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x4000 }>()),
+        0x4001..=0x1_0000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x1_0000 }>()),
+        0x1_0001..=0x4_0000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x4_0000 }>()),
+        0x4_0001..=0x10_0000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x10_0000 }>()),
+        0x10_0001..=0x40_0000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x40_0000 }>()),
+        0x40_0001..=0x100_0000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x100_0000 }>()),
         _ => bincode::decode_from_slice(bytes, config::<{ 8 * VALUE_BYTES_MAX }>()),
     };
-    result.map_err(|error| CodecError::Malformed { reason: error.to_string() })
+    result.map_err(|error| CodecError::Malformed { reason: explain(error) })
+}
+
+/// What is wrong with the bytes, for people. The rest of bincode's errors belong to types that this project does not have.
+fn explain(error: DecodeError) -> String {
+    match error {
+        DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),
+        DecodeError::LimitExceeded => "a length is larger than the bytes that follow can hold".to_owned(),
+        DecodeError::UnexpectedVariant { found, .. } => {
+            format!("{found} where a variant is named, expected a lower number")
+        }
+        DecodeError::InvalidBooleanValue(found) => format!("{found} where 0 or 1 was expected"),
+        DecodeError::Utf8 { .. } => "a text is not UTF-8".to_owned(),
+        DecodeError::OutsideUsizeRange(length) => format!("a length of {length}"),
+        DecodeError::OtherString(reason) => reason,
+        DecodeError::Other(reason) => reason.to_owned(),
+        _ => "a value that its type cannot have".to_owned(),
+    }
 }
 
 const fn config<const MAX: usize>() -> Configuration<LittleEndian, Fixint, Limit<MAX>> {
@@ -82,6 +105,7 @@ const fn config<const MAX: usize>() -> Configuration<LittleEndian, Fixint, Limit
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 
@@ -99,5 +123,47 @@ mod tests {
     fn a_hostile_length_allocates_nothing() {
         let bytes = encode(&(1u64 << 60));
         assert!(matches!(decode::<Vec<u8>>(&bytes, 100), Err(CodecError::Malformed { .. })));
+    }
+
+    /// What a length may claim grows with the bytes that are there.
+    #[test]
+    fn a_length_claims_at_most_a_small_multiple_of_the_bytes_given() {
+        const LEAST: usize = 32 << 10;
+        let refused = |bytes: &[u8]| match decode_prefix::<Vec<u8>>(bytes) {
+            Err(CodecError::Malformed { reason }) => reason.contains("a length is larger"),
+            other => panic!("{other:?}"),
+        };
+        for size in [8, 4_096, 4_097, 70_000, 1 << 20, (1 << 20) + 1, 5 << 20, (16 << 20) + 1] {
+            let claim = |length: usize| {
+                let mut bytes = encode(&(length as u64));
+                bytes.resize(size, 0);
+                bytes
+            };
+            assert!(refused(&claim((32 * size).max(LEAST) + 1)), "{size}");
+            assert!(!refused(&claim(7 * size)), "{size}: what items in memory may need");
+            let honest = encode(&vec![7u8; size]);
+            assert_eq!(decode::<Vec<u8>>(&honest, VALUE_BYTES_MAX), Ok(vec![7; size]));
+        }
+    }
+
+    #[test]
+    fn errors_are_for_people() {
+        let rows: [(Result<(), CodecError>, &str); 6] = [
+            (decode::<u64>(&[1], 9).map(drop), "not a valid encoding: the bytes end before the value does"),
+            (
+                decode::<Option<u8>>(&[2, 0], 9).map(drop),
+                "not a valid encoding: 2 where a variant is named, expected a lower number",
+            ),
+            (decode::<bool>(&[2], 9).map(drop), "not a valid encoding: 2 where 0 or 1 was expected"),
+            (
+                decode::<Vec<u8>>(&[255; 8], 9).map(drop),
+                "not a valid encoding: a length is larger than the bytes that follow can hold",
+            ),
+            (decode::<String>(&encode(&vec![0xffu8]), 9).map(drop), "not a valid encoding: a text is not UTF-8"),
+            (decode::<u8>(&[1, 2], 9).map(drop), "1 bytes after the end of the value"),
+        ];
+        for (result, expected) in rows {
+            assert_eq!(result.unwrap_err().to_string(), expected);
+        }
     }
 }

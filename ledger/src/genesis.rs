@@ -9,15 +9,18 @@ use bincode::{Decode, Encode};
 use crate::address::Coin;
 use crate::codec;
 use crate::hash::{ChainId, Domain, Hash};
-use crate::signature::{PublicKey, SigningKey};
+use crate::signature::{PublicKey, SigningKey, ValidatorKey};
 use crate::state::{Account, State, StateKey};
 use crate::units::{Amount, Timestamp, VotingPower};
 use crate::validators::{VALIDATORS_MAX, VOTING_POWER_MAX, Validator, ValidatorSet};
 
 pub use json::Problem;
 
-/// The genesis format this code reads.
-pub const FORMAT: u32 = 1;
+/// The genesis format this code reads. Header version and rules follow from it: a chain has one format for ever.
+pub const FORMAT: u32 = 2;
+/// What to do with a genesis, home, store or archive of format 1. There is no way over: the format is part of the chain id.
+pub const MADE_BY_0_1: &str =
+    "made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`";
 /// Most bytes a genesis file may have.
 pub const GENESIS_BYTES_MAX: usize = 16 << 20;
 /// The network name of local test networks, the only one that may use the public template keys.
@@ -75,7 +78,7 @@ pub struct GenesisValidator {
 pub struct Limits {
     /// Most bytes of a block's transactions.
     pub block_bytes_max: u64,
-    /// Shortest time between two blocks, in milliseconds.
+    /// Shortest time between two blocks, in milliseconds. A block with an earlier time is invalid.
     pub block_interval_ms: u64,
     /// Time between two blocks when nothing is to be done, in milliseconds.
     pub empty_block_interval_ms: u64,
@@ -110,7 +113,7 @@ impl Default for Limits {
             segment_bytes: 16 << 20,
             segment_blocks: 65_536,
             chunk_bytes: 128 << 10,
-            snapshot_segments: 16,
+            snapshot_segments: 1,
         }
     }
 }
@@ -267,8 +270,9 @@ impl Genesis {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut report = |path: String, reason: String| problems.push(Problem { path, reason });
-        if self.format != FORMAT {
-            report("format".to_owned(), format!("{} is not known, expected {FORMAT}", self.format));
+        if let Err(reason) = check_format(self.format) {
+            report("format".to_owned(), reason);
+            return problems;
         }
         if let Some(reason) = check_name(&self.network, 32, true) {
             report("network".to_owned(), reason);
@@ -325,7 +329,7 @@ impl Genesis {
         let mut supply = 0u64;
         for (i, entry) in self.accounts.iter().enumerate() {
             let path = format!("accounts[{i}]");
-            if let Err(error) = entry.account.check() {
+            if let Err(error) = entry.account.check_account() {
                 report(format!("{path}.address"), error.to_string());
             }
             if let Some(first) = seen.insert(entry.account, i) {
@@ -354,8 +358,12 @@ impl Genesis {
         let mut total = 0u64;
         for (i, entry) in self.validators.iter().enumerate() {
             let path = format!("validators[{i}]");
-            for (field, key) in [("key", entry.key), ("payout", entry.payout)] {
-                if let Err(error) = key.check() {
+            let keys = [
+                ("key", entry.key, ValidatorKey::new(&entry.key).map(drop)),
+                ("payout", entry.payout, entry.payout.check_account()),
+            ];
+            for (field, key, allowed) in keys {
+                if let Err(error) = allowed {
                     report(format!("{path}.{field}"), error.to_string());
                 }
                 if public.contains(&key) {
@@ -379,6 +387,15 @@ impl Genesis {
 fn template_keys() -> BTreeSet<PublicKey> {
     let names = TEMPLATE_ACCOUNTS.iter().chain(&["validator"]);
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()
+}
+
+/// The format decides what all else means, so a genesis of another one has no other problem.
+fn check_format(format: u32) -> Result<(), String> {
+    match format {
+        FORMAT => Ok(()),
+        1 => Err(format!("1, expected {FORMAT}: {MADE_BY_0_1}")),
+        other => Err(format!("{other}, this program knows {FORMAT}: upgrade it")),
+    }
 }
 
 /// Checks the first letters of a network's addresses.

@@ -42,6 +42,8 @@ pub enum Domain {
     StateInner,
     /// One link of an account's activity chain.
     Activity,
+    /// The amount of a block's fees: stands in a link of the payout account's activity where others have a transaction.
+    Fees,
     /// Bytes a sender signs.
     SignTransaction,
     /// Bytes a validator signs for a proposal.
@@ -74,6 +76,7 @@ impl Domain {
             Self::StatePage => "cairn/page",
             Self::StateInner => "cairn/s-inner",
             Self::Activity => "cairn/activity",
+            Self::Fees => "cairn/fees",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -82,7 +85,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -100,6 +103,7 @@ impl Domain {
         Self::StatePage,
         Self::StateInner,
         Self::Activity,
+        Self::Fees,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,

@@ -1,14 +1,21 @@
-//! Keys and signatures: Ed25519 under the verification rule of ZIP-215.
+//! Keys and signatures: Ed25519 under two rules of verification, one for transfers and one for validators.
 //!
 //! RFC 8032 leaves open which malformed points pass, and libraries differ, even between their single and batch checks; nodes that
-//! differ fork. ZIP-215 (<https://zips.z.cash/zip-0215>) is cofactored and names every case, so that a batch and a single check
-//! give the same verdict. Small-order and non-canonical *public keys*, which ZIP-215 admits, are refused here by their bytes:
-//! a small-order key has signatures that nobody made.
+//! differ fork. So each rule names every case.
+//!
+//! *Transfers* ([`verify`], [`verify_batch`]) follow ZIP-215 (<https://zips.z.cash/zip-0215>). Its equation is cofactored, so that
+//! a batch and a single check give the same verdict. Small-order and non-canonical *public keys*, which ZIP-215 admits, are
+//! refused here by their bytes: a small-order key has signatures that nobody made.
+//!
+//! *Votes and proposals* ([`ValidatorKey::verify`], [`verify_strict`]) follow a stricter rule: a canonical S, an R in its one
+//! encoding and not of small order, a key without torsion, and the equation without the cofactor. Every common Ed25519 library
+//! accepts what passes, so whoever checks a certificate by another library finds the same verdict as the nodes. They are few, so
+//! they need no batch, and a batch without the cofactor would accept torsion by chance.
 
 use std::fmt;
 
 use bincode::{Decode, Encode};
-use ed25519_dalek::Signer;
+use ed25519_dalek::{Signer, VerifyingKey};
 use ed25519_zebra::{VerificationKey, batch};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
@@ -31,7 +38,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A public key that no account and no validator may have.
+/// Why no account, or no validator, may have a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The point has order 1, 2, 4 or 8: anybody can sign for it.
@@ -40,6 +47,12 @@ pub enum KeyError {
     /// The y coordinate is not below 2^255 - 19: a second spelling of another key.
     #[error("public key {0} is not canonical")]
     NotCanonical(PublicKey),
+    /// No point of the curve has this y coordinate: there is no secret key for it.
+    #[error("public key {0} is no point of the curve, nobody can sign for it")]
+    NoPoint(PublicKey),
+    /// The point has a part of small order. Libraries differ on its signatures, so no validator may have it.
+    #[error("public key {0} has a part of small order, libraries differ on its signatures")]
+    Torsion(PublicKey),
 }
 
 /// The y coordinates of the eight points of small order, sign bit cleared.
@@ -69,7 +82,7 @@ const fn little_endian(low: u8) -> [u8; 32] {
 }
 
 impl PublicKey {
-    /// Refuses keys that no honest owner has.
+    /// Refuses keys that no honest owner has, by their bytes alone.
     ///
     /// # Errors
     /// `KeyError` for small-order points and non-canonical encodings.
@@ -85,6 +98,55 @@ impl PublicKey {
         }
         Ok(())
     }
+
+    /// Whether an account may have this key: [`Self::check`], and it is a point of the curve. Half of all 32 bytes are none, and
+    /// what is paid to those is lost. Costs some microseconds, so it is asked once, where an account comes into being.
+    ///
+    /// # Errors
+    /// `KeyError`.
+    pub fn check_account(&self) -> Result<(), KeyError> {
+        self.point().map(drop)
+    }
+
+    fn point(&self) -> Result<VerifyingKey, KeyError> {
+        self.check()?;
+        VerifyingKey::from_bytes(&self.0).map_err(|_| KeyError::NoPoint(*self))
+    }
+}
+
+/// A public key that may vote and propose, with its point, so that no signature pays for finding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidatorKey(VerifyingKey);
+
+impl ValidatorKey {
+    /// Takes a key that a validator may have: one that an account may have, and without torsion.
+    ///
+    /// # Errors
+    /// `KeyError`.
+    pub fn new(key: &PublicKey) -> Result<Self, KeyError> {
+        let point = key.point()?;
+        if !point.to_edwards().is_torsion_free() {
+            return Err(KeyError::Torsion(*key));
+        }
+        Ok(Self(point))
+    }
+
+    /// Whether the signature holds under the rule for validators.
+    #[must_use]
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        is_strict(&self.0, message, signature)
+    }
+}
+
+/// [`ValidatorKey::verify`] for a key that is known to be a validator's and whose point is not at hand.
+#[must_use]
+pub fn verify_strict(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    key.point().is_ok_and(|point| is_strict(&point, message, signature))
+}
+
+/// The one place where signatures of validators are verified. For a key without torsion the equation admits no R with torsion.
+fn is_strict(key: &VerifyingKey, message: &[u8], signature: &Signature) -> bool {
+    key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
 }
 
 /// An Ed25519 signature: R and s.
@@ -143,7 +205,7 @@ pub fn message(domain: Domain, chain: ChainId, parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// Whether the signature holds under ZIP-215 and the key is one that may sign.
+/// Whether a transfer's signature holds: under ZIP-215, by a key that may sign.
 #[must_use]
 pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     key.check().is_ok()
@@ -162,7 +224,7 @@ pub struct Item {
     pub signature: Signature,
 }
 
-/// Verdicts for many signatures at about a third of the cost each; equal to [`verify`] one by one.
+/// Verdicts for many signatures of transfers at about a third of the cost each; equal to [`verify`] one by one.
 ///
 /// The random weights of the batch equation are derived from all its content, so no source of entropy is needed: whoever wants a
 /// bad signature to pass would have to find one by 2^128 tries (Bellare, Garay, Rabin 1998).

@@ -17,6 +17,7 @@ mod recover;
 mod schema;
 mod segments;
 mod staging;
+mod unfinished;
 mod verify;
 mod witness;
 
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 pub use crate::chain::Committed;
 pub use error::StoreError;
-pub use evidence::{EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
+pub use evidence::{EVIDENCE_ABOUT_ONE_MAX, EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
 pub use recover::Opened;
 pub use staging::{Found, SegmentReader, Staging};
 pub use verify::{Problem, VerifyReport};

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use crate::codec;
 use crate::hash::{Domain, Hash};
-use crate::signature::PublicKey;
+use crate::signature::{KeyError, PublicKey, Signature, ValidatorKey};
 use crate::units::{Height, Round, VotingPower};
 
 /// Most validators a chain may have.
@@ -31,6 +31,8 @@ pub struct Validator {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatorSet {
     validators: Vec<Validator>,
+    /// Their keys, in the same order.
+    keys: Vec<ValidatorKey>,
     total: u64,
     schedule: Vec<u16>,
 }
@@ -47,13 +49,16 @@ pub enum ValidatorSetError {
     /// A power of zero, or a total above [`VOTING_POWER_MAX`].
     #[error("voting powers must be above zero and at most {VOTING_POWER_MAX} in total")]
     Power,
+    /// A key that no validator may have.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl ValidatorSet {
     /// Takes validators in any order.
     ///
     /// # Errors
-    /// `ValidatorSetError` for repeated keys, zero powers, too much power, none or too many.
+    /// `ValidatorSetError` for repeated keys, zero powers, too much power, none or too many, keys that cannot vote.
     pub fn new(mut validators: Vec<Validator>) -> Result<Self, ValidatorSetError> {
         validators.sort_by_key(|validator| validator.key);
         Self::from_sorted(validators)
@@ -73,8 +78,9 @@ impl ValidatorSet {
                 power => total.checked_add(power).filter(|total| *total <= VOTING_POWER_MAX),
             })
             .ok_or(ValidatorSetError::Power)?;
+        let keys = validators.iter().map(|validator| ValidatorKey::new(&validator.key)).collect::<Result<_, _>>()?;
         let schedule = schedule(&validators, total);
-        Ok(Self { validators, total, schedule })
+        Ok(Self { validators, keys, total, schedule })
     }
 
     /// All validators, by key.
@@ -88,6 +94,12 @@ impl ValidatorSet {
     pub fn find(&self, key: &PublicKey) -> Option<(usize, &Validator)> {
         let place = self.validators.binary_search_by_key(key, |validator| validator.key).ok()?;
         Some((place, self.validators.get(place)?))
+    }
+
+    /// Whether the validator at this place of the set signed the message. `false` for a place beyond it.
+    #[must_use]
+    pub fn verify(&self, place: usize, message: &[u8], signature: &Signature) -> bool {
+        self.keys.get(place).is_some_and(|key| key.verify(message, signature))
     }
 
     /// Voting power of all.

@@ -333,7 +333,7 @@ impl Driver {
             Effect::Evidence(evidence) => {
                 let bytes = codec::encode(&evidence);
                 let key = Hash::of(Domain::StoreValue, &[&bytes]);
-                self.store.put_evidence(key.as_bytes(), &bytes)?;
+                self.store.put_evidence(evidence.about(), key.as_bytes(), &bytes)?;
             }
             Effect::Ban { peer, offence } => {
                 if let Some(peer) = self.peers.id(peer) {

@@ -12,7 +12,7 @@ mod rate;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use ledger::chain::{Blame, ChainState, TransactionError, check_expiry, check_form, least_fee};
+use ledger::chain::{Blame, ChainState, TransactionError, check_created, check_expiry, check_form, least_fee};
 use ledger::hash::{TxHash, TxId};
 use ledger::signature::PublicKey;
 use ledger::state::{Account, StateKey};
@@ -84,11 +84,6 @@ pub struct Mempool {
     index: Index,
 }
 
-/// Earliest time the next block may have.
-const fn next_time(chain: &ChainState) -> Timestamp {
-    Timestamp(chain.tip().time.0.saturating_add(1))
-}
-
 impl Mempool {
     /// An empty one.
     #[must_use]
@@ -115,7 +110,7 @@ impl Mempool {
         if self.index.get(&transaction.hash()).is_some() {
             return Ok(Admitted::Known);
         }
-        let time = now.max(next_time(chain));
+        let time = now.max(chain.next_time());
         let (account, waiting) = self.check(chain, time, transaction)?;
         let (sender, nonce) = (waiting.transaction.transfer().sender, waiting.transaction.transfer().nonce);
 
@@ -172,7 +167,7 @@ impl Mempool {
             }
         }
 
-        let least = least_fee(limits, transaction.bytes(), created(chain, &transaction));
+        let least = least_fee(limits, transaction.bytes(), created(chain, &transaction)?);
         if transfer.fee < least {
             return Err(TransactionError::Fee { got: transfer.fee, least }.into());
         }
@@ -243,7 +238,7 @@ impl Mempool {
                 self.index.settle(sender, &chain.account(&sender));
             }
         }
-        while let Some(expired) = self.index.expired(next_time(chain)) {
+        while let Some(expired) = self.index.expired(chain.next_time()) {
             let (sender, nonce) = (expired.transfer().sender, expired.transfer().nonce);
             let removed = self.index.remove(sender, nonce);
             assert!(removed.is_some(), "what has an expiry waits in its sender's queue");
@@ -303,12 +298,19 @@ impl Mempool {
     }
 }
 
-/// How many accounts a transaction would create at the tip. Earlier ones may create them first; then it pays more than it has to.
-fn created(chain: &ChainState, transaction: &VerifiedTransaction) -> u64 {
+/// How many accounts a transaction would create at the tip, each of which may come into being. Earlier ones may create them first;
+/// then it pays more than it has to.
+fn created(chain: &ChainState, transaction: &VerifiedTransaction) -> Result<u64, TransactionError> {
     let outputs = &transaction.transfer().outputs;
     let accounts: BTreeSet<PublicKey> = outputs.iter().map(|output| output.account).collect();
-    let is_new = |account: &&PublicKey| chain.state().get(&StateKey::account(**account)).is_none();
-    accounts.iter().filter(is_new).count() as u64
+    let mut count = 0u64;
+    for account in accounts {
+        if chain.state().get(&StateKey::account(account)).is_none() {
+            check_created(&account)?;
+            count = count.saturating_add(1);
+        }
+    }
+    Ok(count)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl SignedVote {
     /// Whether the validator it names signed it.
     #[must_use]
     pub fn verify(&self, chain: ChainId) -> bool {
-        signature::verify(&self.vote.validator, &self.vote.message(chain), &self.signature)
+        signature::verify_strict(&self.vote.validator, &self.vote.message(chain), &self.signature)
     }
 }
 
@@ -84,7 +84,7 @@ impl SignedProposal {
     /// Whether the proposer it names signed it.
     #[must_use]
     pub fn verify(&self, chain: ChainId) -> bool {
-        signature::verify(&self.proposal.proposer, &self.proposal.message(chain), &self.signature)
+        signature::verify_strict(&self.proposal.proposer, &self.proposal.message(chain), &self.signature)
     }
 }
 
@@ -213,6 +213,18 @@ pub enum Evidence {
     Proposals(SignedProposal, SignedProposal),
     /// Another block than ours was certified at a height: the signers of both certificates signed twice.
     Fork(BlockHash, Box<CertifiedHeader>),
+}
+
+impl Evidence {
+    /// The one validator it convicts; none for a fork, which convicts many.
+    #[must_use]
+    pub const fn about(&self) -> Option<PublicKey> {
+        match self {
+            Self::Votes(vote, _) => Some(vote.vote.validator),
+            Self::Proposals(proposal, _) => Some(proposal.proposal.proposer),
+            Self::Fork(..) => None,
+        }
+    }
 }
 
 /// What a validator writes to its log before it acts on it.

@@ -10,11 +10,12 @@ use ledger::certificate::{Certificate, Vote, VoteKind};
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::genesis::{Genesis, template_key, template_seed};
-use ledger::hash::{BlockHash, Domain, Hash};
+use ledger::hash::{BlockHash, ChainId, Domain, Hash};
 use ledger::history::{SegmentDescriptor, SegmentHead};
-use ledger::signature::{Item, PublicKey, Signature, SigningKey, verify, verify_batch};
+use ledger::signature::{Item, PublicKey, Signature, SigningKey, ValidatorKey, verify, verify_batch, verify_strict};
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
-use ledger::units::{Amount, Height, Nonce, Round, Timestamp};
+use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
+use ledger::validators::{Validator, ValidatorSet};
 use protocol::message::{Attempt, ConsensusMessage, LogEntry, Proposal, Request, SignedProposal, SignedVote};
 use protocol::sync::Bits;
 use protocol::sync::message::{ChunkId, Status, SyncMessage, Update};
@@ -79,6 +80,82 @@ fn keys_that_anybody_can_sign_for_are_refused() {
     }
     let below = "ebffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f";
     assert!(PublicKey(bytes(below)).check().is_ok(), "p - 2 is canonical and not of small order");
+}
+
+/// The file that other programs read too; `tests/vectors/README.md` says what its fields are.
+fn signatures() -> serde_json::Value {
+    serde_json::from_str(include_str!("../vectors/signatures.json")).unwrap()
+}
+
+/// The rows of one list of that file whose verdict is another one here.
+fn wrong(list: &str, verdicts: impl Fn(&serde_json::Value) -> Vec<(&'static str, bool)>) -> Vec<String> {
+    let file = signatures();
+    let rows = file[list].as_array().unwrap();
+    assert!(rows.len() > 8, "{list}");
+    let differs = |row: &serde_json::Value| {
+        let wrong = verdicts(row).into_iter().filter(|(field, got)| row[*field].as_bool().unwrap() != *got);
+        wrong.map(|(field, got)| format!("{list}: {}: {field} is {got}", row["name"])).collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(differs).collect()
+}
+
+fn blob(row: &serde_json::Value, field: &str) -> Vec<u8> {
+    hex::decode(row[field].as_str().unwrap()).unwrap()
+}
+
+/// Keys and signatures that libraries disagree on, with the one verdict for transfers and the one for validators.
+#[test]
+fn every_crafted_key_and_signature_has_its_verdict() {
+    let key = |row: &serde_json::Value| PublicKey(bytes(row["key"].as_str().unwrap()));
+    let keys = wrong("keys", |row| {
+        vec![("account", key(row).check_account().is_ok()), ("validator", ValidatorKey::new(&key(row)).is_ok())]
+    });
+    let alone = wrong("signatures", |row| {
+        let (message, signature) = (blob(row, "message"), Signature(bytes(row["signature"].as_str().unwrap())));
+        let validator = ValidatorKey::new(&key(row)).is_ok_and(|key| key.verify(&message, &signature));
+        if validator {
+            assert!(verify_strict(&key(row), &message, &signature));
+        }
+        let item = Item { key: key(row), message: message.clone(), signature };
+        let transfer = verify(&key(row), &message, &signature);
+        let good = SigningKey::from_seed(&[5; 32]);
+        let good = Item { key: good.public(), message: b"good".to_vec(), signature: good.sign(b"good") };
+        assert_eq!(verify_batch(&[good.clone(), item, good]), [true, transfer, true], "{row}");
+        vec![("transfer", transfer), ("validator", validator)]
+    });
+    assert_eq!([keys, alone].concat(), Vec::<String>::new());
+}
+
+/// The same signatures where they stand in the protocol: each door takes its own rule.
+#[test]
+fn every_crafted_vote_proposal_certificate_and_transfer_has_its_verdict() {
+    let file = signatures();
+    let chain = ChainId(Hash(bytes(file["chain_id"].as_str().unwrap())));
+    let votes = wrong("votes", |row| {
+        let vote: SignedVote = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
+        vec![("valid", vote.verify(chain))]
+    });
+    let proposals = wrong("proposals", |row| {
+        let proposal: SignedProposal = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
+        vec![("valid", proposal.verify(chain))]
+    });
+    let validator = |row: &serde_json::Value| Validator {
+        key: PublicKey(bytes(row["key"].as_str().unwrap())),
+        payout: PublicKey(bytes(row["payout"].as_str().unwrap())),
+        power: VotingPower(row["power"].as_str().unwrap().parse().unwrap()),
+    };
+    let set = ValidatorSet::new(file["validators"].as_array().unwrap().iter().map(validator).collect()).unwrap();
+    let certificates = wrong("certificates", |row| {
+        let certificate: Certificate = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
+        let height = Height(row["height"].as_str().unwrap().parse().unwrap());
+        let block = BlockHash(Hash(bytes(row["block"].as_str().unwrap())));
+        vec![("valid", certificate.verify(chain, &set, height, block).is_ok())]
+    });
+    let transfers = wrong("transfers", |row| {
+        let transaction = Transaction::decode(&blob(row, "bytes")).unwrap();
+        vec![("valid", verify_transactions(chain, vec![transaction]).remove(0).is_some())]
+    });
+    assert_eq!([votes, proposals, certificates, transfers].concat(), Vec::<String>::new());
 }
 
 fn chain() -> Arc<Chain> {
@@ -147,41 +224,41 @@ fn every_format_has_the_bytes_it_always_had() {
         (
             "transaction id",
             verified.id().to_string(),
-            "3ab6f1fee90ed14b00a7e2f4a070e578136bb4960afa0ffcc12d2f5e9ce1331b",
+            "0c9965cfca68bafae06543d123162167e521cb0c6e21a7e6f70964dce7f2492c",
         ),
         (
             "transaction hash",
             verified.hash().to_string(),
-            "171eb83c90d4745e78ab53a372279f8a53c8c8ca4f198fde5c148e8f8966f72a",
+            "1c25044e9388579d2d967d18aa5d242e64c8ad2993f611dafe0661ea7fb12c7c",
         ),
-        ("block hash", valid.hash().to_string(), "aac218fdbb75db43939ec9f99a9f7e5fc98e611497890d32779e9a8c00398eb7"),
+        ("block hash", valid.hash().to_string(), "6c5bb939c7633431f4c2f6eb45eccf22bfff1bf9ef39e3c1a534f901581d38d0"),
         (
             "state root",
             valid.state().root().to_string(),
-            "2fe74bf70bf658ab32afd946fcd5cc7c349a173aa91d073306faeac2b572637b",
+            "5b27203e8e2a4c05ba69d56635ff0eb27fe936773b02123625b4f87719c9a9de",
         ),
-        ("transaction", print(&codec::encode(&transaction)), "181 8aad2c6daef26849"),
-        ("header", print(&codec::encode(&block.header)), "274 b5ea5b0b30ff54fb"),
-        ("block", print(valid.bytes()), "523 a535864750fcfbe6"),
-        ("certificate", print(&codec::encode(&certificate)), "125 3acbe1b46574073c"),
+        ("transaction", print(&codec::encode(&transaction)), "181 bab5f434ce35af27"),
+        ("header", print(&codec::encode(&block.header)), "274 819bfbb14d28801c"),
+        ("block", print(valid.bytes()), "523 91501f223de40720"),
+        ("certificate", print(&codec::encode(&certificate)), "125 5f6fb7f660a9d336"),
         (
             "validators",
             chain.validators(Height(1)).hash().to_string(),
             "61f1235f7e5ead234933fc668921f762f939fd3ab5a67bb7890f98c1aea0739d",
         ),
-        ("genesis", print(&codec::encode(chain.genesis())), "449 136b125ec1988d7a"),
+        ("genesis", print(&codec::encode(chain.genesis())), "449 6e0a8aa09d157da9"),
         (
             "vote message",
             print(&codec::encode(&Attempt { attempt: 7, message: ConsensusMessage::Vote(signed_vote.clone()) })),
-            "157 32a1ac4f076bb253",
+            "157 1a8f8fdf44c02439",
         ),
         (
             "proposal message",
             print(&codec::encode(&Attempt { attempt: 7, message: ConsensusMessage::Proposal(signed_proposal, None) })),
-            "158 be937de20a7431d4",
+            "158 fcc9b106239ec6de",
         ),
         ("request", print(&codec::encode(&Request::Blocks(Height(9)))), "12 66e031aab1296d44"),
-        ("log entry", print(&codec::encode(&LogEntry::Vote(signed_vote))), "149 132d36c386009420"),
+        ("log entry", print(&codec::encode(&LogEntry::Vote(signed_vote))), "149 1fca3df6407f61ca"),
         (
             "empty transactions root",
             transactions_root(&[]).to_string(),
@@ -223,7 +300,7 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
         (SyncMessage::Manifest(Height(70), 3, Some(vec![descriptor])), "157 d34aeca0f48bae3f"),
         (SyncMessage::Manifest(Height(70), 3, None), "21 2340e2f3f6ed1dd4"),
         (SyncMessage::GetHead(3), "12 620392bd13c9d763"),
-        (SyncMessage::Head(3, Some(head)), "273 036f0961d7abe81c"),
+        (SyncMessage::Head(3, Some(head)), "273 e2ffc51c9ec47dff"),
         (SyncMessage::Head(3, None), "13 75f72bfa17365c58"),
     ]
 }
@@ -245,7 +322,7 @@ fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
     assert_eq!(
         Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(),
-        "a80720f3e08beaff2728e3f8459c67d2a5f7edee782dd0bc76faed567c01b6ad"
+        "de5ce4c6815b20fde574d8f235945ea3e2afc7e8ca180186354c8b0826b166f6"
     );
 }
 

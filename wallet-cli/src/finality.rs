@@ -11,7 +11,7 @@ use ledger::api::{self, BlockInfo, TransactionInfo, TxInfo, TxStatus};
 use ledger::hash::TxId;
 use ledger::signature::PublicKey;
 use ledger::state::Account;
-use ledger::units::Height;
+use ledger::units::{Amount, Height};
 use serde_json::json;
 
 use crate::error::WalletError;
@@ -100,11 +100,11 @@ fn replay(trust: &Trust<'_>, key: &PublicKey, account: &mut Account, height: Hei
     let ids = ids.collect::<Result<Vec<TxId>, TrustError>>()?;
     ids.iter().for_each(|id| account.touch(height, id));
     // The proposer's fees come last and have no transaction.
-    let fees = block.transaction_list.iter().any(|transaction| transaction.fee > 0);
+    let fees = block.transaction_list.iter().fold(0u64, |sum, transaction| sum.saturating_add(transaction.fee));
     let validators = trust.chain().validators(height).as_slice();
     let proposer = validators.iter().find(|validator| validator.key.to_string() == block.summary.proposer);
-    if fees && proposer.is_some_and(|validator| validator.payout == *key) {
-        account.touch(height, &TxId::default());
+    if fees > 0 && proposer.is_some_and(|validator| validator.payout == *key) {
+        account.touch_fees(height, Amount(fees));
     }
     Ok(ids)
 }

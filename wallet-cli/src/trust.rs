@@ -13,6 +13,7 @@ use ledger::block::{HEADER_BYTES, HEADER_VERSION, Header};
 use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError};
 use ledger::chain::Chain;
 use ledger::codec::{self, CodecError, Decode};
+use ledger::genesis::MADE_BY_0_1;
 use ledger::signature::PublicKey;
 use ledger::state::{Account, AccountProof, ProofError, StateKey};
 use ledger::units::{Height, Nonce, Timestamp};
@@ -59,7 +60,7 @@ pub(crate) enum TrustError {
         reason: String,
     },
     /// A header by rules this wallet does not know.
-    #[error("header version {0}, this wallet knows {HEADER_VERSION}: upgrade it")]
+    #[error("header version {got}, this wallet knows {HEADER_VERSION}: {hint}", got = .0, hint = what_to_do(.0))]
     Version(u16),
     /// The header is not final.
     #[error("do not believe this node: its block {height} is not certified: {error}")]
@@ -275,6 +276,10 @@ impl Certified {
 /// A head from the wallet's own file. It was verified before it was written; a doubt now means that the file was changed.
 fn reread(chain: &Chain, home: &Home, head: api::Head) -> Result<Certified, HomeError> {
     verify_head(chain, head).map_err(|error| home.damaged_head(error.to_string()))
+}
+
+const fn what_to_do(version: &u16) -> &'static str {
+    if *version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade it" }
 }
 
 /// Checks that the validators of the chain made this header final.

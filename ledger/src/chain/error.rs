@@ -2,6 +2,7 @@
 
 use crate::block::HEADER_VERSION;
 use crate::certificate::CertificateError;
+use crate::genesis::MADE_BY_0_1;
 use crate::hash::{BlockHash, Hash};
 use crate::signature::{KeyError, PublicKey};
 use crate::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX};
@@ -110,11 +111,15 @@ impl TransactionError {
     }
 }
 
+const fn what_to_do(version: u16) -> &'static str {
+    if version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade this program" }
+}
+
 /// Why a block does not follow the tip. Always the proposer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// A version this code does not know. Not a fault: the node is too old and has to stop.
-    #[error("header version {got}, this node knows {HEADER_VERSION}: upgrade it")]
+    #[error("header version {got}, expected {HEADER_VERSION}: {}", what_to_do(*got))]
     Version {
         /// Version found.
         got: u16,
@@ -135,13 +140,13 @@ pub enum BlockError {
         /// The tip.
         expected: BlockHash,
     },
-    /// Not later than the parent.
-    #[error("time {got}, expected more than {parent}")]
+    /// Sooner after the parent than the block interval allows.
+    #[error("time {got}, expected at least {earliest}")]
     Time {
         /// Time found.
         got: Timestamp,
-        /// Time of the parent.
-        parent: Timestamp,
+        /// Time of the parent and the block interval.
+        earliest: Timestamp,
     },
     /// The proposer is no validator.
     #[error("proposer {0} is no validator")]

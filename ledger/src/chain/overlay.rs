@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::chain::{ChainState, TransactionError};
 use crate::genesis::Limits;
-use crate::hash::TxId;
 use crate::signature::PublicKey;
 use crate::state::{Account, State, StateKey};
 use crate::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX, VerifiedTransaction};
@@ -58,6 +57,7 @@ impl<'a> Overlay<'a> {
             let mut account = match touched.get(&key).copied().or_else(|| self.get(&key)) {
                 Some(account) => account,
                 None => {
+                    check_created(&output.account)?;
                     created = created.saturating_add(1);
                     Account::default()
                 }
@@ -92,8 +92,7 @@ impl<'a> Overlay<'a> {
             let mut account = self.get(&key).unwrap_or_default();
             let credited = account.balance.checked_add(self.fees.0);
             account.balance = credited.unwrap_or_else(|| panic!("the supply fits 64 bits, so each balance does"));
-            // Fees have no transaction: the chain of touches names them by an id of zeros.
-            account.touch(height, &TxId::default());
+            account.touch_fees(height, self.fees);
             self.changes.insert(key, account);
         }
         let total = |balance: &dyn Fn(&StateKey, &Account) -> Amount| -> u128 {
@@ -128,6 +127,14 @@ pub fn check_form(transaction: &VerifiedTransaction) -> Result<Amount, Transacti
         needed = needed.checked_add(output.amount.0).ok_or(TransactionError::Overflow)?;
     }
     Ok(needed)
+}
+
+/// Whether an account with this key may come into being. Accounts are never removed, so no later payment asks again.
+///
+/// # Errors
+/// `TransactionError::Recipient`. The bytes of the transaction show it, so the blame is the sender's.
+pub fn check_created(account: &PublicKey) -> Result<(), TransactionError> {
+    account.check_account().map_err(TransactionError::Recipient)
 }
 
 /// Whether a transaction may stand in a block of this time.

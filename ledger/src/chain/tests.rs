@@ -20,7 +20,7 @@ fn chain() -> Arc<Chain> {
         balance: Amount(1_000_000_000),
     };
     Chain::new(Genesis {
-        format: 1,
+        format: crate::genesis::FORMAT,
         network: "local".to_owned(),
         address_prefix: "crn".to_owned(),
         coin: crate::address::Coin { symbol: "CRN".to_owned(), decimals: 9 },
@@ -120,6 +120,54 @@ fn each_rule_of_a_transfer_holds_up_to_its_limit() {
     check(|t| t.outputs[0].account = t.sender, Ok(()));
 }
 
+/// What is paid to a key without a point is lost, as nobody can sign for it.
+#[test]
+fn an_account_comes_into_being_only_for_a_point_of_the_curve() {
+    let mut y = [0; 32];
+    y[0] = 2;
+    let no_point = PublicKey(y);
+    assert_eq!(no_point.check(), Ok(()), "its bytes alone look well");
+    let refused = TransactionError::Recipient(KeyError::NoPoint(no_point));
+    assert_eq!(refused.blame(), Blame::Sender);
+    let pay = |account: PublicKey, first: bool| {
+        move |t: &mut Transfer| {
+            t.fee = Amount(2_100_000);
+            let output = Output { account, amount: Amount(1) };
+            t.outputs.insert(if first { 0 } else { t.outputs.len() }, output);
+        }
+    };
+    check(pay(no_point, true), Err(refused));
+    check(pay(no_point, false), Err(refused));
+    // Torsion harms nobody here: ZIP-215 has one verdict on the signatures of such a key.
+    let torsion = "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse::<Hash>().unwrap();
+    check(pay(PublicKey(torsion.0), true), Ok(()));
+}
+
+/// Blocks come no faster than the interval, whatever clock a proposer has and however early it begins.
+#[test]
+fn a_block_sooner_than_the_interval_is_invalid_and_nobody_proposes_one() {
+    let chain = chain();
+    let interval = chain.limits().block_interval_ms;
+    let mut state = ChainState::genesis(Arc::clone(&chain));
+    let mut parent = Certificate::genesis(chain.id());
+    for height in 1..=3u64 {
+        assert_eq!(state.next_time(), Timestamp(START + height * interval));
+        let proposer = chain.validators(Height(height)).proposer(Height(height), Round(0)).key;
+        let now = Timestamp(START + (height - 1) * interval + 1);
+        let block = state.propose(proposer, now, parent.clone(), []);
+        assert_eq!(block.header().time, state.next_time(), "at a clock that is behind");
+        let mut early = block.block().clone();
+        early.header.time = Timestamp(state.next_time().0 - 1);
+        let earliest = state.next_time();
+        assert_eq!(state.validate(early.clone()).unwrap_err(), BlockError::Time { got: early.header.time, earliest });
+        let later = state.propose(proposer, Timestamp(earliest.0 + 1), parent.clone(), []);
+        assert_eq!(later.header().time, Timestamp(earliest.0 + 1), "at a clock that is ahead");
+        assert!(state.validate(later.block().clone()).is_ok());
+        parent = certificate(&chain, &block);
+        state.advance(&block);
+    }
+}
+
 #[test]
 fn a_signature_holds_for_one_chain_and_body_only() {
     let chain = chain();
@@ -153,8 +201,25 @@ fn blocks_follow_each_other_and_every_commitment_is_checked() {
         assert_eq!(sealed.is_some(), height % 16 == 0);
     }
     assert_eq!(state.account(&bob()).balance, Amount(1_000_000_000 + 40 * 5));
+    each_payout_proves_its_income(&chain, &state);
     let total: u64 = state.state().iter().map(|(_, account)| account.balance.0).sum();
     assert_eq!(total, 2_000_000_000, "fees and payments move money");
+}
+
+/// Whoever knows the fees of each block a validator proposed can compute its payout account's activity.
+fn each_payout_proves_its_income(chain: &Chain, state: &ChainState) {
+    for validator in chain.validators(Height(1)).as_slice() {
+        let mut expected = Account::default();
+        for height in
+            (1..=40).map(Height).filter(|height| chain.validators(*height).proposer(*height, Round(0)) == validator)
+        {
+            let cause = Hash::of(Domain::Fees, &[&10_000u64.to_le_bytes()]);
+            let parts: [&[u8]; 3] = [expected.activity.as_bytes(), &height.0.to_le_bytes(), cause.as_bytes()];
+            expected.activity = Hash::of(Domain::Activity, &parts);
+            expected.balance.0 += 10_000;
+        }
+        assert_eq!(state.account(&validator.payout), expected);
+    }
 }
 
 fn each_tampering_is_refused(state: &ChainState, good: &Block<Arc<VerifiedTransaction>>) {
@@ -165,10 +230,11 @@ fn each_tampering_is_refused(state: &ChainState, good: &Block<Arc<VerifiedTransa
         assert!(error.to_string().contains(name), "{name}: {error}");
     };
     let bad = Hash::of(Domain::Block, &[]);
-    refused(&|b| b.header.version = 2, "upgrade");
+    refused(&|b| b.header.version = 3, "upgrade");
+    refused(&|b| b.header.version = 1, "made by cairn 0.1");
     refused(&|b| b.header.height = Height(21), "height");
     refused(&|b| b.header.parent = BlockHash(bad), "parent");
-    refused(&|b| b.header.time = Timestamp(START + 19), "time");
+    refused(&|b| b.header.time = Timestamp(START + 20 * 50 - 1), "time");
     refused(&|b| b.header.proposer = bob(), "no validator");
     refused(&|b| b.header.transactions_root = bad, "transactions_root");
     refused(&|b| b.header.state_root = StateRoot(bad), "state_root");

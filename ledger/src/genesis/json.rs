@@ -159,6 +159,10 @@ impl Reader {
     fn genesis(&mut self, value: &Value) -> Option<Genesis> {
         let mut root = self.object(String::new(), value)?;
         let format = self.small(&mut root, "format");
+        if let Some(Err(reason)) = format.map(super::check_format) {
+            self.report("format".to_owned(), reason);
+            return None;
+        }
         let network = self.text(&mut root, "network");
         let prefix = self.text(&mut root, "address_prefix");
         let coin = self.sub(&mut root, "coin").and_then(|mut fields| self.coin(&mut fields));
@@ -234,8 +238,14 @@ pub(super) fn read(text: &[u8]) -> (Option<Genesis>, Vec<Problem>) {
         reader.report(String::new(), format!("{} bytes, expected at most {}", text.len(), super::GENESIS_BYTES_MAX));
         return (None, reader.problems);
     }
+    // Editors of some systems put a byte order mark before the text. It means nothing in UTF-8.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let genesis = match serde_json::from_slice(text) {
         Ok(value) => reader.genesis(&value),
+        Err(_) if text.iter().all(u8::is_ascii_whitespace) => {
+            reader.report(String::new(), "the file is empty, expected a genesis as JSON");
+            None
+        }
         Err(error) => {
             reader.report(String::new(), format!("not JSON: {error}"));
             None

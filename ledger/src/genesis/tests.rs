@@ -27,7 +27,6 @@ pub(crate) fn local() -> Genesis {
             clock_drift_ms: 1_000,
             segment_bytes: 1 << 20,
             chunk_bytes: 64 << 10,
-            snapshot_segments: 4,
             ..Limits::default()
         },
     }
@@ -39,13 +38,12 @@ fn the_template_is_valid_and_frozen() {
     let genesis = Genesis::from_json(text).unwrap();
     assert_eq!(genesis, local());
     assert_eq!(genesis.to_json().as_bytes(), text);
-    assert_eq!(genesis.chain_id().to_string(), "412e72e9e7b0eadce89afa7e66a49e25e59bc8e7b67223d6bf5ada09fb22e0a9");
+    assert_eq!(genesis.chain_id().to_string(), "93748f73d7cb6233ec9fa09bf4f2b7824c7ec6aa44cd9dcece0e28418cb0d858");
 }
 
 #[test]
 fn every_problem_is_named_with_its_path() {
     let mut value: serde_json::Value = serde_json::from_str(&local().to_json()).unwrap();
-    value["format"] = 2.into();
     value["typo"] = 1.into();
     value["accounts"][0]["balance"] = "5".into();
     value["accounts"][1]["address"] = value["accounts"][2]["address"].clone();
@@ -64,7 +62,7 @@ fn every_problem_is_named_with_its_path() {
 fn each_rule_across_fields_is_checked() {
     type Change = fn(&mut Genesis);
     let rows: [(Change, &str); 13] = [
-        (|g| g.format = 2, "format"),
+        (|g| g.format = 3, "format"),
         (|g| g.network = "Main Net".to_owned(), "network"),
         (|g| g.address_prefix = String::new(), "address_prefix"),
         (|g| g.coin.decimals = 19, "coin.decimals"),
@@ -88,6 +86,62 @@ fn each_rule_across_fields_is_checked() {
             assert!(Genesis::from_json(genesis.to_json().as_bytes()).is_err(), "{path}");
         }
     }
+}
+
+#[test]
+fn a_genesis_of_another_format_is_refused_by_name_and_for_nothing_else() {
+    let refused = |format: u32| {
+        let mut value: serde_json::Value = serde_json::from_str(&local().to_json()).unwrap();
+        value["format"] = format.into();
+        value["limits"] = serde_json::json!({ "of another format": 1 });
+        Genesis::from_json(value.to_string().as_bytes()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(1),
+        "1 problem in genesis:\n  format: 1, expected 2: made by cairn 0.1: keep that program for this network, or start a new \
+         one with `genesis new`"
+    );
+    assert_eq!(refused(3), "1 problem in genesis:\n  format: 3, this program knows 2: upgrade it");
+    assert_eq!(Genesis { format: 1, ..local() }.problems().len(), 1);
+}
+
+#[test]
+fn a_byte_order_mark_before_the_text_is_accepted_once() {
+    let text = local().to_json();
+    let marked = |marks: usize| [&b"\xef\xbb\xbf".repeat(marks)[..], text.as_bytes()].concat();
+    assert_eq!(Genesis::from_json(&marked(1)), Ok(local()));
+    assert!(Genesis::from_json(&marked(2)).is_err());
+}
+
+/// Half of all bytes are no point: what they hold nobody can spend. A validator needs more: libraries differ on torsion.
+#[test]
+fn keys_that_nobody_can_use_are_refused_everywhere() {
+    let mut y = [0; 32];
+    y[0] = 2;
+    let no_point = PublicKey(y);
+    let torsion: Hash = "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse().unwrap();
+    let torsion = PublicKey(torsion.0);
+    let problems = |change: &dyn Fn(&mut Genesis)| {
+        let mut genesis = local();
+        change(&mut genesis);
+        genesis.problems().into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>()
+    };
+    let lost = "is no point of the curve, nobody can sign for it";
+    for (change, path) in [
+        (&(|g: &mut Genesis| g.accounts[1].account = no_point) as &dyn Fn(&mut Genesis), "accounts[1].address"),
+        (&|g| g.validators[0].payout = no_point, "validators[0].payout"),
+        (&|g| g.validators[0].key = no_point, "validators[0].key"),
+    ] {
+        assert_eq!(problems(change), [format!("{path}: public key {no_point} {lost}")]);
+    }
+    assert_eq!(problems(&|g| g.accounts[1].account = torsion), Vec::<String>::new());
+    assert_eq!(problems(&|g| g.validators[0].payout = torsion), Vec::<String>::new());
+    assert_eq!(
+        problems(&|g| g.validators[0].key = torsion),
+        [format!(
+            "validators[0].key: public key {torsion} has a part of small order, libraries differ on its signatures"
+        )]
+    );
 }
 
 #[test]

@@ -47,14 +47,24 @@ pub struct Account {
     pub balance: Amount,
     /// Nonce of its next transaction.
     pub nonce: Nonce,
-    /// Hash chain over every transaction that touched it, from `Hash::ZERO`: a claimed list of them can be proved complete.
+    /// Hash chain over every transaction that touched it and every credit of fees, from `Hash::ZERO`: a claimed list of them can be
+    /// proved complete.
     pub activity: Hash,
 }
 
 impl Account {
     /// Adds a link to the activity chain: the transaction that paid from or to this account, and its block's height.
     pub fn touch(&mut self, height: Height, transaction: &TxId) {
-        let parts: [&[u8]; 3] = [self.activity.as_bytes(), &height.0.to_le_bytes(), transaction.as_bytes()];
+        self.link(height, transaction.0);
+    }
+
+    /// Adds a link for the fees of a block, credited to this account. It names the amount, so that income can be proved.
+    pub fn touch_fees(&mut self, height: Height, fees: Amount) {
+        self.link(height, Hash::of(Domain::Fees, &[&fees.0.to_le_bytes()]));
+    }
+
+    fn link(&mut self, height: Height, cause: Hash) {
+        let parts: [&[u8]; 3] = [self.activity.as_bytes(), &height.0.to_le_bytes(), cause.as_bytes()];
         self.activity = Hash::of(Domain::Activity, &parts);
     }
 }

@@ -9,6 +9,7 @@ use crate::history::SealedSegment;
 use crate::state::State;
 use crate::store::checkpoint::{CHECKPOINT_BLOCKS, CHECKPOINT_BLOCKS_MAX, Slots};
 use crate::store::disk::Batch;
+use crate::store::evidence::Kept;
 use crate::store::index;
 use crate::store::schema::{Key, Marker, PIECE_BYTES, TipValue};
 use crate::store::witness::Witness;
@@ -24,6 +25,8 @@ pub(super) struct Writer {
     pub(super) state: State,
     pub(super) slots: Slots,
     pub(super) witness: Witness,
+    /// What evidence is kept, once somebody asked.
+    pub(super) evidence: Option<Kept>,
     /// Why no more is written.
     pub(super) failed: Option<String>,
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::codec::{Decode, Encode, encode};
-use crate::store::StoreError;
 use crate::store::schema::{self, Key, PIECE_BYTES, VALUE_BYTES_MAX};
+use crate::store::{StoreError, unfinished};
 
 /// Memory for pages that were read or written lately.
 const CACHE_BYTES: u64 = 24 << 20;
@@ -85,7 +85,8 @@ impl Disk {
         let mut tries = 0usize;
         let db = loop {
             tries = tries.saturating_add(1);
-            match caught(&path, || config.open()) {
+            let opened = unfinished::remove(directory).and_then(|()| caught(&path, || config.open()));
+            match opened {
                 Err(StoreError::Io { source, .. }) if is_lock(&source) && tries < LOCK_TRIES => {
                     std::thread::sleep(LOCK_PAUSE);
                 }
@@ -323,5 +324,5 @@ fn caught<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, S
 }
 
 fn is_lock(error: &std::io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
+    error.to_string().contains(unfinished::LOCKED)
 }

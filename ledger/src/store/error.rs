@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::genesis::MADE_BY_0_1;
 use crate::hash::ChainId;
 
 /// Why the store could not do what it was asked to do.
@@ -21,9 +22,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Written by another version of this code.
-    #[error(
-        "the store has schema version {got}, this node knows {expected}: export its blocks with the node that wrote it, and import them"
-    )]
+    #[error("the store has schema version {got}, expected {expected}: {}", what_to_do(*got, *expected))]
     Schema {
         /// Version found.
         got: u32,
@@ -60,6 +59,10 @@ pub enum StoreError {
         /// The first failure.
         reason: String,
     },
+}
+
+const fn what_to_do(got: u32, expected: u32) -> &'static str {
+    if got < expected { MADE_BY_0_1 } else { "upgrade this program" }
 }
 
 impl StoreError {

@@ -1,38 +1,87 @@
 //! Evidence of misbehaviour, kept for whoever judges it. A bounded number: a few convict as well as many.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::codec;
 use crate::hash::{Domain, Hash};
-use crate::store::disk::Batch;
+use crate::signature::PublicKey;
+use crate::store::disk::{Batch, Disk};
 use crate::store::schema::{self, Key, prefix};
 use crate::store::{Store, StoreError};
 
 /// Most pieces of evidence that are kept.
 pub const EVIDENCE_MAX: usize = 1_024;
+/// Most pieces about one validator, and about nobody in particular: a 256th of all, so that however often one signs twice, each of
+/// 256 validators finds room.
+pub const EVIDENCE_ABOUT_ONE_MAX: usize = 4;
 /// Most bytes of key and value together.
 pub const EVIDENCE_BYTES_MAX: usize = 64 << 10;
 
 /// A name, under which one is kept, and content. Their meaning is the caller's.
 pub type Evidence = (Vec<u8>, Vec<u8>);
 
+/// As it is stored: about whom, name, content.
+type Stored = (Option<PublicKey>, Vec<u8>, Vec<u8>);
+
+/// What is kept, without its content. Read once after the store is opened.
+#[derive(Default)]
+pub(super) struct Kept {
+    names: BTreeSet<Hash>,
+    about: BTreeMap<Option<PublicKey>, usize>,
+}
+
+impl Kept {
+    fn load(disk: &Disk) -> Result<Self, StoreError> {
+        let mut kept = Self::default();
+        for name in hashes(disk)? {
+            // The first piece holds the first field.
+            let start = disk.record_prefix(|piece| Key::Evidence(name, piece), 64)?;
+            let start = start.ok_or_else(|| StoreError::corrupt(Key::Evidence(name, 0), "missing"))?.1;
+            let about =
+                codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(Key::Evidence(name, 0), error))?;
+            kept.add(name, about.0);
+        }
+        Ok(kept)
+    }
+
+    fn add(&mut self, name: Hash, about: Option<PublicKey>) {
+        if self.names.insert(name) {
+            let count = self.about.entry(about).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn has_room(&self, name: Hash, about: Option<PublicKey>) -> bool {
+        self.names.len() < EVIDENCE_MAX
+            && !self.names.contains(&name)
+            && self.about.get(&about).is_none_or(|count| *count < EVIDENCE_ABOUT_ONE_MAX)
+    }
+}
+
 impl Store {
-    /// Keeps evidence, durably when this returns. `false` if it is not kept: there is one of that name, or [`EVIDENCE_MAX`] of
-    /// them, or it has more than [`EVIDENCE_BYTES_MAX`] bytes.
+    /// Keeps evidence about a validator, or about none in particular, durably when this returns. `false` if it is not kept: there is
+    /// one of that name, [`EVIDENCE_ABOUT_ONE_MAX`] about the same validator or [`EVIDENCE_MAX`] in all, or it has more than
+    /// [`EVIDENCE_BYTES_MAX`] bytes.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn put_evidence(&self, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
-        self.write(|_| {
+    pub fn put_evidence(&self, about: Option<PublicKey>, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
+        self.write(|writer| {
             let disk = &self.shared.disk;
             let name = name(key);
-            let known = hashes(self)?;
+            let kept = match &mut writer.evidence {
+                Some(kept) => kept,
+                unknown => unknown.insert(Kept::load(disk)?),
+            };
             let too_long = key.len().saturating_add(value.len()) > EVIDENCE_BYTES_MAX;
-            if too_long || known.len() >= EVIDENCE_MAX || known.contains(&name) {
+            if too_long || !kept.has_room(name, about) {
                 return Ok(false);
             }
             let mut batch = Batch::default();
-            batch.put_record(|piece| Key::Evidence(name, piece), &codec::encode(&(key, value)));
+            batch.put_record(|piece| Key::Evidence(name, piece), &codec::encode(&(about, key, value)));
             disk.apply(batch)?;
             disk.sync()?;
+            kept.add(name, about);
             Ok(true)
         })
     }
@@ -42,28 +91,29 @@ impl Store {
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn evidence(&self) -> Result<Vec<Evidence>, StoreError> {
+        let disk = &self.shared.disk;
         let read = |hash| {
             let key = |piece| Key::Evidence(hash, piece);
-            let record = self.shared.disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
+            let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
             decode(hash, &record)
         };
-        hashes(self)?.into_iter().map(read).collect()
+        hashes(disk)?.into_iter().map(read).collect()
     }
 }
 
 /// What `put_evidence` stored, whose name must be the one it is stored under.
 pub(super) fn decode(hash: Hash, record: &[u8]) -> Result<Evidence, StoreError> {
     let key = Key::Evidence(hash, 0);
-    let evidence: Evidence = schema::decode(key, record)?;
-    if name(&evidence.0) == hash { Ok(evidence) } else { Err(StoreError::corrupt(key, "its name is another")) }
+    let (_, evidence, value): Stored = schema::decode(key, record)?;
+    if name(&evidence) == hash { Ok((evidence, value)) } else { Err(StoreError::corrupt(key, "its name is another")) }
 }
 
 fn name(key: &[u8]) -> Hash {
     Hash::of(Domain::StoreValue, &[key])
 }
 
-fn hashes(store: &Store) -> Result<Vec<Hash>, StoreError> {
-    let keys = store.shared.disk.scan(&prefix::EVIDENCE).map(|item| item.map(|(key, _)| Key::parse(&key)));
+fn hashes(disk: &Disk) -> Result<Vec<Hash>, StoreError> {
+    let keys = disk.scan(&prefix::EVIDENCE).map(|item| item.map(|(key, _)| Key::parse(&key)));
     keys.filter_map(|key| match key {
         Ok(Some(Key::Evidence(hash, 0))) => Some(Ok(hash)),
         Ok(_) => None,

@@ -107,11 +107,12 @@ impl Store {
         }
         let segments = state.history().segments();
         if state.tip().hash != tip.hash || segments != tip.segments {
-            let reason = format!("leads to block {} and {segments} segments, expected {tip:?}", state.tip().hash);
+            let found = TipValue { height: state.tip().height, hash: state.tip().hash, segments };
+            let reason = format!("leads to {found}, expected {tip}");
             return Err(StoreError::corrupt("chain of blocks", reason));
         }
 
-        let writer = Writer { tip, state: state.state().clone(), slots, witness, failed: None };
+        let writer = Writer { tip, state: state.state().clone(), slots, witness, evidence: None, failed: None };
         let view = View { tip, certificate: certificate.clone(), index };
         let (view, writer) = (RwLock::new(view), Mutex::new(writer));
         let shared = Shared { chain: chain.id(), disk, view, writer, layouts: Layouts::default() };

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 use crate::units::Height;
 
 /// Version of keys and values.
-pub(super) const SCHEMA_VERSION: u32 = 2;
+pub(super) const SCHEMA_VERSION: u32 = 3;
 /// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it merges and becomes a file of its
 /// own, which sled never syncs, above 128 KiB.
 pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
@@ -46,7 +46,7 @@ pub(super) enum Key {
     Run(u64, u32),
     /// Entries of a run, as many as fit.
     RunPiece(u64, u32),
-    /// Record: key and value of one evidence, by the hash of its key.
+    /// Record: whom one evidence is about, its key and value; by the hash of its key.
     Evidence(Hash, u32),
 }
 
@@ -87,6 +87,12 @@ pub(super) struct TipValue {
     pub(super) height: Height,
     pub(super) hash: BlockHash,
     pub(super) segments: u64,
+}
+
+impl fmt::Display for TipValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block {} at height {} with {} sealed segments", self.hash, self.height, self.segments)
+    }
 }
 
 /// The newest complete checkpoint.

@@ -26,9 +26,9 @@ fn key(seed: u64) -> SigningKey {
     SigningKey::from_seed(&Hash::of(crate::hash::Domain::Genesis, &[b"test", &seed.to_le_bytes()]).0)
 }
 
-/// Keys that only receive or are only counted need no point behind them, so a large genesis costs no curve arithmetic.
+/// The key of somebody who only receives.
 fn stranger(seed: u64) -> PublicKey {
-    PublicKey(Hash::of(crate::hash::Domain::Genesis, &[b"stranger", &seed.to_le_bytes()]).0)
+    SigningKey::from_seed(&Hash::of(crate::hash::Domain::Genesis, &[b"stranger", &seed.to_le_bytes()]).0).public()
 }
 
 /// A chain with its keys and the state at its tip: everything that makes blocks but consensus.
@@ -85,11 +85,12 @@ impl Maker {
     /// Signed transfers of the senders in turn, to the next sender and to strangers.
     fn transfers(&mut self, count: usize, strangers: u64) -> Vec<Arc<VerifiedTransaction>> {
         let height = self.state.tip().height.0;
+        let strangers: Vec<PublicKey> = (0..strangers).map(|s| stranger(height * 100 + s)).collect();
         let transfer = |i: usize| {
             let sender = i % SENDERS;
             let nonce = self.nonces.entry(sender).or_default();
             let next = self.senders[(sender + 1) % SENDERS].public();
-            let outputs = std::iter::once(next).chain((0..strangers).map(|s| stranger(height * 100 + s)));
+            let outputs = std::iter::once(next).chain(strangers.iter().copied());
             let body = Body::Transfer(Transfer {
                 sender: self.senders[sender].public(),
                 nonce: Nonce(*nonce),
@@ -111,8 +112,7 @@ impl Maker {
         let validators = self.chain.validators(height);
         let proposer = validators.proposer(height, Round(0)).key;
         let expected = transactions.len();
-        let now = Timestamp(self.state.tip().time.0 + 50);
-        let block = self.state.propose(proposer, now, self.certificate.clone(), transactions);
+        let block = self.state.propose(proposer, self.state.next_time(), self.certificate.clone(), transactions);
         assert_eq!(block.block().transactions.len(), expected, "every transaction of the fixture applies");
         let vote = |key: &SigningKey| {
             let validator = key.public();
@@ -277,14 +277,17 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
     }
     let opened = Store::open(&place.path, &maker.chain).unwrap();
     assert!(matches!(Store::open(&place.path, &maker.chain), Err(StoreError::Io { .. })), "open twice");
-    let meta = Key::Meta.bytes();
-    let content = codec::encode(&(3u32, "whatever version 3 has"));
-    opened.store.shared.disk.put_raw(&meta, &schema::seal(&meta, &content));
     drop(opened);
-    assert!(matches!(
-        Store::open(&place.path, &maker.chain),
-        Err(StoreError::Schema { got: 3, expected: schema::SCHEMA_VERSION })
-    ));
+    for (version, hint) in [(1u32, "made by cairn 0.1"), (2, "made by cairn 0.1"), (4, "upgrade this program")] {
+        let disk = Disk::open(&place.path).unwrap();
+        let meta = Key::Meta.bytes();
+        let content = codec::encode(&(version, "whatever this version has"));
+        disk.put_raw(&meta, &schema::seal(&meta, &content));
+        drop(disk);
+        let error = Store::open(&place.path, &maker.chain).map(|opened| opened.store).unwrap_err();
+        assert!(matches!(error, StoreError::Schema { got, expected: schema::SCHEMA_VERSION } if got == version));
+        assert!(error.to_string().contains(hint), "{error}");
+    }
 }
 
 #[test]
@@ -343,13 +346,22 @@ fn evidence_is_kept_once_and_bounded() {
     let store = opened.store;
     assert_eq!(store.evidence().unwrap(), []);
     let long = vec![7; EVIDENCE_BYTES_MAX - 1];
-    assert!(store.put_evidence(b"a", &long).unwrap());
-    assert!(!store.put_evidence(b"a", b"other").unwrap());
-    assert!(!store.put_evidence(b"bb", &long).unwrap());
-    for i in 1..EVIDENCE_MAX as u32 {
-        assert!(store.put_evidence(&i.to_le_bytes(), b"x").unwrap());
+    assert!(store.put_evidence(None, b"a", &long).unwrap());
+    assert!(!store.put_evidence(None, b"a", b"other").unwrap());
+    assert!(!store.put_evidence(None, b"bb", &long).unwrap());
+    // However often one validator signs twice, there is room for the others.
+    let about = |i: usize| Some(PublicKey([i as u8; 32]));
+    for i in 0..10 {
+        assert_eq!(store.put_evidence(about(0), &[1, i], b"x").unwrap(), usize::from(i) < EVIDENCE_ABOUT_ONE_MAX);
     }
-    assert!(!store.put_evidence(b"one more", b"x").unwrap());
+    drop(store);
+    // What is kept is known after the store was opened anew.
+    let store = Store::open(&place.path, &maker.chain).unwrap().store;
+    assert!(!store.put_evidence(about(0), b"one more", b"x").unwrap());
+    for i in EVIDENCE_ABOUT_ONE_MAX + 1..EVIDENCE_MAX {
+        assert!(store.put_evidence(about(i / EVIDENCE_ABOUT_ONE_MAX), &i.to_le_bytes(), b"x").unwrap(), "{i}");
+    }
+    assert!(!store.put_evidence(None, b"one more", b"x").unwrap(), "all places are taken");
     store.commit(&[maker.next(1)]).unwrap();
     drop(store);
     let opened = Store::open(&place.path, &maker.chain).unwrap();

@@ -91,7 +91,8 @@ impl Store {
     /// Checks everything in a store that is not open: checksums, keys, and from the genesis on every block by all rules, with every
     /// signature and certificate; then that all else stored is what follows from the blocks. Takes longer than a sync.
     ///
-    /// Changes nothing. What a crash may leave behind, an unfinished checkpoint, is no problem. `progress` gets height and tip.
+    /// Changes nothing that is stored. What a crash may leave behind, an unfinished checkpoint, is no problem. `progress` gets height
+    /// and tip. The database opens no file without the right to write it: a store on a read-only volume has to be copied first.
     ///
     /// # Errors
     /// As [`Self::open`], if the store cannot be read at all. What is wrong inside is in the report.
@@ -198,8 +199,8 @@ fn check_blocks(
         progress(height, tip.height);
     }
     if state.tip().hash != tip.hash || state.history().segments() != tip.segments {
-        let got = (state.tip().hash, state.history().segments());
-        report.add(Key::Tip, format!("the blocks lead to {got:?}, expected {tip:?}"));
+        let (height, hash, segments) = (tip.height, state.tip().hash, state.history().segments());
+        report.add(Key::Tip, format!("the blocks lead to {}, expected {tip}", TipValue { height, hash, segments }));
     }
     if indexed > tip.height {
         report.add(Key::Marker, format!("is at height {indexed}, the tip at {}", tip.height));
@@ -222,7 +223,8 @@ fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidB
     let key = Key::HeightOf(valid.hash());
     match disk.value::<Height>(key)? {
         Some(found) if found == height => Ok(valid),
-        found => Err(StoreError::corrupt(key, format!("{found:?}, expected {height}"))),
+        Some(found) => Err(StoreError::corrupt(key, format!("{found}, expected {height}"))),
+        None => Err(StoreError::corrupt(key, format!("missing, expected {height}"))),
     }
 }
 

@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 
 use ledger::codec::VALUE_BYTES_MAX;
+use ledger::genesis::MADE_BY_0_1;
 use ledger::hash::{ChainId, Hash};
 use ledger::units::Height;
 use sha2::{Digest, Sha256};
@@ -34,7 +35,7 @@ pub(super) enum ArchiveError {
     Io(#[from] io::Error),
     #[error("not an archive of a chain")]
     Foreign,
-    #[error("made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`")]
+    #[error("{MADE_BY_0_1}")]
     Old,
     #[error("blocks {first} to {last}, expected at least one and the first from 1 on")]
     Heights { first: Height, last: Height },

@@ -182,7 +182,7 @@ impl Host {
         if self.verified.contains(&name) {
             return true;
         }
-        let valid = ledger::signature::verify(key, message, signature);
+        let valid = ledger::signature::verify_strict(key, message, signature);
         if valid && self.verified.len() < VERIFIED_MAX {
             self.verified.insert(name);
         }

@@ -4,7 +4,7 @@ use ledger::address::Coin;
 use ledger::certificate::{Vote, VoteKind};
 use ledger::chain::{Chain, ValidBlock};
 use ledger::codec;
-use ledger::genesis::{Genesis, GenesisAccount, GenesisValidator, Limits, template_key};
+use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits, template_key};
 use ledger::transaction::{Body, Output, Transfer, verify_transactions};
 use ledger::units::{Amount, VotingPower};
 
@@ -26,7 +26,7 @@ fn chain() -> Arc<Chain> {
         power: VotingPower(1),
     };
     Chain::new(Genesis {
-        format: 1,
+        format: FORMAT,
         network: "local".to_owned(),
         address_prefix: "crn".to_owned(),
         coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },

@@ -38,7 +38,8 @@ static CHAIN: LazyLock<Arc<Chain>> = LazyLock::new(|| {
         start_time: Timestamp(START),
         accounts: (1..=6).map(account).collect(),
         validators: vec![GenesisValidator { name: String::new(), key: key(VALIDATOR), payout: key(VALIDATOR), power }],
-        limits: Limits::default(),
+        // Blocks as close as a genesis allows: the rows below count in milliseconds.
+        limits: Limits { block_interval_ms: 1, ..Limits::default() },
     })
 });
 
@@ -123,7 +124,7 @@ impl Fixture {
         assert!(mempool.bytes() <= mempool.limits.bytes_max);
         assert_eq!(mempool.bytes(), mempool.best(usize::MAX).iter().map(|held| held.bytes()).sum::<usize>());
         for held in mempool.best(usize::MAX) {
-            assert!(held.transfer().expires_at >= next_time(chain));
+            assert!(held.transfer().expires_at >= chain.next_time());
             let (queue, account) =
                 (mempool.index.queue(&held.transfer().sender).unwrap(), chain.account(&held.transfer().sender));
             assert!(queue.next() == account.nonce && queue.needed() <= account.balance.0.into());
@@ -131,7 +132,7 @@ impl Fixture {
         let candidates = mempool.candidates(chain, usize::MAX);
         assert_eq!(mempool.has_candidate(), !candidates.is_empty());
         // Now, only what has expired since the last commit cannot be applied, nor can what follows it.
-        let time = next_time(chain).max(Timestamp(self.now));
+        let time = chain.next_time().max(Timestamp(self.now));
         let mut stopped = BTreeSet::new();
         let mut applied = candidates.clone();
         applied.retain(|candidate| {
@@ -279,6 +280,47 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
             assert_eq!(fixture.admit(&newcomer), Ok(Admitted::Known), "{name}");
         }
     }
+}
+
+/// The chain refuses it, so it must not wait here for a block.
+#[test]
+fn a_recipient_that_is_no_point_of_the_curve_is_refused() {
+    let no_point = (1..).map(|low| PublicKey([low; 32])).find(|key| key.check_account().is_err()).unwrap();
+    let pay = |account| {
+        let body = Body::Transfer(Transfer {
+            sender: key(1),
+            nonce: Nonce(0),
+            outputs: vec![Output { account: key(2), amount: Amount(1) }, Output { account, amount: Amount(1) }],
+            fee: Amount(2_000_000),
+            expires_at: Timestamp(START + 10_000),
+            memo: Vec::new(),
+        });
+        let transaction = body.sign(CHAIN.id(), &SigningKey::from_seed(&[1; 32]));
+        let mut fixture = Fixture::new(9);
+        let verified = verify_transactions(CHAIN.id(), vec![transaction]).remove(0).unwrap();
+        fixture.mempool.admit(&fixture.chain, Timestamp(START), verified)
+    };
+    let refused = TransactionError::Recipient(ledger::signature::KeyError::NoPoint(no_point));
+    assert_eq!(pay(no_point), Err(AdmitError::Rejected(refused)));
+    assert_eq!(pay(key(100)), Ok(Admitted::New));
+}
+
+/// Nobody waits for a block that comes sooner than the interval: what expires before it can go into none.
+#[test]
+fn what_expires_within_the_interval_is_refused() {
+    let limits = Limits { block_interval_ms: 50, ..CHAIN.limits().clone() };
+    let chain = Chain::new(Genesis { limits, ..CHAIN.genesis().clone() });
+    let state = ChainState::genesis(Arc::clone(&chain));
+    let admit = |expires_at| {
+        let transfer = pay(1, 0, 10_000).signed().transfer().clone();
+        let body = Body::Transfer(Transfer { expires_at: Timestamp(expires_at), ..transfer });
+        let transaction = body.sign(chain.id(), &SigningKey::from_seed(&[1; 32]));
+        let verified = verify_transactions(chain.id(), vec![transaction]).remove(0).unwrap();
+        Mempool::new(MempoolLimits::default()).admit(&state, Timestamp(START), verified)
+    };
+    let (expires_at, time) = (Timestamp(START + 49), Timestamp(START + 50));
+    assert_eq!(admit(START + 49), Err(AdmitError::Rejected(TransactionError::Expired { expires_at, time })));
+    assert_eq!(admit(START + 50), Ok(Admitted::New));
 }
 
 #[test]

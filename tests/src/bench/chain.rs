@@ -131,6 +131,11 @@ pub(super) fn validator_key(number: u16) -> Seed {
     seed("validator", number.into()).into()
 }
 
+/// One that is paid.
+fn recipient(number: u64) -> PublicKey {
+    SigningKey::from_seed(&seed("recipient", number)).public()
+}
+
 /// One that pays, in the order of their numbers below [`SENDERS`].
 pub(super) fn sender_key(number: u64) -> SigningKey {
     SigningKey::from_seed(&seed("sender", number))
@@ -223,7 +228,7 @@ impl Maker {
         let chain = Chain::new(genesis);
         Ok(Self {
             senders: (0..SENDERS).map(sender_key).collect(),
-            recipients: (0..u64::from(recipe.accounts)).map(|number| PublicKey(seed("recipient", number))).collect(),
+            recipients: (0..u64::from(recipe.accounts)).map(recipient).collect(),
             validators: (0..recipe.validators).map(|number| validator_key(number).signing_key()).collect(),
             bytes: u64::from(recipe.mib) << 20,
             certificate: Certificate::genesis(chain.id()),

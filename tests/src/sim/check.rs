@@ -242,7 +242,7 @@ mod tests {
     /// The first block with this time, certified by so many of four.
     fn block(chain: &Arc<Chain>, time: u64, signers: usize) -> Committed {
         let mut state = ChainState::genesis(Arc::clone(chain));
-        let time = Timestamp(state.tip().time.0 + time);
+        let time = Timestamp(state.next_time().0 + time);
         let block = state.propose(validator_key(0).public(), time, Certificate::genesis(chain.id()), Vec::new());
         let votes = (0..signers).map(|by| vote(chain, by, 0, Some(block.hash())));
         let signatures = votes.map(|signed| (signed.vote.validator, signed.signature));

@@ -10,7 +10,7 @@ use ledger::api;
 use ledger::certificate::{Certificate, Vote, VoteKind};
 use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
-use ledger::genesis::{Genesis, GenesisAccount, GenesisValidator, Limits, TEMPLATE_ACCOUNTS, template_key};
+use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits, TEMPLATE_ACCOUNTS, template_key};
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::state::StateKey;
 use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions};
@@ -89,7 +89,7 @@ pub fn genesis(network: &str) -> Genesis {
         balance: Amount(1_000_000_000_000),
     };
     let genesis = Genesis {
-        format: 1,
+        format: FORMAT,
         network: network.to_owned(),
         address_prefix: "crn".to_owned(),
         coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },

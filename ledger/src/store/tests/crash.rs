@@ -1,7 +1,8 @@
 //! Crashes, torn writes and full disks: what was acknowledged is there.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::*;
 
@@ -94,39 +95,84 @@ fn a_refused_write_is_invisible_and_the_last() {
     store.shared.disk.refuse_writes(false);
     assert!(matches!(store.commit(&[second]), Err(StoreError::Failed { .. })));
     assert!(matches!(store.maintain(), Err(StoreError::Failed { .. })));
-    assert!(matches!(store.put_evidence(b"a", b"b"), Err(StoreError::Failed { .. })));
+    assert!(matches!(store.put_evidence(None, b"a", b"b"), Err(StoreError::Failed { .. })));
     drop(store);
     assert!(Store::open(&place.path, &maker.chain).unwrap().store.tip().0 >= Height(1));
+}
+
+/// Runs the calling test once more, in a namespace where it may mount file systems and where its temporary folder is a small one.
+/// There it gives a folder beside that; here it gives nothing, when the other run is over.
+fn inside_a_namespace() -> Option<PathBuf> {
+    const ROOMY: &str = "CAIRN_TEST_ROOMY";
+    if let Some(roomy) = std::env::var_os(ROOMY) {
+        return Some(roomy.into());
+    }
+    let (small, roomy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mount = "mount -t tmpfs -o size=24m small \"$TMPDIR\"";
+    let inside = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-rm", "sh", "-c", command]).env("TMPDIR", small.path()).env(ROOMY, roomy.path());
+        unshare
+    };
+    if !inside(mount).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("not tried: this machine lets nobody mount a file system in a namespace of their own");
+        return None;
+    }
+    let test = std::env::current_exe().unwrap();
+    let run =
+        format!("{mount} && exec '{}' --exact {} --nocapture", test.display(), std::thread::current().name().unwrap());
+    let output = inside(&run).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    None
+}
+
+/// A kill while the database opens: its snapshot is not renamed yet, or not whole. All that was committed is there.
+#[test]
+fn an_unfinished_snapshot_of_the_database_is_no_damage() {
+    let mut maker = Maker::new(genesis(300));
+    let (place, opened) = created(&maker);
+    let blocks: Vec<_> = (0..70).map(|count| maker.next(count % 7)).collect();
+    let mut store = opened.store;
+    for part in blocks.chunks(10) {
+        store.commit(part).unwrap();
+        store.maintain().unwrap();
+        drop(store);
+        store = Store::open(&place.path, &maker.chain).unwrap().store;
+    }
+    drop(store);
+    let snapshots = |path: &Path| -> Vec<PathBuf> {
+        let paths = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snap.")).collect()
+    };
+    let [current] = &snapshots(&place.path)[..] else { panic!("{:?}", snapshots(&place.path)) };
+    let (whole, own) = (fs::read(current).unwrap(), current.file_name().unwrap().to_str().unwrap());
+    let names = ["snap.FFFFFFFFFFFFFFFF.generating", "snap.FFFFFFFFFFFFFFFF", "snap.0000000000000000.generating", own];
+    for name in names {
+        for length in [0, 1, 12, 13, whole.len() / 2, whole.len() - 1, whole.len()] {
+            let crash = crashed(&place.path);
+            fs::write(crash.path.join(name), &whole[..length]).unwrap();
+            assert_eq!(verified(&crash.path, &maker.chain).problems, [], "{name} of {length} bytes");
+            let opened = Store::open(&crash.path, &maker.chain).unwrap();
+            same_state(&opened.state, &maker.state);
+            check_readers(&opened.store, &maker.chain, &blocks);
+            drop(opened);
+            assert!(snapshots(&crash.path).iter().all(|path| path.extension().unwrap() != "generating"), "{name}");
+        }
+    }
+    // A flipped bit in one that is in its place: what it says is in the log too.
+    let crash = crashed(&place.path);
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    fs::write(crash.path.join(own), flipped).unwrap();
+    assert_eq!(verified(&crash.path, &maker.chain).problems, []);
 }
 
 /// Fills a small file system of its own, mounted in a namespace that only the inner run of this test sees.
 #[test]
 fn a_full_disk_loses_nothing() {
-    const ROOMY: &str = "CAIRN_TEST_ROOMY";
-    let Some(roomy) = std::env::var_os(ROOMY) else {
-        let (small, roomy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mount = "mount -t tmpfs -o size=24m small \"$TMPDIR\"";
-        let inside = |command: &str| {
-            let mut unshare = std::process::Command::new("unshare");
-            unshare.args(["-rm", "sh", "-c", command]).env("TMPDIR", small.path()).env(ROOMY, roomy.path());
-            unshare
-        };
-        if !inside(mount).output().is_ok_and(|output| output.status.success()) {
-            eprintln!("not tried: this machine lets nobody mount a file system in a namespace of their own");
-            return;
-        }
-        let test = std::env::current_exe().unwrap();
-        let run = format!(
-            "{mount} && exec '{}' --exact {} --nocapture",
-            test.display(),
-            std::thread::current().name().unwrap()
-        );
-        let output = inside(&run).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
-        return;
-    };
-    let roomy = PathBuf::from(roomy).join("copy");
+    let Some(roomy) = inside_a_namespace() else { return };
+    let roomy = roomy.join("copy");
     let mut maker = Maker::new(genesis(1_000));
     let (place, opened) = created(&maker);
     let mut blocks = Vec::new();
@@ -145,6 +191,14 @@ fn a_full_disk_loses_nothing() {
         Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
     }
     drop(opened);
+    // Started again and again while there is no room: refused by the disk, never taken for damage.
+    fs::write(place.path.with_file_name("rest"), vec![0; 24 << 20]).unwrap_err();
+    for _ in 0..3 {
+        match Store::open(&place.path, &maker.chain) {
+            Ok(opened) => assert!(opened.store.tip().0.0 as usize >= tip),
+            Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
+        }
+    }
     copy(&place.path, &roomy);
     let opened = Store::open(&roomy, &maker.chain).unwrap();
     let found = opened.store.tip().0.0 as usize;

@@ -28,7 +28,7 @@ fn every_flipped_bit_is_named_and_never_served() {
     opened.store.commit(&blocks).unwrap();
     assert!(opened.store.maintain().unwrap());
     assert!(opened.store.segment(0).unwrap().is_some());
-    assert!(opened.store.put_evidence(b"name", b"content").unwrap());
+    assert!(opened.store.put_evidence(None, b"name", b"content").unwrap());
     drop(opened);
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 

@@ -169,6 +169,7 @@ fn a_bad_file_is_named_and_imports_nothing_bad() {
         ("cut", good[..good.len() - 1].to_vec(), "cut off"),
         ("flip", flipped(good.len() / 2), "damaged"),
         ("text", b"not an archive at all".to_vec(), "not an archive"),
+        ("old", [&b"cairn archive 1\n"[..], &[0; 48]].concat(), "made by cairn 0.1"),
         ("forged", forged, "block 2 at byte"),
         ("swapped", rewritten(&|pieces| pieces.swap(0, 1)), "height 2, expected 1"),
         ("long", rewritten(&|pieces| pieces[0].push(0)), "after the end of the value"),
