@@ -3,6 +3,7 @@
 //! The library holds the tools; the targets in `tests/` tell the stories.
 
 pub mod bench;
+pub mod hostile;
 pub mod sim;
 pub mod story;
 pub mod swarm;

@@ -36,7 +36,10 @@ pub use self::handle::Network;
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, RequestId, ResponseTicket, Verdict};
 pub use self::links::LinkEvent;
 pub use self::peers::PeerInfo;
-pub use self::wire::{LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic};
+pub use self::wire::{
+    LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, ProtocolNames, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic,
+    protocol_names,
+};
 
 /// For a log filter: what libp2p says of its own accord is written for its authors, some of it per message.
 pub const LOG_FILTER: &str = "libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
@@ -70,6 +73,24 @@ pub struct NetworkConfig {
     /// before what is sent meanwhile. A frame goes an eighth faster, so that pauses between frames cost nothing, and takes 150 ms at
     /// most. How many are written at a time is for whoever sends them.
     pub data_rate: Option<NonZeroU64>,
+}
+
+impl Default for NetworkConfig {
+    /// A new identity on no chain, which listens nowhere and dials nobody.
+    fn default() -> Self {
+        Self {
+            identity: Keypair::generate_ed25519(),
+            chain: String::new(),
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: false,
+            private: false,
+            small_mesh: false,
+            limits: Limits::default(),
+            data_rate: None,
+        }
+    }
 }
 
 /// Limits on connections.

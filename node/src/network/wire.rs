@@ -104,6 +104,27 @@ impl Lane {
     }
 }
 
+/// The protocol names of a chain as text, for programs that speak libp2p by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolNames {
+    /// Identify's protocol version.
+    pub version: String,
+    /// Kademlia.
+    pub kad: String,
+    /// Request/response.
+    pub exchange: String,
+    /// The two streams of a link: messages, chunks.
+    pub links: [String; 2],
+}
+
+/// The protocol names of a chain, given its identifier in hex.
+#[must_use]
+pub fn protocol_names(chain: &str) -> ProtocolNames {
+    let Names { version, kad, exchange, links, .. } = Names::new(chain);
+    let [kad, exchange] = [kad, exchange].map(|name| name.to_string());
+    ProtocolNames { version, kad, exchange, links: links.map(|name| name.to_string()) }
+}
+
 /// The names one chain uses. Nodes of two chains share none of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {

@@ -26,7 +26,7 @@ use super::options::Swarm;
 use super::{say, stop};
 
 /// Raised when the same recipe gives another chain.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Who pays: a handful, as each sender's transactions come in order.
 pub(super) const SENDERS: u64 = 8;
 /// Bytes of a transfer with all outputs and a full memo.
@@ -107,7 +107,7 @@ impl Recipe {
         let account = |number| GenesisAccount {
             name: String::new(),
             account: sender_key(number).public(),
-            balance: Amount(u64::MAX / 2 / SENDERS),
+            balance: Amount(u64::MAX / 2 / (SENDERS + 1)),
         };
         Genesis {
             format: FORMAT,
@@ -115,7 +115,8 @@ impl Recipe {
             address_prefix: "crn".to_owned(),
             coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
             start_time: Timestamp(1_700_000_000_000),
-            accounts: (0..SENDERS).map(account).collect(),
+            // The last is for who attacks.
+            accounts: (0..=SENDERS).map(account).collect(),
             validators: (0..self.validators).map(validator).collect(),
             limits: self.limits(),
         }

@@ -2,8 +2,9 @@
 //! possible.
 //!
 //! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and `topology` what it is
-//! transferred over; `nodes` runs the processes, `probe` asks them from within their namespace, and `hostile` plays peers that lie or keep
-//! silent; `swarm` tells a run and `measure` judges it. `finality` looks at validators instead, by the transfers of `pay`. `aria2` does the same work with another program, and `calibrate` measures the
+//! transferred over; `nodes` runs the processes and `probe` asks them from within their namespace;
+//! `swarm` tells a run and `measure` judges it. `finality` looks at validators instead, by the transfers of `pay`, and `attack` at
+//! validators and a full node beside hostile peers. `aria2` does the same work with another program, and `calibrate` measures the
 //! links alone.
 
 pub mod options;
@@ -16,11 +17,10 @@ mod topology;
 mod nodes;
 mod probe;
 
-mod hostile;
-
 mod measure;
 mod swarm;
 
+mod attack;
 mod finality;
 mod pay;
 
@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 
+use crate::hostile::chunks;
 use options::{Bench, Task};
 
 /// Something the machine lacks, as opposed to something that went wrong.
@@ -60,7 +61,9 @@ pub fn main() -> ExitCode {
         Task::Copy(copy) => calibrate::copy(&copy),
         Task::Probe(probe) => probe::execute(&probe),
         Task::Tracker(tracker) => torrent::track(&tracker),
-        Task::Hostile(hostile) => hostile::execute(&hostile),
+        Task::Hostile(hostile) => chunks::execute(hostile.kind, &hostile.home),
+        Task::Attack(attack) => stop::watch().and_then(|()| attack::execute(&attack)),
+        Task::Attacker(attacker) => attack::attack(&attacker),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if error.is::<stop::Interrupted>() {

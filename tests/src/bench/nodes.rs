@@ -11,10 +11,10 @@ use node::home::{Contents, Home};
 use node::keys::Seed;
 
 use super::chain::{MadeChain, validator_key};
-use super::options::Kind;
 use super::probe::Probe;
 use super::topology::Host;
 use super::{Unfit, say};
+use crate::hostile::chunks::Kind;
 use crate::story::{Process, now_ms};
 
 /// Up to this many nodes the network is small, as in a local test network.
@@ -109,12 +109,14 @@ pub(super) struct Place {
     pub(super) role: Role,
     /// Most history that it sends, bytes a second; as fast as it can without.
     pub(super) upload_rate: Option<u64>,
+    /// Most history that it fetches, bytes a second; `None` means unlimited.
+    pub(super) download_rate: Option<u64>,
     key: Seed,
 }
 
 impl Place {
     pub(super) fn new(name: String, role: Role) -> anyhow::Result<Self> {
-        Ok(Self { name, role, upload_rate: None, key: Seed::random()? })
+        Ok(Self { name, role, upload_rate: None, download_rate: None, key: Seed::random()? })
     }
 
     /// Where others reach it.
@@ -144,6 +146,7 @@ impl Place {
         config.p2p.private = self.role != Role::Guest;
         config.rpc.listen = host.rpc.into();
         config.sync.upload_rate = self.upload_rate;
+        config.sync.download_rate = self.download_rate;
         let validator_key = match self.role {
             Role::Validator(number) => Some(validator_key(number)),
             _ => None,

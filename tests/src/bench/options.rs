@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::hostile::Target;
+use crate::hostile::chunks::Kind;
+
 /// Measures real nodes on links of known rates
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
@@ -25,6 +28,14 @@ pub(super) enum Task {
     /// Transfers are submitted to the one that uploads and asked of it. Times without and with upload are taken in turn. Progress
     /// is on stderr. Needs root and iproute2.
     Finality(Finality),
+    /// Attacks validators and a full node while transfers go on: how much later are they final, and what does it cost?
+    ///
+    /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10 quiet seconds and 20 under
+    /// attack; of several runs the median by the longest transfer is told. Progress is on stderr. Needs chrt (util-linux).
+    Attack(Attack),
+    /// The attackers of one attack, in one process
+    #[command(hide = true)]
+    Attacker(Attacker),
     /// Pays by way of one node at a steady rate
     #[command(hide = true)]
     Pay(Pay),
@@ -161,6 +172,38 @@ pub(super) struct Finality {
     pub(super) common: Common,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(super) struct Attack {
+    /// Which attack, or `list`
+    pub(super) name: String,
+    /// How often
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=99))]
+    pub(super) runs: u16,
+    /// Seconds of each attack
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=600))]
+    pub(super) seconds: u64,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Attacker {
+    /// Which attack
+    pub(super) name: String,
+    /// The genesis of the chain
+    #[arg(long)]
+    pub(super) genesis: PathBuf,
+    /// P2P/PEER/RPC of each node, the full node last
+    #[arg(long = "target", required = true)]
+    pub(super) targets: Vec<Target>,
+    /// A home with the chain
+    #[arg(long)]
+    pub(super) home: Option<PathBuf>,
+    /// How long
+    #[arg(long)]
+    pub(super) seconds: u64,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Pay {
     /// The node
@@ -221,13 +264,6 @@ pub(super) struct Tracker {
     /// Who takes part
     #[arg(long = "peer")]
     pub(super) peers: Vec<SocketAddrV4>,
-}
-
-/// What a hostile seed does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
-    Poison,
-    Stall,
 }
 
 #[derive(Debug, Args)]

@@ -119,6 +119,16 @@ impl Payers {
         self.paid.try_recv().ok()
     }
 
+    /// Ends them at once, whatever they wait for: all that were final and not asked for yet.
+    pub(super) fn stop(mut self) -> Vec<Paid> {
+        // It may be gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let (_, nothing) = mpsc::channel();
+        let paid = std::mem::replace(&mut self.paid, nothing);
+        paid.iter().collect()
+    }
+
     /// Stops them: all that were final and not asked for yet.
     pub(super) fn finish(mut self) -> anyhow::Result<Vec<Paid>> {
         self.stdin = None;

@@ -11,9 +11,10 @@ use tempfile::TempDir;
 use super::chain::{Facts, MadeChain, Recipe};
 use super::measure::{Bans, Link, OtherRun, PerNode, Report, Run, bound, rate};
 use super::nodes::{Node, Place, Programs, Role};
-use super::options::{Kind, Swarm};
+use super::options::Swarm;
 use super::topology::{self, Rates, Topology};
-use super::{aria2, hostile, print_line, say, stop};
+use super::{aria2, print_line, say, stop};
+use crate::hostile::chunks::{self, Kind};
 use crate::story::now_ms;
 
 /// Between two looks.
@@ -230,7 +231,7 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let height = self.facts.height;
         let is_ready = |node: &Node| match node.role {
-            Role::Hostile(_) => node.log_text().contains(hostile::READY),
+            Role::Hostile(_) => node.log_text().contains(chunks::READY),
             _ => node.sample().is_some_and(|sample| sample.height >= height),
         };
         while !self.nodes.iter().filter(|node| node.role.has_chain()).all(is_ready) {
@@ -306,7 +307,7 @@ impl<'a> Session<'a> {
         for node in &self.nodes {
             let text = node.log_text();
             if node.role == Role::Hostile(Kind::Poison) {
-                bans.poisoned += text.lines().filter(|line| line.starts_with(hostile::LIED)).count();
+                bans.poisoned += text.lines().filter(|line| line.starts_with(chunks::LIED)).count();
             }
             let lines: Vec<&str> = text.lines().filter(|line| line.contains("banned")).collect();
             for other in self.nodes.iter().filter(|other| lines.iter().any(|line| line.contains(&other.id))) {

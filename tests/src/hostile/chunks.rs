@@ -1,42 +1,85 @@
-//! Peers that say they have everything, as a seed would prove it, and then send wrong bytes or nothing.
+//! Peers that say they have everything, as a seeder would prove it, and then send wrong bytes or nothing.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
+use clap::ValueEnum;
 use ledger::chain::Chain;
 use ledger::codec;
 use ledger::history::SegmentHead;
 use ledger::store::{Opened, Store};
 use node::home::Home;
-use node::network::{self, Inbox, LinkEvent, Network, NetworkConfig, PeerEvent, PeerId};
+use node::network::{self, Inbox, LinkEvent, Multiaddr, Network, NetworkConfig, PeerEvent, PeerId};
 use prometheus_client::registry::Registry;
 use protocol::message::{CertifiedHeader, Request, Response};
 use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
+use tokio::time::{Instant, timeout_at};
 
-use super::options::{self, Kind};
+use super::Field;
 
 /// Printed once peers can connect, and before the first wrong chunk to each peer.
-pub(super) const READY: &str = "ready";
-pub(super) const LIED: &str = "lied to ";
+pub const READY: &str = "ready";
+/// Before the name of the peer.
+pub const LIED: &str = "lied to ";
 
-/// The process: goes on until its stdin ends.
-pub(super) fn execute(options: &options::Hostile) -> anyhow::Result<()> {
-    let home = Home::open(&options.home)?;
+/// What a hostile seeder does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Sends chunks with a wrong bit.
+    Poison,
+    /// Promises chunks and sends none.
+    Stall,
+}
+
+/// Two of each kind, which dial the full node and share one copy of the chain. Returns how many it took part with.
+pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
+    let home = field.home.as_deref().context("seeders need a home with a chain")?;
+    let target = field.full_node()?.address()?;
+    let opened = Opening::new(home)?;
+    let mut runs = tokio::task::JoinSet::new();
+    for kind in [Kind::Poison, Kind::Stall, Kind::Poison, Kind::Stall] {
+        let config = NetworkConfig {
+            identity: network::Keypair::generate_ed25519(),
+            chain: field.chain().to_string(),
+            bootstrap: vec![target.clone()],
+            private: true,
+            small_mesh: true,
+            ..NetworkConfig::default()
+        };
+        let opened = opened.clone();
+        runs.spawn(async move {
+            let (network, inbox, _task) = network::start(config, &mut Registry::default())?;
+            let mut seeder = opened.seeder(kind, network);
+            // An error is the end of the time.
+            timeout_at(until, seeder.run(inbox)).await.unwrap_or(Ok(()))?;
+            anyhow::Ok(!seeder.wanted.is_empty() || seeder.was_linked)
+        });
+    }
+    let mut reached = 0;
+    while let Some(was_linked) = runs.join_next().await {
+        reached += usize::from(was_linked??);
+    }
+    Ok(reached as f64)
+}
+
+/// A process of its own, which listens where its home says: goes on until its stdin ends.
+///
+/// # Errors
+/// When its home cannot be opened, or the port is taken.
+pub fn execute(kind: Kind, home: &Path) -> anyhow::Result<()> {
+    let opened = Opening::new(home)?;
+    let home = Home::open(home)?;
     let config = home.config()?;
-    let chain = Chain::new(home.genesis()?);
-    let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
-    let header = store.header(state.tip().height)?;
     let network_config = NetworkConfig {
         identity: home.node_key()?.identity(),
-        chain: chain.id().to_string(),
-        listen: vec![config.p2p.listen.0.clone()],
-        external: Vec::new(),
-        bootstrap: Vec::new(),
-        mdns: false,
+        chain: opened.chain.id().to_string(),
+        listen: vec![Multiaddr::clone(&config.p2p.listen.0)],
         private: true,
         small_mesh: config.p2p.small,
-        limits: network::Limits::default(),
-        data_rate: None,
+        ..NetworkConfig::default()
     };
     // Ends with its parent, which holds the other end of stdin.
     std::thread::spawn(|| {
@@ -47,19 +90,42 @@ pub(super) fn execute(options: &options::Hostile) -> anyhow::Result<()> {
     runtime.block_on(async {
         let (network, inbox, _task) = network::start(network_config, &mut Registry::default())?;
         println!("{READY}");
-        let tip = header.map(|header| CertifiedHeader { header, certificate });
-        let mut peer = Hostile { kind: options.kind, chain, store, tip, network, wanted: HashMap::new() };
-        peer.run(inbox).await
+        opened.seeder(kind, network).run(inbox).await
     })
+}
+
+/// A chain on disk, opened once for all that lie about it.
+#[derive(Clone)]
+struct Opening {
+    chain: Arc<Chain>,
+    store: Store,
+    tip: Option<CertifiedHeader>,
+}
+
+impl Opening {
+    fn new(home: &Path) -> anyhow::Result<Self> {
+        let home = Home::open(home)?;
+        let chain = Chain::new(home.genesis()?);
+        let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
+        let header = store.header(state.tip().height)?;
+        Ok(Self { chain, store, tip: header.map(|header| CertifiedHeader { header, certificate }) })
+    }
+
+    fn seeder(self, kind: Kind, network: Network) -> Hostile {
+        let Self { chain, store, tip } = self;
+        Hostile { kind, chain, store, tip, network, wanted: HashMap::new(), was_linked: false }
+    }
 }
 
 struct Hostile {
     kind: Kind,
-    chain: std::sync::Arc<Chain>,
+    chain: Arc<Chain>,
     store: Store,
     tip: Option<CertifiedHeader>,
     network: Network,
     wanted: HashMap<PeerId, Wanted>,
+    /// Whether a node has ever had a link to it.
+    was_linked: bool,
 }
 
 /// What a peer wants of us.
@@ -93,6 +159,7 @@ impl Hostile {
     fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
         match event {
             LinkEvent::Opened(peer) => {
+                self.was_linked = true;
                 self.wanted.insert(peer, Wanted::default());
                 let sealed = self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?.len() as u64;
                 let nonce = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into();

@@ -1,0 +1,344 @@
+//! What attacks cost honest nodes: four validators and a full node on loopback, transfers that are submitted to the last
+//! validator and awaited there, ten quiet seconds, and then an attack.
+//!
+//! All figures come from the nodes' RPC and from the system; log lines are for people. The attackers are one process that
+//! gives way to the nodes, as a machine of their own would.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use ledger::genesis::Genesis;
+use node::config::P2pAddress;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::chain::{MadeChain, Recipe, SENDERS, sender_key};
+use super::nodes::{Node, Place, Programs, Role};
+use super::options::{self, Attacker};
+use super::pay::{Paid, Payers};
+use super::swarm::{folder, in_folder, take_turn};
+use super::topology::Topology;
+use super::{Unfit, print_line, say, stop};
+use crate::hostile::{ATTACKS, Attack, Field, Target};
+use crate::story::{Rpc, now_ms};
+
+const VALIDATORS: u16 = 4;
+/// Transfers a second.
+const RATE: u32 = 100;
+/// Before each attack.
+const QUIET: Duration = Duration::from_secs(10);
+/// How long transfers may take beyond the end of the attack.
+const AFTER: Duration = Duration::from_secs(10);
+/// From the first transfer that is final to the first that counts.
+const SETTLE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(50);
+/// How long the nodes may take until they answer.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Size of the chain, MiB: large enough that a full node which fetches it slowly is not done before the attack ends.
+const MIB: u32 = 64;
+/// Bytes a second that a full node fetches in attacks on sync.
+const SYNC_RATE: u64 = 1 << 20;
+
+/// What one run has shown. The names are for scripts.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    attack: &'static str,
+    /// What it should reach, and reached: messages a second, or connections at a time.
+    rate: f64,
+    reached: f64,
+    quiet_p99_ms: f64,
+    attacked_p99_ms: f64,
+    attacked_max_ms: f64,
+    /// Transfers that were not final ten seconds after the end.
+    not_final: u64,
+    /// Most memory of any of the five nodes.
+    peak_rss_mib: f64,
+    /// Bytes a second between honest nodes, attacked against quiet.
+    bytes_ratio: f64,
+    attackers_banned: u64,
+    honest_banned: u64,
+}
+
+/// The last line of the attackers' stdout.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reached {
+    reached: f64,
+}
+
+/// The whole command.
+pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
+    if options.name == "list" {
+        for attack in ATTACKS {
+            println!("{:21} {}", attack.name, attack.does);
+        }
+        return Ok(());
+    }
+    let attack = Attack::find(&options.name);
+    let attack = attack.with_context(|| format!("no attack is named {:?}: `attack list` names all", options.name))?;
+    if Command::new("chrt").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return Err(Unfit("`chrt` does not run, it is part of util-linux".to_owned()).into());
+    }
+    let programs = Programs::find(options.common.node.as_deref())?;
+    let folder = folder(&programs.bench)?;
+    let mut runs = Vec::new();
+    for number in 1..=options.runs {
+        let run = in_folder(&folder, options.common.keep, |home| {
+            let turn = take_turn(&folder)?;
+            let chain = MadeChain::obtain(&folder, &Recipe::to_go_on(VALIDATORS, MIB))?;
+            let session = Session::new(attack, options, &chain, &programs, home)?;
+            drop(turn);
+            session.run()
+        })?;
+        let Run { reached, attacked_max_ms, not_final, peak_rss_mib, .. } = run;
+        say!(
+            "run {number}: reached {reached:.0}, at most {attacked_max_ms:.0} ms, {not_final} not final, {peak_rss_mib:.0} MiB"
+        );
+        runs.push(run);
+    }
+    runs.sort_by(|a, b| a.attacked_max_ms.total_cmp(&b.attacked_max_ms));
+    let median = &runs[runs.len() / 2];
+    if options.common.json {
+        return print_line(median);
+    }
+    println!("{}", serde_json::to_string_pretty(median)?);
+    Ok(())
+}
+
+/// The attackers' process.
+pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
+    let attack = Attack::find(&options.name).context("no such attack")?;
+    let field = Field {
+        genesis: Genesis::from_json(&std::fs::read(&options.genesis)?)?,
+        targets: options.targets.clone(),
+        home: options.home.clone(),
+        key: Some(sender_key(SENDERS)),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let reached = runtime.block_on(attack.run(&field, Duration::from_secs(options.seconds)))?;
+    print_line(&Reached { reached })?;
+    // Whatever its tasks still do is of no use.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Everything of one run. Dropped in this order: processes before files.
+struct Session<'a> {
+    attack: Attack,
+    options: &'a options::Attack,
+    chain: &'a MadeChain,
+    programs: &'a Programs,
+    /// Validators first.
+    nodes: Vec<Node>,
+    topology: Topology,
+    /// A home with the chain for attackers that show it.
+    attacker_home: PathBuf,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        attack: Attack,
+        options: &'a options::Attack,
+        chain: &'a MadeChain,
+        programs: &'a Programs,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let topology = Topology::loopback(usize::from(VALIDATORS) + 2)?;
+        let validators = (0..VALIDATORS).map(|number| (format!("validator{}", number + 1), Role::Validator(number)));
+        let full = if attack.is_at_sync { Role::Leecher } else { Role::Seed };
+        let others = [("full".to_owned(), full), ("attacker".to_owned(), Role::Seed)];
+        let mut places: Vec<Place> =
+            validators.chain(others).map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
+        let full_node = usize::from(VALIDATORS);
+        if attack.is_at_sync {
+            places[full_node].download_rate = Some(SYNC_RATE);
+        }
+        let addresses: Vec<P2pAddress> =
+            places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
+        let mut nodes = Vec::new();
+        for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
+            // Nobody names the attackers.
+            let peers = addresses.iter().take(full_node + 1).enumerate().filter(|(other, _)| *other != index);
+            let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
+            nodes.push(Node::new(place, index, home));
+            stop::check()?;
+        }
+        let attacker_home = nodes.pop().context("the attackers have a home")?.home;
+        Ok(Self { attack, options, chain, programs, nodes, topology, attacker_home })
+    }
+
+    fn run(mut self) -> anyhow::Result<Run> {
+        let hosts = &self.topology.hosts;
+        for node in &mut self.nodes {
+            node.start(self.programs, &hosts[node.host], &self.options.common.node_log)?;
+        }
+        self.await_nodes()?;
+        let chain = self.chain.genesis.chain_id();
+        let last = usize::from(VALIDATORS) - 1;
+        let mut payers = Payers::start(&self.programs.bench, &self.topology.hosts[last], chain, RATE)?;
+        let start = Instant::now();
+        while payers.next().is_none() {
+            self.look(&mut payers)?;
+            ensure!(start.elapsed() < PATIENCE, "no transfer is final after {PATIENCE:?}");
+        }
+        self.wait(SETTLE, &mut payers)?;
+
+        let quiet = self.window(&mut payers, QUIET)?;
+        let mut attackers = self.start_attackers()?;
+        let attacked = self.window(&mut payers, Duration::from_secs(self.options.seconds))?;
+        let reached = self.await_attackers(&mut attackers)?;
+        let after = Instant::now();
+        while after.elapsed() < AFTER {
+            // Payers that give up have transfers that are not final: that is a result here.
+            stop::pause(TICK)?;
+            self.nodes.iter_mut().try_for_each(Node::check)?;
+        }
+        let paid = payers.stop();
+        self.nodes.iter_mut().for_each(Node::observe);
+        let (attackers_banned, honest_banned) = self.bans();
+        let (times, late) = (quiet.times(&paid), attacked.times(&paid));
+        ensure!(!times.is_empty(), "no transfer was final in the quiet time");
+        let due = (attacked.end - attacked.start) * u64::from(RATE) / 1_000;
+        let not_final = due.saturating_sub(late.len() as u64);
+        let run = Run {
+            attack: self.attack.name,
+            rate: self.attack.rate,
+            reached,
+            quiet_p99_ms: rank(&times, 99),
+            attacked_p99_ms: rank(&late, 99),
+            attacked_max_ms: rank(&late, 100),
+            // One at each edge of the window may be counted on the other side.
+            not_final: if not_final <= 1 { 0 } else { not_final },
+            peak_rss_mib: self.nodes.iter().map(|node| node.peak_rss_kib).max().unwrap_or(0) as f64 / 1_024.0,
+            bytes_ratio: attacked.bytes_a_second() / quiet.bytes_a_second(),
+            attackers_banned,
+            honest_banned,
+        };
+        ensure!(
+            reached * 2.0 >= self.attack.rate,
+            "no attack: it reached {reached:.1}, expected at least half of {:.0}",
+            self.attack.rate
+        );
+        Ok(run)
+    }
+
+    fn await_nodes(&mut self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        for index in 0..self.nodes.len() {
+            while self.rpc(index).status().is_err() {
+                stop::pause(TICK)?;
+                self.nodes.iter_mut().try_for_each(Node::check)?;
+                ensure!(start.elapsed() < PATIENCE, "{} does not answer after {PATIENCE:?}", self.nodes[index].name);
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, payers: &mut Payers) -> anyhow::Result<()> {
+        stop::pause(TICK)?;
+        payers.check()?;
+        self.nodes.iter_mut().try_for_each(Node::check)
+    }
+
+    fn wait(&mut self, time: Duration, payers: &mut Payers) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            self.look(payers)?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass and looks at what nodes send each other meanwhile.
+    fn window(&mut self, payers: &mut Payers, time: Duration) -> anyhow::Result<Window> {
+        let (before, start, clock) = (self.bytes_sent(), now_ms(), Instant::now());
+        self.wait(time, payers)?;
+        let bytes = self.bytes_sent().saturating_sub(before);
+        Ok(Window { start, end: now_ms(), bytes, seconds: clock.elapsed().as_secs_f64() })
+    }
+
+    /// Payload bytes that honest nodes have sent to each other over the connections that exist.
+    fn bytes_sent(&self) -> u64 {
+        let honest = |id: &Value| self.nodes.iter().any(|node| *id == node.id);
+        let peers = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_peers"));
+        let lists: Vec<Vec<Value>> = peers.filter_map(|peers| peers.as_array().cloned()).collect();
+        let sent = lists.iter().flatten().filter(|peer| honest(&peer["id"])).map(|peer| &peer["sent_bytes"]);
+        sent.filter_map(|bytes| bytes.as_str()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Bans of others and of honest nodes, by what nodes say.
+    fn bans(&self) -> (u64, u64) {
+        let lists: Vec<Value> = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_bans")).collect();
+        let bans: Vec<&Value> = lists.iter().filter_map(Value::as_array).flatten().collect();
+        let honest = bans.iter().filter(|ban| self.nodes.iter().any(|node| ban["peer"] == node.id)).count();
+        ((bans.len() - honest) as u64, honest as u64)
+    }
+
+    fn rpc(&self, node: usize) -> Rpc {
+        Rpc::new(&format!("http://{}", self.topology.hosts[self.nodes[node].host].rpc))
+    }
+
+    fn ask(&self, node: usize, method: &str) -> Option<Value> {
+        let name = &self.nodes[node].name;
+        let answer = self.rpc(node).call::<Value>(method, &json!({}));
+        answer.inspect_err(|failure| say!("{name} does not answer {method}: {failure:?}")).ok()
+    }
+
+    fn start_attackers(&self) -> anyhow::Result<Child> {
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", self.attack.name, "--genesis"]);
+        command.arg(self.attacker_home.join("genesis.json")).arg("--home").arg(&self.attacker_home);
+        command.args(["--seconds", &self.options.seconds.to_string()]);
+        // Transfers go to the last validator, the attack to all others.
+        let last = usize::from(VALIDATORS) - 1;
+        for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| *index != last) {
+            let host = &self.topology.hosts[self.nodes[index].host];
+            let target = Target { p2p: host.address, peer: node.id.clone(), rpc: host.rpc.into() };
+            command.args(["--target", &target.to_string()]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("no attackers start")
+    }
+
+    fn await_attackers(&mut self, attackers: &mut Child) -> anyhow::Result<f64> {
+        let start = Instant::now();
+        while attackers.try_wait()?.is_none() {
+            stop::pause(TICK)?;
+            self.nodes.iter_mut().try_for_each(Node::check)?;
+            if start.elapsed() > PATIENCE {
+                let _ = attackers.kill();
+                bail!("the attackers do not end");
+            }
+        }
+        let text = std::io::read_to_string(attackers.stdout.take().context("stdout is a pipe")?)?;
+        let line = text.lines().last().context("the attackers have failed, see above")?;
+        Ok(serde_json::from_str::<Reached>(line)?.reached)
+    }
+}
+
+/// A time that is looked at.
+struct Window {
+    /// Milliseconds since 1970.
+    start: u64,
+    end: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Window {
+    /// How long the transfers took that were due in it, sorted.
+    fn times(&self, paid: &[Paid]) -> Vec<f64> {
+        let due = paid.iter().filter(|one| (self.start..self.end).contains(&one.at));
+        let mut times: Vec<f64> = due.map(|one| one.took).collect();
+        times.sort_by(f64::total_cmp);
+        times
+    }
+
+    fn bytes_a_second(&self) -> f64 {
+        self.bytes as f64 / self.seconds
+    }
+}
+
+/// The least that so many of a hundred do not exceed; 0 for none.
+fn rank(sorted: &[f64], percent: usize) -> f64 {
+    (sorted.len() * percent).div_ceil(100).checked_sub(1).and_then(|place| sorted.get(place)).copied().unwrap_or(0.0)
+}

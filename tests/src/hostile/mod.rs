@@ -1,0 +1,191 @@
+//! Hostile peers and clients on real processes: what an outsider can try against a running network.
+//!
+//! One file per behaviour. Each runs against a [`Field`] of nodes until its time is over, and returns what it reached in the
+//! unit of its rate. Peers that keep to the wire format are built on the node's own network code ([`peer`]); those that
+//! break it speak libp2p by themselves ([`raw`]). The bench measures what each costs honest nodes (`bench attack`), and
+//! stories in CI run each for a moment.
+
+mod peer;
+mod raw;
+
+mod censor;
+pub mod chunks;
+mod frames;
+mod garbage_proposals;
+mod half_requests;
+mod handshakes;
+mod headers;
+mod idle_rpc;
+mod replay_votes;
+mod silent_rpc;
+mod slots;
+mod slow_readers;
+mod unknown_transactions;
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use ledger::genesis::Genesis;
+use ledger::hash::ChainId;
+use ledger::signature::SigningKey;
+use node::network::Multiaddr;
+use tokio::time::Instant;
+
+/// A node that is attacked.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where it listens for peers.
+    pub p2p: SocketAddrV4,
+    /// Its identity.
+    pub peer: String,
+    /// Its RPC.
+    pub rpc: SocketAddr,
+}
+
+/// `P2P/PEER/RPC`, such as `127.0.0.1:7700/12D3Koo.../127.0.0.1:7701`.
+impl FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let mut parts = text.split('/');
+        let mut next = || parts.next().context("expected P2P/PEER/RPC");
+        Ok(Self { p2p: next()?.parse()?, peer: next()?.to_owned(), rpc: next()?.parse()? })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.p2p, self.peer, self.rpc)
+    }
+}
+
+impl Target {
+    /// Where it listens for peers, with its identity.
+    ///
+    /// # Errors
+    /// When the identity is not a peer id.
+    pub fn address(&self) -> anyhow::Result<Multiaddr> {
+        let (ip, port) = (self.p2p.ip(), self.p2p.port());
+        Ok(format!("/ip4/{ip}/tcp/{port}/p2p/{}", self.peer).parse()?)
+    }
+}
+
+/// What an attacker has to work with.
+#[derive(Clone)]
+pub struct Field {
+    /// What all nodes agree on.
+    pub genesis: Genesis,
+    /// Whom to attack: validators first, the full node last.
+    pub targets: Vec<Target>,
+    /// A home with a copy of the chain, for those that show history.
+    pub home: Option<PathBuf>,
+    /// An account with money, for the one that pays.
+    pub key: Option<SigningKey>,
+}
+
+impl Field {
+    /// The chain that is attacked.
+    #[must_use]
+    pub fn chain(&self) -> ChainId {
+        self.genesis.chain_id()
+    }
+
+    fn full_node(&self) -> anyhow::Result<&Target> {
+        self.targets.last().context("there is nobody to attack")
+    }
+}
+
+/// One behaviour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attack {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub does: &'static str,
+    /// How much of it: messages a second, or connections at a time.
+    pub rate: f64,
+    /// Whether the full node has no chain at the start, so that it syncs while it is attacked.
+    pub is_at_sync: bool,
+}
+
+const fn attack(name: &'static str, rate: f64, does: &'static str) -> Attack {
+    Attack { name, does, rate, is_at_sync: false }
+}
+
+const fn at_sync(name: &'static str, rate: f64, does: &'static str) -> Attack {
+    Attack { name, does, rate, is_at_sync: true }
+}
+
+/// All behaviours. Rates are messages a second or connections at a time, as the text says.
+pub const ATTACKS: [Attack; 13] = [
+    attack("replay-votes", 2_000.0, "every vote heard, again with new counters: 2,000/s from 4 identities"),
+    attack("garbage-proposals", 20.0, "every proposal heard, with 15,000 random hashes: 20/s"),
+    attack("unknown-transactions", 200.0, "requests for 1,000 random hashes: 200/s from 4 identities"),
+    attack("censor", 1.0, "a queue of transactions behind a head that expires at once: a head a height"),
+    attack("slots", 200.0, "200 identities that connect, identify, stay, and come back when refused"),
+    attack("handshakes", 64.0, "64 TCP connections at a time that say nothing, renewed"),
+    attack("slow-readers", 16.0, "16 identities with 96 requests for blocks each, a byte read in 19 s"),
+    attack("half-requests", 16.0, "16 identities with 192 streams of 60 KiB of a request that never ends"),
+    attack("silent-rpc", 40.0, "40 WebSockets with 4 large answers each, nothing read"),
+    attack("idle-rpc", 600.0, "600 RPC connections that send a byte a minute"),
+    at_sync("headers", 100.0, "old certified headers to a full node that syncs: 100/s"),
+    attack("frames", 100.0, "forged, oversized and truncated frames on every protocol: 100/s"),
+    at_sync("chunks", 4.0, "4 seeds with wrong chunks, manifests and heads, or none at all"),
+];
+
+impl Attack {
+    /// The behaviour with this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        ATTACKS.into_iter().find(|attack| attack.name == name)
+    }
+
+    /// Attacks until the time is over. Returns what was reached, in the unit of the rate.
+    ///
+    /// # Errors
+    /// When it cannot attack at all.
+    pub async fn run(&self, field: &Field, time: Duration) -> anyhow::Result<f64> {
+        let until = Instant::now() + time;
+        match self.name {
+            "replay-votes" => replay_votes::run(field, until).await,
+            "garbage-proposals" => garbage_proposals::run(field, until).await,
+            "unknown-transactions" => unknown_transactions::run(field, until).await,
+            "censor" => censor::run(field, until).await,
+            "slots" => slots::run(field, until).await,
+            "handshakes" => handshakes::run(field, until).await,
+            "slow-readers" => slow_readers::run(field, until).await,
+            "half-requests" => half_requests::run(field, until).await,
+            "silent-rpc" => silent_rpc::run(field, until).await,
+            "idle-rpc" => idle_rpc::run(field, until).await,
+            "headers" => headers::run(field, until).await,
+            "frames" => frames::run(field, until).await,
+            "chunks" => chunks::run(field, until).await,
+            name => anyhow::bail!("no attack is named {name}"),
+        }
+    }
+}
+
+/// Counts events against the clock: how many a second since the start.
+struct Rate {
+    start: Instant,
+    count: u64,
+}
+
+impl Rate {
+    fn start() -> Self {
+        Self { start: Instant::now(), count: 0 }
+    }
+
+    fn per_second(&self) -> f64 {
+        self.count as f64 / self.start.elapsed().as_secs_f64().max(0.001)
+    }
+
+    /// Waits until the next event of a steady rate is due, and counts it. Whoever is late does not wait.
+    async fn due(&mut self, rate: f64) {
+        tokio::time::sleep_until(self.start + Duration::from_secs_f64(self.count as f64 / rate)).await;
+        self.count += 1;
+    }
+}
