@@ -2,8 +2,10 @@
 
 mod consensus;
 mod gossip;
+mod headers;
 mod peers;
 mod signing;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,8 +26,8 @@ use crate::ids::{PeerId, RequestId, Ticket};
 use crate::mempool::{AdmitError, Mempool, MempoolLimits};
 use crate::message::{CertifiedHeader, Evidence, LogEntry, SignedProposal};
 use crate::offence::Offence;
-use gossip::Outbox;
 use signing::Signing;
+use transactions::Outbox;
 
 /// The two clocks of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

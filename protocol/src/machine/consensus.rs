@@ -13,7 +13,7 @@ use super::{Effect, Machine, Notice, Phase, Topic};
 use crate::bodies::{Progress, Verdict};
 use crate::consensus::{Output, Start};
 use crate::ids::PeerId;
-use crate::message::{Attempt, CertifiedHeader, ConsensusMessage, Evidence, LogEntry};
+use crate::message::{Attempt, ConsensusMessage, Evidence, LogEntry};
 
 /// Proposals of rounds further ahead are dropped, as the core does.
 const ROUNDS_AHEAD_MAX: u32 = 10;
@@ -187,17 +187,6 @@ impl Machine {
         self.equivocations = self.equivocations.saturating_add(offenders.len() as u64);
         self.effects.extend(evidence.into_iter().map(Effect::Evidence));
         self.effects.push(Effect::Notice(Notice::Equivocation(offenders)));
-    }
-
-    /// Everybody who missed the votes learns of the block by its certificate. One node says it: who proposed the block.
-    pub(super) fn announce(&mut self) {
-        let (Some(key), Some(header)) = (&self.key, &self.header) else { return };
-        if header.proposer != key.public() {
-            return;
-        }
-        let message = CertifiedHeader { header: header.clone(), certificate: self.certificate.clone() };
-        let attempt = self.attempt();
-        self.effects.push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
     }
 
     /// Tries to complete every block that is looked for.
