@@ -64,12 +64,16 @@ pub(crate) struct Bodies {
     verdicts: BTreeMap<BlockHash, Verdict>,
     compact: BTreeMap<BlockHash, CompactBlock>,
     wanted: BTreeMap<BlockHash, Wanted>,
+    /// The transactions of all valid blocks by hash. `None` until a peer asks, and again when a block is added: to look
+    /// through the blocks at each question would cost 12,000 comparisons a hash.
+    transactions: Option<BTreeMap<TxHash, Arc<VerifiedTransaction>>>,
 }
 
 impl Bodies {
     /// Forgets the decided height. Blocks of later heights stay, within bounds.
     pub(crate) fn next_height(&mut self, tip: ledger::units::Height) {
         self.verdicts.clear();
+        self.transactions = None;
         self.wanted.clear();
         self.compact.retain(|_, compact| compact.header.height > tip);
     }
@@ -80,6 +84,7 @@ impl Bodies {
 
     pub(crate) fn insert(&mut self, block: ValidBlock) {
         self.verdicts.insert(block.hash(), Verdict::Valid(block));
+        self.transactions = None;
     }
 
     /// The block without its transactions, for a peer.
@@ -95,12 +100,17 @@ impl Bodies {
     }
 
     /// A transaction of a proposed block, for a peer: it may have left the mempool.
-    pub(crate) fn transaction(&self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
-        let valid = self.verdicts.values().filter_map(|verdict| match verdict {
-            Verdict::Valid(valid) => Some(valid),
-            Verdict::Invalid => None,
+    pub(crate) fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
+        let verdicts = &self.verdicts;
+        let index = self.transactions.get_or_insert_with(|| {
+            let valid = verdicts.values().filter_map(|verdict| match verdict {
+                Verdict::Valid(valid) => Some(valid),
+                Verdict::Invalid => None,
+            });
+            let all = valid.flat_map(|valid| &valid.block().transactions);
+            all.map(|transaction| (transaction.hash(), Arc::clone(transaction))).collect()
         });
-        valid.flat_map(|valid| &valid.block().transactions).find(|transaction| transaction.hash() == *hash).cloned()
+        index.get(hash).cloned()
     }
 
     /// Remembers a block that is looked for without its transactions. The caller checked that it is what the hash stands for.
@@ -151,6 +161,10 @@ impl Bodies {
     /// When a block that is looked for wants attention.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.wanted.values().filter_map(|wanted| wanted.wait).min()
+    }
+
+    pub(crate) fn is_wanted(&self, block: &BlockHash) -> bool {
+        self.wanted.contains_key(block)
     }
 
     pub(crate) fn wanted(&self) -> Vec<BlockHash> {
@@ -255,6 +269,7 @@ impl Bodies {
     fn judge(&mut self, block: BlockHash, verdict: Verdict, error: Option<BlockError>) -> Progress {
         let proposals = self.wanted.remove(&block).map(|wanted| wanted.proposals).unwrap_or_default();
         self.verdicts.insert(block, verdict.clone());
+        self.transactions = None;
         Progress::Judged(proposals, verdict, error)
     }
 }

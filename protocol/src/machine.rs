@@ -485,7 +485,7 @@ impl Machine {
         self.next_attempt
     }
 
-    fn transaction(&self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
+    fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
         self.mempool.get(hash).or_else(|| self.bodies.transaction(hash))
     }
 }

@@ -9,6 +9,8 @@ use ledger::codec::CodecError;
 use ledger::history::HistoryError;
 use ledger::units::Height;
 
+use crate::message::REQUESTED_TRANSACTIONS_MAX;
+
 /// What a peer did that no honest peer does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
@@ -21,6 +23,12 @@ pub enum Offence {
     /// A tip beside a certificate that is not one for it.
     #[error("claimed a tip that its certificate does not prove")]
     Tip,
+    /// More transactions wanted at a time than a request may name.
+    #[error("asked for {count} transactions, expected at most {REQUESTED_TRANSACTIONS_MAX}")]
+    TransactionsAsked {
+        /// Number of hashes.
+        count: usize,
+    },
     /// Blocks that begin at another height than the request named, or too many of them.
     #[error("sent {count} blocks from {first} when asked for {asked}")]
     BlocksUnasked {
@@ -118,6 +126,7 @@ impl Offence {
             Self::Request(_) => "bad-request",
             Self::Response(_) => "bad-response",
             Self::Tip => "unproved-tip",
+            Self::TransactionsAsked { .. } => "too-many-transactions-asked",
             Self::BlocksUnasked { .. } => "unasked-blocks",
             Self::BlockUnlinked { .. } => "unlinked-block",
             Self::BlockUncertified { .. } => "uncertified-block",
@@ -146,6 +155,7 @@ impl Offence {
             | Self::Response(_)
             | Self::SyncMessage(_)
             | Self::Tip
+            | Self::TransactionsAsked { .. }
             | Self::BlocksUnasked { .. }
             | Self::BlockUnlinked { .. }
             | Self::BlockUncertified { .. }

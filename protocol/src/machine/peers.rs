@@ -85,7 +85,10 @@ impl Machine {
             Request::Blocks(height) => return self.effects.push(Effect::RespondBlocks(ticket, height)),
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
-                let known = hashes.iter().take(REQUESTED_TRANSACTIONS_MAX).filter_map(|hash| self.transaction(hash));
+                if hashes.len() > REQUESTED_TRANSACTIONS_MAX {
+                    return self.ban(from, Offence::TransactionsAsked { count: hashes.len() });
+                }
+                let known = hashes.iter().filter_map(|hash| self.transaction(hash));
                 Response::Transactions(known.map(|transaction| transaction.transaction().clone()).collect())
             }
         };

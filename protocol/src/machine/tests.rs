@@ -11,6 +11,8 @@ use ledger::units::{Amount, VotingPower};
 use super::*;
 use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedVote};
 
+mod peers;
+
 const START: u64 = 1_767_225_600_000;
 const PEER: PeerId = PeerId(7);
 
