@@ -256,8 +256,9 @@ impl Driver {
             Query::PendingNonce(account, reply) => drop(reply.send(self.machine.pending_nonce(&account))),
             Query::Mempool(limit, reply) => drop(reply.send(self.machine.mempool().best(limit))),
             Query::PeerHeights(reply) => {
-                let heights = self.machine.peer_heights().iter();
-                let named = heights.filter_map(|(peer, height)| Some((self.peers.id(*peer)?.to_string(), *height)));
+                let heights = self.machine.peer_heights();
+                let named =
+                    heights.iter().filter_map(|(peer, height)| Some((self.peers.id(*peer)?.to_string(), *height)));
                 drop(reply.send(named.collect()));
             }
         }

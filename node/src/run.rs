@@ -135,6 +135,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         log: found,
         sign_without_log: options.sign_without_log,
         mempool: limits,
+        seed: getrandom::u64().context("no randomness from the operating system")?,
     };
     let machine = Machine::new(setup, clock.now());
 

@@ -3,6 +3,8 @@
 //! Whole sealed segments come from [`crate::sync`], verified; the blocks before and after them are fetched here, by ranges, from several
 //! peers at once. A height counts only with its certificate; a block only when a certificate names it. So a peer can delay, never mislead.
 
+mod holders;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +12,39 @@ use std::time::Duration;
 use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::chain::{BlockError, ChainState, Committed};
+use ledger::hash::BlockHash;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use ledger::units::Height;
 
 use crate::ids::{PeerId, RequestId};
-use crate::message::{BEHIND_FAR, BLOCKS_MAX};
+use crate::message::{BEHIND_FAR, BLOCKS_MAX, CertifiedHeader};
 use crate::offence::Offence;
+use holders::Holders;
 
-/// Requests for blocks under way at once.
+/// Requests for blocks in flight at once.
 const IN_FLIGHT_MAX: usize = 4;
-/// A node that lags by one block waits so long for consensus to bring it.
+/// A node that has caught up to the block before the last one it knows of rests no longer than this: consensus may bring the last.
 const GRACE: Duration = Duration::from_millis(400);
-/// After so long without an answer another peer is asked.
+/// The next block is fetched at once when its certificate comes, unless its body is on its way already: then after this time.
+const BODY_GRACE: Duration = Duration::from_millis(100);
+/// After so long without an answer a peer counts as failed, and is asked less.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A second peer is asked for the next block after so long, and the first answer counts. Two answers at most are in flight, so
+/// that a slow link carries a block twice at worst.
+const SECOND_AFTER: Duration = Duration::from_millis(400);
+/// The same when the first peer has answered before: it is more likely slow than silent.
+const SECOND_AFTER_KNOWN: Duration = Duration::from_millis(1_500);
+/// Certified headers of heights up to so far beyond the tip are kept; of those further away only the height.
+const HEADERS_AHEAD: u64 = 16;
 
 #[derive(Debug)]
 struct Flight {
     peer: PeerId,
     from: Height,
+    /// When a second peer is asked for the same.
+    second_at: Duration,
     deadline: Duration,
-    /// Another peer may be asked for the same; the answer still counts when it comes.
+    /// The peer has failed; its answer still counts when it comes.
     is_late: bool,
 }
 
@@ -60,12 +75,15 @@ pub(crate) enum CatchUpError {
 }
 
 /// What is known of heights beyond the tip, and what is being fetched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CatchUp {
-    /// Highest height that each peer has proved.
-    proved: BTreeMap<PeerId, Height>,
-    /// Since when a height beyond the tip is known.
-    behind_since: Option<Duration>,
+    /// The highest height that a certificate proved.
+    known: Height,
+    /// Verified headers of the next heights.
+    headers: BTreeMap<Height, CertifiedHeader>,
+    holders: Holders,
+    /// The next height, and since when a certificate for it or a later one is known.
+    next_since: Option<(Height, Duration)>,
     flights: BTreeMap<RequestId, Flight>,
     received: BTreeMap<Height, Received>,
     /// Blocks of a segment that follow the tip.
@@ -77,38 +95,99 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    /// A peer has a certified block of this height.
-    pub(crate) fn on_proof(&mut self, peer: PeerId, height: Height) {
-        let best = self.proved.entry(peer).or_default();
-        *best = height.max(*best);
+    /// `seed` decides which of several peers is asked; nobody else should know it.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            known: Height(0),
+            headers: BTreeMap::new(),
+            holders: Holders::new(seed),
+            next_since: None,
+            flights: BTreeMap::new(),
+            received: BTreeMap::new(),
+            segment: VecDeque::new(),
+            plan: None,
+            told: Height(0),
+        }
+    }
+
+    /// A header above the tip whose certificate was verified.
+    pub(crate) fn on_verified(&mut self, tip: Height, certified: &CertifiedHeader) {
+        let height = certified.header.height;
+        self.known = self.known.max(height);
+        if height.0.saturating_sub(tip.0) <= HEADERS_AHEAD {
+            self.headers.insert(height, certified.clone());
+        }
+    }
+
+    /// The hash that a certificate gave to a height above the tip.
+    pub(crate) fn hash(&self, height: Height) -> Option<BlockHash> {
+        self.headers.get(&height).map(|certified| certified.header.hash())
+    }
+
+    /// The certified header of the block after the tip.
+    pub(crate) fn next_header(&self, tip: Height) -> Option<&CertifiedHeader> {
+        self.headers.get(&tip.next())
+    }
+
+    /// A peer says that it has the block of this height, which exists.
+    pub(crate) fn on_claim(&mut self, peer: PeerId, height: Height) {
+        self.holders.on_claim(peer, height);
+    }
+
+    /// The highest block that a peer said to have.
+    pub(crate) fn claim(&self, peer: PeerId) -> Height {
+        self.holders.claim(peer)
+    }
+
+    pub(crate) fn on_connected(&mut self, peer: PeerId) {
+        self.holders.on_connected(peer);
     }
 
     pub(crate) fn on_disconnected(&mut self, peer: PeerId) {
-        self.proved.remove(&peer);
+        self.holders.on_disconnected(peer);
         self.flights.retain(|_, flight| flight.peer != peer);
     }
 
+    /// The highest height that a certificate proved.
+    pub(crate) const fn known(&self) -> Height {
+        self.known
+    }
+
+    /// The highest height that a peer has, by all we know: peers that did not give what they said to have do not count.
     pub(crate) fn best(&self) -> Height {
-        self.proved.values().max().copied().unwrap_or_default()
+        self.holders.best()
     }
 
-    pub(crate) fn proved(&self) -> &BTreeMap<PeerId, Height> {
-        &self.proved
+    /// The highest height that each peer said to have.
+    pub(crate) fn claims(&self) -> BTreeMap<PeerId, Height> {
+        self.holders.claims()
     }
 
-    /// Whether consensus cannot be expected to bring the next block. While this holds, the node signs nothing.
-    pub(crate) fn is_behind(&mut self, tip: Height, now: Duration) -> bool {
-        if self.is_in_segments(tip) {
-            // Certified, and on its way or here: also if whoever said so has gone.
-            return true;
-        }
-        let lag = self.best().0.saturating_sub(tip.0);
+    /// Whether consensus here cannot bring the next block, so that it rests and this node signs nothing.
+    ///
+    /// A certificate of the block after the next one proves that a quorum is past the next one. With one of the next block
+    /// itself consensus goes on: others may still need this node's votes, if whoever shows the certificate keeps the block.
+    pub(crate) fn is_behind(&mut self, tip: Height, now: Duration, is_catching_up: bool) -> bool {
+        self.headers.retain(|height, _| *height > tip);
+        let lag = self.known.0.saturating_sub(tip.0);
         if lag == 0 {
-            self.behind_since = None;
-            return false;
+            self.next_since = None;
         }
-        let since = *self.behind_since.get_or_insert(now);
-        lag > 1 || now >= since.saturating_add(GRACE)
+        let since = match self.next_since {
+            Some((next, since)) if next == tip.next() => since,
+            _ => now,
+        };
+        if lag > 0 {
+            self.next_since = Some((tip.next(), since));
+        }
+        // What comes in segments is certified, and on its way or here: also if whoever said so has gone.
+        self.is_in_segments(tip) || lag > 1 || (lag == 1 && is_catching_up && now < since.saturating_add(GRACE))
+    }
+
+    /// When to fetch the next block, if a certificate for it is known.
+    pub(crate) fn fetch_at(&self, is_body_coming: bool) -> Option<Duration> {
+        let (_, since) = self.next_since?;
+        Some(if is_body_coming { since.saturating_add(BODY_GRACE) } else { since })
     }
 
     /// Whether sync should hear of a certified header: more than a few blocks are missing.
@@ -151,29 +230,28 @@ impl CatchUp {
 
     /// Up to which height blocks are fetched by ranges now.
     fn range_end(&self, tip: Height) -> Option<Height> {
-        let best = self.best();
-        let is_far = best.0.saturating_sub(tip.0) > BEHIND_FAR;
+        let is_far = self.known.0.saturating_sub(tip.0) > BEHIND_FAR;
         match self.plan {
             Some(Some((first, _))) if tip.next() < first => Some(Height(first.0.saturating_sub(1))),
             _ if self.is_in_segments(tip) => None,
             None if is_far => None,
-            _ => Some(best),
+            _ => Some(self.known),
         }
     }
 
-    /// When a node that follows consensus turns to catching up, if consensus does not bring the next block before.
-    pub(crate) fn grace_ends(&self) -> Option<Duration> {
-        self.behind_since.map(|since| since.saturating_add(GRACE))
-    }
-
-    /// When a node that catches up asks somebody else.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.on_time().map(|flight| flight.deadline).min()
+    /// When a node that catches up asks somebody else. All that was due before `now` is done.
+    pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
+        let flights = self.on_time().flat_map(|flight| [flight.second_at, flight.deadline]);
+        let grace = self.next_since.map(|(_, since)| since.saturating_add(GRACE));
+        flights.chain(grace).chain(self.holders.next_rested(now)).filter(|at| *at > now).min()
     }
 
     /// Which blocks to ask from whom now. Each is to be confirmed by [`CatchUp::asked`].
     pub(crate) fn next_requests(&mut self, tip: Height, now: Duration) -> Vec<(PeerId, Height)> {
-        self.flights.values_mut().for_each(|flight| flight.is_late = flight.deadline <= now);
+        for flight in self.flights.values_mut().filter(|flight| !flight.is_late && flight.deadline <= now) {
+            flight.is_late = true;
+            self.holders.on_failure(flight.peer, now);
+        }
         self.received.retain(|first, _| *first > tip);
         let mut requests = Vec::new();
         let mut from = tip.next();
@@ -186,8 +264,9 @@ impl CatchUp {
             if from.0 > tip.0.saturating_add(BLOCKS_MAX.saturating_mul(IN_FLIGHT_MAX as u64)) {
                 break;
             }
-            let underway = self.on_time().any(|flight| flight.from == from);
-            if !underway && let Some(peer) = self.least_busy(from, &requests) {
+            if self.is_wanted(from, tip, now)
+                && let Some(peer) = self.choose(from, &requests, now)
+            {
                 requests.push((peer, from));
             }
             // The next range begins where a full answer ends; a short one leaves a gap that is asked again.
@@ -202,19 +281,32 @@ impl CatchUp {
         self.flights.values().filter(|flight| !flight.is_late)
     }
 
-    fn least_busy(&self, from: Height, requests: &[(PeerId, Height)]) -> Option<PeerId> {
-        let busy = |peer: &PeerId| {
-            let flying = self.flights.values().filter(|flight| flight.peer == *peer).count();
-            flying.saturating_add(requests.iter().filter(|(asked, _)| asked == peer).count())
-        };
-        let holders = self.proved.iter().filter(|(_, height)| **height >= from).map(|(peer, _)| *peer);
-        let late =
-            |peer: &PeerId| self.flights.values().filter(|flight| flight.peer == *peer && flight.is_late).count();
-        holders.min_by_key(|peer| (late(peer), busy(peer), *peer))
+    /// Whether somebody is to be asked for the blocks from this height on: all else waits for the next block, so that a second
+    /// peer is asked for it when the first does not answer soon.
+    fn is_wanted(&self, from: Height, tip: Height, now: Duration) -> bool {
+        let mut flights = self.on_time().filter(|flight| flight.from == from);
+        match (flights.next(), flights.next()) {
+            (None, _) => true,
+            (Some(first), None) => from == tip.next() && first.second_at <= now,
+            (Some(_), Some(_)) => false,
+        }
+    }
+
+    fn choose(&mut self, from: Height, requests: &[(PeerId, Height)], now: Duration) -> Option<PeerId> {
+        let flights = &self.flights;
+        self.holders.choose(from, now, |peer| {
+            let asked = flights.values().filter(|flight| flight.peer == *peer);
+            if asked.clone().any(|flight| flight.from == from && !flight.is_late) {
+                return None;
+            }
+            Some(asked.count().saturating_add(requests.iter().filter(|(asked, _)| asked == peer).count()))
+        })
     }
 
     pub(crate) fn asked(&mut self, id: RequestId, peer: PeerId, from: Height, now: Duration) {
-        self.flights.insert(id, Flight { peer, from, deadline: now.saturating_add(PATIENCE), is_late: false });
+        let second = if self.holders.has_answered(peer) { SECOND_AFTER_KNOWN } else { SECOND_AFTER };
+        let (second_at, deadline) = (now.saturating_add(second), now.saturating_add(PATIENCE));
+        self.flights.insert(id, Flight { peer, from, second_at, deadline, is_late: false });
     }
 
     /// Takes in the answer to a request, if it is one of these.
@@ -222,21 +314,22 @@ impl CatchUp {
         &mut self,
         id: RequestId,
         answer: Option<(Vec<Block<Transaction>>, Certificate)>,
+        now: Duration,
     ) -> Option<Result<(), CatchUpError>> {
         let flight = self.flights.remove(&id)?;
-        let Some((blocks, certificate)) = answer else {
-            // It may have pruned, or be busy: it gets fewer questions, not a ban.
-            self.proved.remove(&flight.peer);
+        let Some((blocks, certificate)) = answer.filter(|(blocks, _)| !blocks.is_empty()) else {
+            // It may not have them yet or any more, or be busy: it gets fewer questions, not a ban.
+            if !flight.is_late {
+                self.holders.on_failure(flight.peer, now);
+            }
             return Some(Ok(()));
         };
-        let Some(first) = blocks.first().map(|block| block.header.height) else {
-            self.proved.remove(&flight.peer);
-            return Some(Ok(()));
-        };
+        let first = blocks.first().map(|block| block.header.height).unwrap_or_default();
         if first != flight.from || blocks.len() as u64 > BLOCKS_MAX {
             let offence = Offence::BlocksUnasked { first, count: blocks.len(), asked: flight.from };
             return Some(Err(CatchUpError::Peer(flight.peer, offence)));
         }
+        self.holders.on_answer(flight.peer);
         self.received.entry(flight.from).or_insert(Received { peer: flight.peer, blocks, certificate });
         Some(Ok(()))
     }

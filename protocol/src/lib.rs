@@ -21,6 +21,7 @@ pub mod sync;
 mod bodies;
 mod catchup;
 pub mod consensus;
+mod lots;
 pub mod mempool;
 
 pub use ids::{PeerId, RequestId, Ticket};

@@ -23,6 +23,7 @@ use crate::bodies::Bodies;
 use crate::catchup::CatchUp;
 use crate::consensus::Consensus;
 use crate::ids::{PeerId, RequestId, Ticket};
+use crate::lots::Lots;
 use crate::mempool::{AdmitError, Mempool, MempoolLimits};
 use crate::message::{CertifiedHeader, Evidence, LogEntry, SignedProposal};
 use crate::offence::Offence;
@@ -171,6 +172,8 @@ pub struct Setup {
     pub sign_without_log: bool,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
+    /// Decides what is left to chance, such as which peer is asked. Nobody else should know it.
+    pub seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +195,10 @@ enum Phase {
 enum Source {
     /// Consensus decided it on this node.
     Consensus,
-    /// Others did; it was fetched.
+    /// Others did, many blocks ahead; it was fetched while consensus rested.
     CatchUp,
+    /// Others did, and consensus was at it here: its certificate came first.
+    Certified,
 }
 
 /// A node's mind.
@@ -233,6 +238,11 @@ pub struct Machine {
     log_height: Option<Height>,
     /// Hashes of recent blocks, to notice two certificates for one height.
     recent: BTreeMap<Height, BlockHash>,
+    /// The highest height whose header left this node, said here or passed on. Of each height at most one does.
+    passed: Height,
+    /// When to say that the tip is final, if nobody else is heard to.
+    announce_at: Option<Duration>,
+    lots: Lots,
     effects: Vec<Effect>,
     extra_rounds: u64,
     equivocations: u64,
@@ -247,7 +257,7 @@ impl Machine {
     /// A node as of its store and its log.
     #[must_use]
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { chain, header, certificate, key, log, sign_without_log, mempool } = setup;
+        let Setup { chain, header, certificate, key, log, sign_without_log, mempool, seed } = setup;
         let next = chain.tip().height.next();
         let validators = chain.chain().validators(next);
         let is_validator = key.as_ref().is_some_and(|key| validators.find(&key.public()).is_some());
@@ -263,6 +273,7 @@ impl Machine {
             Log::Lost => (None, Vec::new()),
         };
         let recent = BTreeMap::from([(chain.tip().height, chain.tip().hash)]);
+        let mut lots = Lots::new(seed);
         Self {
             now,
             header,
@@ -273,7 +284,10 @@ impl Machine {
             consensus,
             mempool: Mempool::new(mempool),
             bodies: Bodies::default(),
-            catchup: CatchUp::default(),
+            catchup: CatchUp::new(lots.draw()),
+            lots,
+            passed: chain.tip().height,
+            announce_at: None,
             outbox: Outbox::default(),
             peers: BTreeSet::new(),
             requests: BTreeMap::new(),
@@ -329,6 +343,7 @@ impl Machine {
         }
         self.poll_peers();
         self.flush_transactions();
+        self.commit_certified();
         self.follow_others();
         if self.phase == Phase::Deciding && self.signing.resumes(&self.chain, self.now, self.consensus_signs()) {
             // The wait for signing is over in the middle of a height: begin it again, as a signer.
@@ -345,6 +360,8 @@ impl Machine {
             self.advance_bodies();
             self.repeat_proposals();
         }
+        self.commit_certified();
+        self.announce();
     }
 
     /// When [`Input::Time`] is wanted at the latest.
@@ -353,19 +370,20 @@ impl Machine {
         let mut deadline = self.next_poll;
         let mut at = |time: Option<Duration>| deadline = time.map_or(deadline, |time| deadline.min(time));
         at(self.outbox.deadline());
+        at(self.announce_at);
         match self.phase {
             Phase::Waiting => {
                 at(Some(self.start_at()));
-                at(self.catchup.grace_ends());
+                at(self.follow_deadline());
             }
             Phase::Deciding => {
                 at(self.consensus.deadline());
                 at(self.bodies_deadline());
                 at(self.repeat_at);
                 at(self.signing.deadline().filter(|_| !self.consensus_signs()));
-                at(self.catchup.grace_ends());
+                at(self.follow_deadline());
             }
-            Phase::CatchingUp => at(self.catchup.deadline()),
+            Phase::CatchingUp => at(self.follow_deadline()),
             Phase::Committing | Phase::Halted => {}
         }
         deadline
@@ -395,22 +413,22 @@ impl Machine {
             self.replay.clear();
         }
         self.repeat_at = None;
-        match source {
-            Source::Consensus => {
-                self.phase = Phase::Waiting;
-                self.signing.on_decided(tip);
-                self.announce();
-                if self.consensus.is_signing() {
-                    // At once: a log that stands at the tip would look older than the network after a restart.
-                    self.log_height = Some(tip.next());
-                    self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
-                }
-            }
-            Source::CatchUp => {
-                self.phase = Phase::CatchingUp;
-                self.consensus.stop();
-            }
+        // What this node signed at a height that it took part in is in its log, whoever was first to have the certificate.
+        let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
+        self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
+        if source != Source::Consensus {
+            let outputs = self.consensus.stop();
+            self.perform(outputs);
         }
+        if source == Source::Consensus || (source == Source::Certified && took_part) {
+            self.signing.on_decided(tip);
+        }
+        if source != Source::CatchUp && took_part {
+            // At once: a log that stands at the tip would look older than the network after a restart.
+            self.log_height = Some(tip.next());
+            self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
+        }
+        self.plan_announcement(source);
         self.report_signing();
     }
 
@@ -468,10 +486,10 @@ impl Machine {
         self.phase == Phase::CatchingUp || matches!(self.committing, Some((_, _, Source::CatchUp)))
     }
 
-    /// Highest height each peer has proved.
+    /// Highest height that each peer said to have.
     #[must_use]
-    pub fn peer_heights(&self) -> &BTreeMap<PeerId, Height> {
-        self.catchup.proved()
+    pub fn peer_heights(&self) -> BTreeMap<PeerId, Height> {
+        self.catchup.claims()
     }
 
     /// Rounds beyond the first of their height, and validators caught, since start.

@@ -132,6 +132,13 @@ impl Host {
         self.failed
     }
 
+    pub(super) fn report_evidence(&mut self, evidence: &malachite::MisbehaviorEvidence<Context>) {
+        let evidence = evidence_to_wire(evidence);
+        if !evidence.is_empty() {
+            self.outputs.push(Output::Evidence(evidence));
+        }
+    }
+
     fn fail(&mut self, reason: String) {
         self.failed = true;
         self.outputs.push(Output::Failed(reason));
@@ -294,10 +301,7 @@ impl Host {
                 resume.resume_with(())
             }
             Effect::Finalize(_, _, evidence, resume) => {
-                let evidence = evidence_to_wire(&evidence);
-                if !evidence.is_empty() {
-                    self.outputs.push(Output::Evidence(evidence));
-                }
+                self.report_evidence(&evidence);
                 resume.resume_with(())
             }
             Effect::SignVote(vote, resume) => {

@@ -183,9 +183,13 @@ impl Consensus {
         self.drain()
     }
 
-    /// Forgets the height: its block came by other means.
-    pub fn stop(&mut self) {
+    /// Forgets the height: its block came by other means. What validators were caught at in it is given.
+    pub fn stop(&mut self) -> Vec<Output> {
         self.host.stop();
+        let driver = &mut self.core.driver;
+        let (proposals, votes) = (driver.take_proposal_evidence(), driver.take_vote_evidence());
+        self.host.report_evidence(&malachite::MisbehaviorEvidence { proposals, votes });
+        self.drain()
     }
 
     fn process(&mut self, input: CoreInput) {

@@ -6,6 +6,7 @@ use ledger::codec;
 use ledger::signature::PublicKey;
 use ledger::units::Height;
 
+use super::headers::Told;
 use super::{Effect, Machine, Phase, Topic, Verdict};
 use crate::ids::{PeerId, Ticket};
 use crate::message::{Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX};
@@ -18,7 +19,7 @@ impl Machine {
                 Err(_) => Verdict::Reject,
             },
             Topic::Headers => match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
-                Ok(attempt) => self.on_header(from, &attempt.message),
+                Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
                 Err(_) => Verdict::Reject,
             },
             // These are decoded and verified outside, in parallel.

@@ -1,40 +1,165 @@
-//! Certified headers: what others have made final, told by gossip and by answers.
+//! Certified headers: what is final elsewhere, and who passes it on.
+//!
+//! Every node hears of each block at once, whoever it is connected to. A node that has the block passes on the first header that
+//! comes with a certificate that holds. A node that lacks the block fetches it from the sender first, and then announces it
+//! itself. So a node has the blocks whose headers it passes on, unless it is far behind, and it sends at most one header of a
+//! height.
+
+use std::time::Duration;
 
 use ledger::codec;
 use ledger::hash::BlockHash;
 use ledger::units::Height;
 
-use super::{Effect, Machine, Topic, Verdict};
+use super::{Effect, Machine, Phase, Source, Topic, Verdict};
+use crate::bodies;
 use crate::ids::PeerId;
-use crate::message::{Attempt, CertifiedHeader, Evidence};
+use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
+
+/// Headers of blocks further below the tip are not passed on: later ones prove more.
+const PASSED_BELOW_TIP: u64 = 8;
+/// A node that decided a block together with its proposer leaves the announcement to the proposer for at least so long.
+const PROPOSER_FIRST: Duration = Duration::from_millis(200);
+/// Nodes that announce for a proposer that does not are spread over so long, so that the first one spares the others.
+const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
+
+/// How a header came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// By gossip: the sender may be passing on what it has not got.
+    Gossip,
+    /// As the sender's own tip.
+    Status,
+}
 
 impl Machine {
-    /// A certified header, from gossip or an answer.
-    pub(super) fn on_header(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
-        let CertifiedHeader { header, certificate } = certified;
-        let (height, hash) = (header.height, header.hash());
-        let tip = self.chain.tip().height;
+    /// A certified header. `Accept` only by gossip; `Reject` whichever way, if its certificate does not prove it.
+    pub(super) fn on_header(&mut self, from: PeerId, certified: &CertifiedHeader, told: Told) -> Verdict {
+        let (height, hash) = (certified.header.height, certified.header.hash());
         if height == Height(0) {
             return Verdict::Reject;
         }
-        let known = self.recent.get(&height);
-        if known == Some(&hash) || (known.is_none() && height <= tip) {
-            self.catchup.on_proof(from, height);
+        match self.final_hash(height).or_else(|| self.catchup.hash(height)) {
+            Some(known) if known != hash => {
+                if !self.proves(certified) {
+                    return Verdict::Reject;
+                }
+                self.on_fork(height, known, certified);
+                return Verdict::Accept;
+            }
+            None if height <= self.chain.tip().height => return Verdict::Ignore,
+            _ => {}
+        }
+        match told {
+            Told::Status => self.on_status(from, certified),
+            Told::Gossip if height.0.saturating_sub(self.chain.tip().height.0) > BEHIND_FAR => {
+                self.on_far(from, certified)
+            }
+            Told::Gossip => self.on_near(from, certified, hash),
+        }
+    }
+
+    /// A peer's own tip. Only one higher than all that is known needs a proof: the others exist, so that a false claim costs
+    /// nothing but a question in vain.
+    fn on_status(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
+        let (height, tip) = (certified.header.height, self.chain.tip().height);
+        let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
+        if height > tip && (is_next || height > self.catchup.known()) {
+            if !self.proves(certified) {
+                return Verdict::Reject;
+            }
+            self.learn(certified);
+        }
+        self.catchup.on_claim(from, height);
+        Verdict::Ignore
+    }
+
+    /// Gossip of a block that this node will not have soon: nodes behind it should not wait for it to hear where the chain is.
+    fn on_far(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
+        let height = certified.header.height;
+        if height <= self.passed {
             return Verdict::Ignore;
         }
-        let validators = self.chain.chain().validators(height);
-        if certificate.verify(self.chain.chain().id(), validators, height, hash).is_err() {
+        if !self.proves(certified) {
             return Verdict::Reject;
         }
-        if let Some(known) = known.copied() {
-            self.on_fork(height, known, certified);
-            return Verdict::Accept;
-        }
-        self.catchup.on_proof(from, height);
-        if self.catchup.is_news_to_sync(tip, height) {
-            self.effects.push(Effect::Sync(certified.clone()));
+        self.learn(certified);
+        self.passed = height;
+        if self.catchup.claim(from) <= self.chain.tip().height {
+            // It passes this on and may be as far behind as this node.
+            self.ask_status(from);
         }
         Verdict::Accept
+    }
+
+    /// Gossip of a block that is final here, or will be soon.
+    fn on_near(&mut self, from: PeerId, certified: &CertifiedHeader, hash: BlockHash) -> Verdict {
+        let (height, tip) = (certified.header.height, self.chain.tip().height);
+        let is_final = self.final_hash(height).is_some();
+        let is_held = is_final || matches!(self.bodies.verdict(&hash), Some(bodies::Verdict::Valid(_)));
+        let is_known = is_final || self.catchup.hash(height).is_some();
+        let is_news = height > self.passed && height.0.saturating_add(PASSED_BELOW_TIP) > tip.0;
+        if is_known && !(is_news && is_held) {
+            self.catchup.on_claim(from, height);
+            return Verdict::Ignore;
+        }
+        if !self.proves(certified) {
+            return Verdict::Reject;
+        }
+        if !is_final {
+            self.learn(certified);
+        }
+        self.catchup.on_claim(from, height);
+        if !is_held {
+            // Said anew once the block is here.
+            return Verdict::Ignore;
+        }
+        self.passed = self.passed.max(height);
+        Verdict::Accept
+    }
+
+    /// Whether the certificate makes the header final.
+    fn proves(&self, certified: &CertifiedHeader) -> bool {
+        let CertifiedHeader { header, certificate } = certified;
+        if *certificate == self.certificate && header.height == self.chain.tip().height {
+            return header.hash() == self.chain.tip().hash;
+        }
+        let validators = self.chain.chain().validators(header.height);
+        certificate.verify(self.chain.chain().id(), validators, header.height, header.hash()).is_ok()
+    }
+
+    fn learn(&mut self, certified: &CertifiedHeader) {
+        let tip = self.chain.tip().height;
+        self.catchup.on_verified(tip, certified);
+        if self.catchup.is_news_to_sync(tip, certified.header.height) {
+            self.effects.push(Effect::Sync(certified.clone()));
+        }
+    }
+
+    /// The block of a height that is final here, or about to be.
+    fn final_hash(&self, height: Height) -> Option<BlockHash> {
+        let committing = self.committing.iter().flat_map(|(commits, ..)| commits);
+        let mut hashes = committing.map(|commit| (commit.block.height(), commit.block.hash()));
+        let is_it = |(other, hash): (Height, BlockHash)| (other == height).then_some(hash);
+        self.recent.get(&height).copied().or_else(|| hashes.find_map(is_it))
+    }
+
+    /// Commits the next block if it is here, valid, and certified.
+    pub(super) fn commit_certified(&mut self) {
+        if matches!(self.phase, Phase::Committing | Phase::Halted) {
+            return;
+        }
+        let Some(certified) = self.catchup.next_header(self.chain.tip().height) else { return };
+        let verdict = self.bodies.verdict(&certified.header.hash());
+        let Some(bodies::Verdict::Valid(valid)) = verdict else { return };
+        let mut after = self.chain.clone();
+        let commit = after.commit(valid.clone(), certified.certificate.clone());
+        self.commit(vec![commit], after, self.source_of_others());
+    }
+
+    /// How a block is final here that consensus did not decide.
+    pub(super) fn source_of_others(&self) -> Source {
+        if self.phase == Phase::CatchingUp { Source::CatchUp } else { Source::Certified }
     }
 
     /// Two certificates for one height: more than a third of the power signed both. No node can tell which is right.
@@ -47,14 +172,37 @@ impl Machine {
         ));
     }
 
-    /// Everybody who missed the votes learns of the block by its certificate. One node says it: who proposed the block.
+    /// The tip has moved on. If nobody was heard to say so, this node will: the proposer at once, and so does who fetched the
+    /// block, since peers behind it may know it from nobody else. All others only if the proposer is not heard soon.
+    pub(super) fn plan_announcement(&mut self, source: Source) {
+        let (tip, now) = (self.chain.tip(), self.now.elapsed);
+        let is_proposer = |key: &ledger::signature::SigningKey| {
+            self.header.as_ref().is_some_and(|header| header.proposer == key.public())
+        };
+        self.announce_at = match source {
+            _ if self.passed >= tip.height || self.catchup.known() > tip.height => None,
+            Source::Consensus if !self.key.as_ref().is_some_and(is_proposer) => {
+                let within = u64::try_from(ANNOUNCED_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                let spread = Duration::from_millis(self.lots.below(within));
+                Some(now.saturating_add(PROPOSER_FIRST).saturating_add(spread))
+            }
+            _ => Some(now),
+        };
+    }
+
+    /// Says which block is final, unless that was heard meanwhile.
     pub(super) fn announce(&mut self) {
-        let (Some(key), Some(header)) = (&self.key, &self.header) else { return };
-        if header.proposer != key.public() {
+        if self.announce_at.is_none_or(|at| at > self.now.elapsed) {
             return;
         }
-        let message = CertifiedHeader { header: header.clone(), certificate: self.certificate.clone() };
-        let attempt = self.attempt();
-        self.effects.push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
+        self.announce_at = None;
+        let tip = self.chain.tip().height;
+        if self.passed < tip
+            && let Some(message) = self.certified_header()
+        {
+            self.passed = tip;
+            let attempt = self.attempt();
+            self.effects.push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Peers: what they have, what they ask, what they answer.
 
+use std::time::Duration;
+
 use ledger::codec;
 use ledger::units::Height;
 
+use super::headers::Told;
 use super::{Effect, Machine, Notice, Phase};
 use crate::catchup::CatchUpError;
 use crate::ids::{PeerId, RequestId, Ticket};
@@ -10,7 +13,7 @@ use crate::message::{REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYT
 use crate::offence::Offence;
 
 /// A peer is asked for its tip so often, one after the other.
-const POLL: std::time::Duration = std::time::Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(2);
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,7 @@ pub(super) enum Asked {
 impl Machine {
     pub(super) fn on_connected(&mut self, peer: PeerId) {
         self.peers.insert(peer);
+        self.catchup.on_connected(peer);
         self.signing.on_connected(self.now);
         self.outbox.on_connected(self.now.elapsed);
         self.ask_status(peer);
@@ -76,7 +80,7 @@ impl Machine {
         let response = match request {
             Request::Status(theirs) => {
                 if let Some(certified) = theirs
-                    && self.on_header(from, &certified) == super::Verdict::Reject
+                    && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject
                 {
                     return self.ban(from, Offence::Tip);
                 }
@@ -107,7 +111,7 @@ impl Machine {
         match self.requests.remove(&id) {
             Some(Asked::Status(_)) => {
                 if let Some(Response::Status(Some(certified))) = response
-                    && self.on_header(from, &certified) == super::Verdict::Reject
+                    && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject
                 {
                     self.ban(from, Offence::Tip);
                 }
@@ -130,7 +134,7 @@ impl Machine {
                     Some(Response::Blocks(blocks, certificate)) => Some((blocks, certificate)),
                     _ => None,
                 };
-                if let Some(Err(error)) = self.catchup.on_blocks(id, blocks) {
+                if let Some(Err(error)) = self.catchup.on_blocks(id, blocks, self.now.elapsed) {
                     self.on_catchup_error(error);
                 }
             }
@@ -142,30 +146,48 @@ impl Machine {
         if matches!(self.phase, Phase::Committing | Phase::Halted) {
             return;
         }
-        let tip = self.chain.tip().height;
-        if !self.catchup.is_behind(tip, self.now.elapsed) {
-            if self.phase == Phase::CatchingUp {
+        let (tip, now) = (self.chain.tip().height, self.now.elapsed);
+        let is_catching_up = self.phase == Phase::CatchingUp;
+        match (is_catching_up, self.catchup.is_behind(tip, now, is_catching_up)) {
+            (true, false) => {
                 // A height that was begun goes on where it stood: to begin it again would forget what was signed in it.
                 let is_begun = self.consensus.height() == tip.next();
                 self.phase = if is_begun { Phase::Deciding } else { Phase::Waiting };
                 self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
             }
+            (false, true) => {
+                // While syncing, a node never signs: consensus hears nothing, not even its timers.
+                self.phase = Phase::CatchingUp;
+                self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.known())));
+            }
+            _ => {}
+        }
+        if self.phase != Phase::CatchingUp && self.fetch_at().is_none_or(|at| at > now) {
             return;
         }
-        if self.phase != Phase::CatchingUp {
-            // While syncing, a node never signs: consensus hears nothing, not even its timers.
-            self.phase = Phase::CatchingUp;
-            self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.best())));
-        }
         match self.catchup.take_next(&self.chain) {
-            Some(Ok((commits, after))) => return self.commit(commits, after, super::Source::CatchUp),
+            Some(Ok((commits, after))) => return self.commit(commits, after, self.source_of_others()),
             Some(Err(error)) => self.on_catchup_error(error),
             None => {}
         }
-        for (peer, from) in self.catchup.next_requests(tip, self.now.elapsed) {
+        for (peer, from) in self.catchup.next_requests(tip, now) {
             let id = self.request(peer, &Request::Blocks(from));
-            self.catchup.asked(id, peer, from, self.now.elapsed);
+            self.catchup.asked(id, peer, from, now);
         }
+    }
+
+    /// When to fetch the next block while consensus is at it, if others have it.
+    fn fetch_at(&self) -> Option<Duration> {
+        let next = self.catchup.next_header(self.chain.tip().height);
+        let is_body_coming = next.is_some_and(|next| self.bodies.is_wanted(&next.header.hash()));
+        self.catchup.fetch_at(is_body_coming)
+    }
+
+    /// When [`Machine::follow_others`] has something to do.
+    pub(super) fn follow_deadline(&self) -> Option<Duration> {
+        let now = self.now.elapsed;
+        let fetch = self.fetch_at().filter(|at| *at > now);
+        fetch.into_iter().chain(self.catchup.deadline(now)).min()
     }
 
     fn on_catchup_error(&mut self, error: CatchUpError) {
@@ -182,7 +204,7 @@ impl Machine {
         self.effects.push(Effect::Ban { peer, offence });
     }
 
-    /// Highest height that a peer has proved.
+    /// Highest height that a peer has.
     #[must_use]
     pub fn best_peer_height(&self) -> Height {
         self.catchup.best()

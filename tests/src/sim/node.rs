@@ -92,6 +92,7 @@ impl Node {
             log,
             sign_without_log: false,
             mempool: MempoolLimits::default(),
+            seed: self.life,
         };
         let now = Now { elapsed: Duration::ZERO, ..self.now(time) };
         self.running = Some(Running {

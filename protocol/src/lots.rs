@@ -1,0 +1,25 @@
+//! Choices that nobody outside can foresee, and that a simulator can repeat.
+
+/// A sequence of numbers from a seed.
+///
+/// SplitMix64 (Steele, Lea, Flood 2014). It needs to be even, not secret: others see some of the choices, never a number.
+#[derive(Clone, Debug)]
+pub(crate) struct Lots(u64);
+
+impl Lots {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) const fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`; 0 if that is 0.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.draw().checked_rem(bound).unwrap_or(0)
+    }
+}
