@@ -408,6 +408,7 @@ impl Driver {
             }
             Err(AdmitError::Rejected(error)) => Err(SubmitError::Rejected(error)),
             Err(AdmitError::Underpriced { least }) => Err(SubmitError::Underpriced { least }),
+            Err(AdmitError::ExpiresSoon { expires_at, least }) => Err(SubmitError::ExpiresSoon { expires_at, least }),
             Err(AdmitError::Full) => Err(SubmitError::Full),
         };
         let _gone = reply.send(answer);

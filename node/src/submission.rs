@@ -3,6 +3,7 @@
 use ledger::chain::TransactionError;
 use ledger::hash::TxId;
 use ledger::transaction::Transaction;
+use ledger::units::Timestamp;
 use tokio::sync::oneshot;
 
 /// Submissions that wait for the verifier. Further callers are told to try again.
@@ -33,6 +34,14 @@ pub enum SubmitError {
     Underpriced {
         /// Smallest fee that replaces it.
         least: u64,
+    },
+    /// It would expire before it could well be in a block.
+    #[error("expires at {expires_at}, expected at least {least}: a transaction needs a while to get into a block")]
+    ExpiresSoon {
+        /// Last time it is valid.
+        expires_at: Timestamp,
+        /// Earliest such time that is let in now.
+        least: Timestamp,
     },
     /// No room for this fee or this sender.
     #[error("the mempool is full for this fee or sender")]

@@ -9,10 +9,11 @@ mod index;
 mod queue;
 mod rate;
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use ledger::chain::{Blame, ChainState, TransactionError, check_created, check_expiry, check_form, least_fee};
+use ledger::genesis::Limits;
 use ledger::hash::{TxHash, TxId};
 use ledger::signature::PublicKey;
 use ledger::state::{Account, StateKey};
@@ -50,6 +51,14 @@ pub enum AdmitError {
         /// Smallest fee that replaces it, in pebbles; `u64::MAX` if none does.
         least: u64,
     },
+    /// It would expire before it could well be in a block.
+    #[error("expires at {expires_at}, expected at least {least}: a transaction needs a while to get into a block")]
+    ExpiresSoon {
+        /// Last time it is valid.
+        expires_at: Timestamp,
+        /// Earliest such time that is let in now.
+        least: Timestamp,
+    },
     /// No room, and nothing here that is worth less.
     #[error("the mempool is full of transactions that pay at least as much")]
     Full,
@@ -61,7 +70,7 @@ impl AdmitError {
     pub const fn blame(&self) -> Blame {
         match self {
             Self::Rejected(error) => error.blame(),
-            Self::Underpriced { .. } | Self::Full => Blame::Nobody,
+            Self::Underpriced { .. } | Self::ExpiresSoon { .. } | Self::Full => Blame::Nobody,
         }
     }
 }
@@ -82,6 +91,15 @@ pub enum Admitted {
 pub struct Mempool {
     limits: MempoolLimits,
     index: Index,
+}
+
+/// A transaction is let in only if it stays valid for so long: one that expires before it can be in a block takes room and is
+/// carried through the network, and never pays for it. Long enough for a block or two; much longer would refuse honest ones.
+const LIFE_MIN_MS: u64 = 2_000;
+
+/// The same where the chain allows only short lives: a quarter of the longest, so that wallets have the rest of it.
+fn life_min(limits: &Limits) -> u64 {
+    LIFE_MIN_MS.min(limits.expiry_ms_max / 4)
 }
 
 impl Mempool {
@@ -146,6 +164,10 @@ impl Mempool {
         let transfer = transaction.transfer();
         let limits = chain.chain().limits();
         check_expiry(limits, transfer.expires_at, time)?;
+        let least = Timestamp(time.0.saturating_add(life_min(limits)));
+        if transfer.expires_at < least {
+            return Err(AdmitError::ExpiresSoon { expires_at: transfer.expires_at, least });
+        }
 
         let account = chain.account(&transfer.sender);
         let (got, next) = (transfer.nonce, account.nonce);
@@ -193,10 +215,12 @@ impl Mempool {
 
     /// What to propose after the tip: those that pay most per byte first, each sender's by nonce and without a gap.
     ///
-    /// Their bytes are at most `bytes_max` and at most what a block may have. All can be applied in this order, unless some have
-    /// expired since the last commit: those cannot, nor can their successors.
+    /// Their bytes are at most `bytes_max` and at most what a block may have. All can be applied in this order by a block that is
+    /// built `now`. One that has expired since the last commit ends its sender's queue and takes no room: else its successors,
+    /// which cannot be applied either, could fill the block for nothing.
     #[must_use]
-    pub fn candidates(&self, chain: &ChainState, bytes_max: usize) -> Vec<Arc<VerifiedTransaction>> {
+    pub fn candidates(&self, chain: &ChainState, now: Timestamp, bytes_max: usize) -> Vec<Arc<VerifiedTransaction>> {
+        let time = now.max(chain.next_time());
         let block_bytes_max = usize::try_from(chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
         let mut room = bytes_max.min(block_bytes_max);
         // A sender's next one to take: place, sender, position in its queue. Most heads are never looked at, so they stay in their
@@ -209,6 +233,9 @@ impl Mempool {
             let Some((_, sender, position)) = best else { break };
             let Some(queue) = self.index.queue(&sender) else { break };
             let Some(transaction) = queue.executable(position) else { break };
+            if check_expiry(chain.chain().limits(), transaction.transfer().expires_at, time).is_err() {
+                continue;
+            }
             // To stop here wastes less than one transaction's bytes; to look for smaller ones could take all heads.
             let Some(left) = room.checked_sub(transaction.bytes()) else { break };
             room = left;
@@ -281,20 +308,10 @@ impl Mempool {
         self.index.bytes()
     }
 
-    /// Up to `limit` transactions that pay most per byte, best first, in order of nonce or not. Looks at all that wait.
+    /// Up to `limit` transactions that pay most per byte, best first, in order of nonce or not. Looks at no others.
     #[must_use]
     pub fn best(&self, limit: usize) -> Vec<Arc<VerifiedTransaction>> {
-        let mut best = BTreeMap::new();
-        for transaction in self.index.iter() {
-            let place = Place::of(transaction);
-            if best.len() < limit {
-                best.insert(place, transaction);
-            } else if best.first_key_value().is_some_and(|(least, _)| *least < place) {
-                best.pop_first();
-                best.insert(place, transaction);
-            }
-        }
-        best.into_values().rev().cloned().collect()
+        self.index.best().take(limit).cloned().collect()
     }
 }
 

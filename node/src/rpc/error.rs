@@ -123,6 +123,10 @@ impl From<SubmitError> for RpcError {
                 let hint = format!("wait for the other one, or sign again with a fee of at least {least} pebbles");
                 Self::new(code::REJECTED, "underpriced", message, hint)
             }
+            SubmitError::ExpiresSoon { least, .. } => {
+                let hint = format!("sign again with an expires_at of at least {least}; is this machine's clock right?");
+                Self::new(code::REJECTED, "expires_soon", message, hint)
+            }
             SubmitError::Full => {
                 let hint = "wait for a block, or offer a better fee per byte";
                 Self::new(code::MEMPOOL_FULL, "mempool_full", message, hint)
@@ -189,7 +193,8 @@ mod tests {
             TransactionError::ExpiryTooFar { expires_at: Timestamp(9), latest: Timestamp(4_711) },
         ];
         let refusals = errors.map(|error| RpcError::from(SubmitError::Rejected(error)));
-        let others = [SubmitError::Underpriced { least: 4_711 }, SubmitError::Full, SubmitError::Unavailable];
+        let soon = SubmitError::ExpiresSoon { expires_at: Timestamp(9), least: Timestamp(4_711) };
+        let others = [SubmitError::Underpriced { least: 4_711 }, soon, SubmitError::Full, SubmitError::Unavailable];
         let all: Vec<RpcError> = refusals.into_iter().chain(others.map(RpcError::from)).collect();
         let reasons: BTreeSet<&str> = all.iter().map(|error| error.data.reason.as_str()).collect();
         assert_eq!(reasons.len(), all.len());
@@ -197,9 +202,9 @@ mod tests {
             assert!(!error.message.is_empty() && !error.data.hint.is_empty(), "{error:?}");
         }
         let with_number = all.iter().filter(|error| error.data.hint.contains("4711")).count();
-        assert_eq!(with_number, 3, "a hint says which fee or time would do");
+        assert_eq!(with_number, 4, "a hint says which fee or time would do");
         let codes = all.iter().map(|error| error.code);
-        let expected = [vec![code::REJECTED; 13], vec![code::MEMPOOL_FULL, code::UNAVAILABLE]].concat();
+        let expected = [vec![code::REJECTED; 14], vec![code::MEMPOOL_FULL, code::UNAVAILABLE]].concat();
         assert!(codes.eq(expected));
     }
 }

@@ -120,7 +120,7 @@ impl Machine {
             panic!("only validators are asked to build, and they have a key");
         };
         let room = usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
-        let candidates = self.mempool.candidates(&self.chain, room);
+        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
         let valid = self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
         let hash = valid.hash();
         self.log_body(&valid);

@@ -20,6 +20,7 @@ pub(super) struct Index {
     by_hash: BTreeMap<TxHash, Arc<VerifiedTransaction>>,
     by_id: BTreeMap<TxId, Arc<VerifiedTransaction>>,
     by_expiry: BTreeSet<(Timestamp, TxHash)>,
+    by_place: BTreeMap<Place, Arc<VerifiedTransaction>>,
     /// The next transaction of each account, where it waits.
     heads: BTreeMap<Place, PublicKey>,
     /// The last transaction of each queue.
@@ -48,9 +49,9 @@ impl Index {
         self.queues.get(sender)
     }
 
-    /// All that waits, in order of hash.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<VerifiedTransaction>> {
-        self.by_hash.values()
+    /// All that waits, what pays most per byte first.
+    pub(super) fn best(&self) -> impl Iterator<Item = &Arc<VerifiedTransaction>> {
+        self.by_place.values().rev()
     }
 
     /// The next transaction of each account, where it waits; the least worth first.
@@ -80,6 +81,7 @@ impl Index {
         self.by_hash.insert(hash, Arc::clone(transaction));
         self.by_id.insert(transaction.id(), Arc::clone(transaction));
         self.by_expiry.insert((transfer.expires_at, hash));
+        self.by_place.insert(Place::of(transaction), Arc::clone(transaction));
         self.bytes = self.bytes.saturating_add(transaction.bytes());
         self.change(transfer.sender, next, |queue| {
             assert!(queue.next() == next, "the mempool hears of every block: next nonce {next}, was {}", queue.next());
@@ -109,6 +111,7 @@ impl Index {
         self.by_hash.remove(&transaction.hash());
         self.by_id.remove(&transaction.id());
         self.by_expiry.remove(&(transaction.transfer().expires_at, transaction.hash()));
+        self.by_place.remove(&Place::of(transaction));
         self.bytes = self.bytes.saturating_sub(transaction.bytes());
     }
 

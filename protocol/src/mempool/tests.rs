@@ -129,22 +129,13 @@ impl Fixture {
                 (mempool.index.queue(&held.transfer().sender).unwrap(), chain.account(&held.transfer().sender));
             assert!(queue.next() == account.nonce && queue.needed() <= account.balance.0.into());
         }
-        let candidates = mempool.candidates(chain, usize::MAX);
-        assert_eq!(mempool.has_candidate(), !candidates.is_empty());
-        // Now, only what has expired since the last commit cannot be applied, nor can what follows it.
-        let time = chain.next_time().max(Timestamp(self.now));
-        let mut stopped = BTreeSet::new();
-        let mut applied = candidates.clone();
-        applied.retain(|candidate| {
-            let transfer = candidate.transfer();
-            if transfer.expires_at < time {
-                stopped.insert(transfer.sender);
-            }
-            !stopped.contains(&transfer.sender)
-        });
-        let parent = Certificate::genesis(CHAIN.id());
-        let block = chain.propose(key(VALIDATOR), time, parent, candidates);
-        assert_eq!(block.block().transactions, applied);
+        for now in [0, self.now] {
+            let candidates = mempool.candidates(chain, Timestamp(now), usize::MAX);
+            let parent = Certificate::genesis(CHAIN.id());
+            let block = chain.propose(key(VALIDATOR), Timestamp(now), parent, candidates.clone());
+            assert_eq!(block.block().transactions, candidates, "all of them can be applied");
+            assert!(mempool.has_candidate() || candidates.is_empty());
+        }
     }
 
     /// Sender and nonce of all that is held, sorted.
@@ -164,6 +155,7 @@ fn names(transactions: &[Arc<VerifiedTransaction>]) -> Vec<(u8, u64)> {
 #[test]
 fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     const EXPIRY_MAX: u64 = 24 * 3_600_000;
+    const LIFE: u64 = LIFE_MIN_MS;
     // A tenth more per byte of 100,000 for SIZE bytes, with 100 bytes more.
     const LONGER: u64 = (100_000 * 110 * (SIZE as u64 + 100)).div_ceil(SIZE as u64 * 100);
     let rejected = |error| Err(AdmitError::Rejected(error));
@@ -174,6 +166,9 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     let used = rejected(TransactionError::NonceUsed { got: Nonce(0), next: Nonce(1) });
     let expired = |expires_at: u64, time: u64| {
         rejected(TransactionError::Expired { expires_at: Timestamp(expires_at), time: Timestamp(time) })
+    };
+    let soon = |expires_at| {
+        Err(AdmitError::ExpiresSoon { expires_at: Timestamp(expires_at), least: Timestamp(START + 2 + LIFE) })
     };
     let too_far = rejected(TransactionError::ExpiryTooFar {
         expires_at: Timestamp(START + 2 + EXPIRY_MAX + 1),
@@ -193,9 +188,12 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     let rows: Vec<Row> = vec![
         ("form", vec![], START, amount(1), ok()),
         ("form", vec![], START, amount(0), rejected(TransactionError::ZeroAmount(0))),
-        ("expiry at the tip", vec![], START, expires(START + 2), ok()),
+        ("expiry at the tip", vec![], START, expires(START + 2 + LIFE), ok()),
+        ("expiry at the tip", vec![], START, expires(START + 1 + LIFE), soon(START + 1 + LIFE)),
+        ("expiry at the tip", vec![], START, expires(START + 2), soon(START + 2)),
         ("expiry at the tip", vec![], START, expires(START + 1), expired(START + 1, START + 2)),
-        ("expiry now", vec![], START + 50, expires(START + 50), ok()),
+        ("expiry now", vec![], START + 50, expires(START + 50 + LIFE), ok()),
+        ("expiry now", vec![], START + 2, expires(START + 1 + LIFE), soon(START + 1 + LIFE)),
         ("expiry now", vec![], START + 50, expires(START + 49), expired(START + 49, START + 50)),
         ("longest expiry", vec![], START, expires(START + 2 + EXPIRY_MAX), ok()),
         ("longest expiry", vec![], START, expires(START + 2 + EXPIRY_MAX + 1), too_far),
@@ -320,7 +318,13 @@ fn what_expires_within_the_interval_is_refused() {
     };
     let (expires_at, time) = (Timestamp(START + 49), Timestamp(START + 50));
     assert_eq!(admit(START + 49), Err(AdmitError::Rejected(TransactionError::Expired { expires_at, time })));
-    assert_eq!(admit(START + 50), Ok(Admitted::New));
+    let soon = |expires_at| {
+        Err(AdmitError::ExpiresSoon { expires_at: Timestamp(expires_at), least: Timestamp(START + 2_050) })
+    };
+    for expires_at in [START + 50, START + 2_049] {
+        assert_eq!(admit(expires_at), soon(expires_at));
+    }
+    assert_eq!(admit(START + 2_050), Ok(Admitted::New));
 }
 
 #[test]
@@ -330,6 +334,7 @@ fn blame_is_the_rules_own_and_nobodys_for_price_and_room() {
         (AdmitError::Rejected(TransactionError::Fee { got: Amount(0), least: Amount(1) }), Blame::Nobody),
         (AdmitError::Underpriced { least: 1 }, Blame::Nobody),
         (AdmitError::Full, Blame::Nobody),
+        (AdmitError::ExpiresSoon { expires_at: Timestamp(1), least: Timestamp(2) }, Blame::Nobody),
     ];
     for (error, blame) in rows {
         assert_eq!(error.blame(), blame, "{error}");
@@ -361,7 +366,7 @@ fn an_earlier_nonce_pushes_out_what_the_balance_no_longer_covers() {
     assert_eq!(fixture.admit(&Pay { amount: third, ..pay(1, 0, 10_000) }), Ok(Admitted::New));
     assert_eq!(fixture.held(), [(1, 0), (1, 1), (1, 2)]);
     let replacement = Pay { amount: 2 * third + 2, ..pay(1, 0, 20_000) };
-    let old = fixture.mempool.candidates(&fixture.chain, SIZE).remove(0);
+    let old = fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), SIZE).remove(0);
     assert_eq!(fixture.admit(&replacement), Ok(Admitted::Replaced(Arc::clone(&old))));
     assert_eq!(fixture.held(), [(1, 0)]);
     assert_eq!((fixture.mempool.get(&old.hash()), fixture.mempool.find(&old.id())), (None, None));
@@ -428,7 +433,8 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
     ];
     for (held, room, expected) in ROWS {
         let fixture = Fixture::holding(20, held);
-        let names_in = |bytes_max| names(&fixture.mempool.candidates(&fixture.chain, bytes_max));
+        let names_in =
+            |bytes_max| names(&fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), bytes_max));
         assert_eq!(names_in(room * SIZE), expected, "{held:?}");
         if room < held.len() {
             assert_eq!(names_in(room * SIZE - 1), expected[..room - 1], "one byte less: {held:?}");
@@ -442,9 +448,37 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
         let mut arrival = pays;
         arrival.rotate_left(turn);
         let fixture = Fixture::holding(9, &arrival);
-        let candidates = fixture.mempool.candidates(&fixture.chain, usize::MAX);
+        let candidates = fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), usize::MAX);
         assert_eq!(candidates.iter().map(|candidate| candidate.hash()).collect::<Vec<_>>(), hashes);
     }
+}
+
+/// Its successors cannot be applied either, and they pay nothing for the room that they take from others.
+#[test]
+fn an_expired_head_does_not_keep_others_out_of_a_block() {
+    let chain = ChainState::genesis(Arc::clone(&CHAIN));
+    let mut mempool = Mempool::new(MempoolLimits::default());
+    let mut admit = |pay: &Pay| mempool.admit(&chain, Timestamp(START), pay.signed()).unwrap();
+    admit(&Pay { expires_at: START + 2_001, ..pay(1, 0, 40 * SIZE as u64) });
+    for nonce in 1..=720 {
+        admit(&Pay { to: &[6; 64], amount: 1, memo: 256, ..pay(1, nonce, 100_000) });
+    }
+    admit(&pay(2, 0, 3 * LEAST));
+    for (now, expected) in [(START + 2_001, 1), (START + 2_002, 2)] {
+        let candidates = mempool.candidates(&chain, Timestamp(now), 2 << 20);
+        let block = chain.propose(key(VALIDATOR), Timestamp(now), Certificate::genesis(CHAIN.id()), candidates);
+        let payers: BTreeSet<_> = block.block().transactions.iter().map(|paid| paid.transfer().sender).collect();
+        assert!(payers.contains(&key(expected)) && payers.len() == 1, "at {now}: {payers:?}");
+    }
+}
+
+#[test]
+fn what_is_let_in_lives_for_two_seconds_or_a_quarter_of_the_longest_life() {
+    for (expiry_ms_max, least) in [(24 * 3_600_000, 2_000), (8_000, 2_000), (4_000, 1_000), (1_000, 250)] {
+        assert_eq!(life_min(&Limits { expiry_ms_max, ..Limits::default() }), least);
+    }
+    let error = AdmitError::ExpiresSoon { expires_at: Timestamp(5), least: Timestamp(7) };
+    assert!(error.to_string().contains("expires at 5, expected at least 7"), "{error}");
 }
 
 #[test]
@@ -455,13 +489,13 @@ fn candidates_fit_a_block_whatever_is_asked_for() {
     for nonce in 0..30 {
         mempool.admit(&chain, Timestamp(START), pay(1, nonce, 10_000).signed()).unwrap();
     }
-    assert_eq!(mempool.candidates(&chain, usize::MAX).len(), (4 << 10) / SIZE);
+    assert_eq!(mempool.candidates(&chain, Timestamp(START), usize::MAX).len(), (4 << 10) / SIZE);
 }
 
 #[test]
 fn a_commit_drops_what_can_no_longer_be_applied() {
     let held = [pay(1, 0, 10_000), pay(1, 1, 10_000), pay(1, 2, 10_000), pay(2, 0, 10_000), pay(2, 1, 10_000)];
-    // The next block's time is START + 2 after a block at START + 1.
+    // The next block's time is START + 2,002 after a block at START + 2,001.
     let soon = |expires_at| Pay { expires_at, ..pay(3, 0, 10_000) };
     let spends = |amount| Pay { amount, memo: 1, ..pay(1, 0, 50_000) };
     let all_three = BALANCE - 50_000 - 2 * 11_000;
@@ -473,20 +507,25 @@ fn a_commit_drops_what_can_no_longer_be_applied() {
         ("another one of a nonce", &held, &[spends(1)], &[(1, 1), (1, 2), (2, 0), (2, 1)]),
         ("the rest is covered", &held, &[spends(all_three)], &[(1, 1), (1, 2), (2, 0), (2, 1)]),
         ("the last is not covered", &held, &[spends(all_three + 1)], &[(1, 1), (2, 0), (2, 1)]),
-        ("not yet expired", &[soon(START + 2)], &[], &[(3, 0)]),
-        ("expired", &[soon(START + 1), pay(3, 1, 10_000)], &[], &[(3, 1)]),
+        ("not yet expired", &[soon(START + 2_002)], &[], &[(3, 0)]),
+        ("expired", &[soon(START + 2_001), pay(3, 1, 10_000)], &[], &[(3, 1)]),
     ];
     for (name, held, block, expected) in rows {
         let mut fixture = Fixture::holding(9, held);
+        fixture.now = START + 2_001;
         fixture.commit(block.iter().map(Pay::signed).collect());
         assert_eq!(fixture.held(), expected, "{name}");
     }
     // What is left goes on: a gap closes, and the nonce of an expired one is free again.
-    let mut fixture = Fixture::holding(9, &[soon(START + 1), pay(3, 1, 10_000)]);
+    let mut fixture = Fixture::holding(9, &[soon(START + 2_001), pay(3, 1, 10_000)]);
+    fixture.now = START + 2_001;
     fixture.commit(vec![]);
     assert!(!fixture.mempool.has_candidate());
     assert_eq!(fixture.admit(&pay(3, 0, LEAST)), Ok(Admitted::New));
-    assert_eq!(names(&fixture.mempool.candidates(&fixture.chain, usize::MAX)), [(3, 0), (3, 1)]);
+    assert_eq!(
+        names(&fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), usize::MAX)),
+        [(3, 0), (3, 1)]
+    );
 }
 
 #[test]
@@ -542,7 +581,7 @@ fn pays() -> impl Strategy<Value = Pay> {
     let amount = prop_oneof![4 => 1u64..10_000, 1 => 1_000_000u64..BALANCE];
     let to = prop_oneof![4 => Just(&[1u8, 2][..]), 1 => Just(&[3u8][..]), 1 => Just(&[100u8, 2][..])];
     let fee = prop_oneof![6 => LEAST..6 * LEAST, 1 => 1_000_000u64..1_100_000];
-    (1u8..=4, 0u64..6, amount, to, fee, 0u64..200, prop_oneof![3 => Just(0usize), 1 => 0usize..=256]).prop_map(
+    (1u8..=4, 0u64..6, amount, to, fee, 1_900u64..2_400, prop_oneof![3 => Just(0usize), 1 => 0usize..=256]).prop_map(
         |(from, nonce, amount, to, fee, expires_at, memo)| Pay { from, nonce, to, amount, fee, expires_at, memo },
     )
 }
@@ -552,7 +591,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => pays().prop_map(Step::Admit),
         2 => (0usize..6).prop_map(Step::Commit),
         2 => pays().prop_map(Step::Foreign),
-        1 => (1u64..60).prop_map(Step::Wait),
+        1 => (1u64..900).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 1..80)
 }
@@ -573,7 +612,7 @@ proptest! {
                 Step::Admit(pay) => drop(fixture.admit(&place(pay, &fixture))),
                 Step::Wait(time) => fixture.now += time,
                 Step::Commit(room) => {
-                    let candidates = fixture.mempool.candidates(&fixture.chain, room * SIZE);
+                    let candidates = fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), room * SIZE);
                     let parent = Certificate::genesis(CHAIN.id());
                     let block = fixture.chain.propose(key(VALIDATOR), Timestamp(fixture.now), parent, candidates);
                     fixture.commit(block.block().transactions.clone());
