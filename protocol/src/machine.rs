@@ -399,7 +399,9 @@ impl Machine {
         self.header = Some(last.block.header().clone());
         for commit in &commits {
             self.recent.insert(commit.block.height(), commit.block.hash());
-            self.mempool.on_commit(&self.chain, &commit.block.block().transactions);
+            let committed = &commit.block.block().transactions;
+            self.mempool.on_commit(&self.chain, committed);
+            self.outbox.on_commit(&self.mempool, committed, self.now.elapsed);
         }
         while self.recent.len() > RECENT_MAX {
             self.recent.pop_first();

@@ -284,6 +284,27 @@ impl Mempool {
         self.index.find(id).cloned()
     }
 
+    /// Whether this transaction waits here and could be in the next block: no nonce before it is missing.
+    #[must_use]
+    pub fn is_executable(&self, transaction: &VerifiedTransaction) -> bool {
+        let transfer = transaction.transfer();
+        self.executable(&transfer.sender, transfer.nonce).is_some_and(|waiting| waiting.hash() == transaction.hash())
+    }
+
+    /// The waiting transaction of this sender and nonce, if it could be in the next block.
+    #[must_use]
+    pub fn executable(&self, sender: &PublicKey, nonce: Nonce) -> Option<Arc<VerifiedTransaction>> {
+        let queue = self.index.queue(sender)?;
+        let position = usize::try_from(nonce.0.checked_sub(queue.next().0)?).ok()?;
+        queue.executable(position).cloned()
+    }
+
+    /// Whether a transaction of this sender and nonce waits.
+    #[must_use]
+    pub fn has(&self, sender: &PublicKey, nonce: Nonce) -> bool {
+        self.index.queue(sender).is_some_and(|queue| queue.get(nonce).is_some())
+    }
+
     /// The nonce an account should sign next: after its last one in the chain and those that wait without a gap.
     #[must_use]
     pub fn next_nonce(&self, chain: &ChainState, account: &PublicKey) -> Nonce {

@@ -13,6 +13,7 @@ use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedVote};
 
 mod headers;
 mod peers;
+mod transactions;
 
 const START: u64 = 1_767_225_600_000;
 const PEER: PeerId = PeerId(7);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ledger::chain::Blame;
 use ledger::codec;
 use ledger::hash::TxHash;
+use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
+use ledger::units::Nonce;
 
 use super::{Effect, Machine, Topic, Verdict};
 use crate::ids::Ticket;
@@ -25,7 +27,10 @@ const REPEATED_MAX: usize = 500;
 /// Own transactions remembered.
 const OWN_MAX: usize = 65_536;
 
-/// Transactions of this node's users on their way out.
+/// Places of transactions behind a gap that are remembered.
+const HELD_MAX: usize = 65_536;
+
+/// Transactions on their way out: those of this node's users, and those of others that did not come in a batch worth passing on.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     batch: Vec<Arc<VerifiedTransaction>>,
@@ -33,15 +38,65 @@ pub(super) struct Outbox {
     flush_at: Option<Duration>,
     own: BTreeSet<TxHash>,
     repeat_at: Option<Duration>,
+    /// Sender and nonce of transactions that wait behind a gap and were not said to anybody: they can be in no block, so that
+    /// carrying them would cost everybody and their sender nothing. They leave when the gap closes.
+    held: BTreeSet<(PublicKey, Nonce)>,
 }
 
 impl Outbox {
-    fn push(&mut self, transaction: Arc<VerifiedTransaction>, now: Duration) {
+    /// Remembers a transaction of this node's users.
+    fn own(&mut self, hash: TxHash, now: Duration) {
         if self.own.len() < OWN_MAX {
-            self.own.insert(transaction.hash());
+            self.own.insert(hash);
             self.repeat_at.get_or_insert(now.saturating_add(REPEAT));
         }
-        self.add(transaction, now);
+    }
+
+    /// Queues a transaction that was let in, if it can be in the next block; and then those of its sender that waited for it.
+    fn push(&mut self, mempool: &Mempool, transaction: &Arc<VerifiedTransaction>, now: Duration) {
+        let transfer = transaction.transfer();
+        if !mempool.is_executable(transaction) {
+            if self.held.len() < HELD_MAX {
+                self.held.insert((transfer.sender, transfer.nonce));
+            }
+            return;
+        }
+        self.add(Arc::clone(transaction), now);
+        self.release(mempool, transfer.sender, next(transfer.nonce), now);
+    }
+
+    /// Queues the transactions of a sender that were held back, from this nonce on, as far as they can be in the next block.
+    fn release(&mut self, mempool: &Mempool, sender: PublicKey, from: Nonce, now: Duration) {
+        let mut nonce = from;
+        while self.held.contains(&(sender, nonce))
+            && let Some(transaction) = mempool.executable(&sender, nonce)
+        {
+            self.held.remove(&(sender, nonce));
+            self.add(transaction, now);
+            nonce = next(nonce);
+        }
+    }
+
+    /// A transaction that was let in and is passed on with its batch: those of its sender that waited for it are not in there.
+    fn on_passed(&mut self, mempool: &Mempool, transaction: &Arc<VerifiedTransaction>, now: Duration) {
+        let transfer = transaction.transfer();
+        if mempool.is_executable(transaction) {
+            self.release(mempool, transfer.sender, next(transfer.nonce), now);
+        }
+    }
+
+    /// A block has these transactions: what their senders have left follows it.
+    pub(super) fn on_commit(&mut self, mempool: &Mempool, committed: &[Arc<VerifiedTransaction>], now: Duration) {
+        if self.held.is_empty() {
+            return;
+        }
+        for transfer in committed.iter().map(|transaction| transaction.transfer()) {
+            self.held.remove(&(transfer.sender, transfer.nonce));
+            self.release(mempool, transfer.sender, next(transfer.nonce), now);
+        }
+        if self.held.len() >= HELD_MAX {
+            self.held.retain(|(sender, nonce)| mempool.has(sender, *nonce));
+        }
     }
 
     fn add(&mut self, transaction: Arc<VerifiedTransaction>, now: Duration) {
@@ -75,7 +130,9 @@ impl Outbox {
             return;
         }
         self.repeat_at = Some(now.saturating_add(REPEAT));
-        let waiting: Vec<_> = self.own.iter().filter_map(|hash| mempool.get(hash)).take(REPEATED_MAX).collect();
+        let waiting = self.own.iter().filter_map(|hash| mempool.get(hash));
+        let waiting: Vec<_> =
+            waiting.filter(|transaction| mempool.is_executable(transaction)).take(REPEATED_MAX).collect();
         for transaction in waiting {
             self.add(transaction, now);
         }
@@ -103,6 +160,10 @@ impl Outbox {
     }
 }
 
+const fn next(nonce: Nonce) -> Nonce {
+    Nonce(nonce.0.saturating_add(1))
+}
+
 impl Machine {
     pub(super) fn flush_transactions(&mut self) {
         self.outbox.repeat(&self.mempool, self.now.elapsed);
@@ -115,25 +176,47 @@ impl Machine {
     pub(super) fn on_submit(&mut self, ticket: Ticket, transaction: Arc<VerifiedTransaction>) {
         let result = self.mempool.admit(&self.chain, self.now.wall, Arc::clone(&transaction));
         if matches!(result, Ok(Admitted::New | Admitted::Replaced(_))) {
-            self.outbox.push(transaction, self.now.elapsed);
+            self.outbox.own(transaction.hash(), self.now.elapsed);
+            self.outbox.push(&self.mempool, &transaction, self.now.elapsed);
         }
         self.effects.push(Effect::Submitted(ticket, result.map(|_| ())));
     }
 
-    /// A batch is passed on if anything in it was of use here; a forged signature in it is the sender's fault.
+    /// A batch is passed on if at least half of its bytes is of use: new here, and of transactions that can be in the next block.
+    ///
+    /// Of another batch only the transactions of use go on, in a batch of this node. Else one transaction that pays would carry
+    /// 64 KiB of others that do not through the whole network. A forged signature is the sender's fault.
     pub(super) fn on_transactions(&mut self, ticket: Ticket, transactions: Vec<Option<Arc<VerifiedTransaction>>>) {
-        let mut verdict = Verdict::Ignore;
+        let (mut is_forged, mut bytes) = (false, 0usize);
+        let mut new = Vec::new();
         for transaction in transactions {
             let Some(transaction) = transaction else {
-                verdict = Verdict::Reject;
+                is_forged = true;
                 continue;
             };
-            match self.mempool.admit(&self.chain, self.now.wall, transaction) {
-                Ok(Admitted::New | Admitted::Replaced(_)) if verdict == Verdict::Ignore => verdict = Verdict::Accept,
-                Err(error) if error.blame() == Blame::Sender => verdict = Verdict::Reject,
-                Ok(_) | Err(_) => {}
+            bytes = bytes.saturating_add(transaction.bytes());
+            match self.mempool.admit(&self.chain, self.now.wall, Arc::clone(&transaction)) {
+                Ok(Admitted::New | Admitted::Replaced(_)) => new.push(transaction),
+                Err(error) if error.blame() == Blame::Sender => is_forged = true,
+                Ok(Admitted::Known) | Err(_) => {}
             }
         }
-        self.effects.push(Effect::Judge(ticket, verdict));
+        let useful = new.iter().filter(|transaction| self.mempool.is_executable(transaction));
+        let useful = useful.fold(0usize, |sum, transaction| sum.saturating_add(transaction.bytes()));
+        let is_passed_on = !is_forged && useful > 0 && useful.saturating_mul(2) >= bytes;
+        for transaction in &new {
+            match is_passed_on {
+                true => self.outbox.on_passed(&self.mempool, transaction, self.now.elapsed),
+                false => self.outbox.push(&self.mempool, transaction, self.now.elapsed),
+            }
+        }
+        self.effects.push(Effect::Judge(
+            ticket,
+            match (is_forged, is_passed_on) {
+                (true, _) => Verdict::Reject,
+                (false, true) => Verdict::Accept,
+                (false, false) => Verdict::Ignore,
+            },
+        ));
     }
 }
