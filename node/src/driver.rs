@@ -452,6 +452,7 @@ fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), ledger::s
     let reads = blocks.len() as u64 + 1;
     let response = match certificate {
         Some(certificate) => Response::Blocks(blocks, certificate),
+        None if from <= store.tip().0 => Response::NotKept,
         None => Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default())),
     };
     Ok((response, reads))
@@ -487,6 +488,15 @@ fn report(notice: &Notice) {
         Notice::Signing(height) => tracing::info!("this validator signs from height {height} on"),
         Notice::InvalidBlock(height, block, reason) => {
             tracing::warn!("a proposal for height {height} breaks the rules: {reason} (block {block})");
+        }
+        Notice::ClockOff(offset) => {
+            let (size, side) = (offset.unsigned_abs(), if *offset < 0 { "behind" } else { "ahead of" });
+            tracing::warn!(
+                "this machine's clock is {size} ms {side} most peers' clocks: set it right, or votes will not count"
+            );
+        }
+        Notice::ClockRight(offset) => {
+            tracing::info!("this machine's clock is within {} ms of most peers' clocks again", offset.unsigned_abs())
         }
         Notice::Equivocation(keys) => {
             for key in keys {

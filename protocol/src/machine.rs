@@ -1,5 +1,6 @@
 //! The machine: the one door for every input, and the only place where mempool, consensus and catch-up meet.
 
+mod clock;
 mod consensus;
 mod gossip;
 mod headers;
@@ -27,6 +28,7 @@ use crate::lots::Lots;
 use crate::mempool::{AdmitError, Mempool, MempoolLimits};
 use crate::message::{CertifiedHeader, Evidence, LogEntry, SignedProposal};
 use crate::offence::Offence;
+use clock::Clocks;
 use signing::Signing;
 use transactions::Outbox;
 
@@ -145,6 +147,10 @@ pub enum Notice {
     InvalidBlock(Height, BlockHash, String),
     /// Validators that signed twice.
     Equivocation(Vec<PublicKey>),
+    /// This clock is so many milliseconds ahead of most peers' clocks (behind, if negative): more than half of what is tolerated.
+    ClockOff(i64),
+    /// The clock is near those of most peers again; so many milliseconds ahead.
+    ClockRight(i64),
 }
 
 /// What was found in the log at start.
@@ -216,6 +222,9 @@ pub struct Machine {
     catchup: CatchUp,
     outbox: Outbox,
     peers: BTreeSet<PeerId>,
+    clocks: Clocks,
+    /// The canonical bytes of the genesis, once a peer has asked for them.
+    genesis: Option<Vec<u8>>,
     /// Requests under way that are not for blocks of the past.
     requests: BTreeMap<RequestId, peers::Asked>,
     next_request: u64,
@@ -290,6 +299,8 @@ impl Machine {
             announce_at: None,
             outbox: Outbox::default(),
             peers: BTreeSet::new(),
+            clocks: Clocks::default(),
+            genesis: None,
             requests: BTreeMap::new(),
             next_request: 0,
             // Beyond those of an earlier run: gossip remembers them.

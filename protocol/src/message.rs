@@ -23,6 +23,8 @@ pub const REQUEST_BYTES_MAX: usize = 64 << 10;
 pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 /// Most transactions that one request may name.
 pub const REQUESTED_TRANSACTIONS_MAX: usize = 1_000;
+/// Bytes of one piece of the genesis; the last piece is shorter.
+pub const GENESIS_PIECE_BYTES: usize = 1 << 20;
 /// Most blocks in one response.
 pub const BLOCKS_MAX: u64 = 64;
 /// A node that lacks more blocks than this asks whether they are sealed in segments before it fetches them one by one.
@@ -179,19 +181,31 @@ pub enum Request {
     Proposed(Height, BlockHash),
     /// Transactions by full hash, at most [`REQUESTED_TRANSACTIONS_MAX`].
     Transactions(Vec<TxHash>),
+    /// This piece of the genesis, counted from 0. The hash of all pieces together is the chain id.
+    Genesis(u32),
 }
 
 /// The answer to a request. A peer that does not have something leaves it out.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 pub enum Response {
-    /// The last final block.
-    Status(Option<CertifiedHeader>),
-    /// Final blocks in order, and the certificate of the last one.
+    /// Where the peer stands.
+    Status {
+        /// Its clock, in milliseconds since 1970.
+        now: u64,
+        /// The last final block; none before the first one.
+        head: Option<CertifiedHeader>,
+    },
+    /// Final blocks in order, and the certificate of the last one. Without blocks the peer has not reached the height.
     Blocks(Vec<Block<Transaction>>, Certificate),
     /// The block without its transactions.
     Proposed(Option<CompactBlock>),
-    /// Those of the transactions that are there.
+    /// Those of the transactions that wait, or are in a proposed block of the next height.
     Transactions(Vec<Transaction>),
+    /// The piece, canonical bytes of [`GENESIS_PIECE_BYTES`] each; none beyond the last one.
+    Genesis(Option<Vec<u8>>),
+    /// The blocks are final, and not kept here.
+    NotKept,
 }
 
 impl Response {

@@ -16,7 +16,9 @@ use ledger::signature::{Item, PublicKey, Signature, SigningKey, ValidatorKey, ve
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use ledger::validators::{Validator, ValidatorSet};
-use protocol::message::{Attempt, ConsensusMessage, LogEntry, Proposal, Request, SignedProposal, SignedVote};
+use protocol::message::{
+    Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response, SignedProposal, SignedVote,
+};
 use protocol::sync::Bits;
 use protocol::sync::message::{ChunkId, Status, SyncMessage, Update};
 
@@ -210,6 +212,7 @@ fn every_format_has_the_bytes_it_always_had() {
         [(validator.public(), signed_vote.signature)],
     );
     certificate.verify(id, chain.validators(Height(1)), Height(1), valid.hash()).unwrap();
+    let certified = CertifiedHeader { header: block.header.clone(), certificate: certificate.clone() };
     let proposal = Proposal {
         height: Height(1),
         round: Round(2),
@@ -220,7 +223,7 @@ fn every_format_has_the_bytes_it_always_had() {
     let signed_proposal = SignedProposal { signature: validator.sign(&proposal.message(id)), proposal };
     assert!(signed_proposal.verify(id) && signed_vote.verify(id));
 
-    let rows: [(&str, String, &str); 15] = [
+    let rows: [(&str, String, &str); 22] = [
         (
             "transaction id",
             verified.id().to_string(),
@@ -258,6 +261,29 @@ fn every_format_has_the_bytes_it_always_had() {
             "158 fcc9b106239ec6de",
         ),
         ("request", print(&codec::encode(&Request::Blocks(Height(9)))), "12 66e031aab1296d44"),
+        ("request for a piece of the genesis", hex::encode(codec::encode(&Request::Genesis(3))), "0400000003000000"),
+        (
+            "status without a block",
+            hex::encode(codec::encode(&Response::Status { now: 5, head: None })),
+            "00000000050000000000000000",
+        ),
+        (
+            "status",
+            print(&codec::encode(&Response::Status { now: 1_767_225_602_000, head: Some(certified) })),
+            "412 6962f9a04fdbb5ad",
+        ),
+        (
+            "no blocks",
+            print(&codec::encode(&Response::Blocks(Vec::new(), Certificate::genesis(ChainId::default())))),
+            "72 98de957348b94acf",
+        ),
+        ("blocks that are not kept", hex::encode(codec::encode(&Response::NotKept)), "05000000"),
+        (
+            "a piece of the genesis",
+            hex::encode(codec::encode(&Response::Genesis(Some(vec![7, 8])))),
+            "040000000102000000000000000708",
+        ),
+        ("no such piece", hex::encode(codec::encode(&Response::Genesis(None))), "0400000000"),
         ("log entry", print(&codec::encode(&LogEntry::Vote(signed_vote))), "149 1fca3df6407f61ca"),
         (
             "empty transactions root",
@@ -372,11 +398,22 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     canonical::<Genesis>(&codec::encode(chain.genesis()), codec::VALUE_BYTES_MAX);
     canonical::<Attempt<ConsensusMessage>>(&codec::encode(&gossip), protocol::message::CONSENSUS_BYTES_MAX);
     canonical::<Attempt<Vec<Transaction>>>(
-        &codec::encode(&Attempt { attempt: 1, message: vec![transaction] }),
+        &codec::encode(&Attempt { attempt: 1, message: vec![transaction.clone()] }),
         protocol::message::TRANSACTIONS_BYTES_MAX,
     );
     canonical::<LogEntry>(&codec::encode(&LogEntry::Vote(vote)), codec::VALUE_BYTES_MAX);
     canonical::<Request>(&codec::encode(&Request::Status(None)), protocol::message::REQUEST_BYTES_MAX);
+    for request in [Request::Genesis(3), Request::Transactions(vec![Default::default()]), Request::Blocks(Height(9))] {
+        canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);
+    }
+    for response in [
+        Response::Status { now: 5, head: None },
+        Response::Genesis(Some(vec![7, 8])),
+        Response::Transactions(vec![transaction.clone()]),
+        Response::NotKept,
+    ] {
+        canonical::<Response>(&codec::encode(&response), protocol::message::RESPONSE_BYTES_MAX);
+    }
     let proof = state.state().prove(&ledger::state::StateKey::account(template_key("bob").unwrap().public()));
     canonical::<ledger::state::AccountProof>(&codec::encode(&proof), ledger::state::AccountProof::BYTES_MAX);
     for (message, _) in sync_messages(&chain) {

@@ -104,6 +104,9 @@ impl Lane {
     }
 }
 
+/// Version of the protocols, at the end of each name. Nodes of two versions share no name.
+const VERSION: u32 = 2;
+
 /// The protocol names of a chain as text, for programs that speak libp2p by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtocolNames {
@@ -143,15 +146,15 @@ pub(crate) struct Names {
 impl Names {
     pub(crate) fn new(chain: &str) -> Self {
         let protocol = |part: &str| {
-            StreamProtocol::try_from_owned(format!("/cairn/{chain}/{part}/1"))
+            StreamProtocol::try_from_owned(format!("/cairn/{chain}/{part}/{VERSION}"))
                 .expect("invariant: a protocol name that begins with a slash is valid")
         };
         Self {
-            version: format!("/cairn/{chain}/1"),
+            version: format!("/cairn/{chain}/{VERSION}"),
             kad: protocol("kad"),
             exchange: protocol("exchange"),
             links: [protocol("sync"), protocol("chunks")],
-            topics: Topic::ALL.map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/1", topic.name()))),
+            topics: Topic::ALL.map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/{VERSION}", topic.name()))),
         }
     }
 
@@ -168,9 +171,9 @@ mod tests {
     #[test]
     fn names_hold_the_chain_and_differ() {
         let (ours, theirs) = (Names::new("aa"), Names::new("bb"));
-        assert_eq!(ours.exchange.as_ref(), "/cairn/aa/exchange/1");
-        assert_eq!(ours.kad.as_ref(), "/cairn/aa/kad/1");
-        assert_eq!(ours.links.each_ref().map(StreamProtocol::as_ref), ["/cairn/aa/sync/1", "/cairn/aa/chunks/1"]);
+        assert_eq!(ours.exchange.as_ref(), "/cairn/aa/exchange/2");
+        assert_eq!(ours.kad.as_ref(), "/cairn/aa/kad/2");
+        assert_eq!(ours.links.each_ref().map(StreamProtocol::as_ref), ["/cairn/aa/sync/2", "/cairn/aa/chunks/2"]);
         assert_ne!(ours.version, theirs.version);
         for topic in Topic::ALL {
             assert_eq!(Topic::ALL[topic.index()], topic);

@@ -9,7 +9,9 @@ use super::headers::Told;
 use super::{Effect, Machine, Notice, Phase};
 use crate::catchup::CatchUpError;
 use crate::ids::{PeerId, RequestId, Ticket};
-use crate::message::{REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX, Request, Response};
+use crate::message::{
+    GENESIS_PIECE_BYTES, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX, Request, Response,
+};
 use crate::offence::Offence;
 
 /// A peer is asked for its tip so often, one after the other.
@@ -18,8 +20,8 @@ const POLL: Duration = Duration::from_secs(2);
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The peer's tip.
-    Status(PeerId),
+    /// The peer's tip and clock, at this time.
+    Status(PeerId, Duration),
     /// Part of a proposed block.
     Body,
 }
@@ -36,14 +38,15 @@ impl Machine {
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
         self.catchup.on_disconnected(peer);
+        self.clocks.on_disconnected(peer);
     }
 
     pub(super) fn ask_status(&mut self, peer: PeerId) {
-        if self.requests.values().any(|asked| *asked == Asked::Status(peer)) {
+        if self.requests.values().any(|asked| matches!(asked, Asked::Status(asked, _) if *asked == peer)) {
             return;
         }
         let request = Request::Status(self.certified_header());
-        self.ask(peer, &request, Asked::Status(peer));
+        self.ask(peer, &request, Asked::Status(peer, self.now.elapsed));
     }
 
     pub(super) fn ask(&mut self, peer: PeerId, request: &Request, asked: Asked) -> RequestId {
@@ -84,8 +87,9 @@ impl Machine {
                 {
                     return self.ban(from, Offence::Tip);
                 }
-                Response::Status(self.certified_header())
+                Response::Status { now: self.now.wall.0, head: self.certified_header() }
             }
+            Request::Genesis(piece) => Response::Genesis(self.genesis_piece(piece)),
             Request::Blocks(height) => return self.effects.push(Effect::RespondBlocks(ticket, height)),
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
@@ -109,8 +113,10 @@ impl Machine {
             }
         };
         match self.requests.remove(&id) {
-            Some(Asked::Status(_)) => {
-                if let Some(Response::Status(Some(certified))) = response
+            Some(Asked::Status(_, asked_at)) => {
+                let Some(Response::Status { now, head }) = response else { return };
+                self.on_peer_clock(from, now, asked_at);
+                if let Some(certified) = head
                     && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject
                 {
                     self.ban(from, Offence::Tip);
@@ -139,6 +145,12 @@ impl Machine {
                 }
             }
         }
+    }
+
+    fn genesis_piece(&mut self, piece: u32) -> Option<Vec<u8>> {
+        let chain = self.chain.chain();
+        let bytes = self.genesis.get_or_insert_with(|| codec::encode(chain.genesis()));
+        bytes.chunks(GENESIS_PIECE_BYTES).nth(usize::try_from(piece).ok()?).map(<[u8]>::to_vec)
     }
 
     /// Fetches and commits what others made final, and begins or ends catching up.

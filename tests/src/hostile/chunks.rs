@@ -152,7 +152,9 @@ impl Hostile {
         if let PeerEvent::Request { bytes, ticket, .. } = event
             && matches!(codec::decode(&bytes, network::REQUEST_BYTES_MAX), Ok(Request::Status(_)))
         {
-            self.network.respond(ticket, codec::encode(&Response::Status(self.tip.clone())));
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let now = u64::try_from(now).unwrap_or(u64::MAX);
+            self.network.respond(ticket, codec::encode(&Response::Status { now, head: self.tip.clone() }));
         }
     }
 

@@ -1,14 +1,12 @@
 //! Tests of requests and answers.
 
-use std::time::Instant;
-
 use ledger::hash::{Hash, TxHash};
 
 use super::*;
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
 
-/// A node that knows a valid block of so many transfers, each from the same sender.
-fn node_with_block(transfers: u64) -> (Node, Vec<TxHash>) {
+/// A valid block of so many transfers, each from the same sender, and their hashes.
+fn block_of(transfers: u64) -> (ValidBlock, Vec<TxHash>) {
     let chain = chain();
     let alice = template_key("alice").unwrap();
     let transfer = |nonce| {
@@ -24,13 +22,19 @@ fn node_with_block(transfers: u64) -> (Node, Vec<TxHash>) {
     };
     let verified = verify_transactions(chain.id(), (0..transfers).map(transfer).collect());
     let verified: Vec<_> = verified.into_iter().map(Option::unwrap).collect();
-    let mut node = Node::fresh(None);
     let proposer = chain.validators(Height(1)).proposer(Height(1), Round(0)).key;
     let parent = Certificate::genesis(chain.id());
-    let block = node.machine.chain.propose(proposer, Timestamp(START + 5_000), parent, verified.clone());
+    let state = ChainState::genesis(chain);
+    let block = state.propose(proposer, Timestamp(START + 5_000), parent, verified.clone());
     assert_eq!(block.block().transactions.len(), verified.len());
+    (block, verified.iter().map(|transaction| transaction.hash()).collect())
+}
+
+fn node_with_block(transfers: u64) -> (Node, Vec<TxHash>) {
+    let (block, hashes) = block_of(transfers);
+    let mut node = Node::fresh(None);
     node.machine.bodies.insert(block);
-    (node, verified.iter().map(|transaction| transaction.hash()).collect())
+    (node, hashes)
 }
 
 fn ask(node: &mut Node, hashes: Vec<TxHash>) -> Vec<Effect> {
@@ -57,18 +61,99 @@ fn transactions_of_a_proposed_block_are_given_and_more_than_the_limit_is_an_offe
     assert_eq!(bans(&ask(&mut node, unknown(REQUESTED_TRANSACTIONS_MAX + 1))), 1);
 }
 
-/// A ratio, as machines differ: with a walk through the block for each hash it is the ratio of the blocks' lengths.
 #[test]
-fn a_request_for_transactions_costs_no_more_with_a_full_block() {
-    let mut times = [20, 4_000].map(|transfers| {
-        let (mut node, _) = node_with_block(transfers);
-        ask(&mut node, unknown(1));
-        let start = Instant::now();
-        for _ in 0..5 {
-            ask(&mut node, unknown(REQUESTED_TRANSACTIONS_MAX));
-        }
-        start.elapsed()
+fn transactions_of_blocks_that_come_later_are_found_too() {
+    let (mut node, hashes) = node_with_block(2);
+    assert_eq!(bans(&ask(&mut node, unknown(1))), 0);
+    let found = |node: &mut Node, hash: &TxHash| node.machine.bodies.transaction(hash).is_some();
+    assert!(hashes.iter().all(|hash| found(&mut node, hash)));
+    let (block, more) = block_of(3);
+    assert!(!found(&mut node, &more[2]));
+    node.machine.bodies.insert(block);
+    assert!(more.iter().all(|hash| found(&mut node, hash)));
+    node.machine.bodies.next_height(Height(1));
+    assert!(!more.iter().any(|hash| found(&mut node, hash)));
+}
+
+fn response_of(effects: &[Effect]) -> Response {
+    let bytes = effects.iter().find_map(|effect| match effect {
+        Effect::Respond(_, bytes) => Some(bytes),
+        _ => None,
     });
-    times[0] = times[0].max(Duration::from_millis(1));
-    assert!(times[1] < times[0] * 20, "{times:?}");
+    codec::decode(bytes.unwrap(), 4 << 20).unwrap()
+}
+
+#[test]
+fn the_genesis_is_given_in_pieces_that_hash_to_the_chain() {
+    let account = |seed: u32| GenesisAccount {
+        name: format!("{seed:0>64}"),
+        account: SigningKey::from_seed(&Hash::of(ledger::hash::Domain::Chunk, &[&seed.to_le_bytes()]).0).public(),
+        balance: Amount(1),
+    };
+    let genesis = Genesis { accounts: (0..15_000).map(account).collect(), ..chain().genesis().clone() };
+    let chain = Chain::new(genesis);
+    let mut node = Node::start(ChainState::genesis(Arc::clone(&chain)), None, Log::Intact(Height(1), Vec::new()));
+    let mut piece = |number: u32| {
+        let request = codec::encode(&Request::Genesis(number));
+        match response_of(&node.give(Input::Request(PEER, Ticket(1), request))) {
+            Response::Genesis(piece) => piece,
+            other => panic!("{other:?}"),
+        }
+    };
+    let pieces = [piece(0).unwrap(), piece(1).unwrap()];
+    assert_eq!(pieces[0].len(), 1 << 20);
+    assert_eq!((piece(2), piece(u32::MAX)), (None, None));
+    let genesis: Genesis = codec::decode(&pieces.concat(), codec::VALUE_BYTES_MAX).unwrap();
+    assert_eq!(genesis.chain_id(), chain.id());
+}
+
+/// Answers the node's question for this peer's status; its clock is `ahead` of the node's, and the way there and back takes `trip`.
+fn tell_clock(node: &mut Node, peer: u64, ahead: i64, trip: u64) -> Vec<Effect> {
+    let effects = node.give(Input::Connected(PeerId(peer)));
+    let id = effects.iter().find_map(|effect| match effect {
+        Effect::Request(id, to, _) if to.0 == peer => Some(*id),
+        _ => None,
+    });
+    node.elapse(Duration::from_millis(trip / 2));
+    let now = (START + u64::try_from(node.elapsed.as_millis()).unwrap()).saturating_add_signed(ahead);
+    node.elapse(Duration::from_millis(trip / 2));
+    let answer = codec::encode(&Response::Status { now, head: None });
+    node.give(Input::Response(id.unwrap(), PeerId(peer), Some(answer)))
+}
+
+fn clock_notices(effects: &[Effect]) -> Vec<Notice> {
+    let notices = effects.iter().filter_map(|effect| match effect {
+        Effect::Notice(notice @ (Notice::ClockOff(_) | Notice::ClockRight(_))) => Some(notice.clone()),
+        _ => None,
+    });
+    notices.collect()
+}
+
+#[test]
+fn a_clock_that_is_off_shows_once_three_peers_say_so() {
+    // Peers' clocks ahead of ours, how long each question takes, and what we are told: the drift is 1,000 ms.
+    type Row = (&'static [(i64, u64)], Option<i64>, Vec<Notice>);
+    let rows: [Row; 7] = [
+        (&[(9_000, 0), (9_000, 0)], None, vec![]),
+        (&[(0, 0), (0, 100), (0, 400)], Some(0), vec![]),
+        (&[(3_600_000, 0), (3_600_000, 80), (3_600_000, 20)], Some(-3_600_000), vec![Notice::ClockOff(-3_600_000)]),
+        (&[(-501, 0), (-501, 0), (-501, 0)], Some(501), vec![Notice::ClockOff(501)]),
+        (&[(-500, 0), (-500, 0), (-500, 0)], Some(500), vec![]),
+        (&[(9_000, 0), (1, 0), (-9_000, 0)], Some(-1), vec![]),
+        // Two liars of four, and an answer that took too long to tell anything.
+        (&[(2, 0), (1, 0), (9_000, 0), (9_000, 0), (9_000, 2_100)], Some(-2), vec![]),
+    ];
+    for (peers, offset, expected) in rows {
+        let mut node = Node::fresh(None);
+        let mut notices = Vec::new();
+        for (number, (ahead, trip)) in peers.iter().enumerate() {
+            notices.extend(clock_notices(&tell_clock(&mut node, number as u64 + 1, *ahead, *trip)));
+        }
+        assert_eq!((node.machine.clock_offset_ms(), notices), (offset, expected), "{peers:?}");
+        node.give(Input::Disconnected(PeerId(1)));
+        node.give(Input::Disconnected(PeerId(2)));
+        if peers.len() < 5 {
+            assert_eq!(node.machine.clock_offset_ms(), None, "only connected peers count");
+        }
+    }
 }

@@ -1,0 +1,80 @@
+//! How far this node's clock is from those of its peers: a clock that is off shows nowhere else, and a validator with one votes
+//! for nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Effect, Machine, Notice};
+use crate::ids::PeerId;
+
+/// Answers of fewer peers say nothing: one of them may be wrong itself.
+const PEERS_MIN: usize = 3;
+/// An answer that took longer says too little: the error is up to half of the round trip.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
+
+/// This clock less each connected peer's, in milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    offsets: BTreeMap<PeerId, i64>,
+    /// Whether a person was told that the clock is off.
+    is_told: bool,
+}
+
+impl Clocks {
+    pub(super) fn on_disconnected(&mut self, peer: PeerId) {
+        self.offsets.remove(&peer);
+    }
+
+    /// A peer's clock showed `theirs` when it answered a question that took so long, and this one shows `ours` now.
+    fn on_answer(&mut self, peer: PeerId, ours: u64, theirs: u64, round_trip: Duration) {
+        if round_trip > ROUND_TRIP_MAX {
+            return;
+        }
+        let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
+        let signed = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        let offset = signed(ours).saturating_sub(signed(theirs)).saturating_sub(half);
+        self.offsets.insert(peer, offset);
+    }
+
+    /// The median over the peers. Of an even number the one nearer to zero: a warning needs more than half of them.
+    pub(super) fn offset(&self) -> Option<i64> {
+        if self.offsets.len() < PEERS_MIN {
+            return None;
+        }
+        let mut sorted: Vec<i64> = self.offsets.values().copied().collect();
+        sorted.sort_unstable();
+        let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+        let (low, high) = (*sorted.get(low)?, *sorted.get(high)?);
+        Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
+    }
+
+    /// The offset, when it passes `limit` or comes back, and which of both.
+    fn news(&mut self, limit: u64) -> Option<(i64, bool)> {
+        let offset = self.offset()?;
+        let is_off = offset.unsigned_abs() > limit;
+        (std::mem::replace(&mut self.is_told, is_off) != is_off).then_some((offset, is_off))
+    }
+}
+
+impl Machine {
+    pub(super) fn on_peer_clock(&mut self, peer: PeerId, theirs: u64, asked_at: Duration) {
+        if !self.peers.contains(&peer) {
+            return;
+        }
+        let round_trip = self.now.elapsed.saturating_sub(asked_at);
+        self.clocks.on_answer(peer, self.now.wall.0, theirs, round_trip);
+        // Half of what makes others wait with their votes: time to act before anything stops.
+        let limit = self.chain.chain().limits().clock_drift_ms / 2;
+        if let Some((offset, is_off)) = self.clocks.news(limit) {
+            let notice = if is_off { Notice::ClockOff(offset) } else { Notice::ClockRight(offset) };
+            self.effects.push(Effect::Notice(notice));
+        }
+    }
+
+    /// How far this node's clock is ahead of the median of its peers' clocks, in milliseconds; negative if it is behind. None
+    /// with fewer than three peers.
+    #[must_use]
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.clocks.offset()
+    }
+}
