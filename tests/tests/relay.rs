@@ -1,0 +1,64 @@
+//! Blocks on their way to nodes that no validator is connected to.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use tests::story::{Network, Payer, until};
+
+/// How long a node may take to call something final.
+const SOON: Duration = Duration::from_secs(30);
+/// Transfers, one in each block.
+const BLOCKS: usize = 100;
+/// Half of the blocks come within this time of the first validator's commit, at a node that nobody but a full node is connected
+/// to. A node that waits before it fetches takes 400 ms, one that asks from time to time 2 s.
+const TYPICAL_MS: u64 = 50;
+
+fn connections(network: &mut Network, number: usize) -> usize {
+    usize::try_from(network.node(number).status().peers).unwrap()
+}
+
+fn headers(network: &mut Network, number: usize, outcome: &str) -> f64 {
+    let name = format!("cairn_network_gossip_messages_total{{topic=\"headers\",outcome=\"{outcome}\"}}");
+    network.node(number).rpc.metric(&name)
+}
+
+#[test]
+fn a_full_node_behind_a_full_node_has_each_block_at_once() {
+    let mut network = Network::start(4);
+    let genesis = network.genesis().clone();
+    // Homes that `init` makes are for public networks: these nodes pass on no addresses of one machine and dial none that they
+    // hear of, so that they stay in a line.
+    let validators: Vec<String> = (1..=4).map(|number| network.node(number).p2p.clone()).collect();
+    network.add(&genesis, &validators).start();
+    let address = network.node(5).p2p.clone();
+    network.node(5).status();
+    network.add(&genesis, &[address]).start();
+    network.await_blocks(2);
+    assert_eq!(connections(&mut network, 6), 1, "nobody but the first full node");
+    until("gossip reaches the last node", || (headers(&mut network, 6, "received") > 0.0).then_some(()));
+    let before = headers(&mut network, 6, "received");
+
+    let mut payer = Payer::new("alice", "bob", network.chain());
+    let mut ids = Vec::new();
+    for _ in 0..BLOCKS {
+        let id = network.node(1).rpc.submit(&payer.transfer("")).unwrap();
+        assert_eq!(network.node(1).rpc.is_final(&id, SOON), Ok(true), "{id}");
+        ids.push(id);
+    }
+    let mut late: Vec<u64> = ids
+        .iter()
+        .map(|id| {
+            let mut final_at = |number: usize| {
+                network.node(number).rpc.transaction(id, SOON).unwrap().final_at.expect("it saw it become final")
+            };
+            let first = (1..=4).map(&mut final_at).min().unwrap();
+            final_at(6).saturating_sub(first)
+        })
+        .collect();
+    late.sort_unstable();
+    println!("behind the first validator: median {} ms, most {} ms", late[BLOCKS / 2], late[BLOCKS - 1]);
+    assert!(late[BLOCKS / 2] <= TYPICAL_MS, "{late:?}");
+    assert!(headers(&mut network, 6, "received") - before >= BLOCKS as f64, "it hears of each block");
+    assert_eq!(connections(&mut network, 6), 1, "nobody but the first full node");
+    network.assert_one_history();
+}
