@@ -107,6 +107,12 @@ pub enum Offence {
         /// Height after the manifest's last segment.
         next: Height,
     },
+    /// A manifest of more segments than one may have.
+    #[error("sent a manifest of more than {most} segments")]
+    ManifestTooLarge {
+        /// Segments that one may have.
+        most: usize,
+    },
     /// A manifest that breaks the rules of history or is not what a certified header proves.
     #[error("sent a bad manifest: {0}")]
     Manifest(HistoryError),
@@ -142,6 +148,7 @@ impl Offence {
             Self::UnaskedChunk => "unasked-chunk",
             Self::TooManyChunks => "too-many-chunks",
             Self::ManifestTooLong { .. } => "manifest-too-long",
+            Self::ManifestTooLarge { .. } => "manifest-too-large",
             Self::Manifest(_) => "bad-manifest",
             Self::SegmentHead { .. } => "bad-segment-head",
         }
@@ -170,6 +177,7 @@ impl Offence {
             | Self::UnaskedChunk
             | Self::TooManyChunks
             | Self::ManifestTooLong { .. }
+            | Self::ManifestTooLarge { .. }
             | Self::Manifest(_)
             | Self::SegmentHead { .. } => Blame::Sender,
         }

@@ -30,6 +30,11 @@ impl Holdings {
         self.is_complete(id.segment) || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
     }
 
+    /// Whether it may have anything of a segment.
+    pub(crate) fn has_any(&self, segment: u64) -> bool {
+        self.is_complete(segment) || self.partial.get(&segment).is_some_and(|bits| bits.count() > 0)
+    }
+
     /// Chunks of unfinished segments.
     pub(crate) fn partial_chunks(&self) -> u64 {
         self.partial.values().fold(0, |count, bits| count.saturating_add(bits.count()))

@@ -54,6 +54,8 @@ struct Segment {
     head: SegmentHead,
     chunks: Vec<Chunk>,
     missing: u64,
+    /// Chunks that are missing and wanted from nobody.
+    free: u64,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,9 @@ pub(crate) struct Downloads {
     verified: u64,
     duplicate_bytes: u64,
     fetched_bytes: u64,
+    /// Chunks that were looked at for work.
+    #[cfg(test)]
+    looks: u64,
 }
 
 impl Downloads {
@@ -119,6 +124,8 @@ impl Downloads {
             verified: 0,
             duplicate_bytes: 0,
             fetched_bytes: 0,
+            #[cfg(test)]
+            looks: 0,
         }
     }
 
@@ -145,9 +152,7 @@ impl Downloads {
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
         let Some(gone) = self.peers.remove(&peer) else { return };
         for id in gone.wants {
-            if let Some(chunk) = self.chunk_mut(id) {
-                chunk.release(peer);
-            }
+            self.change(id, |chunk| chunk.release(peer));
         }
     }
 
@@ -157,7 +162,7 @@ impl Downloads {
             .map(|at| Chunk { is_here: here.get(at).copied().unwrap_or(false), ..Chunk::default() })
             .collect();
         let missing = chunks.iter().filter(|chunk| !chunk.is_here).count() as u64;
-        self.segments.insert(head.descriptor.index, Segment { head, chunks, missing });
+        self.segments.insert(head.descriptor.index, Segment { head, chunks, missing, free: missing });
     }
 
     /// Fetches no more of a segment: it is applied.
@@ -173,10 +178,9 @@ impl Downloads {
 
     /// A chunk that was here is not good: it is fetched again.
     pub(crate) fn lose(&mut self, id: ChunkId) {
-        let Some(segment) = self.segments.get_mut(&id.segment) else { return };
-        let Some(chunk) = segment.chunks.get_mut(id.chunk as usize).filter(|chunk| chunk.is_here) else { return };
-        *chunk = Chunk::default();
-        segment.missing = segment.missing.saturating_add(1);
+        if self.has(id) {
+            self.change(id, |chunk| *chunk = Chunk::default());
+        }
     }
 
     pub(crate) fn head(&self, index: u64) -> Option<&SegmentHead> {
@@ -241,10 +245,8 @@ impl Downloads {
     }
 
     fn arrived(&mut self, from: PeerId, id: ChunkId) {
-        let Some(segment) = self.segments.get_mut(&id.segment) else { return };
-        let Some(chunk) = segment.chunks.get_mut(id.chunk as usize) else { return };
-        let wanted = std::mem::replace(chunk, Chunk { is_here: true, ..Chunk::default() });
-        segment.missing = segment.missing.saturating_sub(1);
+        let Some(wanted) = self.chunk(id).copied() else { return };
+        self.change(id, |chunk| *chunk = Chunk { is_here: true, ..Chunk::default() });
         self.forget_want(from, id);
         for other in wanted.from.iter().chain(&wanted.also_from).filter(|other| **other != from) {
             self.unwant(*other, id);
@@ -309,9 +311,9 @@ impl Downloads {
 
     /// Wants chunks that are wanted from nobody: as many as the peer has room for, and for a source some to choose from.
     fn want_missing(&mut self, id: PeerId, census: &Census, room: usize) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let (Some(peer), Some(holdings)) = (self.peers.get(&id), census.get(id)) else { return };
         let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
-        let is_source = census.get(id).is_some_and(|holdings| holdings.sealed > 0);
+        let is_source = holdings.sealed > 0;
         let offered = if is_source { peer.wants.iter().filter(only_sources_have).count() } else { OFFERED };
         // Topped up when half of it has gone, so that not every chunk costs a look at all.
         let offers = if offered <= OFFERED / 2 { OFFERED.saturating_sub(offered) } else { 0 };
@@ -330,8 +332,13 @@ impl Downloads {
                 last_window = *index;
             }
             looked_at = looked_at.saturating_add(segment.head.descriptor.bytes);
-            if segment.missing == 0 {
+            // A peer that has nothing of what is to be asked for costs a look at each segment, not at each chunk.
+            if segment.free == 0 || !holdings.has_any(*index) {
                 continue;
+            }
+            #[cfg(test)]
+            {
+                self.looks = self.looks.saturating_add(segment.chunks.len() as u64);
             }
             let sources = census.sources(*index);
             let source_count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
@@ -395,9 +402,7 @@ impl Downloads {
     /// Wants a chunk from a peer no more: others may be asked for it.
     fn release(&mut self, id: PeerId, chunk: ChunkId) {
         self.unwant(id, chunk);
-        if let Some(state) = self.chunk_mut(chunk) {
-            state.release(id);
-        }
+        self.change(chunk, |state| state.release(id));
     }
 
     /// At the end, when all that is missing may be on its way: asks a peer for what much slower ones were asked for, instead of them; and for
@@ -423,9 +428,7 @@ impl Downloads {
         candidates.sort_unstable();
         for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
             if may_be_twice {
-                if let Some(state) = self.chunk_mut(chunk) {
-                    state.also_from = Some(id);
-                }
+                self.change(chunk, |state| state.also_from = Some(id));
                 self.tell_want(id, chunk);
             } else if theirs > mine.saturating_mul(8) {
                 self.release(other, chunk);
@@ -512,9 +515,7 @@ impl Downloads {
     }
 
     fn want(&mut self, id: PeerId, chunk: ChunkId) {
-        if let Some(state) = self.chunk_mut(chunk) {
-            state.from = Some(id);
-        }
+        self.change(chunk, |state| state.from = Some(id));
         self.tell_want(id, chunk);
     }
 
@@ -553,8 +554,17 @@ impl Downloads {
         self.segments.get(&id.segment)?.chunks.get(id.chunk as usize)
     }
 
-    fn chunk_mut(&mut self, id: ChunkId) -> Option<&mut Chunk> {
-        self.segments.get_mut(&id.segment)?.chunks.get_mut(id.chunk as usize)
+    /// Changes a chunk, and counts what is missing and free anew.
+    fn change(&mut self, id: ChunkId, change: impl FnOnce(&mut Chunk)) {
+        let Some(segment) = self.segments.get_mut(&id.segment) else { return };
+        let Some(chunk) = segment.chunks.get_mut(id.chunk as usize) else { return };
+        let before = *chunk;
+        change(chunk);
+        let counted = |count: u64, before: bool, after: bool| {
+            count.saturating_sub(u64::from(before)).saturating_add(u64::from(after))
+        };
+        segment.missing = counted(segment.missing, !before.is_here, !chunk.is_here);
+        segment.free = counted(segment.free, before.is_free(), chunk.is_free());
     }
 }
 

@@ -8,7 +8,7 @@ use ledger::codec;
 use ledger::history::{History, Manifest, SegmentDescriptor, SegmentHead};
 use ledger::units::Height;
 
-use super::message::{DESCRIPTORS_MAX, SyncMessage};
+use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
 use super::{Effect, STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX, Sync};
 use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
@@ -298,6 +298,9 @@ impl Sync {
             return;
         };
         let is_whole = descriptors.len() < DESCRIPTORS_MAX;
+        if fetch.descriptors.len().saturating_add(descriptors.len()) > MANIFEST_SEGMENTS_MAX {
+            return self.ban(from, Offence::ManifestTooLarge { most: MANIFEST_SEGMENTS_MAX });
+        }
         // Page by page, so that what is not proved yet is no longer than a chain of that height can be.
         for descriptor in descriptors {
             let index = fetch.from.saturating_add(fetch.descriptors.len() as u64);

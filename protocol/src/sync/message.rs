@@ -11,6 +11,9 @@ use super::bits::Bits;
 pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Most descriptors in one answer: half a MiB.
 pub const DESCRIPTORS_MAX: usize = 4_096;
+/// Most segments beyond those that are here in one manifest, which is proved only when it is whole: 32 MiB of descriptors. With
+/// segments of 16 MiB these are 4 TiB of history.
+pub const MANIFEST_SEGMENTS_MAX: usize = 262_144;
 /// Most chunks that one peer may want at a time.
 pub const WANTS_MAX: usize = 512;
 /// Bytes before those of the chunk in a frame of chunks: which chunk it is.

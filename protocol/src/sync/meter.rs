@@ -92,6 +92,38 @@ impl Limit {
     }
 }
 
+/// What somebody may cause, in units that the owner counts: a bucket that begins full and fills with time (token bucket).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    /// Units a second.
+    rate: u64,
+    most: u64,
+    left: u64,
+    filled_at: Duration,
+}
+
+impl Allowance {
+    /// So many units a second, of which so many may wait to be used.
+    pub(crate) const fn new(rate: u64, most: u64) -> Self {
+        Self { rate, most, left: most, filled_at: Duration::ZERO }
+    }
+
+    /// Whether there are so many.
+    pub(crate) fn has(&mut self, units: u64, now: Duration) -> bool {
+        let filled = bytes_in(self.rate, now.saturating_sub(self.filled_at));
+        if filled > 0 {
+            self.filled_at = now;
+            self.left = self.left.saturating_add(filled).min(self.most);
+        }
+        self.left >= units
+    }
+
+    /// Uses so many.
+    pub(crate) fn take(&mut self, units: u64) {
+        self.left = self.left.saturating_sub(units);
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects)]
 mod tests {
@@ -141,5 +173,17 @@ mod tests {
         let mut none = Limit::new(None);
         none.take(u64::MAX);
         assert_eq!(none.opens_at(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn an_allowance_fills_with_time_and_holds_so_much() {
+        let mut allowance = Allowance::new(100, 1_000);
+        let at = Duration::from_secs;
+        assert!(allowance.has(1_000, at(0)) && !allowance.has(1_001, at(0)));
+        allowance.take(1_000);
+        assert!(!allowance.has(1, at(0)));
+        assert!(allowance.has(500, at(5)) && !allowance.has(501, at(5)));
+        allowance.take(500);
+        assert!(allowance.has(1_000, at(1_000)) && !allowance.has(1_001, at(1_000)));
     }
 }

@@ -33,8 +33,8 @@ use crate::offence::Offence;
 use census::{Absurd, Census};
 use downloads::{Arrival, Downloads};
 use manifest::Source;
-use message::{ChunkId, Status, SyncMessage, Update};
-use meter::{Limit, Meter};
+use message::{ChunkId, DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, Status, SyncMessage, Update};
+use meter::{Allowance, Limit, Meter};
 use uploads::{Misuse, Uploads};
 
 /// What changed is told to those who do not wait for it after so long, together.
@@ -45,8 +45,17 @@ const REVIEW: Duration = Duration::from_millis(100);
 const STAGED_BYTES_MAX: u64 = 1 << 30;
 /// Segments, likewise.
 const STAGED_SEGMENTS_MAX: usize = 256;
-/// Questions of one peer about manifests and heads that are answered in a second: each costs reads from the store.
-const QUESTIONS_MAX: u32 = 32;
+/// What a question about a head costs, in descriptors: reading it reads one, its certificate and the hashes of its chunks.
+const HEAD_COST: u64 = 64;
+/// Descriptors that are read for one peer, a second: 32 heads, or the page of a manifest every other second.
+const ANSWERED_EACH: u64 = 2_048;
+/// As many as a whole manifest may have are read for it at once, as a newcomer asks for all its pages one after the other.
+const ANSWERED_EACH_AT_ONCE: u64 = MANIFEST_SEGMENTS_MAX as u64;
+/// The same for all peers together. A descriptor takes some 3 us: answers take a tenth of this thread's time at most, and
+/// two seconds at once.
+const ANSWERED_ALL: u64 = 32_768;
+/// See above.
+const ANSWERED_ALL_AT_ONCE: u64 = 2 * MANIFEST_SEGMENTS_MAX as u64;
 /// Segments in memory as blocks: one being applied, and one being verified on all cores or waiting.
 const IN_MEMORY_MAX: usize = 2;
 
@@ -147,12 +156,17 @@ enum Step {
     Applying,
 }
 
-/// What is not yet told to a peer, and what it asked lately.
-#[derive(Debug, Default)]
+/// What is not yet told to a peer, and what it may still ask.
+#[derive(Debug)]
 struct Link {
     have: Vec<ChunkId>,
-    /// Questions since a time.
-    questions: (u32, Duration),
+    answers: Allowance,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { have: Vec::new(), answers: Allowance::new(ANSWERED_EACH, ANSWERED_EACH_AT_ONCE) }
+    }
 }
 
 /// The part of a node that fetches and serves history.
@@ -170,6 +184,8 @@ pub struct Sync {
     downloads: Downloads,
     uploads: Uploads,
     links: BTreeMap<PeerId, Link>,
+    /// What all peers together may still ask.
+    answers: Allowance,
     /// Peers that may have room for work.
     unfilled: BTreeSet<PeerId>,
     /// Peers that wait for what is new.
@@ -206,6 +222,7 @@ impl Sync {
             downloads: Downloads::new(chunk_bytes, nonce, Limit::new(rates.download)),
             uploads: Uploads::new(chunk_bytes, nonce, Limit::new(rates.upload)),
             links: BTreeMap::new(),
+            answers: Allowance::new(ANSWERED_ALL, ANSWERED_ALL_AT_ONCE),
             unfilled: BTreeSet::new(),
             urgent: BTreeSet::new(),
             tell_at: now,
@@ -340,10 +357,12 @@ impl Sync {
                 self.downloads.on_busy(from, self.now.saturating_add(wait));
             }
             // It will ask another, or again.
-            SyncMessage::GetManifest(height, index) if !self.may_ask(from) => {
+            SyncMessage::GetManifest(height, index) if !self.may_ask(from, self.page_cost(index)) => {
                 self.send(from, &SyncMessage::Manifest(height, index, None));
             }
-            SyncMessage::GetHead(index) if !self.may_ask(from) => self.send(from, &SyncMessage::Head(index, None)),
+            SyncMessage::GetHead(index) if !self.may_ask(from, HEAD_COST) => {
+                self.send(from, &SyncMessage::Head(index, None));
+            }
             SyncMessage::GetManifest(height, index) => self.on_get_manifest(from, height, index),
             SyncMessage::Manifest(height, index, descriptors) => {
                 self.on_manifest(from, height, index, descriptors);
@@ -353,14 +372,21 @@ impl Sync {
         }
     }
 
-    fn may_ask(&mut self, peer: PeerId) -> bool {
+    /// Whether a peer's question is answered: what the answer costs is paid from what this peer may cause, and all together.
+    fn may_ask(&mut self, peer: PeerId, cost: u64) -> bool {
         let Some(link) = self.links.get_mut(&peer) else { return false };
-        let (count, since) = &mut link.questions;
-        if self.now.saturating_sub(*since) >= Duration::from_secs(1) {
-            (*count, *since) = (0, self.now);
+        let may = link.answers.has(cost, self.now) && self.answers.has(cost, self.now);
+        if may {
+            link.answers.take(cost);
+            self.answers.take(cost);
         }
-        *count = count.saturating_add(1);
-        *count <= QUESTIONS_MAX
+        may
+    }
+
+    /// Descriptors that are read for the page of a manifest that begins with this one.
+    fn page_cost(&self, index: u64) -> u64 {
+        let known = self.sealed.max(self.source.manifest().segments());
+        known.saturating_sub(index).clamp(1, DESCRIPTORS_MAX as u64)
     }
 
     fn on_census(&mut self, from: PeerId, result: Result<(), Absurd>) {
@@ -587,3 +613,6 @@ impl Sync {
         self.on_closed(peer);
     }
 }
+
+#[cfg(test)]
+mod tests;

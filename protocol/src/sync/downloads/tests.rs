@@ -321,3 +321,49 @@ fn a_limit_holds_back_what_may_be_sent() {
     }
     assert!((5..=6).contains(&allowed.len()), "a chunk a second: {allowed:?}");
 }
+
+/// A peer that has nothing of what is free costs no look at chunks, however often it is due.
+#[test]
+fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
+    let mut fetch = Fetch::new(500);
+    // It says nothing at all, or names chunks of no segment that is fetched.
+    fetch.open(A, 0, []);
+    fetch.open(B, 0, []);
+    fetch.census.on_have(B, ChunkId { segment: 7, chunk: 3 }).unwrap();
+    for _ in 0..100 {
+        fetch.fill(A);
+        fetch.fill(B);
+    }
+    assert_eq!(fetch.downloads.looks, 0);
+    fetch.open(C, 1, []);
+    fetch.fill(C);
+    assert_eq!(fetch.downloads.looks, 500);
+}
+
+/// What is free is counted right whatever happens to a chunk.
+#[test]
+fn free_chunks_are_counted() {
+    let mut fetch = Fetch::new(100);
+    fetch.open(A, 1, []);
+    fetch.open(B, 1, []);
+    let check = |fetch: &Fetch, what: &str| {
+        let segment = &fetch.downloads.segments[&0];
+        let count = |is: fn(&Chunk) -> bool| segment.chunks.iter().filter(|chunk| is(chunk)).count() as u64;
+        assert_eq!((segment.free, segment.missing), (count(Chunk::is_free), count(|chunk| !chunk.is_here)), "{what}");
+    };
+    check(&fetch, "at first");
+    fetch.works(A, 30, Duration::from_millis(10));
+    check(&fetch, "after some came");
+    fetch.fill(B);
+    check(&fetch, "wanted from two");
+    let here = fetch.downloads.here(0).position(|here| here).unwrap() as u32;
+    fetch.downloads.lose(id(here));
+    check(&fetch, "one is lost");
+    fetch.downloads.lose(id(99));
+    check(&fetch, "one that was not here is not lost");
+    fetch.downloads.on_closed(A);
+    check(&fetch, "a peer is gone");
+    fetch.works(B, fetch.downloads.segments[&0].missing as usize, Duration::from_millis(10));
+    check(&fetch, "all came");
+    assert_eq!(fetch.downloads.segments[&0].free, 0);
+}
