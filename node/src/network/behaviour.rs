@@ -10,15 +10,14 @@ use libp2p::kad::store::MemoryStore;
 use libp2p::metrics::BandwidthTransport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{
-    PeerId, Swarm, connection_limits, dns, identify, kad, mdns, memory_connection_limits, noise, ping, tcp, yamux,
-};
+use libp2p::{PeerId, Swarm, connection_limits, dns, identify, kad, mdns, memory_connection_limits, noise, ping, tcp};
 use prometheus_client::registry::Registry;
 
 use super::exchange::{self, Exchange};
 use super::gate::Gate;
 use super::gossip::{self, Gossipsub, Mesh};
 use super::links;
+use super::muxer::{Written, Yamux};
 use super::socket::Sockets;
 use super::wire::Names;
 use super::{Limits, NetworkConfig, NetworkError};
@@ -26,11 +25,12 @@ use super::{Limits, NetworkConfig, NetworkError};
 /// How long a TCP connection may take to become an encrypted, multiplexed one.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 
-/// Streams of one connection. Each may fill a window of 256 KiB before we read it.
-const STREAMS_MAX: usize = 384;
-
 /// Connections stay open until someone closes them: sync and consensus both want to keep their peers.
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The part of the machine's memory that this process may have before it accepts no more connections, if no other limit is
+/// set. Each queue has its own bound; this one is for all that was not thought of.
+const MEMORY_PART: f64 = 0.75;
 
 /// How often the routing table is refreshed.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
@@ -59,29 +59,38 @@ pub(crate) fn swarm(
     names: &Names,
     registry: &mut Registry,
     sockets: &Sockets,
+    written: &Written,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let local = config.identity.public().to_peer_id();
     let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-    Ok(Swarm::new(transport(config, registry, sockets)?, behaviour(config, names, local)?, local, swarm_config))
+    Ok(Swarm::new(
+        transport(config, registry, sockets, written)?,
+        behaviour(config, names, local)?,
+        local,
+        swarm_config,
+    ))
 }
 
 fn transport(
     config: &NetworkConfig,
     registry: &mut Registry,
     sockets: &Sockets,
+    written: &Written,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
     let noise = noise::Config::new(&config.identity).map_err(|error| NetworkError::Transport(error.to_string()))?;
-    let mut yamux = yamux::Config::default();
-    yamux.set_max_num_streams(STREAMS_MAX);
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
     let dns = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no resolver configuration: addresses with names will not be found");
         dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
     });
-    let sockets = sockets.clone();
+    let (sockets, written) = (sockets.clone(), written.clone());
     let counted = dns.map(move |stream, endpoint| sockets.wrap(stream, endpoint));
-    let secured = counted.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux).timeout(HANDSHAKE);
-    Ok(BandwidthTransport::new(secured, registry).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+    let secured = counted.upgrade(Version::V1Lazy).authenticate(noise).multiplex(Yamux::default()).timeout(HANDSHAKE);
+    let booked = secured.map(move |(peer, mut muxer), _| {
+        written.count(peer, &mut muxer);
+        (peer, muxer)
+    });
+    Ok(BandwidthTransport::new(booked, registry).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
 }
 
 fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Behaviour, NetworkError> {
@@ -98,7 +107,11 @@ fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Beh
     Ok(Behaviour {
         gate: Gate::new(per_ip_max),
         limits: connection_limits::Behaviour::new(limits),
-        memory: memory_bytes.map(memory_connection_limits::Behaviour::with_max_bytes).into(),
+        memory: Some(match memory_bytes {
+            Some(bytes) => memory_connection_limits::Behaviour::with_max_bytes(bytes),
+            None => memory_connection_limits::Behaviour::with_max_percentage(MEMORY_PART),
+        })
+        .into(),
         ping: ping::Behaviour::new(ping::Config::new().with_timeout(Duration::from_secs(30))),
         identify: identify(config, names),
         kad: kad(config, names, local),

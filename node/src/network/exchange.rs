@@ -4,14 +4,24 @@
 //! request has its own stream, and all streams of a connection are polled together.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::StreamProtocol;
 use libp2p::request_response::{self, OutboundFailure, ProtocolSupport};
+use tokio::time::timeout;
 
-use super::frame::{Pace, read_frame, write_frame};
+use super::frame::{Pace, read_frame, read_frame_within, write_frame};
+use super::requests::Sending;
+use super::share::Share;
 use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
+
+/// How long a whole request may take, from the opening of its stream: 64 KiB are 26 kbit/s.
+const REQUEST: Duration = Duration::from_secs(20);
 
 /// How long an answer may take to begin: the peer has to look it up, and other answers share the link.
 const ANSWER_BEGINS: Duration = Duration::from_secs(30);
@@ -19,8 +29,15 @@ const ANSWER_BEGINS: Duration = Duration::from_secs(30);
 /// How long a message that has begun may stand still. A slow link is fine as long as bytes arrive.
 const STALL: Duration = Duration::from_secs(20);
 
-/// How long a whole exchange may take, however steadily it trickles.
-const EXCHANGE: Duration = Duration::from_secs(600);
+/// The least rate of an answer, in bytes a second, once it has begun: 2 MiB take 64 s at most, and [`STALL`] besides. A link
+/// that is slower cannot follow the chain. Whoever reads more slowly holds memory of the other for longer.
+const ANSWER_RATE: usize = 32 << 10;
+
+/// How long a whole exchange may take: more than its parts together.
+const EXCHANGE: Duration = Duration::from_secs(240);
+
+/// Bytes of requests that are being received, on all connections. One request always has room.
+const UNFINISHED: Share = Share { all: 16 << 20, floor: REQUEST_BYTES_MAX };
 
 /// Requests in flight to one peer; more are answered with [`RequestError::Busy`].
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
@@ -37,7 +54,7 @@ pub(crate) type Exchange = request_response::Behaviour<Frames>;
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The answer did not begin within 30 s, or stood still for 20 s.
+    /// The answer did not begin within 30 s, stood still for 20 s or came at less than 32 KiB a second.
     #[error("timed out")]
     Timeout,
     /// There is no connection to the peer, or it closed.
@@ -74,43 +91,157 @@ impl From<OutboundFailure> for RequestError {
 pub(crate) fn behaviour(protocol: StreamProtocol) -> Exchange {
     let config =
         request_response::Config::default().with_request_timeout(EXCHANGE).with_max_concurrent_streams(STREAMS_MAX);
-    Exchange::with_codec(Frames, [(protocol, ProtocolSupport::Full)], config)
+    Exchange::with_codec(Frames::default(), [(protocol, ProtocolSupport::Full)], config)
+}
+
+/// How long a whole answer may take once it has begun.
+fn answer_time(length: usize) -> Duration {
+    STALL + Duration::from_millis(u64::try_from(length.saturating_mul(1_000) / ANSWER_RATE).unwrap_or(u64::MAX))
+}
+
+/// A request as it goes over a stream.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) bytes: Vec<u8>,
+    /// Its room, if it is a peer's: held until the request is in the books of [`Requests`](super::requests::Requests).
+    _held: Option<Held>,
+}
+
+impl From<Vec<u8>> for Request {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, _held: None }
+    }
+}
+
+/// A response as it goes over a stream.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) bytes: Vec<u8>,
+    /// Its end in the books, if it is ours.
+    pub(crate) sending: Option<Sending>,
 }
 
 /// The codec: bytes in, bytes out.
-#[derive(Clone)]
-pub(crate) struct Frames;
+///
+/// The behaviour holds one and clones it for each connection, and a connection clones its own for each stream: so the clones
+/// of the first one have a book each, and the clones of these share it.
+#[derive(Default)]
+pub(crate) struct Frames {
+    all: Arc<AtomicUsize>,
+    connection: Option<Arc<AtomicUsize>>,
+}
+
+impl Clone for Frames {
+    fn clone(&self) -> Self {
+        Self { all: Arc::clone(&self.all), connection: Some(self.connection.clone().unwrap_or_default()) }
+    }
+}
+
+/// Bytes that one request holds.
+#[derive(Debug)]
+struct Held {
+    all: Arc<AtomicUsize>,
+    connection: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn nothing(frames: &Frames) -> Self {
+        Self { all: Arc::clone(&frames.all), connection: frames.connection.clone().unwrap_or_default(), bytes: 0 }
+    }
+
+    /// Takes room for so many bytes in all, if there is some.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let (own, taken) = (self.connection.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
+        let has_room = UNFINISHED.allows(own, taken, more);
+        if has_room {
+            self.all.fetch_add(more, Ordering::Relaxed);
+            self.connection.fetch_add(more, Ordering::Relaxed);
+            self.bytes += more;
+        }
+        has_room
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.connection.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 impl request_response::Codec for Frames {
     type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
-    type Response = Vec<u8>;
+    type Request = Request;
+    type Response = Response;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io, REQUEST_BYTES_MAX, Some(STALL), Some(STALL)).await
+        let mut held = Held::nothing(self);
+        let read = read_frame_within(io, REQUEST_BYTES_MAX, None, None, |bytes| held.grow(bytes));
+        let bytes = timeout(REQUEST, read).await??;
+        Ok(Request { bytes, _held: Some(held) })
     }
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io, RESPONSE_BYTES_MAX, Some(ANSWER_BEGINS), Some(STALL)).await
+        let read = read_frame(io, RESPONSE_BYTES_MAX, Some(ANSWER_BEGINS), Some(STALL));
+        let bytes = timeout(ANSWER_BEGINS + answer_time(RESPONSE_BYTES_MAX), read).await??;
+        Ok(Response { bytes, sending: None })
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Vec<u8>) -> io::Result<()>
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &request, Some(STALL), &mut Pace::default()).await
+        timeout(REQUEST, write_frame(io, &request.bytes, None, &mut Pace::default())).await?
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Vec<u8>) -> io::Result<()>
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &response, Some(STALL), &mut Pace::default()).await
+        let Response { bytes, sending } = response;
+        let (sent, cut) = sending.map(|Sending { sent, cut }| (sent, cut)).unzip();
+        let mut io = Counted { io, sent: sent.unwrap_or_default() };
+        let mut pace = Pace::default();
+        let write = timeout(answer_time(bytes.len()), write_frame(&mut io, &bytes, Some(STALL), &mut pace));
+        let Some(cut) = cut else { return write.await? };
+        tokio::select! {
+            written = write => written?,
+            // Nobody ever sends: the other end is gone.
+            _ = cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its reader was too slow")),
+        }
     }
 }
+
+/// A stream that counts what it takes.
+struct Counted<'a, T> {
+    io: &'a mut T,
+    sent: Arc<AtomicUsize>,
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.io).poll_write(cx, bytes))?;
+        self.sent.fetch_add(written, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

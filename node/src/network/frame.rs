@@ -9,6 +9,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::socket::Taken;
 
+/// Bytes that are kept ready for a frame that has begun. What has come is doubled from there.
+const FIRST_BYTES: usize = 4 << 10;
+
 /// Bytes moved between two looks at the clock.
 const STEP_BYTES: usize = 64 << 10;
 
@@ -34,6 +37,23 @@ pub(crate) async fn read_frame<T>(
 where
     T: AsyncRead + Unpin + Send,
 {
+    read_frame_within(io, bytes_max, begins, stall, |_| true).await
+}
+
+/// As [`read_frame`], as far as there is room: it is asked for room for all bytes so far before they are taken.
+///
+/// # Errors
+/// As [`read_frame`], and `QuotaExceeded` if there is no room.
+pub(crate) async fn read_frame_within<T>(
+    io: &mut T,
+    bytes_max: usize,
+    begins: Option<Duration>,
+    stall: Option<Duration>,
+    mut has_room: impl FnMut(usize) -> bool + Send,
+) -> io::Result<Vec<u8>>
+where
+    T: AsyncRead + Unpin + Send,
+{
     let mut prefix = [0u8; 4];
     let first = within(begins, io.read(&mut prefix)).await?;
     if first == 0 {
@@ -50,7 +70,12 @@ where
     let mut filled = 0;
     while filled < announced {
         if filled == frame.len() {
-            frame.resize(announced.min(STEP_BYTES.max(2 * filled)), 0);
+            let length = announced.min(FIRST_BYTES.max(2 * filled));
+            if !has_room(length) {
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no room for all of the frame"));
+            }
+            frame.reserve_exact(length - filled);
+            frame.resize(length, 0);
         }
         match within(stall, io.read(&mut frame[filled..])).await? {
             0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short")),
@@ -251,7 +276,7 @@ mod tests {
                 if count == 0 {
                     return Poll::Pending;
                 }
-                assert!(buffer.len() <= STEP_BYTES, "memory was taken for bytes that never came");
+                assert!(buffer.len() <= FIRST_BYTES, "memory was taken for bytes that never came");
                 buffer[..count].copy_from_slice(&self.0[..count]);
                 self.0 = &self.0[count..];
                 Poll::Ready(Ok(count))

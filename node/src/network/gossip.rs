@@ -5,20 +5,35 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use libp2p::PeerId;
 use libp2p::gossipsub::{
     Behaviour, ConfigBuilder, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId,
-    PeerScoreParams, PeerScoreThresholds, RawMessage, TopicHash, TopicScoreParams, ValidationMode,
+    PeerScoreParams, PeerScoreThresholds, PublishError, RawMessage, TopicHash, TopicScoreParams, ValidationMode,
     WhitelistSubscriptionFilter, score_parameter_decay,
 };
 use sha2::{Digest, Sha256};
 
 use super::wire::{CONTROL_BYTES_MAX, MESSAGE_ID_BYTES, Names, TRANSMIT_BYTES_MAX, Topic};
 
-/// Messages that may wait for one slow connection. It counts messages, not bytes: 256 of the largest are 128 MiB.
+/// Messages that may wait for one slow peer. Their bytes are bounded too: see [`Traffic`](super::traffic::Traffic).
 const QUEUE_MESSAGES: usize = 256;
 
 /// How long a message may wait for a slow connection: a proposal to each of six peers over 10 Mbit/s takes 2.5 s.
-const QUEUE_TIME: Duration = Duration::from_secs(10);
+pub(crate) const QUEUE_TIME: Duration = Duration::from_secs(10);
+
+/// How long a message is kept for peers that ask for it, in heartbeats of a second.
+pub(crate) const CACHE_TIME: Duration = Duration::from_secs(5);
+
+/// How often one peer is sent a message that it asks for. An answer that it does not read stays in its queue.
+const ASKED_MAX: u32 = 1;
+
+/// Messages in one frame. Gossipsub sends one; more would cost more than they say.
+const FRAME_MESSAGES_MAX: usize = 16;
+
+/// Messages of ours up to this size go to all peers at once, not only to those of the mesh. Votes are among them: they have
+/// half a second to reach all validators, and strangers that fill the mesh and pass nothing on must not keep them. They have
+/// some 200 bytes, so 128 peers cost 25 KiB. A proposal of 512 KiB would cost 64 MiB, and a batch of transactions 2 MiB.
+const FLOOD_BYTES_MAX: usize = 4 << 10;
 
 /// Gossipsub with our size check and only our topics.
 pub(crate) type Gossipsub = Behaviour<Bounds, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
@@ -82,7 +97,11 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(message_id)
+        // For small messages there is `publish`.
         .flood_publish(false)
+        .history_length(usize::try_from(CACHE_TIME.as_secs()).unwrap_or(usize::MAX))
+        .gossip_retransimission(ASKED_MAX)
+        .max_publish_messages(FRAME_MESSAGES_MAX)
         .max_transmit_size(TRANSMIT_BYTES_MAX)
         .max_control_message_size(CONTROL_BYTES_MAX)
         .mesh_n(mesh.target)
@@ -108,6 +127,31 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         gossip.subscribe(topic).map_err(|error| error.to_string())?;
     }
     Ok(gossip)
+}
+
+/// Publishes a message, a small one about consensus to all peers. Returns whom it was pushed to, at least.
+///
+/// Gossipsub sends all that is published to its *explicit* peers, besides the mesh, and floods either all messages or none.
+/// So all peers are explicit while it publishes a small one, and at no other time.
+///
+/// # Errors
+/// As gossipsub.
+pub(crate) fn publish(
+    gossip: &mut Gossipsub,
+    topic: TopicHash,
+    bytes: Vec<u8>,
+    is_flooded: bool,
+) -> Result<Vec<PeerId>, PublishError> {
+    if !is_flooded || bytes.len() > FLOOD_BYTES_MAX {
+        let mesh = gossip.mesh_peers(&topic).copied().collect();
+        return gossip.publish(topic, bytes).map(|_| mesh);
+    }
+    let is_heard = |peer: &PeerId| gossip.peer_score(peer).is_none_or(|score| score >= PUBLISH_THRESHOLD);
+    let all: Vec<PeerId> = gossip.all_peers().map(|(peer, _)| *peer).filter(is_heard).collect();
+    all.iter().for_each(|peer| gossip.add_explicit_peer(peer));
+    let published = gossip.publish(topic, bytes);
+    all.iter().for_each(|peer| gossip.remove_explicit_peer(peer));
+    published.map(|_| all)
 }
 
 /// Only what a peer surely did wrong counts: messages we rejected, and many identities from one address.
@@ -145,11 +189,14 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
     }
 }
 
+/// The score below which a peer gets none of our messages.
+const PUBLISH_THRESHOLD: f64 = -50.0;
+
 /// Below -10 a peer gets no gossip about messages, below -50 none of ours, below -80 we do not listen to it.
 fn score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -10.0,
-        publish_threshold: -50.0,
+        publish_threshold: PUBLISH_THRESHOLD,
         graylist_threshold: -80.0,
         // Nobody has a positive score, so neither of these ever acts.
         accept_px_threshold: 10.0,

@@ -208,3 +208,33 @@ async fn an_oversized_payload_costs_the_sender_its_score() {
     })
     .await;
 }
+
+/// The mesh takes one peer; a small message about consensus reaches all at once, a large one and other topics only the mesh.
+#[tokio::test]
+async fn a_small_message_goes_to_all_peers_at_once() {
+    const OTHERS: usize = 6;
+    let mut net = Net::start(1 + OTHERS, Mesh { target: 1, low: 1, high: 1, outbound_min: 0 }).await;
+    for other in 1..=OTHERS {
+        net.connect(other, 0).await;
+    }
+    let push = |net: &mut Net, topic: Topic, number: u64, length: usize| {
+        let hash = net.hash(topic);
+        publish(net.swarms[0].behaviour_mut(), hash, numbered(number, length), topic == Topic::Consensus).unwrap().len()
+    };
+    net.until("a mesh", |net, _| net.mesh(0, Topic::Consensus).len() == 1).await;
+    // Pushed at once, to all, whoever is in the mesh: nobody has to ask for it.
+    assert_eq!(push(&mut net, Topic::Consensus, 1, 200), OTHERS);
+    assert_eq!(push(&mut net, Topic::Consensus, 2, FLOOD_BYTES_MAX + 1), 1);
+    let mut heard = HashSet::new();
+    net.until("heard by all", |_, received| {
+        if let Some((index, bytes)) = received
+            && bytes == numbered(1, 200)
+        {
+            heard.insert(index);
+        }
+        heard.len() == OTHERS
+    })
+    .await;
+    // No peer is explicit afterwards: the mesh takes in peers as before, which explicit ones are kept from.
+    assert_eq!(net.mesh(0, Topic::Consensus).len(), 1);
+}

@@ -143,8 +143,8 @@ impl Network {
         id
     }
 
-    /// Answers a request. Lost, which the peer sees as `Busy`, when we already send it 32 MiB or the answer is larger than
-    /// [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX).
+    /// Answers a request. Lost, which the peer sees as `Busy`, when its share of the bytes that are being sent is used up
+    /// (half of what the others leave of 64 MiB), or the answer is larger than [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX).
     pub fn respond(&self, ticket: ResponseTicket, bytes: Vec<u8>) {
         self.command(Command::Respond(ticket, bytes));
     }

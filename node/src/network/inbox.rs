@@ -7,8 +7,9 @@ use libp2p::gossipsub::MessageId;
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use tokio::sync::mpsc;
 
-use super::exchange::RequestError;
+use super::exchange::{RequestError, Response};
 use super::links::LinkEvent;
+use super::traffic::Place;
 use super::wire::Topic;
 
 /// Events the reader may leave waiting before they wait in the network's task instead.
@@ -17,11 +18,11 @@ const EVENTS: usize = 256;
 /// The receiving ends. Whoever drops them stops the network.
 #[derive(Debug)]
 pub struct Inbox {
-    /// Votes and proposals: at most 256 wait.
+    /// Votes and proposals: at most 512 wait.
     pub consensus: mpsc::Receiver<Gossip>,
-    /// Certified headers: at most 128 wait.
+    /// Certified headers: at most 256 wait.
     pub headers: mpsc::Receiver<Gossip>,
-    /// Transaction batches: at most 512 wait.
+    /// Transaction batches: at most 1,024 wait.
     pub transactions: mpsc::Receiver<Gossip>,
     /// Peers and requests, in order and without loss.
     pub events: mpsc::Receiver<PeerEvent>,
@@ -30,13 +31,13 @@ pub struct Inbox {
     pub links: mpsc::Receiver<LinkEvent>,
 }
 
-/// Messages that may wait per topic. When the queue is full, a new message is ignored: it goes no further and its sender
-/// is not blamed.
+/// Messages that may wait per topic, of one peer about half of what the others leave, and fewer if they are large: see
+/// [`Traffic`](super::traffic::Traffic). When there is no room, a new message is ignored: it goes no further and its sender is not blamed.
 pub(crate) const fn gossip_queue(topic: Topic) -> usize {
     match topic {
-        Topic::Consensus => 256,
-        Topic::Headers => 128,
-        Topic::Transactions => 512,
+        Topic::Consensus => 512,
+        Topic::Headers => 256,
+        Topic::Transactions => 1_024,
     }
 }
 
@@ -60,6 +61,8 @@ pub struct GossipTicket {
     pub(crate) topic: Topic,
     pub(crate) id: MessageId,
     pub(crate) from: PeerId,
+    /// Its place among the messages that wait, until the verdict is done.
+    pub(crate) place: Box<Place>,
 }
 
 /// What becomes of a gossip message.
@@ -82,7 +85,7 @@ pub struct RequestId(pub u64);
 #[derive(Debug)]
 pub struct ResponseTicket {
     pub(crate) id: InboundRequestId,
-    pub(crate) channel: ResponseChannel<Vec<u8>>,
+    pub(crate) channel: ResponseChannel<Response>,
 }
 
 /// What happens between us and a peer.

@@ -14,10 +14,13 @@ mod handle;
 mod inbox;
 mod links;
 mod meters;
+mod muxer;
 mod peers;
 mod requests;
+mod share;
 mod socket;
 mod task;
+mod traffic;
 mod wire;
 
 #[cfg(test)]
@@ -104,7 +107,7 @@ pub struct Limits {
     pub per_peer: u32,
     /// Inbound connections from one IPv4 address or IPv6 /64. Does not hold for loopback and private networks.
     pub per_ip: u32,
-    /// Memory of the process, in bytes, above which no connection is accepted.
+    /// Memory of the process, in bytes, above which no connection is accepted; `None` is three quarters of the machine's.
     pub memory_bytes: Option<usize>,
 }
 

@@ -1,29 +1,71 @@
-//! Requests in flight, both ways: how many there may be, and whose they are.
+//! Requests in flight, both ways: how many there may be, how many bytes they may hold, and whose they are.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::request_response::{InboundRequestId, OutboundRequestId};
+use tokio::sync::oneshot;
 
 use super::exchange::{INBOUND_PER_PEER_MAX, REQUESTS_PER_PEER_MAX};
 use super::inbox::RequestId;
+use super::share::Share;
 
 /// Requests of all peers that we work on.
 const INBOUND_MAX: usize = 1024;
 
-/// Responses being sent to one peer, in bytes. A peer that asks for more and reads slowly fills its own share only.
-const RESPONSES_PER_PEER_BYTES_MAX: usize = 32 << 20;
+/// Bytes of requests that we work on. A request for a list of transactions has 32 KiB, all others less than 1 KiB.
+const REQUESTS: Share = Share { all: 16 << 20, floor: 64 << 10 };
 
-/// Responses being sent to all peers, in bytes.
-const RESPONSES_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a small answer, such as a status or some transactions.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Bytes of small answers that are being sent. They have a budget of their own, so large ones never keep them back.
+const SMALL: Share = Share { all: 16 << 20, floor: 2 * SMALL_BYTES };
+
+/// Bytes of larger answers that are being sent: 32 MiB to a peer that is alone. More would delay nobody's answer but a slow
+/// reader's; less keeps a peer that catches up over a long link waiting.
+const LARGE: Share = Share { all: 64 << 20, floor: 0 };
+
+/// How long an answer is not measured: its first bytes only fill buffers, and a slow peer's have to cross the network.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The books. Whoever is over a limit hears that we are busy.
 pub(crate) struct Requests<Outbound = OutboundRequestId, Inbound = InboundRequestId> {
     outbound: HashMap<Outbound, (RequestId, PeerId)>,
-    inbound: HashMap<Inbound, (PeerId, usize)>,
+    inbound: HashMap<Inbound, Request>,
     loads: HashMap<PeerId, Load>,
-    response_bytes: usize,
+    /// Of all peers.
+    total: Bytes,
+}
+
+/// A request of a peer.
+struct Request {
+    peer: PeerId,
+    bytes: usize,
+    answer: Option<Answer>,
+}
+
+/// An answer on its way.
+struct Answer {
+    bytes: usize,
+    since: Instant,
+    sent: Arc<AtomicUsize>,
+    /// Dropped, the answer is no longer sent.
+    _going: oneshot::Sender<Infallible>,
+}
+
+/// The other end of an answer in the books, for whoever sends it.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    /// Bytes that are on their way.
+    pub(crate) sent: Arc<AtomicUsize>,
+    /// Resolves when the answer is to be given up.
+    pub(crate) cut: oneshot::Receiver<Infallible>,
 }
 
 /// What is in flight with one peer.
@@ -31,12 +73,35 @@ pub(crate) struct Requests<Outbound = OutboundRequestId, Inbound = InboundReques
 struct Load {
     outbound: usize,
     inbound: usize,
-    response_bytes: usize,
+    bytes: Bytes,
 }
 
-impl<Outbound: Hash + Eq, Inbound: Hash + Eq> Requests<Outbound, Inbound> {
+/// Bytes that requests and answers hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bytes {
+    requests: usize,
+    small: usize,
+    large: usize,
+}
+
+impl Bytes {
+    /// The budget that an answer is paid from, and what is taken of it.
+    fn answers(&mut self, length: usize) -> &mut usize {
+        if length <= SMALL_BYTES { &mut self.small } else { &mut self.large }
+    }
+}
+
+impl Answer {
+    /// Bytes a second, so far.
+    fn rate(&self, now: Instant) -> u128 {
+        let sent = u128::try_from(self.sent.load(Ordering::Relaxed)).unwrap_or(u128::MAX);
+        sent.saturating_mul(1_000) / now.duration_since(self.since).as_millis().max(1)
+    }
+}
+
+impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound> {
     pub(crate) fn new() -> Self {
-        Self { outbound: HashMap::new(), inbound: HashMap::new(), loads: HashMap::new(), response_bytes: 0 }
+        Self { outbound: HashMap::new(), inbound: HashMap::new(), loads: HashMap::new(), total: Bytes::default() }
     }
 
     /// Whether the peer may be asked one thing more.
@@ -57,39 +122,79 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq> Requests<Outbound, Inbound> {
         Some(request)
     }
 
-    /// A peer asks. Returns whether we work on it.
-    pub(crate) fn on_request(&mut self, id: Inbound, peer: PeerId) -> bool {
-        let of_peer = self.loads.get(&peer).map_or(0, |load| load.inbound);
-        if of_peer >= INBOUND_PER_PEER_MAX || self.inbound.len() >= INBOUND_MAX {
-            return false;
-        }
-        self.inbound.insert(id, (peer, 0));
-        self.loads.entry(peer).or_default().inbound += 1;
-        true
-    }
-
-    /// We have an answer. Returns whether it may be sent: there is room, and the request is still open.
-    pub(crate) fn may_respond(&mut self, id: Inbound, bytes: usize) -> bool {
-        let Some((peer, sending)) = self.inbound.get_mut(&id) else { return false };
-        let Some(load) = self.loads.get_mut(peer) else { return false };
-        if load.response_bytes + bytes > RESPONSES_PER_PEER_BYTES_MAX
-            || self.response_bytes + bytes > RESPONSES_BYTES_MAX
+    /// A peer asks, in so many bytes. Returns whether we work on it.
+    pub(crate) fn on_request(&mut self, id: Inbound, peer: PeerId, bytes: usize) -> bool {
+        let (count, own) = self.loads.get(&peer).map_or((0, 0), |load| (load.inbound, load.bytes.requests));
+        if count >= INBOUND_PER_PEER_MAX
+            || self.inbound.len() >= INBOUND_MAX
+            || !REQUESTS.allows(own, self.total.requests, bytes)
         {
             return false;
         }
-        *sending += bytes;
-        load.response_bytes += bytes;
-        self.response_bytes += bytes;
+        self.inbound.insert(id, Request { peer, bytes, answer: None });
+        let load = self.loads.entry(peer).or_default();
+        load.inbound += 1;
+        load.bytes.requests += bytes;
+        self.total.requests += bytes;
         true
+    }
+
+    /// We have an answer. `None` if it may not be sent: there is no room, or the request is no longer open.
+    ///
+    /// A peer that is sent nothing large has room as long as there is any, and if there is none, the slowest answers to
+    /// others are given up for it.
+    pub(crate) fn may_respond(&mut self, id: Inbound, bytes: usize, now: Instant) -> Option<Sending> {
+        let request = self.inbound.get(&id).filter(|request| request.answer.is_none())?;
+        let peer = request.peer;
+        let own = *self.loads.get_mut(&peer)?.bytes.answers(bytes);
+        let taken = *self.total.answers(bytes);
+        if bytes <= SMALL_BYTES {
+            if !SMALL.allows(own, taken, bytes) {
+                return None;
+            }
+        } else if !(own == 0 || LARGE.allows(own, taken, bytes)) || !self.make_room(bytes, now) {
+            return None;
+        }
+        *self.loads.get_mut(&peer)?.bytes.answers(bytes) += bytes;
+        *self.total.answers(bytes) += bytes;
+        let (going, cut) = oneshot::channel();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let answer = Answer { bytes, since: now, sent: Arc::clone(&sent), _going: going };
+        self.inbound.get_mut(&id)?.answer = Some(answer);
+        Some(Sending { sent, cut })
+    }
+
+    /// Gives up the slowest large answers until there is room for one more. Returns whether there is.
+    fn make_room(&mut self, bytes: usize, now: Instant) -> bool {
+        while self.total.large + bytes > LARGE.all {
+            let measured = self.inbound.iter().filter_map(|(id, request)| {
+                let answer = request.answer.as_ref().filter(|answer| answer.bytes > SMALL_BYTES)?;
+                (now.duration_since(answer.since) >= GRACE).then(|| (answer.rate(now), *id))
+            });
+            let Some((_, slowest)) = measured.min_by_key(|(rate, _)| *rate) else { return false };
+            self.give_up(slowest);
+        }
+        true
+    }
+
+    /// No longer sends an answer. The request stays in the books until its stream has ended.
+    fn give_up(&mut self, id: Inbound) {
+        let Some(request) = self.inbound.get_mut(&id) else { return };
+        if let Some(Answer { bytes, .. }) = request.answer.take() {
+            let peer = request.peer;
+            *self.total.answers(bytes) -= bytes;
+            self.relieve(peer, |load| *load.bytes.answers(bytes) -= bytes);
+        }
     }
 
     /// The request of a peer is over: the answer is sent, or will never be.
     pub(crate) fn on_served(&mut self, id: Inbound) {
-        if let Some((peer, bytes)) = self.inbound.remove(&id) {
-            self.response_bytes -= bytes;
+        self.give_up(id);
+        if let Some(Request { peer, bytes, .. }) = self.inbound.remove(&id) {
+            self.total.requests -= bytes;
             self.relieve(peer, |load| {
                 load.inbound -= 1;
-                load.response_bytes -= bytes;
+                load.bytes.requests -= bytes;
             });
         }
     }
@@ -105,52 +210,123 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq> Requests<Outbound, Inbound> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    /// A block of the usual largest size.
+    const BLOCK: usize = 2 << 20;
+
+    type Books = Requests<u64, usize>;
+
+    fn asks(requests: &mut Books, ids: std::ops::Range<usize>, peer: PeerId) {
+        for id in ids {
+            assert!(requests.on_request(id, peer, 9), "{id}");
+        }
+    }
+
     #[test]
     fn a_peer_has_its_share_and_all_have_theirs() {
-        let mut requests = Requests::<u64, usize>::new();
+        let mut requests = Books::new();
         let mut peer = PeerId::random();
-        for id in 0..INBOUND_PER_PEER_MAX {
-            assert!(requests.on_request(id, peer), "{id}");
-        }
-        assert!(!requests.on_request(INBOUND_PER_PEER_MAX, peer));
+        asks(&mut requests, 0..INBOUND_PER_PEER_MAX, peer);
+        assert!(!requests.on_request(INBOUND_PER_PEER_MAX, peer, 9));
         requests.on_served(INBOUND_PER_PEER_MAX);
-        assert!(!requests.on_request(INBOUND_PER_PEER_MAX, peer), "a refused request was never counted");
+        assert!(!requests.on_request(INBOUND_PER_PEER_MAX, peer, 9), "a refused request was never counted");
         requests.on_served(0);
-        assert!(requests.on_request(0, peer));
+        assert!(requests.on_request(0, peer, 9));
         for id in INBOUND_PER_PEER_MAX..INBOUND_MAX {
             if id % INBOUND_PER_PEER_MAX == 0 {
                 peer = PeerId::random();
             }
-            assert!(requests.on_request(id, peer), "{id}");
+            assert!(requests.on_request(id, peer, 9), "{id}");
         }
-        assert!(!requests.on_request(INBOUND_MAX, PeerId::random()));
+        assert!(!requests.on_request(INBOUND_MAX, PeerId::random(), 9));
         for id in 0..INBOUND_MAX {
             requests.on_served(id);
         }
-        assert!(requests.loads.is_empty() && requests.inbound.is_empty());
+        assert!(requests.loads.is_empty() && requests.inbound.is_empty() && requests.total == Bytes::default());
+    }
+
+    /// Sixteen peers fill all that a peer may have, with requests of the largest size.
+    #[test]
+    fn requests_that_wait_are_bounded_in_bytes() {
+        let mut requests = Books::new();
+        let mut id = 0;
+        for _ in 0..16 {
+            let peer = PeerId::random();
+            while requests.on_request(id, peer, 64 << 10) {
+                id += 1;
+            }
+        }
+        assert!(requests.total.requests <= REQUESTS.all + 16 * REQUESTS.floor, "{:?}", requests.total);
+        assert!(requests.on_request(id, PeerId::random(), 64 << 10), "one of a newcomer always has room");
+    }
+
+    /// Sixteen peers ask for blocks as often as they may, and read next to nothing.
+    #[test]
+    fn slow_readers_keep_nobody_from_an_answer() {
+        let (mut requests, start) = (Books::new(), Instant::now());
+        let mut sending = HashMap::new();
+        let mut id = 0;
+        for _ in 0..16 {
+            let peer = PeerId::random();
+            for _ in 0..INBOUND_MAX / 17 {
+                asks(&mut requests, id..id + 1, peer);
+                if let Some(answer) = requests.may_respond(id, BLOCK, start) {
+                    // The window is full, and it trickles.
+                    answer.sent.store(256 << 10, Ordering::Relaxed);
+                    sending.insert(id, answer);
+                }
+                id += 1;
+            }
+        }
+        assert!(requests.total.large <= LARGE.all && sending.len() <= LARGE.all / BLOCK, "{:?}", requests.total);
+        let honest = PeerId::random();
+        asks(&mut requests, id..id + 3, honest);
+        assert!(requests.may_respond(id, SMALL_BYTES, start).is_some(), "a small one");
+        assert!(requests.may_respond(id + 1, BLOCK, start).is_none(), "nobody is known to be slow yet");
+        let later = start + GRACE;
+        sending.get(&0).unwrap().sent.store(BLOCK, Ordering::Relaxed);
+        let mut answer = requests.may_respond(id + 1, BLOCK, later).unwrap();
+        let cut = |sending: &mut Sending| sending.cut.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+        let given_up: Vec<usize> = sending.iter_mut().filter_map(|(id, answer)| cut(answer).then_some(*id)).collect();
+        assert_eq!(given_up.len(), 1, "as many as are needed");
+        assert_ne!(given_up, [0], "not the fastest");
+        assert!(!cut(&mut answer));
+        assert!(requests.may_respond(id + 2, BLOCK, later).is_none(), "its share is small by now");
+        requests.on_served(given_up[0]);
+        (0..id + 3).for_each(|id| requests.on_served(id));
+        assert!(requests.total == Bytes::default() && requests.loads.is_empty());
     }
 
     #[test]
-    fn responses_are_bounded_in_bytes() {
-        const PEERS: usize = RESPONSES_BYTES_MAX / RESPONSES_PER_PEER_BYTES_MAX;
-        let mut requests = Requests::<u64, usize>::new();
-        for number in 0..=PEERS {
-            let peer = PeerId::random();
-            assert!(requests.on_request(2 * number, peer) && requests.on_request(2 * number + 1, peer));
-        }
-        for number in 0..PEERS {
-            assert!(requests.may_respond(2 * number, RESPONSES_PER_PEER_BYTES_MAX), "{number}");
-            assert!(!requests.may_respond(2 * number + 1, 1), "{number}");
-        }
-        assert!(!requests.may_respond(2 * PEERS, 1), "all together");
+    fn a_peer_alone_is_sent_half_of_all() {
+        let (mut requests, now, peer) = (Books::new(), Instant::now(), PeerId::random());
+        asks(&mut requests, 0..INBOUND_PER_PEER_MAX, peer);
+        let count = (0..INBOUND_PER_PEER_MAX).filter(|id| requests.may_respond(*id, BLOCK, now).is_some()).count();
+        assert_eq!(count, LARGE.all / 2 / BLOCK);
+        assert!(requests.may_respond(0, BLOCK, now).is_none(), "it is being answered");
         requests.on_served(0);
-        assert!(!requests.may_respond(0, 1), "it is over");
-        assert!(requests.may_respond(2 * PEERS, 1));
-        (1..2 * PEERS + 2).for_each(|id| requests.on_served(id));
-        assert!(requests.response_bytes == 0 && requests.loads.is_empty());
+        assert!(requests.may_respond(0, BLOCK, now).is_none(), "it is over");
+        assert!(requests.may_respond(count, BLOCK, now).is_some());
+    }
+
+    #[test]
+    fn small_answers_are_bounded_too() {
+        let (mut requests, now) = (Books::new(), Instant::now());
+        let mut id = 0;
+        for _ in 0..10 {
+            let peer = PeerId::random();
+            for _ in 0..INBOUND_PER_PEER_MAX {
+                asks(&mut requests, id..id + 1, peer);
+                requests.may_respond(id, SMALL_BYTES, now);
+                id += 1;
+            }
+        }
+        assert!(requests.total.small <= SMALL.all + 10 * SMALL.floor, "{:?}", requests.total);
+        asks(&mut requests, id..id + 1, PeerId::random());
+        assert!(requests.may_respond(id, SMALL_BYTES, now).is_some());
     }
 
     #[test]

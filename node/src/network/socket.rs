@@ -120,6 +120,7 @@ mod tests {
     use super::*;
     use crate::network::behaviour::swarm;
     use crate::network::bootstrap::dial;
+    use crate::network::muxer::Written;
     use crate::network::tests::{config, within};
     use crate::network::wire::Names;
 
@@ -127,7 +128,8 @@ mod tests {
     async fn each_connection_is_counted_whoever_dials() {
         let make = || {
             let sockets = Sockets::default();
-            let swarm = swarm(&config(&[]), &Names::new("aa"), &mut Registry::default(), &sockets).unwrap();
+            let swarm = swarm(&config(&[]), &Names::new("aa"), &mut Registry::default(), &sockets, &Written::default())
+                .unwrap();
             (swarm, sockets)
         };
         let ((mut a, a_sockets), (mut b, b_sockets)) = (make(), make());

@@ -25,9 +25,11 @@ use super::handle::{Command, Commands, Network};
 use super::inbox::{Events, Gossip, Inbox, PeerEvent, gossip_queue};
 use super::links::Links;
 use super::meters::{Meters, Throttle};
+use super::muxer::Written;
 use super::peers::Peers;
 use super::requests::Requests;
 use super::socket::Sockets;
+use super::traffic::Traffic;
 use super::wire::{Names, Topic};
 use super::{NetworkConfig, NetworkError};
 use crate::accounts::Accounts;
@@ -48,6 +50,7 @@ pub(crate) struct Task {
     requests: Requests,
     accounts: Accounts<PeerId>,
     links: Links,
+    traffic: Traffic,
     bootstrap: Bootstrap,
     addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
     metrics: Metrics,
@@ -62,8 +65,8 @@ impl Task {
     /// Builds the swarm and listens.
     pub(crate) fn new(config: NetworkConfig, registry: &mut Registry) -> Result<(Self, Network, Inbox), NetworkError> {
         let names = Names::new(&config.chain);
-        let sockets = Sockets::default();
-        let mut swarm = behaviour::swarm(&config, &names, registry, &sockets)?;
+        let (sockets, written) = (Sockets::default(), Written::default());
+        let mut swarm = behaviour::swarm(&config, &names, registry, &sockets, &written)?;
         let failed = |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
         for address in &config.listen {
             check_free(address).map_err(|error| failed(address, error))?;
@@ -106,6 +109,7 @@ impl Task {
             requests: Requests::new(),
             accounts,
             links,
+            traffic: Traffic::new(written, Instant::now()),
             bootstrap: Bootstrap::new(&config.bootstrap, local, Instant::now()),
             addresses,
             metrics,
@@ -160,6 +164,7 @@ impl Task {
             self.disconnect(peer);
         }
         self.open_links(now);
+        self.check_floods(now);
         let refused = std::mem::take(&mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, from) in refused {
             self.events.push(PeerEvent::Response { id, from, result: Err(RequestError::Busy) });
@@ -191,6 +196,7 @@ impl Task {
                 self.links.on_connection_closed(&peer_id, connection_id, Instant::now());
                 if num_established == 0 {
                     self.links.on_disconnected(&peer_id);
+                    self.traffic.on_disconnected(&peer_id);
                     self.bootstrap.on_disconnected(&peer_id, Instant::now(), random());
                 }
             }

@@ -20,6 +20,10 @@ use crate::network::wire::Lane;
 /// is slow to take it in.
 const PACED: Duration = Duration::from_millis(150);
 
+/// How long a frame of the peer that has begun may stand still. Its writer has all of it, so only the connection holds it
+/// back, and one that moves nothing for so long is about to end.
+const STALL: Duration = Duration::from_secs(60);
+
 /// An open link.
 pub(super) struct Session {
     pub(super) peer: PeerId,
@@ -141,7 +145,7 @@ async fn read(
     meters: Meters,
 ) -> io::Result<()> {
     loop {
-        let frame = read_frame(&mut stream, lane.bytes_max(), None, None).await?;
+        let frame = read_frame(&mut stream, lane.bytes_max(), None, Some(STALL)).await?;
         meters.link_bytes("in", lane, frame.len());
         let event = match lane {
             Lane::Control => LinkEvent::Message(peer, frame),

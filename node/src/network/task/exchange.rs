@@ -1,14 +1,16 @@
 //! The task's part about requests and responses.
 
+use std::time::Instant;
+
 use libp2p::PeerId;
 use libp2p::request_response::{self, OutboundRequestId};
 
 use super::Task;
-use crate::network::exchange::RequestError;
+use crate::network::exchange::{Request, RequestError, Response};
 use crate::network::inbox::{PeerEvent, RequestId, ResponseTicket};
 use crate::network::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
-pub(super) type ExchangeEvent = request_response::Event<Vec<u8>, Vec<u8>>;
+pub(super) type ExchangeEvent = request_response::Event<Request, Response>;
 
 impl Task {
     pub(super) fn request(&mut self, id: RequestId, peer: PeerId, bytes: Vec<u8>) {
@@ -25,7 +27,7 @@ impl Task {
         match refusal {
             Some(error) => self.events.push(PeerEvent::Response { id, from: peer, result: Err(error) }),
             None => {
-                let outbound = self.swarm.behaviour_mut().exchange.send_request(&peer, bytes);
+                let outbound = self.swarm.behaviour_mut().exchange.send_request(&peer, bytes.into());
                 self.requests.on_asked(outbound, id, peer);
                 self.meters.request("sent");
             }
@@ -35,11 +37,15 @@ impl Task {
     pub(super) fn respond(&mut self, ticket: ResponseTicket, bytes: Vec<u8>) {
         if bytes.len() > RESPONSE_BYTES_MAX {
             tracing::error!(bytes = bytes.len(), "a response over the limit was not sent");
-        } else if !self.requests.may_respond(ticket.id, bytes.len()) {
-            self.meters.request("not_served");
-        } else {
-            // An error means that the peer is gone, which also comes as an event.
-            let _ = self.swarm.behaviour_mut().exchange.send_response(ticket.channel, bytes);
+            return;
+        }
+        match self.requests.may_respond(ticket.id, bytes.len(), Instant::now()) {
+            Some(sending) => {
+                let response = Response { bytes, sending: Some(sending) };
+                // An error means that the peer is gone, which also comes as an event.
+                let _ = self.swarm.behaviour_mut().exchange.send_response(ticket.channel, response);
+            }
+            None => self.meters.request("not_served"),
         }
     }
 
@@ -47,19 +53,11 @@ impl Task {
         use request_response::{Event, Message};
         match event {
             Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
-                if self.accounts.admits(&peer) && self.requests.on_request(request_id, peer) {
-                    self.meters.request("received");
-                    self.admit(peer);
-                    let ticket = ResponseTicket { id: request_id, channel };
-                    self.events.push(PeerEvent::Request { from: peer, bytes: request, ticket });
-                } else {
-                    // The dropped channel closes the stream: the peer sees that we are busy.
-                    self.meters.request("refused");
-                }
+                self.on_request(peer, request, ResponseTicket { id: request_id, channel });
             }
             Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 self.meters.request("answered");
-                self.on_answer(request_id, peer, Ok(response));
+                self.on_answer(request_id, peer, Ok(response.bytes));
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 tracing::debug!(%peer, %error, "request failed");
@@ -74,6 +72,19 @@ impl Task {
                 tracing::debug!(%peer, %error, "could not answer a request");
                 self.requests.on_served(request_id);
             }
+        }
+    }
+
+    /// A peer asks. The work of answering begins here, and all of it is this peer's.
+    fn on_request(&mut self, from: PeerId, request: Request, ticket: ResponseTicket) {
+        let Request { bytes, .. } = request;
+        if self.accounts.admits(&from) && self.requests.on_request(ticket.id, from, bytes.len()) {
+            self.meters.request("received");
+            self.admit(from);
+            self.events.push(PeerEvent::Request { from, bytes, ticket });
+        } else {
+            // The dropped channel closes the stream: the peer sees that we are busy.
+            self.meters.request("refused");
         }
     }
 

@@ -1,16 +1,24 @@
 //! The task's part about gossip.
 
-use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
+use std::time::Instant;
+
+use libp2p::PeerId;
+use libp2p::gossipsub::{self, Message, MessageAcceptance, MessageId, PublishError};
 
 use super::Task;
+use crate::network::gossip;
 use crate::network::inbox::{Gossip, GossipTicket, Verdict};
 use crate::network::wire::Topic;
 
 impl Task {
     pub(super) fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
-        let hash = self.names.topics[topic.index()].hash();
-        match self.swarm.behaviour_mut().gossip.publish(hash, bytes) {
-            Ok(_) => self.meters.gossip(topic, "published"),
+        let (hash, length) = (self.names.topics[topic.index()].hash(), bytes.len());
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        match gossip::publish(gossip, hash, bytes, topic == Topic::Consensus) {
+            Ok(peers) => {
+                self.meters.gossip(topic, "published");
+                self.on_pushed(peers, length);
+            }
             // Normal on a lone node: peers that come later ask for what they lack.
             Err(PublishError::NoPeersSubscribedToTopic) => self.meters.gossip(topic, "no_peers"),
             Err(PublishError::Duplicate) => self.meters.gossip(topic, "published_before"),
@@ -25,20 +33,8 @@ impl Task {
 
     pub(super) fn on_gossip_event(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message { propagation_source: from, message_id: id, message } => {
-                // Bounds has refused all other topics already.
-                let Some(topic) = self.names.topic(&message.topic) else { return };
-                self.meters.gossip(topic, "received");
-                let ticket = GossipTicket { topic, id, from };
-                if !self.accounts.admits(&from) {
-                    self.meters.gossip_lost(topic, "no_budget");
-                    return self.report(&ticket, Verdict::Ignore);
-                }
-                let gossip = Gossip { topic, from, bytes: message.data, ticket };
-                if let Err(full) = self.gossip[topic.index()].try_send(gossip) {
-                    self.meters.gossip_lost(topic, "inbox_full");
-                    self.report(&full.into_inner().ticket, Verdict::Ignore);
-                }
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                self.on_message(propagation_source, message_id, message);
             }
             gossipsub::Event::SlowPeer { peer_id: peer, failed_messages } => {
                 let lost = failed_messages.priority + failed_messages.non_priority;
@@ -49,16 +45,74 @@ impl Task {
         }
     }
 
+    /// A message was never seen before. The work of judging it begins here, and all of it is this peer's.
+    fn on_message(&mut self, from: PeerId, id: MessageId, message: Message) {
+        // Bounds has refused all other topics already.
+        let Some(topic) = self.names.topic(&message.topic) else { return };
+        self.meters.gossip(topic, "received");
+        let bytes = message.data;
+        let place = self.traffic.on_message(topic, from, bytes.len(), Instant::now());
+        if !self.accounts.admits(&from) {
+            self.meters.gossip_lost(topic, "no_budget");
+            return self.judge(topic, &id, &from, Verdict::Ignore);
+        }
+        let is_placed = match place {
+            Some(place) => {
+                let ticket = GossipTicket { topic, id: id.clone(), from, place: Box::new(place) };
+                self.gossip[topic.index()].try_send(Gossip { topic, from, bytes, ticket }).is_ok()
+            }
+            None => false,
+        };
+        if !is_placed {
+            self.meters.gossip_lost(topic, "inbox_full");
+            self.judge(topic, &id, &from, Verdict::Ignore);
+        }
+    }
+
+    /// A message has its verdict. The work of passing it on is done here, and all of it is the sender's.
     pub(super) fn report(&mut self, ticket: &GossipTicket, verdict: Verdict) {
+        let GossipTicket { topic, id, from, place } = ticket;
+        if verdict != Verdict::Accept {
+            return self.judge(*topic, id, from, verdict);
+        }
+        if !self.traffic.may_relay(place, Instant::now()) {
+            self.meters.gossip_lost(*topic, "relay_full");
+            return self.judge(*topic, id, from, Verdict::Ignore);
+        }
+        self.judge(*topic, id, from, Verdict::Accept);
+        let hash = self.names.topics[topic.index()].hash();
+        let mesh = self.swarm.behaviour().gossip.mesh_peers(&hash);
+        let peers = mesh.filter(|peer| *peer != from).copied().collect();
+        self.on_pushed(peers, place.bytes());
+    }
+
+    /// A message went into the queues of these peers. Whoever does not take what it is sent is disconnected, which frees its queue.
+    fn on_pushed(&mut self, peers: Vec<PeerId>, bytes: usize) {
+        for peer in self.traffic.on_pushed(peers.into_iter(), bytes, Instant::now()) {
+            tracing::debug!(%peer, "disconnecting a peer that takes in no gossip");
+            self.meters.lost(1);
+            self.disconnect(peer);
+        }
+    }
+
+    /// Disconnects a peer whose messages fill memory and are of no use.
+    pub(super) fn check_floods(&mut self, now: Instant) {
+        if let Some(peer) = self.traffic.flooder(now) {
+            tracing::debug!(%peer, "disconnecting a peer that sends more gossip than there can be");
+            self.disconnect(peer);
+        }
+    }
+
+    fn judge(&mut self, topic: Topic, id: &MessageId, from: &PeerId, verdict: Verdict) {
         let (acceptance, outcome) = match verdict {
             Verdict::Accept => (MessageAcceptance::Accept, "accepted"),
             Verdict::Ignore => (MessageAcceptance::Ignore, "ignored"),
             Verdict::Reject => (MessageAcceptance::Reject, "rejected"),
         };
-        self.meters.gossip(ticket.topic, outcome);
+        self.meters.gossip(topic, outcome);
         let gossip = &mut self.swarm.behaviour_mut().gossip;
-        if !gossip.report_message_validation_result(&ticket.id, &ticket.from, acceptance) {
-            tracing::debug!(topic = ticket.topic.name(), "a verdict came too late");
+        if !gossip.report_message_validation_result(id, from, acceptance) {
+            tracing::debug!(topic = topic.name(), "a verdict came too late");
         }
     }
 }

@@ -1,0 +1,572 @@
+//! Yamux with books: of each connection, the bytes that arrived and that nobody has read yet, and what gossip has written.
+//!
+//! A stream that nobody reads fills its window, 256 KiB or more, and a connection has hundreds of streams. So a connection
+//! whose streams hold too much is not read from its socket until they hold less: its peer waits, and all others go on. Whoever
+//! reads a stream never waits for another stream before it, so a connection that waits goes on as soon as its readers do.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::io;
+use std::iter;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use futures::future::{Ready, ready as now};
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::PeerId;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+
+use super::share::Share;
+
+/// Streams of one connection. The protocols have limits of their own, which are lower; beyond this one the connection ends.
+const STREAMS_MAX: usize = 384;
+
+/// Bytes by which all windows of a connection together may grow beyond the 256 KiB with which each begins. They grow on
+/// links with a long round trip, where one stream else could not fill the link: 8 MiB are 300 Mbit/s at 200 ms.
+const WINDOWS_GROW_BYTES: usize = 8 << 20;
+
+/// Bytes that wait in streams for their readers. One window always has room: what is under way may be all that a reader
+/// waits for.
+const UNREAD: Share = Share { all: 64 << 20, floor: 256 << 10 };
+
+/// Streams that may wait to be taken over. Beyond this the newest is reset.
+const INWARD_WAITING: usize = 256;
+
+/// The protocol by which gossip writes: the first bytes on a stream name its protocol.
+const GOSSIP: &[u8] = b"/meshsub/";
+
+/// Bytes of a stream among which its protocol is named.
+const NAMED_WITHIN: usize = 128;
+
+/// Multiplexes connections, with one book for all.
+#[derive(Clone, Default)]
+pub(crate) struct Yamux {
+    unread: Arc<AtomicUsize>,
+}
+
+/// Bytes that gossip has written to each connected peer, on all its connections.
+#[derive(Clone, Default)]
+pub(crate) struct Written(Arc<Mutex<HashMap<PeerId, Weak<AtomicU64>>>>);
+
+impl Written {
+    /// To a peer, since it is connected.
+    pub(crate) fn to(&self, peer: &PeerId) -> u64 {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(peer).and_then(Weak::upgrade).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Counts what gossip writes on a connection with a peer.
+    pub(crate) fn count<C>(&self, peer: PeerId, muxer: &mut Muxer<C>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.retain(|_, count| count.strong_count() > 0);
+        match counts.get(&peer).and_then(Weak::upgrade) {
+            Some(count) => muxer.gossip = count,
+            None => drop(counts.insert(peer, Arc::downgrade(&muxer.gossip))),
+        }
+    }
+}
+
+impl Yamux {
+    fn connection<C: AsyncRead + AsyncWrite + Unpin>(self, io: C, mode: yamux::Mode) -> Muxer<C> {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(STREAMS_MAX);
+        let least = STREAMS_MAX * usize::try_from(yamux::DEFAULT_CREDIT).unwrap_or(usize::MAX);
+        config.set_max_connection_receive_window(Some(least + WINDOWS_GROW_BYTES));
+        let book = Book { all: self.unread, unread: Mutex::default() };
+        let book = Arc::new(book);
+        let wire = Wire { io, book: Arc::clone(&book), header: [0; HEADER_BYTES], filled: 0, body: None };
+        Muxer {
+            connection: yamux::Connection::new(wire, config, mode),
+            book,
+            gossip: Arc::default(),
+            inward: VecDeque::new(),
+            waker: None,
+        }
+    }
+}
+
+impl UpgradeInfo for Yamux {
+    type Info = &'static str;
+    type InfoIter = iter::Once<Self::Info>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        iter::once("/yamux/1.0.0")
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Muxer<C>>>;
+
+    fn upgrade_inbound(self, io: C, _: Self::Info) -> Self::Future {
+        now(Ok(self.connection(io, yamux::Mode::Server)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Muxer<C>>>;
+
+    fn upgrade_outbound(self, io: C, _: Self::Info) -> Self::Future {
+        now(Ok(self.connection(io, yamux::Mode::Client)))
+    }
+}
+
+/// Bytes that wait in the streams of one connection.
+struct Book {
+    /// The same of all connections.
+    all: Arc<AtomicUsize>,
+    unread: Mutex<Unread>,
+}
+
+#[derive(Default)]
+struct Unread {
+    /// By stream, of those that are open.
+    streams: HashMap<u32, usize>,
+    total: usize,
+    /// The connection waits for readers.
+    waiting: Option<Waker>,
+}
+
+impl Book {
+    fn lock(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_opened(&self, stream: u32) {
+        self.lock().streams.entry(stream).or_default();
+    }
+
+    /// A frame has come for a stream. What comes for one that is closed is not kept.
+    fn on_arrived(&self, stream: u32, bytes: usize) {
+        let mut unread = self.lock();
+        if let Some(waiting) = unread.streams.get_mut(&stream) {
+            *waiting += bytes;
+            unread.total += bytes;
+            self.all.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn on_read(&self, stream: u32, bytes: usize) {
+        let mut unread = self.lock();
+        let Some(waiting) = unread.streams.get_mut(&stream) else { return };
+        let bytes = bytes.min(*waiting);
+        *waiting -= bytes;
+        self.relieve(unread, bytes);
+    }
+
+    fn on_closed(&self, stream: u32) {
+        let mut unread = self.lock();
+        let bytes = unread.streams.remove(&stream).unwrap_or(0);
+        self.relieve(unread, bytes);
+    }
+
+    fn relieve(&self, mut unread: MutexGuard<'_, Unread>, bytes: usize) {
+        unread.total -= bytes;
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+        let waker = unread.waiting.take();
+        drop(unread);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Ready when the socket may be read.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unread = self.lock();
+        if UNREAD.allows(unread.total, self.all.load(Ordering::Relaxed), 0) {
+            return Poll::Ready(());
+        }
+        unread.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Book {
+    fn drop(&mut self) {
+        let total = self.lock().total;
+        self.all.fetch_sub(total, Ordering::Relaxed);
+    }
+}
+
+/// Bytes before the body of a yamux frame: version, type, two of flags, four of the stream, four of the length.
+const HEADER_BYTES: usize = 12;
+
+/// The type of a frame with a body.
+const DATA: u8 = 0;
+
+/// The flag that opens a stream.
+const SYN: u16 = 1;
+
+/// What is below yamux: reads its frames along, as far as their headers.
+struct Wire<C> {
+    io: C,
+    book: Arc<Book>,
+    header: [u8; HEADER_BYTES],
+    filled: usize,
+    /// The body that is arriving.
+    body: Option<Body>,
+}
+
+struct Body {
+    stream: u32,
+    length: usize,
+    left: usize,
+}
+
+impl<C> Wire<C> {
+    fn on_bytes(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if let Some(body) = &mut self.body {
+                let taken = body.left.min(bytes.len());
+                body.left -= taken;
+                bytes = &bytes[taken..];
+            } else {
+                let taken = (HEADER_BYTES - self.filled).min(bytes.len());
+                self.header[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+                self.filled += taken;
+                bytes = &bytes[taken..];
+                if self.filled == HEADER_BYTES {
+                    self.filled = 0;
+                    self.on_header();
+                }
+            }
+            if let Some(Body { stream, length, left: 0 }) = self.body {
+                self.book.on_arrived(stream, length);
+                self.body = None;
+            }
+        }
+    }
+
+    fn on_header(&mut self) {
+        let [_version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = self.header;
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]);
+        if u16::from_be_bytes([f0, f1]) & SYN != 0 && stream != 0 {
+            self.book.on_opened(stream);
+        }
+        if kind == DATA {
+            let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+            self.body = Some(Body { stream, length, left: length });
+        }
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        ready!(self.book.poll_room(cx));
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, bytes))?;
+        self.on_bytes(&bytes[..read]);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_close(cx)
+    }
+}
+
+/// One connection.
+pub(crate) struct Muxer<C> {
+    connection: yamux::Connection<Wire<C>>,
+    book: Arc<Book>,
+    /// Bytes that gossip has written.
+    gossip: Arc<AtomicU64>,
+    /// Streams of the peer that came while nobody asked for one.
+    inward: VecDeque<Stream>,
+    /// Waits for one.
+    waker: Option<Waker>,
+}
+
+impl<C> Muxer<C> {
+    fn stream(&self, stream: yamux::Stream) -> Stream {
+        let id = stream.id().val();
+        self.book.on_opened(id);
+        let (book, gossip) = (Arc::clone(&self.book), Arc::clone(&self.gossip));
+        Stream { stream, id, book, gossip, kind: Kind::Unnamed(Vec::new()) }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match ready!(self.connection.poll_next_inbound(cx)) {
+            Some(Ok(stream)) => Poll::Ready(Ok(self.stream(stream))),
+            Some(Err(error)) => Poll::Ready(Err(io_error(error))),
+            None => Poll::Ready(Err(io_error(yamux::ConnectionError::Closed))),
+        }
+    }
+}
+
+fn io_error(error: yamux::ConnectionError) -> io::Error {
+    match error {
+        yamux::ConnectionError::Io(error) => error,
+        error => io::Error::other(error),
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
+    type Substream = Stream;
+    type Error = io::Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        if let Some(stream) = self.inward.pop_front() {
+            return Poll::Ready(Ok(stream));
+        }
+        if let Poll::Ready(result) = self.poll_next(cx) {
+            return Poll::Ready(result);
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let stream = ready!(self.connection.poll_new_outbound(cx)).map_err(io_error)?;
+        Poll::Ready(Ok(self.stream(stream)))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.poll_close(cx).map_err(io_error)
+    }
+
+    /// Moves all streams. Yamux does so only while it is asked for the next stream of the peer.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        let stream = ready!(self.poll_next(cx))?;
+        if self.inward.len() < INWARD_WAITING {
+            self.inward.push_back(stream);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+        // There may be more; others get their turn before.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// One stream, which tells the book what is read and what gossip writes.
+pub(crate) struct Stream {
+    stream: yamux::Stream,
+    id: u32,
+    book: Arc<Book>,
+    gossip: Arc<AtomicU64>,
+    kind: Kind,
+}
+
+/// Whose stream it is, as far as that matters.
+enum Kind {
+    /// What we have written so far, in which its protocol is not yet named.
+    Unnamed(Vec<u8>),
+    Gossip,
+    Other,
+}
+
+impl Stream {
+    fn on_written(&mut self, bytes: &[u8]) {
+        if let Kind::Unnamed(written) = &mut self.kind {
+            let left = NAMED_WITHIN.saturating_sub(written.len());
+            written.extend_from_slice(&bytes[..left.min(bytes.len())]);
+            if written.windows(GOSSIP.len()).any(|part| part == GOSSIP) {
+                self.kind = Kind::Gossip;
+            } else if written.len() >= NAMED_WITHIN {
+                self.kind = Kind::Other;
+            }
+        }
+        if matches!(self.kind, Kind::Gossip) {
+            self.gossip.fetch_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, bytes))?;
+        self.book.on_read(self.id, read);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.on_written(&bytes[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.book.on_closed(self.id);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::future::poll_fn;
+
+    use libp2p::tcp::tokio::TcpStream;
+
+    use super::*;
+    use crate::network::tests::within;
+
+    type Side = Muxer<TcpStream>;
+
+    async fn connected(server: &Yamux) -> (Side, Side) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (out, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let client = Yamux::default().connection(TcpStream(out.unwrap()), yamux::Mode::Client);
+        (server.clone().connection(TcpStream(accepted.unwrap().0), yamux::Mode::Server), client)
+    }
+
+    /// Opens streams and fills their windows, until the other side no longer reads or the condition holds.
+    async fn fill(server: &mut Side, client: &mut Side, streams: &mut Vec<Stream>, done: impl Fn(&Side) -> bool) {
+        let filling = poll_fn(|cx| {
+            loop {
+                let mut moved = false;
+                if let Poll::Ready(stream) = Pin::new(&mut *client).poll_outbound(cx) {
+                    streams.push(stream.unwrap());
+                    moved = true;
+                }
+                for stream in &mut *streams {
+                    while let Poll::Ready(written) = Pin::new(&mut *stream).poll_write(cx, &[7; 16 << 10]) {
+                        written.unwrap();
+                        moved = true;
+                    }
+                }
+                assert!(Pin::new(&mut *client).poll(cx).is_pending());
+                assert!(Pin::new(&mut *server).poll(cx).is_pending());
+                if done(server) {
+                    return Poll::Ready(());
+                }
+                if !moved {
+                    return Poll::Pending;
+                }
+            }
+        });
+        within("filled", filling).await;
+    }
+
+    fn waits(side: &Side) -> bool {
+        side.book.lock().waiting.is_some()
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_streams_are_not_read_waits_and_goes_on_when_they_are() {
+        let yamux = Yamux::default();
+        let all = Arc::clone(&yamux.unread);
+        let (mut server, mut client) = connected(&yamux).await;
+        let mut streams = Vec::new();
+        fill(&mut server, &mut client, &mut streams, waits).await;
+        let total = all.load(Ordering::Relaxed);
+        assert!((UNREAD.all / 2..UNREAD.all / 2 + (1 << 20)).contains(&total), "{total} bytes wait");
+        assert!(streams.len() > 100, "{} streams", streams.len());
+
+        // Another connection still has its share, and has it all back when this one has read.
+        let (mut other, mut other_client) = connected(&yamux).await;
+        let mut others = Vec::new();
+        fill(&mut other, &mut other_client, &mut others, waits).await;
+        let both = all.load(Ordering::Relaxed);
+        assert!((UNREAD.all * 3 / 4..UNREAD.all * 3 / 4 + (2 << 20)).contains(&both), "{both} bytes wait");
+
+        server.inward.clear();
+        assert!(!waits(&server));
+        assert_eq!(all.load(Ordering::Relaxed), both - total);
+        // The streams were reset, and new ones arrive.
+        streams.clear();
+        fill(&mut server, &mut client, &mut streams, |server| !server.inward.is_empty()).await;
+        drop((server, other));
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_holds_is_counted_until_it_is_read() {
+        let yamux = Yamux::default();
+        let (mut server, mut client) = connected(&yamux).await;
+        // However much others hold, one window has room.
+        yamux.unread.store(10 * UNREAD.all, Ordering::Relaxed);
+        let mut streams = Vec::new();
+        fill(&mut server, &mut client, &mut streams, waits).await;
+        let held = server.book.lock().total;
+        assert!((UNREAD.floor..UNREAD.floor + (64 << 10)).contains(&held), "{held}");
+        let mut stream = server.inward.pop_front().unwrap();
+        let mut bytes = vec![0; 100];
+        let read = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut bytes)).await.unwrap();
+        assert_eq!((read, server.book.lock().total), (100, held - 100));
+        assert_eq!(yamux.unread.load(Ordering::Relaxed), 10 * UNREAD.all + held - 100);
+    }
+
+    #[test]
+    fn frames_are_found_however_they_are_cut() {
+        let frame = |kind: u8, flags: u8, stream: u8, length: u8, body: usize| {
+            let mut bytes = vec![0, kind, 0, flags, 0, 0, 0, stream, 0, 0, 0, length];
+            bytes.resize(HEADER_BYTES + body, 9);
+            bytes
+        };
+        // A stream that opens with its data, a window update that opens one, a ping, and data for a stream that is not there.
+        let bytes = [
+            frame(DATA, 1, 3, 200, 200),
+            frame(1, 1, 5, 77, 0),
+            frame(DATA, 0, 5, 0, 0),
+            frame(2, 1, 0, 9, 0),
+            frame(DATA, 0, 5, 30, 30),
+            frame(DATA, 0, 7, 50, 50),
+            frame(DATA, 0, 3, 1, 1),
+        ]
+        .concat();
+        for step in 1..bytes.len() {
+            let book = Arc::new(Book { all: Arc::default(), unread: Mutex::default() });
+            let mut wire = Wire { io: (), book: Arc::clone(&book), header: [0; HEADER_BYTES], filled: 0, body: None };
+            bytes.chunks(step).for_each(|part| wire.on_bytes(part));
+            let unread = book.lock();
+            assert_eq!((unread.streams[&3], unread.streams[&5], unread.total), (201, 30, 231), "{step} at a time");
+            assert_eq!(unread.streams.len(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_gossip_writes_is_counted() {
+        let (_server, mut client) = connected(&Yamux::default()).await;
+        let (written, peer) = (Written::default(), PeerId::random());
+        written.count(peer, &mut client);
+        let mut write = async |parts: &[&[u8]]| {
+            let mut stream = poll_fn(|cx| Pin::new(&mut client).poll_outbound(cx)).await.unwrap();
+            let before = written.to(&peer);
+            for part in parts {
+                assert_eq!(poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, part)).await.unwrap(), part.len());
+            }
+            written.to(&peer) - before
+        };
+        assert_eq!(write(&[b"\x13/multistream/1.0.0\n\x0f/meshsub/1.3.0\n", &[0; 5_000]]).await, 5_036);
+        assert_eq!(write(&[b"\x13/multistream/1.0.0\n", b"\x0f/meshsub/1.3.0\n", &[0; 5_000]]).await, 5_016);
+        assert_eq!(write(&[b"\x13/multistream/1.0.0\n\x09/cairn/1\n", &[0; 5_000], b"/meshsub/"]).await, 0);
+        // A second connection with the peer adds to the same count, which ends with both.
+        let (_other_server, mut other) = connected(&Yamux::default()).await;
+        let before = written.to(&peer);
+        written.count(peer, &mut other);
+        assert_eq!(written.to(&peer), before);
+        drop((client, other));
+        assert_eq!(written.to(&peer), 0);
+    }
+}

@@ -1,0 +1,474 @@
+//! The books of gossip: what it holds of each peer and for each peer, in bytes.
+//!
+//! Gossipsub bounds its queues in messages, of which the largest are thousands of times the smallest, and its caches in time.
+//! So it is kept here what goes into them. A message has a place among those that wait for their verdict, or is ignored. What
+//! is passed on stays in gossipsub's cache for some seconds, so only so much is passed on in that time. What is pushed into the
+//! queue of a peer and not yet written is owed, and a peer that is owed too much is disconnected, which frees its queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::gossip::{CACHE_TIME, QUEUE_TIME};
+use super::inbox::gossip_queue;
+use super::muxer::Written;
+use super::share::Share;
+use super::wire::{TRANSMIT_BYTES_MAX, Topic};
+
+/// Bytes of messages that wait for their verdict, of which gossipsub has another copy. A peer that is alone may have 32 of
+/// the largest, and one of each peer always has a place.
+const fn waiting(topic: Topic) -> Share {
+    let all = match topic {
+        Topic::Consensus => 32 << 20,
+        Topic::Headers => 8 << 20,
+        Topic::Transactions => 8 << 20,
+    };
+    Share { all, floor: topic.bytes_max() }
+}
+
+/// What a message counts among those that wait: a small one its part of the queue.
+const fn weight(topic: Topic, bytes: usize) -> usize {
+    let least = waiting(topic).all / gossip_queue(topic);
+    if bytes < least { least } else { bytes }
+}
+
+/// Bytes that are passed on in [`CACHE_TIME`], of which gossipsub keeps a copy for so long: of proposals some twenty of the
+/// largest, of transactions 1.6 MiB a second, which is 9,000 transfers a second.
+const fn relayed_max(topic: Topic) -> usize {
+    match topic {
+        Topic::Consensus => 8 << 20,
+        Topic::Headers => 4 << 20,
+        Topic::Transactions => 8 << 20,
+    }
+}
+
+/// Messages up to this size, votes among them, are passed on beyond the above: others bound how many there are.
+const SMALL_BYTES: usize = 4 << 10;
+
+/// Bytes that one peer may be owed. A peer on 10 Mbit/s takes 12 MiB in the time that a message may wait.
+const OWED_MAX: u64 = 16 << 20;
+
+/// Bytes that all peers may be owed: above it, whoever is owed most is disconnected.
+const OWED_ALL_MAX: u64 = 64 << 20;
+
+/// Messages seen for the first time in a minute or two, of all peers. Gossipsub remembers their names for so long, in some
+/// 400 bytes each.
+const FRESH_MAX: u64 = 150_000;
+
+/// A peer is not to blame for too many of these if fewer of its own were not accepted.
+const FRESH_LEAST: u64 = 1_000;
+
+/// No two peers are disconnected for it within this time: what is remembered of the first has to go.
+const FRESH_PAUSE: Duration = Duration::from_secs(5);
+
+/// The books.
+pub(crate) struct Traffic {
+    begun: Instant,
+    waiting: [Arc<Mutex<Waiting>>; 3],
+    relayed: [Window; 3],
+    fresh: Fresh,
+    owed: HashMap<PeerId, Owed>,
+    owed_all: u64,
+    written: Written,
+}
+
+impl Traffic {
+    pub(crate) fn new(written: Written, now: Instant) -> Self {
+        Self {
+            begun: now,
+            waiting: Default::default(),
+            relayed: Default::default(),
+            fresh: Fresh::default(),
+            owed: HashMap::new(),
+            owed_all: 0,
+            written,
+        }
+    }
+
+    /// A message came that was not seen before. `None` if it has no place among those that wait.
+    pub(crate) fn on_message(&mut self, topic: Topic, from: PeerId, bytes: usize, now: Instant) -> Option<Place> {
+        self.fresh.on_message(from, now.duration_since(self.begun));
+        Place::take(&self.waiting[topic.index()], topic, from, bytes)
+    }
+
+    /// Whether a message that is accepted may go on.
+    pub(crate) fn may_relay(&mut self, place: &Place, now: Instant) -> bool {
+        self.fresh.on_accepted(&place.from);
+        let window = &mut self.relayed[place.topic.index()];
+        let time = now.duration_since(self.begun);
+        let may = place.bytes <= SMALL_BYTES || window.total(time) + place.bytes <= relayed_max(place.topic);
+        if may {
+            window.add(place.bytes, time);
+        }
+        may
+    }
+
+    /// A message goes into the queues of these peers. Returns those that are to be disconnected.
+    pub(crate) fn on_pushed(&mut self, peers: impl Iterator<Item = PeerId>, bytes: usize, now: Instant) -> Vec<PeerId> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let mut is_over = false;
+        for peer in peers {
+            let written = &self.written;
+            let owed = self.owed.entry(peer).or_insert_with(|| Owed::new(written.to(&peer), now));
+            owed.push(bytes, now);
+            self.owed_all += bytes;
+            is_over |= owed.total > OWED_MAX;
+        }
+        if is_over || self.owed_all > OWED_ALL_MAX { self.overdue(now) } else { Vec::new() }
+    }
+
+    /// Settles what was written meanwhile. Returns the peers that are owed too much.
+    fn overdue(&mut self, now: Instant) -> Vec<PeerId> {
+        for (peer, owed) in &mut self.owed {
+            self.owed_all -= owed.settle(self.written.to(peer), now);
+        }
+        let mut most: Vec<(u64, PeerId)> = self.owed.iter().map(|(peer, owed)| (owed.total, *peer)).collect();
+        most.sort_unstable_by_key(|(total, _)| std::cmp::Reverse(*total));
+        let mut over = Vec::new();
+        for (total, peer) in most {
+            if total <= OWED_MAX && self.owed_all <= OWED_ALL_MAX {
+                break;
+            }
+            self.on_disconnected(&peer);
+            over.push(peer);
+        }
+        over
+    }
+
+    /// A peer whose messages fill gossipsub's memory for names and are of no use, if there is one. It is to be disconnected.
+    pub(crate) fn flooder(&mut self, now: Instant) -> Option<PeerId> {
+        self.fresh.worst(now.duration_since(self.begun))
+    }
+
+    /// Nothing is owed to a peer that is gone.
+    pub(crate) fn on_disconnected(&mut self, peer: &PeerId) {
+        if let Some(owed) = self.owed.remove(peer) {
+            self.owed_all -= owed.total;
+        }
+    }
+}
+
+/// Messages of a topic that wait, by weight.
+#[derive(Default)]
+struct Waiting {
+    total: usize,
+    peers: HashMap<PeerId, usize>,
+}
+
+/// The place of a message among those that wait for their verdict, until it is dropped.
+pub(crate) struct Place {
+    waiting: Arc<Mutex<Waiting>>,
+    topic: Topic,
+    from: PeerId,
+    bytes: usize,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Place({} bytes)", self.bytes)
+    }
+}
+
+impl Place {
+    fn take(waiting: &Arc<Mutex<Waiting>>, topic: Topic, from: PeerId, bytes: usize) -> Option<Self> {
+        let mut all = lock(waiting);
+        let (own, weight) = (all.peers.get(&from).copied().unwrap_or(0), weight(topic, bytes));
+        if !self::waiting(topic).allows(own, all.total, weight) {
+            return None;
+        }
+        all.total += weight;
+        *all.peers.entry(from).or_default() += weight;
+        drop(all);
+        Some(Self { waiting: Arc::clone(waiting), topic, from, bytes })
+    }
+
+    /// Bytes of the message.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let weight = weight(self.topic, self.bytes);
+        let mut all = lock(&self.waiting);
+        all.total -= weight;
+        if let Some(own) = all.peers.get_mut(&self.from) {
+            *own -= weight;
+            if *own == 0 {
+                all.peers.remove(&self.from);
+            }
+        }
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds that a window covers.
+const SLOTS: usize = CACHE_TIME.as_secs() as usize;
+
+/// Bytes of the last seconds.
+#[derive(Default)]
+struct Window {
+    slots: [usize; SLOTS],
+    /// The second of the newest slot.
+    second: u64,
+}
+
+impl Window {
+    fn turn(&mut self, time: Duration) {
+        let passed = usize::try_from(time.as_secs().saturating_sub(self.second)).unwrap_or(SLOTS).min(SLOTS);
+        self.slots.rotate_right(passed);
+        self.slots[..passed].fill(0);
+        self.second = self.second.max(time.as_secs());
+    }
+
+    fn total(&mut self, time: Duration) -> usize {
+        self.turn(time);
+        self.slots.iter().sum()
+    }
+
+    fn add(&mut self, bytes: usize, time: Duration) {
+        self.turn(time);
+        self.slots[0] += bytes;
+    }
+}
+
+/// Messages seen for the first time, in this minute and the one before.
+#[derive(Default)]
+struct Fresh {
+    minute: u64,
+    minutes: [Minute; 2],
+    last: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Minute {
+    total: u64,
+    /// By the peer they came from: those that were not accepted.
+    useless: HashMap<PeerId, u64>,
+}
+
+impl Fresh {
+    fn turn(&mut self, time: Duration) {
+        let minute = time.as_secs() / 60;
+        if minute > self.minute {
+            let before = std::mem::take(&mut self.minutes[0]);
+            self.minutes[1] = if minute == self.minute + 1 { before } else { Minute::default() };
+            self.minute = minute;
+        }
+    }
+
+    fn on_message(&mut self, from: PeerId, time: Duration) {
+        self.turn(time);
+        self.minutes[0].total += 1;
+        *self.minutes[0].useless.entry(from).or_default() += 1;
+    }
+
+    fn on_accepted(&mut self, from: &PeerId) {
+        if let Some(count) = self.minutes.iter_mut().find_map(|minute| minute.useless.get_mut(from)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn worst(&mut self, time: Duration) -> Option<PeerId> {
+        self.turn(time);
+        let total: u64 = self.minutes.iter().map(|minute| minute.total).sum();
+        let is_soon = self.last.is_some_and(|last| time.saturating_sub(last) < FRESH_PAUSE);
+        if total <= FRESH_MAX || is_soon {
+            return None;
+        }
+        let mut counts: HashMap<PeerId, u64> = HashMap::new();
+        for (peer, count) in self.minutes.iter().flat_map(|minute| &minute.useless) {
+            *counts.entry(*peer).or_default() += count;
+        }
+        let (worst, _) =
+            counts.into_iter().filter(|(_, count)| *count >= FRESH_LEAST).max_by_key(|(_, count)| *count)?;
+        for minute in &mut self.minutes {
+            minute.useless.remove(&worst);
+        }
+        self.last = Some(time);
+        Some(worst)
+    }
+}
+
+/// What was pushed into the queue of a peer and is not yet written.
+struct Owed {
+    /// With when it was pushed, the oldest first.
+    pushes: VecDeque<(Instant, u64)>,
+    total: u64,
+    /// Bytes that were written when this was settled last.
+    written: u64,
+    /// When a message was surely taken from the queue, and the bytes that were written by then.
+    mark: (Instant, u64),
+}
+
+impl Owed {
+    fn new(written: u64, now: Instant) -> Self {
+        Self { pushes: VecDeque::new(), total: 0, written, mark: (now, written) }
+    }
+
+    fn push(&mut self, bytes: u64, now: Instant) {
+        self.total += bytes;
+        match self.pushes.back_mut() {
+            Some((at, sum)) if now.duration_since(*at) < Duration::from_millis(100) => *sum += bytes,
+            _ => self.pushes.push_back((now, bytes)),
+        }
+    }
+
+    /// So many bytes are written by now. Returns how many less are owed.
+    fn settle(&mut self, written: u64, now: Instant) -> u64 {
+        let before = self.total;
+        let mut paid = written.saturating_sub(self.written);
+        self.written = written;
+        while let Some((_, bytes)) = self.pushes.front_mut() {
+            let part = paid.min(*bytes);
+            (*bytes, paid, self.total) = (*bytes - part, paid - part, self.total - part);
+            if *bytes > 0 {
+                break;
+            }
+            self.pushes.pop_front();
+        }
+        // Gossipsub drops what waited too long, but only when it takes something from the queue. No message is larger than
+        // this, so it did since the mark.
+        if written.saturating_sub(self.mark.1) >= TRANSMIT_BYTES_MAX as u64 {
+            while let Some((at, bytes)) = self.pushes.front().copied()
+                && self.mark.0.saturating_duration_since(at) >= QUEUE_TIME
+            {
+                self.total -= bytes;
+                self.pushes.pop_front();
+            }
+            self.mark = (now, written);
+        }
+        before - self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic() -> (Traffic, Instant) {
+        let now = Instant::now();
+        (Traffic::new(Written::default(), now), now)
+    }
+
+    /// Sixteen peers send the largest messages, or the smallest, and no verdict comes.
+    #[test]
+    fn what_waits_for_a_verdict_is_bounded_in_bytes_and_shared() {
+        for topic in Topic::ALL {
+            for bytes in [topic.bytes_max(), 200] {
+                let (mut traffic, now) = traffic();
+                let mut places = Vec::new();
+                for _ in 0..16 {
+                    let from = PeerId::random();
+                    let before = places.len();
+                    while let Some(place) = traffic.on_message(topic, from, bytes, now) {
+                        places.push(place);
+                    }
+                    assert!(places.len() > before, "each has a place");
+                }
+                let Share { all, floor } = waiting(topic);
+                let held: usize = places.iter().map(Place::bytes).sum();
+                assert!(held <= all + 16 * floor, "{topic:?}: {held} bytes");
+                assert!(places.len() <= gossip_queue(topic) + 16 * floor / weight(topic, bytes));
+                let total = lock(&traffic.waiting[topic.index()]).total;
+                drop(places);
+                let after = lock(&traffic.waiting[topic.index()]);
+                assert!(total > all / 2 && after.total == 0 && after.peers.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn only_so_much_is_passed_on_in_the_time_that_it_is_kept() {
+        let (mut traffic, start) = traffic();
+        let topic = Topic::Transactions;
+        let mut relay = |bytes: usize, after: Duration| {
+            let now = start + after;
+            let place = traffic.on_message(topic, PeerId::random(), bytes, now).expect("nothing else waits");
+            traffic.may_relay(&place, now)
+        };
+        let count = relayed_max(topic) / (64 << 10);
+        for number in 0..count {
+            assert!(relay(64 << 10, Duration::from_millis(900)), "{number}");
+        }
+        assert!(!relay(64 << 10, Duration::from_millis(900)));
+        assert!(relay(SMALL_BYTES, Duration::from_millis(900)), "a small one");
+        assert!(!relay(64 << 10, Duration::from_secs(4)));
+        assert!(relay(64 << 10, Duration::from_secs(5)));
+        assert!(relay(64 << 10, Duration::from_secs(1_000)));
+    }
+
+    #[test]
+    fn whoever_does_not_read_is_owed_only_so_much() {
+        let (mut traffic, start) = traffic();
+        let stuck = PeerId::random();
+        let largest = Topic::Consensus.bytes_max();
+        let mut over = Vec::new();
+        let mut pushed = 0;
+        while over.is_empty() {
+            over = traffic.on_pushed([stuck].into_iter(), largest, start);
+            pushed += 1;
+        }
+        assert_eq!((over, pushed), (vec![stuck], OWED_MAX as usize / largest + 1));
+        assert_eq!((traffic.owed_all, traffic.owed.len()), (0, 0));
+
+        // Many of which none is owed much.
+        let peers: Vec<PeerId> = (0..100).map(|_| PeerId::random()).collect();
+        let mut cut = Vec::new();
+        for _ in 0..10 {
+            let rest: Vec<PeerId> = peers.iter().filter(|peer| !cut.contains(*peer)).copied().collect();
+            cut.extend(traffic.on_pushed(rest.into_iter(), largest, start));
+            assert!(traffic.owed_all <= OWED_ALL_MAX, "{}", traffic.owed_all);
+        }
+        assert!((50..100).contains(&cut.len()), "{} of 100", cut.len());
+    }
+
+    #[test]
+    fn what_is_written_or_was_dropped_is_no_longer_owed() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut owed = Owed::new(1_000, start);
+        owed.push(5_000, at(0));
+        owed.push(5_000, at(1));
+        assert_eq!(owed.settle(7_000, at(1)), 6_000);
+        assert_eq!(owed.total, 4_000);
+        assert_eq!(owed.settle(50_000, at(2)), 4_000, "control messages are written too");
+        let large = 10 * TRANSMIT_BYTES_MAX as u64;
+        owed.push(large, at(3));
+        assert_eq!(owed.settle(50_000 + TRANSMIT_BYTES_MAX as u64 / 2, at(20)), TRANSMIT_BYTES_MAX as u64 / 2);
+        assert_eq!(owed.settle(50_000 + TRANSMIT_BYTES_MAX as u64, at(30)), TRANSMIT_BYTES_MAX as u64 / 2);
+        assert!(owed.total > 0, "as far as is known it was all still in the queue at the mark");
+        owed.push(10, at(35));
+        owed.settle(50_000 + 2 * TRANSMIT_BYTES_MAX as u64, at(50));
+        assert_eq!(owed.total, 10, "something was taken from the queue after 30 s, and what waited since 3 s is gone");
+    }
+
+    #[test]
+    fn who_floods_with_what_is_of_no_use_is_found() {
+        let (mut traffic, start) = traffic();
+        let (honest, flooder) = (PeerId::random(), PeerId::random());
+        for _ in 0..FRESH_MAX / 2 {
+            if let Some(place) = traffic.on_message(Topic::Consensus, honest, 200, start) {
+                traffic.may_relay(&place, start);
+            }
+        }
+        for _ in 0..FRESH_MAX / 2 {
+            traffic.on_message(Topic::Consensus, flooder, 200, start);
+        }
+        assert_eq!(traffic.flooder(start), None, "it is not too much yet");
+        traffic.on_message(Topic::Consensus, honest, 200, start);
+        assert_eq!(traffic.flooder(start), Some(flooder));
+        assert_eq!(traffic.flooder(start + FRESH_PAUSE), None, "what is accepted is of use");
+        let later = start + Duration::from_secs(120);
+        for _ in 0..FRESH_MAX / 2 {
+            traffic.on_message(Topic::Consensus, flooder, 200, later);
+        }
+        assert_eq!(traffic.flooder(later), None, "what was two minutes ago is forgotten");
+    }
+}
