@@ -312,7 +312,7 @@ class Chain:
         require(block.version == 2, f"header version {block.version}, expected 2")
         require(block.height == self.height + 1, f"height {block.height}, expected {self.height + 1}")
         require(block.parent == self.tip, "another parent")
-        least = self.time + (limits["block_interval_ms"] if self.height else 0)
+        least = self.time + limits["block_interval_ms"]
         require(block.time >= least, f"time {block.time}, expected at least {least}")
         require(block.validators == block.next_validators == genesis.validators_hash, "other validators")
         payout = {key: payout for key, payout, _ in genesis.validators}.get(block.proposer)

@@ -31,6 +31,8 @@ pub mod genesis;
 
 pub mod chain;
 
+pub mod light;
+
 pub mod store;
 
 pub mod api;

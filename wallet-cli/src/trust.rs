@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use ledger::address::encode_address;
 use ledger::api::{self, AccountInfo, AccountProofInfo, Status};
 use ledger::block::{HEADER_BYTES, HEADER_VERSION, Header};
-use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError};
+use ledger::certificate::{CERTIFICATE_BYTES_MAX, CertificateError};
 use ledger::chain::Chain;
-use ledger::codec::{self, CodecError, Decode};
+use ledger::codec::CodecError;
 use ledger::genesis::MADE_BY_0_1;
+use ledger::light::{FinalHeader, LightError};
 use ledger::signature::PublicKey;
-use ledger::state::{Account, AccountProof, ProofError, StateKey};
+use ledger::state::{Account, AccountProof};
 use ledger::units::{Height, Nonce, Timestamp};
 use serde_json::json;
 
@@ -71,14 +72,14 @@ pub(crate) enum TrustError {
         error: CertificateError,
     },
     /// The account is another one.
-    #[error("do not believe this node: its proof of {account} at height {height} does not hold: {error}")]
+    #[error("do not believe this node: its proof of {account} at height {height} fails: {error}")]
     Proof {
         /// Address.
         account: String,
         /// Height of the header.
         height: Height,
         /// Why it proves nothing.
-        error: ProofError,
+        error: Box<LightError>,
     },
     /// The node shows an older state than it must have.
     #[error(
@@ -131,8 +132,7 @@ pub(crate) struct Proven {
 
 /// A header with a certificate that holds.
 struct Certified {
-    header: Header,
-    hash: String,
+    header: FinalHeader,
     head: api::Head,
 }
 
@@ -210,17 +210,14 @@ impl<'a> Trust<'a> {
             answer => answer?,
         };
         let certified = verify_head(&self.chain, answer.head)?;
-        let Header { height, time, state_root, .. } = certified.header;
-        let least = self.seen.as_ref().map_or(least, |seen| least.max(seen.header.height));
+        let Header { height, time, .. } = *certified.header.header();
+        let least = self.seen.as_ref().map_or(least, |seen| least.max(seen.header.header().height));
         if height < least {
             return Err(TrustError::Behind { got: height, least }.into());
         }
-        let proof: AccountProof = decode("account proof", &answer.proof, AccountProof::BYTES_MAX)?;
-        let held = proof.verify(&state_root, &StateKey::account(*account)).map_err(|error| TrustError::Proof {
-            account: address,
-            height,
-            error,
-        })?;
+        let proof = unhex("account proof", &answer.proof, AccountProof::BYTES_MAX)?;
+        let held = certified.header.account(account, &proof);
+        let held = held.map_err(|error| TrustError::Proof { account: address, height, error: Box::new(error) })?;
         self.keep(certified)?;
         Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
     }
@@ -239,8 +236,8 @@ impl<'a> Trust<'a> {
 
     /// Remembers a head that this node must not fall behind any more.
     fn keep(&mut self, new: Certified) -> Result<(), WalletError> {
-        let Header { height, .. } = new.header;
-        if self.seen.as_ref().is_some_and(|seen| seen.hash == new.hash) {
+        let height = new.header.header().height;
+        if self.seen.as_ref().is_some_and(|seen| seen.header.hash() == new.header.hash()) {
             return Ok(());
         }
         let read = |head| reread(&self.chain, self.home, head).map(|certified| certified.seen());
@@ -255,7 +252,7 @@ impl<'a> Trust<'a> {
     /// Something to say when the newest block is old: nobody can prove that there is no newer one.
     pub(crate) fn age_note(&self, now: Timestamp) -> Option<String> {
         let (height, time) = match &self.seen {
-            Some(seen) => (seen.header.height, seen.header.time),
+            Some(seen) => (seen.header.header().height, seen.header.header().time),
             None => (Height(0), self.chain.genesis().start_time),
         };
         let age = now.0.saturating_sub(time.0);
@@ -269,7 +266,8 @@ impl<'a> Trust<'a> {
 
 impl Certified {
     fn seen(&self) -> Seen {
-        Seen { height: self.header.height.0, hash: self.hash.clone(), head: self.head.clone() }
+        let (height, hash) = (self.header.header().height.0, self.header.hash().to_string());
+        Seen { height, hash, head: self.head.clone() }
     }
 }
 
@@ -284,23 +282,21 @@ const fn what_to_do(version: &u16) -> &'static str {
 
 /// Checks that the validators of the chain made this header final.
 fn verify_head(chain: &Chain, head: api::Head) -> Result<Certified, TrustError> {
-    let bytes = unhex("header", &head.header, HEADER_BYTES)?;
-    // The version comes first: by another one, the rest may mean something else.
-    if let Some(version) = bytes.first_chunk().map(|bytes| u16::from_le_bytes(*bytes)).filter(|v| *v != HEADER_VERSION)
-    {
-        return Err(TrustError::Version(version));
-    }
-    let header: Header = from_bytes("header", &bytes, HEADER_BYTES)?;
-    let certificate: Certificate = decode("certificate", &head.certificate, CERTIFICATE_BYTES_MAX)?;
-    let (height, hash) = (header.height, header.hash());
-    certificate
-        .verify(chain.id(), chain.validators(height), height, hash)
-        .map_err(|error| TrustError::Certificate { height, error })?;
-    Ok(Certified { header, hash: hash.to_string(), head })
+    let header = unhex("header", &head.header, HEADER_BYTES)?;
+    let certificate = unhex("certificate", &head.certificate, CERTIFICATE_BYTES_MAX)?;
+    let header = FinalHeader::verify(chain, &header, &certificate)?;
+    Ok(Certified { header, head })
 }
 
-fn decode<T: Decode<()>>(what: &'static str, text: &str, max: usize) -> Result<T, TrustError> {
-    from_bytes(what, &unhex(what, text, max)?, max)
+impl From<LightError> for TrustError {
+    fn from(error: LightError) -> Self {
+        match error {
+            LightError::Version(version) => Self::Version(version),
+            LightError::Bytes { what, error } => Self::Bytes { what, reason: error.to_string() },
+            LightError::Certificate { height, error } => Self::Certificate { height, error },
+            other => Self::Bytes { what: "proof", reason: other.to_string() },
+        }
+    }
 }
 
 fn unhex(what: &'static str, text: &str, max: usize) -> Result<Vec<u8>, TrustError> {
@@ -309,8 +305,4 @@ fn unhex(what: &'static str, text: &str, max: usize) -> Result<Vec<u8>, TrustErr
         return Err(fail(CodecError::TooLong { got: text.len() / 2, max }.to_string()));
     }
     hex::decode(text).map_err(|error| fail(error.to_string()))
-}
-
-fn from_bytes<T: Decode<()>>(what: &'static str, bytes: &[u8], max: usize) -> Result<T, TrustError> {
-    codec::decode(bytes, max).map_err(|error| TrustError::Bytes { what, reason: error.to_string() })
 }
