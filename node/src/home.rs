@@ -166,10 +166,9 @@ impl Home {
         let names = names_in(&self.root).map_err(io)?;
         let is_ours = |name: &OsString| {
             let name = name.to_string_lossy();
-            // A file is written under its name with the pid and `tmp` behind it.
-            ENTRIES
-                .iter()
-                .any(|entry| name.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.ends_with(".tmp")))
+            // A file is written under its name with the pid and `tmp` behind it, the store under one with `new`.
+            let is_partial = |rest: &str| rest.is_empty() || rest == ".new" || rest.ends_with(".tmp");
+            ENTRIES.iter().any(|entry| name.strip_prefix(entry).is_some_and(is_partial))
         };
         let was_unfinished = names.iter().any(|name| name == UNFINISHED) && !names.iter().any(|name| name == GENESIS);
         match names.is_empty() || (was_unfinished && names.iter().all(is_ours)) {
@@ -436,8 +435,13 @@ mod tests {
             assert_eq!(Home::open(&root).unwrap().node_key().unwrap().public(), contents.node_key.public());
         };
         // Killed at any point: with these files beside the mark.
-        for left in [&[][..], &["node_key"], &["node_key", "validator_key.77.tmp"], &["node_key", "db", "config.toml"]]
-        {
+        for left in [
+            &[][..],
+            &["node_key"],
+            &["node_key", "validator_key.77.tmp"],
+            &["node_key", "db.new"],
+            &["node_key", "db", "config.toml"],
+        ] {
             let _ = fs::remove_dir_all(&root);
             fs::create_dir_all(&root).unwrap();
             for name in left.iter().chain([&LOCK, &UNFINISHED]) {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::story::{Folder, Testnet, finish, has_ended, node_program, pause_up_to, until};
+use tests::story::{Folder, Network, Testnet, finish, has_ended, node_program, pause_up_to, throughout, until};
 
 /// The template of local networks.
 const GENESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../genesis.json");
@@ -169,6 +170,29 @@ fn a_test_network_goes_on_when_its_terminal_goes_and_stops_in_order() {
     }
     assert_eq!(testnet.wait(), Some(0));
     until("its node ends", || has_ended(pid).then_some(()));
+}
+
+#[test]
+fn with_few_files_strangers_leave_enough_for_the_store() {
+    const LIMIT: usize = 256;
+    /// What the node keeps for itself.
+    const KEPT: usize = 50;
+    let mut network = Network::make(1);
+    let node = network.node(1);
+    node.start_under(Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]));
+    let height = node.await_height(1).height;
+    let address = node.rpc.url().trim_start_matches("http://").to_owned();
+    // More than it may have; those that it does not accept wait in the system's queue.
+    let idle: Vec<_> = (0..320).filter_map(|_| TcpStream::connect(&address).ok()).collect();
+    let pid = node.process().id();
+    throughout(Duration::from_secs(2), || {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        assert!(open + KEPT <= LIMIT, "{open} files are open");
+        assert_eq!(node.process().ended(), None);
+    });
+    drop(idle);
+    node.await_height(height + 3);
+    assert!(node.log_text().contains("this process may open 256 files"), "{}", node.log_text());
 }
 
 #[test]
