@@ -28,6 +28,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ledger::codec;
+use ledger::genesis::MADE_BY_0_1;
 use ledger::units::Height;
 use protocol::message::LogEntry;
 
@@ -63,10 +64,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// The file has the format of an earlier version.
-    #[error(
-        "consensus log {}: made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`",
-        path.display()
-    )]
+    #[error("consensus log {}: {MADE_BY_0_1}", path.display())]
     Old {
         /// The file.
         path: PathBuf,

@@ -32,13 +32,15 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit of this process as far as it may be raised, and shares it out among peers and
-    /// `rpc_wanted` connections to RPC. Warns when not everybody gets all.
+    /// Raises the limit of this process as far as it may be raised, and shares it out among `named` peers,
+    /// which no limit on connections holds for, other peers, and `rpc_wanted` connections to RPC. Warns
+    /// when not everybody gets all.
     ///
     /// # Errors
     /// When the limit is so low that a node cannot work.
-    pub(crate) fn prepare(limits: network::Limits, rpc_wanted: usize) -> anyhow::Result<Self> {
-        let shares = Self::share(raise(), peers_wanted(limits), rpc_wanted as u64)?;
+    pub(crate) fn prepare(limits: network::Limits, named: usize, rpc_wanted: usize) -> anyhow::Result<Self> {
+        let kept = kept(named);
+        let shares = Self::share(raise(), kept, peers_wanted(limits), rpc_wanted as u64)?;
         if shares.peers < peers_wanted(limits) || shares.rpc < rpc_wanted as u64 {
             tracing::warn!(
                 "this process may open {} files, which leaves room for {} peers and {} RPC connections; \
@@ -46,20 +48,20 @@ impl Descriptors {
                 shares.limit,
                 shares.limits(limits).connections,
                 shares.rpc,
-                PROCESS + STORE + peers_wanted(limits) + rpc_wanted as u64,
+                kept + peers_wanted(limits) + rpc_wanted as u64,
             );
         }
         Ok(shares)
     }
 
-    fn share(limit: u64, peers_wanted: u64, rpc_wanted: u64) -> anyhow::Result<Self> {
-        let least = PROCESS + STORE + PEERS_MIN + RPC_MIN;
+    fn share(limit: u64, kept: u64, peers_wanted: u64, rpc_wanted: u64) -> anyhow::Result<Self> {
+        let least = kept + PEERS_MIN + RPC_MIN;
         ensure!(
             limit >= least,
             "this process may open {limit} files, a node needs at least {least}: \
              raise the limit (`ulimit -n`, LimitNOFILE in systemd)"
         );
-        let room = limit - PROCESS - STORE;
+        let room = limit - kept;
         let peers = peers_wanted.min(room - RPC_MIN);
         Ok(Self { limit, peers, rpc: rpc_wanted.min(room - peers) })
     }
@@ -80,6 +82,11 @@ impl Descriptors {
         let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         network::Limits { connections: number(connections), pending: number(pending), ..wanted }
     }
+}
+
+/// What is kept free for the node itself and for its named peers, each of which may have two connections.
+fn kept(named: usize) -> u64 {
+    PROCESS + STORE + 2 * named as u64
 }
 
 /// Connections, and handshakes in both directions.
@@ -125,12 +132,12 @@ mod tests {
             (159, None, 0),
             (0, None, 0),
         ] {
-            let shared = Descriptors::share(limit, peers_wanted(LIMITS), 512).ok();
+            let shared = Descriptors::share(limit, kept(0), peers_wanted(LIMITS), 512).ok();
             assert_eq!(shared.map(|shared| (shared.peers, shared.rpc)), shares, "{limit}");
             let Some(shared) = shared else { continue };
             let limits = shared.limits(LIMITS);
             assert_eq!(limits.connections, connections, "{limit}");
-            let all = PROCESS + STORE + peers_wanted(limits) + shared.rpc_connections() as u64;
+            let all = kept(0) + peers_wanted(limits) + shared.rpc_connections() as u64;
             assert!(all <= limit, "{limit}: {all} in all");
         }
     }

@@ -59,7 +59,7 @@ pub struct Options {
 pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
     let _lock = home.lock()?;
     let mut stop = Stop { signals: StopSignals::listen()?, parent: options.parent };
-    let descriptors = Descriptors::prepare(network::Limits::default(), rpc::CONNECTIONS_MAX)?;
+    let descriptors = Descriptors::prepare(network::Limits::default(), config.p2p.peers.len(), rpc::CONNECTIONS_MAX)?;
     let chain = Chain::new(home.genesis()?);
     let listener = rpc::bind(&rpc::RpcConfig {
         listen: config.rpc.listen,

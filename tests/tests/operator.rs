@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -181,9 +181,11 @@ fn with_few_files_strangers_leave_enough_for_the_store() {
     let node = network.node(1);
     node.start_under(Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]));
     let height = node.await_height(1).height;
-    let address = node.rpc.url().trim_start_matches("http://").to_owned();
-    // More than it may have; those that it does not accept wait in the system's queue.
-    let idle: Vec<_> = (0..320).filter_map(|_| TcpStream::connect(&address).ok()).collect();
+    let address: SocketAddr = node.rpc.url().trim_start_matches("http://").parse().unwrap();
+    // More than it may have. Those that it does not accept wait in the system's queue, until that is full as well.
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let idle: Vec<_> = (0..320).map_while(|_| connect()).collect();
+    assert!(idle.len() > 100, "{} connections", idle.len());
     let pid = node.process().id();
     throughout(Duration::from_secs(2), || {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
