@@ -1,5 +1,6 @@
 //! How people write accounts and amounts: bech32m addresses with the network's prefix, and decimal amounts with a unit.
 
+use bech32::primitives::decode::{CharError, CheckedHrpstring, CheckedHrpstringError, UncheckedHrpstringError};
 use bech32::{Bech32m, Hrp};
 
 use crate::signature::{KeyError, PublicKey};
@@ -45,20 +46,37 @@ pub fn encode_address(prefix: &str, account: &PublicKey) -> String {
 /// `AddressError` says what was wrong with the text.
 pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressError> {
     let malformed = |reason: String| AddressError::Malformed { reason, prefix: prefix.to_owned() };
-    let checked = bech32::primitives::decode::CheckedHrpstring::new::<Bech32m>(text)
-        .map_err(|error| malformed(error.to_string()))?;
+    let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|error| malformed(explain(&error)))?;
     let hrp = checked.hrp().to_lowercase();
     if hrp != prefix {
         return Err(AddressError::ForeignPrefix { got: hrp, expected: prefix.to_owned() });
     }
     // 52 characters hold four bits more than the key. Unless they are zero, a key has sixteen spellings.
-    checked.validate_segwit_padding().map_err(|error| malformed(error.to_string()))?;
+    let padded = |_| malformed("its last character holds bits that are not of the key".to_owned());
+    checked.validate_segwit_padding().map_err(padded)?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
     let key: [u8; 32] =
         bytes.try_into().map_err(|bytes: Vec<u8>| malformed(format!("{} bytes, expected 32", bytes.len())))?;
     let key = PublicKey(key);
     key.check_account()?;
     Ok(key)
+}
+
+/// What is wrong with a text that is not bech32m, for people.
+fn explain(error: &CheckedHrpstringError) -> String {
+    match error {
+        CheckedHrpstringError::Parse(UncheckedHrpstringError::Char(error)) => match error {
+            CharError::MissingSeparator => "it has no 1 between a prefix and the rest".to_owned(),
+            CharError::NothingAfterSeparator => "nothing follows its prefix".to_owned(),
+            CharError::InvalidChar(found) => format!("{found:?} is no character of an address"),
+            CharError::MixedCase => "it mixes capital and small letters".to_owned(),
+            _ => "a character is wrong".to_owned(),
+        },
+        CheckedHrpstringError::Parse(_) => "what is before its last 1 is no prefix".to_owned(),
+        CheckedHrpstringError::Checksum(_) => {
+            "its checksum does not hold: a character is wrong, missing or too many".to_owned()
+        }
+    }
 }
 
 /// The coin of a network: how amounts are written.
@@ -179,6 +197,23 @@ mod tests {
         let no_point = PublicKey(std::array::from_fn(|place| if place == 0 { 2 } else { 0 }));
         let refused = decode_address("crn", &encode_address("crn", &no_point));
         assert_eq!(refused, Err(AddressError::Key(KeyError::NoPoint(no_point))));
+    }
+
+    #[test]
+    fn a_text_that_is_no_address_is_told_why_in_words() {
+        let good = encode_address("crn", &crate::signature::SigningKey::from_seed(&[7; 32]).public());
+        let mixed = good[..10].to_owned() + &good[10..].to_uppercase();
+        for (text, reason) in [
+            ("alice", "it has no 1 between a prefix and the rest"),
+            ("", "it has no 1 between a prefix and the rest"),
+            ("crn1", "nothing follows its prefix"),
+            ("crn1b", "'b' is no character of an address"),
+            (&mixed, "it mixes capital and small letters"),
+            (&good[..good.len() - 1], "its checksum does not hold: a character is wrong, missing or too many"),
+        ] {
+            let expected = format!("not an address: {reason}; expected crn1 and 58 more characters (bech32m, BIP-350)");
+            assert_eq!(decode_address("crn", text).unwrap_err().to_string(), expected);
+        }
     }
 
     /// The last character has four bits that are not of the key (BIP-173, "bits of padding must be zero").

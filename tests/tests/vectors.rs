@@ -16,6 +16,7 @@ use ledger::signature::{Item, PublicKey, Signature, SigningKey, ValidatorKey, ve
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use ledger::validators::{Validator, ValidatorSet};
+use protocol::consensus::Consensus;
 use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response, SignedProposal, SignedVote,
 };
@@ -133,20 +134,28 @@ fn every_crafted_key_and_signature_has_its_verdict() {
 fn every_crafted_vote_proposal_certificate_and_transfer_has_its_verdict() {
     let file = signatures();
     let chain = ChainId(Hash(bytes(file["chain_id"].as_str().unwrap())));
-    let votes = wrong("votes", |row| {
-        let vote: SignedVote = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
-        vec![("valid", vote.verify(chain))]
-    });
-    let proposals = wrong("proposals", |row| {
-        let proposal: SignedProposal = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
-        vec![("valid", proposal.verify(chain))]
-    });
     let validator = |row: &serde_json::Value| Validator {
         key: PublicKey(bytes(row["key"].as_str().unwrap())),
         payout: PublicKey(bytes(row["payout"].as_str().unwrap())),
         power: VotingPower(row["power"].as_str().unwrap().parse().unwrap()),
     };
     let set = ValidatorSet::new(file["validators"].as_array().unwrap().iter().map(validator).collect()).unwrap();
+    // Votes and proposals twice: by their own check, and as consensus verifies what comes by gossip.
+    let set = Arc::new(set);
+    let votes = wrong("votes", |row| {
+        let vote: SignedVote = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
+        let gossip = Consensus::new(chain, None, &set).verify(&ConsensusMessage::Vote(vote.clone()), &set);
+        vec![("valid", vote.verify(chain)), ("valid", gossip)]
+    });
+    let proposals = wrong("proposals", |row| {
+        let signed: SignedProposal = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
+        let alone =
+            Validator { key: signed.proposal.proposer, payout: signed.proposal.proposer, power: VotingPower(1) };
+        let alone = Arc::new(ValidatorSet::new(vec![alone]).unwrap());
+        let message = ConsensusMessage::Proposal(signed.clone(), None);
+        let gossip = Consensus::new(chain, None, &alone).verify(&message, &alone);
+        vec![("valid", signed.verify(chain)), ("valid", gossip)]
+    });
     let certificates = wrong("certificates", |row| {
         let certificate: Certificate = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
         let height = Height(row["height"].as_str().unwrap().parse().unwrap());
