@@ -73,9 +73,8 @@ fn explain(error: &CheckedHrpstringError) -> String {
             _ => "a character is wrong".to_owned(),
         },
         CheckedHrpstringError::Parse(_) => "what is before its last 1 is no prefix".to_owned(),
-        CheckedHrpstringError::Checksum(_) => {
-            "its checksum does not hold: a character is wrong, missing or too many".to_owned()
-        }
+        // A checksum that does not hold, whatever is wrong with it.
+        _ => "its checksum does not hold: a character is wrong, missing or too many".to_owned(),
     }
 }
 

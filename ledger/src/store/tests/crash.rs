@@ -192,13 +192,21 @@ fn a_full_disk_loses_nothing() {
     }
     drop(opened);
     // Started again and again while there is no room: refused by the disk, never taken for damage.
-    fs::write(place.path.with_file_name("rest"), vec![0; 24 << 20]).unwrap_err();
-    for _ in 0..3 {
+    let rest = place.path.with_file_name("rest");
+    let mut refused = 0;
+    for pages in 0..24 {
+        fs::write(&rest, vec![0; 24 << 20]).unwrap_err();
+        let file = fs::File::options().write(true).open(&rest).unwrap();
+        file.set_len(file.metadata().unwrap().len().saturating_sub(pages * 4_096)).unwrap();
         match Store::open(&place.path, &maker.chain) {
             Ok(opened) => assert!(opened.store.tip().0.0 as usize >= tip),
-            Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Io { .. }), "{error}");
+                refused += 1;
+            }
         }
     }
+    assert!(refused > 0, "there is no room for what the database writes when it opens");
     copy(&place.path, &roomy);
     let opened = Store::open(&roomy, &maker.chain).unwrap();
     let found = opened.store.tip().0.0 as usize;
