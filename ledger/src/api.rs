@@ -43,6 +43,7 @@ methods! {
     ACCOUNT_PROOF "account_proof" ("account: address or hex key") -> "AccountProofInfo", "The account with a proof under a certified header.";
     SYNC_STATUS "sync_status" ("") -> "SyncStatus", "What sync is doing: how much is fetched and applied, from whom, how fast, or why nothing comes.";
     NET_PEERS "net_peers" ("") -> "[PeerInfo]", "Connected peers.";
+    NET_BANS "net_bans" ("") -> "[BanInfo]", "Peers that may not connect, why and until when.";
 }
 
 /// 64-bit numbers as decimal text.
@@ -336,6 +337,24 @@ pub struct PeerInfo {
     /// Certified height it last told, if any.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
+    /// Bytes sent to it since it was connected, encrypted.
+    #[serde(with = "decimal")]
+    pub sent_bytes: u64,
+    /// Bytes received from it, likewise.
+    #[serde(with = "decimal")]
+    pub received_bytes: u64,
+}
+
+/// A peer that may not connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanInfo {
+    /// libp2p peer id.
+    pub peer: String,
+    /// Name of the offence, for programs.
+    pub offence: String,
+    /// End of the ban, in milliseconds since 1970.
+    #[serde(with = "decimal")]
+    pub until_ms: u64,
 }
 
 /// What sync is at.

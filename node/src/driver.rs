@@ -22,6 +22,7 @@ use protocol::{Effect, Input, Machine, PeerId, RequestId, Ticket};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::blame::charge;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
@@ -338,7 +339,7 @@ impl Driver {
             }
             Effect::Ban { peer, offence } => {
                 if let Some(peer) = self.peers.id(peer) {
-                    self.network.ban(peer, offence.name(), offence.to_string());
+                    self.network.ban(peer, charge(&offence));
                 }
             }
             Effect::Sync(target) => drop(self.outputs.target.send_replace(Some(target))),

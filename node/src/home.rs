@@ -338,6 +338,12 @@ impl Home {
         self.root.join("sync")
     }
 
+    /// `peers.json`: what is remembered of peers. It may be deleted while the node does not run.
+    #[must_use]
+    pub fn peers_path(&self) -> PathBuf {
+        self.root.join("peers.json")
+    }
+
     /// `consensus.log`.
     #[must_use]
     pub fn consensus_log_path(&self) -> PathBuf {

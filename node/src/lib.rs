@@ -32,6 +32,7 @@ pub mod client;
 
 // Helpers at the bottom, which any room may use.
 pub mod accounts;
+mod blame;
 mod clock;
 mod descriptors;
 mod files;

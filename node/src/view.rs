@@ -16,7 +16,7 @@ use protocol::PeerId;
 use protocol::sync::SyncReport;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::network::PeerInfo;
+use crate::network::{BanInfo, PeerInfo};
 use crate::submission::{Submission, SubmitError};
 
 /// How many transactions' times are remembered.
@@ -121,6 +121,8 @@ pub struct View {
     pub sync: watch::Receiver<Arc<SyncView>>,
     /// Connected peers.
     pub peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+    /// Banned peers; bans that have ended may still be here.
+    pub bans: watch::Receiver<Arc<Vec<BanInfo>>>,
     /// Each block as it becomes final.
     pub blocks: broadcast::Sender<BlockSummary>,
     /// Questions to the driver; bounded, full means busy.

@@ -1,4 +1,4 @@
-//! For which offences a peer is banned: one page, facts as fields.
+//! For which offences a peer is disconnected or banned: one page, facts as fields.
 //!
 //! Everything here is deterministic: an honest peer, however slow or old its data, never does any of it. Lateness, silence and
 //! missing data cost a peer questions, never its connection.
@@ -124,7 +124,44 @@ pub enum Offence {
     },
 }
 
+/// How grave an offence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Bytes that break a format or an order of messages. An honest program of another version may
+    /// send them.
+    Mistake,
+    /// A false claim, as its own bytes prove: content that its proof, or the question, belies.
+    Lie,
+}
+
 impl Offence {
+    /// How grave it is. A first mistake costs a peer its connection, a lie bans it.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::Request(_)
+            | Self::Response(_)
+            | Self::SyncMessage(_)
+            | Self::SecondHello
+            | Self::AbsurdHoldings
+            | Self::TooManyWants
+            | Self::FalseReceipt
+            | Self::ImpossibleWant { .. }
+            | Self::NamelessChunk
+            | Self::UnaskedChunk
+            | Self::TooManyChunks => Severity::Mistake,
+            Self::Tip
+            | Self::BlocksUnasked { .. }
+            | Self::BlockUnlinked { .. }
+            | Self::BlockUncertified { .. }
+            | Self::BlockBody { .. }
+            | Self::BadChunk { .. }
+            | Self::ManifestTooLong { .. }
+            | Self::Manifest(_)
+            | Self::SegmentHead { .. } => Severity::Lie,
+        }
+    }
+
     /// A short name that never changes, for scripts.
     #[must_use]
     pub const fn name(&self) -> &'static str {

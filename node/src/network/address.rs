@@ -32,13 +32,13 @@ pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
-/// Whether an address a peer claims for itself is one we could dial: TCP to a host, and, unless the network is private,
-/// a host on the public internet.
+/// Whether an address that a peer gave may be dialed: TCP to an IP address, and, unless the network
+/// is private, one of the public internet. Names are not dialed: whoever gives one chooses, at each
+/// dial anew, which host we connect to.
 pub(crate) fn is_dialable(address: &Multiaddr, private: bool) -> bool {
     let mut parts = address.iter();
     let host = match parts.next() {
         Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => ip_of(address).is_some_and(|ip| private || is_global(ip)),
-        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)) => true,
         _ => false,
     };
     host && matches!(parts.next(), Some(Protocol::Tcp(port)) if port != 0)
@@ -106,7 +106,7 @@ mod tests {
             ("/ip6/fd00::1/tcp/7700", false, true),
             ("/ip6/::ffff:10.0.0.1/tcp/7700", false, true),
             ("/ip6/2606:4700::1/tcp/7700", true, true),
-            ("/dns4/cairn.example/tcp/7700", true, true),
+            ("/dns4/cairn.example/tcp/7700", false, false),
             ("/memory/7", false, false),
         ];
         for (text, public, private) in cases {

@@ -5,25 +5,29 @@ use std::time::Duration;
 use libp2p::core::Transport;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
+use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::Version;
 use libp2p::kad::store::MemoryStore;
 use libp2p::metrics::BandwidthTransport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, Swarm, connection_limits, dns, identify, kad, mdns, memory_connection_limits, noise, ping, tcp};
+use libp2p::{PeerId, Swarm, dns, identify, kad, mdns, memory_connection_limits, noise, ping, tcp};
 use prometheus_client::registry::Registry;
 
+use super::dials::Dials;
 use super::exchange::{self, Exchange};
 use super::gate::Gate;
 use super::gossip::{self, Gossipsub, Mesh};
+use super::handshakes::{HANDSHAKE_TIME, Handshakes};
 use super::links;
 use super::muxer::{Written, Yamux};
 use super::socket::Sockets;
+use super::transport::Guarded;
 use super::wire::Names;
-use super::{Limits, NetworkConfig, NetworkError};
+use super::{NetworkConfig, NetworkError};
 
-/// How long a TCP connection may take to become an encrypted, multiplexed one.
-const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How long a dial may take: resolving a name, connecting, and the handshakes.
+const DIAL_TIME: Duration = Duration::from_secs(10);
 
 /// Connections stay open until someone closes them: sync and consensus both want to keep their peers.
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -39,7 +43,6 @@ const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) gate: Gate,
-    pub(crate) limits: connection_limits::Behaviour,
     pub(crate) memory: Toggle<memory_connection_limits::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) identify: identify::Behaviour,
@@ -50,6 +53,25 @@ pub(crate) struct Behaviour {
     pub(crate) links: links::Behaviour,
 }
 
+/// The books that the transport and the network's task share.
+#[derive(Clone)]
+pub(crate) struct Guards {
+    pub(crate) sockets: Sockets,
+    pub(crate) written: Written,
+    pub(crate) dials: Dials,
+    pub(crate) handshakes: Handshakes,
+}
+
+impl Guards {
+    pub(crate) fn new(config: &NetworkConfig) -> Self {
+        let grouping = config.grouping();
+        let pending = usize::try_from(config.limits.pending).unwrap_or(usize::MAX);
+        let handshakes = Handshakes::new(grouping, pending);
+        config.bootstrap.iter().for_each(|address| handshakes.name(address));
+        Self { sockets: Sockets::default(), written: Written::default(), dials: Dials::new(grouping), handshakes }
+    }
+}
+
 /// Builds the swarm. It does not listen yet.
 ///
 /// # Errors
@@ -58,24 +80,17 @@ pub(crate) fn swarm(
     config: &NetworkConfig,
     names: &Names,
     registry: &mut Registry,
-    sockets: &Sockets,
-    written: &Written,
+    guards: &Guards,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let local = config.identity.public().to_peer_id();
     let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-    Ok(Swarm::new(
-        transport(config, registry, sockets, written)?,
-        behaviour(config, names, local)?,
-        local,
-        swarm_config,
-    ))
+    Ok(Swarm::new(transport(config, registry, guards)?, behaviour(config, names, local)?, local, swarm_config))
 }
 
 fn transport(
     config: &NetworkConfig,
     registry: &mut Registry,
-    sockets: &Sockets,
-    written: &Written,
+    guards: &Guards,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
     let noise = noise::Config::new(&config.identity).map_err(|error| NetworkError::Transport(error.to_string()))?;
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
@@ -83,31 +98,25 @@ fn transport(
         tracing::warn!(%error, "no resolver configuration: addresses with names will not be found");
         dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
     });
-    let (sockets, written) = (sockets.clone(), written.clone());
+    let (sockets, written) = (guards.sockets.clone(), guards.written.clone());
     let counted = dns.map(move |stream, endpoint| sockets.wrap(stream, endpoint));
-    let secured = counted.upgrade(Version::V1Lazy).authenticate(noise).multiplex(Yamux::default()).timeout(HANDSHAKE);
+    let secured = counted.upgrade(Version::V1Lazy).authenticate(noise).multiplex(Yamux::default());
+    let secured = TransportTimeout::with_ingoing_timeout(secured, HANDSHAKE_TIME);
+    let secured = TransportTimeout::with_outgoing_timeout(secured, DIAL_TIME);
     let booked = secured.map(move |(peer, mut muxer), _| {
         written.count(peer, &mut muxer);
         (peer, muxer)
     });
-    Ok(BandwidthTransport::new(booked, registry).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed())
+    let metered = BandwidthTransport::new(booked, registry);
+    let boxed = metered.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed();
+    Ok(Guarded::new(boxed, guards.dials.clone(), guards.handshakes.clone()).boxed())
 }
 
 fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Behaviour, NetworkError> {
     let mesh = if config.small_mesh { Mesh::SMALL } else { Mesh::NORMAL };
-    let Limits { connections, pending, per_peer, per_ip, memory_bytes } = config.limits;
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(pending))
-        .with_max_pending_outgoing(Some(pending))
-        // Strangers may take three quarters: the rest is for peers of our own choice.
-        .with_max_established_incoming(Some(connections - connections / 4))
-        .with_max_established(Some(connections))
-        .with_max_established_per_peer(Some(per_peer));
-    let per_ip_max = if config.private { None } else { usize::try_from(per_ip).ok() };
     Ok(Behaviour {
-        gate: Gate::new(per_ip_max),
-        limits: connection_limits::Behaviour::new(limits),
-        memory: Some(match memory_bytes {
+        gate: Gate::new(config.limits, config.grouping()),
+        memory: Some(match config.limits.memory_bytes {
             Some(bytes) => memory_connection_limits::Behaviour::with_max_bytes(bytes),
             None => memory_connection_limits::Behaviour::with_max_percentage(MEMORY_PART),
         })

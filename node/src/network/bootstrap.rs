@@ -1,12 +1,14 @@
 //! The peers the operator named: dialed again for as long as they are not connected, for ever.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId};
 
-use super::address::peer_of;
+use super::address::{ip_of, peer_of};
 
 const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(30);
@@ -18,8 +20,10 @@ pub(crate) struct Bootstrap {
 
 struct Entry {
     address: Multiaddr,
-    /// Named in the address, or learned when it first answered.
+    /// Named in the address, or learned when it last answered, perhaps in an earlier run.
     peer: Option<PeerId>,
+    /// The last dial.
+    last: Option<Instant>,
     /// The dial under way.
     dialing: Option<ConnectionId>,
     /// Dials that failed since a connection was up.
@@ -31,10 +35,17 @@ struct Entry {
 
 impl Bootstrap {
     /// Our own address may be in the list, as one list serves all nodes of a network: it is skipped.
-    pub(crate) fn new(addresses: &[Multiaddr], local: PeerId, now: Instant) -> Self {
+    /// `identities` are those that answered in earlier runs at addresses which name none.
+    pub(crate) fn new(
+        addresses: &[Multiaddr],
+        identities: &BTreeMap<Multiaddr, PeerId>,
+        local: PeerId,
+        now: Instant,
+    ) -> Self {
         let entry = |address: &Multiaddr| Entry {
             address: address.clone(),
-            peer: peer_of(address),
+            peer: peer_of(address).or_else(|| identities.get(address).copied()),
+            last: None,
             dialing: None,
             failures: 0,
             next: now,
@@ -43,8 +54,13 @@ impl Bootstrap {
         Self { entries: addresses.iter().map(entry).filter(|entry| entry.peer != Some(local)).collect() }
     }
 
-    /// The dials due now. Each must end in one of the `on_` methods.
-    pub(crate) fn due(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Vec<DialOpts> {
+    /// The identities of the peers, as far as they are known.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.entries.iter().filter_map(|entry| entry.peer)
+    }
+
+    /// The dials due now, with their addresses. Each must end in one of the `on_` methods.
+    pub(crate) fn due(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Vec<(Multiaddr, DialOpts)> {
         let mut dials = Vec::new();
         for entry in &mut self.entries {
             let connected = entry.peer.as_ref().is_some_and(&is_connected);
@@ -53,18 +69,31 @@ impl Bootstrap {
             }
             let dial = dial(&entry.address);
             entry.dialing = Some(dial.connection_id());
-            dials.push(dial);
+            entry.last = Some(now);
+            dials.push((entry.address.clone(), dial));
         }
         dials
     }
 
     /// A connection is up. The delay stays as it is until the peer turns out to be one of ours.
-    pub(crate) fn on_connected(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.dialing == Some(connection)) {
-            entry.dialing = None;
-            entry.peer = Some(peer);
-            entry.failures = 0;
-            entry.back_off(now, 0);
+    /// Gives the identity that answered there before, if it was another one and is named nowhere
+    /// else.
+    pub(crate) fn on_connected(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) -> Option<PeerId> {
+        let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
+        entry.dialing = None;
+        entry.failures = 0;
+        entry.back_off(now, 0);
+        let former = entry.peer.replace(peer).filter(|former| *former != peer)?;
+        (!self.peers().any(|other| other == former)).then_some(former)
+    }
+
+    /// Somebody connected from an address of a peer that is not connected: it may be that peer,
+    /// back after a while, whose identity we have not learned yet. So it is dialed at once.
+    pub(crate) fn on_heard(&mut self, from: &Multiaddr, now: Instant) {
+        let ip: Option<IpAddr> = ip_of(from);
+        for entry in self.entries.iter_mut().filter(|entry| ip.is_some() && ip_of(&entry.address) == ip) {
+            let soonest = entry.last.map_or(now, |last| now.max(last + DELAY_MIN));
+            entry.next = entry.next.min(soonest);
         }
     }
 
@@ -83,11 +112,16 @@ impl Bootstrap {
         self.entries.retain(|entry| entry.dialing != Some(connection));
     }
 
-    /// The peer is on our chain.
-    pub(crate) fn on_admitted(&mut self, peer: &PeerId) {
+    /// The peer is on our chain. Gives its addresses that do not name it.
+    pub(crate) fn on_admitted(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
+        let mut unnamed = Vec::new();
         for entry in self.entries.iter_mut().filter(|entry| entry.peer.as_ref() == Some(peer)) {
             entry.delay = DELAY_MIN;
+            if peer_of(&entry.address).is_none() {
+                unnamed.push(entry.address.clone());
+            }
         }
+        unnamed
     }
 
     /// The last connection to the peer closed.
@@ -126,7 +160,7 @@ mod tests {
 
     fn bootstrap(addresses: &[&str], local: PeerId, now: Instant) -> Bootstrap {
         let addresses: Vec<Multiaddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Bootstrap::new(&addresses, local, now)
+        Bootstrap::new(&addresses, &BTreeMap::new(), local, now)
     }
 
     #[test]
@@ -138,7 +172,7 @@ mod tests {
             let dials = peers.due(now, |_| false);
             assert_eq!(dials.len(), 1, "before the wait of {seconds} s");
             assert!(peers.due(now + DELAY_MAX, |_| false).is_empty(), "one dial at a time");
-            let told = peers.on_failed(dials[0].connection_id(), now, 0);
+            let told = peers.on_failed(dials[0].1.connection_id(), now, 0);
             assert_eq!(told.is_some(), failure == 3, "told of once: {failure}");
             now += Duration::from_secs(seconds);
             assert!(peers.due(now - Duration::from_millis(1), |_| false).is_empty(), "after {seconds} s");
@@ -151,7 +185,7 @@ mod tests {
         let (start, peer) = (Instant::now(), PeerId::random());
         let mut peers = bootstrap(&["/ip4/1.1.1.1/tcp/1"], PeerId::random(), start);
         let dials = peers.due(start, |_| false);
-        peers.on_connected(dials[0].connection_id(), peer, start);
+        peers.on_connected(dials[0].1.connection_id(), peer, start);
         peers.on_admitted(&peer);
         let later = start + Duration::from_secs(3600);
         assert!(peers.due(later, |other| *other == peer).is_empty());
@@ -167,7 +201,7 @@ mod tests {
         let mut peers = bootstrap(&["/ip4/1.1.1.1/tcp/1"], PeerId::random(), start);
         let (mut now, peer, mut dials) = (start, PeerId::random(), 0);
         while now < start + Duration::from_secs(300) {
-            for dial in peers.due(now, |_| false) {
+            for (_, dial) in peers.due(now, |_| false) {
                 dials += 1;
                 peers.on_connected(dial.connection_id(), peer, now);
                 peers.on_disconnected(&peer, now, 0);
@@ -184,7 +218,41 @@ mod tests {
         let mut peers = bootstrap(&[&named, "/ip4/1.1.1.1/tcp/1"], local, now);
         let dials = peers.due(now, |_| false);
         assert_eq!(dials.len(), 1);
-        peers.on_self(dials[0].connection_id());
+        peers.on_self(dials[0].1.connection_id());
         assert!(peers.entries.is_empty());
+    }
+
+    #[test]
+    fn an_identity_is_learned_kept_and_replaced() {
+        let (now, old, new) = (Instant::now(), PeerId::random(), PeerId::random());
+        let address: Multiaddr = "/ip4/1.1.1.1/tcp/1".parse().unwrap();
+        let identities = BTreeMap::from([(address.clone(), old)]);
+        let mut peers = Bootstrap::new(std::slice::from_ref(&address), &identities, PeerId::random(), now);
+        assert!(peers.peers().eq([old]));
+        assert!(peers.due(now, |peer| *peer == old).is_empty(), "it is connected");
+        let dials = peers.due(now, |_| false);
+        assert_eq!(peers.on_connected(dials[0].1.connection_id(), new, now), Some(old));
+        assert_eq!(peers.on_admitted(&new), [address]);
+        assert!(peers.on_admitted(&old).is_empty());
+        assert!(peers.peers().eq([new]));
+    }
+
+    #[test]
+    fn a_peer_that_shows_itself_is_dialed_at_once() {
+        let start = Instant::now();
+        let mut peers = bootstrap(&["/ip4/1.1.1.1/tcp/1"], PeerId::random(), start);
+        let mut now = start;
+        for _ in 0..8 {
+            let dials = peers.due(now, |_| false);
+            peers.on_failed(dials[0].1.connection_id(), now, 0);
+            now += DELAY_MAX;
+        }
+        let dials = peers.due(now, |_| false);
+        peers.on_failed(dials[0].1.connection_id(), now, 0);
+        peers.on_heard(&"/ip4/1.1.1.2/tcp/9".parse().unwrap(), now);
+        assert!(peers.due(now + DELAY_MIN, |_| false).is_empty());
+        peers.on_heard(&"/ip4/1.1.1.1/tcp/9".parse().unwrap(), now);
+        assert!(peers.due(now, |_| false).is_empty(), "not twice within a second");
+        assert_eq!(peers.due(now + DELAY_MIN, |_| false).len(), 1);
     }
 }

@@ -1,9 +1,17 @@
-//! The gate: who may connect at all. Banned peers may not, and one address may hold only so many connections.
+//! The gate: who may be connected.
+//!
+//! - Named peers (those of the configuration) always may, in both directions, beside all limits.
+//! - Other peers that dial us take inbound places. A newcomer that finds none gets the place of the
+//!   least useful one: see [`eviction`](super::eviction).
+//! - Peers that we dial take outbound places, one for each group of addresses. A connection beyond
+//!   these is a *probe*: Kademlia may ask its question, then the connection is closed.
+//! - Of one peer the newest connections stay: an old one may be the remains of a peer that has
+//!   restarted, and must not keep it out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::convert::Infallible;
-use std::net::{IpAddr, Ipv6Addr};
+use std::hash::{BuildHasher, RandomState};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -13,137 +21,399 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-use super::address::ip_of;
+use super::Limits;
+use super::eviction::{Candidate, Service, victim};
+use super::group::{Group, Grouping};
+use crate::clock::wall_ms;
 
-/// Bans remembered; the oldest is forgotten first. An identity costs nothing, so more would not keep anyone out.
-const BANS_MAX: usize = 4096;
+/// Connections at a time that only a Kademlia query wanted.
+const PROBES_MAX: usize = 8;
+
+/// How long a probe lives: long enough to ask, to hear which chain it is on and to answer.
+const PROBE_TIME: Duration = Duration::from_secs(20);
+
+/// Connections that are being closed. A peer that does not let go of one is cut off after a few
+/// seconds; so long as there are this many, no newcomer takes a place.
+const CLOSING_MAX: usize = 32;
+
+/// Least time between two dials of a peer of which only other peers have told us.
+const DIAL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The same when all outbound places are taken, so that nothing but a probe can come of it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Peers whose last dial is remembered. When there are more, no learned peer is dialed for a while.
+const DIALED_MAX: usize = 1024;
 
 /// Why a connection was refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the peer is banned")]
-    Banned,
-    #[error("{0} connections from this address already")]
+    #[error("the peer is banned until {until_ms} ms since 1970")]
+    Banned { until_ms: u64 },
+    #[error("{0} connections from this group of addresses already")]
     Crowded(usize),
+    #[error("no place is free")]
+    Full,
+    #[error("this peer was dialed a moment ago")]
+    Recent,
+}
+
+/// Why a connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// A newcomer has its place.
+    Evicted,
+    /// The peer has newer connections.
+    Replaced,
+    /// A query is done with it.
+    Probed,
+}
+
+/// A connection to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Close {
+    pub(crate) peer: PeerId,
+    pub(crate) connection: ConnectionId,
+    pub(crate) reason: Reason,
+}
+
+/// Why the task dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The address is one of the configuration: whoever answers is a named peer.
+    Named,
+    /// The peer is one that the task chose: an anchor, one of the store, one of the local network.
+    Chosen,
 }
 
 /// Refuses connections. First of all behaviours: one that refuses after another has prepared a connection would leave
 /// that one with a connection that never was.
 pub(crate) struct Gate {
-    banned: HashSet<PeerId>,
-    /// The same peers, oldest first.
-    banned_order: VecDeque<PeerId>,
-    /// Inbound connections one address may hold, pending ones included.
-    per_ip_max: Option<usize>,
-    inbound: HashMap<ConnectionId, IpAddr>,
+    limits: Limits,
+    grouping: Grouping,
+    /// Orders groups in a way that nobody else can know.
+    key: RandomState,
+    named: HashSet<PeerId>,
+    /// Ends of bans, in milliseconds since 1970.
+    banned: HashMap<PeerId, u64>,
+    /// Groups of peers that offended lately.
+    suspects: HashSet<Group>,
+    open: HashMap<ConnectionId, Open>,
+    /// Dials under way that the task chose.
+    chosen: HashMap<ConnectionId, Choice>,
+    /// Other dials under way.
+    learned: HashSet<ConnectionId>,
+    dialed: HashMap<PeerId, Instant>,
+    closes: VecDeque<Close>,
+}
+
+struct Open {
+    peer: PeerId,
+    group: Group,
+    is_inbound: bool,
+    /// Set for a probe.
+    until: Option<Instant>,
+    since: Instant,
+    ping_min: Option<Duration>,
+    served: [Option<Instant>; Service::ALL.len()],
+    is_closing: bool,
 }
 
 impl Gate {
-    pub(crate) fn new(per_ip_max: Option<usize>) -> Self {
-        Self { banned: HashSet::new(), banned_order: VecDeque::new(), per_ip_max, inbound: HashMap::new() }
+    pub(crate) fn new(limits: Limits, grouping: Grouping) -> Self {
+        Self {
+            limits,
+            grouping,
+            key: RandomState::new(),
+            named: HashSet::new(),
+            banned: HashMap::new(),
+            suspects: HashSet::new(),
+            open: HashMap::new(),
+            chosen: HashMap::new(),
+            learned: HashSet::new(),
+            dialed: HashMap::new(),
+            closes: VecDeque::new(),
+        }
     }
 
-    /// Refuses the peer from now on. Returns whether that is new.
-    pub(crate) fn ban(&mut self, peer: PeerId) -> bool {
-        if !self.banned.insert(peer) {
-            return false;
-        }
-        self.banned_order.push_back(peer);
-        if self.banned_order.len() > BANS_MAX
-            && let Some(oldest) = self.banned_order.pop_front()
-        {
-            self.banned.remove(&oldest);
-        }
-        true
+    /// The peer is a named one from now on.
+    pub(crate) fn name(&mut self, peer: PeerId) {
+        self.named.insert(peer);
     }
 
-    fn check(&self, peer: &PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
-        if self.banned.contains(peer) {
-            return Err(ConnectionDenied::new(Refusal::Banned));
-        }
-        Ok(dummy::ConnectionHandler)
+    /// Another peer answers at its address now.
+    pub(crate) fn unname(&mut self, peer: &PeerId) {
+        self.named.remove(peer);
     }
 
-    /// Counts a new inbound connection, or refuses it.
-    fn enter(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), Refusal> {
-        let (Some(max), Some(ip)) = (self.per_ip_max, ip_of(remote)) else { return Ok(()) };
-        if ip.is_loopback() {
-            return Ok(());
+    pub(crate) fn is_named(&self, peer: &PeerId) -> bool {
+        self.named.contains(peer)
+    }
+
+    /// Replaces all bans, and the groups that offended.
+    pub(crate) fn set_bans(&mut self, banned: HashMap<PeerId, u64>, suspects: HashSet<Group>) {
+        (self.banned, self.suspects) = (banned, suspects);
+    }
+
+    /// The task is about to make this dial.
+    pub(crate) fn choose(&mut self, dial: ConnectionId, choice: Choice) {
+        self.chosen.insert(dial, choice);
+    }
+
+    /// The dial was not made, or is over.
+    pub(crate) fn on_dial_over(&mut self, dial: ConnectionId) {
+        self.chosen.remove(&dial);
+        self.learned.remove(&dial);
+    }
+
+    /// A ping came back.
+    pub(crate) fn on_ping(&mut self, connection: ConnectionId, round_trip: Duration) {
+        if let Some(open) = self.open.get_mut(&connection) {
+            open.ping_min = Some(open.ping_min.map_or(round_trip, |min| min.min(round_trip)));
         }
-        let network = network_of(ip);
-        let count = self.inbound.values().filter(|other| **other == network).count();
-        if count >= max {
-            return Err(Refusal::Crowded(count));
+    }
+
+    /// The peer was useful.
+    pub(crate) fn on_service(&mut self, peer: &PeerId, service: Service, now: Instant) {
+        for open in self.open.values_mut().filter(|open| open.peer == *peer) {
+            open.served[service.index()] = Some(now);
         }
-        self.inbound.insert(id, network);
+    }
+
+    /// Closes probes whose time is over, or gives them a place that has become free.
+    pub(crate) fn on_tick(&mut self, now: Instant) {
+        let probes = self.open.iter().filter(|(_, open)| open.until.is_some() && !open.is_closing);
+        let mut probes: Vec<(Instant, ConnectionId)> = probes.map(|(id, open)| (open.since, *id)).collect();
+        probes.sort();
+        for (_, id) in probes {
+            let Some(open) = self.open.get(&id) else { continue };
+            if self.named.contains(&open.peer) || self.has_outbound_place(open.group) {
+                self.open.entry(id).and_modify(|open| open.until = None);
+            } else if open.until.is_some_and(|until| until <= now) {
+                self.close(id, Reason::Probed);
+            }
+        }
+    }
+
+    /// How many outbound places are taken.
+    pub(crate) fn outbound(&self) -> usize {
+        self.open.values().filter(|open| self.takes_outbound(open)).count()
+    }
+
+    /// Whether another peer of this group could have an outbound place.
+    pub(crate) fn has_outbound_place(&self, group: Group) -> bool {
+        let mut kept = self.open.values().filter(|open| self.takes_outbound(open));
+        let crowded = group.is_limited() && kept.any(|open| open.group == group);
+        !crowded && self.outbound() < self.limits.outbound as usize
+    }
+
+    /// The peers in outbound places, the oldest first.
+    pub(crate) fn outbound_peers(&self) -> Vec<PeerId> {
+        let mut peers: Vec<(Instant, PeerId)> =
+            self.open.values().filter(|open| self.takes_outbound(open)).map(|open| (open.since, open.peer)).collect();
+        peers.sort();
+        peers.into_iter().map(|(_, peer)| peer).collect()
+    }
+
+    fn takes_outbound(&self, open: &Open) -> bool {
+        !open.is_inbound && open.until.is_none() && !open.is_closing && !self.named.contains(&open.peer)
+    }
+
+    fn takes_inbound(&self, open: &Open) -> bool {
+        open.is_inbound && !open.is_closing && !self.named.contains(&open.peer)
+    }
+
+    fn check(&self, peer: &PeerId, now_ms: u64) -> Result<(), Refusal> {
+        match self.banned.get(peer) {
+            Some(until_ms) if *until_ms > now_ms => Err(Refusal::Banned { until_ms: *until_ms }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a place to a connection that a peer made, or refuses it.
+    fn on_inbound(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        now: Instant,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
+        self.check(&peer, now_ms)?;
+        let group = self.grouping.of(remote);
+        if !self.named.contains(&peer) && !self.replaces(&peer) {
+            let inbound = self.open.values().filter(|open| self.takes_inbound(open));
+            let of_group = inbound.clone().filter(|open| group.is_limited() && open.group == group).count();
+            if of_group >= self.limits.per_group as usize {
+                return Err(Refusal::Crowded(of_group));
+            }
+            if inbound.count() >= self.limits.inbound as usize {
+                let leaves = self.victim().filter(|_| self.closing() < CLOSING_MAX).ok_or(Refusal::Full)?;
+                self.close(leaves, Reason::Evicted);
+            }
+        }
+        self.enter(id, peer, group, true, None, now);
         Ok(())
     }
-}
 
-/// One host of IPv6 usually has a whole /64.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+    /// Gives a place to a connection that we made, or refuses it.
+    fn on_outbound(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        now: Instant,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
+        self.learned.remove(&id);
+        let choice = self.chosen.remove(&id);
+        self.check(&peer, now_ms)?;
+        if choice == Some(Choice::Named) {
+            self.named.insert(peer);
         }
+        let group = self.grouping.of(remote);
+        let probes = self.open.values().filter(|open| open.until.is_some() && !open.is_closing).count();
+        let until = if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group) {
+            None
+        } else if probes < PROBES_MAX && self.closing() < CLOSING_MAX {
+            Some(now + PROBE_TIME)
+        } else {
+            return Err(Refusal::Full);
+        };
+        self.enter(id, peer, group, false, until, now);
+        Ok(())
+    }
+
+    /// Whether a new connection with the peer takes the place of an old one.
+    fn replaces(&self, peer: &PeerId) -> bool {
+        self.of_peer(peer).count() >= self.limits.per_peer as usize
+    }
+
+    fn of_peer(&self, peer: &PeerId) -> impl Iterator<Item = (Instant, ConnectionId)> {
+        let open = self.open.iter().filter(move |(_, open)| open.peer == *peer && !open.is_closing);
+        open.map(|(id, open)| (open.since, *id))
+    }
+
+    fn enter(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        group: Group,
+        is_inbound: bool,
+        until: Option<Instant>,
+        since: Instant,
+    ) {
+        while self.replaces(&peer)
+            && let Some((_, oldest)) = self.of_peer(&peer).min()
+        {
+            self.close(oldest, Reason::Replaced);
+        }
+        let served = [None; Service::ALL.len()];
+        let open = Open { peer, group, is_inbound, until, since, ping_min: None, served, is_closing: false };
+        self.open.insert(id, open);
+    }
+
+    fn victim(&self) -> Option<ConnectionId> {
+        let candidates = self.open.iter().filter(|(_, open)| self.takes_inbound(open));
+        let candidate = |(id, open): (&ConnectionId, &Open)| Candidate {
+            id: *id,
+            group: open.group,
+            group_key: self.key.hash_one(open.group),
+            since: open.since,
+            ping_min: open.ping_min,
+            served: open.served,
+            is_suspect: self.suspects.contains(&open.group),
+        };
+        victim(candidates.map(candidate).collect())
+    }
+
+    fn closing(&self) -> usize {
+        self.open.values().filter(|open| open.is_closing).count()
+    }
+
+    fn close(&mut self, connection: ConnectionId, reason: Reason) {
+        if let Some(open) = self.open.get_mut(&connection) {
+            open.is_closing = true;
+            self.closes.push_back(Close { peer: open.peer, connection, reason });
+        }
+    }
+
+    /// Lets a dial go ahead, or refuses it. Those that the task did not choose come from Kademlia.
+    fn on_dial(&mut self, id: ConnectionId, peer: Option<&PeerId>, now: Instant, now_ms: u64) -> Result<(), Refusal> {
+        if let Some(peer) = peer {
+            self.check(peer, now_ms)?;
+        }
+        if self.chosen.contains_key(&id) {
+            return Ok(());
+        }
+        if self.learned.len() >= self.limits.pending as usize {
+            return Err(Refusal::Full);
+        }
+        if let Some(peer) = peer {
+            self.dialed.retain(|_, at| now.duration_since(*at) < PROBE_INTERVAL);
+            let is_full = self.outbound() >= self.limits.outbound as usize;
+            let interval = if is_full { PROBE_INTERVAL } else { DIAL_INTERVAL };
+            match self.dialed.get(peer) {
+                Some(at) if now.duration_since(*at) < interval => return Err(Refusal::Recent),
+                None if self.dialed.len() >= DIALED_MAX => return Err(Refusal::Full),
+                _ => {}
+            }
+            self.dialed.insert(*peer, now);
+        }
+        self.learned.insert(id);
+        Ok(())
     }
 }
 
 impl NetworkBehaviour for Gate {
     type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        _local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.enter(id, remote).map_err(ConnectionDenied::new)
-    }
+    type ToSwarm = Close;
 
     fn handle_established_inbound_connection(
         &mut self,
-        _id: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
         _local: &Multiaddr,
-        _remote: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(&peer)
+        self.on_inbound(id, peer, remote, Instant::now(), wall_ms()).map_err(ConnectionDenied::new)?;
+        Ok(dummy::ConnectionHandler)
     }
 
     fn handle_pending_outbound_connection(
         &mut self,
-        _id: ConnectionId,
+        id: ConnectionId,
         peer: Option<PeerId>,
         _addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if let Some(peer) = peer {
-            self.check(&peer)?;
-        }
+        self.on_dial(id, peer.as_ref(), Instant::now(), wall_ms()).map_err(ConnectionDenied::new)?;
         Ok(Vec::new())
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _id: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
-        _address: &Multiaddr,
+        address: &Multiaddr,
         _role: Endpoint,
         _port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(&peer)
+        self.on_outbound(id, peer, address, Instant::now(), wall_ms()).map_err(ConnectionDenied::new)?;
+        Ok(dummy::ConnectionHandler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ListenFailure(failure) => self.inbound.remove(&failure.connection_id),
-            FromSwarm::ConnectionClosed(closed) => self.inbound.remove(&closed.connection_id),
-            _ => None,
-        };
+            // Another behaviour refused it.
+            FromSwarm::ListenFailure(failure) => drop(self.open.remove(&failure.connection_id)),
+            FromSwarm::DialFailure(failure) => {
+                self.open.remove(&failure.connection_id);
+                self.on_dial_over(failure.connection_id);
+            }
+            FromSwarm::ConnectionClosed(closed) => drop(self.open.remove(&closed.connection_id)),
+            _ => {}
+        }
     }
 
     fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
@@ -151,56 +421,10 @@ impl NetworkBehaviour for Gate {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        Poll::Pending
+        self.closes.pop_front().map_or(Poll::Pending, |close| Poll::Ready(ToSwarm::GenerateEvent(close)))
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bans_last_and_are_bounded() {
-        let mut gate = Gate::new(None);
-        let first = PeerId::random();
-        assert!(gate.ban(first));
-        assert!(!gate.ban(first));
-        assert!(gate.check(&first).is_err());
-        assert!(gate.check(&PeerId::random()).is_ok());
-        for _ in 1..BANS_MAX {
-            gate.ban(PeerId::random());
-        }
-        assert!(gate.check(&first).is_err());
-        gate.ban(PeerId::random());
-        assert!(gate.check(&first).is_ok(), "the oldest ban goes first");
-        assert_eq!((gate.banned.len(), gate.banned_order.len()), (BANS_MAX, BANS_MAX));
-    }
-
-    #[test]
-    fn one_address_holds_only_so_many() {
-        let mut gate = Gate::new(Some(2));
-        let mut number = 0;
-        // address, whether it may enter after those before it
-        let cases = [
-            ("/ip4/1.1.1.1/tcp/1", true),
-            ("/ip4/1.1.1.1/tcp/2", true),
-            ("/ip4/1.1.1.1/tcp/3", false),
-            ("/ip4/1.1.1.2/tcp/3", true),
-            ("/ip6/2606:4700::1/tcp/1", true),
-            ("/ip6/2606:4700::2/tcp/1", true),
-            ("/ip6/2606:4700::3/tcp/1", false),
-            ("/ip6/2606:4700:0:1::3/tcp/1", true),
-            ("/ip4/127.0.0.1/tcp/1", true),
-            ("/ip4/127.0.0.1/tcp/2", true),
-            ("/ip4/127.0.0.1/tcp/3", true),
-        ];
-        for (text, expected) in cases {
-            number += 1;
-            let entered = gate.enter(ConnectionId::new_unchecked(number), &text.parse().unwrap());
-            assert_eq!(entered.is_ok(), expected, "{text}");
-        }
-        gate.inbound.remove(&ConnectionId::new_unchecked(1));
-        assert!(gate.enter(ConnectionId::new_unchecked(99), &"/ip4/1.1.1.1/tcp/3".parse().unwrap()).is_ok());
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

@@ -35,6 +35,12 @@ const FRAME_MESSAGES_MAX: usize = 16;
 /// some 200 bytes, so 128 peers cost 25 KiB. A proposal of 512 KiB would cost 64 MiB, and a batch of transactions 2 MiB.
 const FLOOD_BYTES_MAX: usize = 4 << 10;
 
+/// The score of a named peer. All others have none, or less for rejected messages.
+pub(crate) const NAMED_SCORE: f64 = 1.0;
+
+/// How often named peers are taken into a mesh that has few of them, in heartbeats of a second.
+const NAMED_TICKS: u64 = 5;
+
 /// Gossipsub with our size check and only our topics.
 pub(crate) type Gossipsub = Behaviour<Bounds, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
@@ -108,6 +114,9 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         .mesh_n_low(mesh.low)
         .mesh_n_high(mesh.high)
         .mesh_outbound_min(mesh.outbound_min)
+        // A mesh that is too large keeps the named peers in it; see `score_thresholds`.
+        .retain_scores(mesh.target)
+        .opportunistic_graft_ticks(NAMED_TICKS)
         .connection_handler_queue_len(QUEUE_MESSAGES)
         .publish_queue_duration(QUEUE_TIME)
         .forward_queue_duration(QUEUE_TIME)
@@ -158,7 +167,7 @@ pub(crate) fn publish(
 ///
 /// Everything that measures a rate or a delay has weight zero (deliveries per second, unkept IWANT promises, slow
 /// readers): on a loaded or quiet network these punish honest peers. Nothing earns a positive score either, which could
-/// be saved up to pay for later misbehaviour.
+/// be saved up to pay for later misbehaviour; named peers have a little, which a tenth of one rejected message uses up.
 fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
     let topic = TopicScoreParams {
         topic_weight: 1.0,
@@ -174,7 +183,8 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
     PeerScoreParams {
         topics: topics.iter().map(|hash| (hash.clone(), topic.clone())).collect::<HashMap<_, _>>(),
         topic_score_cap: 0.0,
-        app_specific_weight: 0.0,
+        // The score of named peers.
+        app_specific_weight: 1.0,
         // The peers of a private network may well share a machine.
         ip_colocation_factor_weight: if private { 0.0 } else { -5.0 },
         ip_colocation_factor_threshold: 10.0,
@@ -193,14 +203,18 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
 const PUBLISH_THRESHOLD: f64 = -50.0;
 
 /// Below -10 a peer gets no gossip about messages, below -50 none of ours, below -80 we do not listen to it.
+///
+/// A mesh of which fewer than half are named peers takes in two more of them at a time, as long as
+/// there are any. Explicit peers of gossipsub are not used for this: both ends would have to name
+/// each other, or the one that is named sends the other nothing at once.
 fn score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -10.0,
         publish_threshold: PUBLISH_THRESHOLD,
         graylist_threshold: -80.0,
-        // Nobody has a positive score, so neither of these ever acts.
+        // Nobody has such a score, so peers are never taken from other peers' lists.
         accept_px_threshold: 10.0,
-        opportunistic_graft_threshold: 0.0,
+        opportunistic_graft_threshold: NAMED_SCORE / 2.0,
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, watch};
 
+use super::bans::{BanInfo, Charge};
+use super::eviction::Service;
 use super::inbox::{GossipTicket, RequestId, ResponseTicket, Verdict};
 use super::links::Outlets;
 use super::meters::Meters;
@@ -31,7 +33,8 @@ pub(crate) enum Command {
     Verdict(GossipTicket, Verdict),
     Request { id: RequestId, peer: PeerId, bytes: Vec<u8> },
     Respond(ResponseTicket, Vec<u8>),
-    Ban { peer: PeerId, offence: &'static str, reason: String },
+    Ban(PeerId, Charge),
+    Served(PeerId, Service),
     Dial(Multiaddr),
     Stop,
 }
@@ -49,6 +52,7 @@ pub struct Network {
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
     accounts: Accounts<PeerId>,
+    bans: watch::Receiver<Arc<Vec<BanInfo>>>,
 }
 
 /// Requests that found the command queue full, without their bytes. The task answers them with `Busy`.
@@ -86,6 +90,7 @@ impl Network {
         peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
         addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
         accounts: Accounts<PeerId>,
+        bans: watch::Receiver<Arc<Vec<BanInfo>>>,
     ) -> (Self, Commands) {
         let (commands, commands_receiver) = mpsc::channel(COMMANDS);
         let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(outbox_queue(topic)));
@@ -101,6 +106,7 @@ impl Network {
             peers,
             addresses,
             accounts,
+            bans,
         };
         let outbox = Outbox([consensus.1, headers.1, transactions.1]);
         (network, Commands { commands: commands_receiver, outbox, refused })
@@ -163,10 +169,21 @@ impl Network {
         self.outlets.send(&peer, Lane::Data, bytes);
     }
 
-    /// Disconnects a peer and keeps it out for the life of the process. `offence` is a short name for scripts, `reason` a
-    /// sentence for people.
-    pub fn ban(&self, peer: PeerId, offence: &'static str, reason: String) {
-        self.command(Command::Ban { peer, offence, reason });
+    /// Blames a peer. Its connections are closed; for a lie, or its second mistake within a day, it
+    /// is banned: for an hour at first, then twice as long each time, up to a day. Bans outlive a
+    /// restart.
+    pub fn ban(&self, peer: PeerId, charge: Charge) {
+        self.command(Command::Ban(peer, charge));
+    }
+
+    /// The peer was useful, which counts when places run out.
+    pub fn served(&self, peer: PeerId, service: Service) {
+        self.command(Command::Served(peer, service));
+    }
+
+    /// The bans, kept up to date but for their ends.
+    pub fn bans(&self) -> watch::Receiver<Arc<Vec<BanInfo>>> {
+        self.bans.clone()
     }
 
     /// Dials an address once.

@@ -17,6 +17,7 @@ pub(crate) struct Meters {
     gossip: Family<[(&'static str, &'static str); 2], Counter>,
     requests: Family<[(&'static str, &'static str); 1], Counter>,
     link_bytes: Family<[(&'static str, &'static str); 2], Counter>,
+    closed: Family<[(&'static str, &'static str); 1], Counter>,
     lost: Counter,
 }
 
@@ -27,6 +28,7 @@ impl Meters {
         registry.register("gossip_messages", "Gossip messages by topic and outcome", meters.gossip.clone());
         registry.register("requests", "Requests and responses by outcome", meters.requests.clone());
         registry.register("link_bytes", "Bytes of frames on links by direction and stream", meters.link_bytes.clone());
+        registry.register("connections_closed", "Connections closed by our own choice", meters.closed.clone());
         registry.register("lost", "Messages lost because a queue of this node was full", meters.lost.clone());
         meters
     }
@@ -43,6 +45,11 @@ impl Meters {
 
     pub(crate) fn request(&self, outcome: &'static str) {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// We close a connection that nobody is to blame for.
+    pub(crate) fn closed(&self, reason: &'static str) {
+        self.closed.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// A frame of a link has come or gone.

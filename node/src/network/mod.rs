@@ -4,14 +4,21 @@
 //! pings and keeps all connections moving. The rest of the node holds a [`Network`] to speak and an [`Inbox`] to listen.
 
 mod address;
+mod bans;
 mod behaviour;
 mod bootstrap;
+mod dials;
+mod eviction;
 mod exchange;
 mod frame;
 mod gate;
 mod gossip;
+mod group;
 mod handle;
+mod handshakes;
 mod inbox;
+mod known;
+mod line;
 mod links;
 mod meters;
 mod muxer;
@@ -19,26 +26,34 @@ mod peers;
 mod requests;
 mod share;
 mod socket;
+mod store;
 mod task;
 mod traffic;
+mod transport;
 mod wire;
 
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 
+pub use self::bans::{BanInfo, Charge, Severity};
+pub use self::eviction::Service;
 pub use self::exchange::{REQUESTS_PER_PEER_MAX, RequestError};
+use self::group::Grouping;
 pub use self::handle::Network;
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, RequestId, ResponseTicket, Verdict};
 pub use self::links::LinkEvent;
-pub use self::peers::PeerInfo;
+pub use self::peers::{PeerInfo, Traffic};
 pub use self::wire::{
     LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, ProtocolNames, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic,
     protocol_names,
@@ -61,8 +76,11 @@ pub struct NetworkConfig {
     /// Where the operator says we can be reached from outside. With at least one of these, a node of a public network
     /// helps others to find peers; a listening address that is itself public counts.
     pub external: Vec<Multiaddr>,
-    /// Peers to stay connected to, with or without `/p2p/` and their identity.
+    /// Named peers: peers to stay connected to, with or without `/p2p/` and their identity. They
+    /// are beside all limits on connections, in both directions.
     pub bootstrap: Vec<Multiaddr>,
+    /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
+    pub store: Option<PathBuf>,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
     /// Whether this is a private network: private addresses are dialed, all nodes serve discovery, and many may share
@@ -87,6 +105,7 @@ impl Default for NetworkConfig {
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            store: None,
             mdns: false,
             private: false,
             small_mesh: false,
@@ -96,24 +115,44 @@ impl Default for NetworkConfig {
     }
 }
 
-/// Limits on connections.
+impl NetworkConfig {
+    pub(crate) fn grouping(&self) -> Grouping {
+        Grouping { private: self.private, groups_loopback: self.limits.groups_loopback }
+    }
+}
+
+/// Limits on connections. None of them holds for named peers but `per_peer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections in all, at most three quarters of them inbound.
-    pub connections: u32,
+    /// Connections that peers made with us. When all are taken, a newcomer replaces the least useful.
+    pub inbound: u32,
+    /// Connections that we made and keep, one with each group of addresses.
+    pub outbound: u32,
     /// Handshakes under way, per direction.
     pub pending: u32,
-    /// Connections with one peer. At least 2: two nodes that dial each other at once would otherwise both hang up.
+    /// Connections with one peer, of which the newest stay. At least 2: two nodes that dial each
+    /// other at once would otherwise both hang up.
     pub per_peer: u32,
-    /// Inbound connections from one IPv4 address or IPv6 /64. Does not hold for loopback and private networks.
-    pub per_ip: u32,
+    /// Inbound connections from one IPv4 /24 or IPv6 /48. On private networks and loopback each
+    /// address and port is a group of its own.
+    pub per_group: u32,
     /// Memory of the process, in bytes, above which no connection is accepted; `None` is three quarters of the machine's.
     pub memory_bytes: Option<usize>,
+    /// Whether loopback addresses are grouped as public ones are. For tests.
+    pub groups_loopback: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 128, pending: 64, per_peer: 2, per_ip: 8, memory_bytes: None }
+        Self {
+            inbound: 96,
+            outbound: 16,
+            pending: 64,
+            per_peer: 2,
+            per_group: 8,
+            memory_bytes: None,
+            groups_loopback: false,
+        }
     }
 }
 

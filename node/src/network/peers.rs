@@ -1,6 +1,7 @@
 //! The peers we are connected to, and the snapshot of them that readers see.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,13 +9,16 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::watch;
 
-use super::socket::Taken;
+use super::socket::{Hold, Taken};
 
 /// How long a peer may take to say which chain it is on.
 const IDENTIFY_TIME: Duration = Duration::from_secs(30);
 
 /// Pings in a row that may fail: with their intervals more than two minutes, as bulk on a slow link delays them.
 const PINGS_FAILED_MAX: u32 = 4;
+
+/// How long a connection may take to close in order before it is cut.
+const CLOSING_TIME: Duration = Duration::from_secs(3);
 
 /// Longest agent kept, in characters.
 const AGENT_CHARS_MAX: usize = 64;
@@ -37,6 +41,40 @@ pub struct PeerInfo {
     pub ping: Option<Duration>,
     /// When it was first connected, without a gap since.
     pub connected_since: SystemTime,
+    /// What went over its connections since then.
+    pub traffic: Traffic,
+}
+
+/// Counts of bytes on all connections with a peer, encrypted. They go on counting.
+#[derive(Clone, Default)]
+pub struct Traffic {
+    open: Vec<Hold>,
+    sent: u64,
+    received: u64,
+}
+
+impl Traffic {
+    /// Bytes sent until now.
+    pub fn sent_bytes(&self) -> u64 {
+        self.open.iter().fold(self.sent, |sum, hold| sum.saturating_add(*hold.taken.borrow()))
+    }
+
+    /// Bytes received until now.
+    pub fn received_bytes(&self) -> u64 {
+        self.open.iter().fold(self.received, |sum, hold| sum.saturating_add(hold.line.received()))
+    }
+
+    /// Keeps what a connection that is gone has moved.
+    fn close(&mut self, hold: &Hold) {
+        self.sent = self.sent.saturating_add(*hold.taken.borrow());
+        self.received = self.received.saturating_add(hold.line.received());
+    }
+}
+
+impl fmt::Debug for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traffic").field("sent", &self.sent_bytes()).field("received", &self.received_bytes()).finish()
+    }
 }
 
 /// All peers with a connection.
@@ -55,14 +93,18 @@ struct Peer {
     agent: String,
     ping: Option<Duration>,
     connected_since: SystemTime,
+    /// Of connections that are gone.
+    past: Traffic,
 }
 
 struct Connection {
     id: ConnectionId,
     address: Multiaddr,
     inbound: bool,
-    taken: Option<Taken>,
+    hold: Option<Hold>,
     pings_failed: u32,
+    /// Set while it is being closed.
+    closing: Option<Instant>,
 }
 
 impl Peers {
@@ -77,7 +119,7 @@ impl Peers {
         connection: ConnectionId,
         address: Multiaddr,
         inbound: bool,
-        taken: Option<Taken>,
+        hold: Option<Hold>,
         now: Instant,
     ) {
         let peer = self.peers.entry(id).or_insert_with(|| Peer {
@@ -88,13 +130,20 @@ impl Peers {
             agent: String::new(),
             ping: None,
             connected_since: SystemTime::now(),
+            past: Traffic::default(),
         });
-        peer.connections.push(Connection { id: connection, address, inbound, taken, pings_failed: 0 });
+        peer.connections.push(Connection { id: connection, address, inbound, hold, pings_failed: 0, closing: None });
+        if peer.admitted {
+            self.publish();
+        }
     }
 
     /// Forgets a connection. Returns whether an admitted peer is gone with it.
     pub(crate) fn on_closed(&mut self, id: &PeerId, connection: ConnectionId) -> bool {
         let Some(peer) = self.peers.get_mut(id) else { return false };
+        for hold in peer.connections.iter().filter(|other| other.id == connection).filter_map(|it| it.hold.as_ref()) {
+            peer.past.close(hold);
+        }
         peer.connections.retain(|other| other.id != connection);
         let gone = peer.connections.is_empty();
         let admitted = peer.admitted;
@@ -123,6 +172,40 @@ impl Peers {
         self.peers.get(id).is_some_and(|peer| peer.admitted)
     }
 
+    /// Where the peer is connected from or to: its oldest connection.
+    pub(crate) fn address(&self, id: &PeerId) -> Option<&Multiaddr> {
+        Some(&self.peers.get(id)?.connections.first()?.address)
+    }
+
+    /// The addresses at which we dialed the peer.
+    pub(crate) fn dialed(&self, id: &PeerId) -> Vec<Multiaddr> {
+        let connections = self.peers.get(id).map_or(&[][..], |peer| &peer.connections);
+        connections.iter().filter(|it| !it.inbound).map(|it| it.address.clone()).collect()
+    }
+
+    /// Whether the peer has a connection that is not being closed.
+    pub(crate) fn is_open(&self, id: &PeerId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
+    }
+
+    /// Connections with the peer are being closed: this one, or all.
+    pub(crate) fn on_closing(&mut self, id: &PeerId, connection: Option<ConnectionId>, now: Instant) {
+        let connections = self.peers.get_mut(id).map_or(&mut [][..], |peer| &mut peer.connections);
+        for it in connections.iter_mut().filter(|it| connection.is_none_or(|id| it.id == id)) {
+            it.closing.get_or_insert(now);
+        }
+    }
+
+    /// Cuts connections that do not close in time: a peer that does not read holds them open.
+    pub(crate) fn cut_stuck(&self, now: Instant) {
+        let connections = self.peers.values().flat_map(|peer| &peer.connections);
+        for it in connections.filter(|it| it.closing.is_some_and(|since| now.duration_since(since) >= CLOSING_TIME)) {
+            if let Some(hold) = &it.hold {
+                hold.line.cut();
+            }
+        }
+    }
+
     /// The newest connection with the peer: an older one may be the remains of a peer that has restarted.
     pub(crate) fn connection(&self, id: &PeerId) -> Option<ConnectionId> {
         Some(self.peers.get(id)?.connections.last()?.id)
@@ -131,7 +214,7 @@ impl Peers {
     /// What the system has taken in of a connection.
     pub(crate) fn taken(&self, id: &PeerId, connection: ConnectionId) -> Option<Taken> {
         let connections = &self.peers.get(id)?.connections;
-        connections.iter().find(|other| other.id == connection)?.taken.clone()
+        Some(connections.iter().find(|other| other.id == connection)?.hold.as_ref()?.taken.clone())
     }
 
     /// Takes over what a peer says of itself. Returns its former addresses.
@@ -181,6 +264,10 @@ impl Peers {
                 agent: peer.agent.clone(),
                 ping: peer.ping,
                 connected_since: peer.connected_since,
+                traffic: Traffic {
+                    open: peer.connections.iter().filter_map(|it| it.hold.clone()).collect(),
+                    ..peer.past.clone()
+                },
             })
         };
         let mut infos: Vec<PeerInfo> = self.peers.iter().filter_map(info).collect();

@@ -15,6 +15,8 @@ use libp2p::core::ConnectedPoint;
 use libp2p::tcp::tokio::TcpStream;
 use tokio::sync::watch;
 
+use super::line::Line;
+
 /// Bytes of a connection that the system may hold unsent (`TCP_NOTSENT_LOWAT`). What waits before that can be overtaken by short frames.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 32 << 10;
@@ -22,43 +24,51 @@ const UNSENT_BYTES: u32 = 32 << 10;
 /// Bytes that the system has taken in of a connection so far, encrypted.
 pub(crate) type Taken = watch::Receiver<u64>;
 
-/// The counts of connections that are being made, until they are asked for.
+/// What the task holds of a connection's socket.
+#[derive(Clone)]
+pub(crate) struct Hold {
+    pub(crate) taken: Taken,
+    pub(crate) line: Line,
+}
+
+/// The sockets of connections that are being made, until they are asked for.
 #[derive(Clone, Default)]
-pub(crate) struct Sockets(Arc<Mutex<HashMap<ConnectedPoint, Vec<Taken>>>>);
+pub(crate) struct Sockets(Arc<Mutex<HashMap<ConnectedPoint, Vec<Hold>>>>);
 
 impl Sockets {
     /// Counts what goes out on a connection that begins.
     pub(crate) fn wrap(&self, stream: TcpStream, endpoint: ConnectedPoint) -> Socket {
         hold_little(&stream);
         let (taken, reader) = watch::channel(0);
+        let line = Line::default();
         let mut sockets = self.lock();
-        sockets.retain(|_, counts| {
-            forget_failed(counts);
-            !counts.is_empty()
+        sockets.retain(|_, holds| {
+            forget_failed(holds);
+            !holds.is_empty()
         });
-        sockets.entry(endpoint).or_default().push(reader);
-        Socket { stream, taken }
+        sockets.entry(endpoint).or_default().push(Hold { taken: reader, line: line.clone() });
+        Socket { stream, taken, line }
     }
 
-    /// The count of a connection that was made, if it is known: of several dials to one address at a time nobody can tell which is which.
-    pub(crate) fn take(&self, endpoint: &ConnectedPoint) -> Option<Taken> {
+    /// The socket of a connection that was made, if it is known: of several dials to one address at a time nobody can tell which is which.
+    pub(crate) fn take(&self, endpoint: &ConnectedPoint) -> Option<Hold> {
         let mut sockets = self.lock();
-        let counts = sockets.get_mut(endpoint)?;
-        forget_failed(counts);
-        if counts.len() > 1 {
+        let holds = sockets.get_mut(endpoint)?;
+        forget_failed(holds);
+        if holds.len() > 1 {
             return None;
         }
         sockets.remove(endpoint)?.pop()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectedPoint, Vec<Taken>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectedPoint, Vec<Hold>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whoever counted is gone: the connection came to nothing.
-fn forget_failed(counts: &mut Vec<Taken>) {
-    counts.retain(|taken| taken.has_changed().is_ok());
+fn forget_failed(holds: &mut Vec<Hold>) {
+    holds.retain(|hold| hold.taken.has_changed().is_ok());
 }
 
 #[cfg(target_os = "linux")]
@@ -75,6 +85,7 @@ fn hold_little(_: &TcpStream) {}
 pub(crate) struct Socket {
     stream: TcpStream,
     taken: watch::Sender<u64>,
+    line: Line,
 }
 
 impl Socket {
@@ -90,21 +101,27 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_read(cx, bytes)
+        self.line.check(cx)?;
+        let read = ready!(self.stream().poll_read(cx, bytes))?;
+        self.line.on_received(read);
+        Poll::Ready(Ok(read))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.line.check(cx)?;
         let written = ready!(self.stream().poll_write(cx, bytes))?;
         self.count(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line.check(cx)?;
         self.stream().poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line.check(cx)?;
         self.stream().poll_close(cx)
     }
 }
@@ -118,19 +135,20 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::network::behaviour::swarm;
+    use crate::network::NetworkConfig;
+    use crate::network::behaviour::{Guards, swarm};
     use crate::network::bootstrap::dial;
-    use crate::network::muxer::Written;
     use crate::network::tests::{config, within};
     use crate::network::wire::Names;
 
     #[tokio::test]
     async fn each_connection_is_counted_whoever_dials() {
         let make = || {
-            let sockets = Sockets::default();
-            let swarm = swarm(&config(&[]), &Names::new("aa"), &mut Registry::default(), &sockets, &Written::default())
-                .unwrap();
-            (swarm, sockets)
+            // Private, so that loopback may be dialed.
+            let config = NetworkConfig { private: true, ..config(&[]) };
+            let guards = Guards::new(&config);
+            let swarm = swarm(&config, &Names::new("aa"), &mut Registry::default(), &guards).unwrap();
+            (swarm, guards.sockets)
         };
         let ((mut a, a_sockets), (mut b, b_sockets)) = (make(), make());
         a.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
@@ -147,7 +165,7 @@ mod tests {
                     is_listening = true;
                 }
                 SwarmEvent::ConnectionEstablished { endpoint, .. } => {
-                    counts.push(*sockets.take(&endpoint).unwrap().borrow());
+                    counts.push(*sockets.take(&endpoint).unwrap().taken.borrow());
                     assert!(sockets.lock().is_empty());
                 }
                 _ => {}
@@ -170,7 +188,7 @@ mod tests {
         let third = sockets.wrap(connect().await, to(1));
         assert!(sockets.take(&to(1)).is_none());
         drop((first, second));
-        assert!(sockets.take(&to(1)).is_some_and(|taken| taken.has_changed().is_ok()), "it is the only one left");
+        assert!(sockets.take(&to(1)).is_some_and(|hold| hold.taken.has_changed().is_ok()), "it is the only one left");
         let failed = sockets.wrap(connect().await, to(2));
         drop((third, failed));
         let kept = sockets.wrap(connect().await, to(3));

@@ -1,9 +1,11 @@
 //! The task that owns the swarm: commands and events in, never a wait in between.
 
+mod dialing;
 mod exchange;
 mod gossip;
 mod links;
 mod peers;
+mod saving;
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,22 +19,28 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
+use self::dialing::Upkeep;
+use self::saving::Saver;
 use super::address::{check_free, is_dialable};
-use super::behaviour::{self, Behaviour, BehaviourEvent};
-use super::bootstrap::{self, Bootstrap};
+use super::bans::BanInfo;
+use super::behaviour::{self, Behaviour, BehaviourEvent, Guards};
+use super::bootstrap::Bootstrap;
+use super::eviction::Service;
 use super::exchange::RequestError;
+use super::gate::Choice;
+use super::group::Grouping;
 use super::handle::{Command, Commands, Network};
 use super::inbox::{Events, Gossip, Inbox, PeerEvent, gossip_queue};
 use super::links::Links;
 use super::meters::{Meters, Throttle};
-use super::muxer::Written;
 use super::peers::Peers;
 use super::requests::Requests;
-use super::socket::Sockets;
+use super::store::PeerStore;
 use super::traffic::Traffic;
 use super::wire::{Names, Topic};
 use super::{NetworkConfig, NetworkError};
 use crate::accounts::Accounts;
+use crate::clock::wall_ms;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -40,9 +48,10 @@ const TICK: Duration = Duration::from_millis(500);
 /// The network's task.
 pub(crate) struct Task {
     swarm: Swarm<Behaviour>,
-    sockets: Sockets,
+    guards: Guards,
     names: Names,
     private: bool,
+    grouping: Grouping,
     commands: Commands,
     gossip: [mpsc::Sender<Gossip>; 3],
     events: Events,
@@ -52,6 +61,10 @@ pub(crate) struct Task {
     links: Links,
     traffic: Traffic,
     bootstrap: Bootstrap,
+    store: PeerStore,
+    saver: Saver,
+    upkeep: Upkeep,
+    bans: watch::Sender<Arc<Vec<BanInfo>>>,
     addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
     metrics: Metrics,
     meters: Meters,
@@ -65,8 +78,8 @@ impl Task {
     /// Builds the swarm and listens.
     pub(crate) fn new(config: NetworkConfig, registry: &mut Registry) -> Result<(Self, Network, Inbox), NetworkError> {
         let names = Names::new(&config.chain);
-        let (sockets, written) = (Sockets::default(), Written::default());
-        let mut swarm = behaviour::swarm(&config, &names, registry, &sockets, &written)?;
+        let guards = Guards::new(&config);
+        let mut swarm = behaviour::swarm(&config, &names, registry, &guards)?;
         let failed = |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
         for address in &config.listen {
             check_free(address).map_err(|error| failed(address, error))?;
@@ -84,10 +97,14 @@ impl Task {
         let meters = Meters::new(registry);
         let (peers, peers_reader) = Peers::new();
         let (addresses, addresses_reader) = watch::channel(Arc::default());
+        let (bans, bans_reader) = watch::channel(Arc::default());
+        let now = Instant::now();
+        let store = PeerStore::open(config.store.clone(), config.grouping(), wall_ms());
+        let upkeep = Upkeep::new(store.anchors.clone(), now);
         let (links, outlets, links_reader) = Links::new(meters.clone(), config.data_rate);
         let accounts = Accounts::default();
         let (network, commands) =
-            Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader, accounts.clone());
+            Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader, accounts.clone(), bans_reader);
         let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
         let (events, events_reader) = Events::new();
         let inbox = Inbox {
@@ -97,11 +114,13 @@ impl Task {
             events: events_reader,
             links: links_reader,
         };
-        let task = Self {
+        let mut task = Self {
             swarm,
-            sockets,
+            traffic: Traffic::new(guards.written.clone(), now),
+            guards,
             names,
             private: config.private,
+            grouping: config.grouping(),
             commands,
             gossip: [consensus.0, headers.0, transactions.0],
             events,
@@ -109,8 +128,11 @@ impl Task {
             requests: Requests::new(),
             accounts,
             links,
-            traffic: Traffic::new(written, Instant::now()),
-            bootstrap: Bootstrap::new(&config.bootstrap, local, Instant::now()),
+            bootstrap: Bootstrap::new(&config.bootstrap, &store.identities, local, now),
+            store,
+            saver: Saver::new(now),
+            upkeep,
+            bans,
             addresses,
             metrics,
             meters,
@@ -119,6 +141,8 @@ impl Task {
             foreign_throttle: Throttle::default(),
             ban_throttle: Throttle::default(),
         };
+        task.name_peers(&config.bootstrap);
+        task.publish_bans();
         Ok((task, network, inbox))
     }
 
@@ -140,6 +164,7 @@ impl Task {
             }
         }
         self.links.shutdown().await;
+        self.save_last().await;
         tracing::debug!("the network has stopped");
     }
 
@@ -148,17 +173,18 @@ impl Task {
             Command::Verdict(ticket, verdict) => self.report(&ticket, verdict),
             Command::Request { id, peer, bytes } => self.request(id, peer, bytes),
             Command::Respond(ticket, bytes) => self.respond(ticket, bytes),
-            Command::Ban { peer, offence, reason } => self.ban(peer, offence, &reason),
-            Command::Dial(address) => self.dial(bootstrap::dial(&address)),
+            Command::Ban(peer, charge) => self.ban(peer, &charge),
+            Command::Served(peer, service) => self.on_service(&peer, service),
+            Command::Dial(address) => self.dial_once(&address),
             Command::Stop => {}
         }
     }
 
     fn on_tick(&mut self, now: Instant) {
-        let swarm = &self.swarm;
-        for dial in self.bootstrap.due(now, |peer| swarm.is_connected(peer)) {
-            self.dial(dial);
-        }
+        self.keep_peers(now);
+        self.save_if_due(now);
+        self.swarm.behaviour_mut().gate.on_tick(now);
+        self.peers.cut_stuck(now);
         for peer in self.peers.unidentified(now) {
             tracing::debug!(%peer, "disconnecting: it has not said which chain it is on");
             self.disconnect(peer);
@@ -184,9 +210,14 @@ impl Task {
                 let now = Instant::now();
                 let inbound = matches!(endpoint, ConnectedPoint::Listener { .. });
                 let address = endpoint.get_remote_address().clone();
-                let taken = self.sockets.take(&endpoint);
-                self.peers.on_connected(peer_id, connection_id, address, inbound, taken, now);
-                self.bootstrap.on_connected(connection_id, peer_id, now);
+                let hold = self.guards.sockets.take(&endpoint);
+                if let Some(former) = self.bootstrap.on_connected(connection_id, peer_id, now) {
+                    self.swarm.behaviour_mut().gate.unname(&former);
+                }
+                if inbound && !self.swarm.behaviour().gate.is_named(&peer_id) {
+                    self.bootstrap.on_heard(&address, now);
+                }
+                self.peers.on_connected(peer_id, connection_id, address, inbound, hold, now);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
@@ -195,13 +226,14 @@ impl Task {
                 }
                 self.links.on_connection_closed(&peer_id, connection_id, Instant::now());
                 if num_established == 0 {
+                    self.store.addresses.on_left(&peer_id, wall_ms());
                     self.links.on_disconnected(&peer_id);
                     self.traffic.on_disconnected(&peer_id);
                     self.bootstrap.on_disconnected(&peer_id, Instant::now(), random());
                 }
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                self.on_dial_error(connection_id, &error);
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.on_dial_error(connection_id, peer_id, &error);
             }
             SwarmEvent::IncomingConnectionError { error, .. } => tracing::debug!(%error, "inbound connection failed"),
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -242,15 +274,20 @@ impl Task {
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
                     if !self.swarm.is_connected(&peer) && is_dialable(&address, true) {
-                        self.dial(DialOpts::peer_id(peer).addresses(vec![address]).allocate_new_port().build());
+                        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port();
+                        self.dial(&address, dial.build(), Choice::Chosen);
                     }
                 }
             }
             BehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
-            BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Memory(never) => {
-                match never {}
-            }
+            BehaviourEvent::Gate(close) => self.on_close(close),
+            BehaviourEvent::Memory(never) => match never {},
         }
+    }
+
+    /// A peer was useful.
+    fn on_service(&mut self, peer: &PeerId, service: Service) {
+        self.swarm.behaviour_mut().gate.on_service(peer, service, Instant::now());
     }
 }
 

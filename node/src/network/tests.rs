@@ -28,6 +28,7 @@ pub(super) fn config(bootstrap: &[&Node]) -> NetworkConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         external: vec![],
         bootstrap: bootstrap.iter().map(|node| node.address()).collect(),
+        store: None,
         mdns: false,
         private: false,
         small_mesh: true,
@@ -44,16 +45,17 @@ pub(super) struct Node {
     pub(super) network: Network,
     pub(super) inbox: Inbox,
     pub(super) task: JoinHandle<()>,
+    pub(super) config: NetworkConfig,
     registry: Registry,
 }
 
 impl Node {
     pub(super) async fn start(config: NetworkConfig) -> Self {
         let mut registry = Registry::default();
-        let (network, inbox, task) = start(config, &mut registry).unwrap();
+        let (network, inbox, task) = start(config.clone(), &mut registry).unwrap();
         let mut addresses = network.addresses();
         within("listening", addresses.wait_for(|addresses| !addresses.is_empty())).await.unwrap();
-        Self { network, inbox, task, registry }
+        Self { network, inbox, task, config, registry }
     }
 
     pub(super) fn id(&self) -> PeerId {
@@ -167,6 +169,10 @@ async fn probe(from: &Node, to: &mut Node) {
         while timeout(Duration::from_millis(50), to.inbox.headers.recv()).await.is_ok() {}
     };
     within("the first gossip", heard).await;
+}
+
+pub(super) fn charge(severity: Severity) -> Charge {
+    Charge { offence: "wrong_chunk".into(), detail: "a test".into(), severity }
 }
 
 pub(super) fn numbered(number: u64, length: usize) -> Vec<u8> {
@@ -435,7 +441,7 @@ async fn a_node_of_another_chain_is_refused() {
 #[tokio::test]
 async fn a_banned_peer_stays_out() {
     let (mut a, mut b) = pair().await;
-    a.network.ban(b.id(), "liar", "it lied".into());
+    a.network.ban(b.id(), charge(Severity::Lie));
     let (a_id, b_id) = (a.id(), b.id());
     tokio::join!(a.disconnected(b_id), b.disconnected(a_id));
     // b dials again, as a is its bootstrap peer; the one that comes after it is let in.

@@ -2,7 +2,7 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerInfo, Status, TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerInfo, Status, TransactionInfo, ValidatorInfo,
 };
 use ledger::block::{Block, Header};
 use ledger::certificate::Certificate;
@@ -135,7 +135,13 @@ pub(super) fn peer(peer: &network::PeerInfo, height: Option<Height>) -> PeerInfo
         agent: peer.agent.clone(),
         ping_us: peer.ping.map(|ping| u32::try_from(ping.as_micros()).unwrap_or(u32::MAX)),
         height: height.map(|height| height.0),
+        sent_bytes: peer.traffic.sent_bytes(),
+        received_bytes: peer.traffic.received_bytes(),
     }
+}
+
+pub(super) fn ban(ban: &network::BanInfo) -> BanInfo {
+    BanInfo { peer: ban.peer.to_string(), offence: ban.offence.clone(), until_ms: ban.until_ms }
 }
 
 fn address(chain: &Chain, key: &PublicKey) -> String {

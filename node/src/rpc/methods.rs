@@ -153,6 +153,7 @@ impl Methods {
             api::ACCOUNT_PROOF => self.account_proof(&called).await,
             api::SYNC_STATUS => reply(&sync_status(&self.view, wall_ms())),
             api::NET_PEERS => self.net_peers().await,
+            api::NET_BANS => self.net_bans(),
             name => panic!("every method of the interface is implemented, {name} is not"),
         }
     }
@@ -291,6 +292,13 @@ impl Methods {
         let heights = self.view.ask(Query::PeerHeights).await.unwrap_or_default();
         let peer = |peer| convert::peer(peer, heights.get(&peer.id.to_string()).copied());
         reply(&peers.iter().map(peer).collect::<Vec<_>>())
+    }
+
+    fn net_bans(&self) -> Answer {
+        let (bans, now_ms) = (Arc::clone(&self.view.bans.borrow()), wall_ms());
+        // Nothing tells of a ban's end.
+        let bans = bans.iter().filter(|ban| ban.until_ms > now_ms);
+        reply(&bans.map(convert::ban).collect::<Vec<_>>())
     }
 
     /// The account a caller names, by address or by key.

@@ -22,9 +22,10 @@ use protocol::sync::{Effect, Input, Rates, Setup, Sync};
 use protocol::{Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::blame::charge;
 use crate::clock::{Clock, wall_ms};
 use crate::driver::ToDriver;
-use crate::network::{self, LinkEvent, Network};
+use crate::network::{self, LinkEvent, Network, Service};
 use crate::peer_numbers::PeerNumbers;
 use crate::priority::patient_threads;
 use crate::view::{SyncView, TipView};
@@ -80,8 +81,8 @@ pub(crate) struct Shell {
     peers: PeerNumbers,
     /// Peers with a link, and their numbers.
     linked: HashMap<network::PeerId, PeerId>,
-    /// The chunk that came with the input at hand, and its frame.
-    arriving: Option<(ChunkId, Vec<u8>)>,
+    /// The chunk that came with the input at hand, its frame and its sender.
+    arriving: Option<(ChunkId, Vec<u8>, network::PeerId)>,
     /// Verifies segments, one at a time, on all cores.
     assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Assembled>>,
@@ -241,14 +242,13 @@ impl Shell {
             LinkEvent::Data(id, frame) => {
                 let Some(number) = self.linked.get(&id).copied() else { return Ok(()) };
                 let Some((chunk, bytes)) = ChunkId::parse(&frame) else {
-                    let offence = Offence::NamelessChunk;
-                    self.network.ban(id, offence.name(), offence.to_string());
+                    self.network.ban(id, charge(&Offence::NamelessChunk));
                     return Ok(());
                 };
                 let (hash, length) = (chunk_hash(bytes), bytes.len() as u64);
-                self.arriving = Some((chunk, frame));
+                self.arriving = Some((chunk, frame, id));
                 let done = self.give(Input::Chunk(number, chunk, hash, length));
-                if let Some((_, frame)) = self.arriving.take() {
+                if let Some((_, frame, _)) = self.arriving.take() {
                     // A chunk that was of no use is paid by its sender.
                     self.network.accounts().charge(&id, &Cost::decode(frame.len()));
                 }
@@ -316,7 +316,8 @@ impl Shell {
             }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
-                if let Some((arrived, frame)) = self.arriving.take().filter(|(arrived, _)| *arrived == id) {
+                if let Some((arrived, frame, sender)) = self.arriving.take().filter(|(arrived, ..)| *arrived == id) {
+                    self.network.served(sender, Service::History);
                     self.staging.write(arrived.segment, u64::from(arrived.chunk), &frame[CHUNK_HEADER_BYTES..])?;
                 }
             }
@@ -334,7 +335,7 @@ impl Shell {
             Effect::Plan(plan) => self.plan = Some(plan),
             Effect::Ban { peer, offence } => {
                 if let Some(id) = self.peers.id(peer) {
-                    self.network.ban(id, offence.name(), offence.to_string());
+                    self.network.ban(id, charge(&offence));
                 }
             }
         }

@@ -9,9 +9,9 @@ use libp2p::{Swarm, SwarmBuilder, noise, tcp, yamux};
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
-use crate::network::tests::{Node, PATIENCE, config, meet, numbered, within, without_peer};
+use crate::network::tests::{Node, PATIENCE, charge, config, meet, numbered, within, without_peer};
 use crate::network::wire::Names;
-use crate::network::{LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, NetworkConfig, Topic};
+use crate::network::{LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, NetworkConfig, Severity, Topic};
 
 async fn next(node: &mut Node) -> LinkEvent {
     within("a link event", node.inbox.links.recv()).await.unwrap()
@@ -326,7 +326,7 @@ async fn a_bad_frame_costs_the_link_and_what_came_before_it_counts() {
             assert_eq!(node.network.peers().borrow().len(), 1, "the connection is not to blame");
         };
         hostile.during(story).await;
-        node.network.ban(id, "gossip", "it announced too much".into());
+        node.network.ban(id, charge(Severity::Lie));
         hostile.during(node.disconnected(id)).await;
     }
 }

@@ -6,6 +6,7 @@ use libp2p::PeerId;
 use libp2p::gossipsub::{self, Message, MessageAcceptance, MessageId, PublishError};
 
 use super::Task;
+use crate::network::eviction::Service;
 use crate::network::gossip;
 use crate::network::inbox::{Gossip, GossipTicket, Verdict};
 use crate::network::wire::Topic;
@@ -110,6 +111,13 @@ impl Task {
             Verdict::Reject => (MessageAcceptance::Reject, "rejected"),
         };
         self.meters.gossip(topic, outcome);
+        if verdict == Verdict::Accept {
+            let service = match topic {
+                Topic::Consensus | Topic::Headers => Service::Consensus,
+                Topic::Transactions => Service::Transactions,
+            };
+            self.on_service(from, service);
+        }
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         if !gossip.report_message_validation_result(id, from, acceptance) {
             tracing::debug!(topic = topic.name(), "a verdict came too late");

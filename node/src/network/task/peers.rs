@@ -3,35 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::swarm::{ConnectionId, DialError};
+use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, identify, ping};
 
-use super::{Task, random};
+use super::Task;
+use crate::clock::wall_ms;
 use crate::network::address::is_dialable;
+use crate::network::bans::{Charge, Sentence, Severity};
+use crate::network::dials::without_peer;
+use crate::network::gate::{Close, Reason};
+use crate::network::gossip::NAMED_SCORE;
 use crate::network::inbox::PeerEvent;
 use crate::network::peers::ADDRESSES_MAX;
 
 impl Task {
-    pub(super) fn dial(&mut self, dial: DialOpts) {
-        let connection = dial.connection_id();
-        if let Err(error) = self.swarm.dial(dial) {
-            self.on_dial_error(connection, &error);
-        }
-    }
-
-    pub(super) fn on_dial_error(&mut self, connection: ConnectionId, error: &DialError) {
-        tracing::debug!(%error, "dial failed");
-        match error {
-            DialError::LocalPeerId { .. } => self.bootstrap.on_self(connection),
-            error => {
-                if let Some(peer) = self.bootstrap.on_failed(connection, Instant::now(), random()) {
-                    tracing::warn!(%peer, reason = reason(error), "a peer cannot be reached; it is tried again and again");
-                }
-            }
-        }
-    }
-
     /// Learns a peer's chain, software and addresses. All of it is the peer's own claim: a wrong chain only costs it the
     /// connection, the rest is bounded and filtered.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
@@ -51,6 +36,9 @@ impl Task {
         let claimed = info.listen_addrs.into_iter().filter(|address| routes && is_dialable(address, private));
         let addresses: Vec<Multiaddr> = claimed.take(ADDRESSES_MAX).collect();
         let former = self.peers.on_identified(&peer, &info.agent_version, addresses.clone());
+        for address in &addresses {
+            self.store.addresses.heard(peer, without_peer(address), wall_ms());
+        }
         let kad = &mut self.swarm.behaviour_mut().kad;
         for address in former.iter().filter(|address| !addresses.contains(address)) {
             kad.remove_address(&peer, address);
@@ -63,13 +51,34 @@ impl Task {
 
     /// The peer is on our chain: it said so, or spoke a protocol that carries the chain's name.
     pub(super) fn admit(&mut self, peer: PeerId) {
-        if self.peers.admit(&peer) {
-            self.bootstrap.on_admitted(&peer);
-            self.events.push(PeerEvent::Connected(peer));
-            let now = Instant::now();
-            self.links.on_admitted(peer, now);
-            self.open_links(now);
+        if !self.peers.admit(&peer) {
+            return;
         }
+        for address in self.peers.dialed(&peer).iter().filter(|address| is_dialable(address, self.private)) {
+            self.store.addresses.on_success(peer, &without_peer(address), wall_ms());
+        }
+        for address in self.bootstrap.on_admitted(&peer) {
+            if self.store.identities.insert(address, peer) != Some(peer) {
+                self.saver.save_soon();
+            }
+        }
+        if self.swarm.behaviour().gate.is_named(&peer) {
+            self.on_named(peer);
+        }
+        self.events.push(PeerEvent::Connected(peer));
+        let now = Instant::now();
+        self.links.on_admitted(peer, now);
+        self.open_links(now);
+    }
+
+    /// A named peer is connected. It is preferred in the mesh of gossip, may
+    /// cause more work than others, and its address is preferred in handshakes.
+    fn on_named(&mut self, peer: PeerId) {
+        if let Some(address) = self.peers.address(&peer) {
+            self.guards.handshakes.name(address);
+        }
+        self.swarm.behaviour_mut().gossip.set_application_score(&peer, NAMED_SCORE);
+        self.accounts.name(peer);
     }
 
     pub(super) fn on_ping(&mut self, event: &ping::Event) {
@@ -78,29 +87,77 @@ impl Task {
             Err(ping::Failure::Unsupported) => return,
             Err(_) => None,
         };
+        if let Some(round_trip) = round_trip {
+            self.swarm.behaviour_mut().gate.on_ping(event.connection, round_trip);
+        }
         if self.peers.on_ping(&event.peer, event.connection, round_trip) {
             tracing::debug!(peer = %event.peer, "closing a connection that answers no pings");
-            self.swarm.close_connection(event.connection);
+            self.close(event.peer, event.connection);
         }
     }
 
-    pub(super) fn ban(&mut self, peer: PeerId, offence: &'static str, reason: &str) {
-        let behaviour = self.swarm.behaviour_mut();
-        if !behaviour.gate.ban(peer) {
+    /// The gate wants a connection closed.
+    pub(super) fn on_close(&mut self, close: Close) {
+        let Close { peer, connection, reason } = close;
+        tracing::debug!(%peer, ?reason, "closing a connection");
+        self.meters.closed(match reason {
+            Reason::Evicted => "evicted",
+            Reason::Replaced => "replaced",
+            Reason::Probed => "probed",
+        });
+        self.close(peer, connection);
+    }
+
+    /// Blames a peer: see [`Network::ban`](crate::network::Network::ban).
+    pub(super) fn ban(&mut self, peer: PeerId, charge: &Charge) {
+        let (now, now_ms) = (Instant::now(), wall_ms());
+        let is_open = self.peers.is_open(&peer);
+        if self.store.bans.until(&peer, now_ms).is_some() {
             return;
         }
-        behaviour.kad.remove_peer(&peer);
-        if self.ban_throttle.allows(Instant::now()) {
-            tracing::warn!(%peer, offence, reason, "banned a peer");
-        } else {
-            tracing::debug!(%peer, offence, reason, "banned a peer");
+        // What waited in a queue when the connection was closed is the same mistake.
+        if charge.severity == Severity::Mistake && !is_open {
+            return;
         }
+        let address = self.peers.address(&peer).cloned();
+        let is_named = self.swarm.behaviour().gate.is_named(&peer);
+        let sentence = self.store.bans.judge(peer, address, charge, is_named, now_ms);
+        let (offence, detail) = (&charge.offence, &charge.detail);
+        match sentence {
+            Sentence::Banned { until_ms } => {
+                self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                self.store.addresses.forget(&peer);
+                if self.ban_throttle.allows(now) {
+                    tracing::warn!(%peer, %offence, %detail, until_ms, "banned a peer");
+                } else {
+                    tracing::debug!(%peer, %offence, %detail, until_ms, "banned a peer");
+                }
+            }
+            Sentence::Closed => tracing::debug!(%peer, %offence, %detail, "disconnecting a peer for a mistake"),
+        }
+        self.publish_bans();
+        self.saver.save_soon();
         self.disconnect(peer);
+    }
+
+    /// Shows the bans to the gate and to readers.
+    pub(super) fn publish_bans(&mut self) {
+        let bans = self.store.bans.list(wall_ms());
+        let banned = bans.iter().map(|ban| (ban.peer, ban.until_ms)).collect();
+        let suspects = self.store.bans.suspects(self.grouping);
+        self.swarm.behaviour_mut().gate.set_bans(banned, suspects);
+        self.bans.send_replace(Arc::new(bans));
     }
 
     pub(super) fn disconnect(&mut self, peer: PeerId) {
         // An error means that it is not connected.
         let _ = self.swarm.disconnect_peer_id(peer);
+        self.peers.on_closing(&peer, None, Instant::now());
+    }
+
+    fn close(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.swarm.close_connection(connection);
+        self.peers.on_closing(&peer, Some(connection), Instant::now());
     }
 
     pub(super) fn publish_addresses(&self) {
@@ -110,15 +167,4 @@ impl Task {
         addresses.dedup();
         self.addresses.send_replace(Arc::new(addresses));
     }
-}
-
-/// Why a dial failed, in one line: of a failed connection what the system says, which libp2p wraps several times.
-fn reason(error: &DialError) -> String {
-    let DialError::Transport(failures) = error else { return error.to_string() };
-    let Some((_, failure)) = failures.last() else { return error.to_string() };
-    let mut cause: &dyn std::error::Error = failure;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::network::PeerInfo;
+use crate::network::{BanInfo, PeerInfo, Traffic};
 use crate::rpc::{RpcConfig, bind, block_summary, serve};
 use crate::submission::{Submission, SubmitError};
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
@@ -54,6 +54,12 @@ pub(super) struct Fixture {
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) server: JoinHandle<()>,
     _home: TempDir,
+}
+
+/// One ban that has ended and one that lasts.
+fn bans() -> Vec<BanInfo> {
+    let ban = |until_ms| BanInfo { peer: PEER.parse().unwrap(), offence: "wrong_chunk".to_owned(), until_ms };
+    vec![ban(1), ban(u64::MAX)]
 }
 
 impl Fixture {
@@ -137,6 +143,7 @@ impl Fixture {
             activity: activity_reader,
             sync: sync_reader,
             peers: peers_reader,
+            bans: watch::channel(Arc::new(bans())).1,
             blocks: blocks.clone(),
             queries: query,
             submissions: submit,
@@ -233,6 +240,7 @@ impl Fixture {
             agent: "cairn-node/0".to_owned(),
             ping: Some(Duration::from_micros(1_500)),
             connected_since: SystemTime::UNIX_EPOCH,
+            traffic: Traffic::default(),
         }]));
     }
 

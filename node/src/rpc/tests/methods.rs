@@ -110,6 +110,12 @@ async fn every_method_answers() {
             api::NET_PEERS => {
                 let peers: Vec<api::PeerInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
                 assert_eq!((&*peers[0].id, peers[0].ping_us, peers[0].height), (PEER, Some(1_500), Some(3)));
+                assert_eq!((peers[0].sent_bytes, peers[0].received_bytes), (0, 0));
+            }
+            api::NET_BANS => {
+                let bans: Vec<api::BanInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                let [ban] = &bans[..] else { panic!("{bans:?}") };
+                assert_eq!((&*ban.peer, &*ban.offence, ban.until_ms), (PEER, "wrong_chunk", u64::MAX));
             }
             other => panic!("{other} has no test"),
         }

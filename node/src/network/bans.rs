@@ -1,0 +1,229 @@
+//! Who is kept out, why and until when.
+//!
+//! A lie that is proved by its own bytes bans at once. A mistake, such as a message that does not
+//! decode, may come from an honest program of another version: the first one costs its connection,
+//! the second one within a day bans. Bans end by themselves, each a multiple of the one before.
+
+use std::collections::{HashMap, HashSet};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::group::{Group, Grouping};
+
+/// Records kept. An identity costs nothing, so more would keep nobody out.
+pub(crate) const RECORDS_MAX: usize = 4096;
+
+/// Length of the first ban, in milliseconds. Each further one is twice as long.
+const FIRST_MS: u64 = 3_600_000;
+
+/// Length of the longest ban, in milliseconds. A record is kept for as long after its ban's end.
+const LONGEST_MS: u64 = 24 * FIRST_MS;
+
+/// How grave an offence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Bytes that break a format. An honest peer of another version may send them.
+    Mistake,
+    /// A claim that is false, as the bytes themselves prove. No honest peer sends it.
+    Lie,
+}
+
+/// What a peer is blamed for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The offence's name, one of a fixed list: for programs.
+    pub offence: String,
+    /// What was found and what was expected: for people.
+    pub detail: String,
+    /// How grave it is.
+    pub severity: Severity,
+}
+
+/// A ban, as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanInfo {
+    /// Who may not connect.
+    pub peer: PeerId,
+    /// The name of the offence.
+    pub offence: String,
+    /// The end of the ban, in milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+/// What an offence costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sentence {
+    /// The connections with the peer are closed. It may come back.
+    Closed,
+    /// The peer is kept out until then.
+    Banned { until_ms: u64 },
+}
+
+/// All that is remembered of a peer that offended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) offence: String,
+    /// When it last offended, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    /// The end of its ban; before `at_ms` if it has not been banned.
+    pub(crate) until_ms: u64,
+    /// How often it was banned.
+    pub(crate) times: u32,
+    /// Where it was connected from.
+    pub(crate) address: Option<Multiaddr>,
+}
+
+/// All records, at most [`RECORDS_MAX`]: the one that matters least gives way.
+#[derive(Default)]
+pub(crate) struct Bans {
+    records: HashMap<PeerId, Record>,
+}
+
+impl Bans {
+    /// Decides about a peer. A named peer is not banned for mistakes: the operator wants it here.
+    pub(crate) fn judge(
+        &mut self,
+        peer: PeerId,
+        address: Option<Multiaddr>,
+        charge: &Charge,
+        is_named: bool,
+        now_ms: u64,
+    ) -> Sentence {
+        self.forget_old(now_ms);
+        let former = self.records.get(&peer);
+        let bans = charge.severity == Severity::Lie || (former.is_some() && !is_named);
+        let times = former.map_or(0, |record| record.times);
+        let length = FIRST_MS.saturating_mul(1 << times.min(16)).min(LONGEST_MS);
+        let (until_ms, times) =
+            if bans { (now_ms.saturating_add(length), times.saturating_add(1)) } else { (0, times) };
+        if self.records.len() >= RECORDS_MAX && former.is_none() {
+            let least = self.records.iter().min_by_key(|(peer, record)| (record.until_ms, record.at_ms, **peer));
+            if let Some(peer) = least.map(|(peer, _)| *peer) {
+                self.records.remove(&peer);
+            }
+        }
+        let offence = charge.offence.clone();
+        self.records.insert(peer, Record { offence, at_ms: now_ms, until_ms, times, address });
+        if bans { Sentence::Banned { until_ms } } else { Sentence::Closed }
+    }
+
+    /// The end of the peer's ban, if it is banned now.
+    pub(crate) fn until(&self, peer: &PeerId, now_ms: u64) -> Option<u64> {
+        self.records.get(peer).map(|record| record.until_ms).filter(|until_ms| *until_ms > now_ms)
+    }
+
+    /// The groups of addresses from which peers offended lately.
+    pub(crate) fn suspects(&self, grouping: Grouping) -> HashSet<Group> {
+        let addresses = self.records.values().filter_map(|record| record.address.as_ref());
+        addresses.map(|address| grouping.of(address)).filter(|group| group.is_limited()).collect()
+    }
+
+    /// The bans of now, the one that ends first before the others.
+    pub(crate) fn list(&self, now_ms: u64) -> Vec<BanInfo> {
+        let banned = self.records.iter().filter(|(_, record)| record.until_ms > now_ms);
+        let info = |(peer, record): (&PeerId, &Record)| BanInfo {
+            peer: *peer,
+            offence: record.offence.clone(),
+            until_ms: record.until_ms,
+        };
+        let mut bans: Vec<BanInfo> = banned.map(info).collect();
+        bans.sort_by_key(|ban| (ban.until_ms, ban.peer));
+        bans
+    }
+
+    /// All records, for the store.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&PeerId, &Record)> {
+        self.records.iter()
+    }
+
+    /// Takes over a record of an earlier run. A clock that was ahead then makes no ban longer.
+    pub(crate) fn restore(&mut self, peer: PeerId, mut record: Record, now_ms: u64) {
+        record.at_ms = record.at_ms.min(now_ms);
+        record.until_ms = record.until_ms.min(now_ms.saturating_add(LONGEST_MS));
+        if self.records.len() < RECORDS_MAX {
+            self.records.insert(peer, record);
+        }
+        self.forget_old(now_ms);
+    }
+
+    fn forget_old(&mut self, now_ms: u64) {
+        self.records.retain(|_, record| record.until_ms.max(record.at_ms).saturating_add(LONGEST_MS) > now_ms);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = FIRST_MS;
+
+    fn charge(severity: Severity) -> Charge {
+        Charge { offence: "wrong_chunk".into(), detail: String::new(), severity }
+    }
+
+    #[test]
+    fn bans_double_up_to_a_day_and_end() {
+        let (mut bans, peer) = (Bans::default(), PeerId::random());
+        let mut now = 1_000_000_000_000;
+        for hours in [1, 2, 4, 8, 16, 24, 24] {
+            let sentence = bans.judge(peer, None, &charge(Severity::Lie), false, now);
+            assert_eq!(sentence, Sentence::Banned { until_ms: now + hours * HOUR });
+            assert_eq!(bans.until(&peer, now + hours * HOUR - 1), Some(now + hours * HOUR));
+            assert_eq!(bans.until(&peer, now + hours * HOUR), None);
+            assert_eq!(bans.list(now).len(), 1);
+            now += hours * HOUR;
+            assert!(bans.list(now).is_empty());
+        }
+        now += 25 * HOUR;
+        let sentence = bans.judge(peer, None, &charge(Severity::Lie), false, now);
+        assert_eq!(sentence, Sentence::Banned { until_ms: now + HOUR }, "a day without offence is a new start");
+    }
+
+    #[test]
+    fn a_first_mistake_costs_the_connection_and_a_second_one_bans() {
+        let (mut bans, peer, named) = (Bans::default(), PeerId::random(), PeerId::random());
+        let mistake = charge(Severity::Mistake);
+        assert_eq!(bans.judge(peer, None, &mistake, false, 10), Sentence::Closed);
+        assert_eq!(bans.until(&peer, 10), None);
+        assert_eq!(bans.judge(peer, None, &mistake, false, 20), Sentence::Banned { until_ms: 20 + HOUR });
+        let day_later = 20 + 26 * HOUR;
+        assert_eq!(bans.judge(peer, None, &mistake, false, day_later), Sentence::Closed, "it is forgotten");
+        for now in 0..9 {
+            assert_eq!(bans.judge(named, None, &mistake, true, now), Sentence::Closed, "a named peer");
+        }
+        assert!(matches!(bans.judge(named, None, &charge(Severity::Lie), true, 9), Sentence::Banned { .. }));
+    }
+
+    #[test]
+    fn records_are_bounded_and_mistakes_give_way_first() {
+        let (mut bans, first, mistaken) = (Bans::default(), PeerId::random(), PeerId::random());
+        bans.judge(first, None, &charge(Severity::Lie), false, 1_000);
+        bans.judge(mistaken, None, &charge(Severity::Mistake), false, 1_001);
+        for number in 2..RECORDS_MAX as u64 {
+            bans.judge(PeerId::random(), None, &charge(Severity::Lie), false, 1_000 + number);
+        }
+        bans.judge(PeerId::random(), None, &charge(Severity::Lie), false, 9_000);
+        assert_eq!(bans.records.len(), RECORDS_MAX);
+        assert!(bans.until(&first, 9_000).is_some() && !bans.records.contains_key(&mistaken));
+        bans.judge(PeerId::random(), None, &charge(Severity::Lie), false, 9_001);
+        assert!(bans.until(&first, 9_001).is_none(), "then the ban that ends first");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_makes_no_ban_longer() {
+        let (mut bans, peer, now) = (Bans::default(), PeerId::random(), 1_000_000_000_000);
+        let record = Record { offence: "x".into(), at_ms: u64::MAX, until_ms: u64::MAX, times: 9, address: None };
+        bans.restore(peer, record, now);
+        assert_eq!(bans.until(&peer, now), Some(now + LONGEST_MS));
+    }
+
+    #[test]
+    fn groups_of_offenders_are_known() {
+        let (mut bans, grouping) = (Bans::default(), Grouping::default());
+        let address: Multiaddr = "/ip4/1.2.3.4/tcp/5".parse().unwrap();
+        bans.judge(PeerId::random(), Some(address), &charge(Severity::Mistake), false, 1);
+        bans.judge(PeerId::random(), Some("/ip4/127.0.0.1/tcp/5".parse().unwrap()), &charge(Severity::Lie), false, 1);
+        assert_eq!(bans.suspects(grouping), HashSet::from([Group::V4([1, 2, 3])]));
+    }
+}

@@ -1,0 +1,195 @@
+//! Stories of crowds on loopback: many identities want all places of a node.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{Swarm, SwarmEvent, dummy};
+use libp2p::{SwarmBuilder, noise, tcp, yamux};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::group::port_of;
+use super::tests::{Node, PATIENCE, charge, config, within, without_peer};
+use super::*;
+
+/// Limits that hold on loopback as well.
+fn limits() -> Limits {
+    Limits { groups_loopback: true, ..Limits::default() }
+}
+
+/// Speaks nothing.
+fn stranger() -> Swarm<dummy::Behaviour> {
+    SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_| dummy::Behaviour)
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
+        .build()
+}
+
+/// A connection with a node from a loopback address of one's own.
+async fn connect_from(ip: &str, node: &Node) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
+    let to = format!("127.0.0.1:{}", port_of(&node.address()));
+    within("a TCP connection", socket.connect(to.parse().unwrap())).await.unwrap()
+}
+
+/// Connects from a loopback address of its own, by a relay, and returns whether it came about.
+async fn connect(swarm: &mut Swarm<dummy::Behaviour>, ip: &str, to: &Node) -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut far = connect_from(ip, to).await;
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        // Ends with either end.
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    });
+    let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    swarm.dial(DialOpts::peer_id(to.id()).addresses(vec![address]).build()).unwrap();
+    loop {
+        match within("an outcome", swarm.select_next_some()).await {
+            SwarmEvent::ConnectionEstablished { .. } => return true,
+            SwarmEvent::OutgoingConnectionError { .. } => return false,
+            _ => {}
+        }
+    }
+}
+
+/// Thirteen addresses with eight identities each: more than there are places.
+async fn crowd(node: &Node) -> Vec<Swarm<dummy::Behaviour>> {
+    let mut crowd = Vec::new();
+    for number in 0..13 * 8 {
+        let mut swarm = stranger();
+        assert!(connect(&mut swarm, &format!("127.1.{}.{}", number / 8, 1 + number % 8), node).await);
+        crowd.push(swarm);
+    }
+    crowd
+}
+
+#[tokio::test]
+async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
+    let mut named = Node::start(config(&[])).await;
+    let address = without_peer(&named.address());
+    let mut node = Node::start(NetworkConfig { bootstrap: vec![address], limits: limits(), ..config(&[]) }).await;
+    node.connected(named.id()).await;
+    let mut crowd = crowd(&node).await;
+    // Each of them stays as long as it may. Those that are evicted do not come back here.
+    let crowded = tokio::spawn(async move {
+        let mut crowd: futures::stream::SelectAll<_> = crowd.drain(..).collect();
+        while crowd.next().await.is_some() {}
+    });
+    node.counted("cairn_network_connections_closed_total{reason=\"evicted\"}").await;
+
+    // The named peer restarts, and dials before anybody can dial it.
+    let (id, again) = (named.id(), NetworkConfig { bootstrap: vec![node.address()], ..named.config.clone() });
+    named.network.shutdown().await;
+    within("the end", named.task).await.unwrap();
+    node.disconnected(id).await;
+    named = Node::start(NetworkConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..again }).await;
+    tokio::join!(named.connected(node.id()), node.connected(id));
+
+    let mut newcomer = Node::start(config(&[&node])).await;
+    let id = newcomer.id();
+    tokio::join!(newcomer.connected(node.id()), node.connected(id));
+    crowded.abort();
+}
+
+#[tokio::test]
+async fn silent_connections_keep_no_handshake_out() {
+    let node = Node::start(NetworkConfig { limits: limits(), ..config(&[]) }).await;
+    let mut silent = Vec::new();
+    for number in 0..200_u32 {
+        silent.push(connect_from(&format!("127.2.{}.1", number % 100), &node).await);
+    }
+    let mut newcomer = Node::start(config(&[&node])).await;
+    newcomer.connected(node.id()).await;
+    // All of them come to an end, most by giving way, the others by time.
+    let all = async {
+        for mut connection in silent {
+            let mut bytes = Vec::new();
+            // A reset is an end as well.
+            let _ = connection.read_to_end(&mut bytes).await;
+        }
+    };
+    within("the end of silent connections", all).await;
+}
+
+#[tokio::test]
+async fn a_first_mistake_costs_the_connection_and_a_lie_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut a = Node::start(NetworkConfig { store: Some(folder.path().join("peers.json")), ..config(&[]) }).await;
+    let mut b = Node::start(config(&[&a])).await;
+    let (a_id, b_id) = (a.id(), b.id());
+    b.connected(a_id).await;
+    a.connected(b_id).await;
+    a.network.ban(b_id, charge(Severity::Mistake));
+    a.network.ban(b_id, charge(Severity::Mistake));
+    a.disconnected(b_id).await;
+    assert!(a.network.bans().borrow().is_empty());
+    // It comes back, and lies.
+    a.connected(b_id).await;
+    a.network.ban(b_id, charge(Severity::Lie));
+    a.disconnected(b_id).await;
+    let mut bans = a.network.bans();
+    let ban = within("a ban", bans.wait_for(|bans| !bans.is_empty())).await.unwrap()[0].clone();
+    assert_eq!((ban.peer, ban.offence.as_str()), (b_id, "wrong_chunk"));
+
+    let again = NetworkConfig { listen: vec![without_peer(&a.address())], ..a.config.clone() };
+    a.network.shutdown().await;
+    within("the end", a.task).await.unwrap();
+    let mut a = Node::start(again).await;
+    assert_eq!(a.network.bans().borrow()[..], [ban]);
+    let mut friend = Node::start(config(&[&a])).await;
+    friend.connected(a_id).await;
+    b.network.dial(a.address());
+    let next = within("an event", a.inbox.events.recv()).await.unwrap();
+    assert!(matches!(next, PeerEvent::Connected(peer) if peer == friend.id()), "{next:?}");
+}
+
+#[tokio::test]
+async fn anchors_and_identities_are_found_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Some(folder.path().join("peers.json"));
+    let private = |bootstrap: &[&Node]| NetworkConfig { private: true, ..config(bootstrap) };
+    let named = Node::start(private(&[])).await;
+    let other = Node::start(private(&[&named])).await;
+    let first = NetworkConfig { store, bootstrap: vec![without_peer(&named.address())], ..private(&[]) };
+    let mut node = Node::start(first).await;
+    // One by its address, the other one by the first. Both have said where they listen.
+    let mut peers = node.network.peers();
+    let known = |peers: &Arc<Vec<PeerInfo>>| peers.iter().filter(|peer| !peer.agent.is_empty()).count() == 2;
+    within("both peers", peers.wait_for(known)).await.unwrap();
+    let again = node.config.clone();
+    node.network.shutdown().await;
+    within("the end", node.task).await.unwrap();
+    named.network.shutdown().await;
+    within("the end", named.task).await.unwrap();
+    let text = std::fs::read_to_string(folder.path().join("peers.json")).unwrap();
+    assert!(text.contains("\"identities\":[{\"peer\":"), "{text}");
+
+    let mut node = Node::start(NetworkConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..again }).await;
+    node.connected(other.id()).await;
+}
+
+#[tokio::test]
+async fn bytes_of_peers_are_counted() {
+    let (a, b) = super::tests::pair().await;
+    let of = |node: &Node| {
+        let peer = node.network.peers().borrow()[0].clone();
+        (peer.traffic.sent_bytes(), peer.traffic.received_bytes())
+    };
+    let before = of(&a);
+    a.network.request(b.id(), vec![0; REQUEST_BYTES_MAX]);
+    let counted = async {
+        while of(&b).1 < before.0 + REQUEST_BYTES_MAX as u64 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    within("the bytes of a request", counted).await;
+    assert!(of(&a).0 >= before.0 + REQUEST_BYTES_MAX as u64);
+}

@@ -1,0 +1,163 @@
+//! Which addresses may be dialed. The transport asks here for each dial, whoever wants it.
+//!
+//! The task names the addresses it has chosen: those of the configuration, the store and the local
+//! network. Every other address was learned from a peer, mostly by a Kademlia query, and may be a
+//! trap: a host of our own network, or a stranger whom we are meant to bother.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use super::address::{ip_of, is_dialable};
+use super::group::{Grouping, port_of};
+
+/// Least time between two dials of one learned address.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Dials of learned addresses with one IP address within [`INTERVAL`], on a public network.
+const PER_IP_MAX: usize = 4;
+
+/// Dials remembered. When there are more, no learned address is dialed for a while.
+const RECENT_MAX: usize = 1024;
+
+/// Why an address is not dialed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Undialed {
+    /// It is no IP address and TCP port that a peer may make us dial.
+    #[error("a peer gave an address that must not be dialed")]
+    Unfit,
+    /// It, or its IP address, was dialed a moment ago.
+    #[error("dialed less than a minute ago")]
+    Recent,
+}
+
+/// Rules and recent dials, shared by the transport and the network's task.
+#[derive(Clone)]
+pub(crate) struct Dials(Arc<Mutex<Book>>);
+
+struct Book {
+    grouping: Grouping,
+    /// The addresses that the task is dialing at this moment.
+    chosen: Vec<Multiaddr>,
+    recent: HashMap<(IpAddr, u16), Instant>,
+}
+
+impl Dials {
+    pub(crate) fn new(grouping: Grouping) -> Self {
+        Self(Arc::new(Mutex::new(Book { grouping, chosen: Vec::new(), recent: HashMap::new() })))
+    }
+
+    /// Runs a dial of addresses that the task has chosen.
+    pub(crate) fn choose<T>(&self, addresses: &[Multiaddr], dial: impl FnOnce() -> T) -> T {
+        self.lock().chosen = addresses.iter().map(without_peer).collect();
+        let result = dial();
+        self.lock().chosen.clear();
+        result
+    }
+
+    /// Whether an address may be dialed now. If so, the dial counts.
+    pub(crate) fn allow(&self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
+        self.lock().allow(address, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn allow(&mut self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
+        let address = without_peer(address);
+        if self.chosen.contains(&address) {
+            return Ok(());
+        }
+        let ip = ip_of(&address).filter(|_| is_dialable(&address, self.grouping.private)).ok_or(Undialed::Unfit)?;
+        self.recent.retain(|_, at| now.duration_since(*at) < INTERVAL);
+        let key = (ip, port_of(&address));
+        let of_ip = self.recent.keys().filter(|(other, _)| *other == ip).count();
+        let crowded = of_ip >= PER_IP_MAX && !self.grouping.is_free(ip);
+        if self.recent.contains_key(&key) || crowded || self.recent.len() >= RECENT_MAX {
+            return Err(Undialed::Recent);
+        }
+        self.recent.insert(key, now);
+        Ok(())
+    }
+}
+
+/// The address without the identity at its end.
+pub(crate) fn without_peer(address: &Multiaddr) -> Multiaddr {
+    let mut address = address.clone();
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use libp2p::PeerId;
+
+    use super::*;
+
+    fn parse(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn learned_addresses_must_be_fit_and_chosen_ones_need_not() {
+        // address, on a public network, on a private one
+        let cases = [
+            ("/ip4/1.1.1.1/tcp/7700", true, true),
+            ("/ip6/2606:4700::1/tcp/7700", true, true),
+            ("/ip4/10.0.0.1/tcp/7700", false, true),
+            ("/ip4/127.0.0.1/tcp/7700", false, true),
+            ("/ip4/169.254.169.254/tcp/80", false, true),
+            ("/ip6/fd00::1/tcp/7700", false, true),
+            ("/dns4/node.example/tcp/7700", false, false),
+            ("/dns/node.example/tcp/7700", false, false),
+            ("/ip4/1.1.1.1/tcp/0", false, false),
+        ];
+        let now = Instant::now();
+        for (text, public, private) in cases {
+            for (is_private, expected) in [(false, public), (true, private)] {
+                let dials = Dials::new(Grouping { private: is_private, groups_loopback: false });
+                let address = parse(text).with_p2p(PeerId::random()).unwrap();
+                assert_eq!(dials.allow(&address, now).is_ok(), expected, "{text}, private: {is_private}");
+                dials.choose(&[parse(text)], || assert_eq!(dials.allow(&address, now), Ok(()), "{text}"));
+                assert!(dials.allow(&address, now).is_err(), "{text} is not chosen any more");
+            }
+        }
+    }
+
+    #[test]
+    fn a_learned_address_is_dialed_once_a_minute() {
+        let (dials, start) = (Dials::new(Grouping::default()), Instant::now());
+        let address = parse("/ip4/1.1.1.1/tcp/7700");
+        let allowed = |from: u64| {
+            (from..from + 600)
+                .filter(|second| dials.allow(&address, start + Duration::from_secs(*second)).is_ok())
+                .count()
+        };
+        assert_eq!(allowed(0), 10);
+        // Whatever the identity, and only a few ports of one host.
+        let later = start + Duration::from_secs(10_000);
+        assert!(dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later).is_ok());
+        assert_eq!(dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later), Err(Undialed::Recent));
+        let ports = |ip: &str| {
+            (1..100).filter(|port| dials.allow(&parse(&format!("/ip4/{ip}/tcp/{port}")), later).is_ok()).count()
+        };
+        assert_eq!((ports("2.2.2.2"), ports("1.1.1.1")), (PER_IP_MAX, PER_IP_MAX - 1));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (dials, now) = (Dials::new(Grouping { private: true, groups_loopback: false }), Instant::now());
+        let dial = |port: u16| dials.allow(&parse(&format!("/ip4/10.0.0.1/tcp/{port}")), now).is_ok();
+        assert_eq!((1..3_000).filter(|port| dial(*port)).count(), RECENT_MAX);
+    }
+}

@@ -1,0 +1,190 @@
+//! The gate by itself: who gets a place, and who gives one up.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    inbound: 96,
+    outbound: 4,
+    pending: 8,
+    per_peer: 2,
+    per_group: 8,
+    memory_bytes: None,
+    groups_loopback: false,
+};
+
+/// A gate, the number of the last connection, and a clock.
+struct World {
+    gate: Gate,
+    last: usize,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { gate: Gate::new(LIMITS, Grouping::default()), last: 0, now: Instant::now() }
+    }
+
+    fn id(&mut self) -> ConnectionId {
+        self.last += 1;
+        self.now += Duration::from_millis(10);
+        ConnectionId::new_unchecked(self.last)
+    }
+
+    fn inbound(&mut self, peer: PeerId, ip: &str) -> Result<ConnectionId, Refusal> {
+        let (id, address) = (self.id(), address(ip));
+        self.gate.on_inbound(id, peer, &address, self.now, 0)?;
+        Ok(id)
+    }
+
+    fn outbound(&mut self, peer: PeerId, ip: &str) -> Result<ConnectionId, Refusal> {
+        let (id, address) = (self.id(), address(ip));
+        self.gate.on_outbound(id, peer, &address, self.now, 0)?;
+        Ok(id)
+    }
+
+    /// The connections to close; they are closed.
+    fn closes(&mut self) -> Vec<(ConnectionId, Reason)> {
+        let closes: Vec<Close> = self.gate.closes.drain(..).collect();
+        self.gate.open.retain(|id, _| closes.iter().all(|close| close.connection != *id));
+        closes.into_iter().map(|close| (close.connection, close.reason)).collect()
+    }
+
+    /// Twelve groups of addresses with eight identities each hold all inbound places.
+    fn crowd(&mut self) -> Vec<ConnectionId> {
+        let ips = (0..96).map(|number| format!("1.2.{}.{}", number / 8, number % 8));
+        ips.map(|ip| self.inbound(PeerId::random(), &ip).unwrap()).collect()
+    }
+}
+
+fn address(ip: &str) -> Multiaddr {
+    format!("/ip4/{ip}/tcp/7700").parse().unwrap()
+}
+
+#[test]
+fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
+    let mut world = World::new();
+    let crowd = world.crowd();
+    assert_eq!(world.inbound(PeerId::random(), "1.2.3.200"), Err(Refusal::Crowded(8)), "a ninth of one group");
+
+    let named = PeerId::random();
+    world.gate.name(named);
+    world.inbound(named, "1.2.3.100").unwrap();
+    world.outbound(named, "1.2.3.100").unwrap();
+    assert_eq!(world.closes(), [], "named peers are beside the places, and the limits by group");
+
+    let newcomer = world.inbound(PeerId::random(), "9.9.9.9").unwrap();
+    let closes = world.closes();
+    assert!(matches!(closes[..], [(left, Reason::Evicted)] if crowd.contains(&left)), "{closes:?}");
+    // The attacker's next connections replace its own.
+    for number in 0..200 {
+        let _crowded = world.inbound(PeerId::random(), &format!("1.2.{}.{}", number % 12, 100 + number % 100));
+        for (left, _) in world.closes() {
+            assert_ne!(left, newcomer);
+        }
+    }
+}
+
+#[test]
+fn outbound_places_are_for_groups_and_probes_are_closed() {
+    let mut world = World::new();
+    world.crowd();
+    let first = world.outbound(PeerId::random(), "5.5.1.1").unwrap();
+    let same_group = world.outbound(PeerId::random(), "5.5.1.2").unwrap();
+    for group in 2..5 {
+        world.outbound(PeerId::random(), &format!("5.5.{group}.1")).unwrap();
+    }
+    assert_eq!(world.gate.outbound(), 4);
+    let probes: Vec<_> = (10..17).map(|g| world.outbound(PeerId::random(), &format!("5.5.{g}.1")).unwrap()).collect();
+    assert_eq!(world.outbound(PeerId::random(), "5.5.99.1"), Err(Refusal::Full), "so many probes");
+    assert_eq!(world.closes(), []);
+
+    // A place becomes free: the oldest probe of another group has it.
+    world.gate.open.remove(&first);
+    world.gate.on_tick(world.now);
+    assert_eq!(world.gate.outbound(), 4);
+    assert!(world.gate.open[&same_group].until.is_none());
+    world.now += PROBE_TIME;
+    world.gate.on_tick(world.now);
+    let closed: Vec<_> = world.closes();
+    assert_eq!(closed, probes.into_iter().map(|id| (id, Reason::Probed)).collect::<Vec<_>>());
+}
+
+#[test]
+fn of_one_peer_the_newest_connections_stay() {
+    let mut world = World::new();
+    for is_named in [false, true] {
+        let peer = PeerId::random();
+        if is_named {
+            world.gate.name(peer);
+        }
+        let ids = [(); 4].map(|()| world.inbound(peer, "7.7.7.7").unwrap());
+        assert_eq!(world.closes(), [(ids[0], Reason::Replaced), (ids[1], Reason::Replaced)], "named: {is_named}");
+    }
+    // Also when all places are taken.
+    world.crowd();
+    world.closes();
+    let peer = PeerId::random();
+    let ids = [(); 3].map(|()| world.inbound(peer, "8.8.8.8").unwrap());
+    assert!(world.closes().contains(&(ids[0], Reason::Replaced)));
+}
+
+#[test]
+fn whoever_answers_at_a_configured_address_is_named() {
+    let mut world = World::new();
+    let (peer, former) = (PeerId::random(), PeerId::random());
+    world.gate.name(former);
+    let id = world.id();
+    world.gate.choose(id, Choice::Named);
+    assert_eq!(world.gate.on_dial(id, None, world.now, 0), Ok(()));
+    world.gate.on_outbound(id, peer, &address("4.4.4.4"), world.now, 0).unwrap();
+    assert!(world.gate.is_named(&peer));
+    assert_eq!((world.gate.outbound(), world.gate.chosen.len()), (0, 0));
+    world.gate.unname(&former);
+    assert!(!world.gate.is_named(&former));
+}
+
+#[test]
+fn banned_peers_are_refused_until_the_end_of_the_ban() {
+    let mut world = World::new();
+    let (peer, named) = (PeerId::random(), PeerId::random());
+    world.gate.name(named);
+    world.gate.set_bans(HashMap::from([(peer, 1_000), (named, 1_000)]), HashSet::new());
+    let (id, address) = (world.id(), address("4.4.4.4"));
+    for peer in [peer, named] {
+        for (now_ms, is_banned) in [(999, true), (1_000, false)] {
+            assert_eq!(world.gate.on_dial(id, Some(&peer), world.now, now_ms).is_err(), is_banned);
+            assert_eq!(world.gate.on_inbound(id, peer, &address, world.now, now_ms).is_err(), is_banned);
+            assert_eq!(world.gate.on_outbound(id, peer, &address, world.now, now_ms).is_err(), is_banned);
+            world.gate.open.clear();
+        }
+    }
+}
+
+#[test]
+fn a_learned_peer_is_dialed_once_a_minute_and_less_when_places_are_full() {
+    let mut world = World::new();
+    let peer = PeerId::random();
+    let dials = |world: &mut World, minutes: u64| {
+        let mut dials = 0;
+        for _ in 0..minutes * 60 {
+            let id = world.id();
+            dials += usize::from(world.gate.on_dial(id, Some(&peer), world.now, 0).is_ok());
+            world.gate.on_dial_over(id);
+            world.now += Duration::from_secs(1);
+        }
+        dials
+    };
+    assert_eq!(dials(&mut world, 30), 30);
+    for group in 1..5 {
+        world.outbound(PeerId::random(), &format!("5.5.{group}.1")).unwrap();
+    }
+    assert_eq!(dials(&mut world, 30), 3);
+
+    let ids: Vec<_> = (0..9).map(|_| world.id()).collect();
+    let allowed = ids.iter().map(|id| world.gate.on_dial(*id, Some(&PeerId::random()), world.now, 0).is_ok());
+    assert_eq!(allowed.filter(|is| *is).count(), LIMITS.pending as usize);
+    let chosen = world.id();
+    world.gate.choose(chosen, Choice::Chosen);
+    assert_eq!(world.gate.on_dial(chosen, Some(&peer), world.now, 0), Ok(()));
+}

@@ -1,0 +1,105 @@
+//! Groups of addresses that one operator can easily have together. Limits count by group, because
+//! an address costs little and an identity costs nothing.
+
+use std::net::IpAddr;
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use super::address::ip_of;
+
+/// A group of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Group {
+    /// An IPv4 /24.
+    V4([u8; 3]),
+    /// An IPv6 /48.
+    V6([u16; 3]),
+    /// One address and port: on private networks and loopback, where many nodes share an address.
+    One(IpAddr, u16),
+    /// An address without an IP address at its start.
+    Unknown,
+}
+
+/// How addresses are grouped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Grouping {
+    /// Each address and port is a group of its own.
+    pub(crate) private: bool,
+    /// Loopback addresses are grouped like any others. Only tests want that.
+    pub(crate) groups_loopback: bool,
+}
+
+impl Grouping {
+    /// The group of an address.
+    pub(crate) fn of(self, address: &Multiaddr) -> Group {
+        let Some(ip) = ip_of(address) else { return Group::Unknown };
+        if self.is_free(ip) {
+            return Group::One(ip, port_of(address));
+        }
+        match ip {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Group::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, ..] = ip.segments();
+                Group::V6([a, b, c])
+            }
+        }
+    }
+
+    /// Whether limits by address do not hold for this address.
+    pub(crate) fn is_free(self, ip: IpAddr) -> bool {
+        self.private || (ip.is_loopback() && !self.groups_loopback)
+    }
+}
+
+impl Group {
+    /// Whether limits by group hold for it: a group of one address and port limits nothing.
+    pub(crate) fn is_limited(self) -> bool {
+        matches!(self, Group::V4(_) | Group::V6(_))
+    }
+}
+
+/// The TCP port after the host, 0 if there is none.
+pub(crate) fn port_of(address: &Multiaddr) -> u16 {
+    match address.iter().nth(1) {
+        Some(Protocol::Tcp(port)) => port,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_grouped_by_their_network() {
+        let public = Grouping::default();
+        let private = Grouping { private: true, ..public };
+        let test = Grouping { groups_loopback: true, ..public };
+        // two addresses; whether they are one group on a public network, a private one, in tests
+        let cases = [
+            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.250/tcp/2", true, false, true),
+            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.4.4/tcp/1", false, false, false),
+            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/1", true, true, true),
+            ("/ip6/2606:4700:1::1/tcp/1", "/ip6/2606:4700:1:ffff::2/tcp/1", true, false, true),
+            ("/ip6/2606:4700:1::1/tcp/1", "/ip6/2606:4700:2::1/tcp/1", false, false, false),
+            ("/ip6/::ffff:1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/1", true, true, true),
+            ("/ip4/127.1.2.3/tcp/1", "/ip4/127.1.2.4/tcp/1", false, false, true),
+            ("/dns4/a.example/tcp/1", "/dns4/b.example/tcp/1", true, true, true),
+        ];
+        for (one, other, on_public, on_private, in_tests) in cases {
+            let (one, other): (Multiaddr, Multiaddr) = (one.parse().unwrap(), other.parse().unwrap());
+            for (grouping, expected) in [(public, on_public), (private, on_private), (test, in_tests)] {
+                assert_eq!(grouping.of(&one) == grouping.of(&other), expected, "{one} and {other}: {grouping:?}");
+            }
+        }
+        let limited = |grouping: Grouping, text: &str| grouping.of(&text.parse().unwrap()).is_limited();
+        assert!(limited(public, "/ip4/1.2.3.4/tcp/1") && !limited(private, "/ip4/1.2.3.4/tcp/1"));
+        assert!(!limited(public, "/ip4/127.0.0.1/tcp/1") && limited(test, "/ip4/127.0.0.1/tcp/1"));
+        assert!(!limited(public, "/dns4/a.example/tcp/1"));
+    }
+}

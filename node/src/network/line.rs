@@ -1,0 +1,47 @@
+//! One connection as the system sees it: how much came in, and a way to cut it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Context;
+
+use futures::task::AtomicWaker;
+
+/// A connection's line, shared by its socket and the network's task.
+#[derive(Clone, Default)]
+pub(crate) struct Line(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    received: AtomicU64,
+    is_cut: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Line {
+    /// Ends the connection at once. An orderly end waits until the peer has read what is on its
+    /// way, and a hostile peer does not read.
+    pub(crate) fn cut(&self) {
+        self.0.is_cut.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+
+    /// Fails if the line is cut. Otherwise a cut wakes the task of `cx`, which owns the socket.
+    pub(crate) fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.0.waker.register(cx.waker());
+        match self.0.is_cut.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// So many bytes came in, encrypted.
+    pub(crate) fn on_received(&self, bytes: usize) {
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that came in so far, encrypted.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
+}

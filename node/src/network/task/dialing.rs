@@ -1,0 +1,141 @@
+//! The task's part about dials: whom, and what came of it.
+
+use std::time::{Duration, Instant};
+
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{ConnectionId, DialError};
+use libp2p::{Multiaddr, PeerId};
+
+use super::{Task, random};
+use crate::clock::wall_ms;
+use crate::network::bootstrap;
+use crate::network::dials::without_peer;
+use crate::network::gate::Choice;
+use crate::network::transport::is_refusal;
+
+/// How often a peer of the store is dialed while outbound places are free.
+const FILL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often one is dialed else, to see whether it is still there. What is not, is forgotten.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// When to dial peers of the store.
+pub(super) struct Upkeep {
+    /// Peers to dial before all others.
+    pub(super) anchors: Vec<(PeerId, Multiaddr)>,
+    fill: Instant,
+    look: Instant,
+}
+
+impl Upkeep {
+    pub(super) fn new(anchors: Vec<(PeerId, Multiaddr)>, now: Instant) -> Self {
+        Self { anchors, fill: now + FILL_INTERVAL, look: now + LOOK_INTERVAL }
+    }
+}
+
+impl Task {
+    /// Dials an address of the configuration, or one that the operator or the local network gave.
+    pub(super) fn dial(&mut self, address: &Multiaddr, dial: DialOpts, choice: Choice) {
+        let connection = dial.connection_id();
+        let peer = dial.get_peer_id();
+        self.swarm.behaviour_mut().gate.choose(connection, choice);
+        let swarm = &mut self.swarm;
+        let dialed = self.guards.dials.choose(std::slice::from_ref(address), || swarm.dial(dial));
+        if let Err(error) = dialed {
+            self.on_dial_error(connection, peer, &error);
+        }
+    }
+
+    /// Dials an address of the store. The rules for learned addresses hold for it.
+    fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
+        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build();
+        let connection = dial.connection_id();
+        self.swarm.behaviour_mut().gate.choose(connection, Choice::Chosen);
+        if let Err(error) = self.swarm.dial(dial) {
+            self.on_dial_error(connection, Some(peer), &error);
+        }
+    }
+
+    /// Dials named peers that are not connected, and others for as long as places are free.
+    pub(super) fn keep_peers(&mut self, now: Instant) {
+        let swarm = &self.swarm;
+        for (address, dial) in self.bootstrap.due(now, |peer| swarm.is_connected(peer)) {
+            self.dial(&address, dial, Choice::Named);
+        }
+        for (peer, address) in std::mem::take(&mut self.upkeep.anchors) {
+            self.dial_stored(peer, &address);
+        }
+        let (swarm, gate) = (&self.swarm, &self.swarm.behaviour().gate);
+        let is_new = |peer: &PeerId| !swarm.is_connected(peer) && peer != swarm.local_peer_id();
+        let mut picked = None;
+        if now >= self.upkeep.fill {
+            self.upkeep.fill = now + FILL_INTERVAL;
+            let may = |peer: &PeerId, group| is_new(peer) && gate.has_outbound_place(group);
+            picked = self.store.addresses.pick(wall_ms(), random(), may);
+        }
+        if picked.is_none() && now >= self.upkeep.look {
+            self.upkeep.look = now + LOOK_INTERVAL;
+            picked = self.store.addresses.pick(wall_ms(), random(), |peer, _| is_new(peer));
+        }
+        if let Some((peer, address)) = picked.map(|known| (known.peer, known.address.clone())) {
+            self.dial_stored(peer, &address);
+        }
+    }
+
+    pub(super) fn on_dial_error(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+        tracing::debug!(%error, "dial failed");
+        if let DialError::LocalPeerId { .. } = error {
+            self.bootstrap.on_self(connection);
+            return;
+        }
+        if let Some(address) = self.bootstrap.on_failed(connection, Instant::now(), random()) {
+            tracing::warn!(peer = %address, reason = reason(error), "a peer cannot be reached; it is tried again and again");
+        }
+        if let Some(peer) = peer
+            && let Some(failed) = failed_addresses(error)
+            && !self.swarm.is_connected(&peer)
+            && self.store.addresses.on_failure(&peer, &failed, wall_ms())
+        {
+            // Nobody is told of it any more, and no query asks it.
+            tracing::debug!(%peer, "forgot a peer that cannot be reached");
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+        }
+    }
+
+    /// Tells the gate who is named, and forgets identities of addresses that are not configured any more.
+    pub(super) fn name_peers(&mut self, configured: &[Multiaddr]) {
+        self.store.identities.retain(|address, _| configured.contains(address));
+        for peer in self.bootstrap.peers() {
+            self.swarm.behaviour_mut().gate.name(peer);
+        }
+    }
+
+    /// The operator or a test wants this address dialed.
+    pub(super) fn dial_once(&mut self, address: &Multiaddr) {
+        self.dial(address, bootstrap::dial(address), Choice::Chosen);
+    }
+}
+
+/// The addresses at which a peer was not found. `None` if it was not looked for.
+fn failed_addresses(error: &DialError) -> Option<Vec<Multiaddr>> {
+    match error {
+        DialError::Transport(failures) => {
+            let failed = failures.iter().filter(|(_, failure)| !is_refusal(failure));
+            let failed: Vec<Multiaddr> = failed.map(|(address, _)| without_peer(address)).collect();
+            (!failed.is_empty()).then_some(failed)
+        }
+        DialError::WrongPeerId { address, .. } => Some(vec![without_peer(address)]),
+        _ => None,
+    }
+}
+
+/// Why a dial failed, in one line: of a failed connection what the system says, which libp2p wraps several times.
+fn reason(error: &DialError) -> String {
+    let DialError::Transport(failures) = error else { return error.to_string() };
+    let Some((_, failure)) = failures.last() else { return error.to_string() };
+    let mut cause: &dyn std::error::Error = failure;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
