@@ -46,7 +46,7 @@ impl Descriptors {
                 "this process may open {} files, which leaves room for {} peers and {} RPC connections; \
                  raise the limit (`ulimit -n`, LimitNOFILE in systemd) to {}",
                 shares.limit,
-                shares.limits(limits).connections,
+                shares.limits(limits).connections(),
                 shares.rpc,
                 kept + peers_wanted(limits) + rpc_wanted as u64,
             );
@@ -78,9 +78,9 @@ impl Descriptors {
         }
         // A quarter for handshakes, in both directions.
         let pending = (self.peers / 8).min(wanted.pending.into());
-        let connections = (self.peers - 2 * pending).min(wanted.connections.into());
+        let connections = (self.peers - 2 * pending).min(wanted.connections().into());
         let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        network::Limits { connections: number(connections), pending: number(pending), ..wanted }
+        network::Limits { pending: number(pending), ..wanted.with_connections(number(connections)) }
     }
 }
 
@@ -91,7 +91,7 @@ fn kept(named: usize) -> u64 {
 
 /// Connections, and handshakes in both directions.
 fn peers_wanted(limits: network::Limits) -> u64 {
-    u64::from(limits.connections) + 2 * u64::from(limits.pending)
+    u64::from(limits.connections()) + 2 * u64::from(limits.pending)
 }
 
 /// Raises the soft limit, and returns what it is then.
@@ -116,11 +116,9 @@ fn raise() -> u64 {
 mod tests {
     use super::*;
 
-    const LIMITS: network::Limits =
-        network::Limits { connections: 128, pending: 64, per_peer: 2, per_ip: 8, memory_bytes: None };
-
     #[test]
     fn rpc_gives_way_first_then_peers_and_never_the_store() {
+        let wanted = network::Limits::default();
         for (limit, shares, connections) in [
             (8_192, Some((256, 512)), 128),
             (864, Some((256, 512)), 128),
@@ -132,11 +130,11 @@ mod tests {
             (159, None, 0),
             (0, None, 0),
         ] {
-            let shared = Descriptors::share(limit, kept(0), peers_wanted(LIMITS), 512).ok();
+            let shared = Descriptors::share(limit, kept(0), peers_wanted(wanted), 512).ok();
             assert_eq!(shared.map(|shared| (shared.peers, shared.rpc)), shares, "{limit}");
             let Some(shared) = shared else { continue };
-            let limits = shared.limits(LIMITS);
-            assert_eq!(limits.connections, connections, "{limit}");
+            let limits = shared.limits(wanted);
+            assert_eq!(limits.connections(), connections, "{limit}");
             let all = kept(0) + peers_wanted(limits) + shared.rpc_connections() as u64;
             assert!(all <= limit, "{limit}: {all} in all");
         }

@@ -145,6 +145,7 @@ impl Offence {
             | Self::SecondHello
             | Self::AbsurdHoldings
             | Self::TooManyWants
+            | Self::TransactionsAsked { .. }
             | Self::FalseReceipt
             | Self::ImpossibleWant { .. }
             | Self::NamelessChunk
@@ -157,6 +158,7 @@ impl Offence {
             | Self::BlockBody { .. }
             | Self::BadChunk { .. }
             | Self::ManifestTooLong { .. }
+            | Self::ManifestTooLarge { .. }
             | Self::Manifest(_)
             | Self::SegmentHead { .. } => Severity::Lie,
         }

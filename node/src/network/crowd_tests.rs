@@ -159,7 +159,7 @@ async fn anchors_and_identities_are_found_again_after_a_restart() {
     let named = Node::start(private(&[])).await;
     let other = Node::start(private(&[&named])).await;
     let first = NetworkConfig { store, bootstrap: vec![without_peer(&named.address())], ..private(&[]) };
-    let mut node = Node::start(first).await;
+    let node = Node::start(first).await;
     // One by its address, the other one by the first. Both have said where they listen.
     let mut peers = node.network.peers();
     let known = |peers: &Arc<Vec<PeerInfo>>| peers.iter().filter(|peer| !peer.agent.is_empty()).count() == 2;

@@ -142,6 +142,21 @@ pub struct Limits {
     pub groups_loopback: bool,
 }
 
+impl Limits {
+    /// Connections in all: as many as there are outbound places are for named peers and probes.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.inbound.saturating_add(self.outbound.saturating_mul(2))
+    }
+
+    /// The same limits for so many connections in all.
+    #[must_use]
+    pub fn with_connections(self, connections: u32) -> Self {
+        let outbound = self.outbound.min(connections / 8);
+        Self { inbound: connections - 2 * outbound, outbound, ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
