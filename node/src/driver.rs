@@ -499,6 +499,11 @@ fn report(notice: &Notice) {
         Notice::ClockRight(offset) => {
             tracing::info!("this machine's clock is within {} ms of most peers' clocks again", offset.unsigned_abs())
         }
+        Notice::NoQuorum(height, missing) => {
+            let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            tracing::warn!("no quorum at height {height}: no votes of the validators {}", missing.join(", "));
+        }
+        Notice::Quorum(height) => tracing::info!("a quorum votes again at height {height}"),
         Notice::Equivocation(keys) => {
             for key in keys {
                 tracing::warn!(

@@ -1,6 +1,9 @@
 //! Bodies of proposed blocks: assembled from the mempool and from peers, judged once, kept for the height.
+//!
+//! A proposer chooses what is proposed, so all work on it is bounded here: two blocks a round, each transaction of a block looked
+//! up once, each block executed once. What is missing is kept as a set that shrinks; nothing is assembled anew at every input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,34 +11,60 @@ use ledger::block::Block;
 use ledger::chain::{BlockError, ChainState, ValidBlock};
 use ledger::hash::{BlockHash, TxHash};
 use ledger::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_transactions};
-use ledger::units::Timestamp;
+use ledger::units::{Round, Timestamp};
 
 use crate::ids::{PeerId, RequestId};
 use crate::mempool::Mempool;
 use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
+use crate::offence::Offence;
 
-/// Blocks of the next height remembered without their transactions; they cannot be judged yet.
-const AHEAD_MAX: usize = 4;
-/// Blocks of one round that are looked for. An honest proposer has one; more than two of another tell nothing new.
+/// Blocks of one round that are ever looked for or judged. An honest proposer has one; the consensus core drops a third one.
 const PER_ROUND_MAX: usize = 2;
-/// Blocks looked for at the same time; those of the oldest rounds give way.
-const WANTED_MAX: usize = 32;
+/// Proposals kept for one block: it may be proposed again in later rounds.
+const PROPOSALS_MAX: usize = 8;
 /// After so long without an answer another peer is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Bytes of the smallest transaction: a transfer with one output and no memo. So a block has at most as many transactions as
+/// this goes into its bytes, and a longer list names no block.
+pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
 
-/// A proposal whose block is not complete here.
+/// What a machine has done for others since its start, to be compared with bounds. Counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Look-ups of single transactions for blocks that were proposed: in the mempool, or among those that are missing.
+    pub look_ups: u64,
+    /// Blocks built or executed to be judged. Those that a restart executes again from its log are left out.
+    pub executed: u64,
+    /// Blocks written to the log.
+    pub logged: u64,
+}
+
+/// A proposal whose block is not judged yet.
 #[derive(Debug)]
 struct Wanted {
     /// Every proposal for this block: it may be proposed again in later rounds.
     proposals: Vec<SignedProposal>,
-    /// Transactions that were not in the mempool. `None`: fetched, and its signature does not hold.
-    fetched: BTreeMap<TxHash, Option<Arc<VerifiedTransaction>>>,
+    /// The block without its transactions, and those that are here.
+    list: Option<List>,
     /// Who has it first: who sent the proposal.
     source: PeerId,
     asked: Option<(RequestId, Duration)>,
     tries: usize,
-    /// When to look at it again.
+    /// Something happened since it was looked at.
+    is_due: bool,
+    /// When to look at it again anyway.
     wait: Option<Duration>,
+}
+
+/// The transactions of a block by place.
+#[derive(Debug)]
+struct List {
+    compact: CompactBlock,
+    found: Vec<Option<Arc<VerifiedTransaction>>>,
+    /// Where those belong that are not here.
+    missing: BTreeMap<TxHash, Vec<usize>>,
+    /// It holds a transaction that nobody signed.
+    is_forged: bool,
 }
 
 /// What is known of a block.
@@ -55,33 +84,66 @@ pub(crate) enum Progress {
     /// Ask a peer.
     Ask(PeerId, Request),
     /// An answer is awaited, or the block's time is ahead of the clock.
-    Wait(Option<Duration>),
+    Wait,
 }
 
-/// Bodies of one height.
+/// Bodies of the height after the tip.
 #[derive(Debug, Default)]
 pub(crate) struct Bodies {
     verdicts: BTreeMap<BlockHash, Verdict>,
-    compact: BTreeMap<BlockHash, CompactBlock>,
     wanted: BTreeMap<BlockHash, Wanted>,
     /// The transactions of all valid blocks by hash. `None` until a peer asks, and again when a block is added: to look
     /// through the blocks at each question would cost 12,000 comparisons a hash.
     transactions: Option<BTreeMap<TxHash, Arc<VerifiedTransaction>>>,
+    /// Blocks looked for or judged, by the round in which each was proposed first.
+    rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
+    work: Work,
 }
 
 impl Bodies {
-    /// Forgets the decided height. Blocks of later heights stay, within bounds.
-    pub(crate) fn next_height(&mut self, tip: ledger::units::Height) {
+    /// Forgets the decided height.
+    pub(crate) fn next_height(&mut self) {
         self.verdicts.clear();
         self.transactions = None;
         self.wanted.clear();
-        self.compact.retain(|_, compact| compact.header.height > tip);
+        self.rounds.clear();
+    }
+
+    /// Forgets blocks that are looked for and were proposed before the round that came before this one. If one of them is
+    /// decided after all, its certificate comes, and the block with it.
+    pub(crate) fn on_round(&mut self, round: Round) {
+        let first = Round(round.0.saturating_sub(1));
+        self.wanted.retain(|_, wanted| wanted.proposals.iter().any(|signed| signed.proposal.round >= first));
+    }
+
+    pub(crate) const fn work(&self) -> Work {
+        self.work
+    }
+
+    pub(crate) const fn note_logged(&mut self) {
+        self.work.logged = self.work.logged.saturating_add(1);
     }
 
     pub(crate) fn verdict(&self, block: &BlockHash) -> Option<&Verdict> {
         self.verdicts.get(block)
     }
 
+    /// Blocks that follow the tip.
+    pub(crate) fn valid(&self) -> impl Iterator<Item = &ValidBlock> {
+        self.verdicts.values().filter_map(|verdict| match verdict {
+            Verdict::Valid(valid) => Some(valid),
+            Verdict::Invalid => None,
+        })
+    }
+
+    /// A block that was built here, for a round.
+    pub(crate) fn insert_built(&mut self, block: ValidBlock, round: Round) {
+        self.work.executed = self.work.executed.saturating_add(1);
+        self.rounds.entry(round).or_default().insert(block.hash());
+        self.insert(block);
+    }
+
+    /// A block that was judged before a restart.
     pub(crate) fn insert(&mut self, block: ValidBlock) {
         self.verdicts.insert(block.hash(), Verdict::Valid(block));
         self.transactions = None;
@@ -95,8 +157,37 @@ impl Bodies {
                 parent_certificate: valid.block().parent_certificate.clone(),
                 transactions: valid.block().transactions.iter().map(|transaction| transaction.hash()).collect(),
             }),
-            _ => self.compact.get(block).cloned(),
+            _ => self.wanted.get(block)?.list.as_ref().map(|list| list.compact.clone()),
         }
+    }
+
+    /// Whether a block is looked for whose transactions are not even known by name.
+    pub(crate) fn is_looked_for_without_list(&self, block: &BlockHash) -> bool {
+        self.wanted.get(block).is_some_and(|wanted| wanted.list.is_none())
+    }
+
+    /// Whether a list is that of a block. Cheap checks go first, and what is known already is compared, not hashed.
+    ///
+    /// # Errors
+    /// `Offence::BlockList` when it has more transactions than fit in a block, `Offence::WrongBlock` when it is another block.
+    pub(crate) fn check_list(&self, chain: &ChainState, block: BlockHash, list: &CompactBlock) -> Result<(), Offence> {
+        let (count, most) = (list.transactions.len(), transactions_max(chain));
+        if count > most {
+            return Err(Offence::BlockList { count, most });
+        }
+        let is_same = match (self.verdicts.get(&block), self.wanted.get(&block).and_then(|wanted| wanted.list.as_ref()))
+        {
+            (Some(Verdict::Valid(valid)), _) => {
+                let known = valid.block();
+                known.header == list.header
+                    && known.parent_certificate == list.parent_certificate
+                    && known.transactions.len() == count
+                    && known.transactions.iter().zip(&list.transactions).all(|(known, hash)| known.hash() == *hash)
+            }
+            (None, Some(known)) => known.compact == *list,
+            _ => list.is(block),
+        };
+        if is_same { Ok(()) } else { Err(Offence::WrongBlock) }
     }
 
     /// A transaction of a proposed block, for a peer: it may have left the mempool.
@@ -113,48 +204,59 @@ impl Bodies {
         index.get(hash).cloned()
     }
 
-    /// Remembers a block that is looked for without its transactions. The caller checked that it is what the hash stands for.
-    pub(crate) fn remember(&mut self, block: BlockHash, compact: CompactBlock) {
-        if self.wanted.contains_key(&block) {
-            self.compact.insert(block, compact);
-        }
-    }
-
-    /// Remembers a block of the height after the next. What finds no room is fetched when its height begins.
-    pub(crate) fn remember_ahead(&mut self, block: BlockHash, compact: CompactBlock) {
-        let height = compact.header.height;
-        if self.compact.values().filter(|other| other.header.height == height).count() < AHEAD_MAX {
-            self.compact.insert(block, compact);
-        }
-    }
-
-    /// Looks for the block of a proposal from now on.
+    /// Looks for the block of a proposal from now on, unless its round has had its share.
     pub(crate) fn want(&mut self, proposal: SignedProposal, source: PeerId) {
         let (block, round) = (proposal.proposal.block, proposal.proposal.round);
         if !self.wanted.contains_key(&block) {
-            let first_round = |wanted: &Wanted| wanted.proposals.iter().map(|other| other.proposal.round).min();
-            let of_round = self.wanted.values().filter(|wanted| first_round(wanted) == Some(round)).count();
-            if of_round >= PER_ROUND_MAX {
-                return;
-            }
-            if self.wanted.len() >= WANTED_MAX {
-                let oldest = self.wanted.iter().min_by_key(|(_, wanted)| first_round(wanted)).map(|(block, _)| *block);
-                if let Some(oldest) = oldest {
-                    self.wanted.remove(&oldest);
-                    self.compact.remove(&oldest);
+            let is_known = self.rounds.values().any(|blocks| blocks.contains(&block));
+            let of_round = self.rounds.entry(round).or_default();
+            if !is_known {
+                let is_bounded = !crate::planted::is(crate::planted::Fault::BlocksOfRoundUnbounded);
+                if of_round.len() >= PER_ROUND_MAX && is_bounded {
+                    return;
                 }
+                of_round.insert(block);
             }
         }
         let wanted = self.wanted.entry(block).or_insert_with(|| Wanted {
             proposals: Vec::new(),
-            fetched: BTreeMap::new(),
+            list: None,
             source,
             asked: None,
             tries: 0,
+            is_due: true,
             wait: None,
         });
-        if !wanted.proposals.contains(&proposal) {
+        if !wanted.proposals.contains(&proposal) && wanted.proposals.len() < PROPOSALS_MAX {
             wanted.proposals.push(proposal);
+        }
+    }
+
+    /// The list of a block that is looked for. The caller checked that it is what the hash stands for.
+    pub(crate) fn on_list(&mut self, block: &BlockHash, compact: CompactBlock, mempool: &Mempool) {
+        let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else { return };
+        let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
+        let found = compact.transactions.iter().enumerate().map(|(place, hash)| {
+            let found = mempool.get(hash);
+            if found.is_none() {
+                missing.entry(*hash).or_default().push(place);
+            }
+            found
+        });
+        let found: Vec<_> = found.collect();
+        self.work.look_ups = self.work.look_ups.saturating_add(found.len() as u64);
+        wanted.list = Some(List { compact, found, missing, is_forged: false });
+        wanted.is_due = true;
+    }
+
+    /// A verified transaction is here, whatever the mempool made of it.
+    pub(crate) fn on_transaction(&mut self, transaction: &Arc<VerifiedTransaction>) {
+        let hash = transaction.hash();
+        for wanted in self.wanted.values_mut() {
+            let Some(list) = wanted.list.as_mut().filter(|list| !list.missing.is_empty()) else { continue };
+            self.work.look_ups = self.work.look_ups.saturating_add(1);
+            list.fill(&hash, transaction);
+            wanted.is_due |= list.missing.is_empty();
         }
     }
 
@@ -167,8 +269,14 @@ impl Bodies {
         self.wanted.contains_key(block)
     }
 
-    pub(crate) fn wanted(&self) -> Vec<BlockHash> {
-        self.wanted.keys().copied().collect()
+    /// Blocks that want attention now.
+    pub(crate) fn due(&self, now: Duration) -> Vec<BlockHash> {
+        let is_due = |wanted: &Wanted| {
+            wanted.is_due
+                || wanted.wait.is_some_and(|at| at <= now)
+                || crate::planted::is(crate::planted::Fault::AssembledAtEachInput)
+        };
+        self.wanted.iter().filter(|(_, wanted)| is_due(wanted)).map(|(block, _)| *block).collect()
     }
 
     /// A request is on its way.
@@ -185,24 +293,35 @@ impl Bodies {
         let is_it = |wanted: &Wanted| wanted.asked.is_some_and(|(asked, _)| asked == id);
         let (block, wanted) = self.wanted.iter_mut().find(|(_, wanted)| is_it(wanted))?;
         wanted.asked = None;
+        wanted.is_due = true;
         Some(*block)
     }
 
     /// Transactions from a peer for a wanted block. Others than the missing ones are left out.
     pub(crate) fn on_transactions(&mut self, chain: &ChainState, block: &BlockHash, transactions: Vec<Transaction>) {
         let id = chain.chain().id();
-        let (Some(wanted), Some(compact)) = (self.wanted.get_mut(block), self.compact.get(block)) else { return };
-        let named: std::collections::BTreeSet<&TxHash> = compact.transactions.iter().collect();
-        let mut hashes = Vec::new();
-        let mut missing = Vec::new();
-        for transaction in transactions {
+        let Some(list) = self.wanted.get_mut(block).and_then(|wanted| wanted.list.as_mut()) else { return };
+        let mut missing: BTreeMap<TxHash, Transaction> = BTreeMap::new();
+        for transaction in transactions.into_iter().take(REQUESTED_TRANSACTIONS_MAX) {
+            self.work.look_ups = self.work.look_ups.saturating_add(1);
             let hash = transaction_hash(id, &transaction);
-            if named.contains(&hash) && !wanted.fetched.contains_key(&hash) {
-                hashes.push(hash);
-                missing.push(transaction);
+            if list.missing.contains_key(&hash) {
+                missing.insert(hash, transaction);
             }
         }
-        wanted.fetched.extend(hashes.into_iter().zip(verify_transactions(id, missing)));
+        let (hashes, missing): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+        let mut fetched = Vec::new();
+        for (hash, verified) in hashes.into_iter().zip(verify_transactions(id, missing)) {
+            match verified {
+                Some(transaction) => {
+                    list.fill(&hash, &transaction);
+                    fetched.push(transaction);
+                }
+                None => list.is_forged = true,
+            }
+        }
+        // Blocks that are looked for at the same time have much in common.
+        fetched.iter().for_each(|transaction| self.on_transaction(transaction));
     }
 
     /// Completes a wanted block if all is there, or says what to do for it.
@@ -215,44 +334,40 @@ impl Bodies {
         now: Duration,
         wall: Timestamp,
     ) -> Progress {
-        let progress = self.try_advance(block, chain, mempool, peers, now, wall);
-        if let (Progress::Wait(until), Some(wanted)) = (&progress, self.wanted.get_mut(&block)) {
-            wanted.wait = *until;
+        let Some(wanted) = self.wanted.get_mut(&block) else { return Progress::Wait };
+        wanted.is_due = false;
+        wanted.wait = None;
+        if crate::planted::is(crate::planted::Fault::AssembledAtEachInput)
+            && let Some(list) = &wanted.list
+        {
+            let known = list.compact.transactions.iter().filter(|hash| mempool.get(hash).is_some()).count();
+            let looked_up = list.compact.transactions.len().max(known) as u64;
+            self.work.look_ups = self.work.look_ups.saturating_add(looked_up);
         }
-        progress
-    }
-
-    fn try_advance(
-        &mut self,
-        block: BlockHash,
-        chain: &ChainState,
-        mempool: &Mempool,
-        peers: &[PeerId],
-        now: Duration,
-        wall: Timestamp,
-    ) -> Progress {
-        let Some(wanted) = self.wanted.get(&block) else { return Progress::Wait(None) };
-        let height = chain.tip().height.next();
-        let request = match self.compact.get(&block) {
-            None => Request::Proposed(height, block),
-            Some(compact) => match assemble(compact, wanted, mempool) {
-                Assembled::Missing(hashes) => Request::Transactions(hashes),
-                Assembled::Forged => return self.judge(block, Verdict::Invalid, None),
-                Assembled::Complete(complete) => {
-                    let latest = wall.0.saturating_add(chain.chain().limits().clock_drift_ms);
-                    if let Some(early @ 1..) = complete.header.time.0.checked_sub(latest) {
-                        // Never invalid: the clock will get there, and clocks are not part of the rules.
-                        return Progress::Wait(Some(now.saturating_add(Duration::from_millis(early))));
-                    }
-                    return match chain.validate(complete) {
-                        Ok(valid) => self.judge(block, Verdict::Valid(valid), None),
-                        Err(error) => self.judge(block, Verdict::Invalid, Some(error)),
-                    };
+        let request = match &wanted.list {
+            None => Request::Proposed(chain.tip().height.next(), block),
+            Some(list) if list.is_forged => return self.judge(block, Verdict::Invalid, None),
+            Some(list) if list.missing.is_empty() => {
+                let latest = wall.0.saturating_add(chain.chain().limits().clock_drift_ms);
+                if let Some(early @ 1..) = list.compact.header.time.0.checked_sub(latest) {
+                    // Never invalid: the clock will get there, and clocks are not part of the rules.
+                    wanted.wait = Some(now.saturating_add(Duration::from_millis(early)));
+                    return Progress::Wait;
                 }
-            },
+                self.work.executed = self.work.executed.saturating_add(1);
+                return match chain.validate(list.block()) {
+                    Ok(valid) => self.judge(block, Verdict::Valid(valid), None),
+                    Err(error) => self.judge(block, Verdict::Invalid, Some(error)),
+                };
+            }
+            Some(list) => {
+                let missing = list.missing.keys().copied().take(REQUESTED_TRANSACTIONS_MAX);
+                Request::Transactions(missing.collect())
+            }
         };
         if let Some((_, deadline)) = wanted.asked.filter(|(_, deadline)| *deadline > now) {
-            return Progress::Wait(Some(deadline));
+            wanted.wait = Some(deadline);
+            return Progress::Wait;
         }
         // The first to ask is who sent the proposal, then everybody in turn.
         let others = peers.len().max(1);
@@ -262,7 +377,10 @@ impl Bodies {
         };
         match next {
             Some(peer) => Progress::Ask(peer, request),
-            None => Progress::Wait(Some(now.saturating_add(PATIENCE))),
+            None => {
+                wanted.wait = Some(now.saturating_add(PATIENCE));
+                Progress::Wait
+            }
         }
     }
 
@@ -274,32 +392,26 @@ impl Bodies {
     }
 }
 
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
-enum Assembled {
-    Complete(Block<Arc<VerifiedTransaction>>),
-    Missing(Vec<TxHash>),
-    /// The block holds a transaction that nobody signed.
-    Forged,
-}
-
-fn assemble(compact: &CompactBlock, wanted: &Wanted, mempool: &Mempool) -> Assembled {
-    let mut transactions = Vec::with_capacity(compact.transactions.len());
-    let mut missing = Vec::new();
-    for hash in &compact.transactions {
-        match (wanted.fetched.get(hash), mempool.get(hash)) {
-            (Some(None), _) => return Assembled::Forged,
-            (Some(Some(transaction)), _) => transactions.push(Arc::clone(transaction)),
-            (None, Some(transaction)) => transactions.push(transaction),
-            (None, None) => missing.push(*hash),
+impl List {
+    fn fill(&mut self, hash: &TxHash, transaction: &Arc<VerifiedTransaction>) {
+        for place in self.missing.remove(hash).unwrap_or_default() {
+            if let Some(found) = self.found.get_mut(place) {
+                *found = Some(Arc::clone(transaction));
+            }
         }
     }
-    if missing.is_empty() {
-        return Assembled::Complete(Block {
-            header: compact.header.clone(),
-            parent_certificate: compact.parent_certificate.clone(),
-            transactions,
-        });
+
+    fn block(&self) -> Block<Arc<VerifiedTransaction>> {
+        Block {
+            header: self.compact.header.clone(),
+            parent_certificate: self.compact.parent_certificate.clone(),
+            transactions: self.found.iter().flatten().cloned().collect(),
+        }
     }
-    missing.truncate(REQUESTED_TRANSACTIONS_MAX);
-    Assembled::Missing(missing)
+}
+
+/// Most transactions that fit in a block.
+pub(crate) fn transactions_max(chain: &ChainState) -> usize {
+    let most = chain.chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
+    usize::try_from(most).unwrap_or(usize::MAX)
 }

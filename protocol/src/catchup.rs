@@ -19,6 +19,7 @@ use ledger::units::Height;
 use crate::ids::{PeerId, RequestId};
 use crate::message::{BEHIND_FAR, BLOCKS_MAX, CertifiedHeader};
 use crate::offence::Offence;
+use crate::planted::{self, Fault};
 use holders::Holders;
 
 /// Requests for blocks in flight at once.
@@ -180,8 +181,12 @@ impl CatchUp {
         if lag > 0 {
             self.next_since = Some((tip.next(), since));
         }
+        let stops = planted::is(Fault::CertificateStopsConsensus) && lag == 1 && now >= since.saturating_add(GRACE);
         // What comes in segments is certified, and on its way or here: also if whoever said so has gone.
-        self.is_in_segments(tip) || lag > 1 || (lag == 1 && is_catching_up && now < since.saturating_add(GRACE))
+        self.is_in_segments(tip)
+            || lag > 1
+            || stops
+            || (lag == 1 && is_catching_up && now < since.saturating_add(GRACE))
     }
 
     /// When to fetch the next block, if a certificate for it is known.

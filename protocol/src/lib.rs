@@ -15,6 +15,7 @@ mod ids;
 pub mod machine;
 pub mod message;
 pub mod offence;
+pub mod planted;
 
 pub mod sync;
 
@@ -25,5 +26,5 @@ mod lots;
 pub mod mempool;
 
 pub use ids::{PeerId, RequestId, Ticket};
-pub use machine::{Effect, Input, Log, Machine, Now, Setup, Topic, Verdict};
+pub use machine::{Effect, Input, Log, Machine, Now, Quorum, Setup, Topic, Verdict, Work};
 pub use offence::Offence;

@@ -1,10 +1,14 @@
 //! The machine: the one door for every input, and the only place where mempool, consensus and catch-up meet.
 
+mod ahead;
+mod attendance;
 mod clock;
 mod consensus;
 mod gossip;
 mod headers;
+mod heard;
 mod peers;
+mod proposals;
 mod signing;
 mod transactions;
 
@@ -21,14 +25,20 @@ use ledger::transaction::VerifiedTransaction;
 use ledger::units::{Height, Nonce, Round, Timestamp};
 
 use crate::bodies::Bodies;
+pub use crate::bodies::Work;
 use crate::catchup::CatchUp;
 use crate::consensus::Consensus;
 use crate::ids::{PeerId, RequestId, Ticket};
 use crate::lots::Lots;
 use crate::mempool::{AdmitError, Mempool, MempoolLimits};
-use crate::message::{CertifiedHeader, Evidence, LogEntry, SignedProposal};
+use crate::message::{CertifiedHeader, Evidence, LogEntry};
 use crate::offence::Offence;
+use ahead::Ahead;
+use attendance::Attendance;
+pub use attendance::Quorum;
 use clock::Clocks;
+use heard::Heard;
+use proposals::Proposals;
 use signing::Signing;
 use transactions::Outbox;
 
@@ -151,6 +161,10 @@ pub enum Notice {
     ClockOff(i64),
     /// The clock is near those of most peers again; so many milliseconds ahead.
     ClockRight(i64),
+    /// The height has lasted long without votes of a quorum being heard: validators of which none is.
+    NoQuorum(Height, Vec<PublicKey>),
+    /// A quorum is heard again, at this height.
+    Quorum(Height),
 }
 
 /// What was found in the log at start.
@@ -234,11 +248,16 @@ pub struct Machine {
     started_at: Option<Duration>,
     /// When the first height of this run begins: peers connect first.
     first_start: Duration,
-    /// Proposals of the current height by round, to be said again.
-    proposals: BTreeMap<Round, SignedProposal>,
+    /// A block of the height after the tip is not built before.
+    build_from: Duration,
+    proposals: Proposals,
+    /// What was passed on lately.
+    heard: Heard,
+    /// What came before its height.
+    ahead: Ahead,
+    attendance: Attendance,
     /// Blocks by round whose verdict consensus has: it logs each verdict it is told.
     told: BTreeSet<(Round, BlockHash)>,
-    repeat_at: Option<Duration>,
     /// What [`Effect::Commit`] was given for, and how it came to be final here.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
     /// Log entries of a height after the tip, until it is started.
@@ -255,6 +274,8 @@ pub struct Machine {
     effects: Vec<Effect>,
     extra_rounds: u64,
     equivocations: u64,
+    /// Proofs of double signing that were kept, by validator.
+    evidence: BTreeMap<PublicKey, u32>,
 }
 
 /// Recent block hashes remembered.
@@ -274,7 +295,7 @@ impl Machine {
         let drift = Duration::from_millis(chain.chain().limits().clock_drift_ms);
         // A clock behind the chain must not shorten the wait.
         let start = now.wall.max(chain.tip().time);
-        let signing = Signing::new(is_validator, &log, sign_without_log, drift, start);
+        let signing = Signing::new(is_validator, &log, chain.tip().height, sign_without_log, drift, start);
         let (log_height, replay) = match log {
             // A store older than the log catches up with it first.
             Log::Intact(height, entries) if height >= next => (Some(height), entries),
@@ -308,9 +329,12 @@ impl Machine {
             next_poll: now.elapsed,
             started_at: None,
             first_start: now.elapsed.saturating_add(FIRST_HEIGHT_DELAY),
-            proposals: BTreeMap::new(),
+            build_from: now.elapsed,
+            proposals: Proposals::default(),
+            heard: Heard::default(),
+            ahead: Ahead::default(),
+            attendance: Attendance::new(),
             told: BTreeSet::new(),
-            repeat_at: None,
             committing: None,
             replay,
             log_height,
@@ -318,6 +342,7 @@ impl Machine {
             effects: Vec::new(),
             extra_rounds: 0,
             equivocations: 0,
+            evidence: BTreeMap::new(),
             chain,
         }
     }
@@ -360,12 +385,21 @@ impl Machine {
             // The wait for signing is over in the middle of a height: begin it again, as a signer.
             self.begin_height();
         }
-        if self.phase == Phase::Waiting && self.height_is_due() {
+        if self.phase == Phase::Waiting && self.height_begins() {
             self.begin_height();
+        }
+        if self.phase == Phase::Deciding {
+            self.take_in_early();
         }
         if self.phase == Phase::Deciding {
             let outputs = self.consensus.on_time(self.now.elapsed);
             self.perform(outputs);
+        }
+        if self.phase == Phase::Deciding {
+            self.build_waiting();
+        }
+        if self.phase == Phase::Deciding {
+            self.look_at_round();
         }
         if self.phase == Phase::Deciding {
             self.advance_bodies();
@@ -373,6 +407,23 @@ impl Machine {
         }
         self.commit_certified();
         self.announce();
+        self.attend();
+    }
+
+    /// Tells when a quorum is not heard any more, or again.
+    fn attend(&mut self) {
+        if self.phase != Phase::Deciding {
+            return self.attendance.on_pause();
+        }
+        self.attendance.on_deciding(self.now);
+        let height = self.chain.tip().height.next();
+        let validators = self.chain.chain().validators(height);
+        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators) {
+            self.effects.push(Effect::Notice(match ok {
+                true => Notice::Quorum(height),
+                false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
+            }));
+        }
     }
 
     /// When [`Input::Time`] is wanted at the latest.
@@ -389,9 +440,10 @@ impl Machine {
             }
             Phase::Deciding => {
                 at(self.consensus.deadline());
-                at(self.bodies_deadline());
-                at(self.repeat_at);
-                at(self.signing.deadline().filter(|_| !self.consensus_signs()));
+                at(self.bodies.deadline());
+                at(self.proposals.deadline());
+                at(self.attendance.deadline());
+                at(self.signing.deadline(self.now).filter(|_| !self.consensus_signs()));
                 at(self.follow_deadline());
             }
             Phase::CatchingUp => at(self.follow_deadline()),
@@ -419,13 +471,21 @@ impl Machine {
         }
         let tip = self.chain.tip().height;
         self.outbox.retain(&self.mempool);
-        self.bodies.next_height(tip);
-        self.proposals.clear();
+        self.bodies.next_height();
+        self.proposals = Proposals::default();
+        self.forget_heights();
+        if self.attendance.on_commit() {
+            self.effects.push(Effect::Notice(Notice::Quorum(tip)));
+        }
         if self.log_height.is_none_or(|height| height <= tip) {
             // What the log says of a final height is of no use for the next.
             self.replay.clear();
         }
-        self.repeat_at = None;
+        let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
+        self.build_from = match (source, self.started_at) {
+            (Source::Consensus | Source::Certified, Some(started_at)) => started_at.saturating_add(interval),
+            _ => self.now.elapsed,
+        };
         // What this node signed at a height that it took part in is in its log, whoever was first to have the certificate.
         let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
         self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
@@ -436,6 +496,7 @@ impl Machine {
         if source == Source::Consensus || (source == Source::Certified && took_part) {
             self.signing.on_decided(tip);
         }
+        self.signing.on_caught_up(tip);
         if source != Source::CatchUp && took_part {
             // At once: a log that stands at the tip would look older than the network after a restart.
             self.log_height = Some(tip.next());
@@ -503,6 +564,18 @@ impl Machine {
     #[must_use]
     pub fn peer_heights(&self) -> BTreeMap<PeerId, Height> {
         self.catchup.claims()
+    }
+
+    /// Whether a quorum of validators is heard.
+    #[must_use]
+    pub const fn quorum(&self) -> &Quorum {
+        self.attendance.quorum()
+    }
+
+    /// What this machine has done for others since its start.
+    #[must_use]
+    pub const fn work(&self) -> Work {
+        self.bodies.work()
     }
 
     /// Rounds beyond the first of their height, and validators caught, since start.

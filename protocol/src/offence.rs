@@ -29,6 +29,17 @@ pub enum Offence {
         /// Number of hashes.
         count: usize,
     },
+    /// A list of transactions for a proposed block, longer than any block.
+    #[error("sent a list of {count} transactions for a proposed block, at most {most} fit")]
+    BlockList {
+        /// Transactions named.
+        count: usize,
+        /// Transactions that fit in a block.
+        most: usize,
+    },
+    /// Another block than the one whose list was asked for.
+    #[error("sent another proposed block than asked for")]
+    WrongBlock,
     /// Blocks that begin at another height than the request named, or too many of them.
     #[error("sent {count} blocks from {first} when asked for {asked}")]
     BlocksUnasked {
@@ -156,6 +167,8 @@ impl Offence {
             | Self::BlockUnlinked { .. }
             | Self::BlockUncertified { .. }
             | Self::BlockBody { .. }
+            | Self::BlockList { .. }
+            | Self::WrongBlock
             | Self::BadChunk { .. }
             | Self::ManifestTooLong { .. }
             | Self::ManifestTooLarge { .. }
@@ -172,6 +185,8 @@ impl Offence {
             Self::Response(_) => "bad-response",
             Self::Tip => "unproved-tip",
             Self::TransactionsAsked { .. } => "too-many-transactions-asked",
+            Self::BlockList { .. } => "too-long-block",
+            Self::WrongBlock => "wrong-block",
             Self::BlocksUnasked { .. } => "unasked-blocks",
             Self::BlockUnlinked { .. } => "unlinked-block",
             Self::BlockUncertified { .. } => "uncertified-block",
@@ -202,6 +217,8 @@ impl Offence {
             | Self::SyncMessage(_)
             | Self::Tip
             | Self::TransactionsAsked { .. }
+            | Self::BlockList { .. }
+            | Self::WrongBlock
             | Self::BlocksUnasked { .. }
             | Self::BlockUnlinked { .. }
             | Self::BlockUncertified { .. }

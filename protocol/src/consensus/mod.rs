@@ -128,6 +128,12 @@ impl Consensus {
         context::round_number(self.core.round())
     }
 
+    /// Whether it is this validator's turn in a round and it has not proposed yet.
+    #[must_use]
+    pub fn is_proposing(&self, round: Round) -> bool {
+        self.round() == round && self.core.driver.step_is_propose() && self.host.is_signing()
+    }
+
     /// Whether signatures hold and the signers are validators of the height. Cheap the second time.
     pub fn verify(&mut self, message: &ConsensusMessage, validators: &ValidatorSet) -> bool {
         self.host.verify_message(message, validators)

@@ -1,24 +1,22 @@
-//! The machine's side of consensus: when a height begins, what its outputs become, and which blocks are judged.
+//! The machine's side of consensus: when a height begins, and what its outputs become.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::block::Block;
 use ledger::certificate::Certificate;
-use ledger::codec;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::{Height, Round};
 
-use super::{Effect, Machine, Notice, Phase, Topic};
-use crate::bodies::{Progress, Verdict};
+use super::{Effect, Machine, Notice, Phase};
+use crate::bodies::Verdict;
 use crate::consensus::{Output, Start};
 use crate::ids::PeerId;
-use crate::message::{Attempt, ConsensusMessage, Evidence, LogEntry};
+use crate::message::{ConsensusMessage, Evidence, LogEntry};
+use crate::planted::{self, Fault};
 
-/// Proposals of rounds further ahead are dropped, as the core does.
-const ROUNDS_AHEAD_MAX: u32 = 10;
-/// A proposal of the current round is said again so often: a peer may have missed it, and its proposer may be gone.
-const REPEAT: Duration = Duration::from_secs(1);
+/// Proofs of double signing that are kept of one validator in a run. One is enough; one validator must not fill the store.
+const EVIDENCE_PER_VALIDATOR: u32 = 4;
 
 impl Machine {
     /// A height begins after the minimum interval if a transaction that could go in now is held, else at the empty interval.
@@ -32,7 +30,7 @@ impl Machine {
         started_at.saturating_add(Duration::from_millis(interval))
     }
 
-    pub(super) fn height_is_due(&self) -> bool {
+    fn height_is_due(&self) -> bool {
         self.now.elapsed >= self.start_at()
     }
 
@@ -45,23 +43,35 @@ impl Machine {
         let sign = self.signing.may_sign(&self.chain, self.now);
         self.phase = Phase::Deciding;
         self.started_at = Some(self.now.elapsed);
-        self.repeat_at = Some(self.now.elapsed.saturating_add(REPEAT));
+        self.proposals.on_height(self.now.elapsed);
         self.told.clear();
         let log = match self.log_height == Some(height) {
-            true => std::mem::take(&mut self.replay),
+            true if sign => std::mem::take(&mut self.replay),
+            true => self.replay.clone(),
             false => Vec::new(),
         };
         if sign && self.log_height != Some(height) {
             self.log_height = Some(height);
             self.effects.push(Effect::CutLog(height));
         }
-        // A block that was judged before the height was signed is not in the log: it is judged anew, and logged.
-        self.bodies.next_height(self.chain.tip().height);
+        if sign {
+            self.signing.on_begun(height);
+        }
+        // Blocks that were judged before the height was signed are not in the log yet.
+        let judged: Vec<_> = self.bodies.valid().filter(|_| sign).cloned().collect();
         self.restore_bodies(&log);
         let validators = Arc::clone(self.chain.chain().validators(height));
         let start = Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };
+        // Begun again, as a signer: consensus forgets what it knew of the height.
+        let proposed = self.proposals.all();
         let outputs = self.consensus.start(&start);
+        judged.iter().for_each(|valid| self.log_body(valid));
         self.perform(outputs);
+        for (from, signed) in proposed {
+            if self.phase == Phase::Deciding {
+                self.take_in(from, ConsensusMessage::Proposal(signed, None));
+            }
+        }
         self.report_signing();
     }
 
@@ -101,8 +111,10 @@ impl Machine {
                 Output::Log(entry) => self.effects.push(Effect::Log(entry)),
                 Output::Sync => self.effects.push(Effect::SyncLog),
                 Output::Gossip(message) => self.gossip_consensus(message),
-                Output::BuildBlock(round) => queue.extend(self.build_block(round)),
+                Output::BuildBlock(round) => queue.extend(self.on_turn(round)),
                 Output::RoundStarted(round) => {
+                    self.proposals.on_round();
+                    self.attendance.on_round(round, self.now.elapsed);
                     if round > Round(0) {
                         self.extra_rounds = self.extra_rounds.saturating_add(1);
                         self.effects.push(Effect::Notice(Notice::Round(self.consensus.height(), round)));
@@ -115,56 +127,6 @@ impl Machine {
         }
     }
 
-    fn build_block(&mut self, round: Round) -> Vec<Output> {
-        let Some(key) = &self.key else {
-            panic!("only validators are asked to build, and they have a key");
-        };
-        let room = usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
-        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
-        let valid = self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
-        let hash = valid.hash();
-        self.log_body(&valid);
-        self.bodies.insert(valid);
-        self.consensus.propose(round, hash, self.now.elapsed)
-    }
-
-    /// A vote for a block can be acted on after a restart only if the block survives too.
-    fn log_body(&mut self, valid: &ledger::chain::ValidBlock) {
-        if self.consensus.is_signing() {
-            let block = valid.block();
-            self.effects.push(Effect::Log(LogEntry::Body(Block {
-                header: block.header.clone(),
-                parent_certificate: block.parent_certificate.clone(),
-                transactions: block.transactions.iter().map(|transaction| transaction.transaction().clone()).collect(),
-            })));
-        }
-    }
-
-    fn gossip_consensus(&mut self, message: ConsensusMessage) {
-        let message = match message {
-            ConsensusMessage::Proposal(signed, _) => {
-                let compact = self.bodies.compact(&signed.proposal.block);
-                self.proposals.insert(signed.proposal.round, signed.clone());
-                ConsensusMessage::Proposal(signed, compact)
-            }
-            other => other,
-        };
-        let attempt = self.attempt();
-        self.effects.push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
-    }
-
-    pub(super) fn repeat_proposals(&mut self) {
-        if self.repeat_at.is_none_or(|at| at > self.now.elapsed) {
-            return;
-        }
-        self.repeat_at = Some(self.now.elapsed.saturating_add(REPEAT));
-        if let Some(signed) =
-            self.proposals.get(&self.consensus.round()).cloned().filter(|_| self.consensus.is_signing())
-        {
-            self.gossip_consensus(ConsensusMessage::Proposal(signed, None));
-        }
-    }
-
     fn on_decided(&mut self, certificate: Certificate) {
         let Some(Verdict::Valid(valid)) = self.bodies.verdict(&certificate.block) else {
             return self.halt(format!("block {} was decided but is not valid here", certificate.block));
@@ -174,117 +136,85 @@ impl Machine {
         self.commit(vec![commit], after, super::Source::Consensus);
     }
 
-    fn on_evidence(&mut self, evidence: Vec<Evidence>) {
-        let mut offenders: Vec<_> = evidence
-            .iter()
-            .filter_map(|evidence| match evidence {
-                Evidence::Votes(vote, _) => Some(vote.vote.validator),
-                Evidence::Proposals(proposal, _) => Some(proposal.proposal.proposer),
-                Evidence::Fork(..) => None,
-            })
-            .collect();
+    pub(super) fn on_evidence(&mut self, evidence: Vec<Evidence>) {
+        let offender = |evidence: &Evidence| match evidence {
+            Evidence::Votes(vote, _) => Some(vote.vote.validator),
+            Evidence::Proposals(proposal, _) => Some(proposal.proposal.proposer),
+            Evidence::Fork(..) => None,
+        };
+        let evidence: Vec<_> =
+            evidence.into_iter().filter_map(|evidence| Some((offender(&evidence)?, evidence))).collect();
+        let mut offenders: Vec<_> = evidence.iter().map(|(validator, _)| *validator).collect();
         offenders.dedup();
         self.equivocations = self.equivocations.saturating_add(offenders.len() as u64);
-        self.effects.extend(evidence.into_iter().map(Effect::Evidence));
+        for (validator, evidence) in evidence {
+            let kept = self.evidence.entry(validator).or_default();
+            if *kept < EVIDENCE_PER_VALIDATOR {
+                *kept = kept.saturating_add(1);
+                self.effects.push(Effect::Evidence(evidence));
+            }
+        }
         self.effects.push(Effect::Notice(Notice::Equivocation(offenders)));
     }
 
-    /// Tries to complete every block that is looked for.
-    pub(super) fn advance_bodies(&mut self) {
-        let peers: Vec<_> = self.peers.iter().copied().collect();
-        for block in self.bodies.wanted() {
-            let (now, wall) = (self.now.elapsed, self.now.wall);
-            match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
-                Progress::Wait(_) => {}
-                Progress::Ask(peer, request) => {
-                    let id = self.ask(peer, &request, super::peers::Asked::Body);
-                    self.bodies.asked(&block, id, now);
-                }
-                Progress::Judged(proposals, verdict, error) => {
-                    let valid = match &verdict {
-                        Verdict::Valid(valid) => {
-                            let valid = valid.clone();
-                            self.log_body(&valid);
-                            true
-                        }
-                        Verdict::Invalid => {
-                            let reason =
-                                error.map_or_else(|| "a signature does not hold".to_owned(), |e| e.to_string());
-                            let height = self.consensus.height();
-                            self.effects.push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
-                            false
-                        }
-                    };
-                    for proposal in proposals {
-                        self.told.insert((proposal.proposal.round, block));
-                        let outputs = self.consensus.on_block(&proposal, valid, now);
-                        self.perform(outputs);
-                        if self.phase != Phase::Deciding {
-                            return;
-                        }
-                    }
-                }
+    /// A verified message of a height that is near. What cannot be used yet is kept until its height begins.
+    pub(super) fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
+        let (height, next) = (message.height(), self.chain.tip().height.next());
+        if height == next {
+            if let ConsensusMessage::Vote(signed) = &message {
+                self.attendance.on_vote(signed.vote.validator, self.now.elapsed);
+            }
+            if self.phase == Phase::Deciding {
+                return self.take_in(from, message);
+            }
+        }
+        let is_forgotten = planted::is(Fault::EarlyProposalForgotten) && height > next;
+        if is_forgotten && matches!(message, ConsensusMessage::Proposal(..)) {
+            return;
+        }
+        self.ahead.keep(from, message);
+    }
+
+    /// Whether the height after the tip is to begin: its time has come, or an honest validator has begun it.
+    pub(super) fn height_begins(&mut self) -> bool {
+        let next = self.chain.tip().height.next();
+        self.height_is_due() || self.ahead.is_begun(next, self.chain.chain().validators(next))
+    }
+
+    /// Takes in what was said of the height before it began here.
+    pub(super) fn take_in_early(&mut self) {
+        for (from, message) in self.ahead.take(self.chain.tip().height.next()) {
+            if self.phase == Phase::Deciding {
+                self.take_in(from, message);
             }
         }
     }
 
-    pub(super) fn bodies_deadline(&self) -> Option<Duration> {
-        self.bodies.deadline()
-    }
-
-    /// A verified message of the height after the tip: begins the height if need be.
-    pub(super) fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
-        if self.phase == Phase::Waiting {
-            self.begin_height();
-        }
-        if self.phase != Phase::Deciding {
-            return;
-        }
+    /// A message of the height that is being decided.
+    fn take_in(&mut self, from: PeerId, message: ConsensusMessage) {
         let outputs = self.consensus.on_message(&message, self.now.elapsed);
         self.perform(outputs);
-        if let ConsensusMessage::Proposal(signed, compact) = message {
-            self.on_proposal(from, signed, compact);
+        if let ConsensusMessage::Proposal(signed, list) = message
+            && self.phase == Phase::Deciding
+        {
+            self.on_proposal(from, &signed, list);
         }
     }
 
-    fn on_proposal(
-        &mut self,
-        from: PeerId,
-        signed: crate::message::SignedProposal,
-        compact: Option<crate::message::CompactBlock>,
-    ) {
-        let block = signed.proposal.block;
-        let compact = compact.filter(|compact| compact.is(block) && compact.header.height == signed.proposal.height);
-        if self.phase != Phase::Deciding || signed.proposal.height != self.chain.tip().height.next() {
-            if let Some(compact) = compact {
-                self.bodies.remember_ahead(block, compact);
-            }
-            return;
-        }
-        let round = signed.proposal.round;
-        if round.0 > self.consensus.round().0.saturating_add(ROUNDS_AHEAD_MAX) {
-            return;
-        }
-        self.proposals.entry(round).or_insert_with(|| signed.clone());
-        match self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_))) {
-            Some(valid) => {
-                if self.told.insert((round, block)) {
-                    let outputs = self.consensus.on_block(&signed, valid, self.now.elapsed);
-                    self.perform(outputs);
-                }
-            }
-            None => {
-                self.bodies.want(signed, from);
-                if let Some(compact) = compact {
-                    self.bodies.remember(block, compact);
-                }
-            }
-        }
-    }
-
-    /// The heights whose messages can be judged and used: the next one, and the one after it.
+    /// The heights whose messages can be judged and used soon: the two after the tip, and the two after the highest height that
+    /// others have proved.
     pub(super) fn is_near(&self, height: Height) -> bool {
-        let tip = self.chain.tip().height;
-        height == tip.next() || height == tip.next().next()
+        is_near(self.chain.tip().height, self.catchup.known(), height)
     }
+
+    /// Forgets what was heard of heights that are not near any more.
+    pub(super) fn forget_heights(&mut self) {
+        let (tip, best) = (self.chain.tip().height, self.catchup.known());
+        self.ahead.keep_heights(|height| is_near(tip, best, height));
+        self.heard.keep_heights(|height| is_near(tip, best, height));
+    }
+}
+
+fn is_near(tip: Height, best: Height, height: Height) -> bool {
+    [tip, best].iter().any(|of| *of < height && height <= of.next().next()) && height > tip
 }

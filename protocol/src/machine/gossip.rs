@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use ledger::codec;
 use ledger::signature::PublicKey;
-use ledger::units::Height;
+use ledger::units::{Height, Round};
 
 use super::headers::Told;
 use super::{Effect, Machine, Phase, Topic, Verdict};
 use crate::ids::{PeerId, Ticket};
-use crate::message::{Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX};
+use crate::message::{
+    Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, CompactBlock, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX,
+    SignedProposal,
+};
+use crate::planted::{self, Fault};
 
 impl Machine {
     pub(super) fn on_gossip(&mut self, topic: Topic, from: PeerId, ticket: Ticket, bytes: &[u8]) {
@@ -30,33 +34,97 @@ impl Machine {
 
     /// Judged before it is used: others should not wait for what this node makes of it.
     fn on_consensus_gossip(&mut self, from: PeerId, ticket: Ticket, message: ConsensusMessage) {
-        let height = message.height();
-        let tip = self.chain.tip().height;
-        let verdict = if height < tip || height == Height(0) {
-            Verdict::Ignore
-        } else {
-            let validators = Arc::clone(self.chain.chain().validators(height));
-            match self.consensus.verify(&message, &validators) {
-                true if height == tip || self.is_near(height) => Verdict::Accept,
-                true => Verdict::Ignore,
-                false => Verdict::Reject,
-            }
-        };
-        self.effects.push(Effect::Judge(ticket, verdict));
-        if verdict == Verdict::Reject || height <= tip {
-            return;
-        }
-        if verdict == Verdict::Accept {
-            let is_ours = self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
-            let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
-            if is_ours && !is_signed_here && !self.signing.accounts_for(height) {
-                self.signing.on_signed_elsewhere(height);
-                self.report_signing();
-            }
-            self.on_consensus(from, message);
-        } else {
+        let hearing = self.hear(&message);
+        self.effects.push(Effect::Judge(ticket, hearing.verdict()));
+        match hearing {
+            Hearing::Forged | Hearing::Useless => {}
             // Validators are at work far ahead: this node missed something.
-            self.ask_status(from);
+            Hearing::Far => self.ask_status(from),
+            Hearing::ListOnly => {
+                if let ConsensusMessage::Proposal(signed, Some(list)) = message {
+                    self.bodies.on_list(&signed.proposal.block, list, &self.mempool);
+                }
+            }
+            Hearing::News => {
+                let height = message.height();
+                self.heard.note(&message, self.now.elapsed);
+                let is_ours = self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
+                let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
+                if is_ours && !is_signed_here && !self.signing.accounts_for(height) {
+                    self.signing.on_signed_elsewhere(height, self.now);
+                    self.report_signing();
+                }
+                self.on_consensus(from, message);
+            }
+        }
+    }
+
+    /// The cheapest checks first: whoever repeats what is known pays with a look-up here, not with a signature or a Merkle root.
+    fn hear(&mut self, message: &ConsensusMessage) -> Hearing {
+        let (height, tip) = (message.height(), self.chain.tip().height);
+        if height <= tip {
+            return Hearing::Useless;
+        }
+        let validators = Arc::clone(self.chain.chain().validators(height));
+        if !self.is_near(height) {
+            // Every height up to the one before is final for somebody: what there is to be asked is known if that is proved.
+            let is_known = self.catchup.known().next() >= height;
+            return match is_known || self.consensus.verify(message, &validators) {
+                true if is_known => Hearing::Useless,
+                true => Hearing::Far,
+                false => Hearing::Forged,
+            };
+        }
+        let is_deciding =
+            self.consensus.height() == height && matches!(self.phase, Phase::Deciding | Phase::CatchingUp);
+        let round = if is_deciding { self.consensus.round() } else { Round(0) };
+        let may_pass = self.heard.may_pass(message, round, self.now.elapsed) || planted::is(Fault::GossipUnbounded);
+        let list = match message {
+            ConsensusMessage::Proposal(signed, Some(list)) => Some((signed, list)),
+            _ => None,
+        };
+        if !may_pass {
+            // A copy without its list may have come first. This one is of use here, but not passed on again.
+            let lacks = list.filter(|(signed, list)| {
+                let block = signed.proposal.block;
+                self.bodies.is_looked_for_without_list(&block)
+                    && self.bodies.check_list(&self.chain, block, list).is_ok()
+            });
+            return if lacks.is_some() { Hearing::ListOnly } else { Hearing::Useless };
+        }
+        if !self.consensus.verify(message, &validators) {
+            return Hearing::Forged;
+        }
+        let is_other = |(signed, list): (&SignedProposal, &CompactBlock)| {
+            list.header.height != height || self.bodies.check_list(&self.chain, signed.proposal.block, list).is_err()
+        };
+        if list.is_some_and(is_other) && !planted::is(Fault::GossipUnbounded) {
+            return Hearing::Forged;
+        }
+        Hearing::News
+    }
+}
+
+/// What a consensus message is to this node.
+enum Hearing {
+    /// To be used, and passed on.
+    News,
+    /// Known, passed on lately, or of no height or round that matters.
+    Useless,
+    /// The block list beside a known proposal, which is looked for.
+    ListOnly,
+    /// True, and of a height far ahead.
+    Far,
+    /// Not by who it says, or with another block than the one it is about.
+    Forged,
+}
+
+impl Hearing {
+    const fn verdict(&self) -> Verdict {
+        match self {
+            Self::News => Verdict::Accept,
+            Self::Useless | Self::ListOnly | Self::Far => Verdict::Ignore,
+            Self::Forged => Verdict::Reject,
         }
     }
 }

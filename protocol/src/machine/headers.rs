@@ -15,6 +15,7 @@ use super::{Effect, Machine, Phase, Source, Topic, Verdict};
 use crate::bodies;
 use crate::ids::PeerId;
 use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
+use crate::planted::{self, Fault};
 
 /// Headers of blocks further below the tip are not passed on: later ones prove more.
 const PASSED_BELOW_TIP: u64 = 8;
@@ -146,7 +147,8 @@ impl Machine {
 
     /// Commits the next block if it is here, valid, and certified.
     pub(super) fn commit_certified(&mut self) {
-        if matches!(self.phase, Phase::Committing | Phase::Halted) {
+        let is_off = planted::is(Fault::CertificateStopsConsensus);
+        if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
             return;
         }
         let Some(certified) = self.catchup.next_header(self.chain.tip().height) else { return };

@@ -125,9 +125,10 @@ impl Machine {
             Some(Asked::Body) => {
                 let Some(block) = self.bodies.answered(id) else { return };
                 match response {
-                    Some(Response::Proposed(Some(compact))) if compact.is(block) => {
-                        self.bodies.remember(block, compact)
-                    }
+                    Some(Response::Proposed(Some(list))) => match self.bodies.check_list(&self.chain, block, &list) {
+                        Ok(()) => self.bodies.on_list(&block, list, &self.mempool),
+                        Err(offence) => self.ban(from, offence),
+                    },
                     Some(Response::Transactions(transactions)) => {
                         self.bodies.on_transactions(&self.chain, &block, transactions);
                     }

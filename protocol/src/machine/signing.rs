@@ -4,6 +4,9 @@
 //! consensus reaches from there. A log that is older than the network may belong to a home put back from a copy whose original
 //! signed further: then the validator listens for twice the clock drift before it signs. With a log that is newer than the store it
 //! waits until the store is there. With a lost log it waits for a block that was certified later than its start by twice the drift.
+//!
+//! A log that was never written to, beside a chain that has blocks, counts as lost: that is how a home looks that was made anew
+//! with a key that has signed before.
 
 use std::time::Duration;
 
@@ -18,8 +21,16 @@ pub(super) struct Signing {
     /// The height up to which the log accounts for everything signed.
     custody: Option<Height>,
     rule: Rule,
-    /// Up to this height somebody signs with our key who is not this process: a home that was copied, or put back from a copy.
-    elsewhere: Option<Height>,
+    /// The log is as it was made with the home: nothing was ever signed by it.
+    is_unwritten: bool,
+    /// A certified block later than this makes a lost log harmless.
+    lost_until: Timestamp,
+    /// How long to listen.
+    wait: Duration,
+    sign_without_log: bool,
+    /// Up to this height somebody signs with our key who is not this process, a home that was copied or put back from a copy; and
+    /// until when this one listens for more.
+    elsewhere: Option<(Height, Duration)>,
     reported: Option<bool>,
 }
 
@@ -30,29 +41,73 @@ enum Rule {
     /// Listening, until then.
     ListenUntil(Duration),
     /// The log is lost: wait for a certified block later than this.
-    BlockAfter(Timestamp),
+    BlockAfter(Timestamp, Loss),
     /// Nothing stands in the way.
     Free,
+}
+
+/// How a log came to say nothing of what was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// It is not there, or cannot be read.
+    Missing,
+    /// It was made with the home, after the chain had begun.
+    Unwritten,
 }
 
 impl Signing {
     pub(super) fn new(
         is_validator: bool,
         log: &Log,
+        tip: Height,
         sign_without_log: bool,
         drift: Duration,
         start: Timestamp,
     ) -> Self {
         let wait = drift.saturating_mul(2);
-        let (custody, rule) = match log {
-            Log::Intact(height, _) => (Some(*height), Rule::Listen(wait)),
-            Log::Lost if sign_without_log => (None, Rule::Free),
-            Log::Lost => {
-                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                (None, Rule::BlockAfter(Timestamp(start.0.saturating_add(wait))))
-            }
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let mut signing = Self {
+            is_validator,
+            custody: None,
+            rule: Rule::Listen(wait),
+            is_unwritten: false,
+            lost_until: Timestamp(start.0.saturating_add(wait_ms)),
+            wait,
+            sign_without_log,
+            elsewhere: None,
+            reported: None,
         };
-        Self { is_validator, custody, rule, elsewhere: None, reported: None }
+        match log {
+            Log::Intact(height, entries) => {
+                signing.custody = Some(*height);
+                signing.is_unwritten = *height == Height(1) && entries.is_empty();
+                signing.on_caught_up(tip);
+            }
+            Log::Lost => signing.on_lost(Loss::Missing),
+        }
+        signing
+    }
+
+    fn on_lost(&mut self, loss: Loss) {
+        self.custody = None;
+        self.is_unwritten = false;
+        self.rule = match self.sign_without_log {
+            true => Rule::Free,
+            false => Rule::BlockAfter(self.lost_until, loss),
+        };
+    }
+
+    /// Blocks of others were committed: whoever made them may have had this key's votes, unless the log tells of them.
+    pub(super) fn on_caught_up(&mut self, tip: Height) {
+        if self.is_unwritten && tip > Height(0) {
+            self.on_lost(Loss::Unwritten);
+        }
+    }
+
+    /// A height is begun as a signer: from now on the log holds all that is signed there.
+    pub(super) fn on_begun(&mut self, height: Height) {
+        self.custody = Some(height);
+        self.is_unwritten = false;
     }
 
     /// Whether the height after the tip may be signed.
@@ -61,13 +116,13 @@ impl Signing {
             Rule::Free => true,
             Rule::Listen(_) => false,
             Rule::ListenUntil(until) => now.elapsed >= until,
-            Rule::BlockAfter(time) => chain.tip().time > time,
+            Rule::BlockAfter(time, _) => chain.tip().time > time,
         };
         if waited {
             self.rule = Rule::Free;
         }
         let next = chain.tip().height.next();
-        let is_free = self.elsewhere.is_none_or(|height| height < next);
+        let is_free = !self.is_elsewhere(next, now);
         self.is_validator && is_free && !self.is_ahead(next) && (waited || self.custody == Some(next))
     }
 
@@ -76,17 +131,24 @@ impl Signing {
         self.custody.is_some_and(|custody| custody > next)
     }
 
+    fn is_elsewhere(&self, next: Height, now: Now) -> bool {
+        self.elsewhere.is_some_and(|(height, until)| height >= next || now.elapsed < until)
+    }
+
     /// Whether signing became possible since the height was begun without it.
     pub(super) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
         // Asked either way: it also ends the wait, and with it the deadline.
         self.may_sign(chain, now) && !signs
     }
 
-    pub(super) const fn deadline(&self) -> Option<Duration> {
-        match self.rule {
-            Rule::ListenUntil(until) if self.is_validator => Some(until),
+    /// When a wait ends that time alone ends.
+    pub(super) fn deadline(&self, now: Now) -> Option<Duration> {
+        let rule = match self.rule {
+            Rule::ListenUntil(until) => Some(until),
             _ => None,
-        }
+        };
+        let elsewhere = self.elsewhere.map(|(_, until)| until).filter(|until| *until > now.elapsed);
+        rule.into_iter().chain(elsewhere).min().filter(|_| self.is_validator)
     }
 
     /// A peer is there to listen to.
@@ -96,14 +158,15 @@ impl Signing {
         }
     }
 
-    /// Whether the log holds all that was signed at this height.
+    /// Whether what was signed at this height was signed here, for all the log tells.
     pub(super) fn accounts_for(&self, height: Height) -> bool {
-        self.custody == Some(height)
+        self.custody.is_some_and(|custody| height <= custody)
     }
 
-    /// A message of a height that this process does not sign carries its key.
-    pub(super) fn on_signed_elsewhere(&mut self, height: Height) {
-        self.elsewhere = self.elsewhere.max(Some(height));
+    /// A message of a height that this process does not sign carries its key. It listens again: a second signer is at work.
+    pub(super) fn on_signed_elsewhere(&mut self, height: Height, now: Now) {
+        let highest = self.elsewhere.map_or(height, |(known, _)| known.max(height));
+        self.elsewhere = Some((highest, now.elapsed.saturating_add(self.wait)));
     }
 
     /// A height that consensus decided here, from the log on, extends what the log accounts for.
@@ -128,17 +191,25 @@ impl Signing {
             _ if self.is_ahead(chain.tip().height.next()) => {
                 Some("its log is newer than its store; it catches up with what it signed first".to_owned())
             }
-            _ if self.elsewhere.is_some() => Some(
-                "somebody else signs with its key: another copy of this home runs, or ran after this one was copied"
+            _ if self.is_elsewhere(chain.tip().height.next(), now) => Some(
+                "somebody else signs with its key: another copy of this home runs, or ran after this one was copied. It listens \
+                 for twice the clock drift after each such message"
                     .to_owned(),
             ),
             Rule::Listen(_) | Rule::ListenUntil(_) => {
                 Some("its log is older than the network; it listens for twice the clock drift first".to_owned())
             }
-            Rule::BlockAfter(time) => Some(format!(
-                "its log is lost; it waits for a certified block later than {time} (milliseconds since 1970), or \
-                 --sign-without-log if nothing else ever ran with this key"
-            )),
+            Rule::BlockAfter(time, loss) => {
+                let loss = match loss {
+                    Loss::Missing => "its log is lost",
+                    Loss::Unwritten => "its log has no entry, although the chain has blocks: this home was made anew",
+                };
+                Some(format!(
+                    "{loss}, so it is not known what its key has signed. It waits for a certified block later than {time} \
+                     (milliseconds since 1970). --sign-without-log lets it sign at once: the way on if nothing else ever ran \
+                     with this key, as two votes of one round can undo what is final"
+                ))
+            }
             Rule::Free => None,
         })
     }

@@ -9,10 +9,12 @@ use ledger::transaction::{Body, Output, Transfer, verify_transactions};
 use ledger::units::{Amount, VotingPower};
 
 use super::*;
-use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedVote};
+use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedProposal, SignedVote};
 
 mod headers;
 mod peers;
+mod rounds;
+mod signing;
 mod transactions;
 
 const START: u64 = 1_767_225_600_000;
@@ -181,7 +183,7 @@ fn answer(node: &mut Node, effects: &[Effect], response: &Response) -> Vec<Effec
 }
 
 #[test]
-fn a_lone_vote_begins_the_height_and_a_forged_one_is_rejected() {
+fn votes_of_a_third_begin_the_height_and_a_forged_one_is_rejected() {
     let chain = chain();
     let vote = |seed: u8, height| {
         let vote = Vote {
@@ -200,6 +202,8 @@ fn a_lone_vote_begins_the_height_and_a_forged_one_is_rejected() {
     assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(9, 1)))), Verdict::Reject);
     assert_eq!(node.machine.phase, Phase::Waiting);
     assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 1)))), Verdict::Accept);
+    assert_eq!(node.machine.phase, Phase::Waiting, "one validator must not set the pace");
+    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(3, 1)))), Verdict::Accept);
     assert_eq!(node.machine.phase, Phase::Deciding);
     assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 9)))), Verdict::Ignore);
     let garbage = node.give(Input::Gossip(Topic::Consensus, PEER, Ticket(1), vec![9; 100]));
@@ -259,6 +263,11 @@ fn two_certificates_for_one_height_halt_the_node_with_the_proof_kept() {
     assert!(node.elapse(Duration::from_secs(60)).is_empty(), "a halted node does nothing more");
 }
 
+/// A log of height 1 that was used.
+fn written() -> Log {
+    Log::Intact(Height(1), vec![LogEntry::Timeout(0, Round(0))])
+}
+
 /// Whether a validator of this log votes within so many milliseconds of meeting its first peer.
 fn votes_within(state: ChainState, log: Log, limit: u64) -> bool {
     let mut node = Node::start(state, Some(1), log);
@@ -273,8 +282,8 @@ fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() 
     later.advance(&blocks(1, 0)[0].0);
     // Within 1.9 s: the first height begins at 0.3 s, its proposer may be another, and a timeout of 1 s makes it vote nil.
     assert!(votes_within(fresh(), Log::Intact(Height(1), Vec::new()), 1_900));
-    assert!(!votes_within(later.clone(), Log::Intact(Height(1), Vec::new()), 1_900));
-    assert!(votes_within(later, Log::Intact(Height(1), Vec::new()), 4_000));
+    assert!(!votes_within(later.clone(), written(), 1_900));
+    assert!(votes_within(later, written(), 4_000));
     assert!(!votes_within(fresh(), Log::Lost, 60_000));
 }
 
@@ -284,7 +293,7 @@ fn a_validator_whose_key_signs_elsewhere_does_not_sign_that_height() {
     let mut later = ChainState::genesis(Arc::clone(&chain));
     later.advance(&blocks(1, 0)[0].0);
     for signer in [1, 2] {
-        let mut node = Node::start(later.clone(), Some(1), Log::Intact(Height(1), Vec::new()));
+        let mut node = Node::start(later.clone(), Some(1), written());
         node.give(Input::Connected(PEER));
         let vote = Vote {
             kind: VoteKind::Prevote,

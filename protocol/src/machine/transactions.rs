@@ -174,6 +174,7 @@ impl Machine {
     }
 
     pub(super) fn on_submit(&mut self, ticket: Ticket, transaction: Arc<VerifiedTransaction>) {
+        self.bodies.on_transaction(&transaction);
         let result = self.mempool.admit(&self.chain, self.now.wall, Arc::clone(&transaction));
         if matches!(result, Ok(Admitted::New | Admitted::Replaced(_))) {
             self.outbox.own(transaction.hash(), self.now.elapsed);
@@ -195,6 +196,7 @@ impl Machine {
                 continue;
             };
             bytes = bytes.saturating_add(transaction.bytes());
+            self.bodies.on_transaction(&transaction);
             match self.mempool.admit(&self.chain, self.now.wall, Arc::clone(&transaction)) {
                 Ok(Admitted::New | Admitted::Replaced(_)) => new.push(transaction),
                 Err(error) if error.blame() == Blame::Sender => is_forged = true,

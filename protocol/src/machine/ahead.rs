@@ -1,0 +1,92 @@
+//! Consensus messages that came before they can be used: of a height that has not begun here.
+//!
+//! The next proposer often is a few milliseconds ahead, and a node that catches up hears the live heights meanwhile. What they
+//! say is kept, within bounds, and taken in when the height begins; else the node would miss its first round there.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ledger::signature::PublicKey;
+use ledger::units::{Height, Round};
+use ledger::validators::ValidatorSet;
+
+use crate::ids::PeerId;
+use crate::message::ConsensusMessage;
+
+/// Messages kept of one signer and height; older ones give way. Two rounds have six.
+const PER_SIGNER_MAX: usize = 8;
+/// Blocks without their transactions kept beside proposals, of all heights: each has up to 380 KB. Others are asked for later.
+const LISTS_MAX: usize = 4;
+
+/// Messages of one height by signer; certificates have none.
+type OfHeight = BTreeMap<Option<PublicKey>, VecDeque<(PeerId, ConsensusMessage)>>;
+
+/// Verified messages of later heights.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    heights: BTreeMap<Height, OfHeight>,
+    /// Something changed since [`Ahead::is_begun`] was asked.
+    is_new: bool,
+}
+
+impl Ahead {
+    /// Keeps a verified message.
+    pub(super) fn keep(&mut self, from: PeerId, message: ConsensusMessage) {
+        let message = match message {
+            ConsensusMessage::Proposal(signed, Some(_)) if self.lists() >= LISTS_MAX => {
+                ConsensusMessage::Proposal(signed, None)
+            }
+            message => message,
+        };
+        let of_height = self.heights.entry(message.height()).or_default();
+        let of_signer = of_height.entry(message.signer()).or_default();
+        if of_signer.iter().any(|(_, known)| *known == message) {
+            return;
+        }
+        if of_signer.len() >= PER_SIGNER_MAX {
+            of_signer.pop_front();
+        }
+        of_signer.push_back((from, message));
+        self.is_new = true;
+    }
+
+    fn lists(&self) -> usize {
+        let all = self.heights.values().flat_map(BTreeMap::values).flatten();
+        all.filter(|(_, message)| matches!(message, ConsensusMessage::Proposal(_, Some(_)))).count()
+    }
+
+    /// The messages of a height that has begun, one signer after the other, each in the order in which they came.
+    pub(super) fn take(&mut self, height: Height) -> Vec<(PeerId, ConsensusMessage)> {
+        self.heights.remove(&height).unwrap_or_default().into_values().flatten().collect()
+    }
+
+    /// Forgets heights that are not near any more.
+    pub(super) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
+        self.heights.retain(|height, _| is_near(*height));
+        self.is_new = true;
+    }
+
+    /// Whether an honest validator has begun the height: its first proposal is here, or votes of more than a third of the power.
+    ///
+    /// A single validator must not be able to begin heights for all: it would set the pace of an idle network.
+    pub(super) fn is_begun(&mut self, height: Height, set: &ValidatorSet) -> bool {
+        if !std::mem::take(&mut self.is_new) {
+            return false;
+        }
+        let Some(of_height) = self.heights.get(&height) else { return false };
+        let mut power = 0u64;
+        for (signer, messages) in of_height {
+            let mut has_voted = false;
+            for (_, message) in messages {
+                match message {
+                    ConsensusMessage::Proposal(signed, _) if signed.proposal.round == Round(0) => return true,
+                    ConsensusMessage::Proposal(..) => {}
+                    ConsensusMessage::Vote(_) => has_voted = true,
+                    ConsensusMessage::Round(_) | ConsensusMessage::Polka(_) => return true,
+                }
+            }
+            let voter = signer.filter(|_| has_voted).and_then(|signer| set.find(&signer));
+            power = power.saturating_add(voter.map_or(0, |(_, validator)| validator.power.0));
+        }
+        power > set.total_power().0 / 3
+    }
+}

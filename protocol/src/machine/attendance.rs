@@ -1,0 +1,118 @@
+//! Which validators are heard, and whether they are a quorum: tells a person why no block becomes final.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::signature::PublicKey;
+use ledger::units::Round;
+use ledger::validators::ValidatorSet;
+
+use super::Now;
+
+/// A height lasts so long, or [`ROUNDS`], before the missing quorum is told: ordinary rounds take less than two seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Rounds, likewise.
+const ROUNDS: u32 = 3;
+/// How often it is looked at from then on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether enough validators are heard for blocks to become final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// False once a height has lasted three rounds or ten seconds without votes of a quorum being heard.
+    pub ok: bool,
+    /// Validators of which no vote of the height is heard, by key; empty while `ok`.
+    pub missing: Vec<PublicKey>,
+    /// When the height began that lacks a quorum, in milliseconds since 1970; none while `ok`.
+    pub since_ms: Option<u64>,
+}
+
+impl Quorum {
+    const OK: Self = Self { ok: true, missing: Vec::new(), since_ms: None };
+}
+
+/// Who votes at the height that is being decided.
+#[derive(Debug)]
+pub(super) struct Attendance {
+    /// When a vote of the height was heard of each validator last. Votes are said again while a height lasts.
+    heard: BTreeMap<PublicKey, Duration>,
+    /// Since when the height is being decided; none between heights: idle pauses lack no quorum.
+    begun: Option<Now>,
+    look_at: Option<Duration>,
+    quorum: Quorum,
+}
+
+impl Attendance {
+    pub(super) const fn new() -> Self {
+        Self { heard: BTreeMap::new(), begun: None, look_at: None, quorum: Quorum::OK }
+    }
+
+    pub(super) const fn quorum(&self) -> &Quorum {
+        &self.quorum
+    }
+
+    /// A verified vote of the height after the tip.
+    pub(super) fn on_vote(&mut self, validator: PublicKey, now: Duration) {
+        self.heard.insert(validator, now);
+    }
+
+    /// The height is being decided.
+    pub(super) fn on_deciding(&mut self, now: Now) {
+        if self.begun.is_none() {
+            self.begun = Some(now);
+            self.look_at = Some(now.elapsed.saturating_add(PATIENCE));
+        }
+    }
+
+    /// Nothing is being decided: between heights, or while others are known to be ahead.
+    pub(super) const fn on_pause(&mut self) {
+        self.begun = None;
+        self.look_at = None;
+    }
+
+    /// A round began.
+    pub(super) fn on_round(&mut self, round: Round, now: Duration) {
+        if round.0 >= ROUNDS && self.begun.is_some() {
+            self.look_at = Some(now);
+        }
+    }
+
+    /// A block is final: there was a quorum. Returns whether that is news.
+    pub(super) fn on_commit(&mut self) -> bool {
+        self.heard.clear();
+        self.on_pause();
+        let was_ok = std::mem::replace(&mut self.quorum, Quorum::OK).ok;
+        !was_ok
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Duration> {
+        self.look_at
+    }
+
+    /// Looks at who is heard, when it is time. Returns whether there is a quorum, if that has changed.
+    pub(super) fn look(&mut self, now: Duration, round: Round, set: &ValidatorSet) -> Option<bool> {
+        let begun = self.begun.filter(|_| self.look_at.is_some_and(|at| at <= now))?;
+        self.look_at = Some(now.saturating_add(LOOK_EVERY));
+        let oldest = now.saturating_sub(memory(round));
+        let is_heard = |key: &PublicKey| self.heard.get(key).is_some_and(|at| *at >= oldest);
+        let (mut power, mut missing) = (0u64, Vec::new());
+        for validator in set.as_slice() {
+            match is_heard(&validator.key) {
+                true => power = power.saturating_add(validator.power.0),
+                false => missing.push(validator.key),
+            }
+        }
+        let ok = power >= set.quorum_power().0;
+        let was_ok = self.quorum.ok;
+        self.quorum = match ok {
+            true => Quorum::OK,
+            false => Quorum { ok, missing, since_ms: Some(begun.wall.0) },
+        };
+        (ok != was_ok).then_some(ok)
+    }
+}
+
+/// For how long a vote counts as heard: several retransmissions, which get rarer with the rounds.
+fn memory(round: Round) -> Duration {
+    Duration::from_secs(u64::from(round.0)).max(PATIENCE).min(Duration::from_secs(60))
+}

@@ -1,0 +1,167 @@
+//! Which consensus messages were passed on lately: each is used and relayed once in a while, however often it comes.
+//!
+//! Every gossip message carries a counter that nobody signs, so anybody can make any number of copies of a signed message. What
+//! bounds them is here, and nothing else: a message is accepted once in [`AGAIN`], and of one validator, height, round and kind
+//! two different messages at most. Two are enough to prove that it signed twice. Retransmissions are a second apart or more, so
+//! after a loss they still reach everybody.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::certificate::VoteKind;
+use ledger::hash::BlockHash;
+use ledger::signature::PublicKey;
+use ledger::units::{Height, Round};
+
+use crate::message::ConsensusMessage;
+use crate::planted::{self, Fault};
+
+/// How long a message that was accepted is ignored. Shorter than any retransmission interval (one second); longer than a copy
+/// needs through the network.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The same for certificates of one kind: any validator can make one of the votes it heard, so copies differ.
+const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
+/// Different messages of one validator, height, round and kind.
+const DIFFERENT_MAX: usize = 2;
+/// Rounds before the current one whose messages are still taken: late precommits can decide a block of an earlier round.
+const ROUNDS_BEFORE: u32 = 16;
+/// Rounds after the current one. The consensus core drops what is further ahead; round certificates lead there.
+pub(super) const ROUNDS_AHEAD: u32 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Prevote,
+    Precommit,
+    Proposal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum CertificateKind {
+    Skip,
+    Precommit,
+    Polka,
+}
+
+/// One validator's word. Its signature is left out: who signs the same twice, with two signatures, says one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word {
+    block: Option<BlockHash>,
+    valid_round: Option<Round>,
+}
+
+/// When certificates of one height and kind were accepted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Certificates {
+    /// The latest round, and when.
+    newest: Option<(Round, Duration)>,
+    /// Any earlier round, and when: stale copies must not take the place of the newest one.
+    older: Option<Duration>,
+}
+
+/// What a record is about.
+type Place = (Height, Round, Kind, PublicKey);
+
+/// What was accepted, of the heights that are near. At most [`DIFFERENT_MAX`] words for each validator, kind and taken round.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    words: BTreeMap<Place, Vec<(Word, Duration)>>,
+    certificates: BTreeMap<(Height, CertificateKind), Certificates>,
+}
+
+/// A message as this module sees it.
+enum Named {
+    Word(Place, Word),
+    Certificate((Height, CertificateKind), Round),
+}
+
+impl Heard {
+    /// Whether a message should be verified, used and passed on. `round` is the current round of the message's height.
+    pub(super) fn may_pass(&self, message: &ConsensusMessage, round: Round, now: Duration) -> bool {
+        match name(message) {
+            Named::Word(place, word) => {
+                let of = place.1.0;
+                if of > round.0.saturating_add(ROUNDS_AHEAD) || of < round.0.saturating_sub(ROUNDS_BEFORE) {
+                    return false;
+                }
+                let Some(words) = self.words.get(&place) else { return true };
+                match words.iter().find(|(known, _)| *known == word) {
+                    Some((_, at)) => now >= at.saturating_add(AGAIN),
+                    None => words.len() < DIFFERENT_MAX || planted::is(Fault::BlocksOfRoundUnbounded),
+                }
+            }
+            Named::Certificate(place, of) => {
+                let Some(known) = self.certificates.get(&place) else { return true };
+                let is_over = |at: Duration| now >= at.saturating_add(CERTIFICATE_AGAIN);
+                match known.newest {
+                    Some((newest, at)) if of == newest => is_over(at),
+                    Some((newest, _)) if of < newest => known.older.is_none_or(is_over),
+                    _ => true,
+                }
+            }
+        }
+    }
+
+    /// A message was verified and is passed on.
+    pub(super) fn note(&mut self, message: &ConsensusMessage, now: Duration) {
+        match name(message) {
+            Named::Word(place, word) => {
+                let words = self.words.entry(place).or_default();
+                match words.iter_mut().find(|(known, _)| *known == word) {
+                    Some((_, at)) => *at = now,
+                    None => words.push((word, now)),
+                }
+            }
+            Named::Certificate(place, of) => {
+                let known = self.certificates.entry(place).or_default();
+                match known.newest {
+                    Some((newest, _)) if of < newest => known.older = Some(now),
+                    // The newest so far is an older one now.
+                    Some((newest, at)) if of > newest => {
+                        known.older = known.older.max(Some(at));
+                        known.newest = Some((of, now));
+                    }
+                    _ => known.newest = Some((of, now)),
+                }
+            }
+        }
+    }
+
+    /// Forgets heights that are not near any more.
+    pub(super) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
+        self.words.retain(|(height, ..), _| is_near(*height));
+        self.certificates.retain(|(height, _), _| is_near(*height));
+    }
+
+    /// Forgets rounds of a height that are not taken any more.
+    pub(super) fn on_round(&mut self, height: Height, round: Round) {
+        let first = round.0.saturating_sub(ROUNDS_BEFORE);
+        self.words.retain(|(of, round, ..), _| *of != height || round.0 >= first);
+    }
+}
+
+fn name(message: &ConsensusMessage) -> Named {
+    match message {
+        ConsensusMessage::Vote(signed) => {
+            let vote = &signed.vote;
+            let kind = match vote.kind {
+                VoteKind::Prevote => Kind::Prevote,
+                VoteKind::Precommit => Kind::Precommit,
+            };
+            let word = Word { block: vote.block, valid_round: None };
+            Named::Word((vote.height, vote.round, kind, vote.validator), word)
+        }
+        ConsensusMessage::Proposal(signed, _) => {
+            let proposal = &signed.proposal;
+            let word = Word { block: Some(proposal.block), valid_round: proposal.valid_round };
+            Named::Word((proposal.height, proposal.round, Kind::Proposal, proposal.proposer), word)
+        }
+        ConsensusMessage::Round(certificate) => {
+            let kind = match certificate.is_precommit {
+                true => CertificateKind::Precommit,
+                false => CertificateKind::Skip,
+            };
+            Named::Certificate((certificate.height, kind), certificate.round)
+        }
+        ConsensusMessage::Polka(polka) => Named::Certificate((polka.height, CertificateKind::Polka), polka.round),
+    }
+}

@@ -1,0 +1,280 @@
+//! Proposals: built in time, said again when nobody else does, and their blocks looked for and judged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::block::Block;
+use ledger::codec;
+use ledger::units::Round;
+
+use super::heard::ROUNDS_AHEAD;
+use super::{Effect, Machine, Notice, Phase, Topic};
+use crate::bodies::{Progress, Verdict};
+use crate::consensus::Output;
+use crate::ids::PeerId;
+use crate::message::{Attempt, CompactBlock, ConsensusMessage, LogEntry, SignedProposal};
+
+/// A proposal of the current round that nobody said for so long is said again: a peer may have missed it, and its proposer may
+/// be gone.
+const REPEAT: Duration = Duration::from_secs(1);
+/// Validators repeat a proposal in turn, so far apart: who hears it from another one has no need to say it.
+const REPEAT_STEP: Duration = Duration::from_millis(50);
+/// Turns.
+const REPEAT_STEPS: u64 = 10;
+/// Most that a proposer waits for its own clock to reach the earliest time of its block, when clocks differ a little. A clock
+/// that is further behind does not count: the round would be over before.
+const CLOCK_WAIT_MAX: u64 = 250;
+/// Proposals remembered of one round.
+const PER_ROUND_MAX: usize = 2;
+
+/// Proposals of the height after the tip.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    /// By round, the first ones; who sent them.
+    of_round: BTreeMap<Round, Vec<(PeerId, SignedProposal)>>,
+    /// When a proposal of which round was last heard or said.
+    said: Option<(Round, Duration)>,
+    repeat_at: Option<Duration>,
+    /// A round in which this validator proposes, and when it may build its block.
+    to_build: Option<(Round, Duration)>,
+    /// A round began since its proposals were looked at.
+    is_new_round: bool,
+}
+
+impl Proposals {
+    /// A height begins.
+    pub(super) fn on_height(&mut self, now: Duration) {
+        self.repeat_at = Some(now.saturating_add(REPEAT));
+        self.to_build = None;
+        self.is_new_round = true;
+    }
+
+    /// A round begins.
+    pub(super) const fn on_round(&mut self) {
+        self.is_new_round = true;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.repeat_at.into_iter().chain(self.to_build.map(|(_, at)| at)).min()
+    }
+
+    /// All that are remembered.
+    pub(super) fn all(&self) -> Vec<(PeerId, SignedProposal)> {
+        self.of_round.values().flatten().cloned().collect()
+    }
+
+    fn remember(&mut self, from: PeerId, signed: &SignedProposal) {
+        let of_round = self.of_round.entry(signed.proposal.round).or_default();
+        if of_round.len() < PER_ROUND_MAX && !of_round.iter().any(|(_, known)| known == signed) {
+            of_round.push((from, signed.clone()));
+        }
+    }
+}
+
+impl Machine {
+    /// It is this validator's turn. A block is not built before the least interval after the one before, whoever began the height.
+    pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
+        let at = self.build_at();
+        if at > self.now.elapsed {
+            self.proposals.to_build = Some((round, at));
+            return Vec::new();
+        }
+        self.build_block(round)
+    }
+
+    fn build_at(&self) -> Duration {
+        let earliest = self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
+        let early = earliest.saturating_sub(self.now.wall.0);
+        let by_clock = match early {
+            1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
+            _ => Duration::ZERO,
+        };
+        self.build_from.max(self.now.elapsed.saturating_add(by_clock))
+    }
+
+    /// Builds the block that was waited with, if its round is still on.
+    pub(super) fn build_waiting(&mut self) {
+        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed) else { return };
+        self.proposals.to_build = None;
+        if self.consensus.is_proposing(round) {
+            let outputs = self.build_block(round);
+            self.perform(outputs);
+        }
+    }
+
+    fn build_block(&mut self, round: Round) -> Vec<Output> {
+        let Some(key) = &self.key else {
+            panic!("only validators are asked to build, and they have a key");
+        };
+        let room = usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
+        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
+        let valid = self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
+        let hash = valid.hash();
+        self.log_body(&valid);
+        self.bodies.insert_built(valid, round);
+        self.consensus.propose(round, hash, self.now.elapsed)
+    }
+
+    /// A vote for a block can be acted on after a restart only if the block survives too.
+    pub(super) fn log_body(&mut self, valid: &ledger::chain::ValidBlock) {
+        if self.consensus.is_signing() {
+            let block = valid.block();
+            self.bodies.note_logged();
+            self.effects.push(Effect::Log(LogEntry::Body(Block {
+                header: block.header.clone(),
+                parent_certificate: block.parent_certificate.clone(),
+                transactions: block.transactions.iter().map(|transaction| transaction.transaction().clone()).collect(),
+            })));
+        }
+    }
+
+    /// What consensus says. An own proposal carries its block without the transactions.
+    pub(super) fn gossip_consensus(&mut self, message: ConsensusMessage) {
+        let message = match message {
+            ConsensusMessage::Proposal(signed, _) => {
+                let compact = self.bodies.compact(&signed.proposal.block);
+                let round = signed.proposal.round;
+                self.proposals.said = Some((round, self.now.elapsed));
+                // Before any other of the round: it is the one to say again.
+                self.proposals.of_round.entry(round).or_default().insert(0, (OWN, signed.clone()));
+                ConsensusMessage::Proposal(signed, compact)
+            }
+            ConsensusMessage::Vote(vote) => {
+                self.attendance.on_vote(vote.vote.validator, self.now.elapsed);
+                ConsensusMessage::Vote(vote)
+            }
+            other => other,
+        };
+        self.say(message);
+    }
+
+    fn say(&mut self, message: ConsensusMessage) {
+        let attempt = self.attempt();
+        self.effects.push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
+    }
+
+    /// Says the proposal of the current round again, if nobody did for a while. Without the list of its transactions, which is
+    /// large: who lacks it asks for it.
+    pub(super) fn repeat_proposals(&mut self) {
+        if self.proposals.repeat_at.is_none_or(|at| at > self.now.elapsed) {
+            return;
+        }
+        let (now, round) = (self.now.elapsed, self.consensus.round());
+        let said = self.proposals.said.filter(|(of, _)| *of == round).map(|(_, at)| at);
+        let due = said.map(|at| at.saturating_add(REPEAT).saturating_add(self.repeat_turn()));
+        if let Some(due) = due.filter(|due| *due > now) {
+            self.proposals.repeat_at = Some(due);
+            return;
+        }
+        self.proposals.repeat_at = Some(now.saturating_add(REPEAT));
+        let first = self.proposals.of_round.get(&round).and_then(|of_round| of_round.first());
+        if let Some((_, signed)) = first.filter(|_| self.consensus.is_signing()).cloned() {
+            self.proposals.said = Some((round, now));
+            self.say(ConsensusMessage::Proposal(signed, None));
+        }
+    }
+
+    /// How much later than others this validator repeats a proposal.
+    fn repeat_turn(&self) -> Duration {
+        let validators = self.chain.chain().validators(self.chain.tip().height.next());
+        let place = self.key.as_ref().and_then(|key| validators.find(&key.public())).map_or(0, |(place, _)| place);
+        let turn = u32::try_from(place as u64 % REPEAT_STEPS).unwrap_or(0);
+        REPEAT_STEP.saturating_mul(turn)
+    }
+
+    /// A proposal of the height that is being decided.
+    pub(super) fn on_proposal(&mut self, from: PeerId, signed: &SignedProposal, list: Option<CompactBlock>) {
+        let current = self.consensus.round();
+        let round = signed.proposal.round;
+        if round.0 > current.0.saturating_add(ROUNDS_AHEAD) {
+            return;
+        }
+        if round == current {
+            self.proposals.said = Some((round, self.now.elapsed));
+        }
+        self.proposals.remember(from, signed);
+        self.look_for(from, signed);
+        if let Some(list) = list {
+            self.bodies.on_list(&signed.proposal.block, list, &self.mempool);
+        }
+    }
+
+    /// Tells consensus of the block of a proposal, or looks for it. Blocks of the rounds around the current one only: those of
+    /// later rounds are looked for when their round is near.
+    fn look_for(&mut self, from: PeerId, signed: &SignedProposal) {
+        let (block, round, current) = (signed.proposal.block, signed.proposal.round, self.consensus.round());
+        match self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_))) {
+            Some(valid) if self.told.insert((round, block)) => {
+                let outputs = self.consensus.on_block(signed, valid, self.now.elapsed);
+                self.perform(outputs);
+            }
+            None if round.0 <= current.0.saturating_add(1) && round.0 >= current.0.saturating_sub(1) => {
+                self.bodies.want(signed.clone(), from);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// A round began: looks for the blocks that were proposed early for it and for the next one.
+    pub(super) fn look_at_round(&mut self) {
+        if !std::mem::take(&mut self.proposals.is_new_round) {
+            return;
+        }
+        let round = self.consensus.round();
+        self.bodies.on_round(round);
+        self.heard.on_round(self.consensus.height(), round);
+        let last = Round(round.0.saturating_add(1));
+        let early: Vec<_> = self.proposals.of_round.range(round..=last).flat_map(|(_, all)| all).cloned().collect();
+        for (from, signed) in early {
+            self.look_for(from, &signed);
+            if self.phase != Phase::Deciding {
+                return;
+            }
+        }
+    }
+
+    /// Tries to complete the blocks that are looked for and want attention.
+    pub(super) fn advance_bodies(&mut self) {
+        let due = self.bodies.due(self.now.elapsed);
+        if due.is_empty() {
+            return;
+        }
+        let peers: Vec<_> = self.peers.iter().copied().collect();
+        for block in due {
+            let (now, wall) = (self.now.elapsed, self.now.wall);
+            match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
+                Progress::Wait => {}
+                Progress::Ask(peer, request) => {
+                    let id = self.ask(peer, &request, super::peers::Asked::Body);
+                    self.bodies.asked(&block, id, now);
+                }
+                Progress::Judged(proposals, verdict, error) => {
+                    let valid = match &verdict {
+                        Verdict::Valid(valid) => {
+                            self.log_body(valid);
+                            true
+                        }
+                        Verdict::Invalid => {
+                            let reason =
+                                error.map_or_else(|| "a signature does not hold".to_owned(), |e| e.to_string());
+                            let height = self.consensus.height();
+                            self.effects.push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
+                            false
+                        }
+                    };
+                    for proposal in proposals {
+                        self.told.insert((proposal.proposal.round, block));
+                        let outputs = self.consensus.on_block(&proposal, valid, now);
+                        self.perform(outputs);
+                        if self.phase != Phase::Deciding {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stands for this node where a sender is named; the shell numbers peers from below.
+const OWN: PeerId = PeerId(u64::MAX);
