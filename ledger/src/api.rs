@@ -31,13 +31,14 @@ methods! {
     RPC_METHODS "rpc_methods" ("") -> "[Method]", "Lists all methods with their parameters and results.";
     CHAIN_STATUS "chain_status" ("") -> "Status", "Where this node stands: chain, height, roots, peers.";
     CHAIN_GENESIS "chain_genesis" ("") -> "object", "The genesis file of the chain.";
-    CHAIN_HEAD "chain_head" ("") -> "Head", "Header and certificate of the last final block, as canonical bytes.";
-    CHAIN_BLOCK "chain_block" ("height?: text, hash?: text") -> "BlockInfo", "A final block by height or hash; the last one without either.";
+    CHAIN_HEAD "chain_head" ("height?: text") -> "Head", "Header and certificate of a final block, as canonical bytes; of the last one without a height.";
+    CHAIN_BLOCK "chain_block" ("height?: text, hash?: text, raw?: bool") -> "BlockInfo", "A final block by height or hash, the last one without either; with its canonical bytes if raw.";
     CHAIN_VALIDATORS "chain_validators" ("") -> "[ValidatorInfo]", "The validators of the next height.";
     CHAIN_SUBSCRIBE "chain_subscribeBlocks" ("") -> "subscription of BlockSummary", "Pushes each block as it becomes final (WebSocket only).";
     CHAIN_UNSUBSCRIBE "chain_unsubscribeBlocks" ("subscription") -> "bool", "Ends a subscription.";
-    TX_SUBMIT "tx_submit" ("transaction: hex") -> "Submitted", "Checks a signed transaction, keeps it and gossips it.";
-    TX_GET "tx_get" ("id: text, wait_ms?: number") -> "TxInfo", "What this node knows of a transaction; waits up to wait_ms (30,000) for it to become final.";
+    TX_SUBMIT "tx_submit" ("transaction: hex") -> "Submitted", "Checks a signed transaction, keeps it and gossips it; says so if it is final already.";
+    TX_GET "tx_get" ("id: text, wait_ms?: number, raw?: bool") -> "TxInfo", "What this node knows of a transaction; waits up to wait_ms (30,000) for it to become final; with its canonical bytes if raw.";
+    TX_PROOF "tx_proof" ("id: text") -> "TxProofInfo", "A final transaction with a proof that it is in a certified block.";
     TX_MEMPOOL "tx_mempool" ("limit?: number") -> "MempoolInfo", "Transactions that wait for a block, best fee first, 100 or up to 1,000.";
     ACCOUNT_GET "account_get" ("account: address or hex key") -> "AccountInfo", "Balance and nonce of an account.";
     ACCOUNT_PROOF "account_proof" ("account: address or hex key") -> "AccountProofInfo", "The account with a proof under a certified header.";
@@ -183,6 +184,9 @@ pub struct BlockInfo {
     pub signers: Vec<String>,
     /// In order.
     pub transaction_list: Vec<TransactionInfo>,
+    /// Canonical bytes of the block, hex, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
 }
 
 /// A transaction as people read it.
@@ -226,6 +230,11 @@ pub struct OutputInfo {
 pub struct Submitted {
     /// Name of the transaction.
     pub id: String,
+    /// `pending`, or `final` if this very transaction is in a block already: by its name, whatever its signature.
+    pub status: TxStatus,
+    /// Height of its block, when final.
+    #[serde(with = "decimal_option")]
+    pub height: Option<u64>,
 }
 
 /// What a node can say about a transaction.
@@ -262,6 +271,27 @@ pub struct TxInfo {
     pub final_at: Option<u64>,
     /// The transaction.
     pub transaction: Option<TransactionInfo>,
+    /// Its canonical bytes, hex, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+}
+
+/// A final transaction with all that is needed to believe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxProofInfo {
+    /// Name.
+    pub id: String,
+    /// Height of its block.
+    #[serde(with = "decimal")]
+    pub height: u64,
+    /// Canonical bytes of the transaction, hex.
+    pub raw: String,
+    /// Canonical bytes of the `MerkleProof` of its full hash under the header's `transactions_root`, hex.
+    pub inclusion: String,
+    /// Canonical bytes of the header, hex.
+    pub header: String,
+    /// Canonical bytes of its certificate, hex.
+    pub certificate: String,
 }
 
 /// Waiting transactions.
@@ -508,6 +538,8 @@ pub mod code {
     pub const MEMPOOL_FULL: i32 = -32_002;
     /// The node is stopping or overloaded; try again.
     pub const UNAVAILABLE: i32 = -32_003;
+    /// The caller's address has spent its budget; `data.retry_after_ms` says when there is some again.
+    pub const OVER_BUDGET: i32 = -32_004;
 }
 
 /// The `data` of an error.
@@ -517,4 +549,7 @@ pub struct ErrorData {
     pub reason: String,
     /// What to do about it.
     pub hint: String,
+    /// Milliseconds after which the same call may be taken, if waiting is all that it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
 }

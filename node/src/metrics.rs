@@ -1,6 +1,10 @@
 //! What a node tells about itself in numbers, for Prometheus. Read from the view whenever somebody asks.
 
+pub(crate) mod exposition;
+mod process;
+
 use std::fmt;
+use std::path::PathBuf;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -9,14 +13,18 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::process::Process;
 use crate::view::View;
 
-/// Adds the node's metrics to the registry that the network's are in.
-pub fn register(registry: &mut Registry, view: View) {
-    registry.register_collector(Box::new(NodeMetrics(view)));
+/// Adds the node's metrics to the registry that the network's are in. `disk` names the parts of the home and where they are.
+pub fn register(registry: &mut Registry, view: View, disk: Vec<(&'static str, PathBuf)>) {
+    registry.register_collector(Box::new(NodeMetrics { view, process: Process::new(disk) }));
 }
 
-struct NodeMetrics(View);
+struct NodeMetrics {
+    view: View,
+    process: Process,
+}
 
 impl fmt::Debug for NodeMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,11 +34,13 @@ impl fmt::Debug for NodeMetrics {
 
 impl Collector for NodeMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let view = &self.0;
+        let view = &self.view;
         let activity = *view.activity.borrow();
         let tip = view.tip.borrow().state.tip().clone();
         let mut put = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn EncodeMetric| {
-            metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), metric.metric_type())?)
+            // Other metrics get this point from the registry.
+            let help = format!("{help}.");
+            metric.encode(encoder.encode_descriptor(name, &help, unit.as_ref(), metric.metric_type())?)
         };
         let info = Info::new(vec![
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -81,6 +91,30 @@ impl Collector for NodeMetrics {
         ] {
             put(name, help, Some(Unit::Bytes), &counter(bytes))?;
         }
-        put("cairn_sync_bans", "Peers banned for the history they sent", None, &counter(sync.bans))
+        put("cairn_sync_bans", "Peers banned for the history they sent", None, &counter(sync.bans))?;
+
+        let finality = &view.journal.finality;
+        let help = "From the mempool to a durable block, for transactions that came live";
+        put("cairn_finality", help, Some(Unit::Seconds), finality)?;
+        for (part, bytes) in self.process.disk_bytes() {
+            let help = format!("Bytes on disk: {part}");
+            put(&format!("cairn_disk_{part}"), &help, Some(Unit::Bytes), &gauge(bytes))?;
+        }
+
+        let cpu = ConstCounter::new(process::cpu_seconds());
+        put("process_cpu", "CPU time that all threads have used", Some(Unit::Seconds), &cpu)?;
+        let started = ConstGauge::new(self.process.started);
+        put("process_start_time", "When the process began, since 1970", Some(Unit::Seconds), &started)?;
+        for (name, help, unit, value) in [
+            ("process_resident_memory", "Memory that the process holds", Some(Unit::Bytes), process::resident_bytes()),
+            ("process_open_fds", "Files that are open", None, process::open_files()),
+            ("process_max_fds", "Files that may be open", None, process::files_max()),
+        ] {
+            // Not every system tells.
+            if let Some(value) = value {
+                put(name, help, unit, &gauge(value))?;
+            }
+        }
+        Ok(())
     }
 }

@@ -166,10 +166,12 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     };
 
     let verifier_task = tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
-    crate::metrics::register(&mut registry, view.clone());
+    let disk =
+        vec![("store", home.db_path()), ("sync", home.sync_path()), ("consensus_log", home.consensus_log_path())];
+    crate::metrics::register(&mut registry, view.clone(), disk);
     let progress = tokio::spawn(crate::progress::run(view.clone(), wait_for(stop_receiver.clone())));
     let space = tokio::spawn(space::watch(home.root().to_owned(), wait_for(stop_receiver.clone())));
-    let rpc_task = rpc::serve(listener, view, Arc::new(registry), wait_for(stop_receiver.clone()));
+    let rpc_task = rpc::serve(listener, view, registry, wait_for(stop_receiver.clone()));
 
     let (target_sender, target) = watch::channel(None);
     let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, target: target_sender };

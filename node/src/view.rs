@@ -12,6 +12,7 @@ use ledger::signature::PublicKey;
 use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce, Round};
+use prometheus_client::metrics::histogram::Histogram;
 use protocol::PeerId;
 use protocol::sync::SyncReport;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -185,9 +186,22 @@ pub struct Times {
     pub final_at: Option<u64>,
 }
 
+/// Seconds from the mempool to a durable block, as far apart as people tell them apart.
+const FINALITY_BUCKETS: [f64; 11] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0, 60.0];
+
 /// When recent transactions came and became final. Bounded: the oldest are forgotten.
-#[derive(Debug, Default)]
-pub struct Journal(Mutex<Entries>);
+#[derive(Debug)]
+pub struct Journal {
+    entries: Mutex<Entries>,
+    /// How long those took that came and became final here.
+    pub finality: Histogram,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { entries: Mutex::default(), finality: Histogram::new(FINALITY_BUCKETS) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -209,7 +223,12 @@ impl Journal {
 
     /// Notes that its block is durable.
     pub fn finalized(&self, id: TxId, now: u64) {
-        self.note(id, |times| times.final_at = Some(now));
+        self.note(id, |times| {
+            if let (Some(accepted), None) = (times.accepted_at, times.final_at) {
+                self.finality.observe(now.saturating_sub(accepted) as f64 / 1_000.0);
+            }
+            times.final_at = Some(now);
+        });
     }
 
     /// Notes that its block is durable, if the mempool took it: what else comes with history is not recent.
@@ -221,7 +240,7 @@ impl Journal {
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
         // Entries are plain data: a panic elsewhere leaves nothing half-done in them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, id: TxId, change: impl FnOnce(&mut Times)) {
@@ -256,5 +275,29 @@ mod tests {
             assert_eq!(journal.get(&id), Times { accepted_at, final_at });
         }
         assert_eq!(journal.entries().order.len(), 2);
+    }
+
+    #[test]
+    fn the_time_to_finality_is_counted_once_for_what_came_live() {
+        let [accepted, late, unseen] = [1, 2, 3].map(|byte| TxId(Hash([byte; 32])));
+        let journal = Journal::default();
+        journal.accepted(accepted, 1_000);
+        journal.accepted(late, 1_000);
+        journal.finalized(accepted, 1_090);
+        journal.finalized(accepted, 9_000);
+        journal.finalized(unseen, 9_000);
+        journal.caught_up(late, 9_000);
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register("finality", "Test", journal.finality.clone());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text takes all");
+        for line in [
+            "finality_sum 0.09",
+            "finality_count 1",
+            r#"finality_bucket{le="0.05"} 0"#,
+            r#"finality_bucket{le="0.1"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
     }
 }

@@ -146,7 +146,7 @@ impl Node {
         match answer {
             Answer { error: Some(AnswerError { code, message, data }), .. } => {
                 let data = data.and_then(|data| serde_json::from_value::<ErrorData>(data).ok());
-                let data = data.map(|data| ErrorData { reason: clean(&data.reason), hint: clean(&data.hint) });
+                let data = data.map(|data| ErrorData { reason: clean(&data.reason), hint: clean(&data.hint), ..data });
                 Err(RpcError::Answer { method, code, message: clean(&message), data })
             }
             Answer { result: Some(result), .. } => {

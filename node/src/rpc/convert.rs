@@ -42,6 +42,7 @@ pub(super) fn block_info(chain: &Chain, block: &Block, certificate: &Certificate
         round: certificate.round.0,
         signers: signers.iter().map(PublicKey::to_string).collect(),
         transaction_list: block.transactions.iter().map(|transaction| stored_transaction(chain, transaction)).collect(),
+        raw: None,
     }
 }
 

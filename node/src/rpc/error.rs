@@ -1,6 +1,7 @@
 //! What went wrong, as callers read it: code, message, a stable reason for programs and a hint for people.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use ledger::api::{ErrorData, Method, code};
 use ledger::chain::TransactionError;
@@ -27,7 +28,8 @@ pub(super) struct RpcError {
 
 impl RpcError {
     fn new(code: i32, reason: &str, message: impl Display, hint: impl Into<String>) -> Self {
-        Self { code, message: message.to_string(), data: ErrorData { reason: reason.to_owned(), hint: hint.into() } }
+        let data = ErrorData { reason: reason.to_owned(), hint: hint.into(), retry_after_ms: None };
+        Self { code, message: message.to_string(), data }
     }
 
     pub(super) fn parse(error: impl Display) -> Self {
@@ -53,6 +55,33 @@ impl RpcError {
     pub(super) fn response_too_large(max: usize) -> Self {
         let message = format!("the answer would be larger than {max} bytes");
         Self::new(code::UNAVAILABLE, "response_too_large", message, "ask for less at once, in smaller batches")
+    }
+
+    pub(super) fn no_room_in_batch(max: usize) -> Self {
+        let message = format!("the answers before this one have {max} bytes already; this call was not begun");
+        Self::new(code::UNAVAILABLE, "response_too_large", message, "ask for less at once, in smaller batches")
+    }
+
+    pub(super) fn body_too_slow(max: Duration) -> Self {
+        let message = format!("the request was not here within {} s", max.as_secs());
+        Self::new(standard::INVALID_REQUEST, "body_too_slow", message, "send smaller requests on this connection")
+    }
+
+    /// The caller's account is empty.
+    pub(super) fn over_budget(retry_after: Duration) -> Self {
+        let ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+        let message = "this address has asked for as much as it may for now";
+        let mut error = Self::new(code::OVER_BUDGET, "busy", message, format!("try again in {ms} ms"));
+        error.data.retry_after_ms = Some(ms);
+        error
+    }
+
+    /// No memory is left for answers or requests; it will be soon.
+    pub(super) fn busy() -> Self {
+        let message = "too many large requests and answers are under way";
+        let mut error = Self::new(code::UNAVAILABLE, "busy", message, "try again in a second, or ask for less at once");
+        error.data.retry_after_ms = Some(1_000);
+        error
     }
 
     pub(super) fn unknown_method(name: &str) -> Self {
@@ -85,6 +114,11 @@ impl RpcError {
 
     pub(super) fn not_found(message: impl Display, hint: &str) -> Self {
         Self::new(code::NOT_FOUND, "not_found", message, hint)
+    }
+
+    pub(super) fn no_block(name: impl Display) -> Self {
+        let hint = "chain_status tells the height of the last final block; this node may also be syncing";
+        Self::not_found(format!("block {name} is not known here"), hint)
     }
 
     /// Nothing is final yet, so there is no header and no certificate.

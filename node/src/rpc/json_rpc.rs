@@ -9,109 +9,150 @@ use serde_json::{Value, json};
 
 use super::error::RpcError;
 use super::methods::{Caller, Methods};
+use super::params::Listed;
+use super::pool::{Held, Room};
 
 /// Most calls of a batch.
 pub(super) const BATCH_MAX: usize = 100;
 /// Most bytes of an answer. A full block of the largest size and the longest list of the mempool take about 9 MiB.
 pub(super) const RESPONSE_BYTES_MAX: usize = 16 << 20;
+/// Without room for at least this much no further call of a batch is begun: what it did could not be told.
+const ROOM_MIN: usize = 1 << 10;
+/// What stands for an id that a call does not have.
+const NO_ID: &str = "null";
 
-/// A call as it arrives. Parameters stay text until a method reads them, so that no request grows much in memory.
+/// A call as it arrives. Parts stay text until they are needed, so that no request grows much in memory, and an id is sent
+/// back as the bytes that came.
 #[derive(Deserialize)]
 struct Call<'a> {
-    #[serde(borrow)]
-    jsonrpc: Cow<'a, str>,
+    #[serde(borrow, default)]
+    jsonrpc: Option<&'a RawValue>,
     /// Missing in a notification, which is not answered.
-    #[serde(default, deserialize_with = "present")]
-    id: Option<Value>,
-    #[serde(borrow)]
-    method: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<&'a RawValue>,
     #[serde(borrow, default)]
     params: Option<&'a RawValue>,
 }
 
-/// What a faulty call is answered by, if it can be found.
-#[derive(Deserialize)]
-struct Identified {
-    #[serde(default)]
-    id: Value,
-}
-
 /// An id of `null` is there, a missing one is not.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Answers a request: one call or a batch of them. Nothing for notifications.
-pub(super) async fn answer(methods: &Methods, caller: &Caller<'_>, request: &[u8]) -> Option<String> {
+pub(super) async fn answer(methods: &Methods, caller: &Caller<'_>, request: &[u8]) -> Option<Held> {
+    let refuse = |error: RpcError| {
+        methods.count("", Some(&error));
+        Some(Held::small(failure(NO_ID, &error)))
+    };
     let text = match std::str::from_utf8(request) {
         Ok(text) => text,
-        Err(error) => return Some(failure(&Value::Null, &RpcError::parse(error))),
+        Err(error) => return refuse(RpcError::parse(error)),
     };
+    let mut memory = Room::new(&methods.answers, caller.place);
     if !text.trim_start().starts_with('[') {
-        return answer_one(methods, caller, text, RESPONSE_BYTES_MAX).await;
+        let answer = answer_one(methods, caller, text, RESPONSE_BYTES_MAX, &mut memory).await;
+        return answer.map(|answer| Held::new(answer, memory.into_holds()));
     }
-    let calls: Vec<&RawValue> = match serde_json::from_str(text) {
-        Ok(calls) => calls,
-        Err(error) => return Some(failure(&Value::Null, &RpcError::parse(error))),
+    let calls = match serde_json::from_str::<Listed<'_, BATCH_MAX>>(text) {
+        Ok(Listed(_, 0)) => return refuse(RpcError::invalid_request("a batch without calls")),
+        Ok(Listed(calls, 1..=BATCH_MAX)) => calls,
+        Ok(Listed(_, got)) => return refuse(RpcError::batch_too_large(got, BATCH_MAX)),
+        Err(error) => return refuse(RpcError::parse(error)),
     };
-    let refusal = match calls.len() {
-        0 => Some(RpcError::invalid_request("a batch without calls")),
-        1..=BATCH_MAX => None,
-        got => Some(RpcError::batch_too_large(got, BATCH_MAX)),
-    };
-    if let Some(error) = refusal {
-        return Some(failure(&Value::Null, &error));
-    }
     // In order, so that a batch sees its own submissions; what does not fit any more is answered by an error.
     let mut answers = String::new();
     for call in calls {
         let room = RESPONSE_BYTES_MAX.saturating_sub(answers.len());
-        if let Some(answer) = answer_one(methods, caller, call.get(), room).await {
+        if let Some(answer) = answer_one(methods, caller, call.get(), room, &mut memory).await {
             answers.push(if answers.is_empty() { '[' } else { ',' });
             answers.push_str(&answer);
         }
     }
-    (!answers.is_empty()).then(|| answers + "]")
+    (!answers.is_empty()).then(|| Held::new(answers + "]", memory.into_holds()))
 }
 
-async fn answer_one(methods: &Methods, caller: &Caller<'_>, text: &str, room: usize) -> Option<String> {
-    let call: Call<'_> = match serde_json::from_str(text) {
-        Ok(call) => call,
-        Err(error) if error.classify() == Category::Data => {
-            let id = serde_json::from_str(text).map_or(Value::Null, |call: Identified| call.id);
-            return Some(failure(&scalar(id), &RpcError::invalid_request(error)));
+async fn answer_one(
+    methods: &Methods,
+    caller: &Caller<'_>,
+    text: &str,
+    room: usize,
+    memory: &mut Room<'_>,
+) -> Option<String> {
+    let (name, id, result) = match read(text) {
+        Err((id, error)) => (Cow::Borrowed(""), Some(id), Err(error)),
+        Ok((name, id, _)) if room < ROOM_MIN => (name, id, Err(RpcError::no_room_in_batch(RESPONSE_BYTES_MAX))),
+        Ok((name, id, params)) => {
+            let result = methods.call(caller, &name, params, room).await;
+            (name, id, result)
         }
-        Err(error) => return Some(failure(&Value::Null, &RpcError::parse(error))),
     };
-    let result = match &call.id {
-        _ if call.jsonrpc != "2.0" => Err(RpcError::invalid_request("jsonrpc must be \"2.0\"")),
-        Some(Value::Object(_) | Value::Array(_) | Value::Bool(_)) => {
-            Err(RpcError::invalid_request("id must be a number, a text or null"))
-        }
-        _ => methods.call(caller, &call.method, call.params).await,
+    // What nobody reads is not even written.
+    let Some(id) = id else {
+        methods.count(&name, result.as_ref().err());
+        return None;
     };
-    let id = scalar(call.id?);
+    let result = result.and_then(|result| if memory.take(result.len()) { Ok(result) } else { Err(RpcError::busy()) });
+    methods.count(&name, result.as_ref().err());
     Some(match result {
-        Ok(result) if result.get().len() <= room => success(&id, &result),
-        Ok(_) => failure(&id, &RpcError::response_too_large(RESPONSE_BYTES_MAX)),
-        Err(error) => failure(&id, &error),
+        Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+        Err(error) => failure(id, &error),
     })
 }
 
-/// The id, if it is one that may be repeated.
-fn scalar(id: Value) -> Value {
-    match id {
-        Value::Number(_) | Value::String(_) => id,
-        _ => Value::Null,
+/// Method, id and parameters of a call; or what is wrong, with the id it is answered by.
+type Parts<'a> = (Cow<'a, str>, Option<&'a str>, Option<&'a RawValue>);
+
+fn read(text: &str) -> Result<Parts<'_>, (&str, RpcError)> {
+    if !text.trim_start().starts_with('{') {
+        let json: Result<&RawValue, _> = serde_json::from_str(text);
+        let error = json.map_or_else(RpcError::parse, |_| RpcError::invalid_request("a call is a JSON object"));
+        return Err((NO_ID, error));
     }
+    let call: Call<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => (NO_ID, RpcError::invalid_request(error)),
+        _ => (NO_ID, RpcError::parse(error)),
+    })?;
+    let id = call.id.map(RawValue::get);
+    if id.is_some_and(|id| id.starts_with(['{', '[', 't', 'f'])) {
+        return Err((NO_ID, RpcError::invalid_request("id must be a number, a text or null")));
+    }
+    let invalid = |message: &str| (id.unwrap_or(NO_ID), RpcError::invalid_request(message));
+    let version: Option<Cow<'_, str>> = call.jsonrpc.and_then(|version| word(version.get()));
+    if version.as_deref() != Some("2.0") {
+        return Err(invalid("jsonrpc must be \"2.0\""));
+    }
+    let method = call.method.ok_or_else(|| invalid("method is missing"))?;
+    let method = word(method.get()).ok_or_else(|| invalid("method must be text"))?;
+    Ok((method, id, call.params))
 }
 
-fn success(id: &Value, result: &RawValue) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+fn word(json: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str(json).ok().map(|Word(word)| word)
 }
 
-pub(super) fn failure(id: &Value, error: &RpcError) -> String {
-    json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()
+/// An answer that is an error. The id is JSON.
+pub(super) fn failure(id: &str, error: &RpcError) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, json!(error))
+}
+
+/// The answer to a request that could not be read.
+pub(super) fn refusal(error: &RpcError) -> String {
+    failure(NO_ID, error)
+}
+
+/// The answer to a call that is not begun, if it waits for one. A batch is refused as a whole.
+pub(super) fn turn_away(request: &[u8], error: &RpcError) -> Option<Held> {
+    let text = std::str::from_utf8(request).unwrap_or_default();
+    let id = match read(text) {
+        Ok((_, id, _)) => id?,
+        Err((id, _)) => id,
+    };
+    Some(Held::small(failure(id, error)))
 }
 
 /// What a subscription pushes: `result`, or `error` when it has ended.

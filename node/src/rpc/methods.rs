@@ -1,28 +1,35 @@
 //! The methods: each reads its parameters, a snapshot or the store, and gives an answer. None of them changes the chain.
 
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ledger::address::decode_address;
-use ledger::api::{self, AccountProofInfo, MempoolInfo, Method, Submitted, TxInfo, TxStatus};
+use ledger::api::{self, AccountProofInfo, MempoolInfo, Submitted, TxInfo, TxStatus};
 use ledger::chain::Chain;
 use ledger::codec;
 use ledger::hash::{BlockHash, Hash, TxId};
 use ledger::signature::PublicKey;
 use ledger::state::StateKey;
 use ledger::store::{Store, StoreError};
-use ledger::transaction::Transaction;
+use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::budget::{Budgets, cost};
 use super::convert;
+use super::counts::Counts;
 use super::error::RpcError;
+use super::params::{Called, Decimal, HexBytes};
+use super::places::Place;
+use super::pool::Pool;
 use super::subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
+use super::{Bounds, reads};
 use crate::clock::wall_ms;
+use crate::submission::SubmitError;
 use crate::sync_status::sync_status;
 use crate::view::{Query, Times, TipView, View};
 
@@ -33,7 +40,8 @@ const MEMPOOL_LIST_MAX: u32 = 1_000;
 /// Most reads of the store at once; further ones wait. Each takes a thread, and at most a block and its answer in memory.
 const READS_MAX: usize = 8;
 
-type Answer = Result<Box<RawValue>, RpcError>;
+/// A result as JSON.
+pub(super) type Answer = Result<String, RpcError>;
 
 /// What the methods work on.
 pub(super) struct Methods {
@@ -41,10 +49,17 @@ pub(super) struct Methods {
     reads: Arc<Semaphore>,
     /// Becomes true when the server stops, so that nobody waits on.
     stopping: watch::Receiver<bool>,
+    budgets: Budgets,
+    /// Memory for answers until they are read.
+    pub(super) answers: Arc<Pool>,
+    counts: Counts,
+    /// The genesis file as JSON in one line.
+    genesis: OnceLock<String>,
 }
 
 /// Who asks: what calls of one request have in common.
 pub(super) struct Caller<'a> {
+    pub(super) place: &'a Place,
     /// When to stop waiting.
     deadline: Instant,
     /// Those of the connection, if it is one that can be pushed to.
@@ -52,110 +67,95 @@ pub(super) struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    pub(super) fn new(subscriptions: Option<&'a Subscriptions>) -> Self {
-        Self { deadline: Instant::now() + WAIT_MAX, subscriptions }
+    pub(super) fn new(place: &'a Place, subscriptions: Option<&'a Subscriptions>) -> Self {
+        Self { place, deadline: Instant::now() + WAIT_MAX, subscriptions }
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoParams {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BlockParams {
-    #[serde(default, with = "api::decimal_option")]
-    height: Option<u64>,
-    #[serde(default)]
-    hash: Option<String>,
+/// Takes so many bytes and no more.
+struct Limited {
+    bytes: Vec<u8>,
+    room: usize,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UnsubscribeParams {
-    subscription: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SubmitParams {
-    transaction: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TxParams {
-    id: String,
-    #[serde(default)]
-    wait_ms: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MempoolParams {
-    #[serde(default)]
-    limit: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AccountParams {
-    account: String,
-}
-
-/// A method that is called, with its parameters as they came.
-struct Called<'a> {
-    method: &'static Method,
-    params: Option<&'a RawValue>,
-}
-
-impl Called<'_> {
-    /// The parameters, by name or in order; none are as good as empty ones.
-    fn params<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
-        let text = self.params.map_or("{}", RawValue::get);
-        serde_json::from_str(text).map_err(|error| self.invalid(error))
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.room - self.bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
-    fn invalid(&self, message: impl std::fmt::Display) -> RpcError {
-        RpcError::invalid_params(self.method, message)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
-fn reply<T: Serialize + ?Sized>(result: &T) -> Answer {
-    to_raw_value(result).map_err(RpcError::internal)
+/// A result as JSON, given up as soon as it is larger than there is room for.
+pub(super) fn reply<T: Serialize + ?Sized>(room: usize, result: &T) -> Answer {
+    let mut limited = Limited { bytes: Vec::new(), room };
+    match serde_json::to_writer(&mut limited, result) {
+        Ok(()) => String::from_utf8(limited.bytes).map_err(RpcError::internal),
+        Err(error) if error.is_io() => Err(RpcError::response_too_large(room)),
+        Err(error) => Err(RpcError::internal(error)),
+    }
 }
 
 impl Methods {
-    pub(super) fn new(view: View, stopping: watch::Receiver<bool>) -> Self {
-        Self { view, reads: Arc::new(Semaphore::new(READS_MAX)), stopping }
+    pub(super) fn new(view: View, stopping: watch::Receiver<bool>, counts: Counts, bounds: Bounds) -> Self {
+        Self {
+            view,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            stopping,
+            budgets: Budgets::new(bounds.refill),
+            answers: Pool::new(bounds.answers_bytes),
+            counts,
+            genesis: OnceLock::new(),
+        }
     }
 
-    pub(super) async fn call(&self, caller: &Caller<'_>, name: &str, params: Option<&RawValue>) -> Answer {
+    /// Counts a call for the metrics.
+    pub(super) fn count(&self, name: &str, error: Option<&RpcError>) {
+        self.counts.count(name, error.map(|error| error.code));
+    }
+
+    pub(super) async fn call(&self, caller: &Caller<'_>, name: &str, params: Option<&RawValue>, room: usize) -> Answer {
+        self.spend(caller, cost::CALL)?;
         let method = api::METHODS.iter().find(|method| method.name == name);
-        let called = Called { method: method.ok_or_else(|| RpcError::unknown_method(name))?, params };
-        if called.method.params.is_empty() {
-            called.params::<NoParams>()?;
-        }
+        let called = Called::new(method.ok_or_else(|| RpcError::unknown_method(name))?, params, room)?;
+        let answer = self.dispatch(caller, &called).await?;
+        self.budgets.charge(caller.place.origin, cost::answer(answer.len()));
+        Ok(answer)
+    }
+
+    async fn dispatch(&self, caller: &Caller<'_>, called: &Called<'_>) -> Answer {
+        let room = called.room;
         match called.method.name {
-            api::RPC_METHODS => reply(api::METHODS),
-            api::CHAIN_STATUS => self.chain_status(),
-            api::CHAIN_GENESIS => self.chain_genesis(),
-            api::CHAIN_HEAD => reply(&convert::head(&self.tip()).ok_or_else(RpcError::no_block_yet)?),
-            api::CHAIN_BLOCK => self.chain_block(&called).await,
+            api::RPC_METHODS => reply(room, api::METHODS),
+            api::CHAIN_STATUS => self.chain_status(room),
+            api::CHAIN_GENESIS => self.chain_genesis(room),
+            api::CHAIN_HEAD => self.chain_head(called, caller).await,
+            api::CHAIN_BLOCK => self.chain_block(called, caller).await,
             api::CHAIN_VALIDATORS => {
-                reply(&convert::validators(&self.view.chain, self.tip().state.tip().height.next()))
+                reply(room, &convert::validators(&self.view.chain, self.tip().state.tip().height.next()))
             }
-            api::CHAIN_SUBSCRIBE | api::CHAIN_UNSUBSCRIBE => subscription(&called, caller),
-            api::TX_SUBMIT => self.tx_submit(&called).await,
-            api::TX_GET => self.tx_get(&called, caller).await,
-            api::TX_MEMPOOL => self.tx_mempool(&called).await,
-            api::ACCOUNT_GET => self.account_get(&called).await,
-            api::ACCOUNT_PROOF => self.account_proof(&called).await,
-            api::SYNC_STATUS => reply(&sync_status(&self.view, wall_ms())),
-            api::NET_PEERS => self.net_peers().await,
-            api::NET_BANS => self.net_bans(),
+            api::CHAIN_SUBSCRIBE | api::CHAIN_UNSUBSCRIBE => subscription(called, caller),
+            api::TX_SUBMIT => self.tx_submit(called, caller).await,
+            api::TX_GET => self.tx_get(called, caller).await,
+            api::TX_PROOF => self.tx_proof(called, caller).await,
+            api::TX_MEMPOOL => self.tx_mempool(called, caller).await,
+            api::ACCOUNT_GET => self.account_get(called).await,
+            api::ACCOUNT_PROOF => self.account_proof(called, caller).await,
+            api::SYNC_STATUS => reply(room, &sync_status(&self.view, wall_ms())),
+            api::NET_PEERS => self.net_peers(room).await,
+            api::NET_BANS => self.net_bans(room),
             name => panic!("every method of the interface is implemented, {name} is not"),
         }
+    }
+
+    fn spend(&self, caller: &Caller<'_>, cost: u64) -> Result<(), RpcError> {
+        self.budgets.spend(caller.place.origin, cost).map_err(RpcError::over_budget)
     }
 
     fn tip(&self) -> Arc<TipView> {
@@ -177,22 +177,36 @@ impl Methods {
         reading.await.unwrap_or_else(|error| Err(RpcError::internal(error)))
     }
 
-    fn chain_status(&self) -> Answer {
+    fn chain_status(&self, room: usize) -> Answer {
         let (activity, peers) = (*self.view.activity.borrow(), self.view.peers.borrow().len());
-        reply(&convert::status(&self.view, &self.tip(), &activity, peers))
+        reply(room, &convert::status(&self.view, &self.tip(), &activity, peers))
     }
 
-    fn chain_genesis(&self) -> Answer {
+    fn chain_genesis(&self, room: usize) -> Answer {
         // Compact: the file is indented for people.
-        let value: serde_json::Value =
-            serde_json::from_str(&self.view.chain.genesis().to_json()).map_err(RpcError::internal)?;
-        reply(&value)
+        let compact = || {
+            let file = self.view.chain.genesis().to_json();
+            serde_json::from_str(&file).map_or(file, |value: serde_json::Value| value.to_string())
+        };
+        let genesis = self.genesis.get_or_init(compact);
+        if genesis.len() <= room { Ok(genesis.clone()) } else { Err(RpcError::response_too_large(room)) }
     }
 
-    async fn chain_block(&self, called: &Called<'_>) -> Answer {
-        let BlockParams { height, hash } = called.params()?;
-        let hash: Option<BlockHash> =
-            hash.map(|hash| hash.parse()).transpose().map_err(|error| called.invalid(error))?;
+    async fn chain_head(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
+        let height = called.optional("height")?.map(|Decimal(height)| Height(height));
+        let tip = self.tip();
+        let Some(height) = height.filter(|height| *height != tip.state.tip().height) else {
+            return reply(called.room, &convert::head(&tip).ok_or_else(RpcError::no_block_yet)?);
+        };
+        self.spend(caller, cost::READ)?;
+        let found = self.read(move |store, _| reads::head(store, height)).await?;
+        reply(called.room, &found.ok_or_else(|| RpcError::no_block(height))?)
+    }
+
+    async fn chain_block(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
+        let height = called.optional("height")?.map(|Decimal(height)| height);
+        let hash: Option<BlockHash> = called.optional("hash")?;
+        let raw = called.optional("raw")?.unwrap_or(false);
         let tip = self.tip().state.tip().height;
         let height = match (height, hash) {
             (Some(_), Some(_)) => return Err(called.invalid("both height and hash are given, expected one of them")),
@@ -203,45 +217,71 @@ impl Methods {
             (height, None) => Some(height.map_or(tip, Height)),
             (None, Some(_)) => None,
         };
-        self.read(move |store, chain| {
-            let height = match (height, hash) {
-                (None, Some(hash)) => store.height_of(&hash)?,
-                (height, _) => height,
-            };
-            let found = height.map(|height| read_block(store, chain, height)).transpose()?.flatten();
-            let name = hash.map_or_else(|| format!("{}", height.unwrap_or(tip)), |hash| hash.to_string());
-            let hint = "chain_status tells the height of the last final block; this node may also be syncing";
-            reply(&found.ok_or_else(|| RpcError::not_found(format!("block {name} is not known here"), hint))?)
-        })
-        .await
+        self.spend(caller, cost::READ)?;
+        let room = called.room;
+        let (answer, bytes) = self
+            .read(move |store, chain| {
+                let height = match (height, hash) {
+                    (None, Some(hash)) => store.height_of(&hash)?,
+                    (height, _) => height,
+                };
+                let found = height.map(|height| reads::block(store, chain, height, raw)).transpose()?.flatten();
+                let missing = || hash.map_or_else(|| RpcError::no_block(height.unwrap_or(tip)), RpcError::no_block);
+                let block = found.ok_or_else(missing)?;
+                // The room that the answer takes is the answer's only once it is written.
+                Ok((reply(room, &block)?, block.summary.bytes))
+            })
+            .await?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.budgets.charge(caller.place.origin, cost::block(bytes) - cost::READ);
+        Ok(answer)
     }
 
-    async fn tx_submit(&self, called: &Called<'_>) -> Answer {
-        let SubmitParams { transaction } = called.params()?;
-        let bytes = hex::decode(&transaction).map_err(|error| called.invalid(format!("transaction: {error}")))?;
+    async fn tx_submit(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
+        let HexBytes(bytes) = called.required("transaction")?;
         let transaction = Transaction::decode(&bytes).map_err(RpcError::malformed_transaction)?;
-        reply(&Submitted { id: self.view.submit(transaction).await?.to_string() })
+        let id = transaction.body.id(self.view.chain.id());
+        self.spend(caller, cost::SIGNATURE)?;
+        let refusal = match self.view.submit(transaction).await {
+            Ok(id) => {
+                // What was new and valid pays its fee to the validators, not to this node.
+                self.budgets.refund(caller.place.origin, cost::SIGNATURE);
+                return reply(called.room, &Submitted { id: id.to_string(), status: TxStatus::Pending, height: None });
+            }
+            Err(refusal @ SubmitError::Rejected(_)) => refusal,
+            Err(refusal) => return Err(refusal.into()),
+        };
+        // Whoever lost the first answer asks again: a transaction that is final is not refused for being so.
+        self.budgets.charge(caller.place.origin, cost::READ);
+        match self.read(move |store, _| Ok(store.find_transaction(&id)?)).await? {
+            Some((height, _)) => {
+                let submitted = Submitted { id: id.to_string(), status: TxStatus::Final, height: Some(height.0) };
+                reply(called.room, &submitted)
+            }
+            None => Err(refusal.into()),
+        }
     }
 
     async fn tx_get(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
-        let TxParams { id, wait_ms } = called.params()?;
-        let id: TxId = id.parse().map_err(|error| called.invalid(error))?;
-        let wait = Duration::from_millis(wait_ms.unwrap_or(0)).min(WAIT_MAX);
+        let id: TxId = called.required("id")?;
+        let wait = Duration::from_millis(called.optional("wait_ms")?.unwrap_or(0)).min(WAIT_MAX);
+        let raw = called.optional("raw")?.unwrap_or(false);
         let deadline = caller.deadline.min(Instant::now() + wait);
+        self.spend(caller, cost::READ)?;
         let (mut tip, mut stopping) = (self.view.tip.clone(), self.stopping.clone());
         loop {
-            // Marked as seen before the store is asked: a block that comes in between ends the wait below at once.
+            // Read before waiting: a block that comes in between ends the wait below at once.
             tip.mark_unchanged();
-            if let Some(found) = self.read(move |store, chain| read_transaction(store, chain, &id)).await? {
+            if let Some(found) = self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await? {
                 let times = self.view.journal.get(&id);
-                return reply(&TxInfo { accepted_at: times.accepted_at, final_at: times.final_at, ..found });
+                let found = TxInfo { accepted_at: times.accepted_at, final_at: times.final_at, ..found };
+                return reply(called.room, &found);
             }
             if Instant::now() >= deadline {
                 let pending = self.ask(|sender| Query::Pending(id, sender)).await?;
                 let just_final = pending.is_none() && tip.has_changed().unwrap_or(false);
                 if !just_final {
-                    let waiting = pending.map(|waiting| convert::waiting_transaction(&self.view.chain, &waiting));
-                    return reply(&not_final(id, waiting, self.view.journal.get(&id)));
+                    return reply(called.room, &self.not_final(id, pending.as_deref(), raw));
                 }
             }
             let changed = async {
@@ -250,60 +290,90 @@ impl Methods {
                     _ = stopping.wait_for(|stopping| *stopping) => false,
                 }
             };
+            let _waiting = caller.place.wait();
             if !timeout_at(deadline, changed).await.unwrap_or(true) {
                 return Err(RpcError::unavailable());
             }
         }
     }
 
-    async fn tx_mempool(&self, called: &Called<'_>) -> Answer {
-        let MempoolParams { limit } = called.params()?;
-        let limit = limit.unwrap_or(100);
+    fn not_final(&self, id: TxId, waiting: Option<&VerifiedTransaction>, raw: bool) -> TxInfo {
+        let Times { accepted_at, .. } = self.view.journal.get(&id);
+        TxInfo {
+            id: id.to_string(),
+            status: if waiting.is_some() { TxStatus::Pending } else { TxStatus::Unknown },
+            height: None,
+            block_hash: None,
+            index: None,
+            accepted_at,
+            final_at: None,
+            transaction: waiting.map(|waiting| convert::waiting_transaction(&self.view.chain, waiting)),
+            raw: waiting.filter(|_| raw).map(|waiting| hex::encode(codec::encode(waiting.transaction()))),
+        }
+    }
+
+    async fn tx_proof(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
+        let id: TxId = called.required("id")?;
+        self.spend(caller, cost::READ)?;
+        let found = self.read(move |store, chain| reads::proof(store, chain, &id)).await?;
+        let hint = "tx_get tells whether it is waiting; only what is final can be proved";
+        let missing = || RpcError::not_found(format!("transaction {id} is not final here"), hint);
+        let (proof, block_bytes) = found.ok_or_else(missing)?;
+        // A leaf and a node for each transaction of the block are hashed.
+        self.budgets.charge(caller.place.origin, 2 * cost::block(block_bytes));
+        reply(called.room, &proof)
+    }
+
+    async fn tx_mempool(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
+        let limit: u32 = called.optional("limit")?.unwrap_or(100);
         if limit > MEMPOOL_LIST_MAX {
             return Err(called.invalid(format!("limit is {limit}, expected at most {MEMPOOL_LIST_MAX}")));
         }
+        self.spend(caller, cost::mempool(self.view.activity.borrow().mempool_transactions))?;
         let waiting = self.ask(|sender| Query::Mempool(limit as usize, sender)).await?;
         let activity = *self.view.activity.borrow();
-        reply(&MempoolInfo {
+        let list = MempoolInfo {
             transactions: convert::count(activity.mempool_transactions),
             bytes: activity.mempool_bytes as u64,
             list: waiting.iter().map(|waiting| convert::waiting_transaction(&self.view.chain, waiting)).collect(),
-        })
+        };
+        reply(called.room, &list)
     }
 
     async fn account_get(&self, called: &Called<'_>) -> Answer {
         let (key, tip) = (self.account(called)?, self.tip());
         let pending = self.pending_nonce(key).await?;
-        reply(&convert::account_info(&tip, &key, pending))
+        reply(called.room, &convert::account_info(&tip, &key, pending))
     }
 
-    async fn account_proof(&self, called: &Called<'_>) -> Answer {
+    async fn account_proof(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
         let (key, tip) = (self.account(called)?, self.tip());
         let head = convert::head(&tip).ok_or_else(RpcError::no_block_yet)?;
+        self.spend(caller, cost::READ)?;
         let pending = self.pending_nonce(key).await?;
         let proof = tip.state.state().prove(&StateKey::account(key));
         let pending_nonce = pending.max(tip.state.account(&key).nonce).0;
-        reply(&AccountProofInfo { head, proof: hex::encode(codec::encode(&proof)), pending_nonce })
+        reply(called.room, &AccountProofInfo { head, proof: hex::encode(codec::encode(&proof)), pending_nonce })
     }
 
-    async fn net_peers(&self) -> Answer {
+    async fn net_peers(&self, room: usize) -> Answer {
         let peers = Arc::clone(&self.view.peers.borrow());
         // A busy driver is no reason to hide who is connected.
         let heights = self.view.ask(Query::PeerHeights).await.unwrap_or_default();
         let peer = |peer| convert::peer(peer, heights.get(&peer.id.to_string()).copied());
-        reply(&peers.iter().map(peer).collect::<Vec<_>>())
+        reply(room, &peers.iter().map(peer).collect::<Vec<_>>())
     }
 
-    fn net_bans(&self) -> Answer {
+    fn net_bans(&self, room: usize) -> Answer {
         let (bans, now_ms) = (Arc::clone(&self.view.bans.borrow()), wall_ms());
         // Nothing tells of a ban's end.
         let bans = bans.iter().filter(|ban| ban.until_ms > now_ms);
-        reply(&bans.map(convert::ban).collect::<Vec<_>>())
+        reply(room, &bans.map(convert::ban).collect::<Vec<_>>())
     }
 
     /// The account a caller names, by address or by key.
     fn account(&self, called: &Called<'_>) -> Result<PublicKey, RpcError> {
-        let AccountParams { account } = called.params()?;
+        let account: String = called.required("account")?;
         if let Ok(Hash(bytes)) = account.parse() {
             let key = PublicKey(bytes);
             return key.check().map(|()| key).map_err(|error| called.invalid(error));
@@ -325,50 +395,14 @@ impl Methods {
 fn subscription(called: &Called<'_>, caller: &Caller<'_>) -> Answer {
     let of_caller = caller.subscriptions.ok_or_else(|| RpcError::websocket_only(called.method.name))?;
     if called.method.name == api::CHAIN_SUBSCRIBE {
-        return reply(&of_caller.add().ok_or_else(|| RpcError::too_many_subscriptions(SUBSCRIPTIONS_MAX))?);
+        let number = of_caller.add().ok_or_else(|| RpcError::too_many_subscriptions(SUBSCRIPTIONS_MAX))?;
+        return reply(called.room, &number);
     }
-    let UnsubscribeParams { subscription } = called.params()?;
-    reply(&of_caller.remove(subscription))
+    reply(called.room, &of_caller.remove(called.required("subscription")?))
 }
 
 impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
         Self::internal(error)
-    }
-}
-
-fn read_block(store: &Store, chain: &Chain, height: Height) -> Result<Option<api::BlockInfo>, RpcError> {
-    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else { return Ok(None) };
-    let bytes = codec::encode(&block).len();
-    Ok(Some(convert::block_info(chain, &block, &certificate, bytes)))
-}
-
-fn read_transaction(store: &Store, chain: &Chain, id: &TxId) -> Result<Option<TxInfo>, RpcError> {
-    let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
-    let block = store.block(height)?.ok_or_else(|| RpcError::internal(format!("block {height} of {id} is gone")))?;
-    let place = usize::try_from(index).unwrap_or(usize::MAX);
-    let transaction = block.transactions.get(place).map(|found| convert::stored_transaction(chain, found));
-    Ok(Some(TxInfo {
-        id: id.to_string(),
-        status: TxStatus::Final,
-        height: Some(height.0),
-        block_hash: Some(block.header.hash().to_string()),
-        index: Some(index),
-        accepted_at: None,
-        final_at: None,
-        transaction,
-    }))
-}
-
-fn not_final(id: TxId, waiting: Option<api::TransactionInfo>, times: Times) -> TxInfo {
-    TxInfo {
-        id: id.to_string(),
-        status: if waiting.is_some() { TxStatus::Pending } else { TxStatus::Unknown },
-        height: None,
-        block_hash: None,
-        index: None,
-        accepted_at: times.accepted_at,
-        final_at: None,
-        transaction: waiting,
     }
 }

@@ -1,15 +1,25 @@
 //! The RPC server: JSON-RPC over HTTP and WebSocket, metrics and health, on one port.
 //!
-//! Readers get snapshots and final blocks; a submission is put to the driver like any other input. Nothing here changes the
-//! chain, and everything is bounded: connections, requests, answers, waits, reads of the store.
+//! Readers get snapshots and final blocks; a submission is put to the verifier like any other transaction. Nothing here changes
+//! the chain, and everything is bounded: connections, requests, answers, waits, reads of the store, and the work that one address
+//! may cause. When places or memory run out, the connection that is of least use gives way.
 
+mod accept;
+mod budget;
 mod convert;
+mod counts;
 mod error;
 mod guard;
 mod json_rpc;
-mod listener;
 mod methods;
+mod pages;
+mod params;
+mod places;
+mod pool;
+mod reads;
+mod requests;
 mod socket;
+mod stream;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -17,41 +27,53 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{self, HeaderMap};
-use axum::http::{StatusCode, Uri};
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use axum::http::header;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ledger::api;
+use axum::{Router, http};
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tower_http::timeout::TimeoutLayer;
 
+use self::accept::Session;
+use self::budget::REFILL;
 pub use self::convert::block_summary;
+use self::counts::Counts;
 use self::error::RpcError;
 use self::guard::Guard;
-pub(crate) use self::listener::CONNECTIONS_MAX;
-use self::listener::{Bounded, IDLE_MAX};
-use self::methods::{Caller, Methods};
+use self::json_rpc::refusal;
+use self::methods::{Caller, Methods, WAIT_MAX};
+pub(crate) use self::places::CONNECTIONS_MAX;
+use self::places::Places;
+use self::pool::{ANSWERS_BYTES_MAX, Pool, REQUESTS_BYTES_MAX, Room};
 use crate::view::View;
 
 /// Most bytes of a request.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Read buffer of a WebSocket connection. The usual 128 KiB are for streams of large messages.
-const SOCKET_BUFFER_BYTES: usize = 16 << 10;
+/// What the system may take in of an answer that is not read, which it doubles. Of itself it takes 4 MiB, and for all connections
+/// together 2 GiB. More than this is not needed: it is 2.5 MB a second over a path of 100 ms.
+const SEND_BUFFER_BYTES: u32 = 128 << 10;
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: u32 = 1_024;
+/// How long a request may take in all: to come, to wait for what it asks for, and to be answered. Each part has a bound of its
+/// own below this one.
+const REQUEST_MAX: Duration = WAIT_MAX.saturating_mul(2);
 /// How long connections may take to finish when the node stops. The rest are cut.
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// Scrapes of metrics at once: each reads the system's files.
+const SCRAPES_MAX: usize = 2;
 
 /// Where the server listens and who may call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +84,7 @@ pub struct RpcConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call it, such as `https://wallet.example`. None by default.
     pub allowed_origins: Vec<String>,
-    /// Connections at the same time. Further ones wait to be accepted.
+    /// Connections at the same time. When there are more, the least useful one gives way.
     pub connections_max: usize,
 }
 
@@ -89,6 +111,22 @@ pub struct RpcListener {
     address: SocketAddr,
     guard: Guard,
     connections_max: usize,
+    bounds: Bounds,
+}
+
+/// What tests make smaller.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Most bytes of all answers that wait to be read.
+    answers_bytes: usize,
+    /// Microseconds of work a second that an address may cause.
+    refill: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { answers_bytes: ANSWERS_BYTES_MAX, refill: REFILL }
+    }
 }
 
 impl RpcListener {
@@ -105,39 +143,47 @@ impl RpcListener {
 /// `BindError` names the address, mostly because another process has the port.
 pub async fn bind(config: &RpcConfig) -> Result<RpcListener, BindError> {
     let fail = |source| BindError { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(fail)?;
+    let listener = listen(config.listen).map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let guard = Guard::new(address, &config.allowed_hosts, &config.allowed_origins);
-    Ok(RpcListener { listener, address, guard, connections_max: config.connections_max })
+    Ok(RpcListener { listener, address, guard, connections_max: config.connections_max, bounds: Bounds::default() })
+}
+
+/// A listener whose connections take in little that is not read.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does, so that a node that is started again finds its port free.
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `shutdown` is ready; then waiting callers are told, and the task ends within two seconds.
 pub fn serve(
     listener: RpcListener,
     view: View,
-    registry: Arc<Registry>,
+    mut registry: Registry,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
     let (stop, stopping) = watch::channel(false);
-    let methods = Arc::new(Methods::new(view.clone(), stopping.clone()));
-    let app = router(App { view, methods, registry, stopping: stopping.clone() }, listener.guard);
-    let connections = Bounded::new(listener.listener, listener.connections_max, IDLE_MAX);
+    let counts = Counts::register(&mut registry);
+    let app = App {
+        methods: Arc::new(Methods::new(view.clone(), stopping.clone(), counts, listener.bounds)),
+        view,
+        registry: Arc::new(registry),
+        requests: Pool::new(REQUESTS_BYTES_MAX),
+        scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+        stopping: stopping.clone(),
+    };
+    let router = router(app.clone(), listener.guard);
+    let accepting = accept::run(listener.listener, Places::new(listener.connections_max), app, router, stopping);
     tokio::spawn(async move {
-        let mut stopping = stopping;
-        let signal = async move {
+        let signal = async {
             shutdown.await;
             stop.send_replace(true);
         };
-        let serving = axum::serve(connections, app).with_graceful_shutdown(signal).into_future();
-        let cut = async {
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-            tokio::time::sleep(STOP_MAX).await;
-        };
-        tokio::select! {
-            // Accepting never fails for good, see `Bounded`.
-            _ = serving => {}
-            () = cut => tracing::debug!("some RPC connections did not finish in time"),
-        }
+        tokio::join!(accepting, signal);
     })
 }
 
@@ -147,110 +193,70 @@ struct App {
     view: View,
     methods: Arc<Methods>,
     registry: Arc<Registry>,
+    /// Memory for requests until they are answered.
+    requests: Arc<Pool>,
+    scrapes: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
 fn router(app: App, guard: Guard) -> Router {
     Router::new()
         .route("/", get(on_get).post(on_post))
-        .route("/metrics", get(metrics))
-        .route("/health", get(|| async { axum_json(StatusCode::OK, &json!({"status": "ok"})) }))
-        .route("/ready", get(ready))
-        .fallback(not_found)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route("/metrics", get(pages::metrics))
+        .route("/health", get(pages::health))
+        .route("/ready", get(pages::ready))
+        .fallback(pages::not_found)
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_MAX))
         .layer(from_fn_with_state(Arc::new(guard), guard::layer))
         .with_state(app)
 }
 
-fn axum_json(status: StatusCode, body: &impl ToString) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }
 
 /// A call or batch over HTTP.
-async fn on_post(State(app): State<App>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
-    let refuse = |status, error| axum_json(status, &json_rpc::failure(&Value::Null, &error));
-    // A form of a web page can send other types without the browser asking first.
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        let error = RpcError::invalid_request(format!("content-type is {kind:?}, expected \"application/json\""));
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
-    }
+async fn on_post(State(app): State<App>, Extension(session): Extension<Arc<Session>>, request: Request) -> Response {
+    let place = &session.place;
+    let (head, body) = request.into_parts();
+    let mut room = Room::new(&app.requests, place);
+    let body = match requests::read(&head.headers, body, &mut room).await {
+        Ok(_) if place.pages_only => Err((StatusCode::SERVICE_UNAVAILABLE, RpcError::busy())),
+        read => read,
+    };
     let body = match body {
         Ok(body) => body,
-        Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return refuse(StatusCode::PAYLOAD_TOO_LARGE, RpcError::body_too_large(BODY_BYTES_MAX));
-        }
-        Err(error) => return refuse(error.status(), RpcError::parse(error)),
+        Err((status, error)) => return json_response(status, refusal(&error)),
     };
-    match json_rpc::answer(&app.methods, &Caller::new(None), &body).await {
-        Some(answer) => axum_json(StatusCode::OK, &answer),
+    let _work = place.work();
+    match json_rpc::answer(&app.methods, &Caller::new(place, None), &body).await {
+        Some(answer) => json_response(StatusCode::OK, Body::new(answer)),
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }
 
 /// A WebSocket connection; or a short word to whoever looks with a browser.
-async fn on_get(
-    State(app): State<App>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Response {
-    match upgrade {
-        Ok(upgrade) => upgrade
-            .max_message_size(BODY_BYTES_MAX)
-            .max_frame_size(BODY_BYTES_MAX)
-            .read_buffer_size(SOCKET_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .on_upgrade(move |socket| socket::serve(socket, app.view, app.methods, app.stopping)),
-        Err(rejection) if headers.contains_key(header::UPGRADE) => rejection.into_response(),
-        Err(_) => welcome(&app.view),
+async fn on_get(State(app): State<App>, Extension(session): Extension<Arc<Session>>, mut request: Request) -> Response {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return pages::welcome(&app.view);
     }
-}
-
-fn welcome(view: &View) -> Response {
-    let body = json!({
-        "interface": "JSON-RPC 2.0: POST a call here, or connect by WebSocket",
-        "node": concat!("cairn-node ", env!("CARGO_PKG_VERSION")),
-        "network": view.chain.genesis().network,
-        "chain_id": view.chain.id().to_string(),
-        "methods": api::METHODS.iter().map(|method| method.name).collect::<Vec<_>>(),
-        "try": r#"{"jsonrpc":"2.0","id":1,"method":"rpc_methods"}"#,
-        "see_also": ["/metrics", "/health", "/ready"],
-    });
-    axum_json(StatusCode::OK, &body)
-}
-
-async fn metrics(State(app): State<App>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &app.registry) {
-        Ok(()) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
-        Err(error) => {
-            tracing::error!("cannot write metrics: {error}");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
+    let response = match create_response_with_body(&request, Body::empty) {
+        Ok(response) => response,
+        Err(error) => return no_socket(&error),
+    };
+    if session.place.pages_only || !session.place.become_socket() {
+        return json_response(StatusCode::SERVICE_UNAVAILABLE, refusal(&RpcError::busy()));
     }
+    let upgrade = hyper::upgrade::on(&mut request);
+    *session.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+    response
 }
 
-/// Whether this node's answers are up to date, as far as it can know.
-async fn ready(State(app): State<App>) -> Response {
-    match not_ready(&app.view) {
-        None => axum_json(StatusCode::OK, &json!({"status": "ready"})),
-        Some(reason) => axum_json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "reason": reason})),
-    }
-}
-
-fn not_ready(view: &View) -> Option<String> {
-    let activity = *view.activity.borrow();
-    let height = view.tip.borrow().state.tip().height;
-    if activity.syncing {
-        return Some(format!("syncing: at height {height}, a peer has proved {}", activity.best_peer_height));
-    }
-    view.is_cut_off().then(|| "no peer is connected".to_owned())
-}
-
-async fn not_found(uri: Uri) -> Response {
-    let body = json!({"error": format!("nothing at {}", uri.path()), "see": ["/", "/metrics", "/health", "/ready"]});
-    axum_json(StatusCode::NOT_FOUND, &body)
+fn no_socket(error: &SocketError) -> Response {
+    let status = match error {
+        SocketError::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => StatusCode::UPGRADE_REQUIRED,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let version = [(http::HeaderName::from_static("sec-websocket-version"), "13")];
+    (status, version, format!("no WebSocket connection: {error}\n")).into_response()
 }

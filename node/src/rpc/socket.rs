@@ -1,107 +1,267 @@
 //! A WebSocket connection: calls as over HTTP, and blocks pushed to subscribers.
 //!
-//! One task per connection does it all: it reads a call only while few are under way, and nothing while an answer is being
-//! written. A client that does not read is not read from, so it cannot make answers pile up here.
+//! One task per connection does it all. It always reads, so that a ping or a close is answered whatever its calls wait for, and it
+//! writes long answers in pieces, so that a pong fits between them. Calls beyond a few wait in a short queue, and when that is full
+//! for long, further ones are refused. A client that does not read its answers is given no new ones.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use axum::body::Bytes;
+use futures::stream::{FuturesUnordered, SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use ledger::api::{self, BlockSummary};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::error::RpcError;
-use super::json_rpc::{answer, notification};
-use super::methods::{Caller, Methods};
+use super::json_rpc::{answer, notification, turn_away};
+use super::methods::Caller;
+use super::places::Place;
+use super::pool::{Held, Hold, Room};
 use super::subscriptions::Subscriptions;
-use crate::view::View;
+use super::{App, BODY_BYTES_MAX};
 
-/// Most calls of a connection under way at once; further ones wait unread.
+/// Most calls of a connection under way at once, with those whose answers are not handed on.
 const CALLS_MAX: usize = 4;
-/// How often a silent client is asked for a sign of life.
+/// Most calls that wait for one of these, and at how many bytes of them no more are read.
+const QUEUE_MAX: usize = 64;
+const QUEUE_BYTES: usize = 1 << 20;
+/// How long a full queue may stop the reading. Then calls are refused, so that a ping behind them is found.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Most messages that wait for the writer. Blocks and pings come on top of the answers.
+const OUTGOING_MAX: usize = 16;
+/// How often a silent client is asked for a sign of life, and how long it may be silent.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How long a client may be silent. Above the longest wait, during which it may not be read from.
 const SILENCE_MAX: Duration = Duration::from_secs(70);
-/// How long one message may take to be written.
-const WRITE_MAX: Duration = Duration::from_secs(30);
+/// How long the closing handshake may take.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How much of a message that is too large is read and thrown away, so that its sender reads why.
+const DRAIN_BYTES_MAX: u64 = 64 << 20;
+/// Read buffer of a connection. The usual 128 KiB are for streams of large messages.
+const READ_BUFFER_BYTES: usize = 16 << 10;
 
-/// Serves a connection until it closes, falls silent or the server stops.
-pub(super) async fn serve(
-    mut socket: WebSocket,
-    view: View,
-    methods: Arc<Methods>,
-    mut stopping: watch::Receiver<bool>,
-) {
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+enum Outgoing {
+    Text(Held),
+    Ping,
+}
+
+/// How a conversation ends.
+enum End {
+    /// The client has said that it closes; the library's answer is on its way.
+    Answered,
+    /// We say why.
+    Close(CloseFrame),
+    /// The client broke the protocol, after which nothing it sends can be read.
+    Broken(CloseFrame),
+    /// Nobody is there to be told.
+    Gone,
+}
+
+/// Serves a connection until it closes, falls silent, has to give way or the server stops.
+pub(super) async fn serve(upgraded: Upgraded, place: &Place, app: &App) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(BODY_BYTES_MAX))
+        .max_frame_size(Some(BODY_BYTES_MAX));
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let (sink, mut incoming) = socket.split();
+    let (outgoing, messages) = mpsc::channel(1);
+    let (close, closing) = oneshot::channel();
+    let mut writer = pin!(write(sink, messages, closing));
+    let end = tokio::select! {
+        end = converse(&mut incoming, outgoing, place, app) => end,
+        _sink = &mut writer => End::Gone,
+    };
+    let finish = async {
+        match end {
+            // Reading drives the answer out, and ends with it.
+            End::Answered => while incoming.next().await.is_some() {},
+            End::Close(frame) => {
+                let _ = close.send(frame);
+                let _sink = writer.await;
+                while incoming.next().await.is_some() {}
+            }
+            End::Broken(frame) => {
+                let _ = close.send(frame);
+                let sink = writer.await;
+                if let Ok(mut socket) = sink.reunite(incoming) {
+                    let stream = socket.get_mut();
+                    let _ = stream.shutdown().await;
+                    let _ = tokio::io::copy(&mut stream.take(DRAIN_BYTES_MAX), &mut tokio::io::sink()).await;
+                }
+            }
+            End::Gone => {}
+        }
+    };
+    let _in_time = timeout(CLOSE_MAX, finish).await;
+}
+
+/// Reads, calls and answers.
+async fn converse(
+    incoming: &mut SplitStream<Socket>,
+    outgoing: mpsc::Sender<Outgoing>,
+    place: &Place,
+    app: &App,
+) -> End {
+    let mut stopping = app.stopping.clone();
+    let mut blocks = app.view.blocks.subscribe();
     let subscriptions = Subscriptions::default();
-    let mut blocks = view.blocks.subscribe();
-    // The sender lives in the view: a closed channel is told by the stop signal.
-    drop(view);
+    let run = |(bytes, holds): (Bytes, Vec<Hold>)| async {
+        let _work = place.work();
+        let answered = answer(&app.methods, &Caller::new(place, Some(&subscriptions)), &bytes).await;
+        drop((bytes, holds));
+        answered
+    };
     let mut calls = FuturesUnordered::new();
+    let (mut queue, mut queued_bytes) = (VecDeque::new(), 0);
+    let mut ready = VecDeque::new();
+    // When a call was last finished, and whether none was for so long that further ones are refused.
+    let (mut progress, mut refusing) = (Instant::now(), false);
     let mut heard = Instant::now();
-    let mut ping = interval(PING_INTERVAL);
+    let mut ping = interval_at(heard + PING_INTERVAL, PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let outgoing = tokio::select! {
-            incoming = socket.recv(), if calls.len() < CALLS_MAX => {
+        while calls.len() + ready.len() < CALLS_MAX
+            && let Some((bytes, holds)) = queue.pop_front()
+        {
+            queued_bytes -= Bytes::len(&bytes);
+            calls.push(run((bytes, holds)));
+        }
+        let is_full = queue.len() >= QUEUE_MAX || queued_bytes >= QUEUE_BYTES;
+        let is_reading = ready.len() < OUTGOING_MAX && (!is_full || refusing);
+        tokio::select! {
+            message = incoming.next(), if is_reading => {
                 heard = Instant::now();
-                let call = match incoming {
-                    Some(Ok(Message::Text(text))) => axum::body::Bytes::from(text),
+                let bytes = match message {
+                    Some(Ok(Message::Text(text))) => Bytes::from(text),
                     Some(Ok(Message::Binary(bytes))) => bytes,
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                    Some(Ok(Message::Close(_))) => return End::Answered,
+                    Some(Err(error)) => return broken(&error),
+                    None => return End::Gone,
                 };
-                let (methods, subscriptions) = (&methods, &subscriptions);
-                calls.push(async move { answer(methods, &Caller::new(Some(subscriptions)), &call).await });
-                continue;
-            }
-            Some(text) = calls.next() => text.map(Message::text).into_iter().collect(),
-            block = blocks.recv() => match block {
-                Ok(block) => pushes(&subscriptions.active(), &block),
-                Err(RecvError::Lagged(missed)) => farewells(&subscriptions.clear(), missed),
-                Err(RecvError::Closed) => return,
-            },
-            _ = ping.tick() => {
-                if heard.elapsed() > SILENCE_MAX {
-                    return;
+                let mut room = Room::new(&app.requests, place);
+                if !is_full && room.take(bytes.len()) {
+                    queued_bytes += bytes.len();
+                    queue.push_back((bytes, room.into_holds()));
+                } else {
+                    ready.extend(turn_away(&bytes, &RpcError::busy()).map(Outgoing::Text));
                 }
-                vec![Message::Ping(axum::body::Bytes::new())]
             }
-            () = stopped(&mut stopping) => {
-                let reason = CloseFrame { code: close_code::AWAY, reason: "the node is stopping".into() };
-                let _ = timeout(WRITE_MAX, socket.send(Message::Close(Some(reason)))).await;
-                return;
+            () = sleep_until(progress + PAUSE_MAX), if is_full && !refusing => refusing = true,
+            Some(answered) = calls.next() => {
+                (progress, refusing) = (Instant::now(), false);
+                ready.extend(answered.map(Outgoing::Text));
+                place.subscribed(!subscriptions.is_empty());
             }
-        };
-        for message in outgoing {
-            if !matches!(timeout(WRITE_MAX, socket.send(message)).await, Ok(Ok(()))) {
-                return;
+            permit = outgoing.reserve(), if !ready.is_empty() => match (permit, ready.pop_front()) {
+                (Ok(permit), Some(message)) => permit.send(message),
+                _ => return End::Gone,
+            },
+            block = blocks.recv(), if ready.len() < OUTGOING_MAX => match block {
+                Ok(block) => ready.extend(pushes(&subscriptions.active(), &block)),
+                Err(RecvError::Lagged(missed)) => {
+                    ready.extend(farewells(&subscriptions.clear(), missed));
+                    place.subscribed(false);
+                }
+                Err(RecvError::Closed) => return End::Close(stopped()),
+            },
+            _ = ping.tick(), if ready.len() < OUTGOING_MAX => {
+                if heard.elapsed() > SILENCE_MAX {
+                    return End::Gone;
+                }
+                ready.push_back(Outgoing::Ping);
             }
+            () = place.cut() => return End::Gone,
+            _ = stopping.wait_for(|stopping| *stopping) => return End::Close(stopped()),
         }
     }
 }
 
-/// Ready once the server stops.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error means that the server is gone, which is as good.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
+fn stopped() -> CloseFrame {
+    CloseFrame { code: CloseCode::Away, reason: "the node is stopping".into() }
+}
+
+/// What a client is told that broke the protocol (RFC 6455, section 7.4.1).
+fn broken(error: &Error) -> End {
+    let (code, reason) = match error {
+        Error::Capacity(_) => (CloseCode::Size, "a message may have 1 MiB"),
+        Error::Utf8(_) => (CloseCode::Invalid, "text must be UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
+        Error::Protocol(_) => (CloseCode::Protocol, "not WebSocket by RFC 6455"),
+        _ => return End::Gone,
+    };
+    End::Broken(CloseFrame { code, reason: reason.into() })
+}
+
+/// Writes until it is told to close, or cannot. Gives back what it wrote to.
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    mut messages: mpsc::Receiver<Outgoing>,
+    mut closing: oneshot::Receiver<CloseFrame>,
+) -> SplitSink<Socket, Message> {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = &mut closing => frame,
+            Some(message) = messages.recv() => tokio::select! {
+                biased;
+                frame = &mut closing => frame,
+                sent = send(&mut sink, message) => match sent {
+                    Ok(()) => continue,
+                    Err(_) => return sink,
+                },
+            },
+        };
+        if let Ok(frame) = frame {
+            let _ = sink.send(Message::Close(Some(frame))).await;
+        }
+        return sink;
+    }
+}
+
+/// Sends a message, a long one in pieces. A client that takes none of them for too long is cut by the stream below.
+async fn send(sink: &mut SplitSink<Socket, Message>, message: Outgoing) -> Result<(), Error> {
+    let mut held = match message {
+        Outgoing::Ping => return sink.send(Message::Ping(Bytes::new())).await,
+        Outgoing::Text(held) => held,
+    };
+    let mut kind = Data::Text;
+    while let Some(piece) = held.piece() {
+        let frame = Frame::message(piece, OpCode::Data(kind), held.is_done());
+        sink.send(Message::Frame(frame)).await?;
+        kind = Data::Continue;
+    }
+    Ok(())
 }
 
 /// A block for each subscription.
-fn pushes(subscriptions: &[u32], block: &BlockSummary) -> Vec<Message> {
+fn pushes(subscriptions: &[u32], block: &BlockSummary) -> Vec<Outgoing> {
     each(subscriptions, "result", &json!(block))
 }
 
 /// Told to each subscription that missed blocks: memory stays bounded, and a gap is never silent.
-fn farewells(subscriptions: &[u32], missed: u64) -> Vec<Message> {
+fn farewells(subscriptions: &[u32], missed: u64) -> Vec<Outgoing> {
     each(subscriptions, "error", &json!(RpcError::lagged(missed)))
 }
 
-fn each(subscriptions: &[u32], field: &str, content: &serde_json::Value) -> Vec<Message> {
-    let message = |number: &u32| Message::text(notification(api::CHAIN_SUBSCRIBE, *number, field, content));
-    subscriptions.iter().map(message).collect()
+fn each(subscriptions: &[u32], field: &str, content: &serde_json::Value) -> Vec<Outgoing> {
+    let text = |number: &u32| notification(api::CHAIN_SUBSCRIBE, *number, field, content);
+    subscriptions.iter().map(|number| Outgoing::Text(Held::small(text(number)))).collect()
 }

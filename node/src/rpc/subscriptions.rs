@@ -41,6 +41,10 @@ impl Subscriptions {
         numbers.active.len() < before
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.numbers().active.is_empty()
+    }
+
     pub(super) fn active(&self) -> Vec<u32> {
         self.numbers().active.clone()
     }

@@ -157,7 +157,7 @@ fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
 fn submit(node: &Node, id: TxId, transaction: &Transaction) -> Result<(), WalletError> {
     let params = json!({ "transaction": hex::encode(codec::encode(transaction)) });
     match node.call::<Submitted>(api::TX_SUBMIT, params) {
-        Ok(Submitted { id: got }) if got == id.to_string() => Ok(()),
+        Ok(Submitted { id: got, .. }) if got == id.to_string() => Ok(()),
         Ok(_) => Err(node.malformed(api::TX_SUBMIT, "it names another transaction than the one submitted").into()),
         // Cut off after it was sent: the node may have taken it, so only time tells.
         Err(RpcError::Unreachable { may_have_arrived: true, reason, .. }) => {

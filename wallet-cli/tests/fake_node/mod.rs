@@ -264,7 +264,7 @@ impl Inner {
                     _ => {
                         self.take(verified);
                         (self.lie != Lie::HangsUp).then_some(())?;
-                        Ok(json!({ "id": id }))
+                        Ok(json!({ "id": id, "status": "pending", "height": null }))
                     }
                 }
             }
@@ -391,6 +391,7 @@ impl Inner {
                 .map(ToString::to_string)
                 .collect(),
             transaction_list: list,
+            raw: None,
         })
     }
 
@@ -404,6 +405,7 @@ impl Inner {
             accepted_at: None,
             final_at: None,
             transaction: None,
+            raw: None,
         };
         if let Some(transaction) = self.waiting.iter().find(|transaction| transaction.id().to_string() == id) {
             info.status = api::TxStatus::Pending;

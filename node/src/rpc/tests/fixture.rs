@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::network::{BanInfo, PeerInfo, Traffic};
-use crate::rpc::{RpcConfig, bind, block_summary, serve};
+use crate::rpc::{Bounds, RpcConfig, bind, block_summary, serve};
 use crate::submission::{Submission, SubmitError};
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
 
@@ -65,7 +65,12 @@ fn bans() -> Vec<BanInfo> {
 impl Fixture {
     /// With a driver that answers.
     pub(super) async fn start() -> Self {
-        let mut fixture = Self::without_driver(1).await;
+        Self::start_with(Bounds::default()).await
+    }
+
+    /// The same with other bounds.
+    pub(super) async fn start_with(bounds: Bounds) -> Self {
+        let mut fixture = Self::bounded(1, bounds).await;
         let mut queries = fixture.queries.take().unwrap();
         let mut submissions = fixture.submissions.take().unwrap();
         let (mempool, chain) = (Arc::clone(&fixture.mempool), fixture.chain.id());
@@ -77,7 +82,7 @@ impl Fixture {
                     mempool.lock().unwrap().push(Arc::clone(verified));
                 }
                 let refusal = SubmitError::Rejected(TransactionError::Signature);
-                reply.send(verified.map(|_| id).ok_or(refusal)).unwrap();
+                let _gone = reply.send(verified.map(|_| id).ok_or(refusal));
             }
         });
         let mempool = Arc::clone(&fixture.mempool);
@@ -88,8 +93,8 @@ impl Fixture {
                     Query::Pending(id, answer) => {
                         let _ = answer.send(waiting.into_iter().find(|waiting| waiting.id() == id));
                     }
-                    Query::PendingNonce(_, answer) => answer.send(Nonce(7)).unwrap(),
-                    Query::Mempool(limit, answer) => answer.send(waiting.into_iter().take(limit).collect()).unwrap(),
+                    Query::PendingNonce(_, answer) => drop(answer.send(Nonce(7))),
+                    Query::Mempool(limit, answer) => drop(answer.send(waiting.into_iter().take(limit).collect())),
                     Query::PeerHeights(answer) => {
                         answer.send(BTreeMap::from([(PEER.to_owned(), Height(3))])).unwrap();
                     }
@@ -100,6 +105,10 @@ impl Fixture {
     }
 
     pub(super) async fn without_driver(validators: u8) -> Self {
+        Self::bounded(validators, Bounds::default()).await
+    }
+
+    async fn bounded(validators: u8, bounds: Bounds) -> Self {
         let validator = |seed: u8| GenesisValidator {
             name: format!("validator {seed}"),
             key: key(100 + seed).public(),
@@ -155,12 +164,13 @@ impl Fixture {
             allowed_origins: vec!["https://wallet.example".to_owned()],
             connections_max: super::super::CONNECTIONS_MAX,
         };
-        let listener = bind(&config).await.unwrap();
+        let mut listener = bind(&config).await.unwrap();
+        listener.bounds = bounds;
         let address = listener.address();
         let mut registry = Registry::default();
-        crate::metrics::register(&mut registry, view.clone());
+        crate::metrics::register(&mut registry, view.clone(), vec![("store", directory.clone())]);
         let (stop, stopped) = oneshot::channel();
-        let server = serve(listener, view, Arc::new(registry), async {
+        let server = serve(listener, view, registry, async {
             let _ = stopped.await;
         });
         Self {
@@ -230,6 +240,12 @@ impl Fixture {
         }));
         let _ = self.blocks.send(summary);
         header
+    }
+
+    /// Has so many transactions wait, which makes a long list.
+    pub(super) fn fill_mempool(&self, count: u64) {
+        let transactions = (0..count).map(|nonce| self.transfer(nonce)).collect();
+        self.mempool.lock().unwrap().extend(verify_transactions(self.chain.id(), transactions).into_iter().flatten());
     }
 
     pub(super) fn connect_peer(&self) {

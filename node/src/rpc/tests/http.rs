@@ -1,3 +1,4 @@
+use ledger::api;
 use serde_json::json;
 
 use super::fixture::Fixture;
@@ -81,6 +82,10 @@ async fn pages_for_operators() {
     let mut fixture = Fixture::start().await;
     fixture.commit(vec![]);
     fixture.activity.send_modify(|activity| activity.extra_rounds = 5);
+    fixture.call(api::RPC_METHODS, json!({})).await.unwrap();
+    fixture.refusal(api::CHAIN_BLOCK, json!({"height": 1})).await;
+    fixture.refusal("made_up", json!({})).await;
+    fixture.refusal("made_up_too", json!({})).await;
     let (status, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
     assert_eq!(status, 200);
     for line in [
@@ -90,9 +95,23 @@ async fn pages_for_operators() {
         "cairn_mempool_bytes 0",
         "cairn_extra_rounds_total 5",
         "cairn_block_time_seconds 1767225600.05",
-        "# EOF",
+        "cairn_finality_seconds_count 0",
+        r#"cairn_rpc_requests_total{method="rpc_methods",code="ok"} 1"#,
+        r#"cairn_rpc_requests_total{method="chain_block",code="-32602"} 1"#,
+        r#"cairn_rpc_requests_total{method="none",code="-32601"} 2"#,
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    for name in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+        "cairn_disk_store_bytes",
+    ] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{name} is not in\n{metrics}");
     }
     assert!(metrics.contains("cairn_node_info{") && metrics.contains(&fixture.chain.id().to_string()));
     assert_eq!(fixture.http("GET", "/health", &[], "").await.0, 200);

@@ -2,15 +2,19 @@ use ledger::address::encode_address;
 use ledger::api;
 use ledger::block::Header;
 use ledger::certificate::Certificate;
+use ledger::chain::TransactionError;
 use ledger::codec;
 use ledger::genesis::Genesis;
 use ledger::hash::StateRoot;
+use ledger::merkle::MerkleProof;
 use ledger::state::{AccountProof, StateKey};
+use ledger::transaction::{Body, transaction_hash};
 use ledger::units::{Height, Nonce};
 use serde_json::{Value, json};
 
+use super::client::Socket;
 use super::fixture::{Fixture, PEER, key};
-use super::socket::Socket;
+use crate::submission::SubmitError;
 
 #[tokio::test]
 async fn every_method_answers() {
@@ -75,13 +79,18 @@ async fn every_method_answers() {
             api::TX_SUBMIT => {
                 let bytes = hex::encode(codec::encode(&waiting));
                 let submitted = result(json!({"transaction": bytes})).await.unwrap();
-                assert_eq!(submitted, json!({"id": waiting.body.id(fixture.chain.id()).to_string()}));
+                let id = waiting.body.id(fixture.chain.id()).to_string();
+                assert_eq!(submitted, json!({"id": id, "status": "pending", "height": null}));
             }
             api::TX_GET => {
                 let info: api::TxInfo = serde_json::from_value(result(json!({"id": id})).await.unwrap()).unwrap();
                 let at = (info.status, info.height, info.index, info.block_hash.as_ref());
                 assert_eq!(at, (api::TxStatus::Final, Some(1), Some(0), Some(&hash)));
                 assert_eq!(info.transaction.unwrap().sender, address);
+            }
+            api::TX_PROOF => {
+                let proof: api::TxProofInfo = serde_json::from_value(result(json!([id])).await.unwrap()).unwrap();
+                assert_eq!((&proof.id, proof.height), (&id, 1));
             }
             api::TX_MEMPOOL => {
                 let pool: api::MempoolInfo = serde_json::from_value(result(json!([10])).await.unwrap()).unwrap();
@@ -122,6 +131,80 @@ async fn every_method_answers() {
     }
 }
 
+/// Whoever has the genesis can check all of it, and recompute what headers commit to.
+#[tokio::test]
+async fn final_blocks_and_transactions_can_be_proved() {
+    let mut fixture = Fixture::start().await;
+    let transactions: Vec<_> = (0..5).map(|nonce| fixture.transfer(nonce)).collect();
+    let header = fixture.commit(transactions.clone());
+    fixture.commit(vec![]);
+
+    let head: api::Head =
+        serde_json::from_value(fixture.call(api::CHAIN_HEAD, json!({"height": "1"})).await.unwrap()).unwrap();
+    assert_eq!(head.header, hex::encode(codec::encode(&header)));
+    let tip = fixture.call(api::CHAIN_HEAD, json!({})).await.unwrap();
+    assert_eq!(fixture.call(api::CHAIN_HEAD, json!(["2"])).await.unwrap(), tip);
+    for params in [json!({"height": "1", "raw": true}), json!({"hash": header.hash().to_string(), "raw": true})] {
+        let block = fixture.call(api::CHAIN_BLOCK, params).await.unwrap();
+        let bytes = hex::decode(block["raw"].as_str().unwrap()).unwrap();
+        assert_eq!(bytes, fixture.store.block_bytes(Height(1)).unwrap().unwrap());
+    }
+    let plain = fixture.call(api::CHAIN_BLOCK, json!({"height": "1", "raw": false})).await.unwrap();
+    assert_eq!(plain.get("raw"), None);
+
+    for transaction in &transactions {
+        let id = transaction.body.id(fixture.chain.id()).to_string();
+        let raw = hex::encode(codec::encode(transaction));
+        assert_eq!(fixture.call(api::TX_GET, json!([id, 0, true])).await.unwrap()["raw"], json!(raw));
+        let proof: api::TxProofInfo =
+            serde_json::from_value(fixture.call(api::TX_PROOF, json!({"id": id})).await.unwrap()).unwrap();
+        assert_eq!((&proof.raw, &proof.header, &proof.certificate), (&raw, &head.header, &head.certificate));
+        let inclusion: MerkleProof = codec::decode(&hex::decode(proof.inclusion).unwrap(), 4_096).unwrap();
+        let leaf = transaction_hash(fixture.chain.id(), transaction);
+        assert_eq!(inclusion.verify(header.transactions_root, leaf.0), Ok(()));
+    }
+    let waiting = fixture.transfer(5);
+    fixture.call(api::TX_SUBMIT, json!([hex::encode(codec::encode(&waiting))])).await.unwrap();
+    let id = waiting.body.id(fixture.chain.id()).to_string();
+    let pending = fixture.call(api::TX_GET, json!({"id": id, "raw": true})).await.unwrap();
+    assert_eq!(pending["raw"], json!(hex::encode(codec::encode(&waiting))));
+    assert_eq!(fixture.refusal(api::TX_PROOF, json!([id])).await.1, "not_found", "it is not final");
+}
+
+/// Whoever lost the first answer asks again, and must not hear that somebody else took the nonce: who obeys pays twice.
+#[tokio::test]
+async fn a_final_transaction_that_is_submitted_again_is_final() {
+    let mut fixture = Fixture::without_driver(1).await;
+    let mut submissions = fixture.submissions.take().unwrap();
+    let transaction = fixture.transfer(0);
+    let other = fixture.transfer(0);
+    let id = transaction.body.id(fixture.chain.id()).to_string();
+    fixture.commit(vec![transaction.clone()]);
+    let answers = tokio::spawn(async move {
+        while let Some(submission) = submissions.recv().await {
+            let (got, next) = (submission.transaction.body.transfer().nonce, Nonce(1));
+            let error = match submission.transaction.signature.0[0] {
+                0 => TransactionError::Signature,
+                _ => TransactionError::NonceUsed { got, next },
+            };
+            submission.reply.send(Err(SubmitError::Rejected(error))).unwrap();
+        }
+    });
+    let mut forged = transaction.clone();
+    forged.signature.0[0] = 0;
+    for again in [&transaction, &forged] {
+        let answer = fixture.call(api::TX_SUBMIT, json!([hex::encode(codec::encode(again))])).await.unwrap();
+        assert_eq!(answer, json!({"id": id, "status": "final", "height": "1"}));
+    }
+    let mut other = other;
+    match &mut other.body {
+        Body::Transfer(transfer) => transfer.memo = b"another".to_vec(),
+    }
+    let refusal = fixture.refusal(api::TX_SUBMIT, json!([hex::encode(codec::encode(&other))])).await;
+    assert!(["nonce_used", "signature"].contains(&&*refusal.1), "{refusal:?}");
+    answers.abort();
+}
+
 #[tokio::test]
 async fn refusals_say_what_was_expected() {
     let fixture = Fixture::start().await;
@@ -144,6 +227,10 @@ async fn refusals_say_what_was_expected() {
         (api::CHAIN_BLOCK, json!({"height": "18446744073709551615"}), api::code::NOT_FOUND, "not_found"),
         (api::CHAIN_BLOCK, json!({"hash": zeros}), api::code::NOT_FOUND, "not_found"),
         (api::CHAIN_BLOCK, json!({}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_HEAD, json!({"height": "7"}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_HEAD, json!({"height": "0"}), api::code::NOT_FOUND, "not_found"),
+        (api::CHAIN_BLOCK, json!({"raw": "yes"}), -32_602, "invalid_params"),
+        (api::TX_PROOF, json!({"id": zeros}), api::code::NOT_FOUND, "not_found"),
         (api::CHAIN_HEAD, json!({}), api::code::NOT_FOUND, "not_found"),
         (api::CHAIN_SUBSCRIBE, json!({}), -32_600, "websocket_only"),
         (api::TX_SUBMIT, json!({}), -32_602, "invalid_params"),

@@ -1,65 +1,12 @@
 use ledger::api::{self, BlockSummary};
 use ledger::codec;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::client::Socket;
 use super::fixture::{Fixture, LATE, SOON, key};
 use crate::rpc::{STOP_MAX, block_summary};
-
-/// A WebSocket connection, as far as the tests need one: short text frames.
-pub(super) struct Socket(TcpStream);
-
-impl Socket {
-    pub(super) async fn connect(fixture: &Fixture) -> Self {
-        let mut stream = TcpStream::connect(fixture.address).await.unwrap();
-        let head = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", fixture.address);
-        let more =
-            "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
-        stream.write_all((head + more).as_bytes()).await.unwrap();
-        let mut response = Vec::new();
-        while !response.ends_with(b"\r\n\r\n") {
-            response.push(stream.read_u8().await.unwrap());
-        }
-        assert!(response.starts_with(b"HTTP/1.1 101 "));
-        Self(stream)
-    }
-
-    async fn send(&mut self, text: &str) {
-        let length = match u8::try_from(text.len()) {
-            Ok(length) if length < 126 => vec![0x80 | length],
-            _ => [&[0x80 | 126], &u16::try_from(text.len()).unwrap().to_be_bytes()[..]].concat(),
-        };
-        // A mask of zeros is a mask.
-        let frame = [&[0x81], &length[..], &[0; 4], text.as_bytes()].concat();
-        self.0.write_all(&frame).await.unwrap();
-    }
-
-    /// The next text frame; nothing once the server has closed.
-    async fn receive(&mut self) -> Option<Value> {
-        loop {
-            let kind = timeout(LATE, self.0.read_u8()).await.unwrap().ok()? & 0x0f;
-            let length = match self.0.read_u8().await.unwrap() {
-                126 => self.0.read_u16().await.unwrap().into(),
-                127 => self.0.read_u64().await.unwrap(),
-                length => length.into(),
-            };
-            let mut content = vec![0; usize::try_from(length).unwrap()];
-            self.0.read_exact(&mut content).await.unwrap();
-            match kind {
-                1 => return Some(serde_json::from_slice(&content).unwrap()),
-                8 => return None,
-                _ => {}
-            }
-        }
-    }
-
-    pub(super) async fn call(&mut self, method: &str, params: Value) -> Value {
-        self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).await;
-        self.receive().await.unwrap()["result"].take()
-    }
-}
 
 #[tokio::test]
 async fn a_long_poll_ends_with_the_block_or_the_time() {

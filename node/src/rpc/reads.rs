@@ -1,0 +1,79 @@
+//! What is read from the store, in the shapes of the interface.
+
+use ledger::api::{BlockInfo, Head, TxInfo, TxProofInfo, TxStatus};
+use ledger::chain::Chain;
+use ledger::codec;
+use ledger::hash::{Hash, TxId};
+use ledger::merkle;
+use ledger::store::Store;
+use ledger::transaction::transaction_hash;
+use ledger::units::Height;
+
+use super::convert;
+use super::error::RpcError;
+
+/// Header and certificate of a final block.
+pub(super) fn head(store: &Store, height: Height) -> Result<Option<Head>, RpcError> {
+    let (Some(header), Some(certificate)) = (store.header(height)?, store.certificate(height)?) else {
+        return Ok(None);
+    };
+    let [header, certificate] = [codec::encode(&header), codec::encode(&certificate)].map(hex::encode);
+    Ok(Some(Head { header, certificate }))
+}
+
+/// A final block, with its canonical bytes if these are asked for.
+pub(super) fn block(store: &Store, chain: &Chain, height: Height, raw: bool) -> Result<Option<BlockInfo>, RpcError> {
+    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else { return Ok(None) };
+    let bytes = codec::encode(&block);
+    let info = convert::block_info(chain, &block, &certificate, bytes.len());
+    Ok(Some(BlockInfo { raw: raw.then(|| hex::encode(bytes)), ..info }))
+}
+
+/// A final transaction, with its canonical bytes if these are asked for.
+pub(super) fn transaction(store: &Store, chain: &Chain, id: &TxId, raw: bool) -> Result<Option<TxInfo>, RpcError> {
+    let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
+    let block = store.block(height)?.ok_or_else(|| gone(height, id))?;
+    let found = block.transactions.get(place(index));
+    Ok(Some(TxInfo {
+        id: id.to_string(),
+        status: TxStatus::Final,
+        height: Some(height.0),
+        block_hash: Some(block.header.hash().to_string()),
+        index: Some(index),
+        accepted_at: None,
+        final_at: None,
+        transaction: found.map(|found| convert::stored_transaction(chain, found)),
+        raw: found.filter(|_| raw).map(|found| hex::encode(codec::encode(found))),
+    }))
+}
+
+/// A final transaction with the way from its hash to a certified header; and the length of its block.
+pub(super) fn proof(store: &Store, chain: &Chain, id: &TxId) -> Result<Option<(TxProofInfo, usize)>, RpcError> {
+    let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
+    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else {
+        return Err(gone(height, id));
+    };
+    let place = place(index);
+    let hashes: Vec<Hash> = block.transactions.iter().map(|found| transaction_hash(chain.id(), found).0).collect();
+    let (Some(found), Some(inclusion)) = (block.transactions.get(place), merkle::prove(&hashes, place)) else {
+        return Err(gone(height, id));
+    };
+    let info = TxProofInfo {
+        id: id.to_string(),
+        height: height.0,
+        raw: hex::encode(codec::encode(found)),
+        inclusion: hex::encode(codec::encode(&inclusion)),
+        header: hex::encode(codec::encode(&block.header)),
+        certificate: hex::encode(codec::encode(&certificate)),
+    };
+    Ok(Some((info, codec::encode(&block).len())))
+}
+
+fn place(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+/// The index names a block that does not have it, which is our disk's fault.
+fn gone(height: Height, id: &TxId) -> RpcError {
+    RpcError::internal(format!("transaction {id} is not in block {height}, as the index says"))
+}
