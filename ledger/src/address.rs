@@ -203,7 +203,7 @@ mod tests {
         let good = encode_address("crn", &crate::signature::SigningKey::from_seed(&[7; 32]).public());
         let mixed = good[..10].to_owned() + &good[10..].to_uppercase();
         for (text, reason) in [
-            ("alice", "it has no 1 between a prefix and the rest"),
+            ("ace", "it has no 1 between a prefix and the rest"),
             ("", "it has no 1 between a prefix and the rest"),
             ("crn1", "nothing follows its prefix"),
             ("crn1b", "'b' is no character of an address"),
