@@ -108,7 +108,7 @@ pub(crate) struct Downloads {
     verified: u64,
     duplicate_bytes: u64,
     fetched_bytes: u64,
-    /// Chunks that were looked at for work.
+    /// Chunks that were looked at for work, and times that the work of others was.
     #[cfg(test)]
     looks: u64,
 }
@@ -288,7 +288,7 @@ impl Downloads {
     pub(crate) fn fill(&mut self, id: PeerId, census: &Census, now: Duration) {
         self.note_lateness(id, now);
         let Some(peer) = self.peers.get(&id) else { return };
-        if peer.busy_until > now {
+        if peer.busy_until > now || (peer.wants.is_empty() && !self.has_any(id, census)) {
             return;
         }
         let depth = self.depth(peer, now);
@@ -307,6 +307,12 @@ impl Downloads {
             self.hasten(id, census, room, now);
         }
         self.allow(id, depth, now);
+    }
+
+    /// Whether a peer may have anything of what is missing. If not, it costs no look at what others are asked for.
+    fn has_any(&self, id: PeerId, census: &Census) -> bool {
+        let Some(holdings) = census.get(id) else { return false };
+        self.segments.iter().any(|(index, segment)| segment.missing > 0 && holdings.has_any(*index))
     }
 
     /// Wants chunks that are wanted from nobody: as many as the peer has room for, and for a source some to choose from.
@@ -380,6 +386,10 @@ impl Downloads {
 
     /// Takes over what is wanted from a late peer, or from one that was offered more than it can send soon.
     fn take_over(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
+        #[cfg(test)]
+        {
+            self.looks = self.looks.saturating_add(1);
+        }
         let mut candidates = Vec::new();
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
             let is_stuck = peer.is_late || peer.busy_until > now;

@@ -338,6 +338,12 @@ fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     fetch.open(C, 1, []);
     fetch.fill(C);
     assert_eq!(fetch.downloads.looks, 500);
+    // What C is asked for is not looked at for them either.
+    for _ in 0..100 {
+        fetch.fill(A);
+        fetch.fill(B);
+    }
+    assert_eq!(fetch.downloads.looks, 500);
 }
 
 /// What is free is counted right whatever happens to a chunk.
