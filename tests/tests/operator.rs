@@ -335,6 +335,50 @@ fn a_killed_init_leaves_nothing_that_hinders_the_next() {
 }
 
 #[test]
+fn whoever_waits_for_a_pipe_keeps_nobody_out() {
+    let folder = folder();
+    let (home, pipe) = (new_home(&folder), folder.path().join("pipe"));
+    assert_eq!(finish(Command::new("mkfifo").arg(&pipe)).code, Some(0));
+    let mut import = node("db import", &home);
+    import.arg("--from").arg(&pipe).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut waiting = Running::spawn(&mut import);
+    throughout(Duration::from_secs(1), || {
+        let done = finish(&mut node("db verify", &home));
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(waiting.0.try_wait().unwrap(), None);
+    });
+    // A writer that says nothing.
+    drop(File::options().write(true).open(&pipe).unwrap());
+    assert_eq!(waiting.wait().code(), Some(1));
+}
+
+#[test]
+fn a_chain_moves_through_stdout_and_stdin() {
+    let mut network = Network::start(1);
+    let height = network.node(1).await_height(3).height;
+    network.node(1).stop();
+    let home = network.node(1).home.clone();
+    let export = |stdout: Stdio| {
+        let mut command = node("db export --to -", &home);
+        let done = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let archive = network.path("archive");
+    assert!(export(File::create(&archive).unwrap().into()).contains("bytes"));
+    assert!(!export(closed_pipe()).contains("error"));
+
+    let copy = network.path("copy");
+    let made = finish(node("init", &copy).arg("--genesis").arg(network.genesis()));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let mut import = node("db import --from - --json", &copy);
+    let done = import.stdin(File::open(&archive).unwrap()).output().unwrap();
+    let said: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+    let reached = said["height"].as_str().and_then(|height| height.parse::<u64>().ok());
+    assert!(reached.is_some_and(|reached| reached >= height), "{done:?}");
+}
+
+#[test]
 fn init_says_who_can_reach_the_node() {
     let folder = folder();
     let made = finish(&mut init(&folder.path().join("loopback")));
