@@ -15,7 +15,6 @@ use ledger::store::Store;
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::budget::Cost;
-use protocol::machine::Notice;
 use protocol::mempool::AdmitError;
 use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
 use protocol::{Effect, Input, Machine, PeerId, RequestId, Ticket};
@@ -26,6 +25,7 @@ use crate::blame::charge;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
+use crate::notices::report;
 use crate::peer_numbers::PeerNumbers;
 use crate::priority::patient_threads;
 use crate::submission::{Reply, SubmitError};
@@ -343,7 +343,7 @@ impl Driver {
                 }
             }
             Effect::Sync(target) => drop(self.outputs.target.send_replace(Some(target))),
-            Effect::Notice(notice) => report(&notice),
+            Effect::Notice(notice) => report(&notice, self.machine.chain().chain().genesis()),
             Effect::Halt(reason) => anyhow::bail!("{reason}"),
         }
         Ok(())
@@ -472,44 +472,5 @@ const fn network_verdict(verdict: protocol::Verdict) -> network::Verdict {
         protocol::Verdict::Accept => network::Verdict::Accept,
         protocol::Verdict::Ignore => network::Verdict::Ignore,
         protocol::Verdict::Reject => network::Verdict::Reject,
-    }
-}
-
-/// A line when something a person cares about happens.
-fn report(notice: &Notice) {
-    match notice {
-        Notice::Behind(tip, best) => tracing::info!("catching up from height {tip} to {best}"),
-        Notice::CaughtUp(height) => tracing::info!("caught up at height {height}"),
-        // Ordinary when a proposer is down; the first few rounds tell nothing new.
-        Notice::Round(height, round) if round.0 < 3 => tracing::debug!("height {height} goes to round {round}"),
-        Notice::Round(height, round) => {
-            tracing::warn!("height {height} goes to round {round}: validators are missing or slow")
-        }
-        Notice::NotSigning(reason) => tracing::warn!("this validator does not sign yet: {reason}"),
-        Notice::Signing(height) => tracing::info!("this validator signs from height {height} on"),
-        Notice::InvalidBlock(height, block, reason) => {
-            tracing::warn!("a proposal for height {height} breaks the rules: {reason} (block {block})");
-        }
-        Notice::ClockOff(offset) => {
-            let (size, side) = (offset.unsigned_abs(), if *offset < 0 { "behind" } else { "ahead of" });
-            tracing::warn!(
-                "this machine's clock is {size} ms {side} most peers' clocks: set it right, or votes will not count"
-            );
-        }
-        Notice::ClockRight(offset) => {
-            tracing::info!("this machine's clock is within {} ms of most peers' clocks again", offset.unsigned_abs())
-        }
-        Notice::NoQuorum(height, missing) => {
-            let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-            tracing::warn!("no quorum at height {height}: no votes of the validators {}", missing.join(", "));
-        }
-        Notice::Quorum(height) => tracing::info!("a quorum votes again at height {height}"),
-        Notice::Equivocation(keys) => {
-            for key in keys {
-                tracing::warn!(
-                    "validator {key} signed two different messages for one round; the proof is in the store"
-                );
-            }
-        }
     }
 }

@@ -16,6 +16,7 @@ pub mod view;
 
 mod driver;
 mod memory;
+mod notices;
 mod peer_numbers;
 mod priority;
 mod sync;
