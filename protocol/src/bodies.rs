@@ -23,7 +23,9 @@ const PER_ROUND_MAX: usize = 2;
 /// Proposals kept for one block: it may be proposed again in later rounds.
 const PROPOSALS_MAX: usize = 8;
 /// After so long without an answer another peer is asked.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Requests of one block whose answers are still taken.
+const ASKED_MAX: usize = 4;
 /// Bytes of the smallest transaction: a transfer with one output and no memo. So a block has at most as many transactions as
 /// this goes into its bytes, and a longer list names no block.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
@@ -48,8 +50,11 @@ struct Wanted {
     list: Option<List>,
     /// Who has it first: who sent the proposal.
     source: PeerId,
-    asked: Option<(RequestId, Duration)>,
-    tries: usize,
+    /// Requests without an answer so far, the last one at the end, and until when no other peer is asked.
+    asked: Vec<RequestId>,
+    patience_ends: Duration,
+    /// Peers that were asked. When all were, each may be asked again.
+    tried: BTreeSet<PeerId>,
     /// Something happened since it was looked at.
     is_due: bool,
     /// When to look at it again anyway.
@@ -222,8 +227,9 @@ impl Bodies {
             proposals: Vec::new(),
             list: None,
             source,
-            asked: None,
-            tries: 0,
+            asked: Vec::new(),
+            patience_ends: Duration::ZERO,
+            tried: BTreeSet::new(),
             is_due: true,
             wait: None,
         });
@@ -246,6 +252,8 @@ impl Bodies {
         let found: Vec<_> = found.collect();
         self.work.look_ups = self.work.look_ups.saturating_add(found.len() as u64);
         wanted.list = Some(List { compact, found, missing, is_forged: false });
+        // Of the transactions too, who sent the proposal is asked first.
+        wanted.tried.clear();
         wanted.is_due = true;
     }
 
@@ -280,19 +288,25 @@ impl Bodies {
     }
 
     /// A request is on its way.
-    pub(crate) fn asked(&mut self, block: &BlockHash, id: RequestId, now: Duration) {
+    pub(crate) fn asked(&mut self, block: &BlockHash, id: RequestId, peer: PeerId, now: Duration) {
         if let Some(wanted) = self.wanted.get_mut(block) {
-            wanted.asked = Some((id, now.saturating_add(PATIENCE)));
-            wanted.wait = Some(now.saturating_add(PATIENCE));
-            wanted.tries = wanted.tries.saturating_add(1);
+            if wanted.asked.len() >= ASKED_MAX {
+                wanted.asked.remove(0);
+            }
+            wanted.asked.push(id);
+            wanted.patience_ends = now.saturating_add(PATIENCE);
+            wanted.wait = Some(wanted.patience_ends);
+            wanted.tried.insert(peer);
         }
     }
 
-    /// The block that the last request for it was about. An answer to an earlier one comes too late: another peer was asked since.
+    /// The block that a request was about. Whoever answers first counts, also if another peer was asked meanwhile.
     pub(crate) fn answered(&mut self, id: RequestId) -> Option<BlockHash> {
-        let is_it = |wanted: &Wanted| wanted.asked.is_some_and(|(asked, _)| asked == id);
-        let (block, wanted) = self.wanted.iter_mut().find(|(_, wanted)| is_it(wanted))?;
-        wanted.asked = None;
+        let (block, wanted) = self.wanted.iter_mut().find(|(_, wanted)| wanted.asked.contains(&id))?;
+        if wanted.asked.last() == Some(&id) {
+            wanted.patience_ends = Duration::ZERO;
+        }
+        wanted.asked.retain(|asked| *asked != id);
         wanted.is_due = true;
         Some(*block)
     }
@@ -365,16 +379,18 @@ impl Bodies {
                 Request::Transactions(missing.collect())
             }
         };
-        if let Some((_, deadline)) = wanted.asked.filter(|(_, deadline)| *deadline > now) {
-            wanted.wait = Some(deadline);
+        if wanted.patience_ends > now {
+            wanted.wait = Some(wanted.patience_ends);
             return Progress::Wait;
         }
-        // The first to ask is who sent the proposal, then everybody in turn.
-        let others = peers.len().max(1);
-        let next = match wanted.tries {
-            0 if peers.contains(&wanted.source) => Some(wanted.source),
-            tries => tries.checked_rem(others).and_then(|place| peers.get(place)).copied(),
-        };
+        // The first to ask is who sent the proposal, then everybody once, in the order given.
+        let is_untried = |peer: &&PeerId| !wanted.tried.contains(peer);
+        let source = Some(&wanted.source).filter(|source| peers.contains(source)).filter(is_untried);
+        let mut next = source.or_else(|| peers.iter().find(is_untried)).copied();
+        if next.is_none() {
+            wanted.tried.clear();
+            next = peers.first().copied();
+        }
         match next {
             Some(peer) => Progress::Ask(peer, request),
             None => {

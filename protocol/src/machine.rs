@@ -244,6 +244,8 @@ pub struct Machine {
     next_request: u64,
     next_attempt: u64,
     next_poll: Duration,
+    /// The peer that was polled last. All take their turn: tips and clocks of some should not grow old.
+    polled: PeerId,
     /// When the current or last height was started; nothing before the first one of this run.
     started_at: Option<Duration>,
     /// When the first height of this run begins: peers connect first.
@@ -327,6 +329,7 @@ impl Machine {
             // Beyond those of an earlier run: gossip remembers them.
             next_attempt: now.wall.0,
             next_poll: now.elapsed,
+            polled: PeerId(0),
             started_at: None,
             first_start: now.elapsed.saturating_add(FIRST_HEIGHT_DELAY),
             build_from: now.elapsed,

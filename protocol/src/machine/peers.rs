@@ -67,10 +67,10 @@ impl Machine {
             return;
         }
         self.next_poll = self.now.elapsed.saturating_add(POLL);
-        // The attempt counter serves as a turn: it moves on with time.
-        let turn = self.attempt();
-        let place = usize::try_from(turn).ok().and_then(|turn| turn.checked_rem(self.peers.len()));
-        if let Some(peer) = place.and_then(|place| self.peers.iter().nth(place)).copied() {
+        let after = (std::ops::Bound::Excluded(self.polled), std::ops::Bound::Unbounded);
+        let next = self.peers.range(after).next().or_else(|| self.peers.first()).copied();
+        if let Some(peer) = next {
+            self.polled = peer;
             self.ask_status(peer);
         }
     }

@@ -239,14 +239,16 @@ impl Machine {
         if due.is_empty() {
             return;
         }
-        let peers: Vec<_> = self.peers.iter().copied().collect();
+        // By lot: a peer could connect early, and so be among the first in any other order.
+        let mut peers: Vec<_> = self.peers.iter().copied().collect();
+        peers.sort_by_cached_key(|_| self.lots.draw());
         for block in due {
             let (now, wall) = (self.now.elapsed, self.now.wall);
             match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
                 Progress::Wait => {}
                 Progress::Ask(peer, request) => {
                     let id = self.ask(peer, &request, super::peers::Asked::Body);
-                    self.bodies.asked(&block, id, now);
+                    self.bodies.asked(&block, id, peer, now);
                 }
                 Progress::Judged(proposals, verdict, error) => {
                     let valid = match &verdict {

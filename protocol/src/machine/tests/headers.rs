@@ -311,3 +311,36 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
     node.elapse(Duration::from_millis(1));
     assert_eq!(node.machine.peer_heights()[&PeerId(5)], Height(6));
 }
+
+#[test]
+fn a_body_is_asked_of_a_second_peer_soon_and_the_first_answer_counts() {
+    let blocks = blocks(1, 0);
+    let block = &blocks[0].0;
+    let ConsensusMessage::Proposal(signed, Some(compact)) = proposal(block) else { panic!("a proposal with its list") };
+    let asked = |effects: &[Effect]| -> Vec<(RequestId, PeerId)> {
+        let request = |effect: &Effect| match effect {
+            Effect::Request(id, peer, bytes) => {
+                matches!(codec::decode(bytes, 1 << 16), Ok(Request::Proposed(..))).then_some((*id, *peer))
+            }
+            _ => None,
+        };
+        effects.iter().filter_map(request).collect()
+    };
+    let mut seconds = std::collections::BTreeSet::new();
+    for seed in 0..24 {
+        let mut node = Node::with_seed(seed);
+        for peer in [PEER, PeerId(1), PeerId(2), PeerId(9)] {
+            node.give(Input::Connected(peer));
+        }
+        let first = asked(&node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), None)));
+        assert_eq!(first.iter().map(|(_, peer)| *peer).collect::<Vec<_>>(), [PEER], "who proposed it has it");
+        let second = asked(&node.elapse(Duration::from_millis(400)));
+        assert!(second.len() == 1 && second[0].1 != PEER);
+        seconds.insert(second[0].1);
+        let (id, peer) = if seed % 2 == 0 { first[0] } else { second[0] };
+        let answer = codec::encode(&Response::Proposed(Some(compact.clone())));
+        node.give(Input::Response(id, peer, Some(answer)));
+        assert!(matches!(node.machine.bodies.verdict(&block.hash()), Some(crate::bodies::Verdict::Valid(_))));
+    }
+    assert_eq!(seconds.len(), 3, "nobody is asked sooner for having come sooner");
+}

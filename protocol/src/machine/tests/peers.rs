@@ -157,3 +157,41 @@ fn a_clock_that_is_off_shows_once_three_peers_say_so() {
         }
     }
 }
+
+#[test]
+fn each_peer_is_polled_in_turn() {
+    let mut node = Node::fresh(None);
+    let mut polled = Vec::new();
+    for peer in [3, 5, 9] {
+        for (id, peer) in statuses(&node.give(Input::Connected(PeerId(peer)))) {
+            node.give(Input::Response(id, peer, None));
+        }
+    }
+    // Whatever else counts messages must not decide who is asked.
+    let transfers = super::transactions::transfers(0..40, 0);
+    let mut transfers = transfers.into_iter().flatten();
+    for _ in 0..13 {
+        for (id, peer) in statuses(&node.elapse(Duration::from_secs(2))) {
+            polled.push(peer.0);
+            let answer = codec::encode(&Response::Status { now: START, head: None });
+            node.give(Input::Response(id, peer, Some(answer)));
+        }
+        let few = transfers.by_ref().take(polled.len() % 3);
+        few.for_each(|transfer| drop(node.give(Input::Submit(Ticket(1), transfer))));
+    }
+    for turn in polled.windows(3).skip(1) {
+        let mut turn = turn.to_vec();
+        turn.sort_unstable();
+        assert_eq!(turn, [3, 5, 9], "{polled:?}");
+    }
+}
+
+fn statuses(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
+    let request = |effect: &Effect| match effect {
+        Effect::Request(id, peer, bytes) => {
+            matches!(codec::decode(bytes, 1 << 16), Ok(Request::Status(_))).then_some((*id, *peer))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(request).collect()
+}

@@ -5,7 +5,7 @@ use ledger::transaction::{Transaction, VerifiedTransaction};
 use super::*;
 
 /// Transfers of alice with these nonces, each with a memo of so many bytes.
-fn transfers(nonces: impl IntoIterator<Item = u64>, memo: usize) -> Vec<Option<Arc<VerifiedTransaction>>> {
+pub(super) fn transfers(nonces: impl IntoIterator<Item = u64>, memo: usize) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let alice = template_key("alice").unwrap();
     let transfer = |nonce| {
         let transfer = Transfer {
