@@ -81,6 +81,8 @@ pub(crate) struct Driver {
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
     tickets: Tickets,
+    /// What the input at hand cost.
+    cost: Cost,
     /// Answers with blocks that are being read from the store. Whatever ends one ends the node.
     reads: JoinSet<()>,
     activity: Activity,
@@ -96,8 +98,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Tickets {
     next: u64,
-    /// With the bytes of the message.
-    gossip: HashMap<Ticket, (network::GossipTicket, usize)>,
+    /// With what the message cost before the machine saw it.
+    gossip: HashMap<Ticket, (network::GossipTicket, Cost)>,
     /// With the peer that asked.
     responses: HashMap<Ticket, (network::ResponseTicket, network::PeerId)>,
     submissions: HashMap<Ticket, (Arc<VerifiedTransaction>, Reply)>,
@@ -142,6 +144,7 @@ impl Driver {
             peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
+            cost: Cost::NONE,
             reads: JoinSet::new(),
             activity: Activity::default(),
             unmaintained: false,
@@ -202,7 +205,7 @@ impl Driver {
     fn on_gossip(&mut self, topic: protocol::Topic, gossip: Gossip) -> anyhow::Result<()> {
         let from = self.peers.number(&gossip.from);
         let ticket = self.tickets.next();
-        self.tickets.gossip.insert(ticket, (gossip.ticket, gossip.bytes.len()));
+        self.tickets.gossip.insert(ticket, (gossip.ticket, Cost::decode(gossip.bytes.len())));
         self.turn(Input::Gossip(topic, from, ticket, gossip.bytes))
     }
 
@@ -215,9 +218,11 @@ impl Driver {
             },
             PeerEvent::Request { from, bytes, ticket } => {
                 let number = self.tickets.next();
-                self.network.accounts().charge(&from, &Cost::decode(bytes.len()));
+                let decoding = Cost::decode(bytes.len());
                 self.tickets.responses.insert(number, (ticket, from));
-                Input::Request(self.peers.number(&from), number, bytes)
+                let done = self.turn(Input::Request(self.peers.number(&from), number, bytes));
+                self.network.accounts().charge(&from, &decoding.and(self.cost));
+                return done;
             }
             PeerEvent::Response { id, result, .. } => {
                 let Some((id, from)) = self.requests.remove(&id) else { return Ok(()) };
@@ -229,12 +234,13 @@ impl Driver {
 
     fn on_verified(&mut self, verified: Verified) -> anyhow::Result<()> {
         match verified {
-            Verified::Gossip(ticket, Some(transactions)) => {
+            Verified::Gossip(ticket, cost, Some(transactions)) => {
                 let number = self.tickets.next();
-                self.tickets.gossip.insert(number, (ticket, 0));
+                self.tickets.gossip.insert(number, (ticket, cost));
                 self.turn(Input::Transactions(number, transactions))
             }
-            Verified::Gossip(ticket, None) => {
+            Verified::Gossip(ticket, cost, None) => {
+                self.network.accounts().charge(&ticket.from, &cost);
                 self.network.verdict(ticket, network::Verdict::Reject);
                 Ok(())
             }
@@ -271,6 +277,7 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let is_committed = matches!(input, Input::Committed);
             let effects = self.machine.handle(self.clock.now(), input);
+            self.cost = self.machine.cost();
             if is_committed {
                 // Durable before acknowledged: readers hear of a block after the disk has it.
                 self.publish_tip();
@@ -315,10 +322,10 @@ impl Driver {
             Effect::SyncLog => self.log()?.sync()?,
             Effect::Gossip(topic, bytes) => self.network.publish(network_topic(topic), bytes),
             Effect::Judge(ticket, verdict) => {
-                if let Some((ticket, bytes)) = self.tickets.gossip.remove(&ticket) {
+                if let Some((ticket, cost)) = self.tickets.gossip.remove(&ticket) {
                     // What was of use is free, so that nobody pays for passing on what others attack with.
                     if verdict != protocol::Verdict::Accept {
-                        self.network.accounts().charge(&ticket.from, &Cost::decode(bytes));
+                        self.network.accounts().charge(&ticket.from, &cost.and(self.cost));
                     }
                     self.network.verdict(ticket, network_verdict(verdict));
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ledger::codec;
 use ledger::hash::{ChainId, TxHash};
 use ledger::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_transactions};
+use protocol::budget::Cost;
 use protocol::message::{Attempt, TRANSACTIONS_BYTES_MAX};
 use tokio::sync::mpsc;
 
@@ -20,7 +21,7 @@ pub(crate) const RESULTS: usize = 256;
 /// What the driver gets.
 pub(crate) enum Verified {
     /// A gossip message; nothing when it does not decode.
-    Gossip(GossipTicket, Option<Vec<Option<Arc<VerifiedTransaction>>>>),
+    Gossip(GossipTicket, Cost, Option<Vec<Option<Arc<VerifiedTransaction>>>>),
     /// A user's transaction; nothing when its signature does not hold.
     Submission(Option<Arc<VerifiedTransaction>>, Reply),
 }
@@ -56,8 +57,8 @@ impl Known {
         }
     }
 
-    /// Verifies those that are not known.
-    fn verify(&mut self, chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+    /// Verifies those that are not known. Returns their places too, in order.
+    fn verify(&mut self, chain: ChainId, transactions: Vec<Transaction>) -> (Verdicts, Vec<usize>) {
         let mut verdicts = Vec::with_capacity(transactions.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
         for transaction in transactions {
@@ -68,16 +69,20 @@ impl Known {
             }
             verdicts.push(known);
         }
-        for (place, verdict) in places.into_iter().zip(verify_transactions(chain, unknown)) {
+        for (place, verdict) in places.iter().zip(verify_transactions(chain, unknown)) {
             verdict.iter().for_each(|transaction| self.insert(transaction));
-            verdicts[place] = verdict;
+            verdicts[*place] = verdict;
         }
-        verdicts
+        (verdicts, places)
     }
 }
 
+/// Of each transaction: itself, if its signature holds.
+type Verdicts = Vec<Option<Arc<VerifiedTransaction>>>;
+
 enum Job {
-    Gossip(GossipTicket, Option<Vec<Transaction>>),
+    /// With the cost of decoding it.
+    Gossip(GossipTicket, Cost, Option<Vec<Transaction>>),
     Submission(Submission),
 }
 
@@ -126,19 +131,27 @@ fn verify(chain: ChainId, known: &mut Known, messages: Vec<Gossip>, submissions:
     let mut jobs: Vec<Job> = submissions.into_iter().map(Job::Submission).collect();
     jobs.extend(messages.into_iter().map(|message| {
         let decoded = codec::decode::<Attempt<Vec<Transaction>>>(&message.bytes, TRANSACTIONS_BYTES_MAX);
-        Job::Gossip(message.ticket, decoded.ok().map(|attempt| attempt.message))
+        Job::Gossip(message.ticket, Cost::decode(message.bytes.len()), decoded.ok().map(|attempt| attempt.message))
     }));
     let transactions = jobs.iter().flat_map(|job| match job {
-        Job::Gossip(_, transactions) => transactions.as_deref().unwrap_or_default(),
+        Job::Gossip(_, _, transactions) => transactions.as_deref().unwrap_or_default(),
         Job::Submission(submission) => std::slice::from_ref(&submission.transaction),
     });
-    let mut verdicts = known.verify(chain, transactions.cloned().collect()).into_iter();
+    let (verdicts, checked) = known.verify(chain, transactions.cloned().collect());
+    let (mut verdicts, mut place) = (verdicts.into_iter(), 0);
     let verified = jobs.into_iter().map(|job| match job {
-        Job::Gossip(ticket, transactions) => {
-            let verdicts = transactions.map(|transactions| verdicts.by_ref().take(transactions.len()).collect());
-            Verified::Gossip(ticket, verdicts)
+        Job::Gossip(ticket, decoding, transactions) => {
+            let count = transactions.as_ref().map_or(0, Vec::len);
+            let places = place..place + count;
+            place = places.end;
+            let signatures = checked.iter().filter(|place| places.contains(place)).count();
+            let cost = decoding.and(Cost::look_ups(count as u64, 0)).and(Cost::signatures(signatures as u64));
+            Verified::Gossip(ticket, cost, transactions.map(|_| verdicts.by_ref().take(count).collect()))
         }
-        Job::Submission(submission) => Verified::Submission(verdicts.next().flatten(), submission.reply),
+        Job::Submission(submission) => {
+            place += 1;
+            Verified::Submission(verdicts.next().flatten(), submission.reply)
+        }
     });
     verified.collect()
 }
@@ -172,9 +185,10 @@ mod tests {
         let mut known = Known::default();
         let mut forged = transfer(1, 0);
         forged.signature.0[0] ^= 1;
-        let first = known.verify(chain, vec![transfer(0, 0), forged.clone(), transfer(2, 0)]);
+        let (first, _) = known.verify(chain, vec![transfer(0, 0), forged.clone(), transfer(2, 0)]);
         assert_eq!(first.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
-        let again = known.verify(chain, vec![forged, transfer(2, 0), transfer(3, 0), transfer(0, 0)]);
+        let (again, checked) = known.verify(chain, vec![forged, transfer(2, 0), transfer(3, 0), transfer(0, 0)]);
+        assert_eq!(checked, [0, 2], "only what is not known costs a signature");
         assert_eq!(again.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true, true]);
         for (earlier, later) in [(&first[0], &again[3]), (&first[2], &again[1])] {
             assert!(Arc::ptr_eq(earlier.as_ref().unwrap(), later.as_ref().unwrap()), "not verified anew");
@@ -186,7 +200,7 @@ mod tests {
     fn what_is_known_is_bounded_in_bytes() {
         let chain = ChainId(Hash([1; 32]));
         let mut known = Known::default();
-        let one = known.verify(chain, vec![transfer(0, 256)]).remove(0).unwrap().bytes();
+        let one = known.verify(chain, vec![transfer(0, 256)]).0.remove(0).unwrap().bytes();
         known.bytes = Known::BYTES_MAX - one;
         known.verify(chain, vec![transfer(1, 256), transfer(2, 256)]);
         assert_eq!((known.young.len(), known.old.len(), known.bytes), (1, 2, one));

@@ -26,6 +26,7 @@ use ledger::units::{Height, Nonce, Round, Timestamp};
 
 use crate::bodies::Bodies;
 pub use crate::bodies::Work;
+use crate::budget::Cost;
 use crate::catchup::CatchUp;
 use crate::consensus::Consensus;
 use crate::ids::{PeerId, RequestId, Ticket};
@@ -274,6 +275,8 @@ pub struct Machine {
     announce_at: Option<Duration>,
     lots: Lots,
     effects: Vec<Effect>,
+    /// What the input at hand cost, beyond decoding it.
+    cost: Cost,
     extra_rounds: u64,
     equivocations: u64,
     /// Proofs of double signing that were kept, by validator.
@@ -343,6 +346,7 @@ impl Machine {
             log_height,
             recent,
             effects: Vec::new(),
+            cost: Cost::NONE,
             extra_rounds: 0,
             equivocations: 0,
             evidence: BTreeMap::new(),
@@ -356,6 +360,7 @@ impl Machine {
             return Vec::new();
         }
         self.now = now;
+        self.cost = Cost::NONE;
         match input {
             Input::Time => {}
             Input::Connected(peer) => self.on_connected(peer),
@@ -427,6 +432,12 @@ impl Machine {
                 false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
             }));
         }
+    }
+
+    /// What the last input made this node verify and look up. Whoever sent it pays, unless it was of use.
+    #[must_use]
+    pub const fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// When [`Input::Time`] is wanted at the latest.

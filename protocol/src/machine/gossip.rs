@@ -5,9 +5,11 @@ use std::sync::Arc;
 use ledger::codec;
 use ledger::signature::PublicKey;
 use ledger::units::{Height, Round};
+use ledger::validators::ValidatorSet;
 
 use super::headers::Told;
 use super::{Effect, Machine, Phase, Topic, Verdict};
+use crate::budget::Cost;
 use crate::ids::{PeerId, Ticket};
 use crate::message::{
     Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, CompactBlock, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX,
@@ -59,8 +61,19 @@ impl Machine {
         }
     }
 
+    fn verify(&mut self, message: &ConsensusMessage, validators: &ValidatorSet) -> bool {
+        let signatures = match message {
+            ConsensusMessage::Vote(_) | ConsensusMessage::Proposal(..) => 1,
+            ConsensusMessage::Round(certificate) => certificate.votes.len(),
+            ConsensusMessage::Polka(polka) => polka.signatures.len(),
+        };
+        self.cost = self.cost.and(Cost::signatures(signatures as u64));
+        self.consensus.verify(message, validators)
+    }
+
     /// The cheapest checks first: whoever repeats what is known pays with a look-up here, not with a signature or a Merkle root.
     fn hear(&mut self, message: &ConsensusMessage) -> Hearing {
+        self.cost = self.cost.and(Cost::look_ups(1, 0));
         let (height, tip) = (message.height(), self.chain.tip().height);
         if height <= tip {
             return Hearing::Useless;
@@ -69,7 +82,7 @@ impl Machine {
         if !self.is_near(height) {
             // Every height up to the one before is final for somebody: what there is to be asked is known if that is proved.
             let is_known = self.catchup.known().next() >= height;
-            return match is_known || self.consensus.verify(message, &validators) {
+            return match is_known || self.verify(message, &validators) {
                 true if is_known => Hearing::Useless,
                 true => Hearing::Far,
                 false => Hearing::Forged,
@@ -92,7 +105,7 @@ impl Machine {
             });
             return if lacks.is_some() { Hearing::ListOnly } else { Hearing::Useless };
         }
-        if !self.consensus.verify(message, &validators) {
+        if !self.verify(message, &validators) {
             return Hearing::Forged;
         }
         let is_other = |(signed, list): (&SignedProposal, &CompactBlock)| {

@@ -13,6 +13,7 @@ use ledger::units::Height;
 
 use super::{Effect, Machine, Phase, Source, Topic, Verdict};
 use crate::bodies;
+use crate::budget::Cost;
 use crate::ids::PeerId;
 use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
 use crate::planted::{self, Fault};
@@ -120,11 +121,12 @@ impl Machine {
     }
 
     /// Whether the certificate makes the header final.
-    fn proves(&self, certified: &CertifiedHeader) -> bool {
+    fn proves(&mut self, certified: &CertifiedHeader) -> bool {
         let CertifiedHeader { header, certificate } = certified;
         if *certificate == self.certificate && header.height == self.chain.tip().height {
             return header.hash() == self.chain.tip().hash;
         }
+        self.cost = self.cost.and(Cost::signatures(certificate.signatures.len() as u64));
         let validators = self.chain.chain().validators(header.height);
         certificate.verify(self.chain.chain().id(), validators, header.height, header.hash()).is_ok()
     }

@@ -7,6 +7,7 @@ use ledger::units::Height;
 
 use super::headers::Told;
 use super::{Effect, Machine, Notice, Phase};
+use crate::budget::Cost;
 use crate::catchup::CatchUpError;
 use crate::ids::{PeerId, RequestId, Ticket};
 use crate::message::{
@@ -96,6 +97,7 @@ impl Machine {
                 if hashes.len() > REQUESTED_TRANSACTIONS_MAX {
                     return self.ban(from, Offence::TransactionsAsked { count: hashes.len() });
                 }
+                self.cost = self.cost.and(Cost::look_ups(hashes.len() as u64, 0));
                 let known = hashes.iter().filter_map(|hash| self.transaction(hash));
                 Response::Transactions(known.map(|transaction| transaction.transaction().clone()).collect())
             }
