@@ -373,6 +373,27 @@ pub struct PeerInfo {
     /// Bytes received from it, likewise.
     #[serde(with = "decimal")]
     pub received_bytes: u64,
+    /// Its cost account.
+    pub cost: PeerCost,
+}
+
+/// What a peer has made the node do, in microseconds by a table of constants, not by measurement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCost {
+    /// What is left of its budget; below zero while it is in debt.
+    pub left: i64,
+    /// Charged for decoding messages.
+    pub decode: u64,
+    /// Charged for verifying signatures.
+    pub verify: u64,
+    /// Charged for look-ups in memory and reads of the store.
+    pub look_up: u64,
+    /// Charged for sending answers.
+    pub answer: u64,
+    /// Charged for passing on what had been said before.
+    pub relay: u64,
+    /// Messages ignored and requests refused for want of budget.
+    pub refused: u64,
 }
 
 /// A peer that may not connect.

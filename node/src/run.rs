@@ -158,6 +158,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         activity,
         sync: sync_view,
         peers: network.peers(),
+        accounts: network.accounts().clone(),
         bans: network.bans(),
         blocks: blocks.clone(),
         queries: queries_sender,

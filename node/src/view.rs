@@ -17,7 +17,8 @@ use protocol::PeerId;
 use protocol::sync::SyncReport;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::network::{BanInfo, PeerInfo};
+use crate::accounts::Accounts;
+use crate::network::{self, BanInfo, PeerInfo};
 use crate::submission::{Submission, SubmitError};
 
 /// How many transactions' times are remembered.
@@ -122,6 +123,8 @@ pub struct View {
     pub sync: watch::Receiver<Arc<SyncView>>,
     /// Connected peers.
     pub peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+    /// Cost accounts of peers.
+    pub accounts: Accounts<network::PeerId>,
     /// Banned peers; bans that have ended may still be here.
     pub bans: watch::Receiver<Arc<Vec<BanInfo>>>,
     /// Each block as it becomes final.

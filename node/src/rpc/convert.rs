@@ -2,7 +2,8 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerInfo, Status, TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerCost, PeerInfo, Status, TransactionInfo,
+    ValidatorInfo,
 };
 use ledger::block::{Block, Header};
 use ledger::certificate::Certificate;
@@ -12,6 +13,7 @@ use ledger::hash::{BlockHash, TxId};
 use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
+use protocol::budget::{BudgetReport, Cost};
 
 use crate::network;
 use crate::view::{Activity, TipView, View};
@@ -128,7 +130,9 @@ pub(super) fn validators(chain: &Chain, height: Height) -> Vec<ValidatorInfo> {
     chain.validators(height).as_slice().iter().map(validator).collect()
 }
 
-pub(super) fn peer(peer: &network::PeerInfo, height: Option<Height>) -> PeerInfo {
+pub(super) fn peer(peer: &network::PeerInfo, height: Option<Height>, account: BudgetReport) -> PeerInfo {
+    let BudgetReport { left, spent, refused } = account;
+    let Cost { decode, verify, look_up, answer, relay } = spent;
     PeerInfo {
         id: peer.id.to_string(),
         address: peer.address.to_string(),
@@ -138,6 +142,7 @@ pub(super) fn peer(peer: &network::PeerInfo, height: Option<Height>) -> PeerInfo
         height: height.map(|height| height.0),
         sent_bytes: peer.traffic.sent_bytes(),
         received_bytes: peer.traffic.received_bytes(),
+        cost: PeerCost { left, decode, verify, look_up, answer, relay, refused },
     }
 }
 

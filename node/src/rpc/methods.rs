@@ -29,6 +29,7 @@ use super::pool::Pool;
 use super::subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
 use super::{Bounds, reads};
 use crate::clock::wall_ms;
+use crate::network::PeerInfo;
 use crate::submission::SubmitError;
 use crate::sync_status::sync_status;
 use crate::view::{Query, Times, TipView, View};
@@ -360,7 +361,10 @@ impl Methods {
         let peers = Arc::clone(&self.view.peers.borrow());
         // A busy driver is no reason to hide who is connected.
         let heights = self.view.ask(Query::PeerHeights).await.unwrap_or_default();
-        let peer = |peer| convert::peer(peer, heights.get(&peer.id.to_string()).copied());
+        let peer = |peer: &PeerInfo| {
+            let height = heights.get(&peer.id.to_string()).copied();
+            convert::peer(peer, height, self.view.accounts.report(&peer.id))
+        };
         reply(room, &peers.iter().map(peer).collect::<Vec<_>>())
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::accounts::Accounts;
 use crate::network::{BanInfo, PeerInfo, Traffic};
 use crate::rpc::{Bounds, RpcConfig, bind, block_summary, serve};
 use crate::submission::{Submission, SubmitError};
@@ -152,6 +153,7 @@ impl Fixture {
             activity: activity_reader,
             sync: sync_reader,
             peers: peers_reader,
+            accounts: Accounts::default(),
             bans: watch::channel(Arc::new(bans())).1,
             blocks: blocks.clone(),
             queries: query,

@@ -120,6 +120,7 @@ async fn every_method_answers() {
                 let peers: Vec<api::PeerInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
                 assert_eq!((&*peers[0].id, peers[0].ping_us, peers[0].height), (PEER, Some(1_500), Some(3)));
                 assert_eq!((peers[0].sent_bytes, peers[0].received_bytes), (0, 0));
+                assert_eq!(peers[0].cost, api::PeerCost { left: 500_000, ..api::PeerCost::default() });
             }
             api::NET_BANS => {
                 let bans: Vec<api::BanInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
