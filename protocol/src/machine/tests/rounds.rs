@@ -293,6 +293,21 @@ fn a_block_with_missing_transactions_is_complete_when_the_last_one_comes() {
     assert_eq!(votes(&effects).first().and_then(|vote| vote.block), Some(block.hash()));
 }
 
+#[test]
+fn no_transaction_is_smaller_than_lists_are_bounded_by() {
+    let alice = template_key("alice").unwrap();
+    let least = Body::Transfer(Transfer {
+        sender: alice.public(),
+        nonce: Nonce(0),
+        outputs: vec![Output { account: alice.public(), amount: Amount(0) }],
+        fee: Amount(0),
+        expires_at: Timestamp(0),
+        memo: Vec::new(),
+    });
+    let bytes = codec::encode(&least.sign(chain().id(), &alice));
+    assert_eq!(bytes.len() as u64, crate::bodies::TRANSACTION_BYTES_MIN);
+}
+
 /// Lets the others decide a block of height 1 at this node.
 fn decide(node: &mut Node, seeds: &[u8], block: &ValidBlock, signed: &SignedProposal) -> Vec<Effect> {
     let mut effects = node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), Some(list(block))));
