@@ -3,11 +3,9 @@
 //! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes through more of them.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tests::sim::{Failure, Memory, Plan, Rule, Summary, World, simulate};
+use tests::sim::{Behaviour, Failure, Memory, Outcome, Plan, Rule, World, each_seed, simulate};
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 250;
@@ -15,32 +13,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}, expected a number")))
-}
-
-/// Goes through seeds on all cores, until `is_enough` of the results.
-fn each_seed(
-    count: u64,
-    memory: Memory,
-    is_enough: impl Fn(&[(u64, Result<Summary, Failure>)]) -> bool + Sync,
-) -> Vec<(u64, Result<Summary, Failure>)> {
-    let next = AtomicU64::new(0);
-    let results = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || is_enough(&results.lock().unwrap_or_else(PoisonError::into_inner)) {
-                        return;
-                    }
-                    let result = simulate(seed, memory, false);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((seed, result));
-                }
-            });
-        }
-    });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]
@@ -54,8 +26,9 @@ fn every_seed_keeps_the_rules_and_goes_on() {
         return;
     }
     let count = variable("CAIRN_SIM_SEEDS").unwrap_or(SEEDS);
-    let results = each_seed(count, Memory::Log, |_| false);
-    let (mut heights, mut transactions, mut crashes, mut rounds, mut time) = (0, 0, 0, 0, Duration::ZERO);
+    let results = each_seed(count, |seed| simulate(seed, Memory::Log, false), |_| false);
+    let (mut heights, mut transactions, mut crashes, mut rounds, mut misdeeds) = (0, 0, 0, 0, 0);
+    let mut time = Duration::ZERO;
     let mut failures = Vec::new();
     for (_, result) in results {
         match result {
@@ -64,17 +37,20 @@ fn every_seed_keeps_the_rules_and_goes_on() {
                 transactions += summary.transactions;
                 crashes += summary.crashes;
                 rounds += summary.rounds;
+                misdeeds += summary.misdeeds;
                 time += summary.time;
             }
             Err(failure) => failures.push(failure.to_string()),
         }
     }
     println!(
-        "{count} seeds: {heights} heights, {transactions} transfers, {crashes} crashes, {rounds} extra rounds in {time:.0?}"
+        "{count} seeds: {heights} heights, {transactions} transfers, {crashes} crashes, {rounds} extra rounds, {misdeeds} messages of \
+         byzantine validators in {time:.0?}"
     );
     assert!(failures.is_empty(), "{} of {count} seeds failed:\n{}", failures.len(), failures.join("\n"));
     // A simulation in which little happens would prove little.
     assert!(heights > 10 * count && transactions > 10 * count && crashes > 2 * count && rounds > count);
+    assert!(misdeeds > 20 * count);
 }
 
 #[test]
@@ -87,19 +63,41 @@ fn a_seed_is_a_whole_history() {
 /// The log is what keeps a restarted validator from contradicting itself: without it, it does.
 #[test]
 fn without_replay_of_the_log_validators_equivocate() {
-    let equivocates = |(_, result): &(u64, Result<Summary, Failure>)| {
-        result.as_ref().is_err_and(|failure| failure.violation.rule == Rule::NoEquivocation)
-    };
-    let results = each_seed(SEEDS, Memory::None, |results| results.iter().any(equivocates));
+    let equivocates =
+        |(_, result): &Outcome| result.as_ref().is_err_and(|failure| failure.violation.rule == Rule::NoEquivocation);
+    let forgetful = |seed| simulate(seed, Memory::None, false);
+    let results = each_seed(SEEDS, forgetful, |results| results.iter().any(equivocates));
     assert!(results.iter().any(equivocates), "{SEEDS} seeds without a log, and nobody said two things");
 }
 
 #[test]
 fn a_validator_that_signs_twice_is_proved_guilty_and_stops_nobody() {
-    story(Plan { liar: Some(2), ..Plan::quiet(4) }, |world| {
+    story(byzantine(Behaviour::DoubleVotes), |world| {
         assert!(world.run_until(60 * SECOND, |world| !world.check().evidence().is_empty())?, "no evidence");
         world.progress(5, 60 * SECOND)
     });
+}
+
+/// Nobody crashes and nothing is lost, but one of four behaves like this.
+fn byzantine(behaviour: Behaviour) -> Plan {
+    Plan { byzantine: [(2, vec![behaviour])].into(), block_bytes: 8 << 10, ..Plan::quiet(4) }
+}
+
+#[test]
+fn no_behaviour_of_one_of_four_stops_the_others() {
+    for behaviour in Behaviour::ALL {
+        println!("{behaviour:?}");
+        story(byzantine(behaviour), |world| {
+            for node in [0, 1, 3] {
+                world.run_for(2 * SECOND)?;
+                world.crash(node);
+                world.run_for(3 * SECOND)?;
+                world.restart(node);
+                world.progress(3, 60 * SECOND)?;
+            }
+            Ok(())
+        });
+    }
 }
 
 fn story(plan: Plan, tell: impl FnOnce(&mut World) -> Result<(), Failure>) {

@@ -9,7 +9,7 @@ use ledger::chain::{Chain, ChainState, Committed};
 use ledger::hash::{BlockHash, Hash, StateRoot, TxId};
 use ledger::signature::PublicKey;
 use ledger::units::{Height, Round};
-use protocol::message::{ConsensusMessage, Evidence, SignedProposal, SignedVote};
+use protocol::message::{CertifiedHeader, ConsensusMessage, Evidence, Proposal, SignedProposal, SignedVote};
 
 /// The rules, each as what is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +26,7 @@ pub enum Rule {
     NoMoneyMade,
     /// No transaction applied twice.
     NothingTwice,
-    /// No honest node held against anybody: ban, rejection, evidence.
+    /// No honest node held against anybody: ban, rejection, evidence. Nor what an honest node passes on.
     NoSlander,
     /// No halt while less than a third is dishonest.
     NoHalt,
@@ -34,6 +34,14 @@ pub enum Rule {
     NoPanic,
     /// No node that wants to be woken at once for ever.
     NoSpin,
+    /// No message passed on for nothing: at most two different ones of a signer, height, round and kind, each at most once in 500 ms,
+    /// and no list that a proposal does not stand for.
+    NoAmplification,
+    /// No work that nobody pays for: at most three bodies of a round are executed or logged, and an input makes a machine look up at
+    /// most twice the transactions of a full block.
+    NoUnpaidWork,
+    /// No proposal that came complete before its height began and is left lying when it has begun.
+    NoIdling,
     /// No standstill once all is healed.
     NoStandstill,
 }
@@ -81,6 +89,9 @@ pub struct Check {
     transactions: BTreeMap<TxId, Height>,
     said: BTreeMap<Slot, Said>,
     newest: ChainState,
+    tip: Option<CertifiedHeader>,
+    /// Of each block the first height and round that it was proposed for.
+    proposed: BTreeMap<BlockHash, (Height, Round)>,
     dishonest: BTreeSet<PublicKey>,
     evidence: Vec<Evidence>,
 }
@@ -96,6 +107,8 @@ impl Check {
             transactions: BTreeMap::new(),
             said: BTreeMap::new(),
             newest,
+            tip: None,
+            proposed: BTreeMap::new(),
             dishonest,
             evidence: Vec::new(),
         }
@@ -105,6 +118,28 @@ impl Check {
     #[must_use]
     pub const fn newest(&self) -> &ChainState {
         &self.newest
+    }
+
+    /// Why its tip is final; nothing before the first block.
+    pub(crate) const fn tip(&self) -> Option<&CertifiedHeader> {
+        self.tip.as_ref()
+    }
+
+    /// Whether this is the key of a byzantine validator.
+    pub(crate) fn is_dishonest(&self, key: &PublicKey) -> bool {
+        self.dishonest.contains(key)
+    }
+
+    /// A signed proposal is on its way, whoever signed it.
+    pub(crate) fn on_proposed(&mut self, proposal: &Proposal) {
+        let place = (proposal.height, proposal.round);
+        let first = self.proposed.entry(proposal.block).or_insert(place);
+        *first = place.min(*first);
+    }
+
+    /// The first round that a block was proposed in.
+    pub(crate) fn round_of(&self, block: &BlockHash) -> Option<Round> {
+        self.proposed.get(block).map(|(_, round)| *round)
     }
 
     /// Transactions that are final.
@@ -143,6 +178,8 @@ impl Check {
             }
         }
         self.newest.advance(&committed.block);
+        self.tip = Some(CertifiedHeader { header: header.clone(), certificate: committed.certificate.clone() });
+        self.proposed.retain(|_, (proposed, _)| *proposed > height);
         let supply = supply(&self.newest);
         if supply != self.supply {
             let what = format!("height {height}: {supply} pebbles in all, {} before", self.supply);

@@ -1,23 +1,30 @@
 //! The simulator: real protocol machines in one thread, with clocks, network, log and store simulated under a seed.
 //!
 //! All chance comes from one generator and all that happens is in one order, so a seed is a whole history: run again, it fails again
-//! at the same place. Faults are drawn first ([`Plan`]); then machines live through them ([`World`]) while every effect they have is
-//! checked ([`Check`]); at last all is healed, and the network has to go on. Read in this order.
+//! at the same place. Faults are drawn first ([`Plan`]), and in every second seed validators that are byzantine ([`Behaviour`]); then
+//! machines live through them ([`World`]) while every effect they have is checked ([`Check`]); at last all is healed, and the network
+//! has to go on, although the byzantine ones never stop. Read in this order.
 
 mod plan;
 
+mod byzantine;
 mod disk;
 mod network;
 mod node;
 
 mod check;
+mod cost;
 mod load;
 
 mod world;
 
+mod seeds;
+
+pub use byzantine::Behaviour;
 pub use check::{Check, Rule, Violation};
 pub use node::Memory;
 pub use plan::{Damage, Fault, Plan};
+pub use seeds::{Outcome, each_seed};
 pub use world::{Failure, Summary, World};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +40,14 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// # Errors
 /// `Failure` names the seed, the time and the rule that was broken; a panic of a machine counts as one.
 pub fn simulate(seed: u64, memory: Memory, told: bool) -> Result<Summary, Failure> {
-    let plan = Plan { memory, ..Plan::of_seed(seed) };
+    live(seed, Plan { memory, ..Plan::of_seed(seed) }, told)
+}
+
+/// Lives through the history of a seed under a plan that may differ from the seed's own.
+///
+/// # Errors
+/// Those of [`simulate`].
+pub fn live(seed: u64, plan: Plan, told: bool) -> Result<Summary, Failure> {
     let calm_at = plan.calm_at;
     let mut world = World::new(seed, plan);
     world.told = told;

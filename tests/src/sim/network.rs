@@ -15,6 +15,9 @@ pub(crate) struct Gossip {
     pub(crate) topic: Topic,
     pub(crate) bytes: Vec<u8>,
     pub(crate) transactions: Vec<Option<Arc<VerifiedTransaction>>>,
+    /// Whether who accepts it passes it on. What the honest say reaches all who can be reached anyway; of what the byzantine say to
+    /// some, the others hear by these.
+    pub(crate) spreads: bool,
 }
 
 /// A full mesh with one split at a time.

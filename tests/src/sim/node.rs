@@ -9,7 +9,10 @@ use ledger::units::Timestamp;
 use protocol::mempool::MempoolLimits;
 use protocol::{Log, Machine, Now, PeerId, RequestId, Setup, Ticket};
 
+use super::byzantine::Byzantine;
+use super::cost::Cost;
 use super::disk::Disk;
+use super::network::Gossip;
 use super::plan::{Damage, milliseconds};
 
 /// What a restarted node knows of what it signed.
@@ -40,9 +43,19 @@ pub(crate) struct Node {
     pub(crate) key: Option<SigningKey>,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
+    /// Its machine; never one of a byzantine validator.
     pub(crate) running: Option<Running>,
+    pub(crate) byzantine: Option<Byzantine>,
     /// Counts its starts: what was meant for an earlier life does not reach a later one.
     pub(crate) life: u64,
+}
+
+/// Gossip that reached a node.
+pub(crate) struct Heard {
+    pub(crate) from: usize,
+    pub(crate) gossip: Arc<Gossip>,
+    /// What it is known by.
+    pub(crate) bytes: Arc<Vec<u8>>,
 }
 
 /// All that a crash takes away.
@@ -62,6 +75,9 @@ pub(crate) struct Running {
     pub(crate) asked: BTreeMap<RequestId, usize>,
     /// Who asked it, in which life, what.
     pub(crate) questions: BTreeMap<Ticket, (usize, u64, RequestId)>,
+    /// Gossip that it has to judge.
+    pub(crate) heard: BTreeMap<Ticket, Heard>,
+    pub(crate) cost: Cost,
     next_ticket: u64,
 }
 
@@ -105,13 +121,19 @@ impl Node {
             seen: HashSet::new(),
             asked: BTreeMap::new(),
             questions: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            cost: Cost::default(),
             next_ticket: 0,
         });
     }
 
-    /// The life it is in, if it runs.
+    /// The life it is in, if it runs. The byzantine never stop.
     pub(crate) fn living(&self) -> Option<u64> {
-        self.running.as_ref().map(|_| self.life)
+        (self.running.is_some() || self.byzantine.is_some()).then_some(self.life)
+    }
+
+    pub(crate) const fn is_honest(&self) -> bool {
+        self.byzantine.is_none()
     }
 
     /// What it runs, if it is still in this life.

@@ -1,6 +1,6 @@
 //! Plans: what a run is made of, and which faults come when.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -10,7 +10,12 @@ use ledger::units::VotingPower;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::byzantine::Behaviour;
+use super::check::Rule;
 use super::node::Memory;
+
+/// Most bytes of a block where a plan is drawn from a seed: lists that no block could have are short, and so cost the simulator little.
+const BLOCK_BYTES: u64 = 8 << 10;
 
 /// What a crash does to a disk, beyond what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +76,12 @@ pub struct Plan {
     pub calm_at: Duration,
     /// What a restarted node knows of what it signed.
     pub memory: Memory,
-    /// A validator that contradicts each of its precommits.
-    pub liar: Option<usize>,
+    /// Most bytes of a block.
+    pub block_bytes: u64,
+    /// Validators that do not follow the protocol, and what each does instead. Together they have less than a third of the power.
+    pub byzantine: BTreeMap<usize, Vec<Behaviour>>,
+    /// Rules whose breaking does not end the run: where a fault is planted that breaks several, to see whether another one finds it.
+    pub overlooked: BTreeSet<Rule>,
 }
 
 impl Plan {
@@ -90,11 +99,14 @@ impl Plan {
             faults: Vec::new(),
             calm_at: Duration::ZERO,
             memory: Memory::Log,
-            liar: None,
+            block_bytes: 1 << 20,
+            byzantine: BTreeMap::new(),
+            overlooked: BTreeSet::new(),
         }
     }
 
-    /// 4 to 7 nodes, at least four of them validators, and up to a third of a minute of faults of all kinds.
+    /// 4 to 7 nodes, at least four of them validators, and up to a third of a minute of faults of all kinds. In every second plan some
+    /// of the validators are byzantine.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -116,11 +128,16 @@ impl Plan {
             load_interval: Duration::from_millis(rng.random_range(50..=600)),
             faults: Vec::new(),
             calm_at,
+            block_bytes: BLOCK_BYTES,
             ..Self::quiet(0)
         };
+        if seed % 2 == 1 {
+            plan.draw_byzantine(seed);
+        }
         // Only one disk is ever damaged, and the others have a quorum without it: it may never sign again if all stand still.
         let total: u64 = plan.powers.iter().sum();
         let careless = plan.powers.iter().position(|power| power * 3 < total).filter(|_| rng.random_ratio(1, 4));
+        let careless = careless.filter(|_| plan.byzantine.is_empty());
         let pace = *pick(&mut rng, &[1_000, 3_000, 8_000]);
         let mut at = Duration::from_millis(rng.random_range(0..=2_000));
         while at < calm_at {
@@ -128,6 +145,24 @@ impl Plan {
             at += Duration::from_millis(rng.random_range(50..=pace));
         }
         plan
+    }
+
+    /// One validator or more, while they have less than a third of the power, each with one to three behaviours.
+    fn draw_byzantine(&mut self, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(2);
+        let total: u64 = self.powers.iter().sum();
+        let first = rng.random_range(0..self.powers.len());
+        let several = rng.random_ratio(2, 3);
+        let mut power = 0;
+        for place in (0..self.powers.len()).map(|step| (first + step) % self.powers.len()) {
+            if (power + self.powers[place]) * 3 < total && (several || self.byzantine.is_empty()) {
+                power += self.powers[place];
+                let count = rng.random_range(1..=3);
+                let behaviours = (0..count).map(|_| *pick(&mut rng, &Behaviour::ALL)).collect();
+                self.byzantine.insert(place, behaviours);
+            }
+        }
     }
 
     fn add_fault(&mut self, rng: &mut ChaCha8Rng, at: Duration, nodes: usize, careless: Option<usize>) {
@@ -180,6 +215,7 @@ impl Plan {
         genesis.limits.empty_block_interval_ms = milliseconds(self.empty_interval);
         genesis.limits.clock_drift_ms = milliseconds(self.clock_drift);
         genesis.limits.segment_blocks = 16;
+        genesis.limits.block_bytes_max = self.block_bytes;
         let problems = genesis.problems();
         assert!(problems.is_empty(), "a plan keeps the rules of the genesis: {problems:?}");
         genesis

@@ -7,7 +7,7 @@ use protocol::{Input, RequestId, Ticket, Topic};
 use rand::RngExt;
 
 use super::super::network::Gossip;
-use super::super::node::{Fuse, peer_id};
+use super::super::node::{Fuse, Heard, peer_id};
 use super::super::plan::{Damage, Fault, milliseconds};
 use super::{Happening, World};
 
@@ -21,7 +21,10 @@ impl World {
                     self.give(node, Input::Time);
                 }
             }
-            Happening::Gossip { from, to, gossip, bytes } => self.on_gossip(from, to, &gossip, bytes),
+            Happening::Gossip { from, to, gossip, bytes } => self.on_gossip(from, to, gossip, bytes),
+            Happening::Request { from, life, to, id, bytes } if !self.nodes[to].is_honest() => {
+                self.ask_byzantine(to, (from, life, id), &bytes);
+            }
             Happening::Request { from, life, to, id, bytes } => {
                 let Some(running) = self.nodes[to].running.as_mut().filter(|it| it.peers.get(&from) == Some(&life))
                 else {
@@ -39,6 +42,7 @@ impl World {
             }
             Happening::Meet { node, peer } => self.meet(node, peer),
             Happening::Load => self.submit(),
+            Happening::Act { node } => self.misbehave(node),
             Happening::Fault(Fault::Crash { node, effects, down, damage }) => {
                 if let Some(running) = &mut self.nodes[node].running {
                     running.fuse = Some(Fuse { effects, down, damage });
@@ -139,21 +143,23 @@ impl World {
         }
     }
 
-    pub(super) fn on_gossip(&mut self, from: usize, to: usize, gossip: &Gossip, bytes: Arc<Vec<u8>>) {
+    pub(super) fn on_gossip(&mut self, from: usize, to: usize, gossip: Arc<Gossip>, bytes: Arc<Vec<u8>>) {
         if !self.network.reaches(from, to) {
             return;
         }
+        if !self.nodes[to].is_honest() {
+            return self.tell_byzantine(to, &gossip, &bytes);
+        }
         let Some(running) = self.nodes[to].running.as_mut().filter(|it| it.peers.contains_key(&from)) else { return };
-        if !running.seen.insert(bytes) {
+        if !running.seen.insert(Arc::clone(&bytes)) {
             return;
         }
         let ticket = running.ticket();
-        self.give(
-            to,
-            match gossip.topic {
-                Topic::Transactions => Input::Transactions(ticket, gossip.transactions.clone()),
-                topic => Input::Gossip(topic, peer_id(from), ticket, gossip.bytes.clone()),
-            },
-        );
+        let input = match gossip.topic {
+            Topic::Transactions => Input::Transactions(ticket, gossip.transactions.clone()),
+            topic => Input::Gossip(topic, peer_id(from), ticket, gossip.bytes.clone()),
+        };
+        running.heard.insert(ticket, Heard { from, gossip, bytes });
+        self.give(to, input);
     }
 }

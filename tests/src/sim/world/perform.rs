@@ -7,6 +7,7 @@ use std::time::Duration;
 use ledger::certificate::VoteKind;
 use ledger::codec;
 use ledger::transaction::{Transaction, verify_transactions};
+use ledger::units::Round;
 use protocol::machine::Notice;
 use protocol::message::{Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX};
 use protocol::{Effect, Input, RequestId, Ticket, Topic, Verdict};
@@ -14,8 +15,7 @@ use rand::RngExt;
 
 use super::super::check::Rule;
 use super::super::network::Gossip;
-use super::super::node::node_of;
-use super::super::plan::validator_key;
+use super::super::node::{Heard, node_of};
 use super::{Happening, World};
 
 /// A request without an answer has failed after so long.
@@ -30,7 +30,10 @@ impl World {
         while let Some(input) = inputs.pop_front() {
             let now = self.nodes[node].now(self.time);
             let Some(running) = &mut self.nodes[node].running else { return };
-            for effect in running.machine.handle(now, input) {
+            let effects = running.machine.handle(now, input);
+            let result = running.cost.on_input(&running.machine);
+            self.require(result);
+            for effect in effects {
                 if let Some(fuse) = self.nodes[node].burn() {
                     return self.blow(node, fuse);
                 }
@@ -46,6 +49,9 @@ impl World {
                     return;
                 }
             }
+        }
+        if let Some(running) = self.nodes[node].running.as_mut().filter(|running| running.machine.is_syncing()) {
+            running.cost.on_behind();
         }
         self.set_alarm(node);
     }
@@ -71,7 +77,10 @@ impl World {
     pub(super) fn perform(&mut self, node: usize, effect: Effect) {
         match effect {
             Effect::CutLog(height) => self.nodes[node].disk.cut_log(height),
-            Effect::Log(entry) => self.nodes[node].disk.append(entry),
+            Effect::Log(entry) => {
+                self.on_logged(node, &entry);
+                self.nodes[node].disk.append(entry);
+            }
             Effect::SyncLog => self.nodes[node].disk.sync_log(),
             Effect::Commit(commits) => {
                 for committed in &commits {
@@ -82,8 +91,8 @@ impl World {
                 self.nodes[node].disk.commit(commits);
             }
             Effect::Gossip(topic, bytes) => self.gossip(node, topic, bytes),
-            Effect::Judge(_, Verdict::Accept | Verdict::Ignore) | Effect::Submitted(..) => {}
-            Effect::Judge(_, Verdict::Reject) => self.forbid(Rule::NoSlander, format!("node {node} rejects gossip")),
+            Effect::Judge(ticket, verdict) => self.on_judged(node, ticket, verdict),
+            Effect::Submitted(..) => {}
             Effect::Request(id, peer, bytes) => self.request(node, id, node_of(peer), bytes),
             Effect::Respond(ticket, bytes) => self.respond(node, ticket, bytes),
             Effect::RespondBlocks(ticket, height) => {
@@ -95,6 +104,8 @@ impl World {
                 let result = self.check.on_evidence(evidence);
                 self.require(result);
             }
+            // A byzantine peer comes back under another name.
+            Effect::Ban { peer, .. } if !self.nodes[node_of(peer)].is_honest() => {}
             Effect::Ban { peer, offence } => {
                 self.forbid(Rule::NoSlander, format!("node {node} bans node {}: {offence}", node_of(peer)));
             }
@@ -111,8 +122,8 @@ impl World {
         let mut transactions = Vec::new();
         match topic {
             Topic::Consensus => {
-                let Attempt { attempt, message } = decode(&bytes, CONSENSUS_BYTES_MAX);
-                self.on_said(from, attempt, &message);
+                let Attempt { message, .. } = decode(&bytes, CONSENSUS_BYTES_MAX);
+                self.on_said(from, &message);
             }
             Topic::Transactions => {
                 let Attempt { message, .. } = decode::<Vec<Transaction>>(&bytes, TRANSACTIONS_BYTES_MAX);
@@ -120,22 +131,95 @@ impl World {
             }
             Topic::Headers => {}
         }
-        self.broadcast(from, Gossip { topic, bytes, transactions });
+        let key = Arc::new(bytes.clone());
+        let gossip = Arc::new(Gossip { topic, bytes, transactions, spreads: false });
+        self.broadcast(from, &gossip, &key, |_| true);
     }
 
-    pub(super) fn broadcast(&mut self, from: usize, gossip: Gossip) {
-        let bytes = Arc::new(gossip.bytes.clone());
-        let gossip = Arc::new(gossip);
-        for to in (0..self.nodes.len()).filter(|to| *to != from) {
+    /// Sends gossip to those nodes. `bytes` are what they know it by.
+    pub(super) fn broadcast(
+        &mut self,
+        from: usize,
+        gossip: &Arc<Gossip>,
+        bytes: &Arc<Vec<u8>>,
+        reaches: impl Fn(usize) -> bool,
+    ) {
+        for to in (0..self.nodes.len()).filter(|to| *to != from && reaches(*to)) {
             if let Some(delay) = self.network.send(&mut self.rng, from, to) {
-                let (gossip, bytes) = (Arc::clone(&gossip), Arc::clone(&bytes));
+                let (gossip, bytes) = (Arc::clone(gossip), Arc::clone(bytes));
                 self.plan_in(delay, Happening::Gossip { from, to, gossip, bytes });
             }
         }
     }
 
+    /// What an honest node says or passes on is accepted or ignored by all others, and what it passes on costs it something.
+    fn on_judged(&mut self, node: usize, ticket: Ticket, verdict: Verdict) {
+        let heard = self.nodes[node].running.as_mut().and_then(|running| running.heard.remove(&ticket));
+        let Some(Heard { from, gossip, bytes }) = heard else {
+            panic!("gossip is judged once");
+        };
+        if verdict == Verdict::Reject && self.nodes[from].is_honest() {
+            self.forbid(Rule::NoSlander, format!("node {node} rejects what node {from} passes on"));
+        }
+        if verdict != Verdict::Accept {
+            return;
+        }
+        if gossip.topic == Topic::Consensus {
+            let Attempt { message, .. } = decode(&gossip.bytes, CONSENSUS_BYTES_MAX);
+            self.on_accepted(node, &message);
+        }
+        if gossip.spreads {
+            self.broadcast(node, &gossip, &bytes, |to| to != from);
+        }
+    }
+
+    fn on_accepted(&mut self, node: usize, message: &ConsensusMessage) {
+        let (time, chain) = (self.time, &self.chain);
+        let height = self.nodes[node].disk.height();
+        let latest = self.nodes[node].now(time).wall.0 + chain.limits().clock_drift_ms;
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let result = running.cost.on_accepted(time, message);
+        if message.height() == height.next() {
+            running.cost.on_begun(height.next(), time);
+        }
+        if let ConsensusMessage::Proposal(signed, Some(compact)) = message {
+            let proposal = &signed.proposal;
+            let is_early = proposal.height == height.next().next() && proposal.round == Round(0);
+            let mempool = running.machine.mempool();
+            let is_complete = compact.transactions.iter().all(|hash| mempool.get(hash).is_some());
+            let is_honest = !self.check.is_dishonest(&proposal.proposer);
+            if is_early && is_complete && is_honest && compact.header.time.0 <= latest {
+                running.cost.on_early(proposal.height, proposal.block);
+            }
+        }
+        self.require(result);
+    }
+
+    /// What is written to the log was worked for.
+    fn on_logged(&mut self, node: usize, entry: &LogEntry) {
+        let (time, own) = (self.time, self.nodes[node].public());
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let result = match entry {
+            LogEntry::Body(block) => {
+                // One's own is logged before it is proposed.
+                let round = self.check.round_of(&block.header.hash()).unwrap_or_else(|| running.machine.round());
+                running.cost.on_body(block.header.height, round)
+            }
+            LogEntry::Vote(SignedVote { vote, .. })
+                if Some(vote.validator) == own && vote.kind == VoteKind::Prevote && vote.round == Round(0) =>
+            {
+                running.cost.on_prevote(vote.height, time)
+            }
+            _ => Ok(()),
+        };
+        self.require(result);
+    }
+
     /// Durable before audible, and never two things.
-    pub(super) fn on_said(&mut self, from: usize, attempt: u64, message: &ConsensusMessage) {
+    pub(super) fn on_said(&mut self, from: usize, message: &ConsensusMessage) {
+        if let ConsensusMessage::Proposal(signed, _) = message {
+            self.check.on_proposed(&signed.proposal);
+        }
         let result = self.check.on_message(message);
         self.require(result);
         let own = self.nodes[from].public();
@@ -149,21 +233,6 @@ impl World {
         if !self.nodes[from].disk.has_logged(&entry) {
             self.forbid(Rule::NothingUnlogged, format!("node {from} says what it has not logged: {message:?}"));
         }
-        if let (LogEntry::Vote(vote), true) = (entry, self.plan.liar == Some(from)) {
-            self.lie(from, attempt, vote);
-        }
-    }
-
-    /// The liar's second word: a precommit for nothing beside the one for a block.
-    pub(super) fn lie(&mut self, from: usize, attempt: u64, said: SignedVote) {
-        let mut vote = said.vote;
-        if vote.kind != VoteKind::Precommit || vote.block.take().is_none() {
-            return;
-        }
-        let signature = validator_key(from).sign(&vote.message(self.chain.id()));
-        let message = ConsensusMessage::Vote(SignedVote { vote, signature });
-        let bytes = codec::encode(&Attempt { attempt, message });
-        self.broadcast(from, Gossip { topic: Topic::Consensus, bytes, transactions: Vec::new() });
     }
 
     pub(super) fn request(&mut self, from: usize, id: RequestId, to: usize, bytes: Vec<u8>) {

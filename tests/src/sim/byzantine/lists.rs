@@ -1,0 +1,68 @@
+//! Made-up lists: beside others' proposals, where no signature covers them, and in headers of its own, where the root does.
+
+use std::collections::BTreeSet;
+
+use ledger::block::transactions_root;
+use ledger::hash::{BlockHash, Hash, TxHash};
+use ledger::units::{Height, Round};
+use protocol::message::{CompactBlock, ConsensusMessage, Request, Response};
+use rand::RngExt;
+
+use super::{Conduct, Scene, compact};
+
+/// Full blocks' worth of transactions that the longest list names.
+const FULL_BLOCKS: usize = 8;
+/// Lists beside one proposal.
+const COPIES: usize = 2;
+
+#[derive(Default)]
+pub(super) struct MadeUpLists {
+    copied: BTreeSet<BlockHash>,
+    done: BTreeSet<(Height, Round)>,
+}
+
+impl Conduct for MadeUpLists {
+    fn hear(&mut self, scene: &mut Scene<'_>, message: &ConsensusMessage) {
+        let ConsensusMessage::Proposal(signed, Some(known)) = message else { return };
+        if !self.copied.insert(signed.proposal.block) {
+            return;
+        }
+        for _ in 0..COPIES {
+            let transactions = names(scene, FULL_BLOCKS);
+            let made_up = CompactBlock { transactions, ..known.clone() };
+            scene.say(ConsensusMessage::Proposal(signed.clone(), Some(made_up)));
+        }
+    }
+
+    /// Two lists in a round, which whoever hears the proposals asks for. A block could have the second one; the first one may be
+    /// longer than that.
+    fn act(&mut self, scene: &mut Scene<'_>) {
+        let height = scene.height();
+        self.done = self.done.split_off(&(height, Round(0)));
+        for round in scene.turns() {
+            if !self.done.insert((height, round)) {
+                continue;
+            }
+            let first = if scene.world.rng.random() { FULL_BLOCKS } else { 1 };
+            for blocks in [first, 1] {
+                let mut compact = compact(&scene.block(0));
+                compact.transactions = names(scene, blocks);
+                compact.header.transactions_root = transactions_root(&compact.transactions);
+                let block = compact.header.hash();
+                scene.made.insert(block, compact);
+                scene.say(ConsensusMessage::Proposal(scene.sign_proposal(round, block), None));
+            }
+        }
+    }
+
+    /// Of what it made up it has nothing.
+    fn answer(&mut self, _: &mut Scene<'_>, request: &Request) -> Option<Response> {
+        matches!(request, Request::Transactions(_)).then(|| Response::Transactions(Vec::new()))
+    }
+}
+
+/// Names of transactions that nobody has.
+fn names(scene: &mut Scene<'_>, full_blocks: usize) -> Vec<TxHash> {
+    let count = scene.full() * full_blocks;
+    (0..count).map(|_| TxHash(Hash(scene.world.rng.random()))).collect()
+}

@@ -1,0 +1,285 @@
+//! Byzantine validators: they hold real keys and speak the real messages, and follow no protocol.
+//!
+//! They are one coalition: each knows the chain as the furthest node knows it, and signs with the keys of all. Each has a plan's
+//! behaviours, one file for each, which hear what is said, act every 100 ms, and answer requests as they like.
+
+mod lists;
+mod proposals;
+mod replays;
+mod talk;
+mod votes;
+mod withholding;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::certificate::{Certificate, Vote};
+use ledger::chain::{ChainState, ValidBlock};
+use ledger::codec;
+use ledger::hash::{BlockHash, ChainId};
+use ledger::signature::SigningKey;
+use ledger::units::{Height, Round, Timestamp};
+use protocol::Topic;
+use protocol::message::{
+    Attempt, CertifiedHeader, CompactBlock, ConsensusMessage, Proposal, Request, Response, SignedProposal, SignedVote,
+};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use talk::Talk;
+
+/// Bytes of the smallest transaction: one output, no memo.
+pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
+/// How often a byzantine validator acts of its own accord.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
+/// Rounds beyond the current one that it makes proposals for.
+const ROUNDS_AHEAD: u32 = 3;
+
+/// What a byzantine validator does instead of following the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Behaviour {
+    /// Says nothing and answers nothing.
+    Silence,
+    /// Proposes many blocks in each round of its own, valid and invalid ones.
+    ManyProposals,
+    /// Votes for a block, for nothing and for a block that is not there, in the same round.
+    DoubleVotes,
+    /// Helps a block to a certificate, keeps its own precommit and the block to itself, and shows the certificate.
+    Withholding,
+    /// Says what others said again, new and old, each time under a new attempt counter.
+    Replays,
+    /// Proposes with made-up lists of transactions, beside proposals and in answers to requests.
+    MadeUpLists,
+    /// Whatever else it does, it says each thing to some and not to others.
+    Favouritism,
+}
+
+impl Behaviour {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Silence,
+        Self::ManyProposals,
+        Self::DoubleVotes,
+        Self::Withholding,
+        Self::Replays,
+        Self::MadeUpLists,
+        Self::Favouritism,
+    ];
+
+    fn conduct(self) -> Option<Box<dyn Conduct>> {
+        match self {
+            Self::Silence | Self::Favouritism => None,
+            Self::ManyProposals => Some(Box::<proposals::ManyProposals>::default()),
+            Self::DoubleVotes => Some(Box::<votes::DoubleVotes>::default()),
+            Self::Withholding => Some(Box::<withholding::Withholding>::default()),
+            Self::Replays => Some(Box::<replays::Replays>::default()),
+            Self::MadeUpLists => Some(Box::<lists::MadeUpLists>::default()),
+        }
+    }
+}
+
+/// One behaviour at work.
+trait Conduct {
+    /// Somebody said something that this validator had not heard.
+    fn hear(&mut self, _scene: &mut Scene<'_>, _message: &ConsensusMessage) {}
+
+    /// Called every [`PACE`], and after each message.
+    fn act(&mut self, _scene: &mut Scene<'_>) {}
+
+    /// The answer to a request; none leaves the peer waiting.
+    fn answer(&mut self, _scene: &mut Scene<'_>, _request: &Request) -> Option<Response> {
+        None
+    }
+}
+
+/// What a byzantine validator does to others.
+pub(crate) enum Act {
+    /// Gossip, to those nodes or to all.
+    Say(Topic, Vec<u8>, Option<BTreeSet<usize>>),
+    /// A request whose answer is of no interest.
+    Ask(usize, Vec<u8>),
+}
+
+/// The world as the coalition knows it at one moment.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) time: Duration,
+    pub(crate) wall: Timestamp,
+    pub(crate) chain: &'a ChainState,
+    pub(crate) tip: Option<&'a CertifiedHeader>,
+    /// All other nodes.
+    pub(crate) peers: Vec<usize>,
+    pub(crate) rng: &'a mut ChaCha8Rng,
+}
+
+/// What a behaviour works with: the world, what this validator knows, and what it does.
+struct Scene<'a> {
+    world: Surroundings<'a>,
+    key: &'a SigningKey,
+    coalition: &'a [SigningKey],
+    talk: &'a Talk,
+    /// Blocks of its own making, to be answered with.
+    made: &'a mut BTreeMap<BlockHash, CompactBlock>,
+    favours: bool,
+    acts: Vec<Act>,
+}
+
+/// A validator that does as it likes.
+pub(crate) struct Byzantine {
+    key: SigningKey,
+    coalition: Vec<SigningKey>,
+    conducts: Vec<Box<dyn Conduct>>,
+    favours: bool,
+    talk: Talk,
+    seen: HashSet<Arc<Vec<u8>>>,
+    made: BTreeMap<BlockHash, CompactBlock>,
+}
+
+impl Byzantine {
+    pub(crate) fn new(key: SigningKey, coalition: Vec<SigningKey>, behaviours: &[Behaviour]) -> Self {
+        let distinct: BTreeSet<Behaviour> = behaviours.iter().copied().collect();
+        Self {
+            key,
+            coalition,
+            favours: distinct.contains(&Behaviour::Favouritism),
+            conducts: distinct.into_iter().filter_map(Behaviour::conduct).collect(),
+            talk: Talk::default(),
+            seen: HashSet::new(),
+            made: BTreeMap::new(),
+        }
+    }
+
+    /// Gossip of consensus arrives.
+    pub(crate) fn hear(&mut self, world: Surroundings<'_>, bytes: &Arc<Vec<u8>>) -> Vec<Act> {
+        if self.conducts.is_empty() || !self.seen.insert(Arc::clone(bytes)) {
+            return Vec::new();
+        }
+        let attempt = codec::decode::<Attempt<ConsensusMessage>>(bytes, protocol::message::CONSENSUS_BYTES_MAX);
+        let message = attempt.unwrap_or_else(|error| panic!("what is passed on can be read: {error}")).message;
+        self.talk.note(&message, &self.coalition);
+        self.perform(world, |conduct, scene| {
+            conduct.hear(scene, &message);
+            conduct.act(scene);
+        })
+    }
+
+    /// Time goes by.
+    pub(crate) fn act(&mut self, world: Surroundings<'_>) -> Vec<Act> {
+        let next = world.chain.tip().height.next();
+        self.talk.forget_before(next);
+        self.made.retain(|_, compact| compact.header.height >= next);
+        self.perform(world, |conduct, scene| conduct.act(scene))
+    }
+
+    /// What it answers, if anything.
+    pub(crate) fn answer(&mut self, world: Surroundings<'_>, request: &Request) -> Option<Response> {
+        let made = match request {
+            Request::Proposed(_, block) => self.made.get(block).cloned(),
+            _ => None,
+        };
+        let mut answer = made.map(|compact| Response::Proposed(Some(compact)));
+        self.perform(world, |conduct, scene| {
+            if answer.is_none() {
+                answer = conduct.answer(scene, request);
+            }
+        });
+        answer
+    }
+
+    fn perform(&mut self, world: Surroundings<'_>, mut each: impl FnMut(&mut dyn Conduct, &mut Scene<'_>)) -> Vec<Act> {
+        let mut scene = Scene {
+            world,
+            key: &self.key,
+            coalition: &self.coalition,
+            talk: &self.talk,
+            made: &mut self.made,
+            favours: self.favours,
+            acts: Vec::new(),
+        };
+        for conduct in &mut self.conducts {
+            each(conduct.as_mut(), &mut scene);
+        }
+        let acts = scene.acts;
+        // Its own words come back from those who pass them on.
+        self.seen.extend(acts.iter().filter_map(|act| match act {
+            Act::Say(_, bytes, _) => Some(Arc::new(bytes.clone())),
+            Act::Ask(..) => None,
+        }));
+        acts
+    }
+}
+
+impl Scene<'_> {
+    fn id(&self) -> ChainId {
+        self.world.chain.chain().id()
+    }
+
+    /// The height that is being decided.
+    fn height(&self) -> Height {
+        self.world.chain.tip().height.next()
+    }
+
+    /// Transactions that a full block can have.
+    fn full(&self) -> usize {
+        let full = self.world.chain.chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
+        usize::try_from(full).unwrap_or(usize::MAX)
+    }
+
+    /// Rounds of the height, from the current one on, in which it is this validator's turn.
+    fn turns(&self) -> Vec<Round> {
+        let (height, round) = (self.height(), self.talk.round(self.height()));
+        let validators = self.world.chain.chain().validators(height);
+        let rounds = (round.0..=round.0 + ROUNDS_AHEAD).map(Round);
+        rounds.filter(|round| validators.proposer(height, *round).key == self.key.public()).collect()
+    }
+
+    /// A block that could follow the tip, without transactions; others for other numbers.
+    fn block(&self, number: u64) -> ValidBlock {
+        let chain = self.world.chain;
+        let certificate = match self.world.tip {
+            Some(tip) => tip.certificate.clone(),
+            None => Certificate::genesis(self.id()),
+        };
+        let time = Timestamp(self.world.wall.max(chain.next_time()).0 + number);
+        chain.propose(self.key.public(), time, certificate, Vec::new())
+    }
+
+    fn sign_proposal(&self, round: Round, block: BlockHash) -> SignedProposal {
+        let (height, proposer) = (self.height(), self.key.public());
+        let proposal = Proposal { height, round, block, valid_round: None, proposer };
+        SignedProposal { signature: self.key.sign(&proposal.message(self.id())), proposal }
+    }
+
+    fn sign_vote(&self, key: &SigningKey, vote: Vote) -> SignedVote {
+        SignedVote { signature: key.sign(&vote.message(self.id())), vote }
+    }
+
+    /// Gossips a message of consensus under a new attempt counter.
+    fn say(&mut self, message: ConsensusMessage) {
+        let attempt = self.world.rng.random();
+        let bytes = codec::encode(&Attempt { attempt, message });
+        let listeners = self.listeners();
+        self.acts.push(Act::Say(Topic::Consensus, bytes, listeners));
+    }
+
+    fn show(&mut self, message: CertifiedHeader) {
+        let attempt = self.world.rng.random();
+        let bytes = codec::encode(&Attempt { attempt, message });
+        let listeners = self.listeners();
+        self.acts.push(Act::Say(Topic::Headers, bytes, listeners));
+    }
+
+    fn listeners(&mut self) -> Option<BTreeSet<usize>> {
+        let Surroundings { peers, rng, .. } = &mut self.world;
+        self.favours.then(|| peers.iter().copied().filter(|_| rng.random()).collect())
+    }
+}
+
+/// The block as it travels.
+fn compact(block: &ValidBlock) -> CompactBlock {
+    CompactBlock {
+        header: block.header().clone(),
+        parent_certificate: block.block().parent_certificate.clone(),
+        transactions: block.block().transactions.iter().map(|transaction| transaction.hash()).collect(),
+    }
+}

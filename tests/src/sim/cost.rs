@@ -1,0 +1,276 @@
+//! What a node lets others cost it: what it passes on, which bodies it executes and logs, what it looks up, and how soon it judges
+//! what came early. One for each life of a node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::certificate::VoteKind;
+use ledger::codec;
+use ledger::hash::BlockHash;
+use ledger::signature::PublicKey;
+use ledger::units::{Height, Round};
+use protocol::message::ConsensusMessage;
+use protocol::{Machine, Work};
+
+use super::byzantine::TRANSACTION_BYTES_MIN;
+use super::check::{Rule, Violation};
+
+/// Different messages of one signer, height, round and kind that are worth passing on: two prove a double signing.
+const DIFFERENT_MAX: usize = 2;
+/// The same message is worth passing on again after so long: somebody may have missed it.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Bodies of one round that are worth executing: the two that prove a double signing, and one that has a quorum of prevotes.
+const BODIES_MAX: u32 = 3;
+/// A proposal that was there when its height began is voted on so soon, if its transactions are there as well.
+const PROMPT: Duration = Duration::from_millis(300);
+
+/// Who says what kind of thing. A certificate is nobody's: whoever has the votes can make one, so all of a round are one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Proposal(PublicKey),
+    Vote(PublicKey, VoteKind),
+    Round(bool),
+    Polka(BlockHash),
+}
+
+/// Messages and when each was passed on last.
+type Said = Vec<(Vec<u8>, Duration)>;
+
+/// What a node did in this life.
+#[derive(Default)]
+pub(crate) struct Cost {
+    accepted: BTreeMap<(Height, Round, Subject), Said>,
+    bodies: BTreeMap<(Height, Round), u32>,
+    /// The machine's work up to the last input.
+    work: Work,
+    /// The height and the highest round being decided, and the bodies executed before it.
+    height: Height,
+    round: Round,
+    executed_before: u64,
+    /// Proposals for the first round of a height that came before the height, with all they need.
+    early: BTreeMap<Height, BlockHash>,
+    /// Since when a height is being decided, at the latest.
+    begun: BTreeMap<Height, Duration>,
+    /// Whether it signed anything: a height that is begun again as a signer begins later.
+    signs: bool,
+}
+
+impl Cost {
+    /// A consensus message is passed on.
+    pub(crate) fn on_accepted(&mut self, now: Duration, message: &ConsensusMessage) -> Result<(), Violation> {
+        let broken = |what: String| Err(Violation::new(Rule::NoAmplification, what));
+        let (round, subject, said) = match message {
+            ConsensusMessage::Vote(signed) => {
+                let vote = &signed.vote;
+                (vote.round, Subject::Vote(vote.validator, vote.kind), codec::encode(signed))
+            }
+            ConsensusMessage::Proposal(signed, compact) => {
+                let proposal = &signed.proposal;
+                if compact.as_ref().is_some_and(|compact| !compact.is(proposal.block)) {
+                    return broken(format!("a list that {proposal:?} does not stand for is passed on"));
+                }
+                (proposal.round, Subject::Proposal(proposal.proposer), codec::encode(signed))
+            }
+            ConsensusMessage::Round(certificate) => {
+                (certificate.round, Subject::Round(certificate.is_precommit), Vec::new())
+            }
+            ConsensusMessage::Polka(polka) => (polka.round, Subject::Polka(polka.block), Vec::new()),
+        };
+        let height = message.height();
+        self.accepted.retain(|(of, _, _), _| of.0 + 2 >= height.0);
+        let known = self.accepted.entry((height, round, subject)).or_default();
+        if let Some((_, last)) = known.iter_mut().find(|(other, _)| *other == said) {
+            let pause = now.saturating_sub(*last);
+            *last = now;
+            return match pause < AGAIN {
+                true => broken(format!("height {height}, round {round}, {subject:?} again after {pause:?}")),
+                false => Ok(()),
+            };
+        }
+        known.push((said, now));
+        match known.len() > DIFFERENT_MAX {
+            true => broken(format!("height {height}, round {round}, {subject:?}: {} different ones", known.len())),
+            false => Ok(()),
+        }
+    }
+
+    /// A body of this round is written to the log.
+    pub(crate) fn on_body(&mut self, height: Height, round: Round) -> Result<(), Violation> {
+        self.bodies.retain(|(of, _), _| *of >= height);
+        let count = self.bodies.entry((height, round)).or_default();
+        *count += 1;
+        match *count > BODIES_MAX {
+            true => Err(Violation::new(Rule::NoUnpaidWork, format!("height {height}, round {round}: {count} bodies"))),
+            false => Ok(()),
+        }
+    }
+
+    /// An input was handled.
+    pub(crate) fn on_input(&mut self, machine: &Machine) -> Result<(), Violation> {
+        let full_block = machine.chain().chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
+        self.on_work(machine.chain().tip().height.next(), machine.round(), machine.work(), full_block)
+    }
+
+    /// The machine has done so much work since its start, now that it decides this round; so many transactions fit a block.
+    fn on_work(&mut self, height: Height, round: Round, work: Work, full_block: u64) -> Result<(), Violation> {
+        let broken = |what: String| Err(Violation::new(Rule::NoUnpaidWork, what));
+        let looked_up = work.look_ups - std::mem::replace(&mut self.work, work).look_ups;
+        if looked_up > 2 * full_block {
+            return broken(format!("{looked_up} look-ups for one input, a full block has {full_block} transactions"));
+        }
+        if self.height != height {
+            (self.height, self.round, self.executed_before) = (height, round, work.executed);
+        }
+        self.round = self.round.max(round);
+        // Which round a block was executed for is not told. Those of the next round may come before it begins.
+        let (executed, rounds) = (work.executed - self.executed_before, u64::from(self.round.0) + 2);
+        match executed > rounds * u64::from(BODIES_MAX) {
+            true => broken(format!("height {height}, round {round}: {executed} bodies executed")),
+            false => Ok(()),
+        }
+    }
+
+    /// A proposal for the first round of the height after the next is here, with all its transactions, and its time has come.
+    pub(crate) fn on_early(&mut self, height: Height, block: BlockHash) {
+        self.early.retain(|of, _| of.0 + 2 >= height.0);
+        self.early.entry(height).or_insert(block);
+    }
+
+    /// The next height is being decided.
+    pub(crate) fn on_begun(&mut self, height: Height, now: Duration) {
+        self.begun.retain(|of, _| *of >= height);
+        self.begun.entry(height).or_insert(now);
+    }
+
+    /// The node turns to catching up: what consensus was told may be lost.
+    pub(crate) fn on_behind(&mut self) {
+        self.early.clear();
+        self.begun.clear();
+    }
+
+    /// The node prevotes in the first round of a height for the first time.
+    pub(crate) fn on_prevote(&mut self, height: Height, now: Duration) -> Result<(), Violation> {
+        let signed_before = std::mem::replace(&mut self.signs, true);
+        let early = self.early.remove(&height).filter(|_| signed_before);
+        let (Some(block), Some(begun)) = (early, self.begun.get(&height)) else { return Ok(()) };
+        let waited = now.saturating_sub(*begun);
+        match waited > PROMPT {
+            true => {
+                let what = format!("height {height}: block {block} was here, and the vote came {waited:?} late");
+                Err(Violation::new(Rule::NoIdling, what))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::certificate::{Certificate, Vote};
+    use ledger::chain::{Chain, ChainState};
+    use ledger::hash::Hash;
+    use protocol::message::{CompactBlock, Proposal, RoundCertificate, SignedProposal, SignedVote};
+
+    use super::super::plan::{Plan, validator_key};
+    use super::*;
+
+    const HEIGHT: Height = Height(1);
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn rule(result: &Result<(), Violation>) -> Option<Rule> {
+        result.as_ref().err().map(|violation| violation.rule)
+    }
+
+    fn vote(by: usize, block: u8) -> ConsensusMessage {
+        let chain = Chain::new(Plan::quiet(4).genesis());
+        let (key, block) = (validator_key(by), Some(BlockHash(Hash([block; 32]))));
+        let vote = Vote { kind: VoteKind::Prevote, height: HEIGHT, round: Round(0), block, validator: key.public() };
+        ConsensusMessage::Vote(SignedVote { signature: key.sign(&vote.message(chain.id())), vote })
+    }
+
+    #[test]
+    fn amplification_is_seen() {
+        let mut cost = Cost::default();
+        let certificate = RoundCertificate { height: HEIGHT, round: Round(0), is_precommit: true, votes: Vec::new() };
+        let certificate = ConsensusMessage::Round(certificate);
+        for (at, message, broken) in [
+            (0, vote(0, 1), false),
+            (499, vote(0, 1), true),
+            (1_000, vote(0, 1), false),
+            (1_000, vote(0, 2), false),
+            (1_000, vote(1, 3), false),
+            (9_000, vote(0, 3), true),
+            (9_000, certificate.clone(), false),
+            (9_400, certificate, true),
+        ] {
+            let result = cost.on_accepted(ms(at), &message);
+            assert_eq!(rule(&result), broken.then_some(Rule::NoAmplification), "at {at} ms: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_nobody_signed_is_seen() {
+        let chain = Chain::new(Plan::quiet(4).genesis());
+        let state = ChainState::genesis(std::sync::Arc::clone(&chain));
+        let (key, certificate) = (validator_key(0), Certificate::genesis(chain.id()));
+        let valid = state.propose(key.public(), state.tip().time, certificate, Vec::new());
+        let (block, round, proposer) = (valid.hash(), Round(0), key.public());
+        let proposal = Proposal { height: HEIGHT, round, block, valid_round: None, proposer };
+        let signed = SignedProposal { signature: key.sign(&proposal.message(chain.id())), proposal };
+        let mut compact = CompactBlock {
+            header: valid.header().clone(),
+            parent_certificate: valid.block().parent_certificate.clone(),
+            transactions: Vec::new(),
+        };
+        let accepted = |compact: &CompactBlock| {
+            let message = ConsensusMessage::Proposal(signed.clone(), Some(compact.clone()));
+            rule(&Cost::default().on_accepted(ms(0), &message))
+        };
+        assert_eq!(accepted(&compact), None);
+        compact.transactions.push(ledger::hash::TxHash(Hash([1; 32])));
+        assert_eq!(accepted(&compact), Some(Rule::NoAmplification));
+    }
+
+    #[test]
+    fn unpaid_work_is_seen() {
+        let mut cost = Cost::default();
+        for round in [0, 0, 0, 1, 1, 1] {
+            assert_eq!(rule(&cost.on_body(HEIGHT, Round(round))), None);
+        }
+        assert_eq!(rule(&cost.on_body(HEIGHT, Round(0))), Some(Rule::NoUnpaidWork));
+        // Each input: round, look-ups and executed bodies since the start.
+        for (round, look_ups, executed, broken) in [
+            (0, 20, 1, false),
+            (0, 41, 1, true),
+            (0, 41, 6, false),
+            (0, 41, 7, true),
+            (1, 41, 9, false),
+            (1, 41, 10, true),
+        ] {
+            let work = Work { look_ups, executed, logged: 0 };
+            let result = cost.on_work(HEIGHT, Round(round), work, 10);
+            assert_eq!(rule(&result), broken.then_some(Rule::NoUnpaidWork), "{round} {work:?}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn idling_is_seen() {
+        // Early at all, begun at, voted at.
+        for (early, begun, voted, broken) in
+            [(true, 1_000, 1_300, false), (true, 1_000, 1_301, true), (false, 1_000, 2_000, false)]
+        {
+            let mut cost = Cost::default();
+            assert_eq!(rule(&cost.on_prevote(Height(1), ms(0))), None);
+            if early {
+                cost.on_early(Height(2), BlockHash::default());
+            }
+            cost.on_begun(Height(2), ms(begun));
+            cost.on_begun(Height(2), ms(begun + 50));
+            let result = cost.on_prevote(Height(2), ms(voted));
+            assert_eq!(rule(&result), broken.then_some(Rule::NoIdling), "{early} {begun} {voted}");
+        }
+    }
+}
