@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::swarm::{Swarm, SwarmEvent, dummy};
+use libp2p::swarm::{DialError, Swarm, SwarmEvent, dummy};
 use libp2p::{SwarmBuilder, noise, tcp, yamux};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::behaviour::{Guards, swarm};
 use super::group::port_of;
 use super::tests::{Node, PATIENCE, charge, config, within, without_peer};
+use super::transport::is_refusal;
+use super::wire::Names;
 use super::*;
 
 /// Limits that hold on loopback as well.
@@ -97,6 +100,32 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     let id = newcomer.id();
     tokio::join!(newcomer.connected(node.id()), node.connected(id));
     crowded.abort();
+}
+
+/// Whoever wants a dial, the transport has the last word: here it is the swarm itself, as for Kademlia's queries.
+#[tokio::test]
+async fn an_address_of_our_own_network_is_dialed_only_if_we_chose_it() {
+    let node = Node::start(config(&[])).await;
+    for (is_private, is_chosen, is_dialed) in [(false, false, false), (false, true, true), (true, false, true)] {
+        let config = NetworkConfig { private: is_private, ..config(&[]) };
+        let guards = Guards::new(&config);
+        let mut swarm = swarm(&config, &Names::new("aa"), &mut Registry::default(), &guards).unwrap();
+        let chosen: &[Multiaddr] = if is_chosen { &[node.address()] } else { &[] };
+        guards.dials.choose(chosen, || swarm.dial(node.address())).unwrap();
+        let outcome = async {
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::ConnectionEstablished { .. } => return true,
+                    SwarmEvent::OutgoingConnectionError { error: DialError::Transport(failures), .. } => {
+                        assert!(failures.iter().all(|(_, failure)| is_refusal(failure)), "{failures:?}");
+                        return false;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        assert_eq!(within("an outcome", outcome).await, is_dialed, "private: {is_private}, chosen: {is_chosen}");
+    }
 }
 
 #[tokio::test]

@@ -280,6 +280,7 @@ impl Peers {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::network::line::Line;
 
     fn connection(number: usize) -> ConnectionId {
         ConnectionId::new_unchecked(number)
@@ -317,6 +318,33 @@ mod tests {
         let good = Some(Duration::from_millis(1));
         let given_up: Vec<bool> = [None, None, None, good, None, None, None, None].map(&mut failed).into();
         assert_eq!(given_up, [false, false, false, false, false, false, false, true]);
+    }
+
+    /// An orderly end waits for the peer to read, which a hostile one does not.
+    #[test]
+    fn a_connection_that_does_not_close_in_time_is_cut() {
+        let (mut peers, _reader) = Peers::new();
+        let (id, now) = (PeerId::random(), Instant::now());
+        let lines: Vec<Hold> = (1..=2)
+            .map(|number| {
+                let hold = Hold { taken: watch::channel(0).1, line: Line::default() };
+                peers.on_connected(id, connection(number), Multiaddr::empty(), true, Some(hold.clone()), now);
+                hold
+            })
+            .collect();
+        let cut = |peers: &Peers, now: Instant| {
+            peers.cut_stuck(now);
+            let context = std::task::Context::from_waker(std::task::Waker::noop());
+            lines.iter().map(|hold| hold.line.check(&context).is_err()).collect::<Vec<bool>>()
+        };
+        assert_eq!(cut(&peers, now + CLOSING_TIME), [false, false]);
+        peers.on_closing(&id, Some(connection(1)), now);
+        assert!(peers.is_open(&id));
+        assert_eq!(cut(&peers, now + CLOSING_TIME - Duration::from_millis(1)), [false, false]);
+        assert_eq!(cut(&peers, now + CLOSING_TIME), [true, false]);
+        peers.on_closing(&id, None, now);
+        assert!(!peers.is_open(&id));
+        assert_eq!(cut(&peers, now + CLOSING_TIME), [true, true]);
     }
 
     #[test]
