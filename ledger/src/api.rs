@@ -131,6 +131,9 @@ pub struct Status {
     /// Their bytes.
     #[serde(with = "decimal")]
     pub mempool_bytes: u64,
+    /// How far the node's clock is ahead of the median of its peers' clocks, milliseconds; negative if it is behind, null with
+    /// fewer than three peers.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// The last final block, as anybody can verify it from the genesis validators.

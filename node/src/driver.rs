@@ -401,6 +401,7 @@ impl Driver {
             mempool_bytes: self.machine.mempool().bytes(),
             extra_rounds,
             equivocations,
+            clock_offset_ms: self.machine.clock_offset_ms(),
             ..self.activity
         };
         let activity = self.activity;

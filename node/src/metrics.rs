@@ -69,6 +69,12 @@ impl Collector for NodeMetrics {
         let bytes = activity.mempool_bytes as u64;
         put("cairn_mempool", "Bytes of transactions that wait for a block", Some(Unit::Bytes), &gauge(bytes))?;
 
+        if let Some(offset) = activity.clock_offset_ms {
+            let offset = ConstGauge::new(offset as f64 / 1_000.0);
+            let help = "How far this machine's clock is ahead of most peers' clocks";
+            put("cairn_clock_offset", help, Some(Unit::Seconds), &offset)?;
+        }
+
         let counter = ConstCounter::new;
         put("cairn_blocks", "Blocks made final since start", None, &counter(activity.blocks_committed))?;
         let transactions = counter(activity.transactions_committed);

@@ -91,6 +91,8 @@ pub struct Activity {
     pub extra_rounds: u64,
     /// Validators caught signing twice since start.
     pub equivocations: u64,
+    /// How far this machine's clock is ahead of most peers' clocks, in milliseconds; `None` with fewer than three peers.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// A question for the driver.
@@ -160,6 +162,13 @@ impl View {
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         !self.is_alone() && self.peers.borrow().is_empty()
+    }
+
+    /// How far this machine's clock is off, if that is more than half of what makes others wait with their votes.
+    #[must_use]
+    pub fn clock_error_ms(&self) -> Option<i64> {
+        let limit = self.chain.limits().clock_drift_ms / 2;
+        self.activity.borrow().clock_offset_ms.filter(|offset| offset.unsigned_abs() > limit)
     }
 
     /// Why this node cannot know that its tip is the network's, although nobody told of a later one.

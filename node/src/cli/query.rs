@@ -42,6 +42,7 @@ impl Query {
             ("validator", status.validator.unwrap_or_else(|| "no".to_owned())),
             ("round", status.round.to_string()),
             ("mempool", mempool),
+            ("clock", status.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:+} ms to peers"))),
             ("version", status.version),
         ];
         Ok(print(&table(&rows))?)

@@ -101,6 +101,7 @@ pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usi
         round: activity.round.0,
         mempool_transactions: count(activity.mempool_transactions),
         mempool_bytes: activity.mempool_bytes as u64,
+        clock_offset_ms: activity.clock_offset_ms,
     }
 }
 

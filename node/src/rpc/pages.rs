@@ -36,7 +36,12 @@ fn not_ready(view: &View) -> Option<String> {
     if activity.syncing {
         return Some(format!("syncing: at height {height}, a peer has proved {}", activity.best_peer_height));
     }
-    view.is_cut_off().then(|| "no peer is connected".to_owned())
+    if view.is_cut_off() {
+        return Some("no peer is connected".to_owned());
+    }
+    let offset = view.clock_error_ms()?;
+    let direction = if offset < 0 { "behind" } else { "ahead of" };
+    Some(format!("this machine's clock is {} ms {direction} the clocks of most peers: set it", offset.unsigned_abs()))
 }
 
 /// The node in numbers, in the format that the client asks for.

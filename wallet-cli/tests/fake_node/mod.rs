@@ -307,6 +307,7 @@ impl Inner {
             round: 0,
             mempool_transactions: 0,
             mempool_bytes: 0,
+            clock_offset_ms: None,
         })
     }
 

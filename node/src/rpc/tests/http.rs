@@ -140,6 +140,31 @@ async fn ready_when_answers_can_be_trusted() {
     }
 }
 
+/// A validator whose clock is off signs nothing, and its operator is told.
+#[tokio::test]
+async fn a_wrong_clock_is_a_reason_not_to_be_ready() {
+    let fixture = Fixture::without_driver(4).await;
+    fixture.connect_peer();
+    let limit = i64::try_from(fixture.chain.limits().clock_drift_ms / 2).unwrap();
+    for (offset, words) in [
+        (None, None),
+        (Some(0), None),
+        (Some(limit), None),
+        (Some(-limit), None),
+        (Some(limit + 1), Some("ms ahead of")),
+        (Some(-limit - 1), Some("ms behind")),
+    ] {
+        fixture.activity.send_modify(|activity| activity.clock_offset_ms = offset);
+        let (status, _, body) = fixture.http("GET", "/ready", &[], "").await;
+        assert_eq!(status, if words.is_some() { 503 } else { 200 }, "{offset:?} {body}");
+        assert!(body.contains(words.unwrap_or("ready")), "{body}");
+        assert_eq!(fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap()["clock_offset_ms"], json!(offset));
+        let (_, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
+        let shown = metrics.lines().find_map(|line| line.strip_prefix("cairn_clock_offset_seconds ")?.parse().ok());
+        assert_eq!(shown, offset.map(|offset| offset as f64 / 1_000.0), "{metrics}");
+    }
+}
+
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let config =
