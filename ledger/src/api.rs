@@ -134,6 +134,20 @@ pub struct Status {
     /// How far the node's clock is ahead of the median of its peers' clocks, milliseconds; negative if it is behind, null with
     /// fewer than three peers.
     pub clock_offset_ms: Option<i64>,
+    /// Whether enough validators are heard for blocks to become final.
+    pub quorum: QuorumInfo,
+}
+
+/// Whether enough validators are heard for blocks to become final.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumInfo {
+    /// False once a height has lasted three rounds or 10 s without votes of a quorum being heard.
+    pub ok: bool,
+    /// Validators that are not heard: their names in the genesis, else their keys. Empty while `ok`.
+    pub missing: Vec<String>,
+    /// When that height began, milliseconds since 1970; null while `ok`.
+    #[serde(with = "decimal_option")]
+    pub since_ms: Option<u64>,
 }
 
 /// The last final block, as anybody can verify it from the genesis validators.

@@ -17,7 +17,7 @@ use ledger::units::Height;
 use protocol::budget::Cost;
 use protocol::mempool::AdmitError;
 use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
-use protocol::{Effect, Input, Machine, PeerId, RequestId, Ticket};
+use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -63,6 +63,7 @@ pub(crate) struct Inputs {
 pub(crate) struct Outputs {
     pub(crate) tip: watch::Sender<Arc<TipView>>,
     pub(crate) activity: watch::Sender<Activity>,
+    pub(crate) quorum: watch::Sender<Quorum>,
     pub(crate) blocks: broadcast::Sender<BlockSummary>,
     pub(crate) journal: Arc<Journal>,
     /// The last header far ahead that was proved.
@@ -406,6 +407,15 @@ impl Driver {
         };
         let activity = self.activity;
         self.outputs.activity.send_if_modified(|shown| std::mem::replace(shown, activity) != activity);
+        let quorum = self.machine.quorum();
+        // Copied only when it has changed, which is seldom.
+        self.outputs.quorum.send_if_modified(|shown| {
+            let is_news = shown != quorum;
+            if is_news {
+                shown.clone_from(quorum);
+            }
+            is_news
+        });
     }
 
     fn on_submitted(&mut self, ticket: Ticket, result: Result<(), AdmitError>) {

@@ -69,6 +69,17 @@ impl Collector for NodeMetrics {
         let bytes = activity.mempool_bytes as u64;
         put("cairn_mempool", "Bytes of transactions that wait for a block", Some(Unit::Bytes), &gauge(bytes))?;
 
+        let (quorum, missing) = {
+            let quorum = view.quorum.borrow();
+            (u64::from(quorum.ok), quorum.missing.len() as u64)
+        };
+        put("cairn_quorum", "1 while votes of a quorum of validators are heard", None, &gauge(quorum))?;
+        put(
+            "cairn_validators_missing",
+            "Validators that are not heard while there is no quorum",
+            None,
+            &gauge(missing),
+        )?;
         if let Some(offset) = activity.clock_offset_ms {
             let offset = ConstGauge::new(offset as f64 / 1_000.0);
             let help = "How far this machine's clock is ahead of most peers' clocks";

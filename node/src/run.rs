@@ -11,7 +11,7 @@ use ledger::store::{Opened, Staging, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
 use protocol::mempool::MempoolLimits;
-use protocol::{Log, Machine, Setup};
+use protocol::{Log, Machine, Quorum, Setup};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
@@ -144,6 +144,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let sync_tip = tip.clone();
     let (sync_sender, sync_view) = watch::channel(Arc::new(SyncView::default()));
     let (activity_sender, activity) = watch::channel(Activity::default());
+    let (quorum_sender, quorum) = watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
     let (blocks, _) = broadcast::channel(BLOCKS);
     let (queries_sender, queries) = mpsc::channel(QUERIES);
     let (submissions_sender, submissions) = mpsc::channel(submission::SUBMISSIONS);
@@ -156,6 +157,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         validator,
         tip,
         activity,
+        quorum,
         sync: sync_view,
         peers: network.peers(),
         accounts: network.accounts().clone(),
@@ -175,7 +177,14 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let rpc_task = rpc::serve(listener, view, registry, wait_for(stop_receiver.clone()));
 
     let (target_sender, target) = watch::channel(None);
-    let outputs = Outputs { tip: tip_sender, activity: activity_sender, blocks, journal, target: target_sender };
+    let outputs = Outputs {
+        tip: tip_sender,
+        activity: activity_sender,
+        quorum: quorum_sender,
+        blocks,
+        journal,
+        target: target_sender,
+    };
     let peers = PeerNumbers::default();
     let log_height = store.tip().0;
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);

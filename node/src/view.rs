@@ -13,8 +13,8 @@ use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce, Round};
 use prometheus_client::metrics::histogram::Histogram;
-use protocol::PeerId;
 use protocol::sync::SyncReport;
+use protocol::{PeerId, Quorum};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::accounts::Accounts;
@@ -121,6 +121,8 @@ pub struct View {
     pub tip: watch::Receiver<Arc<TipView>>,
     /// What the driver is doing.
     pub activity: watch::Receiver<Activity>,
+    /// Whether enough validators are heard for blocks to become final.
+    pub quorum: watch::Receiver<Quorum>,
     /// What sync is doing.
     pub sync: watch::Receiver<Arc<SyncView>>,
     /// Connected peers.
@@ -162,6 +164,17 @@ impl View {
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         !self.is_alone() && self.peers.borrow().is_empty()
+    }
+
+    /// Names of these validators in the genesis, else their keys.
+    #[must_use]
+    pub fn validator_names(&self, keys: &[PublicKey]) -> Vec<String> {
+        let named = &self.chain.genesis().validators;
+        let name = |key: &PublicKey| {
+            let entry = named.iter().find(|entry| entry.key == *key && !entry.name.is_empty());
+            entry.map_or_else(|| key.to_string(), |entry| entry.name.clone())
+        };
+        keys.iter().map(name).collect()
     }
 
     /// How far this machine's clock is off, if that is more than half of what makes others wait with their votes.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use ledger::api::QuorumInfo;
 
 use crate::client::Client;
 use crate::output::{print, print_json, table};
@@ -43,6 +44,7 @@ impl Query {
             ("round", status.round.to_string()),
             ("mempool", mempool),
             ("clock", status.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:+} ms to peers"))),
+            ("quorum", quorum(&status.quorum)),
             ("version", status.version),
         ];
         Ok(print(&table(&rows))?)
@@ -66,4 +68,8 @@ impl Query {
         }
         Ok(print(&lines)?)
     }
+}
+
+fn quorum(quorum: &QuorumInfo) -> String {
+    if quorum.ok { "heard".to_owned() } else { format!("not heard: missing {}", quorum.missing.join(", ")) }
 }

@@ -2,8 +2,8 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerCost, PeerInfo, Status, TransactionInfo,
-    ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo, Status,
+    TransactionInfo, ValidatorInfo,
 };
 use ledger::block::{Block, Header};
 use ledger::certificate::Certificate;
@@ -13,6 +13,7 @@ use ledger::hash::{BlockHash, TxId};
 use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
+use protocol::Quorum;
 use protocol::budget::{BudgetReport, Cost};
 
 use crate::network;
@@ -102,7 +103,13 @@ pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usi
         mempool_transactions: count(activity.mempool_transactions),
         mempool_bytes: activity.mempool_bytes as u64,
         clock_offset_ms: activity.clock_offset_ms,
+        quorum: quorum(view),
     }
+}
+
+fn quorum(view: &View) -> QuorumInfo {
+    let Quorum { ok, missing, since_ms } = view.quorum.borrow().clone();
+    QuorumInfo { ok, missing: view.validator_names(&missing), since_ms }
 }
 
 pub(super) fn account_info(tip: &TipView, key: &PublicKey, pending: Nonce) -> AccountInfo {

@@ -249,8 +249,9 @@ impl Methods {
                 self.budgets.refund(caller.place.origin, cost::SIGNATURE);
                 return reply(called.room, &Submitted { id: id.to_string(), status: TxStatus::Pending, height: None });
             }
-            Err(refusal @ SubmitError::Rejected(_)) => refusal,
-            Err(refusal) => return Err(refusal.into()),
+            // Nobody has looked at it.
+            Err(SubmitError::Unavailable) => return Err(RpcError::unavailable()),
+            Err(refusal) => refusal,
         };
         // Whoever lost the first answer asks again: a transaction that is final is not refused for being so.
         self.budgets.charge(caller.place.origin, cost::READ);

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::accept::Session;
 use super::{App, json_response};
+use crate::clock::wall_ms;
 use crate::metrics::exposition::Format;
 use crate::view::View;
 
@@ -38,6 +39,12 @@ fn not_ready(view: &View) -> Option<String> {
     }
     if view.is_cut_off() {
         return Some("no peer is connected".to_owned());
+    }
+    let quorum = view.quorum.borrow().clone();
+    if !quorum.ok {
+        let missing = view.validator_names(&quorum.missing).join(", ");
+        let seconds = wall_ms().saturating_sub(quorum.since_ms.unwrap_or_else(wall_ms)) / 1_000;
+        return Some(format!("no quorum of validators is heard for {seconds} s: missing {missing}"));
     }
     let offset = view.clock_error_ms()?;
     let direction = if offset < 0 { "behind" } else { "ahead of" };

@@ -308,6 +308,7 @@ impl Inner {
             mempool_transactions: 0,
             mempool_bytes: 0,
             clock_offset_ms: None,
+            quorum: api::QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
         })
     }
 

@@ -14,6 +14,7 @@ use ledger::store::Store;
 use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions};
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use prometheus_client::registry::Registry;
+use protocol::Quorum;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,6 +45,7 @@ pub(super) struct Fixture {
     pub(super) certificate: Certificate,
     pub(super) tip: watch::Sender<Arc<TipView>>,
     pub(super) activity: watch::Sender<Activity>,
+    pub(super) quorum: watch::Sender<Quorum>,
     pub(super) sync: watch::Sender<Arc<SyncView>>,
     pub(super) peers: watch::Sender<Arc<Vec<PeerInfo>>>,
     pub(super) blocks: broadcast::Sender<BlockSummary>,
@@ -139,6 +141,7 @@ impl Fixture {
         let tip = TipView { state: opened.state.clone(), certificate: opened.certificate.clone(), header: None };
         let (tip, tip_reader) = watch::channel(Arc::new(tip));
         let (activity, activity_reader) = watch::channel(Activity::default());
+        let (quorum, quorum_reader) = watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
         let (sync, sync_reader) = watch::channel(Arc::new(SyncView::default()));
         let (peers, peers_reader) = watch::channel(Arc::new(Vec::new()));
         let (blocks, _) = broadcast::channel(4);
@@ -151,6 +154,7 @@ impl Fixture {
             validator: Some(key(100).public()),
             tip: tip_reader,
             activity: activity_reader,
+            quorum: quorum_reader,
             sync: sync_reader,
             peers: peers_reader,
             accounts: Accounts::default(),
@@ -182,6 +186,7 @@ impl Fixture {
             certificate: opened.certificate,
             tip,
             activity,
+            quorum,
             sync,
             peers,
             blocks,

@@ -1,7 +1,8 @@
 use ledger::api;
+use protocol::Quorum;
 use serde_json::json;
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, key};
 use crate::rpc::{BODY_BYTES_MAX, RpcConfig, bind};
 
 #[tokio::test]
@@ -137,6 +138,27 @@ async fn ready_when_answers_can_be_trusted() {
         let (status, _, body) = fixture.http("GET", "/ready", &[], "").await;
         assert_eq!(status, if ready { 200 } else { 503 }, "{validators} {peer} {syncing} {body}");
         assert_eq!(body.contains("reason"), !ready, "{body}");
+    }
+}
+
+/// Nothing becomes final any more, and the operator is told whom to ask.
+#[tokio::test]
+async fn a_missing_quorum_is_a_reason_not_to_be_ready() {
+    let fixture = Fixture::without_driver(4).await;
+    fixture.connect_peer();
+    let status = fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap();
+    assert_eq!(status["quorum"], json!({"ok": true, "missing": [], "since_ms": null}));
+    let (stranger, since_ms) = (key(7).public(), 1_795_401_276_082);
+    let missing = vec![key(101).public(), stranger];
+    fixture.quorum.send_replace(Quorum { ok: false, missing, since_ms: Some(since_ms) });
+    let status = fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap();
+    let missing = json!(["validator 1", stranger.to_string()]);
+    assert_eq!(status["quorum"], json!({"ok": false, "missing": missing, "since_ms": since_ms.to_string()}));
+    let (code, _, body) = fixture.http("GET", "/ready", &[], "").await;
+    assert!(code == 503 && body.contains("no quorum") && body.contains("validator 1"), "{body}");
+    let (_, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
+    for line in ["cairn_quorum 0", "cairn_validators_missing 2"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
 }
 
