@@ -182,20 +182,19 @@ fn a_start_on_a_full_disk_is_no_damage() {
     let blocks: Vec<_> = (0..20).map(|_| maker.next(150)).collect();
     opened.store.commit(&blocks).unwrap();
     drop(opened);
-    let (rest, mut unfinished) = (place.path.with_file_name("rest"), 0);
-    for _ in 0..200 {
+    let rest = place.path.with_file_name("rest");
+    let start = || {
         fs::write(&rest, vec![0; 24 << 20]).unwrap_err();
         let file = fs::File::options().write(true).open(&rest).unwrap();
         file.set_len(file.metadata().unwrap().len() - 4 * 4_096).unwrap();
         if let Err(error) = Store::open(&place.path, &maker.chain) {
             assert!(matches!(error, StoreError::Io { .. }), "{error}");
         }
-        unfinished += usize::from(snapshots(&place.path).iter().any(|path| path.extension().unwrap() == "generating"));
-        if unfinished == 3 {
-            break;
-        }
-    }
-    assert_eq!(unfinished, 3, "snapshots that were begun");
+        snapshots(&place.path).iter().any(|path| path.extension().unwrap() == "generating")
+    };
+    // The first starts prepare the log for what follows its end, four pages each.
+    assert!((0..200).any(|_| start()), "a snapshot was begun");
+    start();
     fs::remove_file(rest).unwrap();
     let opened = Store::open(&place.path, &maker.chain).unwrap();
     same_state(&opened.state, &maker.state);
