@@ -114,12 +114,14 @@ impl Cost {
     /// The machine has done so much work since its start, now that it decides this round; so many transactions fit a block.
     fn on_work(&mut self, height: Height, round: Round, work: Work, full_block: u64) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation::new(Rule::NoUnpaidWork, what));
-        let looked_up = work.look_ups - std::mem::replace(&mut self.work, work).look_ups;
+        let before = std::mem::replace(&mut self.work, work);
+        let looked_up = work.look_ups - before.look_ups;
         if looked_up > 2 * full_block {
             return broken(format!("{looked_up} look-ups for one input, a full block has {full_block} transactions"));
         }
         if self.height != height {
-            (self.height, self.round, self.executed_before) = (height, round, work.executed);
+            // What the input that began the height executed is counted as the height's.
+            (self.height, self.round, self.executed_before) = (height, round, before.executed);
         }
         self.round = self.round.max(round);
         // Which round a block was executed for is not told. Those of the next round may come before it begins.

@@ -170,8 +170,8 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     assert_eq!(verified(&crash.path, &maker.chain).problems, []);
 }
 
-/// A start while there is room for four pages: enough to begin a snapshot of the database, not to end it. The disk refuses it, and
-/// the store is whole when there is room again.
+/// Starts while there is room for four pages, which is less than the database may want. The disk refuses it, whatever it was about
+/// to write, and the store is whole when there is room again. What a snapshot that was begun leaves is tried above, byte by byte.
 #[test]
 fn a_start_on_a_full_disk_is_no_damage() {
     if inside_a_namespace().is_none() {
@@ -190,11 +190,8 @@ fn a_start_on_a_full_disk_is_no_damage() {
         if let Err(error) = Store::open(&place.path, &maker.chain) {
             assert!(matches!(error, StoreError::Io { .. }), "{error}");
         }
-        snapshots(&place.path).iter().any(|path| path.extension().unwrap() == "generating")
     };
-    // The first starts prepare the log for what follows its end, four pages each.
-    assert!((0..200).any(|_| start()), "a snapshot was begun");
-    start();
+    (0..20).for_each(|_| start());
     fs::remove_file(rest).unwrap();
     let opened = Store::open(&place.path, &maker.chain).unwrap();
     same_state(&opened.state, &maker.state);
