@@ -5,7 +5,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 8 | name and version, [`MAGIC`] |
+//! | 8 | name and version, `MAGIC` |
 //! | 8 | the file's *secret*, a random number |
 //! | | frames |
 //!
