@@ -1,8 +1,8 @@
 //! Hostile peers and clients on real processes: what an outsider can try against a running network.
 //!
 //! One file per behaviour. Each runs against a [`Field`] of nodes until its time is over, and returns what it reached in the
-//! unit of its rate. Peers that keep to the wire format are built on the node's own network code ([`peer`]); those that
-//! break it speak libp2p by themselves ([`raw`]). The bench measures what each costs honest nodes (`bench attack`), and
+//! unit of its rate. Peers that keep to the wire format are built on the node's own network code (`peer`); those that
+//! break it speak libp2p by themselves (`raw`). The bench measures what each costs honest nodes (`bench attack`), and
 //! stories in CI run each for a moment.
 
 mod peer;
