@@ -142,6 +142,7 @@ pub fn run() -> ExitCode {
     let Cli { options, command } = Cli::parse();
     match dispatch(options, command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_reader_gone() => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("error: {error}"));
             ExitCode::from(error.exit_code())

@@ -44,6 +44,22 @@ pub(crate) enum WalletError {
     /// Not final in time. Not a failure of the transfer.
     #[error("{0}")]
     TimedOut(String),
+    /// Something went wrong after a transfer was submitted. It may be final all the same.
+    #[error("{cause}\n{open}")]
+    Open {
+        /// What went wrong.
+        cause: Box<WalletError>,
+        /// What is known of the transfer.
+        open: String,
+    },
+    /// The command has done its work, and its result cannot be written to stdout.
+    #[error("{done}\nerror: the result cannot be written to stdout: {error}")]
+    Unwritten {
+        /// The work and its result.
+        done: String,
+        /// What the operating system answered.
+        error: io::Error,
+    },
     /// The question was answered with no.
     #[error("nothing was sent")]
     Declined,
@@ -55,7 +71,7 @@ pub(crate) enum WalletError {
         /// What the operating system answered.
         error: io::Error,
     },
-    /// Nobody reads stdout.
+    /// The result of a command that changes nothing cannot be written to stdout.
     #[error("cannot write the result: {0}")]
     Output(io::Error),
 }
@@ -67,24 +83,31 @@ impl WalletError {
             Self::Usage(_) => 2,
             Self::Rpc(RpcError::Unreachable { .. }) => 3,
             Self::Rejected { .. } => 4,
-            Self::TimedOut(_) => 5,
+            Self::TimedOut(_) | Self::Open { .. } => 5,
             Self::Keystore(KeystoreError::BadPassword)
             | Self::Home(HomeError::Keystore(KeystoreError::BadPassword)) => 6,
+            Self::Unwritten { .. } => 7,
             _ => 1,
         }
     }
 
-    /// Whether asking again later, or another node, may well succeed.
-    pub(crate) const fn is_for_now(&self) -> bool {
+    /// Whether whoever reads the result has read enough of it, as `head -1` does. That is no failure of this program.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// For a command that has changed something: it did, also if nobody can be told on stdout.
+    pub(crate) fn after(self, done: String) -> Self {
         match self {
-            Self::Rpc(RpcError::Unreachable { .. }) | Self::Trust(TrustError::Behind { .. }) => true,
-            Self::Rpc(RpcError::Answer { code, .. }) => *code == ledger::api::code::UNAVAILABLE,
-            _ => false,
+            Self::Output(error) => Self::Unwritten { done, error },
+            other => other,
         }
     }
 }
 
 /// The table of exit codes, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable, 4 rejected, 5 timed out (may still land), 6 bad password, 130 interrupted.
+Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable, 4 rejected, 5 submitted and not proved final (may still land),
+6 bad password, 7 done, but the result cannot be written to stdout (stderr has it), 130 interrupted. With 1, 2, 3, 4 and 6
+no transfer was submitted, or the node refused it.
 Results go to stdout, everything else to stderr. Secrets are never taken from the command line.";

@@ -66,6 +66,11 @@ fn setup() -> Setup {
 }
 
 fn run_with(home: &Path, url: &str, stdin: &str, args: &[&str]) -> Outcome {
+    run_into(home, url, stdin, args, Stdio::piped())
+}
+
+/// The same with another stdout, of which the outcome tells nothing.
+fn run_into(home: &Path, url: &str, stdin: &str, args: &[&str], stdout: Stdio) -> Outcome {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cairn-wallet"))
         .env_clear()
         // As behind a proxy for the web, which must not be asked.
@@ -74,7 +79,7 @@ fn run_with(home: &Path, url: &str, stdin: &str, args: &[&str]) -> Outcome {
         .env("CAIRN_WALLET_RPC", url)
         .args(args)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -187,8 +192,9 @@ fn final_is_not_believed_without_proof() {
         let setup = setup();
         setup.send(&[]).expect(0, "");
         setup.node.lie(lie);
-        let sent = setup.send(&[]).expect(1, said);
-        assert_eq!(sent.stdout, "", "{lie:?}");
+        // It was submitted, so it may be final on another node: never 1, which looks as if nothing had happened.
+        let sent = setup.send(&[]).expect(5, said);
+        assert!(sent.stderr.contains("It may still land") && sent.stderr.contains(sent.line()), "{lie:?}: {sent:?}");
         let id = setup.node.lock().blocks[0].0.block().transactions[0].id().to_string();
         setup.run(&["tx", &id]).expect(0, "");
     }
@@ -324,6 +330,51 @@ fn a_node_that_vanishes_before_the_proof_leaves_it_open() {
     setup.node.lie(Lie::Vanishes);
     let sent = setup.send(&[]).expect(5, "It may still land");
     assert_eq!(sent.line(), setup.node.lock().blocks[0].0.block().transactions[0].id().to_string());
+}
+
+/// A stdout that is full, and one whose reader is gone.
+#[cfg(target_os = "linux")]
+fn broken_outputs() -> [(&'static str, Stdio); 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    [("full", full.into()), ("no reader", writer.into())]
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_done_is_told_when_stdout_is_broken() {
+    let setup = setup();
+    let run = |args: &[&str], stdout| run_into(setup.home.path(), &setup.node.url, "", args, stdout);
+    let send = ["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN", "--yes"];
+    for (number, (what, stdout)) in broken_outputs().into_iter().enumerate() {
+        let sent = run(&send, stdout).expect(7, "cannot be written to stdout");
+        let id = setup.node.lock().blocks[number].0.block().transactions[0].id().to_string();
+        assert!(sent.stderr.contains(&format!("{id} is final at height {}", number + 1)), "{what}: {sent:?}");
+    }
+    for ((_, stdout), name) in broken_outputs().into_iter().zip(["one", "two"]) {
+        let made = run(&["new", name], stdout).expect(7, "is in the keystore");
+        let address = setup.run(&["address", name]).expect(0, "").line().to_owned();
+        assert!(made.stderr.contains(&address), "{made:?}");
+    }
+    setup.node.lie(Lie::Stalls);
+    for (what, stdout) in broken_outputs() {
+        let open = run(&[&send[..], &["--timeout", "0s"]].concat(), stdout).expect(5, "It may still land");
+        assert!(open.stderr.contains("cairn-wallet tx "), "{what}: {open:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    let setup = setup();
+    setup.run(&["list"]).expect(0, "");
+    for args in [&["list"][..], &["list", "--json"], &["balance"], &["address", "bob"], &["completions", "bash"]] {
+        let [(_, full), (_, gone)] = broken_outputs();
+        let run = |stdout| run_into(setup.home.path(), &setup.node.url, "", args, stdout);
+        assert_eq!(run(gone).expect(0, "").stderr, "", "{args:?}");
+        run(full).expect(1, "cannot write the result");
+    }
 }
 
 #[test]

@@ -30,12 +30,18 @@ pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {
     let key = unlocked.derive(args.name)?;
     let address = wallet::address(&chain, &key);
     let phrase = args.show_phrase.then(|| unlocked.phrase());
-    match (wallet.json, phrase) {
+    let printed = match (wallet.json, phrase) {
         (true, None) => print_json(&json!({ "name": key.name, "address": address })),
         (true, Some(phrase)) => print_json(&json!({ "name": key.name, "address": address, "phrase": *phrase })),
         (false, None) => print(&address),
         (false, Some(phrase)) => print(&address).and_then(|()| print(&phrase)),
-    }
+    };
+    printed.map_err(|error| error.after(kept(&key, &address)))
+}
+
+/// The result of `new` and `import`, for stderr.
+fn kept(key: &Key, address: &str) -> String {
+    format!("the key {} is in the keystore, its address is {address}", key.name)
 }
 
 /// Brings in a key. A phrase becomes the keystore's own if there is none yet; else its first key comes in alone.
@@ -60,7 +66,9 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
         note("note: the keystore's 24 words do not bring this key back: keep what you brought it in from");
     }
     let address = wallet::address(&chain, &key);
-    if wallet.json { print_json(&json!({ "name": key.name, "address": address })) } else { print(&address) }
+    let printed =
+        if wallet.json { print_json(&json!({ "name": key.name, "address": address })) } else { print(&address) };
+    printed.map_err(|error| error.after(kept(&key, &address)))
 }
 
 /// Lists names, addresses and where the keys come from.

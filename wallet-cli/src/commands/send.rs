@@ -1,6 +1,6 @@
 //! `send`: pays, waits until it is final, has that proved.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ledger::api::{self, Submitted, code};
 use ledger::chain::{Chain, least_fee};
@@ -73,16 +73,31 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     submit(&wallet.node, id, &transaction)?;
     note(&format!("submitted {id}, waiting until it is final"));
     let deadline = Instant::now() + args.timeout;
-    if let Some(height) = finality::wait(&wallet.node, id, deadline)? {
-        match finality::prove(&mut trust, &sender, &payer, id, height) {
-            Ok(()) => return result(wallet, id, Some(height)),
-            // Said to be final, and out of reach before it was shown: as open as a timeout, and nothing to send again.
-            Err(error) if error.is_for_now() => note(&format!("note: {error}")),
-            Err(error) => return Err(error),
+    let open = open(id, expires_at);
+    // From here on the money may have moved, so no error may look as if it had not.
+    let followed = finality::wait(&wallet.node, id, deadline).and_then(|height| {
+        height.map(|height| finality::prove(&mut trust, &sender, &payer, id, height).map(|()| height)).transpose()
+    });
+    match followed {
+        Ok(Some(height)) => {
+            result(wallet, id, Some(height)).map_err(|error| error.after(format!("{id} is final at height {height}")))
+        }
+        Ok(None) => {
+            tell_pending(wallet, id);
+            Err(WalletError::TimedOut(format!("not proved final within {:?}. {open}", args.timeout)))
+        }
+        Err(cause) => {
+            tell_pending(wallet, id);
+            Err(WalletError::Open { cause: Box::new(cause), open })
         }
     }
-    result(wallet, id, None)?;
-    Err(timed_out(args.timeout, id, expires_at))
+}
+
+/// Prints the id of what may still land. The error on stderr names it too, so a broken stdout loses nothing.
+fn tell_pending(wallet: &Wallet, id: TxId) {
+    if let Err(error) = result(wallet, id, None) {
+        note(&format!("note: {error}"));
+    }
 }
 
 fn parse(chain: &Chain, text: &str) -> Result<Amount, WalletError> {
@@ -158,10 +173,18 @@ fn submit(node: &Node, id: TxId, transaction: &Transaction) -> Result<(), Wallet
     let params = json!({ "transaction": hex::encode(codec::encode(transaction)) });
     match node.call::<Submitted>(api::TX_SUBMIT, params) {
         Ok(Submitted { id: got, .. }) if got == id.to_string() => Ok(()),
-        Ok(_) => Err(node.malformed(api::TX_SUBMIT, "it names another transaction than the one submitted").into()),
+        Ok(_) => {
+            let error = node.malformed(api::TX_SUBMIT, "it names another transaction than the one submitted");
+            note(&format!("note: {error}; the transfer may have arrived"));
+            Ok(())
+        }
         // Cut off after it was sent: the node may have taken it, so only time tells.
         Err(RpcError::Unreachable { may_have_arrived: true, reason, .. }) => {
             note(&format!("note: no answer to the submission ({reason}); it may have arrived"));
+            Ok(())
+        }
+        Err(error @ RpcError::Malformed { .. }) => {
+            note(&format!("note: {error}; the transfer may have arrived"));
             Ok(())
         }
         Err(RpcError::Answer { code: code::REJECTED | code::MEMPOOL_FULL, message, data, .. }) => {
@@ -184,10 +207,11 @@ fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), Walle
     }
 }
 
-fn timed_out(timeout: Duration, id: TxId, expires_at: Timestamp) -> WalletError {
-    WalletError::TimedOut(format!(
-        "not proved final within {timeout:?}. It may still land, in blocks up to {}\n\
+/// What to know of a transfer that was submitted and is not proved to be final.
+fn open(id: TxId, expires_at: Timestamp) -> String {
+    format!(
+        "It may still land, in blocks up to {}\n\
          hint: look with `cairn-wallet tx {id}`; sending again before that could pay twice",
         utc(expires_at.0)
-    ))
+    )
 }
