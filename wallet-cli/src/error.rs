@@ -41,9 +41,9 @@ pub(crate) enum WalletError {
         /// What to do about it.
         hint: String,
     },
-    /// Not final in time. Not a failure of the transfer.
+    /// A node proves neither that something is so nor that it is not.
     #[error("{0}")]
-    TimedOut(String),
+    Unproved(String),
     /// Something went wrong after a transfer was submitted. It may be final all the same.
     #[error("{cause}\n{open}")]
     Open {
@@ -83,7 +83,7 @@ impl WalletError {
             Self::Usage(_) => 2,
             Self::Rpc(RpcError::Unreachable { .. }) => 3,
             Self::Rejected { .. } => 4,
-            Self::TimedOut(_) | Self::Open { .. } => 5,
+            Self::Open { .. } => 5,
             Self::Keystore(KeystoreError::BadPassword)
             | Self::Home(HomeError::Keystore(KeystoreError::BadPassword)) => 6,
             Self::Unwritten { .. } => 7,

@@ -1,9 +1,10 @@
 //! Whether a transfer is final: waits until a node says so, then has it proved.
 //!
-//! An account's `activity` chains height and id of everything that ever touched it. Before a transfer is sent the wallet has the
-//! sender proved, and afterwards again; so the transfer is in the chain exactly if its link leads from the one to the other. When
-//! more has happened to the account, the blocks between tell what: a node may say about them what it likes, but only the truth
-//! leads to the activity that the certified header commits to.
+//! A transfer is final if a certified header commits to a block that holds it; one question brings the proof.
+//!
+//! That a transfer is *not* final, although its nonce is used up, follows from the sender's `activity`, which chains height and id
+//! of everything that ever touched the account. The blocks since the sender was last proved tell what happened to it: a node may
+//! say about them what it likes, but only the truth leads to the activity that the certified header commits to.
 
 use std::time::{Duration, Instant};
 
@@ -52,41 +53,52 @@ pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<He
     }
 }
 
-/// Has it proved that the transaction is in the block of this height, given its sender as it was before.
+/// Has it proved that the transaction is in a certified block, and gives the block's height.
 ///
 /// # Errors
-/// `TrustError::NotFinal` when it is not so; those of asking and of proofs.
-pub(crate) fn prove(
+/// `TrustError::NotFinal` when the node gives no proof; those of asking and of proofs that do not hold.
+pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletError> {
+    let reason = || "it has no proof that a block holds it".to_owned();
+    let proved = trust.transaction(&id)?;
+    proved.ok_or_else(|| TrustError::NotFinal { id: id.to_string(), reason: reason() }.into())
+}
+
+/// What became of a transfer whose nonce is used up.
+pub(crate) enum Fate {
+    /// It is proved to be in the block of this height.
+    Final(Height),
+    /// It is proved to be in no block: everything that happened to the sender is known, and it is not among it.
+    Never,
+    /// The node proves neither, or time is up.
+    Unknown,
+}
+
+/// Asks for what became of a transfer, given its sender as it was before, and as it is after the nonce was used up.
+///
+/// # Errors
+/// Those of asking and of proofs.
+pub(crate) fn fate(
     trust: &mut Trust<'_>,
     sender: &PublicKey,
-    before: &Proven,
+    (height, before): (Height, Account),
+    after: &Proven,
     id: TxId,
-    height: Height,
-) -> Result<(), WalletError> {
-    let after = trust.account(sender, height)?;
-    let not_final = |reason: &str| TrustError::NotFinal { id: id.to_string(), reason: reason.to_owned() };
-    if height <= before.height {
-        return Err(not_final("its height is one at which the sender had not used the nonce").into());
+    deadline: Instant,
+) -> Result<Fate, WalletError> {
+    if let Some(height) = trust.transaction(&id)? {
+        return Ok(Fate::Final(height));
     }
-    let expected = after.account.unwrap_or_default().activity;
-    let mut account = before.account.unwrap_or_default();
-    account.touch(height, &id);
-    if account.activity == expected {
-        return Ok(());
-    }
-    // More has touched the account meanwhile.
-    let mut account = before.account.unwrap_or_default();
-    let mut found = false;
-    let mut at = before.height;
+    let (mut account, mut at, mut is_named) = (before, height, false);
     while at < after.height {
+        // The blocks between may be many: whoever waits decides how many are asked for.
+        if Instant::now() >= deadline {
+            return Ok(Fate::Unknown);
+        }
         at = at.next();
-        found |= replay(trust, sender, &mut account, at)?.contains(&id) && at == height;
+        is_named |= replay(trust, sender, &mut account, at)?.contains(&id);
     }
-    match (account.activity == expected, found) {
-        (true, true) => Ok(()),
-        (true, false) => Err(not_final("all that happened to the sender is proved, and it is not among it").into()),
-        (false, _) => Err(not_final("its blocks are not those that the proof of the sender commits to").into()),
-    }
+    let is_all = account.activity == after.account.unwrap_or_default().activity;
+    Ok(if is_all && !is_named { Fate::Never } else { Fate::Unknown })
 }
 
 /// Touches the account with all that the node says happened to it in a block, and gives the ids.

@@ -1,9 +1,11 @@
 //! The wallet's directory: keys, the pinned genesis, and the highest head seen.
 //!
 //! `keystore.json` is the keystore's; `genesis.json` says which chain this wallet is for and never changes; `head.json` is the last
-//! certified header that this wallet has verified; `wallet.lock` is held while one of the latter two is written.
+//! certified header that this wallet has verified; `unfinished.json` has the transfers whose fate is not proved. `wallet.lock` is
+//! held while one of the latter three is written, `send-KEY.lock` while a transfer from that account is made.
 
 mod template;
+mod unfinished;
 
 use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +17,8 @@ use ledger::genesis::{GENESIS_BYTES_MAX, Genesis, GenesisError, LOCAL_NETWORK};
 use ledger::hash::ChainId;
 use serde_json::json;
 
-use crate::keystore::{Keystore, KeystoreError, prepare};
+pub(crate) use self::unfinished::Unfinished;
+use crate::keystore::{Keystore, KeystoreError, prepare, sync_directory};
 
 const GENESIS: &str = "genesis.json";
 const HEAD: &str = "head.json";
@@ -68,6 +71,23 @@ pub(crate) enum HomeError {
         pinned: ChainId,
         /// The chain offered.
         got: ChainId,
+    },
+    /// Other commands send from this account one after the other.
+    #[error("another `send` from this key has been under way for {wait:?}; nothing was sent\nhint: try again")]
+    Busy {
+        /// How long it was waited for.
+        wait: std::time::Duration,
+    },
+    /// Too many transfers have an open fate.
+    #[error(
+        "{} holds {max} transfers that may still land; nothing was sent\nhint: wait until they are final or expired",
+        path.display()
+    )]
+    Crowded {
+        /// The file.
+        path: PathBuf,
+        /// Most there may be.
+        max: usize,
     },
     /// The keystore.
     #[error(transparent)]
@@ -214,7 +234,9 @@ impl Home {
             file.write_all(bytes)?;
             // Content before name: a name that survives a power cut while the bytes do not would be a damaged file.
             file.sync_all()?;
-            fs::rename(&temporary, &path)
+            fs::rename(&temporary, &path)?;
+            // Without this a power cut may bring back the old file, or none: a pin that is gone lets the next node choose the chain.
+            sync_directory(&self.dir)
         };
         replace().map_err(|error| HomeError::Io { action: "write", path: path.clone(), error })
     }

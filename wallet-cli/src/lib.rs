@@ -19,6 +19,8 @@ mod finality;
 mod error;
 mod wallet;
 
+mod payment;
+
 mod cli;
 mod commands;
 

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::address::encode_address;
-use ledger::api::{self, AccountInfo, AccountProofInfo, Status};
+use ledger::api::{self, AccountInfo, AccountProofInfo, Status, TxProofInfo};
 use ledger::block::{HEADER_BYTES, HEADER_VERSION, Header};
 use ledger::certificate::{CERTIFICATE_BYTES_MAX, CertificateError};
 use ledger::chain::Chain;
 use ledger::codec::CodecError;
 use ledger::genesis::MADE_BY_0_1;
-use ledger::light::{FinalHeader, LightError};
+use ledger::hash::TxId;
+use ledger::light::{FinalHeader, LightError, MERKLE_PROOF_BYTES_MAX};
 use ledger::signature::PublicKey;
 use ledger::state::{Account, AccountProof};
+use ledger::transaction::TRANSACTION_BYTES_MAX;
 use ledger::units::{Height, Nonce, Timestamp};
 use serde_json::json;
 
@@ -220,6 +222,31 @@ impl<'a> Trust<'a> {
         let held = held.map_err(|error| TrustError::Proof { account: address, height, error: Box::new(error) })?;
         self.keep(certified)?;
         Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
+    }
+
+    /// Height of the certified block that holds this transaction, or nothing if the node gives no proof of it.
+    ///
+    /// # Errors
+    /// `TrustError` for a proof that does not hold; those of asking.
+    pub(crate) fn transaction(&mut self, id: &TxId) -> Result<Option<Height>, WalletError> {
+        let proof: TxProofInfo = match self.node.call(api::TX_PROOF, json!({ "id": id.to_string() })) {
+            Err(error) if error.code() == Some(api::code::NOT_FOUND) => return Ok(None),
+            answer => answer?,
+        };
+        let certified = verify_head(&self.chain, api::Head { header: proof.header, certificate: proof.certificate })?;
+        let raw = unhex("transaction", &proof.raw, TRANSACTION_BYTES_MAX)?;
+        let inclusion = unhex("proof of inclusion", &proof.inclusion, MERKLE_PROOF_BYTES_MAX)?;
+        let held = certified.header.transaction(&self.chain, &raw, &inclusion);
+        let not_final = |reason: String| TrustError::NotFinal { id: id.to_string(), reason };
+        let held = held.map_err(|error| not_final(error.to_string()))?;
+        if held.id() != *id {
+            return Err(not_final("its proof is one of another transaction".to_owned()).into());
+        }
+        let height = certified.header.header().height;
+        if self.seen.as_ref().is_none_or(|seen| seen.header.header().height <= height) {
+            self.keep(certified)?;
+        }
+        Ok(Some(height))
     }
 
     fn at_genesis(&self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {

@@ -2,104 +2,18 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod fake_node;
+mod program;
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+#[cfg(target_os = "linux")]
+use std::process::Stdio;
 
 use fake_node::{FakeNode, Lie, genesis, now, validator};
 use ledger::genesis::template_key;
+#[cfg(target_os = "linux")]
+use program::run_into;
+use program::{private_dir, run_with, setup};
 use serde_json::Value;
-use tempfile::TempDir;
-
-#[derive(Debug)]
-struct Outcome {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    #[track_caller]
-    fn expect(self, code: i32, in_stderr: &str) -> Self {
-        assert!(self.code == code && self.stderr.contains(in_stderr), "expected {code}, {in_stderr:?}: {self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        assert_eq!(self.code, 0, "{self:?}");
-        assert_eq!(self.stdout.matches('\n').count(), 1, "{self:?}");
-        serde_json::from_str(&self.stdout).unwrap()
-    }
-
-    fn line(&self) -> &str {
-        self.stdout.strip_suffix('\n').unwrap()
-    }
-}
-
-struct Setup {
-    node: FakeNode,
-    home: TempDir,
-}
-
-#[cfg(unix)]
-fn private_dir() -> TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir().unwrap()
-}
-
-#[cfg(not(unix))]
-fn private_dir() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// A local network's wallet, as `testnet` makes it, and its node.
-fn setup() -> Setup {
-    let node = FakeNode::start(genesis("local"));
-    let home = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
-    write("genesis.json", &node.lock().chain.genesis().to_json());
-    write("password", "local\n");
-    write("template-accounts.json", r#"{"accounts":["alice","bob","carol","dave"]}"#);
-    Setup { node, home }
-}
-
-fn run_with(home: &Path, url: &str, stdin: &str, args: &[&str]) -> Outcome {
-    run_into(home, url, stdin, args, Stdio::piped())
-}
-
-/// The same with another stdout, of which the outcome tells nothing.
-fn run_into(home: &Path, url: &str, stdin: &str, args: &[&str], stdout: Stdio) -> Outcome {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cairn-wallet"))
-        .env_clear()
-        // As behind a proxy for the web, which must not be asked.
-        .env("http_proxy", "http://127.0.0.1:9")
-        .env("CAIRN_WALLET_HOME", home)
-        .env("CAIRN_WALLET_RPC", url)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Who does not read stdin may be gone already.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-impl Setup {
-    fn run(&self, args: &[&str]) -> Outcome {
-        run_with(self.home.path(), &self.node.url, "", args)
-    }
-
-    fn send(&self, more: &[&str]) -> Outcome {
-        let args = ["send", "--from", "alice", "--to", "bob", "--amount", "1.5 CRN", "--yes"];
-        self.run(&[&args, more].concat())
-    }
-}
 
 #[test]
 fn send_prints_the_id_alone_and_the_money_arrives() {
@@ -185,9 +99,10 @@ fn no_lie_is_believed() {
 #[test]
 fn final_is_not_believed_without_proof() {
     for (lie, said) in [
-        (Lie::FinalAtOnce, "at which the sender had not used the nonce"),
-        (Lie::FinalInEmpty, "all that happened to the sender is proved, and it is not among it"),
-        (Lie::FinalInForged, "its blocks are not those that the proof of the sender commits to"),
+        (Lie::FinalAtOnce, "it has no proof that a block holds it"),
+        (Lie::FinalInEmpty, "it has no proof that a block holds it"),
+        (Lie::FinalInForged, "the proof of inclusion does not hold"),
+        (Lie::NoProof, "it has no proof that a block holds it"),
     ] {
         let setup = setup();
         setup.send(&[]).expect(0, "");
@@ -381,14 +296,24 @@ fn a_reader_that_has_read_enough_is_no_error() {
 fn tx_tells_what_is_known() {
     let setup = setup();
     let id = setup.send(&["--memo", "hello"]).expect(0, "").line().to_owned();
-    let shown = setup.run(&["tx", &id]).expect(0, "note: proved is");
-    for line in ["status    final", "height    1", "1.5 CRN", "memo      \"hello\""] {
+    let shown = setup.run(&["tx", &id]).expect(0, "");
+    assert_eq!(shown.stderr, "");
+    let proved = "proved    yes, a certified block holds it";
+    for line in ["status    final", proved, "height    1", "1.5 CRN", "memo      \"hello\""] {
         assert!(shown.stdout.contains(line), "{line}: {shown:?}");
     }
     let json = setup.run(&["tx", &id, "--json"]).json();
     assert_eq!((json["status"].as_str(), json["height"].as_str()), (Some("final"), Some("1")));
+    assert_eq!(json["proved"], "transaction");
+    // Where the node has no proof, what is proved is said beside the status.
+    setup.node.lie(Lie::NoProof);
+    let shown = setup.run(&["tx", &id]).expect(0, "note: proved is that the sender has used this nonce");
+    assert!(shown.stdout.contains("proved    only that the sender has used its nonce"), "{shown:?}");
+    assert_eq!(setup.run(&["tx", &id, "--json"]).json()["proved"], "nonce");
+    setup.node.lie(Lie::None);
     let unknown = "ab".repeat(32);
     assert_eq!(setup.run(&["tx", &unknown]).expect(0, "").stdout, "status    unknown to this node\n");
+    assert_eq!(setup.run(&["tx", &unknown, "--json"]).json()["proved"], false);
     setup.node.lie(Lie::OtherDetails);
     let lied = setup.run(&["tx", &id]).expect(1, "the details are not those of the id");
     assert_eq!(lied.stdout, "");

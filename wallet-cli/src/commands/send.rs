@@ -1,8 +1,7 @@
 //! `send`: pays, waits until it is final, has that proved.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ledger::api::{self, Submitted, code};
 use ledger::chain::{Chain, least_fee};
 use ledger::codec;
 use ledger::hash::TxId;
@@ -13,15 +12,14 @@ use serde_json::json;
 
 use crate::cli::SendArgs;
 use crate::error::WalletError;
-use crate::finality;
 use crate::keystore::Key;
-use crate::rpc::{Node, RpcError};
-use crate::terminal::{confirm, note, print, print_json, utc};
+use crate::payment::{self, Paid, Payment};
+use crate::terminal::{confirm, note, print, print_json};
 use crate::trust::{Proven, Trust};
 use crate::wallet::{self, Wallet, now};
 
-/// How long a transfer may wait for a block, unless the chain allows less.
-const LIFETIME_MS: u64 = 10 * 60_000;
+/// Least time to wait for other commands that send from the same key, also if `--timeout` is shorter: they take a block each.
+const TURN_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs the command. Prints the id alone, or id, height and status; at a timeout too, for what was signed may land.
 pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
@@ -59,45 +57,30 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
         return Err(WalletError::Declined);
     }
 
-    let seed = wallet.unlock(&chain, &keystore)?.signing_seed(from.name.as_str())?;
-    // Again, because people take their time: this is what the transfer follows, and what its finality is proved from.
-    let payer = trust.account(&sender, Height(0))?;
-    transfer.nonce = payer.account.unwrap_or_default().nonce.max(payer.pending_nonce);
-    transfer.expires_at = expires_at(&chain, payer.time, now());
-    let expires_at = transfer.expires_at;
-    let body = Body::Transfer(transfer);
-    let id = body.id(chain.id());
-    let transaction = body.sign(chain.id(), &SigningKey::from_seed(&seed));
-    drop(seed);
-
-    submit(&wallet.node, id, &transaction)?;
-    note(&format!("submitted {id}, waiting until it is final"));
+    let key = SigningKey::from_seed(&*wallet.unlock(&chain, &keystore)?.signing_seed(from.name.as_str())?);
+    // Held to the end: the next one sees what has become of this one.
+    let _turn = wallet.home.turn(&sender, args.timeout.max(TURN_WAIT))?;
     let deadline = Instant::now() + args.timeout;
-    let open = open(id, expires_at);
-    // From here on the money may have moved, so no error may look as if it had not.
-    let followed = finality::wait(&wallet.node, id, deadline).and_then(|height| {
-        height.map(|height| finality::prove(&mut trust, &sender, &payer, id, height).map(|()| height)).transpose()
-    });
-    match followed {
-        Ok(Some(height)) => {
-            result(wallet, id, Some(height)).map_err(|error| error.after(format!("{id} is final at height {height}")))
-        }
-        Ok(None) => {
-            tell_pending(wallet, id);
-            Err(WalletError::TimedOut(format!("not proved final within {:?}. {open}", args.timeout)))
-        }
-        Err(cause) => {
-            tell_pending(wallet, id);
-            Err(WalletError::Open { cause: Box::new(cause), open })
-        }
-    }
+    let fee = args.fee.is_some().then_some(transfer.fee);
+    let paid = Payment { wallet, trust: &mut trust, key: &key, wanted: transfer, fee, deadline }.run()?;
+    tell(wallet, args, &chain, paid)
 }
 
-/// Prints the id of what may still land. The error on stderr names it too, so a broken stdout loses nothing.
-fn tell_pending(wallet: &Wallet, id: TxId) {
-    if let Err(error) = result(wallet, id, None) {
+/// Prints the outcome. What may still land is told on stderr too, so a broken stdout loses nothing.
+fn tell(wallet: &Wallet, args: &SendArgs, chain: &Chain, paid: Paid) -> Result<(), WalletError> {
+    let Paid { id, expires_at, height, trouble } = paid;
+    let told = result(wallet, id, height);
+    if let Some(height) = height {
+        if let Err(error) = wallet.home.forget(chain.id(), &id) {
+            note(&format!("note: {error}"));
+        }
+        return told.map_err(|error| error.after(format!("{id} is final at height {height}")));
+    }
+    if let Err(error) = told {
         note(&format!("note: {error}"));
     }
+    let late = || WalletError::Unproved(format!("not proved final within {:?}", args.timeout));
+    Err(payment::open(trouble.unwrap_or_else(late), id, expires_at))
 }
 
 fn parse(chain: &Chain, text: &str) -> Result<Amount, WalletError> {
@@ -163,40 +146,6 @@ fn show(chain: &Chain, wallet: &Wallet, from: &Key, transfer: &Transfer, created
     note(&format!("on      {} (chain {}), by way of {}", genesis.network, chain.id(), wallet.node.url()));
 }
 
-/// Not longer than half of what the chain allows, so that clocks may differ either way.
-fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
-    let lifetime = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
-    Timestamp(now.max(head).0.saturating_add(lifetime))
-}
-
-fn submit(node: &Node, id: TxId, transaction: &Transaction) -> Result<(), WalletError> {
-    let params = json!({ "transaction": hex::encode(codec::encode(transaction)) });
-    match node.call::<Submitted>(api::TX_SUBMIT, params) {
-        Ok(Submitted { id: got, .. }) if got == id.to_string() => Ok(()),
-        Ok(_) => {
-            let error = node.malformed(api::TX_SUBMIT, "it names another transaction than the one submitted");
-            note(&format!("note: {error}; the transfer may have arrived"));
-            Ok(())
-        }
-        // Cut off after it was sent: the node may have taken it, so only time tells.
-        Err(RpcError::Unreachable { may_have_arrived: true, reason, .. }) => {
-            note(&format!("note: no answer to the submission ({reason}); it may have arrived"));
-            Ok(())
-        }
-        Err(error @ RpcError::Malformed { .. }) => {
-            note(&format!("note: {error}; the transfer may have arrived"));
-            Ok(())
-        }
-        Err(RpcError::Answer { code: code::REJECTED | code::MEMPOOL_FULL, message, data, .. }) => {
-            let (word, hint) = data.map_or_else(Default::default, |data| (data.reason, data.hint));
-            let reason = if word.is_empty() { message } else { format!("{message} ({word})") };
-            let hint = if hint.is_empty() { "nothing was sent".to_owned() } else { hint };
-            Err(WalletError::Rejected { reason, hint })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), WalletError> {
     let status = if height.is_some() { "final" } else { "pending" };
     let height = height.map(|height| height.to_string());
@@ -205,13 +154,4 @@ fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), Walle
     } else {
         print(&id.to_string())
     }
-}
-
-/// What to know of a transfer that was submitted and is not proved to be final.
-fn open(id: TxId, expires_at: Timestamp) -> String {
-    format!(
-        "It may still land, in blocks up to {}\n\
-         hint: look with `cairn-wallet tx {id}`; sending again before that could pay twice",
-        utc(expires_at.0)
-    )
 }

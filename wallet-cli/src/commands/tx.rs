@@ -1,7 +1,7 @@
 //! `tx`: what a node knows of a transaction.
 //!
-//! Checked is that the details shown are those of the id, and, when it is called final, that the sender's nonce is used up under a
-//! certified header. That the block holds this very transaction is the node's word; `send` has it proved.
+//! Checked is that the details shown are those of the id, and, when it is called final, that a certified block holds it. If the
+//! node has no proof of that, it must at least be proved that the sender's nonce is used up; what used it is then the node's word.
 
 use ledger::address::decode_address;
 use ledger::api::{self, TransactionInfo, TxInfo, TxStatus};
@@ -9,7 +9,7 @@ use ledger::chain::Chain;
 use ledger::hash::TxId;
 use ledger::transaction::{Body, Output, Transfer};
 use ledger::units::{Amount, Height, Nonce, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::WalletError;
 use crate::rpc::clean;
@@ -33,22 +33,57 @@ pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
         },
         None => None,
     };
+    let mut proved = None;
     if info.status == TxStatus::Final {
         let height = info.height.ok_or_else(|| malformed("final without a height"))?;
         let transfer = transfer.as_ref().ok_or_else(|| malformed("final without details"))?;
-        let sender = trust.account(&transfer.sender, Height(height))?.account.unwrap_or_default();
-        if sender.nonce <= transfer.nonce {
-            let reason = "the sender has not used its nonce".to_owned();
-            return Err(TrustError::NotFinal { id: id.to_string(), reason }.into());
+        proved = Some(prove(&mut trust, id, transfer, Height(height))?);
+    }
+    let told = if wallet.json {
+        let mut value = json!(info);
+        value["proved"] = proved.map_or(Value::Bool(false), Proved::word);
+        print_json(&value)
+    } else {
+        show(&chain, &info, transfer.as_ref(), proved)
+    };
+    if proved == Some(Proved::Transaction) {
+        // The user knows what became of it, so the same payment from now on is another one.
+        wallet.home.forget(chain.id(), &id)?;
+    }
+    told
+}
+
+/// What is proved of a transaction that a node calls final.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proved {
+    /// A certified block holds it.
+    Transaction,
+    /// Its nonce is used up, by it or by another one.
+    Nonce,
+}
+
+impl Proved {
+    fn word(self) -> Value {
+        match self {
+            Self::Transaction => "transaction".into(),
+            Self::Nonce => "nonce".into(),
         }
-        note(
-            "note: proved is that the sender has used this nonce; that it was for this transaction is the node's word",
-        );
     }
-    if wallet.json {
-        return print_json(&info);
+}
+
+fn prove(trust: &mut Trust<'_>, id: TxId, transfer: &Transfer, height: Height) -> Result<Proved, WalletError> {
+    let not_final = |reason: String| TrustError::NotFinal { id: id.to_string(), reason };
+    match trust.transaction(&id)? {
+        Some(proved) if proved == height => return Ok(Proved::Transaction),
+        Some(proved) => return Err(not_final(format!("it is final at height {proved}, not at {height}")).into()),
+        None => {}
     }
-    show(&chain, &info, transfer.as_ref())
+    let sender = trust.account(&transfer.sender, height)?.account.unwrap_or_default();
+    if sender.nonce <= transfer.nonce {
+        return Err(not_final("the sender has not used its nonce".to_owned()).into());
+    }
+    note("note: proved is that the sender has used this nonce; that it was for this transaction is the node's word");
+    Ok(Proved::Nonce)
 }
 
 /// The transfer that is described, if it is one.
@@ -66,7 +101,7 @@ fn transfer(chain: &Chain, info: &TransactionInfo) -> Option<Transfer> {
     })
 }
 
-fn show(chain: &Chain, info: &TxInfo, transfer: Option<&Transfer>) -> Result<(), WalletError> {
+fn show(chain: &Chain, info: &TxInfo, transfer: Option<&Transfer>, proved: Option<Proved>) -> Result<(), WalletError> {
     let coin = &chain.genesis().coin;
     print(match info.status {
         TxStatus::Final => "status    final",
@@ -74,6 +109,11 @@ fn show(chain: &Chain, info: &TxInfo, transfer: Option<&Transfer>) -> Result<(),
         TxStatus::Unknown => "status    unknown to this node",
     })?;
     let line = |name: &str, text: String| print(&format!("{name:8}  {text}"));
+    match proved {
+        Some(Proved::Transaction) => line("proved", "yes, a certified block holds it".to_owned())?,
+        Some(Proved::Nonce) => line("proved", "only that the sender has used its nonce".to_owned())?,
+        None => {}
+    }
     info.height.map_or(Ok(()), |height| line("height", height.to_string()))?;
     info.block_hash.as_ref().map_or(Ok(()), |hash| line("block", clean(hash)))?;
     info.accepted_at.map_or(Ok(()), |time| line("accepted", utc(time)))?;

@@ -190,7 +190,7 @@ fn open_to_others(_: &fs::Permissions) -> Option<u32> {
 }
 
 /// Makes a rename durable. Windows cannot open a directory, and orders its own.
-fn sync_directory(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 

@@ -1,4 +1,6 @@
 //! A node that is one thread: a real chain of four validators, real blocks and proofs, and lies on demand.
+// Each test file uses some of it.
+#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -50,6 +52,12 @@ pub enum Lie {
     Rejects,
     /// Takes transactions and never finalizes.
     Stalls,
+    /// Drops the transaction and hangs up instead of answering.
+    Drops,
+    /// Takes the transaction, finalizes it, and denies that: nothing is known of it, and blocks are told without transactions.
+    Withholds,
+    /// Has no proof of a transaction.
+    NoProof,
     /// Takes the transaction, finalizes it, and hangs up instead of answering.
     HangsUp,
     /// Takes the transaction, finalizes it, and answers no question for proofs any more.
@@ -65,7 +73,10 @@ pub struct Inner {
     pub lie: Lie,
     /// Whether bob pays alice in the block before, in the same and after.
     pub busy: bool,
-    waiting: Vec<Arc<VerifiedTransaction>>,
+    /// How often a block was asked for.
+    pub blocks_asked: usize,
+    /// What waits for a block.
+    pub waiting: Vec<Arc<VerifiedTransaction>>,
     bobs_nonce: u64,
 }
 
@@ -134,8 +145,16 @@ impl FakeNode {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let chain = Chain::new(genesis);
         let state = ChainState::genesis(chain.clone());
-        let inner =
-            Inner { chain, blocks: Vec::new(), state, lie: Lie::None, busy: false, waiting: Vec::new(), bobs_nonce: 0 };
+        let inner = Inner {
+            chain,
+            blocks: Vec::new(),
+            state,
+            lie: Lie::None,
+            busy: false,
+            blocks_asked: 0,
+            waiting: Vec::new(),
+            bobs_nonce: 0,
+        };
         let node = Self { url, inner: Arc::new(Mutex::new(inner)) };
         let served = node.clone();
         std::thread::spawn(move || {
@@ -216,19 +235,30 @@ impl Inner {
         self.state.account(key).balance.0
     }
 
-    fn bob_pays_alice(&mut self) -> Arc<VerifiedTransaction> {
-        let (alice, bob) = (template_key("alice").unwrap(), template_key("bob").unwrap());
+    /// Makes a block of what waits.
+    pub fn commit_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.commit(waiting);
+    }
+
+    /// A transfer of one pebble between accounts of the template.
+    pub fn transfer(&self, from: &str, to: &str, nonce: u64) -> Arc<VerifiedTransaction> {
+        let (from, to) = (template_key(from).unwrap(), template_key(to).unwrap());
         let transfer = Transfer {
-            sender: bob.public(),
-            nonce: Nonce(self.bobs_nonce),
-            outputs: vec![Output { account: alice.public(), amount: Amount(1) }],
+            sender: from.public(),
+            nonce: Nonce(nonce),
+            outputs: vec![Output { account: to.public(), amount: Amount(1) }],
             fee: Amount(10_000),
             expires_at: Timestamp(now() + 60_000),
             memo: Vec::new(),
         };
-        self.bobs_nonce += 1;
-        let transaction = Body::Transfer(transfer).sign(self.chain.id(), &bob);
+        let transaction = Body::Transfer(transfer).sign(self.chain.id(), &from);
         verify_transactions(self.chain.id(), vec![transaction]).remove(0).unwrap()
+    }
+
+    fn bob_pays_alice(&mut self) -> Arc<VerifiedTransaction> {
+        self.bobs_nonce += 1;
+        self.transfer("bob", "alice", self.bobs_nonce - 1)
     }
 
     fn answer(&mut self, method: &str, params: &Value) -> Option<Result<Value, Value>> {
@@ -247,10 +277,12 @@ impl Inner {
             api::ACCOUNT_GET => {
                 let account = self.account(params["account"].as_str()?);
                 let (balance, nonce) = (account.balance.0, account.nonce.0);
-                let info = api::AccountInfo { address: String::new(), balance, nonce, pending_nonce: nonce, height: 0 };
+                let pending_nonce = self.pending_nonce(params["account"].as_str()?);
+                let info = api::AccountInfo { address: String::new(), balance, nonce, pending_nonce, height: 0 };
                 Ok(json!(info))
             }
             api::CHAIN_BLOCK => {
+                self.blocks_asked += 1;
                 let height: usize = params["height"].as_str()?.parse().ok()?;
                 Ok(json!(self.block(height)?))
             }
@@ -259,8 +291,17 @@ impl Inner {
                 let transaction = Transaction::decode(&bytes).ok()?;
                 let verified = verify_transactions(self.chain.id(), vec![transaction]).remove(0)?;
                 let id = verified.id().to_string();
-                match self.lie {
-                    Lie::Rejects => Err(error(api::code::REJECTED, "I do not\u{1b}[2J like it")),
+                let known = self.transaction(&id).status;
+                match (self.lie, self.refusal(&verified)) {
+                    (Lie::Rejects, _) => Err(error(api::code::REJECTED, "I do not\u{1b}[2J like it")),
+                    (Lie::Drops, _) => return None,
+                    (_, _) if known != api::TxStatus::Unknown => {
+                        Ok(json!({ "id": id, "status": known, "height": null }))
+                    }
+                    (_, Some(reason)) => {
+                        let data = json!({ "reason": reason, "hint": "sign again" });
+                        Err(json!({ "code": api::code::REJECTED, "message": "the nonce is wrong", "data": data }))
+                    }
                     _ => {
                         self.take(verified);
                         (self.lie != Lie::HangsUp).then_some(())?;
@@ -268,9 +309,57 @@ impl Inner {
                     }
                 }
             }
+            api::TX_PROOF if self.lie == Lie::Vanishes => return None,
+            api::TX_PROOF => match self.inclusion(params["id"].as_str()?) {
+                Some(proof) => Ok(proof),
+                None => Err(error(api::code::NOT_FOUND, "not final here")),
+            },
             api::TX_GET => Ok(json!(self.transaction(params["id"].as_str()?))),
             _ => Err(error(-32_601, "no such method")),
         })
+    }
+
+    /// Why the mempool has no place for a transaction.
+    fn refusal(&self, transaction: &VerifiedTransaction) -> Option<&'static str> {
+        let Transfer { sender, nonce, .. } = transaction.transfer();
+        let address = self.address(sender);
+        match nonce.0 {
+            nonce if nonce < self.account(&address).nonce.0 => Some("nonce_used"),
+            nonce if nonce < self.pending_nonce(&address) => Some("underpriced"),
+            nonce if nonce > self.pending_nonce(&address) => Some("nonce_ahead"),
+            _ => None,
+        }
+    }
+
+    fn pending_nonce(&self, address: &str) -> u64 {
+        let waits = |transaction: &&Arc<VerifiedTransaction>| self.address(&transaction.transfer().sender) == address;
+        self.account(address).nonce.0 + self.waiting.iter().filter(waits).count() as u64
+    }
+
+    /// A proof that a transaction is in its block; a forged one of a transaction that is in none.
+    fn inclusion(&self, id: &str) -> Option<Value> {
+        if matches!(self.lie, Lie::Withholds | Lie::NoProof) {
+            return None;
+        }
+        let is_it = |transaction: &&Arc<VerifiedTransaction>| transaction.id().to_string() == id;
+        let holds = |(block, _): &&(ValidBlock, Certificate)| block.block().transactions.iter().any(|t| is_it(&t));
+        let forged = (self.lie == Lie::FinalInForged).then(|| self.blocks.last()).flatten();
+        let real = self.blocks.iter().find(holds);
+        let (block, certificate) = real.or(forged)?;
+        let mut transactions = block.block().transactions.clone();
+        if real.is_none() {
+            transactions.extend(self.waiting.iter().cloned());
+        }
+        let index = transactions.iter().position(|transaction| is_it(&transaction))?;
+        let leaves: Vec<_> = transactions.iter().map(|transaction| transaction.hash().0).collect();
+        Some(json!(api::TxProofInfo {
+            id: id.to_owned(),
+            height: block.height().0,
+            raw: hex::encode(codec::encode(transactions[index].transaction())),
+            inclusion: hex::encode(codec::encode(&ledger::merkle::prove(&leaves, index).unwrap())),
+            header: hex::encode(codec::encode(block.header())),
+            certificate: hex::encode(codec::encode(certificate)),
+        }))
     }
 
     fn take(&mut self, transaction: Arc<VerifiedTransaction>) {
@@ -343,7 +432,7 @@ impl Inner {
             header: hex::encode(codec::encode(&header)),
             certificate: hex::encode(codec::encode(&certificate)),
         };
-        let pending_nonce = self.account(address).nonce.0;
+        let pending_nonce = self.pending_nonce(address);
         Some(json!(api::AccountProofInfo { head, proof: hex::encode(proof), pending_nonce }))
     }
 
@@ -369,6 +458,9 @@ impl Inner {
         let (block, certificate) = self.blocks.get(height.checked_sub(1)?)?;
         let header = block.header();
         let mut list: Vec<_> = block.block().transactions.iter().map(|transaction| self.info(transaction)).collect();
+        if self.lie == Lie::Withholds {
+            list.clear();
+        }
         if self.lie == Lie::FinalInForged {
             list.extend(self.waiting.iter().map(|transaction| self.info(transaction)));
         }
@@ -409,6 +501,9 @@ impl Inner {
             transaction: None,
             raw: None,
         };
+        if self.lie == Lie::Withholds {
+            return info;
+        }
         if let Some(transaction) = self.waiting.iter().find(|transaction| transaction.id().to_string() == id) {
             info.status = api::TxStatus::Pending;
             info.transaction = Some(self.info(transaction));

@@ -1,0 +1,251 @@
+//! Pays once, whatever nodes answer or keep back, and however often the same command is run.
+//!
+//! At most one payment can come of all transfers that were ever signed for it: a transfer is written down before it is submitted,
+//! the same payment goes on with that transfer, and another one is signed for it only under the same nonce, or after it is proved
+//! that the first never landed: it had expired under a certified header, or something else had used its nonce.
+
+use std::time::{Duration, Instant};
+
+use ledger::api::{self, Submitted};
+use ledger::chain::Chain;
+use ledger::codec;
+use ledger::hash::TxId;
+use ledger::signature::SigningKey;
+use ledger::transaction::{Body, Transfer};
+use ledger::units::{Amount, Height, Nonce, Timestamp};
+use serde_json::json;
+
+use crate::error::WalletError;
+use crate::finality::{self, Fate};
+use crate::home::Unfinished;
+use crate::rpc::RpcError;
+use crate::terminal::{note, utc};
+use crate::trust::{Proven, Trust};
+use crate::wallet::{Wallet, now};
+
+/// How long a transfer may wait for a block, unless the chain allows less.
+const LIFETIME_MS: u64 = 10 * 60_000;
+/// Pause before a transfer is submitted again that lost a race for its nonce: about a block of a busy network.
+const RACE_PAUSE: Duration = Duration::from_millis(100);
+
+/// A payment that is being made. Its maker holds the sender's turn.
+pub(crate) struct Payment<'a, 'b> {
+    pub(crate) wallet: &'a Wallet,
+    pub(crate) trust: &'a mut Trust<'b>,
+    pub(crate) key: &'a SigningKey,
+    /// What is to be paid. Nonce and expiry are chosen here.
+    pub(crate) wanted: Transfer,
+    /// The fee that the user named, if one was.
+    pub(crate) fee: Option<Amount>,
+    /// Until when to try.
+    pub(crate) deadline: Instant,
+}
+
+/// A transfer that pays.
+pub(crate) struct Paid {
+    pub(crate) id: TxId,
+    pub(crate) expires_at: Timestamp,
+    /// Its block, if it is proved final.
+    pub(crate) height: Option<Height>,
+    /// What went wrong after it was submitted.
+    pub(crate) trouble: Option<WalletError>,
+}
+
+/// What a look at the unfinished transfers of the sender says.
+enum Next {
+    /// One of them is this payment, and is final.
+    Final(TxId, Timestamp, Height),
+    /// To be submitted for this payment.
+    Submit(Unfinished),
+}
+
+/// What a node answers to a submission.
+enum Answer {
+    /// It has the transfer, or may have it.
+    Taken,
+    /// It says that it does not have it; a stable word, what is wrong, what to do.
+    Refused(String, WalletError),
+    /// It was never reached.
+    Unsent(RpcError),
+}
+
+impl Payment<'_, '_> {
+    /// Submits and follows until it is proved final or time is up.
+    ///
+    /// # Errors
+    /// Only when nothing was submitted, or the node says that it refused all that was; `Open` when an earlier run submitted this
+    /// payment and its fate cannot be proved.
+    pub(crate) fn run(&mut self) -> Result<Paid, WalletError> {
+        loop {
+            let payer = self.trust.account(&self.wanted.sender, Height(0))?;
+            let mut next = match self.settle(&payer)? {
+                Next::Final(id, expires_at, height) => {
+                    return Ok(Paid { id, expires_at, height: Some(height), trouble: None });
+                }
+                Next::Submit(next) => next,
+            };
+            let (id, expires_at) = (next.id(self.chain().id()), next.transfer().expires_at);
+            let known = self.wallet.home.unfinished()?.into_iter().find(|old| old.transaction == next.transaction);
+            let was_taken = known.is_some_and(|old| !old.refused);
+            // Taken until a node denies it: a kill from here on leaves it so.
+            next.refused = false;
+            self.wallet.home.remember(&next)?;
+            match self.submit(&next) {
+                Answer::Taken => {
+                    note(&format!("submitted {id}, waiting until it is final"));
+                    return Ok(self.follow(id, expires_at));
+                }
+                Answer::Unsent(error) if was_taken => return Err(open(error.into(), id, expires_at)),
+                Answer::Unsent(error) => {
+                    self.wallet.home.forget(self.chain().id(), &id)?;
+                    return Err(error.into());
+                }
+                Answer::Refused(word, error) => {
+                    if !was_taken {
+                        next.refused = true;
+                        self.wallet.home.remember(&next)?;
+                    }
+                    // Somebody else's transfer from this account came first, or is about to.
+                    let is_race = matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
+                    if is_race && Instant::now() < self.deadline {
+                        std::thread::sleep(RACE_PAUSE);
+                        continue;
+                    }
+                    return Err(if was_taken { open(error, id, expires_at) } else { error });
+                }
+            }
+        }
+    }
+
+    fn chain(&self) -> &Chain {
+        self.trust.chain()
+    }
+
+    /// Strikes out what is proved to be final or to be impossible, and says what to submit.
+    fn settle(&mut self, payer: &Proven) -> Result<Next, WalletError> {
+        let account = payer.account.unwrap_or_default();
+        let chain = self.chain().id();
+        let mut waiting: Vec<Unfinished> = Vec::new();
+        for old in self.wallet.home.unfinished()? {
+            if old.transfer().sender != self.wanted.sender {
+                continue;
+            }
+            let (id, expires_at) = (old.id(chain), old.transfer().expires_at);
+            let is_this = is_same(old.transfer(), &self.wanted);
+            let fate = if old.transfer().nonce < account.nonce {
+                let before = (old.height, old.sender);
+                finality::fate(self.trust, &self.wanted.sender, before, payer, id, self.deadline)?
+            } else if expires_at < payer.time {
+                // Later blocks have later times, so none of them can hold it.
+                Fate::Never
+            } else {
+                waiting.push(old);
+                continue;
+            };
+            match fate {
+                Fate::Final(height) if is_this => {
+                    note(&format!("note: an earlier run submitted this very payment as {id}; it is not sent again"));
+                    return Ok(Next::Final(id, expires_at, height));
+                }
+                Fate::Final(height) => {
+                    note(&format!("note: the earlier transfer {id} is final at height {height}"));
+                    self.wallet.home.forget(chain, &id)?;
+                }
+                Fate::Never => {
+                    if !old.refused {
+                        note(&format!("note: the earlier transfer {id} is proved to have never become final"));
+                    }
+                    self.wallet.home.forget(chain, &id)?;
+                }
+                Fate::Unknown if is_this => {
+                    let text = "an earlier run submitted this very payment. Its nonce is used up, and the node proves \
+                                neither that this was by it nor that it was by another: ask another node with --rpc URL";
+                    return Err(open(WalletError::Unproved(text.to_owned()), id, expires_at));
+                }
+                // It does not concern this payment, and it stays until it does.
+                Fate::Unknown => {}
+            }
+        }
+        Ok(Next::Submit(self.choose(payer, &waiting)))
+    }
+
+    /// The transfer to submit, given those of the sender that may still land.
+    fn choose(&self, payer: &Proven, waiting: &[Unfinished]) -> Unfinished {
+        let (account, now) = (payer.account.unwrap_or_default(), now());
+        let mut transfer = self.wanted.clone();
+        let live = |old: &&Unfinished| !old.refused && old.transfer().expires_at >= now;
+        if let Some(old) = waiting.iter().rfind(|old| is_same(old.transfer(), &self.wanted)) {
+            let wants_this_fee = self.fee.is_none_or(|fee| fee == old.transfer().fee);
+            if wants_this_fee && old.transfer().expires_at >= now {
+                if !old.refused {
+                    note("note: an earlier run submitted this very payment; it is resumed, not sent a second time");
+                }
+                return old.clone();
+            }
+            // Under one nonce only one of the two can ever land.
+            transfer.nonce = old.transfer().nonce;
+        } else {
+            // What may still land comes first. Said again, for the node may not know it.
+            for old in waiting.iter().filter(live) {
+                let _ = self.submit(old);
+            }
+            let after = waiting.iter().filter(live).map(|old| old.transfer().nonce.0.saturating_add(1)).max();
+            transfer.nonce = account.nonce.max(payer.pending_nonce).max(Nonce(after.unwrap_or(0)));
+        }
+        transfer.expires_at = expires_at(self.chain(), payer.time, now);
+        let transaction = Body::Transfer(transfer).sign(self.chain().id(), self.key);
+        Unfinished { transaction, refused: false, sender: account, height: payer.height }
+    }
+
+    fn submit(&self, what: &Unfinished) -> Answer {
+        let (node, id) = (&self.wallet.node, what.id(self.chain().id()));
+        let params = json!({ "transaction": hex::encode(codec::encode(&what.transaction)) });
+        let error = match node.call::<Submitted>(api::TX_SUBMIT, params) {
+            Ok(Submitted { id: got, .. }) if got == id.to_string() => return Answer::Taken,
+            Ok(_) => node.malformed(api::TX_SUBMIT, "it names another transaction than the one submitted"),
+            Err(error @ RpcError::Unreachable { may_have_arrived: false, .. }) => return Answer::Unsent(error),
+            Err(RpcError::Answer { message, data, .. }) => {
+                let (word, hint) = data.map_or_else(Default::default, |data| (data.reason, data.hint));
+                let reason = if word.is_empty() { message } else { format!("{message} ({word})") };
+                let hint = if hint.is_empty() { "nothing was sent".to_owned() } else { hint };
+                return Answer::Refused(word, WalletError::Rejected { reason, hint });
+            }
+            Err(error) => error,
+        };
+        // The node may have taken it before the answer was lost, so only time tells.
+        note(&format!("note: no answer to the submission, and it may have arrived: {error}"));
+        Answer::Taken
+    }
+
+    /// From here on the money may have moved, so no error may look as if it had not.
+    fn follow(&mut self, id: TxId, expires_at: Timestamp) -> Paid {
+        let followed = finality::wait(&self.wallet.node, id, self.deadline)
+            .and_then(|said| said.map(|_| finality::prove(self.trust, id)).transpose());
+        let (height, trouble) = match followed {
+            Ok(height) => (height, None),
+            Err(error) => (None, Some(error)),
+        };
+        Paid { id, expires_at, height, trouble }
+    }
+}
+
+/// Whether two transfers are one payment: the same to the same, with the same text. The fee may differ.
+fn is_same(one: &Transfer, other: &Transfer) -> bool {
+    (one.sender, &one.outputs, &one.memo) == (other.sender, &other.outputs, &other.memo)
+}
+
+/// Not longer than half of what the chain allows, so that clocks may differ either way.
+fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
+    let lifetime = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
+    Timestamp(now.max(head).0.saturating_add(lifetime))
+}
+
+/// What was submitted and is not proved final.
+pub(crate) fn open(cause: WalletError, id: TxId, expires_at: Timestamp) -> WalletError {
+    let open = format!(
+        "It may still land, in blocks up to {}\n\
+         hint: the same command again goes on with it and pays once; `cairn-wallet tx {id}` looks at it",
+        utc(expires_at.0)
+    );
+    WalletError::Open { cause: Box::new(cause), open }
+}
