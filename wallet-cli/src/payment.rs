@@ -28,6 +28,9 @@ const LIFETIME_MS: u64 = 10 * 60_000;
 /// Pause before a transfer is submitted again that lost a race for its nonce: about a block of a busy network.
 const RACE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Clocks that differ by less are not to blame for a refusal: an idle network makes a block every few seconds.
+const CLOCKS_APART_MS: u64 = 60_000;
+
 /// A payment that is being made. Its maker holds the sender's turn.
 pub(crate) struct Payment<'a, 'b> {
     pub(crate) wallet: &'a Wallet,
@@ -101,6 +104,10 @@ impl Payment<'_, '_> {
                     return Err(error.into());
                 }
                 Answer::Refused(word, error) => {
+                    let error = match word.as_str() {
+                        "expired" | "expires_soon" | "expiry_too_far" => wrong_clock(error, payer.time, now()),
+                        _ => error,
+                    };
                     if !was_taken {
                         next.refused = true;
                         self.wallet.home.remember(&next)?;
@@ -238,6 +245,25 @@ fn is_same(one: &Transfer, other: &Transfer) -> bool {
 fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
     let lifetime = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
     Timestamp(now.max(head).0.saturating_add(lifetime))
+}
+
+/// A transfer that the node refuses for its expiry. The wallet chose that by this machine's clock and the newest block, so where
+/// these two differ a clock is wrong, and to sign again helps nobody.
+fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletError {
+    let apart = now.0.abs_diff(head.0);
+    let WalletError::Rejected { reason, hint } = error else { return error };
+    if apart < CLOCKS_APART_MS {
+        return WalletError::Rejected { reason, hint };
+    }
+    let side = if now > head { "ahead of" } else { "behind" };
+    let (hours, minutes) = (apart / 3_600_000, apart / 60_000 % 60);
+    let hint = format!(
+        "this machine's clock is {hours} h {minutes} min {side} the newest block: it says {}, the block {}. \
+         Set the clock right; if it is, the network stands still or this node is behind",
+        utc(now.0),
+        utc(head.0)
+    );
+    WalletError::Rejected { reason, hint }
 }
 
 /// What was submitted and is not proved final.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ledger::api::{self, ErrorData};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use ureq::{Agent, Error, Timeout};
 
@@ -15,8 +16,10 @@ use ureq::{Agent, Error, Timeout};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time for a whole question, beyond what the node is asked to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of an answer: a genesis or a block of the largest size as JSON.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of an answer that is a genesis or a block: twice the most that a node answers.
+const LARGE_ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// Most bytes of any other answer. The largest has a certificate of 256 signatures and a proof, less than 100 KB in all.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Most characters of a node's text that are shown.
 const SHOWN_CHARS_MAX: usize = 300;
 
@@ -80,9 +83,11 @@ pub(crate) struct Node {
     agent: Agent,
 }
 
+/// The result stays text until its type is known: a tree of values would take ten times the memory.
 #[derive(Deserialize)]
-struct Answer {
-    result: Option<Value>,
+struct Answer<'a> {
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
     error: Option<AnswerError>,
 }
 
@@ -138,11 +143,15 @@ impl Node {
         let sent = request.header("content-type", "application/json").send(body);
         let mut response = sent.map_err(|error| self.failure(method, &error))?;
         let status = response.status();
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let text = response.body_mut().with_config().limit(answer_bytes_max(method)).read_to_vec();
         let text = text.map_err(|error| self.failure(method, &error))?;
         let malformed = |reason: String| self.malformed(method, &reason);
-        let answer: Answer =
-            serde_json::from_slice(&text).map_err(|_| malformed(format!("HTTP {status}, not JSON-RPC 2.0")))?;
+        // A node that refuses a request before it reads it says why in plain text.
+        let not_json = |_| match clean(String::from_utf8_lossy(&text).trim()) {
+            said if said.is_empty() => malformed(format!("HTTP {status}, not JSON-RPC 2.0")),
+            said => malformed(format!("HTTP {status}, not JSON-RPC 2.0: {said}")),
+        };
+        let answer: Answer<'_> = serde_json::from_slice(&text).map_err(not_json)?;
         match answer {
             Answer { error: Some(AnswerError { code, message, data }), .. } => {
                 let data = data.and_then(|data| serde_json::from_value::<ErrorData>(data).ok());
@@ -150,7 +159,7 @@ impl Node {
                 Err(RpcError::Answer { method, code, message: clean(&message), data })
             }
             Answer { result: Some(result), .. } => {
-                serde_json::from_value(result).map_err(|error| malformed(error.to_string()))
+                serde_json::from_str(result.get()).map_err(|error| malformed(error.to_string()))
             }
             Answer { .. } => Err(malformed("neither result nor error".to_owned())),
         }
@@ -177,9 +186,17 @@ impl Node {
             Error::ConnectionFailed => ("cannot connect".to_owned(), false),
             Error::Timeout(Timeout::Resolve | Timeout::Connect) => ("cannot connect in time".to_owned(), false),
             Error::Timeout(_) => ("it takes too long".to_owned(), true),
+            Error::BodyExceedsLimit(max) => return self.malformed(method, &format!("longer than {max} bytes")),
             other => return self.malformed(method, &other.to_string()),
         };
         RpcError::Unreachable { url: self.url.clone(), reason, may_have_arrived }
+    }
+}
+
+fn answer_bytes_max(method: &str) -> u64 {
+    match method {
+        api::CHAIN_GENESIS | api::CHAIN_BLOCK => LARGE_ANSWER_BYTES_MAX,
+        _ => ANSWER_BYTES_MAX,
     }
 }
 

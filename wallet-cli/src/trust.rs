@@ -286,7 +286,7 @@ impl<'a> Trust<'a> {
         let old = OLD_MS.saturating_add(self.chain.limits().empty_block_interval_ms.saturating_mul(3));
         (age > old).then(|| {
             let minutes = age / 60_000;
-            format!("note: as of height {height}, {minutes} min ago: the network stands still, or this node is behind")
+            format!("note: as of height {height}, {minutes} min ago by this clock: the network stands still, this node is behind, or the clock is ahead")
         })
     }
 }

@@ -12,7 +12,7 @@ use fake_node::{FakeNode, Lie, genesis, now, validator};
 use ledger::genesis::template_key;
 #[cfg(target_os = "linux")]
 use program::run_into;
-use program::{private_dir, run_with, setup};
+use program::{private_dir, run_with, setup, setup_on};
 use serde_json::Value;
 
 #[test]
@@ -83,6 +83,8 @@ fn no_lie_is_believed() {
         (Lie::Version, "header version 9"),
         (Lie::OtherChain, "is on another chain: network \"elsewhere\""),
         (Lie::Html, "not JSON-RPC"),
+        (Lie::Forbids, "HTTP 403 Forbidden, not JSON-RPC 2.0: host [2Jis not allowed; start the node with it"),
+        (Lie::Long, "longer than 1048576 bytes"),
     ] {
         setup.node.lie(lie);
         let before = setup.node.lock().blocks.len();
@@ -164,7 +166,7 @@ fn an_old_head_is_told() {
     let node = FakeNode::start(old);
     let home = tempfile::tempdir().unwrap();
     let address = node.lock().address(&template_key("bob").unwrap().public());
-    run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "as of height 0, 10 min ago");
+    run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "as of height 0, 10 min ago by this clock");
     node.lock().commit(Vec::new());
     let shown = run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "");
     assert_eq!((shown.stdout.as_str(), shown.stderr.as_str()), ("1000 CRN\n", ""));
@@ -290,6 +292,35 @@ fn a_reader_that_has_read_enough_is_no_error() {
         assert_eq!(run(gone).expect(0, "").stderr, "", "{args:?}");
         run(full).expect(1, "cannot write the result");
     }
+}
+
+#[test]
+fn a_wrong_clock_is_called_that() {
+    const TWO_DAYS_MS: u64 = 2 * 24 * 3_600_000;
+    let mut old = genesis("local");
+    old.start_time = ledger::units::Timestamp(now() - 2 * TWO_DAYS_MS);
+    let setup = setup_on(old);
+    setup.node.lock().behind_ms = TWO_DAYS_MS;
+    setup.node.lock().commit(Vec::new());
+    let sent = setup.send(&[]).expect(4, "this machine's clock is 48 h 0 min ahead of the newest block");
+    assert!(!sent.stderr.contains("sign again"), "{sent:?}");
+}
+
+#[test]
+fn a_password_of_ones_own_is_slow_to_guess_on_every_network() {
+    let setup = setup();
+    setup.run(&["list"]).expect(0, "");
+    let work = |home: &Path| {
+        let text = std::fs::read_to_string(home.join("keystore.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["argon2id"].clone()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (own, password) = (dir.path().join("own"), dir.path().join("password"));
+    std::fs::write(&password, "secret\n").unwrap();
+    let args = ["new", "main", "--password-file", password.to_str().unwrap()];
+    run_with(&own, &setup.node.url, "", &args).expect(0, "now for the network \"local\"");
+    assert_eq!(work(&own), serde_json::json!(wallet::keystore::KdfParams::DEFAULT));
+    assert_eq!(work(setup.home.path()), serde_json::json!(wallet::keystore::KdfParams::LOCAL));
 }
 
 #[test]

@@ -64,6 +64,10 @@ pub enum Lie {
     Vanishes,
     /// HTML instead of JSON.
     Html,
+    /// Refuses the request before it reads it.
+    Forbids,
+    /// A status of two megabytes.
+    Long,
 }
 
 pub struct Inner {
@@ -73,6 +77,8 @@ pub struct Inner {
     pub lie: Lie,
     /// Whether bob pays alice in the block before, in the same and after.
     pub busy: bool,
+    /// How far this node's clock is behind, milliseconds.
+    pub behind_ms: u64,
     /// How often a block was asked for.
     pub blocks_asked: usize,
     /// What waits for a block.
@@ -151,6 +157,7 @@ impl FakeNode {
             state,
             lie: Lie::None,
             busy: false,
+            behind_ms: 0,
             blocks_asked: 0,
             waiting: Vec::new(),
             bobs_nonce: 0,
@@ -192,12 +199,14 @@ impl FakeNode {
         reader.read_exact(&mut body).ok()?;
         let request: Value = serde_json::from_slice(&body).ok()?;
         let answer = self.lock().answer(request["method"].as_str()?, &request["params"])?;
+        let status = if self.lock().lie == Lie::Forbids { "403 Forbidden" } else { "200 OK" };
         let answer = match answer {
             Ok(result) => json!({ "jsonrpc": "2.0", "id": 1, "result": result }).to_string(),
+            Err(_) if status != "200 OK" => "host \u{1b}[2Jis not allowed; start the node with it\n".to_owned(),
             Err(error) if error.is_null() => "<html>hello</html>".to_owned(),
             Err(error) => json!({ "jsonrpc": "2.0", "id": 1, "error": error }).to_string(),
         };
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
         (&stream).write_all(format!("{head}{answer}").as_bytes()).ok()
     }
 }
@@ -208,7 +217,7 @@ impl Inner {
         let parent = self.blocks.last().map_or_else(|| Certificate::genesis(self.chain.id()), |(_, c)| c.clone());
         let proposer = validator(u8::try_from(self.blocks.len() % 4).unwrap() + 1).public();
         let count = transactions.len();
-        let block = self.state.propose(proposer, Timestamp(now()), parent, transactions);
+        let block = self.state.propose(proposer, Timestamp(now() - self.behind_ms), parent, transactions);
         assert_eq!(block.block().transactions.len(), count, "the fake node commits all it takes");
         self.state.advance(&block);
         let certificate = certificate(&self.chain, &block, &[1, 2, 3]);
@@ -263,7 +272,7 @@ impl Inner {
 
     fn answer(&mut self, method: &str, params: &Value) -> Option<Result<Value, Value>> {
         let error = |code: i32, message: &str| json!({ "code": code, "message": message, "data": { "reason": "why", "hint": "do this" } });
-        if self.lie == Lie::Html {
+        if matches!(self.lie, Lie::Html | Lie::Forbids) {
             return Some(Err(Value::Null));
         }
         Some(match method {
@@ -298,6 +307,11 @@ impl Inner {
                     (_, _) if known != api::TxStatus::Unknown => {
                         Ok(json!({ "id": id, "status": known, "height": null }))
                     }
+                    (_, _) if verified.transfer().expires_at.0 > self.latest_expiry() => {
+                        let hint = format!("sign again with an expires_at of at most {}", self.latest_expiry());
+                        let data = json!({ "reason": "expiry_too_far", "hint": hint });
+                        Err(json!({ "code": api::code::REJECTED, "message": "expires too late", "data": data }))
+                    }
                     (_, Some(reason)) => {
                         let data = json!({ "reason": reason, "hint": "sign again" });
                         Err(json!({ "code": api::code::REJECTED, "message": "the nonce is wrong", "data": data }))
@@ -329,6 +343,10 @@ impl Inner {
             nonce if nonce > self.pending_nonce(&address) => Some("nonce_ahead"),
             _ => None,
         }
+    }
+
+    fn latest_expiry(&self) -> u64 {
+        now() - self.behind_ms + self.chain.limits().expiry_ms_max
     }
 
     fn pending_nonce(&self, address: &str) -> u64 {
@@ -383,7 +401,13 @@ impl Inner {
         let other = self.lie == Lie::OtherChain;
         json!(api::Status {
             chain_id: if other { "00".repeat(32) } else { self.chain.id().to_string() },
-            network: if other { "elsewhere".to_owned() } else { self.chain.genesis().network.clone() },
+            network: if self.lie == Lie::Long {
+                "x".repeat(2 << 20)
+            } else if other {
+                "elsewhere".to_owned()
+            } else {
+                self.chain.genesis().network.clone()
+            },
             version: "0".to_owned(),
             height: self.blocks.len() as u64,
             block_hash: String::new(),

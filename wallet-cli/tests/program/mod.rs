@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use ledger::genesis::Genesis;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -55,7 +56,12 @@ pub fn private_dir() -> TempDir {
 
 /// A local network's wallet, as `testnet` makes it, and its node.
 pub fn setup() -> Setup {
-    let node = FakeNode::start(genesis("local"));
+    setup_on(genesis("local"))
+}
+
+/// The same with another genesis.
+pub fn setup_on(genesis: Genesis) -> Setup {
+    let node = FakeNode::start(genesis);
     let home = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
     write("genesis.json", &node.lock().chain.genesis().to_json());
