@@ -8,6 +8,8 @@ pub mod slip10;
 
 pub mod keystore;
 
+#[cfg(unix)]
+mod hidden;
 mod home;
 mod rpc;
 mod terminal;

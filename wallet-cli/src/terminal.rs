@@ -8,10 +8,16 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::error::WalletError;
+#[cfg(unix)]
+use crate::hidden;
 use crate::keystore::Password;
 
 /// Most bytes of a password file, and of a secret on stdin.
 const SECRET_BYTES_MAX: usize = 4 << 10;
+
+/// How long pasted text may be under way to the terminal after enough of it was read.
+#[cfg(unix)]
+const PASTE: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// Writes a result and a line end to stdout.
 pub(crate) fn print(text: &str) -> Result<(), WalletError> {
@@ -66,7 +72,7 @@ fn without_line_end(text: &str) -> &str {
 pub(crate) fn ask_password(prompt: &str) -> Result<Password, WalletError> {
     let no_terminal =
         |error| WalletError::Usage(format!("no terminal to ask for the password ({error}): use --password-file FILE"));
-    rpassword::prompt_password(prompt).map(Password::new).map_err(no_terminal)
+    ask_line(prompt).map(|text| Password::new(text.to_string())).map_err(no_terminal)
 }
 
 /// A new password from the terminal, typed twice.
@@ -75,7 +81,7 @@ pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
         let no_terminal = |error| {
             WalletError::Usage(format!("no terminal to ask for a new password ({error}): use --password-file FILE"))
         };
-        rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(no_terminal)
+        ask_line(prompt).map_err(no_terminal)
     };
     let first = ask("New password for the keystore: ")?;
     if first.is_empty() {
@@ -87,11 +93,33 @@ pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
     Ok(Password::new(first.to_string()))
 }
 
-/// A secret to import: typed at the terminal without showing it, or all of stdin when that is no terminal.
-pub(crate) fn ask_secret(prompt: &str) -> Result<Zeroizing<String>, WalletError> {
+/// One line from the terminal, without its end. It is not shown.
+#[cfg(unix)]
+fn ask_line(prompt: &str) -> io::Result<Zeroizing<String>> {
+    let text = hidden::read_lines(prompt, SECRET_BYTES_MAX, None, |text| text.ends_with('\n'))?;
+    match text.is_empty() {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(Zeroizing::new(without_line_end(&text).to_owned())),
+    }
+}
+
+#[cfg(not(unix))]
+fn ask_line(prompt: &str) -> io::Result<Zeroizing<String>> {
+    rpassword::prompt_password(prompt).map(Zeroizing::new)
+}
+
+/// A secret to import: typed or pasted at the terminal without showing it, until it is complete or a line is empty; or all of
+/// stdin when that is no terminal.
+pub(crate) fn ask_secret(prompt: &str, is_complete: impl Fn(&str) -> bool) -> Result<Zeroizing<String>, WalletError> {
     let usage = |error| WalletError::Usage(format!("no secret on stdin: {error}"));
     if io::stdin().is_terminal() {
-        return rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(usage);
+        #[cfg(unix)]
+        return hidden::read_lines(prompt, SECRET_BYTES_MAX, Some(PASTE), |text| {
+            text.ends_with("\n\n") || text == "\n" || (text.ends_with('\n') && is_complete(text))
+        })
+        .map_err(usage);
+        #[cfg(not(unix))]
+        return ask_line(prompt).map_err(usage);
     }
     read_secret(io::stdin().lock()).map_err(usage)
 }

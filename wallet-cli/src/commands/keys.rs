@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::cli::{ImportArgs, NewArgs};
 use crate::error::WalletError;
 use crate::keystore::{self, Key, KeyName, KeystoreError, Origin, Unlocked};
-use crate::mnemonic::Mnemonic;
+use crate::mnemonic::{Mnemonic, WORDS};
 use crate::slip10::{Index, account_secret};
 use crate::terminal::{ask_secret, is_watched, note, print, print_json};
 use crate::wallet::{self, Wallet};
@@ -48,7 +48,10 @@ fn kept(key: &Key, address: &str) -> String {
 pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(args.genesis.as_deref())?;
     let existing = existing(wallet, &chain, &args.name)?;
-    let secret = Secret::parse(&ask_secret("24 words, or a seed of 64 hex digits (not shown): ")?)?;
+    let secret = Secret::parse(&ask_secret(
+        "24 words, or a seed of 64 hex digits (not shown; an empty line ends): ",
+        Secret::is_complete,
+    )?)?;
     let key = match (existing, secret) {
         (None, Secret::Phrase(mnemonic)) => wallet.create(&chain, mnemonic)?.derive(args.name)?,
         (None, Secret::Seed(seed)) => {
@@ -145,22 +148,42 @@ fn hand_over(unlocked: &Unlocked) {
     note("\n`cairn-wallet phrase` shows them again.\n");
 }
 
+/// The words of a phrase, without numbers such as `1`, `1.` or `13)` before them: lists of words have these.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let unnumbered = |word: &'_ str| match word.find(|c: char| !c.is_ascii_digit()) {
+        None => word.len(),
+        Some(0) => 0,
+        Some(digits) => digits + usize::from(word[digits..].starts_with(['.', ')', ':'])),
+    };
+    text.split_whitespace().map(move |word| &word[unnumbered(word)..]).filter(|word| !word.is_empty())
+}
+
 enum Secret {
     Phrase(Mnemonic),
     Seed(Zeroizing<[u8; 32]>),
 }
 
 impl Secret {
+    /// Whether all of it is there.
+    fn is_complete(text: &str) -> bool {
+        words(text).count() >= WORDS || text.trim().len() == 64 && text.trim().bytes().all(|b| b.is_ascii_hexdigit())
+    }
+
     /// Reads either form. One word of 64 hex digits is no phrase.
     fn parse(text: &str) -> Result<Self, WalletError> {
         let text = text.trim();
+        let words = Zeroizing::new(words(text).fold(String::with_capacity(text.len() + 1), |mut all, word| {
+            all.push_str(word);
+            all.push(' ');
+            all
+        }));
         let mut seed = Zeroizing::new([0; 32]);
         match hex::decode_to_slice(text, &mut *seed) {
             Ok(()) => Ok(Self::Seed(seed)),
-            Err(_) if text.split_whitespace().count() <= 1 => {
+            Err(_) if words.split_whitespace().count() <= 1 => {
                 Err(WalletError::Usage("expected 24 words, or a seed of 64 hex digits".to_owned()))
             }
-            Err(_) => Ok(Self::Phrase(Mnemonic::parse(text)?)),
+            Err(_) => Ok(Self::Phrase(Mnemonic::parse(&words)?)),
         }
     }
 }
