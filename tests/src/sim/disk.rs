@@ -83,6 +83,11 @@ impl Disk {
         }
     }
 
+    /// Whether the log is as `init` left it. Beside blocks of others such a log counts as lost: a home that was made anew has one.
+    pub(crate) fn has_unused_log(&self) -> bool {
+        self.log_height == Height(1) && self.log.is_empty()
+    }
+
     /// Whether a restarted node would find this in its log.
     pub(crate) fn has_logged(&self, entry: &LogEntry) -> bool {
         self.log.contains(entry)

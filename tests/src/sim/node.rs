@@ -141,14 +141,22 @@ impl Node {
         self.running.as_mut().filter(|_| self.life == life)
     }
 
-    /// One effect more is to be performed. Gives the fuse when it is one too many.
+    /// Whether a crash would cost it its log: a validator that never wrote to it. It might never sign again, and whoever lost a log
+    /// counts among the third that may fail.
+    pub(crate) fn would_lose_log(&self) -> bool {
+        self.key.is_some() && self.disk.has_unused_log()
+    }
+
+    /// One effect more is to be performed. Gives the fuse when it is one too many; a crash that would cost the log comes later.
     pub(crate) fn burn(&mut self) -> Option<Fuse> {
+        let spared = self.would_lose_log();
         let fuse = self.running.as_mut()?.fuse.as_mut()?;
         match fuse.effects.checked_sub(1) {
             Some(left) => {
                 fuse.effects = left;
                 None
             }
+            None if spared => None,
             None => Some(*fuse),
         }
     }

@@ -44,9 +44,10 @@ impl World {
             Happening::Load => self.submit(),
             Happening::Act { node } => self.misbehave(node),
             Happening::Fault(Fault::Crash { node, effects, down, damage }) => {
+                let is_due = effects == 0 && !self.nodes[node].would_lose_log();
                 if let Some(running) = &mut self.nodes[node].running {
                     running.fuse = Some(Fuse { effects, down, damage });
-                    if effects == 0 {
+                    if is_due {
                         self.blow(node, Fuse { effects, down, damage });
                     }
                 }
