@@ -88,7 +88,7 @@ def record(node, wallet, folder):
         template = json.load(file)
     template["limits"]["empty_block_interval_ms"] = "50"
     # So that segments close, and the history root changes.
-    template["limits"]["segment_bytes"] = str(64 << 10)
+    template["limits"]["segment_bytes"] = template["limits"]["block_bytes_max"] = str(64 << 10)
     template["limits"]["chunk_bytes"] = str(16 << 10)
     path, home = os.path.join(folder, "template.json"), os.path.join(folder, "net")
     with open(path, "w", encoding="utf-8") as file:
