@@ -105,7 +105,7 @@ def record(node, wallet, folder):
         wait(lambda: try_or_none(height) is not None, network)
         pay = [wallet, "--home", os.path.join(home, "wallet"), "--rpc", rpc, "send", "--yes"]
         for to, amount in [("bob", "1.5"), ("carol", "2"), ("dave", "0.25"), ("alice", "3")] * 3:
-            run(*pay, "--from", "alice", "--to", to, "--amount", amount)
+            run(*pay, "--from", "alice", "--to", to, "--amount", f"{amount} CRN")
         wait(lambda: height() >= BLOCKS, network)
         genesis, recording = os.path.join(home, "genesis.json"), os.path.join(folder, "recording")
         told = run(sys.executable, CHECKER, genesis, "--rpc", rpc, "--blocks", str(BLOCKS), "--record", recording)
