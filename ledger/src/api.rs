@@ -387,7 +387,7 @@ pub struct PeerInfo {
     /// Bytes sent to it since it was connected, encrypted.
     #[serde(with = "decimal")]
     pub sent_bytes: u64,
-    /// Bytes received from it, likewise.
+    /// Bytes received from it since it was connected, encrypted.
     #[serde(with = "decimal")]
     pub received_bytes: u64,
     /// Its cost account.
@@ -407,7 +407,7 @@ pub struct PeerCost {
     pub look_up: u64,
     /// Charged for sending answers.
     pub answer: u64,
-    /// Charged for passing on what had been said before.
+    /// For passing on repeated messages. Not charged yet, so always 0.
     pub relay: u64,
     /// Messages ignored and requests refused for want of budget.
     pub refused: u64,

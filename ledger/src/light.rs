@@ -20,7 +20,7 @@ use crate::units::Height;
 /// Most bytes of an encoded [`MerkleProof`]: two numbers and at most 64 hashes.
 pub const MERKLE_PROOF_BYTES_MAX: usize = 2 * 8 + 8 + 64 * 32;
 
-/// Why something is not proved. The fault is that of whoever sent it.
+/// Why a proof fails. The sender of the bytes is to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LightError {
     /// The header follows rules that this code does not know.

@@ -33,7 +33,7 @@ impl<Peer: Copy + Eq + Hash> Default for Accounts<Peer> {
 }
 
 impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
-    /// From now on this peer is one that the operator named. Its account begins anew if it had a smaller one.
+    /// Marks the peer as named by the operator. A smaller account is replaced by a full one.
     pub fn name(&self, peer: Peer) {
         let mut books = self.lock();
         if books.named.insert(peer) {
@@ -84,7 +84,8 @@ impl<Peer: Copy + Eq + Hash> Books<Peer> {
         self.budgets.entry(*peer).or_insert_with(|| Budget::new(now, is_named))
     }
 
-    /// Forgets the half with the most left, if there are still too many: one pass pays for thousands of newcomers.
+    /// Drops the half of the accounts with the most left, if there are too many. One pass serves thousands of
+    /// newcomers.
     fn forget_half(&mut self, now: Duration) {
         if self.budgets.len() < ACCOUNTS_MAX {
             return;

@@ -111,6 +111,7 @@ pub(crate) fn read_lines(
     };
     let _ = tty.write_all(b"\n");
     match linger {
+        // The rest of a paste comes without a mark at its end, so only time can tell that it is over.
         Some(linger) => std::thread::sleep(linger),
         None if text.is_ok() => hidden.unread = OptionalActions::Now,
         None => {}
