@@ -241,10 +241,13 @@ fn is_same(one: &Transfer, other: &Transfer) -> bool {
     (one.sender, &one.outputs, &one.memo) == (other.sender, &other.outputs, &other.memo)
 }
 
-/// Not longer than half of what the chain allows, so that clocks may differ either way.
+/// At most half of what the chain allows, so that clocks may differ either way, less up to an eighth of it by chance: two wallets
+/// with one key that make the same payment at once must not make the same transaction, or both would call the one payment theirs.
 fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
-    let lifetime = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
-    Timestamp(now.max(head).0.saturating_add(lifetime))
+    let longest = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
+    // Without randomness the two differ by their clocks alone.
+    let chance = getrandom::u64().unwrap_or_default() % (longest / 8 + 1);
+    Timestamp(now.max(head).0.saturating_add(longest - chance))
 }
 
 /// A transfer that the node refuses for its expiry. The wallet chose that by this machine's clock and the newest block, so where
