@@ -198,7 +198,10 @@ impl<'a> Session<'a> {
         self.nodes.iter_mut().for_each(Node::observe);
         let (attackers_banned, honest_banned) = self.bans();
         let (times, late) = (quiet.times(&paid), attacked.times(&paid));
-        ensure!(!times.is_empty(), "no transfer was final in the quiet time");
+        ensure!(
+            !times.is_empty(),
+            "none of the transfers due in the quiet time is final: expected {RATE} a second, more than this machine or build can do"
+        );
         let due = (attacked.end - attacked.start) * u64::from(RATE) / 1_000;
         let not_final = due.saturating_sub(late.len() as u64);
         let run = Run {
