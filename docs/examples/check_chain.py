@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""Follows a Cairn chain from its genesis and believes nothing else.
+"""Checks a Cairn chain from its genesis, and trusts nothing else.
 
     check_chain.py GENESIS --rpc URL [--blocks N] [--record FILE]
     check_chain.py GENESIS --replay FILE
 
-Every rule of docs/protocol/bytes.md is applied here a second time: encodings, hashes, certificates, signatures, balances,
-fees, the state root and the history root of each block. Votes are checked by an ordinary Ed25519 library (python3-cryptography,
-which calls OpenSSL). Transfers follow ZIP-215, which accepts signatures that such a library refuses, so they are checked in
+This is a second implementation of every rule of docs/protocol/bytes.md: encodings, hashes,
+certificates, signatures, balances, fees, the state root and the history root of each block. Votes
+are checked by an ordinary Ed25519 library (python3-cryptography, which calls OpenSSL). Transfers
+follow ZIP-215, which accepts signatures that such a library refuses, so they are checked in
 integers below.
 
-Exit code 0: all blocks follow the rules. 4: one does not, or the recording is damaged. The last line of stdout is
-{"height","block_hash","blocks","transfers"}. Needs Python 3.9 and python3-cryptography, nothing else.
+Exit code 0: all blocks follow the rules. 1: the node or a file could not be read. 2: wrong usage.
+4: a block breaks a rule, or the genesis or the recording is invalid. On success the last line of
+stdout is {"height","block_hash","blocks","transfers"}. Needs Python 3.9 and python3-cryptography,
+nothing else.
 """
 import argparse
 import hashlib
@@ -92,7 +95,7 @@ ROOT_OF_MINUS_ONE = pow(2, (P - 1) // 4, P)
 
 
 def decompress(data):
-    """The point of an encoding, canonical or not; None when no point of the curve has it."""
+    """The point of an encoding, canonical or not; None if it encodes no point of the curve."""
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, (y & ((1 << 255) - 1)) % P
     u_, v = (y * y - 1) % P, (D * y * y + 1) % P
@@ -135,12 +138,15 @@ def is_key(data):
     if int.from_bytes(data, "little") & ((1 << 255) - 1) >= P:
         return False
     point = decompress(data)
-    # With x = 0 there is one canonical sign, and both such points are of small order.
+    # A sign bit with x = 0 is not canonical. It is not checked: such points have small order anyway.
     return point is not None and not is_neutral(times(8, point))
 
 
 def verify_transfer(key, message, signature):
-    """ZIP-215: [8][S]B = [8]R + [8][k]A with S below the order and R in any encoding; and the key rule."""
+    """ZIP-215: [8][S]B = [8]R + [8][k]A, with S below the order and R in any encoding.
+
+    A must pass is_key.
+    """
     a, r, s = decompress(key), decompress(signature[:32]), int.from_bytes(signature[32:], "little")
     if a is None or r is None or s >= ORDER or not is_key(key):
         return False
@@ -150,12 +156,12 @@ def verify_transfer(key, message, signature):
 
 
 def is_validator_key(data):
-    """Validators' keys have no part of small order, so that all libraries agree on their signatures."""
+    """Whether a validator may have this key: without torsion, so that all libraries agree."""
     return is_key(data) and is_neutral(times(ORDER, decompress(data)))
 
 
 def verify_vote(key, message, signature):
-    """An ordinary library, and R not of small order: what nodes accept of validators, every library accepts."""
+    """Verifies with an ordinary library, and refuses an R of small order, as nodes do."""
     r = decompress(signature[:32])
     if r is None or is_neutral(times(8, r)):
         return False
@@ -201,7 +207,7 @@ class Genesis:
         prefix, coin = data["address_prefix"], data["coin"]
 
         def amount(written):
-            # Fees stand as pebbles, balances with their unit.
+            # Limits, fees among them, are plain numbers. Balances have a unit.
             if " " not in written:
                 return int(written)
             number, unit = written.split(" ")
@@ -300,14 +306,15 @@ class Chain:
         # Key to [balance, nonce, activity].
         self.accounts = {key: [balance, 0, bytes(32)] for _, key, balance in genesis.accounts}
         self.blocks = self.transfers = 0
-        # Blocks of the open segment; the mountain range over all sealed ones, as (leaves, hash) from the largest peak on.
+        # The blocks of the open segment; the number of sealed segments, and the mountain range over
+        # them, as (leaves, hash) with the largest peak first.
         self.open, self.segments, self.peaks = [], 0, []
 
     def history_root(self):
         return H("cairn/h-root", u(self.segments, 8), *(peak for _, peak in self.peaks))
 
     def apply(self, raw):
-        """Applies one block. Its own certificate is in the next one, and proves the header that is checked here."""
+        """Applies one block. The next block has the certificate that makes this one final."""
         block, genesis, limits = Block(raw), self.genesis, self.genesis.limits
         require(block.version == 2, f"header version {block.version}, expected 2")
         require(block.height == self.height + 1, f"height {block.height}, expected {self.height + 1}")
@@ -396,7 +403,7 @@ def call(url, method, **params):
 
 
 def from_rpc(url, count):
-    """Up to so many blocks of a node, and then the certificate of the last one."""
+    """At most this many blocks of a node, and then the certificate of the last one."""
     tip = int(call(url, "chain_status")["height"])
     last = min(tip, count or tip)
     for height in range(1, last + 1):
@@ -418,8 +425,8 @@ def main():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--rpc", metavar="URL")
     source.add_argument("--replay", metavar="FILE")
-    parser.add_argument("--blocks", metavar="N", type=int, help="at most so many blocks")
-    parser.add_argument("--record", metavar="FILE", help="keep what the node sent")
+    parser.add_argument("--blocks", metavar="N", type=int, help="check at most N blocks")
+    parser.add_argument("--record", metavar="FILE", help="write what the node sent to FILE, for --replay")
     options = parser.parse_args()
     chain = None
     try:
@@ -432,7 +439,8 @@ def main():
         for item in items:
             if record:
                 record.write(u(len(item), 4) + item)
-            # The item after this one shows whether it is a block or the certificate at the end.
+            # All items are blocks but the last one, a certificate. So an item is applied as a block
+            # once another one follows.
             if last is not None:
                 chain.apply(last)
             last = item

@@ -1,8 +1,9 @@
-//! The light client: what can be believed of a chain with nothing but its genesis.
+//! The light client: verifies headers, accounts and transactions of a chain from its genesis alone.
 //!
-//! A [`FinalHeader`] exists only for a header that a quorum of the chain's validators signed. Under it an account and a
-//! transaction are proved by what the header commits to. Nothing here keeps state or asks anybody: the wallet, tests and
-//! programs decide which headers they have seen. No proof can show that there is no later block.
+//! A [`FinalHeader`] exists only for a header that a quorum of the chain's validators signed. The
+//! header commits to all accounts and to its block's transactions, so proofs under it show an
+//! account or a transaction. The light client keeps no state and contacts no node: its callers
+//! remember the headers that they have seen. No proof can show that there is no later block.
 //!
 //! Rules and bytes: `docs/protocol/bytes.md`.
 
@@ -34,7 +35,7 @@ pub enum LightError {
         /// Why they are not.
         error: CodecError,
     },
-    /// The header is not shown to be final.
+    /// The certificate does not prove that the header is final.
     #[error("block {height} is not certified: {error}")]
     Certificate {
         /// Height that the header claims.
@@ -42,10 +43,10 @@ pub enum LightError {
         /// Why the certificate proves nothing.
         error: CertificateError,
     },
-    /// The account is another one, or was left out.
+    /// The proof is for another account or another state root, or the account was left out.
     #[error("the account proof does not hold: {0}")]
     Account(state::ProofError),
-    /// The transaction is not in the block.
+    /// The proof does not show that the transaction is in the block.
     #[error("the proof of inclusion does not hold: {0}")]
     Inclusion(merkle::ProofError),
     /// The transaction's signature does not hold. No final block has such a transaction.
@@ -87,13 +88,14 @@ impl FinalHeader {
         &self.header
     }
 
-    /// The block's name.
+    /// The block's hash.
     #[must_use]
     pub const fn hash(&self) -> BlockHash {
         self.hash
     }
 
-    /// The account after this block, given the canonical bytes of an [`AccountProof`]; `None` if there is no such account.
+    /// The account after this block, given the canonical bytes of an [`AccountProof`]. `None` if
+    /// the proof shows that there is no such account.
     ///
     /// # Errors
     /// `LightError`.
@@ -102,8 +104,9 @@ impl FinalHeader {
         proof.verify(&self.header.state_root, &StateKey::account(*account)).map_err(LightError::Account)
     }
 
-    /// Shows that a transaction is in this block, given its canonical bytes and those of a [`MerkleProof`] of its full hash
-    /// under `transactions_root`. Returns the transaction with its names.
+    /// Verifies that a transaction is in this block, given its canonical bytes and those of a
+    /// [`MerkleProof`] of its full hash under `transactions_root`. Returns the transaction with its
+    /// id and hash.
     ///
     /// # Errors
     /// `LightError`.

@@ -1,18 +1,21 @@
 //! One cost account for each peer: work that a peer causes is paid from that peer's budget.
 //!
-//! The unit is a microsecond of this node's time, by a table of constants and not by measurement, so that equal inputs cost
-//! the same on every machine. A budget refills at [`REFILL`] and keeps at most [`KEPT`]. Work is charged after it is done and
-//! may take a budget below zero; the debt refills first. Without budget a message is ignored and a request hears that this
-//! node is busy. An empty budget is never a reason to ban a peer or to close its connection: an honest peer on a fast link
-//! may reach it.
+//! The unit is a microsecond of this node's time. The costs are a table of constants and not
+//! measured, so that equal inputs cost the same on every machine. A budget refills at [`REFILL`]
+//! and keeps at most [`KEPT`]. Work is charged after it is done, and may take a budget below zero;
+//! the refill pays this debt first. While a peer has no budget, its messages are ignored and its
+//! requests are answered with *busy*. An empty budget is never a reason to ban a peer or to close
+//! its connection: an honest peer on a fast link may empty its budget.
 //!
-//! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an attack would pay for it.
+//! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an
+//! attack would pay for it.
 
 use std::time::Duration;
 
 /// Refill of a budget, in microseconds of work a second: a tenth of one core for each peer.
 pub const REFILL: u64 = 100_000;
-/// Most that a budget keeps, in microseconds. It pays for a burst of five seconds, such as a peer that catches up.
+/// Most that a budget keeps, in microseconds: the refill of five seconds. It pays for a burst, such
+/// as that of a peer that catches up.
 pub const KEPT: u64 = 500_000;
 /// A peer that the operator named refills and keeps this many times as much.
 pub const NAMED_TIMES: u64 = 2;

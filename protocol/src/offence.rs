@@ -1,7 +1,8 @@
-//! For which offences a peer is disconnected or banned: one page, facts as fields.
+//! All offences for which a peer is disconnected or banned, with their facts as fields.
 //!
-//! Everything here is deterministic: an honest peer, however slow or old its data, never does any of it. Lateness, silence and
-//! missing data cost a peer questions, never its connection.
+//! The bytes alone show each offence. An honest peer that runs this version commits none, however
+//! slow it is and however old its data. A peer that is late, silent or lacks data is asked less,
+//! but keeps its connection.
 
 use ledger::certificate::CertificateError;
 use ledger::chain::Blame;
@@ -11,7 +12,7 @@ use ledger::units::Height;
 
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
 
-/// What a peer did that no honest peer does.
+/// What a peer did that no honest peer of this version does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
     /// A request that does not decode.
@@ -23,7 +24,7 @@ pub enum Offence {
     /// A tip beside a certificate that is not one for it.
     #[error("claimed a tip that its certificate does not prove")]
     Tip,
-    /// More transactions wanted at a time than a request may name.
+    /// A request for more transactions than it may name.
     #[error("asked for {count} transactions, expected at most {REQUESTED_TRANSACTIONS_MAX}")]
     TransactionsAsked {
         /// Number of hashes.
@@ -37,10 +38,10 @@ pub enum Offence {
         /// Transactions that fit in a block.
         most: usize,
     },
-    /// Another block than the one whose list was asked for.
+    /// The list of another block than the requested one.
     #[error("sent another proposed block than asked for")]
     WrongBlock,
-    /// Blocks that begin at another height than the request named, or too many of them.
+    /// Blocks that begin at another height than the requested one, or too many of them.
     #[error("sent {count} blocks from {first} when asked for {asked}")]
     BlocksUnasked {
         /// Height of the first block sent.
@@ -64,7 +65,7 @@ pub enum Offence {
         /// Why the certificate does not hold.
         error: CertificateError,
     },
-    /// A block whose transactions or parent certificate are others than its header commits to.
+    /// A block whose transactions or parent certificate are not those that its header commits to.
     #[error("block {height} is not what its header commits to")]
     BlockBody {
         /// Height of the block.
@@ -79,10 +80,10 @@ pub enum Offence {
     /// Holdings that no chain can have.
     #[error("says it has what no chain can have")]
     AbsurdHoldings,
-    /// More chunks wanted at a time than allowed.
+    /// More chunks wanted at a time than a peer may want.
     #[error("wants too many chunks at a time")]
     TooManyWants,
-    /// Chunks confirmed that were never sent.
+    /// A receipt for chunks that were never sent.
     #[error("confirms chunks that were not sent")]
     FalseReceipt,
     /// A chunk wanted that its segment does not have.
@@ -93,7 +94,7 @@ pub enum Offence {
         /// Place in the segment.
         chunk: u32,
     },
-    /// A frame of chunks too short to name its chunk.
+    /// A data frame that is too short to name its chunk.
     #[error("sent a chunk without a name")]
     NamelessChunk,
     /// A chunk whose hash is not the proved one.
@@ -118,13 +119,13 @@ pub enum Offence {
         /// Height after the manifest's last segment.
         next: Height,
     },
-    /// A manifest of more segments than one may have.
+    /// A manifest of more segments than a manifest may have.
     #[error("sent a manifest of more than {most} segments")]
     ManifestTooLarge {
-        /// Segments that one may have.
+        /// Segments that a manifest may have.
         most: usize,
     },
-    /// A manifest that breaks the rules of history or is not what a certified header proves.
+    /// A manifest that breaks the rules of history, or that no certified header proves.
     #[error("sent a bad manifest: {0}")]
     Manifest(HistoryError),
     /// Hashes of a segment's chunks, or its certificate, that are not the proved ones.
@@ -141,7 +142,7 @@ pub enum Severity {
     /// Bytes that break a format or an order of messages. An honest program of another version may
     /// send them.
     Mistake,
-    /// A false claim, as its own bytes prove: content that its proof, or the question, belies.
+    /// A false claim, as its own bytes prove: the content contradicts its proof or the request.
     Lie,
 }
 

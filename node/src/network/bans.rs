@@ -1,8 +1,9 @@
 //! Who is kept out, why and until when.
 //!
-//! A lie that is proved by its own bytes bans at once. A mistake, such as a message that does not
-//! decode, may come from an honest program of another version: the first one costs its connection,
-//! the second one within a day bans. Bans end by themselves, each a multiple of the one before.
+//! A lie, which its own bytes prove, bans at once. A mistake, such as a message that does not
+//! decode, may come from an honest program of another version: the first one costs the peer its
+//! connection, the second one within a day bans it. Bans end by themselves. Each lasts twice as
+//! long as the one before, up to a day.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,13 +11,14 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::group::{Group, Grouping};
 
-/// Records kept. An identity costs nothing, so more would keep nobody out.
+/// Most records of offenders. A larger number would keep nobody out, since a new identity is free.
 pub(crate) const RECORDS_MAX: usize = 4096;
 
 /// Length of the first ban, in milliseconds. Each further one is twice as long.
 const FIRST_MS: u64 = 3_600_000;
 
-/// Length of the longest ban, in milliseconds. A record is kept for as long after its ban's end.
+/// Length of the longest ban, in milliseconds. A record is kept for this time after the end of its
+/// ban, or after its offence if there was no ban.
 const LONGEST_MS: u64 = 24 * FIRST_MS;
 
 /// How grave an offence is.
@@ -55,32 +57,34 @@ pub struct BanInfo {
 pub(crate) enum Sentence {
     /// The connections with the peer are closed. It may come back.
     Closed,
-    /// The peer is kept out until then.
+    /// The peer may not connect before this time.
     Banned { until_ms: u64 },
 }
 
-/// All that is remembered of a peer that offended.
+/// What the node remembers of a peer that offended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) offence: String,
     /// When it last offended, in milliseconds since 1970.
     pub(crate) at_ms: u64,
-    /// The end of its ban; before `at_ms` if it has not been banned.
+    /// The end of its ban; 0 if the last offence did not ban it.
     pub(crate) until_ms: u64,
     /// How often it was banned.
     pub(crate) times: u32,
-    /// Where it was connected from.
+    /// The address of its connection at that time.
     pub(crate) address: Option<Multiaddr>,
 }
 
-/// All records, at most [`RECORDS_MAX`]: the one that matters least gives way.
+/// All records, at most [`RECORDS_MAX`]. A new one replaces the one whose ban ends first; records
+/// without a ban go before all others.
 #[derive(Default)]
 pub(crate) struct Bans {
     records: HashMap<PeerId, Record>,
 }
 
 impl Bans {
-    /// Decides about a peer. A named peer is not banned for mistakes: the operator wants it here.
+    /// Decides about a peer that offended, and records it. A named peer is not banned for mistakes:
+    /// the operator wants it connected.
     pub(crate) fn judge(
         &mut self,
         peer: PeerId,
@@ -118,7 +122,7 @@ impl Bans {
         addresses.map(|address| grouping.of(address)).filter(|group| group.is_limited()).collect()
     }
 
-    /// The bans of now, the one that ends first before the others.
+    /// The bans that are in force now, in the order of their ends.
     pub(crate) fn list(&self, now_ms: u64) -> Vec<BanInfo> {
         let banned = self.records.iter().filter(|(_, record)| record.until_ms > now_ms);
         let info = |(peer, record): (&PeerId, &Record)| BanInfo {
@@ -136,7 +140,8 @@ impl Bans {
         self.records.iter()
     }
 
-    /// Takes over a record of an earlier run. A clock that was ahead then makes no ban longer.
+    /// Takes over a record of an earlier run. If the clock was ahead then, the ban is cut to the
+    /// longest length from now.
     pub(crate) fn restore(&mut self, peer: PeerId, mut record: Record, now_ms: u64) {
         record.at_ms = record.at_ms.min(now_ms);
         record.until_ms = record.until_ms.min(now_ms.saturating_add(LONGEST_MS));

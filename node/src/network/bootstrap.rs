@@ -1,4 +1,4 @@
-//! The peers the operator named: dialed again for as long as they are not connected, for ever.
+//! The peers that the operator named. While one is not connected, it is dialed again, without end.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,14 +28,15 @@ struct Entry {
     dialing: Option<ConnectionId>,
     /// Dials that failed since a connection was up.
     failures: u64,
-    /// Not before.
+    /// The earliest time of the next dial.
     next: Instant,
     delay: Duration,
 }
 
 impl Bootstrap {
-    /// Our own address may be in the list, as one list serves all nodes of a network: it is skipped.
-    /// `identities` are those that answered in earlier runs at addresses which name none.
+    /// Our own address may be in the list, since one list may serve all nodes of a network; it is
+    /// skipped. `identities` are those that answered in earlier runs at addresses without an
+    /// identity.
     pub(crate) fn new(
         addresses: &[Multiaddr],
         identities: &BTreeMap<Multiaddr, PeerId>,
@@ -75,9 +76,9 @@ impl Bootstrap {
         dials
     }
 
-    /// A connection is up. The delay stays as it is until the peer turns out to be one of ours.
-    /// Gives the identity that answered there before, if it was another one and is named nowhere
-    /// else.
+    /// A connection is up. The delay goes on growing until the peer turns out to be on our chain.
+    /// Returns the identity that answered there before, if it was another one and no other entry
+    /// has it.
     pub(crate) fn on_connected(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) -> Option<PeerId> {
         let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
         entry.dialing = None;
@@ -87,8 +88,8 @@ impl Bootstrap {
         (!self.peers().any(|other| other == former)).then_some(former)
     }
 
-    /// Somebody connected from an address of a peer that is not connected: it may be that peer,
-    /// back after a while, whose identity we have not learned yet. So it is dialed at once.
+    /// A peer connected from this address. If it is the address of a named peer, that peer may be
+    /// back with an identity that we do not know yet. So it is dialed at once.
     pub(crate) fn on_heard(&mut self, from: &Multiaddr, now: Instant) {
         let ip: Option<IpAddr> = ip_of(from);
         for entry in self.entries.iter_mut().filter(|entry| ip.is_some() && ip_of(&entry.address) == ip) {
@@ -97,8 +98,8 @@ impl Bootstrap {
         }
     }
 
-    /// A dial failed. `random` spreads the next ones of many nodes that lost the same peer. Gives the address when this is the third
-    /// failure in a row, which somebody may want to know.
+    /// A dial failed. `random` spreads the next dials of many nodes that lost the same peer.
+    /// Returns the address at the third failure in a row, so that the caller can warn.
     pub(crate) fn on_failed(&mut self, connection: ConnectionId, now: Instant, random: u32) -> Option<&Multiaddr> {
         let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
         entry.dialing = None;
@@ -112,7 +113,7 @@ impl Bootstrap {
         self.entries.retain(|entry| entry.dialing != Some(connection));
     }
 
-    /// The peer is on our chain. Gives its addresses that do not name it.
+    /// The peer is on our chain. Returns its configured addresses without an identity.
     pub(crate) fn on_admitted(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
         let mut unnamed = Vec::new();
         for entry in self.entries.iter_mut().filter(|entry| entry.peer.as_ref() == Some(peer)) {
@@ -144,8 +145,8 @@ fn jittered(delay: Duration, random: u32) -> Duration {
     delay - delay / 2 * (random % 1000) / 1000
 }
 
-/// A dial to one address, from a port of its own: two nodes that dial each other from their listening ports at the same
-/// moment would meet as one TCP connection with two dialers.
+/// A dial to one address, from a new port. If two nodes dialed each other from their listening
+/// ports at the same moment, they would make one TCP connection with two dialers.
 pub(crate) fn dial(address: &Multiaddr) -> DialOpts {
     match peer_of(address) {
         Some(peer) => DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build(),
@@ -194,7 +195,8 @@ mod tests {
         assert_eq!(peers.due(later + DELAY_MIN, |_| false).len(), 1);
     }
 
-    /// A node of another chain accepts the connection, then is disconnected: that must not be tried each second.
+    /// A node of another chain accepts the connection and is then disconnected. It must not be
+    /// dialed each second.
     #[test]
     fn a_peer_that_is_never_admitted_is_dialed_ever_less() {
         let start = Instant::now();

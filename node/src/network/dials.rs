@@ -1,4 +1,5 @@
-//! Which addresses may be dialed. The transport asks here for each dial, whoever wants it.
+//! Which addresses may be dialed. The transport asks here before each dial, whichever part of the
+//! node wants it.
 //!
 //! The task names the addresses it has chosen: those of the configuration, the store and the local
 //! network. Every other address was learned from a peer, mostly by a Kademlia query, and may be a
@@ -18,19 +19,20 @@ use super::group::{Grouping, port_of};
 /// Least time between two dials of one learned address.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Dials of learned addresses with one IP address within [`INTERVAL`], on a public network.
+/// Most dials of learned addresses with one IP address within [`INTERVAL`], on a public network.
 const PER_IP_MAX: usize = 4;
 
-/// Dials remembered. When there are more, no learned address is dialed for a while.
+/// Most dials remembered. Beyond it no learned address is dialed until a record is [`INTERVAL`]
+/// old.
 const RECENT_MAX: usize = 1024;
 
 /// Why an address is not dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undialed {
-    /// It is no IP address and TCP port that a peer may make us dial.
+    /// It is not an IP address with a TCP port that a peer may make us dial.
     #[error("a peer gave an address that must not be dialed")]
     Unfit,
-    /// It, or its IP address, was dialed a moment ago.
+    /// It was dialed within the interval, or its IP address or all addresses together too often.
     #[error("dialed less than a minute ago")]
     Recent,
 }
@@ -59,7 +61,7 @@ impl Dials {
         result
     }
 
-    /// Whether an address may be dialed now. If so, the dial counts.
+    /// Whether an address may be dialed now. If so, the dial is recorded.
     pub(crate) fn allow(&self, address: &Multiaddr, now: Instant) -> Result<(), Undialed> {
         self.lock().allow(address, now)
     }
@@ -144,7 +146,7 @@ mod tests {
                 .count()
         };
         assert_eq!(allowed(0), 10);
-        // Whatever the identity, and only a few ports of one host.
+        // Another identity makes no difference, and only a few ports of one host are dialed.
         let later = start + Duration::from_secs(10_000);
         assert!(dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later).is_ok());
         assert_eq!(dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later), Err(Undialed::Recent));

@@ -2,9 +2,10 @@
 //!
 //! Bitcoin Core's rule is the model. An attacker can have as many identities and connections as it
 //! likes, but it cannot easily be better than honest peers by several measures at once. So the best
-//! few by each measure are protected, half of the others by age, and of the rest the youngest in
-//! the network group that holds the most places leaves. Nothing here depends on who the newcomer
-//! is: it always finds a place, and it is the first to go if it turns out to be one of many.
+//! few connections by each measure are protected. Of the others, half are protected by age. Of the
+//! rest, the youngest in the group of addresses that holds the most places is closed. The choice
+//! does not depend on the newcomer. A newcomer gets a place, and is the first to lose it if its
+//! group is the largest.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ pub enum Service {
     Transactions,
     /// It passed on votes, proposals or headers that were new and valid.
     Consensus,
-    /// It sent a chunk of history that is right.
+    /// It sent a correct chunk of history.
     History,
 }
 
@@ -29,14 +30,15 @@ impl Service {
     }
 }
 
-/// Candidates protected by the (secret, random) order of their groups: an attacker cannot know
-/// which addresses it would need.
+/// Candidates protected by a secret, random order of their groups: an attacker cannot know which
+/// addresses it would need.
 const BY_GROUP: usize = 4;
 
 /// Candidates protected by their shortest round trip: an attacker would have to be close to us.
 const BY_PING: usize = 8;
 
-/// Candidates protected by each kind of service: an attacker would have to be useful.
+/// Candidates protected by each kind of service, the most recent first: an attacker would have to
+/// keep serving us.
 const BY_SERVICE: usize = 4;
 
 /// An inbound connection that may be closed.
@@ -44,12 +46,12 @@ const BY_SERVICE: usize = 4;
 pub(crate) struct Candidate<Id, Group> {
     pub(crate) id: Id,
     pub(crate) group: Group,
-    /// The group's place in an order that nobody outside can know.
+    /// The group's place in the secret order.
     pub(crate) group_key: u64,
     pub(crate) since: Instant,
     /// The shortest round trip so far.
     pub(crate) ping_min: Option<Duration>,
-    /// When it last did what, in the order of [`Service::ALL`].
+    /// When it last did each kind of service, in the order of [`Service::ALL`].
     pub(crate) served: [Option<Instant>; Service::ALL.len()],
     /// A peer of this group has offended lately.
     pub(crate) is_suspect: bool,
@@ -57,7 +59,8 @@ pub(crate) struct Candidate<Id, Group> {
 
 /// Chooses the connection to close. `None` if all are protected, that is, if there are few.
 pub(crate) fn victim<Id: Copy + Ord, Group: Copy + Ord>(mut candidates: Vec<Candidate<Id, Group>>) -> Option<Id> {
-    // Sorted so that the best are last, then cut off. Ties go to the older connection.
+    // Candidates are sorted so that the best are last, and those are cut off. On a tie the older
+    // connection is protected.
     let protect = |candidates: &mut Vec<Candidate<Id, Group>>, count: usize| {
         candidates.truncate(candidates.len().saturating_sub(count));
     };
@@ -82,7 +85,7 @@ pub(crate) fn victim<Id: Copy + Ord, Group: Copy + Ord>(mut candidates: Vec<Cand
     if candidates.iter().any(|one| one.is_suspect) {
         candidates.retain(|one| one.is_suspect);
     }
-    // The youngest of each group comes first, as all are sorted so.
+    // The candidates are sorted by age, so the first of each group is its youngest.
     let mut groups: BTreeMap<Group, (usize, Instant, Id)> = BTreeMap::new();
     for one in &candidates {
         groups.entry(one.group).or_insert((0, one.since, one.id)).0 += 1;
@@ -100,7 +103,7 @@ mod tests {
         Candidate {
             id,
             group,
-            // Of the groups here those with low numbers are the last ones to be protected.
+            // Groups with low numbers are the last to be protected.
             group_key: u64::from(group),
             since: start() + Duration::from_secs(second),
             ping_min: None,
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn the_youngest_of_the_largest_group_leaves() {
         let mut crowd = crowd();
-        // Groups 11, 10 and so on are protected by their key, one at a time; a lone newcomer is younger than all.
+        // The key protects candidates of group 11 first. The newcomer is younger than all others.
         crowd.push(one(100, 5_000, 1_000));
         crowd.last_mut().unwrap().group_key = 0;
         let chosen = victim(crowd).unwrap();
@@ -150,7 +153,7 @@ mod tests {
         ];
         for (measure, set) in set {
             let mut crowd = crowd();
-            // The youngest of the one group that is larger than all others.
+            // The youngest of group 10, which is larger than all others.
             crowd.push(one(100, 10, 2_000));
             assert_eq!(victim(crowd.clone()), Some(100), "without {measure}");
             set(crowd.last_mut().unwrap());
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn attackers_cannot_be_protected_by_more_than_each_measure_allows() {
-        // All 96 are close, useful and old by now: still one has to go.
+        // All 96 have a short ping and were useful. One of them has to go all the same.
         let mut crowd = crowd();
         for it in &mut crowd {
             it.ping_min = Some(Duration::from_micros(u64::from(it.id)));

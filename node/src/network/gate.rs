@@ -1,12 +1,13 @@
 //! The gate: who may be connected.
 //!
-//! - Named peers (those of the configuration) always may, in both directions, beside all limits.
-//! - Other peers that dial us take inbound places. A newcomer that finds none gets the place of the
-//!   least useful one: see [`eviction`](super::eviction).
+//! - Named peers (those of the configuration) may always connect, in both directions, unless they
+//!   are banned. They take no places.
+//! - Other peers that dial us take inbound places. If none is free, a newcomer gets the place of
+//!   the least useful peer: see [`eviction`](super::eviction).
 //! - Peers that we dial take outbound places, one for each group of addresses. A connection beyond
 //!   these is a *probe*: Kademlia may ask its question, then the connection is closed.
-//! - Of one peer the newest connections stay: an old one may be the remains of a peer that has
-//!   restarted, and must not keep it out.
+//! - Of one peer the newest connections stay. An old one may be dead, left over from before the
+//!   peer restarted, and must not keep it out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -26,23 +27,24 @@ use super::eviction::{Candidate, Service, victim};
 use super::group::{Group, Grouping};
 use crate::clock::wall_ms;
 
-/// Connections at a time that only a Kademlia query wanted.
+/// Most probes at a time: connections that only a Kademlia query wanted.
 const PROBES_MAX: usize = 8;
 
 /// How long a probe lives: long enough to ask, to hear which chain it is on and to answer.
 const PROBE_TIME: Duration = Duration::from_secs(20);
 
-/// Connections that are being closed. A peer that does not let go of one is cut off after a few
-/// seconds; so long as there are this many, no newcomer takes a place.
+/// Most connections that are being closed. While there are this many, no newcomer evicts a peer or
+/// becomes a probe. A peer that holds a closing connection open is cut off after a few seconds.
 const CLOSING_MAX: usize = 32;
 
-/// Least time between two dials of a peer of which only other peers have told us.
+/// Least time between two dials of a peer that we know only from other peers.
 const DIAL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The same when all outbound places are taken, so that nothing but a probe can come of it.
+/// The same while all outbound places are taken, when a dial can only become a probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Peers whose last dial is remembered. When there are more, no learned peer is dialed for a while.
+/// Most peers whose last dial is remembered. Beyond it no further learned peer is dialed until a
+/// record is [`PROBE_INTERVAL`] old.
 const DIALED_MAX: usize = 1024;
 
 /// Why a connection was refused.
@@ -86,12 +88,13 @@ pub(crate) enum Choice {
     Chosen,
 }
 
-/// Refuses connections. First of all behaviours: one that refuses after another has prepared a connection would leave
-/// that one with a connection that never was.
+/// Refuses connections. It must be the first of all behaviours. If it refused after another
+/// behaviour had prepared for a connection, that behaviour would keep state for a connection that
+/// never existed.
 pub(crate) struct Gate {
     limits: Limits,
     grouping: Grouping,
-    /// Orders groups in a way that nobody else can know.
+    /// The secret that orders groups.
     key: RandomState,
     named: HashSet<PeerId>,
     /// Ends of bans, in milliseconds since 1970.
@@ -180,7 +183,7 @@ impl Gate {
         }
     }
 
-    /// Closes probes whose time is over, or gives them a place that has become free.
+    /// Gives probes the places that have become free, and closes those whose time is over.
     pub(crate) fn on_tick(&mut self, now: Instant) {
         let probes = self.open.iter().filter(|(_, open)| open.until.is_some() && !open.is_closing);
         let mut probes: Vec<(Instant, ConnectionId)> = probes.map(|(id, open)| (open.since, *id)).collect();
@@ -338,7 +341,7 @@ impl Gate {
         }
     }
 
-    /// Lets a dial go ahead, or refuses it. Those that the task did not choose come from Kademlia.
+    /// Allows a dial, or refuses it. Dials that the task did not choose come from Kademlia.
     fn on_dial(&mut self, id: ConnectionId, peer: Option<&PeerId>, now: Instant, now_ms: u64) -> Result<(), Refusal> {
         if let Some(peer) = peer {
             self.check(peer, now_ms)?;

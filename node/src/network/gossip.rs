@@ -175,7 +175,8 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
         first_message_deliveries_weight: 0.0,
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
-        // The count is squared: one rejected message is forgiven, three within the two minutes are not.
+        // The count is squared. One rejected message keeps a peer out of the mesh until the count
+        // decays, and three within two minutes make us drop all of its messages.
         invalid_message_deliveries_weight: -10.0,
         invalid_message_deliveries_decay: score_parameter_decay(Duration::from_secs(120)),
         ..TopicScoreParams::default()

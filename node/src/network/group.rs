@@ -1,4 +1,4 @@
-//! Groups of addresses that one operator can easily have together. Limits count by group, because
+//! Groups of addresses that one operator can easily obtain together. Limits count by group, because
 //! an address costs little and an identity costs nothing.
 
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub(crate) enum Group {
 pub(crate) struct Grouping {
     /// Each address and port is a group of its own.
     pub(crate) private: bool,
-    /// Loopback addresses are grouped like any others. Only tests want that.
+    /// Loopback addresses are grouped like any others. For tests only.
     pub(crate) groups_loopback: bool,
 }
 
@@ -49,14 +49,15 @@ impl Grouping {
         }
     }
 
-    /// Whether limits by address do not hold for this address.
+    /// Whether this address is exempt from limits by address.
     pub(crate) fn is_free(self, ip: IpAddr) -> bool {
         self.private || (ip.is_loopback() && !self.groups_loopback)
     }
 }
 
 impl Group {
-    /// Whether limits by group hold for it: a group of one address and port limits nothing.
+    /// Whether limits by group apply to it. They do not apply to [`Group::One`] and
+    /// [`Group::Unknown`].
     pub(crate) fn is_limited(self) -> bool {
         matches!(self, Group::V4(_) | Group::V6(_))
     }
@@ -80,7 +81,8 @@ mod tests {
         let public = Grouping::default();
         let private = Grouping { private: true, ..public };
         let test = Grouping { groups_loopback: true, ..public };
-        // two addresses; whether they are one group on a public network, a private one, in tests
+        // Two addresses, and whether they form one group: on a public network, on a private one, in
+        // tests.
         let cases = [
             ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.250/tcp/2", true, false, true),
             ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.4.4/tcp/1", false, false, false),

@@ -1,7 +1,7 @@
 //! Places for inbound connections that do not have an identity yet.
 //!
-//! Until its handshake is over, a connection is only an address. Whoever connects and says nothing
-//! must not keep others out: one host holds few places, a handshake has little time, and when all
+//! Before the handshake is over, only the address of a connection is known. A silent connection
+//! must not keep others out. So one host has few places, and a handshake has little time. When all
 //! places are taken, the oldest handshake of the group that holds the most gives way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,21 +15,22 @@ use libp2p::Multiaddr;
 use super::address::ip_of;
 use super::group::{Group, Grouping};
 
-/// How long an inbound connection may take to become an encrypted, multiplexed one: a few round
-/// trips. Longer and silent connections hold their places for longer.
+/// Timeout of an inbound handshake, until the connection is encrypted and multiplexed. That takes a
+/// few round trips. With a longer timeout silent connections would hold their places for longer.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
-/// Handshakes of one host (an IPv4 address, an IPv6 /64) at a time. An honest one needs one, and
-/// another one when it dials again before we noticed that the first is gone.
+/// Handshakes of one host (an IPv4 address, an IPv6 /64) at a time. An honest host needs one, and a
+/// second one if it dials again before we notice that its first connection is gone.
 const PER_HOST_MAX: usize = 2;
 
-/// Handshakes that one host may begin within [`WINDOW`]: each costs us half a millisecond.
+/// Handshakes that one host may begin within [`WINDOW`]. Each costs us half a millisecond.
 const BEGUN_PER_HOST_MAX: u32 = 64;
 
-/// How often begun handshakes are counted anew.
+/// The time over which begun handshakes are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Hosts counted in a window. Hosts beyond it are not counted: the window is short.
+/// Most hosts whose handshakes are counted in a window. Further hosts are not counted, and so not
+/// limited, until the window ends.
 const HOSTS_MAX: usize = 4096;
 
 /// All handshakes under way, shared by the transport and the network's task.
@@ -39,7 +40,7 @@ pub(crate) struct Handshakes(Arc<Mutex<Book>>);
 struct Book {
     grouping: Grouping,
     max: usize,
-    /// The hosts of named peers. Their handshakes never give way.
+    /// The IP addresses of named peers. Handshakes from there never give way.
     named: HashSet<IpAddr>,
     next: u64,
     open: BTreeMap<u64, Open>,
@@ -48,21 +49,21 @@ struct Book {
 }
 
 struct Open {
-    /// `None` where limits by address do not hold.
+    /// `None` if limits by address do not apply.
     host: Option<IpAddr>,
     group: Group,
     is_named: bool,
     stop: AbortHandle,
 }
 
-/// A place for one handshake, free again when this is dropped.
+/// A place for one handshake. Dropping it frees the place.
 pub(crate) struct Place {
     number: u64,
     book: Handshakes,
 }
 
 impl Handshakes {
-    /// `max`: places in all.
+    /// `max` is the number of places.
     pub(crate) fn new(grouping: Grouping, max: usize) -> Self {
         Self(Arc::new(Mutex::new(Book {
             grouping,
@@ -82,8 +83,8 @@ impl Handshakes {
         }
     }
 
-    /// A place for a new connection. The second part ends the handshake when its place is needed.
-    /// `None` if the connection is to be closed at once.
+    /// A place for a new connection, and a registration by which the handshake is aborted when its
+    /// place is needed. `None` if the connection must be closed at once.
     pub(crate) fn enter(&self, remote: &Multiaddr, now: Instant) -> Option<(Place, AbortRegistration)> {
         let (stop, registration) = AbortHandle::new_pair();
         let number = self.lock().enter(remote, stop, now)?;
@@ -107,7 +108,7 @@ impl Book {
                 return None;
             }
             if self.open.values().filter(|open| open.host == Some(host)).count() >= PER_HOST_MAX {
-                // Whoever shares the address with a silent connection gets in all the same.
+                // So an honest peer that shares its address with silent connections still gets in.
                 let oldest = self.open.iter().find(|(_, open)| open.host == Some(host)).map(|(number, _)| *number);
                 self.give_way(oldest?);
             }
@@ -121,7 +122,8 @@ impl Book {
         Some(self.next)
     }
 
-    /// The handshake that gives way: the oldest of the group that has the most of them.
+    /// The handshake that gives way: the oldest of the group that has the most. `None` if all are
+    /// those of named peers.
     fn least(&self) -> Option<u64> {
         let mut groups: HashMap<Group, (usize, u64)> = HashMap::new();
         for (number, open) in self.open.iter().filter(|(_, open)| !open.is_named) {
@@ -164,7 +166,8 @@ impl Drop for Place {
     }
 }
 
-/// One host of IPv6 usually has a whole /64.
+/// The host of an address: the address itself, or its /64, since one IPv6 host usually has a whole
+/// /64.
 fn host_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
@@ -216,7 +219,8 @@ mod tests {
         }
     }
 
-    /// Silent connections from many hosts: whoever comes next has a place, and they lose theirs.
+    /// Silent connections come from many hosts. A newcomer gets a place, and some of them lose
+    /// theirs.
     #[test]
     fn when_all_places_are_taken_the_largest_group_gives_way() {
         let (book, now) = (Handshakes::new(Grouping::default(), 64), Instant::now());
@@ -241,7 +245,7 @@ mod tests {
         let others: Vec<Visit> = (0..9).map(|n| enter(&book, &format!("/ip4/2.2.{n}.2"), now).unwrap()).collect();
         assert!(named.iter().all(|visit| !visit.is_over()));
         assert_eq!(others.iter().filter(|visit| !visit.is_over()).count(), 1);
-        // All places are theirs: a stranger waits for the end of one.
+        // The named peer's address holds all places, so a stranger must wait until one is free.
         drop(others);
         let last = enter(&book, "/ip4/1.1.1.1", now).unwrap();
         assert!(enter(&book, "/ip4/3.3.3.3", now).is_none());

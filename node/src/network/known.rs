@@ -1,4 +1,4 @@
-//! The addresses of peers that are known, with what came of dialing them.
+//! The known addresses of peers, with the results of dialing them.
 
 use std::collections::HashMap;
 
@@ -6,17 +6,17 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::group::{Group, Grouping};
 
-/// Addresses kept. Enough for every network this program is made for, and less than a megabyte.
+/// Most addresses. Enough for every network that this program is made for, in less than a megabyte.
 pub(crate) const ADDRESSES_MAX: usize = 4096;
 
-/// Addresses kept of one group, so that one operator's do not push out all others.
+/// Most addresses of one group, so that those of one operator do not push out all others.
 const PER_GROUP_MAX: usize = 32;
 
 /// Failures in a row after which an address may be forgotten.
 const FAILURES_MAX: u32 = 3;
 
-/// How long an address must have failed to be forgotten, in milliseconds. A node that restarts is
-/// back sooner.
+/// How long an address must have failed before it is forgotten, in milliseconds. A node that
+/// restarts is back sooner.
 const FAILING_MS: u64 = 600_000;
 
 /// The wait after a failed dial, in milliseconds. It doubles with each failure.
@@ -48,7 +48,7 @@ impl Known {
             0 => 0,
             failures => (RETRY_MS << (failures - 1).min(16)).min(RETRY_MAX_MS),
         };
-        // A clock that was set back lets everything be tried.
+        // If the clock was set back, every address may be tried.
         now_ms < self.tried_ms || now_ms - self.tried_ms >= wait
     }
 
@@ -56,7 +56,9 @@ impl Known {
         self.failures >= FAILURES_MAX && now_ms.saturating_sub(self.good_ms) >= FAILING_MS
     }
 
-    /// Which of two addresses is worth less: the smaller one.
+    /// The value of an address. When there is no room, the address with the smallest value is
+    /// replaced: the one with the most failures, then an unproved one, then the one not known to
+    /// work for longest.
     fn worth(&self) -> (std::cmp::Reverse<u32>, bool, u64, PeerId) {
         (std::cmp::Reverse(self.failures), self.is_proved, self.good_ms, self.peer)
     }
@@ -77,13 +79,15 @@ impl Addresses {
         &self.known
     }
 
-    /// A peer claims an address, or was dialed there.
+    /// A peer claims this address, or was dialed there.
     pub(crate) fn heard(&mut self, peer: PeerId, address: Multiaddr, now_ms: u64) {
         let group = self.grouping.of(&address);
         self.insert(Known { peer, address, group, good_ms: now_ms, is_proved: false, tried_ms: 0, failures: 0 });
     }
 
-    /// Takes over what is known. An address that is here already stays as it is.
+    /// Adds an address. An address that is known already is not changed. When there is no room, the
+    /// new address replaces the least valuable one of its own group if that is full, else of the
+    /// group with the most addresses.
     pub(crate) fn insert(&mut self, new: Known) {
         if self.known.iter().any(|known| known.peer == new.peer && known.address == new.address) {
             return;
@@ -106,7 +110,8 @@ impl Addresses {
         }
     }
 
-    /// The group with the most addresses. `None` if no group has several: then all are rivals.
+    /// The group with the most addresses. `None` if no group has several; then any address may be
+    /// replaced.
     fn largest_group(&self) -> Option<Group> {
         let mut counts: HashMap<Group, usize> = HashMap::new();
         for known in &self.known {
@@ -127,15 +132,16 @@ impl Addresses {
         }
     }
 
-    /// The peer was connected until now, so its addresses count as good until now.
+    /// The peer was connected until now, so its addresses without failures count as working until
+    /// now.
     pub(crate) fn on_left(&mut self, peer: &PeerId, now_ms: u64) {
         for known in self.known.iter_mut().filter(|known| known.peer == *peer && known.failures == 0) {
             known.good_ms = now_ms;
         }
     }
 
-    /// A dial of the peer failed at these addresses. Returns whether nothing is known of it any
-    /// more.
+    /// A dial of the peer failed at these addresses. Returns whether no address of the peer is
+    /// known any more.
     pub(crate) fn on_failure(&mut self, peer: &PeerId, failed: &[Multiaddr], now_ms: u64) -> bool {
         let is_one = |known: &&mut Known| known.peer == *peer && failed.contains(&known.address);
         for known in self.known.iter_mut().filter(is_one) {
@@ -146,16 +152,16 @@ impl Addresses {
         !self.known.iter().any(|known| known.peer == *peer)
     }
 
-    /// All that is known of a peer is forgotten.
+    /// Forgets all addresses of a peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.known.retain(|known| known.peer != *peer);
     }
 
-    /// A peer to dial, chosen by `random` among those that are due and `may` be dialed.
+    /// An address to dial, chosen by `random` among those that are due and that `may` allows.
     pub(crate) fn pick(&self, now_ms: u64, random: u32, may: impl Fn(&PeerId, Group) -> bool) -> Option<&Known> {
         let due = |known: &&Known| known.may_try(now_ms) && may(&known.peer, known.group);
         let due: Vec<&Known> = self.known.iter().filter(due).collect();
-        // Half of the time one that has worked before, if there is one.
+        // Half of the time an address that has worked before is chosen, if there is one.
         let proved: Vec<&Known> = due.iter().copied().filter(|known| known.is_proved).collect();
         let pool = if random.is_multiple_of(2) && !proved.is_empty() { proved } else { due };
         let place = usize::try_from(random / 2).unwrap_or(0) % pool.len().max(1);

@@ -1,7 +1,9 @@
-//! The network: bytes in, bytes out. It knows peers, topics and requests, and no rule of the ledger.
+//! The network: bytes in, bytes out. It knows peers, topics and requests, and no rule of the
+//! ledger.
 //!
-//! One task owns the swarm. It verifies nothing and never waits for room in a queue, so it always answers
-//! pings and keeps all connections moving. The rest of the node holds a [`Network`] to speak and an [`Inbox`] to listen.
+//! One task owns the swarm. It verifies nothing and never waits for room in a queue, so it always
+//! answers pings and keeps all connections moving. The rest of the node sends through a [`Network`]
+//! and receives from an [`Inbox`].
 
 mod address;
 mod bans;
@@ -59,12 +61,13 @@ pub use self::wire::{
     protocol_names,
 };
 
-/// For a log filter: what libp2p says of its own accord is written for its authors, some of it per message.
+/// Part of a log filter that silences libp2p. Most of its lines are meant for its authors, and some
+/// come once per message.
 pub const LOG_FILTER: &str = "libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
     libp2p_identify=warn,libp2p_mdns=error,libp2p_swarm=warn,libp2p_tcp=warn,libp2p_core=warn,yamux=error,\
     multistream_select=warn,hickory_resolver=error,hickory_proto=error,hickory_net=error,netlink_proto=warn";
 
-/// What a node may choose. All but `chain` is its own business.
+/// Settings of the network. All but `chain` are local to a node.
 #[derive(Clone)]
 pub struct NetworkConfig {
     /// Our identity to peers.
@@ -73,26 +76,27 @@ pub struct NetworkConfig {
     pub chain: String,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
-    /// Where the operator says we can be reached from outside. With at least one of these, a node of a public network
-    /// helps others to find peers; a listening address that is itself public counts.
+    /// Addresses at which, as the operator says, others can reach us. With at least one of these,
+    /// or with a public listening address, a node of a public network helps others to find peers.
     pub external: Vec<Multiaddr>,
-    /// Named peers: peers to stay connected to, with or without `/p2p/` and their identity. They
-    /// are beside all limits on connections, in both directions.
+    /// Named peers: peers to stay connected to, with or without `/p2p/` and their identity. Of the
+    /// limits on connections only `per_peer` applies to them, in either direction.
     pub bootstrap: Vec<Multiaddr>,
     /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
     pub store: Option<PathBuf>,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
-    /// Whether this is a private network: private addresses are dialed, all nodes serve discovery, and many may share
-    /// one address.
+    /// Whether this is a private network. Then private addresses are dialed, all nodes serve
+    /// discovery, and many nodes may share one address.
     pub private: bool,
     /// Whether the network has only a handful of nodes.
     pub small_mesh: bool,
-    /// How much peers may take of us.
+    /// Limits on connections.
     pub limits: Limits,
-    /// The rate at which a link's data frame is written, bytes a second, if not as fast as the link takes it: little of it then waits
-    /// before what is sent meanwhile. A frame goes an eighth faster, so that pauses between frames cost nothing, and takes 150 ms at
-    /// most. How many are written at a time is for whoever sends them.
+    /// The rate at which a data frame of a link is written, in bytes a second; `None` is as fast as
+    /// the connection takes it. At a limited rate little of a frame is queued ahead of other
+    /// messages. A frame is written an eighth faster than this rate, so that pauses between frames
+    /// cost nothing, and within 150 ms. The caller decides how many frames are written at a time.
     pub data_rate: Option<NonZeroU64>,
 }
 
@@ -121,35 +125,38 @@ impl NetworkConfig {
     }
 }
 
-/// Limits on connections. None of them holds for named peers but `per_peer`.
+/// Limits on connections. Of these only `per_peer` applies to named peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that peers made with us. When all are taken, a newcomer replaces the least useful.
+    /// Connections that peers made with us. When all places are taken, a newcomer replaces the
+    /// least useful connection.
     pub inbound: u32,
-    /// Connections that we made and keep, one with each group of addresses.
+    /// Connections that we made and keep, one for each group of addresses.
     pub outbound: u32,
     /// Handshakes under way, per direction.
     pub pending: u32,
-    /// Connections with one peer, of which the newest stay. At least 2: two nodes that dial each
-    /// other at once would otherwise both hang up.
+    /// Connections with one peer; the newest stay. Must be at least 2, since otherwise two nodes
+    /// that dial each other at once would both hang up.
     pub per_peer: u32,
     /// Inbound connections from one IPv4 /24 or IPv6 /48. On private networks and loopback each
     /// address and port is a group of its own.
     pub per_group: u32,
-    /// Memory of the process, in bytes, above which no connection is accepted; `None` is three quarters of the machine's.
+    /// Memory of the process, in bytes, above which no connection is accepted. `None` is three
+    /// quarters of the machine's memory.
     pub memory_bytes: Option<usize>,
     /// Whether loopback addresses are grouped as public ones are. For tests.
     pub groups_loopback: bool,
 }
 
 impl Limits {
-    /// Connections in all: as many as there are outbound places are for named peers and probes.
+    /// Connections in all: inbound places, outbound places, and again as many as outbound places
+    /// for named peers and probes.
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.inbound.saturating_add(self.outbound.saturating_mul(2))
     }
 
-    /// The same limits for so many connections in all.
+    /// The same limits, scaled to this number of connections in all.
     #[must_use]
     pub fn with_connections(self, connections: u32) -> Self {
         let outbound = self.outbound.min(connections / 8);
@@ -174,12 +181,12 @@ impl Default for Limits {
 /// Why the network does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// An address cannot be listened on, mostly because another process has the port.
+    /// The node cannot listen on an address, mostly because another process has the port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The configured address.
         address: Multiaddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The identity cannot be used to encrypt.

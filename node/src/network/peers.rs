@@ -1,4 +1,4 @@
-//! The peers we are connected to, and the snapshot of them that readers see.
+//! The peers we are connected to, and the snapshot of them for readers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,38 +14,40 @@ use super::socket::{Hold, Taken};
 /// How long a peer may take to say which chain it is on.
 const IDENTIFY_TIME: Duration = Duration::from_secs(30);
 
-/// Pings in a row that may fail: with their intervals more than two minutes, as bulk on a slow link delays them.
+/// Failed pings in a row after which a connection is closed. Four timeouts last two minutes,
+/// because bulk on a slow link delays pings.
 const PINGS_FAILED_MAX: u32 = 4;
 
-/// How long a connection may take to close in order before it is cut.
+/// How long a connection may take to close in an orderly way before it is cut.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
 
 /// Longest agent kept, in characters.
 const AGENT_CHARS_MAX: usize = 64;
 
-/// Addresses kept of those a peer claims.
+/// Most addresses kept of those that a peer claims.
 pub(crate) const ADDRESSES_MAX: usize = 8;
 
-/// What a reader may know of a connected peer.
+/// What readers see of a connected peer.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
     /// Its identity.
     pub id: PeerId,
-    /// The address of its first connection, as we see it: for an inbound one with a passing port.
+    /// The address of its oldest connection, as we see it. An inbound one has an ephemeral port.
     pub address: Multiaddr,
-    /// Whether it dialed us.
+    /// Whether the peer made that connection.
     pub inbound: bool,
-    /// Its software, as it says: printable, at most 64 characters.
+    /// Its claim about its software: printable, at most 64 characters.
     pub agent: String,
     /// Round trip of the last ping.
     pub ping: Option<Duration>,
-    /// When it was first connected, without a gap since.
+    /// Since when it has been connected without a gap.
     pub connected_since: SystemTime,
-    /// What went over its connections since then.
+    /// Bytes on its connections since then.
     pub traffic: Traffic,
 }
 
-/// Counts of bytes on all connections with a peer, encrypted. They go on counting.
+/// Counts of encrypted bytes on all connections with a peer. The counts are live: they go on after
+/// this value was taken.
 #[derive(Clone, Default)]
 pub struct Traffic {
     open: Vec<Hold>,
@@ -64,7 +66,7 @@ impl Traffic {
         self.open.iter().fold(self.received, |sum, hold| sum.saturating_add(hold.line.received()))
     }
 
-    /// Keeps what a connection that is gone has moved.
+    /// Keeps the counts of a connection that is gone.
     fn close(&mut self, hold: &Hold) {
         self.sent = self.sent.saturating_add(*hold.taken.borrow());
         self.received = self.received.saturating_add(hold.line.received());
@@ -88,12 +90,12 @@ struct Peer {
     /// Set once it is known to be on our chain.
     admitted: bool,
     opened: Instant,
-    /// What it claims to listen on and we put into the routing table.
+    /// Its claimed addresses that are in the routing table.
     addresses: Vec<Multiaddr>,
     agent: String,
     ping: Option<Duration>,
     connected_since: SystemTime,
-    /// Of connections that are gone.
+    /// Bytes of connections that are gone.
     past: Traffic,
 }
 
@@ -172,7 +174,7 @@ impl Peers {
         self.peers.get(id).is_some_and(|peer| peer.admitted)
     }
 
-    /// Where the peer is connected from or to: its oldest connection.
+    /// The remote address of the peer's oldest connection.
     pub(crate) fn address(&self, id: &PeerId) -> Option<&Multiaddr> {
         Some(&self.peers.get(id)?.connections.first()?.address)
     }
@@ -188,7 +190,7 @@ impl Peers {
         self.peers.get(id).is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
     }
 
-    /// Connections with the peer are being closed: this one, or all.
+    /// This connection with the peer is being closed, or all if it is `None`.
     pub(crate) fn on_closing(&mut self, id: &PeerId, connection: Option<ConnectionId>, now: Instant) {
         let connections = self.peers.get_mut(id).map_or(&mut [][..], |peer| &mut peer.connections);
         for it in connections.iter_mut().filter(|it| connection.is_none_or(|id| it.id == id)) {
@@ -196,7 +198,7 @@ impl Peers {
         }
     }
 
-    /// Cuts connections that do not close in time: a peer that does not read holds them open.
+    /// Cuts connections that do not close in time. A peer that does not read would hold them open.
     pub(crate) fn cut_stuck(&self, now: Instant) {
         let connections = self.peers.values().flat_map(|peer| &peer.connections);
         for it in connections.filter(|it| it.closing.is_some_and(|since| now.duration_since(since) >= CLOSING_TIME)) {
@@ -206,18 +208,19 @@ impl Peers {
         }
     }
 
-    /// The newest connection with the peer: an older one may be the remains of a peer that has restarted.
+    /// The newest connection with the peer. An older one may be dead, left over from before the
+    /// peer restarted.
     pub(crate) fn connection(&self, id: &PeerId) -> Option<ConnectionId> {
         Some(self.peers.get(id)?.connections.last()?.id)
     }
 
-    /// What the system has taken in of a connection.
+    /// The count of bytes that the system has taken in for a connection.
     pub(crate) fn taken(&self, id: &PeerId, connection: ConnectionId) -> Option<Taken> {
         let connections = &self.peers.get(id)?.connections;
         Some(connections.iter().find(|other| other.id == connection)?.hold.as_ref()?.taken.clone())
     }
 
-    /// Takes over what a peer says of itself. Returns its former addresses.
+    /// Takes over a peer's claims about itself. Returns its former addresses.
     pub(crate) fn on_identified(&mut self, id: &PeerId, agent: &str, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
         let former = std::mem::replace(&mut peer.addresses, addresses);
@@ -229,7 +232,8 @@ impl Peers {
         former
     }
 
-    /// Notes a ping. Returns whether the connection should be given up.
+    /// Records the result of a ping; `None` is a failure. Returns whether the connection must be
+    /// closed.
     pub(crate) fn on_ping(&mut self, id: &PeerId, connection: ConnectionId, round_trip: Option<Duration>) -> bool {
         let Some(peer) = self.peers.get_mut(id) else { return false };
         let Some(open) = peer.connections.iter_mut().find(|other| other.id == connection) else { return false };
@@ -247,7 +251,7 @@ impl Peers {
         }
     }
 
-    /// The peers that have not said in time which chain they are on.
+    /// The peers that have not said within [`IDENTIFY_TIME`] which chain they are on.
     pub(crate) fn unidentified(&self, now: Instant) -> Vec<PeerId> {
         let overdue = |peer: &Peer| !peer.admitted && now.duration_since(peer.opened) >= IDENTIFY_TIME;
         self.peers.iter().filter(|(_, peer)| overdue(peer)).map(|(id, _)| *id).collect()
@@ -320,7 +324,7 @@ mod tests {
         assert_eq!(given_up, [false, false, false, false, false, false, false, true]);
     }
 
-    /// An orderly end waits for the peer to read, which a hostile one does not.
+    /// An orderly end waits until the peer has read everything, and a hostile peer does not read.
     #[test]
     fn a_connection_that_does_not_close_in_time_is_cut() {
         let (mut peers, _reader) = Peers::new();

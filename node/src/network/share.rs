@@ -1,19 +1,20 @@
 //! A budget of bytes that many share: the fuller it is, the less one of them may take.
 
-/// A budget. Whoever keeps it counts what all have and what each has.
+/// The rule of a budget. The caller counts the bytes of all users and of each user.
 ///
-/// One may have half of what the others leave, so a few that take all they can get leave room for those that come later,
-/// and `floor` in any case. So `n` of them have at most `all` and `n` times `floor` together.
+/// One user may have half of what the others leave, and `floor` in any case. So a few users that
+/// take all they can get still leave room for later ones, and `n` users together have at most `all`
+/// plus `n` times `floor`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     /// Bytes for all together.
     pub(crate) all: usize,
-    /// Bytes that each may have however full it is.
+    /// Bytes that each user may have, however full the budget is.
     pub(crate) floor: usize,
 }
 
 impl Share {
-    /// Whether one that has `own` of the `taken` bytes may have `more`.
+    /// Whether a user that has `own` of the `taken` bytes may have `more`.
     pub(crate) const fn allows(&self, own: usize, taken: usize, more: usize) -> bool {
         let left = self.all.saturating_sub(taken.saturating_sub(own));
         let most = if left / 2 > self.floor { left / 2 } else { self.floor };
@@ -28,7 +29,7 @@ mod tests {
     #[test]
     fn one_may_have_half_of_what_the_others_leave() {
         let share = Share { all: 1_000, floor: 10 };
-        // own, taken, more, whether
+        // own, taken, more, whether it is allowed
         let cases = [
             (0, 0, 500, true),
             (0, 0, 501, false),

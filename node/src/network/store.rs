@@ -17,11 +17,11 @@ use super::known::{ADDRESSES_MAX, Addresses, Known};
 /// The version of the file's form.
 const VERSION: u32 = 1;
 
-/// The largest file that is read, in bytes: a full one has about two thirds of it.
+/// Size limit of the file when it is read, in bytes. A full file has about two thirds of it.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Outbound peers that the next run dials first. An attacker that filled the addresses of a node
-/// cannot choose its peers by making it restart.
+/// Number of outbound peers that the next run dials first. So an attacker that has filled a node's
+/// addresses cannot choose its peers by making it restart.
 pub(crate) const ANCHORS: usize = 2;
 
 /// What is remembered.
@@ -31,12 +31,13 @@ pub(crate) struct PeerStore {
     pub(crate) bans: Bans,
     /// The anchors of the last run until they are dialed; then those of this run.
     pub(crate) anchors: Vec<(PeerId, Multiaddr)>,
-    /// Identities that answered at configured addresses which name none.
+    /// Identities that answered at configured addresses without an identity.
     pub(crate) identities: BTreeMap<Multiaddr, PeerId>,
 }
 
 impl PeerStore {
-    /// Reads the file, if there is one. Whatever cannot be read is left out with a warning.
+    /// Reads the file, if there is one. A file that cannot be read is ignored with a warning, a
+    /// single entry that does not parse without one.
     pub(crate) fn open(path: Option<PathBuf>, grouping: Grouping, now_ms: u64) -> Self {
         let mut store = Self {
             addresses: Addresses::new(grouping),
@@ -82,7 +83,7 @@ impl PeerStore {
         self.identities = pairs.map(|(peer, address)| (address, peer)).collect();
     }
 
-    /// What is to be written: `None` if nothing is kept on disk.
+    /// The file to write. `None` if the node remembers no peers on disk.
     pub(crate) fn to_write(&self) -> Option<Write> {
         let path = self.path.clone()?;
         let address = |known: &Known| Address {
@@ -120,7 +121,7 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    /// Writes the file in one step. Blocks for the disk.
+    /// Replaces the file atomically. Blocks until the disk has it.
     pub(crate) fn perform(self) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(&self.file)?;
         bytes.push(b'\n');

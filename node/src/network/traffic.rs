@@ -1,9 +1,15 @@
-//! The books of gossip: what it holds of each peer and for each peer, in bytes.
+//! The memory of gossip: bounds in bytes on the messages from each peer and to each peer.
 //!
-//! Gossipsub bounds its queues in messages, of which the largest are thousands of times the smallest, and its caches in time.
-//! So it is kept here what goes into them. A message has a place among those that wait for their verdict, or is ignored. What
-//! is passed on stays in gossipsub's cache for some seconds, so only so much is passed on in that time. What is pushed into the
-//! queue of a peer and not yet written is owed, and a peer that is owed too much is disconnected, which frees its queue.
+//! Gossipsub bounds its queues in messages, of which the largest are thousands of times the
+//! smallest, and its caches in time. So this module counts the bytes that go into them:
+//!
+//! - A message that waits for its verdict takes a place. Without a place it is ignored.
+//! - A message that is passed on stays in gossipsub's cache for some seconds, so the bytes passed
+//!   on in that time are bounded.
+//! - Bytes that are pushed into the queue of a peer and not yet written are *owed*. A peer that is
+//!   owed too much is disconnected, which frees its queue.
+//! - Gossipsub remembers the id of each message for a minute or two. A peer that fills this memory
+//!   with useless messages is disconnected.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +23,9 @@ use super::muxer::Written;
 use super::share::Share;
 use super::wire::{TRANSMIT_BYTES_MAX, Topic};
 
-/// Bytes of messages that wait for their verdict, of which gossipsub has another copy. A peer that is alone may have 32 of
-/// the largest, and one of each peer always has a place.
+/// Bytes of messages that wait for their verdict. Gossipsub has another copy of each. One message
+/// of each peer always has a place, and a peer that is alone may have half of the bytes: 32 of the
+/// largest messages, or 64 batches of transactions.
 const fn waiting(topic: Topic) -> Share {
     let all = match topic {
         Topic::Consensus => 32 << 20,
@@ -28,14 +35,16 @@ const fn waiting(topic: Topic) -> Share {
     Share { all, floor: topic.bytes_max() }
 }
 
-/// What a message counts among those that wait: a small one its part of the queue.
+/// Bytes that a message counts for while it waits. A small message counts for one slot of the
+/// queue, so that one peer cannot fill the queue with small messages.
 const fn weight(topic: Topic, bytes: usize) -> usize {
     let least = waiting(topic).all / gossip_queue(topic);
     if bytes < least { least } else { bytes }
 }
 
-/// Bytes that are passed on in [`CACHE_TIME`], of which gossipsub keeps a copy for so long: of proposals some twenty of the
-/// largest, of transactions 1.6 MiB a second, which is 9,000 transfers a second.
+/// Most bytes that are passed on in [`CACHE_TIME`], the time for which gossipsub keeps a copy of
+/// each message. For consensus this is 16 messages of the largest size. For transactions it is 1.6
+/// MiB a second, which is 9,000 transfers a second.
 const fn relayed_max(topic: Topic) -> usize {
     match topic {
         Topic::Consensus => 8 << 20,
@@ -44,26 +53,30 @@ const fn relayed_max(topic: Topic) -> usize {
     }
 }
 
-/// Messages up to this size, votes among them, are passed on beyond the above: others bound how many there are.
+/// Messages up to this size, votes among them, are passed on beyond [`relayed_max`]. Other rules
+/// bound their number.
 const SMALL_BYTES: usize = 4 << 10;
 
-/// Bytes that one peer may be owed. A peer on 10 Mbit/s takes 12 MiB in the time that a message may wait.
+/// Most bytes that one peer may be owed. A link of 10 Mbit/s moves 12 MiB in [`QUEUE_TIME`], the
+/// time that a message may wait.
 const OWED_MAX: u64 = 16 << 20;
 
-/// Bytes that all peers may be owed: above it, whoever is owed most is disconnected.
+/// Most bytes that all peers together may be owed. Above it, the peers that are owed most are
+/// disconnected.
 const OWED_ALL_MAX: u64 = 64 << 20;
 
-/// Messages seen for the first time in a minute or two, of all peers. Gossipsub remembers their names for so long, in some
-/// 400 bytes each.
+/// Most new messages of all peers in this minute and the one before. Gossipsub remembers their ids
+/// for that time, in some 400 bytes each: 60 MB in all.
 const FRESH_MAX: u64 = 150_000;
 
-/// A peer is not to blame for too many of these if fewer of its own were not accepted.
+/// Least number of messages that were not accepted for which a peer is disconnected. Peers with
+/// fewer are not the cause.
 const FRESH_LEAST: u64 = 1_000;
 
-/// No two peers are disconnected for it within this time: what is remembered of the first has to go.
+/// Least time between two such disconnections.
 const FRESH_PAUSE: Duration = Duration::from_secs(5);
 
-/// The books.
+/// All counts.
 pub(crate) struct Traffic {
     begun: Instant,
     waiting: [Arc<Mutex<Waiting>>; 3],
@@ -87,13 +100,13 @@ impl Traffic {
         }
     }
 
-    /// A message came that was not seen before. `None` if it has no place among those that wait.
+    /// A message arrived that was not seen before. `None` if there is no place for it.
     pub(crate) fn on_message(&mut self, topic: Topic, from: PeerId, bytes: usize, now: Instant) -> Option<Place> {
         self.fresh.on_message(from, now.duration_since(self.begun));
         Place::take(&self.waiting[topic.index()], topic, from, bytes)
     }
 
-    /// Whether a message that is accepted may go on.
+    /// Whether an accepted message may be passed on.
     pub(crate) fn may_relay(&mut self, place: &Place, now: Instant) -> bool {
         self.fresh.on_accepted(&place.from);
         let window = &mut self.relayed[place.topic.index()];
@@ -105,7 +118,7 @@ impl Traffic {
         may
     }
 
-    /// A message goes into the queues of these peers. Returns those that are to be disconnected.
+    /// A message goes into the queues of these peers. Returns the peers that must be disconnected.
     pub(crate) fn on_pushed(&mut self, peers: impl Iterator<Item = PeerId>, bytes: usize, now: Instant) -> Vec<PeerId> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let mut is_over = false;
@@ -119,7 +132,7 @@ impl Traffic {
         if is_over || self.owed_all > OWED_ALL_MAX { self.overdue(now) } else { Vec::new() }
     }
 
-    /// Settles what was written meanwhile. Returns the peers that are owed too much.
+    /// Subtracts the bytes that were written meanwhile. Returns the peers that are owed too much.
     fn overdue(&mut self, now: Instant) -> Vec<PeerId> {
         for (peer, owed) in &mut self.owed {
             self.owed_all -= owed.settle(self.written.to(peer), now);
@@ -137,12 +150,13 @@ impl Traffic {
         over
     }
 
-    /// A peer whose messages fill gossipsub's memory for names and are of no use, if there is one. It is to be disconnected.
+    /// A peer that fills gossipsub's memory for ids with messages that are not accepted, if there
+    /// is one. The caller disconnects it.
     pub(crate) fn flooder(&mut self, now: Instant) -> Option<PeerId> {
         self.fresh.worst(now.duration_since(self.begun))
     }
 
-    /// Nothing is owed to a peer that is gone.
+    /// A disconnected peer is owed no bytes.
     pub(crate) fn on_disconnected(&mut self, peer: &PeerId) {
         if let Some(owed) = self.owed.remove(peer) {
             self.owed_all -= owed.total;
@@ -150,14 +164,14 @@ impl Traffic {
     }
 }
 
-/// Messages of a topic that wait, by weight.
+/// The weights of the waiting messages of a topic.
 #[derive(Default)]
 struct Waiting {
     total: usize,
     peers: HashMap<PeerId, usize>,
 }
 
-/// The place of a message among those that wait for their verdict, until it is dropped.
+/// The place of a message that waits for its verdict. Dropping it frees the place.
 pub(crate) struct Place {
     waiting: Arc<Mutex<Waiting>>,
     topic: Topic,
@@ -208,10 +222,10 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Seconds that a window covers.
+/// Number of seconds that a window covers.
 const SLOTS: usize = CACHE_TIME.as_secs() as usize;
 
-/// Bytes of the last seconds.
+/// Bytes passed on in the last seconds, by second.
 #[derive(Default)]
 struct Window {
     slots: [usize; SLOTS],
@@ -249,7 +263,7 @@ struct Fresh {
 #[derive(Default)]
 struct Minute {
     total: u64,
-    /// By the peer they came from: those that were not accepted.
+    /// Messages that were not accepted, by the peer that sent them.
     useless: HashMap<PeerId, u64>,
 }
 
@@ -296,14 +310,15 @@ impl Fresh {
     }
 }
 
-/// What was pushed into the queue of a peer and is not yet written.
+/// Bytes that were pushed into the queue of a peer and are not yet written.
 struct Owed {
-    /// With when it was pushed, the oldest first.
+    /// Bytes with the time at which they were pushed, the oldest first.
     pushes: VecDeque<(Instant, u64)>,
     total: u64,
-    /// Bytes that were written when this was settled last.
+    /// The count of written bytes at the last call of `settle`.
     written: u64,
-    /// When a message was surely taken from the queue, and the bytes that were written by then.
+    /// A time after which a message was surely taken from the queue, and the count of written bytes
+    /// then.
     mark: (Instant, u64),
 }
 
@@ -320,7 +335,8 @@ impl Owed {
         }
     }
 
-    /// So many bytes are written by now. Returns how many less are owed.
+    /// Subtracts what was written, given the count of bytes written so far. Returns by how many
+    /// bytes the debt has shrunk.
     fn settle(&mut self, written: u64, now: Instant) -> u64 {
         let before = self.total;
         let mut paid = written.saturating_sub(self.written);
@@ -333,8 +349,9 @@ impl Owed {
             }
             self.pushes.pop_front();
         }
-        // Gossipsub drops what waited too long, but only when it takes something from the queue. No message is larger than
-        // this, so it did since the mark.
+        // Gossipsub drops messages that waited too long, but only when it takes one from the queue.
+        // No message is larger than the limit of a frame, so after that many bytes it took one
+        // since the mark.
         if written.saturating_sub(self.mark.1) >= TRANSMIT_BYTES_MAX as u64 {
             while let Some((at, bytes)) = self.pushes.front().copied()
                 && self.mark.0.saturating_duration_since(at) >= QUEUE_TIME
@@ -357,7 +374,7 @@ mod tests {
         (Traffic::new(Written::default(), now), now)
     }
 
-    /// Sixteen peers send the largest messages, or the smallest, and no verdict comes.
+    /// Sixteen peers send the largest messages, or small ones, and no verdict comes.
     #[test]
     fn what_waits_for_a_verdict_is_bounded_in_bytes_and_shared() {
         for topic in Topic::ALL {
@@ -417,7 +434,7 @@ mod tests {
         assert_eq!((over, pushed), (vec![stuck], OWED_MAX as usize / largest + 1));
         assert_eq!((traffic.owed_all, traffic.owed.len()), (0, 0));
 
-        // Many of which none is owed much.
+        // Many peers, none of which is owed much.
         let peers: Vec<PeerId> = (0..100).map(|_| PeerId::random()).collect();
         let mut cut = Vec::new();
         for _ in 0..10 {

@@ -1,8 +1,10 @@
-//! What attacks cost honest nodes: four validators and a full node on loopback, transfers that are submitted to the last
-//! validator and awaited there, ten quiet seconds, and then an attack.
+//! What attacks cost honest nodes. Four validators and a full node run on loopback. Transfers are
+//! submitted to the last validator and awaited there, for ten quiet seconds and then during an
+//! attack.
 //!
-//! All figures come from the nodes' RPC and from the system; log lines are for people. The attackers are one process that
-//! gives way to the nodes, as a machine of their own would.
+//! All figures come from the nodes' RPC and from the system; log lines are for people. The
+//! attackers are one process that runs only when the nodes leave a processor idle, so it slows them
+//! no more than one on another machine would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,25 +29,27 @@ use crate::story::{Rpc, now_ms};
 const VALIDATORS: u16 = 4;
 /// Transfers a second.
 const RATE: u32 = 100;
-/// Before each attack.
+/// Quiet time before each attack.
 const QUIET: Duration = Duration::from_secs(10);
-/// How long transfers may take beyond the end of the attack.
+/// How long transfers may take after the end of the attack.
 const AFTER: Duration = Duration::from_secs(10);
-/// From the first transfer that is final to the first that counts.
+/// Time from the first final transfer to the first transfer that counts.
 const SETTLE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
-/// How long the nodes may take until they answer.
+/// How long to wait for the nodes to answer, for a first final transfer, and for the attackers to
+/// end.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Size of the chain, MiB: large enough that a full node which fetches it slowly is not done before the attack ends.
+/// Size of the chain, in MiB. At [`SYNC_RATE`] a full node needs 64 s for it, which is longer than
+/// an attack of the default length.
 const MIB: u32 = 64;
-/// Bytes a second that a full node fetches in attacks on sync.
+/// The full node's download limit in attacks on sync, in bytes a second.
 const SYNC_RATE: u64 = 1 << 20;
 
-/// What one run has shown. The names are for scripts.
+/// The result of one run. Scripts read these names.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     attack: &'static str,
-    /// What it should reach, and reached: messages a second, or connections at a time.
+    /// The intended rate of the attack, in its own unit, and the rate that it reached.
     rate: f64,
     reached: f64,
     quiet_p99_ms: f64,
@@ -53,9 +57,9 @@ struct Run {
     attacked_max_ms: f64,
     /// Transfers that were not final ten seconds after the end.
     not_final: u64,
-    /// Most memory of any of the five nodes.
+    /// The largest peak memory of the five nodes.
     peak_rss_mib: f64,
-    /// Bytes a second between honest nodes, attacked against quiet.
+    /// Bytes a second between honest nodes: under attack, divided by quiet.
     bytes_ratio: f64,
     attackers_banned: u64,
     honest_banned: u64,
@@ -118,12 +122,12 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let reached = runtime.block_on(attack.run(&field, Duration::from_secs(options.seconds)))?;
     print_line(&Reached { reached })?;
-    // Whatever its tasks still do is of no use.
+    // Its tasks may still run. They are not waited for.
     runtime.shutdown_background();
     Ok(())
 }
 
-/// Everything of one run. Dropped in this order: processes before files.
+/// The state of one run. Fields are dropped in this order: processes before files.
 struct Session<'a> {
     attack: Attack,
     options: &'a options::Attack,
@@ -132,7 +136,7 @@ struct Session<'a> {
     /// Validators first.
     nodes: Vec<Node>,
     topology: Topology,
-    /// A home with the chain for attackers that show it.
+    /// A home with the chain, for attackers that show history.
     attacker_home: PathBuf,
 }
 
@@ -158,7 +162,7 @@ impl<'a> Session<'a> {
             places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
-            // Nobody names the attackers.
+            // No node names the attackers.
             let peers = addresses.iter().take(full_node + 1).enumerate().filter(|(other, _)| *other != index);
             let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
             nodes.push(Node::new(place, index, home));
@@ -190,7 +194,8 @@ impl<'a> Session<'a> {
         let reached = self.await_attackers(&mut attackers)?;
         let after = Instant::now();
         while after.elapsed() < AFTER {
-            // Payers that give up have transfers that are not final: that is a result here.
+            // Payers may give up when transfers do not become final. That is a result here, not an
+            // error.
             stop::pause(TICK)?;
             self.nodes.iter_mut().try_for_each(Node::check)?;
         }
@@ -211,7 +216,7 @@ impl<'a> Session<'a> {
             quiet_p99_ms: rank(&times, 99),
             attacked_p99_ms: rank(&late, 99),
             attacked_max_ms: rank(&late, 100),
-            // One at each edge of the window may be counted on the other side.
+            // A transfer at the edge of the window may be counted on the other side.
             not_final: if not_final <= 1 { 0 } else { not_final },
             peak_rss_mib: self.nodes.iter().map(|node| node.peak_rss_kib).max().unwrap_or(0) as f64 / 1_024.0,
             bytes_ratio: attacked.bytes_a_second() / quiet.bytes_a_second(),
@@ -252,7 +257,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Lets time pass and looks at what nodes send each other meanwhile.
+    /// Waits, and measures the bytes that nodes send to each other meanwhile.
     fn window(&mut self, payers: &mut Payers, time: Duration) -> anyhow::Result<Window> {
         let (before, start, clock) = (self.bytes_sent(), now_ms(), Instant::now());
         self.wait(time, payers)?;
@@ -260,7 +265,7 @@ impl<'a> Session<'a> {
         Ok(Window { start, end: now_ms(), bytes, seconds: clock.elapsed().as_secs_f64() })
     }
 
-    /// Payload bytes that honest nodes have sent to each other over the connections that exist.
+    /// Encrypted bytes that honest nodes have sent to each other, as far as they are connected now.
     fn bytes_sent(&self) -> u64 {
         let honest = |id: &Value| self.nodes.iter().any(|node| *id == node.id);
         let peers = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_peers"));
@@ -269,7 +274,7 @@ impl<'a> Session<'a> {
         sent.filter_map(|bytes| bytes.as_str()?.parse::<u64>().ok()).sum()
     }
 
-    /// Bans of others and of honest nodes, by what nodes say.
+    /// Numbers of bans of attackers and of honest nodes, as the nodes report them.
     fn bans(&self) -> (u64, u64) {
         let lists: Vec<Value> = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_bans")).collect();
         let bans: Vec<&Value> = lists.iter().filter_map(Value::as_array).flatten().collect();
@@ -292,7 +297,7 @@ impl<'a> Session<'a> {
         command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", self.attack.name, "--genesis"]);
         command.arg(self.attacker_home.join("genesis.json")).arg("--home").arg(&self.attacker_home);
         command.args(["--seconds", &self.options.seconds.to_string()]);
-        // Transfers go to the last validator, the attack to all others.
+        // Transfers go to the last validator, the attack to all other nodes.
         let last = usize::from(VALIDATORS) - 1;
         for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| *index != last) {
             let host = &self.topology.hosts[self.nodes[index].host];
@@ -318,7 +323,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A time that is looked at.
+/// A stretch of time that is measured.
 struct Window {
     /// Milliseconds since 1970.
     start: u64,
@@ -328,7 +333,7 @@ struct Window {
 }
 
 impl Window {
-    /// How long the transfers took that were due in it, sorted.
+    /// How long the transfers took that were due in this window, in milliseconds, sorted.
     fn times(&self, paid: &[Paid]) -> Vec<f64> {
         let due = paid.iter().filter(|one| (self.start..self.end).contains(&one.at));
         let mut times: Vec<f64> = due.map(|one| one.took).collect();
@@ -341,7 +346,7 @@ impl Window {
     }
 }
 
-/// The least that so many of a hundred do not exceed; 0 for none.
+/// The given percentile of sorted values; 0 if there are none.
 fn rank(sorted: &[f64], percent: usize) -> f64 {
     (sorted.len() * percent).div_ceil(100).checked_sub(1).and_then(|place| sorted.get(place)).copied().unwrap_or(0.0)
 }

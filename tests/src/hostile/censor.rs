@@ -1,5 +1,5 @@
-//! A queue of large transactions behind one that expires at once: all of it looks payable and none of it can be applied, so
-//! a proposer that looks no closer makes empty blocks.
+//! A queue of large transactions behind one that expires at once. All of them look executable and
+//! none can be applied, so a proposer that does not check expiry would make empty blocks.
 
 use std::time::Duration;
 
@@ -17,16 +17,17 @@ use super::Field;
 use super::peer::Peer;
 use crate::story::{Rpc, now_ms};
 
-/// Transactions behind the head: as many as fill a block.
+/// Transactions behind the head: enough to fill a block.
 const QUEUE: u64 = 710;
-/// Fees: the head pays the most for each byte, the queue more than others do. None is ever paid.
+/// The fees. The head offers the most for each byte, and the queue more than other transactions do.
+/// None of these fees is ever paid if the defence holds.
 const HEAD_FEE: Amount = Amount(10_000_000);
 const QUEUE_FEE: Amount = Amount(100_000_000);
-/// From now until the head has expired.
+/// Time until the head expires, in milliseconds.
 const EXPIRES_IN_MS: u64 = 20;
 /// Transactions of the queue in one message of gossip.
 const BATCH: usize = 20;
-/// Between two looks at the height.
+/// Pause between two looks at the height.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
@@ -48,7 +49,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
         last = height;
         heights += 1;
         if heads % 8 == 0 {
-            // Whatever left the mempool comes back.
+            // Transactions that have left the mempool come back.
             for batch in queue.chunks(BATCH) {
                 attempt += 1;
                 let message = Attempt { attempt, message: batch.to_vec() };
@@ -84,7 +85,7 @@ fn transfer(
     Body::Transfer(transfer).sign(field.chain(), key)
 }
 
-/// The next nonce of the account, and whom it pays: itself.
+/// The next nonce of the account, and its own key, which it pays.
 async fn account(url: &str, key: &SigningKey) -> anyhow::Result<(u64, ledger::signature::PublicKey)> {
     let (rpc, public) = (Rpc::new(url), key.public());
     let info = tokio::task::spawn_blocking(move || rpc.account(&public.to_string())).await?;
@@ -97,7 +98,7 @@ async fn height(url: &str) -> anyhow::Result<u64> {
     Ok(status.map_err(|failure| anyhow::anyhow!("{failure:?}"))?.height)
 }
 
-/// Submits by RPC. Nodes are to refuse it, so the answer does not matter.
+/// Submits by RPC. The node should refuse the transaction, so the answer is ignored.
 async fn submit(url: &str, transaction: Transaction) {
     let rpc = Rpc::new(url);
     let _refused: Result<Value, _> = tokio::task::spawn_blocking(move || rpc.submit(&transaction).map(Value::from))

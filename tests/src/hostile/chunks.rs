@@ -1,4 +1,5 @@
-//! Peers that say they have everything, as a seeder would prove it, and then send wrong bytes or nothing.
+//! Peers that prove, like seeders, that they know the whole chain, and then send wrong chunks or
+//! none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -20,21 +21,22 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Field;
 
-/// Printed once peers can connect, and before the first wrong chunk to each peer.
+/// Printed once peers can connect.
 pub const READY: &str = "ready";
-/// Before the name of the peer.
+/// Printed before the first wrong chunk to each peer, with the peer's identity after it.
 pub const LIED: &str = "lied to ";
 
-/// What a hostile seeder does.
+/// The kinds of hostile seeders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Sends chunks with a wrong bit.
     Poison,
-    /// Promises chunks and sends none.
+    /// Claims to have chunks and sends none.
     Stall,
 }
 
-/// Two of each kind, which dial the full node and share one copy of the chain. Returns how many it took part with.
+/// Two seeders of each kind, which dial the full node and share one copy of the chain. Returns how
+/// many of them had a link.
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let home = field.home.as_deref().context("seeders need a home with a chain")?;
     let target = field.full_node()?.address()?;
@@ -53,7 +55,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
         runs.spawn(async move {
             let (network, inbox, _task) = network::start(config, &mut Registry::default())?;
             let mut seeder = opened.seeder(kind, network);
-            // An error is the end of the time.
+            // An error means that the time is over.
             timeout_at(until, seeder.run(inbox)).await.unwrap_or(Ok(()))?;
             anyhow::Ok(!seeder.wanted.is_empty() || seeder.was_linked)
         });
@@ -65,7 +67,8 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     Ok(reached as f64)
 }
 
-/// A process of its own, which listens where its home says: goes on until its stdin ends.
+/// Runs one seeder as a process of its own. It listens at the address of its home, and ends when
+/// its stdin ends.
 ///
 /// # Errors
 /// When its home cannot be opened, or the port is taken.
@@ -94,7 +97,7 @@ pub fn execute(kind: Kind, home: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// A chain on disk, opened once for all that lie about it.
+/// A chain on disk, opened once for all seeders that lie about it.
 #[derive(Clone)]
 struct Opening {
     chain: Arc<Chain>,
@@ -124,11 +127,11 @@ struct Hostile {
     tip: Option<CertifiedHeader>,
     network: Network,
     wanted: HashMap<PeerId, Wanted>,
-    /// Whether a node has ever had a link to it.
+    /// Whether a node has ever opened a link with this seeder.
     was_linked: bool,
 }
 
-/// What a peer wants of us.
+/// The chunks that a peer wants, and its credit.
 #[derive(Default)]
 struct Wanted {
     chunks: BTreeSet<ChunkId>,
@@ -147,7 +150,8 @@ impl Hostile {
         }
     }
 
-    /// Tells the tip, which is what makes others want it; all other requests find it busy.
+    /// Answers with the tip, which makes nodes want chunks. All other requests are answered with
+    /// *busy*.
     fn on_event(&self, event: PeerEvent) {
         if let PeerEvent::Request { bytes, ticket, .. } = event
             && matches!(codec::decode(&bytes, network::REQUEST_BYTES_MAX), Ok(Request::Status(_)))
@@ -213,7 +217,7 @@ impl Hostile {
         {
             let chunk = self.store.chunk(id.segment, id.chunk.into(), &self.chain.history_rules())?;
             let Some(mut bytes) = chunk else { continue };
-            // One bit of a true chunk.
+            // One bit of a correct chunk is changed.
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
             if wanted.sent == 0 {

@@ -40,17 +40,17 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     Ok(reached)
 }
 
-/// One of the kinds of broken frames, in turn.
+/// A broken frame. The kinds follow each other in turn.
 fn frame(number: usize) -> Vec<u8> {
     let noise = |count: usize| (0..count).map(|index| (index.wrapping_mul(167) ^ number) as u8);
     match number / 7 % 6 {
-        // More than any limit is announced.
+        // The length is larger than any limit.
         0 => [0xff; 64].to_vec(),
-        // As much as a limit allows is announced, little comes.
+        // The length is within the limit, but most of the frame is missing.
         1 => [0, 0, 1, 0].into_iter().chain(noise(100)).collect(),
         // A whole frame of noise, with a length of four bytes before it.
         2 => 1_000u32.to_le_bytes().into_iter().chain(noise(1_000)).collect(),
-        // The same with a length as protobuf has it.
+        // The same with a protobuf length (a varint).
         3 => [0xe8, 0x07].into_iter().chain(noise(1_000)).collect(),
         // The start of a length.
         4 => vec![0x80],

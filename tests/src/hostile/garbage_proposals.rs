@@ -1,4 +1,5 @@
-//! Every proposal that is heard goes out again with 15,000 random hashes beside it, which no signature covers.
+//! Repeats the newest proposal, each time with a list of 15,000 random hashes, which no signature
+//! covers.
 
 use ledger::codec;
 use ledger::hash::{Hash, TxHash};
@@ -11,7 +12,7 @@ use super::{Field, Rate};
 
 /// Proposals a second.
 const RATE: f64 = 20.0;
-/// Hashes in each: as many as a message of gossip takes.
+/// Hashes in each: nearly as many as fit in a gossip message.
 const HASHES: u64 = 15_000;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
@@ -50,7 +51,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     Ok(rate.per_second())
 }
 
-/// A hash that no transaction has: numbers spread over its bytes.
+/// A hash that no transaction has, made of two numbers.
 pub(super) fn random(first: u64, second: u64) -> Hash {
     let mut hash = [0; 32];
     for (index, part) in hash.chunks_exact_mut(8).enumerate() {

@@ -7,9 +7,9 @@ use super::raw::Script;
 use super::slow_readers::hold;
 
 const IDENTITIES: usize = 16;
-/// At a time, of each identity with each node.
+/// Streams at a time, of each identity with each node.
 const STREAMS: usize = 192;
-/// What is sent of a request of 64 KiB.
+/// Bytes that are sent of a request of 64 KiB.
 const SENT: usize = 60 << 10;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {

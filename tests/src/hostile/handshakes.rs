@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Field;
 
-/// At a time, at each node.
+/// Connections at a time, to each node.
 const CONNECTIONS: usize = 64;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
@@ -22,7 +22,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
                 while Instant::now() < until {
                     if let Ok(mut stream) = TcpStream::connect(address).await {
                         connected += 1;
-                        // The node says something or hangs up; either way nothing is said.
+                        // Reads until the node hangs up, and sends nothing.
                         let mut bytes = [0; 256];
                         while let Ok(Ok(1..)) = timeout_at(until, stream.read(&mut bytes)).await {}
                     }

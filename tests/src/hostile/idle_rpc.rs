@@ -32,7 +32,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
                     let mut bytes = [0; 64];
                     tokio::select! {
                         () = trickle => {}
-                        // Whatever the node says ends this connection, and the next one begins.
+                        // Any answer of the node ends this connection, and the next one begins.
                         _ = timeout_at(until, reader.read(&mut bytes)) => {}
                     }
                 }

@@ -1,9 +1,9 @@
-//! Hostile peers and clients on real processes: what an outsider can try against a running network.
+//! Hostile peers and clients: attacks by outsiders on a network of real processes.
 //!
-//! One file per behaviour. Each runs against a [`Field`] of nodes until its time is over, and returns what it reached in the
-//! unit of its rate. Peers that keep to the wire format are built on the node's own network code (`peer`); those that
-//! break it speak libp2p by themselves (`raw`). The bench measures what each costs honest nodes (`bench attack`), and
-//! stories in CI run each for a moment.
+//! Each attack has a file. It runs against a [`Field`] of nodes until its time is over, and returns
+//! the rate that it reached. Peers that keep to the wire format are built on the node's own network
+//! code (`peer`); those that break it use libp2p directly (`raw`). The bench measures what each
+//! attack costs honest nodes (`bench attack`), and stories in CI run each for a moment.
 
 mod peer;
 mod raw;
@@ -37,11 +37,11 @@ use tokio::time::Instant;
 /// A node that is attacked.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where it listens for peers.
+    /// Its address for peers.
     pub p2p: SocketAddrV4,
     /// Its identity.
     pub peer: String,
-    /// Its RPC.
+    /// Its address for RPC.
     pub rpc: SocketAddr,
 }
 
@@ -63,7 +63,7 @@ impl std::fmt::Display for Target {
 }
 
 impl Target {
-    /// Where it listens for peers, with its identity.
+    /// Its address for peers, with its identity.
     ///
     /// # Errors
     /// When the identity is not a peer id.
@@ -73,16 +73,16 @@ impl Target {
     }
 }
 
-/// What an attacker has to work with.
+/// The network under attack, and the attacker's means.
 #[derive(Clone)]
 pub struct Field {
-    /// What all nodes agree on.
+    /// The genesis of the chain.
     pub genesis: Genesis,
-    /// Whom to attack: validators first, the full node last.
+    /// The nodes to attack: validators first, the full node last.
     pub targets: Vec<Target>,
-    /// A home with a copy of the chain, for those that show history.
+    /// A home with a copy of the chain, for attacks that show history.
     pub home: Option<PathBuf>,
-    /// An account with money, for the one that pays.
+    /// The key of an account with money, for the attack that pays.
     pub key: Option<SigningKey>,
 }
 
@@ -98,14 +98,14 @@ impl Field {
     }
 }
 
-/// One behaviour.
+/// One attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attack {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// Its description, in a line.
     pub does: &'static str,
-    /// How much of it: messages a second, or connections at a time.
+    /// Its intended rate: messages a second, or connections at a time.
     pub rate: f64,
     /// Whether the full node has no chain at the start, so that it syncs while it is attacked.
     pub is_at_sync: bool,
@@ -119,7 +119,8 @@ const fn at_sync(name: &'static str, rate: f64, does: &'static str) -> Attack {
     Attack { name, does, rate, is_at_sync: true }
 }
 
-/// All behaviours. Rates are messages a second or connections at a time, as the text says.
+/// All attacks. Each description says whether the rate counts messages a second, connections or
+/// identities at a time, or another unit.
 pub const ATTACKS: [Attack; 13] = [
     attack("replay-votes", 2_000.0, "every vote heard, again with new counters: 2,000/s from 4 identities"),
     attack("garbage-proposals", 20.0, "every proposal heard, with 15,000 random hashes: 20/s"),
@@ -137,16 +138,16 @@ pub const ATTACKS: [Attack; 13] = [
 ];
 
 impl Attack {
-    /// The behaviour with this name.
+    /// The attack with this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         ATTACKS.into_iter().find(|attack| attack.name == name)
     }
 
-    /// Attacks until the time is over. Returns what was reached, in the unit of the rate.
+    /// Attacks until the time is over. Returns the rate that was reached.
     ///
     /// # Errors
-    /// When it cannot attack at all.
+    /// When the attack cannot begin, or fails on the attacker's side.
     pub async fn run(&self, field: &Field, time: Duration) -> anyhow::Result<f64> {
         let until = Instant::now() + time;
         match self.name {
@@ -168,7 +169,7 @@ impl Attack {
     }
 }
 
-/// Counts events against the clock: how many a second since the start.
+/// Counts events, for the number of events a second since the start.
 struct Rate {
     start: Instant,
     count: u64,
@@ -183,7 +184,8 @@ impl Rate {
         self.count as f64 / self.start.elapsed().as_secs_f64().max(0.001)
     }
 
-    /// Waits until the next event of a steady rate is due, and counts it. Whoever is late does not wait.
+    /// Waits until the next event of a steady rate is due, and counts it. If the event is late, it
+    /// does not wait.
     async fn due(&mut self, rate: f64) {
         tokio::time::sleep_until(self.start + Duration::from_secs_f64(self.count as f64 / rate)).await;
         self.count += 1;

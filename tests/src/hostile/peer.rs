@@ -1,4 +1,4 @@
-//! A peer that speaks as nodes do: the node's own network code, with something else behind it.
+//! A peer that keeps to the protocol: the node's own network code, controlled by an attack.
 
 use node::network::{self, Inbox, Keypair, Network, NetworkConfig, PeerEvent, PeerId};
 use prometheus_client::registry::Registry;
@@ -6,17 +6,18 @@ use tokio::task::JoinHandle;
 
 use super::{Field, Target};
 
-/// One identity.
+/// A peer with one identity.
 pub(super) struct Peer {
     pub(super) network: Network,
     pub(super) inbox: Inbox,
-    /// Nodes that it is connected to.
+    /// The nodes that it is connected to.
     pub(super) connected: Vec<PeerId>,
     _task: JoinHandle<()>,
 }
 
 impl Peer {
-    /// Starts a new identity that dials these nodes, and again whenever it has lost one.
+    /// Starts a peer with a new identity. It dials these nodes, and dials each again after a
+    /// disconnect.
     pub(super) fn dial(field: &Field, targets: &[Target]) -> anyhow::Result<Self> {
         let config = NetworkConfig {
             identity: Keypair::generate_ed25519(),
@@ -40,14 +41,14 @@ impl Peer {
         Ok(())
     }
 
-    /// Takes in all events that wait, without waiting for more.
+    /// Handles all events that wait, without waiting for more.
     pub(super) fn drain(&mut self) {
         while let Ok(event) = self.inbox.events.try_recv() {
             self.on_event(event);
         }
     }
 
-    /// Keeps book of connections. Requests are dropped: others hear that it is busy.
+    /// Keeps the list of connections. Requests are dropped, which the other side sees as *busy*.
     pub(super) fn on_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Connected(peer) => self.connected.push(peer),

@@ -12,21 +12,22 @@ use tokio::time::sleep;
 
 use super::{Field, Target};
 
-/// Longest that a script waits: longer than any attack.
+/// The longest wait of a script: as long as the longest attack.
 const FOREVER: Duration = Duration::from_secs(600);
 
-/// What happens on one stream.
+/// The course of one stream.
 #[derive(Clone, Debug)]
 pub(super) enum Script {
-    /// These bytes and the end of what is said; the answer is read one byte at a time, with this pause between two.
+    /// Writes these bytes and ends its side. Reads the answer one byte at a time, with this pause
+    /// after each.
     ReadSlowly(Vec<u8>, Duration),
-    /// These bytes, and then nothing: the stream stays open.
+    /// Writes these bytes, and leaves the stream open.
     WriteAndWait(Vec<u8>),
-    /// These bytes and the end of what is said; whatever comes back is read.
+    /// Writes these bytes and ends its side. Reads the whole answer.
     Write(Vec<u8>),
 }
 
-/// Performs scripts. Each stream has a clone of its own, which remembers how to read.
+/// Performs scripts. Each stream has its own clone, which remembers how fast to read.
 #[derive(Clone, Default)]
 pub(super) struct Scripts {
     pause: Option<Duration>,
@@ -81,21 +82,21 @@ impl request_response::Codec for Scripts {
     }
 }
 
-/// Scripts for one protocol, and enough of identify to be taken for a node of the chain.
+/// Scripts for one protocol, and identify, so that nodes take this peer for a node of the chain.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     identify: identify::Behaviour,
     scripts: request_response::Behaviour<Scripts>,
 }
 
-/// One identity, connected to nobody yet.
+/// A peer with one identity.
 pub(super) struct RawPeer {
     swarm: Swarm<Behaviour>,
     targets: Vec<PeerId>,
 }
 
 impl RawPeer {
-    /// An identity whose scripts run on this protocol, that dials these nodes.
+    /// A peer with a new identity that dials these nodes. Its scripts run on this protocol.
     pub(super) fn dial(field: &Field, targets: &[Target], protocol: &str) -> anyhow::Result<Self> {
         let version = protocol_names(&field.chain().to_string()).version;
         let protocol = StreamProtocol::try_from_owned(protocol.to_owned())?;
@@ -122,7 +123,7 @@ impl RawPeer {
         Ok(Self { swarm, targets: ids })
     }
 
-    /// The nodes it dialled.
+    /// The nodes that it dialed.
     pub(super) fn targets(&self) -> &[PeerId] {
         &self.targets
     }
@@ -132,7 +133,7 @@ impl RawPeer {
         self.swarm.behaviour_mut().scripts.send_request(&target, script);
     }
 
-    /// Lets everything move on until the next connection is made. Never ends without one.
+    /// Drives the swarm until the next connection is made.
     pub(super) async fn next_connection(&mut self) -> PeerId {
         loop {
             if let SwarmEvent::ConnectionEstablished { peer_id, .. } = self.swarm.select_next_some().await {

@@ -1,4 +1,5 @@
-//! Every vote that is heard goes out again and again, each time with a new counter, so that gossip takes it for news.
+//! Repeats the votes that it hears, each time with a new counter, so that gossip takes each copy
+//! for a new message.
 
 use ledger::codec;
 use node::network::{Topic, Verdict};
@@ -12,7 +13,7 @@ use super::{Field, Rate};
 const IDENTITIES: u32 = 4;
 /// Votes a second of each identity.
 const RATE: f64 = 500.0;
-/// Votes remembered: those of the last few heights, which nodes still care about.
+/// Most votes remembered: those of the last few heights, which nodes do not yet ignore.
 const VOTES: usize = 16;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
@@ -34,7 +35,7 @@ async fn replay(mut peer: Peer, until: Instant, first_attempt: u64) -> anyhow::R
     while Instant::now() < until {
         let wait = async {
             match votes.is_empty() {
-                // Nothing to say yet.
+                // No vote to repeat yet.
                 true => peer.inbox.consensus.recv().await,
                 false => {
                     rate.due(RATE).await;

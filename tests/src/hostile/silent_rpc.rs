@@ -15,7 +15,7 @@ const SOCKETS: usize = 40;
 const CALLS: u64 = 4;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
-    // By RPC only the first validator is attacked.
+    // Only the RPC of the first validator is attacked.
     let address = field.targets[0].rpc;
     let mut all = JoinSet::new();
     for _ in 0..SOCKETS {
@@ -24,7 +24,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
             while Instant::now() < until {
                 if let Ok(stream) = ask(address).await {
                     was_open = true;
-                    // Held without reading until the node hangs up, which shows when something is written.
+                    // Reads nothing. A write fails once the node has hung up.
                     let mut stream = stream;
                     while Instant::now() < until && stream.write_all(&ping()).await.is_ok() {
                         sleep(Duration::from_secs(1)).await;

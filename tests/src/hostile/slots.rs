@@ -17,7 +17,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
             peers.push(Peer::dial(field, &field.targets)?);
         }
         peers.iter_mut().for_each(Peer::drain);
-        // All of them come back when refused, so whoever exists attacks.
+        // A refused peer dials again by itself, so all of them count.
         most = most.max(peers.len());
         sleep(if peers.len() < IDENTITIES { Duration::from_millis(20) } else { Duration::from_millis(250) }).await;
     }

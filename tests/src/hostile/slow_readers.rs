@@ -15,7 +15,7 @@ use super::raw::{RawPeer, Script};
 const IDENTITIES: usize = 16;
 /// Requests at a time of each identity with each node.
 const REQUESTS: usize = 96;
-/// Just below the 20 s after which a node gives up on a stream that stands still.
+/// Just below the 20 s after which a node gives up a stream that stands still.
 const BYTE_EVERY: Duration = Duration::from_secs(19);
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
@@ -25,8 +25,8 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     hold(field, until, IDENTITIES, REQUESTS, &script).await
 }
 
-/// Runs a script on many streams of many identities with each node, again after each reconnection. Returns how many
-/// identities were connected.
+/// Runs a script on many streams of many identities with each node, and again after each
+/// reconnection. Returns how many identities were ever connected.
 pub(super) async fn hold(
     field: &Field,
     until: Instant,

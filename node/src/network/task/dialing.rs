@@ -1,4 +1,4 @@
-//! The task's part about dials: whom, and what came of it.
+//! The task's part about dials: which peers to dial, and the results.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use crate::network::transport::is_refusal;
 /// How often a peer of the store is dialed while outbound places are free.
 const FILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often one is dialed else, to see whether it is still there. What is not, is forgotten.
+/// How often a peer of the store is dialed otherwise, to check that it is still there. One that is
+/// gone is forgotten.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// When to dial peers of the store.
@@ -46,7 +47,7 @@ impl Task {
         }
     }
 
-    /// Dials an address of the store. The rules for learned addresses hold for it.
+    /// Dials an address of the store. The rules for learned addresses apply to it.
     fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
         let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build();
         let connection = dial.connection_id();
@@ -56,7 +57,8 @@ impl Task {
         }
     }
 
-    /// Dials named peers that are not connected, and others for as long as places are free.
+    /// Dials named peers that are not connected, and peers of the store: often while outbound
+    /// places are free, else seldom.
     pub(super) fn keep_peers(&mut self, now: Instant) {
         let swarm = &self.swarm;
         for (address, dial) in self.bootstrap.due(now, |peer| swarm.is_connected(peer)) {
@@ -96,13 +98,14 @@ impl Task {
             && !self.swarm.is_connected(&peer)
             && self.store.addresses.on_failure(&peer, &failed, wall_ms())
         {
-            // Nobody is told of it any more, and no query asks it.
+            // From now on it is not passed on to others, and no query asks it.
             tracing::debug!(%peer, "forgot a peer that cannot be reached");
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
         }
     }
 
-    /// Tells the gate who is named, and forgets identities of addresses that are not configured any more.
+    /// Tells the gate which peers are named, and forgets identities of addresses that are no longer
+    /// configured.
     pub(super) fn name_peers(&mut self, configured: &[Multiaddr]) {
         self.store.identities.retain(|address, _| configured.contains(address));
         for peer in self.bootstrap.peers() {
@@ -116,7 +119,7 @@ impl Task {
     }
 }
 
-/// The addresses at which a peer was not found. `None` if it was not looked for.
+/// The addresses at which a peer was not found. `None` if no address was really dialed.
 fn failed_addresses(error: &DialError) -> Option<Vec<Multiaddr>> {
     match error {
         DialError::Transport(failures) => {
@@ -129,7 +132,8 @@ fn failed_addresses(error: &DialError) -> Option<Vec<Multiaddr>> {
     }
 }
 
-/// Why a dial failed, in one line: of a failed connection what the system says, which libp2p wraps several times.
+/// Why a dial failed, in one line. For a failed connection it is the system's error, which libp2p
+/// wraps several times.
 fn reason(error: &DialError) -> String {
     let DialError::Transport(failures) = error else { return error.to_string() };
     let Some((_, failure)) = failures.last() else { return error.to_string() };

@@ -17,8 +17,8 @@ use crate::network::inbox::PeerEvent;
 use crate::network::peers::ADDRESSES_MAX;
 
 impl Task {
-    /// Learns a peer's chain, software and addresses. All of it is the peer's own claim: a wrong chain only costs it the
-    /// connection, the rest is bounded and filtered.
+    /// Learns a peer's chain, software and addresses. All of these are the peer's own claims. A
+    /// wrong chain only costs it the connection; the rest is bounded and filtered.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         if info.protocol_version != self.names.version {
             let theirs: String = info.protocol_version.chars().filter(|char| !char.is_control()).take(100).collect();
@@ -49,7 +49,7 @@ impl Task {
         self.admit(peer);
     }
 
-    /// The peer is on our chain: it said so, or spoke a protocol that carries the chain's name.
+    /// The peer is on our chain: it said so, or used a protocol whose name contains the chain's id.
     pub(super) fn admit(&mut self, peer: PeerId) {
         if !self.peers.admit(&peer) {
             return;
@@ -71,8 +71,8 @@ impl Task {
         self.open_links(now);
     }
 
-    /// A named peer is connected. It is preferred in the mesh of gossip, may
-    /// cause more work than others, and its address is preferred in handshakes.
+    /// A named peer is connected. It is preferred in the mesh of gossip, it has a larger budget
+    /// than others, and handshakes from its address do not give way.
     fn on_named(&mut self, peer: PeerId) {
         if let Some(address) = self.peers.address(&peer) {
             self.guards.handshakes.name(address);
@@ -115,7 +115,7 @@ impl Task {
         if self.store.bans.until(&peer, now_ms).is_some() {
             return;
         }
-        // What waited in a queue when the connection was closed is the same mistake.
+        // Messages that were queued when the connection was closed are part of the same mistake.
         if charge.severity == Severity::Mistake && !is_open {
             return;
         }

@@ -10,10 +10,11 @@ use super::Task;
 use crate::network::dials::without_peer;
 use crate::network::store::{ANCHORS, Write};
 
-/// How often the store is written: what is lost by a crash is of little worth.
+/// How often the store is written. A crash loses no more than the changes of this time, which are
+/// of little value.
 const INTERVAL: Duration = Duration::from_secs(300);
 
-/// How soon a ban or a learned identity is on disk.
+/// Least time between two writes for a ban or a learned identity.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Writes the store, one write at a time, on a thread that may wait for the disk.
@@ -29,7 +30,7 @@ impl Saver {
         Self { due: now + INTERVAL, is_urgent: false, last: now, running: None }
     }
 
-    /// Something is worth a write.
+    /// A change is important enough to be written soon.
     pub(super) fn save_soon(&mut self) {
         self.is_urgent = true;
     }
@@ -50,7 +51,7 @@ impl Saver {
 }
 
 impl Task {
-    /// Writes the store if it is time to.
+    /// Writes the store if a write is due.
     pub(super) fn save_if_due(&mut self, now: Instant) {
         if self.saver.is_due(now)
             && let Some(write) = self.prepare()
@@ -74,7 +75,7 @@ impl Task {
         let outbound = self.swarm.behaviour().gate.outbound_peers();
         let anchor = |peer| Some((peer, without_peer(self.peers.dialed(&peer).first()?)));
         let anchors: Vec<_> = outbound.into_iter().filter_map(anchor).take(ANCHORS).collect();
-        // Without any, those of the last run stay.
+        // If there are none now, the earlier anchors stay.
         if !anchors.is_empty() {
             self.store.anchors = anchors;
         }
