@@ -206,7 +206,7 @@ impl Driver {
     fn on_gossip(&mut self, topic: protocol::Topic, gossip: Gossip) -> anyhow::Result<()> {
         let from = self.peers.number(&gossip.from);
         let ticket = self.tickets.next();
-        self.tickets.gossip.insert(ticket, (gossip.ticket, Cost::decode(gossip.bytes.len())));
+        self.tickets.gossip.insert(ticket, (gossip.ticket, Cost::message(gossip.bytes.len())));
         self.turn(Input::Gossip(topic, from, ticket, gossip.bytes))
     }
 
@@ -219,10 +219,9 @@ impl Driver {
             },
             PeerEvent::Request { from, bytes, ticket } => {
                 let number = self.tickets.next();
-                let decoding = Cost::decode(bytes.len());
                 self.tickets.responses.insert(number, (ticket, from));
                 let done = self.turn(Input::Request(self.peers.number(&from), number, bytes));
-                self.network.accounts().charge(&from, &decoding.and(self.cost));
+                self.network.accounts().charge(&from, &self.cost);
                 return done;
             }
             PeerEvent::Response { id, result, .. } => {

@@ -131,7 +131,7 @@ fn verify(chain: ChainId, known: &mut Known, messages: Vec<Gossip>, submissions:
     let mut jobs: Vec<Job> = submissions.into_iter().map(Job::Submission).collect();
     jobs.extend(messages.into_iter().map(|message| {
         let decoded = codec::decode::<Attempt<Vec<Transaction>>>(&message.bytes, TRANSACTIONS_BYTES_MAX);
-        Job::Gossip(message.ticket, Cost::decode(message.bytes.len()), decoded.ok().map(|attempt| attempt.message))
+        Job::Gossip(message.ticket, Cost::message(message.bytes.len()), decoded.ok().map(|attempt| attempt.message))
     }));
     let transactions = jobs.iter().flat_map(|job| match job {
         Job::Gossip(_, _, transactions) => transactions.as_deref().unwrap_or_default(),

@@ -26,6 +26,10 @@ pub const SIGNATURE: u64 = 60;
 pub const LOOK_UP: u64 = 1;
 /// One read of the store: a block, a chunk, or a page of descriptors.
 pub const STORE_READ: u64 = 50;
+/// Taking in one message of gossip or of a link, whatever its size (measured: 15 to 25).
+pub const MESSAGE: u64 = 20;
+/// Taking in one request and handing out its answer, each on a stream of its own (measured: 110).
+pub const REQUEST: u64 = 100;
 /// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
 pub const DECODE_BYTES: u64 = 4 << 10;
 /// Bytes of a repeated message passed on in a microsecond: each message leaves several times. Not charged yet.
@@ -38,7 +42,7 @@ const SECOND_MICROS: u64 = 1_000_000;
 /// Work by kind, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Decoding messages.
+    /// Taking messages and requests in, and decoding them.
     pub decode: u64,
     /// Verifying signatures.
     pub verify: u64,
@@ -51,10 +55,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Decoding a message of so many bytes: at least one microsecond.
+    /// Taking in and decoding a message of so many bytes.
     #[must_use]
-    pub const fn decode(bytes: usize) -> Self {
-        Self { decode: units(bytes, DECODE_BYTES), ..Self::NONE }
+    pub const fn message(bytes: usize) -> Self {
+        Self { decode: MESSAGE.saturating_add(units(bytes, DECODE_BYTES)), ..Self::NONE }
+    }
+
+    /// Taking in and decoding a request of so many bytes. Its answer is charged apart.
+    #[must_use]
+    pub const fn request(bytes: usize) -> Self {
+        Self { decode: REQUEST.saturating_add(units(bytes, DECODE_BYTES)), ..Self::NONE }
     }
 
     /// Sending an answer of so many bytes.
@@ -240,9 +250,10 @@ mod tests {
     #[test]
     fn costs_follow_the_table() {
         for (cost, total) in [
-            (Cost::decode(0), 1),
-            (Cost::decode(4_096), 1),
-            (Cost::decode(4_097), 2),
+            (Cost::message(0), 21),
+            (Cost::message(4_096), 21),
+            (Cost::message(4_097), 22),
+            (Cost::request(9), 101),
             (Cost::answer(4 << 20), 1_024),
             (Cost::relay(512 << 10), 512),
             (Cost::signatures(256), 15_360),

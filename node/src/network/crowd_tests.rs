@@ -7,11 +7,14 @@ use futures::StreamExt;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, Swarm, SwarmEvent, dummy};
 use libp2p::{SwarmBuilder, noise, tcp, yamux};
+use protocol::budget::{Cost, REFILL, REQUEST};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use super::behaviour::{Guards, swarm};
 use super::group::port_of;
+use super::task::REFUSAL_DELAY;
 use super::tests::{Node, PATIENCE, charge, config, within, without_peer};
 use super::transport::is_refusal;
 use super::wire::Names;
@@ -221,4 +224,24 @@ async fn bytes_of_peers_are_counted() {
     };
     within("the bytes of a request", counted).await;
     assert!(of(&a).0 >= before.0 + REQUEST_BYTES_MAX as u64);
+}
+
+#[tokio::test]
+async fn a_peer_without_budget_waits_for_each_refusal() {
+    let (mut a, mut b) = super::tests::pair().await;
+    let asked = a.network.request(b.id(), vec![1]);
+    let (bytes, ticket) = b.request().await;
+    b.network.respond(ticket, bytes);
+    assert_eq!(a.response(asked).await, Ok(vec![1]));
+    let spent = b.network.accounts().report(&a.id()).spent;
+    assert!(spent.decode >= REQUEST, "a request has a price, however small: {spent:?}");
+
+    // A debt that the refill does not pay before the test ends.
+    let debt = Cost { verify: 3_600 * REFILL, ..Cost::NONE };
+    b.network.accounts().charge(&a.id(), &debt);
+    let start = Instant::now();
+    let refused = a.network.request(b.id(), vec![2]);
+    assert_eq!(a.response(refused).await, Err(RequestError::Busy));
+    assert!(start.elapsed() >= REFUSAL_DELAY, "{:?}", start.elapsed());
+    assert_eq!(b.network.accounts().report(&a.id()).refused, 1);
 }

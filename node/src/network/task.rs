@@ -20,6 +20,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
 use self::dialing::Upkeep;
+#[cfg(test)]
+pub(super) use self::exchange::REFUSAL_DELAY;
 use self::saving::Saver;
 use super::address::{check_free, is_dialable};
 use super::bans::BanInfo;

@@ -232,7 +232,7 @@ impl Shell {
                 let Some(number) = self.linked.get(&id).copied().filter(|_| accounts.admits(&id)) else {
                     return Ok(());
                 };
-                accounts.charge(&id, &Cost::decode(bytes.len()));
+                accounts.charge(&id, &Cost::message(bytes.len()));
                 self.give(Input::Message(number, bytes))
             }
             LinkEvent::Written(id) => match self.linked.get(&id) {
@@ -250,7 +250,7 @@ impl Shell {
                 let done = self.give(Input::Chunk(number, chunk, hash, length));
                 if let Some((_, frame, _)) = self.arriving.take() {
                     // A chunk that was of no use is paid by its sender.
-                    self.network.accounts().charge(&id, &Cost::decode(frame.len()));
+                    self.network.accounts().charge(&id, &Cost::message(frame.len()));
                 }
                 done
             }

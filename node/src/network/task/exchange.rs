@@ -1,9 +1,11 @@
 //! The task's part about requests and responses.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::request_response::{self, OutboundRequestId};
+use protocol::budget::Cost;
+use tokio::time::sleep;
 
 use super::Task;
 use crate::network::exchange::{Request, RequestError, Response};
@@ -11,6 +13,9 @@ use crate::network::inbox::{PeerEvent, RequestId, ResponseTicket};
 use crate::network::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 pub(super) type ExchangeEvent = request_response::Event<Request, Response>;
+
+/// How late a peer without budget hears that this node is busy.
+pub(in crate::network) const REFUSAL_DELAY: Duration = Duration::from_millis(250);
 
 impl Task {
     pub(super) fn request(&mut self, id: RequestId, peer: PeerId, bytes: Vec<u8>) {
@@ -78,7 +83,18 @@ impl Task {
     /// A peer asks. The work of answering begins here, and all of it is this peer's.
     fn on_request(&mut self, from: PeerId, request: Request, ticket: ResponseTicket) {
         let Request { bytes, .. } = request;
-        if self.accounts.admits(&from) && self.requests.on_request(ticket.id, from, bytes.len()) {
+        if !self.accounts.admits(&from) {
+            self.meters.request("refused");
+            // Until then the request counts among those that the peer may have open, so a peer
+            // without budget cannot keep this node busy with refusals.
+            tokio::spawn(async move {
+                sleep(REFUSAL_DELAY).await;
+                drop(ticket);
+            });
+            return;
+        }
+        self.accounts.charge(&from, &Cost::request(bytes.len()));
+        if self.requests.on_request(ticket.id, from, bytes.len()) {
             self.meters.request("received");
             self.admit(from);
             self.events.push(PeerEvent::Request { from, bytes, ticket });
