@@ -7,6 +7,8 @@
 //! may reach it.
 //!
 //! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an attack would pay for it.
+//! A message that was not new and is passed on again costs its bytes only, by [`RELAY_BYTES`]:
+//! its sender may be an honest relay as well.
 
 use std::time::Duration;
 
@@ -25,7 +27,9 @@ pub const LOOK_UP: u64 = 1;
 pub const STORE_READ: u64 = 50;
 /// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
 pub const DECODE_BYTES: u64 = 4 << 10;
-/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. Not charged yet.
+/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. A
+/// vote costs one microsecond. An honest peer relays repeats too, so a much higher price could use
+/// up its [`REFILL`] in an attack.
 pub const RELAY_BYTES: u64 = 1 << 10;
 /// Bytes of an answer sent in a microsecond.
 pub const ANSWER_BYTES: u64 = 4 << 10;
@@ -43,7 +47,7 @@ pub struct Cost {
     pub look_up: u64,
     /// Sending answers.
     pub answer: u64,
-    /// Passing on repeated messages. Not charged yet, so always 0.
+    /// Passing on repeated messages.
     pub relay: u64,
 }
 
@@ -77,6 +81,12 @@ impl Cost {
     pub const fn look_ups(in_memory: u64, store_reads: u64) -> Self {
         let read = store_reads.saturating_mul(STORE_READ);
         Self { look_up: in_memory.saturating_mul(LOOK_UP).saturating_add(read), ..Self::NONE }
+    }
+
+    /// The part that is charged of a message that is passed on.
+    #[must_use]
+    pub const fn of_relay(self) -> Self {
+        Self { relay: self.relay, ..Self::NONE }
     }
 
     /// No work.
