@@ -324,8 +324,12 @@ impl Driver {
             Effect::Judge(ticket, verdict) => {
                 if let Some((ticket, cost)) = self.tickets.gossip.remove(&ticket) {
                     // What was of use is free, so that nobody pays for passing on what others attack with.
-                    if verdict != protocol::Verdict::Accept {
-                        self.network.accounts().charge(&ticket.from, &cost.and(self.cost));
+                    let cost = match verdict {
+                        protocol::Verdict::Accept => self.cost.of_relay(),
+                        protocol::Verdict::Ignore | protocol::Verdict::Reject => cost.and(self.cost),
+                    };
+                    if cost != Cost::NONE {
+                        self.network.accounts().charge(&ticket.from, &cost);
                     }
                     self.network.verdict(ticket, network_verdict(verdict));
                 }

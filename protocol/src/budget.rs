@@ -8,7 +8,8 @@
 //! its connection: an honest peer on a fast link may empty its budget.
 //!
 //! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an
-//! attack would pay for it.
+//! attack would pay for it. A message that was not new and is passed on again costs its bytes only,
+//! by [`RELAY_BYTES`]: its sender may be an honest relay as well.
 
 use std::time::Duration;
 
@@ -26,13 +27,15 @@ pub const SIGNATURE: u64 = 60;
 pub const LOOK_UP: u64 = 1;
 /// One read of the store: a block, a chunk, or a page of descriptors.
 pub const STORE_READ: u64 = 50;
-/// Taking in one message of gossip or of a link, whatever its size (measured: 15 to 25).
+/// Taking in one message of gossip or of a link, whatever its size (an estimate).
 pub const MESSAGE: u64 = 20;
 /// Taking in one request and handing out its answer, each on a stream of its own (measured: 110).
 pub const REQUEST: u64 = 100;
 /// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
 pub const DECODE_BYTES: u64 = 4 << 10;
-/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. Not charged yet.
+/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. A
+/// vote costs one microsecond. An honest peer relays repeats too, so a much higher price could use
+/// up its [`REFILL`] in an attack.
 pub const RELAY_BYTES: u64 = 1 << 10;
 /// Bytes of an answer sent in a microsecond.
 pub const ANSWER_BYTES: u64 = 4 << 10;
@@ -50,7 +53,7 @@ pub struct Cost {
     pub look_up: u64,
     /// Sending answers.
     pub answer: u64,
-    /// Passing on repeated messages. Not charged yet, so always 0.
+    /// Passing on repeated messages.
     pub relay: u64,
 }
 
@@ -90,6 +93,12 @@ impl Cost {
     pub const fn look_ups(in_memory: u64, store_reads: u64) -> Self {
         let read = store_reads.saturating_mul(STORE_READ);
         Self { look_up: in_memory.saturating_mul(LOOK_UP).saturating_add(read), ..Self::NONE }
+    }
+
+    /// The part that is charged of a message that is passed on.
+    #[must_use]
+    pub const fn of_relay(self) -> Self {
+        Self { relay: self.relay, ..Self::NONE }
     }
 
     /// No work.

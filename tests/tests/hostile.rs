@@ -4,10 +4,16 @@
 
 use std::time::Duration;
 
+use ledger::api::PeerInfo;
+use ledger::codec;
 use ledger::genesis::{Genesis, template_key};
+use ledger::hash::{Domain, Hash, TxHash};
+use node::network::{self, Inbox, Keypair, NetworkConfig, PeerEvent, RequestError};
+use prometheus_client::registry::Registry;
+use protocol::message::{REQUESTED_TRANSACTIONS_MAX, Request};
 use serde_json::{Value, json};
 use tests::hostile::{ATTACKS, Attack, Field, Target};
-use tests::story::{Network, Payer};
+use tests::story::{Network, Node, Payer, until};
 
 /// How long each behaviour goes on.
 const TIME: Duration = Duration::from_secs(2);
@@ -54,4 +60,93 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
         assert_eq!(bans.iter().filter(honest).count(), 0, "{}: {bans:?}", node.name);
     }
     network.assert_no_equivocation().await_blocks(2).assert_one_history();
+}
+
+/// Requests of one peer that are in flight at a time. Fewer than either side allows, so that only
+/// its budget stops the peer.
+const UNDER_WAY: usize = 16;
+/// So many served requests show that nothing limits the peer. Each costs a millisecond: a budget
+/// pays for 500 at once and 100 a second.
+const SERVED_MAX: u64 = 10_000;
+/// How often the peer hears *busy* before the test looks at its account.
+const BUSY: usize = 50;
+
+fn peers(node: &Node) -> Vec<PeerInfo> {
+    node.rpc.call("net_peers", &json!({})).unwrap()
+}
+
+async fn event(inbox: &mut Inbox) -> PeerEvent {
+    tokio::time::timeout(PATIENCE, inbox.events.recv()).await.expect("an event").expect("the network goes on")
+}
+
+/// Waits for the next answer. Whether the request was served; otherwise the node was busy.
+async fn is_served(inbox: &mut Inbox) -> bool {
+    loop {
+        match event(inbox).await {
+            PeerEvent::Response { result: Ok(_), .. } => return true,
+            PeerEvent::Response { result: Err(RequestError::Busy), .. } => return false,
+            PeerEvent::Response { result: Err(error), .. } => panic!("{error}"),
+            PeerEvent::Disconnected(_) => panic!("an empty budget costs no connection"),
+            PeerEvent::Connected(_) | PeerEvent::Request { .. } => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned() {
+    let mut network = Network::start(1);
+    let chain = network.chain().to_string();
+    let node = network.node(1);
+    let bootstrap = vec![target(&node.p2p, node.rpc.url()).address().unwrap()];
+    let identity = Keypair::generate_ed25519();
+    let config = NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
+    let (peer, mut inbox, _task) = network::start(config, &mut Registry::default()).unwrap();
+    let to = loop {
+        if let PeerEvent::Connected(to) = event(&mut inbox).await {
+            break to;
+        }
+    };
+    // Nobody has these transactions: each costs a look-up.
+    let unknown = |number: usize| TxHash(Hash::of(Domain::Chunk, &[&number.to_be_bytes()]));
+    let request = codec::encode(&Request::Transactions((0..REQUESTED_TRANSACTIONS_MAX).map(unknown).collect()));
+    let ask = || peer.request(to, request.clone());
+    for _ in 0..UNDER_WAY {
+        ask();
+    }
+    let (mut served, mut busy) = (0, 0);
+    while busy < BUSY {
+        assert!(served < SERVED_MAX, "{served} requests were served and {busy} were not");
+        match is_served(&mut inbox).await {
+            true => served += 1,
+            false => busy += 1,
+        }
+        ask();
+    }
+    let shown = peers(node).into_iter().find(|shown| shown.id == peer.local_peer().to_string()).unwrap();
+    assert!(shown.cost.refused >= BUSY as u64, "{shown:?}");
+    // The last request is charged a moment after its answer.
+    assert!(shown.cost.look_up >= (served - 1) * REQUESTED_TRANSACTIONS_MAX as u64, "{served} served: {shown:?}");
+    let bans: Vec<Value> = node.rpc.call("net_bans", &json!({})).unwrap();
+    assert_eq!(bans, Vec::<Value>::new());
+    // The requests in flight end. Later the budget has refilled, on the same connection.
+    for _ in 0..UNDER_WAY {
+        is_served(&mut inbox).await;
+    }
+    loop {
+        ask();
+        if is_served(&mut inbox).await {
+            break;
+        }
+    }
+}
+
+/// Two of four validators decide nothing, so each repeats its votes, and the other one passes each
+/// repeat on.
+#[test]
+fn passing_on_a_vote_that_is_said_again_is_charged() {
+    let mut network = Network::start(4);
+    network.await_height(1).crash(3).crash(4);
+    until("each node has charged the other one for repeats", || {
+        [1, 2].iter().all(|number| peers(network.node(*number)).iter().any(|peer| peer.cost.relay > 0)).then_some(())
+    });
 }

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::story::{Folder, Network, Testnet, finish, has_ended, node_program, pause_up_to, throughout, until};
+use tests::story::{
+    Folder, Network, Testnet, Trace, finish, has_ended, node_program, pause_up_to, throughout, until, wallet_program,
+};
 
 /// The template of local networks.
 const GENESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../genesis.json");
@@ -173,18 +177,20 @@ fn a_test_network_goes_on_when_its_terminal_goes_and_stops_in_order() {
 }
 
 #[test]
-fn with_few_files_strangers_leave_enough_for_the_store() {
+fn with_few_files_strangers_leave_enough_for_the_store_peers_and_rpc() {
     const LIMIT: usize = 256;
     /// What the node keeps for itself.
     const KEPT: usize = 50;
-    let mut network = Network::make(1);
+    // Blocks need both of them.
+    let mut network = Network::make(2);
+    network.node(1).start_under(Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]));
+    network.node(2).start();
+    network.await_height(1);
     let node = network.node(1);
-    node.start_under(Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]));
-    let height = node.await_height(1).height;
     let address: SocketAddr = node.rpc.url().trim_start_matches("http://").parse().unwrap();
     // More than it may have. Those that it does not accept wait in the system's queue, until that is full as well.
     let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
-    let idle: Vec<_> = (0..320).map_while(|_| connect()).collect();
+    let idle: Vec<_> = (0..600).map_while(|_| connect()).collect();
     assert!(idle.len() > 100, "{} connections", idle.len());
     let pid = node.process().id();
     throughout(Duration::from_secs(2), || {
@@ -192,9 +198,14 @@ fn with_few_files_strangers_leave_enough_for_the_store() {
         assert!(open + KEPT <= LIMIT, "{open} files are open");
         assert_eq!(node.process().ended(), None);
     });
+    // Beside them a peer comes back, and blocks go on.
+    network.crash(2).restart(2);
+    let height = network.node(2).status().height;
+    network.node(2).await_height(height + 3);
     drop(idle);
-    node.await_height(height + 3);
-    assert!(node.log_text().contains("this process may open 256 files"), "{}", node.log_text());
+    network.await_blocks(3);
+    let log = network.node(1).log_text();
+    assert!(log.contains("this process may open 256 files"), "{log}");
 }
 
 #[test]
@@ -403,4 +414,104 @@ fn init_with_a_key_that_may_have_signed_says_what_follows() {
     assert!(made.stderr.contains("--sign-without-log"), "{made:?}");
     let made = finish(init(&folder.path().join("new")).arg("--validator"));
     assert!(made.code == Some(0) && !made.stderr.contains("may have signed"), "{made:?}");
+}
+
+/// A copy of a program that every user may run, and the user to run it as. Permissions do not bind
+/// root, so a test that runs as root runs the program as `nobody`.
+struct Bound {
+    program: PathBuf,
+    user: Option<u32>,
+}
+
+impl Bound {
+    /// Hands the home to that user, too.
+    fn new(program: &Command, folder: &TempDir, home: &Path) -> Self {
+        const NOBODY: u32 = 65_534;
+        let copy = folder.path().join("program");
+        fs::copy(program.get_program(), &copy).unwrap();
+        permit(&copy, 0o755);
+        permit(folder.path(), 0o755);
+        let user = rustix::process::geteuid().is_root().then_some(NOBODY);
+        if let Some(user) = user {
+            let done = finish(Command::new("chown").arg("-R").arg(format!("{user}:{user}")).arg(home));
+            assert_eq!(done.code, Some(0), "{done:?}");
+        }
+        Self { program: copy, user }
+    }
+
+    /// Runs a command that must fail, and returns what it says.
+    fn fail(&self, words: &str, home: &Path) -> String {
+        let mut command = Command::new(&self.program);
+        command.args(words.split_whitespace()).arg("--home").arg(home);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        let done = finish(&mut command);
+        assert!(done.code.is_some_and(|code| code != 0), "{words}: {done:?}");
+        done.stderr
+    }
+}
+
+fn permit(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_may_not_be_read_or_written_is_named_and_not_called_missing() {
+    const RUN: &str = "run --p2p-listen 127.0.0.1:0 --rpc-listen 127.0.0.1:0";
+    let folder = folder();
+    let home = new_home(&folder);
+    let bound = Bound::new(&node_program(), &folder, &home);
+    // The closed path and its usual mode, the command, the path that the error names.
+    for (closed, usual, words, named) in [
+        ("", 0o700, "config show", "genesis.json"),
+        ("", 0o700, RUN, "genesis.json"),
+        ("", 0o700, "db verify", "genesis.json"),
+        ("genesis.json", 0o644, "db verify", "genesis.json"),
+        ("config.toml", 0o644, "config show", "config.toml"),
+        ("node_key", 0o600, RUN, "node_key"),
+        ("LOCK", 0o644, RUN, "LOCK"),
+    ] {
+        permit(&home.join(closed), 0);
+        let said = bound.fail(words, &home);
+        permit(&home.join(closed), usual);
+        let named = home.join(named);
+        let is_named = said.contains(named.to_str().unwrap()) && said.contains("Permission denied");
+        assert!(is_named && !said.contains("init"), "{closed:?}, {words}: {said}");
+    }
+    // Nor can a home be made where nothing may be written.
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    permit(&closed, 0o555);
+    let said = bound.fail(&format!("init --genesis {GENESIS}"), &closed.join("home"));
+    assert!(said.contains("Permission denied") && said.contains(closed.to_str().unwrap()), "{said}");
+}
+
+/// After a power cut the new name of a file may be gone unless its folder was synced. A wallet that
+/// has lost its genesis would believe the next node that it asks.
+#[test]
+fn after_a_file_is_renamed_its_folder_is_synced() {
+    let folder = folder();
+    let root = folder.path().canonicalize().unwrap();
+    let (password, wallet) = (root.join("password"), root.join("wallet"));
+    fs::write(&password, "a password of eight words that nobody will guess").unwrap();
+    let mut new = wallet_program();
+    new.args(["new", "alice", "--genesis", GENESIS, "--password-file"]).arg(&password).arg("--home").arg(&wallet);
+    for (program, home, names) in [
+        (init(&root.join("home")), "home", ["node_key", "config.toml", "genesis.json"].as_slice()),
+        (new, "wallet", &["keystore.json", "genesis.json"]),
+    ] {
+        let path = root.join("trace");
+        let Some(mut strace) = Trace::command(&path) else {
+            println!("skipped: there is no strace here that may trace");
+            return;
+        };
+        let done = finish(strace.arg(program.get_program()).args(program.get_args()));
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let renamed = Trace::read(&path).renamed();
+        for name in names {
+            let path = root.join(home).join(name);
+            assert!(renamed.contains(&(path.clone(), true)), "{} among {renamed:?}", path.display());
+        }
+    }
 }

@@ -213,6 +213,11 @@ mod tests {
         addresses.on_success(peer, &at(1, 1), 15 * MINUTE);
         assert!(!addresses.on_failure(&peer, &[at(1, 1)], 16 * MINUTE));
         assert!(addresses.on_failure(&PeerId::random(), &[at(1, 1)], 0), "nothing is known of it");
+        // This node was off for a day: what it knows is old, and one dial in vain says little.
+        let day_later = 16 * MINUTE + 24 * 60 * MINUTE;
+        for (minute, is_gone) in [(0, false), (1, true)] {
+            assert_eq!(addresses.on_failure(&peer, &[at(1, 1)], day_later + minute * MINUTE), is_gone, "{minute}");
+        }
     }
 
     #[test]

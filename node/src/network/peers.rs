@@ -352,6 +352,25 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_a_connection_that_is_gone_still_count() {
+        let (mut peers, reader) = Peers::new();
+        let (id, now) = (PeerId::random(), Instant::now());
+        for (number, sent, received) in [(1, 100, 1_000), (2, 20, 300)] {
+            let hold = Hold { taken: watch::channel(sent).1, line: Line::default() };
+            hold.line.on_received(received);
+            peers.on_connected(id, connection(number), Multiaddr::empty(), true, Some(hold), now);
+        }
+        peers.admit(&id);
+        let counted = || {
+            let traffic = reader.borrow()[0].traffic.clone();
+            (traffic.sent_bytes(), traffic.received_bytes())
+        };
+        assert_eq!(counted(), (120, 1_300));
+        assert!(!peers.on_closed(&id, connection(1)));
+        assert_eq!(counted(), (120, 1_300));
+    }
+
+    #[test]
     fn a_silent_peer_is_overdue() {
         let (mut peers, _reader) = Peers::new();
         let (silent, known, now) = (PeerId::random(), PeerId::random(), Instant::now());

@@ -421,6 +421,18 @@ mod tests {
     }
 
     #[test]
+    fn room_for_relaying_comes_back_second_by_second() {
+        let (mut window, half) = (Window::default(), relayed_max(Topic::Transactions) / 2);
+        for (second, added, expected) in
+            [(0, half, half), (3, half, 2 * half), (4, 0, 2 * half), (5, 0, half), (8, 0, 0)]
+        {
+            let time = Duration::from_secs(second);
+            window.add(added, time);
+            assert_eq!(window.total(time), expected, "after {second} s");
+        }
+    }
+
+    #[test]
     fn whoever_does_not_read_is_owed_only_so_much() {
         let (mut traffic, start) = traffic();
         let stuck = PeerId::random();
@@ -430,6 +442,7 @@ mod tests {
         while over.is_empty() {
             over = traffic.on_pushed([stuck].into_iter(), largest, start);
             pushed += 1;
+            assert!(pushed < 1_000, "{pushed} of the largest messages are owed");
         }
         assert_eq!((over, pushed), (vec![stuck], OWED_MAX as usize / largest + 1));
         assert_eq!((traffic.owed_all, traffic.owed.len()), (0, 0));

@@ -21,7 +21,7 @@ impl Machine {
     pub(super) fn on_gossip(&mut self, topic: Topic, from: PeerId, ticket: Ticket, bytes: &[u8]) {
         let verdict = match topic {
             Topic::Consensus => match codec::decode::<Attempt<ConsensusMessage>>(bytes, CONSENSUS_BYTES_MAX) {
-                Ok(attempt) => return self.on_consensus_gossip(from, ticket, attempt.message),
+                Ok(attempt) => return self.on_consensus_gossip(from, ticket, attempt.message, bytes.len()),
                 Err(_) => Verdict::Reject,
             },
             Topic::Headers => match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
@@ -35,8 +35,11 @@ impl Machine {
     }
 
     /// Judged before it is used: others should not wait for what this node makes of it.
-    fn on_consensus_gossip(&mut self, from: PeerId, ticket: Ticket, message: ConsensusMessage) {
+    fn on_consensus_gossip(&mut self, from: PeerId, ticket: Ticket, message: ConsensusMessage, bytes: usize) {
         let hearing = self.hear(&message);
+        if matches!(hearing, Hearing::News) && self.heard.was_passed(&message) {
+            self.cost = self.cost.and(Cost::relay(bytes));
+        }
         self.effects.push(Effect::Judge(ticket, hearing.verdict()));
         match hearing {
             Hearing::Forged | Hearing::Useless => {}

@@ -101,6 +101,18 @@ impl Heard {
         }
     }
 
+    /// Whether a message that may pass says nothing that was not passed on before.
+    pub(super) fn was_passed(&self, message: &ConsensusMessage) -> bool {
+        match name(message) {
+            Named::Word(place, word) => {
+                self.words.get(&place).is_some_and(|words| words.iter().any(|(known, _)| *known == word))
+            }
+            Named::Certificate(place, of) => {
+                self.certificates.get(&place).and_then(|known| known.newest).is_some_and(|(newest, _)| of <= newest)
+            }
+        }
+    }
+
     /// A message was verified and is passed on.
     pub(super) fn note(&mut self, message: &ConsensusMessage, now: Duration) {
         match name(message) {

@@ -11,6 +11,7 @@ use ledger::units::{Amount, VotingPower};
 use super::*;
 use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedProposal, SignedVote};
 
+mod behind;
 mod headers;
 mod peers;
 mod rounds;

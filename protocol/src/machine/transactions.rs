@@ -12,6 +12,7 @@ use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::Nonce;
 
 use super::{Effect, Machine, Topic, Verdict};
+use crate::budget::Cost;
 use crate::ids::Ticket;
 use crate::mempool::{Admitted, Mempool};
 use crate::message::{Attempt, BATCH_BYTES};
@@ -187,6 +188,7 @@ impl Machine {
     ///
     /// Of another batch only the transactions of use go on, in a batch of this node. Else one transaction that pays would carry
     /// 64 KiB of others that do not through the whole network. A forged signature is the sender's fault.
+    /// The bytes in a batch that are passed on without being of use are charged.
     pub(super) fn on_transactions(&mut self, ticket: Ticket, transactions: Vec<Option<Arc<VerifiedTransaction>>>) {
         let (mut is_forged, mut bytes) = (false, 0usize);
         let mut new = Vec::new();
@@ -206,6 +208,9 @@ impl Machine {
         let useful = new.iter().filter(|transaction| self.mempool.is_executable(transaction));
         let useful = useful.fold(0usize, |sum, transaction| sum.saturating_add(transaction.bytes()));
         let is_passed_on = !is_forged && useful > 0 && useful.saturating_mul(2) >= bytes;
+        if is_passed_on && useful < bytes {
+            self.cost = self.cost.and(Cost::relay(bytes.saturating_sub(useful)));
+        }
         for transaction in &new {
             match is_passed_on {
                 true => self.outbox.on_passed(&self.mempool, transaction, self.now.elapsed),

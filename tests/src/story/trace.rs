@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// System calls in the order in which strace saw them.
@@ -21,8 +21,9 @@ struct Event {
     result: Option<String>,
 }
 
-/// Calls that put something out, and those that make it durable.
-const CALLS: &str = "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync";
+/// Calls that put something out, and those that make it durable. Which calls rename a file differs
+/// between machines, so those are named by a pattern.
+const CALLS: &str = "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync,/^rename";
 
 impl Trace {
     /// A command to which a program is added, and which writes what it does to a file. Nothing where that is impossible.
@@ -94,6 +95,25 @@ impl Trace {
         (bad, good)
     }
 
+    /// The new names of renamed files, each with whether its folder was synced afterwards.
+    #[must_use]
+    pub fn renamed(&self) -> Vec<(PathBuf, bool)> {
+        let to = |(place, event): (usize, &Event)| {
+            let is_done = event.call.starts_with("rename") && event.result.as_deref() == Some("0");
+            // The last of the quoted arguments.
+            let path = Path::new(event.arguments.rsplit('"').nth(1).filter(|_| is_done)?);
+            let folder = path.parent()?.to_str()?;
+            let is_synced = |later: &Event| {
+                let handle = later.arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+                later.is_sync()
+                    && later.result.as_deref() == Some("0")
+                    && handle.is_some_and(|(path, _)| path == folder)
+            };
+            Some((path.to_owned(), self.0[place..].iter().any(is_synced)))
+        };
+        self.0.iter().enumerate().filter_map(to).collect()
+    }
+
     /// Whether these words were put out only after they (or `token`, by which the file knows them) were in this file, and the file
     /// was synced after that. Fails if they were put out never.
     ///
@@ -154,6 +174,21 @@ mod tests {
         ] {
             assert_eq!(Trace::parse(&text).writes_not_followed_by_sync("/consensus.log"), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_rename_is_durable_once_its_folder_is_synced() {
+        let text = "7 rename(\"/h/.a.new\", \"/h/a\") = 0\n7 fsync(3</h>)  = 0\n";
+        for (text, is_synced) in [
+            (text.to_owned(), true),
+            (text.replace("fsync(3</h>)", "fsync(3</h/a>)"), false),
+            (text.replace("fsync(3</h>)", "fsync(3</other/h>)"), false),
+            (text.replace("fsync(3</h>)  = 0", "fsync(3</h>)  = -1 EIO"), false),
+            (text.lines().rev().map(|line| format!("{line}\n")).collect(), false),
+        ] {
+            assert_eq!(Trace::parse(&text).renamed(), [("/h/a".into(), is_synced)], "{text}");
+        }
+        assert_eq!(Trace::parse("7 rename(\"/h/a\", \"/h/b\") = -1 ENOENT (No such file)\n").renamed(), []);
     }
 
     #[test]

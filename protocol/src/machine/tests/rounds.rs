@@ -103,6 +103,22 @@ fn copies_of_a_vote_are_passed_on_once_in_half_a_second() {
 }
 
 #[test]
+fn passing_on_is_charged_for_what_was_passed_on_before_and_for_nothing_else() {
+    let (block, signed) = first(100);
+    let mut node = Node::fresh(Some(follower(1..=1)));
+    let proposal = ConsensusMessage::Proposal(signed, Some(list(&block)));
+    for message in [nil(2, 1), vote(2, VoteKind::Prevote, 1, 0, Some(block.hash())), proposal] {
+        for (again, expected) in [(false, Verdict::Accept), (false, Verdict::Ignore), (true, Verdict::Accept)] {
+            if again {
+                node.elapse(Duration::from_millis(500));
+            }
+            assert_eq!(node.hear(message.clone()), expected);
+            assert_eq!(node.machine.cost().relay, u64::from(again), "{message:?}");
+        }
+    }
+}
+
+#[test]
 fn of_one_validator_round_and_kind_two_different_votes_are_passed_on() {
     let mut node = Node::fresh(Some(1));
     for (number, expected) in [(1, Verdict::Accept), (2, Verdict::Accept), (3, Verdict::Ignore), (4, Verdict::Ignore)] {

@@ -50,8 +50,11 @@ impl Node {
 fn a_batch_is_passed_on_if_half_of_it_pays() {
     let mut node = Node::fresh(None);
     assert_eq!(node.batch(transfers(0..4, 0)), Verdict::Accept);
+    assert_eq!(node.machine.cost().relay, 0, "all of it is new");
     assert_eq!(node.batch(transfers(0..4, 0)), Verdict::Ignore, "all of it is known");
+    assert_eq!(node.machine.cost().relay, 0, "it goes nowhere");
     assert_eq!(node.batch(transfers(2..6, 0)), Verdict::Accept, "half of it is new");
+    assert_eq!(node.machine.cost().relay, 1, "the other half goes on as well");
     assert_eq!(said(&node.soon()), [0; 0]);
     assert_eq!(node.batch(transfers(0..7, 0)), Verdict::Ignore, "one of seven is new");
     assert_eq!(said(&node.soon()), [6], "it goes on without the others");
