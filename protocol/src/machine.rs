@@ -1,4 +1,5 @@
-//! The machine: the one door for every input, and the only place where mempool, consensus and catch-up meet.
+//! The machine: the one door for every input, and the only place where mempool, consensus and
+//! catch-up meet.
 
 mod ahead;
 mod attendance;
@@ -85,7 +86,8 @@ pub enum Input {
     Disconnected(PeerId),
     /// Gossip of consensus or headers.
     Gossip(Topic, PeerId, Ticket, Vec<u8>),
-    /// Gossip of transactions, verified outside in parallel: `None` where a signature does not hold.
+    /// Gossip of transactions, verified outside in parallel: `None` where a signature does not
+    /// hold.
     Transactions(Ticket, Vec<Option<Arc<VerifiedTransaction>>>),
     /// A transaction from this node's own users, verified.
     Submit(Ticket, Arc<VerifiedTransaction>),
@@ -104,7 +106,8 @@ pub enum Input {
 /// Everything a node does. To be performed in order; each must be done before the next begins.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Empty the log and begin it anew for this height. Durable at the latest with the next [`Effect::SyncLog`].
+    /// Empty the log and begin it anew for this height. Durable at the latest with the next
+    /// [`Effect::SyncLog`].
     CutLog(Height),
     /// Append to the log.
     Log(LogEntry),
@@ -118,11 +121,14 @@ pub enum Effect {
     Request(RequestId, PeerId, Vec<u8>),
     /// Answer a peer.
     Respond(Ticket, Vec<u8>),
-    /// Answer a peer with final blocks from this height on, as [`crate::message::Response::Blocks`].
+    /// Answer a peer with final blocks from this height on, as
+    /// [`crate::message::Response::Blocks`].
     RespondBlocks(Ticket, Height),
-    /// A certified header far ahead of the tip: [`crate::sync`] should fetch what leads there, and give [`Input::Plan`].
+    /// A certified header far ahead of the tip: [`crate::sync`] should fetch what leads there, and
+    /// give [`Input::Plan`].
     Sync(CertifiedHeader),
-    /// Make these blocks durable, together; then give [`Input::Committed`]. On failure the node stops.
+    /// Make these blocks durable, together; then give [`Input::Committed`]. On failure the node
+    /// stops.
     Commit(Vec<Committed>),
     /// Whether a submission was taken.
     Submitted(Ticket, Result<(), AdmitError>),
@@ -158,11 +164,13 @@ pub enum Notice {
     InvalidBlock(Height, BlockHash, String),
     /// Validators that signed twice.
     Equivocation(Vec<PublicKey>),
-    /// This clock is so many milliseconds ahead of most peers' clocks (behind, if negative): more than half of what is tolerated.
+    /// This clock is so many milliseconds ahead of most peers' clocks (behind, if negative): more
+    /// than half of what is tolerated.
     ClockOff(i64),
     /// The clock is near those of most peers again; so many milliseconds ahead.
     ClockRight(i64),
-    /// The height has lasted long without votes of a quorum being heard: validators of which none is.
+    /// The height has lasted long without votes of a quorum being heard: validators of which none
+    /// is.
     NoQuorum(Height, Vec<PublicKey>),
     /// A quorum is heard again, at this height.
     Quorum(Height),
@@ -245,7 +253,8 @@ pub struct Machine {
     next_request: u64,
     next_attempt: u64,
     next_poll: Duration,
-    /// The peer that was polled last. All take their turn: tips and clocks of some should not grow old.
+    /// The peer that was polled last. All take their turn: tips and clocks of some should not grow
+    /// old.
     polled: PeerId,
     /// When the current or last height was started; nothing before the first one of this run.
     started_at: Option<Duration>,
@@ -269,7 +278,8 @@ pub struct Machine {
     log_height: Option<Height>,
     /// Hashes of recent blocks, to notice two certificates for one height.
     recent: BTreeMap<Height, BlockHash>,
-    /// The highest height whose header left this node, said here or passed on. Of each height at most one does.
+    /// The highest height whose header left this node, said here or passed on. Of each height at
+    /// most one does.
     passed: Height,
     /// When to say that the tip is final, if nobody else is heard to.
     announce_at: Option<Duration>,
@@ -434,7 +444,8 @@ impl Machine {
         }
     }
 
-    /// What the last input made this node verify and look up. Whoever sent it pays, unless it was of use.
+    /// What the last input made this node verify and look up. Whoever sent it pays, unless it was
+    /// of use.
     #[must_use]
     pub const fn cost(&self) -> Cost {
         self.cost
@@ -500,7 +511,8 @@ impl Machine {
             (Source::Consensus | Source::Certified, Some(started_at)) => started_at.saturating_add(interval),
             _ => self.now.elapsed,
         };
-        // What this node signed at a height that it took part in is in its log, whoever was first to have the certificate.
+        // What this node signed at a height that it took part in is in its log, whoever was first
+        // to have the certificate.
         let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
         self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
         if source != Source::Consensus {
@@ -512,7 +524,8 @@ impl Machine {
         }
         self.signing.on_caught_up(tip);
         if source != Source::CatchUp && took_part {
-            // At once: a log that stands at the tip would look older than the network after a restart.
+            // At once: a log that stands at the tip would look older than the network after a
+            // restart.
             self.log_height = Some(tip.next());
             self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
         }
