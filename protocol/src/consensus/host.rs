@@ -162,8 +162,8 @@ impl Host {
         }
     }
 
-    /// Durable before audible: if we sent first, a crash before the save would let us sign a second,
-    /// different vote of this round.
+    /// Durable before audible: if we sent first, a crash before the save would let us sign a
+    /// second, different vote of this round.
     fn sync(&mut self) {
         if self.unsynced {
             self.unsynced = false;
