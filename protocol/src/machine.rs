@@ -49,8 +49,7 @@ use transactions::Outbox;
 pub struct Now {
     /// Time since the process started; never goes back. All timers use it.
     pub elapsed: Duration,
-    /// The wall clock, in milliseconds since 1970. For block times, expiries and clock offsets; no
-    /// timer uses it.
+    /// Milliseconds since 1970. For block times, expiries and clock offsets; no timer uses it.
     pub wall: Timestamp,
 }
 
@@ -87,8 +86,7 @@ pub enum Input {
     Disconnected(PeerId),
     /// Gossip of consensus or headers: encoded, not yet verified.
     Gossip(Topic, PeerId, Ticket, Vec<u8>),
-    /// Gossip of transactions, verified outside in parallel: `None` where a signature does not
-    /// hold.
+    /// Gossip of transactions, verified outside in parallel: `None` for a bad signature.
     Transactions(Ticket, Vec<Option<Arc<VerifiedTransaction>>>),
     /// A transaction from this node's own users, verified.
     Submit(Ticket, Arc<VerifiedTransaction>),
@@ -98,8 +96,7 @@ pub enum Input {
     Response(RequestId, PeerId, Option<Vec<u8>>),
     /// The blocks of [`Effect::Commit`] are durable.
     Committed,
-    /// First and last height that come as segments, from [`crate::sync::Effect::Plan`]; `None` if
-    /// none do.
+    /// First and last height that come as segments, if any do, from [`crate::sync::Effect::Plan`].
     Plan(Option<(Height, Height)>),
     /// The blocks of a segment, all signatures verified, and the certificate of the last one.
     Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
@@ -108,8 +105,7 @@ pub enum Input {
 /// Everything a node does. The shell performs effects in order, each before the next begins.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Empty the log and begin it again for this height. Durable at the latest with the next
-    /// [`Effect::SyncLog`].
+    /// Empty the log and begin it for this height. Durable with the next [`Effect::SyncLog`].
     CutLog(Height),
     /// Append to the log.
     Log(LogEntry),
@@ -129,8 +125,8 @@ pub enum Effect {
     /// A certified header far above the tip: [`crate::sync`] fetches the segments up to it and
     /// gives [`Input::Plan`].
     Sync(CertifiedHeader),
-    /// Make these blocks durable together, then give [`Input::Committed`]. If that fails, the node
-    /// stops.
+    /// Make these blocks durable together, then give [`Input::Committed`]; on failure, stop the
+    /// node.
     Commit(Vec<Committed>),
     /// Whether a submitted transaction was admitted.
     Submitted(Ticket, Result<(), AdmitError>),
@@ -202,8 +198,7 @@ pub struct Setup {
     pub sign_without_log: bool,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
-    /// Seed of random choices, such as which peer is asked. Keep it secret: peers could foresee the
-    /// choices.
+    /// Seed of random choices, such as which peer is asked. Secret, or peers foresee the choices.
     pub seed: u64,
 }
 
@@ -269,11 +264,9 @@ pub struct Machine {
     /// Consensus messages that came before their height began.
     ahead: Ahead,
     attendance: Attendance,
-    /// Verdicts that consensus was told, by round and block: it would log a verdict that it is told
-    /// twice.
+    /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
     told: BTreeSet<(Round, BlockHash)>,
-    /// The blocks of the pending [`Effect::Commit`], the chain after them, and how they became
-    /// final.
+    /// Blocks of the pending [`Effect::Commit`], the chain after them, and how they became final.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
     /// Log entries of a height above the tip, until it begins.
     replay: Vec<LogEntry>,
@@ -448,8 +441,8 @@ impl Machine {
         }
     }
 
-    /// Verifications and look-ups that the last input caused. The sender pays for them, unless the
-    /// input was of use.
+    /// Verifications and look-ups that the last input caused. Its sender pays, unless it was of
+    /// use.
     #[must_use]
     pub const fn cost(&self) -> Cost {
         self.cost
@@ -573,8 +566,7 @@ impl Machine {
         &self.mempool
     }
 
-    /// The nonce that an account should sign next: after its last one in the chain and those that
-    /// wait without a gap.
+    /// The nonce that an account should sign next: after those in the chain and those that wait.
     #[must_use]
     pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
         self.mempool.next_nonce(&self.chain, account)
