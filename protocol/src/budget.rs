@@ -28,8 +28,7 @@ pub const LOOK_UP: u64 = 1;
 pub const STORE_READ: u64 = 50;
 /// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
 pub const DECODE_BYTES: u64 = 4 << 10;
-/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. Not
-/// charged yet.
+/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. Not charged yet.
 pub const RELAY_BYTES: u64 = 1 << 10;
 /// Bytes of an answer sent in a microsecond.
 pub const ANSWER_BYTES: u64 = 4 << 10;

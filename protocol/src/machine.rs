@@ -105,7 +105,7 @@ pub enum Input {
 /// Everything a node does. The shell performs effects in order, each before the next begins.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Empty the log and begin it for this height. Durable with the next [`Effect::SyncLog`].
+    /// Empty the log and begin it for this height. Durable by the next [`Effect::SyncLog`].
     CutLog(Height),
     /// Append to the log.
     Log(LogEntry),
@@ -274,7 +274,7 @@ pub struct Machine {
     log_height: Option<Height>,
     /// Hashes of recent blocks, to detect two certificates for one height.
     recent: BTreeMap<Height, BlockHash>,
-    /// The highest height whose header this node sent or passed on. Only higher ones are, so at
+    /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
     /// most one of each height.
     passed: Height,
     /// When to announce the tip, unless another node is heard to do so first.
@@ -566,7 +566,7 @@ impl Machine {
         &self.mempool
     }
 
-    /// The nonce that an account should sign next: after those in the chain and those that wait.
+    /// The nonce to sign next: after those in the chain and those that wait without a gap.
     #[must_use]
     pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
         self.mempool.next_nonce(&self.chain, account)

@@ -28,8 +28,7 @@ impl Machine {
                 Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
                 Err(_) => Verdict::Reject,
             },
-            // Decoded and verified outside, in parallel, and given as
-            // [`Input::Transactions`](super::Input::Transactions).
+            // Decoded and verified outside, in parallel, and given as `Input::Transactions`.
             Topic::Transactions => Verdict::Ignore,
         };
         self.effects.push(Effect::Judge(ticket, verdict));

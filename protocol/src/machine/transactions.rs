@@ -20,7 +20,7 @@ use crate::message::{Attempt, BATCH_BYTES};
 const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// Interval at which own transactions that still wait are sent again.
 const REPEAT: Duration = Duration::from_secs(5);
-/// Delay until they are sent again after a new peer connects, which has not heard them.
+/// Delay until own transactions are sent to a new peer, which has not heard them.
 const NEW_PEER_DELAY: Duration = Duration::from_millis(500);
 /// Most own transactions sent again at a time.
 const REPEATED_MAX: usize = 500;
