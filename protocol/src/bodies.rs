@@ -1,7 +1,9 @@
-//! Bodies of proposed blocks: assembled from the mempool and from peers, judged once, kept for the height.
+//! Bodies of proposed blocks: assembled from the mempool and from peers, judged once, kept for the
+//! height.
 //!
-//! A proposer chooses what is proposed, so all work on it is bounded here: two blocks a round, each transaction of a block looked
-//! up once, each block executed once. What is missing is kept as a set that shrinks; nothing is assembled anew at every input.
+//! A proposer chooses the content of a block, so all work on it is bounded here: two blocks a
+//! round, one look-up for each transaction of a block, one execution for each block. The missing
+//! transactions are a set that shrinks; no block is assembled again at every input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,46 +20,49 @@ use crate::mempool::Mempool;
 use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
 use crate::offence::Offence;
 
-/// Blocks of one round that are ever looked for or judged. An honest proposer has one; the consensus core drops a third one.
+/// Blocks of one round that are ever fetched or judged. An honest proposer has one; the consensus
+/// core drops a third one.
 const PER_ROUND_MAX: usize = 2;
-/// Proposals kept for one block: it may be proposed again in later rounds.
+/// Proposals kept for one block, which may be proposed again in later rounds.
 const PROPOSALS_MAX: usize = 8;
-/// After so long without an answer another peer is asked.
+/// Timeout of a request, after which another peer is asked.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Requests of one block whose answers are still taken.
+/// Requests of one block whose answers are still taken. Older ones are forgotten.
 const ASKED_MAX: usize = 4;
-/// Bytes of the smallest transaction: a transfer with one output and no memo. So a block has at most as many transactions as
-/// this goes into its bytes, and a longer list names no block.
+/// Bytes of the smallest transaction: a transfer with one output and no memo. A block has at most
+/// as many transactions as fit by this size, so a longer list names no block.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
 
-/// What a machine has done for others since its start, to be compared with bounds. Counters only grow.
+/// Work of a machine for others since its start, to be compared with bounds. Counters only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Look-ups of single transactions for blocks that were proposed: in the mempool, or among those that are missing.
+    /// Look-ups of single transactions of proposed blocks, in the mempool or among the missing
+    /// ones.
     pub look_ups: u64,
-    /// Blocks built or executed to be judged. Those that a restart executes again from its log are left out.
+    /// Blocks built, or executed to be judged. Blocks that a restart executes again from its log
+    /// are not counted.
     pub executed: u64,
     /// Blocks written to the log.
     pub logged: u64,
 }
 
-/// A proposal whose block is not judged yet.
+/// A proposed block that is not judged yet.
 #[derive(Debug)]
 struct Wanted {
-    /// Every proposal for this block: it may be proposed again in later rounds.
+    /// Every proposal for this block, which may be proposed again in later rounds.
     proposals: Vec<SignedProposal>,
-    /// The block without its transactions, and those that are here.
+    /// The block without its transactions, and the transactions found so far.
     list: Option<List>,
-    /// Who has it first: who sent the proposal.
+    /// The peer that sent the proposal, so the first to have the block.
     source: PeerId,
-    /// Requests without an answer so far, the last one at the end, and until when no other peer is asked.
+    /// Unanswered requests, newest last; and until when no other peer is asked.
     asked: Vec<RequestId>,
     patience_ends: Duration,
-    /// Peers that were asked. When all were, each may be asked again.
+    /// Peers that were asked. Once all were, each may be asked again.
     tried: BTreeSet<PeerId>,
-    /// Something happened since it was looked at.
+    /// Something happened since the last [`Bodies::advance`].
     is_due: bool,
-    /// When to look at it again anyway.
+    /// When to try again anyway.
     wait: Option<Duration>,
 }
 
@@ -66,19 +71,19 @@ struct Wanted {
 struct List {
     compact: CompactBlock,
     found: Vec<Option<Arc<VerifiedTransaction>>>,
-    /// Where those belong that are not here.
+    /// Places of each missing transaction.
     missing: BTreeMap<TxHash, Vec<usize>>,
-    /// It holds a transaction that nobody signed.
+    /// A transaction of the list has a signature that does not hold, so the block is invalid.
     is_forged: bool,
 }
 
-/// What is known of a block.
+/// The verdict on a block.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub(crate) enum Verdict {
     /// It follows the tip.
     Valid(ValidBlock),
-    /// It does not, and never will.
+    /// It does not follow the tip, and never will.
     Invalid,
 }
 
@@ -88,7 +93,7 @@ pub(crate) enum Progress {
     Judged(Vec<SignedProposal>, Verdict, Option<BlockError>),
     /// Ask a peer.
     Ask(PeerId, Request),
-    /// An answer is awaited, or the block's time is ahead of the clock.
+    /// A request is in flight, or the block's time is ahead of the clock.
     Wait,
 }
 
@@ -97,10 +102,11 @@ pub(crate) enum Progress {
 pub(crate) struct Bodies {
     verdicts: BTreeMap<BlockHash, Verdict>,
     wanted: BTreeMap<BlockHash, Wanted>,
-    /// The transactions of all valid blocks by hash. `None` until a peer asks, and again when a block is added: to look
-    /// through the blocks at each question would cost 12,000 comparisons a hash.
+    /// The transactions of all valid blocks by hash. Built when a peer asks, dropped when a block
+    /// is added: without this index each requested hash would cost up to 12,000 comparisons a
+    /// block.
     transactions: Option<BTreeMap<TxHash, Arc<VerifiedTransaction>>>,
-    /// Blocks looked for or judged, by the round in which each was proposed first.
+    /// Blocks fetched or judged, by the round in which each was proposed first.
     rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
     work: Work,
 }
@@ -114,8 +120,8 @@ impl Bodies {
         self.rounds.clear();
     }
 
-    /// Forgets blocks that are looked for and were proposed before the round that came before this one. If one of them is
-    /// decided after all, its certificate comes, and the block with it.
+    /// Forgets unjudged blocks whose proposals are all older than the round before this one. If one
+    /// of them is decided after all, its certificate comes, and the block with it.
     pub(crate) fn on_round(&mut self, round: Round) {
         let first = Round(round.0.saturating_sub(1));
         self.wanted.retain(|_, wanted| wanted.proposals.iter().any(|signed| signed.proposal.round >= first));
@@ -141,14 +147,14 @@ impl Bodies {
         })
     }
 
-    /// A block that was built here, for a round.
+    /// Adds a block that was built here, for a round.
     pub(crate) fn insert_built(&mut self, block: ValidBlock, round: Round) {
         self.work.executed = self.work.executed.saturating_add(1);
         self.rounds.entry(round).or_default().insert(block.hash());
         self.insert(block);
     }
 
-    /// A block that was judged before a restart.
+    /// Adds a block that was judged before a restart.
     pub(crate) fn insert(&mut self, block: ValidBlock) {
         self.verdicts.insert(block.hash(), Verdict::Valid(block));
         self.transactions = None;
@@ -166,15 +172,17 @@ impl Bodies {
         }
     }
 
-    /// Whether a block is looked for whose transactions are not even known by name.
+    /// Whether the block is being fetched and its list of transactions is still unknown.
     pub(crate) fn is_looked_for_without_list(&self, block: &BlockHash) -> bool {
         self.wanted.get(block).is_some_and(|wanted| wanted.list.is_none())
     }
 
-    /// Whether a list is that of a block. Cheap checks go first, and what is known already is compared, not hashed.
+    /// Checks that a list is the one of a block. Cheap checks go first, and a list that is known
+    /// already is compared, not hashed.
     ///
     /// # Errors
-    /// `Offence::BlockList` when it has more transactions than fit in a block, `Offence::WrongBlock` when it is another block.
+    /// `Offence::BlockList` when the list has more transactions than fit in a block,
+    /// `Offence::WrongBlock` when it is not the list of this block.
     pub(crate) fn check_list(&self, chain: &ChainState, block: BlockHash, list: &CompactBlock) -> Result<(), Offence> {
         let (count, most) = (list.transactions.len(), transactions_max(chain));
         if count > most {
@@ -195,7 +203,7 @@ impl Bodies {
         if is_same { Ok(()) } else { Err(Offence::WrongBlock) }
     }
 
-    /// A transaction of a proposed block, for a peer: it may have left the mempool.
+    /// A transaction of a valid proposed block, for a peer. It may have left the mempool.
     pub(crate) fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
         let verdicts = &self.verdicts;
         let index = self.transactions.get_or_insert_with(|| {
@@ -209,7 +217,8 @@ impl Bodies {
         index.get(hash).cloned()
     }
 
-    /// Looks for the block of a proposal from now on, unless its round has had its share.
+    /// Fetches the block of a proposal from now on, unless its round already has [`PER_ROUND_MAX`]
+    /// blocks.
     pub(crate) fn want(&mut self, proposal: SignedProposal, source: PeerId) {
         let (block, round) = (proposal.proposal.block, proposal.proposal.round);
         if !self.wanted.contains_key(&block) {
@@ -238,7 +247,8 @@ impl Bodies {
         }
     }
 
-    /// The list of a block that is looked for. The caller checked that it is what the hash stands for.
+    /// Takes in the list of a block that is being fetched. The caller has checked the list by
+    /// [`Bodies::check_list`].
     pub(crate) fn on_list(&mut self, block: &BlockHash, compact: CompactBlock, mempool: &Mempool) {
         let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else { return };
         let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
@@ -252,12 +262,12 @@ impl Bodies {
         let found: Vec<_> = found.collect();
         self.work.look_ups = self.work.look_ups.saturating_add(found.len() as u64);
         wanted.list = Some(List { compact, found, missing, is_forged: false });
-        // Of the transactions too, who sent the proposal is asked first.
+        // The peer that sent the proposal is asked first for the transactions too.
         wanted.tried.clear();
         wanted.is_due = true;
     }
 
-    /// A verified transaction is here, whatever the mempool made of it.
+    /// Takes in a verified transaction, whether or not the mempool admitted it.
     pub(crate) fn on_transaction(&mut self, transaction: &Arc<VerifiedTransaction>) {
         let hash = transaction.hash();
         for wanted in self.wanted.values_mut() {
@@ -268,7 +278,7 @@ impl Bodies {
         }
     }
 
-    /// When a block that is looked for wants attention.
+    /// When the next fetched block needs attention.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.wanted.values().filter_map(|wanted| wanted.wait).min()
     }
@@ -277,7 +287,7 @@ impl Bodies {
         self.wanted.contains_key(block)
     }
 
-    /// Blocks that want attention now.
+    /// Blocks that need attention now.
     pub(crate) fn due(&self, now: Duration) -> Vec<BlockHash> {
         let is_due = |wanted: &Wanted| {
             wanted.is_due
@@ -287,7 +297,7 @@ impl Bodies {
         self.wanted.iter().filter(|(_, wanted)| is_due(wanted)).map(|(block, _)| *block).collect()
     }
 
-    /// A request is on its way.
+    /// A request was sent.
     pub(crate) fn asked(&mut self, block: &BlockHash, id: RequestId, peer: PeerId, now: Duration) {
         if let Some(wanted) = self.wanted.get_mut(block) {
             if wanted.asked.len() >= ASKED_MAX {
@@ -300,7 +310,8 @@ impl Bodies {
         }
     }
 
-    /// The block that a request was about. Whoever answers first counts, also if another peer was asked meanwhile.
+    /// The block that a request was about. The first answer counts, even if another peer was asked
+    /// meanwhile.
     pub(crate) fn answered(&mut self, id: RequestId) -> Option<BlockHash> {
         let (block, wanted) = self.wanted.iter_mut().find(|(_, wanted)| wanted.asked.contains(&id))?;
         if wanted.asked.last() == Some(&id) {
@@ -311,7 +322,8 @@ impl Bodies {
         Some(*block)
     }
 
-    /// Transactions from a peer for a wanted block. Others than the missing ones are left out.
+    /// Takes in transactions from a peer for a block that is being fetched. Transactions that are
+    /// not missing are ignored.
     pub(crate) fn on_transactions(&mut self, chain: &ChainState, block: &BlockHash, transactions: Vec<Transaction>) {
         let id = chain.chain().id();
         let Some(list) = self.wanted.get_mut(block).and_then(|wanted| wanted.list.as_mut()) else { return };
@@ -334,11 +346,11 @@ impl Bodies {
                 None => list.is_forged = true,
             }
         }
-        // Blocks that are looked for at the same time have much in common.
+        // Other blocks that are being fetched have many of the same transactions.
         fetched.iter().for_each(|transaction| self.on_transaction(transaction));
     }
 
-    /// Completes a wanted block if all is there, or says what to do for it.
+    /// Judges a block if it is complete, or returns the next step towards that.
     pub(crate) fn advance(
         &mut self,
         block: BlockHash,
@@ -364,7 +376,7 @@ impl Bodies {
             Some(list) if list.missing.is_empty() => {
                 let latest = wall.0.saturating_add(chain.chain().limits().clock_drift_ms);
                 if let Some(early @ 1..) = list.compact.header.time.0.checked_sub(latest) {
-                    // Never invalid: the clock will get there, and clocks are not part of the rules.
+                    // Not invalid: the clock will get there, and clocks are not part of the rules.
                     wanted.wait = Some(now.saturating_add(Duration::from_millis(early)));
                     return Progress::Wait;
                 }
@@ -383,7 +395,7 @@ impl Bodies {
             wanted.wait = Some(wanted.patience_ends);
             return Progress::Wait;
         }
-        // The first to ask is who sent the proposal, then everybody once, in the order given.
+        // First the peer that sent the proposal, then each other peer once, in the given order.
         let is_untried = |peer: &&PeerId| !wanted.tried.contains(peer);
         let source = Some(&wanted.source).filter(|source| peers.contains(source)).filter(is_untried);
         let mut next = source.or_else(|| peers.iter().find(is_untried)).copied();

@@ -1,7 +1,8 @@
-//! Catching up: blocks that others made final without this node, applied in order.
+//! Catching up: applies blocks that others made final without this node, in order.
 //!
-//! Whole sealed segments come from [`crate::sync`], verified; the blocks before and after them are fetched here, by ranges, from several
-//! peers at once. A height counts only with its certificate; a block only when a certificate names it. So a peer can delay, never mislead.
+//! Whole sealed segments come from [`crate::sync`], verified. The blocks before and after them are
+//! fetched here, by ranges, from several peers at once. A height counts only with its certificate,
+//! a block only if a certificate names it. So a peer can delay, never mislead.
 
 mod holders;
 
@@ -22,34 +23,37 @@ use crate::offence::Offence;
 use crate::planted::{self, Fault};
 use holders::Holders;
 
-/// Requests for blocks in flight at once.
+/// Most requests for blocks in flight, late ones not counted.
 const IN_FLIGHT_MAX: usize = 4;
-/// A node that has caught up to the block before the last one it knows of rests no longer than this: consensus may bring the last.
+/// While a node that catches up lacks only one block, consensus rests at most this long after its
+/// certificate came: consensus may still bring that block.
 const GRACE: Duration = Duration::from_millis(400);
-/// The next block is fetched at once when its certificate comes, unless its body is on its way already: then after this time.
+/// Delay before the next block is fetched, from its certificate on, while its body is being fetched
+/// already. Else there is no delay.
 const BODY_GRACE: Duration = Duration::from_millis(100);
-/// After so long without an answer a peer counts as failed, and is asked less.
+/// Timeout of a request. The peer then counts as failed and is asked less.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A second peer is asked for the next block after so long, and the first answer counts. Two answers at most are in flight, so
-/// that a slow link carries a block twice at worst.
+/// Delay after which a second peer is asked for the next block; the first answer counts. At most
+/// two requests for it are in flight, so a slow link carries a block twice at worst.
 const SECOND_AFTER: Duration = Duration::from_millis(400);
-/// The same when the first peer has answered before: it is more likely slow than silent.
+/// The same delay when the first peer has answered before: it is more likely slow than silent.
 const SECOND_AFTER_KNOWN: Duration = Duration::from_millis(1_500);
-/// Certified headers of heights up to so far beyond the tip are kept; of those further away only the height.
+/// Headers are kept for heights up to this far beyond the tip. Of heights further away only the
+/// highest is remembered.
 const HEADERS_AHEAD: u64 = 16;
 
 #[derive(Debug)]
 struct Flight {
     peer: PeerId,
     from: Height,
-    /// When a second peer is asked for the same.
+    /// When a second peer is asked for the same blocks.
     second_at: Duration,
     deadline: Duration,
-    /// The peer has failed; its answer still counts when it comes.
+    /// The request timed out. An answer still counts when it comes.
     is_late: bool,
 }
 
-/// Blocks that wait for those before them.
+/// Blocks that wait for the blocks before them.
 #[derive(Debug)]
 struct Received {
     peer: PeerId,
@@ -57,25 +61,27 @@ struct Received {
     certificate: Certificate,
 }
 
-/// Bytes of blocks of a segment that are committed together: the driver performs nothing else meanwhile.
+/// Bytes of blocks of a segment that are committed together. A larger batch blocks the driver
+/// longer: it performs nothing else meanwhile.
 const COMMIT_BYTES: usize = 2 << 20;
 
-/// A block whose signatures hold, and why it is final.
+/// A block whose signatures hold, and the certificate that makes it final.
 type Final = (Block<Arc<VerifiedTransaction>>, Certificate);
 
 /// Final blocks, and the chain after them.
 pub(crate) type Batch = (Vec<Committed>, ChainState);
 
-/// Why a response was no use.
+/// Why a response was of no use.
 #[derive(Debug)]
 pub(crate) enum CatchUpError {
-    /// What the peer sent is not what any certificate names.
+    /// The peer sent blocks that no certificate names.
     Peer(PeerId, Offence),
-    /// A certified block breaks the rules: more than a third of the power is dishonest, or this code is too old or wrong.
+    /// A certified block breaks the rules: more than two thirds of the power is dishonest, or this
+    /// code is too old or wrong.
     Certified(BlockError),
 }
 
-/// What is known of heights beyond the tip, and what is being fetched.
+/// The heights known beyond the tip, and the requests for their blocks.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
     /// The highest height that a certificate proved.
@@ -83,20 +89,22 @@ pub(crate) struct CatchUp {
     /// Verified headers of the next heights.
     headers: BTreeMap<Height, CertifiedHeader>,
     holders: Holders,
-    /// The next height, and since when a certificate for it or a later one is known.
+    /// The next height, and since when a certificate of it or a later one is known.
     next_since: Option<(Height, Duration)>,
     flights: BTreeMap<RequestId, Flight>,
     received: BTreeMap<Height, Received>,
     /// Blocks of a segment that follow the tip.
     segment: VecDeque<Final>,
-    /// Which heights come as segments; nothing while that is not known of a node far behind.
+    /// First and last height that come as segments; `Some(None)` if none do. The outer `None`: sync
+    /// has not said yet.
     plan: Option<Option<(Height, Height)>>,
     /// The highest header that sync was told of.
     told: Height,
 }
 
 impl CatchUp {
-    /// `seed` decides which of several peers is asked; nobody else should know it.
+    /// `seed` decides which of several peers is asked. Keep it secret: peers that know it can
+    /// foresee the choice.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             known: Height(0),
@@ -130,7 +138,7 @@ impl CatchUp {
         self.headers.get(&tip.next())
     }
 
-    /// A peer says that it has the block of this height, which exists.
+    /// A peer says that it has the block of this height, which is proved to exist.
     pub(crate) fn on_claim(&mut self, peer: PeerId, height: Height) {
         self.holders.on_claim(peer, height);
     }
@@ -154,7 +162,7 @@ impl CatchUp {
         self.known
     }
 
-    /// The highest height that a peer has, by all we know: peers that did not give what they said to have do not count.
+    /// The highest height that any peer claims, without the peers that failed when last asked.
     pub(crate) fn best(&self) -> Height {
         self.holders.best()
     }
@@ -164,10 +172,12 @@ impl CatchUp {
         self.holders.claims()
     }
 
-    /// Whether consensus here cannot bring the next block, so that it rests and this node signs nothing.
+    /// Whether consensus rests because it cannot bring the next block. While it rests, this node
+    /// signs nothing.
     ///
-    /// A certificate of the block after the next one proves that a quorum is past the next one. With one of the next block
-    /// itself consensus goes on: others may still need this node's votes, if whoever shows the certificate keeps the block.
+    /// A certificate of the block after the next one proves that a quorum is past the next one.
+    /// With a certificate of the next block alone, consensus goes on: if the peer that shows the
+    /// certificate withholds the block, others may still need this node's votes.
     pub(crate) fn is_behind(&mut self, tip: Height, now: Duration, is_catching_up: bool) -> bool {
         self.headers.retain(|height, _| *height > tip);
         let lag = self.known.0.saturating_sub(tip.0);
@@ -182,7 +192,7 @@ impl CatchUp {
             self.next_since = Some((tip.next(), since));
         }
         let stops = planted::is(Fault::CertificateStopsConsensus) && lag == 1 && now >= since.saturating_add(GRACE);
-        // What comes in segments is certified, and on its way or here: also if whoever said so has gone.
+        // Heights that come as segments are certified, even if the peer that proved them has gone.
         self.is_in_segments(tip)
             || lag > 1
             || stops
@@ -195,26 +205,27 @@ impl CatchUp {
         Some(if is_body_coming { since.saturating_add(BODY_GRACE) } else { since })
     }
 
-    /// Whether sync should hear of a certified header: more than a few blocks are missing.
+    /// Whether to tell sync of a certified header: it is higher than the last one told, and more
+    /// than [`BEHIND_FAR`] blocks are missing.
     pub(crate) fn is_news_to_sync(&mut self, tip: Height, height: Height) -> bool {
         let is_far = |from: Height| height.0.saturating_sub(from.0) > BEHIND_FAR;
         if !is_far(tip) || height <= self.told {
             return false;
         }
         if self.told <= tip {
-            // Far behind anew: what is fetched how is to be said anew.
+            // We fell far behind again, so the old plan is stale: wait for a new one.
             self.plan = None;
         }
         self.told = height;
         true
     }
 
-    /// Which heights come as segments.
+    /// Sync says which heights come as segments.
     pub(crate) fn on_plan(&mut self, plan: Option<(Height, Height)>) {
         self.plan = Some(plan);
     }
 
-    /// The verified blocks of a segment; those up to the tip are known.
+    /// Takes in the verified blocks of a segment; blocks up to the tip are dropped.
     pub(crate) fn on_segment(
         &mut self,
         tip: Height,
@@ -233,7 +244,7 @@ impl CatchUp {
         self.plan.flatten().is_some_and(|(first, last)| first <= tip.next() && tip < last)
     }
 
-    /// Up to which height blocks are fetched by ranges now.
+    /// The height up to which blocks are fetched by ranges now; none if no range is due.
     fn range_end(&self, tip: Height) -> Option<Height> {
         let is_far = self.known.0.saturating_sub(tip.0) > BEHIND_FAR;
         match self.plan {
@@ -244,14 +255,14 @@ impl CatchUp {
         }
     }
 
-    /// When a node that catches up asks somebody else. All that was due before `now` is done.
+    /// The next time after `now` at which a request, the grace period or a peer's rest ends.
     pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
         let flights = self.on_time().flat_map(|flight| [flight.second_at, flight.deadline]);
         let grace = self.next_since.map(|(_, since)| since.saturating_add(GRACE));
         flights.chain(grace).chain(self.holders.next_rested(now)).filter(|at| *at > now).min()
     }
 
-    /// Which blocks to ask from whom now. Each is to be confirmed by [`CatchUp::asked`].
+    /// The requests to make now. The caller confirms each by [`CatchUp::asked`].
     pub(crate) fn next_requests(&mut self, tip: Height, now: Duration) -> Vec<(PeerId, Height)> {
         for flight in self.flights.values_mut().filter(|flight| !flight.is_late && flight.deadline <= now) {
             flight.is_late = true;
@@ -274,7 +285,8 @@ impl CatchUp {
             {
                 requests.push((peer, from));
             }
-            // The next range begins where a full answer ends; a short one leaves a gap that is asked again.
+            // The next range begins where a full answer ends. After a short answer, the rest is
+            // asked for later.
             let known = self.received.range(from..).next().map(|(first, _)| *first);
             let stride = Height(from.0.saturating_add(BLOCKS_MAX));
             from = known.map_or(stride, |known| known.min(stride));
@@ -286,8 +298,9 @@ impl CatchUp {
         self.flights.values().filter(|flight| !flight.is_late)
     }
 
-    /// Whether somebody is to be asked for the blocks from this height on: all else waits for the next block, so that a second
-    /// peer is asked for it when the first does not answer soon.
+    /// Whether a peer should be asked for the blocks from this height on. Only the next block is
+    /// asked of a second peer, when the first does not answer soon: everything else waits for that
+    /// block.
     fn is_wanted(&self, from: Height, tip: Height, now: Duration) -> bool {
         let mut flights = self.on_time().filter(|flight| flight.from == from);
         match (flights.next(), flights.next()) {
@@ -314,7 +327,7 @@ impl CatchUp {
         self.flights.insert(id, Flight { peer, from, second_at, deadline, is_late: false });
     }
 
-    /// Takes in the answer to a request, if it is one of these.
+    /// Takes in the answer to a request; none if catch-up did not make the request.
     pub(crate) fn on_blocks(
         &mut self,
         id: RequestId,
@@ -323,7 +336,8 @@ impl CatchUp {
     ) -> Option<Result<(), CatchUpError>> {
         let flight = self.flights.remove(&id)?;
         let Some((blocks, certificate)) = answer.filter(|(blocks, _)| !blocks.is_empty()) else {
-            // It may not have them yet or any more, or be busy: it gets fewer questions, not a ban.
+            // The peer may not have the blocks yet, not keep them any more, or be busy: it is asked
+            // less, not banned.
             if !flight.is_late {
                 self.holders.on_failure(flight.peer, now);
             }
@@ -339,7 +353,7 @@ impl CatchUp {
         Some(Ok(()))
     }
 
-    /// The blocks that follow the tip, verified and validated, if they are there.
+    /// The blocks that follow the tip, verified and validated, if they have arrived.
     pub(crate) fn take_next(&mut self, chain: &ChainState) -> Option<Result<Batch, CatchUpError>> {
         if let Some(batch) = self.take_of_segment(chain) {
             return Some(batch);
@@ -350,7 +364,7 @@ impl CatchUp {
 }
 
 impl CatchUp {
-    /// Some blocks of a segment, in order by the same rules as all others.
+    /// The next blocks of a segment, validated by the same rules as all others.
     fn take_of_segment(&mut self, chain: &ChainState) -> Option<Result<Batch, CatchUpError>> {
         let next = chain.tip().height.next();
         while self.segment.front().is_some_and(|(block, _)| block.header.height < next) {
@@ -374,7 +388,8 @@ impl CatchUp {
     }
 }
 
-/// Certificates first: they cost little and show who is to blame. Then all signatures in one batch, then the rules, in order.
+/// Verifies certificates first: they cost little and show who is to blame. Then all signatures in
+/// one batch, then the rules, in order.
 fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError> {
     let Received { peer, blocks, certificate } = received;
     let id = chain.chain().id();

@@ -1,13 +1,15 @@
-//! Numbers by which the shell and the state machines name peers, requests and things to be reminded of.
+//! Numbers that name peers, requests and tickets between the shell and the state machines.
 
-/// A connected peer, as the shell numbers them.
+/// A connected peer. The shell gives out the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
-/// A request this node made. Exactly one [`Input::Response`](crate::Input::Response) answers it, with nothing if it failed.
+/// A request of this node. Exactly one [`Input::Response`](crate::Input::Response) answers it; the
+/// response is `None` if the request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// What the shell wants to be reminded of: a gossip message to judge, a request to answer, a submission to confirm.
+/// Names an input that the shell wants an answer to: a gossip message to judge, a request to
+/// answer, a submission to confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);

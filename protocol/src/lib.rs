@@ -1,7 +1,8 @@
 //! What a Cairn node does next: mempool, consensus and catch-up as pure state machines.
 //!
-//! One door: [`Machine::handle`] takes the time and an input and gives effects, to be performed in order. Nothing here waits, opens a
-//! socket, touches a disk or asks a clock, so that a simulator can run many of them under a seed. Read in this order.
+//! One door: [`Machine::handle`] takes the time and an input and returns effects, which the caller
+//! performs in order. This crate never waits, opens a socket, touches a disk or asks a clock, so
+//! that a simulator can run many machines under a seed. The modules below are in reading order.
 #![warn(
     missing_docs,
     clippy::arithmetic_side_effects,

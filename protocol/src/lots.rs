@@ -1,8 +1,8 @@
-//! Choices that nobody outside can foresee, and that a simulator can repeat.
+//! Random choices that nobody outside can foresee and a simulator can repeat.
 
-/// A sequence of numbers from a seed.
+/// Pseudorandom numbers from a seed: SplitMix64 (Steele, Lea, Flood 2014).
 ///
-/// SplitMix64 (Steele, Lea, Flood 2014). It needs to be even, not secret: others see some of the choices, never a number.
+/// Uniform is enough, secret is not needed: others see some of the choices, never a number.
 #[derive(Clone, Debug)]
 pub(crate) struct Lots(u64);
 
@@ -18,7 +18,7 @@ impl Lots {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 if that is 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.draw().checked_rem(bound).unwrap_or(0)
     }

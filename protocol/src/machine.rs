@@ -1,4 +1,5 @@
-//! The machine: the one door for every input, and the only place where mempool, consensus and catch-up meet.
+//! The machine: the one door for every input, and the only place where mempool, consensus and
+//! catch-up meet.
 
 mod ahead;
 mod attendance;
@@ -46,13 +47,13 @@ use transactions::Outbox;
 /// The two clocks of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Time since start; never goes back. All timers use it.
+    /// Time since the process started; never goes back. All timers use it.
     pub elapsed: Duration,
-    /// What the time is for people; only block times use it.
+    /// Milliseconds since 1970. For block times, expiries and clock offsets; no timer uses it.
     pub wall: Timestamp,
 }
 
-/// What gossip is about. Each has its own topic and queue.
+/// Subject of a gossip message. Each has its own topic and queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     /// Proposals and votes.
@@ -68,116 +69,120 @@ pub enum Topic {
 pub enum Verdict {
     /// Pass it on.
     Accept,
-    /// Drop it; nobody's fault.
+    /// Drop it; nobody is to blame.
     Ignore,
-    /// Drop it and hold it against the sender.
+    /// Drop it, and count it against the sender.
     Reject,
 }
 
 /// Everything that happens to a node.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Nothing but time passing; due at [`Machine::deadline`].
+    /// Only time has passed. Due at [`Machine::deadline`].
     Time,
-    /// A peer is there.
+    /// A peer connected.
     Connected(PeerId),
-    /// A peer is gone.
+    /// A peer disconnected.
     Disconnected(PeerId),
-    /// Gossip of consensus or headers.
+    /// Gossip of consensus or headers: encoded, not yet verified.
     Gossip(Topic, PeerId, Ticket, Vec<u8>),
-    /// Gossip of transactions, verified outside in parallel: `None` where a signature does not hold.
+    /// Gossip of transactions, verified outside in parallel: `None` for a bad signature.
     Transactions(Ticket, Vec<Option<Arc<VerifiedTransaction>>>),
     /// A transaction from this node's own users, verified.
     Submit(Ticket, Arc<VerifiedTransaction>),
-    /// A peer asks.
+    /// A request of a peer.
     Request(PeerId, Ticket, Vec<u8>),
-    /// A peer answers, or does not.
+    /// The response to a request, `None` if it failed.
     Response(RequestId, PeerId, Option<Vec<u8>>),
     /// The blocks of [`Effect::Commit`] are durable.
     Committed,
-    /// Heights that come as segments, first and last, from [`crate::sync::Effect::Plan`].
+    /// First and last height that come as segments, if any do, from [`crate::sync::Effect::Plan`].
     Plan(Option<(Height, Height)>),
     /// The blocks of a segment, all signatures verified, and the certificate of the last one.
     Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
 }
 
-/// Everything a node does. To be performed in order; each must be done before the next begins.
+/// Everything a node does. The shell performs effects in order, each before the next begins.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Empty the log and begin it anew for this height. Durable at the latest with the next [`Effect::SyncLog`].
+    /// Empty the log and begin it for this height. Durable by the next [`Effect::SyncLog`].
     CutLog(Height),
     /// Append to the log.
     Log(LogEntry),
     /// Make the log durable.
     SyncLog,
-    /// Tell everybody.
+    /// Publish a gossip message.
     Gossip(Topic, Vec<u8>),
-    /// What becomes of a gossip message.
+    /// The verdict on a gossip message.
     Judge(Ticket, Verdict),
-    /// Ask a peer.
+    /// Send a request to a peer.
     Request(RequestId, PeerId, Vec<u8>),
-    /// Answer a peer.
+    /// Answer a request.
     Respond(Ticket, Vec<u8>),
-    /// Answer a peer with final blocks from this height on, as [`crate::message::Response::Blocks`].
+    /// Answer a request with final blocks from this height on, as
+    /// [`crate::message::Response::Blocks`].
     RespondBlocks(Ticket, Height),
-    /// A certified header far ahead of the tip: [`crate::sync`] should fetch what leads there, and give [`Input::Plan`].
+    /// A certified header far above the tip: [`crate::sync`] fetches the segments up to it and
+    /// gives [`Input::Plan`].
     Sync(CertifiedHeader),
-    /// Make these blocks durable, together; then give [`Input::Committed`]. On failure the node stops.
+    /// Make these blocks durable together, then give [`Input::Committed`]; on failure, stop the
+    /// node.
     Commit(Vec<Committed>),
-    /// Whether a submission was taken.
+    /// Whether a submitted transaction was admitted.
     Submitted(Ticket, Result<(), AdmitError>),
-    /// Keep proof of a validator's double signing.
+    /// Keep a proof of double signing.
     Evidence(Evidence),
-    /// Have nothing to do with this peer any more.
+    /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
     Ban {
         /// The peer.
         peer: PeerId,
-        /// Why.
+        /// The offence.
         offence: Offence,
     },
-    /// Worth telling a person.
+    /// Tell the operator.
     Notice(Notice),
-    /// The node must stop: going on could make it or others wrong.
+    /// Stop the node: going on could do harm here or elsewhere.
     Halt(String),
 }
 
-/// Something a person cares about.
+/// News for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Catching up begins: from the tip to a proved height.
+    /// Catching up begins: the tip, and the highest proved height.
     Behind(Height, Height),
-    /// Caught up.
+    /// Caught up, at this tip.
     CaughtUp(Height),
-    /// A height takes more than one round.
+    /// A height needs another round.
     Round(Height, Round),
     /// This validator does not sign yet, and why.
     NotSigning(String),
     /// This validator signs from this height on.
     Signing(Height),
-    /// A proposal that breaks the rules.
+    /// A proposed block breaks the rules, and why.
     InvalidBlock(Height, BlockHash, String),
-    /// Validators that signed twice.
+    /// These validators signed twice.
     Equivocation(Vec<PublicKey>),
-    /// This clock is so many milliseconds ahead of most peers' clocks (behind, if negative): more than half of what is tolerated.
+    /// This clock is this many milliseconds ahead of most peers' clocks (negative: behind), more
+    /// than half of the tolerated drift.
     ClockOff(i64),
-    /// The clock is near those of most peers again; so many milliseconds ahead.
+    /// The clock is near most peers' clocks again; its offset in milliseconds, positive if ahead.
     ClockRight(i64),
-    /// The height has lasted long without votes of a quorum being heard: validators of which none is.
+    /// The height has lasted long without votes of a quorum; the validators that were not heard.
     NoQuorum(Height, Vec<PublicKey>),
-    /// A quorum is heard again, at this height.
+    /// Votes of a quorum are heard again, at this height.
     Quorum(Height),
 }
 
-/// What was found in the log at start.
+/// The log as found at start.
 #[derive(Clone, Debug)]
 pub enum Log {
-    /// The log of this height, whole.
+    /// The log of this height, complete.
     Intact(Height, Vec<LogEntry>),
-    /// No log, or one that cannot be read: what was signed is not known.
+    /// There is no log, or it cannot be read: nobody knows what was signed.
     Lost,
 }
 
-/// Everything a machine starts with.
+/// What a machine starts with.
 pub struct Setup {
     /// The chain as stored.
     pub chain: ChainState,
@@ -189,11 +194,11 @@ pub struct Setup {
     pub key: Option<SigningKey>,
     /// The log.
     pub log: Log,
-    /// Sign although the log is lost: the operator knows that nothing was signed beyond the tip.
+    /// Sign although the log is lost. The operator vouches that nothing was signed above the tip.
     pub sign_without_log: bool,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
-    /// Decides what is left to chance, such as which peer is asked. Nobody else should know it.
+    /// Seed of random choices, such as which peer is asked. Secret, or peers foresee the choices.
     pub seed: u64,
 }
 
@@ -203,26 +208,26 @@ enum Phase {
     Waiting,
     /// Consensus decides the next height.
     Deciding,
-    /// A commit is on its way to disk.
+    /// A commit is being made durable.
     Committing,
-    /// Others are ahead; consensus rests.
+    /// Others are ahead, so consensus rests.
     CatchingUp,
     /// [`Effect::Halt`] was given.
     Halted,
 }
 
-/// How a block came to be final here.
+/// How a block became final here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// Consensus decided it on this node.
     Consensus,
-    /// Others did, many blocks ahead; it was fetched while consensus rested.
+    /// Others decided it. It was fetched during [`Phase::CatchingUp`].
     CatchUp,
-    /// Others did, and consensus was at it here: its certificate came first.
+    /// Others decided it. Its certificate came before consensus here had decided.
     Certified,
 }
 
-/// A node's mind.
+/// The state machine of a node: all decisions, no I/O.
 pub struct Machine {
     now: Now,
     chain: ChainState,
@@ -240,56 +245,57 @@ pub struct Machine {
     clocks: Clocks,
     /// The canonical bytes of the genesis, once a peer has asked for them.
     genesis: Option<Vec<u8>>,
-    /// Requests under way that are not for blocks of the past.
+    /// Requests in flight, except those for final blocks.
     requests: BTreeMap<RequestId, peers::Asked>,
     next_request: u64,
     next_attempt: u64,
     next_poll: Duration,
-    /// The peer that was polled last. All take their turn: tips and clocks of some should not grow old.
+    /// The peer that was polled last. Peers are polled in turn, so that no tip or clock grows old.
     polled: PeerId,
-    /// When the current or last height was started; nothing before the first one of this run.
+    /// When the last begun height began; none before the first one of this run.
     started_at: Option<Duration>,
-    /// When the first height of this run begins: peers connect first.
+    /// When the first height of this run begins, so that peers can connect before.
     first_start: Duration,
-    /// A block of the height after the tip is not built before.
+    /// Earliest time to build a block of the height after the tip.
     build_from: Duration,
     proposals: Proposals,
-    /// What was passed on lately.
+    /// Consensus messages that were passed on lately.
     heard: Heard,
-    /// What came before its height.
+    /// Consensus messages that came before their height began.
     ahead: Ahead,
     attendance: Attendance,
-    /// Blocks by round whose verdict consensus has: it logs each verdict it is told.
+    /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
     told: BTreeSet<(Round, BlockHash)>,
-    /// What [`Effect::Commit`] was given for, and how it came to be final here.
+    /// Blocks of the pending [`Effect::Commit`], the chain after them, and how they became final.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
-    /// Log entries of a height after the tip, until it is started.
+    /// Log entries of a height above the tip, until it begins.
     replay: Vec<LogEntry>,
-    /// The height the log is at.
+    /// The height of the log.
     log_height: Option<Height>,
-    /// Hashes of recent blocks, to notice two certificates for one height.
+    /// Hashes of recent blocks, to detect two certificates for one height.
     recent: BTreeMap<Height, BlockHash>,
-    /// The highest height whose header left this node, said here or passed on. Of each height at most one does.
+    /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
+    /// most one of each height.
     passed: Height,
-    /// When to say that the tip is final, if nobody else is heard to.
+    /// When to announce the tip, unless another node is heard to do so first.
     announce_at: Option<Duration>,
     lots: Lots,
     effects: Vec<Effect>,
-    /// What the input at hand cost, beyond decoding it.
+    /// Verifications and look-ups that the current input has caused, without decoding.
     cost: Cost,
     extra_rounds: u64,
     equivocations: u64,
-    /// Proofs of double signing that were kept, by validator.
+    /// Number of proofs of double signing kept, by validator.
     evidence: BTreeMap<PublicKey, u32>,
 }
 
-/// Recent block hashes remembered.
+/// Most hashes of recent blocks.
 const RECENT_MAX: usize = 1_024;
-/// The first height of a run begins so long after its start.
+/// Delay of the first height after the start.
 const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
 
 impl Machine {
-    /// A node as of its store and its log.
+    /// A machine that continues from a stored chain and its log.
     #[must_use]
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { chain, header, certificate, key, log, sign_without_log, mempool, seed } = setup;
@@ -302,7 +308,7 @@ impl Machine {
         let start = now.wall.max(chain.tip().time);
         let signing = Signing::new(is_validator, &log, chain.tip().height, sign_without_log, drift, start);
         let (log_height, replay) = match log {
-            // A store older than the log catches up with it first.
+            // The log is ahead of the store: its entries wait until the store has caught up.
             Log::Intact(height, entries) if height >= next => (Some(height), entries),
             Log::Intact(height, _) => (Some(height), Vec::new()),
             Log::Lost => (None, Vec::new()),
@@ -329,7 +335,7 @@ impl Machine {
             genesis: None,
             requests: BTreeMap::new(),
             next_request: 0,
-            // Beyond those of an earlier run: gossip remembers them.
+            // Above the counters of an earlier run, which the peers' gossip remembers.
             next_attempt: now.wall.0,
             next_poll: now.elapsed,
             polled: PeerId(0),
@@ -354,7 +360,7 @@ impl Machine {
         }
     }
 
-    /// Takes in what happened and says what to do about it.
+    /// Takes in one input and returns its effects.
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Effect> {
         if self.phase == Phase::Halted {
             return Vec::new();
@@ -380,7 +386,7 @@ impl Machine {
         std::mem::take(&mut self.effects)
     }
 
-    /// Does everything that is due.
+    /// Does everything that is due now.
     fn settle(&mut self) {
         if self.phase == Phase::Halted {
             return;
@@ -390,7 +396,8 @@ impl Machine {
         self.commit_certified();
         self.follow_others();
         if self.phase == Phase::Deciding && self.signing.resumes(&self.chain, self.now, self.consensus_signs()) {
-            // The wait for signing is over in the middle of a height: begin it again, as a signer.
+            // The wait before signing ended in the middle of a height: begin the height again, as a
+            // signer.
             self.begin_height();
         }
         if self.phase == Phase::Waiting && self.height_begins() {
@@ -418,7 +425,7 @@ impl Machine {
         self.attend();
     }
 
-    /// Tells when a quorum is not heard any more, or again.
+    /// Gives a notice when a quorum is no longer heard, or is heard again.
     fn attend(&mut self) {
         if self.phase != Phase::Deciding {
             return self.attendance.on_pause();
@@ -434,13 +441,14 @@ impl Machine {
         }
     }
 
-    /// What the last input made this node verify and look up. Whoever sent it pays, unless it was of use.
+    /// Verifications and look-ups that the last input caused. Its sender pays, unless it was of
+    /// use.
     #[must_use]
     pub const fn cost(&self) -> Cost {
         self.cost
     }
 
-    /// When [`Input::Time`] is wanted at the latest.
+    /// When [`Input::Time`] is due at the latest.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         let mut deadline = self.next_poll;
@@ -492,7 +500,7 @@ impl Machine {
             self.effects.push(Effect::Notice(Notice::Quorum(tip)));
         }
         if self.log_height.is_none_or(|height| height <= tip) {
-            // What the log says of a final height is of no use for the next.
+            // The next height has no use for log entries of a final height.
             self.replay.clear();
         }
         let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
@@ -500,7 +508,8 @@ impl Machine {
             (Source::Consensus | Source::Certified, Some(started_at)) => started_at.saturating_add(interval),
             _ => self.now.elapsed,
         };
-        // What this node signed at a height that it took part in is in its log, whoever was first to have the certificate.
+        // What this node signed at a height that it took part in is in its log, even if the
+        // certificate came from others.
         let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
         self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
         if source != Source::Consensus {
@@ -512,7 +521,8 @@ impl Machine {
         }
         self.signing.on_caught_up(tip);
         if source != Source::CatchUp && took_part {
-            // At once: a log that stands at the tip would look older than the network after a restart.
+            // At once: after a restart, a log that stands at the tip would look older than the
+            // network.
             self.log_height = Some(tip.next());
             self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
         }
@@ -550,13 +560,13 @@ impl Machine {
         &self.certificate
     }
 
-    /// Waiting transactions.
+    /// Transactions that wait for a block.
     #[must_use]
     pub const fn mempool(&self) -> &Mempool {
         &self.mempool
     }
 
-    /// Nonce after the waiting transactions of an account.
+    /// The nonce to sign next: after those in the chain and those that wait without a gap.
     #[must_use]
     pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
         self.mempool.next_nonce(&self.chain, account)
@@ -568,31 +578,31 @@ impl Machine {
         if self.phase == Phase::Deciding { self.consensus.round() } else { Round(0) }
     }
 
-    /// Whether others have proved heights that consensus will not bring here.
+    /// Whether this node fetches final blocks while consensus rests.
     #[must_use]
     pub fn is_syncing(&self) -> bool {
         self.phase == Phase::CatchingUp || matches!(self.committing, Some((_, _, Source::CatchUp)))
     }
 
-    /// Highest height that each peer said to have.
+    /// Highest height that each peer claims.
     #[must_use]
     pub fn peer_heights(&self) -> BTreeMap<PeerId, Height> {
         self.catchup.claims()
     }
 
-    /// Whether a quorum of validators is heard.
+    /// Whether votes of a quorum are heard.
     #[must_use]
     pub const fn quorum(&self) -> &Quorum {
         self.attendance.quorum()
     }
 
-    /// What this machine has done for others since its start.
+    /// Counters of this machine's work for others since its start.
     #[must_use]
     pub const fn work(&self) -> Work {
         self.bodies.work()
     }
 
-    /// Rounds beyond the first of their height, and validators caught, since start.
+    /// Since start: rounds beyond the first of their height, and reported equivocations.
     #[must_use]
     pub const fn troubles(&self) -> (u64, u64) {
         (self.extra_rounds, self.equivocations)

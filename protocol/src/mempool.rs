@@ -1,9 +1,10 @@
 //! The mempool: signed transactions that wait for a block, bounded in bytes and per sender.
 //!
-//! Each sender has a queue by nonce; a gap is allowed, since gossip keeps no order, but nothing behind it can go into a block. All
-//! that is held passes the ledger's rules against the tip, alone and summed over its queue, so what is proposed is what can be
-//! applied. Memory, measured for transfers of one output: three times the bytes counted if few senders have many waiting, six times
-//! if each has one.
+//! Each sender has a queue by nonce. A gap is allowed, since gossip keeps no order, but no
+//! transaction behind a gap can go into a block. Every held transaction passes the ledger's rules
+//! against the tip, alone and with the sum of its queue, so proposed transactions can be applied.
+//! Memory, measured for transfers of one output: three times the counted bytes if few senders have
+//! many waiting, six times if each sender has one.
 
 mod index;
 mod queue;
@@ -24,12 +25,14 @@ use index::Index;
 use queue::{Queue, Waiting};
 use rate::{Place, least_to_replace};
 
-/// How much a mempool may hold. Local to a node: nothing agreed on depends on it.
+/// How much a mempool may hold. Local to a node: no consensus rule depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MempoolLimits {
-    /// Most bytes of transactions, as encoded. When they are reached, those worth least leave first.
+    /// Most bytes of transactions, as encoded. Beyond that the transactions worth least leave
+    /// first.
     pub bytes_max: usize,
-    /// How far a nonce may be ahead of its account, and so the most transactions of one sender.
+    /// A nonce must be less than this far ahead of its account's next one. So also the most
+    /// transactions of one sender.
     pub sender_transactions_max: usize,
 }
 
@@ -45,27 +48,29 @@ pub enum AdmitError {
     /// It cannot be applied.
     #[error(transparent)]
     Rejected(#[from] TransactionError),
-    /// Another one of this sender and nonce waits, and this one does not pay enough to take its place.
+    /// Another transaction of this sender and nonce waits, and this one does not pay enough to
+    /// replace it.
     #[error("another transaction of this nonce waits, replacing it takes a fee of at least {least} pebbles")]
     Underpriced {
         /// Smallest fee that replaces it, in pebbles; `u64::MAX` if none does.
         least: u64,
     },
-    /// It would expire before it could well be in a block.
+    /// It would expire too soon to get into a block reliably.
     #[error("expires at {expires_at}, expected at least {least}: a transaction needs a while to get into a block")]
     ExpiresSoon {
-        /// Last time it is valid.
+        /// Last time at which the transaction is valid.
         expires_at: Timestamp,
-        /// Earliest such time that is let in now.
+        /// Earliest expiry that is let in now.
         least: Timestamp,
     },
-    /// No room, and nothing here that is worth less.
+    /// There is no room, and no waiting transaction is worth less.
     #[error("the mempool is full of transactions that pay at least as much")]
     Full,
 }
 
 impl AdmitError {
-    /// Whose fault: a rule's own verdict; for prices and room nobody's, as they differ from node to node.
+    /// Whose fault it is: the rule's own verdict for a rejection, nobody's for price, expiry and
+    /// room, which differ from node to node.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
@@ -78,26 +83,29 @@ impl AdmitError {
 /// How a transaction was let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is here now.
+    /// It is new.
     New,
-    /// It was here already, signature included.
+    /// It was held already, with the same signature.
     Known,
-    /// It is here now, in place of this one.
+    /// It replaced this one.
     Replaced(Arc<VerifiedTransaction>),
 }
 
-/// Transactions that wait for a block. Must hear of every committed block by [`Mempool::on_commit`].
+/// Transactions that wait for a block. Every committed block must be reported by
+/// [`Mempool::on_commit`].
 #[derive(Debug)]
 pub struct Mempool {
     limits: MempoolLimits,
     index: Index,
 }
 
-/// A transaction is let in only if it stays valid for so long: one that expires before it can be in a block takes room and is
-/// carried through the network, and never pays for it. Long enough for a block or two; much longer would refuse honest ones.
+/// A transaction is let in only if it stays valid for this long: one that expires before it can be
+/// in a block takes room and bandwidth and never pays for them. Long enough for a block or two; a
+/// much longer time would refuse honest transactions.
 const LIFE_MIN_MS: u64 = 2_000;
 
-/// The same where the chain allows only short lives: a quarter of the longest, so that wallets have the rest of it.
+/// [`LIFE_MIN_MS`], but at most a quarter of the longest life that the chain allows, so that
+/// wallets have the rest of it.
 fn life_min(limits: &Limits) -> u64 {
     LIFE_MIN_MS.min(limits.expiry_ms_max / 4)
 }
@@ -109,16 +117,17 @@ impl Mempool {
         Self { limits, index: Index::default() }
     }
 
-    /// Lets a transaction in, if it could go into a block after those of its sender before it.
+    /// Lets a transaction in, if it could go into a block after the earlier ones of its sender.
     ///
-    /// It may push out others: the one of its nonce that it outbids, later ones of its sender that the balance no longer covers,
-    /// and, for room, the last ones of senders that pay less, those behind a gap first.
+    /// It may push out others: the one of its nonce that it outbids; later ones of its sender that
+    /// the balance no longer covers; and, for room, the last ones of senders that pay less, those
+    /// behind a gap first.
     ///
     /// # Errors
     /// `AdmitError`; then nothing has changed.
     ///
     /// # Panics
-    /// When a committed block was kept from the mempool.
+    /// When a committed block was not reported to the mempool.
     pub fn admit(
         &mut self,
         chain: &ChainState,
@@ -132,7 +141,8 @@ impl Mempool {
         let (account, waiting) = self.check(chain, time, transaction)?;
         let (sender, nonce) = (waiting.transaction.transfer().sender, waiting.transaction.transfer().nonce);
 
-        // From here on it is in. If there turns out to be no room, all that left for it returns.
+        // From here on it is in. If there turns out to be no room, every transaction that it pushed
+        // out returns.
         let mut left: Vec<Waiting> = self.index.remove(sender, nonce).into_iter().collect();
         let admitted = left.first().map_or(Admitted::New, |old| Admitted::Replaced(Arc::clone(&old.transaction)));
         self.index.insert(account.nonce, waiting);
@@ -153,7 +163,7 @@ impl Mempool {
         Ok(admitted)
     }
 
-    /// All rules for a transaction that is not here yet, in a block of this time or later.
+    /// All rules for a transaction that is not held yet, in a block of this time or later.
     fn check(
         &self,
         chain: &ChainState,
@@ -180,7 +190,8 @@ impl Mempool {
 
         let queue = self.index.queue(&transfer.sender);
         let covered = |sum: u128| sum <= u128::from(account.balance.0);
-        // The sum over the whole queue is at hand and mostly covered; the one up to this nonce has to be added up.
+        // The sum over the whole queue is kept and mostly covered; the sum up to this nonce has to
+        // be added up.
         if !covered(queue.map_or(0, Queue::needed).saturating_add(needed.0.into())) {
             let sum = queue.map_or(needed.0.into(), |queue| queue.needed_with(got, needed));
             if !covered(sum) {
@@ -193,7 +204,7 @@ impl Mempool {
         if transfer.fee < least {
             return Err(TransactionError::Fee { got: transfer.fee, least }.into());
         }
-        // One that has expired stands in nobody's way.
+        // An expired transaction does not have to be outbid.
         let old = queue.and_then(|queue| queue.get(got));
         if let Some(old) = old.filter(|old| old.transaction.transfer().expires_at >= time) {
             let least = least_to_replace(limits, &old.transaction, transaction.bytes());
@@ -204,8 +215,9 @@ impl Mempool {
         Ok((account, Waiting { transaction, needed }))
     }
 
-    /// The transaction that leaves first, if it may leave for that of this sender and nonce: if it pays less, or waits behind a
-    /// gap while that one does not. Being the last of its sender, it leaves no gap.
+    /// The transaction that leaves first, if it may leave for the one of this sender and nonce: it
+    /// pays less per byte, or waits behind a gap while the newcomer does not. It is the last of its
+    /// sender, so it leaves no gap.
     fn weaker_than(&self, sender: PublicKey, nonce: Nonce) -> Option<(PublicKey, Nonce)> {
         let newcomer = self.index.queue(&sender)?.standing(nonce)?;
         let (weakest, victim, nonce) = self.index.weakest()?;
@@ -213,18 +225,21 @@ impl Mempool {
         is_weaker.then_some((victim, nonce))
     }
 
-    /// What to propose after the tip: those that pay most per byte first, each sender's by nonce and without a gap.
+    /// The transactions to propose after the tip: highest fee per byte first, each sender's by
+    /// nonce and without a gap.
     ///
-    /// Their bytes are at most `bytes_max` and at most what a block may have. All can be applied in this order by a block that is
-    /// built `now`. One that has expired since the last commit ends its sender's queue and takes no room: else its successors,
-    /// which cannot be applied either, could fill the block for nothing.
+    /// Their bytes are at most `bytes_max` and at most the limit of a block. A block built `now`
+    /// can apply all of them in this order. A transaction that has expired since the last commit
+    /// ends its sender's queue and takes no room: else its successors, which cannot be applied
+    /// either, could fill the block for nothing.
     #[must_use]
     pub fn candidates(&self, chain: &ChainState, now: Timestamp, bytes_max: usize) -> Vec<Arc<VerifiedTransaction>> {
         let time = now.max(chain.next_time());
         let block_bytes_max = usize::try_from(chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
         let mut room = bytes_max.min(block_bytes_max);
-        // A sender's next one to take: place, sender, position in its queue. Most heads are never looked at, so they stay in their
-        // index, and only who follows one that was taken goes into the heap.
+        // Each sender's next transaction: place, sender, position in its queue. Most heads are
+        // never looked at, so they stay in their index, and only successors of taken transactions
+        // go into the heap.
         let mut heads = self.index.heads().iter().rev().map(|(place, sender)| (*place, *sender, 0)).peekable();
         let mut followers: BinaryHeap<(Place, PublicKey, usize)> = BinaryHeap::new();
         let mut candidates = Vec::new();
@@ -236,7 +251,8 @@ impl Mempool {
             if check_expiry(chain.chain().limits(), transaction.transfer().expires_at, time).is_err() {
                 continue;
             }
-            // To stop here wastes less than one transaction's bytes; to look for smaller ones could take all heads.
+            // Stopping here wastes less than the bytes of one transaction; looking for smaller ones
+            // could visit all heads.
             let Some(left) = room.checked_sub(transaction.bytes()) else { break };
             room = left;
             candidates.push(Arc::clone(transaction));
@@ -248,19 +264,22 @@ impl Mempool {
         candidates
     }
 
-    /// Whether anything could go into a block now. Takes constant time.
+    /// Whether any transaction could go into a block now. Takes constant time.
     #[must_use]
     pub fn has_candidate(&self) -> bool {
         !self.index.heads().is_empty()
     }
 
-    /// Follows the chain to a new tip, whose block had these transactions: drops what can no longer be applied.
+    /// Follows the chain to a new tip, whose block had these transactions: drops transactions that
+    /// can no longer be applied.
     ///
-    /// Takes time in proportion to the senders in the block and to what is dropped: another account's balance can only have grown.
+    /// Takes time in proportion to the senders in the block and to the dropped transactions: the
+    /// balances of other accounts can only have grown.
     pub fn on_commit(&mut self, chain: &ChainState, committed: &[Arc<VerifiedTransaction>]) {
         let senders: BTreeSet<PublicKey> = committed.iter().map(|transaction| transaction.transfer().sender).collect();
         for sender in senders {
-            // To ask the state is dearer than to look here first; most senders of other nodes' have nothing left.
+            // Reading the state costs more than looking here first; most senders in other nodes'
+            // blocks have nothing left here.
             if self.index.queue(&sender).is_some() {
                 self.index.settle(sender, &chain.account(&sender));
             }
@@ -278,13 +297,14 @@ impl Mempool {
         self.index.get(hash).cloned()
     }
 
-    /// The transaction with this name, whichever signature it has.
+    /// The transaction with this id, whichever signature it has.
     #[must_use]
     pub fn find(&self, id: &TxId) -> Option<Arc<VerifiedTransaction>> {
         self.index.find(id).cloned()
     }
 
-    /// Whether this transaction waits here and could be in the next block: no nonce before it is missing.
+    /// Whether this transaction waits and could be in the next block: no nonce before it is
+    /// missing.
     #[must_use]
     pub fn is_executable(&self, transaction: &VerifiedTransaction) -> bool {
         let transfer = transaction.transfer();
@@ -305,7 +325,8 @@ impl Mempool {
         self.index.queue(sender).is_some_and(|queue| queue.get(nonce).is_some())
     }
 
-    /// The nonce an account should sign next: after its last one in the chain and those that wait without a gap.
+    /// The nonce that an account should sign next: after its last one in the chain and those that
+    /// wait without a gap.
     #[must_use]
     pub fn next_nonce(&self, chain: &ChainState, account: &PublicKey) -> Nonce {
         self.index.queue(account).map_or_else(|| chain.account(account).nonce, Queue::free_nonce)
@@ -329,15 +350,16 @@ impl Mempool {
         self.index.bytes()
     }
 
-    /// Up to `limit` transactions that pay most per byte, best first, in order of nonce or not. Looks at no others.
+    /// Up to `limit` transactions by fee per byte, highest first, whether or not a nonce before
+    /// them is missing. Looks at no others.
     #[must_use]
     pub fn best(&self, limit: usize) -> Vec<Arc<VerifiedTransaction>> {
         self.index.best().take(limit).cloned().collect()
     }
 }
 
-/// How many accounts a transaction would create at the tip, each of which may come into being. Earlier ones may create them first;
-/// then it pays more than it has to.
+/// Number of accounts that a transaction would create at the tip; errors if one of them may not be
+/// created. If an earlier transaction creates one of them first, this one pays more than it has to.
 fn created(chain: &ChainState, transaction: &VerifiedTransaction) -> Result<u64, TransactionError> {
     let outputs = &transaction.transfer().outputs;
     let accounts: BTreeSet<PublicKey> = outputs.iter().map(|output| output.account).collect();

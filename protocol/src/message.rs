@@ -1,4 +1,4 @@
-//! What nodes say to each other, and what a validator says to itself in its log. All of it in the ledger's one codec.
+//! Messages between nodes, and entries of a validator's log. All use the ledger's codec.
 
 use bincode::{Decode, Encode};
 use ledger::block::{Block, Header, transactions_root};
@@ -9,13 +9,14 @@ use ledger::signature::{self, PublicKey, Signature};
 use ledger::transaction::{TRANSACTION_BYTES_MAX, Transaction};
 use ledger::units::{Height, Round};
 
-/// Most bytes of a consensus message: a proposal names up to about 11,000 transactions by 32 bytes each.
+/// Most bytes of a consensus message. A proposal of the largest block names about 11,800
+/// transactions by hashes of 32 bytes.
 pub const CONSENSUS_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of a certified header.
 pub const HEADER_MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// Most bytes of a batch of transactions.
 pub const TRANSACTIONS_BYTES_MAX: usize = 64 << 10;
-/// A batch is sent when it has so many bytes.
+/// A batch of transactions is sent once it has this many bytes.
 pub const BATCH_BYTES: usize = 16 << 10;
 /// Most bytes of a request.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -27,9 +28,10 @@ pub const REQUESTED_TRANSACTIONS_MAX: usize = 1_000;
 pub const GENESIS_PIECE_BYTES: usize = 1 << 20;
 /// Most blocks in one response.
 pub const BLOCKS_MAX: u64 = 64;
-/// A node that lacks more blocks than this asks whether they are sealed in segments before it fetches them one by one.
+/// A node that lacks more blocks than this first asks for sealed segments, before it fetches blocks
+/// one by one.
 pub const BEHIND_FAR: u64 = 8;
-/// Bytes of blocks in one response, unless a single block is larger.
+/// Most bytes of blocks in one response. A single larger block is sent alone.
 pub const BLOCKS_BYTES: usize = 2 << 20;
 
 /// A vote and its voter's signature.
@@ -37,19 +39,19 @@ pub const BLOCKS_BYTES: usize = 2 << 20;
 pub struct SignedVote {
     /// The vote.
     pub vote: Vote,
-    /// By the validator it names.
+    /// Signature by the validator that the vote names.
     pub signature: Signature,
 }
 
 impl SignedVote {
-    /// Whether the validator it names signed it.
+    /// Whether the validator that the vote names signed it.
     #[must_use]
     pub fn verify(&self, chain: ChainId) -> bool {
         signature::verify_strict(&self.vote.validator, &self.vote.message(chain), &self.signature)
     }
 }
 
-/// A validator's word that a block should be decided in a round.
+/// A validator's statement that a block should be decided in a round.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Proposal {
     /// Height proposed for.
@@ -58,9 +60,9 @@ pub struct Proposal {
     pub round: Round,
     /// The block.
     pub block: BlockHash,
-    /// The earlier round in which a quorum prevoted for it, if it is proposed again.
+    /// The earlier round in which a quorum prevoted for the block, if it is proposed again.
     pub valid_round: Option<Round>,
-    /// Whose turn it is.
+    /// The validator whose turn the round is.
     pub proposer: PublicKey,
 }
 
@@ -78,31 +80,33 @@ impl Proposal {
 pub struct SignedProposal {
     /// The proposal.
     pub proposal: Proposal,
-    /// By the proposer it names.
+    /// Signature by the proposer that the proposal names.
     pub signature: Signature,
 }
 
 impl SignedProposal {
-    /// Whether the proposer it names signed it.
+    /// Whether the proposer that the proposal names signed it.
     #[must_use]
     pub fn verify(&self, chain: ChainId) -> bool {
         signature::verify_strict(&self.proposal.proposer, &self.proposal.message(chain), &self.signature)
     }
 }
 
-/// A block without its transactions, which most nodes hold already: named by their full hashes (idea: BIP-152).
+/// A block with full hashes in place of its transactions, most of which nodes already hold (idea:
+/// BIP-152).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CompactBlock {
     /// The header.
     pub header: Header,
-    /// Why its parent is final.
+    /// Certificate that makes the parent final.
     pub parent_certificate: Certificate,
     /// Full hashes of the transactions, in order.
     pub transactions: Vec<TxHash>,
 }
 
 impl CompactBlock {
-    /// Whether it is what the block hash stands for: then nothing in it can be a forgery of a relay.
+    /// Whether the header, certificate and list are those of this block hash. If so, no relay
+    /// forged any of them.
     #[must_use]
     pub fn is(&self, block: BlockHash) -> bool {
         self.header.hash() == block
@@ -111,20 +115,22 @@ impl CompactBlock {
     }
 }
 
-/// Votes of one round by a quorum, or by more than a third: lets a node that was away enter the round.
+/// Votes of one round, by which a node that was away enters the round.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RoundCertificate {
     /// Height of the votes.
     pub height: Height,
     /// Round of the votes.
     pub round: Round,
-    /// Whether they are a quorum of precommits; else they are votes of more than a third in a later round.
+    /// True: precommits of a quorum. False: votes of a later round, by more than a third of the
+    /// power.
     pub is_precommit: bool,
-    /// Each by another validator.
+    /// Each by a different validator.
     pub votes: Vec<SignedVote>,
 }
 
-/// Prevotes of a quorum for one block in one round: lets a node that was away accept the block proposed again.
+/// Prevotes of a quorum for one block in one round, by which a node that was away accepts the block
+/// when it is proposed again.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PolkaCertificate {
     /// Height of the votes.
@@ -133,30 +139,31 @@ pub struct PolkaCertificate {
     pub round: Round,
     /// The block.
     pub block: BlockHash,
-    /// Each by another validator.
+    /// Each by a different validator.
     pub signatures: Vec<(PublicKey, Signature)>,
 }
 
 /// Gossip of consensus.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum ConsensusMessage {
     /// A vote.
     Vote(SignedVote),
-    /// A proposal; the block without its transactions comes along.
+    /// A proposal. The block without its transactions comes along, unless the proposal is repeated.
     Proposal(SignedProposal, Option<CompactBlock>),
-    /// For those who were away.
+    /// Brings nodes that were away to a round.
     Round(RoundCertificate),
-    /// For those who were away.
+    /// Lets nodes that were away accept a block that is proposed again.
     Polka(PolkaCertificate),
 }
 
-/// Any gossip. `attempt` makes a message that is sent again another message: gossip drops what it has seen.
+/// A gossip message with a counter. Gossip drops bytes that it has seen, so a retransmission needs
+/// another counter.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Attempt<T> {
-    /// Counts the times it was sent.
+    /// Differs with each transmission.
     pub attempt: u64,
-    /// What is said.
+    /// The message.
     pub message: T,
 }
 
@@ -165,72 +172,78 @@ pub struct Attempt<T> {
 pub struct CertifiedHeader {
     /// The header.
     pub header: Header,
-    /// By more than two thirds of the power.
+    /// Its precommits have more than two thirds of the power.
     pub certificate: Certificate,
 }
 
-/// Asked of one peer.
+/// A request to one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Request {
-    /// The last final block you have; comes with mine.
+    /// Asks for the peer's last final block, and tells of the sender's.
     Status(Option<CertifiedHeader>),
-    /// Final blocks from this height on, as many as fit [`BLOCKS_BYTES`].
+    /// Asks for final blocks from this height on, as many as fit [`BLOCKS_MAX`] and
+    /// [`BLOCKS_BYTES`].
     Blocks(Height),
-    /// A proposed block of this height without its transactions.
+    /// Asks for a proposed block of this height, without its transactions.
     Proposed(Height, BlockHash),
-    /// Transactions by full hash, at most [`REQUESTED_TRANSACTIONS_MAX`].
+    /// Asks for transactions by full hash, at most [`REQUESTED_TRANSACTIONS_MAX`].
     Transactions(Vec<TxHash>),
-    /// This piece of the genesis, counted from 0. The hash of all pieces together is the chain id.
+    /// Asks for a piece of the genesis, counted from 0. The hash of all pieces together is the
+    /// chain id.
     Genesis(u32),
 }
 
-/// The answer to a request. A peer that does not have something leaves it out.
+/// The answer to a request. A peer leaves out whatever it does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Response {
-    /// Where the peer stands.
+    /// The peer's clock and tip.
     Status {
-        /// Its clock, in milliseconds since 1970.
+        /// The peer's clock, in milliseconds since 1970.
         now: u64,
-        /// The last final block; none before the first one.
+        /// The peer's last final block; none before the first one.
         head: Option<CertifiedHeader>,
     },
-    /// Final blocks in order, and the certificate of the last one. Without blocks the peer has not reached the height.
+    /// Final blocks in order, and the certificate of the last one. No blocks: the peer has not
+    /// reached the height.
     Blocks(Vec<Block<Transaction>>, Certificate),
-    /// The block without its transactions.
+    /// The block without its transactions; none if the peer does not have it.
     Proposed(Option<CompactBlock>),
-    /// Those of the transactions that wait, or are in a proposed block of the next height.
+    /// The requested transactions that are in the peer's mempool or in a proposed block of its next
+    /// height.
     Transactions(Vec<Transaction>),
-    /// The piece, canonical bytes of [`GENESIS_PIECE_BYTES`] each; none beyond the last one.
+    /// The piece: canonical bytes, [`GENESIS_PIECE_BYTES`] of them except in the last piece. None
+    /// beyond the last piece.
     Genesis(Option<Vec<u8>>),
-    /// The blocks are final, and not kept here.
+    /// The blocks are final, but the peer does not keep them.
     NotKept,
 }
 
 impl Response {
-    /// Reads a response to a request of the same kind.
+    /// Decodes a response.
     ///
     /// # Errors
-    /// `CodecError` when the bytes are too many or not canonical.
+    /// `CodecError` when the bytes are more than [`RESPONSE_BYTES_MAX`] or not canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(bytes, RESPONSE_BYTES_MAX)
     }
 }
 
-/// Two messages that no honest validator signs both: same height, round and kind, different blocks.
+/// Proof that validators signed two conflicting messages.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Evidence {
-    /// Two votes.
+    /// Two votes of one validator with the same height, round and kind.
     Votes(SignedVote, SignedVote),
-    /// Two proposals.
+    /// Two proposals of one validator with the same height and round.
     Proposals(SignedProposal, SignedProposal),
-    /// Another block than ours was certified at a height: the signers of both certificates signed twice.
+    /// Our block and another certified header of the same height: every validator that signed both
+    /// certificates signed two blocks.
     Fork(BlockHash, Box<CertifiedHeader>),
 }
 
 impl Evidence {
-    /// The one validator it convicts; none for a fork, which convicts many.
+    /// The validator that it convicts; none for a fork, which convicts many.
     #[must_use]
     pub const fn about(&self) -> Option<PublicKey> {
         match self {
@@ -241,32 +254,32 @@ impl Evidence {
     }
 }
 
-/// What a validator writes to its log before it acts on it.
+/// An entry that a validator writes to its log before it acts on the event.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum LogEntry {
-    /// A block that was found valid, so that a vote for it can be acted on after a restart.
+    /// A block that was found valid, so that a vote for it can still be acted on after a restart.
     Body(Block<Transaction>),
-    /// A block is known and this is the verdict on it.
+    /// The verdict on a proposed block.
     Known {
-        /// Round it was proposed in.
+        /// Round in which the block was proposed.
         round: Round,
-        /// Round of the quorum of prevotes it was proposed again for.
+        /// Round of the quorum of prevotes, if the block was proposed again for it.
         valid_round: Option<Round>,
-        /// Who proposed it.
+        /// The proposer.
         proposer: PublicKey,
         /// The block.
         block: BlockHash,
         /// Whether it follows the tip by all rules.
         valid: bool,
     },
-    /// A vote, by anybody.
+    /// A vote, by any validator.
     Vote(SignedVote),
-    /// A proposal, by anybody.
+    /// A proposal, by any validator.
     Proposal(SignedProposal),
-    /// A quorum of prevotes.
+    /// Prevotes of a quorum.
     Polka(PolkaCertificate),
-    /// A timeout: 0 propose, 1 prevote, 2 precommit.
+    /// A timeout of a round: 0 propose, 1 prevote, 2 precommit.
     Timeout(u8, Round),
 }
 

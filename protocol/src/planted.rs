@@ -1,25 +1,27 @@
-//! Faults that are planted on purpose, so that the simulator can show that it would find them.
+//! Faults planted on purpose, to show that the simulator would find them.
 //!
-//! Built with the feature `planted` only, which nothing but `tests/tests/planted.rs` uses. Each fault takes out one mend, at the
-//! one line where the mend is. A fault is set for the current thread: simulated runs of one thread do not disturb those of another.
+//! Only the feature `planted` builds them, and only `tests/tests/planted.rs` uses the feature. Each
+//! fault disables one fix, at the line of the fix. A fault is set for the current thread, so
+//! simulated runs in other threads are not disturbed.
 
-/// A mend that is taken out.
+/// A fix that is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "planted"), allow(dead_code))]
 pub enum Fault {
-    /// A consensus message is accepted however often it comes, and whatever list comes beside a proposal.
+    /// A consensus message is accepted however often it is repeated, with any block list beside a
+    /// proposal.
     GossipUnbounded,
-    /// A certificate stops consensus also where the block is known to be valid.
+    /// A certificate stops consensus even while the block is already known to be valid.
     CertificateStopsConsensus,
-    /// Any number of blocks of a round is looked for, executed, kept and logged.
+    /// Any number of blocks of one round is fetched, executed, kept and logged.
     BlocksOfRoundUnbounded,
-    /// A block that is looked for is assembled anew at every input.
+    /// A block that still lacks transactions is assembled again at every input.
     AssembledAtEachInput,
-    /// A proposal that comes before its height begins is forgotten.
+    /// A proposal that arrives before its height begins is dropped.
     EarlyProposalForgotten,
 }
 
-/// Whether a fault is planted in this thread. Never, without the feature.
+/// Whether a fault is planted in this thread. Always false without the feature.
 #[cfg(not(feature = "planted"))]
 #[inline]
 pub(crate) const fn is(_: Fault) -> bool {
@@ -41,7 +43,7 @@ mod switch {
         PLANTED.get() == Some(fault)
     }
 
-    /// Plants a fault in this thread, or none.
+    /// Plants a fault in this thread; `None` removes it.
     pub fn plant(fault: Option<Fault>) {
         PLANTED.set(fault);
     }

@@ -1,4 +1,4 @@
-//! Who may have the next blocks, and which of them is asked.
+//! Which peers may have the next blocks, and which of them is asked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use ledger::units::Height;
 use crate::ids::PeerId;
 use crate::lots::Lots;
 
-/// A peer that did not give what it was asked for is not asked for so long, doubled with each failure in a row. Short, since an
+/// Rest of a peer after a failed request, doubled with each failure in a row. Short, since an
 /// honest peer may just not have the block yet.
 const REST: Duration = Duration::from_millis(500);
 /// The longest rest, so that a node with one peer comes back to it.
@@ -17,10 +17,10 @@ const REST_MAX: Duration = Duration::from_secs(30);
 /// One connected peer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Holder {
-    /// The highest block that it said to have.
+    /// The highest block that the peer claims to have.
     claim: Height,
     has_answered: bool,
-    /// How often in a row it did not give what it was asked for.
+    /// Failed requests in a row.
     failures: u32,
     rests_until: Duration,
 }
@@ -45,7 +45,7 @@ impl Holders {
         self.peers.remove(&peer);
     }
 
-    /// A peer that says to have more than before is asked again, however it answered: it may have just got the block.
+    /// A higher claim ends a peer's rest: it may have just got the block.
     pub(super) fn on_claim(&mut self, peer: PeerId, height: Height) {
         if let Some(holder) = self.peers.get_mut(&peer)
             && height > holder.claim
@@ -78,7 +78,7 @@ impl Holders {
         self.peers.get(&peer).map(|holder| holder.claim).unwrap_or_default()
     }
 
-    /// The highest claim of a peer that kept its word when it was last asked.
+    /// The highest claim among peers whose last request did not fail.
     pub(super) fn best(&self) -> Height {
         let kept = self.peers.values().filter(|holder| holder.failures == 0);
         kept.map(|holder| holder.claim).max().unwrap_or_default()
@@ -89,16 +89,18 @@ impl Holders {
         claims.map(|(peer, holder)| (*peer, holder.claim)).collect()
     }
 
-    /// When the next peer that rests may be asked again.
+    /// When the next resting peer may be asked again.
     pub(super) fn next_rested(&self, now: Duration) -> Option<Duration> {
         self.peers.values().map(|holder| holder.rests_until).filter(|at| *at > now).min()
     }
 
-    /// Whom to ask for the blocks from this height on: of those that say to have them the least busy, of these one that has
-    /// answered before, of these any. Only when none of them is left, any other peer: it may have got the block meanwhile.
+    /// The peer to ask for the blocks from this height on. Peers that claim to have them go first;
+    /// among these the least busy, then those that have answered before, then by lot. A peer
+    /// without the claim is asked only if no other is left: it may have got the block meanwhile.
+    /// `busy` is a peer's number of requests in flight; `None` excludes the peer.
     ///
-    /// By lot, since peers could choose whatever else decides: whoever connected first, has the lowest number or answers a
-    /// question for its height soonest.
+    /// By lot, since peers could influence any other order: the first to connect, the lowest
+    /// number, the fastest answer.
     pub(super) fn choose(
         &mut self,
         from: Height,

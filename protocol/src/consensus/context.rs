@@ -1,4 +1,4 @@
-//! The types that the Malachite core is generic over, in terms of the ledger's.
+//! The types that the Malachite core is generic over, built from the ledger's types.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use ledger::{certificate, units, validators};
 use malachite_types as core;
 pub(super) use malachite_types::{NilOrVal, Round, Timeout, TimeoutKind};
 
-/// The core's view of a chain: nothing but the types.
+/// Names the types of this module for the core; it has no data.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context;
 
@@ -49,7 +49,7 @@ impl std::fmt::Display for Address {
 
 impl core::Address for Address {}
 
-/// What is agreed on: a block, by its hash. Its body travels separately.
+/// The value that the core decides on: a block, by its hash. The body travels separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Value(pub(super) BlockHash);
 
@@ -81,7 +81,8 @@ impl core::Validator<Context> for Validator {
     }
 }
 
-/// The ledger's set beside the core's form of each member. Cloned at every step of the core, so shared.
+/// The ledger's set, and each member as the core's type. Shared, since the core clones it at every
+/// step.
 #[derive(Clone, Debug)]
 pub(super) struct ValidatorSet(Arc<(Arc<validators::ValidatorSet>, Vec<Validator>)>);
 
@@ -207,7 +208,7 @@ impl core::Vote<Context> for Vote {
 }
 
 impl Vote {
-    /// The ledger's form: what is signed.
+    /// The vote as the ledger's type, whose bytes are signed.
     pub(super) fn ledger(&self) -> certificate::Vote {
         certificate::Vote {
             kind: match self.kind {
@@ -240,12 +241,13 @@ impl From<certificate::Vote> for Vote {
     }
 }
 
-/// Rounds of messages are always defined; only a height that has not started is at round nil.
+/// Rounds of messages are always defined; only a height that has not started is at round nil, here
+/// 0.
 pub(super) fn round_number(round: Round) -> units::Round {
     units::Round(round.as_u32().unwrap_or(0))
 }
 
-/// Vote extensions and streamed parts are not used.
+/// Stands in for vote extensions, proposal parts and private keys, which the core never uses here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unused;
 
@@ -265,7 +267,7 @@ impl core::Extension for Unused {
     }
 }
 
-/// Keys and signatures are the ledger's; the core never signs or verifies by itself.
+/// The ledger's keys and signatures. The core never signs or verifies by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ed25519;
 

@@ -1,4 +1,4 @@
-//! Between the core's messages and those of the wire and the log.
+//! Converts between the core's messages and those of the wire and the log.
 
 use ledger::signature::Signature;
 use ledger::units;
@@ -99,7 +99,7 @@ fn round_certificate_to_core(certificate: &RoundCertificate) -> core::RoundCerti
     )
 }
 
-/// A message from the network as the core takes it.
+/// A message from the network as an input of the core.
 pub(super) fn received(message: &ConsensusMessage) -> CoreInput {
     match message {
         ConsensusMessage::Vote(vote) => CoreInput::Vote(vote_to_core(vote)),
@@ -109,7 +109,8 @@ pub(super) fn received(message: &ConsensusMessage) -> CoreInput {
     }
 }
 
-/// What the core asks to log. Certificates of rounds are logged as their votes, commands of the host not at all.
+/// The log entry for an input that the core asks to log. None for round certificates, whose votes
+/// are logged, and for commands of the host.
 pub(super) fn logged(input: &CoreInput) -> Option<LogEntry> {
     match input {
         CoreInput::Vote(vote) => Some(LogEntry::Vote(vote_to_wire(vote))),
@@ -138,7 +139,8 @@ pub(super) fn logged(input: &CoreInput) -> Option<LogEntry> {
     }
 }
 
-/// A log entry as the core takes it in replay. Bodies are the machine's, and entries of another height mean nothing here.
+/// A log entry as an input of the core, for replay. None for bodies, which the machine restores,
+/// and for messages of another height.
 pub(super) fn replayed(height: units::Height, entry: &LogEntry) -> Option<CoreInput> {
     let input = match entry {
         LogEntry::Body(_) => return None,

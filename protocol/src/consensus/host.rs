@@ -1,4 +1,5 @@
-//! Performs the core's effects: signs, verifies, keeps timers, and collects what the machine has to do.
+//! Performs the core's effects: signs, verifies, keeps timers, and collects outputs for the
+//! machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,23 +22,25 @@ pub(super) struct Host {
     key: Option<SigningKey>,
     set: ValidatorSet,
     height: Height,
-    /// Whether this height may be signed, and so is logged.
+    /// Whether this height is signed, and so logged.
     sign: bool,
     now: Duration,
     timers: BTreeMap<(u8, u32), Duration>,
     outputs: Vec<Output>,
-    /// Something was logged that is not yet durable.
+    /// An entry was logged since the last [`Output::Sync`].
     unsynced: bool,
-    /// Entries being replayed: they are in the log already.
+    /// The entries being replayed, which must not be logged again.
     recorded: Option<BTreeSet<Vec<u8>>>,
-    /// It was our turn during replay.
+    /// A round in which replay reached this validator's turn.
     build: Option<Round>,
-    /// Hashes of signed messages of this height that were verified; own ones are in from the start.
+    /// Hashes of messages of this height whose signature is known to hold; own ones are added when
+    /// signed.
     verified: BTreeSet<Hash>,
     failed: bool,
 }
 
-/// Verdicts remembered per height: several rounds of the largest validator set.
+/// Most signatures remembered as valid per height: several rounds of the largest validator set.
+/// Further ones are verified each time.
 const VERIFIED_MAX: usize = 16_384;
 
 impl Host {
@@ -81,7 +84,8 @@ impl Host {
         self.recorded = Some(log.iter().map(codec::encode).collect());
     }
 
-    /// What was said before the crash is said again: peers may have missed it.
+    /// Replay has queued this validator's earlier messages again, since peers may have missed them.
+    /// If it is still its turn to propose, it now asks for a block.
     pub(super) fn end_replay(&mut self, round: Round, proposing: bool) {
         self.recorded = None;
         if let Some(wanted) = self.build.take().filter(|wanted| *wanted == round && proposing) {
@@ -145,7 +149,8 @@ impl Host {
     }
 
     pub(super) fn on_core_error(&mut self, error: &malachite::Error<Context>) {
-        // Bad messages are judged before they reach the core, so an error is a contradiction in itself: with the log, or a bug.
+        // Messages are verified before they reach the core, so an error is a contradiction with the
+        // log, or a bug.
         self.fail(error.to_string());
     }
 
@@ -157,7 +162,8 @@ impl Host {
         }
     }
 
-    /// Durable before audible: a crash between save and send would let us sign a second, different vote for this round.
+    /// Durable before audible: if we sent first, a crash before the save would let us sign a
+    /// second, different vote of this round.
     fn sync(&mut self) {
         if self.unsynced {
             self.unsynced = false;
@@ -206,7 +212,7 @@ impl Host {
         self.verify_once(&signed.proposal.proposer, &message, &signed.signature)
     }
 
-    /// Whether a message from the network can be by who it says.
+    /// Whether the signers of a message may send it at this height, and their signatures hold.
     pub(super) fn verify_message(&mut self, message: &ConsensusMessage, set: &validators::ValidatorSet) -> bool {
         match message {
             ConsensusMessage::Vote(vote) => set.find(&vote.vote.validator).is_some() && self.verify_vote(vote),
@@ -236,7 +242,7 @@ impl Host {
         }
     }
 
-    /// Performs one effect and says how the core goes on. It never fails: a failure is an output.
+    /// Performs one effect and resumes the core. A failure is an output, never an error.
     pub(super) fn perform(&mut self, effect: Effect<Context>) -> Resume<Context> {
         match effect {
             Effect::CancelAllTimeouts(resume) => {
@@ -292,7 +298,8 @@ impl Host {
                 }
                 resume.resume_with(())
             }
-            // The block without its transactions goes out with each proposal, so nothing else has to.
+            // The block without its transactions goes out with each proposal; there is nothing else
+            // to send.
             Effect::RestreamProposal(.., resume) => resume.resume_with(()),
             Effect::Decide(certificate, _, resume) => {
                 self.sync();
@@ -347,7 +354,8 @@ impl Host {
                 }
                 resume.resume_with(())
             }
-            // Vote extensions and the core's own way of syncing are not used: the policy is `Disabled` and no such input is given.
+            // Vote extensions and the core's own sync are not used: the policy is `Disabled`, and
+            // no such input is given.
             Effect::ExtendVote(.., resume) => resume.resume_with(None),
             Effect::VerifyVoteExtension(.., resume) => {
                 resume.resume_with(Err(malachite::VoteExtensionError::InvalidVoteExtension))

@@ -1,8 +1,10 @@
-//! Consensus: Tendermint (arXiv:1807.04938) by the pure core of Malachite, hidden behind this module.
+//! Consensus: Tendermint (arXiv:1807.04938) by the pure core of Malachite, hidden behind this
+//! module.
 //!
-//! The core decides which votes to cast; here are the block hash as its value, keys, timers and the write-ahead log. Two rules
-//! hold for everything that leaves: it was logged before ([`Output::Log`], then [`Output::Sync`], then [`Output::Gossip`]), and
-//! after a restart the log is replayed before anything else, so that a validator never contradicts what it said before.
+//! The core decides which votes to cast. This module adds block hashes as its values, keys, timers
+//! and the write-ahead log. Two rules keep a validator from contradicting itself. Each message is
+//! logged before it leaves: [`Output::Log`], then [`Output::Sync`], then [`Output::Gossip`]. After
+//! a restart the log is replayed before anything else.
 
 mod context;
 mod convert;
@@ -25,14 +27,14 @@ use host::Host;
 
 type CoreInput = malachite::Input<Context>;
 
-/// What consensus wants done, in this order.
+/// What the caller does for consensus, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Append to the log.
     Log(LogEntry),
-    /// Make the log durable before anything that follows.
+    /// Make the log durable before any later output is performed.
     Sync,
-    /// Tell everybody.
+    /// Gossip this message to all peers.
     Gossip(ConsensusMessage),
     /// It is this validator's turn: build a block and call [`Consensus::propose`].
     BuildBlock(Round),
@@ -40,27 +42,27 @@ pub enum Output {
     RoundStarted(Round),
     /// The block is final. Commit it; then call [`Consensus::start`] for the next height.
     Decided(Certificate),
-    /// Validators were caught.
+    /// Proofs that validators signed conflicting messages.
     Evidence(Vec<Evidence>),
-    /// The core contradicts itself or the log: the node must stop before it signs anything.
+    /// The core contradicts itself or the log. The node must stop before it signs anything.
     Failed(String),
 }
 
-/// The state machine of one height at a time.
+/// The state machine, which decides one height at a time.
 pub struct Consensus {
     core: malachite::State<Context>,
     host: Host,
 }
 
-/// Everything a height starts with.
+/// What a height starts with.
 pub struct Start<'a> {
     /// The height.
     pub height: Height,
     /// Its validators.
     pub validators: &'a Arc<ValidatorSet>,
-    /// Whether this node may sign. It follows the votes either way.
+    /// Whether this node may sign. It follows the votes in either case.
     pub sign: bool,
-    /// What the log holds of this height.
+    /// The log entries of this height.
     pub log: &'a [LogEntry],
     /// Time since the node started.
     pub now: Duration,
@@ -78,7 +80,8 @@ impl Consensus {
             value_payload: ValuePayload::ProposalAndParts,
             enabled: false,
         };
-        // Two heights ahead at most, each with the messages of a few rounds of the largest set.
+        // Queues messages of at most two later heights, of each as many as the largest set sends in
+        // a few rounds.
         let core = malachite::State::new(Context, context::Height(Height(0)), set.clone(), params, 2, 4_096);
         Self { core, host: Host::new(chain, key, set) }
     }
@@ -110,13 +113,13 @@ impl Consensus {
         self.drain()
     }
 
-    /// The height being decided, started or just decided.
+    /// The height being decided, or just decided.
     #[must_use]
     pub fn height(&self) -> Height {
         self.core.height().0
     }
 
-    /// Whether this node signs, and so logs, the current height.
+    /// Whether this node signs the current height. If so, it also logs it.
     #[must_use]
     pub const fn is_signing(&self) -> bool {
         self.host.is_signing()
@@ -134,19 +137,22 @@ impl Consensus {
         self.round() == round && self.core.driver.step_is_propose() && self.host.is_signing()
     }
 
-    /// Whether signatures hold and the signers are validators of the height. Cheap the second time.
+    /// Whether the signatures hold and the signers are validators of the height. A repeated message
+    /// costs hashes, not signatures.
     pub fn verify(&mut self, message: &ConsensusMessage, validators: &ValidatorSet) -> bool {
         self.host.verify_message(message, validators)
     }
 
-    /// Takes in a verified message. Those of later heights wait within bounds, those of earlier ones are dropped.
+    /// Takes in a verified message. Messages of later heights wait within bounds, those of earlier
+    /// heights are dropped.
     pub fn on_message(&mut self, message: &ConsensusMessage, now: Duration) -> Vec<Output> {
         self.host.set_now(now);
         self.process(convert::received(message));
         self.drain()
     }
 
-    /// A block of the current height is known, and whether it follows the tip by all rules.
+    /// Takes in the verdict on a proposed block of the current height: whether it follows the tip
+    /// by all rules.
     pub fn on_block(&mut self, proposal: &SignedProposal, valid: bool, now: Duration) -> Vec<Output> {
         self.host.set_now(now);
         let proposal = &proposal.proposal;
@@ -174,13 +180,13 @@ impl Consensus {
         self.drain()
     }
 
-    /// When [`Consensus::on_time`] wants to be called.
+    /// When [`Consensus::on_time`] should be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         self.host.deadline()
     }
 
-    /// Lets all timers that are due elapse.
+    /// Fires all timers that are due.
     pub fn on_time(&mut self, now: Duration) -> Vec<Output> {
         self.host.set_now(now);
         while let Some(timeout) = self.host.pop_due() {
@@ -189,7 +195,8 @@ impl Consensus {
         self.drain()
     }
 
-    /// Forgets the height: its block came by other means. What validators were caught at in it is given.
+    /// Stops the height, because its block came by other means. Gives the evidence collected so
+    /// far.
     pub fn stop(&mut self) -> Vec<Output> {
         self.host.stop();
         let driver = &mut self.core.driver;

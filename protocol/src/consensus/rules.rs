@@ -1,4 +1,4 @@
-//! How long consensus waits, and what certificates of rounds must show.
+//! The timeouts of consensus, and the check of round certificates.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use malachite_types as core;
 use super::context::{Address, Context, Timeout, TimeoutKind};
 use crate::message::SignedVote;
 
-/// A timeout for a round: a base, and more with each round, so that a slow network catches up.
+/// A timeout of a round: a base, plus a step for each round, so that a slow network can catch up.
+/// At most 20 seconds.
 ///
-/// Too short costs extra rounds, never safety. A proposal of 2 MiB reaches everybody in far less than a second on a local network
-/// and within about a second around the world; votes are small.
+/// Too short costs extra rounds, never safety. A proposal of 2 MiB reaches all nodes in far less
+/// than a second on a local network and within about a second around the world; votes are small.
 pub(super) fn duration(timeout: Timeout) -> Duration {
     let round = timeout.round.as_u32().unwrap_or(0);
     let (base, step) = match timeout.kind {
@@ -25,7 +26,8 @@ pub(super) fn duration(timeout: Timeout) -> Duration {
 
 type CertificateResult = Result<(), core::CertificateError<Context>>;
 
-/// Checks votes of a certificate: known voters, each once, signatures that hold, enough power together.
+/// Checks the votes of a certificate: voters are validators, each once; signatures hold; the power
+/// reaches the threshold.
 #[allow(clippy::result_large_err)] // The core's own type.
 pub(super) fn check_votes(
     votes: &[SignedVote],

@@ -1,7 +1,8 @@
-//! Consensus messages that came before they can be used: of a height that has not begun here.
+//! Consensus messages of heights that have not begun here.
 //!
-//! The next proposer often is a few milliseconds ahead, and a node that catches up hears the live heights meanwhile. What they
-//! say is kept, within bounds, and taken in when the height begins; else the node would miss its first round there.
+//! The next proposer is often a few milliseconds ahead, and a node that catches up hears the live
+//! heights meanwhile. Their messages are kept, within bounds, and taken in when the height begins.
+//! Otherwise the node would miss the first round there.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,19 +13,21 @@ use ledger::validators::ValidatorSet;
 use crate::ids::PeerId;
 use crate::message::ConsensusMessage;
 
-/// Messages kept of one signer and height; older ones give way. Two rounds have six.
+/// Most messages kept per signer and height; older ones give way. An honest signer sends six in two
+/// rounds.
 const PER_SIGNER_MAX: usize = 8;
-/// Blocks without their transactions kept beside proposals, of all heights: each has up to 380 KB. Others are asked for later.
+/// Most block lists kept beside proposals, of all heights: each has up to 380 KB. Other lists are
+/// asked for later.
 const LISTS_MAX: usize = 4;
 
-/// Messages of one height by signer; certificates have none.
+/// Messages of one height by signer. Certificates are under `None`.
 type OfHeight = BTreeMap<Option<PublicKey>, VecDeque<(PeerId, ConsensusMessage)>>;
 
 /// Verified messages of later heights.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     heights: BTreeMap<Height, OfHeight>,
-    /// Something changed since [`Ahead::is_begun`] was asked.
+    /// Messages changed since the last [`Ahead::is_begun`].
     is_new: bool,
 }
 
@@ -54,20 +57,23 @@ impl Ahead {
         all.filter(|(_, message)| matches!(message, ConsensusMessage::Proposal(_, Some(_)))).count()
     }
 
-    /// The messages of a height that has begun, one signer after the other, each in the order in which they came.
+    /// The messages of a height that has begun: one signer after the other, each in order of
+    /// arrival.
     pub(super) fn take(&mut self, height: Height) -> Vec<(PeerId, ConsensusMessage)> {
         self.heights.remove(&height).unwrap_or_default().into_values().flatten().collect()
     }
 
-    /// Forgets heights that are not near any more.
+    /// Forgets heights that are no longer near.
     pub(super) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
         self.heights.retain(|height, _| is_near(*height));
         self.is_new = true;
     }
 
-    /// Whether an honest validator has begun the height: its first proposal is here, or votes of more than a third of the power.
+    /// Whether an honest validator has begun the height: its first proposal, a certificate, or
+    /// votes of more than a third of the power are here.
     ///
-    /// A single validator must not be able to begin heights for all: it would set the pace of an idle network.
+    /// Votes of a single validator must not begin heights for all: it would set the pace of an idle
+    /// network.
     pub(super) fn is_begun(&mut self, height: Height, set: &ValidatorSet) -> bool {
         if !std::mem::take(&mut self.is_new) {
             return false;

@@ -1,4 +1,5 @@
-//! Which validators are heard, and whether they are a quorum: tells a person why no block becomes final.
+//! Which validators are heard, and whether they are a quorum: tells the operator why no block
+//! becomes final.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,21 +10,22 @@ use ledger::validators::ValidatorSet;
 
 use super::Now;
 
-/// A height lasts so long, or [`ROUNDS`], before the missing quorum is told: ordinary rounds take less than two seconds.
+/// A height without a quorum is reported after this time or [`ROUNDS`], whichever is first.
+/// Ordinary rounds take less than two seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Rounds, likewise.
+/// Rounds after which a missing quorum is reported.
 const ROUNDS: u32 = 3;
-/// How often it is looked at from then on.
+/// Interval of the checks after the first.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether enough validators are heard for blocks to become final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quorum {
-    /// False once a height has lasted three rounds or ten seconds without votes of a quorum being heard.
+    /// False once a height has lasted ten seconds or three rounds without votes of a quorum.
     pub ok: bool,
-    /// Validators of which no vote of the height is heard, by key; empty while `ok`.
+    /// Validators of which no vote of the height was heard lately; empty while `ok`.
     pub missing: Vec<PublicKey>,
-    /// When the height began that lacks a quorum, in milliseconds since 1970; none while `ok`.
+    /// When the height without a quorum began, in milliseconds since 1970; none while `ok`.
     pub since_ms: Option<u64>,
 }
 
@@ -31,12 +33,13 @@ impl Quorum {
     const OK: Self = Self { ok: true, missing: Vec::new(), since_ms: None };
 }
 
-/// Who votes at the height that is being decided.
+/// Which validators vote at the height being decided.
 #[derive(Debug)]
 pub(super) struct Attendance {
-    /// When a vote of the height was heard of each validator last. Votes are said again while a height lasts.
+    /// When each validator's last vote of the height was heard. Votes are retransmitted while a
+    /// height lasts.
     heard: BTreeMap<PublicKey, Duration>,
-    /// Since when the height is being decided; none between heights: idle pauses lack no quorum.
+    /// Since when the height is being decided; none between heights, where votes are not expected.
     begun: Option<Now>,
     look_at: Option<Duration>,
     quorum: Quorum,
@@ -77,7 +80,7 @@ impl Attendance {
         }
     }
 
-    /// A block is final: there was a quorum. Returns whether that is news.
+    /// A block is final, so there was a quorum. Returns whether that is news.
     pub(super) fn on_commit(&mut self) -> bool {
         self.heard.clear();
         self.on_pause();
@@ -89,7 +92,8 @@ impl Attendance {
         self.look_at
     }
 
-    /// Looks at who is heard, when it is time. Returns whether there is a quorum, if that has changed.
+    /// Checks which validators are heard, when it is time. Returns whether they are a quorum, if
+    /// that has changed.
     pub(super) fn look(&mut self, now: Duration, round: Round, set: &ValidatorSet) -> Option<bool> {
         let begun = self.begun.filter(|_| self.look_at.is_some_and(|at| at <= now))?;
         self.look_at = Some(now.saturating_add(LOOK_EVERY));
@@ -112,7 +116,7 @@ impl Attendance {
     }
 }
 
-/// For how long a vote counts as heard: several retransmissions, which get rarer with the rounds.
+/// How long a vote counts as heard: several retransmissions, whose interval grows with the rounds.
 fn memory(round: Round) -> Duration {
     Duration::from_secs(u64::from(round.0)).max(PATIENCE).min(Duration::from_secs(60))
 }

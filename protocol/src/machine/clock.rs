@@ -1,5 +1,5 @@
-//! How far this node's clock is from those of its peers: a clock that is off shows nowhere else, and a validator with one votes
-//! for nothing.
+//! How far this node's clock is from its peers' clocks. A wrong clock shows nowhere else, and the
+//! votes of a validator with one are wasted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::{Effect, Machine, Notice};
 use crate::ids::PeerId;
 
-/// Answers of fewer peers say nothing: one of them may be wrong itself.
+/// With fewer peers there is no offset: one of them may be wrong itself.
 const PEERS_MIN: usize = 3;
-/// An answer that took longer says too little: the error is up to half of the round trip.
+/// Slower answers are ignored: the error is up to half of the round trip.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 
-/// This clock less each connected peer's, in milliseconds.
+/// Offset of this clock from each connected peer's, in milliseconds; positive if this one is ahead.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     offsets: BTreeMap<PeerId, i64>,
-    /// Whether a person was told that the clock is off.
+    /// Whether the operator was told that the clock is off.
     is_told: bool,
 }
 
@@ -25,7 +25,8 @@ impl Clocks {
         self.offsets.remove(&peer);
     }
 
-    /// A peer's clock showed `theirs` when it answered a question that took so long, and this one shows `ours` now.
+    /// A peer's clock showed `theirs` when it answered, `round_trip` is how long that took, and
+    /// this clock shows `ours` now.
     fn on_answer(&mut self, peer: PeerId, ours: u64, theirs: u64, round_trip: Duration) {
         if round_trip > ROUND_TRIP_MAX {
             return;
@@ -36,7 +37,8 @@ impl Clocks {
         self.offsets.insert(peer, offset);
     }
 
-    /// The median over the peers. Of an even number the one nearer to zero: a warning needs more than half of them.
+    /// The median over the peers. Of an even number, the middle value nearer to zero: a warning
+    /// needs more than half of the peers.
     pub(super) fn offset(&self) -> Option<i64> {
         if self.offsets.len() < PEERS_MIN {
             return None;
@@ -48,7 +50,7 @@ impl Clocks {
         Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
     }
 
-    /// The offset, when it passes `limit` or comes back, and which of both.
+    /// The offset if it has just passed `limit` or come back, and whether it is off.
     fn news(&mut self, limit: u64) -> Option<(i64, bool)> {
         let offset = self.offset()?;
         let is_off = offset.unsigned_abs() > limit;
@@ -63,7 +65,8 @@ impl Machine {
         }
         let round_trip = self.now.elapsed.saturating_sub(asked_at);
         self.clocks.on_answer(peer, self.now.wall.0, theirs, round_trip);
-        // Half of what makes others wait with their votes: time to act before anything stops.
+        // Half of the drift at which others hold back their votes: time to act before anything
+        // stops.
         let limit = self.chain.chain().limits().clock_drift_ms / 2;
         if let Some((offset, is_off)) = self.clocks.news(limit) {
             let notice = if is_off { Notice::ClockOff(offset) } else { Notice::ClockRight(offset) };
@@ -71,8 +74,8 @@ impl Machine {
         }
     }
 
-    /// How far this node's clock is ahead of the median of its peers' clocks, in milliseconds; negative if it is behind. None
-    /// with fewer than three peers.
+    /// Median offset of this node's clock from its peers' clocks, in milliseconds; negative if it
+    /// is behind. None with fewer than three peers.
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.clocks.offset()

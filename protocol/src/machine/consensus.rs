@@ -1,4 +1,4 @@
-//! The machine's side of consensus: when a height begins, and what its outputs become.
+//! The machine's side of consensus: when a height begins, and how its outputs are performed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,13 @@ use crate::ids::PeerId;
 use crate::message::{ConsensusMessage, Evidence, LogEntry};
 use crate::planted::{self, Fault};
 
-/// Proofs of double signing that are kept of one validator in a run. One is enough; one validator must not fill the store.
+/// Most proofs of double signing kept per validator in a run. One is enough; more could fill the
+/// store.
 const EVIDENCE_PER_VALIDATOR: u32 = 4;
 
 impl Machine {
-    /// A height begins after the minimum interval if a transaction that could go in now is held, else at the empty interval.
+    /// When the next height begins: after the minimum interval if a transaction that could go in
+    /// waits, else after the interval of empty blocks.
     pub(super) fn start_at(&self) -> Duration {
         let Some(started_at) = self.started_at else { return self.first_start };
         let limits = self.chain.chain().limits();
@@ -57,12 +59,13 @@ impl Machine {
         if sign {
             self.signing.on_begun(height);
         }
-        // Blocks that were judged before the height was signed are not in the log yet.
+        // Blocks that were judged before this node began to sign the height are not in the log yet.
         let judged: Vec<_> = self.bodies.valid().filter(|_| sign).cloned().collect();
         self.restore_bodies(&log);
         let validators = Arc::clone(self.chain.chain().validators(height));
         let start = Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };
-        // Begun again, as a signer: consensus forgets what it knew of the height.
+        // If the height is begun again, as a signer, consensus forgets its proposals: they are
+        // given again below.
         let proposed = self.proposals.all();
         let outputs = self.consensus.start(&start);
         judged.iter().for_each(|valid| self.log_body(valid));
@@ -84,7 +87,7 @@ impl Machine {
         }
     }
 
-    /// Blocks that were found valid before a restart: votes for them are in the log.
+    /// Restores blocks that were found valid before a restart, since the log has votes for them.
     fn restore_bodies(&mut self, log: &[LogEntry]) {
         for entry in log {
             let LogEntry::Body(block) = entry else { continue };
@@ -103,7 +106,7 @@ impl Machine {
         })
     }
 
-    /// Performs what consensus wants, and what follows from it, until it wants nothing more.
+    /// Performs the outputs of consensus, and further outputs that follow from them.
     pub(super) fn perform(&mut self, outputs: Vec<Output>) {
         let mut queue: std::collections::VecDeque<Output> = outputs.into();
         while let Some(output) = queue.pop_front() {
@@ -157,7 +160,7 @@ impl Machine {
         self.effects.push(Effect::Notice(Notice::Equivocation(offenders)));
     }
 
-    /// A verified message of a height that is near. What cannot be used yet is kept until its height begins.
+    /// Takes in a verified message of a height that is near, or keeps it until its height begins.
     pub(super) fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
         let (height, next) = (message.height(), self.chain.tip().height.next());
         if height == next {
@@ -175,13 +178,14 @@ impl Machine {
         self.ahead.keep(from, message);
     }
 
-    /// Whether the height after the tip is to begin: its time has come, or an honest validator has begun it.
+    /// Whether the height after the tip begins: its time has come, or an honest validator has begun
+    /// it.
     pub(super) fn height_begins(&mut self) -> bool {
         let next = self.chain.tip().height.next();
         self.height_is_due() || self.ahead.is_begun(next, self.chain.chain().validators(next))
     }
 
-    /// Takes in what was said of the height before it began here.
+    /// Takes in messages that came before the height began.
     pub(super) fn take_in_early(&mut self) {
         for (from, message) in self.ahead.take(self.chain.tip().height.next()) {
             if self.phase == Phase::Deciding {
@@ -190,7 +194,7 @@ impl Machine {
         }
     }
 
-    /// A message of the height that is being decided.
+    /// Takes in a message of the height being decided.
     fn take_in(&mut self, from: PeerId, message: ConsensusMessage) {
         let outputs = self.consensus.on_message(&message, self.now.elapsed);
         self.perform(outputs);
@@ -201,13 +205,13 @@ impl Machine {
         }
     }
 
-    /// The heights whose messages can be judged and used soon: the two after the tip, and the two after the highest height that
-    /// others have proved.
+    /// Whether messages of a height can be verified and used soon: the two heights after the tip,
+    /// and the two after the highest proved height.
     pub(super) fn is_near(&self, height: Height) -> bool {
         is_near(self.chain.tip().height, self.catchup.known(), height)
     }
 
-    /// Forgets what was heard of heights that are not near any more.
+    /// Forgets messages of heights that are no longer near.
     pub(super) fn forget_heights(&mut self) {
         let (tip, best) = (self.chain.tip().height, self.catchup.known());
         self.ahead.keep_heights(|height| is_near(tip, best, height));

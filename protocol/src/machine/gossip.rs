@@ -1,4 +1,4 @@
-//! Gossip in: what becomes of each topic's messages, and consensus messages from there on.
+//! Incoming gossip: the verdict for each topic's messages, and the way of consensus messages.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Machine {
                 Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
                 Err(_) => Verdict::Reject,
             },
-            // These are decoded and verified outside, in parallel.
+            // Decoded and verified outside, in parallel, and given as `Input::Transactions`.
             Topic::Transactions => Verdict::Ignore,
         };
         self.effects.push(Effect::Judge(ticket, verdict));
@@ -43,7 +43,7 @@ impl Machine {
         self.effects.push(Effect::Judge(ticket, hearing.verdict()));
         match hearing {
             Hearing::Forged | Hearing::Useless => {}
-            // Validators are at work far ahead: this node missed something.
+            // Validators work at a height far ahead, so this node missed something.
             Hearing::Far => self.ask_status(from),
             Hearing::ListOnly => {
                 if let ConsensusMessage::Proposal(signed, Some(list)) = message {
@@ -74,7 +74,8 @@ impl Machine {
         self.consensus.verify(message, validators)
     }
 
-    /// The cheapest checks first: whoever repeats what is known pays with a look-up here, not with a signature or a Merkle root.
+    /// Judges a message, cheapest checks first: a repeated message costs a look-up, not a signature
+    /// or a Merkle root.
     fn hear(&mut self, message: &ConsensusMessage) -> Hearing {
         self.cost = self.cost.and(Cost::look_ups(1, 0));
         let (height, tip) = (message.height(), self.chain.tip().height);
@@ -83,7 +84,7 @@ impl Machine {
         }
         let validators = Arc::clone(self.chain.chain().validators(height));
         if !self.is_near(height) {
-            // Every height up to the one before is final for somebody: what there is to be asked is known if that is proved.
+            // If the height before is proved already, there is nothing new to ask about.
             let is_known = self.catchup.known().next() >= height;
             return match is_known || self.verify(message, &validators) {
                 true if is_known => Hearing::Useless,
@@ -100,7 +101,8 @@ impl Machine {
             _ => None,
         };
         if !may_pass {
-            // A copy without its list may have come first. This one is of use here, but not passed on again.
+            // A copy without its list may have come first. This list is of use here, but the
+            // message is not passed on again.
             let lacks = list.filter(|(signed, list)| {
                 let block = signed.proposal.block;
                 self.bodies.is_looked_for_without_list(&block)
@@ -123,15 +125,15 @@ impl Machine {
 
 /// What a consensus message is to this node.
 enum Hearing {
-    /// To be used, and passed on.
+    /// Used and passed on.
     News,
-    /// Known, passed on lately, or of no height or round that matters.
+    /// Known, passed on lately, or of a height or round that does not matter.
     Useless,
-    /// The block list beside a known proposal, which is looked for.
+    /// A known proposal beside a block list that is still missing here.
     ListOnly,
-    /// True, and of a height far ahead.
+    /// Genuine, and of a height far ahead.
     Far,
-    /// Not by who it says, or with another block than the one it is about.
+    /// Not signed by its signer, or beside the list of another block.
     Forged,
 }
 
@@ -146,7 +148,7 @@ impl Hearing {
 }
 
 impl ConsensusMessage {
-    /// Who signed it, where it is one validator's.
+    /// The validator that signed it; none for certificates, which have several signers.
     #[must_use]
     pub const fn signer(&self) -> Option<PublicKey> {
         match self {
@@ -156,7 +158,7 @@ impl ConsensusMessage {
         }
     }
 
-    /// The height it is about.
+    /// The height of its votes or proposal.
     #[must_use]
     pub const fn height(&self) -> Height {
         match self {

@@ -1,9 +1,9 @@
-//! Certified headers: what is final elsewhere, and who passes it on.
+//! Certified headers: how nodes hear of final blocks, and who passes the headers on.
 //!
-//! Every node hears of each block at once, whoever it is connected to. A node that has the block passes on the first header that
-//! comes with a certificate that holds. A node that lacks the block fetches it from the sender first, and then announces it
-//! itself. So a node has the blocks whose headers it passes on, unless it is far behind, and it sends at most one header of a
-//! height.
+//! Every node hears of each block at once, whatever peers it has. A node that has the block passes
+//! on the first header that comes with a valid certificate. A node that lacks the block first
+//! fetches it from the sender, then announces it itself. So a node has each block whose header it
+//! passes on, unless it is far behind, and it sends at most one header of a height.
 
 use std::time::Duration;
 
@@ -18,24 +18,26 @@ use crate::ids::PeerId;
 use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
 use crate::planted::{self, Fault};
 
-/// Headers of blocks further below the tip are not passed on: later ones prove more.
+/// Headers of blocks this far below the tip are not passed on: later ones prove more.
 const PASSED_BELOW_TIP: u64 = 8;
-/// A node that decided a block together with its proposer leaves the announcement to the proposer for at least so long.
+/// Least time for which other deciders leave the announcement to the proposer.
 const PROPOSER_FIRST: Duration = Duration::from_millis(200);
-/// Nodes that announce for a proposer that does not are spread over so long, so that the first one spares the others.
+/// If the proposer does not announce, the others are spread over this time, so that the first one
+/// spares the rest.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
 
 /// How a header came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// By gossip: the sender may be passing on what it has not got.
+    /// By gossip: the sender may pass on headers of blocks that it lacks.
     Gossip,
     /// As the sender's own tip.
     Status,
 }
 
 impl Machine {
-    /// A certified header. `Accept` only by gossip; `Reject` whichever way, if its certificate does not prove it.
+    /// Judges and uses a certified header. A status is accepted only if it proves a fork. `Reject`:
+    /// the certificate does not prove the header.
     pub(super) fn on_header(&mut self, from: PeerId, certified: &CertifiedHeader, told: Told) -> Verdict {
         let (height, hash) = (certified.header.height, certified.header.hash());
         if height == Height(0) {
@@ -61,8 +63,9 @@ impl Machine {
         }
     }
 
-    /// A peer's own tip. Only one higher than all that is known needs a proof: the others exist, so that a false claim costs
-    /// nothing but a question in vain.
+    /// Takes in a peer's own tip. Only the next header and one above the highest proved height are
+    /// verified. Other claims are about heights that exist, so a false one costs only a request in
+    /// vain.
     fn on_status(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let (height, tip) = (certified.header.height, self.chain.tip().height);
         let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
@@ -76,7 +79,8 @@ impl Machine {
         Verdict::Ignore
     }
 
-    /// Gossip of a block that this node will not have soon: nodes behind it should not wait for it to hear where the chain is.
+    /// Gossip of a block that this node will not have soon. It is passed on at once: nodes behind
+    /// this one should not wait to learn where the chain is.
     fn on_far(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let height = certified.header.height;
         if height <= self.passed {
@@ -88,7 +92,7 @@ impl Machine {
         self.learn(certified);
         self.passed = height;
         if self.catchup.claim(from) <= self.chain.tip().height {
-            // It passes this on and may be as far behind as this node.
+            // The sender may pass this on without the block, and be as far behind as this node.
             self.ask_status(from);
         }
         Verdict::Accept
@@ -113,7 +117,7 @@ impl Machine {
         }
         self.catchup.on_claim(from, height);
         if !is_held {
-            // Said anew once the block is here.
+            // This node announces it once it has the block.
             return Verdict::Ignore;
         }
         self.passed = self.passed.max(height);
@@ -139,7 +143,7 @@ impl Machine {
         }
     }
 
-    /// The block of a height that is final here, or about to be.
+    /// The hash of a height that is final here, or being committed.
     fn final_hash(&self, height: Height) -> Option<BlockHash> {
         let committing = self.committing.iter().flat_map(|(commits, ..)| commits);
         let mut hashes = committing.map(|commit| (commit.block.height(), commit.block.hash()));
@@ -147,7 +151,7 @@ impl Machine {
         self.recent.get(&height).copied().or_else(|| hashes.find_map(is_it))
     }
 
-    /// Commits the next block if it is here, valid, and certified.
+    /// Commits the next block if it is here, valid and certified.
     pub(super) fn commit_certified(&mut self) {
         let is_off = planted::is(Fault::CertificateStopsConsensus);
         if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
@@ -161,12 +165,13 @@ impl Machine {
         self.commit(vec![commit], after, self.source_of_others());
     }
 
-    /// How a block is final here that consensus did not decide.
+    /// How a block that consensus here did not decide became final.
     pub(super) fn source_of_others(&self) -> Source {
         if self.phase == Phase::CatchingUp { Source::CatchUp } else { Source::Certified }
     }
 
-    /// Two certificates for one height: more than a third of the power signed both. No node can tell which is right.
+    /// Two certificates for one height: more than a third of the power signed both. No node can
+    /// tell which one is right.
     fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
         self.effects.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
         self.halt(format!(
@@ -176,8 +181,9 @@ impl Machine {
         ));
     }
 
-    /// The tip has moved on. If nobody was heard to say so, this node will: the proposer at once, and so does who fetched the
-    /// block, since peers behind it may know it from nobody else. All others only if the proposer is not heard soon.
+    /// The tip has advanced. Plans its announcement, unless another node's was heard. The proposer
+    /// announces at once, and so does a node that fetched the block, since peers behind it may hear
+    /// of it from nobody else. Others wait for the proposer first.
     pub(super) fn plan_announcement(&mut self, source: Source) {
         let (tip, now) = (self.chain.tip(), self.now.elapsed);
         let is_proposer = |key: &ledger::signature::SigningKey| {
@@ -194,7 +200,7 @@ impl Machine {
         };
     }
 
-    /// Says which block is final, unless that was heard meanwhile.
+    /// Announces the tip, unless another node's announcement was heard meanwhile.
     pub(super) fn announce(&mut self) {
         if self.announce_at.is_none_or(|at| at > self.now.elapsed) {
             return;

@@ -1,9 +1,11 @@
-//! Which consensus messages were passed on lately: each is used and relayed once in a while, however often it comes.
+//! Which consensus messages were passed on lately: each is used and relayed once per interval,
+//! however often it is repeated.
 //!
-//! Every gossip message carries a counter that nobody signs, so anybody can make any number of copies of a signed message. What
-//! bounds them is here, and nothing else: a message is accepted once in [`AGAIN`], and of one validator, height, round and kind
-//! two different messages at most. Two are enough to prove that it signed twice. Retransmissions are a second apart or more, so
-//! after a loss they still reach everybody.
+//! Every gossip message carries a counter that nobody signs, so anybody can make any number of
+//! copies of a signed message. Only this module bounds them: a message is accepted once in
+//! [`AGAIN`], and at most two different messages of one validator, height, round and kind. Two are
+//! enough to prove double signing. Retransmissions are at least a second apart, so after a loss
+//! they still reach everybody.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,16 +18,19 @@ use ledger::units::{Height, Round};
 use crate::message::ConsensusMessage;
 use crate::planted::{self, Fault};
 
-/// How long a message that was accepted is ignored. Shorter than any retransmission interval (one second); longer than a copy
-/// needs through the network.
+/// How long an accepted message is ignored. Shorter than any retransmission interval (one second),
+/// longer than a copy needs through the network.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The same for certificates of one kind: any validator can make one of the votes it heard, so copies differ.
+/// The same for certificates of one kind, of any content: any validator can make one of the votes
+/// it heard, so copies differ.
 const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
-/// Different messages of one validator, height, round and kind.
+/// Most different messages of one validator, height, round and kind.
 const DIFFERENT_MAX: usize = 2;
-/// Rounds before the current one whose messages are still taken: late precommits can decide a block of an earlier round.
+/// Rounds before the current one whose messages are still taken: late precommits can decide a block
+/// of an earlier round.
 const ROUNDS_BEFORE: u32 = 16;
-/// Rounds after the current one. The consensus core drops what is further ahead; round certificates lead there.
+/// Rounds after the current one whose messages are taken. The consensus core drops later ones;
+/// round certificates lead there.
 pub(super) const ROUNDS_AHEAD: u32 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +47,8 @@ enum CertificateKind {
     Polka,
 }
 
-/// One validator's word. Its signature is left out: who signs the same twice, with two signatures, says one thing.
+/// The content of a validator's message, without the signature: two signatures of the same content
+/// are one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Word {
     block: Option<BlockHash>,
@@ -52,30 +58,33 @@ struct Word {
 /// When certificates of one height and kind were accepted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Certificates {
-    /// The latest round, and when.
+    /// The latest round, and when a certificate of it was accepted.
     newest: Option<(Round, Duration)>,
-    /// Any earlier round, and when: stale copies must not take the place of the newest one.
+    /// When one of any earlier round was accepted: stale copies must not take the place of the
+    /// newest.
     older: Option<Duration>,
 }
 
-/// What a record is about.
+/// Key of a message in the records.
 type Place = (Height, Round, Kind, PublicKey);
 
-/// What was accepted, of the heights that are near. At most [`DIFFERENT_MAX`] words for each validator, kind and taken round.
+/// The accepted messages of heights that are near. At most [`DIFFERENT_MAX`] for each validator,
+/// kind and round taken.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     words: BTreeMap<Place, Vec<(Word, Duration)>>,
     certificates: BTreeMap<(Height, CertificateKind), Certificates>,
 }
 
-/// A message as this module sees it.
+/// A message as this module records it.
 enum Named {
     Word(Place, Word),
     Certificate((Height, CertificateKind), Round),
 }
 
 impl Heard {
-    /// Whether a message should be verified, used and passed on. `round` is the current round of the message's height.
+    /// Whether a message should be verified, used and passed on. `round` is the current round of
+    /// the message's height.
     pub(super) fn may_pass(&self, message: &ConsensusMessage, round: Round, now: Duration) -> bool {
         match name(message) {
             Named::Word(place, word) => {
@@ -127,7 +136,7 @@ impl Heard {
                 let known = self.certificates.entry(place).or_default();
                 match known.newest {
                     Some((newest, _)) if of < newest => known.older = Some(now),
-                    // The newest so far is an older one now.
+                    // The newest certificate so far becomes an older one.
                     Some((newest, at)) if of > newest => {
                         known.older = known.older.max(Some(at));
                         known.newest = Some((of, now));
@@ -138,13 +147,13 @@ impl Heard {
         }
     }
 
-    /// Forgets heights that are not near any more.
+    /// Forgets heights that are no longer near.
     pub(super) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
         self.words.retain(|(height, ..), _| is_near(*height));
         self.certificates.retain(|(height, _), _| is_near(*height));
     }
 
-    /// Forgets rounds of a height that are not taken any more.
+    /// Forgets rounds of a height that are no longer taken.
     pub(super) fn on_round(&mut self, height: Height, round: Round) {
         let first = round.0.saturating_sub(ROUNDS_BEFORE);
         self.words.retain(|(of, round, ..), _| *of != height || round.0 >= first);

@@ -1,4 +1,4 @@
-//! Peers: what they have, what they ask, what they answer.
+//! Peers: their tips, their requests and their responses.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::message::{
 };
 use crate::offence::Offence;
 
-/// A peer is asked for its tip so often, one after the other.
+/// Interval of status requests. One peer is asked at a time, in turn.
 const POLL: Duration = Duration::from_secs(2);
 
-/// What a request was for.
+/// Purpose of a request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The peer's tip and clock, at this time.
+    /// The peer's tip and clock; and when it was asked.
     Status(PeerId, Duration),
-    /// Part of a proposed block.
+    /// The list or transactions of a proposed block.
     Body,
 }
 
@@ -134,7 +134,7 @@ impl Machine {
                     Some(Response::Transactions(transactions)) => {
                         self.bodies.on_transactions(&self.chain, &block, transactions);
                     }
-                    // It does not have it (any more): the next peer is asked.
+                    // The peer does not have it (any more), so the next peer is asked.
                     _ => {}
                 }
             }
@@ -156,7 +156,7 @@ impl Machine {
         bytes.chunks(GENESIS_PIECE_BYTES).nth(usize::try_from(piece).ok()?).map(<[u8]>::to_vec)
     }
 
-    /// Fetches and commits what others made final, and begins or ends catching up.
+    /// Fetches and commits blocks that others made final, and begins or ends catching up.
     pub(super) fn follow_others(&mut self) {
         if matches!(self.phase, Phase::Committing | Phase::Halted) {
             return;
@@ -165,13 +165,15 @@ impl Machine {
         let is_catching_up = self.phase == Phase::CatchingUp;
         match (is_catching_up, self.catchup.is_behind(tip, now, is_catching_up)) {
             (true, false) => {
-                // A height that was begun goes on where it stood: to begin it again would forget what was signed in it.
+                // A height that has begun goes on where it stood: beginning it again would forget
+                // what was signed in it.
                 let is_begun = self.consensus.height() == tip.next();
                 self.phase = if is_begun { Phase::Deciding } else { Phase::Waiting };
                 self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
             }
             (false, true) => {
-                // While syncing, a node never signs: consensus hears nothing, not even its timers.
+                // While it catches up, a node never signs: consensus gets no messages and no
+                // timeouts.
                 self.phase = Phase::CatchingUp;
                 self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.known())));
             }
@@ -191,14 +193,14 @@ impl Machine {
         }
     }
 
-    /// When to fetch the next block while consensus is at it, if others have it.
+    /// When to fetch the next block while consensus still works on it, if a certificate proves it.
     fn fetch_at(&self) -> Option<Duration> {
         let next = self.catchup.next_header(self.chain.tip().height);
         let is_body_coming = next.is_some_and(|next| self.bodies.is_wanted(&next.header.hash()));
         self.catchup.fetch_at(is_body_coming)
     }
 
-    /// When [`Machine::follow_others`] has something to do.
+    /// When [`Machine::follow_others`] is due next.
     pub(super) fn follow_deadline(&self) -> Option<Duration> {
         let now = self.now.elapsed;
         let fetch = self.fetch_at().filter(|at| *at > now);
@@ -219,7 +221,7 @@ impl Machine {
         self.effects.push(Effect::Ban { peer, offence });
     }
 
-    /// Highest height that a peer has.
+    /// Highest height that any peer claims, without the peers that failed when last asked.
     #[must_use]
     pub fn best_peer_height(&self) -> Height {
         self.catchup.best()

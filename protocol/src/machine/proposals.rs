@@ -1,4 +1,4 @@
-//! Proposals: built in time, said again when nobody else does, and their blocks looked for and judged.
+//! Proposals: built in time, repeated if nobody else does, and their blocks fetched and judged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,30 +14,32 @@ use crate::consensus::Output;
 use crate::ids::PeerId;
 use crate::message::{Attempt, CompactBlock, ConsensusMessage, LogEntry, SignedProposal};
 
-/// A proposal of the current round that nobody said for so long is said again: a peer may have missed it, and its proposer may
-/// be gone.
+/// A proposal of the current round is repeated after this time without hearing it: a peer may have
+/// missed it, and its proposer may be gone.
 const REPEAT: Duration = Duration::from_secs(1);
-/// Validators repeat a proposal in turn, so far apart: who hears it from another one has no need to say it.
+/// Validators repeat a proposal in turn, this far apart: a validator that hears another one repeat
+/// it does not.
 const REPEAT_STEP: Duration = Duration::from_millis(50);
-/// Turns.
+/// Number of turns. More validators than turns share them.
 const REPEAT_STEPS: u64 = 10;
-/// Most that a proposer waits for its own clock to reach the earliest time of its block, when clocks differ a little. A clock
-/// that is further behind does not count: the round would be over before.
+/// Longest wait, in milliseconds, for this clock to reach the earliest time of the block, when
+/// clocks differ a little. A clock further behind is not waited for: the round would be over
+/// before.
 const CLOCK_WAIT_MAX: u64 = 250;
-/// Proposals remembered of one round.
+/// Most proposals remembered per round, from peers.
 const PER_ROUND_MAX: usize = 2;
 
 /// Proposals of the height after the tip.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
-    /// By round, the first ones; who sent them.
+    /// The first proposals of each round, and the peers that sent them.
     of_round: BTreeMap<Round, Vec<(PeerId, SignedProposal)>>,
-    /// When a proposal of which round was last heard or said.
+    /// The round and time of the last proposal of a current round that was heard or sent.
     said: Option<(Round, Duration)>,
     repeat_at: Option<Duration>,
-    /// A round in which this validator proposes, and when it may build its block.
+    /// A round in which this validator proposes, and when it may build the block.
     to_build: Option<(Round, Duration)>,
-    /// A round began since its proposals were looked at.
+    /// A round began since its proposals were last looked at.
     is_new_round: bool,
 }
 
@@ -58,7 +60,7 @@ impl Proposals {
         self.repeat_at.into_iter().chain(self.to_build.map(|(_, at)| at)).min()
     }
 
-    /// All that are remembered.
+    /// All remembered proposals.
     pub(super) fn all(&self) -> Vec<(PeerId, SignedProposal)> {
         self.of_round.values().flatten().cloned().collect()
     }
@@ -72,7 +74,8 @@ impl Proposals {
 }
 
 impl Machine {
-    /// It is this validator's turn. A block is not built before the least interval after the one before, whoever began the height.
+    /// It is this validator's turn. The block is built no earlier than the minimum interval after
+    /// the one before, even if others began the height sooner.
     pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
         let at = self.build_at();
         if at > self.now.elapsed {
@@ -92,7 +95,7 @@ impl Machine {
         self.build_from.max(self.now.elapsed.saturating_add(by_clock))
     }
 
-    /// Builds the block that was waited with, if its round is still on.
+    /// Builds a block whose time has come, if its round is still the current one.
     pub(super) fn build_waiting(&mut self) {
         let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed) else { return };
         self.proposals.to_build = None;
@@ -115,7 +118,7 @@ impl Machine {
         self.consensus.propose(round, hash, self.now.elapsed)
     }
 
-    /// A vote for a block can be acted on after a restart only if the block survives too.
+    /// Logs a block: after a restart, a vote for it can be acted on only if the block survives too.
     pub(super) fn log_body(&mut self, valid: &ledger::chain::ValidBlock) {
         if self.consensus.is_signing() {
             let block = valid.block();
@@ -128,14 +131,14 @@ impl Machine {
         }
     }
 
-    /// What consensus says. An own proposal carries its block without the transactions.
+    /// Sends a message of consensus. Adds the block without its transactions to an own proposal.
     pub(super) fn gossip_consensus(&mut self, message: ConsensusMessage) {
         let message = match message {
             ConsensusMessage::Proposal(signed, _) => {
                 let compact = self.bodies.compact(&signed.proposal.block);
                 let round = signed.proposal.round;
                 self.proposals.said = Some((round, self.now.elapsed));
-                // Before any other of the round: it is the one to say again.
+                // First of its round, since the first one is repeated.
                 self.proposals.of_round.entry(round).or_default().insert(0, (OWN, signed.clone()));
                 ConsensusMessage::Proposal(signed, compact)
             }
@@ -153,8 +156,8 @@ impl Machine {
         self.effects.push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
     }
 
-    /// Says the proposal of the current round again, if nobody did for a while. Without the list of its transactions, which is
-    /// large: who lacks it asks for it.
+    /// Repeats the proposal of the current round, if it was not heard for a while. It leaves out
+    /// the list of transactions, which is large: peers that lack it ask for it.
     pub(super) fn repeat_proposals(&mut self) {
         if self.proposals.repeat_at.is_none_or(|at| at > self.now.elapsed) {
             return;
@@ -182,7 +185,7 @@ impl Machine {
         REPEAT_STEP.saturating_mul(turn)
     }
 
-    /// A proposal of the height that is being decided.
+    /// Takes in a proposal of the height being decided.
     pub(super) fn on_proposal(&mut self, from: PeerId, signed: &SignedProposal, list: Option<CompactBlock>) {
         let current = self.consensus.round();
         let round = signed.proposal.round;
@@ -199,8 +202,9 @@ impl Machine {
         }
     }
 
-    /// Tells consensus of the block of a proposal, or looks for it. Blocks of the rounds around the current one only: those of
-    /// later rounds are looked for when their round is near.
+    /// Tells consensus the verdict on a proposed block, or fetches the block if its round is at
+    /// most one from the current round. Blocks of later rounds are fetched when their round is
+    /// near.
     fn look_for(&mut self, from: PeerId, signed: &SignedProposal) {
         let (block, round, current) = (signed.proposal.block, signed.proposal.round, self.consensus.round());
         match self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_))) {
@@ -215,7 +219,7 @@ impl Machine {
         }
     }
 
-    /// A round began: looks for the blocks that were proposed early for it and for the next one.
+    /// A round began: fetches blocks that were proposed early for it and for the next one.
     pub(super) fn look_at_round(&mut self) {
         if !std::mem::take(&mut self.proposals.is_new_round) {
             return;
@@ -233,13 +237,14 @@ impl Machine {
         }
     }
 
-    /// Tries to complete the blocks that are looked for and want attention.
+    /// Tries to complete the fetched blocks that need attention.
     pub(super) fn advance_bodies(&mut self) {
         let due = self.bodies.due(self.now.elapsed);
         if due.is_empty() {
             return;
         }
-        // By lot: a peer could connect early, and so be among the first in any other order.
+        // By lot: in any other order a peer could get itself asked first, such as by connecting
+        // early.
         let mut peers: Vec<_> = self.peers.iter().copied().collect();
         peers.sort_by_cached_key(|_| self.lots.draw());
         for block in due {
@@ -278,5 +283,5 @@ impl Machine {
     }
 }
 
-/// Stands for this node where a sender is named; the shell numbers peers from below.
+/// Stands for this node as a sender. The shell numbers peers from 0 up, so no peer has this number.
 const OWN: PeerId = PeerId(u64::MAX);

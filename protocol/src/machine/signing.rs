@@ -1,12 +1,14 @@
 //! When a validator may sign: never twice, whatever happened to its home.
 //!
-//! The log holds all that was signed at its height, so signing there goes on at once after a restart, and at the heights that
-//! consensus reaches from there. A log that is older than the network may belong to a home put back from a copy whose original
-//! signed further: then the validator listens for twice the clock drift before it signs. With a log that is newer than the store it
-//! waits until the store is there. With a lost log it waits for a block that was certified later than its start by twice the drift.
+//! The log holds everything that was signed at its height. So after a restart signing goes on at
+//! once at that height, and at the heights that consensus reaches from there. A log older than the
+//! network may come from a restored copy of a home whose original signed further: then the
+//! validator listens for twice the clock drift before it signs. With a log newer than the store it
+//! waits until the store has caught up. With a lost log it waits for a block certified later than
+//! its start plus twice the drift.
 //!
-//! A log that was never written to, beside a chain that has blocks, counts as lost: that is how a home looks that was made anew
-//! with a key that has signed before.
+//! A log that was never written to, beside a chain that has blocks, counts as lost: a home made
+//! again with a key that has signed before looks like that.
 
 use std::time::Duration;
 
@@ -18,40 +20,41 @@ use super::{Log, Now};
 #[derive(Debug)]
 pub(super) struct Signing {
     is_validator: bool,
-    /// The height up to which the log accounts for everything signed.
+    /// The height up to which the log accounts for every signature.
     custody: Option<Height>,
     rule: Rule,
-    /// The log is as it was made with the home: nothing was ever signed by it.
+    /// The log is as it was created with the home: no signature was ever logged.
     is_unwritten: bool,
     /// A certified block later than this makes a lost log harmless.
     lost_until: Timestamp,
-    /// How long to listen.
+    /// How long to listen: twice the clock drift.
     wait: Duration,
     sign_without_log: bool,
-    /// Up to this height somebody signs with our key who is not this process, a home that was copied or put back from a copy; and
-    /// until when this one listens for more.
+    /// The highest height at which another process signs with our key (a copied or restored home),
+    /// and until when this one listens for more.
     elsewhere: Option<(Height, Duration)>,
+    /// The last reported answer to whether this validator signs.
     reported: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// The log is there: listen for so long from the first peer on.
+    /// The log is there: listen for this long, from the first peer on.
     Listen(Duration),
-    /// Listening, until then.
+    /// Listening until this time.
     ListenUntil(Duration),
     /// The log is lost: wait for a certified block later than this.
     BlockAfter(Timestamp, Loss),
-    /// Nothing stands in the way.
+    /// Nothing prevents signing.
     Free,
 }
 
-/// How a log came to say nothing of what was signed.
+/// Why the log does not tell what was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
-    /// It is not there, or cannot be read.
+    /// It is missing, or cannot be read.
     Missing,
-    /// It was made with the home, after the chain had begun.
+    /// It was created after the chain had begun, and never written to.
     Unwritten,
 }
 
@@ -97,20 +100,21 @@ impl Signing {
         };
     }
 
-    /// Blocks of others were committed: whoever made them may have had this key's votes, unless the log tells of them.
+    /// The tip has advanced. If the log was never written to, the blocks may contain votes of this
+    /// key, so the log counts as lost.
     pub(super) fn on_caught_up(&mut self, tip: Height) {
         if self.is_unwritten && tip > Height(0) {
             self.on_lost(Loss::Unwritten);
         }
     }
 
-    /// A height is begun as a signer: from now on the log holds all that is signed there.
+    /// A height begins as a signer: from now on the log holds everything signed there.
     pub(super) fn on_begun(&mut self, height: Height) {
         self.custody = Some(height);
         self.is_unwritten = false;
     }
 
-    /// Whether the height after the tip may be signed.
+    /// Whether this validator may sign the height after the tip.
     pub(super) fn may_sign(&mut self, chain: &ChainState, now: Now) -> bool {
         let waited = match self.rule {
             Rule::Free => true,
@@ -126,7 +130,8 @@ impl Signing {
         self.is_validator && is_free && !self.is_ahead(next) && (waited || self.custody == Some(next))
     }
 
-    /// Whether the log is newer than the store: what was signed at the heights between them is not known any more.
+    /// Whether the log is newer than the store. Nobody knows what was signed at the heights between
+    /// them.
     fn is_ahead(&self, next: Height) -> bool {
         self.custody.is_some_and(|custody| custody > next)
     }
@@ -135,13 +140,13 @@ impl Signing {
         self.elsewhere.is_some_and(|(height, until)| height >= next || now.elapsed < until)
     }
 
-    /// Whether signing became possible since the height was begun without it.
+    /// Whether signing became possible since the height began without it.
     pub(super) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
-        // Asked either way: it also ends the wait, and with it the deadline.
+        // Called in either case: it also ends the wait, and with it the deadline.
         self.may_sign(chain, now) && !signs
     }
 
-    /// When a wait ends that time alone ends.
+    /// When a wait ends that only needs time.
     pub(super) fn deadline(&self, now: Now) -> Option<Duration> {
         let rule = match self.rule {
             Rule::ListenUntil(until) => Some(until),
@@ -151,32 +156,34 @@ impl Signing {
         rule.into_iter().chain(elsewhere).min().filter(|_| self.is_validator)
     }
 
-    /// A peer is there to listen to.
+    /// A peer connected, so listening begins.
     pub(super) fn on_connected(&mut self, now: Now) {
         if let Rule::Listen(wait) = self.rule {
             self.rule = Rule::ListenUntil(now.elapsed.saturating_add(wait));
         }
     }
 
-    /// Whether what was signed at this height was signed here, for all the log tells.
+    /// Whether the log accounts for any signature of this key at this height.
     pub(super) fn accounts_for(&self, height: Height) -> bool {
         self.custody.is_some_and(|custody| height <= custody)
     }
 
-    /// A message of a height that this process does not sign carries its key. It listens again: a second signer is at work.
+    /// A message with this validator's key is of a height that this process does not sign: a second
+    /// signer is at work, so listen again.
     pub(super) fn on_signed_elsewhere(&mut self, height: Height, now: Now) {
         let highest = self.elsewhere.map_or(height, |(known, _)| known.max(height));
         self.elsewhere = Some((highest, now.elapsed.saturating_add(self.wait)));
     }
 
-    /// A height that consensus decided here, from the log on, extends what the log accounts for.
+    /// A decided height extends what the log accounts for, if the log accounted for that height.
     pub(super) fn on_decided(&mut self, decided: Height) {
         if self.custody == Some(decided) {
             self.custody = Some(decided.next());
         }
     }
 
-    /// Whether signing changed since it was last reported, and why it does not sign.
+    /// If whether this validator signs has changed since the last report: the reason why not, or
+    /// `None` if it signs. A validator that signs from the start is not reported.
     pub(super) fn report(&mut self, chain: &ChainState, now: Now) -> Option<Option<String>> {
         if !self.is_validator {
             return None;

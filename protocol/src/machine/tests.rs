@@ -59,7 +59,7 @@ impl Node {
         Self::start_by_lot(chain, seed, log, 1)
     }
 
-    /// A full node with this seed of its choices.
+    /// A full node with this seed of its random choices.
     fn with_seed(lot: u64) -> Self {
         Self::start_by_lot(ChainState::genesis(chain()), None, Log::Intact(Height(1), Vec::new()), lot)
     }
@@ -83,7 +83,7 @@ impl Node {
         Self::start(ChainState::genesis(chain()), seed, Log::Intact(Height(1), Vec::new()))
     }
 
-    /// Gives an input and commits what comes of it.
+    /// Gives an input, and confirms the commits that follow.
     fn give(&mut self, input: Input) -> Vec<Effect> {
         let wall = Timestamp(START + u64::try_from(self.elapsed.as_millis()).unwrap());
         let now = Now { elapsed: self.elapsed, wall };
@@ -149,7 +149,8 @@ fn certify(chain: &Chain, block: &ValidBlock, signers: std::ops::RangeInclusive<
     Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), signers.map(vote))
 }
 
-/// A chain of so many blocks, and the certificate of each.
+/// A chain of `count` blocks, each with its certificate. Block times begin after `first_time`
+/// milliseconds.
 fn blocks(count: u64, first_time: u64) -> Vec<(ValidBlock, Certificate)> {
     let chain = chain();
     let mut state = ChainState::genesis(Arc::clone(&chain));
@@ -174,7 +175,7 @@ fn response(blocks: &[(ValidBlock, Certificate)]) -> Response {
     Response::Blocks(decoded.collect(), blocks.last().unwrap().1.clone())
 }
 
-/// The request for blocks among the effects, answered.
+/// Answers the request for blocks among the effects.
 fn answer(node: &mut Node, effects: &[Effect], response: &Response) -> Vec<Effect> {
     let id = effects.iter().find_map(|effect| match effect {
         Effect::Request(id, _, bytes) => matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some(*id),
@@ -239,7 +240,7 @@ fn who_sends_blocks_that_no_certificate_names_is_banned_and_another_is_asked() {
         let effects = node.gossip(Topic::Headers, header(&good[4]));
         assert_eq!(bans(&answer(&mut node, &effects, &bad)), 1);
         assert_eq!(node.tip(), 0, "nothing of a bad answer is believed");
-        // What a certificate proved is known, whoever has gone.
+        // A height that a certificate proved stays known after the peer has gone.
         let effects = node.give(Input::Connected(PeerId(8)));
         answer(&mut node, &effects, &response(&good));
         assert_eq!(node.tip(), 5);
@@ -264,12 +265,12 @@ fn two_certificates_for_one_height_halt_the_node_with_the_proof_kept() {
     assert!(node.elapse(Duration::from_secs(60)).is_empty(), "a halted node does nothing more");
 }
 
-/// A log of height 1 that was used.
+/// A log of height 1 with an entry.
 fn written() -> Log {
     Log::Intact(Height(1), vec![LogEntry::Timeout(0, Round(0))])
 }
 
-/// Whether a validator of this log votes within so many milliseconds of meeting its first peer.
+/// Whether a validator with this log votes within `limit` milliseconds of its first peer.
 fn votes_within(state: ChainState, log: Log, limit: u64) -> bool {
     let mut node = Node::start(state, Some(1), log);
     node.give(Input::Connected(PEER));
@@ -281,7 +282,8 @@ fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() 
     let fresh = || ChainState::genesis(chain());
     let mut later = fresh();
     later.advance(&blocks(1, 0)[0].0);
-    // Within 1.9 s: the first height begins at 0.3 s, its proposer may be another, and a timeout of 1 s makes it vote nil.
+    // Within 1.9 s: the first height begins at 0.3 s, and if another validator proposes, the
+    // propose timeout of 1 s makes this one vote nil.
     assert!(votes_within(fresh(), Log::Intact(Height(1), Vec::new()), 1_900));
     assert!(!votes_within(later.clone(), written(), 1_900));
     assert!(votes_within(later, written(), 4_000));

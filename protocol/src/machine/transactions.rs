@@ -1,4 +1,4 @@
-//! Transactions: those of this node's users on their way out, those of others on their way in.
+//! Transactions: those of this node's users on their way out, those of other nodes on their way in.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,21 +17,22 @@ use crate::ids::Ticket;
 use crate::mempool::{Admitted, Mempool};
 use crate::message::{Attempt, BATCH_BYTES};
 
-/// A batch leaves so long after its first transaction came, if it is not full before.
+/// A batch is sent this long after its first transaction, unless it is full before.
 const BATCH_DELAY: Duration = Duration::from_millis(5);
-/// Own transactions that still wait are said again so often.
+/// Interval at which own transactions that still wait are sent again.
 const REPEAT: Duration = Duration::from_secs(5);
-/// To a new peer they are said so soon.
+/// Delay until own transactions are sent to a new peer, which has not heard them.
 const NEW_PEER_DELAY: Duration = Duration::from_millis(500);
-/// Own transactions said again at a time.
+/// Most own transactions sent again at a time.
 const REPEATED_MAX: usize = 500;
-/// Own transactions remembered.
+/// Most own transactions remembered; further ones are sent only once.
 const OWN_MAX: usize = 65_536;
 
-/// Places of transactions behind a gap that are remembered.
+/// Most transactions remembered as held back behind a gap. Others are not sent when it closes.
 const HELD_MAX: usize = 65_536;
 
-/// Transactions on their way out: those of this node's users, and those of others that did not come in a batch worth passing on.
+/// Outgoing transactions: those of this node's users, and those of others whose batch was not worth
+/// passing on.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     batch: Vec<Arc<VerifiedTransaction>>,
@@ -39,13 +40,14 @@ pub(super) struct Outbox {
     flush_at: Option<Duration>,
     own: BTreeSet<TxHash>,
     repeat_at: Option<Duration>,
-    /// Sender and nonce of transactions that wait behind a gap and were not said to anybody: they can be in no block, so that
-    /// carrying them would cost everybody and their sender nothing. They leave when the gap closes.
+    /// Sender and nonce of transactions that wait behind a gap. They are held back: they can be in
+    /// no block, so relaying them would cost the network and never their sender. They are sent when
+    /// the gap closes.
     held: BTreeSet<(PublicKey, Nonce)>,
 }
 
 impl Outbox {
-    /// Remembers a transaction of this node's users.
+    /// Remembers a transaction of this node's users, to send it again.
     fn own(&mut self, hash: TxHash, now: Duration) {
         if self.own.len() < OWN_MAX {
             self.own.insert(hash);
@@ -53,7 +55,8 @@ impl Outbox {
         }
     }
 
-    /// Queues a transaction that was let in, if it can be in the next block; and then those of its sender that waited for it.
+    /// Queues an admitted transaction and the held-back successors that it releases, if it can be
+    /// in the next block. Else holds it back.
     fn push(&mut self, mempool: &Mempool, transaction: &Arc<VerifiedTransaction>, now: Duration) {
         let transfer = transaction.transfer();
         if !mempool.is_executable(transaction) {
@@ -66,7 +69,8 @@ impl Outbox {
         self.release(mempool, transfer.sender, next(transfer.nonce), now);
     }
 
-    /// Queues the transactions of a sender that were held back, from this nonce on, as far as they can be in the next block.
+    /// Queues a sender's held-back transactions from this nonce on, as far as they can be in the
+    /// next block.
     fn release(&mut self, mempool: &Mempool, sender: PublicKey, from: Nonce, now: Duration) {
         let mut nonce = from;
         while self.held.contains(&(sender, nonce))
@@ -78,7 +82,8 @@ impl Outbox {
         }
     }
 
-    /// A transaction that was let in and is passed on with its batch: those of its sender that waited for it are not in there.
+    /// A transaction was passed on within its batch: queues its held-back successors, which the
+    /// batch does not have.
     fn on_passed(&mut self, mempool: &Mempool, transaction: &Arc<VerifiedTransaction>, now: Duration) {
         let transfer = transaction.transfer();
         if mempool.is_executable(transaction) {
@@ -86,7 +91,7 @@ impl Outbox {
         }
     }
 
-    /// A block has these transactions: what their senders have left follows it.
+    /// A block has these transactions: releases their senders' successors.
     pub(super) fn on_commit(&mut self, mempool: &Mempool, committed: &[Arc<VerifiedTransaction>], now: Duration) {
         if self.held.is_empty() {
             return;
@@ -106,7 +111,7 @@ impl Outbox {
         self.flush_at.get_or_insert(now.saturating_add(BATCH_DELAY));
     }
 
-    /// Forgets own transactions that wait no longer.
+    /// Forgets own transactions that no longer wait.
     pub(super) fn retain(&mut self, mempool: &Mempool) {
         self.own.retain(|hash| mempool.get(hash).is_some());
         if self.own.is_empty() {
@@ -118,14 +123,15 @@ impl Outbox {
         self.flush_at.into_iter().chain(self.repeat_at).min()
     }
 
-    /// A new peer has not heard the own ones; it hears gossip a moment after it is there.
+    /// A new peer has not heard own transactions. It takes part in gossip a moment after it
+    /// connects.
     pub(super) fn on_connected(&mut self, now: Duration) {
         if let Some(at) = &mut self.repeat_at {
             *at = (*at).min(now.saturating_add(NEW_PEER_DELAY));
         }
     }
 
-    /// Queues own transactions again, when it is time.
+    /// Queues own transactions again when the interval has passed.
     fn repeat(&mut self, mempool: &Mempool, now: Duration) {
         if self.repeat_at.is_none_or(|at| at > now) {
             return;
@@ -139,7 +145,7 @@ impl Outbox {
         }
     }
 
-    /// A batch of at most [`BATCH_BYTES`], when it is full or old enough.
+    /// A batch of at most [`BATCH_BYTES`], if it is full or its delay has passed.
     fn take(&mut self, now: Duration) -> Option<Vec<Transaction>> {
         if self.batch.is_empty() || (self.bytes < BATCH_BYTES && self.flush_at.is_some_and(|at| at > now)) {
             return None;
@@ -184,7 +190,8 @@ impl Machine {
         self.effects.push(Effect::Submitted(ticket, result.map(|_| ())));
     }
 
-    /// A batch is passed on if at least half of its bytes is of use: new here, and of transactions that can be in the next block.
+    /// Judges a batch. It is passed on if at least half of its bytes are useful: new here, and able
+    /// to be in the next block.
     ///
     /// Of another batch only the transactions of use go on, in a batch of this node. Else one transaction that pays would carry
     /// 64 KiB of others that do not through the whole network. A forged signature is the sender's fault.

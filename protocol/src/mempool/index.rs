@@ -1,4 +1,4 @@
-//! Everything that waits, and the ways to find it. All of them change together or not at all.
+//! All waiting transactions and the indices over them. All of these change together or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use ledger::units::{Nonce, Timestamp};
 use super::queue::{Queue, Standing, Waiting};
 use super::rate::Place;
 
-/// The queues of all senders and what is derived from them.
+/// The queues of all senders, and the indices derived from them.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// No queue is empty.
+    /// None of the queues is empty.
     queues: BTreeMap<PublicKey, Queue>,
     by_hash: BTreeMap<TxHash, Arc<VerifiedTransaction>>,
     by_id: BTreeMap<TxId, Arc<VerifiedTransaction>>,
     by_expiry: BTreeSet<(Timestamp, TxHash)>,
     by_place: BTreeMap<Place, Arc<VerifiedTransaction>>,
-    /// The next transaction of each account, where it waits.
+    /// The next transaction of each account, if it waits.
     heads: BTreeMap<Place, PublicKey>,
     /// The last transaction of each queue.
     tails: BTreeMap<Standing, PublicKey>,
@@ -49,12 +49,12 @@ impl Index {
         self.queues.get(sender)
     }
 
-    /// All that waits, what pays most per byte first.
+    /// All waiting transactions, highest fee per byte first.
     pub(super) fn best(&self) -> impl Iterator<Item = &Arc<VerifiedTransaction>> {
         self.by_place.values().rev()
     }
 
-    /// The next transaction of each account, where it waits; the least worth first.
+    /// The next transaction of each account, if it waits; lowest fee per byte first.
     pub(super) const fn heads(&self) -> &BTreeMap<Place, PublicKey> {
         &self.heads
     }
@@ -65,7 +65,7 @@ impl Index {
         Some((*standing, *sender, self.queues.get(sender)?.last_nonce()?))
     }
 
-    /// The first transaction whose last time is before `time`.
+    /// The transaction that expires first, if its last valid time is before `time`.
     pub(super) fn expired(&self, time: Timestamp) -> Option<&Arc<VerifiedTransaction>> {
         let (expires_at, hash) = self.by_expiry.first()?;
         if *expires_at < time { self.get(hash) } else { None }
@@ -74,7 +74,8 @@ impl Index {
     /// Adds a transaction of an account whose next nonce is `next`.
     ///
     /// # Panics
-    /// When its nonce is used or taken, or the queue knows another next nonce: a committed block was kept from the mempool.
+    /// When the nonce is used or taken, or the queue has another next nonce: a committed block was
+    /// not reported to the mempool.
     pub(super) fn insert(&mut self, next: Nonce, waiting: Waiting) {
         let transaction = &waiting.transaction;
         let (hash, transfer) = (transaction.hash(), transaction.transfer());
@@ -89,7 +90,7 @@ impl Index {
         });
     }
 
-    /// Takes the transaction of this sender and nonce out.
+    /// Removes the transaction of this sender and nonce.
     pub(super) fn remove(&mut self, sender: PublicKey, nonce: Nonce) -> Option<Waiting> {
         let queue = self.queues.get(&sender)?;
         queue.get(nonce)?;
@@ -97,7 +98,7 @@ impl Index {
         removed.inspect(|waiting| self.forget(&waiting.transaction))
     }
 
-    /// Brings a sender's queue in line with its account. Returns what had to leave.
+    /// Brings a sender's queue in line with its account. Returns the removed transactions.
     pub(super) fn settle(&mut self, sender: PublicKey, account: &Account) -> Vec<Waiting> {
         if !self.queues.contains_key(&sender) {
             return Vec::new();
@@ -115,7 +116,8 @@ impl Index {
         self.bytes = self.bytes.saturating_sub(transaction.bytes());
     }
 
-    /// The only way to change a queue: what is derived from its ends follows. An absent one begins empty, with `next`.
+    /// The only way to change a queue: also updates the indices of its ends. An absent queue begins
+    /// empty, with `next`.
     fn change<R>(&mut self, sender: PublicKey, next: Nonce, change: impl FnOnce(&mut Queue) -> R) -> R {
         let queue = self.queues.entry(sender).or_insert_with(|| Queue::new(next));
         let (head, tail) = (queue.head(), queue.tail());
@@ -135,7 +137,7 @@ impl Index {
         result
     }
 
-    /// Checks what the fields promise by working all of it out again.
+    /// Checks that the indices are what a fresh index of the same transactions would be.
     #[cfg(test)]
     pub(super) fn check(&self) {
         let mut again = Self::default();

@@ -1,4 +1,4 @@
-//! What one sender has waiting.
+//! The waiting transactions of one sender.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use ledger::units::{Amount, Nonce};
 
 use super::rate::Place;
 
-/// A transaction that waits, and what its sender pays for it in all.
+/// A waiting transaction, and the total that its sender pays for it.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     pub(super) transaction: Arc<VerifiedTransaction>,
-    /// Outputs and fee.
+    /// Sum of the outputs and the fee.
     pub(super) needed: Amount,
 }
 
@@ -23,17 +23,18 @@ impl Waiting {
     }
 }
 
-/// How firmly a transaction stands when room is needed: the lesser leaves first.
+/// Rank of a transaction when room is needed: the lowest leaves first.
 ///
-/// One behind a gap can go into no block, so it never pays: if its rate counted against those that can, anybody could empty the
-/// mempool for nothing.
+/// A transaction behind a gap can go into no block, so it never pays. If its rate counted against
+/// transactions that do pay, anybody could empty the mempool for free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Standing {
     pub(super) in_order: bool,
     pub(super) place: Place,
 }
 
-/// One sender's transactions, by nonce, each nonce once, none below the account's next.
+/// One sender's transactions by nonce: each nonce at most once, none below the account's next
+/// nonce.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     next: Nonce,
@@ -43,7 +44,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Nothing waits; the account's next nonce is `next`.
+    /// An empty queue of an account whose next nonce is `next`.
     pub(super) const fn new(next: Nonce) -> Self {
         Self { next, waiting: VecDeque::new(), needed: 0 }
     }
@@ -65,19 +66,19 @@ impl Queue {
         self.waiting.get(self.position(nonce).ok()?)
     }
 
-    /// Whether the one at this position follows the account's nonce without a gap.
+    /// Whether the transaction at this position follows the account's nonce without a gap.
     fn in_order(&self, position: usize, waiting: &Waiting) -> bool {
-        // Nonces increase by at least 1 from `next` on, so any gap before it shows.
+        // Nonces increase by at least 1 from `next` on, so any gap before this position shows.
         waiting.nonce().0.checked_sub(self.next.0) == Some(position as u64)
     }
 
-    /// The transaction that the `position`-th one after the tip would be, if nothing is missing before it.
+    /// The transaction at this position, if no nonce before it is missing.
     pub(super) fn executable(&self, position: usize) -> Option<&Arc<VerifiedTransaction>> {
         let waiting = self.waiting.get(position)?;
         self.in_order(position, waiting).then_some(&waiting.transaction)
     }
 
-    /// The first nonce, from the account's next on, that nothing waits for.
+    /// The first nonce, from the account's next one on, of which no transaction waits.
     pub(super) fn free_nonce(&self) -> Nonce {
         let (mut low, mut high) = (0, self.waiting.len());
         while low < high {
@@ -87,7 +88,7 @@ impl Queue {
         Nonce(self.next.0.saturating_add(low as u64))
     }
 
-    /// How firmly the transaction of this nonce stands.
+    /// The rank of the transaction of this nonce.
     pub(super) fn standing(&self, nonce: Nonce) -> Option<Standing> {
         self.standing_at(self.position(nonce).ok()?)
     }
@@ -107,18 +108,19 @@ impl Queue {
         self.waiting.back().map(Waiting::nonce)
     }
 
-    /// How firmly the transaction of the highest nonce stands.
+    /// The rank of the transaction of the highest nonce.
     pub(super) fn tail(&self) -> Option<Standing> {
         self.standing_at(self.waiting.len().checked_sub(1)?)
     }
 
-    /// What the sender pays for all up to this nonce, when the transaction of this nonce needs `needed`.
+    /// Total that the sender pays for all transactions before this nonce, plus `needed` for the one
+    /// of this nonce.
     pub(super) fn needed_with(&self, nonce: Nonce, needed: Amount) -> u128 {
         let before = self.waiting.iter().take_while(|waiting| waiting.nonce() < nonce);
         before.fold(needed.0.into(), |sum, waiting| sum.saturating_add(waiting.needed.0.into()))
     }
 
-    /// What the sender pays for all that waits.
+    /// Total that the sender pays for all waiting transactions.
     pub(super) const fn needed(&self) -> u128 {
         self.needed
     }
@@ -135,13 +137,14 @@ impl Queue {
         self.waiting.insert(position, waiting);
     }
 
-    /// Takes the transaction of this nonce out.
+    /// Removes the transaction of this nonce.
     pub(super) fn remove(&mut self, nonce: Nonce) -> Option<Waiting> {
         let waiting = self.waiting.remove(self.position(nonce).ok()?);
         self.without(waiting)
     }
 
-    /// Brings the queue in line with its account: takes out used nonces, and from the end what the balance does not cover.
+    /// Brings the queue in line with its account: removes used nonces, and from the end whatever
+    /// the balance does not cover.
     pub(super) fn settle(&mut self, account: &Account) -> Vec<Waiting> {
         let mut removed = Vec::new();
         self.next = account.nonce;

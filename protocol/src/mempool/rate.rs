@@ -1,4 +1,4 @@
-//! What a transaction is worth to a proposer, and what it costs to take another one's place.
+//! Fee rates: which transaction is worth more to a proposer, and the price of a replacement.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -8,7 +8,8 @@ use ledger::hash::TxHash;
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Amount;
 
-/// Fee per byte. Compared as a fraction, exactly: 3 pebbles for 2 bytes are more than 1 for 1.
+/// Fee per byte. Compared exactly, as a fraction: 3 pebbles for 2 bytes are more than 1 pebble for
+/// 1 byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     fee: Amount,
@@ -37,7 +38,8 @@ impl PartialEq for Rate {
 
 impl Eq for Rate {}
 
-/// A transaction's place among all: the higher rate is the greater; of equal rates the lower hash, so that no two are equal.
+/// A transaction's rank by rate. Of equal rates the lower hash ranks higher, so that no two are
+/// equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) rate: Rate,
@@ -51,11 +53,12 @@ impl Place {
     }
 }
 
-/// Smallest fee, in pebbles, with which a transaction of `bytes` bytes takes the place of `old`.
+/// Smallest fee, in pebbles, with which a transaction of `bytes` bytes replaces `old`. More than 64
+/// bits if no fee suffices.
 ///
-/// A tenth more per byte, rounded up, so that a proposer gains; and the old fee plus what the new bytes cost, so that each
-/// replacement pays for being carried through the network (idea: BIP-125). At least one pebble more where bytes are free.
-/// More than 64 bits if no fee is enough.
+/// At least a tenth more per byte, rounded up, so that a proposer gains. At least the old fee plus
+/// the least fee for the new bytes, so that each replacement pays for its way through the network
+/// (idea: BIP-125); that is at least one pebble more where bytes are free.
 pub(super) fn least_to_replace(limits: &Limits, old: &VerifiedTransaction, bytes: usize) -> u128 {
     let old_fee = u128::from(old.transfer().fee.0);
     let tenth_more = old_fee.saturating_mul(110).saturating_mul(bytes as u128);

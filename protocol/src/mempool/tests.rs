@@ -15,7 +15,7 @@ use super::*;
 
 const START: u64 = 1_000_000;
 const BALANCE: u64 = 100_000_000;
-/// Bytes of a transfer of one output without a memo, and the least fee for them.
+/// Bytes of a transfer with one output and no memo. `LEAST` is the least fee for them.
 const SIZE: usize = 177;
 const LEAST: u64 = 10 * SIZE as u64;
 const VALIDATOR: u8 = 9;
@@ -38,12 +38,12 @@ static CHAIN: LazyLock<Arc<Chain>> = LazyLock::new(|| {
         start_time: Timestamp(START),
         accounts: (1..=6).map(account).collect(),
         validators: vec![GenesisValidator { name: String::new(), key: key(VALIDATOR), payout: key(VALIDATOR), power }],
-        // Blocks as close as a genesis allows: the rows below count in milliseconds.
+        // Blocks as close together as a genesis allows: the rows below count in milliseconds.
         limits: Limits { block_interval_ms: 1, ..Limits::default() },
     })
 });
 
-/// A transfer to be signed: rows of tables change what they are about.
+/// A transfer to be signed. Rows of tables change the fields that they test.
 #[derive(Clone, Copy, Debug)]
 struct Pay {
     from: u8,
@@ -83,7 +83,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Room for `transactions` of `SIZE` bytes, 8 nonces a sender.
+    /// Room for `transactions` of `SIZE` bytes, and 8 nonces per sender.
     fn new(transactions: usize) -> Self {
         let limits = MempoolLimits { bytes_max: transactions * SIZE, sender_transactions_max: 8 };
         Self { chain: ChainState::genesis(Arc::clone(&CHAIN)), mempool: Mempool::new(limits), now: START }
@@ -97,7 +97,7 @@ impl Fixture {
         fixture
     }
 
-    /// Admits and checks what holds after every call.
+    /// Admits a transaction, and checks the invariants that hold after every call.
     fn admit(&mut self, pay: &Pay) -> Result<Admitted, AdmitError> {
         let before = format!("{:?}", self.mempool);
         let result = self.mempool.admit(&self.chain, Timestamp(self.now), pay.signed());
@@ -108,7 +108,7 @@ impl Fixture {
         result
     }
 
-    /// Makes these transactions a block; all of them have to fit.
+    /// Commits these transactions as one block; all of them must fit.
     fn commit(&mut self, transactions: Vec<Arc<VerifiedTransaction>>) {
         let parent = Certificate::genesis(CHAIN.id());
         let block = self.chain.propose(key(VALIDATOR), Timestamp(self.now), parent, transactions.clone());
@@ -138,7 +138,7 @@ impl Fixture {
         }
     }
 
-    /// Sender and nonce of all that is held, sorted.
+    /// Sender and nonce of each held transaction, sorted.
     fn held(&self) -> Vec<(u8, u64)> {
         let mut held = names(&self.mempool.best(usize::MAX));
         held.sort_unstable();
@@ -156,7 +156,7 @@ fn names(transactions: &[Arc<VerifiedTransaction>]) -> Vec<(u8, u64)> {
 fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     const EXPIRY_MAX: u64 = 24 * 3_600_000;
     const LIFE: u64 = LIFE_MIN_MS;
-    // A tenth more per byte of 100,000 for SIZE bytes, with 100 bytes more.
+    // A tenth more per byte than 100,000 for `SIZE` bytes, for 100 bytes more.
     const LONGER: u64 = (100_000 * 110 * (SIZE as u64 + 100)).div_ceil(SIZE as u64 * 100);
     let rejected = |error| Err(AdmitError::Rejected(error));
     let fee = |got, least| rejected(TransactionError::Fee { got: Amount(got), least: Amount(least) });
@@ -183,7 +183,8 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     let dear = pay(1, 0, 100_000);
     let ok = || Ok(());
 
-    // The tip's time is START + 1 and account 5 has sent one transaction of 1,000 for 10,000.
+    // The tip's time is START + 1, and account 5 has sent one transaction of 1,000 for a fee of
+    // 10,000.
     type Row = (&'static str, Vec<Pay>, u64, Pay, Result<(), AdmitError>);
     let rows: Vec<Row> = vec![
         ("form", vec![], START, amount(1), ok()),
@@ -280,7 +281,7 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     }
 }
 
-/// The chain refuses it, so it must not wait here for a block.
+/// The chain refuses such an account, so the transaction must not wait for a block.
 #[test]
 fn a_recipient_that_is_no_point_of_the_curve_is_refused() {
     let no_point = (1..).map(|low| PublicKey([low; 32])).find(|key| key.check_account().is_err()).unwrap();
@@ -303,7 +304,8 @@ fn a_recipient_that_is_no_point_of_the_curve_is_refused() {
     assert_eq!(pay(key(100)), Ok(Admitted::New));
 }
 
-/// Nobody waits for a block that comes sooner than the interval: what expires before it can go into none.
+/// No block can come sooner than the interval, so a transaction that expires before it can go into
+/// none.
 #[test]
 fn what_expires_within_the_interval_is_refused() {
     let limits = Limits { block_interval_ms: 50, ..CHAIN.limits().clone() };
@@ -341,7 +343,8 @@ fn blame_is_the_rules_own_and_nobodys_for_price_and_room() {
     }
 }
 
-/// The same body under another signature costs the same, so it must never pass, not even where bytes are free.
+/// The same body under another signature must not replace the first for the same fee, not even
+/// where bytes are free.
 #[test]
 fn a_replacement_always_costs_more() {
     let free = Limits { fee_per_byte: Amount(0), ..Limits::default() };
@@ -428,7 +431,7 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
         ),
         (&[pay(1, 0, 30_000), pay(1, 2, 90_000), pay(2, 0, 20_000)], 9, &[(1, 0), (2, 0)]),
         (&[pay(1, 0, 30_000), pay(2, 0, 20_000), pay(3, 0, 10_000)], 2, &[(1, 0), (2, 0)]),
-        // Per byte, not in all.
+        // Candidates go by fee per byte, not by fee.
         (&[Pay { memo: 256, ..pay(1, 0, 20_000) }, pay(2, 0, 15_000)], 9, &[(2, 0), (1, 0)]),
     ];
     for (held, room, expected) in ROWS {
@@ -440,7 +443,7 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
             assert_eq!(names_in(room * SIZE - 1), expected[..room - 1], "one byte less: {held:?}");
         }
     }
-    // Equal rates: in order of hash, whatever the order of arrival.
+    // Equal rates: by hash, whatever the order of arrival.
     let pays = [1, 2, 3, 4].map(|from| pay(from, 0, 20_000));
     let mut hashes = pays.map(|pay| pay.signed().hash());
     hashes.sort_unstable();
@@ -453,7 +456,8 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
     }
 }
 
-/// Its successors cannot be applied either, and they pay nothing for the room that they take from others.
+/// The successors of an expired transaction cannot be applied, so they must not take room from
+/// others.
 #[test]
 fn an_expired_head_does_not_keep_others_out_of_a_block() {
     let chain = ChainState::genesis(Arc::clone(&CHAIN));
@@ -495,7 +499,7 @@ fn candidates_fit_a_block_whatever_is_asked_for() {
 #[test]
 fn a_commit_drops_what_can_no_longer_be_applied() {
     let held = [pay(1, 0, 10_000), pay(1, 1, 10_000), pay(1, 2, 10_000), pay(2, 0, 10_000), pay(2, 1, 10_000)];
-    // The next block's time is START + 2,002 after a block at START + 2,001.
+    // After a block at START + 2,001 the next block's time is START + 2,002.
     let soon = |expires_at| Pay { expires_at, ..pay(3, 0, 10_000) };
     let spends = |amount| Pay { amount, memo: 1, ..pay(1, 0, 50_000) };
     let all_three = BALANCE - 50_000 - 2 * 11_000;
@@ -516,7 +520,8 @@ fn a_commit_drops_what_can_no_longer_be_applied() {
         fixture.commit(block.iter().map(Pay::signed).collect());
         assert_eq!(fixture.held(), expected, "{name}");
     }
-    // What is left goes on: a gap closes, and the nonce of an expired one is free again.
+    // The remaining transactions stay usable: a gap can close, and the nonce of an expired
+    // transaction is free again.
     let mut fixture = Fixture::holding(9, &[soon(START + 2_001), pay(3, 1, 10_000)]);
     fixture.now = START + 2_001;
     fixture.commit(vec![]);
@@ -567,13 +572,13 @@ fn what_is_held_is_found() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The nonce counts from the account's next one.
+    /// Admits a transaction whose nonce counts from the account's next one.
     Admit(Pay),
-    /// Blocks of what the mempool proposes, up to so many transactions' bytes.
+    /// Commits a block of the candidates, with room for this many transactions.
     Commit(usize),
-    /// A block of somebody else's.
+    /// Commits another proposer's block, of this transaction at its account's next nonce.
     Foreign(Pay),
-    /// Time passes, in milliseconds.
+    /// Lets time pass, in milliseconds.
     Wait(u64),
 }
 
@@ -599,7 +604,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// `Fixture::check`, after every step.
+    /// Checks `Fixture::check` after every step.
     #[test]
     fn whatever_happens_what_is_held_can_be_applied(steps in steps()) {
         let mut fixture = Fixture::new(8);

@@ -1,19 +1,19 @@
-//! Which of a segment's chunks are there.
+//! Sets of chunks of a segment, as bits.
 
 use bincode::{Decode, Encode};
 
-/// A row of bits, the first in the lowest bit of the first byte. Bits beyond the end read as unset.
+/// A row of bits; the first is the lowest bit of the first byte. Bits beyond the end read as unset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Bits(Vec<u8>);
 
 impl Bits {
-    /// So many bits, all unset.
+    /// `count` bits, rounded up to whole bytes, all unset.
     #[must_use]
     pub fn new(count: u64) -> Self {
         Self(vec![0; usize::try_from(count.div_ceil(8)).unwrap_or(usize::MAX)])
     }
 
-    /// Bytes it takes.
+    /// Length in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.0.len()

@@ -1,4 +1,5 @@
-//! Who has what, as peers say. A lie costs the liar: what it does not have cannot come from it, and what it sends is checked.
+//! Which peer has which chunks, as peers claim. A lie costs the liar: it cannot send what it lacks,
+//! and every chunk is checked.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +9,10 @@ use super::bits::Bits;
 use super::message::{ChunkId, Status};
 use crate::ids::PeerId;
 
-/// Segments of which one peer may have parts: no more are fetched at a time.
+/// Most segments of which one peer may have parts: no more are fetched at a time.
 const PARTIAL_MAX: usize = super::STAGED_SEGMENTS_MAX;
 
-/// What a peer says it has.
+/// What a peer claims to have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holdings {
     pub(crate) height: Height,
@@ -30,28 +31,28 @@ impl Holdings {
         self.is_complete(id.segment) || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
     }
 
-    /// Whether it may have anything of a segment.
+    /// Whether it claims any chunk of a segment.
     pub(crate) fn has_any(&self, segment: u64) -> bool {
         self.is_complete(segment) || self.partial.get(&segment).is_some_and(|bits| bits.count() > 0)
     }
 
-    /// Chunks of unfinished segments.
+    /// Number of its chunks in unfinished segments.
     pub(crate) fn partial_chunks(&self) -> u64 {
         self.partial.values().fold(0, |count, bits| count.saturating_add(bits.count()))
     }
 }
 
-/// Holdings of all peers, and how many have each chunk.
+/// The holdings of all peers, and the number of holders of each chunk.
 #[derive(Debug)]
 pub(crate) struct Census {
     peers: BTreeMap<PeerId, Holdings>,
-    /// By segment and chunk: peers that have it without having the whole segment.
+    /// By segment and chunk: number of peers that have the chunk without the whole segment.
     partial: BTreeMap<u64, Vec<u16>>,
-    /// No segment has so many chunks.
+    /// Most chunks that a segment can have.
     chunks_max: u32,
 }
 
-/// A peer named a chunk that no segment can have, or a segment twice, or too many.
+/// A peer named a chunk that no segment can have, too many segments, or segments out of order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Absurd;
 
@@ -132,18 +133,19 @@ impl Census {
         self.peers.get(&peer).is_some_and(|holdings| holdings.has(id))
     }
 
-    /// Peers that have a chunk without having its whole segment.
+    /// Number of peers that have a chunk without its whole segment.
     pub(crate) fn partial_holders(&self, id: ChunkId) -> u16 {
         let counts = self.partial.get(&id.segment);
         counts.and_then(|counts| counts.get(id.chunk as usize)).copied().unwrap_or(0)
     }
 
-    /// Peers that have a whole segment: its sources.
+    /// The sources of a segment: peers that have all of it.
     pub(crate) fn sources(&self, segment: u64) -> Vec<PeerId> {
         self.peers().filter(|(_, holdings)| holdings.is_complete(segment)).map(|(peer, _)| peer).collect()
     }
 
-    /// The source that all who fetch ask first for a chunk that only sources have (rendezvous hashing, Thaler and Ravishankar).
+    /// The source that all downloaders ask first for a chunk that only sources have (rendezvous
+    /// hashing, Thaler and Ravishankar).
     pub(crate) fn owner(&self, sources: &[PeerId], id: ChunkId) -> Option<PeerId> {
         match sources {
             [] => None,
@@ -165,12 +167,13 @@ fn count(partial: &mut BTreeMap<u64, Vec<u16>>, segment: u64, chunk: u32, change
     counts[at] = counts[at].saturating_add_signed(change);
 }
 
-/// Chunks in order as numbers.
+/// Orders chunks by segment and place, as one number.
 pub(crate) const fn place(id: ChunkId) -> u64 {
     (id.segment << 32) | id.chunk as u64
 }
 
-/// Spreads a number evenly (the finalizer of SplitMix64, Steele et al. 2014). Nothing depends on it being hard to invert.
+/// Spreads a number evenly (the finalizer of SplitMix64, Steele et al. 2014). Nothing needs it to
+/// be hard to invert.
 pub(crate) const fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,8 +1,9 @@
-//! What to fetch from whom.
+//! Which chunks to request from which peer.
 //!
-//! A node tells each peer which chunks it *wants* from it and how many it may send; the peer picks. A missing chunk is wanted from one
-//! peer at a time, so nothing comes twice, until the end. Only sources, which have a whole segment, are offered more than they may
-//! send: then a source can give each chunk to one node first, and nobody has to guess what others asked it for.
+//! A node tells each peer which chunks it *wants* and how many the peer may send; the peer picks. A
+//! missing chunk is wanted from one peer at a time, so nothing arrives twice until the endgame.
+//! Only sources, which have a whole segment, are offered more than they may send: so a source can
+//! give each chunk to one node first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,36 +17,37 @@ use super::message::{ChunkId, Update};
 use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::ids::PeerId;
 
-/// Chunks that a source may choose from, beyond those it may send at once.
+/// Chunks that a source may choose from, beyond its credit.
 const OFFERED: usize = 64;
-/// The first chunks are any chunks, so that a newcomer soon has something to give (Cohen, 2003: "random first piece").
+/// The first chunks are random, so that a newcomer soon has some to give (Cohen 2003).
 const RANDOM_FIRST: u64 = 4;
-/// A peer is asked for what comes within its round trip and so much time.
+/// A peer has in flight what arrives within its round trip plus this time.
 const AHEAD: Duration = Duration::from_millis(500);
-/// Most chunks that one peer may send at a time.
+/// Most chunks in flight from one peer.
 const DEPTH_MAX: u64 = 64;
-/// Bytes on their way from all peers; room is taken before a peer is told that it may send.
+/// Most bytes in flight from all peers. Room is taken before a peer is given credit.
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
-/// A late peer is noticed after so long at the latest, however slow it was.
+/// Longest time without a chunk until a peer is late, however slow it was.
 const LATE_MOST: Duration = Duration::from_secs(10);
-/// A peer that sends nothing for so long, or for four times what a chunk takes it, is late: others may be asked for its chunks.
+/// A peer is late after this time, or four chunk times if longer, without a chunk: others take
+/// over.
 const LATE: Duration = Duration::from_secs(2);
-/// The same for a peer that never sent anything.
+/// The same for a peer that has never sent a chunk.
 const LATE_AT_FIRST: Duration = Duration::from_secs(3);
-/// Chunks that are fetched before others; beyond them only if a peer would idle.
+/// Chunks of the first segments are fetched before others, which only keep peers from idling.
 const WINDOW_BYTES: u64 = 64 << 20;
-/// When no more than one chunk of so many is missing, each may be asked for twice. Not before: where all upload as much as they can,
-/// what comes twice makes others wait.
+/// In the endgame, once at most one chunk in this many is missing, each may be requested twice. Not
+/// before: where all upload at full rate, duplicates make others wait.
 const TWICE_ONE_IN: u64 = 200;
-/// So few may be asked for twice in any case.
+/// This many may be requested twice in any case.
 const TWICE_LEAST: u64 = 3;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     is_here: bool,
-    /// Whom it is wanted from.
+    /// The peer that it is wanted from.
     from: Option<PeerId>,
-    /// Whom else, at the end or when the first is late.
+    /// A second peer, in the endgame or when the first is late.
     also_from: Option<PeerId>,
 }
 
@@ -54,49 +56,49 @@ struct Segment {
     head: SegmentHead,
     chunks: Vec<Chunk>,
     missing: u64,
-    /// Chunks that are missing and wanted from nobody.
+    /// Missing chunks that are wanted from no peer.
     free: u64,
 }
 
 #[derive(Debug)]
 struct Peer {
-    /// What is wanted from it.
+    /// Chunks that are wanted from it.
     wants: BTreeSet<ChunkId>,
-    /// Wants that were withdrawn after it was told of them: so many chunks may come that are not wanted.
+    /// Chunks withdrawn after being announced; that many may still arrive unrequested.
     withdrawn: u64,
     received: u64,
     allowed: u64,
-    /// Since when it could have sent something: the last chunk, or the end of idleness.
+    /// Since when it could have sent a chunk: since the last one, or since it got credit when idle.
     busy_since: Option<Duration>,
     was_idle: bool,
     round_trip: Option<Duration>,
     meter: Meter,
     is_late: bool,
-    /// It has no upload slot before this time.
+    /// It has no upload slot for us before this time.
     busy_until: Duration,
     fetched_bytes: u64,
     news: Update,
     has_news: bool,
 }
 
-/// What an arriving chunk is good for.
+/// The verdict on an arriving chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// It is what the manifest says and was missing.
+    /// It has the proved hash and was missing.
     New,
-    /// It is what the manifest says and was here.
+    /// It has the proved hash and was here.
     Duplicate,
-    /// Nothing is known to check it against: it was wanted before its segment was applied.
+    /// There is no hash to check it by: it was wanted before its segment was applied.
     Unknown,
-    /// It is not what the manifest says.
+    /// It does not have the proved hash.
     Bad,
-    /// The peer was never asked for it.
+    /// It was never wanted from the peer.
     Unasked,
-    /// The peer sent more than it was allowed to.
+    /// The peer had no credit.
     TooMany,
 }
 
-/// All that is being fetched, and from whom.
+/// All chunks being fetched, and the peers they are wanted from.
 #[derive(Debug)]
 pub(crate) struct Downloads {
     chunk_bytes: u64,
@@ -104,11 +106,11 @@ pub(crate) struct Downloads {
     segments: BTreeMap<u64, Segment>,
     peers: BTreeMap<PeerId, Peer>,
     limit: Limit,
-    /// Chunks that came and were missing.
+    /// Chunks that arrived and were missing.
     verified: u64,
     duplicate_bytes: u64,
     fetched_bytes: u64,
-    /// Chunks that were looked at for work, and times that the work of others was.
+    /// Chunks considered for requests, plus the times that other peers' requests were.
     #[cfg(test)]
     looks: u64,
 }
@@ -148,7 +150,7 @@ impl Downloads {
         self.peers.insert(peer, fresh);
     }
 
-    /// What it was asked for is free to be asked from others.
+    /// Chunks that were wanted from the peer become free.
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
         let Some(gone) = self.peers.remove(&peer) else { return };
         for id in gone.wants {
@@ -156,7 +158,7 @@ impl Downloads {
         }
     }
 
-    /// Begins to fetch a segment of which some chunks may be here.
+    /// Begins to fetch a segment, of which some chunks may be here.
     pub(crate) fn add_segment(&mut self, head: SegmentHead, here: &[bool]) {
         let chunks: Vec<Chunk> = (0..head.chunks.len())
             .map(|at| Chunk { is_here: here.get(at).copied().unwrap_or(false), ..Chunk::default() })
@@ -165,7 +167,7 @@ impl Downloads {
         self.segments.insert(head.descriptor.index, Segment { head, chunks, missing, free: missing });
     }
 
-    /// Fetches no more of a segment: it is applied.
+    /// Stops fetching a segment, since it is applied.
     pub(crate) fn remove_segment(&mut self, index: u64) {
         let Some(segment) = self.segments.remove(&index) else { return };
         for (at, chunk) in segment.chunks.iter().enumerate() {
@@ -176,7 +178,7 @@ impl Downloads {
         }
     }
 
-    /// A chunk that was here is not good: it is fetched again.
+    /// A chunk that was here is damaged, so it is fetched again.
     pub(crate) fn lose(&mut self, id: ChunkId) {
         if self.has(id) {
             self.change(id, |chunk| *chunk = Chunk::default());
@@ -191,12 +193,12 @@ impl Downloads {
         self.chunk(id).is_some_and(|chunk| chunk.is_here)
     }
 
-    /// Segments being fetched, each with its number of chunks, and of missing ones.
+    /// Segments being fetched: index, number of chunks, number of missing ones.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, u64, u64)> {
         self.segments.iter().map(|(index, segment)| (*index, segment.chunks.len() as u64, segment.missing))
     }
 
-    /// Which chunks of a segment are here.
+    /// For each chunk of a segment, whether it is here.
     pub(crate) fn here(&self, index: u64) -> impl Iterator<Item = bool> {
         self.segments.get(&index).into_iter().flat_map(|segment| segment.chunks.iter().map(|chunk| chunk.is_here))
     }
@@ -205,13 +207,13 @@ impl Downloads {
         (self.fetched_bytes, self.duplicate_bytes)
     }
 
-    /// For people: what is on its way from a peer, what came from it, and its rate.
+    /// For display: chunks in flight from a peer, bytes received from it, and bytes per second.
     pub(crate) fn show(&self, peer: PeerId, now: Duration) -> (u64, u64, u64) {
         let Some(peer) = self.peers.get(&peer) else { return (0, 0, 0) };
         (peer.allowed.saturating_sub(peer.received), peer.fetched_bytes, peer.rate(now).unwrap_or(0))
     }
 
-    /// Takes in a chunk that came, by its hash.
+    /// Takes in an arriving chunk, by the hash of its bytes.
     pub(crate) fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64, now: Duration) -> Arrival {
         let Some(peer) = self.peers.get_mut(&from) else { return Arrival::Unknown };
         if peer.received >= peer.allowed {
@@ -253,14 +255,15 @@ impl Downloads {
         }
     }
 
-    /// No upload slot there for a while.
+    /// The peer has no upload slot for us until this time.
     pub(crate) fn on_busy(&mut self, peer: PeerId, until: Duration) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.busy_until = until;
         }
     }
 
-    /// A chunk is there elsewhere too: a source gives others first, so it need not come from there. Gives the peers that have room by it.
+    /// A peer announces a chunk. A source is relieved of it, to send chunks that nobody has.
+    /// Returns peers that may now have room.
     pub(crate) fn on_have(&mut self, holder: PeerId, id: ChunkId, census: &Census) -> Vec<PeerId> {
         let Some(chunk) = self.chunk(id).filter(|chunk| !chunk.is_here) else { return Vec::new() };
         let is_source = |peer| census.get(peer).is_some_and(|holdings| holdings.is_complete(id.segment));
@@ -274,8 +277,8 @@ impl Downloads {
         }
     }
 
-    /// Who is given work first. Sources last, while there is something that they alone have: the others can do the rest. At the end
-    /// they are peers like others: who has least to do is first, and chance decides, so that not all who fetch ask the same peer.
+    /// Rank for new requests, lowest first: sources last, while only they have some wanted chunk;
+    /// then by fewest wants, then by chance, so that not all downloaders ask the same peer.
     pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
         let wants = self.peers.get(&peer).map(|peer| &peer.wants);
         let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;
@@ -284,7 +287,7 @@ impl Downloads {
         (is_needed, wants.map_or(0, BTreeSet::len), mix(self.salt ^ mix(peer.0)))
     }
 
-    /// Gives work to a peer that has room.
+    /// Gives a peer requests and credit, if it has room.
     pub(crate) fn fill(&mut self, id: PeerId, census: &Census, now: Duration) {
         self.note_lateness(id, now);
         let Some(peer) = self.peers.get(&id) else { return };
@@ -309,19 +312,19 @@ impl Downloads {
         self.allow(id, depth, now);
     }
 
-    /// Whether a peer may have anything of what is missing. If not, it costs no look at what others are asked for.
+    /// Whether a peer claims any missing chunk. If not, other peers' wants need no look.
     fn has_any(&self, id: PeerId, census: &Census) -> bool {
         let Some(holdings) = census.get(id) else { return false };
         self.segments.iter().any(|(index, segment)| segment.missing > 0 && holdings.has_any(*index))
     }
 
-    /// Wants chunks that are wanted from nobody: as many as the peer has room for, and for a source some to choose from.
+    /// Wants free chunks: as many as the peer has room for, and of a source some to choose from.
     fn want_missing(&mut self, id: PeerId, census: &Census, room: usize) {
         let (Some(peer), Some(holdings)) = (self.peers.get(&id), census.get(id)) else { return };
         let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
         let is_source = holdings.sealed > 0;
         let offered = if is_source { peer.wants.iter().filter(only_sources_have).count() } else { OFFERED };
-        // Topped up when half of it has gone, so that not every chunk costs a look at all.
+        // Topped up when half are gone, so that not every chunk costs a scan.
         let offers = if offered <= OFFERED / 2 { OFFERED.saturating_sub(offered) } else { 0 };
         if room == 0 && offers == 0 {
             return;
@@ -338,7 +341,7 @@ impl Downloads {
                 last_window = *index;
             }
             looked_at = looked_at.saturating_add(segment.head.descriptor.bytes);
-            // A peer that has nothing of what is to be asked for costs a look at each segment, not at each chunk.
+            // A peer without a free chunk costs a look at each segment, not at each chunk.
             if segment.free == 0 || !holdings.has_any(*index) {
                 continue;
             }
@@ -384,7 +387,8 @@ impl Downloads {
         }
     }
 
-    /// Takes over what is wanted from a late peer, or from one that was offered more than it can send soon.
+    /// Takes over chunks from a late peer, or from one that is asked for more than it can send
+    /// soon.
     fn take_over(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         #[cfg(test)]
         {
@@ -394,7 +398,7 @@ impl Downloads {
         for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
             let is_stuck = peer.is_late || peer.busy_until > now;
             let kept = if is_stuck { 0 } else { usize::try_from(self.depth(peer, now)).unwrap_or(usize::MAX) };
-            // It sends the first ones first.
+            // The peer sends the first ones first.
             for chunk in peer.wants.iter().skip(kept).filter(|chunk| census.has(id, **chunk)) {
                 candidates.push((!is_stuck, Reverse(peer.wants.len()), Reverse(*chunk), *other));
             }
@@ -402,21 +406,21 @@ impl Downloads {
         candidates.sort_unstable();
         for (_, _, Reverse(chunk), other) in candidates.into_iter().take(room) {
             self.release(other, chunk);
-            // If a second peer was asked for it, that one stays.
+            // If a second peer was asked for it, that peer keeps it.
             if self.chunk(chunk).is_some_and(Chunk::is_free) {
                 self.want(id, chunk);
             }
         }
     }
 
-    /// Wants a chunk from a peer no more: others may be asked for it.
+    /// No longer wants a chunk from a peer, and lets others be asked for it.
     fn release(&mut self, id: PeerId, chunk: ChunkId) {
         self.unwant(id, chunk);
         self.change(chunk, |state| state.release(id));
     }
 
-    /// At the end, when all that is missing may be on its way: asks a peer for what much slower ones were asked for, instead of them; and for
-    /// the very last chunks besides them, if it will be faster. Only for those, as some will come twice.
+    /// Endgame: when everything missing may be in flight, requests the last chunks also from this
+    /// peer if another is twice as slow, and moves others to it from peers eight times slower.
     fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.values().fold(0u64, |sum, segment| sum.saturating_add(segment.missing));
         let total = self.verified.saturating_add(missing);
@@ -447,7 +451,7 @@ impl Downloads {
         }
     }
 
-    /// Lets a peer send as much as it can within its depth, if there is room for it.
+    /// Gives a peer credit up to its depth, if there is room.
     fn allow(&mut self, id: PeerId, depth: u64, now: Duration) {
         let most = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1);
         let budget = most.saturating_sub(self.in_flight(now));
@@ -466,16 +470,16 @@ impl Downloads {
         }
     }
 
-    /// Chunks that may be on their way, from all peers but those of which nothing is expected: they must not take the room of others.
+    /// Chunks in flight, without those of stalled peers, which must not take the room of others.
     fn in_flight(&self, now: Duration) -> u64 {
         let awaited = self.peers.values().filter(|peer| !peer.is_late && peer.busy_until <= now);
         awaited.fold(0, |sum, peer| sum.saturating_add(peer.in_flight().min(peer.wants.len() as u64)))
     }
 
-    /// Chunks that a peer may have on their way.
+    /// Chunks that a peer may have in flight.
     fn depth(&self, peer: &Peer, now: Duration) -> u64 {
         match peer.rate(now) {
-            // A newcomer, or one that does not keep up, gets one.
+            // A newcomer gets one, and so does a peer that does not keep up.
             None => 1,
             Some(_) if peer.is_late => 1,
             Some(rate) => {
@@ -485,7 +489,7 @@ impl Downloads {
         }
     }
 
-    /// How long a peer will take for what it may send, and one chunk more.
+    /// Time that a peer takes for its credit and one chunk more.
     fn time_to_clear(&self, peer: &Peer, now: Duration) -> Duration {
         let chunks = peer.in_flight().min(peer.wants.len() as u64).saturating_add(1);
         let waited = peer.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
@@ -504,13 +508,13 @@ impl Downloads {
         }
     }
 
-    /// When more may be allowed than may now. Lateness is noticed whenever a peer is looked at.
+    /// When the rate limit next gives credit. Lateness is noticed whenever a peer is looked at.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
         let is_fetching = self.segments.values().any(|segment| segment.missing > 0);
         self.limit.opens_at(now).filter(|_| is_fetching)
     }
 
-    /// What is new for a peer, if anything is.
+    /// The update for a peer, if there is one.
     pub(crate) fn take_news(&mut self, id: PeerId) -> Option<Update> {
         let peer = self.peers.get_mut(&id).filter(|peer| peer.has_news)?;
         peer.has_news = false;
@@ -518,7 +522,7 @@ impl Downloads {
         Some(Update { received: peer.received, allowed: peer.allowed, ..news })
     }
 
-    /// An update with nothing new.
+    /// An update without changes.
     pub(crate) fn counts(&self, id: PeerId) -> Update {
         let (received, allowed) = self.peers.get(&id).map_or((0, 0), |peer| (peer.received, peer.allowed));
         Update { received, allowed, ..Update::default() }
@@ -537,7 +541,7 @@ impl Downloads {
         }
     }
 
-    /// Wants a chunk from a peer no more, and tells it.
+    /// No longer wants a chunk from a peer, and tells it.
     fn unwant(&mut self, id: PeerId, chunk: ChunkId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.wants.remove(&chunk) {
@@ -551,7 +555,7 @@ impl Downloads {
         }
     }
 
-    /// The peer sent it, so it knows.
+    /// No longer wants a chunk that the peer has sent, without telling it.
     fn forget_want(&mut self, id: PeerId, chunk: ChunkId) {
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.wants.remove(&chunk)
@@ -564,7 +568,7 @@ impl Downloads {
         self.segments.get(&id.segment)?.chunks.get(id.chunk as usize)
     }
 
-    /// Changes a chunk, and counts what is missing and free anew.
+    /// Changes a chunk, and the counts of missing and free ones with it.
     fn change(&mut self, id: ChunkId, change: impl FnOnce(&mut Chunk)) {
         let Some(segment) = self.segments.get_mut(&id.segment) else { return };
         let Some(chunk) = segment.chunks.get_mut(id.chunk as usize) else { return };
@@ -583,7 +587,7 @@ impl Chunk {
         !self.is_here && self.from.is_none()
     }
 
-    /// It is not wanted from this peer any more.
+    /// It is no longer wanted from this peer.
     fn release(&mut self, peer: PeerId) {
         if self.from == Some(peer) {
             self.from = self.also_from.take();
@@ -610,7 +614,7 @@ impl Peer {
         self.has_news = true;
     }
 
-    /// Its rate, which falls while nothing comes.
+    /// Rate in bytes per second, which falls while nothing arrives.
     fn rate(&self, now: Duration) -> Option<u64> {
         let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let mut meter = self.meter;
@@ -620,7 +624,7 @@ impl Peer {
         meter.rate().or_else(|| self.meter.rate().map(|_| 1))
     }
 
-    /// When it is late, if nothing comes.
+    /// When the peer becomes late, if nothing arrives.
     fn lateness(&self, chunk_bytes: u64) -> Option<Duration> {
         let since = self.busy_since.filter(|_| !self.wants.is_empty())?;
         Some(since.saturating_add(match self.meter.rate() {

@@ -1,4 +1,5 @@
-//! Where segments come from: the manifest that a certified header proves, and the head of each segment.
+//! How segments are found: the manifest that a certified header proves, and the head of each
+//! segment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,24 +15,24 @@ use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::offence::Offence;
 
-/// After so long without an answer another peer is asked; the late answer still counts.
+/// Timeout of a request, after which another peer is asked; a late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// And so long at most, after twice as much each time that a manifest took too long: the first time it may take [`PATIENCE`], from its
-/// first question to its last answer.
+/// Cap of the manifest timeout. It runs from the first request to the last page, starts at
+/// [`PATIENCE`] and doubles whenever a manifest has begun but is not finished in time.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
-/// After all had no answer they are asked again so soon.
+/// Delay until peers are asked again, once none of them had an answer.
 const RETRY: Duration = Duration::from_millis(750);
-/// Heads asked for at a time.
+/// Most heads asked for at a time.
 const HEADS_MAX: usize = 16;
 
-/// What [`Effect::SaveManifest`] keeps.
+/// The content of [`Effect::SaveManifest`].
 #[derive(Debug, Encode, Decode)]
 struct Saved {
     header: CertifiedHeader,
     descriptors: Vec<SegmentDescriptor>,
 }
 
-/// A manifest on its way: all of it from one peer, who alone is to blame if it is wrong.
+/// A manifest in flight: all of it from one peer, which alone is to blame if it is wrong.
 #[derive(Debug)]
 struct Fetch {
     peer: PeerId,
@@ -43,19 +44,20 @@ struct Fetch {
     deadline: Duration,
 }
 
-/// The manifest, and what is being asked to extend it.
+/// The manifest, and the requests that extend it.
 #[derive(Debug)]
 pub(super) struct Source {
     manifest: Manifest,
-    /// The highest certified header heard of.
+    /// The highest certified header that sync was told of.
     target: Option<CertifiedHeader>,
-    /// The one that proves the manifest.
+    /// The header that proves the manifest.
     proof: Option<CertifiedHeader>,
     fetch: Option<Fetch>,
-    /// How long a whole manifest may take.
+    /// The timeout of a whole manifest.
     patience: Duration,
-    /// Questions in a row to which a peer gave no answer, and the number of the last one: who has fewest, and was asked longest ago, is
-    /// asked next. So a peer that claims to know all and says nothing is one of many.
+    /// Unanswered requests in a row to each peer, and the number of the last request. The peer with
+    /// fewest is asked next; of these, the one asked longest ago. So a peer that claims everything
+    /// and answers nothing is one of many.
     asked: BTreeMap<PeerId, (u64, u64)>,
     questions: u64,
     heads: BTreeMap<u64, (PeerId, Duration)>,
@@ -99,7 +101,7 @@ impl Source {
     pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         let fetch = self.fetch.as_ref().map(|fetch| fetch.deadline);
         let all = fetch.into_iter().chain(self.heads.values().map(|(_, deadline)| *deadline));
-        // What is over and was not asked again is not needed now.
+        // A request that timed out and was not repeated is not needed now.
         all.filter(|deadline| *deadline > now).min()
     }
 
@@ -131,14 +133,14 @@ impl Source {
         }
     }
 
-    /// Questions in a row that a peer did not answer, and the last one's number.
+    /// Unanswered requests in a row to a peer, and the number of the last request.
     fn patience_with(&self, peer: PeerId) -> (u64, u64) {
         self.asked.get(&peer).copied().unwrap_or_default()
     }
 }
 
 impl Sync {
-    /// What an earlier run left is used as far as a certificate proves it.
+    /// Uses the files of an earlier run, as far as a certificate proves them.
     pub(super) fn restore(&mut self, staged: Vec<(SegmentHead, Vec<bool>)>, manifest: Option<Vec<u8>>) {
         let saved = manifest.and_then(|bytes| codec::decode::<Saved>(&bytes, codec::VALUE_BYTES_MAX).ok());
         if let Some(Saved { header, descriptors }) = saved
@@ -172,7 +174,7 @@ impl Sync {
         certificate.verify(self.chain.id(), validators, header.height, header.hash()).is_ok()
     }
 
-    /// Whether the hashes are those of a proved descriptor, and its last block is certified.
+    /// Whether the chunk hashes match the descriptor, and its last block is certified.
     fn is_head(&self, head: &SegmentHead) -> bool {
         let SegmentDescriptor { last, last_block, .. } = head.descriptor;
         let validators = self.chain.validators(last);
@@ -180,7 +182,8 @@ impl Sync {
             && head.certificate.verify(self.chain.id(), validators, last, last_block).is_ok()
     }
 
-    /// Asks for the manifest of a later header when all known segments are on their way, and for the heads of the next segments.
+    /// Asks for a later header's manifest once all known segments are requested, and for the heads
+    /// of the next segments.
     pub(super) fn seek_manifest(&mut self) {
         let now = self.now;
         let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
@@ -199,7 +202,8 @@ impl Sync {
         }
     }
 
-    /// Whether a manifest that reaches further is needed: the tip is far behind, and so is what is proved.
+    /// Whether a longer manifest is needed: both the tip and the proved height are far below the
+    /// target.
     fn is_manifest_due(&self) -> bool {
         let target = self.source.target_height().0;
         let is_far = |from: Height| target.saturating_sub(from.0) > BEHIND_FAR;
@@ -223,12 +227,13 @@ impl Sync {
         None
     }
 
-    /// Whole segments beyond the tip are fetched as such, and those that were begun.
+    /// Segments wholly above the tip are fetched as segments, and so are those already begun.
     fn is_wanted(&self, descriptor: &SegmentDescriptor) -> bool {
         descriptor.first > self.tip || self.downloads.head(descriptor.index).is_some()
     }
 
-    /// Of the peers that answer, one that fits, or else any: the one that was asked longest ago.
+    /// The peer with the fewest unanswered requests; of these one that fits, if any; of these the
+    /// one asked longest ago.
     fn least_asked(&self, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
         let said_hello = self.links.keys().copied().filter(|peer| self.census.get(*peer).is_some());
         said_hello.min_by_key(|peer| {
@@ -237,7 +242,8 @@ impl Sync {
         })
     }
 
-    /// When to ask again after a peer had no answer: at once if another one has not been asked.
+    /// When to ask again after a peer had no answer: at once if some peer has no unanswered
+    /// request.
     fn retry_at(&self) -> Duration {
         let mut peers = self.links.keys().filter(|peer| self.census.get(**peer).is_some());
         let is_fresh = peers.any(|peer| self.source.patience_with(*peer).0 == 0);
@@ -250,7 +256,8 @@ impl Sync {
         let fits = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
         let Some(peer) = self.least_asked(fits) else { return };
         let (from, next) = (self.source.manifest.segments(), self.source.manifest.next_height());
-        // Who gives page after page and no end must not keep all others from being asked; a slow link gets its time in the end.
+        // A peer that gives page after page without end must not keep others from being asked;
+        // doubling still gives slow links time.
         if self.source.fetch.as_ref().is_some_and(|fetch| !fetch.descriptors.is_empty()) {
             self.source.patience = self.source.patience.saturating_mul(2).min(PATIENCE_MAX);
         }
@@ -258,7 +265,8 @@ impl Sync {
         self.source.fetch = Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
-        // With nothing else to fetch, the first head is to come right after what proves it.
+        // With nothing else to fetch, the first head should come right after the manifest that
+        // proves it.
         let first = from.saturating_add(u64::from(next <= self.tip));
         let is_idle = self.downloads.segments().next().is_none();
         if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
@@ -287,11 +295,12 @@ impl Sync {
         let Some(mut fetch) = self.source.fetch.take() else { return };
         let got = fetch.descriptors.len() as u64;
         if (fetch.peer, fetch.header.header.height, fetch.from.saturating_add(got)) != (from, height, index) {
-            // The answer to a question that was given up.
+            // The answer to a request that was given up.
             self.source.fetch = Some(fetch);
             return;
         }
-        // It does not know the height (yet): the next peer is asked, after a while if there is no other.
+        // The peer does not know the height (yet): the next peer is asked, after a while if there
+        // is no other.
         let Some(descriptors) = descriptors else {
             fetch.deadline = self.retry_at();
             self.source.fetch = Some(fetch);
@@ -301,7 +310,8 @@ impl Sync {
         if fetch.descriptors.len().saturating_add(descriptors.len()) > MANIFEST_SEGMENTS_MAX {
             return self.ban(from, Offence::ManifestTooLarge { most: MANIFEST_SEGMENTS_MAX });
         }
-        // Page by page, so that what is not proved yet is no longer than a chain of that height can be.
+        // Validated page by page, so an unproved manifest never outgrows what a chain of that
+        // height can hold.
         for descriptor in descriptors {
             let index = fetch.from.saturating_add(fetch.descriptors.len() as u64);
             match descriptor.validate_at(index, fetch.next, &self.rules) {
@@ -320,7 +330,7 @@ impl Sync {
         if height <= self.tip {
             return;
         }
-        // The chain may have sealed some of them itself meanwhile.
+        // The chain may have sealed some of these segments itself meanwhile.
         let known = self.source.manifest.segments().saturating_sub(fetch.from);
         let new = fetch.descriptors.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
         match self.source.manifest.extend(new, fetch.header.header.history_root) {
@@ -347,7 +357,7 @@ impl Sync {
     pub(super) fn on_head(&mut self, from: PeerId, index: u64, head: Option<SegmentHead>) {
         let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
         let Some(head) = head else {
-            // It does not have it: another is asked a little later.
+            // The peer does not have the head: another is asked, later if there is no other.
             if is_asked {
                 let retry_at = self.retry_at();
                 self.source.heads.insert(index, (from, retry_at));
@@ -355,11 +365,11 @@ impl Sync {
             return;
         };
         let Some(descriptor) = self.source.manifest.get(index).copied() else {
-            // It came before all of its manifest: it is asked for again.
+            // The head came before the end of its manifest, so it is asked for again.
             self.source.heads.retain(|asked, _| *asked != index || !is_asked);
             return;
         };
-        // What was not asked for may be anywhere: it would take the place of what comes next.
+        // An unrequested head may be of any segment: it would take the place of the next ones.
         let is_unasked = !self.source.heads.contains_key(&index);
         let is_full = self.downloads.segments().count() >= STAGED_SEGMENTS_MAX;
         if is_unasked || is_full || !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
@@ -375,7 +385,8 @@ impl Sync {
         self.unfilled.extend(self.links.keys());
     }
 
-    /// Which heights come as segments. None while that is not known.
+    /// First and last height that come as segments, `Some(None)` if none do. The outer `None`: not
+    /// known yet.
     pub(super) fn current_plan(&self) -> Option<Option<(Height, Height)>> {
         if self.source.proof.is_none() || self.is_manifest_due() {
             return None;

@@ -1,4 +1,5 @@
-//! What two nodes say to each other about history, over a link of their own: an ordered stream of these each way, and another of chunks.
+//! Sync messages between two nodes. Their link has an ordered stream of messages each way, and
+//! another one of chunks.
 
 use bincode::{Decode, Encode};
 use ledger::codec::{self, CodecError};
@@ -11,12 +12,12 @@ use super::bits::Bits;
 pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Most descriptors in one answer: half a MiB.
 pub const DESCRIPTORS_MAX: usize = 4_096;
-/// Most segments beyond those that are here in one manifest, which is proved only when it is whole: 32 MiB of descriptors. With
-/// segments of 16 MiB these are 4 TiB of history.
+/// Most new segments in one manifest, which is proved only once it is complete: 32 MiB of
+/// descriptors. With segments of 16 MiB they are 4 TiB of history.
 pub const MANIFEST_SEGMENTS_MAX: usize = 262_144;
 /// Most chunks that one peer may want at a time.
 pub const WANTS_MAX: usize = 512;
-/// Bytes before those of the chunk in a frame of chunks: which chunk it is.
+/// Bytes before the chunk in a data frame, which name it: segment and chunk, little-endian.
 pub const CHUNK_HEADER_BYTES: usize = 12;
 
 /// Names a chunk of history.
@@ -24,18 +25,18 @@ pub const CHUNK_HEADER_BYTES: usize = 12;
 pub struct ChunkId {
     /// The segment, from 0.
     pub segment: u64,
-    /// The chunk in it, from 0.
+    /// The chunk in its segment, from 0.
     pub chunk: u32,
 }
 
 impl ChunkId {
-    /// The chunk's frame.
+    /// The data frame of this chunk: its name, then its bytes.
     #[must_use]
     pub fn frame(self, bytes: &[u8]) -> Vec<u8> {
         [&self.segment.to_le_bytes()[..], &self.chunk.to_le_bytes(), bytes].concat()
     }
 
-    /// Which chunk a frame carries, and its bytes. None for a frame without a header.
+    /// The name and bytes of the chunk in a data frame. None if the frame is too short to name one.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<(Self, &[u8])> {
         let (segment, rest) = frame.split_first_chunk()?;
@@ -44,63 +45,70 @@ impl ChunkId {
     }
 }
 
-/// What a node has. The first message of a link.
+/// The sender's holdings. The first message of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Status {
-    /// Its last final block. Shown to people; what is fetched depends on certificates alone.
+    /// The sender's last final block. For display: which chunks are fetched depends on certificates
+    /// alone.
     pub height: Height,
-    /// Segments before this one are not here any more.
+    /// Segments before this one are no longer available.
     pub pruned_below: u64,
-    /// It has all segments before this one.
+    /// All segments before this one are complete.
     pub sealed: u64,
-    /// Segments of which it has some chunks.
+    /// Segments of which the sender has some chunks, in increasing order.
     pub partial: Vec<(u64, Bits)>,
-    /// Chosen anew at each start, so that those who fetch agree on which of several complete peers to ask for a chunk.
+    /// Random at each start. By it, all downloaders agree which of several sources to ask for a
+    /// chunk.
     pub nonce: u64,
 }
 
-/// What changed since the last update; empty parts say nothing.
+/// Changes since the last update. Empty lists change nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Update {
-    /// I have these now.
+    /// Chunks that the sender now has.
     pub have: Vec<ChunkId>,
-    /// I want these too: send whichever of my wants serves all best.
+    /// Chunks that the sender now wants too. The receiver sends whichever wanted chunk serves all
+    /// best.
     pub add: Vec<ChunkId>,
-    /// I want these no more.
+    /// Chunks that the sender no longer wants.
     pub remove: Vec<ChunkId>,
-    /// Chunks of yours that came here, since the link began.
+    /// Chunks of the receiver that have arrived, since the link began.
     pub received: u64,
-    /// Chunks you may send, since the link began; room for them is kept.
+    /// Credit: chunks that the receiver may send, since the link began. The sender keeps room for
+    /// them.
     pub allowed: u64,
 }
 
-/// Anything said over a link.
+/// Any message of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum SyncMessage {
-    /// What I have.
+    /// The sender's holdings.
     Status(Status),
-    /// What changed.
+    /// Changes.
     Update(Update),
-    /// I have all segments before this one, and this is my last final block.
+    /// The sender has all segments before this one; and its last final block.
     Sealed(u64, Height),
-    /// No upload slot is free: ask again after so many milliseconds. Nothing you want is lost meanwhile.
+    /// No upload slot is free: ask again after this many milliseconds. Wanted chunks stay noted
+    /// meanwhile.
     Busy(u32),
-    /// Descriptors of segments from this index on that were sealed before the block of this height.
+    /// Asks for descriptors of segments from this index on that were sealed before the block of
+    /// this height.
     GetManifest(Height, u64),
-    /// Those, at most [`DESCRIPTORS_MAX`]; none if I do not know that height.
+    /// The descriptors, at most [`DESCRIPTORS_MAX`]. None if the height is unknown, or to refuse
+    /// for now.
     Manifest(Height, u64, Option<Vec<SegmentDescriptor>>),
-    /// Hashes of a segment's chunks, and the certificate of its last block.
+    /// Asks for the hashes of a segment's chunks, and the certificate of its last block.
     GetHead(u64),
-    /// Those, if I know them.
+    /// The head of a segment. None if it is unknown, or to refuse for now.
     Head(u64, Option<SegmentHead>),
 }
 
 impl SyncMessage {
-    /// Reads a message.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// `CodecError` when the bytes are too many or not canonical.
+    /// `CodecError` when the bytes are more than [`SYNC_MESSAGE_BYTES_MAX`] or not canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(bytes, SYNC_MESSAGE_BYTES_MAX)
     }

@@ -1,11 +1,12 @@
-//! How fast something goes, and how fast it may.
+//! Measured rates, and limits of rates.
 
 use std::time::Duration;
 
-/// After so much busy time, what was measured before counts half.
+/// After this much busy time, earlier measurements count half.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// A rate measured over time spent busy. It remembers so many measurements at least.
+/// A rate, measured over busy time. It halves the past only while at least `LEAST` measurements
+/// remain.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter<const LEAST: u32 = 0> {
     bytes: u64,
@@ -16,7 +17,7 @@ pub(crate) struct Meter<const LEAST: u32 = 0> {
 impl<const LEAST: u32> Meter<LEAST> {
     pub(crate) const DEFAULT: Self = Self { bytes: 0, busy: Duration::ZERO, count: 0 };
 
-    /// So many bytes came in so much time.
+    /// `bytes` arrived in `busy` time.
     pub(crate) fn add(&mut self, bytes: u64, busy: Duration) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.busy = self.busy.saturating_add(busy);
@@ -28,7 +29,7 @@ impl<const LEAST: u32> Meter<LEAST> {
         }
     }
 
-    /// Bytes a second; none before anything was measured.
+    /// Bytes per second; none before the first bytes.
     pub(crate) fn rate(&self) -> Option<u64> {
         // A burst shorter than a millisecond says little.
         (self.bytes > 0).then(|| per_second(self.bytes, self.busy.max(Duration::from_millis(1))))
@@ -40,22 +41,22 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(bytes).saturating_mul(1_000_000).checked_div(micros).unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
-/// Bytes that go in so much time at a rate.
+/// Bytes that move at a rate in this time.
 pub(crate) fn bytes_in(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate).saturating_mul(time.as_micros()) / 1_000_000).unwrap_or(u64::MAX)
 }
 
-/// Time that so many bytes take at a rate; a day at most.
+/// Time that bytes take at a rate, at most a day.
 pub(crate) fn time_for(bytes: u64, rate: u64) -> Duration {
     let micros = u128::from(bytes).saturating_mul(1_000_000).checked_div(u128::from(rate)).unwrap_or(u128::MAX);
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(Duration::from_secs(86_400))
 }
 
-/// A limit on a rate, as a bucket that fills with time and holds a tenth of a second's worth (token bucket). May be overdrawn by
-/// one chunk, so that a limit far below a chunk a second still lets chunks through.
+/// A rate limit, as a token bucket that holds a tenth of a second's worth. One chunk may overdraw
+/// it, so that even a limit far below a chunk per second lets chunks through.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
-    /// Bytes a second; none is no limit.
+    /// Bytes per second; `None` means unlimited.
     rate: Option<u64>,
     level: u64,
     debt: u64,
@@ -67,7 +68,7 @@ impl Limit {
         Self { rate, level: 0, debt: 0, filled_at: Duration::ZERO }
     }
 
-    /// When something may go, if not now.
+    /// When the bucket is out of debt; none if it is now.
     pub(crate) fn opens_at(&mut self, now: Duration) -> Option<Duration> {
         let rate = self.rate?;
         let filled = bytes_in(rate, now.saturating_sub(self.filled_at));
@@ -82,7 +83,7 @@ impl Limit {
         (self.debt > 0).then(|| now.saturating_add(wait))
     }
 
-    /// So many bytes go.
+    /// Takes bytes out of the bucket.
     pub(crate) fn take(&mut self, bytes: u64) {
         if self.rate.is_some() {
             let paid = bytes.min(self.level);
@@ -92,10 +93,10 @@ impl Limit {
     }
 }
 
-/// What somebody may cause, in units that the owner counts: a bucket that begins full and fills with time (token bucket).
+/// What a peer may cause, in units of the caller: a token bucket that begins full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
-    /// Units a second.
+    /// Units per second.
     rate: u64,
     most: u64,
     left: u64,
@@ -103,12 +104,12 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// So many units a second, of which so many may wait to be used.
+    /// `rate` units per second, and a burst of `most`.
     pub(crate) const fn new(rate: u64, most: u64) -> Self {
         Self { rate, most, left: most, filled_at: Duration::ZERO }
     }
 
-    /// Whether there are so many.
+    /// Whether this many units are left.
     pub(crate) fn has(&mut self, units: u64, now: Duration) -> bool {
         let filled = bytes_in(self.rate, now.saturating_sub(self.filled_at));
         if filled > 0 {
@@ -118,7 +119,7 @@ impl Allowance {
         self.left >= units
     }
 
-    /// Uses so many.
+    /// Takes units.
     pub(crate) fn take(&mut self, units: u64) {
         self.left = self.left.saturating_sub(units);
     }

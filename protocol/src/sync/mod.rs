@@ -1,8 +1,10 @@
-//! Sync: history fetched as chunks from many peers at once, checked one by one, offered to others at once, applied in order.
+//! Sync: fetches history as chunks from many peers at once, checks each, offers it to others, and
+//! applies complete segments in order.
 //!
-//! One door: [`Sync::handle`] takes the time and an input and gives effects. A certified header proves the manifest, the manifest each
-//! chunk: so what a peer sends is right or convicts it. What a node has and wants travels over links of their own
-//! ([`message`]); the blocks come out as [`Effect::Apply`] and go through the same commit as live ones.
+//! One door: [`Sync::handle`] takes the time and an input and returns effects. A certified header
+//! proves the manifest, the manifest each chunk: a chunk is right or convicts its sender. Sync
+//! messages travel over links of their own ([`message`]). The blocks come out as [`Effect::Apply`]
+//! and go through the same commit as live ones.
 
 pub mod message;
 
@@ -37,118 +39,120 @@ use message::{ChunkId, DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, Status, SyncMessa
 use meter::{Allowance, Limit, Meter};
 use uploads::{Misuse, Uploads};
 
-/// What changed is told to those who do not wait for it after so long, together.
+/// Announcements to peers that are not waiting for us are batched over this interval.
 const TELL_EVERY: Duration = Duration::from_millis(50);
-/// Work is given out anew so often while chunks are missing.
+/// Interval at which every peer may be given more requests, while chunks are missing.
 const REVIEW: Duration = Duration::from_millis(100);
-/// Bytes of segments that are being fetched or wait to be applied.
+/// Most bytes of segments that are being fetched or wait to be applied.
 const STAGED_BYTES_MAX: u64 = 1 << 30;
-/// Segments, likewise.
+/// Most segments that are being fetched or wait to be applied.
 const STAGED_SEGMENTS_MAX: usize = 256;
-/// What a question about a head costs, in descriptors: reading it reads one, its certificate and the hashes of its chunks.
+/// Cost of a head in descriptors: it takes a descriptor, a certificate and the chunk hashes.
 const HEAD_COST: u64 = 64;
-/// Descriptors that are read for one peer, a second: 32 heads, or the page of a manifest every other second.
+/// Descriptors read for one peer per second: 32 heads, or a manifest page every other second.
 const ANSWERED_EACH: u64 = 2_048;
-/// As many as a whole manifest may have are read for it at once, as a newcomer asks for all its pages one after the other.
+/// Burst for one peer: a whole manifest, since a newcomer asks for page after page.
 const ANSWERED_EACH_AT_ONCE: u64 = MANIFEST_SEGMENTS_MAX as u64;
-/// The same for all peers together. A descriptor takes some 3 us: answers take a tenth of this thread's time at most, and
-/// two seconds at once.
+/// Descriptors read for all peers per second. At about 3 us each, at most a tenth of this thread's
+/// time.
 const ANSWERED_ALL: u64 = 32_768;
-/// See above.
+/// Burst for all peers together: about 1.6 seconds of this thread's time.
 const ANSWERED_ALL_AT_ONCE: u64 = 2 * MANIFEST_SEGMENTS_MAX as u64;
-/// Segments in memory as blocks: one being applied, and one being verified on all cores or waiting.
+/// Segments in memory as blocks: one being applied, and one being verified or waiting.
 const IN_MEMORY_MAX: usize = 2;
 
 /// Everything that happens to sync.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Input {
-    /// Nothing but time passing; due at [`Sync::deadline`].
+    /// Only time has passed. Due at [`Sync::deadline`].
     Time,
-    /// A peer can be spoken to.
+    /// The link to a peer is open.
     Opened(PeerId),
-    /// It cannot any more.
+    /// The link to a peer is closed.
     Closed(PeerId),
-    /// A peer says something.
+    /// A message of a peer.
     Message(PeerId, Vec<u8>),
-    /// A chunk came, with the hash and the length of its bytes. [`Effect::Store`] says if they are of use.
+    /// A chunk arrived, with hash and length of its bytes. [`Effect::Store`] follows if it is of
+    /// use.
     Chunk(PeerId, ChunkId, Hash, u64),
-    /// The connection has taken in all of the chunk that goes to a peer: another one may follow.
+    /// The connection has taken in the whole chunk for a peer: another one may follow.
     Written(PeerId),
-    /// What [`Effect::SendChunk`] asked for is not there.
+    /// The chunk of [`Effect::SendChunk`] is not on disk.
     Unsent(PeerId, ChunkId),
-    /// What [`Effect::SendChunk`] asked for cannot be: its segment has no such chunk.
+    /// The chunk of [`Effect::SendChunk`] cannot exist: its segment has no such chunk.
     Impossible(PeerId, ChunkId),
-    /// A certified header that is far ahead of the tip.
+    /// A certified header far above the tip.
     Certified(CertifiedHeader),
-    /// The chain has grown to this height, and sealed these segments on the way.
+    /// The chain has grown to this height and has sealed these segments meanwhile.
     Tip(Height, Vec<SegmentDescriptor>),
-    /// The answer to [`Effect::Assemble`]: all is verified and waits in memory, or these chunks were damaged on disk.
+    /// The answer to [`Effect::Assemble`]: chunks damaged on disk. If none, all is verified.
     Assembled(u64, Vec<u32>),
 }
 
 /// Everything that sync does.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Effect {
-    /// Say this over the link.
+    /// Send a message over the link.
     Send(PeerId, Vec<u8>),
-    /// Send a chunk, from staging or from the store, and give [`Input::Written`]; else give [`Input::Unsent`] or
-    /// [`Input::Impossible`].
+    /// Send a chunk from staging or the store, then give [`Input::Written`], or [`Input::Unsent`]
+    /// or [`Input::Impossible`].
     SendChunk(PeerId, ChunkId),
-    /// Answer with the stored descriptors from an index on that were sealed before a height, and after them these.
+    /// Answer with stored descriptors: from an index on, sealed before a height; then with these.
     SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
     /// Answer with the head of a stored segment.
     SendHead(PeerId, u64),
     /// Make room for the chunks of a segment.
     Begin(SegmentHead),
-    /// Keep the chunk that just came.
+    /// Store the chunk of this input.
     Store(ChunkId),
-    /// Keep this for the next start.
+    /// Keep these bytes for [`Setup::manifest`] of the next start.
     SaveManifest(Vec<u8>),
-    /// Read a complete segment, cut it into blocks, verify all signatures; then give [`Input::Assembled`].
+    /// Read a complete segment, cut it into blocks, verify all signatures; then give
+    /// [`Input::Assembled`].
     Assemble(u64),
-    /// Apply an assembled segment: the blocks after the tip.
+    /// Apply the blocks of an assembled segment that are above the tip.
     Apply(u64),
-    /// A segment is applied: let go of its chunks.
+    /// Delete the staged chunks of a segment: it is applied, or cannot be used.
     Release(u64),
-    /// Heights that come as segments, first and last; the others beyond the tip are to be fetched as blocks.
+    /// First and last height that come as segments. Others above the tip are fetched as blocks.
     Plan(Option<(Height, Height)>),
-    /// Have nothing to do with this peer any more.
+    /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
     Ban {
         /// The peer.
         peer: PeerId,
-        /// Why.
+        /// The offence.
         offence: Offence,
     },
 }
 
-/// Rates in bytes a second; none is no limit.
+/// Rates in bytes per second. `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Chunks to others.
+    /// Limit for chunks to peers.
     pub upload: Option<u64>,
-    /// Chunks from others.
+    /// Limit for chunks from peers.
     pub download: Option<u64>,
 }
 
-/// Everything that sync starts with.
+/// What sync starts with.
 pub struct Setup<'a> {
     /// The chain's constants.
     pub chain: Arc<Chain>,
-    /// What is applied.
+    /// The history of all applied blocks.
     pub history: &'a History,
-    /// What was staged by an earlier run, with one flag for each chunk.
+    /// Segments staged by an earlier run, with one flag for each chunk: whether it is here.
     pub staged: Vec<(SegmentHead, Vec<bool>)>,
-    /// What [`Effect::SaveManifest`] was given last.
+    /// The bytes of the last [`Effect::SaveManifest`].
     pub manifest: Option<Vec<u8>>,
-    /// Any number that is another one at each start and on each node.
+    /// A random number, different at each start and on each node.
     pub nonce: u64,
-    /// Limits.
+    /// Limits of the rates.
     pub rates: Rates,
 }
 
-/// Where a complete segment is on its way into the chain.
+/// Progress of a complete segment on its way into the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Assembling,
@@ -156,7 +160,7 @@ enum Step {
     Applying,
 }
 
-/// What is not yet told to a peer, and what it may still ask.
+/// Announcements to send to a peer, and what its requests may still cost.
 #[derive(Debug)]
 struct Link {
     have: Vec<ChunkId>,
@@ -176,7 +180,7 @@ pub struct Sync {
     rules: HistoryRules,
     nonce: u64,
     tip: Height,
-    /// Segments that are applied: all before this one.
+    /// All segments before this one are applied.
     sealed: u64,
     source: Source,
     steps: BTreeMap<u64, Step>,
@@ -184,16 +188,16 @@ pub struct Sync {
     downloads: Downloads,
     uploads: Uploads,
     links: BTreeMap<PeerId, Link>,
-    /// What all peers together may still ask.
+    /// What the requests of all peers together may still cost.
     answers: Allowance,
-    /// Peers that may have room for work.
+    /// Peers that may have room for requests.
     unfilled: BTreeSet<PeerId>,
-    /// Peers that wait for what is new.
+    /// Peers that wait for an update, so that it is not batched.
     urgent: BTreeSet<PeerId>,
     tell_at: Duration,
     review_at: Duration,
     plan: Option<(Height, Height)>,
-    /// The last plan told; none before the first.
+    /// The last announced plan; none before the first.
     told_plan: Option<Option<(Height, Height)>>,
     progress: report::Progress,
     bans: u64,
@@ -201,13 +205,13 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// Sync as of the chain and what is left of an earlier run.
+    /// Sync that continues from the chain and from the files of an earlier run.
     #[must_use]
     pub fn new(setup: Setup<'_>, now: Duration) -> (Self, Vec<Effect>) {
         let Setup { chain, history, staged, manifest, nonce, rates } = setup;
         let rules = *history.rules();
         let chunk_bytes = rules.chunk_bytes;
-        // A segment has at most one block more than it closes at.
+        // The last block of a segment may exceed the size at which segments close.
         let bytes_max = rules.segment_bytes_max();
         let chunks_max = u32::try_from(bytes_max.div_ceil(chunk_bytes)).unwrap_or(u32::MAX);
         let mut sync = Self {
@@ -240,7 +244,7 @@ impl Sync {
         (sync, effects)
     }
 
-    /// Takes in what happened and says what to do about it.
+    /// Takes in one input and returns its effects.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
         self.now = now;
         match input {
@@ -256,7 +260,7 @@ impl Sync {
             }
             Input::Certified(certified) => {
                 self.source.on_certified(certified);
-                // Whoever asks waits for an answer, also for one that is not new.
+                // The caller waits for a plan, even if it is not a new one.
                 self.told_plan = None;
             }
             Input::Tip(height, sealed) => self.on_tip(height, &sealed),
@@ -266,7 +270,7 @@ impl Sync {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Input::Time`] is wanted at the latest; never, if nothing is under way.
+    /// When [`Input::Time`] is due at the latest. None while nothing is pending.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
         let has_news = !self.unfilled.is_empty() || self.links.values().any(|link| !link.have.is_empty());
@@ -340,7 +344,7 @@ impl Sync {
                 self.ban(from, Offence::SecondHello);
             }
             SyncMessage::Status(status) => {
-                // What it has for us is asked for at once.
+                // Its chunks are requested at once.
                 self.urgent.insert(from);
                 let result = self.census.on_status(from, status);
                 self.on_census(from, result);
@@ -353,10 +357,10 @@ impl Sync {
             }
             SyncMessage::Busy(milliseconds) => {
                 let wait = Duration::from_millis(u64::from(milliseconds.min(60_000)));
-                // Others take over its work at the next review.
+                // Other peers take over its requests at the next review.
                 self.downloads.on_busy(from, self.now.saturating_add(wait));
             }
-            // It will ask another, or again.
+            // Refused for now: the peer asks another one, or again.
             SyncMessage::GetManifest(height, index) if !self.may_ask(from, self.page_cost(index)) => {
                 self.send(from, &SyncMessage::Manifest(height, index, None));
             }
@@ -372,7 +376,8 @@ impl Sync {
         }
     }
 
-    /// Whether a peer's question is answered: what the answer costs is paid from what this peer may cause, and all together.
+    /// Whether a peer's request is answered. Its cost is charged to the peer's allowance and the
+    /// common one.
     fn may_ask(&mut self, peer: PeerId, cost: u64) -> bool {
         let Some(link) = self.links.get_mut(&peer) else { return false };
         let may = link.answers.has(cost, self.now) && self.answers.has(cost, self.now);
@@ -383,7 +388,7 @@ impl Sync {
         may
     }
 
-    /// Descriptors that are read for the page of a manifest that begins with this one.
+    /// Descriptors read for the manifest page that begins at this index.
     fn page_cost(&self, index: u64) -> u64 {
         let known = self.sealed.max(self.source.manifest().segments());
         known.saturating_sub(index).clamp(1, DESCRIPTORS_MAX as u64)
@@ -443,7 +448,8 @@ impl Sync {
     }
 
     fn on_unsent(&mut self, peer: PeerId, id: ChunkId) {
-        // What is to be fetched again will be sent; of an applied segment it wants what is not there.
+        // A chunk that will be fetched again is sent then. A missing chunk of an applied segment is
+        // not.
         let is_fetched_again = id.segment >= self.sealed;
         self.uploads.on_unsent(peer, id, is_fetched_again);
         if is_fetched_again {
@@ -465,7 +471,7 @@ impl Sync {
         }
     }
 
-    /// Lets go of segments that are applied.
+    /// Releases segments that are applied.
     fn release(&mut self) {
         let applied: Vec<u64> =
             self.downloads.segments().map(|(index, ..)| index).take_while(|index| *index < self.sealed).collect();
@@ -502,7 +508,7 @@ impl Sync {
             }
             return;
         }
-        // Of an earlier run, and lost with the power: nobody's fault.
+        // Staged by an earlier run and lost in a power failure: nobody is to blame.
         self.steps.remove(&index);
         for chunk in damaged {
             self.downloads.lose(ChunkId { segment: index, chunk: *chunk });
@@ -543,7 +549,8 @@ impl Sync {
         if !self.is_fetching() {
             return self.unfilled.clear();
         }
-        // What others say can wait for the next time that anything is told; what they send is answered at once.
+        // Room found through announcements waits for the next batch; a chunk that arrived is
+        // followed up at once.
         let is_due = |peer: &PeerId| self.tell_at <= self.now || self.urgent.contains(peer);
         let (due, later): (BTreeSet<PeerId>, _) = self.unfilled.iter().copied().partition(is_due);
         self.unfilled = later;
@@ -558,7 +565,7 @@ impl Sync {
         self.downloads.segments().any(|(.., missing)| missing > 0)
     }
 
-    /// Tells peers what is new: those who wait for it at once, the others soon.
+    /// Sends updates: at once to peers that wait for them, to others in batches.
     fn tell(&mut self) {
         let everybody = self.tell_at <= self.now;
         if !everybody && self.urgent.is_empty() {
@@ -588,7 +595,7 @@ impl Sync {
         }
     }
 
-    /// Sends what may go.
+    /// Sends chunks for which there is a slot, credit and room.
     fn serve(&mut self) {
         for (peer, wait) in self.uploads.rotate(self.now) {
             let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
@@ -606,7 +613,7 @@ impl Sync {
         self.effects.push(Effect::Send(peer, codec::encode(message)));
     }
 
-    /// The shell closes the link; nothing more is expected of the peer.
+    /// The shell closes the link.
     fn ban(&mut self, peer: PeerId, offence: Offence) {
         self.bans = self.bans.saturating_add(1);
         self.effects.push(Effect::Ban { peer, offence });

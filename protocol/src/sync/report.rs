@@ -1,4 +1,4 @@
-//! What sync is doing, for people.
+//! What sync is doing, for display.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use super::{Meter, Step, Sync};
 use crate::ids::PeerId;
 use crate::message::BEHIND_FAR;
 
-/// After so much time without a chunk nothing comes, or after that of four chunks at the rate of before.
+/// Sync counts as stalled after this time without a chunk, or after four chunk times at the last
+/// rate if that is longer.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Counts since the start of the process.
@@ -21,10 +22,10 @@ pub(super) struct Progress {
     bytes_total: u64,
     chunks: u64,
     bytes: u64,
-    /// When the last missing chunk of all known segments came.
+    /// When the last missing chunk of all known segments arrived.
     pub(super) fetched_at: Option<Duration>,
     last_chunk_at: Option<Duration>,
-    /// Where a chunk takes seconds some come together, and then none for long.
+    /// At low rates chunks arrive in bursts; averaging over more of them keeps the rate steady.
     meter: Meter<16>,
 }
 
@@ -44,7 +45,7 @@ impl Progress {
     pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
         self.chunks = self.chunks.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
-        // The first one has no time before it.
+        // There is no time before the first chunk.
         if let Some(since) = self.last_chunk_at.replace(now) {
             self.meter.add(bytes, now.saturating_sub(since));
         }
@@ -57,34 +58,34 @@ impl Progress {
     }
 }
 
-/// What sync is at.
+/// The stage of sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
-    /// Nothing far ahead of the tip is known.
+    /// No header far above the tip is known.
     #[default]
     Idle,
-    /// A certified height is known, and not yet what leads there.
+    /// A certified height is known, but not yet the segments up to it.
     Manifest,
-    /// Chunks are missing.
+    /// Chunks or heads are missing.
     Chunks,
-    /// All chunks are here; blocks are verified and applied.
+    /// All chunks are here; their blocks are verified and applied.
     Applying,
     /// Blocks after the last sealed segment are fetched one by one.
     Tail,
 }
 
-/// A segment that is fetched or applied.
+/// A segment that is being fetched or applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentReport {
     /// The segment.
     pub index: u64,
-    /// Its chunks.
+    /// Number of its chunks.
     pub chunks: u64,
-    /// Those that are here and verified.
+    /// Number of its chunks that are here and verified.
     pub verified: u64,
-    /// All of it is verified, signatures too, or being so.
+    /// Whether all its blocks are verified, signatures too.
     pub is_assembled: bool,
-    /// One bit for each chunk that is here, the first in the lowest bit of the first byte.
+    /// One bit for each chunk that is here.
     pub here: super::Bits,
 }
 
@@ -93,62 +94,63 @@ pub struct SegmentReport {
 pub struct PeerReport {
     /// The peer.
     pub peer: PeerId,
-    /// Last final block, as it says.
+    /// Its last final block, as it claims.
     pub height: Height,
-    /// It has all segments before this one, as it says.
+    /// It has all segments before this one, as it claims.
     pub sealed: u64,
-    /// It has so many chunks of others, as it says.
+    /// Chunks that it has of other segments, as it claims.
     pub partial_chunks: u64,
-    /// Chunks it may be sending now.
+    /// Chunks in flight from it.
     pub in_flight: u64,
-    /// Bytes of chunks from it.
+    /// Bytes of chunks received from it.
     pub fetched_bytes: u64,
-    /// Bytes a second from it, lately.
+    /// Recent rate of chunks from it, in bytes per second.
     pub fetch_rate: u64,
-    /// Bytes of chunks to it.
+    /// Bytes of chunks sent to it.
     pub served_bytes: u64,
-    /// Bytes a second to it, lately.
+    /// Recent rate of chunks to it, in bytes per second.
     pub serve_rate: u64,
 }
 
-/// All of it.
+/// The state of sync as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
-    /// What sync is at.
+    /// The stage.
     pub stage: Stage,
     /// Last final block here.
     pub tip: Height,
-    /// Highest certified height heard of, if it is far ahead.
+    /// Highest certified height that sync was told of; it was far above the tip then.
     pub target: Height,
     /// Segments applied.
     pub sealed: u64,
-    /// Segments known.
+    /// Segments applied, or known by a proved manifest.
     pub segments_total: u64,
-    /// Chunks to fetch, since the process started or left over from before.
+    /// Chunks of all segments in the manifests of this run.
     pub chunks_total: u64,
-    /// Those of them that are here or were applied.
+    /// Number of these chunks that are here or were applied.
     pub chunks_verified: u64,
-    /// Their bytes.
+    /// Bytes of all these chunks.
     pub bytes_total: u64,
     /// Bytes of those that are here or were applied.
     pub bytes_verified: u64,
-    /// Bytes of chunks that came, good or not.
+    /// Bytes of wanted chunks that arrived, good or not.
     pub fetched_bytes: u64,
-    /// Bytes of chunks that came and were here already.
+    /// Bytes of chunks that arrived but were not missing.
     pub duplicate_bytes: u64,
-    /// Bytes of chunks to others.
+    /// Bytes of chunks sent to peers.
     pub served_bytes: u64,
-    /// Bytes a second that are verified, lately; none before the second chunk.
+    /// Recent rate of verified chunks, in bytes per second. None before the second chunk, and in
+    /// other stages.
     pub rate: Option<u64>,
     /// When all known chunks were here, by the clock of the inputs.
     pub fetched_at: Option<Duration>,
-    /// Why nothing comes, if nothing does.
+    /// Why no chunk arrives, if none does.
     pub reason: Option<String>,
     /// Segments that are fetched or wait to be applied.
     pub segments: Vec<SegmentReport>,
     /// Peers with a link.
     pub peers: Vec<PeerReport>,
-    /// Peers banned for what they sent.
+    /// Times that a peer was disconnected or banned for an offence.
     pub bans: u64,
 }
 
@@ -221,7 +223,7 @@ impl Sync {
         }
     }
 
-    /// Why no chunk comes.
+    /// Why no chunk arrives.
     fn reason(&self, stage: Stage) -> Option<String> {
         if !matches!(stage, Stage::Manifest | Stage::Chunks) {
             return None;

@@ -38,7 +38,7 @@ fn sync(state: &ChainState) -> Sync {
     Sync::new(setup, Duration::ZERO).0
 }
 
-/// Descriptors that the rules allow, from the first on.
+/// Valid descriptors, from the first segment on.
 fn descriptors(rules: &HistoryRules, count: usize) -> Vec<SegmentDescriptor> {
     let descriptor = |index: u64| SegmentDescriptor {
         index,
@@ -93,7 +93,7 @@ fn what_peers_have_read_from_the_store_is_bounded_for_each_and_for_all() {
     assert!((1..=ANSWERED_EACH_AT_ONCE / HEAD_COST).contains(&heads), "{heads} heads");
 }
 
-/// A peer gives page after page of what no certificate has proved yet.
+/// A peer sends page after page of a manifest that no certificate proves.
 #[test]
 fn a_manifest_without_end_is_given_up() {
     let state = genesis_state();

@@ -1,9 +1,11 @@
-//! What to send to whom.
+//! Which chunk to send to which peer.
 //!
-//! Peers say what they want and how much may be sent. Of all that is wanted, what nobody has yet goes first: a source so gives each
-//! chunk away once before it gives any twice, and nodes pass on among themselves what they got. Else the peer that got least goes
-//! first, with the chunk that fewest have. Few chunks at a time go to their connections: so a link is busy, yet chunks arrive one after the
-//! other and can soon be passed on, what waits here can still be chosen better or cancelled, and votes do not wait behind it.
+//! Peers say which chunks they want, and how many may be sent. A wanted chunk that no peer has goes
+//! first: so a source gives each chunk away once before it gives any twice, and peers exchange the
+//! chunks among themselves. Otherwise the peer that got least goes first, with the chunk that
+//! fewest peers have. Connections get few chunks at a time. The link stays busy, yet chunks arrive
+//! one after the other and can soon be passed on; chunks that wait here can still be chosen better
+//! or cancelled; and votes do not queue behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,27 +15,31 @@ use super::message::{ChunkId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::ids::PeerId;
 
-/// Least bytes under way, whatever the rate: what a link of 20 Mbit/s moves in a fifth of a second.
+/// Least bytes in flight, whatever the rate: what a link of 20 Mbit/s moves in a fifth of a second.
 const UNDER_WAY_LEAST: u64 = 512 << 10;
-/// Most bytes under way.
+/// Most bytes in flight.
 const UNDER_WAY_MOST: u64 = 64 << 20;
-/// Beyond the least, what the link moves in this time.
+/// Beyond the least, as much is in flight as the link moves in this time.
 const UNDER_WAY: Duration = Duration::from_millis(250);
-/// Chunks that connections are taking in at a time, at least. Those that are sent together share the link and arrive late together; with
-/// fewer the link would idle whenever connections wait for their peers.
+/// Least connections that take in a chunk at a time. With more, chunks share the link and arrive
+/// late together; with fewer, the link idles while connections wait for their peers.
 const WRITING_LEAST: u64 = 3;
-/// More, until those that are sent to could together take so many times what our link moves: else they, not it, would be the limit.
+/// More connections are used until their peers together could take this many times what our link
+/// moves: otherwise they would be the bottleneck.
 const WRITING_TIMES: u64 = 2;
-/// Peers that are served at a time.
+/// Upload slots: peers served at a time.
 const SLOTS: usize = 64;
-/// Of these, for peers that gave back most lately; the others are for newcomers, and for anybody in turn (Cohen, 2003).
+/// Slots for the peers that gave most lately. Of the rest, most go to newcomers and some to any
+/// peer in turn (Cohen 2003).
 const SLOTS_FOR_GIVERS: usize = 48;
 const SLOTS_FOR_NEWCOMERS: usize = 12;
-/// Slots are given anew so often.
+/// How often upload slots are reassigned.
 const ROTATION: Duration = Duration::from_secs(10);
-/// A connection that takes so long to take in a chunk waits for its peer, not for our link: others need not wait for it.
+/// A connection that takes this long for a chunk waits for its peer, not for our link: others need
+/// not wait for it.
 const SLOW: Duration = Duration::from_millis(250);
-/// A peer that confirms nothing for so long does not hold back the others, and gets nothing more until it does.
+/// A peer that confirms nothing for this long does not hold back others, and gets nothing until it
+/// confirms.
 const STUCK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
@@ -42,36 +48,37 @@ struct Peer {
     allowed: u64,
     sent: u64,
     received: u64,
-    /// Since when something is under way, or the last confirmation.
+    /// Since when chunks are in flight, or since the last confirmation.
     waiting_since: Option<Duration>,
-    /// Sent, and the peer has not said that it has it.
+    /// Chunks sent that the peer has not announced yet.
     sending: BTreeSet<ChunkId>,
-    /// Since when its connection is taking in the last one.
+    /// Since when its connection is taking in the last chunk.
     writing_since: Option<Duration>,
-    /// Its connection took long to take in the last chunk.
+    /// Its connection took long for the last chunk.
     is_slow: bool,
     served_bytes: u64,
-    /// Halved at each rotation: bytes that came from it.
+    /// Bytes received from it, halved at each rotation.
     given_lately: u64,
     meter: Meter,
-    /// Of all chunks that it says it came to have, whoever sent them, and when it said so last.
+    /// Rate at which the peer gains chunks from anyone, as it announces them; and when it last
+    /// announced one.
     gets: Meter,
     got_at: Option<Duration>,
     has_slot: bool,
-    /// Served with slots taken: what orders the peers. A newcomer begins at the least of all.
+    /// Chunks sent to it, which order the peers. A newcomer begins at the least of all.
     turn: u64,
 }
 
-/// All that peers want, and what is under way to them.
+/// All chunks that peers want, and those in flight to them.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     chunk_bytes: u64,
     salt: u64,
     peers: BTreeMap<PeerId, Peer>,
-    /// How many are getting a chunk and have not said yet that they have it.
+    /// Number of peers that are being sent a chunk and have not announced it yet.
     sending: BTreeMap<ChunkId, u16>,
     limit: Limit,
-    /// Of all that was confirmed.
+    /// Rate of all confirmed chunks.
     meter: Meter,
     confirmed_at: Duration,
     rotate_at: Duration,
@@ -79,15 +86,16 @@ pub(crate) struct Uploads {
     served_bytes: u64,
 }
 
-/// Somebody has it, turn of the peer, copies, the chunk, chance: the least goes first.
+/// Order of sending, lowest first: whether another peer has the chunk, the peer's turn, copies, the
+/// chunk, chance.
 type Rank = (bool, u64, u64, ChunkId, u64);
 
-/// What a peer may not do.
+/// A breach of the limits by a peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Misuse {
     /// It wants more than [`WANTS_MAX`] chunks at a time.
     Wants,
-    /// It confirmed more than was sent.
+    /// It confirmed more chunks than were sent.
     Received,
 }
 
@@ -119,9 +127,10 @@ impl Uploads {
         }
     }
 
-    /// What a peer wants and confirms.
+    /// Takes in a peer's wants, confirmations and credit.
     ///
-    /// Nobody wants what was not offered: such wants are dropped, so that they are not looked at again and again.
+    /// Wants for chunks that are not here are dropped, so that they are not looked at again and
+    /// again.
     pub(crate) fn on_update(
         &mut self,
         from: PeerId,
@@ -154,7 +163,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// A peer has a chunk: it need not be sent any more, and counts as a holder from now on.
+    /// A peer announces a chunk: it is no longer sent to it, and the peer counts as a holder.
     pub(crate) fn on_have(&mut self, from: PeerId, id: ChunkId, now: Duration) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         if let Some(before) = peer.got_at.replace(now) {
@@ -166,7 +175,7 @@ impl Uploads {
         }
     }
 
-    /// The connection has taken in the chunk that was sent last.
+    /// The connection has taken in the last chunk.
     pub(crate) fn on_written(&mut self, to: PeerId, now: Duration) {
         if let Some(peer) = self.peers.get_mut(&to)
             && let Some(since) = peer.writing_since.take()
@@ -175,7 +184,7 @@ impl Uploads {
         }
     }
 
-    /// All parts of these segments are with the peer.
+    /// The peer has all chunks of the segments before this one.
     pub(crate) fn on_sealed(&mut self, from: PeerId, sealed: u64) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let open = peer.sending.split_off(&ChunkId { segment: sealed, chunk: 0 });
@@ -184,14 +193,14 @@ impl Uploads {
         }
     }
 
-    /// Bytes came from a peer: it gives.
+    /// Bytes came from a peer, which count for its slot.
     pub(crate) fn on_given(&mut self, from: PeerId, bytes: u64) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.given_lately = peer.given_lately.saturating_add(bytes);
         }
     }
 
-    /// A chunk that could not be sent after all, or not yet.
+    /// A chunk could not be sent, or only later if `will_come`.
     pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId, will_come: bool) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent = peer.sent.saturating_sub(1);
@@ -214,7 +223,7 @@ impl Uploads {
         }
     }
 
-    /// What to send next, if anything may go now. It counts as sent.
+    /// The next chunk to send and its peer, if one may go now. It counts as sent.
     pub(crate) fn next(
         &mut self,
         census: &Census,
@@ -227,7 +236,7 @@ impl Uploads {
         if !self.may_write() || self.limit.opens_at(now).is_some() {
             return None;
         }
-        // What is on its way to slow peers does not hold back the others.
+        // Chunks in flight to slow peers do not hold back the others.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
         let may_get =
@@ -239,7 +248,8 @@ impl Uploads {
             };
             let held = peer.wants.iter().filter(|chunk| has(**chunk));
             let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else { continue };
-            // Chance last: those who have the same begin with different peers, who then help each other.
+            // Chance last: downloaders with equal chunks begin with different peers, and then help
+            // each other.
             let rank = (copies > 0, peer.turn, copies, chunk, mix(self.salt ^ mix(id.0)));
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, *id));
@@ -261,12 +271,13 @@ impl Uploads {
         Some((to, chunk))
     }
 
-    /// Gives the slots anew when it is time. Gives peers that want something and have none.
+    /// Reassigns the slots when it is time. Returns peers that want chunks and got no slot, with
+    /// the time to wait.
     pub(crate) fn rotate(&mut self, now: Duration) -> Vec<(PeerId, Duration)> {
         let unsettled = self.peers.values().filter(|peer| peer.is_waiting(now) && !peer.has_slot).count();
         let taken = self.peers.values().filter(|peer| peer.has_slot).count();
         if self.rotate_at > now {
-            // Free slots go to whoever comes.
+            // Free slots go to any peer that comes.
             let free = SLOTS.saturating_sub(taken);
             if free > 0 && unsettled > 0 {
                 let newcomers = self.peers.values_mut().filter(|peer| peer.is_waiting(now) && !peer.has_slot);
@@ -293,7 +304,7 @@ impl Uploads {
         waiting.into_iter().map(|id| (id, ROTATION)).collect()
     }
 
-    /// When something may go that may not now, or slots are given anew.
+    /// When another chunk may go, or slots are reassigned.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
         if !self.peers.values().any(|peer| peer.is_waiting(now)) {
             return None;
@@ -311,7 +322,7 @@ impl Uploads {
             .min()
     }
 
-    /// For people: bytes sent to a peer, and its rate.
+    /// For display: bytes sent to a peer, and its rate in bytes per second.
     pub(crate) fn show(&self, peer: PeerId) -> (u64, u64) {
         self.peers.get(&peer).map_or((0, 0), |peer| (peer.served_bytes, peer.meter.rate().unwrap_or(0)))
     }
@@ -320,7 +331,7 @@ impl Uploads {
         self.served_bytes
     }
 
-    /// Bytes that were sent lately and not confirmed, those to slow peers included or not.
+    /// Bytes sent lately and not confirmed; those to slow peers only if `slow`.
     fn under_way(&self, slow: bool, now: Duration) -> u64 {
         let patience = self.patience();
         let is_recent = |peer: &&Peer| peer.waiting_since.is_some_and(|since| since.saturating_add(patience) > now);
@@ -329,7 +340,8 @@ impl Uploads {
         chunks.saturating_mul(self.chunk_bytes)
     }
 
-    /// What a link of ours has moved for sure after so long: what is not confirmed then waits for the peer.
+    /// Time in which our link has surely moved a chunk: an older unconfirmed chunk waits for its
+    /// peer.
     fn patience(&self) -> Duration {
         let three = self.chunk_bytes.saturating_mul(3);
         self.meter.rate().map_or(Duration::ZERO, |rate| time_for(three, rate)).max(SLOW.saturating_mul(2))
@@ -339,14 +351,14 @@ impl Uploads {
     fn may_write(&self) -> bool {
         let writing = self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow);
         let rate = self.meter.rate().unwrap_or(0);
-        // A peer of which nothing is known yet could take all.
+        // A peer of unknown rate could take all.
         let (count, sum) = writing.fold((0u64, 0u64), |(count, sum), peer| {
             (count.saturating_add(1), sum.saturating_add(peer.gets.rate().unwrap_or(rate)))
         });
         count < WRITING_LEAST || sum < rate.saturating_mul(WRITING_TIMES)
     }
 
-    /// Bytes that may be under way: there is always room for a second chunk, so that the link never waits for us.
+    /// Most bytes in flight: always room for a second chunk, so that the link never waits for us.
     fn room(&self) -> u64 {
         let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
         UNDER_WAY_LEAST.saturating_add(by_rate).min(UNDER_WAY_MOST).max(self.chunk_bytes.saturating_mul(2))
@@ -362,7 +374,8 @@ impl Peer {
         self.has_slot && self.is_waiting(now) && self.writing_since.is_none()
     }
 
-    /// Whether less is under way to it than it confirms in a while: all that may be under way is not for one that confirms little.
+    /// Whether the peer has less in flight than its rate allows, so that a slow one does not use up
+    /// the room of all.
     fn has_room(&self, chunk_bytes: u64) -> bool {
         let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
         let most = UNDER_WAY_LEAST.saturating_add(by_rate).max(chunk_bytes.saturating_mul(2));

@@ -1,11 +1,12 @@
-//! Tests of certified headers: who hears of a block, who passes it on, and what a certificate does to consensus.
+//! Tests of certified headers: which nodes hear of a block, which pass it on, and what a
+//! certificate does to consensus.
 
 use super::*;
 use crate::message::{CompactBlock, Proposal};
 
 type Blocks = Vec<(ValidBlock, Certificate)>;
 
-/// Header number `height` with the certificate of these signers.
+/// The header of this height with a certificate of these signers.
 fn signed_by(blocks: &Blocks, height: usize, signers: std::ops::RangeInclusive<u8>) -> CertifiedHeader {
     let block = &blocks[height - 1].0;
     CertifiedHeader { header: block.header().clone(), certificate: certify(&chain(), block, signers) }
@@ -21,7 +22,7 @@ fn published_headers(effects: &[Effect]) -> Vec<u64> {
     effects.iter().filter_map(height).collect()
 }
 
-/// Whom this asks for blocks.
+/// The requests for blocks: id, peer and first height.
 fn asked(effects: &[Effect]) -> Vec<(RequestId, PeerId, u64)> {
     let request = |effect: &Effect| match effect {
         Effect::Request(id, peer, bytes) => match codec::decode(bytes, 1 << 16) {
@@ -33,7 +34,7 @@ fn asked(effects: &[Effect]) -> Vec<(RequestId, PeerId, u64)> {
     effects.iter().filter_map(request).collect()
 }
 
-/// The proposal of a block, as its proposer says it.
+/// The proposal of a block, as its proposer sends it.
 fn proposal(block: &ValidBlock) -> ConsensusMessage {
     let chain = chain();
     let seed = (1..=4).find(|seed| key(*seed).public() == block.header().proposer).unwrap();
@@ -64,7 +65,7 @@ fn vote(block: &ValidBlock, kind: VoteKind, seed: u8) -> ConsensusMessage {
     ConsensusMessage::Vote(SignedVote { signature: key(seed).sign(&vote.message(chain().id())), vote })
 }
 
-/// Lets a node decide a block by consensus, and gives all effects.
+/// Makes a node decide a block by consensus, and returns all effects.
 fn decide(node: &mut Node, block: &ValidBlock) -> Vec<Effect> {
     let mut effects = node.gossip(Topic::Consensus, proposal(block));
     for kind in [VoteKind::Prevote, VoteKind::Precommit] {
@@ -75,16 +76,17 @@ fn decide(node: &mut Node, block: &ValidBlock) -> Vec<Effect> {
     effects
 }
 
-/// Places of nodes, and heights of blocks, count from 1.
+/// Places of nodes and heights of blocks count from 1.
 fn index_of(number: u64) -> usize {
     usize::try_from(number).unwrap() - 1
 }
 
-/// Nodes in a line behind a validator, which is peer 0 of the first. Nobody of them is connected to anybody else.
+/// A line of nodes behind a validator, which is peer 0 of the first node. Each node is connected
+/// only to its neighbours.
 struct Line {
     nodes: Vec<Node>,
     blocks: Blocks,
-    /// Headers that each node sent, by height.
+    /// Heights of the headers that each node sent.
     sent: Vec<Vec<u64>>,
 }
 
@@ -102,7 +104,8 @@ impl Line {
         Self { sent: vec![Vec::new(); nodes.len()], nodes, blocks }
     }
 
-    /// Gives a node an input, and performs all that follows from it everywhere, in no time.
+    /// Gives a node an input, and performs everything that follows from it at all nodes, in no
+    /// time.
     fn give(&mut self, place: u64, from: u64, input: Input) {
         let mut inputs = std::collections::VecDeque::from([(place, from, input)]);
         while let Some((place, from, input)) = inputs.pop_front() {
@@ -175,7 +178,7 @@ fn of_each_final_block_the_first_header_is_passed_on_and_no_other() {
     let later: Vec<_> = (0..40).flat_map(|_| node.elapse(Duration::from_millis(50))).collect();
     assert_eq!(published_headers(&later), [0; 0], "it was passed on already");
 
-    // Of a block far ahead too: all the others prove nothing more.
+    // The same for a block far ahead: further headers prove nothing more.
     let mut node = Node::fresh(None);
     node.give(Input::Connected(PEER));
     assert_eq!(verdict(&node.gossip(Topic::Headers, header(&blocks[11]))), Verdict::Accept);
@@ -221,7 +224,7 @@ fn a_certificate_of_a_block_that_is_here_commits_it_at_once() {
 fn whoever_keeps_a_certified_block_to_itself_does_not_stop_consensus() {
     let blocks = blocks(1, 0);
     let block = &blocks[0].0;
-    // Not the proposer, and not one of those whose votes follow.
+    // Not the proposer: the block must come from another validator.
     let seed = (1..=4).rev().find(|seed| key(*seed).public() != block.header().proposer).unwrap();
     let mut node = Node::fresh(Some(seed));
     node.give(Input::Connected(PEER));
@@ -291,7 +294,7 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
     }
     let mut effects = claim(&mut node, 1, 3);
     let mut tried = Vec::new();
-    // All say that they have nothing: each is asked once and then rests.
+    // No peer has the block: each is asked once and then rests.
     while let Some((id, peer, _)) = asked(&effects).first().copied() {
         tried.push(peer.0);
         effects = node.give(Input::Response(id, peer, None));
@@ -299,7 +302,8 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
     assert_eq!(tried[0], 1, "it said to have it");
     tried.sort_unstable();
     assert_eq!(tried, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    // One that now says to have more is asked again at once, and answers: then it is the one to ask.
+    // A peer with a higher claim is asked again at once. It answers, and so becomes the preferred
+    // peer.
     let (id, peer, _) = asked(&claim(&mut node, 5, 4))[0];
     assert_eq!(peer, PeerId(5));
     node.give(Input::Response(id, peer, Some(codec::encode(&response(&blocks[..4])))));

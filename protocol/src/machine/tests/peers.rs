@@ -1,11 +1,11 @@
-//! Tests of requests and answers.
+//! Tests of requests and responses.
 
 use ledger::hash::{Hash, TxHash};
 
 use super::*;
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
 
-/// A valid block of so many transfers, each from the same sender, and their hashes.
+/// A valid block of `transfers` transfers, all of one sender, and their hashes.
 fn block_of(transfers: u64) -> (ValidBlock, Vec<TxHash>) {
     let chain = chain();
     let alice = template_key("alice").unwrap();
@@ -107,7 +107,8 @@ fn the_genesis_is_given_in_pieces_that_hash_to_the_chain() {
     assert_eq!(genesis.chain_id(), chain.id());
 }
 
-/// Answers the node's question for this peer's status; its clock is `ahead` of the node's, and the way there and back takes `trip`.
+/// Answers the node's status request to this peer. The peer's clock is `ahead` ms of the node's,
+/// and the round trip takes `trip` ms.
 fn tell_clock(node: &mut Node, peer: u64, ahead: i64, trip: u64) -> Vec<Effect> {
     let effects = node.give(Input::Connected(PeerId(peer)));
     let id = effects.iter().find_map(|effect| match effect {
@@ -131,7 +132,8 @@ fn clock_notices(effects: &[Effect]) -> Vec<Notice> {
 
 #[test]
 fn a_clock_that_is_off_shows_once_three_peers_say_so() {
-    // Peers' clocks ahead of ours, how long each question takes, and what we are told: the drift is 1,000 ms.
+    // Peers' clocks ahead of ours and round trips, our offset, and the notices. The tolerated drift
+    // is 1,000 ms.
     type Row = (&'static [(i64, u64)], Option<i64>, Vec<Notice>);
     let rows: [Row; 7] = [
         (&[(9_000, 0), (9_000, 0)], None, vec![]),
@@ -140,7 +142,7 @@ fn a_clock_that_is_off_shows_once_three_peers_say_so() {
         (&[(-501, 0), (-501, 0), (-501, 0)], Some(501), vec![Notice::ClockOff(501)]),
         (&[(-500, 0), (-500, 0), (-500, 0)], Some(500), vec![]),
         (&[(9_000, 0), (1, 0), (-9_000, 0)], Some(-1), vec![]),
-        // Two liars of four, and an answer that took too long to tell anything.
+        // Two liars of four, and an answer that was too slow to count.
         (&[(2, 0), (1, 0), (9_000, 0), (9_000, 0), (9_000, 2_100)], Some(-2), vec![]),
     ];
     for (peers, offset, expected) in rows {
@@ -167,7 +169,7 @@ fn each_peer_is_polled_in_turn() {
             node.give(Input::Response(id, peer, None));
         }
     }
-    // Whatever else counts messages must not decide who is asked.
+    // Other counters must not influence which peer is asked.
     let transfers = super::transactions::transfers(0..40, 0);
     let mut transfers = transfers.into_iter().flatten();
     for _ in 0..13 {

@@ -1,4 +1,5 @@
-//! Tests of what a validator, or whoever repeats its words, can make this node do: all of it is bounded.
+//! Tests of the work that a validator, or a peer that repeats its messages, can cause: all of it is
+//! bounded.
 
 use ledger::hash::{Domain, Hash};
 
@@ -6,14 +7,14 @@ use super::*;
 use crate::bodies::{Bodies, transactions_max};
 use crate::message::{CompactBlock, PolkaCertificate, Proposal};
 
-/// The seed of the validator whose turn it is.
+/// The seed of the proposer of a height and round.
 fn proposer(height: u64, round: u32) -> u8 {
     let chain = chain();
     let turn = chain.validators(Height(height)).proposer(Height(height), Round(round)).key;
     (1..=4).find(|seed| key(*seed).public() == turn).unwrap()
 }
 
-/// The seed of a validator that has no turn in the first round of these heights.
+/// The seed of a validator that does not propose in the first round of these heights.
 fn follower(heights: std::ops::RangeInclusive<u64>) -> u8 {
     (1..=4).find(|seed| heights.clone().all(|height| proposer(height, 0) != *seed)).unwrap()
 }
@@ -60,7 +61,7 @@ fn hashes(count: usize) -> Vec<TxHash> {
 }
 
 impl Node {
-    /// A copy of a consensus message, which the counter makes another gossip message.
+    /// Gives a copy of a consensus message: its own counter makes it another gossip message.
     fn copy(&mut self, attempt: u64, message: &ConsensusMessage) -> Vec<Effect> {
         let bytes = codec::encode(&Attempt { attempt, message: message.clone() });
         self.give(Input::Gossip(Topic::Consensus, PEER, Ticket(attempt), bytes))
@@ -231,7 +232,7 @@ fn of_one_round_two_blocks_are_looked_for_at_most() {
     assert_eq!(bodies.due(Duration::ZERO).len(), 2);
 }
 
-/// A node that looks for a block of so many transactions that nobody has.
+/// A node that fetches a block of `count` transactions that no peer has.
 fn looking_for(count: usize) -> (Node, BlockHash) {
     let (block, _) = first(100);
     let transactions = hashes(count);
@@ -324,7 +325,7 @@ fn no_transaction_is_smaller_than_lists_are_bounded_by() {
     assert_eq!(bytes.len() as u64, crate::bodies::TRANSACTION_BYTES_MIN);
 }
 
-/// Lets the others decide a block of height 1 at this node.
+/// Makes the other validators decide a block of height 1 at this node.
 fn decide(node: &mut Node, seeds: &[u8], block: &ValidBlock, signed: &SignedProposal) -> Vec<Effect> {
     let mut effects = node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), Some(list(block))));
     for kind in [VoteKind::Prevote, VoteKind::Precommit] {
@@ -353,7 +354,7 @@ fn a_proposal_that_comes_a_height_early_is_voted_for_when_its_height_begins() {
     node.elapse(Duration::from_millis(300));
     assert_eq!(node.hear(early), Verdict::Accept);
     let mut effects = decide(&mut node, &others(ours), &block, &signed);
-    // Within the time that a proposal has: it must not need to be said again.
+    // Within the time of one round: the proposal must not need a repetition.
     for _ in 0..4 {
         effects.extend(node.elapse(Duration::from_millis(25)));
     }

@@ -72,7 +72,7 @@ fn a_validator_whose_key_signs_elsewhere_listens_again_before_it_signs_a_later_h
     for seed in [2, 3] {
         said.extend(votes(&node.gossip(Topic::Consensus, nil(seed, 3))));
     }
-    // Twice the drift of one second, from when its own key was heard.
+    // Twice the drift of one second, from the moment at which its own key was heard.
     while node.elapsed < Duration::from_millis(3_850) {
         said.extend(votes(&node.elapse(Duration::from_millis(50))));
     }

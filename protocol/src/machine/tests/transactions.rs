@@ -1,10 +1,10 @@
-//! Tests of transactions: which of them this node carries on, and when.
+//! Tests of transactions: which of them this node relays, and when.
 
 use ledger::transaction::{Transaction, VerifiedTransaction};
 
 use super::*;
 
-/// Transfers of alice with these nonces, each with a memo of so many bytes.
+/// Transfers of alice with these nonces, each with a memo of `memo` bytes.
 pub(super) fn transfers(nonces: impl IntoIterator<Item = u64>, memo: usize) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let alice = template_key("alice").unwrap();
     let transfer = |nonce| {
@@ -21,7 +21,7 @@ pub(super) fn transfers(nonces: impl IntoIterator<Item = u64>, memo: usize) -> V
     verify_transactions(chain().id(), nonces.into_iter().map(transfer).collect())
 }
 
-/// Nonces of the transactions in batches of this node.
+/// Nonces of the transactions in the batches that this node sends.
 fn said(effects: &[Effect]) -> Vec<u64> {
     let decode = |effect: &Effect| match effect {
         Effect::Gossip(Topic::Transactions, bytes) => {
@@ -74,7 +74,7 @@ fn behind_a_gap_nothing_is_carried_until_the_gap_closes() {
     effects.extend(node.soon());
     assert_eq!(said(&effects), (1..300).collect::<Vec<_>>());
 
-    // The same for this node's own users, and when a block closes the gap.
+    // The same holds for this node's own users, and when a block closes the gap.
     let mut node = Node::fresh(None);
     let submit = |node: &mut Node, nonce| {
         let transaction = transfers([nonce], 0).remove(0).unwrap();

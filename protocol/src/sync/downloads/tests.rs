@@ -14,7 +14,7 @@ const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 const C: PeerId = PeerId(3);
 
-/// All that fetches, and what peers say they have.
+/// The downloads of a node, and its peers' claims.
 struct Fetch {
     downloads: Downloads,
     census: Census,
@@ -30,7 +30,7 @@ fn hash(chunk: u32) -> Hash {
 }
 
 impl Fetch {
-    /// One segment of so many chunks.
+    /// One segment of `chunks` chunks.
     fn new(chunks: u32) -> Self {
         let descriptor = SegmentDescriptor {
             index: 0,
@@ -57,7 +57,7 @@ impl Fetch {
         self.downloads.on_opened(peer);
     }
 
-    /// Gives work, and what is told to the peer.
+    /// Gives a peer requests, and returns the update for it.
     fn fill(&mut self, peer: PeerId) -> Update {
         self.downloads.fill(peer, &self.census, self.now);
         self.downloads.take_news(peer).unwrap_or_default()
@@ -67,7 +67,7 @@ impl Fetch {
         self.downloads.on_chunk(peer, id(chunk), hash(chunk), CHUNK, self.now)
     }
 
-    /// Lets a peer send what it is asked for, a chunk in so much time, so many times.
+    /// Lets a peer send `count` wanted chunks, each after `time`.
     fn works(&mut self, peer: PeerId, count: usize, time: Duration) {
         for _ in 0..count {
             self.fill(peer);
@@ -81,7 +81,7 @@ impl Fetch {
         self.downloads.peers[&peer].wants.iter().map(|id| id.chunk).collect()
     }
 
-    /// Chunks that two peers are asked for.
+    /// Chunks that are wanted from two peers.
     fn twice(&self) -> usize {
         self.downloads.segments[&0].chunks.iter().filter(|chunk| chunk.also_from.is_some()).count()
     }
@@ -123,7 +123,7 @@ fn what_fewest_have_is_fetched_first() {
     fetch.open(A, 0, 0..12);
     fetch.open(B, 0, 4..12);
     fetch.open(C, 0, 6..12);
-    // The first ones are any.
+    // The first ones are random.
     fetch.works(A, RANDOM_FIRST as usize, milliseconds(2_000));
     let mut order: Vec<u16> = Vec::new();
     while fetch.downloads.segments().any(|(.., missing)| missing > 0) {
@@ -189,7 +189,7 @@ fn a_late_peer_loses_its_work_to_others_and_keeps_its_place() {
         let news = fetch.fill(B);
         assert_eq!(news.add, if is_late { vec![id(0)] } else { vec![] }, "{waits:?}");
         assert_eq!(fetch.downloads.take_news(A).unwrap_or_default().remove, news.add, "{waits:?}");
-        // What it sends in the end is welcome.
+        // A late chunk is still welcome.
         assert_eq!(fetch.comes(A, 1), Arrival::New);
         assert!(!fetch.downloads.peers[&A].is_late);
     }
@@ -264,7 +264,7 @@ fn at_the_end_a_faster_peer_is_asked_too_and_the_slower_is_told_when_it_is_here(
 
 #[test]
 fn the_last_chunks_are_asked_for_twice_and_others_taken_from_much_slower_peers_only() {
-    // missing, slower by, asked for twice, taken over
+    // chunks missing, times slower, wanted from two, taken over
     let cases = [(3, 1, 0, 0), (3, 3, 3, 0), (3, 30, 3, 0), (4, 1, 0, 0), (4, 3, 0, 0), (4, 30, 0, 4), (6, 30, 0, 6)];
     for (missing, slower, twice, taken) in cases {
         let case = format!("{missing} missing, slower by {slower}");
@@ -272,7 +272,8 @@ fn the_last_chunks_are_asked_for_twice_and_others_taken_from_much_slower_peers_o
         fetch.open(A, 0, 0..40);
         fetch.open(B, 0, 0..40);
         fetch.works(B, 40 - missing, milliseconds(50));
-        // All that is missing is on its way from one, who takes so many times as long for it as the other for one chunk.
+        // Everything missing is in flight from B, which takes `slower` times as long for it as A
+        // takes for one chunk.
         fetch.fill(B);
         assert_eq!((fetch.wants(B).len(), fetch.in_flight(B)), (missing, missing as u64), "{case}");
         let meter = &mut fetch.downloads.peers.get_mut(&A).unwrap().meter;
@@ -292,7 +293,7 @@ fn room_is_taken_before_a_peer_may_send() {
     for round in 0..3 {
         peers.iter().for_each(|peer| drop(fetch.fill(*peer)));
         assert_eq!(fetch.downloads.in_flight(fetch.now), most, "{round}");
-        // Room that comes free goes to whoever is next.
+        // Room that becomes free goes to the next peer.
         let peer = *peers.iter().find(|peer| fetch.in_flight(**peer) > 0).unwrap();
         let chunk = fetch.wants(peer)[0];
         fetch.now += milliseconds(10);
@@ -322,11 +323,11 @@ fn a_limit_holds_back_what_may_be_sent() {
     assert!((5..=6).contains(&allowed.len()), "a chunk a second: {allowed:?}");
 }
 
-/// A peer that has nothing of what is free costs no look at chunks, however often it is due.
+/// A peer without free chunks costs no look at chunks, however often it is filled.
 #[test]
 fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     let mut fetch = Fetch::new(500);
-    // It says nothing at all, or names chunks of no segment that is fetched.
+    // A claims nothing at all, B only chunks of a segment that is not fetched.
     fetch.open(A, 0, []);
     fetch.open(B, 0, []);
     fetch.census.on_have(B, ChunkId { segment: 7, chunk: 3 }).unwrap();
@@ -338,7 +339,7 @@ fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     fetch.open(C, 1, []);
     fetch.fill(C);
     assert_eq!(fetch.downloads.looks, 500);
-    // What C is asked for is not looked at for them either.
+    // Chunks wanted from C are not looked at for them either.
     for _ in 0..100 {
         fetch.fill(A);
         fetch.fill(B);
@@ -346,7 +347,7 @@ fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     assert_eq!(fetch.downloads.looks, 500);
 }
 
-/// What is free is counted right whatever happens to a chunk.
+/// The count of free chunks stays right whatever happens to a chunk.
 #[test]
 fn free_chunks_are_counted() {
     let mut fetch = Fetch::new(100);

@@ -10,7 +10,7 @@ const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 const C: PeerId = PeerId(3);
 
-/// All that is served, and what peers have.
+/// The uploads of a node, and its peers' claims.
 struct Serve {
     uploads: Uploads,
     census: Census,
@@ -52,13 +52,13 @@ impl Serve {
         self.updates(peer, &Update { have, ..Update::default() }).unwrap();
     }
 
-    /// What goes next, without waiting for it to be written.
+    /// The next chunk to send, without waiting for the one before to be written.
     fn next(&mut self) -> Option<(PeerId, u32)> {
         drop(self.uploads.rotate(self.now));
         self.uploads.next(&self.census, |id| id.chunk < 500, self.now).map(|(peer, id)| (peer, id.chunk))
     }
 
-    /// All that goes, each written and confirmed at once.
+    /// All chunks that may go, each written and confirmed at once.
     fn all(&mut self) -> Vec<(PeerId, u32)> {
         let mut all = Vec::new();
         while let Some((peer, chunk)) = self.next() {
@@ -93,7 +93,7 @@ fn a_chunk_on_its_way_counts_as_a_copy() {
     serve.uploads.on_written(first.0, serve.now);
     let second = serve.next().unwrap();
     assert_ne!(first.1, second.1, "the second goes to what nobody is getting");
-    // It was not there after all.
+    // The first chunk was not on disk after all.
     serve.uploads.on_unsent(first.0, id(first.1), false);
     assert!(serve.uploads.sending.keys().eq([&id(second.1)]));
     serve.uploads.on_closed(second.0);
@@ -139,7 +139,8 @@ fn few_chunks_at_a_time_are_written_but_nobody_waits_for_slow_connections() {
 
 #[test]
 fn where_peers_take_less_than_the_link_moves_more_of_them_are_sent_to() {
-    // Chunks a second that our link moves, that each peer gets from anybody, if it is known; sent to at a time.
+    // Chunks per second that our link moves; that each peer gains, if known; connections used at a
+    // time.
     for (link, gets, writing) in
         [(0, None, 3), (40, None, 3), (40, Some(40), 3), (40, Some(20), 4), (40, Some(10), 8), (400, Some(1), 50)]
     {
@@ -174,7 +175,7 @@ fn so_much_is_under_way_until_it_is_confirmed() {
     assert_eq!(send(&mut serve), UNDER_WAY_LEAST / CHUNK);
     serve.updates(A, &Update { received: 3, ..Update::default() }).unwrap();
     assert!(send(&mut serve) >= 3);
-    // A peer that says nothing holds up no room, and gets nothing more.
+    // A peer that confirms nothing holds up no room, and gets nothing more.
     serve.now += STUCK;
     assert_eq!(serve.uploads.under_way(true, serve.now), 0);
     assert_eq!(send(&mut serve), 0);
@@ -206,7 +207,7 @@ fn slots_go_to_givers_to_newcomers_and_to_anybody_in_turn() {
         serve.wants(*peer, 0..5, 5);
     }
     let givers = &peers[10..10 + SLOTS_FOR_GIVERS];
-    // These got much already and gave nothing.
+    // These peers were sent much already and gave nothing.
     let takers = &peers[10 + SLOTS_FOR_GIVERS..];
     takers.iter().for_each(|taker| serve.uploads.peers.get_mut(taker).unwrap().served_bytes = 9 * CHUNK);
     let (mut lucky, mut first) = (BTreeSet::<PeerId>::new(), 0);
