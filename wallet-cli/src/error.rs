@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit code that tells scripts.
+//! Why a command failed, and its exit code for scripts.
 
 use std::io;
 use std::path::PathBuf;
@@ -98,8 +98,8 @@ impl WalletError {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Turns a failure to write the result into `Unwritten`. For a command that has changed
-    /// something: its work is done even if stdout is broken. `done` says what was done.
+    /// Turns a failure to write the result into `Unwritten`, for a command whose work is done even
+    /// if stdout is broken. `done` says what it did.
     pub(crate) fn after(self, done: String) -> Self {
         match self {
             Self::Output(error) => Self::Unwritten { done, error },

@@ -30,8 +30,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// `None` at the deadline.
 ///
 /// # Errors
-/// Those of the request, except that until the deadline the node may be unreachable or may not know
-/// the transaction: a submitted transfer may land all the same.
+/// Those of the request. Until the deadline it is no error if the node is unreachable or does not
+/// know the transaction: a submitted transfer may land all the same.
 pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<Height>, WalletError> {
     loop {
         let asked = Instant::now();

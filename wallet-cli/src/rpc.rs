@@ -53,7 +53,7 @@ pub(crate) enum RpcError {
     /// The node answers with an error.
     #[error("the node refuses {method}: {message}{}", hint(data))]
     Answer {
-        /// What was asked.
+        /// The method called.
         method: &'static str,
         /// One of `ledger::api::code` or of JSON-RPC itself.
         code: i32,
