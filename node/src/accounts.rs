@@ -1,4 +1,5 @@
-//! The cost accounts of all peers, shared by the network, the driver and sync: each charges the work that it does.
+//! The cost accounts of all peers, shared by the network, the driver and sync: each charges the
+//! work that it does.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -9,8 +10,9 @@ use protocol::budget::{Budget, BudgetReport, Cost};
 
 use crate::clock::Clock;
 
-/// Accounts kept. A peer that leaves keeps its account until the budget is full again, so a new connection brings no new
-/// budget. Beyond this bound the accounts with the most left are forgotten.
+/// Most accounts. A peer that leaves keeps its account until its budget is full again, so a new
+/// connection brings no new budget. Beyond this bound full accounts are forgotten, and if that is
+/// not enough, the half with the most left.
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// The accounts. Cheap to clone: all clones share them.
@@ -33,7 +35,8 @@ impl<Peer: Copy + Eq + Hash> Default for Accounts<Peer> {
 }
 
 impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
-    /// Marks the peer as named by the operator. A smaller account is replaced by a full one.
+    /// Marks the peer as named by the operator. Its old account is replaced by a full one with the
+    /// larger budget.
     pub fn name(&self, peer: Peer) {
         let mut books = self.lock();
         if books.named.insert(peer) {
@@ -49,7 +52,7 @@ impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
         books.budget(peer, now).admits(now)
     }
 
-    /// Takes work that was done for a peer from its budget.
+    /// Subtracts work that was done for a peer from its budget.
     pub fn charge(&self, peer: &Peer, cost: &Cost) {
         let mut books = self.lock();
         let now = books.now();
@@ -65,7 +68,7 @@ impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Books<Peer>> {
-        // Accounts are numbers: a panic elsewhere leaves nothing half-done in them.
+        // Accounts are plain numbers, so a panic elsewhere leaves them consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,8 +87,8 @@ impl<Peer: Copy + Eq + Hash> Books<Peer> {
         self.budgets.entry(*peer).or_insert_with(|| Budget::new(now, is_named))
     }
 
-    /// Drops the half of the accounts with the most left, if there are too many. One pass serves thousands of
-    /// newcomers.
+    /// Drops the half of the accounts with the most left, if there are too many. One pass makes
+    /// room for thousands of new peers.
     fn forget_half(&mut self, now: Duration) {
         if self.budgets.len() < ACCOUNTS_MAX {
             return;
@@ -113,7 +116,7 @@ mod tests {
         assert!(!accounts.admits(&1), "what one charges all see");
         assert_eq!(accounts.report(&1).refused, 1);
         for peer in 2..3 * ACCOUNTS_MAX as u32 {
-            // None is full, so the bound has to forget some.
+            // No account is full, so the bound must forget some.
             accounts.charge(&peer, &Cost { decode: KEPT / 2, ..Cost::NONE });
         }
         assert!(accounts.lock().budgets.len() <= ACCOUNTS_MAX);

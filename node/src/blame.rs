@@ -1,11 +1,11 @@
-//! From the offences of the protocol to the charges of the network.
+//! Turns offences of the protocol into charges of the network.
 
 use protocol::Offence;
 use protocol::offence::Severity as Gravity;
 
 use crate::network::{Charge, Severity};
 
-/// What a peer is charged with.
+/// The charge for an offence.
 pub(crate) fn charge(offence: &Offence) -> Charge {
     let severity = match offence.severity() {
         Gravity::Mistake => Severity::Mistake,

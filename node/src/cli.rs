@@ -22,9 +22,9 @@ use crate::home::Home;
 use crate::output::{self, OutputError};
 use crate::testnet;
 
-/// Exit code when something failed. 2, for a wrong command line, is given by the parser.
+/// Exit code of an error. The parser gives 2 for a wrong command line.
 const EXIT_ERROR: u8 = 1;
-/// Exit code when no node answers.
+/// Exit code if no node answers.
 const EXIT_UNREACHABLE: u8 = 3;
 
 /// A node of a Cairn payments ledger.
@@ -32,7 +32,8 @@ const EXIT_UNREACHABLE: u8 = 3;
 #[command(name = "cairn-node", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable.")]
 pub struct Cli {
-    /// What to log on stderr: error, warn, info, debug, trace, or directives such as info,node::network=debug
+    /// What to log on stderr: error, warn, info, debug, trace, or directives such as
+    /// info,node::network=debug
     #[arg(long, global = true, env = "CAIRN_NODE_LOG", value_name = "LEVEL")]
     log: Option<String>,
     #[command(subcommand)]
@@ -51,7 +52,8 @@ enum Command {
     Status(query::Query),
     /// Show the peers of a running node
     Peers(query::Query),
-    /// Show how far a running node is with fetching history, from whom and how fast, or why nothing comes
+    /// Show how far a running node is with fetching history, from whom and how fast, or why nothing
+    /// comes
     Sync(sync::Sync),
     /// Check, show or write genesis files
     #[command(subcommand)]
@@ -69,7 +71,7 @@ enum Command {
     },
 }
 
-/// Which home.
+/// The option for the home.
 #[derive(Debug, Args)]
 struct HomeArg {
     /// Directory of the node; $XDG_DATA_HOME/cairn/node by default
@@ -89,8 +91,8 @@ impl HomeArg {
 }
 
 impl Cli {
-    /// Reads the command line and the environment, in which an empty variable is an unset one. Ends the
-    /// process after `--help` and the like, and when something is wrong.
+    /// Parses the command line and the environment. An empty variable counts as unset. Ends the
+    /// process after `--help` or `--version`, and if the command line is wrong.
     #[must_use]
     pub fn read() -> Self {
         Self::from_words(env::args_os()).unwrap_or_else(|error| error.exit())
@@ -110,12 +112,13 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// Does what the command line says.
+/// Runs the command.
 ///
 /// # Errors
-/// Whatever went wrong, for [`exit_code`] and to be shown with its causes.
+/// The error of the command. [`exit_code`] gives its exit code, and [`show`] shows it with its
+/// causes.
 pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    // `run` may have its level from the configuration, so it starts the log by itself.
+    // `run` may take the level from the configuration, so it starts the log itself.
     if let Command::Run(run) = cli.command {
         return run.execute(cli.log);
     }
@@ -147,7 +150,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// An error with its causes, each said once: some say theirs themselves.
+/// An error with its causes, each only once: some messages already include their cause.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -158,13 +161,14 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether the reader of our output has gone, as `head` does: nobody's fault.
+/// Whether the reader of stdout has closed it, as `head` does. That is not a failure of the
+/// command.
 #[must_use]
 pub fn is_output_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OutputError::is_closed)
 }
 
-/// Shows an error on stderr, if anybody looks.
+/// Shows an error on stderr.
 pub fn show(error: &anyhow::Error) {
     crate::screen::say(&format!("error: {}", told(error)));
 }

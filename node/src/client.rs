@@ -1,4 +1,4 @@
-//! Asks a running node, one call at a time. For `cairn-node status` and its like.
+//! A blocking RPC client for a running node, for commands such as `cairn-node status`.
 
 use std::io;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// How long a node may take to be reached.
+/// Longest time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Most bytes of an answer: what a node sends at most, and its envelope.
+/// Most bytes of an answer: the most that a node sends, and room for its envelope.
 const ANSWER_BYTES_MAX: u64 = 17 << 20;
 
-/// Why there is no result.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No URL that can be asked.
+    /// The URL cannot be that of a node.
     #[error("not the URL of a node: {url:?}; expected something like http://127.0.0.1:7701")]
     Url {
-        /// What was given.
+        /// The URL given.
         url: String,
     },
-    /// Nobody answers there.
+    /// No answer arrived.
     #[error("cannot reach a node at {url}: {reason}")]
     Unreachable {
-        /// Where it was expected.
+        /// The node's URL.
         url: String,
-        /// What went wrong on the way.
+        /// What failed.
         reason: String,
     },
-    /// Somebody answers there, but not as a node does.
+    /// The answer is not a node's.
     #[error("{url} does not answer like a Cairn node: {reason}")]
     NotANode {
-        /// Who was asked.
+        /// The URL.
         url: String,
         /// What is wrong with the answer.
         reason: String,
@@ -41,9 +41,9 @@ pub enum ClientError {
     /// The node answered with an error.
     #[error("{message}{}", data.as_ref().map(|data| format!(" ({})", data.hint)).unwrap_or_default())]
     Answer {
-        /// Code of JSON-RPC or of `ledger::api::code`.
+        /// A code of JSON-RPC or of `ledger::api::code`.
         code: i32,
-        /// What was wrong.
+        /// What is wrong, for people.
         message: String,
         /// Reason for programs and hint for people.
         data: Option<ErrorData>,
@@ -51,14 +51,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether nobody answers there, which may pass.
+    /// Whether no answer arrived. A retry may help.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 }
 
-/// A node to ask. Blocks the thread: not for use inside the node.
+/// A client of one node. Its calls block the thread, so the node itself must not use it.
 pub struct Client {
     agent: ureq::Agent,
     url: String,
@@ -81,8 +81,8 @@ struct Failure {
 }
 
 impl Client {
-    /// A client of the node at this URL, such as `http://127.0.0.1:7701`. Connects with the first call, and gives up on a call
-    /// after `timeout`.
+    /// A client of the node at this URL, such as `http://127.0.0.1:7701`. Connects with the first
+    /// call. A call fails after `timeout`.
     ///
     /// # Errors
     /// `ClientError::Url` for anything but `http://`, host and perhaps a port.
@@ -91,7 +91,8 @@ impl Client {
         if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])) {
             return Err(ClientError::Url { url: url.to_owned() });
         }
-        // No proxy: its environment variables are meant for the web, and the node is mostly on this machine.
+        // No proxy: its environment variables are meant for the web, and the node is usually on
+        // this machine.
         let config = ureq::Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -102,7 +103,7 @@ impl Client {
         Ok(Self { agent: config.new_agent(), url: url.to_owned() })
     }
 
-    /// Where the node stands.
+    /// The node's status.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -118,7 +119,7 @@ impl Client {
         self.call(api::NET_PEERS, json!({}))
     }
 
-    /// Calls a method with parameters by name.
+    /// Calls a method with named parameters.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -187,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The outcome of asking something that answers with this status and body.
+    /// The outcome of a call to a server that answers with this status and body.
     fn ask(status: &str, body: &str) -> Result<Vec<PeerInfo>, ClientError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

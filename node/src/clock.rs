@@ -6,7 +6,7 @@ use anyhow::Context;
 use ledger::units::Timestamp;
 use protocol::Now;
 
-/// The two clocks.
+/// A monotonic clock, which counts from its start, and the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(Instant);
 
@@ -22,11 +22,11 @@ impl Clock {
 
 /// Milliseconds since 1970.
 pub(crate) fn wall_ms() -> u64 {
-    // A clock before 1970 is off by more than this chain can bear; block times then follow their parents.
+    // A clock before 1970 counts as 0. Block times then follow their parents.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Milliseconds since 1970 by this machine's clock.
+/// Milliseconds since 1970, or an error if this machine's clock is before 1970.
 pub(crate) fn now() -> anyhow::Result<u64> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?;
     Ok(u64::try_from(since.as_millis())?)

@@ -1,4 +1,5 @@
-//! What is local to a node: `config.toml`. What nodes must agree on is in the genesis, never here.
+//! A node's local settings: `config.toml`. Everything that nodes must agree on is in the genesis,
+//! never here.
 
 mod address;
 
@@ -12,12 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
 
-/// Peer-to-peer port when nobody says otherwise.
+/// Default peer-to-peer port.
 pub const P2P_PORT: u16 = 7700;
-/// RPC port when nobody says otherwise.
+/// Default RPC port.
 pub const RPC_PORT: u16 = 7701;
 
-/// A configuration that cannot be used.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The operating system refused.
@@ -25,18 +26,19 @@ pub enum ConfigError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What it answered.
+        /// What the operating system answered.
         error: io::Error,
     },
-    /// Not TOML, an unknown key, or a value of another type: names line, key and expectation.
+    /// The file is not TOML, or has an unknown key or a value of the wrong type. The message names
+    /// line, key and expectation.
     #[error("{}: {error}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// Where the error is, and what was expected.
         error: Box<toml::de::Error>,
     },
-    /// A value that has the right type and makes no sense.
+    /// A value has the right type but is not allowed.
     #[error("{key}: {reason}")]
     Value {
         /// Key with its section, such as `mempool.bytes_max`.
@@ -46,11 +48,11 @@ pub enum ConfigError {
     },
 }
 
-/// All local settings. Each has a default, so an empty file is a configuration.
+/// All local settings. Each has a default, so an empty file is valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The network of nodes.
+    /// The peer-to-peer network.
     pub p2p: P2pConfig,
     /// The interface for wallets and people.
     pub rpc: RpcConfig,
@@ -58,7 +60,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Waiting transactions.
     pub mempool: MempoolConfig,
-    /// History that travels in chunks.
+    /// Transfer of history in chunks.
     pub sync: SyncConfig,
 }
 
@@ -66,16 +68,16 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct P2pConfig {
-    /// Where others reach this node.
+    /// The address on which this node listens for peers.
     pub listen: P2pAddress,
-    /// Peers to stay connected to; the others are found through them.
+    /// Peers to stay connected to. The node finds other peers through them.
     pub peers: Vec<P2pAddress>,
     /// Look for nodes on the local network by multicast.
     pub mdns: bool,
-    /// All nodes are on one machine or private network: private addresses are passed on, and one address may hold any
-    /// number of nodes.
+    /// All nodes are on one machine or private network. Then private addresses are passed on to
+    /// peers, and any number of nodes may share one address.
     pub private: bool,
-    /// A handful of nodes: each message goes to fewer peers at once.
+    /// The network is a handful of nodes, so each message is sent to fewer peers at once.
     pub small: bool,
 }
 
@@ -95,12 +97,14 @@ impl Default for P2pConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RpcConfig {
-    /// Where it answers. Whoever reaches it may use it: keep it on loopback or behind a proxy.
+    /// The address on which RPC listens. Anyone who can reach it may use it: keep it on loopback or
+    /// behind a proxy.
     #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
-    /// Further names of this host that requests may be for; loopback names and addresses always may.
+    /// Further host names that requests may name (`Host` header). `localhost`, loopback addresses
+    /// and the listening address are always allowed.
     pub allowed_hosts: Vec<String>,
-    /// Web pages that may use it, such as `https://wallet.example`.
+    /// Origins of web pages that may use RPC, such as `https://wallet.example`.
     pub allowed_origins: Vec<String>,
 }
 
@@ -118,8 +122,8 @@ impl Default for RpcConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// `error`, `warn`, `info`, `debug` or `trace` for the node itself, or filter directives such as
-    /// `info,node::network=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace` for the node itself, or filter directives such
+    /// as `info,node::network=debug`.
     pub level: String,
 }
 
@@ -138,7 +142,8 @@ pub struct MempoolConfig {
     pub bytes_max: u64,
 }
 
-/// Bounds of `mempool.bytes_max`: below, not even one full block of the largest size fits; above, memory runs out first.
+/// Bounds of `mempool.bytes_max`. Below the lower one, not even one block of the largest size fits.
+/// Above the upper one, memory runs out first.
 const MEMPOOL_BYTES: (u64, u64) = (2 << 20, 8 << 30);
 
 impl Default for MempoolConfig {
@@ -147,22 +152,23 @@ impl Default for MempoolConfig {
     }
 }
 
-/// History that travels in chunks. Consensus, gossip and single blocks are not limited.
+/// Transfer of history in chunks. Its limits do not apply to consensus, gossip and single blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SyncConfig {
-    /// Most bytes a second to all peers together; none, in the file 0, is no limit.
+    /// Most bytes per second to all peers together. `None`, in the file 0, means unlimited.
     #[serde(with = "rate")]
     pub upload_rate: Option<u64>,
-    /// Most bytes a second from all peers together; none, in the file 0, is no limit.
+    /// Most bytes per second from all peers together. `None`, in the file 0, means unlimited.
     #[serde(with = "rate")]
     pub download_rate: Option<u64>,
 }
 
-/// Least rate of chunks in bytes a second: at less, a single chunk takes longer than peers wait for one.
+/// Lowest rate limit, in bytes per second. Below it a single chunk takes longer than peers wait for
+/// one.
 const RATE_MIN: u64 = 16 << 10;
 
-/// Rates in the file: 0 is no limit, and shows that there could be one.
+/// Rates in the file. 0 means unlimited; it is written, so that the key is seen.
 mod rate {
     use serde::{Deserializer, Serializer};
 
@@ -179,7 +185,7 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_u64(Whole("a whole number of bytes"))
 }
 
-/// A number that is not negative, and its name for people.
+/// Visitor for a number that is not negative. Holds the description for error messages.
 struct Whole(&'static str);
 
 impl de::Visitor<'_> for Whole {
@@ -203,16 +209,16 @@ fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAd
     parse_socket_address(&text).map_err(de::Error::custom)
 }
 
-/// An IP address and a port.
+/// Parses an IP address and a port.
 ///
 /// # Errors
-/// What was expected.
+/// The text, and what was expected.
 pub(crate) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an address, expected IP:PORT, such as 127.0.0.1:{RPC_PORT}"))
 }
 
 impl SyncConfig {
-    /// The limit that a number of bytes a second stands for: 0 for none.
+    /// The limit for a rate in bytes per second. 0 means unlimited.
     #[must_use]
     pub fn limit(rate: u64) -> Option<u64> {
         (rate > 0).then_some(rate)
@@ -220,17 +226,17 @@ impl SyncConfig {
 }
 
 impl Config {
-    /// Reads a configuration file.
+    /// Reads a configuration file. Does not [`check`](Self::check) it.
     ///
     /// # Errors
-    /// `ConfigError` names file, key and expectation.
+    /// `ConfigError::Io`, `ConfigError::Malformed`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
         toml::from_str(without_mark(&text))
             .map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })
     }
 
-    /// The file form. Reading it gives the same configuration.
+    /// The content of the file. Reading it gives the same configuration.
     ///
     /// # Panics
     /// Never: every value has a TOML form.
@@ -239,7 +245,8 @@ impl Config {
         toml::to_string(self).unwrap_or_else(|error| panic!("every configuration has a TOML form: {error}"))
     }
 
-    /// Checks what types cannot say. Of the effective configuration: flags may have replaced what the file had.
+    /// Checks the rules that types cannot express. Call it on the effective configuration, since
+    /// flags may have replaced values of the file.
     ///
     /// # Errors
     /// `ConfigError::Value`.
@@ -275,7 +282,7 @@ impl Config {
     }
 }
 
-/// A text without the byte order mark that some editors begin a file with.
+/// Removes the byte order mark that some editors write at the start of a file.
 pub(crate) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }

@@ -1,7 +1,8 @@
-//! The consensus log: what a validator writes down before it says it (write-ahead log).
+//! The consensus log: the write-ahead log of a validator. A message that it signs is durable here
+//! before it is sent.
 //!
-//! One append-only file of its own, so that neither the latency nor the damage of a database touches it
-//! (`docs/adr/0003-consensus-log.md`). All numbers are little-endian.
+//! It is a separate append-only file, so that neither the latency nor the damage of a database
+//! affects it (`docs/adr/0003-consensus-log.md`). All numbers are little-endian.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -16,12 +17,12 @@
 //! | 4 | CRC-32 of mark, length and payload |
 //! | | payload: a cut or an entry |
 //!
-//! A cut makes all before it void, so the file need not be truncated at each height; a long file is
-//! replaced by a short one. A frame that a crash tore off at the end was never acted on and is dropped.
-//! A broken frame with whole frames after it means that durable bytes were lost, and then nothing in the
-//! file can be relied on. Payloads hold bytes that strangers chose, such as memos: without the secret
-//! these cannot look like a frame. And because a mark is compared without reading what follows it, the
-//! search for later frames takes time in proportion to the file.
+//! A cut makes everything before it void, so the file need not be truncated at each height. A long
+//! file is replaced by a new one. If a crash tore the last frame, the validator never acted on it,
+//! and it is dropped. If whole frames follow a broken one, durable bytes were lost, and nothing in
+//! the file can be relied on. Payloads hold bytes that strangers chose, such as memos. Without the
+//! secret, such bytes cannot look like a frame. A mark is compared before the bytes that follow it
+//! are read, so the search for later frames takes time linear in the file's length.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -37,30 +38,30 @@ use crate::files::write_atomic;
 const MAGIC: &[u8; 8] = b"CRNLOG02";
 /// The format of cairn 0.1, whose frames had no mark.
 const MAGIC_1: &[u8; 8] = b"CRNLOG01";
-/// Magic and secret before the first frame.
+/// Bytes of magic and secret before the first frame.
 const FILE_HEADER: usize = 16;
-/// Mark, length and CRC before each payload.
+/// Bytes of mark, length and CRC before each payload.
 const FRAME_HEADER: usize = 16;
-/// A file longer than this is begun anew at the next cut.
+/// At the next cut, a file longer than this many bytes is replaced by a new one.
 const COMPACT_BYTES: u64 = 8 << 20;
 
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
 enum Frame {
-    /// The log begins anew at this height.
+    /// Everything before is void; the log goes on at this height.
     Cut(Height),
     Entry(LogEntry),
 }
 
-/// A consensus log that cannot be used.
+/// Why a consensus log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The disk refuses.
+    /// The operating system refused.
     #[error("consensus log {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system answered.
         source: io::Error,
     },
     /// The file has the format of an earlier version.
@@ -77,15 +78,16 @@ pub struct ConsensusLog {
     path: PathBuf,
     file: File,
     secret: u64,
-    /// Bytes in the file.
+    /// Length of the file in bytes.
     length: u64,
     /// Frames that are not in the file yet.
     buffer: Vec<u8>,
 }
 
 impl ConsensusLog {
-    /// Writes an empty log for height 1, durably. This *creation mark* says that nothing was ever signed
-    /// from this home; beside a tip above 0 it says nothing, since the key may have signed elsewhere.
+    /// Writes an empty log for height 1, durably. This *creation mark* says that nothing was ever
+    /// signed from this home. With a tip above 0 it says nothing, since the key may have signed
+    /// elsewhere.
     ///
     /// # Errors
     /// `LogError` when the disk refuses.
@@ -93,7 +95,8 @@ impl ConsensusLog {
         Self::replace(path, Height(1)).map(drop)
     }
 
-    /// Puts a new file in place of the old one, and returns its secret and length.
+    /// Replaces the file by a new one with a cut for this height. Returns its secret and its length
+    /// in bytes.
     fn replace(path: &Path, height: Height) -> Result<(u64, u64), LogError> {
         let error = |source| LogError::Io { path: path.to_owned(), source };
         let secret = getrandom::u64().map_err(|source| error(io::Error::other(source)))?;
@@ -104,7 +107,8 @@ impl ConsensusLog {
         Ok((secret, bytes.len() as u64))
     }
 
-    /// Whether a log has more than its creation mark. A file that is missing was never used.
+    /// Whether a log has more than its creation mark. A missing file was never used; a broken one
+    /// counts as used.
     ///
     /// # Errors
     /// `LogError` when the disk refuses.
@@ -116,7 +120,8 @@ impl ConsensusLog {
         }
     }
 
-    /// Opens a log and reads what it holds. [`protocol::Log::Lost`] when it is missing or broken; it is then begun anew.
+    /// Opens a log and reads it. Returns [`protocol::Log::Lost`] if the file is missing or broken;
+    /// it is then replaced by a new one.
     ///
     /// # Errors
     /// `LogError` when the disk refuses, or when the file is of an earlier version.
@@ -133,18 +138,19 @@ impl ConsensusLog {
         let (log, secret, length) = match read(&bytes) {
             Some(whole) => (protocol::Log::Intact(whole.height, whole.entries), whole.secret, whole.length),
             None => {
-                // Not height 1: that would say that nothing was ever signed.
+                // Height 0, not 1: height 1 would say that nothing was ever signed.
                 let (secret, length) = Self::replace(path, Height(0))?;
                 (protocol::Log::Lost, secret, length)
             }
         };
         let file = OpenOptions::new().append(true).open(path).map_err(error)?;
-        // What a crash tore off must not stand between older and newer frames.
+        // A torn frame must not stand between older and newer frames.
         file.set_len(length).map_err(error)?;
         Ok((Self { path: path.to_owned(), file, secret, length, buffer: Vec::new() }, log))
     }
 
-    /// Begins anew for a height. Durable at the latest with the next [`Self::sync`].
+    /// Makes all entries void and begins a height. Durable at the latest with the next
+    /// [`Self::sync`].
     ///
     /// # Errors
     /// `LogError` when the disk refuses.
@@ -159,7 +165,7 @@ impl ConsensusLog {
         Ok(())
     }
 
-    /// Appends an entry, in memory until [`Self::sync`].
+    /// Appends an entry. It stays in memory until [`Self::sync`].
     pub fn append(&mut self, entry: LogEntry) {
         self.push(&Frame::Entry(entry));
     }
@@ -167,7 +173,7 @@ impl ConsensusLog {
     /// Makes everything appended durable.
     ///
     /// # Errors
-    /// `LogError` when the disk refuses: nothing may be said then that was to be logged.
+    /// `LogError` when the disk refuses. Then no message may be sent whose entry was to be logged.
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.file.write_all(&self.buffer).map_err(|source| self.error(source))?;
         self.length += self.buffer.len() as u64;
@@ -203,17 +209,18 @@ fn crc(mark: &[u8], length: &[u8], payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// What a file holds.
+/// The content of an intact file.
 struct Whole {
     secret: u64,
     height: Height,
-    /// Since the last cut.
+    /// Entries since the last cut.
     entries: Vec<LogEntry>,
     /// Bytes up to the end of the last whole frame.
     length: u64,
 }
 
-/// Nothing if it is not a log or durable bytes are broken.
+/// Parses a file. `None` if it is not a log, if durable bytes are broken, or if it was lost before
+/// and nothing was cut since.
 fn read(bytes: &[u8]) -> Option<Whole> {
     let secret = bytes.strip_prefix(MAGIC)?.first_chunk().map(|secret| u64::from_le_bytes(*secret))?;
     let (mut height, mut entries, mut at) = (None, Vec::new(), FILE_HEADER);
@@ -224,14 +231,14 @@ fn read(bytes: &[u8]) -> Option<Whole> {
         }
         at += FRAME_HEADER + payload.len();
     }
-    // Only the end may be broken: frames after a broken one were written after it was durable.
+    // Only the end may be torn: a frame is written only after the frames before it are durable.
     let is_torn_end = (at + 1..bytes.len()).all(|later| frame_at(bytes, secret, later).is_none());
-    // Height 0 is the mark of a log that was lost and begun anew, and nothing was signed since.
+    // Height 0 marks a log that replaced a lost one. Nothing was signed since.
     let height = height.filter(|height| is_torn_end && *height > Height(0))?;
     Some(Whole { secret, height, entries, length: at as u64 })
 }
 
-/// The payload of the frame that begins at an offset, if it is whole.
+/// The payload of the frame at this offset; `None` if there is no whole frame.
 fn frame_at(bytes: &[u8], secret: u64, at: usize) -> Option<&[u8]> {
     let (mark, rest) = bytes.get(at..)?.split_first_chunk::<8>()?;
     if u64::from_le_bytes(*mark) != secret.wrapping_add(at as u64) {

@@ -14,7 +14,7 @@ fn entry(round: u32) -> LogEntry {
     LogEntry::Timeout(0, Round(round))
 }
 
-/// Height and entries, or nothing when lost.
+/// Height and entries; `None` if the log is lost.
 fn reopen(path: &Path) -> Option<(u64, Vec<LogEntry>)> {
     match ConsensusLog::open(path).unwrap().1 {
         Log::Intact(height, entries) => Some((height.0, entries)),
@@ -120,7 +120,7 @@ fn body(memo: Vec<u8>) -> LogEntry {
     LogEntry::Body(Block { header, parent_certificate, transactions: vec![transaction] })
 }
 
-/// A log that was cut for height 7, and whose next frame, a block with this memo, lost its last byte.
+/// A log with a cut for height 7 and then a block with this memo, whose frame lost its last byte.
 fn torn_behind(path: &Path, memo: Vec<u8>) {
     ConsensusLog::create(path).unwrap();
     let (mut log, _) = ConsensusLog::open(path).unwrap();
@@ -135,9 +135,9 @@ fn torn_behind(path: &Path, memo: Vec<u8>) {
 fn bytes_of_users_are_no_frames() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    // A frame of the format without a secret, at every offset.
+    // Length, CRC and payload of a frame without its mark, at many offsets.
     let length_and_crc = [&1u32.to_le_bytes()[..], &crc32fast::hash(&[7]).to_le_bytes(), &[7]].concat();
-    // A frame of another file, and one whose mark is made as if the secret were 0.
+    // A frame of another file, and frames whose marks assume that the secret is 0.
     let mut foreign = Vec::new();
     push_frame(&mut foreign, 1, 0, &Frame::Cut(Height(9)));
     let unmarked: Vec<u8> = (0..600).flat_map(|at: u64| [&at.to_le_bytes()[..], &length_and_crc].concat()).collect();
@@ -151,11 +151,11 @@ fn bytes_of_users_are_no_frames() {
 fn the_search_for_later_frames_is_linear() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    // Read as lengths, these say that a frame of a MiB begins at every fourth byte.
+    // Read as lengths, these bytes claim that a frame of a MiB begins at every fourth byte.
     torn_behind(&path, [0, 0, 0x10, 0].repeat(1 << 19));
     let start = std::time::Instant::now();
     assert_eq!(reopen(&path), Some((7, vec![])));
-    // Milliseconds; a checksum over a MiB at each offset takes minutes.
+    // This takes milliseconds. A checksum over a MiB at each offset would take minutes.
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
 

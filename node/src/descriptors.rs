@@ -1,43 +1,43 @@
-//! File descriptors: enough for the store, the logs and the peers; RPC has what is left.
+//! File descriptors: enough for the store, the logs and the peers; RPC gets the rest.
 //!
-//! A node that cannot open a file cannot write its consensus log, and a connection of a stranger takes
-//! a descriptor too. So the limit of the process is raised at the start, and shared out: what the node
-//! itself opens is kept free, then peers, then RPC. Each part keeps below its share by its own limits.
+//! A node that cannot open a file cannot write its consensus log, and a stranger's connection takes
+//! a descriptor too. So the limit of the process is raised at the start and divided: first the
+//! node's own files, then peers, then RPC. Each part stays within its share by its own limits.
 
 use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::network;
 
-/// Descriptors that are asked for. More are of no use: all limits of this node need fewer.
+/// Descriptors to ask the system for. All limits of this node together need fewer.
 const WANTED: u64 = 8_192;
-/// For what every process opens: standard streams, the runtime's pollers and pipes, name look-ups, and
-/// whatever the parent left open.
+/// Descriptors that every process has: standard streams, the runtime's pollers and pipes, name
+/// look-ups, and those that the parent left open.
 const PROCESS: u64 = 40;
-/// For the store, the consensus log, staged segments and the files that replace others.
+/// Descriptors for the store, the consensus log, staged segments and temporary files.
 const STORE: u64 = 56;
-/// The least for peers. With fewer a node may not hear enough validators.
+/// Least descriptors for peers. With fewer, a node may not hear enough validators.
 const PEERS_MIN: u64 = 48;
-/// The least for RPC, so that an operator can still ask a busy node.
+/// Least descriptors for RPC, so that an operator can still query a busy node.
 const RPC_MIN: u64 = 16;
 
-/// The shares of one process.
+/// How the descriptors of this process are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptors {
     limit: u64,
-    /// Of peers: connections and handshakes.
+    /// For peers: connections and handshakes.
     peers: u64,
-    /// Of RPC: connections.
+    /// For RPC: connections.
     rpc: u64,
 }
 
 impl Descriptors {
-    /// Raises the limit of this process as far as it may be raised, and shares it out among `named` peers,
-    /// which no limit on connections holds for, other peers, and `rpc_wanted` connections to RPC. Warns
-    /// when not everybody gets all.
+    /// Raises the limit of this process, up to [`WANTED`], and divides it among `named` peers,
+    /// which are exempt from the limits on connections, other peers, and `rpc_wanted` connections
+    /// to RPC. Warns if not all of these fit.
     ///
     /// # Errors
-    /// When the limit is so low that a node cannot work.
+    /// The limit is too low for a node to work.
     pub(crate) fn prepare(limits: network::Limits, named: usize, rpc_wanted: usize) -> anyhow::Result<Self> {
         let kept = kept(named);
         let shares = Self::share(raise(), kept, peers_wanted(limits), rpc_wanted as u64)?;
@@ -71,7 +71,7 @@ impl Descriptors {
         usize::try_from(self.rpc).unwrap_or(usize::MAX)
     }
 
-    /// The limits on connections with peers that fit.
+    /// The limits on connections with peers, lowered to fit the share.
     pub(crate) fn limits(&self, wanted: network::Limits) -> network::Limits {
         if self.peers >= peers_wanted(wanted) {
             return wanted;
@@ -84,17 +84,18 @@ impl Descriptors {
     }
 }
 
-/// What is kept free for the node itself and for its named peers, each of which may have two connections.
+/// Descriptors reserved for the node itself and for its named peers, each of which may have two
+/// connections.
 fn kept(named: usize) -> u64 {
     PROCESS + STORE + 2 * named as u64
 }
 
-/// Connections, and handshakes in both directions.
+/// Descriptors for all connections, and for handshakes in both directions.
 fn peers_wanted(limits: network::Limits) -> u64 {
     u64::from(limits.connections()) + 2 * u64::from(limits.pending)
 }
 
-/// Raises the soft limit, and returns what it is then.
+/// Raises the soft limit, and returns the new one.
 fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // `None` means unlimited.
@@ -106,7 +107,7 @@ fn raise() -> u64 {
     let hard = (maximum < u64::MAX).then_some(maximum);
     match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: hard }) {
         Ok(()) => wanted,
-        // Not fatal: the node shares out what it has.
+        // Not fatal: the node divides what it has.
         Err(_) => current,
     }
 }

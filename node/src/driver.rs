@@ -1,4 +1,4 @@
-//! The driver: gives the protocol machine its inputs and performs its effects, in order, on a thread of its own.
+//! The driver feeds the protocol machine and performs its effects, in order, on its own thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,41 +32,42 @@ use crate::submission::{Reply, SubmitError};
 use crate::verifier::Verified;
 use crate::view::{Activity, Journal, Query, TipView};
 
-/// Answers with blocks read from the store at the same time.
+/// Most answers with blocks that are read at once. Beyond it a request is refused as busy.
 const READS_MAX: usize = 4;
-/// Checkpoints are written when nothing else is to be done, or after so many blocks anyway (see `Store::maintain`).
+/// A checkpoint is written after this time without other work. `Store::commit` writes one after a
+/// number of blocks in any case (see `Store::maintain`).
 const IDLE: Duration = Duration::from_millis(20);
 
-/// What the driver gets.
+/// Output of sync for the driver.
 #[derive(Debug)]
 pub(crate) enum ToDriver {
-    /// Heights that come as segments.
+    /// The heights that sync fetches as segments.
     Plan(Option<(Height, Height)>),
     /// The verified blocks of a segment, and the certificate of the last one.
     Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
 }
 
-/// What comes in besides time.
+/// The inputs, except time.
 pub(crate) struct Inputs {
     pub(crate) consensus: mpsc::Receiver<Gossip>,
     pub(crate) headers: mpsc::Receiver<Gossip>,
     pub(crate) events: mpsc::Receiver<PeerEvent>,
     pub(crate) verified: mpsc::Receiver<Verified>,
     pub(crate) queries: mpsc::Receiver<Query>,
-    /// Blocks of the past, and which of them come so.
+    /// Blocks of history, and the plan which of them sync fetches.
     pub(crate) sync: mpsc::Receiver<ToDriver>,
-    /// Resolves when the node is to stop.
+    /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// What goes out besides network traffic.
+/// The outputs, except network traffic.
 pub(crate) struct Outputs {
     pub(crate) tip: watch::Sender<Arc<TipView>>,
     pub(crate) activity: watch::Sender<Activity>,
     pub(crate) quorum: watch::Sender<Quorum>,
     pub(crate) blocks: broadcast::Sender<BlockSummary>,
     pub(crate) journal: Arc<Journal>,
-    /// The last header far ahead that was proved.
+    /// The last certified header far ahead of the tip.
     pub(crate) target: watch::Sender<Option<CertifiedHeader>>,
 }
 
@@ -82,26 +83,26 @@ pub(crate) struct Driver {
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
     tickets: Tickets,
-    /// What the input at hand cost.
+    /// The cost of the current input.
     cost: Cost,
-    /// Answers with blocks that are being read from the store. Whatever ends one ends the node.
+    /// Answers with blocks that are being read from the store. A panic of one ends the node.
     reads: JoinSet<()>,
     activity: Activity,
-    /// Blocks were committed that no checkpoint covers.
+    /// No checkpoint covers the last committed blocks yet.
     unmaintained: bool,
-    /// Blocks of the past are durable, and the machine has not heard it.
+    /// Blocks of history are durable, and the machine has not been told yet.
     unconfirmed: bool,
-    /// A thread for blocks of the past.
+    /// A low-priority thread for blocks of history.
     past: Arc<rayon::ThreadPool>,
 }
 
-/// What the machine comes back to within the turn.
+/// Tickets that the machine answers within the turn.
 #[derive(Default)]
 struct Tickets {
     next: u64,
-    /// With what the message cost before the machine saw it.
+    /// With the cost of the message before the machine saw it.
     gossip: HashMap<Ticket, (network::GossipTicket, Cost)>,
-    /// With the peer that asked.
+    /// With the peer that sent the request.
     responses: HashMap<Ticket, (network::ResponseTicket, network::PeerId)>,
     submissions: HashMap<Ticket, (Arc<VerifiedTransaction>, Reply)>,
 }
@@ -132,7 +133,7 @@ pub(crate) struct Parts {
 
 impl Driver {
     /// # Errors
-    /// When a thread cannot be started.
+    /// The thread cannot be started.
     pub(crate) fn new(parts: Parts) -> anyhow::Result<Self> {
         let Parts { clock, machine, store, log, network, peers, outputs } = parts;
         Ok(Self {
@@ -154,10 +155,10 @@ impl Driver {
         })
     }
 
-    /// Runs until the node is to stop or cannot go on. Blocks its thread for disk writes; belongs on a thread of its own.
+    /// Runs until the node must stop or cannot go on. It needs its own thread: disk writes block.
     ///
     /// # Errors
-    /// When the disk refuses or the machine halts.
+    /// The disk refuses, or the machine halts.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         self.turn(Input::Time)?;
         loop {
@@ -166,14 +167,15 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
-                // Votes before blocks before transactions; and what peers ask last of what they send.
+                // Votes go before blocks, these before requests of peers, these before
+                // transactions.
                 Some(gossip) = inputs.consensus.recv() => self.on_gossip(protocol::Topic::Consensus, gossip)?,
-                // Timers that are due go before what can wait; the others are the last branch, at the machine's own deadline.
+                // A due timer goes before all that can wait. Later timers are the last branch.
                 () = tokio::time::sleep(wait), if wait.is_zero() => self.turn(Input::Time)?,
                 Some(gossip) = inputs.headers.recv() => self.on_gossip(protocol::Topic::Headers, gossip)?,
                 event = inputs.events.recv() => match event {
                     Some(event) => self.on_event(event)?,
-                    // Whoever ends first says why; what follows from that is no cause.
+                    // The part that ended first reports the cause. This end only follows from it.
                     None => return Ok(()),
                 },
                 verified = inputs.verified.recv() => match verified {
@@ -182,7 +184,7 @@ impl Driver {
                 },
                 Some(query) = inputs.queries.recv() => self.on_query(query),
                 Some(read) = self.reads.join_next() => read.context("reading blocks for a peer")?,
-                // After all that somebody waits for: a few blocks of the past, and again.
+                // Blocks of history come after all work that somebody waits for, a few at a time.
                 () = std::future::ready(()), if self.unconfirmed => {
                     self.unconfirmed = false;
                     self.turn_giving_way(Input::Committed)?;
@@ -257,7 +259,7 @@ impl Driver {
     }
 
     fn on_query(&mut self, query: Query) {
-        // Whoever asked may have gone; then the answer is nobody's.
+        // The sender of the query may have gone. Then the answer is dropped.
         match query {
             Query::Pending(id, reply) => drop(reply.send(self.machine.mempool().find(&id))),
             Query::PendingNonce(account, reply) => drop(reply.send(self.machine.pending_nonce(&account))),
@@ -271,7 +273,7 @@ impl Driver {
         }
     }
 
-    /// Gives the machine one input and performs what follows, until nothing more does.
+    /// Gives the machine one input and performs its effects, then those of the inputs they cause.
     fn turn(&mut self, input: Input) -> anyhow::Result<()> {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -279,7 +281,7 @@ impl Driver {
             let effects = self.machine.handle(self.clock.now(), input);
             self.cost = self.machine.cost();
             if is_committed {
-                // Durable before acknowledged: readers hear of a block after the disk has it.
+                // Durable before acknowledged: readers see a block only after the disk has it.
                 self.publish_tip();
             }
             for effect in effects {
@@ -287,7 +289,7 @@ impl Driver {
                     Effect::Commit(commits) => {
                         self.commit(&commits)?;
                         match self.machine.is_syncing() {
-                            // What follows is as much work again.
+                            // More blocks are as much work again, so other inputs go first.
                             true => self.unconfirmed = true,
                             false => inputs.push_back(Input::Committed),
                         }
@@ -300,13 +302,13 @@ impl Driver {
                 }
             }
         }
-        // What the machine left unanswered it never will answer: dropped, a peer is told that this node is busy.
+        // The machine answers within the turn or never. Dropping a ticket tells its peer: busy.
         self.tickets.clear();
         self.publish_activity();
         Ok(())
     }
 
-    /// The same on a thread that gives way to others, of this process and of the machine.
+    /// A turn on the low-priority thread.
     fn turn_giving_way(&mut self, input: Input) -> anyhow::Result<()> {
         let (runtime, past) = (tokio::runtime::Handle::current(), Arc::clone(&self.past));
         past.install(|| {
@@ -383,7 +385,7 @@ impl Driver {
                 transactions: u32::try_from(transactions.len()).unwrap_or(u32::MAX),
                 bytes: block.bytes().len() as u64,
             };
-            // Without subscribers nobody hears it.
+            // Fails if there are no subscribers.
             let _unheard = self.outputs.blocks.send(summary);
         }
         Ok(())
@@ -411,7 +413,7 @@ impl Driver {
         let activity = self.activity;
         self.outputs.activity.send_if_modified(|shown| std::mem::replace(shown, activity) != activity);
         let quorum = self.machine.quorum();
-        // Copied only when it has changed, which is seldom.
+        // The quorum is copied only if it changed, which is rare.
         self.outputs.quorum.send_if_modified(|shown| {
             let is_news = shown != quorum;
             if is_news {
@@ -438,7 +440,7 @@ impl Driver {
 
     fn respond_blocks(&mut self, ticket: Ticket, from: Height) {
         let Some((ticket, peer)) = self.tickets.responses.remove(&ticket) else { return };
-        // Over the bound the ticket is dropped, which tells the peer that this node is busy.
+        // Beyond the bound the ticket is dropped, which tells the peer that this node is busy.
         if self.reads.len() >= READS_MAX {
             return;
         }
@@ -454,8 +456,8 @@ impl Driver {
     }
 }
 
-/// Blocks from a height on: up to [`BLOCKS_MAX`], and [`BLOCKS_BYTES`] unless a single one is larger.
-/// Returns the reads of the store too.
+/// Blocks from this height on: at most [`BLOCKS_MAX`], and at most [`BLOCKS_BYTES`] bytes unless
+/// the first one is larger. Also returns the number of reads from the store.
 fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), ledger::store::StoreError> {
     let mut blocks = Vec::new();
     let mut bytes = 0;

@@ -1,11 +1,12 @@
-//! Files that are there whole or not at all, and directories for the owner alone.
+//! Files that are written as a whole or not at all, and directories for the owner alone.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Replaces a file in one step, durably: after a crash it has the old content or the new. `mode` counts on Unix only.
+/// Replaces a file in one step, durably: after a crash it has the old content or the new. `mode`
+/// has an effect on Unix only.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -28,7 +29,8 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(
     sync_dir(folder)
 }
 
-/// Makes a directory, and those above it, for the owner alone. An existing one is left as it is.
+/// Makes a directory and its missing parents, for the owner alone. An existing directory is left as
+/// it is.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -45,7 +47,7 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     #[cfg(not(unix))]
     let _ = mode;
     match options.open(path) {
-        // Left by a process that was killed and had our pid.
+        // The file was left by a killed process that had our pid.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
             options.open(path)
@@ -54,12 +56,12 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
-/// The file that a process locks while it works on a directory.
+/// Name of the file that a process locks while it works on a directory.
 pub(crate) const LOCK: &str = "LOCK";
-/// What a new file system of the ext family has at its top.
+/// Name of a folder that a new file system of the ext family has at its top.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// The names in a directory, without the lock and without the folder that a new volume has.
+/// The names in a directory, except [`LOCK`] and [`LOST_AND_FOUND`].
 pub(crate) fn names_in(path: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -72,7 +74,7 @@ pub(crate) fn names_in(path: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Removes a file, or a folder with all that is in it. What is not there is no error.
+/// Removes a file, or a folder with its content. A missing path is not an error.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
@@ -82,7 +84,7 @@ pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// Copies a folder with all that is in it to a new one.
+/// Copies a folder with its content to a new folder.
 pub(crate) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -91,7 +93,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy_dir(&entry.path(), &target)?;
         } else {
-            // By its bytes: a copied mode might refuse writing.
+            // Only the bytes are copied: a copied mode might forbid writing.
             io::copy(&mut File::open(entry.path())?, &mut File::create(&target)?)?;
         }
     }

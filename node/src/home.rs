@@ -1,15 +1,17 @@
-//! The home of a node: one directory with all it has on disk, and a lock so that two processes never share one.
+//! The home of a node: one directory with all its files, and a lock against a second process.
 //!
 //! | entry | content |
 //! |---|---|
-//! | `config.toml` | what is local: addresses, peers, log level |
-//! | `genesis.json` | what is agreed; written last, so that a home has it if and only if it is complete |
-//! | `node_key` | identity on the network (mode 0600) |
+//! | `config.toml` | local settings: addresses, peers, log level |
+//! | `genesis.json` | what all nodes agree on; written last, so only a complete home has it |
+//! | `node_key` | network identity (mode 0600) |
 //! | `validator_key` | consensus key, validators only (mode 0600) |
 //! | `db/` | the chain |
-//! | `consensus.log` | what was signed, until its block is durable |
-//! | `LOCK` | held by the process that works on this home; names its pid |
-//! | `init.unfinished` | while the home is made; a home that was never completed is made anew |
+//! | `sync/` | chunks of segments that are being fetched |
+//! | `peers.json` | known peers and bans |
+//! | `consensus.log` | write-ahead log of consensus, until the block is durable |
+//! | `LOCK` | locked by the process that uses this home; holds its pid |
+//! | `init.unfinished` | marks a home that is being made; the next `init` replaces it |
 
 use std::env;
 use std::ffi::OsString;
@@ -26,15 +28,15 @@ use crate::files::{LOCK, create_private_dir, names_in, remove_all, write_atomic}
 use crate::keys::{KeyFileError, Seed};
 
 const GENESIS: &str = "genesis.json";
-/// The mark of a home that is being made.
+/// Marks a home that is being made.
 const UNFINISHED: &str = "init.unfinished";
-/// What an unfinished home may consist of.
+/// The entries that an unfinished home may have.
 const ENTRIES: [&str; 7] = [UNFINISHED, GENESIS, "config.toml", "node_key", "validator_key", "db", "consensus.log"];
 
 /// Why a home could not be made, opened or locked.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
-    /// `create` found something there.
+    /// `create` found a directory that is not empty.
     #[error("{} is not empty: a home is only made in a new or empty directory", path.display())]
     Exists {
         /// The directory.
@@ -45,15 +47,15 @@ pub enum HomeError {
     Missing {
         /// The directory.
         path: PathBuf,
-        /// What is not there.
+        /// What is missing.
         reason: &'static str,
     },
-    /// Another process works on it.
+    /// Another process uses the directory.
     #[error("{} is in use by {}: stop it first", path.display(), holder(*pid))]
     Locked {
         /// The directory.
         path: PathBuf,
-        /// Who holds it, when it could be read.
+        /// Pid of the holder, if it could be read.
         pid: Option<u32>,
     },
     /// The operating system refused.
@@ -61,10 +63,10 @@ pub enum HomeError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What it answered.
+        /// What the operating system answered.
         error: io::Error,
     },
-    /// The genesis breaks its rules.
+    /// The genesis breaks the rules.
     #[error("{}: {error}", path.display())]
     Genesis {
         /// The file.
@@ -83,7 +85,7 @@ pub enum HomeError {
     Chain {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// What went wrong.
         reason: String,
     },
 }
@@ -98,35 +100,35 @@ pub struct Home {
     root: PathBuf,
 }
 
-/// Holds a home, or another directory, until dropped or the process ends, however it ends.
+/// The lock of a home or another directory. Released when dropped or when the process ends.
 #[derive(Debug)]
 pub struct HomeLock {
     file: File,
 }
 
-/// Holds a home against writers.
+/// The lock of a home that is only read.
 #[derive(Debug)]
 pub(crate) struct ReadLock {
     _lock: Option<HomeLock>,
-    /// Whether the home cannot be written to.
+    /// Whether the home is on a read-only file system.
     pub(crate) is_read_only: bool,
 }
 
-/// What `create` puts into a home.
+/// The content of a new home.
 pub struct Contents<'a> {
-    /// What is agreed.
+    /// What all nodes agree on.
     pub genesis: &'a Genesis,
-    /// What is local.
+    /// Local settings.
     pub config: &'a Config,
-    /// Identity on the network.
+    /// Network identity.
     pub node_key: &'a Seed,
     /// Consensus key, for a validator.
     pub validator_key: Option<&'a Seed>,
 }
 
 impl Home {
-    /// Where a home is when nobody says otherwise: `$XDG_DATA_HOME/cairn/node`, by default `~/.local/share/cairn/node`.
-    /// Nothing when neither variable is set.
+    /// The default home: `$XDG_DATA_HOME/cairn/node`, or else `~/.local/share/cairn/node`. `None`
+    /// if neither `XDG_DATA_HOME` nor `HOME` is an absolute path.
     #[must_use]
     pub fn default_root() -> Option<PathBuf> {
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -134,7 +136,8 @@ impl Home {
         Some(data.join("cairn/node"))
     }
 
-    /// Makes a home in a directory that is new or empty. On failure nothing is left in it.
+    /// Makes a home in a new or empty directory or over an unfinished home. A failure leaves it
+    /// empty.
     ///
     /// # Errors
     /// `HomeError`.
@@ -145,10 +148,10 @@ impl Home {
         let home = Self { root: std::path::absolute(root).map_err(io)? };
         let lock = home.lock()?;
         home.make_room()?;
-        // From here on all that is in the directory is ours.
+        // From here on everything in the directory is ours.
         let mark = home.root.join(UNFINISHED);
         if let Err(error) = File::create(&mark).map_err(io).and_then(|_| home.fill(contents)) {
-            // Failing to clean up changes nothing: the mark says that the rest is ours.
+            // A failed clean-up does no harm: the mark says that the rest is ours.
             let _ = home.clear();
             drop(lock);
             if !existed {
@@ -160,13 +163,13 @@ impl Home {
         Ok(home)
     }
 
-    /// Refuses a directory with anything in it, unless it was left by a process that was killed while it made a home here.
+    /// Refuses a directory with content, except an unfinished home, which it empties.
     fn make_room(&self) -> Result<(), HomeError> {
         let io = |error| HomeError::Io { path: self.root.clone(), error };
         let names = names_in(&self.root).map_err(io)?;
         let is_ours = |name: &OsString| {
             let name = name.to_string_lossy();
-            // A file is written under its name with the pid and `tmp` behind it, the store under one with `new`.
+            // A file is first written as `NAME.PID.tmp`, the store as `NAME.new`.
             let is_partial = |rest: &str| rest.is_empty() || rest == ".new" || rest.ends_with(".tmp");
             ENTRIES.iter().any(|entry| name.strip_prefix(entry).is_some_and(is_partial))
         };
@@ -177,7 +180,7 @@ impl Home {
         }
     }
 
-    /// Removes what an unfinished home consists of, the mark last. Nothing was ever signed with its keys.
+    /// Empties an unfinished home, the mark last. Nothing was ever signed with its keys.
     fn clear(&self) -> Result<(), HomeError> {
         let mut names = names_in(&self.root).map_err(|error| HomeError::Io { path: self.root.clone(), error })?;
         names.sort_by_key(|name| name == UNFINISHED);
@@ -207,10 +210,10 @@ impl Home {
     /// Opens an existing home. Does not lock it.
     ///
     /// # Errors
-    /// `HomeError::Missing` when it is no home or was never completed.
+    /// `HomeError::Missing` if it is not a home or an unfinished one; `HomeError::Io`.
     pub fn open(root: &Path) -> Result<Self, HomeError> {
         let missing = |reason| HomeError::Missing { path: root.to_owned(), reason };
-        // Absolute, so that messages and children mean the same place.
+        // The path is made absolute, so that messages and child processes name the same place.
         let root = std::path::absolute(root).map_err(|error| HomeError::Io { path: root.to_owned(), error })?;
         let home = Self { root };
         let path = home.genesis_path();
@@ -226,24 +229,23 @@ impl Home {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing("there is no such directory")),
                 Err(error) => Err(HomeError::Io { path: home.root, error }),
             },
-            // No permission, or a disk that fails: a home may be there.
+            // Without permission, or on a failing disk, there may still be a home.
             Err(error) => Err(HomeError::Io { path, error }),
         }
     }
 
-    /// Keeps all others out until the lock is dropped.
+    /// Locks the home against other processes.
     ///
     /// # Errors
-    /// `HomeError::Locked` with the pid of the holder.
+    /// `HomeError::Locked` with the pid of the holder; `HomeError::Io`.
     pub fn lock(&self) -> Result<HomeLock, HomeError> {
         lock_dir(&self.root)
     }
 
-    /// The same for whoever only reads. On a volume that is read-only nobody can write, so that without a `LOCK` there is
-    /// nothing to hold.
+    /// Locks the home to read it. On a read-only file system there may be no `LOCK`, and no need.
     ///
     /// # Errors
-    /// As [`Self::lock`].
+    /// See [`Self::lock`].
     pub(crate) fn lock_to_read(&self) -> Result<ReadLock, HomeError> {
         match self.lock() {
             Ok(lock) => Ok(ReadLock { _lock: Some(lock), is_read_only: false }),
@@ -262,12 +264,12 @@ impl Home {
     /// The genesis, checked.
     ///
     /// # Errors
-    /// `HomeError::Genesis` with all problems.
+    /// `HomeError::Genesis` with all problems; `HomeError::Io`.
     pub fn genesis(&self) -> Result<Genesis, HomeError> {
         read_genesis(&self.genesis_path())
     }
 
-    /// The configuration file, checked.
+    /// Reads the configuration file. See [`Config::check`] for its rules.
     ///
     /// # Errors
     /// `HomeError::Config`.
@@ -275,7 +277,7 @@ impl Home {
         Ok(Config::read(&self.config_path())?)
     }
 
-    /// Identity on the network.
+    /// The network identity.
     ///
     /// # Errors
     /// `HomeError::Key`.
@@ -283,20 +285,20 @@ impl Home {
         Ok(Seed::read(&self.node_key_path())?)
     }
 
-    /// The consensus key, when there is one.
+    /// The consensus key, if there is one.
     ///
     /// # Errors
     /// `HomeError::Key`.
     pub fn validator_key(&self) -> Result<Option<Seed>, HomeError> {
         let path = self.validator_key_path();
-        // A dangling link or a directory is a mistake to report, not a full node.
+        // A dangling link or a directory is reported as a mistake, and not taken for a full node.
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             _ => Ok(Some(Seed::read(&path)?)),
         }
     }
 
-    /// The directory.
+    /// The home's directory, as an absolute path.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
@@ -338,7 +340,7 @@ impl Home {
         self.root.join("sync")
     }
 
-    /// `peers.json`: what is remembered of peers. It may be deleted while the node does not run.
+    /// `peers.json`: known peers. It may be deleted while the node does not run.
     #[must_use]
     pub fn peers_path(&self) -> PathBuf {
         self.root.join("peers.json")
@@ -360,15 +362,15 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, HomeError> {
     Genesis::from_json(&text).map_err(|error| HomeError::Genesis { path: path.to_owned(), error })
 }
 
-/// Takes the `LOCK` of a directory.
+/// Locks a directory by its `LOCK` file.
 ///
 /// # Errors
-/// `HomeError::Locked` when another process has it.
+/// `HomeError::Locked` if another process holds it; `HomeError::Io`.
 pub(crate) fn lock_dir(root: &Path) -> Result<HomeLock, HomeError> {
     let path = root.join(LOCK);
     let io = |error| HomeError::Io { path: path.clone(), error };
-    // The holder's pid stays readable: the file is cut only once it is ours. It is never removed, as a process that waits
-    // on a removed file would hold nothing.
+    // The file is truncated only once we hold the lock, so the holder's pid stays readable. It is
+    // never removed: a process that waits for the lock of a removed file would lock nothing.
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
     let mut lock = try_lock(root, &path, file)?;
     lock.file.set_len(0).map_err(io)?;
@@ -440,7 +442,7 @@ mod tests {
             Home::create(&root, contents).unwrap();
             assert_eq!(Home::open(&root).unwrap().node_key().unwrap().public(), contents.node_key.public());
         };
-        // Killed at any point: with these files beside the mark.
+        // The process may be killed at any point, with these files beside the mark.
         for left in [
             &[][..],
             &["node_key"],
@@ -457,11 +459,11 @@ mod tests {
             contents(whole);
             assert!(names().iter().all(|name| name != UNFINISHED && name != "validator_key.77.tmp"), "{:?}", names());
         }
-        // A home that was completed before the mark could be removed is a home.
+        // A home is complete once it has a genesis, even if the mark is still there.
         fs::write(root.join(UNFINISHED), "").unwrap();
         Home::open(&root).unwrap();
         contents(|contents| assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. }))));
-        // Files of others are never removed.
+        // Foreign files are never removed.
         fs::remove_file(root.join(GENESIS)).unwrap();
         fs::write(root.join("notes"), "").unwrap();
         contents(|contents| assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. }))));

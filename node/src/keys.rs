@@ -1,4 +1,5 @@
-//! The two secrets of a node, one small file each: who it is on the network, and, for a validator, what it signs with.
+//! The two secrets of a node, each in a small file: its network identity, and the consensus key of
+//! a validator.
 
 use std::fs;
 use std::io;
@@ -19,10 +20,10 @@ pub enum KeyFileError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What it answered.
+        /// What the operating system answered.
         error: io::Error,
     },
-    /// Not a key file.
+    /// The file is not a key file, or is damaged.
     #[error("{}: {reason}", path.display())]
     Malformed {
         /// The file.
@@ -47,7 +48,7 @@ pub enum KeyFileError {
 #[derive(Clone)]
 pub struct Seed(Zeroizing<[u8; 32]>);
 
-/// What is in a key file.
+/// The content of a key file: two lines of TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -62,7 +63,7 @@ impl From<[u8; 32]> for Seed {
 }
 
 impl Seed {
-    /// A fresh seed.
+    /// A new random seed.
     ///
     /// # Errors
     /// `KeyFileError::NoRandomness`.
@@ -72,13 +73,13 @@ impl Seed {
         Ok(Self(seed))
     }
 
-    /// The key that signs.
+    /// The signing key.
     #[must_use]
     pub fn signing_key(&self) -> SigningKey {
         SigningKey::from_seed(&self.0)
     }
 
-    /// The public half.
+    /// The public key.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         self.signing_key().public()
@@ -97,13 +98,14 @@ impl Seed {
     /// Reads a key file.
     ///
     /// # Errors
-    /// `KeyFileError` when it is missing, readable by others, damaged, or its public key is not that of its seed.
+    /// `KeyFileError` when it is missing, readable by others, damaged, or its public key is not
+    /// that of its seed.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let malformed = |reason: &str| KeyFileError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
         let io = |error| KeyFileError::Io { path: path.to_owned(), error };
         check_mode(path)?;
         let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
-        // The parser's message quotes the line it stumbles over, which may be the secret.
+        // The parser's message quotes the line that is wrong, which may be the secret.
         let document: Document = toml::from_str(without_mark(&text))
             .map_err(|_| malformed("not a key file, expected the lines `seed` and `public`"))?;
         let text = Zeroizing::new(document.seed);
@@ -117,7 +119,8 @@ impl Seed {
         Ok(seed)
     }
 
-    /// Writes a key file that only its owner may read. An existing file is kept and is an error.
+    /// Writes a key file that only its owner may read, with `about` as a comment. An existing file
+    /// is kept, and is an error.
     ///
     /// # Errors
     /// `KeyFileError::Io`.
@@ -167,7 +170,7 @@ mod tests {
         seed.write(&path, "A key.").unwrap();
         assert_eq!(Seed::read(&path).unwrap().public(), seed.public());
         assert!(seed.write(&path, "A key.").unwrap_err().to_string().contains("never overwritten"));
-        // As an editor may have saved it.
+        // The file as an editor may have saved it.
         let text = fs::read_to_string(&path).unwrap();
         write_atomic(&path, format!("\u{feff}{}", text.replace('\n', "\r\n")).as_bytes(), 0o600).unwrap();
         assert_eq!(Seed::read(&path).unwrap().public(), seed.public());

@@ -1,6 +1,8 @@
-//! How a Cairn node happens: the network, the driver that performs what the protocol decides, RPC and the local testnet.
+//! The parts of a running Cairn node: the network, the driver that performs what the protocol
+//! decides, RPC and the local testnet.
 //!
-//! Read in this order. The network knows no ledger rules, RPC reads snapshots, and only the driver changes anything.
+//! The modules below stand in reading order. The network knows no ledger rules, RPC reads
+//! snapshots, and only the driver changes the node's state.
 
 pub mod cli;
 pub mod testnet;
@@ -31,7 +33,7 @@ pub mod keys;
 
 pub mod client;
 
-// Helpers at the bottom, which any room may use.
+// Helpers at the bottom, which any module may use.
 pub mod accounts;
 mod blame;
 mod clock;

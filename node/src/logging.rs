@@ -1,37 +1,40 @@
-//! The log: on stderr, quiet by default about libraries.
+//! The log goes to stderr. By default libraries log only warnings or errors.
 
 use tracing_subscriber::EnvFilter;
 
-/// Where our own messages come from.
+/// The targets of our own messages.
 const OURS: [&str; 4] = ["node", "protocol", "ledger", "cairn_node"];
-/// The consensus core reports each step and each lost race between rounds; what matters of it the driver tells.
+/// Directives for libraries. The consensus core logs each step and each lost race between rounds.
+/// The driver logs the events that matter.
 const LIBRARIES: &str = "warn,arc_malachitebft=error,malachitebft=error,informalsystems_malachitebft=error";
 
 /// Starts the log.
 ///
 /// # Errors
-/// When the level is none.
+/// The level is not valid, or a log was started before.
 pub(crate) fn start(level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(directives(level).map_err(|reason| anyhow::anyhow!("log level: {reason}"))?)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(crate::screen::Stderr::new)
         .with_ansi(crate::screen::has_colours())
-        // A line that is lost is lost: telling so would be one line more, by a print that panics.
+        // If a line cannot be written, reporting that would need another line, by a print that
+        // panics.
         .log_internal_errors(false)
         .with_target(false);
     subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))
 }
 
-/// Whether this is a level or a list of directives.
+/// Checks that the text is a level or a list of directives.
 ///
 /// # Errors
-/// What was expected.
+/// The item that is wrong, and what was expected.
 pub(crate) fn check(level: &str) -> Result<(), String> {
     directives(level).map(drop)
 }
 
-/// The filter: a bare level is for our own messages, `target=level` for whatever it names.
+/// The filter. A bare level applies to our own messages, `target=level` to the target that it
+/// names.
 fn directives(level: &str) -> Result<String, String> {
     let mut filter = format!("{LIBRARIES},{}", crate::network::LOG_FILTER);
     let bad = |item: &str| format!("{item:?}, expected error, warn, info, debug, trace or off, or target=level");

@@ -1,4 +1,4 @@
-//! The program: reads the command line, does what it says, and ends with an exit code.
+//! The program: parses the command line, runs the command, and ends with its exit code.
 
 use std::process::ExitCode;
 

@@ -1,24 +1,28 @@
-//! Memory that the process has no use for goes back to the system.
+//! Returns unused memory to the system.
 
-/// For glibc's allocator (`mallopt(3)`, docs/adr/0010).
+/// Settings of glibc's allocator (`mallopt(3)`, docs/adr/0010).
 ///
-/// - A buffer of 256 KiB or more goes back to the system once it is freed. Of itself glibc raises this to 32 MiB after a while.
-/// - An arena keeps up to 2 MiB free at its end and grows by half a MiB: with the limits that come with the size above, 128 KiB
-///   each, threads ask the system for the same pages again and again.
+/// - A buffer of 256 KiB or more goes back to the system once it is freed. By default glibc raises
+///   this threshold over time, up to 32 MiB.
+/// - An arena keeps up to 2 MiB free at its end and grows by half a MiB. Setting the threshold
+///   above would set both to 128 KiB, and threads would ask the system for the same pages again and
+///   again.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const TUNABLES: &str =
     "glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=2097152:glibc.malloc.top_pad=524288";
 
-/// Set for the second start. `GLIBC_TUNABLES` alone could not tell: glibc removes it from programs with privileges of their own.
+/// Environment variable that marks the second start. `GLIBC_TUNABLES` cannot serve as the mark,
+/// because glibc removes it from setuid programs.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MARK: &str = "CAIRN_NODE_STARTED_ANEW";
 
-/// Starts this program anew in the same process, with the same arguments and an allocator that gives back large buffers: glibc reads
-/// how it is to behave only at the start. Does nothing if that was done, if `GLIBC_TUNABLES` is set by somebody who knows better, and with
-/// another C library.
+/// Executes this program again in the same process, with the same arguments and an allocator that
+/// returns large buffers: glibc reads its settings only at the start. Does nothing on the second
+/// start, if the operator has set `GLIBC_TUNABLES`, or with another C library.
 ///
 /// # Errors
-/// When the program cannot be started anew. The process is then of no use: it no longer ignores SIGPIPE.
+/// The program cannot be executed again. The process must then end, because it no longer ignores
+/// SIGPIPE.
 pub(crate) fn give_back() -> anyhow::Result<()> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -1,4 +1,4 @@
-//! What a node tells about itself in numbers, for Prometheus. Read from the view whenever somebody asks.
+//! The node's metrics, for Prometheus. They are read from the view at each request.
 
 pub(crate) mod exposition;
 mod process;
@@ -16,7 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 use self::process::Process;
 use crate::view::View;
 
-/// Adds the node's metrics to the registry that the network's are in. `disk` names the parts of the home and where they are.
+/// Adds the node's metrics to the registry, which already has the network's. `disk` names the parts
+/// of the home and their paths.
 pub fn register(registry: &mut Registry, view: View, disk: Vec<(&'static str, PathBuf)>) {
     registry.register_collector(Box::new(NodeMetrics { view, process: Process::new(disk) }));
 }
@@ -38,7 +39,7 @@ impl Collector for NodeMetrics {
         let activity = *view.activity.borrow();
         let tip = view.tip.borrow().state.tip().clone();
         let mut put = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn EncodeMetric| {
-            // Other metrics get this point from the registry.
+            // The registry adds this point to the help of other metrics.
             let help = format!("{help}.");
             metric.encode(encoder.encode_descriptor(name, &help, unit.as_ref(), metric.metric_type())?)
         };
@@ -127,7 +128,7 @@ impl Collector for NodeMetrics {
             ("process_open_fds", "Files that are open", None, process::open_files()),
             ("process_max_fds", "Files that may be open", None, process::files_max()),
         ] {
-            // Not every system tells.
+            // Not every system has this value.
             if let Some(value) = value {
                 put(name, help, unit, &gauge(value))?;
             }

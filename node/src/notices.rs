@@ -1,14 +1,15 @@
-//! Notices of the protocol as lines of the log, with the names that the genesis gives to validators.
+//! Turns the protocol's notices into log lines, with the names that the genesis gives to
+//! validators.
 
 use ledger::genesis::Genesis;
 use ledger::signature::PublicKey;
 use protocol::machine::Notice;
 use tracing::Level;
 
-/// Rounds of a height that are ordinary when a proposer is down: the first few tell nothing new.
+/// Rounds below this one are ordinary when a proposer is down, so they are logged at `debug` only.
 const ORDINARY_ROUNDS: u32 = 3;
 
-/// Writes a line when something a person cares about happens.
+/// Logs a notice.
 pub(crate) fn report(notice: &Notice, genesis: &Genesis) {
     let (level, text) = line(notice, genesis);
     match level {
@@ -18,7 +19,7 @@ pub(crate) fn report(notice: &Notice, genesis: &Genesis) {
     }
 }
 
-/// The name that the genesis gives to a validator, else its key.
+/// The validator's name in the genesis, else its key.
 fn name(genesis: &Genesis, key: &PublicKey) -> String {
     let found = genesis.validators.iter().find(|validator| validator.key == *key);
     found.map_or_else(|| key.to_string(), |validator| validator.name.clone())

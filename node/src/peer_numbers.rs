@@ -1,4 +1,4 @@
-//! The numbers by which the state machines know peers: one numbering for the driver and for sync.
+//! The numbers that stand for peers in the state machines: the driver and sync share one numbering.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,21 +7,22 @@ use protocol::PeerId as Number;
 
 use crate::network::PeerId;
 
-/// Stands for a peer without a number: one that has left, or whose connection the driver has not heard of yet. No request
-/// to it is ever sent.
+/// Stands for a peer without a number: a peer that has left, or whose connection the driver has not
+/// heard of yet. No request is ever sent to it.
 pub(crate) const NOBODY: Number = Number(0);
 
-/// Gives each connected peer one number, counted from 1 and never used again. Cheap to clone: all clones share it.
+/// Gives each connected peer one number, counted from 1 and never used again. Cheap to clone: all
+/// clones share it.
 ///
-/// The driver holds a peer's number while the peer is connected, sync while its link is open. The number is forgotten when
-/// neither does, so the numbering never outgrows the connections.
+/// The driver holds a peer's number while the peer is connected, and sync while its link is open. A
+/// number is forgotten when neither holds it, so there are never more numbers than connected peers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerNumbers(Arc<Mutex<Numbers>>);
 
 #[derive(Debug, Default)]
 struct Numbers {
     last: u64,
-    /// Number, and how many hold it.
+    /// The number, and how many hold it.
     numbers: HashMap<PeerId, (Number, u32)>,
     ids: BTreeMap<Number, PeerId>,
 }

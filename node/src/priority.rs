@@ -1,24 +1,26 @@
-//! Threads that work on the past: a chunk for a peer or a vote should not wait for them.
+//! Low-priority threads for work on history, which must not delay a vote or a chunk for a peer.
 
 use anyhow::Context;
 
-/// How much they give way to others of this machine (see `nice(2)`): to a tenth. With less they would stand still on a machine that is
-/// busy with other things, and the node would never catch up.
+/// Their nice value (`nice(2)`): about a tenth of the CPU share of a normal thread. With a smaller
+/// share they would stand still on a busy machine, and the node would never catch up.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Threads that give way to all others.
+/// Starts threads of low priority.
 ///
-/// They stay, as memory does that new threads take from the system: glibc gives it back to threads, not to the system.
+/// The threads stay alive: glibc keeps the memory of a thread that ended for new threads, and does
+/// not return it to the system.
 ///
 /// # Errors
-/// When they cannot be started.
+/// The threads cannot be started.
 pub(crate) fn patient_threads(name: &'static str, count: usize) -> anyhow::Result<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(move |_| name.to_owned());
     pool.start_handler(|_| give_way()).build().with_context(|| format!("cannot start threads for {name}"))
 }
 
-/// Elsewhere than on Linux it would slow down the whole process. If it is refused, all is as before.
+/// Lowers the priority of this thread. On other systems than Linux this would slow down the whole
+/// process. If the system refuses, the priority stays as it is.
 fn give_way() {
     #[cfg(target_os = "linux")]
     let _as_before = rustix::process::setpriority_process(None, NICENESS);

@@ -1,4 +1,5 @@
-//! Sync for people: one line of text for `sync --watch`, and a bar on the terminal of `run` that log lines do not garble.
+//! Progress of sync for people: a line of text for `sync --watch`, and a bar on the terminal of
+//! `run` that log lines do not garble.
 
 use std::future::Future;
 use std::io;
@@ -12,10 +13,11 @@ use crate::screen::SCREEN;
 use crate::sync_status::sync_status;
 use crate::view::View;
 
-/// The bar moves at least so often while it is there: the time left changes although nothing comes.
+/// Longest time between two redraws of the bar: the time left changes even if nothing arrives.
 const REDRAW: Duration = Duration::from_millis(500);
 
-/// Shows a bar while history is fetched and applied, until the node is to stop. Without a terminal on stderr it shows nothing.
+/// Shows a bar while history is fetched and applied, until the node stops. Shows nothing if stderr
+/// is not a terminal.
 pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     if !crate::screen::is_drawable(&io::stderr()) {
@@ -26,7 +28,7 @@ pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
         bar.show(&sync_status(&view, wall_ms()));
         let changed = async {
             if changes.changed().await.is_err() {
-                // Sync has ended, and with it the node.
+                // The sync task has ended, so the node is stopping.
                 std::future::pending::<()>().await;
             }
         };
@@ -54,7 +56,7 @@ impl Bar {
                 Err(_) => bar,
             }
         });
-        // Before anything is known to fetch, the bar is empty.
+        // The bar is empty until the number of chunks is known.
         bar.set_length(status.chunks_total.max(1));
         bar.set_position(status.chunks_verified);
         bar.set_message(line(status));
@@ -74,7 +76,8 @@ impl Drop for Bar {
     }
 }
 
-/// All that matters of it in one line, what matters most first: terminals may cut it.
+/// The status in one line. The most important parts come first, because a terminal may cut the
+/// line.
 pub(crate) fn line(status: &SyncStatus) -> String {
     let is_over = matches!(status.state, SyncState::Idle | SyncState::Live);
     let counted = chunks(status).filter(|_| !is_over).map(|chunks| format!("chunks {chunks}"));
@@ -93,13 +96,13 @@ pub(crate) fn line(status: &SyncStatus) -> String {
     parts.join(", ")
 }
 
-/// Height applied, and the one to reach if it is another.
+/// The applied height, and the target if it is higher.
 pub(crate) fn heights(status: &SyncStatus) -> String {
     let (applied, target) = (status.applied_height, status.target_height);
     if applied < target { format!("{applied}/{target}") } else { applied.to_string() }
 }
 
-/// Chunks verified, if there are any to fetch. All of them are 100%, and nothing less is.
+/// Verified and total chunks; `None` if there are none. Rounded down, so only all of them are 100%.
 pub(crate) fn chunks(status: &SyncStatus) -> Option<String> {
     let (verified, total) = (status.chunks_verified, status.chunks_total);
     let percent = (u128::from(verified) * 100).checked_div(u128::from(total))?;
@@ -110,7 +113,7 @@ pub(crate) fn rate(bytes: u64) -> String {
     format!("{}/s", DecimalBytes(bytes))
 }
 
-/// A time as two numbers at most, rounded up: what is left is never 0 s.
+/// A duration in at most two numbers, with seconds rounded up, so that it is never 0 s.
 pub(crate) fn time_left(ms: u64) -> String {
     let seconds = ms.div_ceil(1_000).max(1);
     let (minutes, hours) = (seconds / 60, seconds / 3_600);
@@ -128,7 +131,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Of a node at height 1,200 of 8,000 with 199 of 200 chunks.
+    /// The status of a node at height 1,200 of 8,000 with 199 of 200 chunks.
     pub(crate) fn status(state: SyncState) -> SyncStatus {
         SyncStatus {
             state,

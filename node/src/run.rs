@@ -1,4 +1,4 @@
-//! A running node: opens everything, starts every task, and stops them in order.
+//! Runs a node: opens its files, starts its tasks, and stops them in order.
 
 use std::future::pending;
 use std::num::NonZeroU64;
@@ -27,35 +27,35 @@ use crate::tasks::{Tasks, spawn_thread};
 use crate::view::{Activity, Journal, SyncView, TipView, View};
 use crate::{rpc, space, submission, sync, verifier};
 
-/// Questions that wait for the driver; beyond this, askers are told to try again.
+/// Most queries that wait for the driver. Beyond it a query is refused as busy.
 const QUERIES: usize = 1_024;
-/// New blocks that a slow subscriber may be behind before it loses some.
+/// Most blocks that a slow subscriber may fall behind before it loses some.
 const BLOCKS: usize = 256;
 
-/// What sync has for the driver.
+/// Most plans and segments from sync that wait for the driver.
 const FROM_SYNC: usize = 2;
 
-/// How long the driver and sync may take to end: a write that is under way becomes durable before.
+/// How long the driver and sync may take to end: a write that has begun is made durable first.
 const END_MAX: Duration = Duration::from_secs(60);
-/// How long all others may take after that, which have nothing on disk.
+/// How long all other parts may take after that. They write nothing to disk.
 const REST_MAX: Duration = Duration::from_millis(500);
-/// Names of those that are waited for.
+/// Names of the parts that get [`END_MAX`].
 const DRIVER: &str = "the driver";
 const SYNC: &str = "sync";
 
-/// How to run, beyond the configuration.
+/// Options that are not in the configuration.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Resolves when the process that started this one has gone.
+    /// Resolves when the parent process has gone.
     pub parent: Option<oneshot::Receiver<()>>,
-    /// Sign although the consensus log is lost.
+    /// Sign although the consensus log is lost. Unsafe if the key may have signed above the tip.
     pub sign_without_log: bool,
 }
 
-/// Runs the node of a home until a signal that stops it or the parent's end, or until it cannot go on.
+/// Runs the node of a home until a signal stops it, its parent ends, or it cannot go on.
 ///
 /// # Errors
-/// When something cannot be opened or started, the disk refuses, or consensus must stop.
+/// A part cannot be opened or started, the disk refuses, or consensus must stop.
 pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
     let _lock = home.lock()?;
     let mut stop = Stop { signals: StopSignals::listen()?, parent: options.parent };
@@ -86,14 +86,15 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         limits: descriptors.limits(network::Limits::default()),
         data_rate: config.sync.upload_rate.and_then(NonZeroU64::new),
     };
-    // First, so that connections are made while the store opens; what they bring waits, as far as there is room.
+    // The network starts first, so that connections are made while the store opens. Messages that
+    // arrive meanwhile wait in bounded queues.
     let (network, inbox, network_task) = network::start(network_config, &mut registry)?;
 
     let (db, to_open) = (home.db_path(), Arc::clone(&chain));
     let opening = tokio::task::spawn_blocking(move || Store::open(&db, &to_open));
     let Opened { store, state, certificate } = tokio::select! {
         opened = opening => opened.context("the store cannot be opened")??,
-        // Opening a long chain takes a while. Whatever was written by then, the next opening takes up.
+        // Opening a long chain takes a while. An interrupted opening is continued by the next one.
         reason = stop.next() => {
             tracing::info!("stopped while the store was opened: {reason}");
             network.shutdown().await;
@@ -245,14 +246,14 @@ async fn wait_for(mut stop: watch::Receiver<bool>) {
     let _sender_gone = stop.wait_for(|stop| *stop).await;
 }
 
-/// What ends a node that could go on.
+/// The reasons to stop a healthy node.
 struct Stop {
     signals: StopSignals,
     parent: Option<oneshot::Receiver<()>>,
 }
 
 impl Stop {
-    /// Waits for it, and returns its name.
+    /// Waits for a reason to stop, and returns its name.
     async fn next(&mut self) -> &'static str {
         let parent = async {
             match &mut self.parent {

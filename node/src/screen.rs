@@ -1,7 +1,7 @@
-//! stderr and stdout as screens: what may be drawn, and what happens when nobody looks.
+//! stderr as a screen: whether a bar may be drawn on it, and what happens when it is gone.
 //!
-//! A log that is lost never ends a node: whoever reads a pipe may go away, a disk may be full, a terminal
-//! may be closed. So all writing to stderr here swallows its errors.
+//! A lost log never ends a node. The reader of a pipe may go away, a disk may be full, a terminal
+//! may be closed. So all writes to stderr here ignore their errors.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -11,24 +11,25 @@ use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget, TermLike};
 
-/// What is drawn on stderr. One for the process, as there is one stderr; empty but for the bar of `run`.
+/// The bars drawn on stderr. There is one set for the process, since there is one stderr. Only
+/// `run` draws a bar.
 pub(crate) static SCREEN: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(draw_target()));
 
-/// Redraws a second, at most.
+/// Most redraws per second.
 const REDRAWS: u8 = 20;
 
-/// Whether lines may be drawn over on a stream: a terminal that knows how to move its cursor.
+/// Whether lines can be redrawn on a stream: it is a terminal that can move its cursor.
 pub(crate) fn is_drawable(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Whether the log on stderr has colours: on terminals, unless `NO_COLOR`, `CLICOLOR=0` or `TERM=dumb` say
-/// otherwise; elsewhere with `CLICOLOR_FORCE=1`.
+/// Whether the log on stderr has colours: on terminals, unless `NO_COLOR`, `CLICOLOR=0` or
+/// `TERM=dumb` say otherwise; elsewhere with `CLICOLOR_FORCE=1`.
 pub(crate) fn has_colours() -> bool {
     AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
-/// Where bars are drawn: on stderr if it can be drawn on, else nowhere.
+/// Where bars are drawn: on stderr if it is drawable, else nowhere.
 pub(crate) fn draw_target() -> ProgressDrawTarget {
     match is_drawable(&io::stderr()) {
         true => ProgressDrawTarget::term_like_with_hz(Box::new(Bearing(Term::buffered_stderr())), REDRAWS),
@@ -36,14 +37,14 @@ pub(crate) fn draw_target() -> ProgressDrawTarget {
     }
 }
 
-/// Says a line on stderr.
+/// Writes a line to stderr, above a bar.
 pub(crate) fn say(text: &str) {
     let mut line = text.trim_end_matches('\n').to_owned();
     line.push('\n');
     let _lost = Stderr.write(line.as_bytes());
 }
 
-/// stderr for the log: the bar gives way to each line and comes back below it.
+/// stderr for the log. A bar is cleared for each line and redrawn below it.
 pub(crate) struct Stderr;
 
 impl Stderr {
@@ -53,9 +54,9 @@ impl Stderr {
 }
 
 impl Write for Stderr {
-    /// Never fails: whoever writes would report an error on stderr, and panic.
+    /// Never fails: the caller would report the error on stderr, and panic.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // All of it, so that a line is not cut by the bar.
+        // All bytes are written at once, so that the bar does not cut a line.
         let _lost = SCREEN.suspend(|| io::stderr().lock().write_all(bytes));
         Ok(bytes.len())
     }
@@ -66,7 +67,8 @@ impl Write for Stderr {
     }
 }
 
-/// A terminal that may be gone. The drawing library panics on an error while a bar gives way.
+/// A terminal that ignores errors, since it may be gone. The drawing library panics on an error
+/// while it suspends a bar.
 #[derive(Debug)]
 struct Bearing(Term);
 

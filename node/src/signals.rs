@@ -1,8 +1,9 @@
-//! Signals: which of them stop a program in order, and which it bears.
+//! Which signals stop a program in order, and which it ignores.
 //!
-//! SIGTERM, SIGINT and SIGQUIT stop it. SIGHUP, SIGUSR1 and SIGUSR2 would end it at once; a node has
-//! nothing to reload and no log file to open again, so it goes on. A signal that the parent had ignored
-//! stays ignored, as `nohup` and shells that start programs in the background expect.
+//! SIGTERM, SIGINT and SIGQUIT stop the program. SIGHUP, SIGUSR1 and SIGUSR2 would end it at once
+//! by default. A node has no configuration to reload and no log file to reopen, so it ignores them.
+//! A signal that the parent had ignored stays ignored, as `nohup` and shells that start programs in
+//! the background expect.
 
 use std::fs;
 use std::future::{pending, poll_fn};
@@ -11,10 +12,10 @@ use std::task::Poll;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What stops a program.
+/// Signals that stop a program.
 const STOP: [(&str, SignalKind); 3] =
     [("SIGTERM", SignalKind::terminate()), ("SIGINT", SignalKind::interrupt()), ("SIGQUIT", SignalKind::quit())];
-/// What it bears.
+/// Signals that a program survives.
 const BORNE: [(&str, SignalKind); 3] = [
     ("SIGHUP", SignalKind::hangup()),
     ("SIGUSR1", SignalKind::user_defined1()),
@@ -25,22 +26,24 @@ const BORNE: [(&str, SignalKind); 3] = [
 pub(crate) struct StopSignals(Vec<(&'static str, Signal)>);
 
 impl StopSignals {
-    /// Takes over all signals that this module names, except those that were ignored at the start.
+    /// Installs handlers for all signals that this module names, except those that were ignored at
+    /// the start.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The operating system refuses a handler.
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let ignored = ignored();
         let taken = |(name, kind): (&'static str, SignalKind)| {
             (!ignored.holds(kind))
                 .then(|| signal(kind).map(|signal| (name, signal)).with_context(|| format!("cannot listen for {name}")))
         };
-        // The handler stays when its stream is dropped.
+        // The handler stays installed when its stream is dropped.
         BORNE.into_iter().filter_map(taken).try_for_each(|listened| listened.map(drop))?;
         Ok(Self(STOP.into_iter().filter_map(taken).collect::<Result<_, _>>()?))
     }
 
-    /// Waits for one, and returns its name.
+    /// Waits for a signal that stops the program, and returns its name. Waits for ever if all of
+    /// them were ignored.
     pub(crate) async fn next(&mut self) -> &'static str {
         if self.0.is_empty() {
             return pending().await;
@@ -64,14 +67,14 @@ impl Set {
         bit.is_some_and(|bit| self.0 & bit != 0)
     }
 
-    /// The set `SigIgn` of a status file (`proc_pid_status(5)`).
+    /// The set `SigIgn` of a status file (`proc_pid_status(5)`); `None` if the text has none.
     fn ignored_in(status: &str) -> Option<Self> {
         let digits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(digits.trim(), 16).ok().map(Self)
     }
 }
 
-/// The signals that this process ignores. Systems without `/proc` do not tell; then none counts.
+/// The signals that this process ignores. Empty on systems without `/proc`.
 fn ignored() -> Set {
     fs::read_to_string("/proc/self/status").ok().and_then(|status| Set::ignored_in(&status)).unwrap_or_default()
 }

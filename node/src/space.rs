@@ -3,23 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time between two looks. A node writes at most some MiB a second.
+/// Time between two checks. A node writes at most some MiB per second.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
-/// Below this many bytes a disk is nearly full, or below [`RESERVE_PART`] of it, whichever is less.
+/// A disk is nearly full below this many free bytes, or below one part in [`RESERVE_PART`] of its
+/// size, whichever is less.
 const RESERVE_BYTES: u64 = 2 << 30;
 const RESERVE_PART: u64 = 20;
 
-/// Bytes of a file system.
+/// The size of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Space {
-    /// What this user may still write.
+    /// Bytes that this user may still write.
     pub(crate) free: u64,
-    /// All.
+    /// Size of the file system.
     pub(crate) total: u64,
 }
 
 impl Space {
-    /// The file system of a path. `None` when the system does not say.
+    /// The space of the file system of a path; `None` if the system cannot say.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let found = rustix::fs::statvfs(path).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
@@ -32,7 +33,7 @@ impl Space {
     }
 }
 
-/// Warns when the disk of a home is nearly full, once until there is room again. Ends when the node does.
+/// Warns once each time that the disk of a home becomes nearly full. Ends when `stop` does.
 pub(crate) async fn watch(home: PathBuf, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     let mut was_low = false;
@@ -70,7 +71,7 @@ mod tests {
             (GIB, 20 * GIB, false),
             (GIB - 1, 20 * GIB, true),
             (0, 20 * GIB, true),
-            // A file system that tells no size, as some network and pseudo file systems do.
+            // Some network and pseudo file systems report no size.
             (0, 0, false),
         ] {
             assert_eq!(Space { free, total }.is_low(), is_low, "{free} of {total}");

@@ -6,28 +6,30 @@ use ledger::transaction::Transaction;
 use ledger::units::Timestamp;
 use tokio::sync::oneshot;
 
-/// Submissions that wait for the verifier. Further callers are told to try again.
+/// Most submissions that wait for the verifier. Beyond it a submission is refused as
+/// [`SubmitError::Unavailable`].
 pub(crate) const SUBMISSIONS: usize = 1_024;
 
-/// How a user's submission is answered.
+/// The channel for the outcome of a submission.
 pub type Reply = oneshot::Sender<Result<TxId, SubmitError>>;
 
 /// A user's transaction on its way to the verifier, and from there to the mempool.
 #[derive(Debug)]
 pub struct Submission {
-    /// What to verify and admit.
+    /// The transaction to verify and to admit to the mempool.
     pub transaction: Transaction,
-    /// Where the outcome goes.
+    /// The channel for the outcome.
     pub reply: Reply,
 }
 
-/// Why a submission was not taken.
+/// Why a submission was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// It breaks a rule.
+    /// The transaction breaks a rule of the chain.
     #[error("{0}")]
     Rejected(#[from] TransactionError),
-    /// The sender has another transaction with this nonce and at least as good a fee.
+    /// The sender has another transaction with this nonce in the mempool, and this fee is too low
+    /// to replace it.
     #[error(
         "another transaction with this nonce waits already; to replace it the fee must be at least {least} pebbles"
     )]
@@ -35,18 +37,18 @@ pub enum SubmitError {
         /// Smallest fee that replaces it.
         least: u64,
     },
-    /// It would expire before it could well be in a block.
+    /// The transaction would probably expire before it is in a block.
     #[error("expires at {expires_at}, expected at least {least}: a transaction needs a while to get into a block")]
     ExpiresSoon {
-        /// Last time it is valid.
+        /// The last block time at which it is valid.
         expires_at: Timestamp,
-        /// Earliest such time that is let in now.
+        /// The earliest expiry that is accepted now.
         least: Timestamp,
     },
-    /// No room for this fee or this sender.
+    /// The mempool has no room for this fee or this sender.
     #[error("the mempool is full for this fee or sender")]
     Full,
-    /// The driver is stopping or its inbox is full.
+    /// The node is stopping or its queue is full.
     #[error("the node is busy or stopping, try again")]
     Unavailable,
 }

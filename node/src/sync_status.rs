@@ -1,11 +1,11 @@
-//! How far the node is with fetching history, in the shapes of RPC. The progress bar shows the same.
+//! The progress of sync, in the shapes of RPC. The progress bar shows the same numbers.
 
 use ledger::api::{SyncPeer, SyncSegment, SyncState, SyncStatus};
 use protocol::sync::{PeerReport, SegmentReport, Stage, SyncReport};
 
 use crate::view::{SyncView, View};
 
-/// What sync is doing as of now, milliseconds since 1970.
+/// The status of sync. `now_ms` is in milliseconds since 1970.
 pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
     let sync = view.sync.borrow().clone();
     let activity = *view.activity.borrow();
@@ -16,7 +16,7 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
         Stage::Chunks => SyncState::Chunks,
         Stage::Applying => SyncState::Applying,
         Stage::Tail => SyncState::Tail,
-        // A few blocks are fetched without sync being told.
+        // A node that is only a few blocks behind fetches them without the sync machine.
         Stage::Idle if activity.syncing => SyncState::Tail,
         Stage::Idle if ignorance.is_some() => SyncState::Idle,
         Stage::Idle => SyncState::Live,
@@ -45,7 +45,7 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
         verified_at_ms: *verified_at_ms,
         applied_at_ms: *applied_at_ms,
         bans,
-        // One without an id has just left.
+        // A peer without an id has just disconnected.
         peers: report.peers.iter().filter_map(|peer| Some(sync_peer(ids.get(&peer.peer)?, peer))).collect(),
         segment_list: report.segments.iter().map(sync_segment).collect(),
     }

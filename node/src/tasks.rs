@@ -1,8 +1,8 @@
-//! The tasks and threads of a node: the end of one ends all, and the first cause is told.
+//! The tasks and threads of a node. The end of one ends all, and the first cause is reported.
 //!
-//! One failure ends several of them within moments: when the disk refuses the driver, the verifier ends
-//! as well, since nobody takes its results. Whichever the runtime happens to see first, the *error* is
-//! the cause; an end without an error only follows from another.
+//! One failure ends several parts within moments: when the disk refuses the driver, the verifier
+//! ends as well, since nobody takes its results. The runtime may see them end in any order. An
+//! *error* is the cause; an end without an error only follows from one.
 
 use std::any::Any;
 use std::future::Future;
@@ -16,13 +16,13 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// How a part ended, with its name.
+/// The name of a part, and how it ended.
 struct End {
     part: &'static str,
     result: anyhow::Result<()>,
 }
 
-/// Everything that runs.
+/// All parts that run, and those that have ended.
 #[derive(Default)]
 pub(crate) struct Tasks {
     running: FuturesUnordered<Pin<Box<dyn Future<Output = End> + Send>>>,
@@ -41,7 +41,7 @@ impl Tasks {
         }));
     }
 
-    /// Adds a thread that tells its end.
+    /// Adds a thread that reports its end.
     pub(crate) fn add_thread(&mut self, part: &'static str, end: oneshot::Receiver<anyhow::Result<()>>) {
         self.running.push(Box::pin(async move {
             let result = end.await.unwrap_or_else(|_| Err(anyhow!("panicked")));
@@ -49,14 +49,14 @@ impl Tasks {
         }));
     }
 
-    /// Waits until any part has ended.
+    /// Waits until some part has ended.
     pub(crate) async fn any_end(&mut self) {
         if let Some(end) = self.running.next().await {
             self.ended.push(end);
         }
     }
 
-    /// Waits until these have ended, or there are no more.
+    /// Waits until these parts have ended, or no part is left.
     pub(crate) async fn await_ends(&mut self, parts: &[&str]) {
         while parts.iter().any(|part| !self.ended.iter().any(|end| end.part == *part)) {
             let Some(end) = self.running.next().await else { return };
@@ -64,8 +64,8 @@ impl Tasks {
         }
     }
 
-    /// Waits for all others, but not for long, and gives the first cause. Without an error it is the part
-    /// that ended first, unless that was asked for.
+    /// Waits up to `patience` for all other parts to end, and returns the first cause: the first
+    /// error, or else the part that ended first, unless the node was asked to stop.
     ///
     /// # Errors
     /// The cause.
@@ -75,7 +75,7 @@ impl Tasks {
                 self.ended.push(end);
             }
         };
-        // What still runs then has nothing to tell that anybody waits for.
+        // Parts that still run after that are not waited for.
         let _out_of_time = tokio::time::timeout(patience, all).await;
         let first = self.ended.first().map(|end| end.part);
         let mut errors = self.ended.into_iter().filter_map(|end| Some((end.part, end.result.err()?)));
@@ -91,10 +91,10 @@ impl Tasks {
     }
 }
 
-/// Runs a future to its end on a thread of its own, and tells how that was.
+/// Runs a future to its end on its own thread. The receiver gets its result.
 ///
 /// # Errors
-/// When the thread cannot be started.
+/// The thread cannot be started.
 pub(crate) fn spawn_thread<F: Future<Output = anyhow::Result<()>>>(
     name: &'static str,
     work: impl FnOnce() -> F + Send + 'static,
@@ -104,7 +104,8 @@ pub(crate) fn spawn_thread<F: Future<Output = anyhow::Result<()>>>(
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            // The message of a panic goes to stderr, which may be lost.
+            // A panic's message goes to stderr, which may be lost. So it is also returned as an
+            // error.
             let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work())));
             let _nobody_waits = sender.send(result.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))));
         })

@@ -1,4 +1,5 @@
-//! `testnet`: a network of real nodes on this machine, each its own process, with funded accounts whose keys are public.
+//! `testnet`: a network of real nodes on this machine. Each node is a process. The keys of its
+//! funded accounts are public.
 
 mod children;
 mod configs;
@@ -28,15 +29,15 @@ use layout::Layout;
 use plan::{NODES_MAX, Wanted};
 use progress::Progress;
 
-/// The template of local networks: limits and accounts; its validator is replaced.
+/// The template of local networks: limits and accounts. Its validator is replaced.
 const TEMPLATE: &str = include_str!("../../genesis.json");
-/// How long all nodes together may take until they answer: on a busy machine, opening a chain takes a while.
+/// Longest time until all nodes answer: on a busy machine, opening a chain takes a while.
 const START_MAX: Duration = Duration::from_secs(120);
-/// How long a node may take to stop before it is killed.
+/// Longest time that a node may take to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
-/// Time between two looks at a node.
+/// Time between two polls of a node.
 const POLL: Duration = Duration::from_millis(200);
-/// How long a node may take to say where it stands.
+/// Longest time that a node may take to answer a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Command line of `testnet`.
@@ -53,7 +54,8 @@ pub(crate) struct Testnet {
     /// Where all of it is kept; an existing network is resumed
     #[arg(long, env = "CAIRN_NODE_TESTNET_DIR", value_name = "DIR", default_value = ".cairn-testnet")]
     dir: PathBuf,
-    /// First port: node i has this one plus 10 * i for peers and the next for RPC; 7700 in a new network
+    /// First port: node i has this one plus 10 * i for peers and the next for RPC; 7700 in a new
+    /// network
     #[arg(long, env = "CAIRN_NODE_TESTNET_BASE_PORT", value_name = "PORT")]
     base_port: Option<u16>,
     /// Take accounts and limits of a new network from this genesis
@@ -72,13 +74,13 @@ impl Testnet {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
         let result = runtime.block_on(self.run(log));
-        // A question to a node may still wait for its answer; nobody needs it.
+        // A poll may still wait for its answer, which is no longer needed.
         runtime.shutdown_background();
         result
     }
 
     async fn run(self, log: Option<String>) -> anyhow::Result<()> {
-        // Before the first child, so that no signal can come in between.
+        // This precedes the first child, so that no signal is missed.
         let mut stop = StopSignals::listen()?;
         let template = match &self.genesis {
             Some(file) => Some(read_genesis(file)?),
@@ -106,7 +108,8 @@ impl Testnet {
         result
     }
 
-    /// Waits until all nodes answer, tells how to use them, and shows what they do until the end.
+    /// Waits until all nodes answer, prints how to use them, and shows their progress until the
+    /// end.
     async fn watch(&self, layout: &Layout, children: &mut [Child], stop: &mut StopSignals) -> anyhow::Result<()> {
         let heights = poll(layout)?;
         tokio::select! {
@@ -116,7 +119,7 @@ impl Testnet {
         }
         let pids: Vec<u32> = children.iter().map(Child::pid).collect();
         summary::write(layout, &pids)?;
-        // Whoever read our output may have gone; the network goes on.
+        // The reader of stdout may have gone. The network goes on.
         let _lost = print(&summary::text(layout));
 
         let screen = !self.plain && is_drawable(&std::io::stdout()) && is_drawable(&std::io::stderr());
@@ -146,10 +149,10 @@ impl Ended {
     }
 }
 
-/// Height of one node, and nothing while it does not answer.
+/// Height of one node; `None` while it does not answer.
 type HeightWatch = watch::Receiver<Option<u64>>;
 
-/// Asks each node again and again where it stands. A question at a time per node, so that a slow one delays no other.
+/// Polls the status of each node. Each node has its own task, so that a slow one delays no other.
 fn poll(layout: &Layout) -> anyhow::Result<Vec<HeightWatch>> {
     let chain_id = layout.genesis.chain_id().to_string();
     let mut watches = Vec::new();

@@ -1,4 +1,5 @@
-//! Verifies signatures of transactions off the driver's thread, many at once: from gossip and from this node's users.
+//! Verifies signatures of transactions, from gossip and from this node's users. It works in batches
+//! and off the driver's thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,24 +14,27 @@ use tokio::sync::mpsc;
 use crate::network::{Gossip, GossipTicket};
 use crate::submission::{Reply, Submission};
 
-/// Messages taken together into one batch equation; more gains nothing (measured: a batch of 1,024 costs a third of single checks).
+/// Most gossip messages, and most submissions, in one batch equation. A larger batch gains nothing
+/// (measured: 1,024 together cost a third of 1,024 single checks).
 const TOGETHER_MAX: usize = 64;
-/// Results that wait for the driver; when it is slower than this, gossip waits in its queue and submissions are told to try again.
+/// Most results that wait for the driver. Beyond it the verifier waits too: gossip stays in its
+/// queue, and once their queue is full, submissions are refused as busy.
 pub(crate) const RESULTS: usize = 256;
 
-/// What the driver gets.
+/// A result for the driver.
 pub(crate) enum Verified {
-    /// A gossip message; nothing when it does not decode.
+    /// A gossip message with the cost of verifying it; `None` if it does not decode.
     Gossip(GossipTicket, Cost, Option<Vec<Option<Arc<VerifiedTransaction>>>>),
-    /// A user's transaction; nothing when its signature does not hold.
+    /// A user's transaction; `None` if its signature does not hold.
     Submission(Option<Arc<VerifiedTransaction>>, Reply),
 }
 
-/// Transactions whose signatures held lately, so that one that comes again, in another batch or by other ways, costs a hash and not
-/// a signature check.
+/// Transactions whose signatures were verified lately. A transaction that arrives again, in another
+/// batch or from another peer, costs a hash and not a signature check.
 ///
-/// Two generations of at most [`Known::BYTES_MAX`] bytes of transactions each: when the young one is full it becomes the old one.
-/// Most of them are in the mempool, which shares them.
+/// There are two generations of at most about [`Known::BYTES_MAX`] bytes of transactions each. When
+/// the young one is full, it replaces the old one. Most of these transactions are in the mempool,
+/// which shares their memory.
 #[derive(Default)]
 struct Known {
     young: HashMap<TxHash, Arc<VerifiedTransaction>>,
@@ -39,8 +43,8 @@ struct Known {
 }
 
 impl Known {
-    /// About 40,000 ordinary transfers, ten seconds of the highest load: gossip comes again within seconds. Twice as much would
-    /// only hold memory.
+    /// About 40,000 ordinary transfers, or ten seconds of the highest load. Repeated gossip arrives
+    /// within seconds, so a larger value would only take memory.
     const BYTES_MAX: usize = 8 << 20;
 
     fn get(&self, hash: &TxHash) -> Option<&Arc<VerifiedTransaction>> {
@@ -57,7 +61,8 @@ impl Known {
         }
     }
 
-    /// Verifies those that are not known. Returns their places too, in order.
+    /// Verifies the transactions that are not known. Also returns the places of these, in ascending
+    /// order.
     fn verify(&mut self, chain: ChainId, transactions: Vec<Transaction>) -> (Verdicts, Vec<usize>) {
         let mut verdicts = Vec::with_capacity(transactions.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
@@ -77,16 +82,16 @@ impl Known {
     }
 }
 
-/// Of each transaction: itself, if its signature holds.
+/// For each transaction: the transaction itself, or `None` if its signature does not hold.
 type Verdicts = Vec<Option<Arc<VerifiedTransaction>>>;
 
 enum Job {
-    /// With the cost of decoding it.
+    /// With the cost of decoding it; `None` if it does not decode.
     Gossip(GossipTicket, Cost, Option<Vec<Transaction>>),
     Submission(Submission),
 }
 
-/// Runs until its inputs or the driver go away.
+/// Runs until an input or the driver is gone.
 pub(crate) async fn run(
     chain: ChainId,
     mut gossip: mpsc::Receiver<Gossip>,
@@ -100,7 +105,7 @@ pub(crate) async fn run(
             count = gossip.recv_many(&mut from_gossip, TOGETHER_MAX) => if count == 0 { return },
             count = submissions.recv_many(&mut from_users, TOGETHER_MAX) => if count == 0 { return },
         }
-        // Whoever else is waiting comes along.
+        // Messages that wait already join the batch.
         while from_gossip.len() < TOGETHER_MAX
             && let Ok(message) = gossip.try_recv()
         {
@@ -115,7 +120,8 @@ pub(crate) async fn run(
         let mut lent = std::mem::take(&mut known);
         let work = move || (verify(chain, &mut lent, messages, users), lent);
         let Ok((verified, returned)) = tokio::task::spawn_blocking(work).await else {
-            // The blocking task panicked: the process reports it and the node stops as its queues close.
+            // The blocking task panicked. The panic is reported, and the node stops because the
+            // verifier ends.
             return;
         };
         known = returned;

@@ -1,4 +1,5 @@
-//! What readers (RPC, metrics, progress output) see of a running node: snapshots, and questions put to the driver.
+//! The view that readers (RPC, metrics, progress output) have of a running node: snapshots, and
+//! queries that the driver answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,47 +22,49 @@ use crate::accounts::Accounts;
 use crate::network::{self, BanInfo, PeerInfo};
 use crate::submission::{Submission, SubmitError};
 
-/// How many transactions' times are remembered.
+/// Most transactions whose times are remembered.
 const JOURNAL_MAX: usize = 65_536;
 
-/// The last final block and all that follows from it. Shared, never changed.
+/// The last final block and the state after it. Shared, never changed.
 #[derive(Clone)]
 pub struct TipView {
     /// Tip, accounts and history.
     pub state: ChainState,
     /// Proof that the tip is final.
     pub certificate: Certificate,
-    /// Header of the tip; none before the first block.
+    /// Header of the tip; `None` before the first block.
     pub header: Option<Header>,
 }
 
-/// What sync is doing, and when it reached what.
+/// What sync is doing, and when it reached its milestones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncView {
-    /// What the machine says.
+    /// The report of the sync machine.
     pub report: SyncReport,
-    /// Names on the network of the peers in the report.
+    /// Network identities of the peers in the report.
     pub peers: BTreeMap<PeerId, String>,
     /// When the last known chunk was verified, in milliseconds since 1970.
     pub verified_at_ms: Option<u64>,
-    /// When the target was reached, likewise.
+    /// When the target was reached, in milliseconds since 1970.
     pub applied_at_ms: Option<u64>,
-    /// When the stage of the report began, likewise.
+    /// When the stage of the report began, in milliseconds since 1970.
     pub since_ms: u64,
 }
 
-/// A rate measured for less than so many milliseconds is told to nobody: it says little of what is to come.
+/// A rate is shown only after this many milliseconds; before that it predicts nothing.
 const MEASURED_MS_MIN: u64 = 2_000;
 
 impl SyncView {
-    /// Bytes a second that are verified now; none while nothing comes, or for too short a time to tell.
+    /// Bytes verified per second. `None` while nothing arrives, or during the first two seconds of
+    /// a stage.
     #[must_use]
     pub fn rate(&self, now_ms: u64) -> Option<u64> {
         let is_measured = now_ms.saturating_sub(self.since_ms) >= MEASURED_MS_MIN && self.report.reason.is_none();
         self.report.rate.filter(|rate| *rate > 0 && is_measured)
     }
 
-    /// Milliseconds until the known missing chunks are here if the rate stays; none without a rate.
+    /// Milliseconds until the known missing chunks are here, if the rate stays. `None` without a
+    /// rate.
     #[must_use]
     pub fn eta_ms(&self, now_ms: u64) -> Option<u64> {
         let left = self.report.bytes_total.saturating_sub(self.report.bytes_verified);
@@ -75,13 +78,13 @@ impl SyncView {
 pub struct Activity {
     /// Round of the height being decided.
     pub round: Round,
-    /// Highest height a peer has proved.
+    /// Highest height that a peer has proved.
     pub best_peer_height: Height,
-    /// Whether a peer has proved a height this node has not reached.
+    /// Whether a peer has proved a height that this node has not reached.
     pub syncing: bool,
     /// Transactions in the mempool.
     pub mempool_transactions: usize,
-    /// Their bytes.
+    /// Bytes of these transactions.
     pub mempool_bytes: usize,
     /// Blocks committed since start.
     pub blocks_committed: u64,
@@ -91,37 +94,38 @@ pub struct Activity {
     pub extra_rounds: u64,
     /// Validators caught signing twice since start.
     pub equivocations: u64,
-    /// How far this machine's clock is ahead of most peers' clocks, in milliseconds; `None` with fewer than three peers.
+    /// How far this machine's clock is ahead of most peers' clocks, in milliseconds; `None` with
+    /// fewer than three peers.
     pub clock_offset_ms: Option<i64>,
 }
 
-/// A question for the driver.
+/// A query to the driver, with the channel for its answer.
 #[derive(Debug)]
 pub enum Query {
     /// The waiting transaction with this id.
     Pending(TxId, oneshot::Sender<Option<Arc<VerifiedTransaction>>>),
-    /// Nonce after the waiting transactions of this account.
+    /// The account's next nonce after its waiting transactions.
     PendingNonce(PublicKey, oneshot::Sender<Nonce>),
-    /// Up to so many waiting transactions, best fee first.
+    /// Up to this many waiting transactions, the best fee first.
     Mempool(usize, oneshot::Sender<Vec<Arc<VerifiedTransaction>>>),
     /// Heights that peers have proved.
     PeerHeights(oneshot::Sender<BTreeMap<String, Height>>),
 }
 
-/// Handle for readers. Cheap to clone.
+/// A reader's handle to the node. Cheap to clone.
 #[derive(Clone)]
 pub struct View {
     /// The chain's constants.
     pub chain: Arc<Chain>,
     /// Final blocks on disk.
     pub store: Store,
-    /// Consensus key, when this node is a validator.
+    /// The consensus key, if this node has one.
     pub validator: Option<PublicKey>,
     /// The last final block.
     pub tip: watch::Receiver<Arc<TipView>>,
     /// What the driver is doing.
     pub activity: watch::Receiver<Activity>,
-    /// Whether enough validators are heard for blocks to become final.
+    /// Whether votes of enough validators arrive for blocks to become final.
     pub quorum: watch::Receiver<Quorum>,
     /// What sync is doing.
     pub sync: watch::Receiver<Arc<SyncView>>,
@@ -129,20 +133,21 @@ pub struct View {
     pub peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     /// Cost accounts of peers.
     pub accounts: Accounts<network::PeerId>,
-    /// Banned peers; bans that have ended may still be here.
+    /// Banned peers. May still hold bans that have ended.
     pub bans: watch::Receiver<Arc<Vec<BanInfo>>>,
     /// Each block as it becomes final.
     pub blocks: broadcast::Sender<BlockSummary>,
-    /// Questions to the driver; bounded, full means busy.
+    /// Queries to the driver. The channel is bounded; full means busy.
     pub queries: mpsc::Sender<Query>,
-    /// Transactions of users on their way to the verifier; bounded, full means busy.
+    /// Users' transactions for the verifier. The channel is bounded; full means busy.
     pub submissions: mpsc::Sender<Submission>,
-    /// When transactions came and became final.
+    /// When transactions were accepted and became final.
     pub journal: Arc<Journal>,
 }
 
 impl View {
-    /// Puts a question to the driver and waits for the answer; nothing when it is busy or stopping.
+    /// Sends a query to the driver and waits for the answer. `None` if the driver is busy or
+    /// stopping.
     pub async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
         let (sender, answer) = oneshot::channel();
         self.queries.try_send(query(sender)).ok()?;
@@ -152,7 +157,8 @@ impl View {
     /// Submits a user's transaction and waits for the outcome.
     ///
     /// # Errors
-    /// Why it was not taken; [`SubmitError::Unavailable`] when the node is busy or stopping.
+    /// Why the transaction was refused; [`SubmitError::Unavailable`] if the node is busy or
+    /// stopping.
     pub async fn submit(&self, transaction: Transaction) -> Result<TxId, SubmitError> {
         let (reply, outcome) = oneshot::channel();
         let submission = Submission { transaction, reply };
@@ -160,13 +166,14 @@ impl View {
         outcome.await.unwrap_or(Err(SubmitError::Unavailable))
     }
 
-    /// Whether nobody is there who could tell of later blocks. A validator that needs no other is never cut off.
+    /// Whether no peer is connected that could know later blocks. A validator with a quorum of its
+    /// own is never cut off.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         !self.is_alone() && self.peers.borrow().is_empty()
     }
 
-    /// Names of these validators in the genesis, else their keys.
+    /// The validators' names in the genesis, or their keys where there is no name.
     #[must_use]
     pub fn validator_names(&self, keys: &[PublicKey]) -> Vec<String> {
         let named = &self.chain.genesis().validators;
@@ -177,14 +184,15 @@ impl View {
         keys.iter().map(name).collect()
     }
 
-    /// How far this machine's clock is off, if that is more than half of what makes others wait with their votes.
+    /// How far this machine's clock is ahead, in milliseconds, if it is off by more than half of
+    /// the clock drift that the chain allows. `None` if it is within that.
     #[must_use]
     pub fn clock_error_ms(&self) -> Option<i64> {
         let limit = self.chain.limits().clock_drift_ms / 2;
         self.activity.borrow().clock_offset_ms.filter(|offset| offset.unsigned_abs() > limit)
     }
 
-    /// Why this node cannot know that its tip is the network's, although nobody told of a later one.
+    /// Why this node cannot know whether its tip is the network's. `None` if it can.
     #[must_use]
     pub fn ignorance(&self) -> Option<&'static str> {
         if self.is_cut_off() {
@@ -194,7 +202,7 @@ impl View {
         (!is_told && !self.is_alone()).then_some("no connected peer has proved a height yet")
     }
 
-    /// Whether this node's own votes make blocks final.
+    /// Whether this node's own voting power is a quorum.
     fn is_alone(&self) -> bool {
         let validators = self.chain.validators(self.tip.borrow().state.tip().height.next());
         let power = self.validator.and_then(|key| validators.find(&key).map(|(_, validator)| validator.power));
@@ -202,23 +210,24 @@ impl View {
     }
 }
 
-/// Times of a transaction by this node's clock, milliseconds since 1970.
+/// Times of a transaction by this node's clock, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// When the mempool took it.
+    /// When the mempool accepted it.
     pub accepted_at: Option<u64>,
-    /// When its block was durable.
+    /// When its block became durable.
     pub final_at: Option<u64>,
 }
 
-/// Seconds from the mempool to a durable block, as far apart as people tell them apart.
+/// Bounds of the histogram's buckets, in seconds from the mempool to a durable block. Their steps
+/// are differences that people notice.
 const FINALITY_BUCKETS: [f64; 11] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0, 60.0];
 
-/// When recent transactions came and became final. Bounded: the oldest are forgotten.
+/// When recent transactions were accepted and became final. Bounded: the oldest are forgotten.
 #[derive(Debug)]
 pub struct Journal {
     entries: Mutex<Entries>,
-    /// How long those took that came and became final here.
+    /// Time to finality of the transactions that were accepted here and became final live.
     pub finality: Histogram,
 }
 
@@ -235,18 +244,18 @@ struct Entries {
 }
 
 impl Journal {
-    /// What is remembered of a transaction.
+    /// The times remembered of a transaction.
     #[must_use]
     pub fn get(&self, id: &TxId) -> Times {
         self.entries().times.get(id).copied().unwrap_or_default()
     }
 
-    /// Notes that the mempool took it. The first time counts.
+    /// Records that the mempool accepted a transaction. Only the first time counts.
     pub fn accepted(&self, id: TxId, now: u64) {
         self.note(id, |times| times.accepted_at = times.accepted_at.or(Some(now)));
     }
 
-    /// Notes that its block is durable.
+    /// Records that the block of a transaction is durable.
     pub fn finalized(&self, id: TxId, now: u64) {
         self.note(id, |times| {
             if let (Some(accepted), None) = (times.accepted_at, times.final_at) {
@@ -256,7 +265,8 @@ impl Journal {
         });
     }
 
-    /// Notes that its block is durable, if the mempool took it: what else comes with history is not recent.
+    /// Records that the block of a transaction is durable, for a block that came by catching up.
+    /// Only a transaction with an entry gets the time: others in old blocks are not recent.
     pub fn caught_up(&self, id: TxId, now: u64) {
         if let Some(times) = self.entries().times.get_mut(&id) {
             times.final_at = Some(now);
@@ -264,7 +274,7 @@ impl Journal {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
-        // Entries are plain data: a panic elsewhere leaves nothing half-done in them.
+        // Entries are plain data, so a panic elsewhere leaves them consistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -64,7 +64,8 @@ enum Command {
     },
     /// Print the 24 words of the keystore
     Phrase,
-    /// Print an address and its 24 words, which `import` takes, for a network that is still to be made
+    /// Print an address and its 24 words, which `import` takes, for a network that is still to be
+    /// made
     Generate {
         /// First letters of the network's addresses
         #[arg(long, value_name = "PREFIX", default_value = "crn", value_parser = address_prefix)]
@@ -135,10 +136,12 @@ pub(crate) struct SendArgs {
     pub(crate) timeout: Duration,
 }
 
-/// Runs the program: reads the command line, does what it says, and gives the exit code of `--help`'s table.
+/// Runs the program: parses the command line, runs the command, and returns its exit code (the
+/// table is in `--help`).
 #[must_use]
 pub fn run() -> ExitCode {
-    // Ends the program by itself for --help, --version (0) and usage errors (2).
+    // `parse` ends the process itself for --help and --version (exit code 0) and for usage errors
+    // (2).
     let Cli { options, command } = Cli::parse();
     match dispatch(options, command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -187,7 +190,7 @@ fn address_prefix(text: &str) -> Result<String, String> {
     ledger::genesis::check_address_prefix(text).map(|()| text.to_owned())
 }
 
-/// Reads `500ms`, `30s` or `2m`, at most a day.
+/// Parses `500ms`, `30s` or `2m`. The longest duration is a day.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

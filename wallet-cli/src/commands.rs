@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands, one file each.
 
 pub(crate) mod balance;
 pub(crate) mod keys;

@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit code that says so to scripts.
+//! Why a command failed, and its exit code for scripts.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,58 +12,58 @@ use crate::trust::TrustError;
 /// Why a command failed. Its text goes to stderr.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WalletError {
-    /// The command line asks for something that makes no sense.
+    /// The command line, or an answer to a question, makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// Keys.
+    /// The keystore failed.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
     /// There are no keys yet.
     #[error("no keys in {} yet\nhint: `cairn-wallet new NAME` makes one, `cairn-wallet import NAME` brings one in", .0.display())]
     NoKeys(PathBuf),
-    /// A phrase that is none.
+    /// The text is not a phrase.
     #[error(transparent)]
     Mnemonic(#[from] MnemonicError),
-    /// The wallet's own files.
+    /// The wallet's own files cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The node cannot be asked, or answers with an error.
+    /// The node cannot be reached, or answers with an error.
     #[error(transparent)]
     Rpc(#[from] RpcError),
-    /// The node says what cannot be true.
+    /// The node's answer is false or cannot be proved.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// A transfer that the rules of the chain refuse, whether this wallet or the node found out.
+    /// The rules of the chain refuse the transfer. Either this wallet or the node found that out.
     #[error("rejected: {reason}\nhint: {hint}")]
     Rejected {
         /// The rule.
         reason: String,
-        /// What to do about it.
+        /// What the user can do.
         hint: String,
     },
-    /// A node proves neither that something is so nor that it is not.
+    /// The node proves neither a statement nor its opposite.
     #[error("{0}")]
     Unproved(String),
     /// Something went wrong after a transfer was submitted. It may be final all the same.
     #[error("{cause}\n{open}")]
     Open {
-        /// What went wrong.
+        /// What failed after the submission.
         cause: Box<WalletError>,
         /// What is known of the transfer.
         open: String,
     },
-    /// The command has done its work, and its result cannot be written to stdout.
+    /// The command has done its work, but the result cannot be written to stdout.
     #[error("{done}\nerror: the result cannot be written to stdout: {error}")]
     Unwritten {
-        /// The work and its result.
+        /// What the command did, with its result.
         done: String,
         /// What the operating system answered.
         error: io::Error,
     },
-    /// The question was answered with no.
+    /// The user answered the confirmation with no.
     #[error("nothing was sent")]
     Declined,
-    /// A file named on the command line.
+    /// A file named on the command line cannot be read.
     #[error("cannot read {}: {error}", path.display())]
     Input {
         /// The file.
@@ -77,7 +77,8 @@ pub(crate) enum WalletError {
 }
 
 impl WalletError {
-    /// The program's exit code. Interrupted by Ctrl-C it dies of the signal, which shells report as 130.
+    /// The program's exit code. After Ctrl-C the program dies of the signal instead, which shells
+    /// report as 130.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -91,12 +92,14 @@ impl WalletError {
         }
     }
 
-    /// Whether whoever reads the result has read enough of it, as `head -1` does. That is no failure of this program.
+    /// Whether the reader of stdout has closed it, as `head -1` does. That is not a failure of this
+    /// program.
     pub(crate) fn is_reader_gone(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// For a command that has changed something: it did, also if nobody can be told on stdout.
+    /// Turns a failure to write the result into `Unwritten`, for a command whose work is done even
+    /// if stdout is broken. `done` says what it did.
     pub(crate) fn after(self, done: String) -> Self {
         match self {
             Self::Output(error) => Self::Unwritten { done, error },

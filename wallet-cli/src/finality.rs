@@ -1,10 +1,12 @@
-//! Whether a transfer is final: waits until a node says so, then has it proved.
+//! Whether a transfer is final: waits until a node says so, then asks the node for a proof.
 //!
-//! A transfer is final if a certified header commits to a block that holds it; one question brings the proof.
+//! A transfer is final if a certified header commits to a block that holds it. One request fetches
+//! the proof.
 //!
-//! That a transfer is *not* final, although its nonce is used up, follows from the sender's `activity`, which chains height and id
-//! of everything that ever touched the account. The blocks since the sender was last proved tell what happened to it: a node may
-//! say about them what it likes, but only the truth leads to the activity that the certified header commits to.
+//! A transfer whose nonce is used up may also be proved *not* to be final. The sender's `activity`
+//! chains the height and id of everything that ever touched the account. The wallet replays the
+//! blocks since the sender was last proved. The node may lie about these blocks, but only the truth
+//! leads to the activity that the certified header commits to.
 
 use std::time::{Duration, Instant};
 
@@ -19,15 +21,17 @@ use crate::error::WalletError;
 use crate::rpc::{Node, RpcError};
 use crate::trust::{Proven, Trust, TrustError};
 
-/// Longest time to ask a node to wait before it answers.
+/// Longest time that a node is asked to hold a request open.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Pause between two questions to a node that does not wait or does not answer.
+/// Pause between two requests to a node that answers at once or not at all.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Waits until the node says that the transaction is final, and gives the height it names; nothing at the deadline.
+/// Waits until the node says that the transaction is final, and returns the height that it names;
+/// `None` at the deadline.
 ///
 /// # Errors
-/// Those of the node, except that it may be unreachable until the deadline: what was submitted may land all the same.
+/// Those of the request. Until the deadline it is no error if the node is unreachable or does not
+/// know the transaction: a submitted transfer may land all the same.
 pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<Height>, WalletError> {
     loop {
         let asked = Instant::now();
@@ -53,30 +57,34 @@ pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<He
     }
 }
 
-/// Has it proved that the transaction is in a certified block, and gives the block's height.
+/// Asks the node to prove that the transaction is in a certified block, and returns the block's
+/// height.
 ///
 /// # Errors
-/// `TrustError::NotFinal` when the node gives no proof; those of asking and of proofs that do not hold.
+/// `TrustError::NotFinal` when the node gives no proof; those of the request, and of a proof that
+/// does not hold.
 pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletError> {
     let reason = || "it has no proof that a block holds it".to_owned();
     let proved = trust.transaction(&id)?;
     proved.ok_or_else(|| TrustError::NotFinal { id: id.to_string(), reason: reason() }.into())
 }
 
-/// What became of a transfer whose nonce is used up.
+/// The fate of a transfer whose nonce is used up.
 pub(crate) enum Fate {
     /// It is proved to be in the block of this height.
     Final(Height),
-    /// It is proved to be in no block: everything that happened to the sender is known, and it is not among it.
+    /// It is proved to be in no block: all that happened to the sender is known, and the transfer
+    /// is not part of it.
     Never,
-    /// The node proves neither, or time is up.
+    /// The node proves neither, or the deadline has passed.
     Unknown,
 }
 
-/// Asks for what became of a transfer, given its sender as it was before, and as it is after the nonce was used up.
+/// Finds the fate of a transfer. `before` is its sender at `height`, before the transfer was
+/// signed; `after` is the sender once the nonce was used up.
 ///
 /// # Errors
-/// Those of asking and of proofs.
+/// Those of the requests, and of a proof that does not hold.
 pub(crate) fn fate(
     trust: &mut Trust<'_>,
     sender: &PublicKey,
@@ -90,7 +98,7 @@ pub(crate) fn fate(
     }
     let (mut account, mut at, mut is_named) = (before, height, false);
     while at < after.height {
-        // The blocks between may be many: whoever waits decides how many are asked for.
+        // There may be many blocks in between: the deadline bounds how many are requested.
         if Instant::now() >= deadline {
             return Ok(Fate::Unknown);
         }
@@ -101,7 +109,8 @@ pub(crate) fn fate(
     Ok(if is_all && !is_named { Fate::Never } else { Fate::Unknown })
 }
 
-/// Touches the account with all that the node says happened to it in a block, and gives the ids.
+/// Touches the account with everything that, by the node's word, happened to it in a block. Returns
+/// the ids of these transactions.
 fn replay(trust: &Trust<'_>, key: &PublicKey, account: &mut Account, height: Height) -> Result<Vec<TxId>, WalletError> {
     let block: BlockInfo = trust.node().call(api::CHAIN_BLOCK, json!({ "height": height.to_string() }))?;
     let address = trust.address(key);
@@ -111,7 +120,7 @@ fn replay(trust: &Trust<'_>, key: &PublicKey, account: &mut Account, height: Hei
     let ids = block.transaction_list.iter().filter(touches).map(|transaction| parse_id(&transaction.id));
     let ids = ids.collect::<Result<Vec<TxId>, TrustError>>()?;
     ids.iter().for_each(|id| account.touch(height, id));
-    // The proposer's fees come last and have no transaction.
+    // The proposer's fees touch its payout account last and belong to no transaction.
     let fees = block.transaction_list.iter().fold(0u64, |sum, transaction| sum.saturating_add(transaction.fee));
     let validators = trust.chain().validators(height).as_slice();
     let proposer = validators.iter().find(|validator| validator.key.to_string() == block.summary.proposer);

@@ -1,7 +1,9 @@
-//! Reads secrets at the terminal without showing them, and leaves the terminal as it was, however the program ends.
+//! Reads secrets at the terminal without showing them, and leaves the terminal as it was, however
+//! the program ends.
 //!
-//! Ctrl-C and the other signals that end or stop a program would leave a shell without echo. A thread hears them from the first
-//! secret on, restores the terminal, and then lets the signal do what it does by default.
+//! Ctrl-C and other signals that end or stop a program would leave the shell without echo. From the
+//! first secret on, a thread catches these signals, restores the terminal, and then lets the signal
+//! have its default effect.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,15 +16,16 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use zeroize::Zeroizing;
 
-/// The terminal as it was, while it shows nothing.
+/// The terminal and its modes before echo was switched off. `None` while echo is on.
 static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
-/// Whether signals are heard. Once they are, it is for the life of the process: nobody else would act on them.
+/// Set once the signal thread runs. The thread lives as long as the process: without it nothing
+/// would act on these signals any more.
 static HEARD: OnceLock<()> = OnceLock::new();
 
-/// Shows nothing of what is typed, until dropped.
+/// Switches echo off until dropped.
 struct Hidden {
     tty: File,
-    /// What becomes of input that nobody has read when the terminal is restored.
+    /// Whether unread input is discarded when the terminal is restored.
     unread: OptionalActions,
 }
 
@@ -69,20 +72,22 @@ fn restore(unread: OptionalActions) {
 
 fn hear(mut signals: Signals) {
     for signal in signals.forever() {
-        // What was typed and not read was meant to be secret, so the shell must not get it.
+        // Input that was typed but not read was meant to be secret, so the shell must not get it.
         restore(OptionalActions::Flush);
-        // Does not return, except for a stop, after which the secret is still asked for.
+        // Returns only after a stop (SIGTSTP) was continued; the program still waits for the secret
+        // then.
         let _ = emulate_default_handler(signal);
         let _ = hide();
     }
 }
 
-/// Asks and reads lines until there are enough, or until the end of input. None of it is shown. Of text that is pasted, what comes
-/// within `linger` after that, or after an error, is dropped: the shell would run it and keep it. Without `linger` it stays for
-/// the next question.
+/// Writes the prompt and reads lines until `is_enough` holds, or until the end of input. Echo is
+/// off. With `linger`, input that arrives within that time afterwards, or after an error, is
+/// discarded: it is the rest of a paste, which the shell would run and keep. Without `linger` it
+/// stays for the next question.
 ///
 /// # Errors
-/// When there is no terminal, or more than so many bytes are typed.
+/// No terminal, an error of the terminal, text that is not UTF-8, or `bytes_max` bytes or more.
 pub(crate) fn read_lines(
     prompt: &str,
     bytes_max: usize,
@@ -95,7 +100,7 @@ pub(crate) fn read_lines(
     let mut bytes = Zeroizing::new(vec![0; bytes_max]);
     let mut length = 0;
     let text = loop {
-        // The terminal gives a line at a time, so nothing that belongs to the next question is taken.
+        // The terminal delivers a line at a time, so no input for the next question is taken.
         let got = if length < bytes_max { tty.read(&mut bytes[length..]) } else { Ok(0) };
         length += got.as_ref().map_or(0, |got| *got);
         let text = std::str::from_utf8(&bytes[..length]).ok();
@@ -111,7 +116,7 @@ pub(crate) fn read_lines(
     };
     let _ = tty.write_all(b"\n");
     match linger {
-        // The rest of a paste comes without a mark at its end, so only time can tell that it is over.
+        // Nothing marks the end of a paste, so only time can show that it is over.
         Some(linger) => std::thread::sleep(linger),
         None if text.is_ok() => hidden.unread = OptionalActions::Now,
         None => {}

@@ -1,8 +1,9 @@
 //! The wallet's directory: keys, the pinned genesis, and the highest head seen.
 //!
-//! `keystore.json` is the keystore's; `genesis.json` says which chain this wallet is for and never changes; `head.json` is the last
-//! certified header that this wallet has verified; `unfinished.json` has the transfers whose fate is not proved. `wallet.lock` is
-//! held while one of the latter three is written, `send-KEY.lock` while a transfer from that account is made.
+//! `keystore.json` belongs to the keystore. `genesis.json` says which chain this wallet is for and
+//! never changes. `head.json` is the highest certified header that this wallet has verified.
+//! `unfinished.json` holds the transfers whose fate is not proved. `wallet.lock` is held while one
+//! of the last three is written, `send-KEY.lock` while a transfer from that account is made.
 
 mod template;
 mod unfinished;
@@ -22,12 +23,12 @@ use crate::keystore::{Keystore, KeystoreError, prepare, sync_directory};
 
 const GENESIS: &str = "genesis.json";
 const HEAD: &str = "head.json";
-/// The public password of a local test network's wallet, and which of its accounts to put in.
+/// The public password of a local test network's wallet.
 const PASSWORD: &str = "password";
 const TEMPLATE: &str = "template-accounts.json";
 const SMALL_FILE_BYTES_MAX: usize = 1 << 20;
 
-/// What is wrong with the wallet's own files.
+/// Why the wallet's own files cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HomeError {
     /// The operating system refused.
@@ -35,12 +36,12 @@ pub(crate) enum HomeError {
     Io {
         /// What was tried.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What it answered.
+        /// What the operating system answered.
         error: io::Error,
     },
-    /// A file is not what it should be.
+    /// A file has the wrong content.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
@@ -48,7 +49,7 @@ pub(crate) enum HomeError {
         /// What is wrong.
         reason: String,
     },
-    /// A genesis that breaks its rules.
+    /// A genesis breaks the rules.
     #[error("{}: {error}", path.display())]
     Genesis {
         /// The file.
@@ -72,13 +73,13 @@ pub(crate) enum HomeError {
         /// The chain offered.
         got: ChainId,
     },
-    /// Other commands send from this account one after the other.
+    /// Another process sends from this account, and only one may at a time.
     #[error("another `send` from this key has been under way for {wait:?}; nothing was sent\nhint: try again")]
     Busy {
-        /// How long it was waited for.
+        /// How long this process waited.
         wait: std::time::Duration,
     },
-    /// Too many transfers have an open fate.
+    /// Too many transfers may still land.
     #[error(
         "{} holds {max} transfers that may still land; nothing was sent\nhint: wait until they are final or expired",
         path.display()
@@ -86,15 +87,15 @@ pub(crate) enum HomeError {
     Crowded {
         /// The file.
         path: PathBuf,
-        /// Most there may be.
+        /// Most transfers in the file.
         max: usize,
     },
-    /// The keystore.
+    /// The keystore failed.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
 }
 
-/// A certified header of the chain, as it is kept.
+/// A certified header, as `head.json` stores it.
 pub(crate) struct Seen {
     /// Its height.
     pub(crate) height: u64,
@@ -104,21 +105,22 @@ pub(crate) struct Seen {
     pub(crate) head: api::Head,
 }
 
-/// What became of a head that was to be kept.
+/// The outcome of [`Home::keep`].
 pub(crate) enum Kept {
-    /// It is the highest one, or another process has seen a higher one meanwhile.
+    /// The head is stored, or the stored one is the same or higher: another process may have been
+    /// faster.
     Known,
-    /// Another block of this height is certified too. Both are in this file.
+    /// The stored head is another certified block of this height. This file has both.
     Fork(PathBuf),
 }
 
-/// The directory.
+/// The wallet's directory.
 pub(crate) struct Home {
     dir: PathBuf,
 }
 
 impl Home {
-    /// Touches nothing yet.
+    /// Reads and writes no file.
     pub(crate) const fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
@@ -130,7 +132,7 @@ impl Home {
         Some(data.or_else(|| absolute("LOCALAPPDATA"))?.join("cairn").join("wallet"))
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -139,13 +141,13 @@ impl Home {
         self.dir.join(name)
     }
 
-    /// The genesis this wallet is for, once it is pinned.
+    /// The pinned genesis, which says which chain this wallet is for; `None` until one is pinned.
     pub(crate) fn genesis(&self) -> Result<Option<Genesis>, HomeError> {
         let path = self.path(GENESIS);
         read(&path, GENESIS_BYTES_MAX)?.map(|bytes| parse_genesis(&path, &bytes)).transpose()
     }
 
-    /// Makes this the wallet's chain, from now on. Pinning the same one again changes nothing.
+    /// Binds the wallet to this genesis for good. Pinning the same one again changes nothing.
     pub(crate) fn pin(&self, genesis: &Genesis) -> Result<(), HomeError> {
         prepare(&self.dir)?;
         let _lock = self.lock()?;
@@ -161,19 +163,19 @@ impl Home {
         }
     }
 
-    /// The highest head seen so far, as it was written.
+    /// The stored head, not verified again.
     pub(crate) fn head(&self) -> Result<Option<api::Head>, HomeError> {
         let path = self.path(HEAD);
         let Some(bytes) = read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(&path, error.to_string()))
     }
 
-    /// That file does not hold what this wallet wrote.
+    /// The error for a stored head that does not verify.
     pub(crate) fn damaged_head(&self, reason: String) -> HomeError {
         damaged(&self.path(HEAD), reason)
     }
 
-    /// Keeps a head, unless a higher one is there: another process of this wallet may have been faster.
+    /// Stores a head, unless a higher one is stored. `read` decodes the stored head.
     pub(crate) fn keep(
         &self,
         new: &Seen,
@@ -197,13 +199,15 @@ impl Home {
         }
     }
 
-    /// The file with the public password of a local test network's wallet. Only such a wallet has one.
+    /// The file with the public password of a local test network's wallet. `None` for any other
+    /// wallet.
     pub(crate) fn template_password(&self, genesis: &Genesis) -> Option<PathBuf> {
         let path = self.path(PASSWORD);
         (genesis.network == LOCAL_NETWORK && self.path(TEMPLATE).is_file() && path.is_file()).then_some(path)
     }
 
-    /// The keystore, if there is one; in the wallet of a local test network with that network's accounts in it.
+    /// The keystore, if there is one. In the wallet of a local test network it is made first, with
+    /// the accounts of that network.
     pub(crate) fn keystore(&self, genesis: &Genesis) -> Result<Option<Keystore>, HomeError> {
         if let Some(password) = self.template_password(genesis) {
             template::put_in(self, &password)?;
@@ -219,23 +223,26 @@ impl Home {
         }
     }
 
-    /// The right to write in the directory, until dropped.
+    /// Takes the lock for writing in the directory. It is released when dropped.
     fn lock(&self) -> Result<File, HomeError> {
         let path = self.path("wallet.lock");
         let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&path);
         file.and_then(|file| file.lock().map(|()| file)).map_err(|error| HomeError::Io { action: "lock", path, error })
     }
 
-    /// Replaces a file as a whole or not at all. The lock is held: only its holder makes the temporary file.
+    /// Replaces a file as a whole or not at all. The caller holds the lock, so nobody else writes
+    /// the temporary file.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         let (path, temporary) = (self.path(name), self.path(&format!(".{name}.new")));
         let replace = || -> io::Result<()> {
             let mut file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&temporary)?;
             file.write_all(bytes)?;
-            // Content before name: a name that survives a power cut while the bytes do not would be a damaged file.
+            // Content before name: if the rename survived a power cut and the bytes did not, the
+            // file would be damaged.
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
-            // Without this a power cut may bring back the old file, or none: a pin that is gone lets the next node choose the chain.
+            // Without this, a power cut may bring back the old file or none. A lost pin would let
+            // the next node choose the chain.
             sync_directory(&self.dir)
         };
         replace().map_err(|error| HomeError::Io { action: "write", path: path.clone(), error })
@@ -253,7 +260,7 @@ fn parse_genesis(path: &Path, bytes: &[u8]) -> Result<Genesis, HomeError> {
     Genesis::from_json(bytes).map_err(|error| HomeError::Genesis { path: path.to_owned(), error })
 }
 
-/// The content of a file, or nothing if there is none.
+/// The content of a file; `None` if there is no file.
 fn read(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, HomeError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes));

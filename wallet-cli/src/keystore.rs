@@ -1,10 +1,11 @@
-//! Named keys on disk, their secrets under a password.
+//! Named keys on disk, with their secrets sealed under a password.
 //!
-//! A directory for the owner alone (mode 0700) with one file, `keystore.json` (mode 0600). Names and public keys are in
-//! clear, so that listing them needs no password; the phrase from which keys derive, and imported secrets, are sealed by
-//! XChaCha20-Poly1305 under a key from Argon2id. A seal over the whole file authenticates what is in clear: after
-//! `unlock` it is proven, before that it is only what the file says. What no seal can show is an older version of the
-//! file put back in place of a newer one.
+//! The keystore is one file, `keystore.json` (mode 0600), in a directory for the owner alone (mode
+//! 0700). Names and public keys are in clear, so that listing them needs no password. The phrase
+//! from which keys derive, and imported secrets, are sealed by XChaCha20-Poly1305 under a key from
+//! Argon2id. A seal over the whole file authenticates the part in clear: before `unlock` that part
+//! is only a claim, after it it is proved. No seal can show that an older version of the file was
+//! put back in place of a newer one.
 
 mod cipher;
 mod error;
@@ -30,12 +31,12 @@ pub use self::name::{KeyName, NameError};
 use crate::mnemonic::Mnemonic;
 use crate::slip10::{Index, account_secret};
 
-/// What anyone may know of a key.
+/// The public facts of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Its name.
     pub name: KeyName,
-    /// Its ed25519 public key, which is the account.
+    /// Its ed25519 public key, which names the account.
     pub public_key: [u8; 32],
     /// Where its secret comes from.
     pub origin: Origin,
@@ -44,12 +45,12 @@ pub struct Key {
 /// Where a secret comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From the phrase: the 24 words bring it back.
+    /// The secret derives from the phrase: the 24 words bring it back.
     Derived {
-        /// Its account in the derivation path.
+        /// The account in its derivation path (SLIP-0010).
         account: u32,
     },
-    /// Brought in as a raw secret: only a copy of it, or of the keystore, brings it back.
+    /// The secret was imported: only a copy of it, or of the keystore, brings it back.
     Imported,
 }
 
@@ -63,7 +64,7 @@ impl From<&Entry> for Key {
     }
 }
 
-/// A keystore as read from disk, still locked.
+/// A locked keystore, as read from disk.
 #[derive(Clone)]
 pub struct Keystore {
     dir: PathBuf,
@@ -71,10 +72,12 @@ pub struct Keystore {
 }
 
 impl Keystore {
-    /// Makes a keystore around a phrase, in a directory that is new, empty or the owner's alone. It has no keys yet.
+    /// Makes a keystore without keys for a phrase, in a directory that is new, empty or the owner's
+    /// alone.
     ///
     /// # Errors
-    /// `Exists` if the directory has one, `Exposed`, `EmptyPassword`, `KdfParams`, `Kdf`, `NoRandomness`, `Io`.
+    /// `Exists` if the directory has a keystore; `Exposed`, `EmptyPassword`, `KdfParams`, `Kdf`,
+    /// `NoRandomness`, `Io`.
     pub fn create(
         dir: &Path,
         password: &Password,
@@ -88,14 +91,15 @@ impl Keystore {
         let salt = Hex(random()?);
         let key = StoreKey::derive(password, argon2id, &salt.0)?;
         let phrase = key.seal(&*mnemonic.entropy(), &phrase_data(FORMAT, argon2id, &salt))?;
-        // Replaced when the document is sealed.
+        // A placeholder until the document is sealed.
         let seal = phrase.clone();
         let mut document = Document { format: FORMAT, argon2id, salt, phrase, keys: Vec::new(), seal };
         document.seal = key.seal(&[], &seal_data(&document))?;
 
         let lock = Lock::take(dir)?;
         let path = file::path(dir);
-        // The link itself is asked, not its target: a dangling one is also somebody's.
+        // `symlink_metadata` looks at a link, not at its target: a dangling link is not overwritten
+        // either.
         match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => lock.write(&document)?,
             Err(error) => return Err(KeystoreError::Io { action: "look for", path, error }),
@@ -104,7 +108,7 @@ impl Keystore {
         Ok(Unlocked { store: Self { dir: dir.to_owned(), document }, key, mnemonic })
     }
 
-    /// Reads a keystore. Needs no password, and therefore proves nothing about names and public keys.
+    /// Reads a keystore without a password. So names and public keys are not authenticated yet.
     ///
     /// # Errors
     /// `NoKeystore`, `Damaged`, `Format`, `Io`.
@@ -117,10 +121,11 @@ impl Keystore {
         self.document.keys.iter().map(Key::from)
     }
 
-    /// Opens the phrase and proves the rest of the file. Takes as long as its parameters of Argon2id say.
+    /// Opens the phrase and authenticates the rest of the file. Runs Argon2id once, by design slow.
     ///
     /// # Errors
-    /// `BadPassword`; `Tampered` if the password is right and the rest does not fit; `Kdf`.
+    /// `BadPassword`, also if the salt or a parameter of Argon2id was changed; `Tampered` if the
+    /// password is right and the rest of the file was not written with it; `Kdf`, `KdfParams`.
     pub fn unlock(&self, password: &Password) -> Result<Unlocked, KeystoreError> {
         let Document { format, argon2id, salt, phrase, .. } = &self.document;
         let key = StoreKey::derive(password, *argon2id, &salt.0)?;
@@ -139,7 +144,7 @@ impl Keystore {
     }
 }
 
-/// A keystore whose secrets can be used. All of them are wiped when it is dropped.
+/// A keystore whose secrets can be used. The secrets are wiped when it is dropped.
 pub struct Unlocked {
     store: Keystore,
     key: StoreKey,
@@ -147,12 +152,13 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
-    /// The keys, in the order they were added; proven, unlike those of `Keystore::keys`.
+    /// The keys, in the order they were added. Unlike those of `Keystore::keys` they are
+    /// authenticated.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         self.store.keys()
     }
 
-    /// The 24 words.
+    /// The 24 words, with one space between them.
     #[must_use]
     pub fn phrase(&self) -> Zeroizing<String> {
         self.mnemonic.phrase()
@@ -161,7 +167,7 @@ impl Unlocked {
     /// The secret of a key: an ed25519 seed of 32 bytes.
     ///
     /// # Errors
-    /// `NoSuchKey`; `Tampered` if the secret is not the one of the public key.
+    /// `NoSuchKey`; `Tampered` if the secret does not belong to the public key.
     pub fn signing_seed(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
         let entry = self.store.document.keys.iter().find(|entry| entry.name.as_str() == name);
         let entry = entry.ok_or(KeystoreError::NoSuchKey)?;
@@ -178,14 +184,15 @@ impl Unlocked {
                 seed
             }
         };
-        // A signature by any other key than the one shown would spend from the wrong account.
+        // Signing with another key than the one shown would spend from the wrong account.
         if public_key(&seed) == entry.public_key.0 { Ok(seed) } else { Err(self.store.tampered()) }
     }
 
-    /// Adds the next account of the phrase: one more than the highest, the first one being 0.
+    /// Adds the next account of the phrase: 0 at first, then one more than the highest.
     ///
     /// # Errors
-    /// `NameTaken`, `Full`, `KeyExists` if its secret was imported before; those of reading and writing the file.
+    /// `NameTaken`; `Full`; `KeyExists` if its secret was imported before; `Tampered`; those of
+    /// reading and writing the file.
     pub fn derive(&mut self, name: KeyName) -> Result<Key, KeystoreError> {
         self.add(name, |unlocked, name| {
             let accounts = unlocked.store.document.keys.iter().filter_map(|entry| match entry.origin {
@@ -202,7 +209,7 @@ impl Unlocked {
     /// Adds a key by its raw secret, an ed25519 seed.
     ///
     /// # Errors
-    /// `NameTaken`, `Full`, `KeyExists`; those of reading and writing the file.
+    /// `NameTaken`, `Full`, `KeyExists`, `Tampered`; those of reading and writing the file.
     pub fn import_seed(&mut self, name: KeyName, seed: &[u8; 32]) -> Result<Key, KeystoreError> {
         self.add(name, |unlocked, name| {
             let public_key = Hex(public_key(seed));
@@ -217,7 +224,8 @@ impl Unlocked {
         entry: impl FnOnce(&Self, KeyName) -> Result<Entry, KeystoreError>,
     ) -> Result<Key, KeystoreError> {
         let lock = Lock::take(&self.store.dir)?;
-        // Read again under the lock: another process may have added keys since, and they must not be lost.
+        // The file is read again under the lock: keys that another process added since must not be
+        // lost.
         let current = Keystore::open(&self.store.dir)?;
         current.prove(&self.key)?;
         self.store = current;
@@ -259,7 +267,8 @@ pub(crate) fn public_key(seed: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(seed).verifying_key().to_bytes()
 }
 
-// Associated data: JSON tuples, which no two different values share; the first element says what is sealed.
+// Associated data is a JSON tuple whose first element says what is sealed. Different values give
+// different bytes.
 
 fn phrase_data(format: u32, argon2id: KdfParams, salt: &Hex<[u8; 16]>) -> Vec<u8> {
     bytes(&("phrase", format, argon2id, salt))

@@ -1,7 +1,7 @@
 //! Who holds the keys: a keystore, signing, and proofs checked on the user's own machine.
 //!
-//! No node is trusted. Balances and the finality of transfers are shown only as far as they follow from the pinned genesis by
-//! certificates and proofs. Read in this order.
+//! No node is trusted. A balance, or the finality of a transfer, is shown only if certificates and
+//! proofs show it under the pinned genesis. The modules below stand in reading order.
 
 pub mod mnemonic;
 pub mod slip10;

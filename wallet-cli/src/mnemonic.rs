@@ -5,13 +5,14 @@ use std::fmt;
 use bip39::{Error as Bip39Error, Language};
 use zeroize::{Zeroize, Zeroizing};
 
-/// Words of a phrase: 256 bits of entropy and 8 of checksum, 11 bits a word.
+/// Words of a phrase: 256 bits of entropy and 8 bits of checksum, in words of 11 bits.
 pub const WORDS: usize = 24;
 
 /// A valid phrase of 24 words. Wiped from memory when dropped; never shown by `Debug`.
 pub struct Mnemonic(bip39::Mnemonic);
 
-/// Why a text is not a phrase, or none could be made. No variant repeats a word: errors end up in logs and terminals.
+/// Why a text is not a phrase, or why no phrase could be made. No message repeats a word of the
+/// phrase: errors end up in logs and terminals.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MnemonicError {
     /// Not 24 words.
@@ -26,7 +27,7 @@ pub enum MnemonicError {
         /// Place of the first such word, counted from 1.
         position: usize,
     },
-    /// All words exist, but not in this combination.
+    /// All words are in the list, but the checksum does not hold.
     #[error("the checksum does not fit: a word is mistaken for another one, or two are swapped")]
     Checksum,
     /// The operating system gave no randomness.
@@ -45,7 +46,7 @@ impl Mnemonic {
         Ok(Self::from_entropy(&entropy))
     }
 
-    /// The phrase that stands for these 32 bytes; each value has one.
+    /// The phrase that encodes these 32 bytes. Each value has exactly one.
     #[must_use]
     pub fn from_entropy(entropy: &[u8; 32]) -> Self {
         match bip39::Mnemonic::from_entropy_in(Language::English, entropy) {
@@ -54,10 +55,10 @@ impl Mnemonic {
         }
     }
 
-    /// Reads a phrase as people write it: any white space between words, capitals or not.
+    /// Parses a phrase as people write it: any white space between words, in upper or lower case.
     ///
     /// # Errors
-    /// Wrong number of words, the first unknown word by its position, or a checksum that does not fit.
+    /// `WordCount`, `UnknownWord` for the first word outside the list, or `Checksum`.
     pub fn parse(text: &str) -> Result<Self, MnemonicError> {
         let got = text.split_whitespace().count();
         if got != WORDS {
@@ -73,7 +74,7 @@ impl Mnemonic {
         })
     }
 
-    /// The 32 bytes the words stand for.
+    /// The 32 bytes that the words encode.
     #[must_use]
     pub fn entropy(&self) -> Zeroizing<[u8; 32]> {
         let (mut bytes, _) = self.0.to_entropy_array();
@@ -86,7 +87,8 @@ impl Mnemonic {
     /// The words in order, one space between them.
     #[must_use]
     pub fn phrase(&self) -> Zeroizing<String> {
-        // Words of the list have at most 8 letters. Reserved at once: a string that grows leaves copies behind.
+        // Words of the list have at most 8 letters. All is reserved at once, because a string that
+        // grows leaves copies of the secret in memory.
         let mut phrase = Zeroizing::new(String::with_capacity(WORDS * 9));
         for word in self.0.words() {
             if !phrase.is_empty() {
@@ -97,7 +99,8 @@ impl Mnemonic {
         phrase
     }
 
-    /// The 64 bytes from which keys derive: PBKDF2-HMAC-SHA512, 2,048 rounds. Without a passphrase, give `""`.
+    /// The seed of 64 bytes from which keys derive: PBKDF2-HMAC-SHA512, 2,048 rounds (BIP-39). `""`
+    /// stands for no passphrase.
     #[must_use]
     pub fn seed(&self, passphrase: &str) -> Zeroizing<[u8; 64]> {
         Zeroizing::new(self.0.to_seed(passphrase))
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn words_are_wiped_on_drop() {
-        // Does not compile unless bip39 is built with its `zeroize` feature.
+        // This compiles only if bip39 is built with its `zeroize` feature.
         fn check<T: zeroize::ZeroizeOnDrop>() {}
         check::<bip39::Mnemonic>();
     }

@@ -1,8 +1,9 @@
-//! Pays once, whatever nodes answer or keep back, and however often the same command is run.
+//! Pays once, whatever nodes answer or withhold, and however often the same command is run.
 //!
-//! At most one payment can come of all transfers that were ever signed for it: a transfer is written down before it is submitted,
-//! the same payment goes on with that transfer, and another one is signed for it only under the same nonce, or after it is proved
-//! that the first never landed: it had expired under a certified header, or something else had used its nonce.
+//! Of all transfers that were ever signed for one payment, at most one can land. A transfer is
+//! stored before it is submitted, and the same payment resumes that transfer. Another transfer is
+//! signed for the payment only under the same nonce, or once it is proved that the first never
+//! landed: it had expired under a certified header, or another transfer used its nonce.
 
 use std::time::{Duration, Instant};
 
@@ -23,61 +24,63 @@ use crate::terminal::{note, utc};
 use crate::trust::{Proven, Trust};
 use crate::wallet::{Wallet, now};
 
-/// How long a transfer may wait for a block, unless the chain allows less.
+/// Longest time until a transfer expires, unless the chain allows less.
 const LIFETIME_MS: u64 = 10 * 60_000;
-/// Pause before a transfer is submitted again that lost a race for its nonce: about a block of a busy network.
+/// Pause before the next attempt of a transfer that lost a race for its nonce: about the time of a
+/// block on a busy network.
 const RACE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Clocks that differ by less are not to blame for a refusal: an idle network makes a block every few seconds.
+/// Below this difference, in milliseconds, no clock is blamed for a refusal: the newest block of an
+/// idle network is some seconds old.
 const CLOCKS_APART_MS: u64 = 60_000;
 
-/// A payment that is being made. Its maker holds the sender's turn.
+/// A payment that is being made. The caller holds the sender's lock, [`crate::home::Home::turn`].
 pub(crate) struct Payment<'a, 'b> {
     pub(crate) wallet: &'a Wallet,
     pub(crate) trust: &'a mut Trust<'b>,
     pub(crate) key: &'a SigningKey,
-    /// What is to be paid. Nonce and expiry are chosen here.
+    /// The transfer to make. `Payment` chooses its nonce and expiry.
     pub(crate) wanted: Transfer,
-    /// The fee that the user named, if one was.
+    /// The fee that the user named, if any.
     pub(crate) fee: Option<Amount>,
-    /// Until when to try.
+    /// When to give up.
     pub(crate) deadline: Instant,
 }
 
-/// A transfer that pays.
+/// The transfer that makes the payment.
 pub(crate) struct Paid {
     pub(crate) id: TxId,
     pub(crate) expires_at: Timestamp,
     /// Its block, if it is proved final.
     pub(crate) height: Option<Height>,
-    /// What went wrong after it was submitted.
+    /// The error after the submission, if there was one.
     pub(crate) trouble: Option<WalletError>,
 }
 
-/// What a look at the unfinished transfers of the sender says.
+/// The next step, given the unfinished transfers of the sender.
 enum Next {
     /// One of them is this payment, and is final.
     Final(TxId, Timestamp, Height),
-    /// To be submitted for this payment.
+    /// This transfer is to be submitted for this payment.
     Submit(Unfinished),
 }
 
-/// What a node answers to a submission.
+/// The outcome of a submission.
 enum Answer {
-    /// It has the transfer, or may have it.
+    /// The node has the transfer, or may have it.
     Taken,
-    /// It says that it does not have it; a stable word, what is wrong, what to do.
+    /// The node says that it refused the transfer, for this `reason` of the RPC interface.
     Refused(String, WalletError),
-    /// It was never reached.
+    /// The node was not reached.
     Unsent(RpcError),
 }
 
 impl Payment<'_, '_> {
-    /// Submits and follows until it is proved final or time is up.
+    /// Submits a transfer and waits until it is proved final or the deadline has passed.
     ///
     /// # Errors
-    /// Only when nothing was submitted, or the node says that it refused all that was; `Open` when an earlier run submitted this
-    /// payment and its fate cannot be proved.
+    /// Only when nothing was submitted, or when the node says that it refused everything that was.
+    /// `Open` when an earlier run submitted this payment and its fate cannot be proved.
     pub(crate) fn run(&mut self) -> Result<Paid, WalletError> {
         loop {
             let payer = self.trust.account(&self.wanted.sender, Height(0))?;
@@ -90,7 +93,8 @@ impl Payment<'_, '_> {
             let (id, expires_at) = (next.id(self.chain().id()), next.transfer().expires_at);
             let known = self.wallet.home.unfinished()?.into_iter().find(|old| old.transaction == next.transaction);
             let was_taken = known.is_some_and(|old| !old.refused);
-            // Taken until a node denies it: a kill from here on leaves it so.
+            // The transfer counts as taken until a node refuses it, also if this process is killed
+            // from here on.
             next.refused = false;
             self.wallet.home.remember(&next)?;
             match self.submit(&next) {
@@ -112,7 +116,7 @@ impl Payment<'_, '_> {
                         next.refused = true;
                         self.wallet.home.remember(&next)?;
                     }
-                    // Somebody else's transfer from this account came first, or is about to.
+                    // Another wallet's transfer from this account came first, or is about to.
                     let is_race = matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
                     if is_race && Instant::now() < self.deadline {
                         std::thread::sleep(RACE_PAUSE);
@@ -128,7 +132,8 @@ impl Payment<'_, '_> {
         self.trust.chain()
     }
 
-    /// Strikes out what is proved to be final or to be impossible, and says what to submit.
+    /// Forgets the transfers that are proved to be final or never to land, and decides what to
+    /// submit.
     fn settle(&mut self, payer: &Proven) -> Result<Next, WalletError> {
         let account = payer.account.unwrap_or_default();
         let chain = self.chain().id();
@@ -143,7 +148,7 @@ impl Payment<'_, '_> {
                 let before = (old.height, old.sender);
                 finality::fate(self.trust, &self.wanted.sender, before, payer, id, self.deadline)?
             } else if expires_at < payer.time {
-                // Later blocks have later times, so none of them can hold it.
+                // Later blocks have later times, so none of them can hold this transfer.
                 Fate::Never
             } else {
                 waiting.push(old);
@@ -169,7 +174,7 @@ impl Payment<'_, '_> {
                                 neither that this was by it nor that it was by another: ask another node with --rpc URL";
                     return Err(open(WalletError::Unproved(text.to_owned()), id, expires_at));
                 }
-                // It does not concern this payment, and it stays until it does.
+                // This transfer is another payment. It stays in the file until its fate is proved.
                 Fate::Unknown => {}
             }
         }
@@ -189,10 +194,11 @@ impl Payment<'_, '_> {
                 }
                 return old.clone();
             }
-            // Under one nonce only one of the two can ever land.
+            // With one nonce, only one of the two transfers can ever land.
             transfer.nonce = old.transfer().nonce;
         } else {
-            // What may still land comes first. Said again, for the node may not know it.
+            // Transfers that may still land go first. They are submitted again, because this node
+            // may not have them.
             for old in waiting.iter().filter(live) {
                 let _ = self.submit(old);
             }
@@ -219,7 +225,7 @@ impl Payment<'_, '_> {
             }
             Err(error) => error,
         };
-        // The node may have taken it before the answer was lost, so only time tells.
+        // The node may have taken the transfer before its answer was lost, so it counts as taken.
         note(&format!("note: no answer to the submission, and it may have arrived: {error}"));
         Answer::Taken
     }
@@ -236,22 +242,25 @@ impl Payment<'_, '_> {
     }
 }
 
-/// Whether two transfers are one payment: the same to the same, with the same text. The fee may differ.
+/// Whether two transfers are one payment: the same sender, outputs and memo. The fee may differ.
 fn is_same(one: &Transfer, other: &Transfer) -> bool {
     (one.sender, &one.outputs, &one.memo) == (other.sender, &other.outputs, &other.memo)
 }
 
-/// At most half of what the chain allows, so that clocks may differ either way, less up to an eighth of it by chance: two wallets
-/// with one key that make the same payment at once must not make the same transaction, or both would call the one payment theirs.
+/// The expiry of a new transfer: at most half of the longest that the chain allows, so that clocks
+/// may differ either way. Up to an eighth is taken off at random. Otherwise two wallets with one
+/// key that make the same payment at once could sign the same transaction, and both would call the
+/// one payment theirs.
 fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
     let longest = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
-    // Without randomness the two differ by their clocks alone.
+    // Without randomness the two expiries differ by the clocks alone.
     let chance = getrandom::u64().unwrap_or_default() % (longest / 8 + 1);
     Timestamp(now.max(head).0.saturating_add(longest - chance))
 }
 
-/// A transfer that the node refuses for its expiry. The wallet chose that by this machine's clock and the newest block, so where
-/// these two differ a clock is wrong, and to sign again helps nobody.
+/// The error for a transfer that the node refuses for its expiry. The wallet chose the expiry by
+/// this machine's clock and the newest block. If these two differ much, a clock is wrong, and
+/// signing again would not help.
 fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletError {
     let apart = now.0.abs_diff(head.0);
     let WalletError::Rejected { reason, hint } = error else { return error };
@@ -269,7 +278,7 @@ fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletErr
     WalletError::Rejected { reason, hint }
 }
 
-/// What was submitted and is not proved final.
+/// The error for a transfer that was submitted and is not proved final.
 pub(crate) fn open(cause: WalletError, id: TxId, expires_at: Timestamp) -> WalletError {
     let open = format!(
         "It may still land, in blocks up to {}\n\

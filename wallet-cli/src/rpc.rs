@@ -1,6 +1,6 @@
-//! Asks a node: JSON-RPC 2.0 over HTTP, one question per connection.
+//! Asks a node: JSON-RPC 2.0 over HTTP, one request per connection.
 //!
-//! What comes back is bounded in size and time and otherwise believed in nothing: see `trust`.
+//! An answer is bounded in size and time. Its content is not believed here: see `trust`.
 
 use std::io;
 use std::time::Duration;
@@ -12,39 +12,40 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use ureq::{Agent, Error, Timeout};
 
-/// Longest time to find the node and connect.
+/// Longest time to resolve the node's name and connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest time for a whole question, beyond what the node is asked to wait.
+/// Longest time for a whole request, beyond the time that the node is asked to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of an answer that is a genesis or a block: twice the most that a node answers.
+/// Most bytes of an answer with a genesis or a block: twice the most that a node sends.
 const LARGE_ANSWER_BYTES_MAX: u64 = 32 << 20;
-/// Most bytes of any other answer. The largest has a certificate of 256 signatures and a proof, less than 100 KB in all.
+/// Most bytes of any other answer. The largest has a certificate of 256 signatures and a proof:
+/// less than 100 KB in all.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-/// Most characters of a node's text that are shown.
+/// Most characters shown of a text from a node.
 const SHOWN_CHARS_MAX: usize = 300;
 
-/// Why there is no result.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RpcError {
-    /// Nobody answers, or not in time.
+    /// No answer arrived, or not in time.
     #[error(
         "no answer from the node at {url}: {reason}\n\
          hint: is it running there? Another one is named by --rpc URL or CAIRN_WALLET_RPC"
     )]
     Unreachable {
-        /// Who was asked.
+        /// The node's URL.
         url: String,
-        /// What happened.
+        /// What failed.
         reason: String,
-        /// Whether the question may have reached the node all the same.
+        /// Whether the request may have reached the node all the same.
         may_have_arrived: bool,
     },
-    /// Something answers that is no node, or one of another version.
+    /// The answer is not a node's, or is one of another version.
     #[error("{url} does not answer {method} as a node does: {reason}")]
     Malformed {
         /// Who was asked.
         url: String,
-        /// What was asked.
+        /// The method called.
         method: &'static str,
         /// What is wrong with the answer.
         reason: String,
@@ -52,13 +53,13 @@ pub(crate) enum RpcError {
     /// The node answers with an error.
     #[error("the node refuses {method}: {message}{}", hint(data))]
     Answer {
-        /// What was asked.
+        /// The method called.
         method: &'static str,
         /// One of `ledger::api::code` or of JSON-RPC itself.
         code: i32,
-        /// For people.
+        /// A text for people.
         message: String,
-        /// Reason and hint, if it gave them.
+        /// The node's reason and hint, if it gave them.
         data: Option<ErrorData>,
     },
 }
@@ -68,7 +69,7 @@ fn hint(data: &Option<ErrorData>) -> String {
 }
 
 impl RpcError {
-    /// The code of an error answer.
+    /// The error code, if the node answered with an error.
     pub(crate) const fn code(&self) -> Option<i32> {
         match self {
             Self::Answer { code, .. } => Some(*code),
@@ -83,7 +84,8 @@ pub(crate) struct Node {
     agent: Agent,
 }
 
-/// The result stays text until its type is known: a tree of values would take ten times the memory.
+/// A JSON-RPC response. The result stays text until its type is known: a tree of values would take
+/// ten times the memory.
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(borrow)]
@@ -99,27 +101,29 @@ struct AnswerError {
 }
 
 impl Node {
-    /// Connects to nobody yet.
+    /// Makes no connection yet.
     pub(crate) fn new(url: String) -> Self {
         let config = Agent::config_builder()
             // Errors are JSON too.
             .http_status_as_error(false)
             .max_redirects(0)
-            // The node is usually on this machine: a proxy meant for the web must not see what is asked.
+            // The node is usually on this machine: a proxy meant for the web must not see the
+            // requests.
             .proxy(None)
-            // A kept connection that the node closes meanwhile would look like an unreachable node.
+            // An idle connection that the node has closed meanwhile would look like an unreachable
+            // node.
             .max_idle_connections(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .build();
         Self { url, agent: config.into() }
     }
 
-    /// Its URL.
+    /// The node's URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Asks with parameters by name.
+    /// Calls a method with named parameters.
     ///
     /// # Errors
     /// `RpcError`.
@@ -127,7 +131,7 @@ impl Node {
         self.call_waiting(method, params, Duration::ZERO)
     }
 
-    /// Asks a question that the node may take this long to answer.
+    /// Calls a method that the node may hold open for `wait` before it answers.
     ///
     /// # Errors
     /// `RpcError`.
@@ -146,7 +150,7 @@ impl Node {
         let text = response.body_mut().with_config().limit(answer_bytes_max(method)).read_to_vec();
         let text = text.map_err(|error| self.failure(method, &error))?;
         let malformed = |reason: String| self.malformed(method, &reason);
-        // A node that refuses a request before it reads it says why in plain text.
+        // A node that refuses a request before reading it answers in plain text.
         let not_json = |_| match clean(String::from_utf8_lossy(&text).trim()) {
             said if said.is_empty() => malformed(format!("HTTP {status}, not JSON-RPC 2.0")),
             said => malformed(format!("HTTP {status}, not JSON-RPC 2.0: {said}")),
@@ -165,7 +169,7 @@ impl Node {
         }
     }
 
-    /// An answer of the wrong shape.
+    /// The error for an answer of the wrong shape.
     pub(crate) fn malformed(&self, method: &'static str, reason: &str) -> RpcError {
         RpcError::Malformed { url: self.url.clone(), method, reason: clean(reason) }
     }
@@ -213,7 +217,8 @@ fn not_connected(error: &io::Error) -> bool {
     )
 }
 
-/// A stranger's text, fit for a terminal: no control characters, not too long.
+/// A text from a node, made safe for a terminal: without control characters, and at most
+/// [`SHOWN_CHARS_MAX`] long.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
 }

@@ -9,19 +9,21 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha512;
 use zeroize::{Zeroize, Zeroizing};
 
-/// The coin type of the path: the letters `CRN` as a number, 4,411,982. Not registered in SLIP-0044, and unused there.
-/// Frozen: another number would derive other keys from every phrase ever written down.
+/// The coin type of the path: the letters `CRN` as a number, 4,411,982. SLIP-0044 does not register
+/// this number for any coin. Frozen: another number would derive other keys from every phrase ever
+/// written down.
 pub const COIN: Index = Index(0x43_524e);
 
 const PURPOSE: Index = Index(44);
 const CHANGE: Index = Index(0);
 
-/// A step of a path, below 2^31 and without the bit that says "hardened", which is always set.
+/// A step of a path, below 2^31. The bit that marks it as hardened is always set, and not part of
+/// the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Index(u32);
 
-/// A number that is no index: 2^31 or more.
+/// The number is 2^31 or more, so it is not an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("index {0} is too large, at most 2147483647")]
 pub struct IndexTooLarge(pub u32);
@@ -64,7 +66,7 @@ pub fn account_secret(seed: &[u8; 64], account: Index) -> Zeroizing<[u8; 32]> {
     derive(seed, &[PURPOSE, COIN, account, CHANGE]).secret
 }
 
-/// A secret with the chain code that its children also need. Both wiped when dropped.
+/// A secret and its chain code; a child derives from both. Both are wiped when dropped.
 struct Extended {
     secret: Zeroizing<[u8; 32]>,
     chain_code: Zeroizing<[u8; 32]>,
@@ -129,7 +131,8 @@ mod tests {
         }
     }
 
-    /// From the phrase to an account's secret; the expected bytes come from another implementation (Python's hashlib).
+    /// From the phrase to an account's secret. The expected bytes were made by another
+    /// implementation, with Python's hashlib.
     #[test]
     fn the_path_of_an_account_is_frozen() {
         let seed = Mnemonic::from_entropy(&[0; 32]).seed("");

@@ -1,4 +1,5 @@
-//! Talks to the person: results to stdout, everything else to stderr, secrets asked for without showing them.
+//! Talks to the user: results go to stdout, everything else to stderr, and secrets are read without
+//! echo.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -15,7 +16,7 @@ use crate::keystore::Password;
 /// Most bytes of a password file, and of a secret on stdin.
 const SECRET_BYTES_MAX: usize = 4 << 10;
 
-/// How long pasted text may be under way to the terminal after enough of it was read.
+/// How long the rest of a paste may take to arrive after enough of it was read.
 #[cfg(unix)]
 const PASTE: std::time::Duration = std::time::Duration::from_millis(300);
 
@@ -33,17 +34,17 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), WalletError> {
     }
 }
 
-/// Says something on stderr. Nobody reading it is no error.
+/// Writes a line to stderr. A closed stderr is not an error.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Whether somebody looks at stderr, as opposed to a file or a log.
+/// Whether stderr is a terminal, not a file or a log.
 pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Asks on stderr, reads the answer from stdin. Anything but yes is no.
+/// Asks on stderr and reads the answer from stdin. Anything but `y` or `yes` means no.
 pub(crate) fn confirm(question: &str) -> Result<bool, WalletError> {
     if !io::stdin().is_terminal() {
         return Err(WalletError::Usage(
@@ -56,7 +57,7 @@ pub(crate) fn confirm(question: &str) -> Result<bool, WalletError> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// A password from a file: its text up to one line end.
+/// A password from a file: its text without one final line end.
 pub(crate) fn read_password(path: &Path) -> Result<Password, WalletError> {
     let input = |error| WalletError::Input { path: path.to_owned(), error };
     let text = File::open(path).and_then(read_secret).map_err(input)?;
@@ -93,7 +94,7 @@ pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
     Ok(Password::new(first.to_string()))
 }
 
-/// One line from the terminal, without its end. It is not shown.
+/// One line from the terminal, without its end and without echo.
 #[cfg(unix)]
 fn ask_line(prompt: &str) -> io::Result<Zeroizing<String>> {
     let text = hidden::read_lines(prompt, SECRET_BYTES_MAX, None, |text| text.ends_with('\n'))?;
@@ -108,8 +109,8 @@ fn ask_line(prompt: &str) -> io::Result<Zeroizing<String>> {
     rpassword::prompt_password(prompt).map(Zeroizing::new)
 }
 
-/// A secret to import: typed or pasted at the terminal without showing it, until it is complete or a line is empty; or all of
-/// stdin when that is no terminal.
+/// A secret to import. At a terminal it is typed or pasted without echo until it is complete or a
+/// line is empty. If stdin is not a terminal, all of stdin is the secret.
 pub(crate) fn ask_secret(prompt: &str, is_complete: impl Fn(&str) -> bool) -> Result<Zeroizing<String>, WalletError> {
     let usage = |error| WalletError::Usage(format!("no secret on stdin: {error}"));
     if io::stdin().is_terminal() {
@@ -125,7 +126,7 @@ pub(crate) fn ask_secret(prompt: &str, is_complete: impl Fn(&str) -> bool) -> Re
 }
 
 fn read_secret(from: impl Read) -> io::Result<Zeroizing<String>> {
-    // Reserved at once: a string that grows leaves copies behind.
+    // All is reserved at once, because a string that grows leaves copies of the secret in memory.
     let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_BYTES_MAX));
     from.take(SECRET_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
     if text.len() > SECRET_BYTES_MAX {
@@ -134,10 +135,11 @@ fn read_secret(from: impl Read) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// A time as people read it, in UTC to the millisecond.
+/// A time for people, in UTC to the millisecond.
 pub(crate) fn utc(milliseconds: u64) -> String {
     let (days, of_day) = (milliseconds / 86_400_000, milliseconds % 86_400_000);
-    // Years of 365.2425 days that begin on 1 March, so that the leap day comes last: 0000-03-01 is 719,468 days before 1970.
+    // Years begin on 1 March here, so that the leap day comes last. 0000-03-01 is 719,468 days
+    // before 1970-01-01.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -1,8 +1,11 @@
-//! What a node says, checked: accounts under headers that a quorum of the chain's validators signed.
+//! Checks a node's answers: accounts and transactions under headers that a quorum of the chain's
+//! validators signed.
 //!
-//! Checked is: the certificate of the header against the validators of the pinned genesis; the account, or its absence, against the
-//! header's state root; and that the header is not older than the highest one this wallet has seen, from whichever node. Not
-//! checked, because no proof can show it: that there is no later block. A node that shows an old state is caught only by its age.
+//! Three things are checked. The certificate of the header must hold for the validators of the
+//! pinned genesis. The account, or its absence, must follow from the header's state root. And the
+//! header must not be older than the highest one that this wallet has seen from any node. No proof
+//! can show that there is no later block: a node that shows an old state is recognized only by the
+//! state's age.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,14 +29,14 @@ use crate::error::WalletError;
 use crate::home::{Home, HomeError, Kept, Seen};
 use crate::rpc::{Node, clean};
 
-/// How long a node may take to reach a height that this wallet has seen elsewhere.
+/// How long the wallet waits for a node to reach a height that it has seen elsewhere.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// Pause between two looks at a node that is behind.
+/// Pause between two requests to a node that is behind.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A head is called old at this age, and some empty blocks more.
+/// A head counts as old beyond this age plus the time of three empty blocks.
 const OLD_MS: u64 = 60_000;
 
-/// What a node says that is not so.
+/// Why a node's answer is not believed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
     /// It serves another chain.
@@ -43,7 +46,7 @@ pub(crate) enum TrustError {
          hint: name a node of that network by --rpc URL, or another wallet by --home DIR"
     )]
     OtherChain {
-        /// Who was asked.
+        /// The node's URL.
         url: String,
         /// Its network.
         got_network: String,
@@ -54,47 +57,47 @@ pub(crate) enum TrustError {
         /// The wallet's chain.
         expected: String,
     },
-    /// Bytes that are not what they should be.
+    /// The bytes do not decode.
     #[error("the node's {what} is not one: {reason}")]
     Bytes {
-        /// What they should be.
+        /// What the bytes should encode.
         what: &'static str,
-        /// Why they are not.
+        /// Why they do not decode.
         reason: String,
     },
-    /// A header by rules this wallet does not know.
+    /// The header has a version that this wallet does not know.
     #[error("header version {got}, this wallet knows {HEADER_VERSION}: {hint}", got = .0, hint = what_to_do(.0))]
     Version(u16),
-    /// The header is not final.
+    /// The certificate does not prove that the header is final.
     #[error("do not believe this node: its block {height} is not certified: {error}")]
     Certificate {
-        /// Height claimed.
+        /// Height that the header claims.
         height: Height,
         /// Why the certificate proves nothing.
         error: CertificateError,
     },
-    /// The account is another one.
+    /// The proof of an account does not hold.
     #[error("do not believe this node: its proof of {account} at height {height} fails: {error}")]
     Proof {
-        /// Address.
+        /// Address of the account.
         account: String,
         /// Height of the header.
         height: Height,
-        /// Why it proves nothing.
+        /// Why the proof does not hold.
         error: Box<LightError>,
     },
-    /// The node shows an older state than it must have.
+    /// The node shows an older state than one that this wallet has seen.
     #[error(
         "the node is at height {got}, expected at least {least}, which is final: it is syncing, stuck or hides blocks\n\
          hint: wait, or ask another node with --rpc URL"
     )]
     Behind {
-        /// Height shown.
+        /// Height of the header shown.
         got: Height,
-        /// Height known to exist.
+        /// Height of the highest header that is known.
         least: Height,
     },
-    /// The validators made two blocks of one height final.
+    /// Two blocks of one height are both certified.
     #[error(
         "THE CHAIN HAS FORKED: two different blocks of height {height} are both certified.\n\
          More than a third of the validators are dishonest or have lost control of their keys. Accept no payment.\n\
@@ -103,18 +106,18 @@ pub(crate) enum TrustError {
     Fork {
         /// The height.
         height: Height,
-        /// Where both are kept.
+        /// The file that has both.
         path: String,
     },
-    /// The node calls a transfer final and cannot show it.
+    /// The node calls a transaction final and cannot prove it.
     #[error(
         "the node says that {id} is final, and what it can prove says otherwise: {reason}\n\
          hint: ask another node: cairn-wallet --rpc URL tx {id}"
     )]
     NotFinal {
-        /// The transfer.
+        /// The transaction.
         id: String,
-        /// What does not fit.
+        /// What is missing or contradicts the claim.
         reason: String,
     },
 }
@@ -122,13 +125,14 @@ pub(crate) enum TrustError {
 /// An account, proved as of a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proven {
-    /// The account, or nothing: nobody has touched it.
+    /// The account; `None` if it does not exist in this block's state.
     pub(crate) account: Option<Account>,
     /// Height of the block; 0 for the genesis.
     pub(crate) height: Height,
     /// Its time.
     pub(crate) time: Timestamp,
-    /// Nonce after what waits in the node's mempool. Only the node's word.
+    /// The next nonce after the transactions in the node's mempool. Not proved, only the node's
+    /// word.
     pub(crate) pending_nonce: Nonce,
 }
 
@@ -150,10 +154,10 @@ pub(crate) struct Trust<'a> {
 }
 
 impl<'a> Trust<'a> {
-    /// Asks a node which chain it serves.
+    /// Asks a node which chain it serves, and reads the highest head seen.
     ///
     /// # Errors
-    /// `OtherChain`; those of asking and of reading the wallet's own files.
+    /// `OtherChain`; those of the request and of reading the wallet's own files.
     pub(crate) fn connect(chain: Arc<Chain>, home: &'a Home, node: &'a Node) -> Result<Self, WalletError> {
         let status: Status = node.call(api::CHAIN_STATUS, json!({}))?;
         let expected = chain.id().to_string();
@@ -171,7 +175,7 @@ impl<'a> Trust<'a> {
         &self.chain
     }
 
-    /// The node, for what needs no belief.
+    /// The node, for requests whose answers are not checked here.
     pub(crate) const fn node(&self) -> &Node {
         self.node
     }
@@ -181,10 +185,11 @@ impl<'a> Trust<'a> {
         encode_address(&self.chain.genesis().address_prefix, account)
     }
 
-    /// The account as of a block no lower than `least` and than any this wallet has seen. Waits a little for a node that is behind.
+    /// The account as of a block that is no lower than `least` or than any this wallet has seen.
+    /// Waits up to [`CATCH_UP`] for a node that is behind.
     ///
     /// # Errors
-    /// `TrustError` for whatever does not hold; those of asking.
+    /// `TrustError` for an answer that does not hold; those of the request.
     pub(crate) fn account(&mut self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
         let deadline = Instant::now() + CATCH_UP;
         loop {
@@ -201,7 +206,8 @@ impl<'a> Trust<'a> {
         let address = self.address(account);
         let params = json!({ "account": address });
         let answer: AccountProofInfo = match self.node.call(api::ACCOUNT_PROOF, params) {
-            // Before the first block there is no header to prove anything under, and nothing to prove beyond the genesis.
+            // Before the first block there is no header to prove an account under. The genesis has
+            // its state.
             Err(error)
                 if self.no_block_yet
                     && self.seen.is_none()
@@ -224,10 +230,11 @@ impl<'a> Trust<'a> {
         Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
     }
 
-    /// Height of the certified block that holds this transaction, or nothing if the node gives no proof of it.
+    /// Height of the certified block that holds this transaction; `None` if the node gives no
+    /// proof.
     ///
     /// # Errors
-    /// `TrustError` for a proof that does not hold; those of asking.
+    /// `TrustError` for a proof that does not hold; those of the request.
     pub(crate) fn transaction(&mut self, id: &TxId) -> Result<Option<Height>, WalletError> {
         let proof: TxProofInfo = match self.node.call(api::TX_PROOF, json!({ "id": id.to_string() })) {
             Err(error) if error.code() == Some(api::code::NOT_FOUND) => return Ok(None),
@@ -261,7 +268,7 @@ impl<'a> Trust<'a> {
         Ok(Proven { account: held, height: Height(0), time: genesis.start_time, pending_nonce })
     }
 
-    /// Remembers a head that this node must not fall behind any more.
+    /// Stores a head. From now on no node may show an older state.
     fn keep(&mut self, new: Certified) -> Result<(), WalletError> {
         let height = new.header.header().height;
         if self.seen.as_ref().is_some_and(|seen| seen.header.hash() == new.header.hash()) {
@@ -276,7 +283,8 @@ impl<'a> Trust<'a> {
         Ok(())
     }
 
-    /// Something to say when the newest block is old: nobody can prove that there is no newer one.
+    /// A note for the user if the newest block is old, since no proof can show that there is no
+    /// newer one.
     pub(crate) fn age_note(&self, now: Timestamp) -> Option<String> {
         let (height, time) = match &self.seen {
             Some(seen) => (seen.header.header().height, seen.header.header().time),
@@ -298,7 +306,8 @@ impl Certified {
     }
 }
 
-/// A head from the wallet's own file. It was verified before it was written; a doubt now means that the file was changed.
+/// Verifies a head from the wallet's own file. It was verified before it was written, so a failure
+/// means that the file was changed.
 fn reread(chain: &Chain, home: &Home, head: api::Head) -> Result<Certified, HomeError> {
     verify_head(chain, head).map_err(|error| home.damaged_head(error.to_string()))
 }
@@ -307,7 +316,7 @@ const fn what_to_do(version: &u16) -> &'static str {
     if *version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade it" }
 }
 
-/// Checks that the validators of the chain made this header final.
+/// Verifies that the validators of the chain made this header final.
 fn verify_head(chain: &Chain, head: api::Head) -> Result<Certified, TrustError> {
     let header = unhex("header", &head.header, HEADER_BYTES)?;
     let certificate = unhex("certificate", &head.certificate, CERTIFICATE_BYTES_MAX)?;

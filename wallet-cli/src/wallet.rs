@@ -1,4 +1,4 @@
-//! What every command works with: the home, the node, the chain, and where passwords come from.
+//! The context of every command: the home, the node, the chain, and where passwords come from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +26,13 @@ pub(crate) struct Wallet {
 }
 
 impl Wallet {
-    /// Touches nothing yet.
+    /// Reads and writes no file and makes no connection.
     pub(crate) const fn new(home: Home, node: Node, json: bool, password_file: Option<PathBuf>) -> Self {
         Self { home, node, json, password_file }
     }
 
-    /// The chain that this wallet is for. A wallet that is for none yet takes the file's or else the node's, from now on.
+    /// The chain that this wallet is for. A wallet without a pinned genesis pins the one in `file`,
+    /// or else the node's.
     pub(crate) fn chain(&self, file: Option<&Path>) -> Result<Arc<Chain>, WalletError> {
         let genesis = match (file, self.home.genesis()?) {
             (Some(file), _) => {
@@ -69,13 +70,14 @@ impl Wallet {
         keystore.ok_or_else(|| WalletError::NoKeys(self.home.dir().to_owned()))
     }
 
-    /// Names and public keys, or none.
+    /// Names and public keys; empty if there is no keystore.
     pub(crate) fn keys(&self, chain: &Chain) -> Result<Vec<Key>, WalletError> {
         let keystore = self.home.keystore(chain.genesis())?;
         Ok(keystore.iter().flat_map(Keystore::keys).collect())
     }
 
-    /// Opens a keystore with its password: from the file named, or that of a local test network's wallet, or asked for.
+    /// Opens a keystore with its password. The password comes from `--password-file`, from the
+    /// wallet of a local test network, or from the terminal.
     pub(crate) fn unlock(&self, chain: &Chain, keystore: &Keystore) -> Result<Unlocked, WalletError> {
         let password = match self.password_from_file(chain)? {
             Some(password) => password,
@@ -84,14 +86,15 @@ impl Wallet {
         Ok(keystore.unlock(&password)?)
     }
 
-    /// Makes the keystore around a phrase.
+    /// Makes a keystore with this phrase.
     pub(crate) fn create(&self, chain: &Chain, mnemonic: Mnemonic) -> Result<Unlocked, WalletError> {
         let password = match self.password_from_file(chain)? {
             Some(password) => password,
             None => ask_new_password()?,
         };
-        // Guessing must be slow, except for the password that everybody knows. The network's name is no reason: a node may have
-        // told it, and people use one password twice.
+        // Guessing must be slow, except for the public password of a local test network. The
+        // network's name alone does not make the password public: a node may have invented the
+        // name, and people reuse passwords.
         let is_public = self.password_file.is_none() && self.home.template_password(chain.genesis()).is_some();
         let work = if is_public { KdfParams::LOCAL } else { KdfParams::DEFAULT };
         Ok(Keystore::create(self.home.dir(), &password, mnemonic, work)?)
@@ -108,7 +111,8 @@ impl Wallet {
         key.cloned().ok_or_else(|| WalletError::Usage(format!("no key is named {name:?}; {}", Self::names(keys))))
     }
 
-    /// The account that a text names: one of the wallet's keys by its name, or any by its address.
+    /// The account that a text names: a key of this wallet by its name, or any account by its
+    /// address.
     pub(crate) fn account(chain: &Chain, keys: &[Key], text: &str) -> Result<PublicKey, WalletError> {
         if let Some(key) = keys.iter().find(|key| key.name.as_str() == text) {
             return Ok(PublicKey(key.public_key));

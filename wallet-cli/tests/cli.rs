@@ -1,4 +1,5 @@
-//! The program as scripts see it: stdout, stderr, exit codes; against an honest node and lying ones.
+//! The program as scripts see it: stdout, stderr, exit codes; against an honest node and lying
+//! ones.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod fake_node;
@@ -109,7 +110,8 @@ fn final_is_not_believed_without_proof() {
         let setup = setup();
         setup.send(&[]).expect(0, "");
         setup.node.lie(lie);
-        // It was submitted, so it may be final on another node: never 1, which looks as if nothing had happened.
+        // The transfer was submitted, so it may be final on another node. Exit code 1 would look as
+        // if nothing had happened.
         let sent = setup.send(&[]).expect(5, said);
         assert!(sent.stderr.contains("It may still land") && sent.stderr.contains(sent.line()), "{lie:?}: {sent:?}");
         let id = setup.node.lock().blocks[0].0.block().transactions[0].id().to_string();
@@ -126,7 +128,7 @@ fn a_node_that_goes_back_is_caught() {
     setup.node.lie(Lie::Old(1));
     let shown = setup.run(&["balance", "alice"]).expect(1, "is at height 1, expected at least 3");
     assert_eq!(shown.stdout, "");
-    // Unless it catches up while the wallet waits.
+    // The node may catch up while the wallet waits.
     let node = setup.node.clone();
     let later = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(300));
@@ -199,7 +201,7 @@ fn exit_codes_say_what_happened() {
         let outcome = run_with(setup.home.path(), &gone, "", args).expect(3, "no answer from the node");
         assert_eq!(outcome.stdout, "");
     }
-    // Rejected, here and there.
+    // Rejected by the wallet, and by the node.
     let rejected = send(&["--to", "bob", "--amount", "2000 CRN"]).expect(4, "does not cover");
     assert_eq!(rejected.stdout, "");
     send(&["--to", "bob", "--amount", "18446744073 CRN", "--fee", "1 CRN"]).expect(4, "does not cover");
@@ -336,7 +338,7 @@ fn tx_tells_what_is_known() {
     let json = setup.run(&["tx", &id, "--json"]).json();
     assert_eq!((json["status"].as_str(), json["height"].as_str()), (Some("final"), Some("1")));
     assert_eq!(json["proved"], "transaction");
-    // Where the node has no proof, what is proved is said beside the status.
+    // If the node has no proof, the output says what is proved beside the status.
     setup.node.lie(Lie::NoProof);
     let shown = setup.run(&["tx", &id]).expect(0, "note: proved is that the sender has used this nonce");
     assert!(shown.stdout.contains("proved    only that the sender has used its nonce"), "{shown:?}");
@@ -407,7 +409,7 @@ fn keys_are_made_kept_and_brought_back() {
     assert_eq!(phrase.line().split(' ').count(), 24);
     assert!(!main.stderr.contains(phrase.line()) && !main.stdout.contains(phrase.line()));
 
-    // Before there is a network: its genesis needs an address.
+    // A network that does not exist yet needs an address for its genesis.
     let drawn = run_with(Path::new("/dev/null"), offline, "", &["generate", "--json"]).json();
     let brought = with("f", offline, drawn["phrase"].as_str().unwrap(), &["import", "first", "--genesis", file]);
     assert_eq!(brought.expect(0, "").line(), drawn["address"].as_str().unwrap());
@@ -416,7 +418,7 @@ fn keys_are_made_kept_and_brought_back() {
     assert!(address.starts_with("abc1") && words.split(' ').count() == 24 && words != drawn["phrase"]);
     with("f", offline, "", &["generate", "--address-prefix", "A-"]).expect(2, "expected 1 to 16 of a-z, 0-9");
 
-    // The words bring the keys back, in order; here with the chain as the node tells it.
+    // The words bring the keys back, in order. The genesis here comes from the node.
     let back = with("b", &node.url, phrase.line(), &["import", "main"]).expect(0, "this wallet is now for the network");
     assert_eq!(back.stdout, main.stdout);
     let second = with("b", offline, "", &["new", "other"]).expect(0, "");

@@ -1,4 +1,4 @@
-//! One command is one payment, whatever nodes keep back and however many commands run at once.
+//! One command makes one payment, whatever nodes withhold and however many commands run at once.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod fake_node;
@@ -55,11 +55,11 @@ fn a_payment_that_a_node_keeps_back_is_resumed_and_not_made_twice() {
     let setup = setup();
     setup.node.lie(Lie::Stalls);
     let id = setup.send(&["--timeout", "0s"]).expect(5, "the same command again").line().to_owned();
-    // The node has it waiting, so the next nonce by its word would be another one.
+    // The transfer waits in the node's mempool, so the node's pending nonce is one higher.
     let again = setup.send(&["--timeout", "0s"]).expect(5, "it is resumed, not sent a second time");
     assert_eq!(again.line(), id);
     assert_eq!(setup.node.lock().waiting.len(), 1);
-    // Another payment is made after it.
+    // Another payment gets the next nonce.
     let args = ["send", "--from", "alice", "--to", "carol", "--amount", "1 CRN", "--yes", "--timeout", "0s"];
     let other = setup.run(&args).expect(5, "may still land").line().to_owned();
     assert_eq!(setup.node.lock().waiting.len(), 2);
@@ -68,7 +68,8 @@ fn a_payment_that_a_node_keeps_back_is_resumed_and_not_made_twice() {
     let last = setup.send(&[]).expect(0, "it is not sent again");
     assert_eq!(last.line(), id);
     assert_eq!(setup.paid(), 2);
-    // What was told is over: the same payment is a new one. `tx` tells too.
+    // Once the user has seen that a payment is final, the same payment is a new one. `tx` counts
+    // too.
     setup.run(&["tx", &other]).expect(0, "");
     let new = setup.send(&[]).expect(0, "");
     assert!(new.line() != id && setup.paid() == 3, "{new:?}");
@@ -135,7 +136,7 @@ fn a_payment_whose_nonce_another_transfer_took_is_made_anew() {
             node.commit(vec![more]);
         }
     }
-    // With no time to look, nothing is sent; the blocks between are not asked for without end.
+    // With no time to look, nothing is sent, and no block is requested.
     setup.send(&["--timeout", "0s"]).expect(5, "ask another node");
     assert_eq!(setup.node.lock().blocks_asked, 0);
     let sent = setup.send(&[]).expect(0, &format!("{first} is proved to have never become final"));

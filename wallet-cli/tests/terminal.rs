@@ -1,4 +1,4 @@
-//! The program at a terminal: what it asks for in secret stays secret, and the terminal is as before.
+//! The program at a terminal: secrets are not echoed, and the terminal is restored.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
@@ -22,7 +22,8 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Starts the program with a terminal of its own, in a home of its own with a password that it has to ask for.
+    /// Starts the program with its own terminal, in its own home with a password that it must ask
+    /// for.
     fn start(setup: &Setup, args: &[&str]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let person = openpt(flags).unwrap();
@@ -55,7 +56,8 @@ impl Terminal {
         }
     }
 
-    /// Waits for the end. The terminal must be as it was, with nothing left in it for a shell.
+    /// Waits for the program's end. The terminal must be as before, with no unread input left for a
+    /// shell.
     fn end(&mut self) -> ExitStatus {
         let status = self.child.wait().unwrap();
         assert!(tcgetattr(&self.program).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON));

@@ -1,8 +1,9 @@
-//! A chain in one file, for `db export` and `db import`.
+//! The archive: a chain in one file, for `db export` and `db import`.
 //!
-//! Header: magic, chain id, first and last height as `u64`. Then for each block its length as `u32` and its canonical bytes,
-//! the certificate of the last block in the same form, and SHA-256 of all before. Numbers are little-endian. The hash finds
-//! damage; it proves nothing: who imports validates every block.
+//! The header has magic, chain id, and first and last height as `u64`. Pieces follow: each block in
+//! order, then the certificate of the last block. A piece is its length as `u32` and its canonical
+//! bytes. At the end stands SHA-256 of everything before. Numbers are little-endian. The hash finds
+//! damage but proves nothing: an import validates every block.
 
 use std::io::{self, Read, Write};
 
@@ -14,13 +15,13 @@ use sha2::{Digest, Sha256};
 
 /// First bytes of an archive: name and version.
 const MAGIC: &[u8; 16] = b"cairn archive 2\n";
-/// Those of cairn 0.1, whose blocks follow other rules.
+/// First bytes of an archive of cairn 0.1, whose blocks follow other rules.
 const MAGIC_1: &[u8; 16] = b"cairn archive 1\n";
 
-/// What an archive holds.
+/// The content of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Of which chain.
+    /// The chain of its blocks.
     pub(super) chain: ChainId,
     /// Height of the first block.
     pub(super) first: Height,
@@ -28,7 +29,7 @@ pub(super) struct Contents {
     pub(super) last: Height,
 }
 
-/// An archive that cannot be read.
+/// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArchiveError {
     #[error(transparent)]
@@ -66,14 +67,14 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds the next block, or after all blocks the certificate of the last.
+    /// Adds the next block, or after all blocks the certificate of the last one.
     pub(super) fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = u32::try_from(bytes.len()).map_err(|_| io::Error::other("a block of more than 4 GiB"))?;
         self.put(&length.to_le_bytes())?;
         self.put(bytes)
     }
 
-    /// Ends the archive. Returns with its length in bytes.
+    /// Ends the archive. Also returns its length in bytes.
     pub(super) fn finish(mut self) -> io::Result<(W, u64)> {
         let hash = self.hash.finalize();
         self.to.write_all(&hash)?;
@@ -88,7 +89,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads an archive, one piece in memory at a time.
+/// Reads an archive, with one piece in memory at a time.
 pub(super) struct Reader<R> {
     from: R,
     hash: Sha256,
@@ -125,14 +126,14 @@ impl<R: Read> Reader<R> {
         self.at
     }
 
-    /// The next block, or after all blocks the certificate of the last.
+    /// Reads the next block, or after all blocks the certificate of the last one.
     pub(super) fn piece(&mut self) -> Result<Vec<u8>, ArchiveError> {
         let at = self.at;
         let length = u32::from_le_bytes(self.take()?);
         if length as usize > VALUE_BYTES_MAX {
             return Err(ArchiveError::Length { at, length });
         }
-        // Grows with what is there, not with what is claimed.
+        // The buffer grows with the bytes that arrive, not with the claimed length.
         let mut bytes = Vec::new();
         let read = (&mut self.from).take(length.into()).read_to_end(&mut bytes)?;
         self.at += read as u64;
@@ -140,7 +141,7 @@ impl<R: Read> Reader<R> {
         if read < length as usize { Err(ArchiveError::Truncated { at: self.at }) } else { Ok(bytes) }
     }
 
-    /// Checks the end, once all pieces are read.
+    /// Checks the hash and the end, once all pieces are read.
     pub(super) fn finish(mut self) -> Result<(), ArchiveError> {
         let expected: [u8; 32] = self.hash.clone().finalize().into();
         if self.take::<32>()? != expected {
@@ -164,7 +165,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Reads all of an archive for damage, and says what it holds.
+/// Reads a whole archive to check it for damage. Returns its content.
 pub(super) fn check(from: impl Read) -> Result<Contents, ArchiveError> {
     let mut reader = Reader::new(from)?;
     let contents = reader.contents();

@@ -1,4 +1,4 @@
-//! `config show`, and the flags that replace what `config.toml` says.
+//! `config show`, and the flags that replace values of `config.toml`.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,8 @@ pub(super) struct Overrides {
     /// Where RPC answers: IP:PORT
     #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
     rpc_listen: Option<SocketAddr>,
-    /// A peer to stay connected to, besides those of the file: a multiaddr, HOST:PORT or IP:PORT; may be given again
+    /// A peer to stay connected to, besides those of the file: a multiaddr, HOST:PORT or IP:PORT;
+    /// may be given again
     #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "ADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
     /// Most bytes a second of history to all peers together; 0 for no limit

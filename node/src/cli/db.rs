@@ -56,16 +56,16 @@ pub(super) struct Common {
     json: bool,
 }
 
-/// A home that nobody else works on.
+/// A home that is locked against other processes.
 struct Held {
     chain: Arc<Chain>,
     db: PathBuf,
-    /// What is checked instead of a store that cannot be written to.
+    /// A copy of the store, used if the original is read-only.
     _copy: Option<TempDir>,
     _lock: Lock,
 }
 
-/// Only held: it ends with the home's use.
+/// Held while the home is used.
 #[expect(dead_code, reason = "held, never read")]
 enum Lock {
     ToWrite(HomeLock),
@@ -78,8 +78,8 @@ impl Held {
         Ok(Self { chain: Chain::new(home.genesis()?), db: home.db_path(), _copy: None, _lock: lock })
     }
 
-    /// For whoever changes nothing. The database writes to its files whenever it is opened, so that on a read-only volume a
-    /// copy takes its place.
+    /// Locks a home for a command that changes nothing. The database writes to its files whenever
+    /// it is opened, so on a read-only volume a copy is used.
     fn to_read(home: &Home) -> anyhow::Result<Self> {
         let lock = home.lock_to_read()?;
         let chain = Chain::new(home.genesis()?);
@@ -102,7 +102,7 @@ impl Db {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         match self {
             Self::Verify(common) => verify(&Held::to_read(&common.home.open()?)?, common.json),
-            // Whoever waits for the other end of a pipe keeps nobody out of the home meanwhile.
+            // The home is locked only after the pipe is open: opening it waits for the other end.
             Self::Export { to, common } => {
                 let home = common.home.open()?;
                 let target = Target::open(&to)?;
@@ -117,7 +117,7 @@ impl Db {
     }
 }
 
-/// A bar on stderr; nothing when that is no terminal.
+/// A progress bar on stderr. It is hidden if stderr is not a terminal.
 fn progress_bar(what: &'static str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} blocks, {eta} left");
     let bar = ProgressBar::with_draw_target(Some(length), draw_target()).with_prefix(what);
@@ -137,7 +137,7 @@ fn verify(held: &Held, json: bool) -> anyhow::Result<()> {
     let report = report?;
     let problems = (report.problems.len() as u64).saturating_add(report.more_problems);
     let printed = print_report(&report, problems, json);
-    // The exit code says it also when nobody reads the output.
+    // The exit code tells the result even if stdout is closed.
     ensure!(report.is_clean(), "{} problems in {}", problems, held.db.display());
     printed
 }
@@ -174,15 +174,15 @@ fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Res
 
 /// Where an export goes.
 enum Target {
-    /// A file that is to be made.
+    /// A new file.
     File(PathBuf),
-    /// A pipe or a device, open.
+    /// An open pipe or device.
     Stream(String, Box<dyn Write>),
     Stdout,
 }
 
 impl Target {
-    /// Waits until a pipe has a reader.
+    /// Opens the target. Waits until a pipe has a reader.
     fn open(to: &Path) -> anyhow::Result<Self> {
         let name = || to.display().to_string();
         if to == Path::new("-") {
@@ -234,7 +234,7 @@ fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-/// Under its name only once it is whole.
+/// Writes an archive to a new file, which gets its name only once it is complete.
 fn write_file(held: &Held, store: &Store, last: Height, to: &Path) -> anyhow::Result<u64> {
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
@@ -249,7 +249,7 @@ fn write_file(held: &Held, store: &Store, last: Height, to: &Path) -> anyhow::Re
     })
 }
 
-/// Returns with the number of bytes.
+/// Writes an archive. Also returns its length in bytes.
 fn write_archive<W: Write>(held: &Held, store: &Store, last: Height, to: W) -> anyhow::Result<(W, u64)> {
     let bar = progress_bar("export", last.0);
     let contents = Contents { chain: held.chain.id(), first: Height(1), last };

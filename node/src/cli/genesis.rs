@@ -1,4 +1,4 @@
-//! `genesis`: files of what all nodes agree on.
+//! `genesis`: genesis files, which all nodes of a network agree on.
 
 use std::fs;
 use std::path::PathBuf;
@@ -73,12 +73,13 @@ pub(super) struct New {
     /// An account and what it holds; may be given again
     #[arg(long = "account", value_name = "NAME=ADDRESS=AMOUNT")]
     accounts: Vec<Entry>,
-    /// A validator: its public key, where its fees go, and its voting power (1 by default); may be given again
+    /// A validator: its public key, where its fees go, and its voting power (1 by default); may be
+    /// given again
     #[arg(long = "validator", value_name = "NAME=KEY=PAYOUT[=POWER]", required = true)]
     validators: Vec<Entry>,
 }
 
-/// Three or four parts with `=` between them.
+/// Three or four parts, separated by `=`.
 #[derive(Clone, Debug)]
 struct Entry {
     parts: [String; 3],
@@ -130,7 +131,7 @@ impl Check {
         let listed: Vec<_> = problems.iter().map(|it| json!({ "path": it.path, "reason": it.reason })).collect();
         let chain_id = result.as_ref().ok().map(|genesis| genesis.chain_id().to_string());
         let printed = print_json(&json!({ "valid": result.is_ok(), "chain_id": chain_id, "problems": listed }));
-        // The exit code says it also when nobody reads the output.
+        // The exit code tells the result even if stdout is closed.
         ensure!(result.is_ok(), "{} is not a valid genesis", self.file.display());
         printed
     }

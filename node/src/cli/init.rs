@@ -1,4 +1,4 @@
-//! `init`: the home of a new node.
+//! `init`: makes the home of a new node.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,7 +25,8 @@ pub(super) struct Init {
     /// Make a new consensus key
     #[arg(long)]
     validator: bool,
-    /// Where other nodes are to reach this one, for config.toml: a multiaddr or IP:PORT, such as 0.0.0.0:7700
+    /// Where other nodes are to reach this one, for config.toml: a multiaddr or IP:PORT, such as
+    /// 0.0.0.0:7700
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
     p2p_listen: Option<P2pAddress>,
     /// Where RPC is to answer, for config.toml: IP:PORT

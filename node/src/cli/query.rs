@@ -1,4 +1,4 @@
-//! `status` and `peers`: questions to a running node.
+//! `status` and `peers`: ask a running node.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct Query {
     pub(super) json: bool,
 }
 
-/// How long a node may take to answer.
+/// Longest time that a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Query {

@@ -1,4 +1,4 @@
-//! `run`: the node of one home.
+//! `run`: runs the node of one home.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use super::config::Overrides;
 use crate::logging;
 use crate::memory;
 
-/// How long work on other threads may go on once the node has stopped. All that must be durable is so by then.
+/// How long work on other threads may go on once the node has stopped. Everything that must be
+/// durable is durable by then.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -25,7 +26,8 @@ pub(super) struct Run {
     /// Stop when stdin ends: it does when the process that started this one has gone
     #[arg(long, env = "CAIRN_NODE_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new())]
     exit_with_parent: bool,
-    /// Sign although the consensus log is lost. Only when nothing else ever signed with this validator's key beyond the tip
+    /// Sign although the consensus log is lost. Only when nothing else ever signed with this
+    /// validator's key beyond the tip
     #[arg(long, env = "CAIRN_NODE_SIGN_WITHOUT_LOG", value_parser = BoolishValueParser::new())]
     sign_without_log: bool,
 }
@@ -47,7 +49,8 @@ impl Run {
     }
 }
 
-/// Resolves at the end of stdin. A thread of its own, as a read that blocks would hold up the end of the runtime.
+/// Resolves at the end of stdin. It uses its own thread, because a blocking read would hold up the
+/// end of the runtime.
 fn stdin_end() -> io::Result<oneshot::Receiver<()>> {
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
@@ -60,7 +63,7 @@ fn stdin_end() -> io::Result<oneshot::Receiver<()>> {
                 Ok(0) | Err(_) => break,
             }
         }
-        // Nobody listens when the node is stopping already.
+        // The receiver is gone if the node is already stopping.
         let _ = sender.send(());
     })?;
     Ok(receiver)

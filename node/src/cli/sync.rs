@@ -1,4 +1,4 @@
-//! `sync`: how far a running node is with fetching history, once or until it is live.
+//! `sync`: shows the progress of a running node's sync, once or until the node is live.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::output::{OutputError, print, print_json, table};
 use crate::progress::{chunks, heights, line, rate, time_left};
 use crate::screen::is_drawable;
 
-/// Time between two questions of `--watch`.
+/// Time between two requests of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -65,9 +65,9 @@ fn summary(status: &SyncStatus) -> Vec<(&'static str, String)> {
 
 /// Where `--watch` shows its line.
 enum Screen {
-    /// A terminal: the line is drawn anew, cut to its width.
+    /// A terminal, where the line is redrawn and cut to the width.
     Live(ProgressBar),
-    /// Anything else: a line for each change.
+    /// Another output, which gets a line for each change.
     Plain(String),
 }
 
@@ -83,7 +83,7 @@ impl Screen {
         })
     }
 
-    /// Shows a line in place of the one before; the last one stays.
+    /// Shows a line in place of the previous one. The last line stays.
     fn show(&mut self, text: String, is_last: bool) -> Result<(), OutputError> {
         match self {
             Self::Live(bar) if is_last => {

@@ -1,4 +1,4 @@
-//! Addresses of nodes, as people write them and as the network takes them.
+//! Addresses of nodes, in the forms that people write and the one that the network takes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Multiaddr;
 
-/// Where a node listens or is reached: a multiaddr such as `/ip4/127.0.0.1/tcp/7700`. `IP:PORT` and, for a peer,
-/// `HOST:PORT` are read as one.
+/// Where a node listens or is reached: a multiaddr such as `/ip4/127.0.0.1/tcp/7700`. `IP:PORT`
+/// and, for a peer, `HOST:PORT` are also parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct P2pAddress(pub Multiaddr);
 
-/// A text that is no address of a node.
+/// The text is not an address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not an address, expected e.g. \"127.0.0.1:7700\", \"node.example:7700\" or \"/dns4/node.example/tcp/7700/p2p/<peer id>\""
@@ -35,13 +35,13 @@ impl From<SocketAddr> for P2pAddress {
 }
 
 impl P2pAddress {
-    /// Whether it begins with an IP address: a node cannot listen on a name.
+    /// Whether the address begins with an IP address. A node cannot listen on a name.
     pub(super) fn is_ip(&self) -> bool {
         let text = self.to_string();
         text.starts_with("/ip4/") || text.starts_with("/ip6/")
     }
 
-    /// Whether only this machine reaches it.
+    /// Whether the address is reachable from this machine only.
     pub(crate) fn is_loopback(&self) -> bool {
         let text = self.to_string();
         text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/")
@@ -56,14 +56,14 @@ impl P2pAddress {
     }
 }
 
-/// A host name and a port, as a multiaddr that leads to whatever addresses the name has.
+/// A host name and a port, as a `/dns` multiaddr, which resolves to all addresses of the name.
 fn named(text: &str) -> Option<Multiaddr> {
     let (host, port) = text.rsplit_once(':')?;
     let is_label = |label: &str| {
         let is_plain = label.chars().all(|char| char.is_ascii_alphanumeric() || char == '-' || char == '_');
         (1..=63).contains(&label.len()) && is_plain && !label.starts_with('-') && !label.ends_with('-')
     };
-    // Digits alone are an IP address with a mistake in it.
+    // A host without a letter is an IP address with a mistake in it.
     let is_name = host.contains(|char: char| char.is_ascii_alphabetic()) && host.len() <= 253;
     let is_host = is_name && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label);
     let port = port.parse::<u16>().ok().filter(|port| is_host && *port > 0)?;
@@ -77,7 +77,8 @@ impl FromStr for P2pAddress {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }
-        // An empty text is an empty multiaddr, and one without a port leads nowhere.
+        // An empty text would parse as an empty multiaddr, and a multiaddr without a TCP port
+        // cannot be dialed.
         let address = if text.contains("/tcp/") { text.parse().ok() } else { named(text) };
         address.map(Self).ok_or_else(|| P2pAddressError { text: text.chars().take(200).collect() })
     }

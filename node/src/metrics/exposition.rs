@@ -1,4 +1,4 @@
-//! Metrics as text: the classic format of Prometheus, or OpenMetrics for whoever asks for it.
+//! Metrics as text: the classic format of Prometheus, or OpenMetrics for a client that prefers it.
 
 use std::fmt::{self, Write};
 
@@ -8,20 +8,21 @@ use prometheus_client::registry::Registry;
 /// A format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Version 0.0.4, which every tool reads.
+    /// The text format of Prometheus, version 0.0.4, which every tool reads.
     Classic,
-    /// Version 1.0.0.
+    /// OpenMetrics, version 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The format that an `Accept` header prefers; without a preference the classic one.
+    /// The format that an `Accept` header prefers (RFC 9110, section 12.5.1). Without a preference,
+    /// the classic one.
     pub(crate) fn accepted(accept: &str) -> Self {
         let (mut classic, mut open) = (None, None);
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            // Thousandths, as a quality has at most three digits.
+            // In thousandths, because a quality has at most three decimal digits.
             let quality =
                 |text: &str| text.parse::<f64>().map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1_000.0) as u32);
             let quality = parts.find_map(|part| part.strip_prefix("q=").map(quality)).unwrap_or(1_000);
@@ -56,8 +57,9 @@ impl Format {
     }
 }
 
-/// OpenMetrics as our library writes it, in the classic format. There a counter is named with its `_total` and an info with its
-/// `_info`, units and the end are not marked, and fewer types are known.
+/// Converts OpenMetrics, as our library writes it, to the classic format. There a counter's name
+/// includes `_total` and an info's name `_info`. Units and the end are not marked, and fewer types
+/// are known.
 fn classic(open: &str) -> Result<String, fmt::Error> {
     let mut text = String::with_capacity(open.len());
     let mut help = None;
@@ -68,7 +70,7 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
         };
         let mut words = comment.splitn(3, ' ');
         match (words.next(), words.next(), words.next()) {
-            // Written with the type, which tells the name.
+            // The help is written with the type, which decides the name's suffix.
             (Some("HELP"), Some(_), words) => help = words,
             (Some("TYPE"), Some(name), Some(kind)) => {
                 let (suffix, kind) = match kind {

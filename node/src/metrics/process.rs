@@ -1,4 +1,4 @@
-//! The process in numbers, by the names that Prometheus' own clients use.
+//! Measurements of this process, for the metrics that Prometheus' own clients also export.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,57 +8,58 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Deepest folder below those that are measured: the store's are two deep.
+/// How many levels of folders below a measured one are counted. The store has two.
 const DEPTH_MAX: u32 = 4;
 
-/// What is known once and for all.
+/// Facts that do not change while the process runs.
 pub(crate) struct Process {
-    /// Seconds since 1970.
+    /// When the process started, in seconds since 1970.
     pub(crate) started: f64,
-    /// Files and folders of the node, by what they are for.
+    /// Files and folders of the node, each with the name of its part.
     pub(crate) disk: Vec<(&'static str, PathBuf)>,
 }
 
 impl Process {
-    /// Of this process, which has just been started.
+    /// For this process, which has just started.
     pub(crate) fn new(disk: Vec<(&'static str, PathBuf)>) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         Self { started, disk }
     }
 
-    /// Bytes that each part takes on disk, which is less than its files' length where these have holes.
+    /// Bytes that each part takes on disk. That is less than the length of its files if these have
+    /// holes.
     pub(crate) fn disk_bytes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.disk.iter().map(|(part, path)| (*part, disk_bytes(path, DEPTH_MAX)))
     }
 }
 
-/// Seconds of CPU that all threads have used.
+/// CPU time that all threads have used, in seconds.
 pub(crate) fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Bytes of memory that the process holds, where the system tells.
+/// Resident memory of the process in bytes; `None` on systems without `/proc`.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Files that are open, where the system tells.
+/// Number of open files; `None` on systems without `/proc`.
 pub(crate) fn open_files() -> Option<u64> {
-    // The folder that is read is one of them.
+    // The folder that is read here is one of them.
     fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1) as u64)
 }
 
-/// Files that may be open; none is no limit.
+/// Most files that may be open; `None` means unlimited.
 pub(crate) fn files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// A file may go while it is looked at, and then has no bytes.
+/// Bytes on disk of a file or folder. A file that was removed meanwhile counts 0.
 fn disk_bytes(path: &Path, depth: u32) -> u64 {
     let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
-    // The unit of `blocks`, whatever the file system's is.
+    // `blocks` counts units of 512 bytes on every file system.
     let own = metadata.blocks() * 512;
     if !metadata.is_dir() || depth == 0 {
         return own;

@@ -1,4 +1,5 @@
-//! Connections: each is accepted, has a place, and is served over HTTP/1.1 until it ends, gives way or the server stops.
+//! Accepts connections. Each gets a place and is served over HTTP/1.1 until it ends, is evicted or
+//! the server stops.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,26 +23,26 @@ use super::socket;
 use super::stream::Stream;
 use super::{App, STOP_MAX};
 
-/// How long a connection may be without a whole head of a request: since it came, or since the last answer. Bytes that drip in
-/// do not prolong it.
+/// How long a connection may go without a complete request head, since it was accepted or last
+/// answered. A head that arrives byte by byte does not extend it.
 const HEAD_MAX: Duration = Duration::from_secs(10);
-/// How long a client may take no byte of its answer.
+/// How long a client may go without reading a byte of its answer.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// Most bytes of a head, and about what a connection buffers of an answer.
+/// Most bytes of a request head, and about how much of an answer a connection buffers.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Pause after the system has refused to accept, as for want of file descriptors.
+/// Pause after the system has refused to accept, for example for lack of file descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
-/// How often the log repeats that.
+/// Least time between two log lines about such refusals.
 const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a request knows of its connection.
+/// The connection of a request.
 pub(super) struct Session {
     pub(super) place: Place,
     /// Set by the request that turns the connection into a WebSocket.
     pub(super) upgrade: Mutex<Option<OnUpgrade>>,
 }
 
-/// Accepts until the server stops; then connections have a moment to finish.
+/// Accepts connections until the server stops. Then open connections have [`STOP_MAX`] to finish.
 pub(super) async fn run(
     listener: TcpListener,
     places: Arc<Places>,
@@ -60,13 +61,13 @@ pub(super) async fn run(
         };
         match accepted {
             Ok((tcp, address)) => {
-                // Without a place nobody is worked for: the connection is closed at once.
+                // Without a place the connection is closed at once.
                 let Some(place) = places.take(address.ip()) else { continue };
                 connections.spawn(serve(tcp, place, app.clone(), router.clone(), stopping.clone()));
             }
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
-                // The store and peers need descriptors more than a silent client does.
+                // The store and peers need descriptors more than an idle client does.
                 places.give_way();
                 if logged.is_none_or(|at| at.elapsed() > REFUSED_LOG_INTERVAL) {
                     tracing::warn!("cannot accept a connection for RPC: {error}");
@@ -76,7 +77,7 @@ pub(super) async fn run(
             }
         }
     }
-    // Nobody connects to a port that nobody serves.
+    // From here on connections to the port are refused.
     drop(listener);
     if timeout(STOP_MAX, async { while connections.join_next().await.is_some() {} }).await.is_err() {
         tracing::debug!("some RPC connections did not finish in time");
@@ -88,14 +89,14 @@ async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStrea
     listener.accept().await
 }
 
-/// Whether the client went away before it was accepted.
+/// Whether the client went away before its connection was accepted.
 fn is_of_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 async fn serve(tcp: TcpStream, place: Place, app: App, router: Router, mut stopping: watch::Receiver<bool>) {
-    // Answers are written whole: waiting for more to send only delays them.
+    // Answers are written whole, so waiting for more bytes (Nagle's algorithm) only delays them.
     let _ = tcp.set_nodelay(true);
     let session = Arc::new(Session { place, upgrade: Mutex::default() });
     let (router, of_request) = (TowerToHyperService::new(router), Arc::clone(&session));

@@ -1,4 +1,4 @@
-//! What callers may cost: work that a caller causes is paid from the account of its address.
+//! Budgets of callers: the work that a caller causes is charged to the account of its address.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,36 +8,37 @@ use tokio::time::Instant;
 
 use super::places::Origin;
 
-/// Microseconds of work that an account gets each second: a tenth of one core.
+/// Microseconds of work that an account gains per second: a tenth of one core.
 pub(super) const REFILL: u64 = 100_000;
-/// An account keeps at most what so many seconds give.
+/// An account holds at most what it gains in this many seconds.
 const KEPT_SECONDS: u64 = 5;
-/// Programs on this machine get that many times as much: one whole core, as they could take it anyway.
+/// Programs on this machine get this many times as much: a whole core, which they could take
+/// anyway.
 const LOOPBACK: u64 = 10;
-/// Accounts that are remembered. An account that is full is like none, so only callers that were busy within the last five
-/// seconds need one.
+/// Most accounts. A full account need not be stored, so only callers that were busy within the last
+/// five seconds need one. Further callers share one account.
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// Costs in microseconds, roughly as measured on one core of a small machine.
 pub(super) mod cost {
-    /// Reading and dispatching a call, with what a snapshot in memory gives.
+    /// Reading and dispatching a call, and reading a snapshot in memory.
     pub(in crate::rpc) const CALL: u64 = 5;
     /// Verifying a signature.
     pub(in crate::rpc) const SIGNATURE: u64 = 60;
     /// A look-up in the store, or a proof from the state.
     pub(in crate::rpc) const READ: u64 = 50;
 
-    /// Reading, decoding and hashing a block of so many bytes.
+    /// Reading, decoding and hashing a block of this many bytes.
     pub(in crate::rpc) const fn block(bytes: usize) -> u64 {
         READ + bytes as u64 / 1_024
     }
 
-    /// Writing an answer of so many bytes as JSON.
+    /// Writing an answer of this many bytes as JSON.
     pub(in crate::rpc) const fn answer(bytes: usize) -> u64 {
         bytes as u64 / 512
     }
 
-    /// Looking through a mempool of so many transactions.
+    /// Searching a mempool of this many transactions.
     pub(in crate::rpc) const fn mempool(transactions: usize) -> u64 {
         READ + transactions as u64 / 8
     }
@@ -45,31 +46,31 @@ pub(super) mod cost {
 
 /// The accounts of all callers.
 pub(super) struct Budgets {
-    /// Microseconds a second for an address that is not this machine's.
+    /// Microseconds per second that an account gains, unless it is this machine's.
     refill: u64,
     accounts: Mutex<Accounts>,
 }
 
 struct Accounts {
     known: HashMap<Origin, Account>,
-    /// Of all others, while too many are known.
+    /// The account that further callers share once [`ACCOUNTS_MAX`] are known.
     others: Account,
     swept: Instant,
 }
 
 #[derive(Clone, Copy)]
 struct Account {
-    /// Below zero after work whose cost was known only when it was done.
+    /// Microseconds left. Below zero after work whose cost was known only afterwards.
     left: i64,
     at: Instant,
 }
 
-/// What an account gets in a second.
+/// Microseconds that an account gains per second.
 #[derive(Clone, Copy)]
 struct Rate(u64);
 
 impl Rate {
-    /// The most that is kept, as a signed number: far below its bound.
+    /// Most microseconds that an account holds. They are far below the bound of `i64`.
     const fn kept(self) -> i64 {
         (KEPT_SECONDS * self.0).cast_signed()
     }
@@ -82,10 +83,10 @@ impl Budgets {
         Self { refill, accounts: Mutex::new(Accounts { known: HashMap::new(), others, swept: now }) }
     }
 
-    /// Pays for work that is about to begin.
+    /// Charges work that is about to begin.
     ///
     /// # Errors
-    /// After how long there is something left, if there is nothing now.
+    /// The time until something is left, if nothing is left now.
     pub(super) fn spend(&self, origin: Origin, cost: u64) -> Result<(), Duration> {
         self.with(origin, |account, rate| {
             if account.left <= 0 {
@@ -97,12 +98,12 @@ impl Budgets {
         })
     }
 
-    /// Pays for work that was done.
+    /// Charges work that was done.
     pub(super) fn charge(&self, origin: Origin, cost: u64) {
         self.with(origin, |account, _| account.pay(cost));
     }
 
-    /// Gives back what turned out to be of use to all.
+    /// Returns the cost of work that turned out to be useful to all.
     pub(super) fn refund(&self, origin: Origin, cost: u64) {
         self.with(origin, |account, rate| account.gain(cost, rate));
     }
@@ -112,7 +113,7 @@ impl Budgets {
     }
 
     fn with<T>(&self, origin: Origin, change: impl FnOnce(&mut Account, Rate) -> T) -> T {
-        // Accounts are plain numbers: a panic elsewhere leaves nothing half-done in them.
+        // Accounts are plain numbers, so a panic elsewhere leaves them consistent.
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, rate) = (Instant::now(), self.rate(origin));
         if accounts.is_full_for(origin) && now.duration_since(accounts.swept) >= Duration::from_secs(1) {
@@ -146,7 +147,7 @@ impl Account {
     fn refill(&mut self, rate: Rate, now: Instant) {
         let micros = now.saturating_duration_since(self.at).as_micros().min(3_600_000_000);
         let gained = u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(rate.0) / 1_000_000;
-        // Less than one is left to accumulate.
+        // A gain of less than a microsecond accumulates until the next call.
         if gained > 0 {
             self.at = now;
             self.gain(gained, rate);
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(budgets.spend(other, 1), Ok(()), "one caller does not pay for another");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(budgets.spend(far, REFILL), Ok(()));
-        // What is known only afterwards makes debts, and these are paid first.
+        // A cost that is known only afterwards makes a debt, which is paid first.
         budgets.charge(far, 2 * REFILL);
         let wait = budgets.spend(far, 1).unwrap_err();
         assert_eq!(wait.as_secs(), 2);

@@ -1,4 +1,4 @@
-//! From the ledger's types to the shapes of the interface.
+//! Converts the ledger's types to the shapes of RPC.
 
 use ledger::address::encode_address;
 use ledger::api::{
@@ -19,7 +19,7 @@ use protocol::budget::{BudgetReport, Cost};
 use crate::network;
 use crate::view::{Activity, TipView, View};
 
-/// A block in short, as subscribers get it.
+/// The summary of a block, as subscribers get it.
 #[must_use]
 pub fn block_summary(header: &Header, hash: BlockHash, transactions: usize, bytes: usize) -> BlockSummary {
     BlockSummary {
@@ -49,7 +49,7 @@ pub(super) fn block_info(chain: &Chain, block: &Block, certificate: &Certificate
     }
 }
 
-/// A transaction out of a block.
+/// A transaction of a block.
 pub(super) fn stored_transaction(chain: &Chain, transaction: &Transaction) -> TransactionInfo {
     transaction_info(chain, transaction.body.id(chain.id()), transaction, codec::encode(transaction).len())
 }
@@ -78,7 +78,7 @@ fn transaction_info(chain: &Chain, id: TxId, transaction: &Transaction, bytes: u
     }
 }
 
-/// Header and certificate of the tip; nothing before the first block.
+/// Header and certificate of the tip; `None` before the first block.
 pub(super) fn head(tip: &TipView) -> Option<Head> {
     let header = hex::encode(codec::encode(tip.header.as_ref()?));
     Some(Head { header, certificate: hex::encode(codec::encode(&tip.certificate)) })
@@ -162,7 +162,7 @@ fn address(chain: &Chain, key: &PublicKey) -> String {
     encode_address(&chain.genesis().address_prefix, key)
 }
 
-/// Counts of things in memory are far below 32 bits.
+/// Counts of objects in memory are far below 2^32.
 pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! How often which method was called, and with what outcome.
+//! Counts calls by method and outcome.
 
 use ledger::api;
 use ledger::api::code;
@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 type Labels = [(&'static str, &'static str); 2];
 
-/// Calls by method and code. Both are words of ours, so strangers cannot make up others.
+/// Calls by method and code. Both labels are from fixed lists, so callers cannot create others.
 #[derive(Clone, Default)]
 pub(super) struct Counts(Family<Labels, Counter>);
 

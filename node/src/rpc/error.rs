@@ -1,4 +1,5 @@
-//! What went wrong, as callers read it: code, message, a stable reason for programs and a hint for people.
+//! Errors as callers read them: a code, a message, a stable reason for programs and a hint for
+//! people.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -18,7 +19,7 @@ mod standard {
     pub(super) const INTERNAL: i32 = -32_603;
 }
 
-/// The `error` of an answer.
+/// The `error` member of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct RpcError {
     pub(super) code: i32,
@@ -76,7 +77,7 @@ impl RpcError {
         error
     }
 
-    /// No memory is left for answers or requests; it will be soon.
+    /// No memory is left for answers or requests for the moment.
     pub(super) fn busy() -> Self {
         let message = "too many large requests and answers are under way";
         let mut error = Self::new(code::UNAVAILABLE, "busy", message, "try again in a second, or ask for less at once");
@@ -121,7 +122,7 @@ impl RpcError {
         Self::not_found(format!("block {name} is not known here"), hint)
     }
 
-    /// Nothing is final yet, so there is no header and no certificate.
+    /// No block is final yet, so there is no header and no certificate.
     pub(super) fn no_block_yet() -> Self {
         Self::not_found("no block is final yet", "wait for the first block; chain_genesis shows the start of the chain")
     }
@@ -130,7 +131,7 @@ impl RpcError {
         Self::new(code::UNAVAILABLE, "busy", "the node is busy or stopping", "try again in a moment")
     }
 
-    /// Our own disk or code. The log has the details, which are no business of callers.
+    /// A fault of our disk or code. The details go to the log and not to callers.
     pub(super) fn internal(error: impl Display) -> Self {
         tracing::error!("a call failed: {error}");
         Self::new(
@@ -141,7 +142,7 @@ impl RpcError {
         )
     }
 
-    /// Bytes that are no transaction.
+    /// The bytes are not a transaction.
     pub(super) fn malformed_transaction(error: impl Display) -> Self {
         let hint = "send the canonical bytes of one signed transaction in hexadecimal";
         Self::new(code::REJECTED, "malformed", error, hint)

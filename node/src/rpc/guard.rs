@@ -1,8 +1,10 @@
-//! Who may ask: programs on this machine and names the operator allows. Web pages of others may not.
+//! Who may call: programs that use an allowed host name, and web pages that the operator allows.
+//! Other web pages may not.
 //!
-//! A web page can make its visitor's browser call any address the browser reaches. Its `Origin` gives it away. And a page whose
-//! host name is made to point at this machine (DNS rebinding) is of the same origin as far as the browser knows, but its `Host`
-//! is still the foreign name.
+//! A web page can make its visitor's browser call any address that the browser reaches. Its
+//! `Origin` header reveals it. A page may also make its host name point to this machine (DNS
+//! rebinding). The browser then takes both for the same origin, but the `Host` header still has the
+//! foreign name.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,14 +16,15 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// What a browser may send and read once its page is allowed.
+/// CORS headers: what a browser may send and read for an allowed page.
 const CORS: [(HeaderName, &str); 3] = [
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
     (header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type"),
     (header::ACCESS_CONTROL_MAX_AGE, "600"),
 ];
 
-/// The names under which this server may be called, and the pages that may call it.
+/// The host names by which this server may be called, and the origins of web pages that may call
+/// it.
 #[derive(Debug)]
 pub(super) struct Guard {
     listen: IpAddr,
@@ -35,7 +38,8 @@ impl Guard {
         Self { listen: listen.ip(), hosts: lower(hosts), origins: lower(origins) }
     }
 
-    /// Why a request with these headers is refused, or the foreign page that may read the answer.
+    /// Checks the headers of a request. Returns the foreign origin that may read the answer, or why
+    /// the request is refused.
     fn check<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, String> {
         let host = single(headers, &header::HOST)?.ok_or("the Host header is missing")?;
         if !self.allows_host(host) {
@@ -45,7 +49,7 @@ impl Guard {
         }
         match single(headers, &header::ORIGIN)? {
             None => Ok(None),
-            // A page that this very server delivered.
+            // The page came from this server.
             Some(origin) if origin.strip_prefix("http://").is_some_and(|of| of.eq_ignore_ascii_case(host)) => Ok(None),
             Some(origin) if self.origins.contains(&origin.to_ascii_lowercase()) => Ok(headers.get(header::ORIGIN)),
             Some(origin) => Err(format!("web pages of {origin:?} are not allowed here; see the allowed origins")),
@@ -56,7 +60,8 @@ impl Guard {
         let name = without_port(host).to_ascii_lowercase();
         let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
         match literal.parse::<IpAddr>() {
-            // A literal address cannot be rebound. Under a wildcard any of this machine's addresses may be meant.
+            // An address cannot be rebound by DNS. If the server listens on all addresses, any of
+            // this machine's may be used.
             Ok(ip) => {
                 ip.is_loopback() || ip == self.listen || self.listen.is_unspecified() || self.hosts.contains(&name)
             }
@@ -65,7 +70,7 @@ impl Guard {
     }
 }
 
-/// The text of a header that may be there once.
+/// The text of a header that may occur once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, String> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -75,7 +80,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     }
 }
 
-/// `name:port`, `[v6]:port` or either without a port.
+/// Removes the port from `name:port` or `[v6]:port`, if there is one.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(']') => name,
@@ -83,7 +88,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Refuses what the guard refuses, before anything else looks at the request.
+/// Middleware that checks each request before any handler sees it.
 pub(super) async fn layer(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let origin = match guard.check(request.headers()) {
         Ok(origin) => origin.cloned(),

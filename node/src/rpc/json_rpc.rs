@@ -1,4 +1,5 @@
-//! JSON-RPC 2.0: bytes in, text out. One call, a notification or a batch; what the methods do is elsewhere.
+//! JSON-RPC 2.0: bytes in, text out. A request is one call, a notification or a batch. The methods
+//! are elsewhere.
 
 use std::borrow::Cow;
 
@@ -12,17 +13,19 @@ use super::methods::{Caller, Methods};
 use super::params::Listed;
 use super::pool::{Held, Room};
 
-/// Most calls of a batch.
+/// Most calls in a batch.
 pub(super) const BATCH_MAX: usize = 100;
-/// Most bytes of an answer. A full block of the largest size and the longest list of the mempool take about 9 MiB.
+/// Most bytes of an answer. The largest block, or the longest list of the mempool, takes about 9
+/// MiB.
 pub(super) const RESPONSE_BYTES_MAX: usize = 16 << 20;
-/// Without room for at least this much no further call of a batch is begun: what it did could not be told.
+/// With fewer bytes left for the answer, no further call of a batch is begun: its outcome could not
+/// be reported.
 const ROOM_MIN: usize = 1 << 10;
-/// What stands for an id that a call does not have.
+/// The id of an answer to a call without a valid id.
 const NO_ID: &str = "null";
 
-/// A call as it arrives. Parts stay text until they are needed, so that no request grows much in memory, and an id is sent
-/// back as the bytes that came.
+/// A call as it arrives. Its parts stay text until they are needed, so that a request does not grow
+/// much in memory. The id is sent back byte for byte.
 #[derive(Deserialize)]
 struct Call<'a> {
     #[serde(borrow, default)]
@@ -36,12 +39,12 @@ struct Call<'a> {
     params: Option<&'a RawValue>,
 }
 
-/// An id of `null` is there, a missing one is not.
+/// Distinguishes an id of `null`, which is present, from a missing one.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Answers a request: one call or a batch of them. Nothing for notifications.
+/// Answers a request: one call or a batch. `None` if all calls are notifications.
 pub(super) async fn answer(methods: &Methods, caller: &Caller<'_>, request: &[u8]) -> Option<Held> {
     let refuse = |error: RpcError| {
         methods.count("", Some(&error));
@@ -62,7 +65,8 @@ pub(super) async fn answer(methods: &Methods, caller: &Caller<'_>, request: &[u8
         Ok(Listed(_, got)) => return refuse(RpcError::batch_too_large(got, BATCH_MAX)),
         Err(error) => return refuse(RpcError::parse(error)),
     };
-    // In order, so that a batch sees its own submissions; what does not fit any more is answered by an error.
+    // Calls run in order, so that a batch sees its own submissions. A call whose answer does not
+    // fit any more gets an error.
     let mut answers = String::new();
     for call in calls {
         let room = RESPONSE_BYTES_MAX.saturating_sub(answers.len());
@@ -89,7 +93,7 @@ async fn answer_one(
             (name, id, result)
         }
     };
-    // What nobody reads is not even written.
+    // A notification gets no answer, so none is written.
     let Some(id) = id else {
         methods.count(&name, result.as_ref().err());
         return None;
@@ -102,7 +106,7 @@ async fn answer_one(
     })
 }
 
-/// Method, id and parameters of a call; or what is wrong, with the id it is answered by.
+/// Method, id and parameters of a call.
 type Parts<'a> = (Cow<'a, str>, Option<&'a str>, Option<&'a RawValue>);
 
 fn read(text: &str) -> Result<Parts<'_>, (&str, RpcError)> {
@@ -135,7 +139,7 @@ fn word(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(json).ok().map(|Word(word)| word)
 }
 
-/// An answer that is an error. The id is JSON.
+/// An error answer. `id` is JSON.
 pub(super) fn failure(id: &str, error: &RpcError) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, json!(error))
 }
@@ -145,7 +149,8 @@ pub(super) fn refusal(error: &RpcError) -> String {
     failure(NO_ID, error)
 }
 
-/// The answer to a call that is not begun, if it waits for one. A batch is refused as a whole.
+/// The answer to a call that is refused unread; `None` for a notification. A batch is refused as a
+/// whole.
 pub(super) fn turn_away(request: &[u8], error: &RpcError) -> Option<Held> {
     let text = std::str::from_utf8(request).unwrap_or_default();
     let id = match read(text) {
@@ -155,7 +160,7 @@ pub(super) fn turn_away(request: &[u8], error: &RpcError) -> Option<Held> {
     Some(Held::small(failure(id, error)))
 }
 
-/// What a subscription pushes: `result`, or `error` when it has ended.
+/// A message of a subscription. `field` is `result`, or `error` when the subscription has ended.
 pub(super) fn notification(method: &str, subscription: u32, field: &str, content: &Value) -> String {
     json!({"jsonrpc": "2.0", "method": method, "params": {"subscription": subscription, field: content}}).to_string()
 }

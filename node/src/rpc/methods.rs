@@ -1,4 +1,5 @@
-//! The methods: each reads its parameters, a snapshot or the store, and gives an answer. None of them changes the chain.
+//! The methods of RPC. Each reads its parameters and a snapshot or the store, and gives an answer.
+//! None changes the chain.
 
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
@@ -34,36 +35,37 @@ use crate::submission::SubmitError;
 use crate::sync_status::sync_status;
 use crate::view::{Query, Times, TipView, View};
 
-/// Longest wait of a request, all calls of a batch together.
+/// Longest wait of a request, for all calls of a batch together.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Most transactions of one answer about the mempool.
+/// Most transactions in one answer of `tx_mempool`.
 const MEMPOOL_LIST_MAX: u32 = 1_000;
-/// Most reads of the store at once; further ones wait. Each takes a thread, and at most a block and its answer in memory.
+/// Most reads of the store at once; further reads wait. Each takes a thread, and the memory of a
+/// block and its answer.
 const READS_MAX: usize = 8;
 
 /// A result as JSON.
 pub(super) type Answer = Result<String, RpcError>;
 
-/// What the methods work on.
+/// The methods' shared state.
 pub(super) struct Methods {
     view: View,
     reads: Arc<Semaphore>,
-    /// Becomes true when the server stops, so that nobody waits on.
+    /// Becomes true when the server stops, which ends all waits.
     stopping: watch::Receiver<bool>,
     budgets: Budgets,
-    /// Memory for answers until they are read.
+    /// Memory for answers until clients have read them.
     pub(super) answers: Arc<Pool>,
     counts: Counts,
-    /// The genesis file as JSON in one line.
+    /// The genesis as JSON in one line.
     genesis: OnceLock<String>,
 }
 
-/// Who asks: what calls of one request have in common.
+/// The context that all calls of one request share.
 pub(super) struct Caller<'a> {
     pub(super) place: &'a Place,
     /// When to stop waiting.
     deadline: Instant,
-    /// Those of the connection, if it is one that can be pushed to.
+    /// The connection's subscriptions, if it is a WebSocket.
     subscriptions: Option<&'a Subscriptions>,
 }
 
@@ -73,7 +75,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Takes so many bytes and no more.
+/// A writer that fails beyond `room` bytes.
 struct Limited {
     bytes: Vec<u8>,
     room: usize,
@@ -93,7 +95,7 @@ impl Write for Limited {
     }
 }
 
-/// A result as JSON, given up as soon as it is larger than there is room for.
+/// A result as JSON. Fails as soon as it is larger than `room` bytes.
 pub(super) fn reply<T: Serialize + ?Sized>(room: usize, result: &T) -> Answer {
     let mut limited = Limited { bytes: Vec::new(), room };
     match serde_json::to_writer(&mut limited, result) {
@@ -163,7 +165,7 @@ impl Methods {
         Arc::clone(&self.view.tip.borrow())
     }
 
-    /// Reads the store on a thread that may block.
+    /// Reads the store on a blocking thread.
     async fn read<T, F>(&self, read: F) -> Result<T, RpcError>
     where
         T: Send + 'static,
@@ -184,7 +186,7 @@ impl Methods {
     }
 
     fn chain_genesis(&self, room: usize) -> Answer {
-        // Compact: the file is indented for people.
+        // Without the indentation that the file has for people.
         let compact = || {
             let file = self.view.chain.genesis().to_json();
             serde_json::from_str(&file).map_or(file, |value: serde_json::Value| value.to_string())
@@ -229,7 +231,7 @@ impl Methods {
                 let found = height.map(|height| reads::block(store, chain, height, raw)).transpose()?.flatten();
                 let missing = || hash.map_or_else(|| RpcError::no_block(height.unwrap_or(tip)), RpcError::no_block);
                 let block = found.ok_or_else(missing)?;
-                // The room that the answer takes is the answer's only once it is written.
+                // The answer is written here, so that at most [`READS_MAX`] blocks are in memory.
                 Ok((reply(room, &block)?, block.summary.bytes))
             })
             .await?;
@@ -245,15 +247,17 @@ impl Methods {
         self.spend(caller, cost::SIGNATURE)?;
         let refusal = match self.view.submit(transaction).await {
             Ok(id) => {
-                // What was new and valid pays its fee to the validators, not to this node.
+                // A new and valid transaction pays a fee to the validators, so its sender need not
+                // pay this node.
                 self.budgets.refund(caller.place.origin, cost::SIGNATURE);
                 return reply(called.room, &Submitted { id: id.to_string(), status: TxStatus::Pending, height: None });
             }
-            // Nobody has looked at it.
+            // The transaction was not verified.
             Err(SubmitError::Unavailable) => return Err(RpcError::unavailable()),
             Err(refusal) => refusal,
         };
-        // Whoever lost the first answer asks again: a transaction that is final is not refused for being so.
+        // A client that lost the first answer submits again. It must learn that the transaction is
+        // final, not that its nonce is used.
         self.budgets.charge(caller.place.origin, cost::READ);
         match self.read(move |store, _| Ok(store.find_transaction(&id)?)).await? {
             Some((height, _)) => {
@@ -272,7 +276,8 @@ impl Methods {
         self.spend(caller, cost::READ)?;
         let (mut tip, mut stopping) = (self.view.tip.clone(), self.stopping.clone());
         loop {
-            // Read before waiting: a block that comes in between ends the wait below at once.
+            // This precedes the read, so that a block that arrives during it ends the wait below at
+            // once.
             tip.mark_unchanged();
             if let Some(found) = self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await? {
                 let times = self.view.journal.get(&id);
@@ -321,7 +326,7 @@ impl Methods {
         let hint = "tx_get tells whether it is waiting; only what is final can be proved";
         let missing = || RpcError::not_found(format!("transaction {id} is not final here"), hint);
         let (proof, block_bytes) = found.ok_or_else(missing)?;
-        // A leaf and a node for each transaction of the block are hashed.
+        // Building the proof hashes a leaf and a node for each transaction of the block.
         self.budgets.charge(caller.place.origin, 2 * cost::block(block_bytes));
         reply(called.room, &proof)
     }
@@ -360,7 +365,7 @@ impl Methods {
 
     async fn net_peers(&self, room: usize) -> Answer {
         let peers = Arc::clone(&self.view.peers.borrow());
-        // A busy driver is no reason to hide who is connected.
+        // If the driver is busy, the peers are shown without heights.
         let heights = self.view.ask(Query::PeerHeights).await.unwrap_or_default();
         let peer = |peer: &PeerInfo| {
             let height = heights.get(&peer.id.to_string()).copied();
@@ -371,12 +376,12 @@ impl Methods {
 
     fn net_bans(&self, room: usize) -> Answer {
         let (bans, now_ms) = (Arc::clone(&self.view.bans.borrow()), wall_ms());
-        // Nothing tells of a ban's end.
+        // The list may still hold bans that have ended.
         let bans = bans.iter().filter(|ban| ban.until_ms > now_ms);
         reply(room, &bans.map(convert::ban).collect::<Vec<_>>())
     }
 
-    /// The account a caller names, by address or by key.
+    /// The account that a caller names, by address or by public key.
     fn account(&self, called: &Called<'_>) -> Result<PublicKey, RpcError> {
         let account: String = called.required("account")?;
         if let Ok(Hash(bytes)) = account.parse() {

@@ -1,8 +1,9 @@
 //! The RPC server: JSON-RPC over HTTP and WebSocket, metrics and health, on one port.
 //!
-//! Readers get snapshots and final blocks; a submission is put to the verifier like any other transaction. Nothing here changes
-//! the chain, and everything is bounded: connections, requests, answers, waits, reads of the store, and the work that one address
-//! may cause. When places or memory run out, the connection that is of least use gives way.
+//! Readers get snapshots and final blocks. A submission goes to the verifier like any other
+//! transaction. Nothing here changes the chain. Everything is bounded: connections, requests,
+//! answers, waits, reads of the store, and the work that one address may cause. When places or
+//! memory run out, the least useful connection is closed.
 
 mod accept;
 mod budget;
@@ -62,39 +63,42 @@ use crate::view::View;
 
 /// Most bytes of a request.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// What the system may take in of an answer that is not read, which it doubles. Of itself it takes 4 MiB, and for all connections
-/// together 2 GiB. More than this is not needed: it is 2.5 MB a second over a path of 100 ms.
+/// Send buffer of a connection, which the system doubles. It bounds how much of an unread answer
+/// the system holds. By default that is 4 MiB, or 2 GiB for all connections. This value allows 2.5
+/// MB per second over a path of 100 ms, which is enough.
 const SEND_BUFFER_BYTES: u32 = 128 << 10;
-/// Connections that the system keeps until they are accepted.
+/// Most connections that wait in the system to be accepted.
 const BACKLOG: u32 = 1_024;
-/// How long a request may take in all: to come, to wait for what it asks for, and to be answered. Each part has a bound of its
-/// own below this one.
+/// Longest time for a whole request: to arrive, to wait, and to be answered. Each part has its own,
+/// lower bound.
 const REQUEST_MAX: Duration = WAIT_MAX.saturating_mul(2);
-/// How long connections may take to finish when the node stops. The rest are cut.
+/// How long connections may take to finish when the node stops. Then they are closed.
 const STOP_MAX: Duration = Duration::from_secs(2);
-/// Scrapes of metrics at once: each reads the system's files.
+/// Most scrapes of metrics at once: each reads files of the system.
 const SCRAPES_MAX: usize = 2;
 
 /// Where the server listens and who may call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RpcConfig {
-    /// Address and port; port 0 takes any that is free.
+    /// Address and port. With port 0 the system chooses a free one.
     pub listen: SocketAddr,
-    /// Host names, without port, by which it may be called besides loopback names and the listening address itself.
+    /// Further host names, without port, that requests may name. `localhost`, loopback addresses
+    /// and the listening address are always allowed.
     pub allowed_hosts: Vec<String>,
-    /// Origins of web pages that may call it, such as `https://wallet.example`. None by default.
+    /// Origins of web pages that may call the server, such as `https://wallet.example`. By default
+    /// there are none.
     pub allowed_origins: Vec<String>,
-    /// Connections at the same time. When there are more, the least useful one gives way.
+    /// Most connections at the same time. Beyond it the least useful one is closed for a new one.
     pub connections_max: usize,
 }
 
-/// The server does not start.
+/// The server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for RPC on {address}: {source}{}", hint(source))]
 pub struct BindError {
-    /// Where it was to listen.
+    /// The address that was tried.
     pub address: SocketAddr,
-    /// What the system says.
+    /// What the operating system answered.
     pub source: io::Error,
 }
 
@@ -105,7 +109,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A port that is ours but not served yet.
+/// A port that is bound but not served yet.
 pub struct RpcListener {
     listener: TcpListener,
     address: SocketAddr,
@@ -114,12 +118,12 @@ pub struct RpcListener {
     bounds: Bounds,
 }
 
-/// What tests make smaller.
+/// Bounds that tests lower.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// Most bytes of all answers that wait to be read.
+    /// Most bytes of all unread answers.
     answers_bytes: usize,
-    /// Microseconds of work a second that an address may cause.
+    /// Microseconds of work per second that an address may cause.
     refill: u64,
 }
 
@@ -130,17 +134,17 @@ impl Default for Bounds {
 }
 
 impl RpcListener {
-    /// Where it listens, with the port that was chosen.
+    /// The listening address, with the actual port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Takes the port. Callers wait unanswered until [`serve`].
+/// Binds the port. Connections wait until [`serve`] accepts them.
 ///
 /// # Errors
-/// `BindError` names the address, mostly because another process has the port.
+/// `BindError`, mostly because another process has the port.
 pub async fn bind(config: &RpcConfig) -> Result<RpcListener, BindError> {
     let fail = |source| BindError { address: config.listen, source };
     let listener = listen(config.listen).map_err(fail)?;
@@ -149,17 +153,18 @@ pub async fn bind(config: &RpcConfig) -> Result<RpcListener, BindError> {
     Ok(RpcListener { listener, address, guard, connections_max: config.connections_max, bounds: Bounds::default() })
 }
 
-/// A listener whose connections take in little that is not read.
+/// A listener whose connections have a small send buffer.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As `TcpListener::bind` does, so that a node that is started again finds its port free.
+    // As in `TcpListener::bind`, so that a restarted node can bind its port again.
     socket.set_reuseaddr(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves until `shutdown` is ready; then waiting callers are told, and the task ends within two seconds.
+/// Serves until `shutdown` is ready. Then waiting callers get an error, and the task ends within
+/// two seconds.
 pub fn serve(
     listener: RpcListener,
     view: View,
@@ -187,7 +192,7 @@ pub fn serve(
     })
 }
 
-/// What the handlers share.
+/// The handlers' shared state.
 #[derive(Clone)]
 struct App {
     view: View,
@@ -235,7 +240,7 @@ async fn on_post(State(app): State<App>, Extension(session): Extension<Arc<Sessi
     }
 }
 
-/// A WebSocket connection; or a short word to whoever looks with a browser.
+/// Opens a WebSocket connection, or answers a plain GET with a description of the server.
 async fn on_get(State(app): State<App>, Extension(session): Extension<Arc<Session>>, mut request: Request) -> Response {
     if !request.headers().contains_key(header::UPGRADE) {
         return pages::welcome(&app.view);

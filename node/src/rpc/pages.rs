@@ -1,4 +1,4 @@
-//! Pages beside the interface: for operators, for their monitors, and for whoever looks with a browser.
+//! Pages beside JSON-RPC: for operators, their monitors, and people with a browser.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) async fn health() -> Response {
     json_response(StatusCode::OK, json!({"status": "ok"}).to_string())
 }
 
-/// Whether this node's answers are up to date, as far as it can know.
+/// Whether this node's answers are up to date, as far as the node can know.
 pub(super) async fn ready(State(app): State<App>) -> Response {
     match not_ready(&app.view) {
         None => json_response(StatusCode::OK, json!({"status": "ready"}).to_string()),
@@ -51,7 +51,7 @@ fn not_ready(view: &View) -> Option<String> {
     Some(format!("this machine's clock is {} ms {direction} the clocks of most peers: set it", offset.unsigned_abs()))
 }
 
-/// The node in numbers, in the format that the client asks for.
+/// The metrics, in the format that the client prefers.
 pub(super) async fn metrics(
     State(app): State<App>,
     Extension(session): Extension<Arc<Session>>,
@@ -63,7 +63,7 @@ pub(super) async fn metrics(
     let Ok(permit) = Arc::clone(&app.scrapes).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    // The system's files about this process are read.
+    // A blocking thread, because files of the system are read.
     let writing = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         format.write(&app.registry)

@@ -1,4 +1,5 @@
-//! Parameters of a call, by name or in the order of the method's table, with errors in words for people.
+//! Parameters of a call, by name or in the order of the method's table. Errors are written for
+//! people.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,15 +12,16 @@ use serde_json::value::RawValue;
 
 use super::error::RpcError;
 
-/// More than any method takes: whatever follows is only counted.
+/// Most parameters that are kept, more than any method takes. Further ones are only counted or
+/// dropped.
 const PARAMS_MAX: usize = 8;
 
-/// What a parameter can be.
+/// A type of parameters.
 pub(super) trait Param: Sized {
-    /// What was expected, in words.
+    /// What is expected, in words.
     const EXPECTED: &'static str;
 
-    /// The value that this JSON stands for, if it does.
+    /// The value of this JSON; `None` if it is not of this type.
     fn read(json: &str) -> Option<Self>;
 }
 
@@ -59,7 +61,7 @@ impl Param for u64 {
     }
 }
 
-/// A number of 64 bits as text.
+/// A 64-bit number as decimal text.
 pub(super) struct Decimal(pub(super) u64);
 
 impl Param for Decimal {
@@ -100,17 +102,17 @@ impl Param for HexBytes {
     }
 }
 
-/// A method that is called, with its parameters as they came.
+/// A call of a known method, with its parameters still as JSON.
 pub(super) struct Called<'a> {
     pub(super) method: &'static Method,
-    /// Names and values. A null is as good as nothing.
+    /// Names and values. A value of `null` counts as missing.
     given: Vec<(Cow<'a, str>, &'a RawValue)>,
-    /// Most bytes that the result may have.
+    /// Most bytes of the result.
     pub(super) room: usize,
 }
 
 impl<'a> Called<'a> {
-    /// Reads the parameters' names; each value is read when it is asked for.
+    /// Reads the names of the parameters. Each value is parsed on demand.
     pub(super) fn new(method: &'static Method, params: Option<&'a RawValue>, room: usize) -> Result<Self, RpcError> {
         let invalid = |message: String| RpcError::invalid_params(method, message);
         let text = params.map_or("{}", RawValue::get);
@@ -169,13 +171,14 @@ impl<'a> Called<'a> {
     }
 }
 
-/// The names in the method's table, such as `height?: text, hash?: text`.
+/// The parameters' names in the method's table, which has texts such as `height?: text, hash?:
+/// text`.
 fn names(method: &Method) -> impl Iterator<Item = &'static str> {
     let name = |text: &'static str| text.split([':', '?']).next().unwrap_or(text);
     method.params.split(", ").map(name).filter(|name| !name.is_empty())
 }
 
-/// The first values of an array, and how many there are: the rest takes no memory.
+/// The first values of an array, and the number of all values. The rest takes no memory.
 pub(super) struct Listed<'a, const MAX: usize>(pub(super) Vec<&'a RawValue>, pub(super) usize);
 
 impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Listed<'a, MAX> {

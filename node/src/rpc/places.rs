@@ -1,4 +1,5 @@
-//! Places for connections: a bounded number, and the least useful connection gives way to a newcomer.
+//! A bounded number of places for connections. When all are taken, the least useful connection is
+//! closed for a new one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -10,16 +11,18 @@ use tokio::time::Instant;
 
 /// Most connections at once, if the process may open enough files.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
-/// Of these, places for health, readiness and metrics only, since calls may fill all others with work; but at most a quarter.
-/// As many are kept free for connections that are told to close and have not closed yet.
+/// Places, of all these, for health, readiness and metrics only, since calls may fill all others
+/// with work; at most a quarter. The same number is kept free for connections that were told to
+/// close but have not closed yet.
 const PAGES_PLACES: usize = 16;
-/// Most WebSockets among the connections. Each may take in a message of 1 MiB, so all of them 128 MiB.
+/// Most WebSockets among the connections. Each may receive a message of 1 MiB, so all of them 128
+/// MiB.
 pub(super) const SOCKETS_MAX: usize = 128;
-/// A WebSocket without calls or subscriptions for this long gives way to a new one.
+/// A WebSocket without calls or subscriptions for this long may be closed for a new one.
 const SOCKET_IDLE: Duration = Duration::from_secs(10);
 
-/// Who a connection belongs to, as far as an address can tell: an IPv4 address, or the /64 of an IPv6 address, which
-/// providers give to one customer.
+/// The owner of a connection, as far as its address tells: an IPv4 address, or the /64 of an IPv6
+/// address, which providers give to one customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Origin {
     /// This machine itself.
@@ -41,24 +44,25 @@ impl Origin {
     }
 }
 
-/// How useful a connection is. The first to go come first.
+/// How useful a connection is, in ascending order. The least useful one is evicted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
-    /// No whole request has come since the last answer, however many bytes did.
+    /// No whole request has arrived since the last answer, at most a part of one.
     Idle,
     /// All its calls wait for a transaction to become final.
     Waiting,
-    /// A WebSocket that blocks are pushed to.
+    /// A WebSocket with a block subscription.
     Subscribed,
-    /// A request is worked on. Never evicted: its end is bounded already.
+    /// A request is being processed. Such a connection is never evicted, since its time is bounded
+    /// anyway.
     Working,
 }
 
-/// All places.
+/// The places of all connections.
 pub(super) struct Places {
-    /// Places for calls.
+    /// Number of places for calls.
     full: usize,
-    /// Places for pages only.
+    /// Number of places for pages only.
     pages: usize,
     entries: Mutex<Entries>,
     freed: Notify,
@@ -67,9 +71,10 @@ pub(super) struct Places {
 #[derive(Default)]
 struct Entries {
     next: u64,
-    /// With those that are told to close, until they do.
+    /// All connections, including those that were told to close, until they are closed.
     taken: BTreeMap<u64, Entry>,
-    /// Those that are not told to close: with a full place, and with one for pages.
+    /// Number of connections that were not told to close: with a place for calls, and with one for
+    /// pages.
     staying: [usize; 2],
     sockets: usize,
     by_origin: HashMap<Origin, usize>,
@@ -77,7 +82,7 @@ struct Entries {
 
 struct Entry {
     origin: Origin,
-    /// When it came, or was last answered.
+    /// When the connection was accepted or last answered.
     since: Instant,
     working: usize,
     waiting: usize,
@@ -105,13 +110,14 @@ impl Entry {
 }
 
 impl Places {
-    /// For so many connections in all.
+    /// Places for this many connections in all.
     pub(super) fn new(connections_max: usize) -> Arc<Self> {
         let pages = PAGES_PLACES.min(connections_max / 4);
         Arc::new(Self { full: connections_max - 2 * pages, pages, entries: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A place for a new connection. Nobody has one when all others are at work and the places for pages are taken too.
+    /// Takes a place for a new connection. `None` if all connections are at work and the places for
+    /// pages are taken too.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let origin = Origin::of(address);
         let mut entries = self.entries();
@@ -138,7 +144,8 @@ impl Places {
         Some(Place { places: Arc::clone(self), id, origin, pages_only, cut })
     }
 
-    /// Ready when the connections that were told to close have mostly done so: how far the bound can be passed.
+    /// Waits until fewer connections than places for pages still have to close. This limits how
+    /// many are open beyond the places.
     pub(super) async fn settled(&self) {
         loop {
             let freed = self.freed.notified();
@@ -149,20 +156,22 @@ impl Places {
         }
     }
 
-    /// Gives up the place that is of least use, as when the process cannot open another file.
+    /// Closes the least useful connection, for example when the process cannot open another file.
+    /// Returns whether there was one.
     pub(super) fn give_way(&self) -> bool {
         self.entries().evict_idlest(false)
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        // Counts are changed one at a time: a panic elsewhere leaves nothing half-done in them.
+        // Each change of a count is complete, so a panic elsewhere leaves the counts consistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entries {
-    /// The least useful goes; among equals one of those who have the most connections; of its connections the one that has
-    /// been silent for longest. So a crowd from one address evicts itself first.
+    /// Closes the least useful connection. Among equals it is one of the origin with the most
+    /// connections, and of these the one that was idle longest. So a crowd from one address evicts
+    /// itself first.
     fn evict_idlest(&mut self, pages_only: bool) -> bool {
         let by_origin = &self.by_origin;
         let may_go = |entry: &&mut Entry| {
@@ -178,7 +187,7 @@ impl Entries {
         true
     }
 
-    /// An idle WebSocket goes.
+    /// Closes the WebSocket that was idle longest, if that is more than [`SOCKET_IDLE`].
     fn evict_socket(&mut self) -> bool {
         let may_go = |entry: &&mut Entry| {
             entry.is_socket
@@ -188,7 +197,7 @@ impl Entries {
         };
         let Some(entry) = self.taken.values_mut().filter(may_go).min_by_key(|entry| entry.since) else { return false };
         self.staying[usize::from(entry.pages_only)] -= 1;
-        // Counted no more, although it takes a moment to go.
+        // The connection counts no more, although it takes a moment to close.
         entry.is_socket = false;
         self.sockets -= 1;
         entry.leave();
@@ -200,28 +209,28 @@ impl Entries {
     }
 }
 
-/// One connection's place, free again when dropped.
+/// The place of one connection. It is freed when dropped.
 pub(super) struct Place {
     places: Arc<Places>,
     id: u64,
     pub(super) origin: Origin,
-    /// Whether it is one of the places where no calls are taken.
+    /// Whether the place is for pages only, so that calls are refused.
     pub(super) pages_only: bool,
     cut: Arc<Notify>,
 }
 
 impl Place {
-    /// Resolves once, when the connection has to close.
+    /// Resolves once, when the connection must close.
     pub(super) async fn cut(&self) {
         self.cut.notified().await;
     }
 
-    /// How to have the connection closed.
+    /// A handle that closes the connection.
     pub(super) fn cutter(&self) -> Arc<Notify> {
         Arc::clone(&self.cut)
     }
 
-    /// Until the guard is dropped, a request is worked on.
+    /// Marks a request as being processed until the guard is dropped.
     pub(super) fn work(&self) -> Guard<'_> {
         self.change(|entry| entry.working += 1);
         Guard(self, |entry| {
@@ -230,7 +239,7 @@ impl Place {
         })
     }
 
-    /// Until the guard is dropped, a call only waits.
+    /// Marks a call as waiting until the guard is dropped.
     pub(super) fn wait(&self) -> Guard<'_> {
         self.change(|entry| entry.waiting += 1);
         Guard(self, |entry| entry.waiting -= 1)
@@ -240,7 +249,7 @@ impl Place {
         self.change(|entry| entry.subscribed = subscribed);
     }
 
-    /// Turns the connection into a WebSocket, unless there are enough of them.
+    /// Counts the connection as a WebSocket. False if there are too many.
     pub(super) fn become_socket(&self) -> bool {
         let mut entries = self.places.entries();
         if entries.sockets >= SOCKETS_MAX && !entries.evict_socket() {
@@ -311,7 +320,8 @@ mod tests {
             [&alone, &crowd[0], &crowd[1], &crowd[2], &newcomer].map(is_cut),
             [false, true, false, false, false]
         );
-        // Whoever waits or hears blocks goes after those that do nothing, even if these are no crowd.
+        // Connections that wait or have a subscription are evicted after idle ones, even if these
+        // are no crowd.
         drop(crowd);
         drop(newcomer);
         let (busy, waiting, subscriber) = (take(&places, 2), take(&places, 2), take(&places, 2));

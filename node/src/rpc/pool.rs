@@ -1,4 +1,4 @@
-//! Memory for requests and answers of all connections together.
+//! Bounds the memory for requests and answers of all connections together.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -12,18 +12,21 @@ use tokio::time::Instant;
 
 use super::places::Place;
 
-/// Most bytes of all answers that wait to be read.
+/// Most bytes of all unread answers.
 pub(super) const ANSWERS_BYTES_MAX: usize = 64 << 20;
-/// Most bytes of all requests that are read or worked on.
+/// Most bytes of all requests that are being read or processed.
 pub(super) const REQUESTS_BYTES_MAX: usize = 32 << 20;
-/// Smaller ones need no room in a pool, so that a pool that is full silences nobody: with 512 connections, 8 MiB in all.
+/// Requests and answers up to this size need no room in a pool, so that a full pool does not stop
+/// small calls. With 512 connections they take 8 MiB in all.
 pub(super) const SMALL_BYTES: usize = 16 << 10;
-/// How long whatever takes room in a full pool is let be. Then the oldest gives way.
+/// Least time that an entry of a full pool may stay. Then the connection with the oldest entry is
+/// closed.
 const HOLD_MIN: Duration = Duration::from_secs(1);
-/// An answer is handed to the connection in pieces of this size, so that little of it is in memory twice.
+/// An answer is given to the connection in pieces of this size, so that little of it is in memory
+/// twice.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
 
-/// A bound on bytes, and who has how many.
+/// A bound on bytes, and the entries that use them.
 pub(super) struct Pool {
     max: usize,
     holds: Mutex<Holds>,
@@ -49,8 +52,9 @@ impl Pool {
         Arc::new(Self { max, holds: Mutex::default() })
     }
 
-    /// Room for so many bytes on behalf of a connection. Without room there is none, and the connection that has had some for
-    /// longest is closed: it does not read its answer, or does not finish its request.
+    /// Reserves room for this many bytes for a connection. `None` if there is too little. Then the
+    /// connections with the oldest entries are closed, since they do not read their answer or do
+    /// not finish their request.
     pub(super) fn hold(self: &Arc<Self>, bytes: usize, place: &Place) -> Option<Hold> {
         if bytes <= SMALL_BYTES {
             return Some(Hold(None));
@@ -70,7 +74,7 @@ impl Pool {
     }
 
     fn holds(&self) -> MutexGuard<'_, Holds> {
-        // Counts are changed together: a panic elsewhere leaves nothing half-done in them.
+        // All counts are changed together, so a panic elsewhere leaves them consistent.
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +94,7 @@ impl Holds {
     }
 }
 
-/// Room in a pool, free again when dropped.
+/// Room in a pool. It is freed when dropped.
 pub(super) struct Hold(Option<(Arc<Pool>, u64)>);
 
 impl Drop for Hold {
@@ -107,7 +111,7 @@ impl Drop for Hold {
 pub(super) struct Room<'a> {
     pool: &'a Arc<Pool>,
     place: &'a Place,
-    /// Bytes that are so few that the pool does not count them.
+    /// Bytes that the pool does not count yet, because they are few.
     loose: usize,
     holds: Vec<Hold>,
 }
@@ -117,7 +121,7 @@ impl<'a> Room<'a> {
         Self { pool, place, loose: 0, holds: Vec::new() }
     }
 
-    /// Takes room for so many more bytes; false if there is none.
+    /// Reserves room for this many more bytes. False if there is none.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let loose = self.loose.saturating_add(bytes);
         let Some(hold) = self.pool.hold(loose, self.place) else { return false };
@@ -148,12 +152,12 @@ impl Held {
         Self { text, sent: 0, _holds: holds }
     }
 
-    /// One that is so short that it needs no room.
+    /// An answer that is so short that it needs no room.
     pub(super) const fn small(text: String) -> Self {
         Self::new(text, Vec::new())
     }
 
-    /// The next piece, copied so that the rest does not stay in memory for it.
+    /// The next piece. It is a copy, so that it does not keep the whole answer in memory.
     pub(super) fn piece(&mut self) -> Option<Bytes> {
         let rest = self.text.as_bytes().get(self.sent..).filter(|rest| !rest.is_empty())?;
         let piece = Bytes::copy_from_slice(&rest[..rest.len().min(PIECE_BYTES)]);

@@ -1,4 +1,4 @@
-//! What is read from the store, in the shapes of the interface.
+//! Reads from the store, in the shapes of RPC.
 
 use ledger::api::{BlockInfo, Head, TxInfo, TxProofInfo, TxStatus};
 use ledger::chain::Chain;
@@ -21,7 +21,7 @@ pub(super) fn head(store: &Store, height: Height) -> Result<Option<Head>, RpcErr
     Ok(Some(Head { header, certificate }))
 }
 
-/// A final block, with its canonical bytes if these are asked for.
+/// A final block, with its canonical bytes if `raw`.
 pub(super) fn block(store: &Store, chain: &Chain, height: Height, raw: bool) -> Result<Option<BlockInfo>, RpcError> {
     let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else { return Ok(None) };
     let bytes = codec::encode(&block);
@@ -29,7 +29,7 @@ pub(super) fn block(store: &Store, chain: &Chain, height: Height, raw: bool) -> 
     Ok(Some(BlockInfo { raw: raw.then(|| hex::encode(bytes)), ..info }))
 }
 
-/// A final transaction, with its canonical bytes if these are asked for.
+/// A final transaction, with its canonical bytes if `raw`.
 pub(super) fn transaction(store: &Store, chain: &Chain, id: &TxId, raw: bool) -> Result<Option<TxInfo>, RpcError> {
     let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
     let block = store.block(height)?.ok_or_else(|| gone(height, id))?;
@@ -47,7 +47,8 @@ pub(super) fn transaction(store: &Store, chain: &Chain, id: &TxId, raw: bool) ->
     }))
 }
 
-/// A final transaction with the way from its hash to a certified header; and the length of its block.
+/// A final transaction with the proof that its block's certified header commits to it. Also returns
+/// the length of the block in bytes.
 pub(super) fn proof(store: &Store, chain: &Chain, id: &TxId) -> Result<Option<(TxProofInfo, usize)>, RpcError> {
     let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
     let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else {
@@ -73,7 +74,7 @@ fn place(index: u32) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX)
 }
 
-/// The index names a block that does not have it, which is our disk's fault.
+/// The error for an index that names a block without the transaction. Our disk is at fault.
 fn gone(height: Height, id: &TxId) -> RpcError {
     RpcError::internal(format!("transaction {id} is not in block {height}, as the index says"))
 }

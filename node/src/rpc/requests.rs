@@ -12,23 +12,24 @@ use super::BODY_BYTES_MAX;
 use super::error::RpcError;
 use super::pool::Room;
 
-/// How long a body may take: 1 MiB at one Mbit a second.
+/// Longest time for a body: 1 MiB at one Mbit per second takes a little less.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
-/// A body that is too large is read up to this size and thrown away, since many clients read the answer only once they have
-/// sent everything. Beyond it the connection is closed.
+/// A body that is refused is read and discarded up to this many bytes, since many clients read the
+/// answer only once they have sent everything. Beyond it the connection is closed.
 const DRAIN_BYTES_MAX: usize = 64 << 20;
-/// Types of JSON-RPC over HTTP. A form of a web page can send none of them without the browser asking first.
+/// Content types of JSON-RPC over HTTP. A form of a web page can send none of them without a CORS
+/// preflight.
 const TYPES: [&str; 3] = ["application/json", "application/json-rpc", "application/jsonrequest"];
 
 type Refusal = (StatusCode, RpcError);
 
-/// Reads a call or batch, with room for it.
+/// Reads a call or batch, and reserves memory for it.
 pub(super) async fn read(headers: &HeaderMap, mut body: Body, room: &mut Room<'_>) -> Result<Vec<u8>, Refusal> {
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     let refusal = check(headers).or_else(|| length.filter(|length| *length > BODY_BYTES_MAX).map(|_| too_large()));
     if let Some(refusal) = refusal {
-        // A client that asks before it sends has been answered.
+        // A client that sends `Expect: 100-continue` has sent no body yet.
         if text(header::EXPECT).is_none() {
             let _in_time = timeout(BODY_TIME_MAX, drain(&mut body, 0)).await;
         }
@@ -40,7 +41,7 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, room: &mut Room<'_
     }
 }
 
-/// What is wrong with the headers of a body.
+/// Why the headers of a body are refused.
 fn check(headers: &HeaderMap) -> Option<Refusal> {
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
     let kind = text(header::CONTENT_TYPE);
@@ -75,7 +76,7 @@ async fn collect(body: &mut Body, room: &mut Room<'_>) -> Result<Vec<u8>, Refusa
     Ok(bytes)
 }
 
-/// Reads on and throws away.
+/// Reads the rest of a body and discards it.
 async fn drain(body: &mut Body, mut read: usize) {
     while let Some(Ok(frame)) = body.frame().await {
         read = read.saturating_add(frame.data_ref().map_or(0, |data| data.len()));

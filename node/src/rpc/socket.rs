@@ -1,8 +1,9 @@
-//! A WebSocket connection: calls as over HTTP, and blocks pushed to subscribers.
+//! A WebSocket connection (RFC 6455): calls as over HTTP, and blocks pushed to subscribers.
 //!
-//! One task per connection does it all. It always reads, so that a ping or a close is answered whatever its calls wait for, and it
-//! writes long answers in pieces, so that a pong fits between them. Calls beyond a few wait in a short queue, and when that is full
-//! for long, further ones are refused. A client that does not read its answers is given no new ones.
+//! One task serves a connection. It keeps reading, so that a ping or a close is answered while
+//! calls wait. It writes long answers in pieces, so that a pong fits between them. Beyond a few
+//! calls in flight, calls wait in a short queue. If the queue stays full, further calls are
+//! refused. A client that does not read its answers gets no new ones.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -34,23 +35,25 @@ use super::pool::{Held, Hold, Room};
 use super::subscriptions::Subscriptions;
 use super::{App, BODY_BYTES_MAX};
 
-/// Most calls of a connection under way at once, with those whose answers are not handed on.
+/// Most calls of a connection that are in flight, or whose answers still wait for the writer.
 const CALLS_MAX: usize = 4;
-/// Most calls that wait for one of these, and at how many bytes of them no more are read.
+/// Most calls in the queue, and the bytes of queued calls at which the queue counts as full.
 const QUEUE_MAX: usize = 64;
 const QUEUE_BYTES: usize = 1 << 20;
-/// How long a full queue may stop the reading. Then calls are refused, so that a ping behind them is found.
+/// How long a full queue may stop the reading. After that, calls are read and refused, so that a
+/// ping behind them is answered.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Most messages that wait for the writer. Blocks and pings come on top of the answers.
+/// Most messages that wait for the writer: answers, blocks and pings.
 const OUTGOING_MAX: usize = 16;
-/// How often a silent client is asked for a sign of life, and how long it may be silent.
+/// Time between two pings, and how long a client may be silent before its connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(70);
-/// How long the closing handshake may take.
+/// Longest time for the closing handshake.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
-/// How much of a message that is too large is read and thrown away, so that its sender reads why.
+/// Most bytes of a too large message that are read and discarded, so that its sender reads why it
+/// was closed.
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
-/// Read buffer of a connection. The usual 128 KiB are for streams of large messages.
+/// Read buffer of a connection. The default of 128 KiB is for streams of large messages.
 const READ_BUFFER_BYTES: usize = 16 << 10;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -60,19 +63,19 @@ enum Outgoing {
     Ping,
 }
 
-/// How a conversation ends.
+/// Why a connection ends.
 enum End {
-    /// The client has said that it closes; the library's answer is on its way.
+    /// The client sent a close frame. The library answers it.
     Answered,
-    /// We say why.
+    /// We close, with this frame.
     Close(CloseFrame),
-    /// The client broke the protocol, after which nothing it sends can be read.
+    /// The client broke the protocol, so its later bytes cannot be parsed. We send this frame.
     Broken(CloseFrame),
-    /// Nobody is there to be told.
+    /// The client is gone, or is dropped without a close frame.
     Gone,
 }
 
-/// Serves a connection until it closes, falls silent, has to give way or the server stops.
+/// Serves a connection until it closes, falls silent, is evicted or the server stops.
 pub(super) async fn serve(upgraded: Upgraded, place: &Place, app: &App) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -90,7 +93,7 @@ pub(super) async fn serve(upgraded: Upgraded, place: &Place, app: &App) {
     };
     let finish = async {
         match end {
-            // Reading drives the answer out, and ends with it.
+            // Reading makes the library send its answer, and ends after that.
             End::Answered => while incoming.next().await.is_some() {},
             End::Close(frame) => {
                 let _ = close.send(frame);
@@ -112,7 +115,7 @@ pub(super) async fn serve(upgraded: Upgraded, place: &Place, app: &App) {
     let _in_time = timeout(CLOSE_MAX, finish).await;
 }
 
-/// Reads, calls and answers.
+/// Reads calls, runs them and queues their answers, until the connection must end.
 async fn converse(
     incoming: &mut SplitStream<Socket>,
     outgoing: mpsc::Sender<Outgoing>,
@@ -131,7 +134,7 @@ async fn converse(
     let mut calls = FuturesUnordered::new();
     let (mut queue, mut queued_bytes) = (VecDeque::new(), 0);
     let mut ready = VecDeque::new();
-    // When a call was last finished, and whether none was for so long that further ones are refused.
+    // When a call last finished, and whether that is so long ago that further calls are refused.
     let (mut progress, mut refusing) = (Instant::now(), false);
     let mut heard = Instant::now();
     let mut ping = interval_at(heard + PING_INTERVAL, PING_INTERVAL);
@@ -198,7 +201,7 @@ fn stopped() -> CloseFrame {
     CloseFrame { code: CloseCode::Away, reason: "the node is stopping".into() }
 }
 
-/// What a client is told that broke the protocol (RFC 6455, section 7.4.1).
+/// The close frame for a client that broke the protocol (codes: RFC 6455, section 7.4.1).
 fn broken(error: &Error) -> End {
     let (code, reason) = match error {
         Error::Capacity(_) => (CloseCode::Size, "a message may have 1 MiB"),
@@ -210,7 +213,7 @@ fn broken(error: &Error) -> End {
     End::Broken(CloseFrame { code, reason: reason.into() })
 }
 
-/// Writes until it is told to close, or cannot. Gives back what it wrote to.
+/// Writes messages until it gets a close frame or a write fails. Returns the sink.
 async fn write(
     mut sink: SplitSink<Socket, Message>,
     mut messages: mpsc::Receiver<Outgoing>,
@@ -236,7 +239,8 @@ async fn write(
     }
 }
 
-/// Sends a message, a long one in pieces. A client that takes none of them for too long is cut by the stream below.
+/// Sends a message, in pieces if it is long. The stream below ends with an error if the client does
+/// not read.
 async fn send(sink: &mut SplitSink<Socket, Message>, message: Outgoing) -> Result<(), Error> {
     let mut held = match message {
         Outgoing::Ping => return sink.send(Message::Ping(Bytes::new())).await,
@@ -251,12 +255,13 @@ async fn send(sink: &mut SplitSink<Socket, Message>, message: Outgoing) -> Resul
     Ok(())
 }
 
-/// A block for each subscription.
+/// One message with the block for each subscription.
 fn pushes(subscriptions: &[u32], block: &BlockSummary) -> Vec<Outgoing> {
     each(subscriptions, "result", &json!(block))
 }
 
-/// Told to each subscription that missed blocks: memory stays bounded, and a gap is never silent.
+/// One error for each subscription that missed blocks. Memory stays bounded, and a gap is never
+/// silent.
 fn farewells(subscriptions: &[u32], missed: u64) -> Vec<Outgoing> {
     each(subscriptions, "error", &json!(RpcError::lagged(missed)))
 }

@@ -1,4 +1,4 @@
-//! A connection's bytes, with an end to waiting for a client that does not read.
+//! A TCP stream with a timeout for clients that do not read.
 
 use std::io;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A TCP connection that fails when the client has taken no byte of an answer for some time.
+/// A TCP connection whose writes fail once the client has read no byte for `stall_max`.
 pub(super) struct Stream {
     tcp: TcpStream,
     stall_max: Duration,
-    /// Runs while the client takes nothing.
+    /// The timer, which runs while the client reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -22,7 +22,7 @@ impl Stream {
         Self { tcp, stall_max, stalled: None }
     }
 
-    /// The outcome of a write, unless there is none and there was none for too long.
+    /// The outcome of a write, or a timeout if the client has read nothing for too long.
     fn watched<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stalled = None;

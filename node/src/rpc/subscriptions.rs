@@ -1,8 +1,8 @@
-//! Who gets blocks pushed.
+//! Subscriptions to new blocks.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most subscriptions of a connection.
+/// Most subscriptions per connection.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 8;
 
 /// The block subscriptions of a connection, by number.
@@ -17,11 +17,11 @@ struct Numbers {
 
 impl Subscriptions {
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
-        // Numbers are plain data: a panic elsewhere leaves nothing half-done in them.
+        // Numbers are plain data, so a panic elsewhere leaves them consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a new one, if there is room for it.
+    /// Adds a subscription and returns its number; `None` if there are too many.
     pub(super) fn add(&self) -> Option<u32> {
         let mut numbers = self.numbers();
         if numbers.active.len() >= SUBSCRIPTIONS_MAX {
@@ -33,7 +33,7 @@ impl Subscriptions {
         Some(number)
     }
 
-    /// Ends one; false if there is none of this number.
+    /// Ends a subscription. False if there is none with this number.
     pub(super) fn remove(&self, number: u32) -> bool {
         let mut numbers = self.numbers();
         let before = numbers.active.len();
@@ -49,7 +49,7 @@ impl Subscriptions {
         self.numbers().active.clone()
     }
 
-    /// Ends all of them and says which they were.
+    /// Ends all subscriptions and returns their numbers.
     pub(super) fn clear(&self) -> Vec<u32> {
         std::mem::take(&mut self.numbers().active)
     }

@@ -1,4 +1,4 @@
-//! From the chunks of a segment to its blocks, with all signatures verified, on all cores.
+//! Assembles the chunks of a segment into its blocks, with all signatures verified, on all cores.
 
 use std::sync::Arc;
 
@@ -12,9 +12,10 @@ use ledger::store::SegmentReader;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-/// Signatures in one batch: more gain nothing and take memory for their messages.
+/// Most signatures in one batch. More gain nothing, and take memory for their messages.
 const BATCH: usize = 256;
-/// A segment, ready to be applied; or what of it was damaged on disk, and then nothing else.
+/// A segment that is ready to be applied. If chunks were damaged on disk, only their numbers,
+/// without blocks.
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) index: u64,
@@ -23,11 +24,12 @@ pub(crate) struct Assembled {
     pub(crate) certificate: Certificate,
 }
 
-/// Reads, cuts and verifies a segment.
+/// Reads a segment, splits it into blocks and verifies their signatures.
 ///
 /// # Errors
-/// When the disk refuses, or when bytes that a certified header proves are not blocks with good signatures: then more than a third of
-/// the voting power is dishonest, or this code is too old or wrong, and the node must stop.
+/// The disk refuses; or bytes that a certified header proves are not blocks with valid signatures.
+/// In the latter case more than a third of the voting power is dishonest, or this code is too old
+/// or wrong, and the node must stop.
 pub(super) fn assemble(chain: &Chain, index: u64, mut reader: SegmentReader) -> anyhow::Result<Assembled> {
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
@@ -59,7 +61,7 @@ pub(super) fn assemble(chain: &Chain, index: u64, mut reader: SegmentReader) -> 
     Ok(Assembled { index, damaged: Vec::new(), blocks, certificate })
 }
 
-/// Verifies signatures in batches on all threads of the pool that this runs in, in the order given.
+/// Verifies signatures in batches, on all threads of the current pool. Keeps the order.
 fn verify(chain: ChainId, mut transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let share = transactions.len().div_ceil(rayon::current_num_threads()).max(1);
     let mut shares = Vec::new();

@@ -1,7 +1,8 @@
-//! Segmented sync, performed: links to peers, staging on disk, verification on all cores, blocks handed to the driver.
+//! Performs segmented sync: links to peers, staging on disk, verification on all cores, blocks for
+//! the driver.
 //!
-//! A thread of its own, so that neither consensus waits for history nor history for consensus. What to do is decided by
-//! [`protocol::sync`]; here is what it takes.
+//! It runs on its own thread, so that neither consensus waits for history nor history for
+//! consensus. [`protocol::sync`] decides; this module performs. Protocol: `docs/protocol/sync.md`.
 
 mod assembly;
 
@@ -31,9 +32,9 @@ use crate::priority::patient_threads;
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
 
-/// What is shown is new at least so often while something happens.
+/// Time between two updates of the view while something happens.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// Assembled segments on their way here; the machine has fewer under way.
+/// Most assembled segments that wait for this thread. The machine has fewer in assembly.
 const ASSEMBLED: usize = 8;
 
 /// Everything that sync starts with.
@@ -47,18 +48,18 @@ pub(crate) struct Parts {
     pub(crate) network: Network,
     pub(crate) peers: PeerNumbers,
     pub(crate) view: watch::Sender<Arc<SyncView>>,
-    /// To the driver: at most one segment and one plan wait here for room.
+    /// Plans and segments for the driver. At most one segment and one plan wait here for room.
     pub(crate) driver: mpsc::Sender<ToDriver>,
 }
 
-/// What comes in besides time.
+/// The inputs, except time.
 pub(crate) struct Inputs {
     pub(crate) links: mpsc::Receiver<LinkEvent>,
-    /// The chain as committed.
+    /// The committed tip.
     pub(crate) tip: watch::Receiver<Arc<TipView>>,
-    /// A certified header far ahead.
+    /// A certified header far ahead of the tip.
     pub(crate) target: watch::Receiver<Option<CertifiedHeader>>,
-    /// Resolves when the node is to stop.
+    /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct Shell {
     machine: Sync,
     view: watch::Sender<Arc<SyncView>>,
     shown_at: Duration,
-    /// Something happened since.
+    /// Something happened since the view was updated.
     is_unshown: bool,
     shows: SyncView,
     driver: mpsc::Sender<ToDriver>,
@@ -81,13 +82,13 @@ pub(crate) struct Shell {
     peers: PeerNumbers,
     /// Peers with a link, and their numbers.
     linked: HashMap<network::PeerId, PeerId>,
-    /// The chunk that came with the input at hand, its frame and its sender.
+    /// The chunk that came with the current input, its frame and its sender.
     arriving: Option<(ChunkId, Vec<u8>, network::PeerId)>,
-    /// Verifies segments, one at a time, on all cores.
+    /// The threads that assemble segments, one for each core.
     assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Assembled>>,
     assembled: BTreeMap<u64, Assembled>,
-    /// Segments that the machine knows to be committed.
+    /// Number of segments that the machine knows to be committed.
     sealed: u64,
     first_effects: Vec<Effect>,
 }
@@ -130,10 +131,10 @@ impl Shell {
         Ok((shell, assembled))
     }
 
-    /// Runs on a thread of its own until the node is to stop; its end is the node's.
+    /// Runs on its own thread until the node must stop. If it ends, the node stops.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(crate) fn spawn(
         self,
         inputs: Inputs,
@@ -143,7 +144,7 @@ impl Shell {
         let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new().name("sync".to_owned());
         let work = move || {
-            // Dropped by a panic, the sender says so.
+            // If a panic drops the sender, the receiver gets an error.
             let _nobody_waits = sender.send(runtime.block_on(self.run(inputs, results)));
         };
         thread.spawn(work).context("cannot start the thread of sync")?;
@@ -182,11 +183,11 @@ impl Shell {
                     }
                 }
                 Some(result) = results.recv() => self.on_assembled(result?)?,
-                // What is due goes before what comes in without end.
+                // A timer that is due goes before messages, which may arrive without end.
                 () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
                 event = inputs.links.recv() => match event {
                     Some(event) => self.on_link(event)?,
-                    // The network says why.
+                    // The network reports the cause.
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.give(Input::Time)?,
@@ -264,14 +265,15 @@ impl Shell {
             tracing::warn!("chunk {chunk} of segment {index} was damaged on disk; it is fetched again");
             self.staging.forget(index, u64::from(*chunk))?;
         }
-        // It may have been applied as blocks meanwhile.
+        // The segment may have been applied block by block meanwhile.
         if damaged.is_empty() && index >= self.sealed {
             self.assembled.insert(index, assembled);
         }
         self.give(Input::Assembled(index, damaged))
     }
 
-    /// Gives the machine one input and performs what follows, until nothing more does.
+    /// Gives the machine one input and performs its effects, and those of the inputs that follow
+    /// from them.
     fn give(&mut self, input: Input) -> anyhow::Result<()> {
         self.is_unshown = true;
         let effects = self.machine.handle(self.clock.now().elapsed, input);
@@ -374,8 +376,8 @@ impl Shell {
             Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
             _ => return Ok(Some(Input::Unsent(peer, id))),
         };
-        // Without the read: at 400 MB/s a budget just lasts, which is faster than links are. Which chunks leave is this
-        // node's own choice, bounded by its upload slots and rate.
+        // The read itself is not charged: at 400 MB/s a budget just lasts, which is faster than
+        // links are. This node decides which chunks it sends, within its upload slots and rate.
         self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
             self.network.send_data(to, id.frame(&bytes));
@@ -383,7 +385,8 @@ impl Shell {
         Ok(None)
     }
 
-    /// What was read for a peer. What cannot be read is not served: no peer can stop this node by asking for it.
+    /// The result of a read for a peer. A failed read is logged and not served, so no peer can stop
+    /// this node by its requests.
     fn served<T>(&self, read: Result<T, StoreError>) -> Option<T> {
         read.inspect_err(|error| tracing::error!(%error, "history cannot be read for a peer")).ok()
     }
@@ -399,13 +402,13 @@ impl Shell {
         let reader = reader.with_context(|| format!("segment {index} is complete and not on disk"))?;
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
         self.assembly.spawn(move || {
-            // If the thread of sync has gone, the node stops.
+            // If the sync thread has gone, the node is stopping.
             let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
         });
         Ok(())
     }
 
-    /// Shows what is new, not too often.
+    /// Updates the view if something happened, at most once in [`SHOW_EVERY`].
     fn show(&mut self) {
         let now = self.clock.now().elapsed;
         if !self.is_unshown || self.shown_at.saturating_add(SHOW_EVERY) > now {

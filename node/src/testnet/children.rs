@@ -1,4 +1,5 @@
-//! The processes of a local network. They end when their stdin does, so they end with us however we end.
+//! The processes of a local network. Each ends when its stdin does, so they end with us in whatever
+//! way we end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -12,9 +13,9 @@ use tokio::process::{ChildStdin, Command};
 
 use super::layout::Node;
 
-/// How much of the end of a log is looked at for its last lines.
+/// Bytes at the end of a log that are searched for its last lines.
 const TAIL_BYTES: u64 = 4096;
-/// How many lines of it are shown.
+/// How many of the last lines are shown.
 const TAIL_LINES: usize = 3;
 
 /// A node that we started.
@@ -22,10 +23,10 @@ pub(super) struct Child {
     name: String,
     pid: u32,
     process: tokio::process::Child,
-    /// Held open for as long as the node shall run.
+    /// Held open while the node must run.
     stdin: Option<ChildStdin>,
     log: PathBuf,
-    /// Where its log began: earlier runs have written before that.
+    /// Length of the log file at the start: earlier runs wrote what is before.
     log_start: u64,
     running: bool,
 }
@@ -45,7 +46,7 @@ impl Child {
         let log_start = log.metadata()?.len();
         let mut command = Command::new(program);
         command.arg("run").arg("--home").arg(&node.home).arg("--exit-with-parent");
-        // What is meant for one node must not reach all of them.
+        // A variable that is meant for one node must not reach all of them.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("CAIRN_NODE_") && name != "CAIRN_NODE_LOG") {
                 command.env_remove(name);
@@ -55,12 +56,12 @@ impl Child {
             command.env("CAIRN_NODE_LOG", level);
         }
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        // Ctrl-C in a terminal is for us alone; they hear of it from us.
+        // Ctrl-C in a terminal reaches only us, and we stop the nodes.
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn().with_context(|| format!("{} cannot start", node.name))?;
         let pid = process.id().with_context(|| format!("{} ended at once", node.name))?;
-        // `wait` would close it.
+        // `wait` would close stdin.
         let stdin = process.stdin.take();
         Ok(Self { name: node.name.clone(), pid, process, stdin, log: path, log_start, running: true })
     }
@@ -73,7 +74,7 @@ impl Child {
         self.running
     }
 
-    /// One line on how it ended, with the end of its log.
+    /// A line that says how the node ended, with the end of its log.
     pub(super) fn epitaph(&self, ended: &Ended) -> String {
         let lines = last_lines(&self.log, self.log_start).unwrap_or_default();
         let said = if lines.is_empty() { "its log is empty".to_owned() } else { format!("last in its log: {lines}") };
@@ -87,7 +88,7 @@ impl Child {
     }
 }
 
-/// Waits for the first of those that run to end; for ever if none runs.
+/// Waits until the first running node ends; for ever if none runs.
 pub(super) async fn first_end(children: &mut [Child]) -> Ended {
     let running = children.iter_mut().enumerate().filter(|(_, child)| child.running);
     let ends: Vec<_> = running.map(|(index, child)| Box::pin(async move { (index, child.end().await) })).collect();
@@ -98,7 +99,7 @@ pub(super) async fn first_end(children: &mut [Child]) -> Ended {
     Ended { index, how }
 }
 
-/// Ends all of them, and returns the names of those that had to be killed.
+/// Stops all nodes. Returns the names of those that had to be killed.
 pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<String> {
     for child in &mut children {
         child.stdin = None;
@@ -107,7 +108,7 @@ pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<St
         if !child.running || tokio::time::timeout(patience, child.end()).await.is_ok() {
             return None;
         }
-        // An error means that it has ended by now.
+        // An error means that the node has ended by now.
         let _ = child.process.start_kill();
         child.end().await;
         Some(child.name)
@@ -115,7 +116,7 @@ pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<St
     join_all(stops).await.into_iter().flatten().collect()
 }
 
-/// The last lines of a file from a place on, joined into one.
+/// The last lines of a file after the offset `from`, joined into one.
 fn last_lines(path: &Path, from: u64) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let start = file.metadata()?.len().saturating_sub(TAIL_BYTES).max(from);

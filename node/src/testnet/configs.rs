@@ -1,5 +1,5 @@
-//! Moves the configurations of a local network to other ports. Everything else in these files is the
-//! user's: settings, comments, the order of lines, and the link that a file may be.
+//! Moves the configurations of a local network to other ports. Everything else in these files stays
+//! as the user wrote it: settings, comments, the order of lines. A file that is a link stays one.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::config::{P2pAddress, without_mark};
 use crate::files::write_atomic;
 use crate::home::Home;
 
-/// A node of the network: how its addresses end, and its ports.
+/// The address suffix and the ports of a node.
 pub(super) struct Place {
     /// `/p2p/` and the peer id.
     suffix: String,
@@ -22,7 +22,7 @@ pub(super) struct Place {
     rpc: u16,
 }
 
-/// Gives each home the ports of the plan, unless it has them.
+/// Writes the ports of the plan into the configuration of each home that has others.
 pub(super) fn move_to(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<()> {
     let keys = node_keys(dir, plan)?;
     let place = |(key, (p2p, rpc)): (&crate::keys::Seed, &(u16, u16))| Place {
@@ -34,7 +34,7 @@ pub(super) fn move_to(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::
     for (home, own) in plan.homes(dir).iter().zip(&places) {
         let path = Home::open(home)?.config_path();
         let name = || path.display().to_string();
-        // The file itself, should it be a link.
+        // If the file is a link, its target.
         let file = fs::canonicalize(&path).with_context(name)?;
         let old = fs::read_to_string(&file).with_context(name)?;
         let new = moved(&old, own, &places).with_context(name)?;
@@ -56,7 +56,8 @@ fn mode(_file: &Path) -> u32 {
     0o644
 }
 
-/// A configuration with the ports of its own place, and with those of all others in the list of peers.
+/// The text of a configuration with its own node's ports, and with the ports of the others in its
+/// list of peers.
 fn moved(text: &str, own: &Place, all: &[Place]) -> anyhow::Result<String> {
     let mut document: DocumentMut = without_mark(text).parse()?;
     let listen = item(&mut document, "p2p");
@@ -86,7 +87,8 @@ fn item<'a>(document: &'a mut DocumentMut, section: &str) -> &'a mut Item {
     &mut document[section]["listen"]
 }
 
-/// Sets an address, if that changes it. What is not an address is left for the node to name.
+/// Sets an address, if that changes it. A value that is not an address is left for the node to
+/// report.
 fn put<T: std::str::FromStr + ToString + PartialEq + Clone>(item: &mut Item, change: impl Fn(Option<T>) -> T) {
     if item.is_none() {
         *item = toml_edit::value(change(None).to_string());
@@ -101,7 +103,7 @@ fn put<T: std::str::FromStr + ToString + PartialEq + Clone>(item: &mut Item, cha
     }
 }
 
-/// Sets a text, and keeps the spaces and comments around it.
+/// Replaces a string, and keeps the spaces and comments around it.
 fn replace(value: &mut Value, text: &str) {
     if value.as_str() == Some(text) {
         return;
@@ -135,7 +137,7 @@ mod tests {
         );
         assert_eq!(moved(&before, &places[0], &places).unwrap(), after);
         assert_eq!(moved(&after, &places[0], &places).unwrap(), after, "a second time nothing changes");
-        // Addresses in another form that have the ports are left as they are.
+        // Addresses in another form stay as they are if they have the right ports.
         let same = "[p2p]\nlisten = '0.0.0.0:1000'\n[rpc]\nlisten='127.0.0.1:1001'\n";
         assert_eq!(moved(same, &places[0], &places).unwrap(), same);
         let filled = moved("", &places[1], &places).unwrap();

@@ -1,4 +1,4 @@
-//! The homes of a local network: one for each node, with fresh keys, and one for the wallet.
+//! The homes of a local network: one for each node, with new keys, and one for the wallet.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -17,10 +17,11 @@ use crate::keys::Seed;
 
 /// Voting power of each validator.
 const POWER: VotingPower = VotingPower(10);
-/// Up to this many nodes the network is small: a message goes to few peers at once, as each of them has most of the others.
+/// Most nodes of a small network, where a message is sent to few peers at once because each peer is
+/// connected to most nodes.
 const SMALL_MAX: usize = 8;
 
-/// Makes everything: keys, the genesis that names them, a home for each node and one for the wallet.
+/// Makes all files: keys, the genesis that names them, a home for each node and one for the wallet.
 pub(super) fn create(dir: &Path, plan: &Plan, ports: &[(u16, u16)], template: &Genesis) -> anyhow::Result<()> {
     let seeds = |count: usize| (0..count).map(|_| Seed::random()).collect::<Result<Vec<Seed>, _>>();
     let (node_keys, validator_keys) = (seeds(plan.count())?, seeds(usize::from(plan.nodes))?);
@@ -49,8 +50,8 @@ pub(super) fn create(dir: &Path, plan: &Plan, ports: &[(u16, u16)], template: &G
     write(&dir.join(GENESIS), &genesis.to_json(), 0o644)
 }
 
-/// The wallet's home. Keys of template accounts follow from their names, so the names are all it needs; the password is for
-/// keys that the user makes there.
+/// Makes the wallet's home. The keys of template accounts follow from their names, so the names are
+/// enough. The password is for keys that the user makes there.
 fn create_wallet(home: &Path, genesis: &Genesis) -> anyhow::Result<()> {
     create_private_dir(home).with_context(|| home.display().to_string())?;
     let is_template = |name: &&str| {
@@ -69,7 +70,7 @@ pub(super) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Address of a node with its peer id.
+/// The address of a node, with its peer id.
 pub(super) fn address(key: &Seed, port: u16) -> anyhow::Result<P2pAddress> {
     Ok(format!("{}/p2p/{}", P2pAddress::from(loopback(port)), key.identity().public().to_peer_id()).parse()?)
 }

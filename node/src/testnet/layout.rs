@@ -1,5 +1,5 @@
-//! What a local network has on disk: a home for each node and one for the wallet, the genesis, and a marker that says that
-//! all of it is ours.
+//! A local network on disk: a home for each node and one for the wallet, the genesis, and a marker
+//! which says that the directory is ours.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) home: PathBuf,
     pub(super) rpc: SocketAddr,
-    /// With its peer id.
+    /// The address, with its peer id.
     pub(super) p2p: P2pAddress,
     pub(super) validator: bool,
 }
@@ -40,10 +40,10 @@ impl Node {
     }
 }
 
-/// Refuses a directory with other things in it.
+/// Refuses a directory that is not empty and has no marker.
 pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
     let name = || dir.display().to_string();
-    // A start that was cut short may leave the lock and no marker.
+    // An interrupted start may leave the lock without a marker.
     let is_foreign = match names_in(dir) {
         Ok(names) => !names.is_empty(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -54,17 +54,17 @@ pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what an earlier run told about its processes.
+/// Removes `network.json`, in which an earlier run named its processes.
 pub(super) fn remove_stale(dir: &Path) -> anyhow::Result<()> {
     remove(&dir.join(NETWORK))
 }
 
-/// Waits for nodes that an earlier run left behind: they end by themselves.
+/// Waits for nodes that an earlier run left behind. They end by themselves.
 pub(super) fn await_free(dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Some(plan) = Plan::read(dir)? else { return Ok(()) };
     let deadline = Instant::now() + patience;
     for home in plan.homes(dir) {
-        // Unfinished homes have nobody in them.
+        // No node runs in an unfinished home.
         while home.join(GENESIS).is_file() {
             match lock_dir(&home) {
                 Ok(_) => break,
@@ -79,7 +79,8 @@ pub(super) fn await_free(dir: &Path, patience: Duration) -> anyhow::Result<()> {
 }
 
 impl Layout {
-    /// Resumes the network in the directory, or makes one. Checks that its ports are free before anything changes.
+    /// Resumes the network in the directory, or makes a new one. Before it changes anything, checks
+    /// that all ports are free.
     pub(super) fn prepare(
         dir: &Path,
         wanted: &Wanted,
@@ -102,7 +103,7 @@ impl Layout {
         let ports = plan.ports()?;
         ports::check_free(&ports, plan.base_port)?;
         if let Some(resumed) = resumed {
-            // Also when the plan is the same: a move that was cut short is completed.
+            // Needed even if the plan is the same: it completes an interrupted move.
             configs::move_to(dir, &plan, &ports)?;
             if plan != resumed {
                 plan.write(dir)?;

@@ -6,11 +6,12 @@ use std::net::TcpListener;
 use super::*;
 use crate::home::Home;
 
-/// Ports are taken in blocks of a hundred from here on: below those that systems hand out by themselves.
+/// Ports are taken in blocks of a hundred, upwards from this one. They are below the ephemeral
+/// range.
 const FIRST_PORT: u16 = 20_000;
 const BLOCKS: u16 = 120;
 
-/// A hundred free ports. The last one is held: whoever else takes blocks looks whether all of a block is free.
+/// A hundred free ports. The last one is held, so that no other test takes the block.
 struct Ports {
     base: u16,
     _held: TcpListener,
@@ -18,7 +19,7 @@ struct Ports {
 
 impl Ports {
     fn take() -> Self {
-        // Test programs that run at once begin at different places.
+        // Test programs that run at the same time begin at different blocks.
         let start = u16::try_from(std::process::id() % 1_000).unwrap();
         let bases = (0..BLOCKS).map(|step| FIRST_PORT + 100 * ((start + step) % BLOCKS));
         let take = |base: u16| {
@@ -79,7 +80,7 @@ fn a_network_moves_to_other_ports_and_keeps_what_was_edited() {
     let folder = tempfile::tempdir().unwrap();
     let (before, after) = (Ports::take(), Ports::take());
     let made = prepare(folder.path(), &wanted(2, 0, &before), false).unwrap();
-    // As somebody would edit it, in a file that lies elsewhere.
+    // A user edited the configuration and moved it elsewhere.
     let path = Home::open(&made.nodes[0].home).unwrap().config_path();
     let elsewhere = folder.path().join("mine.toml");
     let text = fs::read_to_string(&path).unwrap().replace("level = \"info\"", "level = \"debug\" # louder");
@@ -99,7 +100,7 @@ fn a_network_moves_to_other_ports_and_keeps_what_was_edited() {
     assert!(now.contains("level = \"debug\" # louder"), "{now}");
     assert_eq!(lines(&now), lines(&text));
 
-    // A move that was cut short behind the first home is completed.
+    // A move that was interrupted after the first home is completed.
     fs::write(&elsewhere, &text).unwrap();
     prepare(folder.path(), &ANY, false).unwrap();
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), now);

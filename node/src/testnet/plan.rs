@@ -1,4 +1,4 @@
-//! What a local network is made of: the marker in its directory, and the names of its files.
+//! The plan of a local network, which is the marker in its directory, and the names of its files.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::write_atomic;
 
-/// Most nodes of one kind. Far more than a machine can run.
+/// Most validators, and most full nodes: far more than a machine can run.
 pub(super) const NODES_MAX: u16 = 64;
 /// Ports of node i begin at base + 10 * i.
 pub(super) const PORT_STEP: u16 = 10;
@@ -19,7 +19,7 @@ pub(super) const GENESIS: &str = "genesis.json";
 pub(super) const NETWORK: &str = "network.json";
 pub(super) const WALLET: &str = "wallet";
 
-/// The marker: what the network is made of.
+/// The content of the marker: the number of nodes and their ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
@@ -27,13 +27,15 @@ pub(super) struct Plan {
     pub(super) nodes: u16,
     pub(super) full_nodes: u16,
     pub(super) base_port: u16,
-    /// Whether all of it was made. One that was not never ran, so nothing is lost with it.
+    /// Whether all files were made. An incomplete network never ran, so it can be removed without
+    /// loss.
     pub(super) complete: bool,
 }
 
 pub(super) const FORMAT: u32 = 1;
 
-/// What the command line asks for. Nothing means: whatever there is, else the default.
+/// The options of the command line. `None` means the value of the existing network, or else the
+/// default.
 pub(super) struct Wanted {
     pub(super) nodes: Option<u16>,
     pub(super) full_nodes: Option<u16>,
@@ -65,7 +67,7 @@ impl Plan {
         (1..=self.count()).map(|number| dir.join(format!("node{number}"))).collect()
     }
 
-    /// Peer-to-peer and RPC port of each node.
+    /// The peer-to-peer port and the RPC port of each node.
     pub(super) fn ports(&self) -> anyhow::Result<Vec<(u16, u16)>> {
         let pair = |index: usize| {
             let offset = u16::try_from(index).ok()?.checked_mul(PORT_STEP)?;
@@ -77,7 +79,7 @@ impl Plan {
         pairs.with_context(|| format!("--base-port {}: {} nodes do not fit below 65536", self.base_port, self.count()))
     }
 
-    /// Removes what belongs to this network, and nothing else in the directory.
+    /// Removes the homes and the genesis of this network, and nothing else in the directory.
     pub(super) fn remove(&self, dir: &Path) -> anyhow::Result<()> {
         for home in self.homes(dir).iter().chain([&dir.join(WALLET)]) {
             match fs::remove_dir_all(home) {
@@ -98,7 +100,7 @@ pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a file in one step.
+/// Writes a file atomically.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     write_atomic(path, text.as_bytes(), mode).with_context(|| path.display().to_string())
 }

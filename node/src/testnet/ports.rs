@@ -1,10 +1,10 @@
-//! Whether the ports of a network are free.
+//! Checks that the ports of a network are free.
 
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::bail;
 
-/// Refuses if a port is taken, and names all that are.
+/// Fails if a port is taken. The error names all taken ports.
 pub(super) fn check_free(ports: &[(u16, u16)], base_port: u16) -> anyhow::Result<()> {
     let all = ports.iter().flat_map(|(p2p, rpc)| [*p2p, *rpc]);
     let taken: Vec<String> = all.filter(|port| !is_free(*port)).map(|port| port.to_string()).collect();
@@ -23,7 +23,7 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// The next base in steps of 100 at which as many ports in the same places are free.
+/// The next base, in steps of 100, at which all ports with the same offsets are free.
 fn free_base(ports: &[(u16, u16)], base_port: u16) -> Option<u16> {
     let fits = |base: u16| {
         let moved = |port: u16| base.checked_add(port.checked_sub(base_port)?);

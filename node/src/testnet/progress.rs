@@ -1,4 +1,4 @@
-//! Heights as they become final: one live line on a terminal, or a plain line now and then.
+//! Shows the heights of the nodes: one live line on a terminal, or a plain line now and then.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use tokio::time::Instant;
 
 use crate::screen::{draw_target, say};
 
-/// Shortest time between two plain lines.
+/// Least time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the live line moves.
+/// Time between two frames of the live line.
 const SPIN: Duration = Duration::from_millis(120);
 
-/// Shows heights.
+/// Where heights are shown.
 pub(super) enum Progress {
     /// On a terminal.
     Live(ProgressBar),
     /// Anywhere else.
     Plain {
-        /// What was shown last, and when.
+        /// The last line shown, and when.
         last: Option<(String, Instant)>,
     },
 }
@@ -34,7 +34,7 @@ impl Progress {
         Self::Live(bar)
     }
 
-    /// Shows the heights of all nodes, nothing for one that does not answer.
+    /// Shows the heights of all nodes; `None` for a node that does not answer.
     pub(super) fn show(&mut self, heights: &[Option<u64>], now: Instant) {
         let text = describe(heights);
         match self {
@@ -42,7 +42,7 @@ impl Progress {
             Self::Plain { last } => {
                 let due = |(shown, at): &(String, Instant)| *shown != text && now.duration_since(*at) >= LINE_INTERVAL;
                 if last.as_ref().is_none_or(due) {
-                    // Whoever read our output may have gone; the network goes on.
+                    // The reader of stdout may have gone. The network goes on.
                     let _ = crate::output::print(&text);
                     *last = Some((text, now));
                 }
@@ -50,7 +50,7 @@ impl Progress {
         }
     }
 
-    /// Shows a line that stays.
+    /// Writes a line that stays.
     pub(super) fn note(&self, text: &str) {
         match self {
             Self::Live(bar) => bar.suspend(|| say(text)),
@@ -67,7 +67,8 @@ impl Drop for Progress {
     }
 }
 
-/// The height that two thirds of those who answer have reached, how many have it, and who is elsewhere.
+/// Describes the height that two thirds of the answering nodes have reached, how many have reached
+/// it, and which nodes are behind or do not answer.
 fn describe(heights: &[Option<u64>]) -> String {
     let mut reached: Vec<u64> = heights.iter().flatten().copied().collect();
     reached.sort_unstable_by(|a, b| b.cmp(a));

@@ -1,4 +1,4 @@
-//! What a local network tells about itself: `network.json` for scripts, text for people.
+//! The description of a local network: `network.json` for scripts, text for people.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::layout::Layout;
 use crate::files::write_atomic;
 
-/// Writes `network.json`, at once and whole.
+/// Writes `network.json` atomically.
 pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
     let genesis = &layout.genesis;
     let nodes: Vec<_> = layout
@@ -47,7 +47,7 @@ pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
     write_atomic(&path, format!("{network:#}\n").as_bytes(), 0o644).with_context(|| path.display().to_string())
 }
 
-/// What a person needs to begin.
+/// The text that a user needs to begin.
 pub(super) fn text(layout: &Layout) -> String {
     let genesis = &layout.genesis;
     let mut text = format!("chain {} in {}\n\n", genesis.chain_id(), layout.dir.display());
@@ -79,7 +79,8 @@ pub(super) fn text(layout: &Layout) -> String {
     text + "\nCtrl-C stops the network; the same command resumes it.\n"
 }
 
-/// How to call the wallet from here: by its name if that is the one built with this program, else by its path.
+/// How to call the wallet: by its name if `PATH` leads to the one beside this program, else by its
+/// path.
 fn wallet_program() -> String {
     let name = format!("cairn-wallet{}", env::consts::EXE_SUFFIX);
     let beside = env::current_exe().ok().map(|program| program.with_file_name(&name)).filter(|path| path.is_file());
@@ -92,15 +93,15 @@ fn wallet_program() -> String {
     }
 }
 
-/// The path as seen from the current directory, when that is shorter.
+/// The path relative to the current directory, if it is below it.
 fn shorter(path: &Path) -> String {
     let relative = env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
-    // A program without a folder would be looked for elsewhere.
+    // A shell would search `PATH` for a program without a folder.
     let relative = relative.map(|path| if path.components().count() == 1 { Path::new(".").join(path) } else { path });
     relative.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(path)).display().to_string()
 }
 
-/// A word as a POSIX shell reads it.
+/// Quotes a word for a POSIX shell, if needed.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=+@%,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! `balance`: what accounts hold, proved.
+//! `balance`: proved balances of accounts.
 
 use ledger::signature::PublicKey;
 use ledger::units::Height;
@@ -9,7 +9,7 @@ use crate::terminal::{note, print, print_json};
 use crate::trust::Trust;
 use crate::wallet::{Wallet, now};
 
-/// Prints one balance, or those of all keys.
+/// Prints the balance of one account, or those of all keys.
 pub(crate) fn run(wallet: &Wallet, account: Option<&str>) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let keys = wallet.keys(&chain)?;

@@ -14,7 +14,7 @@ use crate::slip10::{Index, account_secret};
 use crate::terminal::{ask_secret, is_watched, note, print, print_json};
 use crate::wallet::{self, Wallet};
 
-/// Derives the next key; the first one makes the keystore.
+/// Derives the next key. Makes the keystore first if there is none.
 pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(args.genesis.as_deref())?;
     let mut unlocked = match existing(wallet, &chain, &args.name)? {
@@ -39,12 +39,13 @@ pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {
     printed.map_err(|error| error.after(kept(&key, &address)))
 }
 
-/// The result of `new` and `import`, for stderr.
+/// The result of `new` and `import`, as a sentence for stderr.
 fn kept(key: &Key, address: &str) -> String {
     format!("the key {} is in the keystore, its address is {address}", key.name)
 }
 
-/// Brings in a key. A phrase becomes the keystore's own if there is none yet; else its first key comes in alone.
+/// Imports a key. If there is no keystore, a phrase becomes the keystore's own. Otherwise only the
+/// first key of the phrase is imported.
 pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(args.genesis.as_deref())?;
     let existing = existing(wallet, &chain, &args.name)?;
@@ -74,7 +75,7 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
     printed.map_err(|error| error.after(kept(&key, &address)))
 }
 
-/// Lists names, addresses and where the keys come from.
+/// Lists names and addresses; as JSON also where each key comes from.
 pub(crate) fn list(wallet: &Wallet) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let keys = wallet.keys(&chain)?;
@@ -114,7 +115,8 @@ pub(crate) fn phrase(wallet: &Wallet) -> Result<(), WalletError> {
     if wallet.json { print_json(&json!({ "phrase": *phrase })) } else { print(&phrase) }
 }
 
-/// Draws words for a network that is not there yet, whose genesis needs the address. They are kept nowhere.
+/// Makes a phrase for a network that does not exist yet, whose genesis needs the address. Nothing
+/// is stored.
 pub(crate) fn generate(prefix: &str, json: bool) -> Result<(), WalletError> {
     let mnemonic = Mnemonic::generate()?;
     let secret = account_secret(&mnemonic.seed(""), Index::ZERO);
@@ -126,7 +128,8 @@ pub(crate) fn generate(prefix: &str, json: bool) -> Result<(), WalletError> {
     }
 }
 
-/// The keystore to add a key to, unlocked, or nothing if there is none. The name is tried before the password is asked for.
+/// The keystore to add a key to, unlocked; `None` if there is none. The name is checked before the
+/// password is asked for.
 fn existing(wallet: &Wallet, chain: &Chain, name: &KeyName) -> Result<Option<Unlocked>, WalletError> {
     let Some(keystore) = wallet.home.keystore(chain.genesis())? else { return Ok(None) };
     if keystore.keys().any(|key| key.name == *name) {
@@ -135,7 +138,7 @@ fn existing(wallet: &Wallet, chain: &Chain, name: &KeyName) -> Result<Option<Unl
     wallet.unlock(chain, &keystore).map(Some)
 }
 
-/// Shows a new keystore's words to a person, and to nothing that might keep them: a log or a file is not a person.
+/// Shows a new keystore's words, but only if stderr is a terminal: a log or a file would keep them.
 fn hand_over(unlocked: &Unlocked) {
     if !is_watched() {
         return note("note: the keystore has 24 words to write down; `cairn-wallet phrase` prints them");
@@ -148,7 +151,7 @@ fn hand_over(unlocked: &Unlocked) {
     note("\n`cairn-wallet phrase` shows them again.\n");
 }
 
-/// The words of a phrase, without numbers such as `1`, `1.` or `13)` before them: lists of words have these.
+/// The words of a phrase. Numbers before them, such as `1`, `1.` or `13)` in a list, are dropped.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let unnumbered = |word: &'_ str| match word.find(|c: char| !c.is_ascii_digit()) {
         None => word.len(),
@@ -164,12 +167,12 @@ enum Secret {
 }
 
 impl Secret {
-    /// Whether all of it is there.
+    /// Whether the text is a whole phrase or seed.
     fn is_complete(text: &str) -> bool {
         words(text).count() >= WORDS || text.trim().len() == 64 && text.trim().bytes().all(|b| b.is_ascii_hexdigit())
     }
 
-    /// Reads either form. One word of 64 hex digits is no phrase.
+    /// Parses a seed of 64 hex digits or a phrase.
     fn parse(text: &str) -> Result<Self, WalletError> {
         let text = text.trim();
         let words = Zeroizing::new(words(text).fold(String::with_capacity(text.len() + 1), |mut all, word| {

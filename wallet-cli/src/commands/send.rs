@@ -1,4 +1,4 @@
-//! `send`: pays, waits until it is final, has that proved.
+//! `send`: pays, waits until the transfer is final, and has that proved.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,12 @@ use crate::terminal::{confirm, note, print, print_json};
 use crate::trust::{Proven, Trust};
 use crate::wallet::{self, Wallet, now};
 
-/// Least time to wait for other commands that send from the same key, also if `--timeout` is shorter: they take a block each.
+/// Least time to wait for other commands that send from the same key, even if `--timeout` is
+/// shorter: each of them takes a block.
 const TURN_WAIT: Duration = Duration::from_secs(30);
 
-/// Runs the command. Prints the id alone, or id, height and status; at a timeout too, for what was signed may land.
+/// Runs the command. Prints the id; as JSON the id, height and status. Prints them at a timeout
+/// too, because the signed transfer may still land.
 pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let keystore = wallet.keystore(&chain)?;
@@ -58,7 +60,7 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     }
 
     let key = SigningKey::from_seed(&*wallet.unlock(&chain, &keystore)?.signing_seed(from.name.as_str())?);
-    // Held to the end: the next one sees what has become of this one.
+    // Held to the end, so that the next `send` sees the outcome of this one.
     let _turn = wallet.home.turn(&sender, args.timeout.max(TURN_WAIT))?;
     let deadline = Instant::now() + args.timeout;
     let fee = args.fee.is_some().then_some(transfer.fee);
@@ -66,7 +68,8 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     tell(wallet, args, &chain, paid)
 }
 
-/// Prints the outcome. What may still land is told on stderr too, so a broken stdout loses nothing.
+/// Prints the outcome. A transfer that may still land is also named on stderr, so a broken stdout
+/// loses nothing.
 fn tell(wallet: &Wallet, args: &SendArgs, chain: &Chain, paid: Paid) -> Result<(), WalletError> {
     let Paid { id, expires_at, height, trouble } = paid;
     let told = result(wallet, id, height);
@@ -101,12 +104,13 @@ fn memo(text: &str) -> Result<Vec<u8>, WalletError> {
     }
 }
 
-/// Size of the transaction. Numbers and signatures have fixed widths, so it is known before they are.
+/// Size of the transaction in bytes. Numbers and signatures have fixed widths, so the size is known
+/// before they are chosen.
 fn bytes(transfer: &Transfer) -> usize {
     codec::encode(&Transaction { body: Body::Transfer(transfer.clone()), signature: Signature([0; 64]) }).len()
 }
 
-/// Refuses what the chain would refuse, before anything is signed.
+/// Refuses a transfer that the chain would refuse, before anything is signed.
 fn check(chain: &Chain, transfer: &Transfer, least: Amount, payer: &Proven) -> Result<(), WalletError> {
     let coin = &chain.genesis().coin;
     if transfer.fee < least {
@@ -127,7 +131,7 @@ fn check(chain: &Chain, transfer: &Transfer, least: Amount, payer: &Proven) -> R
     Ok(())
 }
 
-/// Says on stderr what is going to be signed.
+/// Shows on stderr what will be signed.
 fn show(chain: &Chain, wallet: &Wallet, from: &Key, transfer: &Transfer, created: u64) {
     let genesis = chain.genesis();
     let new = match created {

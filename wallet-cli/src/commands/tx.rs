@@ -1,7 +1,8 @@
-//! `tx`: what a node knows of a transaction.
+//! `tx`: shows what a node knows of a transaction.
 //!
-//! Checked is that the details shown are those of the id, and, when it is called final, that a certified block holds it. If the
-//! node has no proof of that, it must at least be proved that the sender's nonce is used up; what used it is then the node's word.
+//! The details shown must hash to the id. If the node calls the transaction final, a certified
+//! block must hold it. If the node has no proof of that, it must at least prove that the sender's
+//! nonce is used up. Which transaction used the nonce is then only the node's word.
 
 use ledger::address::decode_address;
 use ledger::api::{self, TransactionInfo, TxInfo, TxStatus};
@@ -47,18 +48,18 @@ pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
         show(&chain, &info, transfer.as_ref(), proved)
     };
     if proved == Some(Proved::Transaction) {
-        // The user knows what became of it, so the same payment from now on is another one.
+        // The user has seen the outcome, so the same payment made again is a new one.
         wallet.home.forget(chain.id(), &id)?;
     }
     told
 }
 
-/// What is proved of a transaction that a node calls final.
+/// What is proved about a transaction that a node calls final.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Proved {
     /// A certified block holds it.
     Transaction,
-    /// Its nonce is used up, by it or by another one.
+    /// Its nonce is used up, by it or by another transaction.
     Nonce,
 }
 
@@ -86,7 +87,7 @@ fn prove(trust: &mut Trust<'_>, id: TxId, transfer: &Transfer, height: Height) -
     Ok(Proved::Nonce)
 }
 
-/// The transfer that is described, if it is one.
+/// The transfer that the details describe; `None` if they are not valid.
 fn transfer(chain: &Chain, info: &TransactionInfo) -> Option<Transfer> {
     let account = |address: &str| decode_address(&chain.genesis().address_prefix, address).ok();
     let output =

@@ -1,4 +1,5 @@
-//! The wallet of a local test network: its keys are public, so it makes them itself, at first use.
+//! The wallet of a local test network. Its keys are public, so the wallet makes them itself at
+//! first use.
 
 use std::path::Path;
 
@@ -16,8 +17,9 @@ struct Template {
     accounts: Vec<KeyName>,
 }
 
-/// Makes the keystore if there is none, and puts in those of the listed accounts that are not there. Two processes that do this at
-/// once wait for each other; one that is killed half-way is completed by the next.
+/// Makes the keystore if there is none, and imports those of the listed accounts that are missing.
+/// Two processes that do this at once wait for each other. If one is killed half-way, the next one
+/// completes its work.
 pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
     let path = home.path(TEMPLATE);
     let bytes = read(&path, SMALL_FILE_BYTES_MAX)?.unwrap_or_default();
@@ -37,7 +39,8 @@ pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
         Some(store) if missing(&store, &accounts).is_empty() => return Ok(()),
         Some(store) => store.unlock(&password)?,
         None => {
-            // Whoever may enter can only read what everybody knows.
+            // `create` refuses a directory that is open to others. Closing it now is early enough,
+            // since all keys in it are public.
             #[cfg(unix)]
             let _ = std::fs::set_permissions(home.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700));
             let mnemonic = Mnemonic::generate().map_err(|error| KeystoreError::NoRandomness(error.to_string()))?;
@@ -47,7 +50,7 @@ pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
     for name in accounts {
         let seed = template_seed(name.as_str());
         match unlocked.import_seed(name, &seed) {
-            // The same key under another name is the user's wish.
+            // If the user gave the key another name, that name stays.
             Ok(_) | Err(KeystoreError::NameTaken(_) | KeystoreError::KeyExists(_)) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,8 +1,8 @@
 //! `unfinished.json`: transfers that were signed and whose fate is not proved.
 //!
-//! A transfer is written down before it is submitted, and struck out once it is proved what became of it and the user was told.
-//! So a wallet that is asked for the same payment again, after a crash or beside a node that kept silent, goes on with the first
-//! transfer instead of paying twice.
+//! A transfer is stored before it is submitted, and removed once its fate is proved and shown to
+//! the user. If the wallet is asked for the same payment again, after a crash or with a node that
+//! kept silent, it resumes the first transfer instead of paying twice.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -19,20 +19,22 @@ use serde::{Deserialize, Serialize};
 use super::{Home, HomeError, SMALL_FILE_BYTES_MAX, damaged, private, read};
 
 const UNFINISHED: &str = "unfinished.json";
-/// Most transfers in the file. Each takes at most 1.3 KB with one output, so they fit into `SMALL_FILE_BYTES_MAX`. Each leaves at
-/// the latest when it has expired, which takes minutes, or when it is proved what used its nonce.
+/// Most transfers in the file. Each takes at most 1.3 KB with one output, so they fit into
+/// `SMALL_FILE_BYTES_MAX`. A transfer is removed when it has expired with its nonce unused, which
+/// takes minutes, or when it is proved what used its nonce.
 const UNFINISHED_MAX: usize = 256;
 /// Most bytes of an encoded account: balance, nonce, activity.
 const ACCOUNT_BYTES_MAX: usize = 64;
-/// Pause between two tries to get a turn.
+/// Pause between two attempts to lock an account.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
-/// A transfer that may be final, or become so.
+/// A transfer that may be final, or may become final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unfinished {
     /// Its canonical form, to be submitted again.
     pub(crate) transaction: Transaction,
-    /// Whether the last node that was asked refused it. A node may lie about that, so it may still land.
+    /// Whether the last node that was asked refused it. That node may have lied, so the transfer
+    /// may still land.
     pub(crate) refused: bool,
     /// The sender as it was proved before the transfer was signed.
     pub(crate) sender: Account,
@@ -51,12 +53,12 @@ struct Entry {
 }
 
 impl Unfinished {
-    /// What it pays.
+    /// The transfer itself.
     pub(crate) const fn transfer(&self) -> &Transfer {
         self.transaction.body.transfer()
     }
 
-    /// Its name.
+    /// Its transaction id.
     pub(crate) fn id(&self, chain: ChainId) -> TxId {
         self.transaction.body.id(chain)
     }
@@ -94,7 +96,7 @@ impl Home {
         entries.into_iter().map(|entry| entry.unfinished(&path)).collect()
     }
 
-    /// Writes a transfer down, or what is news of one that is there. Durable when this returns.
+    /// Stores a transfer, or updates the stored one. Durable when this returns.
     pub(crate) fn remember(&self, new: &Unfinished) -> Result<(), HomeError> {
         let _lock = self.lock()?;
         let mut all = self.unfinished()?;
@@ -109,7 +111,7 @@ impl Home {
         self.write_unfinished(&all)
     }
 
-    /// Strikes a transfer out: it is proved what became of it, or it never left this machine.
+    /// Removes a transfer: its fate is proved, or it never left this machine.
     pub(crate) fn forget(&self, chain: ChainId, id: &TxId) -> Result<(), HomeError> {
         if !self.unfinished()?.iter().any(|old| old.id(chain) == *id) {
             return Ok(());
@@ -125,11 +127,11 @@ impl Home {
         self.write(UNFINISHED, format!("{:#}\n", serde_json::json!(entries)).as_bytes())
     }
 
-    /// The right to send from this account, until dropped: one `send` at a time, so that no two choose the same nonce and no two
-    /// miss each other's unfinished transfers.
+    /// Locks an account for sending, until the result is dropped. Only one `send` runs at a time,
+    /// so that no two choose the same nonce and none misses the other's unfinished transfer.
     ///
     /// # Errors
-    /// `Busy` if another process has it for so long.
+    /// `Busy` if another process holds the lock for all of `wait`; `Io`.
     pub(crate) fn turn(&self, sender: &PublicKey, wait: Duration) -> Result<File, HomeError> {
         let deadline = Instant::now() + wait;
         let path = self.path(&format!("send-{}.lock", hex::encode(&sender.0[..8])));

@@ -1,4 +1,5 @@
-//! From a password to sealed secrets: Argon2id gives one key, XChaCha20-Poly1305 seals each secret under it.
+//! From a password to sealed secrets: Argon2id gives one key, XChaCha20-Poly1305 seals each secret
+//! under it.
 
 use std::fmt;
 
@@ -11,11 +12,12 @@ use zeroize::Zeroizing;
 use super::KeystoreError;
 use super::file::Hex;
 
-/// What the user types. Wiped when dropped; never shown by `Debug`.
+/// The user's password. Wiped when dropped; never shown by `Debug`.
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Takes the text as it is, up to Unicode: NFKD, as BIP-39 does, so that an accent typed on another keyboard still fits.
+    /// Normalizes the text to Unicode NFKD, as BIP-39 does, so that an accent typed on another
+    /// keyboard still matches.
     #[must_use]
     pub fn new(text: String) -> Self {
         let text = Zeroizing::new(text);
@@ -35,11 +37,12 @@ impl fmt::Debug for Password {
     }
 }
 
-/// How much work one guess at the password costs (Argon2id, version 0x13). Stored in the file, which may be hostile, so each is bounded.
+/// How much work one guess at the password costs (Argon2id, version 0x13). The parameters are
+/// stored in the file, which may be hostile, so each is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KdfParams {
-    /// Memory in KiB, 8 for each lane up to 1 GiB.
+    /// Memory in KiB: at least 8 for each lane, at most 1 GiB.
     pub memory_kib: u32,
     /// Passes over that memory, 1 to 16.
     pub passes: u32,
@@ -62,15 +65,16 @@ pub struct KdfError {
 }
 
 impl KdfParams {
-    /// For people: 64 MiB, 3 passes, the second choice of RFC 9106 with one lane. A few tenths of a second.
+    /// For passwords of people: 64 MiB and 3 passes, the second recommended option of RFC 9106 but
+    /// with one lane. A guess takes a few tenths of a second.
     pub const DEFAULT: Self = Self { memory_kib: 64 << 10, passes: 3, lanes: 1 };
-    /// For local test networks, whose keys hold nothing: 8 MiB, 1 pass.
+    /// For local test networks, whose keys hold nothing of value: 8 MiB, 1 pass.
     pub const LOCAL: Self = Self { memory_kib: 8 << 10, passes: 1, lanes: 1 };
 
-    /// Whether each parameter is within its bounds: at most 1 GiB and 16 passes, whatever a file asks for.
+    /// Checks that each parameter is within its bounds.
     ///
     /// # Errors
-    /// `KdfError`, for the first one that is not.
+    /// `KdfError`, for the first parameter outside its bounds.
     pub fn check(self) -> Result<(), KdfError> {
         let within = |parameter, got, min, max| match (min..=max).contains(&got) {
             true => Ok(()),
@@ -82,20 +86,20 @@ impl KdfParams {
     }
 }
 
-/// A secret under the key of the store, with the nonce it was sealed under: random and used once.
+/// A secret sealed under the key of the store, with its nonce, which is random and used once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sealed {
     nonce: Hex<[u8; 24]>,
-    /// As long as the secret, then 16 bytes that authenticate it and its associated data.
+    /// The encrypted secret, then a tag of 16 bytes that authenticates it and its associated data.
     ciphertext: Hex<Vec<u8>>,
 }
 
-/// The key that a password gives for one store.
+/// The key of one store, derived from its password.
 pub(super) struct StoreKey(XChaCha20Poly1305);
 
 impl StoreKey {
-    /// One run of Argon2id: slow by intent, once for each unlock.
+    /// Runs Argon2id once, by design slow.
     pub(super) fn derive(password: &Password, params: KdfParams, salt: &[u8; 16]) -> Result<Self, KeystoreError> {
         params.check()?;
         let mut key = Zeroizing::new([0; 32]);
@@ -108,7 +112,8 @@ impl StoreKey {
         Ok(Self(XChaCha20Poly1305::new((&*key).into())))
     }
 
-    /// Seals a secret, bound to `data`, which stays readable but can no longer be changed unnoticed.
+    /// Seals a secret together with the associated `data`, which stays in clear but cannot be
+    /// changed unnoticed.
     pub(super) fn seal(&self, secret: &[u8], data: &[u8]) -> Result<Sealed, KeystoreError> {
         let nonce: [u8; 24] = random()?;
         match self.0.encrypt(&XNonce::from(nonce), Payload { msg: secret, aad: data }) {
@@ -117,14 +122,14 @@ impl StoreKey {
         }
     }
 
-    /// The secret, or nothing if key, data or sealed bytes are not those of `seal`.
+    /// The secret; `None` if key, data or sealed bytes are not those of `seal`.
     pub(super) fn open(&self, sealed: &Sealed, data: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let payload = Payload { msg: &sealed.ciphertext.0, aad: data };
         self.0.decrypt(&XNonce::from(sealed.nonce.0), payload).ok().map(Zeroizing::new)
     }
 }
 
-/// Bytes from the operating system.
+/// Random bytes from the operating system.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], KeystoreError> {
     let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {

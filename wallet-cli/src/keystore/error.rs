@@ -1,4 +1,4 @@
-//! What can go wrong with a keystore.
+//! Errors of the keystore.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use super::{KdfError, KeyName};
 /// Why a keystore could not be made, opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
-    /// `create` found one already.
+    /// `create` found a keystore.
     #[error("{} exists; a keystore is never overwritten", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// `open` found none.
+    /// `open` found no keystore.
     #[error("no keystore at {}", path.display())]
     NoKeystore {
         /// The file looked for.
         path: PathBuf,
     },
-    /// `create` was given an existing directory with something in it that is not the owner's alone.
+    /// `create` was given a directory that is not empty and is open to others.
     #[error("{} is open to others (mode {mode:o}); allow only yourself with `chmod 700`", path.display())]
     Exposed {
         /// The directory.
@@ -34,12 +34,12 @@ pub enum KeystoreError {
     Io {
         /// What was tried.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What it answered.
+        /// What the operating system answered.
         error: io::Error,
     },
-    /// The file is cut off, altered or something else altogether.
+    /// The file is cut off, altered or not a keystore.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
@@ -47,7 +47,7 @@ pub enum KeystoreError {
         /// What is wrong, and where.
         reason: String,
     },
-    /// The file is of a later version.
+    /// The file has another format than the one this program reads.
     #[error("{} has format {got}, this program reads {FORMAT}", path.display())]
     Format {
         /// The file.
@@ -58,19 +58,19 @@ pub enum KeystoreError {
     /// The password does not open the phrase.
     #[error("wrong password")]
     BadPassword,
-    /// The password is right, but the rest of the file was not written with it.
+    /// The password is right, but another part of the file was not sealed with it.
     #[error("{} was changed without its password: do not trust its names and public keys", path.display())]
     Tampered {
         /// The file.
         path: PathBuf,
     },
-    /// `create` was given an empty password, which is a forgotten one.
+    /// `create` was given an empty password.
     #[error("the password is empty")]
     EmptyPassword,
-    /// Parameters outside their bounds.
+    /// A parameter of Argon2id is outside its bounds.
     #[error(transparent)]
     KdfParams(#[from] KdfError),
-    /// Argon2id failed: too little memory.
+    /// Argon2id failed, for example for lack of memory.
     #[error("Argon2id: {0}")]
     Kdf(String),
     /// The operating system gave no randomness.
@@ -79,13 +79,13 @@ pub enum KeystoreError {
     /// The name belongs to another key.
     #[error("there is already a key named {0}")]
     NameTaken(KeyName),
-    /// The key to import is there, under this name.
+    /// The keystore has this key already, under this name.
     #[error("this key is already there, named {0}")]
     KeyExists(KeyName),
     /// No key has this name.
     #[error("there is no key of that name")]
     NoSuchKey,
-    /// No room for another key.
+    /// The keystore has no room for another key.
     #[error("a keystore holds at most {KEYS_MAX} keys")]
     Full,
 }

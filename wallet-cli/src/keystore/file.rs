@@ -1,4 +1,4 @@
-//! `keystore.json`: its shape, how it is read with suspicion, and how it is replaced as a whole or not at all.
+//! `keystore.json`: its shape, its checks when read, and its replacement as a whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,9 +11,10 @@ use super::cipher::{KdfParams, Sealed};
 use super::{KeyName, KeystoreError};
 use crate::slip10::Index;
 
-/// The only format there is. A new one gets a new number, and keeps reading this one.
+/// The only format so far. A later format gets another number, and its program must still read this
+/// one.
 pub(super) const FORMAT: u32 = 1;
-/// Most keys of a store. Together they stay below `FILE_BYTES_MAX`.
+/// Most keys of a store. A file with this many keys stays below `FILE_BYTES_MAX`.
 pub(super) const KEYS_MAX: usize = 1024;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -24,10 +25,12 @@ pub(super) struct Document {
     pub(super) format: u32,
     pub(super) argon2id: KdfParams,
     pub(super) salt: Hex<[u8; 16]>,
-    /// The entropy of the phrase. Bound to what precedes it, so it opens exactly when the password is right.
+    /// The entropy of the phrase, with the fields above as associated data. So it opens only if the
+    /// password is right and these fields are unchanged.
     pub(super) phrase: Sealed,
     pub(super) keys: Vec<Entry>,
-    /// Nothing, sealed with all of the above as associated data: authenticates what is in clear.
+    /// An empty secret, sealed with all fields above as associated data. Authenticates the part in
+    /// clear.
     pub(super) seal: Sealed,
 }
 
@@ -51,14 +54,14 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("keystore.json")
 }
 
-/// Reads and checks all that can be checked without the password.
+/// Reads the file and makes all checks that need no password.
 pub(super) fn read(dir: &Path) -> Result<Document, KeystoreError> {
     let path = path(dir);
     let fail = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => KeystoreError::NoKeystore { path: path.clone() },
         _ => KeystoreError::Io { action: "read", path: path.clone(), error },
     };
-    // Asked before opening, which would wait forever on a pipe.
+    // This is checked before opening, because opening a pipe would wait forever.
     if !fs::metadata(&path).map_err(fail)?.is_file() {
         return Err(damaged(&path, "not a regular file"));
     }
@@ -68,7 +71,7 @@ pub(super) fn read(dir: &Path) -> Result<Document, KeystoreError> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Document, KeystoreError> {
-    /// Read first, so that a later format is called that, not damage.
+    /// Parsed first, so that a later format is reported as such and not as damage.
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -94,22 +97,25 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Document, KeystoreError> {
 }
 
 fn damaged(path: &Path, reason: &str) -> KeystoreError {
-    // The reason may quote the file, so it may hold control characters made for a terminal, or be very long.
+    // The reason may quote the file, so it may be very long or hold control characters for a
+    // terminal.
     let reason = reason.chars().filter(|c| !c.is_control()).take(200).collect();
     KeystoreError::Damaged { path: path.to_owned(), reason }
 }
 
-/// The right to change the keystore in a directory: one holder at a time among all processes, until dropped.
+/// The right to change the keystore in a directory. One process holds it at a time, until dropped.
 ///
-/// An advisory lock on a file of its own, since `keystore.json` is replaced and a lock would stay with the old one.
+/// An advisory lock on a separate file: `keystore.json` is replaced, and a lock on it would stay
+/// with the old file.
 pub(super) struct Lock {
     dir: PathBuf,
-    /// Locked while open.
+    /// The lock lasts while this file is open.
     _file: File,
 }
 
 impl Lock {
-    /// Waits for other holders. They hold it for one file write each, never while a password is asked for or hashed.
+    /// Waits for other holders. Each holds the lock for one file write, never while a password is
+    /// typed or hashed.
     pub(super) fn take(dir: &Path) -> Result<Self, KeystoreError> {
         let path = dir.join("keystore.lock");
         let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&path);
@@ -118,7 +124,7 @@ impl Lock {
         Ok(Self { dir: dir.to_owned(), _file: file })
     }
 
-    /// Replaces the file. After a crash at any point the old or the new one is there, whole.
+    /// Replaces the file. After a crash at any point, the old or the new file is there as a whole.
     pub(super) fn write(&self, document: &Document) -> Result<(), KeystoreError> {
         let path = path(&self.dir);
         let temporary = self.dir.join(".keystore.json.new");
@@ -133,22 +139,24 @@ impl Lock {
         let mut bytes = serde_json::to_vec_pretty(document)?;
         bytes.push(b'\n');
         assert!(bytes.len() as u64 <= FILE_BYTES_MAX, "KEYS_MAX keys fit into FILE_BYTES_MAX");
-        // Left by a writer that crashed: only the holder of the lock makes this file.
+        // A temporary file here was left by a writer that crashed, since only the holder of the
+        // lock makes one.
         match fs::remove_file(temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut file = private(OpenOptions::new().write(true).create_new(true)).open(temporary)?;
         file.write_all(&bytes)?;
-        // Content before name: a rename that survives a power cut while the bytes do not would leave an empty file.
+        // Content before name: if the rename survived a power cut and the bytes did not, the file
+        // would be empty.
         file.sync_all()?;
         fs::rename(temporary, path)?;
         sync_directory(&self.dir)
     }
 }
 
-/// Makes the directory for its owner alone. An existing one must be that already, or empty: then it can be closed without
-/// shutting anybody out.
+/// Makes the directory for its owner alone. An existing directory must already be closed to others,
+/// or be empty: closing an empty one locks nobody out.
 pub(crate) fn prepare(dir: &Path) -> Result<(), KeystoreError> {
     let fail = |error| KeystoreError::Io { action: "create", path: dir.to_owned(), error };
     let Ok(found) = fs::metadata(dir) else {
@@ -177,7 +185,7 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// The mode of a directory that group or others may enter, read or change.
+/// The permission bits, if group or others may enter, read or change the directory.
 #[cfg(unix)]
 fn open_to_others(permissions: &fs::Permissions) -> Option<u32> {
     let mode = std::os::unix::fs::PermissionsExt::mode(permissions) & 0o777;
@@ -189,7 +197,7 @@ fn open_to_others(_: &fs::Permissions) -> Option<u32> {
     None
 }
 
-/// Makes a rename durable. Windows cannot open a directory, and orders its own.
+/// Makes a rename durable. Does nothing on Windows, where a directory cannot be opened as a file.
 pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }

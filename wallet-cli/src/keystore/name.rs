@@ -5,15 +5,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Name of a key: 1 to 32 of `a-z`, `0-9`, `_` and `-`, not beginning with `-` and not like an address.
+/// Name of a key: 1 to 32 characters of `a-z`, `0-9`, `_` and `-`. It must not begin with `-` or
+/// look like an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyName(String);
 
-/// Why a text is no name. Does not repeat the text: it might be a secret in the wrong place.
+/// Why a text is not a key name. Does not repeat the text, which may be a secret typed in the wrong
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Length or characters.
+    /// Wrong length or characters.
     #[error("a key name has 1 to 32 characters out of a-z, 0-9, _ and -, and does not begin with -")]
     Characters,
     /// Begins as an address does.
@@ -41,8 +43,9 @@ impl FromStr for KeyName {
     }
 }
 
-/// Letters, a `1`, and at least six characters that are all of bech32's: the beginning of an address on some network.
-/// A whole one is longer than any name; this keeps people, not programs, from mistaking one for the other.
+/// Whether a name looks like the beginning of an address on some network: letters, a `1`, and at
+/// least six more characters, all of bech32's alphabet. A whole address is longer than any name. So
+/// this rule is for people, who might mistake one for the other, not for programs.
 fn like_address(text: &str) -> bool {
     let Some((prefix, data)) = text.split_once('1') else { return false };
     !prefix.is_empty()

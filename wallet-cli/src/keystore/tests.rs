@@ -18,7 +18,8 @@ fn name(text: &str) -> KeyName {
     text.parse().unwrap()
 }
 
-/// A keystore of the phrase of 32 zero bytes with keys `main` and `second` (derived) and `old` (imported).
+/// A keystore of the phrase of 32 zero bytes with keys `main` and `second` (derived) and `old`
+/// (imported).
 fn store() -> (TempDir, Unlocked) {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Keystore::create(dir.path(), &password(), Mnemonic::from_entropy(&[0; 32]), CHEAP).unwrap();
@@ -73,7 +74,7 @@ fn no_secret_is_on_disk_in_clear() {
     assert!(!text.contains("abandon") && !text.contains("horse"));
 }
 
-/// A file written by format 1 and never again; every later version must read it.
+/// This file was written once, in format 1. Every later version must read it.
 #[test]
 fn format_1_is_frozen() {
     let dir = tempfile::tempdir().unwrap();
@@ -107,7 +108,7 @@ fn tampering_with_what_is_in_clear_is_refused() {
         edit(dir.path(), change);
         let got = unlock(dir.path());
         assert!(matches!(got, Err(KeystoreError::Tampered { .. })), "{what}: {got:?}");
-        // Nor does a wallet that was open all the while put its own seal under it.
+        // A store that was unlocked before the change does not seal the changed file either.
         let got = open_before.derive(name("third"));
         assert!(matches!(got, Err(KeystoreError::Tampered { .. })), "{what}: {got:?}");
     };
@@ -190,7 +191,8 @@ fn no_single_changed_byte_goes_unnoticed() {
             let mut bytes = good.clone();
             bytes[i] ^= bit;
             fs::write(&path, &bytes).unwrap();
-            // What still opens is another spelling of the same: upper-case hex, other white space.
+            // A file that still opens differs only in spelling: upper-case hex or other white
+            // space.
             if let Ok(store) = unlock(dir.path()) {
                 assert!(store.keys().eq(before.keys()), "byte {i}");
                 assert_eq!(store.signing_seed("old").unwrap(), before.signing_seed("old").unwrap());
@@ -300,7 +302,7 @@ fn the_remains_of_a_crash_are_harmless() {
 fn a_failed_write_changes_nothing() {
     let (dir, mut store) = store();
     let before = fs::read(file::path(dir.path())).unwrap();
-    // A directory cannot be removed as a file, so the new content finds no place.
+    // A directory cannot be removed as a file, so the write fails.
     let obstacle = dir.path().join(".keystore.json.new");
     fs::create_dir(&obstacle).unwrap();
     assert!(matches!(store.derive(name("after")), Err(KeystoreError::Io { action: "write", .. })));
@@ -343,7 +345,7 @@ fn only_the_owner_may_look() {
         assert_eq!(mode(&parent.path().join("home")), 0o700);
         assert_eq!(mode(&file::path(&dir)), 0o600);
         assert_eq!(mode(&dir.join("keystore.lock")), 0o600);
-        // A copy brought back with wider permissions gets narrow ones at the next change.
+        // A restored copy with wider permissions gets narrow ones at the next change.
         fs::set_permissions(file::path(&dir), fs::Permissions::from_mode(0o644)).unwrap();
         store.derive(name(&format!("k{}", store.keys().count()))).unwrap();
     }

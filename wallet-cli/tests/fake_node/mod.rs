@@ -1,4 +1,5 @@
-//! A node that is one thread: a real chain of four validators, real blocks and proofs, and lies on demand.
+//! A node that is one thread: a real chain of four validators, real blocks and proofs, and lies on
+//! demand.
 // Each test file uses some of it.
 #![allow(dead_code)]
 
@@ -19,14 +20,14 @@ use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransacti
 use ledger::units::{Amount, Nonce, Round, Timestamp, VotingPower};
 use serde_json::{Value, json};
 
-/// What the node does other than it should.
+/// How the node misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
-    /// Nothing.
+    /// The node is honest.
     None,
     /// Certificates with two signatures of four.
     FewSignatures,
-    /// Certificates by strangers.
+    /// Certificates by keys that are not validators.
     ForeignSignatures,
     /// Another state root in the header.
     OtherHeader,
@@ -44,7 +45,7 @@ pub enum Lie {
     FinalAtOnce,
     /// "Final" in a block that is empty.
     FinalInEmpty,
-    /// The same, and the block is told with the transaction in it.
+    /// The same, and the block is shown with the transaction in it.
     FinalInForged,
     /// Details of another amount.
     OtherDetails,
@@ -54,13 +55,14 @@ pub enum Lie {
     Stalls,
     /// Drops the transaction and hangs up instead of answering.
     Drops,
-    /// Takes the transaction, finalizes it, and denies that: nothing is known of it, and blocks are told without transactions.
+    /// Takes the transaction, finalizes it, and denies that: it answers that it does not know the
+    /// transaction, and shows blocks without transactions.
     Withholds,
     /// Has no proof of a transaction.
     NoProof,
     /// Takes the transaction, finalizes it, and hangs up instead of answering.
     HangsUp,
-    /// Takes the transaction, finalizes it, and answers no question for proofs any more.
+    /// Takes the transaction, finalizes it, and answers no more requests for proofs.
     Vanishes,
     /// HTML instead of JSON.
     Html,
@@ -75,13 +77,14 @@ pub struct Inner {
     pub blocks: Vec<(ValidBlock, Certificate)>,
     state: ChainState,
     pub lie: Lie,
-    /// Whether bob pays alice in the block before, in the same and after.
+    /// Whether bob pays alice in the block before a payment, in the same block and in the one
+    /// after.
     pub busy: bool,
     /// How far this node's clock is behind, milliseconds.
     pub behind_ms: u64,
-    /// How often a block was asked for.
+    /// How often a block was requested.
     pub blocks_asked: usize,
-    /// What waits for a block.
+    /// The mempool.
     pub waiting: Vec<Arc<VerifiedTransaction>>,
     bobs_nonce: u64,
 }
@@ -116,7 +119,7 @@ pub fn genesis(network: &str) -> Genesis {
             .map(|seed| GenesisValidator {
                 name: format!("v{seed}"),
                 key: validator(seed).public(),
-                // One of them is paid to alice, so that fees touch a sender too.
+                // One validator's fees go to alice, so that fees touch a sender too.
                 payout: if seed == 1 { key("alice").public() } else { validator(seed + 10).public() },
                 power: VotingPower(1),
             })
@@ -224,7 +227,7 @@ impl Inner {
         self.blocks.push((block, certificate));
     }
 
-    /// Replaces the last block by another one, certified just as well.
+    /// Replaces the last block by another certified one.
     pub fn fork(&mut self) {
         self.blocks.pop();
         self.state = ChainState::genesis(self.chain.clone());
@@ -244,7 +247,7 @@ impl Inner {
         self.state.account(key).balance.0
     }
 
-    /// Makes a block of what waits.
+    /// Makes a block of the waiting transactions.
     pub fn commit_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         self.commit(waiting);
@@ -333,7 +336,7 @@ impl Inner {
         })
     }
 
-    /// Why the mempool has no place for a transaction.
+    /// Why the mempool refuses a transaction.
     fn refusal(&self, transaction: &VerifiedTransaction) -> Option<&'static str> {
         let Transfer { sender, nonce, .. } = transaction.transfer();
         let address = self.address(sender);
@@ -354,7 +357,8 @@ impl Inner {
         self.account(address).nonce.0 + self.waiting.iter().filter(waits).count() as u64
     }
 
-    /// A proof that a transaction is in its block; a forged one of a transaction that is in none.
+    /// A proof that a transaction is in its block, or a forged proof for a transaction that is in
+    /// no block.
     fn inclusion(&self, id: &str) -> Option<Value> {
         if matches!(self.lie, Lie::Withholds | Lie::NoProof) {
             return None;

@@ -1,4 +1,4 @@
-//! The program with its home and a node, run as scripts run it.
+//! Runs the program with a home and a node, as scripts would.
 // Each test file uses some of it.
 #![allow(dead_code)]
 
@@ -74,11 +74,11 @@ pub fn run_with(home: &Path, url: &str, stdin: &str, args: &[&str]) -> Outcome {
     run_into(home, url, stdin, args, Stdio::piped())
 }
 
-/// The same with another stdout, of which the outcome tells nothing.
+/// The same with another stdout, which the outcome does not include.
 pub fn run_into(home: &Path, url: &str, stdin: &str, args: &[&str], stdout: Stdio) -> Outcome {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cairn-wallet"))
         .env_clear()
-        // As behind a proxy for the web, which must not be asked.
+        // A proxy for the web, which must not be used.
         .env("http_proxy", "http://127.0.0.1:9")
         .env("CAIRN_WALLET_HOME", home)
         .env("CAIRN_WALLET_RPC", url)
@@ -88,7 +88,7 @@ pub fn run_into(home: &Path, url: &str, stdin: &str, args: &[&str], stdout: Stdi
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Who does not read stdin may be gone already.
+    // A program that does not read stdin may have ended already.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -1,4 +1,4 @@
-//! `db import`: blocks from a file, by the rules that hold for blocks from anywhere.
+//! `db import`: blocks from a file, validated by the same rules as blocks from a peer.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -19,18 +19,19 @@ use super::{Held, progress_bar};
 use crate::cli::archive::{Reader, check};
 use crate::output::{print, print_json};
 
-/// A batch is written at this many bytes of blocks, or this many blocks, whichever comes first.
+/// A batch is written once it has this many bytes or [`BATCH_BLOCKS`] blocks.
 const BATCH_BYTES: usize = 8 << 20;
 const BATCH_BLOCKS: usize = 256;
 
-/// An archive that was opened and whose beginning was read.
+/// An open archive whose header was read.
 pub(super) struct Source {
     name: String,
     reader: Reader<Box<dyn Read>>,
 }
 
 impl Source {
-    /// Waits for the first bytes of a pipe. A file is read to its end once before: damage is found before anything is imported.
+    /// Opens an archive. Waits for the first bytes of a pipe. A file is first read to its end, so
+    /// that damage is found before any block is imported.
     pub(super) fn open(from: &Path) -> anyhow::Result<Self> {
         if from == Path::new("-") {
             let reader = Reader::new(Box::new(io::stdin().lock()) as Box<dyn Read>).context("stdin")?;
@@ -85,14 +86,15 @@ pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<
     Ok(print(&format!("{added} blocks imported, height {tip}"))?)
 }
 
-/// Blocks on their way into a store.
+/// An import in progress.
 struct Import {
     store: Store,
-    /// After the newest block, whether or not that is stored.
+    /// The state after the newest block, whether or not that block is stored.
     state: ChainState,
-    /// The newest block: valid, and final once the certificate inside the next one says so.
+    /// The newest block. It is valid, and known to be final once the next block brings its
+    /// certificate.
     newest: Option<(ValidBlock, Option<SealedSegment>)>,
-    /// Final and not yet stored.
+    /// Final blocks that are not stored yet.
     batch: Vec<Committed>,
     batch_bytes: usize,
 }
@@ -127,14 +129,14 @@ impl Import {
             .collect::<anyhow::Result<_>>()?;
         let block = Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
         let valid = self.state.validate(block)?;
-        // Validation proved the parent final.
+        // Validation has verified the parent's certificate.
         self.settle(&valid.block().parent_certificate)?;
         let sealed = self.state.advance(&valid);
         self.newest = Some((valid, sealed));
         Ok(())
     }
 
-    /// Takes the certificate that follows the last block.
+    /// Verifies the certificate that follows the last block, and stores the rest.
     fn finish(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let certificate: Certificate = codec::decode(bytes, CERTIFICATE_BYTES_MAX)?;
         let (chain, tip) = (self.chain(), self.state.tip());
@@ -143,7 +145,7 @@ impl Import {
         self.write()
     }
 
-    /// The newest block is final by this certificate, which was verified.
+    /// Makes the newest block final by this certificate, which the caller has verified.
     fn settle(&mut self, certificate: &Certificate) -> anyhow::Result<()> {
         if let Some((block, sealed)) = self.newest.take() {
             self.batch_bytes = self.batch_bytes.saturating_add(block.bytes().len());

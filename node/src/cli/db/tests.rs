@@ -114,7 +114,8 @@ fn a_chain_moves_by_a_pipe_that_is_read_once() {
     });
     assert_eq!(tip(&to), tip(&from));
 
-    // Cut off at its end: all before was valid, and the last blocks were never written.
+    // An archive without its last byte: the blocks before are valid, and the last blocks are not
+    // written.
     export_to(&from, &path("file")).unwrap();
     let bytes = std::fs::read(path("file")).unwrap();
     let other = new_home(&path("other"), &genesis);
@@ -147,7 +148,7 @@ fn a_bad_file_is_named_and_imports_nothing_bad() {
         bytes[at] ^= 1;
         bytes
     };
-    // With a checksum that fits, as an attacker would write it.
+    // An archive with a correct checksum, as an attacker would write it.
     let rewritten = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
         let mut pieces = pieces.clone();
         change(&mut pieces);

@@ -12,7 +12,7 @@ pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;
 
-/// A WebSocket connection by hand, so that a test sees each frame.
+/// A WebSocket client without a library, so that a test sees each frame.
 pub(super) struct Socket(pub(super) TcpStream, (u8, Vec<u8>));
 
 impl Socket {
@@ -40,7 +40,7 @@ impl Socket {
         self.send_frame(TEXT, text.as_bytes()).await;
     }
 
-    /// Sends a whole message or control frame, masked by zeros, which is a mask.
+    /// Sends a whole message or control frame. Its mask is all zeros, which is valid.
     pub(super) async fn send_frame(&mut self, opcode: u8, content: &[u8]) {
         let mut frame = vec![0x80 | opcode];
         match content.len() {
@@ -60,7 +60,8 @@ impl Socket {
         let _ = self.0.write_all(&frame).await;
     }
 
-    /// The next whole message or control frame besides pings: opcode and content. Nothing once the server has closed.
+    /// The next whole message or control frame, except pings: opcode and content. `None` once the
+    /// server has closed.
     pub(super) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             let first = timeout(LATE, self.0.read_u8()).await.unwrap().ok()?;
@@ -84,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// The next text message; nothing once the server has closed or says that it will.
+    /// The next text message; `None` once the server has closed or has sent a close frame.
     pub(super) async fn receive(&mut self) -> Option<Value> {
         loop {
             match self.frame().await? {

@@ -37,7 +37,7 @@ pub(super) fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
-/// A running server with a chain that the test drives, and a driver that answers as told.
+/// A running server with a chain that the test drives, and a fake driver.
 pub(super) struct Fixture {
     pub(super) chain: Arc<Chain>,
     pub(super) store: Store,
@@ -71,7 +71,7 @@ impl Fixture {
         Self::start_with(Bounds::default()).await
     }
 
-    /// The same with other bounds.
+    /// As [`Self::start`], with other bounds.
     pub(super) async fn start_with(bounds: Bounds) -> Self {
         let mut fixture = Self::bounded(1, bounds).await;
         let mut queries = fixture.queries.take().unwrap();
@@ -214,7 +214,7 @@ impl Fixture {
         body.sign(self.chain.id(), &key(1))
     }
 
-    /// Makes a block of these final, as the driver would.
+    /// Makes a block of these transactions final, as the driver would.
     pub(super) fn commit(&mut self, transactions: Vec<Transaction>) -> Header {
         let count = transactions.len();
         let verified = verify_transactions(self.chain.id(), transactions).into_iter().map(Option::unwrap);
@@ -249,7 +249,7 @@ impl Fixture {
         header
     }
 
-    /// Has so many transactions wait, which makes a long list.
+    /// Puts this many transactions into the mempool.
     pub(super) fn fill_mempool(&self, count: u64) {
         let transactions = (0..count).map(|nonce| self.transfer(nonce)).collect();
         self.mempool.lock().unwrap().extend(verify_transactions(self.chain.id(), transactions).into_iter().flatten());

@@ -141,7 +141,7 @@ async fn ready_when_answers_can_be_trusted() {
     }
 }
 
-/// Nothing becomes final any more, and the operator is told whom to ask.
+/// No block becomes final any more, and the operator learns which validators are missing.
 #[tokio::test]
 async fn a_missing_quorum_is_a_reason_not_to_be_ready() {
     let fixture = Fixture::without_driver(4).await;
@@ -162,7 +162,7 @@ async fn a_missing_quorum_is_a_reason_not_to_be_ready() {
     }
 }
 
-/// A validator whose clock is off signs nothing, and its operator is told.
+/// A wrong clock makes a validator's votes useless, and its operator learns it.
 #[tokio::test]
 async fn a_wrong_clock_is_a_reason_not_to_be_ready() {
     let fixture = Fixture::without_driver(4).await;

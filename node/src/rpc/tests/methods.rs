@@ -132,7 +132,7 @@ async fn every_method_answers() {
     }
 }
 
-/// Whoever has the genesis can check all of it, and recompute what headers commit to.
+/// A client with only the genesis can verify every proof and recompute all roots in headers.
 #[tokio::test]
 async fn final_blocks_and_transactions_can_be_proved() {
     let mut fixture = Fixture::start().await;
@@ -172,7 +172,8 @@ async fn final_blocks_and_transactions_can_be_proved() {
     assert_eq!(fixture.refusal(api::TX_PROOF, json!([id])).await.1, "not_found", "it is not final");
 }
 
-/// Whoever lost the first answer asks again, and must not hear that somebody else took the nonce: who obeys pays twice.
+/// A client that lost the first answer submits again. It must not learn that another transaction
+/// used the nonce: its next attempt would pay twice.
 #[tokio::test]
 async fn a_final_transaction_that_is_submitted_again_is_final() {
     let mut fixture = Fixture::without_driver(1).await;

@@ -1,4 +1,4 @@
-//! A whole server, spoken to as clients do.
+//! Tests of a whole server, by requests as clients send them.
 #![allow(clippy::unwrap_used)]
 
 mod client;

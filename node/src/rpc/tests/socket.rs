@@ -24,7 +24,7 @@ async fn a_long_poll_ends_with_the_block_or_the_time() {
     assert_eq!(pending["transaction"]["fee"], json!("10000"));
 
     let mut socket = Socket::connect(&fixture).await;
-    // An unknown number of milliseconds is cut to the longest wait.
+    // A wait above the longest one is cut to it.
     socket.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",90000]}}"#)).await;
     fixture.commit(vec![]);
     assert!(timeout(SOON, socket.receive()).await.is_err(), "another block does not end the wait");
@@ -67,7 +67,7 @@ async fn a_subscriber_that_missed_blocks_is_told() {
     let number = socket.call(api::CHAIN_SUBSCRIBE, json!({})).await;
     let header = fixture.commit(vec![]);
     assert_eq!(socket.receive().await.unwrap()["params"]["result"]["height"], json!("1"));
-    // More than the channel holds, before the connection's task has a turn.
+    // More blocks than the channel holds, before the connection's task runs.
     for _ in 0..9 {
         fixture.blocks.send(block_summary(&header, header.hash(), 0, 0)).unwrap();
     }
@@ -76,7 +76,7 @@ async fn a_subscriber_that_missed_blocks_is_told() {
     assert_eq!(socket.call(api::CHAIN_UNSUBSCRIBE, json!([number])).await, json!(false), "it has ended");
 }
 
-/// A client that sends calls without end and reads no answer must not make them pile up in memory.
+/// The calls of a client that sends without end and reads no answer must not pile up in memory.
 #[tokio::test]
 async fn few_calls_of_a_connection_are_under_way() {
     let mut fixture = Fixture::without_driver(1).await;
@@ -105,13 +105,14 @@ async fn stopping_tells_those_who_wait() {
     let id = json!({"id": unknown, "wait_ms": 30_000});
     let stop = fixture.stop.take().unwrap();
     let (answer, ()) = tokio::join!(fixture.refusal(api::TX_GET, id), async {
-        // Nothing tells that a call has begun to wait. If the stop came before it, it would find no server, and the test would fail.
+        // No event shows that a call has begun to wait. If the stop came first, the call would find
+        // no server, and the test would fail.
         tokio::time::sleep(SOON).await;
         stop.send(()).unwrap();
     });
     assert_eq!(answer.1, "busy");
     assert!(idle.receive().await.is_none());
-    // Either the answer or the close comes first.
+    // The answer and the close frame may come in either order.
     while waiting.receive().await.is_some() {}
     timeout(STOP_MAX * 2, fixture.server).await.unwrap().unwrap();
     assert!(TcpStream::connect(fixture.address).await.is_err());

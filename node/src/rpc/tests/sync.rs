@@ -11,7 +11,7 @@ use super::fixture::{Fixture, PEER};
 use crate::clock::wall_ms;
 use crate::view::SyncView;
 
-/// Of a node in the middle of fetching, with a rate measured for so many milliseconds.
+/// The view of a node that is fetching, with a rate measured for this many milliseconds.
 fn fetching(measured_ms: u64) -> SyncView {
     let mut here = Bits::new(10);
     for chunk in [0, 3, 9] {
@@ -66,7 +66,7 @@ async fn all_that_sync_tells_is_in_the_answer() {
         "chunks_total": "40", "chunks_verified": "23", "bytes_total": "40000", "bytes_verified": "23000",
         "fetched_bytes": "24000", "duplicate_bytes": "1000", "served_bytes": "4000", "rate": "2000", "eta_ms": "8500",
         "reason": null, "verified_at_ms": null, "applied_at_ms": null, "bans": "1",
-        // The other peer has no name any more: it has left.
+        // The other peer has left, so its id is unknown.
         "peers": [{
             "peer": PEER, "height": "900", "segments": "7", "partial_chunks": "5", "in_flight": "4",
             "fetched_bytes": "3000", "fetch_rate": "1000", "served_bytes": "4000", "serve_rate": "2000",
@@ -137,7 +137,7 @@ fn a_time_left_needs_a_rate_that_was_measured_and_still_holds() {
     ] {
         assert_eq!(given, expected);
     }
-    // A clock that was set back.
+    // The clock was set back.
     assert_eq!(SyncView { since_ms: now + 5, ..fetching(0) }.rate(now), None);
 }
 

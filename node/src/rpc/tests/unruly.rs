@@ -92,7 +92,7 @@ async fn the_body_of_a_request_may_be_too_large_or_packed() {
         assert_eq!(status, expected, "{headers:?} {body}");
         assert!(body.contains(word), "{headers:?} {body}");
     }
-    // As Python's http.client does: all is sent before the answer is read.
+    // The whole body is sent before the answer is read, as Python's http.client does.
     let mut stream = TcpStream::connect(fixture.address).await.unwrap();
     let length = 4 << 20;
     let head = format!(
@@ -125,7 +125,7 @@ async fn calls_in_odd_shapes() {
     }
 }
 
-/// Words of the library that reads JSON are no help to people.
+/// Messages of the JSON library do not help people.
 #[tokio::test]
 async fn errors_are_in_words_for_people() {
     let fixture = Fixture::start().await;
@@ -181,7 +181,7 @@ async fn metrics_are_classic_text_unless_openmetrics_is_asked_for() {
     }
 }
 
-/// A call costs its address something, and one address cannot keep the store busy for all others.
+/// Calls are charged to their address, so one address cannot keep the store busy.
 #[tokio::test]
 async fn a_caller_without_budget_is_told_when_to_come_back() {
     let fixture = Fixture::start_with(Bounds { refill: 100, ..Bounds::default() }).await;
@@ -189,7 +189,8 @@ async fn a_caller_without_budget_is_told_when_to_come_back() {
     let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_proof","params":["{zeros}"]}}"#);
     let (_, answers) = fixture.post(&format!("[{}]", vec![call; 100].join(","))).await;
     let codes: Vec<_> = answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
-    // Five seconds' worth for this machine are 5,000, a read costs 55, and a little comes in while they are made.
+    // This machine's full account holds 5,000, a read costs 55, and the account gains a little
+    // meanwhile.
     let served = codes.iter().filter(|code| **code == Some(i64::from(api::code::NOT_FOUND))).count();
     assert!((90..100).contains(&served), "{codes:?}");
     let refused = &answers[99]["error"];
@@ -198,14 +199,15 @@ async fn a_caller_without_budget_is_told_when_to_come_back() {
     assert_eq!(fixture.http("GET", "/health", &[], "").await.0, 200);
 }
 
-/// Large answers that nobody reads have one bound over all connections; then they are refused, and small ones are not.
+/// Large unread answers share one bound over all connections. Beyond it large answers are refused
+/// and small ones are not.
 #[tokio::test]
 async fn answers_that_nobody_reads_are_bounded_in_bytes() {
     let fixture = Fixture::start_with(Bounds { answers_bytes: 3 << 20, ..Bounds::default() }).await;
     fixture.fill_mempool(1_000);
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tx_mempool","params":[1000]}"#;
     let large = fixture.post(call).await.1.to_string().len();
-    // More than the system takes in for a client that does not read.
+    // More than the system buffers for a client that does not read.
     let batch = format!("[{}]", vec![call; (2 << 20) / large].join(","));
     let mut silent = Socket::connect(&fixture).await;
     silent.send(&batch).await;
@@ -217,7 +219,7 @@ async fn answers_that_nobody_reads_are_bounded_in_bytes() {
     assert!(fixture.call(api::RPC_METHODS, json!({})).await.is_ok());
 }
 
-/// A queue of calls that wait for long is no reason to leave a ping behind it unanswered.
+/// A ping must be answered even behind a queue of calls that wait long.
 #[tokio::test]
 async fn a_ping_behind_many_calls_is_found() {
     let fixture = Fixture::start().await;
@@ -237,11 +239,12 @@ async fn a_ping_behind_many_calls_is_found() {
             }
         }
     }
-    // Four are under way, 64 wait, and a few refusals may come after the pong.
+    // Four calls are in flight, 64 wait, and a few refusals may come after the pong.
     assert!((1..=200 - 68).contains(&refused), "{refused}");
 }
 
-/// A long answer goes out in pieces, so that a pong need not wait until a slow client has read all of it.
+/// A long answer is sent in pieces, so that a pong need not wait until a slow client has read it
+/// all.
 #[tokio::test]
 async fn a_pong_fits_between_the_pieces_of_a_long_answer() {
     let fixture = Fixture::start().await;
@@ -249,7 +252,7 @@ async fn a_pong_fits_between_the_pieces_of_a_long_answer() {
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tx_mempool","params":[1000]}"#;
     let mut socket = Socket::connect(&fixture).await;
     socket.send(&format!("[{}]", [call; 4].join(","))).await;
-    // Some of it has come, and more than the system takes in is left.
+    // A part has arrived, and more than the system buffers is left.
     socket.0.readable().await.unwrap();
     socket.send_frame(PING, b"!").await;
     let mut frames = Vec::new();
