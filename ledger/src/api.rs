@@ -409,7 +409,7 @@ pub struct PeerCost {
     pub look_up: u64,
     /// Charged for sending answers.
     pub answer: u64,
-    /// Charged for passing on repeated messages. Not charged yet, so always 0.
+    /// Charged for passing on messages that were passed on before.
     pub relay: u64,
     /// Messages ignored and requests refused because the budget was spent.
     pub refused: u64,
