@@ -1,4 +1,5 @@
-//! Cost of the state at a million accounts. Each iteration is one block of 3,000 accounts, or one account.
+//! Cost of the state at a million accounts. An iteration is one block of 3,000 accounts, or one
+//! account.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -11,7 +12,7 @@ use ledger::units::{Amount, Nonce};
 
 const ACCOUNTS: u64 = 1_000_000;
 const CHANGES: u64 = 3_000;
-/// Prime to `ACCOUNTS`, so that its multiples visit every account before one comes again.
+/// Coprime to `ACCOUNTS`, so that its multiples visit every account before one repeats.
 const STEP: u64 = 7_919;
 
 fn key(i: u64) -> StateKey {
@@ -24,7 +25,7 @@ fn account(i: u64) -> Account {
     Account { balance: Amount(i), nonce: Nonce(1), ..Account::default() }
 }
 
-/// Changes to `CHANGES` accounts from the `start`th on, each far from the one before.
+/// Changes to `CHANGES` accounts from number `start` on, each far from the one before.
 fn changes(start: u64, offset: u64) -> BTreeMap<StateKey, Account> {
     (start..start + CHANGES).map(|i| (key(i * STEP % ACCOUNTS + offset), account(i))).collect()
 }
@@ -69,7 +70,7 @@ fn blocks(c: &mut Criterion) {
     });
     group.finish();
 
-    // Half of them proofs of absence.
+    // Half of these are proofs of absence.
     let longest = (0..ACCOUNTS / 10).map(|i| encode(&state.prove(&key(i * 20))).len()).max();
     println!("longest of {} account proofs: {} bytes", ACCOUNTS / 10, black_box(longest).unwrap_or(0));
     assert!(longest <= Some(2_048), "an account's proof stays under 2,048 bytes at a million accounts");

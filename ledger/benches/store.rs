@@ -1,4 +1,5 @@
-//! CPU time of all threads for each durable commit of a block with 2,000 transfers, and with the checkpoints in between.
+//! CPU time of all threads for a durable commit of a block with 2,000 transfers, without and with
+//! the checkpoints in between.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Maker {
     }
 }
 
-/// CPU time of all threads on Linux; elsewhere the clock.
+/// CPU time of all threads on Linux; elsewhere the elapsed time.
 fn cpu(start: Instant) -> Duration {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return start.elapsed() };
     let nanoseconds = tasks.flatten().filter_map(|task| {
@@ -116,7 +117,8 @@ fn commits(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|count| {
                 let mut spent = Duration::ZERO;
-                // Whole rounds of checkpoints, or the average would depend on the number of iterations.
+                // Only whole rounds of checkpoints. Otherwise the average would depend on the
+                // number of iterations.
                 let blocks = if maintain { count.next_multiple_of(64) } else { count };
                 for _ in 0..blocks {
                     let committed = [maker.block()];

@@ -1,4 +1,5 @@
-//! How people write accounts and amounts: bech32m addresses with the network's prefix, and decimal amounts with a unit.
+//! How people write accounts and amounts: bech32m addresses with the network's prefix, and decimal
+//! amounts with a unit.
 
 use bech32::primitives::decode::{CharError, CheckedHrpstring, CheckedHrpstringError, UncheckedHrpstringError};
 use bech32::{Bech32m, Hrp};
@@ -9,10 +10,10 @@ use crate::units::Amount;
 /// A text that is not an address of this network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not bech32m at all: a typing error, a cut or another format.
+    /// Not bech32m: a typing error, a truncated text or another format.
     #[error("not an address: {reason}; expected {prefix}1 and 58 more characters (bech32m, BIP-350)")]
     Malformed {
-        /// What the decoder met.
+        /// What the decoder found.
         reason: String,
         /// The prefix of this network.
         prefix: String,
@@ -33,7 +34,7 @@ pub enum AddressError {
 /// Writes an account as an address (BIP-350).
 ///
 /// # Panics
-/// Never for a prefix that a checked genesis holds.
+/// Never for the prefix of a checked genesis.
 #[must_use]
 pub fn encode_address(prefix: &str, account: &PublicKey) -> String {
     let text = Hrp::parse(prefix).ok().and_then(|hrp| bech32::encode::<Bech32m>(hrp, &account.0).ok());
@@ -51,7 +52,8 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     if hrp != prefix {
         return Err(AddressError::ForeignPrefix { got: hrp, expected: prefix.to_owned() });
     }
-    // 52 characters hold four bits more than the key. Unless they are zero, a key has sixteen spellings.
+    // 52 characters hold four bits more than the key. If these could be other than zero, a key
+    // would have sixteen spellings.
     let padded = |_| malformed("its last character holds bits that are not of the key".to_owned());
     checked.validate_segwit_padding().map_err(padded)?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
@@ -62,7 +64,7 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     Ok(key)
 }
 
-/// What is wrong with a text that is not bech32m, for people.
+/// What is wrong with a text that is not bech32m, in words.
 fn explain(error: &CheckedHrpstringError) -> String {
     match error {
         CheckedHrpstringError::Parse(UncheckedHrpstringError::Char(error)) => match error {
@@ -73,7 +75,7 @@ fn explain(error: &CheckedHrpstringError) -> String {
             _ => "a character is wrong".to_owned(),
         },
         CheckedHrpstringError::Parse(_) => "what is before its last 1 is no prefix".to_owned(),
-        // A checksum that does not hold, whatever is wrong with it.
+        // The checksum does not hold. What is wrong is not known.
         _ => "its checksum does not hold: a character is wrong, missing or too many".to_owned(),
     }
 }
@@ -108,10 +110,12 @@ impl Coin {
         }
     }
 
-    /// Reads `1.5 CRN` or `1500 pebbles`. The unit is not optional: a bare number could mean either.
+    /// Reads `1.5 CRN` or `1500 pebbles`. The unit is not optional: a bare number could mean
+    /// either.
     ///
     /// # Errors
-    /// `AmountError` for a missing or foreign unit, more decimals than the coin has, or more than 64 bits.
+    /// `AmountError` for a missing or unknown unit, more decimals than the coin has, or more than
+    /// 64 bits.
     pub fn parse(&self, text: &str) -> Result<Amount, AmountError> {
         let fail =
             |reason: String| AmountError { text: text.chars().take(80).collect(), reason, symbol: self.symbol.clone() };
@@ -214,7 +218,8 @@ mod tests {
         }
     }
 
-    /// The last character has four bits that are not of the key (BIP-173, "bits of padding must be zero").
+    /// The last character has four bits that are not of the key (BIP-173, "bits of padding must be
+    /// zero").
     #[test]
     fn of_sixteen_spellings_of_an_address_one_is_an_address() {
         use bech32::primitives::iter::{ByteIterExt, Fe32IterExt};

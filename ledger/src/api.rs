@@ -1,11 +1,12 @@
-//! The shapes of the JSON-RPC interface, once for node and wallet.
+//! The shapes of the JSON-RPC interface, defined once for node and wallet.
 //!
-//! JSON-RPC 2.0 over HTTP and WebSocket. Every 64-bit number is a decimal text, so that no JSON reader rounds it; smaller numbers are
-//! JSON numbers; hashes, keys and canonical bytes are lower-case hexadecimal. Parameters are given by name.
+//! JSON-RPC 2.0 over HTTP and WebSocket. Every 64-bit number is a decimal text, so that no JSON
+//! reader rounds it; smaller numbers are JSON numbers; hashes, keys and canonical bytes are
+//! lower-case hexadecimal. Parameters are given by name.
 
 use serde::{Deserialize, Serialize};
 
-/// One method: name, parameters, result, what it does. `rpc_methods` returns the table.
+/// A method: name, parameters, result, and what it does. `rpc_methods` returns the table.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Method {
     /// Name as called.
@@ -54,7 +55,7 @@ pub mod decimal {
     /// Writes the number as text.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The serializer's errors.
     pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(number)
     }
@@ -62,7 +63,7 @@ pub mod decimal {
     /// Reads a number from text.
     ///
     /// # Errors
-    /// When the text is not a decimal number of up to 64 bits.
+    /// If the text is not a decimal number of up to 64 bits.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -78,7 +79,7 @@ pub mod decimal_option {
     /// Writes the number as text, or null.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The serializer's errors.
     pub fn serialize<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
         match number {
             Some(number) => serializer.collect_str(number),
@@ -89,7 +90,7 @@ pub mod decimal_option {
     /// Reads a number from text, or null.
     ///
     /// # Errors
-    /// When the text is not a decimal number of up to 64 bits.
+    /// If the text is not a decimal number of up to 64 bits.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
         #[derive(Deserialize)]
         struct Number(#[serde(with = "super::decimal")] u64);
@@ -97,42 +98,42 @@ pub mod decimal_option {
     }
 }
 
-/// Where a node stands.
+/// Where a node stands: chain, tip, peers, consensus and mempool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Identity of the chain, hex.
+    /// Chain id, hex.
     pub chain_id: String,
     /// Name of the network.
     pub network: String,
-    /// Version of the node.
+    /// Version of the node's program.
     pub version: String,
     /// Height of the last final block.
     #[serde(with = "decimal")]
     pub height: u64,
-    /// Its hash.
+    /// Hash of that block.
     pub block_hash: String,
-    /// Accounts after it.
+    /// Root over all accounts after that block.
     pub state_root: String,
-    /// Sealed history before it.
+    /// Root over all segments sealed up to that block, a segment that it closes included.
     pub history_root: String,
-    /// Its time, milliseconds since 1970.
+    /// Time of that block, milliseconds since 1970.
     #[serde(with = "decimal")]
     pub time: u64,
     /// Connected peers.
     pub peers: u32,
     /// Whether a peer has proved a height that this node has not reached.
     pub syncing: bool,
-    /// Consensus key, when this node is a validator.
+    /// Consensus key, if this node is a validator.
     pub validator: Option<String>,
-    /// Current round of the height being decided, when consensus runs.
+    /// Current round of the height being decided, while consensus runs.
     pub round: u32,
-    /// Waiting transactions.
+    /// Transactions in the mempool.
     pub mempool_transactions: u32,
-    /// Their bytes.
+    /// Bytes of these transactions.
     #[serde(with = "decimal")]
     pub mempool_bytes: u64,
-    /// How far the node's clock is ahead of the median of its peers' clocks, milliseconds; negative if it is behind, null with
-    /// fewer than three peers.
+    /// How far the node's clock is ahead of the median of its peers' clocks, milliseconds; negative
+    /// if it is behind, null with fewer than three peers.
     pub clock_offset_ms: Option<i64>,
     /// Whether enough validators are heard for blocks to become final.
     pub quorum: QuorumInfo,
@@ -141,25 +142,25 @@ pub struct Status {
 /// Whether enough validators are heard for blocks to become final.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuorumInfo {
-    /// False once a height has lasted three rounds or 10 s without votes of a quorum being heard.
+    /// False once a height has lasted three rounds or 10 s without votes from a quorum.
     pub ok: bool,
-    /// Validators that are not heard: their names in the genesis, else their keys. Empty while `ok`.
+    /// Validators that are not heard: their names in the genesis, or else keys. Empty while `ok`.
     pub missing: Vec<String>,
     /// When that height began, milliseconds since 1970; null while `ok`.
     #[serde(with = "decimal_option")]
     pub since_ms: Option<u64>,
 }
 
-/// The last final block, as anybody can verify it from the genesis validators.
+/// A final block, as anybody can verify it from the genesis validators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Canonical bytes of the header, hex.
     pub header: String,
-    /// Canonical bytes of its certificate, hex.
+    /// Canonical bytes of the certificate, hex.
     pub certificate: String,
 }
 
-/// A final block in short.
+/// Summary of a final block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSummary {
     /// Height.
@@ -174,7 +175,7 @@ pub struct BlockSummary {
     pub proposer: String,
     /// Number of transactions.
     pub transactions: u32,
-    /// Bytes of the block.
+    /// Size of the block in bytes.
     #[serde(with = "decimal")]
     pub bytes: u64,
 }
@@ -182,24 +183,24 @@ pub struct BlockSummary {
 /// A final block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockInfo {
-    /// In short.
+    /// The summary.
     #[serde(flatten)]
     pub summary: BlockSummary,
-    /// Hash of the block before.
+    /// Hash of the parent.
     pub parent: String,
     /// Header version.
     pub version: u16,
     /// Root over the transactions.
     pub transactions_root: String,
-    /// Accounts after it.
+    /// Root over all accounts after this block.
     pub state_root: String,
-    /// Sealed history before it.
+    /// Root over all segments sealed before this block.
     pub history_root: String,
-    /// Round it was decided in.
+    /// Round in which the block was decided.
     pub round: u32,
-    /// Consensus keys of those whose precommits made it final.
+    /// Consensus keys of the validators whose precommits made the block final.
     pub signers: Vec<String>,
-    /// In order.
+    /// The transactions, in order.
     pub transaction_list: Vec<TransactionInfo>,
     /// Canonical bytes of the block, hex, if they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,7 +210,7 @@ pub struct BlockInfo {
 /// A transaction as people read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionInfo {
-    /// Name.
+    /// Id of the transaction.
     pub id: String,
     /// Always `transfer` so far.
     pub kind: String,
@@ -223,12 +224,12 @@ pub struct TransactionInfo {
     /// Fee in base units.
     #[serde(with = "decimal")]
     pub fee: u64,
-    /// Latest block time, milliseconds since 1970.
+    /// Latest time of a block that may hold it, milliseconds since 1970.
     #[serde(with = "decimal")]
     pub expires_at: u64,
     /// Memo bytes, hex.
     pub memo: String,
-    /// Encoded size.
+    /// Encoded size in bytes.
     pub bytes: u32,
 }
 
@@ -237,7 +238,7 @@ pub struct TransactionInfo {
 pub struct OutputInfo {
     /// Address of the recipient.
     pub address: String,
-    /// Base units.
+    /// Amount in base units.
     #[serde(with = "decimal")]
     pub amount: u64,
 }
@@ -245,16 +246,17 @@ pub struct OutputInfo {
 /// Answer to a submission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submitted {
-    /// Name of the transaction.
+    /// Id of the transaction.
     pub id: String,
-    /// `pending`, or `final` if this very transaction is in a block already: by its name, whatever its signature.
+    /// `pending`, or `final` if a transaction with this id is in a block already, whatever its
+    /// signature.
     pub status: TxStatus,
-    /// Height of its block, when final.
+    /// Height of its block, if final.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
 }
 
-/// What a node can say about a transaction.
+/// Status of a transaction on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TxStatus {
@@ -269,57 +271,57 @@ pub enum TxStatus {
 /// What a node knows of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TxInfo {
-    /// Name.
+    /// Id of the transaction.
     pub id: String,
     /// Status.
     pub status: TxStatus,
-    /// Height of its block, when final.
+    /// Height of its block, if final.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
-    /// Hash of its block, when final.
+    /// Hash of its block, if final.
     pub block_hash: Option<String>,
-    /// Place in the block, when final.
+    /// Index in the block, from 0, if final.
     pub index: Option<u32>,
-    /// When this node took it in, by its own clock, milliseconds since 1970; only for recent ones.
+    /// When this node accepted it, by its own clock, milliseconds since 1970; only if recent.
     #[serde(with = "decimal_option")]
     pub accepted_at: Option<u64>,
-    /// When this node had it final and durable, likewise.
+    /// When it was final and durable here, by the same clock; only if recent.
     #[serde(with = "decimal_option")]
     pub final_at: Option<u64>,
     /// The transaction.
     pub transaction: Option<TransactionInfo>,
-    /// Its canonical bytes, hex, if they were asked for.
+    /// Canonical bytes of the transaction, hex, if they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<String>,
 }
 
-/// A final transaction with all that is needed to believe it.
+/// A final transaction with everything that is needed to verify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TxProofInfo {
-    /// Name.
+    /// Id of the transaction.
     pub id: String,
     /// Height of its block.
     #[serde(with = "decimal")]
     pub height: u64,
     /// Canonical bytes of the transaction, hex.
     pub raw: String,
-    /// Canonical bytes of the `MerkleProof` of its full hash under the header's `transactions_root`, hex.
+    /// Canonical bytes of the `MerkleProof` of its full hash under `transactions_root`, hex.
     pub inclusion: String,
     /// Canonical bytes of the header, hex.
     pub header: String,
-    /// Canonical bytes of its certificate, hex.
+    /// Canonical bytes of the certificate, hex.
     pub certificate: String,
 }
 
-/// Waiting transactions.
+/// Transactions that wait for a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MempoolInfo {
-    /// How many.
+    /// Number of transactions.
     pub transactions: u32,
-    /// Their bytes.
+    /// Bytes of all of them.
     #[serde(with = "decimal")]
     pub bytes: u64,
-    /// Some of them.
+    /// Some of them, best fee first.
     pub list: Vec<TransactionInfo>,
 }
 
@@ -328,13 +330,13 @@ pub struct MempoolInfo {
 pub struct AccountInfo {
     /// Address.
     pub address: String,
-    /// Base units.
+    /// Balance in base units.
     #[serde(with = "decimal")]
     pub balance: u64,
     /// Nonce of its next transaction.
     #[serde(with = "decimal")]
     pub nonce: u64,
-    /// Nonce after those of its transactions that wait in this node's mempool.
+    /// Nonce after the account's transactions in this node's mempool.
     #[serde(with = "decimal")]
     pub pending_nonce: u64,
     /// Height of the block.
@@ -342,14 +344,14 @@ pub struct AccountInfo {
     pub height: u64,
 }
 
-/// An account with all that is needed to believe it.
+/// An account with everything that is needed to verify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountProofInfo {
-    /// Header and certificate it is proved under.
+    /// Header and certificate under which the account is proved.
     pub head: Head,
     /// Canonical bytes of the account proof, hex.
     pub proof: String,
-    /// Nonce after those of its transactions that wait in this node's mempool. Not proved.
+    /// Nonce after the account's transactions in this node's mempool. Not proved.
     #[serde(with = "decimal")]
     pub pending_nonce: u64,
 }
@@ -361,7 +363,7 @@ pub struct ValidatorInfo {
     pub name: String,
     /// Consensus key.
     pub key: String,
-    /// Address fees go to.
+    /// Address that receives the fees.
     pub payout: String,
     /// Voting power.
     #[serde(with = "decimal")]
@@ -373,31 +375,31 @@ pub struct ValidatorInfo {
 pub struct PeerInfo {
     /// libp2p peer id.
     pub id: String,
-    /// Address it is connected by.
+    /// Address of the connection.
     pub address: String,
     /// Whether it dialled us.
     pub inbound: bool,
-    /// What it says of itself.
+    /// Agent string that the peer gives.
     pub agent: String,
-    /// Last round trip in microseconds.
+    /// Last round-trip time in microseconds.
     pub ping_us: Option<u32>,
-    /// Certified height it last told, if any.
+    /// Certified height that it last announced, if any.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
-    /// Bytes sent to it since it was connected, encrypted.
+    /// Bytes sent to it on its connections, encrypted.
     #[serde(with = "decimal")]
     pub sent_bytes: u64,
-    /// Bytes received from it since it was connected, encrypted.
+    /// Bytes received from it on its connections, encrypted.
     #[serde(with = "decimal")]
     pub received_bytes: u64,
     /// Its cost account.
     pub cost: PeerCost,
 }
 
-/// What a peer has made the node do, in microseconds by a table of constants, not by measurement.
+/// Cost of what a peer has made the node do, in microseconds, from a table of constants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCost {
-    /// What is left of its budget; below zero while it is in debt.
+    /// Budget that is left; below zero while the peer is in debt.
     pub left: i64,
     /// Charged for decoding messages.
     pub decode: u64,
@@ -409,7 +411,7 @@ pub struct PeerCost {
     pub answer: u64,
     /// Charged for passing on messages that were passed on before.
     pub relay: u64,
-    /// Messages ignored and requests refused for want of budget.
+    /// Messages ignored and requests refused because the budget was spent.
     pub refused: u64,
 }
 
@@ -425,19 +427,19 @@ pub struct BanInfo {
     pub until_ms: u64,
 }
 
-/// What sync is at.
+/// What sync is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncState {
-    /// Nothing to fetch is known, and nobody is there who would know.
+    /// Nothing to fetch is known, and there is nobody to ask.
     Idle,
-    /// A certified height is known, and not yet which segments lead there.
+    /// A certified height is known, but not yet the segments up to it.
     Manifest,
     /// Chunks are missing.
     Chunks,
     /// All known chunks are here; blocks are verified and applied.
     Applying,
-    /// Blocks after the last sealed segment are fetched by ranges.
+    /// Blocks after the last sealed segment are fetched in ranges.
     Tail,
     /// Consensus follows the network.
     Live,
@@ -456,48 +458,48 @@ impl std::fmt::Display for SyncState {
     }
 }
 
-/// What sync is doing. Counts of chunks and bytes are since the start of the process.
+/// Progress of sync. Counts of chunks and bytes are since the start of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
-    /// What it is at.
+    /// What sync is doing.
     pub state: SyncState,
-    /// Highest height that is proved here.
+    /// Highest certified height that this node knows of.
     #[serde(with = "decimal")]
     pub target_height: u64,
     /// Height of the last block that is applied and durable.
     #[serde(with = "decimal")]
     pub applied_height: u64,
-    /// Segments applied.
+    /// Sealed segments that are applied.
     #[serde(with = "decimal")]
     pub segments: u64,
-    /// Segments known.
+    /// Sealed segments that are known.
     #[serde(with = "decimal")]
     pub segments_total: u64,
-    /// Chunks to fetch, with those that an earlier run left.
+    /// Chunks to fetch, including those that an earlier run left.
     #[serde(with = "decimal")]
     pub chunks_total: u64,
-    /// Those of them that are here, each proved by its hash, or were applied.
+    /// Chunks of these that are here, each verified by its hash, or were applied.
     #[serde(with = "decimal")]
     pub chunks_verified: u64,
     /// Bytes of the chunks to fetch.
     #[serde(with = "decimal")]
     pub bytes_total: u64,
-    /// Bytes of those that are here or were applied.
+    /// Bytes of the verified chunks.
     #[serde(with = "decimal")]
     pub bytes_verified: u64,
-    /// Bytes of chunks that came from peers, good or not.
+    /// Bytes of chunks received from peers, good or not.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Bytes of those that were here already.
+    /// Bytes of received chunks that were here already.
     #[serde(with = "decimal")]
     pub duplicate_bytes: u64,
     /// Bytes of chunks sent to peers.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Bytes a second that are verified, lately; null when nothing comes, and in the first two seconds.
+    /// Bytes verified per second, lately; null while nothing comes, and in the first two seconds.
     #[serde(with = "decimal_option")]
     pub rate: Option<u64>,
-    /// Milliseconds until all known chunks are here, if the rate stays; null without one.
+    /// Milliseconds until all known chunks are here at this rate; null without a rate.
     #[serde(with = "decimal_option")]
     pub eta_ms: Option<u64>,
     /// Why there is no progress, if there is none.
@@ -505,24 +507,25 @@ pub struct SyncStatus {
     /// When all known chunks were here, milliseconds since 1970; null while some are missing.
     #[serde(with = "decimal_option")]
     pub verified_at_ms: Option<u64>,
-    /// When the last fetched block was applied and durable, milliseconds since 1970; null while some are missing.
+    /// When the last fetched block was applied and durable, milliseconds since 1970; null while
+    /// some are missing.
     #[serde(with = "decimal_option")]
     pub applied_at_ms: Option<u64>,
-    /// Peers banned for what they sent.
+    /// Number of peers banned for what they sent.
     #[serde(with = "decimal")]
     pub bans: u64,
     /// Peers with a link for chunks.
     pub peers: Vec<SyncPeer>,
-    /// Segments that are fetched or wait to be applied.
+    /// Segments that are being fetched or wait to be applied.
     pub segment_list: Vec<SyncSegment>,
 }
 
-/// A peer that history is exchanged with.
+/// A peer with which history is exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncPeer {
     /// libp2p peer id.
     pub peer: String,
-    /// Its last final block when it came, or last sealed a segment, by its word.
+    /// Its last final block when it connected, or last sealed a segment, by its word.
     #[serde(with = "decimal")]
     pub height: u64,
     /// It has all segments before this one, by its word.
@@ -531,52 +534,52 @@ pub struct SyncPeer {
     /// Chunks of later segments that it has, by its word.
     #[serde(with = "decimal")]
     pub partial_chunks: u64,
-    /// Chunks asked of it that have not come.
+    /// Chunks in flight: requested from it, but not received.
     #[serde(with = "decimal")]
     pub in_flight: u64,
-    /// Bytes of chunks from it.
+    /// Bytes of chunks received from it.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Bytes a second from it, lately.
+    /// Bytes per second received from it, lately.
     #[serde(with = "decimal")]
     pub fetch_rate: u64,
-    /// Bytes of chunks to it.
+    /// Bytes of chunks sent to it.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Bytes a second to it, lately.
+    /// Bytes per second sent to it, lately.
     #[serde(with = "decimal")]
     pub serve_rate: u64,
 }
 
-/// A segment that is fetched or waits to be applied.
+/// A segment that is being fetched or waits to be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncSegment {
-    /// Place in history, from 0.
+    /// Index in history, from 0.
     #[serde(with = "decimal")]
     pub index: u64,
-    /// Its chunks.
+    /// Number of its chunks.
     #[serde(with = "decimal")]
     pub chunks: u64,
-    /// Those that are here.
+    /// Number of its chunks that are here.
     #[serde(with = "decimal")]
     pub verified: u64,
-    /// All its chunks are here and all signatures in them verified.
+    /// Whether all its chunks are here and all signatures in them verified.
     pub assembled: bool,
-    /// One bit for each chunk, set if it is here; the first is the lowest bit of the first byte. Hex.
+    /// One bit for each chunk, set if it is here, from the lowest bit of the first byte on. Hex.
     pub holdings: String,
 }
 
-/// Codes of errors beyond those of JSON-RPC 2.0 itself.
+/// Error codes beyond those of JSON-RPC 2.0.
 pub mod code {
     /// A transaction was refused; `data.reason` says why.
     pub const REJECTED: i32 = -32_000;
     /// The named block, transaction or account is not known here.
     pub const NOT_FOUND: i32 = -32_001;
-    /// The mempool is full for this fee.
+    /// The mempool is full, and the fee is too low for a place.
     pub const MEMPOOL_FULL: i32 = -32_002;
     /// The node is stopping or overloaded; try again.
     pub const UNAVAILABLE: i32 = -32_003;
-    /// The caller's address has spent its budget; `data.retry_after_ms` says when there is some again.
+    /// The caller's address has spent its budget; `data.retry_after_ms` says when to call again.
     pub const OVER_BUDGET: i32 = -32_004;
 }
 
@@ -587,7 +590,7 @@ pub struct ErrorData {
     pub reason: String,
     /// What to do about it.
     pub hint: String,
-    /// Milliseconds after which the same call may be taken, if waiting is all that it needs.
+    /// Milliseconds after which the same call may be accepted, if it only has to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u32>,
 }

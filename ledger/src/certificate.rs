@@ -8,7 +8,7 @@ use crate::signature::{self, PublicKey, Signature};
 use crate::units::{Height, Round};
 use crate::validators::{VALIDATORS_MAX, ValidatorSet};
 
-/// Most bytes a certificate may have.
+/// Most bytes of a certificate.
 pub const CERTIFICATE_BYTES_MAX: usize = VALIDATORS_MAX * 64 + VALIDATORS_MAX / 8 + 128;
 
 /// Which of the two votes of a round (Tendermint, arXiv:1807.04938).
@@ -16,11 +16,11 @@ pub const CERTIFICATE_BYTES_MAX: usize = VALIDATORS_MAX * 64 + VALIDATORS_MAX / 
 pub enum VoteKind {
     /// "This proposal is valid."
     Prevote,
-    /// "A quorum prevoted for it": a quorum of these makes it final.
+    /// "A quorum prevoted for it." A quorum of precommits makes the block final.
     Precommit,
 }
 
-/// One validator's vote. `None` is a vote for no block in this round.
+/// A validator's vote.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Vote {
     /// Prevote or precommit.
@@ -29,14 +29,15 @@ pub struct Vote {
     pub height: Height,
     /// Round voted in.
     pub round: Round,
-    /// The block, or nil.
+    /// The block; `None` (nil) is a vote for no block in this round.
     pub block: Option<BlockHash>,
-    /// Who votes.
+    /// Key of the voter.
     pub validator: PublicKey,
 }
 
 impl Vote {
-    /// The bytes a validator signs: chain, kind, height, round, block. The signature names the validator.
+    /// The bytes that the validator signs: chain, kind, height, round, block. The key is not among
+    /// them, since only its owner can make the signature.
     #[must_use]
     pub fn message(&self, chain: ChainId) -> Vec<u8> {
         vote_message(chain, self.kind, self.height, self.round, self.block)
@@ -52,9 +53,9 @@ fn vote_message(chain: ChainId, kind: VoteKind, height: Height, round: Round, bl
 pub struct Certificate {
     /// Height of the block.
     pub height: Height,
-    /// Round it was decided in.
+    /// Round in which the block was decided.
     pub round: Round,
-    /// The block.
+    /// Hash of the block.
     pub block: BlockHash,
     /// One bit per validator in set order, low bit first; unused bits are zero.
     pub signers: Vec<u8>,
@@ -62,15 +63,15 @@ pub struct Certificate {
     pub signatures: Vec<Signature>,
 }
 
-/// A certificate that proves nothing.
+/// Why a certificate proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// For another height or block than expected.
+    /// The certificate is for another height or block than expected.
     #[error("certificate for height {got_height}, block {got_block}; expected height {height}, block {block}")]
     Target {
-        /// Height it is for.
+        /// Height in the certificate.
         got_height: Height,
-        /// Block it is for.
+        /// Block in the certificate.
         got_block: BlockHash,
         /// Height expected.
         height: Height,
@@ -82,7 +83,7 @@ pub enum CertificateError {
         "bitmap of {bytes} bytes with {bits} signers and {signatures} signatures does not fit {validators} validators"
     )]
     Shape {
-        /// Bitmap length.
+        /// Bytes of the bitmap.
         bytes: usize,
         /// Bits set.
         bits: usize,
@@ -105,7 +106,8 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// The certificate of the state before the first block: empty, for height 0 and the chain itself.
+    /// The certificate of the state before the first block: without signers, for height 0, with the
+    /// chain id as its block.
     #[must_use]
     pub const fn genesis(chain: ChainId) -> Self {
         Self {
@@ -117,7 +119,8 @@ impl Certificate {
         }
     }
 
-    /// Collects precommits into the one canonical form. Signatures of strangers are left out.
+    /// Collects precommits into the one canonical form. Signatures by keys outside the set are left
+    /// out. Verifies nothing.
     #[must_use]
     pub fn new(
         height: Height,
@@ -139,17 +142,17 @@ impl Certificate {
         Self { height, round, block, signers, signatures: slots.into_iter().flatten().collect() }
     }
 
-    /// What the next header commits to.
+    /// Hash of the certificate, as the next header commits to it.
     #[must_use]
     pub fn hash(&self) -> Hash {
         Hash::of(Domain::Certificate, &[&codec::encode(self)])
     }
 
-    /// Checks that this certificate makes the block final: shape, power, and every signature (one bad one spoils it, so that a
-    /// certificate has one meaning).
+    /// Verifies that this certificate makes the block final: shape, power, and every signature. One
+    /// bad signature spoils it, so that all nodes agree on which certificates are valid.
     ///
     /// # Errors
-    /// `CertificateError`; the fault is the sender's.
+    /// `CertificateError`; the sender is at fault.
     pub fn verify(
         &self,
         chain: ChainId,
@@ -176,7 +179,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// Places in the set of those who signed.
+    /// Indices of the signers in the set.
     fn signer_places(&self, validators: &ValidatorSet) -> Result<Vec<usize>, CertificateError> {
         let count = validators.as_slice().len();
         let is_set = |place: &usize| self.signers.get(place / 8).is_some_and(|byte| byte >> (place % 8) & 1 == 1);
@@ -193,7 +196,7 @@ impl Certificate {
         Ok(places)
     }
 
-    /// The keys of those who signed, in set order, or nothing when it does not fit the set.
+    /// The keys of the signers, in set order; empty if the certificate does not fit the set.
     #[must_use]
     pub fn signer_keys(&self, validators: &ValidatorSet) -> Vec<PublicKey> {
         let places = self.signer_places(validators).unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::validators::ValidatorSet;
 pub use error::{Blame, BlockError, TransactionError};
 pub use overlay::{Overlay, check_created, check_expiry, check_form, least_fee};
 
-/// What never changes about a chain.
+/// The constants of a chain: genesis, chain id and validators.
 #[derive(Debug)]
 pub struct Chain {
     id: ChainId,
@@ -36,31 +36,32 @@ impl Chain {
         Arc::new(Self { id: genesis.chain_id(), genesis, validators })
     }
 
-    /// Its identity.
+    /// The chain id: the hash of the genesis.
     #[must_use]
     pub const fn id(&self) -> ChainId {
         self.id
     }
 
-    /// What it began with.
+    /// The genesis of the chain.
     #[must_use]
     pub const fn genesis(&self) -> &Genesis {
         &self.genesis
     }
 
-    /// Limits and rules.
+    /// Limits of the genesis.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.genesis.limits
     }
 
-    /// The validators of a height. They do not change yet; when they do, headers already commit to it.
+    /// The validators of a height. The set is constant so far. Headers commit to it, so that it can
+    /// change later.
     #[must_use]
     pub const fn validators(&self, _height: Height) -> &Arc<ValidatorSet> {
         &self.validators
     }
 
-    /// How history is cut.
+    /// How history is cut into segments and chunks.
     #[must_use]
     pub const fn history_rules(&self) -> HistoryRules {
         let limits = self.limits();
@@ -75,15 +76,16 @@ impl Chain {
 /// The last final block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tip {
-    /// Its height; 0 before the first block.
+    /// Height of the block; 0 before the first one.
     pub height: Height,
-    /// Its name; the chain id before the first block.
+    /// Hash of the block; the chain id before the first one.
     pub hash: BlockHash,
-    /// Its time; the start time before the first block.
+    /// Time of the block; the start time of the genesis before the first one.
     pub time: Timestamp,
 }
 
-/// Everything that the rules depend on: tip, accounts and history. Cloning is cheap: the accounts are shared.
+/// Everything that the rules depend on: tip, accounts and history. A clone shares the accounts, and
+/// copies the hashes of history.
 #[derive(Clone)]
 pub struct ChainState {
     chain: Arc<Chain>,
@@ -92,7 +94,7 @@ pub struct ChainState {
     history: History,
 }
 
-/// A block that follows the tip by all rules, with the state after it. No other code can build one.
+/// A block that is valid on the tip, with the state after it. Only this module can build one.
 #[derive(Clone)]
 pub struct ValidBlock {
     block: Block<Arc<VerifiedTransaction>>,
@@ -101,14 +103,14 @@ pub struct ValidBlock {
     state: State,
 }
 
-/// A final block with what follows from it: what a store writes in one piece.
+/// A final block with its consequences: what a store writes for it.
 #[derive(Clone, Debug)]
 pub struct Committed {
     /// The block.
     pub block: ValidBlock,
-    /// Why it is final.
+    /// Proves that the block is final.
     pub certificate: Certificate,
-    /// The segment it closed, if it closed one.
+    /// The segment that the block closed, if any.
     pub sealed: Option<SealedSegment>,
 }
 
@@ -137,7 +139,7 @@ impl ValidBlock {
         self.block.header.height
     }
 
-    /// Its name.
+    /// Its hash.
     #[must_use]
     pub const fn hash(&self) -> BlockHash {
         self.hash
@@ -149,7 +151,7 @@ impl ValidBlock {
         &self.bytes
     }
 
-    /// All accounts after it.
+    /// All accounts after the block.
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
@@ -172,7 +174,7 @@ impl ChainState {
         Self { chain, tip, state, history }
     }
 
-    /// A state as it was stored.
+    /// The state that a store holds.
     #[must_use]
     pub(crate) const fn restored(chain: Arc<Chain>, tip: Tip, state: State, history: History) -> Self {
         Self { chain, tip, state, history }
@@ -202,23 +204,25 @@ impl ChainState {
         &self.history
     }
 
-    /// The account as it is now; an account that does not exist is empty.
+    /// The account as of the tip. An account that does not exist is empty.
     #[must_use]
     pub fn account(&self, account: &PublicKey) -> Account {
         self.state.get(&StateKey::account(*account)).copied().unwrap_or_default()
     }
 
-    /// Earliest time that the next block may have: the tip's time and the block interval.
+    /// Earliest time of the next block: the tip's time plus the block interval.
     ///
-    /// A rule of validity that needs no clock: block times cannot grow faster than this by anybody's will, and as voters
-    /// accept no time far ahead of their clocks, blocks cannot either.
+    /// This rule of validity needs no clock. Block times grow by at least the interval at each
+    /// height, and voters accept no time far ahead of their clocks. So in the long run no proposer
+    /// can make blocks faster than one per interval.
     #[must_use]
     pub fn next_time(&self) -> Timestamp {
         Timestamp(self.tip.time.0.saturating_add(self.chain.limits().block_interval_ms))
     }
 
-    /// Builds the next block from the candidates that can be applied, in their order, up to the size limit. Its time is
-    /// `now`, or [`Self::next_time`] when that is later.
+    /// Builds the next block from the candidates, in their order. Skips candidates that cannot be
+    /// applied, and stops at the first one that exceeds the size limit. The block's time is `now`,
+    /// or [`Self::next_time`] if that is later.
     #[must_use]
     pub fn propose(
         &self,
@@ -272,10 +276,11 @@ impl ChainState {
         ValidBlock { hash: block.header.hash(), bytes: Arc::new(codec::encode(&block)), block, state }
     }
 
-    /// Judges a block by all rules. Asks no clock: whether its time is too far ahead is for a voter to judge.
+    /// Validates a block against all rules on this tip. Reads no clock: voters check whether its
+    /// time is too far ahead.
     ///
     /// # Errors
-    /// `BlockError`, the proposer's fault, or `BlockError::Version` when this code is too old.
+    /// `BlockError`: the proposer's fault, or `BlockError::Version` for a version of other rules.
     pub fn validate(&self, block: Block<Arc<VerifiedTransaction>>) -> Result<ValidBlock, BlockError> {
         self.check_header(&block)?;
         let (height, parent) = (self.tip.height, self.tip.hash);
@@ -292,10 +297,11 @@ impl ChainState {
         self.execute(block)
     }
 
-    /// Applies a block that was validated before it was stored: signatures are not checked again, everything else is.
+    /// Applies a stored block, which was validated before it was stored. Signatures, those of the
+    /// parent's certificate included, are not verified again; all other rules are checked.
     ///
     /// # Errors
-    /// `BlockError` when the stored bytes are not that block: the store's fault.
+    /// `BlockError` if the stored block breaks a rule: the store is at fault.
     pub(crate) fn replay(&self, block: Block) -> Result<ValidBlock, BlockError> {
         let verified = |transaction| Arc::new(assume_verified(self.chain.id(), transaction));
         let block = Block {
@@ -307,7 +313,7 @@ impl ChainState {
         self.execute(block)
     }
 
-    /// Rules that need no execution.
+    /// Checks the rules that need no execution.
     fn check_header(&self, block: &Block<Arc<VerifiedTransaction>>) -> Result<(), BlockError> {
         let header = &block.header;
         if header.version != HEADER_VERSION {
@@ -362,10 +368,10 @@ impl ChainState {
         Ok(self.valid(block, state))
     }
 
-    /// Makes a block the tip. Returns the segment it closed, if it closed one.
+    /// Makes a block the tip. Returns the segment that the block closed, if any.
     ///
     /// # Panics
-    /// When the block does not follow this tip: it was validated against another one.
+    /// If the block does not follow this tip: it was validated on another one.
     pub fn advance(&mut self, valid: &ValidBlock) -> Option<SealedSegment> {
         let header = valid.header();
         assert!(header.parent == self.tip.hash, "a block is committed on the tip it was validated on");
@@ -374,7 +380,7 @@ impl ChainState {
         self.history.push(header.height, valid.hash, &valid.bytes)
     }
 
-    /// Makes a block the tip, and gives what a store writes of it.
+    /// Makes a block the tip. Returns what a store writes for it.
     ///
     /// # Panics
     /// As [`ChainState::advance`].
@@ -383,7 +389,7 @@ impl ChainState {
         Committed { block, certificate, sealed }
     }
 
-    /// The commitments as of the tip: accounts and sealed history.
+    /// Roots as of the tip: of the accounts and of sealed history.
     #[must_use]
     pub fn roots(&self) -> (StateRoot, HistoryRoot) {
         (self.state.root(), self.history.root())

@@ -1,14 +1,16 @@
 //! The one codec: every byte that is hashed, signed, stored or sent is written and read here.
 //!
-//! bincode 2 with fixed-width little-endian integers. Variable-width integers would give one number several spellings.
-//! A size limit holds before anything is allocated, and no byte may follow a value, so one value has exactly one encoding:
-//! `encode(decode(bytes)) == bytes` for all bytes that decode.
+//! bincode 2 with fixed-width little-endian integers, since variable-width integers would give one
+//! number several spellings. A size limit holds before anything is allocated, and no byte may
+//! follow a value. So one value has exactly one encoding: `encode(decode(bytes)) == bytes` for all
+//! bytes that decode.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::error::DecodeError;
 pub use bincode::{Decode, Encode};
 
-/// Most bytes any single value may have: a block of the largest size genesis allows, with its certificate, and room to spare.
+/// Most bytes of any single value: the largest block that a genesis allows, with its certificate,
+/// and room to spare.
 pub const VALUE_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes that are not the canonical encoding of the expected value.
@@ -22,24 +24,25 @@ pub enum CodecError {
         /// Bytes allowed.
         max: usize,
     },
-    /// The bytes end early, hold an unknown variant, an oversized length or an unsorted set.
+    /// The bytes end early, or hold an unknown variant, an oversized length or an unsorted set.
     #[error("not a valid encoding: {reason}")]
     Malformed {
-        /// What the decoder met.
+        /// What the decoder found.
         reason: String,
     },
     /// Bytes follow the value.
     #[error("{extra} bytes after the end of the value")]
     Trailing {
-        /// Bytes left over.
+        /// Number of bytes left over.
         extra: usize,
     },
 }
 
-/// Writes the canonical bytes of a value.
+/// Encodes a value into its canonical bytes.
 ///
 /// # Panics
-/// Never for the types of this project: encoding into memory fails only for types that bincode cannot represent.
+/// Never for the types of this project: encoding into memory fails only for types that bincode
+/// cannot represent.
 #[must_use]
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     match bincode::encode_to_vec(value, config::<VALUE_BYTES_MAX>().with_no_limit()) {
@@ -48,10 +51,10 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     }
 }
 
-/// Reads a value from exactly these bytes, at most `max` of them.
+/// Decodes a value from exactly these bytes, at most `max` of them.
 ///
 /// # Errors
-/// `CodecError`, whose fault is always the bytes'.
+/// `CodecError`: the bytes are always at fault.
 pub fn decode<T: Decode<()>>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
     if bytes.len() > max {
         return Err(CodecError::TooLong { got: bytes.len(), max });
@@ -63,13 +66,15 @@ pub fn decode<T: Decode<()>>(bytes: &[u8], max: usize) -> Result<T, CodecError> 
     }
 }
 
-/// Reads a value from the start of the bytes and says how many it took. For streams of values, such as history.
+/// Decodes a value from the start of the bytes. Returns it with the number of bytes used. For
+/// streams of values, such as history.
 ///
 /// # Errors
 /// `CodecError::Malformed`.
 pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-    // bincode counts memory that is claimed, not bytes that are read, and wants its limit at compile time. An item of a list takes
-    // less than 8 times its encoding in memory. With steps of 4, no length can claim more than 32 times the bytes given.
+    // bincode's limit counts claimed memory, not bytes read, and must be known at compile time. An
+    // item of a list takes less than 8 times its encoding in memory. With limits in steps of 4, no
+    // length can claim more than 32 times the bytes given.
     let result = match bytes.len() {
         0..=0x1000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x1000 }>()),
         0x1001..=0x4000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x4000 }>()),
@@ -83,7 +88,8 @@ pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecErr
     result.map_err(|error| CodecError::Malformed { reason: explain(error) })
 }
 
-/// What is wrong with the bytes, for people. The rest of bincode's errors belong to types that this project does not have.
+/// What is wrong with the bytes, in words. bincode's other errors are for types that this project
+/// does not have.
 fn explain(error: DecodeError) -> String {
     match error {
         DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),
@@ -125,7 +131,7 @@ mod tests {
         assert!(matches!(decode::<Vec<u8>>(&bytes, 100), Err(CodecError::Malformed { .. })));
     }
 
-    /// What a length may claim grows with the bytes that are there.
+    /// The memory that a length may claim grows with the bytes given.
     #[test]
     fn a_length_claims_at_most_a_small_multiple_of_the_bytes_given() {
         const LEAST: usize = 32 << 10;

@@ -1,4 +1,5 @@
-//! The genesis: all that nodes must agree on before the first block. Its hash is the chain's identity.
+//! The genesis: everything that nodes must agree on before the first block. Its hash is the chain
+//! id.
 
 mod json;
 
@@ -16,26 +17,28 @@ use crate::validators::{VALIDATORS_MAX, VOTING_POWER_MAX, Validator, ValidatorSe
 
 pub use json::Problem;
 
-/// The genesis format this code reads. Header version and rules follow from it: a chain has one format for ever.
+/// The genesis format that this code reads. It determines the header version and the rules. A chain
+/// has one format for ever.
 pub const FORMAT: u32 = 2;
-/// What to do with a genesis, home, store or archive of format 1. There is no way over: the format is part of the chain id.
+/// What to do with a genesis, home, store or archive of format 1. It cannot be converted: the
+/// format is part of the chain id.
 pub const MADE_BY_0_1: &str =
     "made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`";
 /// Most bytes a genesis file may have.
 pub const GENESIS_BYTES_MAX: usize = 16 << 20;
-/// The network name of local test networks, the only one that may use the public template keys.
+/// The network name of local test networks. Only this one may use the public template keys.
 pub const LOCAL_NETWORK: &str = "local";
 /// Names of the accounts of local test networks. Their keys are public: see [`template_key`].
 pub const TEMPLATE_ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
-/// What nodes must agree on.
+/// Everything that nodes must agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Genesis {
-    /// Version of this structure.
+    /// Format of the genesis: [`FORMAT`].
     pub format: u32,
-    /// Name of the network, for people: 1 to 32 of `a-z`, `0-9`, `-`.
+    /// Name of the network, for people: 1 to 32 characters of `a-z`, `0-9`, `-`.
     pub network: String,
-    /// Human-readable part of addresses (BIP-173): 1 to 16 of `a-z`, `0-9`.
+    /// Human-readable part of addresses (BIP-173): 1 to 16 characters of `a-z`, `0-9`.
     pub address_prefix: String,
     /// How amounts are written.
     pub coin: Coin,
@@ -45,58 +48,60 @@ pub struct Genesis {
     pub accounts: Vec<GenesisAccount>,
     /// Validators at the start, in the file's order.
     pub validators: Vec<GenesisValidator>,
-    /// Limits and rules.
+    /// Limits of the chain.
     pub limits: Limits,
 }
 
 /// An account that exists from the start.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct GenesisAccount {
-    /// For people; may be empty.
+    /// Name for people; may be empty.
     pub name: String,
-    /// Its key.
+    /// Key of the account.
     pub account: PublicKey,
-    /// What it holds.
+    /// Balance at the start.
     pub balance: Amount,
 }
 
-/// A validator from the start.
+/// A validator at the start.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct GenesisValidator {
-    /// For people.
+    /// Name for people.
     pub name: String,
-    /// Signs proposals and votes.
+    /// Key that signs proposals and votes.
     pub key: PublicKey,
-    /// Receives fees.
+    /// Account that receives the fees.
     pub payout: PublicKey,
-    /// Weight of its vote.
+    /// Weight of the validator's vote.
     pub power: VotingPower,
 }
 
-/// Limits and rules of a chain. The code has ceilings; a genesis may lower them.
+/// Limits of a chain. The code bounds each from below and above; a genesis chooses within the
+/// bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Limits {
     /// Most bytes of a block's transactions.
     pub block_bytes_max: u64,
-    /// Shortest time between two blocks, in milliseconds. A block with an earlier time is invalid.
+    /// Least time between two blocks, in milliseconds. A block with an earlier time is invalid.
     pub block_interval_ms: u64,
-    /// Time between two blocks when nothing is to be done, in milliseconds.
+    /// Time between two blocks while there is nothing to do, in milliseconds.
     pub empty_block_interval_ms: u64,
-    /// Smallest fee per byte of a transaction, in pebbles.
+    /// Least fee per byte of a transaction, in pebbles.
     pub fee_per_byte: Amount,
-    /// Smallest further fee for each account a transaction creates, in pebbles: accounts are never removed.
+    /// Least additional fee for each account that a transaction creates, in pebbles. It exists
+    /// because accounts are never removed.
     pub new_account_fee: Amount,
-    /// How far ahead of the header's time a transaction may expire, in milliseconds.
+    /// Most time from a block's time to the expiry of its transactions, in milliseconds.
     pub expiry_ms_max: u64,
-    /// How far ahead of its own clock a voter accepts a header's time, in milliseconds.
+    /// Most time that a header may be ahead of a voter's own clock, in milliseconds.
     pub clock_drift_ms: u64,
     /// A history segment closes at this many bytes.
     pub segment_bytes: u64,
     /// A history segment closes at this many blocks.
     pub segment_blocks: u64,
-    /// Bytes of a chunk of a segment.
+    /// Bytes of a chunk of a segment. The last chunk may have fewer.
     pub chunk_bytes: u64,
-    /// A state snapshot is taken each this many segments.
+    /// Number of segments between two state snapshots. Agreed on, but not used yet.
     pub snapshot_segments: u64,
 }
 
@@ -118,7 +123,7 @@ impl Default for Limits {
     }
 }
 
-/// Inclusive bounds of each limit: JSON name, lowest, highest. The ceilings of the code.
+/// Inclusive bounds of each limit: JSON name, lowest, highest.
 const LIMIT_BOUNDS: [(&str, u64, u64); 11] = [
     ("block_bytes_max", 4 << 10, 2 << 20),
     ("block_interval_ms", 1, 60_000),
@@ -181,25 +186,26 @@ impl Limits {
     }
 }
 
-/// The key of a template account of local test networks, or nothing for another name.
+/// The key of a template account of local test networks; `None` for another name.
 ///
-/// Derived from its public name, so everybody has it: money there is play money.
+/// It is derived from the public name, so everybody has it: money there is play money.
 #[must_use]
 pub fn template_key(name: &str) -> Option<SigningKey> {
     TEMPLATE_ACCOUNTS.contains(&name).then(|| SigningKey::from_seed(&template_seed(name)))
 }
 
-/// The seed of [`template_key`]. Only for the names in [`TEMPLATE_ACCOUNTS`] and the template's one validator.
+/// The seed of [`template_key`]. Only for the names in [`TEMPLATE_ACCOUNTS`] and the template's one
+/// validator.
 #[must_use]
 pub fn template_seed(name: &str) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[b"public key of a local test network: ", name.as_bytes()]).0
 }
 
-/// A genesis that breaks its rules: everything that is wrong with it, not only the first thing.
+/// A genesis that breaks rules, with everything that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} in genesis:{}", if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) }, list(problems))]
 pub struct GenesisError {
-    /// Each with its JSON path.
+    /// The problems, each with its JSON path.
     pub problems: Vec<Problem>,
 }
 
@@ -230,7 +236,7 @@ impl Genesis {
         json::write(self)
     }
 
-    /// The identity of the chain: hash of the canonical encoding.
+    /// The chain id: the hash of the canonical encoding.
     #[must_use]
     pub fn chain_id(&self) -> ChainId {
         ChainId(Hash::of(Domain::Genesis, &[&codec::encode(self)]))
@@ -248,7 +254,7 @@ impl Genesis {
     /// The validators of the first block.
     ///
     /// # Panics
-    /// For a genesis that [`Genesis::from_json`] would refuse.
+    /// If [`Genesis::from_json`] would refuse this genesis.
     #[must_use]
     pub fn validator_set(&self) -> ValidatorSet {
         let validator =
@@ -259,13 +265,13 @@ impl Genesis {
         }
     }
 
-    /// The accounts' name of this key, if the genesis has one.
+    /// The account with this name, if there is one.
     #[must_use]
     pub fn find_account(&self, name: &str) -> Option<&GenesisAccount> {
         self.accounts.iter().find(|account| account.name == name)
     }
 
-    /// Everything that breaks a rule across fields. Rules of single fields are part of reading.
+    /// Everything that breaks a rule in a genesis whose fields could be read.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -316,7 +322,7 @@ impl Genesis {
                 ),
             );
         }
-        // Anybody can sign with these.
+        // Anybody can sign with these keys.
         let public = if self.network == LOCAL_NETWORK { BTreeSet::new() } else { template_keys() };
         self.account_problems(&public, &mut report);
         self.validator_problems(&public, &mut report);
@@ -389,7 +395,8 @@ fn template_keys() -> BTreeSet<PublicKey> {
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()
 }
 
-/// The format decides what all else means, so a genesis of another one has no other problem.
+/// The format determines what the other fields mean, so a genesis of another format has no other
+/// problem.
 fn check_format(format: u32) -> Result<(), String> {
     match format {
         FORMAT => Ok(()),
@@ -398,10 +405,10 @@ fn check_format(format: u32) -> Result<(), String> {
     }
 }
 
-/// Checks the first letters of a network's addresses.
+/// Checks the human-readable part of a network's addresses.
 ///
 /// # Errors
-/// What they are, and what is expected.
+/// A text that says what was found and what is expected.
 pub fn check_address_prefix(prefix: &str) -> Result<(), String> {
     check_name(prefix, 16, false).map_or(Ok(()), Err)
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-/// What a hash is taken of. Two domains never share a preimage: each tag is written with its length before the bytes.
+/// The purpose of a hash or signature. Two domains never share a preimage: each tag is written with
+/// its length before the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
     /// The canonical encoding of a genesis; gives the `ChainId`.
@@ -42,15 +43,16 @@ pub enum Domain {
     StateInner,
     /// One link of an account's activity chain.
     Activity,
-    /// The amount of a block's fees: stands in a link of the payout account's activity where others have a transaction.
+    /// The sum of a block's fees. In the payout account's activity it takes the place of a
+    /// transaction.
     Fees,
-    /// Bytes a sender signs.
+    /// Bytes that a sender signs.
     SignTransaction,
-    /// Bytes a validator signs for a proposal.
+    /// Bytes that a validator signs for a proposal.
     SignProposal,
-    /// Bytes a validator signs for a vote.
+    /// Bytes that a validator signs for a vote.
     SignVote,
-    /// Checksum of a stored value.
+    /// Checksum of a stored value, and name of a piece of evidence.
     StoreValue,
 }
 
@@ -116,12 +118,12 @@ impl Domain {
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// All zero bytes: the parent certificate and history of nothing.
+    /// All zero bytes, such as the activity of an account that nothing has touched.
     pub const ZERO: Self = Self([0; 32]);
 
     /// SHA-256 of one length byte, the domain's tag and the parts, one after the other.
     ///
-    /// Parts are not separated: a caller whose parts have variable length writes the lengths into them.
+    /// Parts are not separated: a caller with parts of variable length writes their lengths too.
     #[must_use]
     pub fn of(domain: Domain, parts: &[&[u8]]) -> Self {
         let tag = domain.tag().as_bytes();
@@ -210,11 +212,13 @@ macro_rules! hash_newtype {
 }
 
 hash_newtype!(
-    /// Identity of a chain: hash of its genesis. Part of everything signed, so nothing replays on another chain.
+    /// Identity of a chain: the hash of its genesis. It is part of everything signed, so nothing
+    /// replays on another chain.
     ChainId,
-    /// Name of a transaction: hash of chain, kind and body. The signature is not part of it, so it cannot be malleated.
+    /// Id of a transaction: hash of chain, kind and body. The signature is not part of it, so it
+    /// cannot be malleated.
     TxId,
-    /// Hash of a whole transaction, signature included: what blocks commit to and nodes fetch by.
+    /// Hash of a whole transaction, signature included. Blocks commit to it, and nodes fetch by it.
     TxHash,
     /// Hash of a block header.
     BlockHash,

@@ -1,6 +1,7 @@
-//! What is true on a Cairn chain: types, bytes, the state transition, history, proofs and the store.
+//! What is true on a Cairn chain: types, bytes, the state transition, history, proofs and the
+//! store.
 //!
-//! Nothing here waits, opens a socket or asks a clock. Read in this order.
+//! There is no async code, socket or clock here. The modules stand in the order to read them.
 #![warn(
     missing_docs,
     clippy::arithmetic_side_effects,

@@ -30,9 +30,9 @@ pub enum LightError {
     /// Bytes that do not decode.
     #[error("the {what} is invalid: {error}")]
     Bytes {
-        /// What they should be.
+        /// What the bytes should be.
         what: &'static str,
-        /// Why they are not.
+        /// Why they do not decode.
         error: CodecError,
     },
     /// The certificate does not prove that the header is final.

@@ -1,14 +1,16 @@
-//! Binary Merkle trees: a root that commits to a list of hashes, and a short proof that one of them is in it.
+//! Binary Merkle trees: a root that commits to a list of hashes, and a short proof that a hash is
+//! in the list.
 //!
-//! The shape is that of RFC 6962, section 2.1: a tree splits at the largest power of two below its leaf count. Level by
-//! level this means that nodes pair up from the left and an odd last node moves up as it is. Leaves and inner nodes
-//! have domains of their own, so an inner node never passes for a leaf. No node is ever paired with itself and the root
-//! commits to the leaf count, so no two lists share a root (compare CVE-2012-2459).
+//! The shape is that of RFC 6962, section 2.1: a tree splits at the largest power of two below its
+//! leaf count. Level by level, nodes pair up from the left and an odd last node moves up unchanged.
+//! Leaves and inner nodes have domains of their own, so an inner node never passes for a leaf. No
+//! node is ever paired with itself, and the root commits to the leaf count, so no two lists share a
+//! root (compare CVE-2012-2459).
 
 use crate::codec::{Decode, Encode};
 use crate::hash::{Domain, Hash};
 
-/// A proof that does not show what it claims to show. The fault is always its sender's.
+/// A proof that does not show what it claims to show. Its sender is always at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// There is no such leaf.
@@ -29,7 +31,7 @@ pub enum ProofError {
         /// Hashes given.
         got: usize,
     },
-    /// The path ends at another root: leaf, place, count or a hash on the way is wrong.
+    /// The path ends at another root: the leaf, its place, the count or a hash on the way is wrong.
     #[error("the path leads to root {got}, expected {expected}")]
     Root {
         /// Root given by the verifier.
@@ -39,9 +41,10 @@ pub enum ProofError {
     },
 }
 
-/// Root over a list of hashes; of an empty list, a constant.
+/// Root over a list of hashes; a constant for the empty list.
 ///
-/// Each item is the hash of a content under a domain of its own. Two hash operations for each leaf.
+/// Each item is the hash of some content under a domain of its own. Costs two hash operations for
+/// each leaf.
 #[must_use]
 pub fn root(leaves: &[Hash]) -> Hash {
     let mut level: Vec<Hash> = leaves.iter().map(leaf_node).collect();
@@ -51,7 +54,8 @@ pub fn root(leaves: &[Hash]) -> Hash {
     root_node(leaves.len() as u64, level.first())
 }
 
-/// Proof that `leaves[index]` is at its place under `root(leaves)`; none if there is no such leaf.
+/// Proof that `leaves[index]` is at its place under `root(leaves)`; `None` if there is no such
+/// leaf.
 ///
 /// Costs as much as the root.
 #[must_use]
@@ -68,14 +72,14 @@ pub fn prove(leaves: &[Hash], index: usize) -> Option<MerkleProof> {
     Some(MerkleProof { index: index as u64, count: leaves.len() as u64, siblings })
 }
 
-/// Shows that one hash is at one place of a list whose root is known.
+/// Proves that a hash is at one place of a list whose root is known.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MerkleProof {
     /// Place of the leaf, from 0.
     pub index: u64,
-    /// Leaves of the whole list.
+    /// Number of leaves in the list.
     pub count: u64,
-    /// The nodes beside the way from the leaf to the top, lowest first; at most 64.
+    /// The siblings on the way from the leaf to the top, lowest first; at most 64.
     pub siblings: Vec<Hash>,
 }
 
@@ -125,7 +129,7 @@ fn inner_node(left: &Hash, right: &Hash) -> Hash {
     Hash::of(Domain::MerkleInner, &[left.as_bytes(), right.as_bytes()])
 }
 
-/// The count says whether a top follows, so the parts need no separator.
+/// The count determines whether a top follows, so the parts need no separator.
 fn root_node(count: u64, top: Option<&Hash>) -> Hash {
     let top: &[u8] = top.map_or(&[], |top| top.as_bytes());
     Hash::of(Domain::MerkleRoot, &[&count.to_le_bytes(), top])

@@ -1,15 +1,18 @@
-//! Keys and signatures: Ed25519 under two rules of verification, one for transfers and one for validators.
+//! Keys and signatures: Ed25519 under two rules of verification, one for transfers and one for
+//! validators.
 //!
-//! RFC 8032 leaves open which malformed points pass, and libraries differ, even between their single and batch checks; nodes that
-//! differ fork. So each rule names every case.
+//! RFC 8032 leaves open which malformed points pass. Libraries differ, even between their single
+//! and batch checks, and nodes that differ fork. So each rule names every case.
 //!
-//! *Transfers* ([`verify`], [`verify_batch`]) follow ZIP-215 (<https://zips.z.cash/zip-0215>). Its equation is cofactored, so that
-//! a batch and a single check give the same verdict. Small-order and non-canonical *public keys*, which ZIP-215 admits, are
-//! refused here by their bytes: a small-order key has signatures that nobody made.
+//! *Transfers* ([`verify`], [`verify_batch`]) follow ZIP-215 (<https://zips.z.cash/zip-0215>). Its
+//! equation is cofactored, so that a batch and a single check give the same verdict. ZIP-215 admits
+//! *public keys* of small order or in a non-canonical encoding. They are refused here by their
+//! bytes: a small-order key has signatures that nobody made.
 //!
-//! *Votes and proposals* ([`ValidatorKey::verify`], [`verify_strict`]) follow a stricter rule: a canonical S, an R in its one
-//! encoding and not of small order, a key without torsion, and the equation without the cofactor. Every common Ed25519 library
-//! accepts what passes, so whoever checks a certificate by another library finds the same verdict as the nodes. They are few, so
+//! *Votes and proposals* ([`ValidatorKey::verify`], [`verify_strict`]) follow a stricter rule: a
+//! canonical S, an R in its one encoding and not of small order, a key without torsion, and the
+//! equation without the cofactor. Every common Ed25519 library accepts what passes, so a
+//! certificate that the nodes accept is valid for another library too. These signatures are few, so
 //! they need no batch, and a batch without the cofactor would accept torsion by chance.
 
 use std::fmt;
@@ -50,7 +53,8 @@ pub enum KeyError {
     /// No point of the curve has this y coordinate: there is no secret key for it.
     #[error("public key {0} is no point of the curve, nobody can sign for it")]
     NoPoint(PublicKey),
-    /// The point has a part of small order. Libraries differ on its signatures, so no validator may have it.
+    /// The point has a part of small order. Libraries differ on its signatures, so no validator may
+    /// have it.
     #[error("public key {0} has a part of small order, libraries differ on its signatures")]
     Torsion(PublicKey),
 }
@@ -64,7 +68,7 @@ const SMALL_ORDER_Y: [[u8; 32]; 5] = [
         0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
         0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
     ],
-    // the two y of order 8
+    // the two y coordinates of order 8
     [
         0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
         0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
@@ -99,8 +103,9 @@ impl PublicKey {
         Ok(())
     }
 
-    /// Whether an account may have this key: [`Self::check`], and it is a point of the curve. Half of all 32 bytes are none, and
-    /// what is paid to those is lost. Costs some microseconds, so it is asked once, where an account comes into being.
+    /// Whether an account may have this key: it passes [`Self::check`] and is a point of the curve.
+    /// Half of all 32-byte strings are none, and what is paid to them is lost. This costs some
+    /// microseconds, so it is checked once, when an account is created.
     ///
     /// # Errors
     /// `KeyError`.
@@ -114,7 +119,8 @@ impl PublicKey {
     }
 }
 
-/// A public key that may vote and propose, with its point, so that no signature pays for finding it.
+/// A public key that may vote and propose, with its point, which is thus not computed for each
+/// signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidatorKey(VerifyingKey);
 
@@ -138,18 +144,20 @@ impl ValidatorKey {
     }
 }
 
-/// [`ValidatorKey::verify`] for a key that is known to be a validator's and whose point is not at hand.
+/// [`ValidatorKey::verify`] for a key that is known to be a validator's, but whose point is not at
+/// hand.
 #[must_use]
 pub fn verify_strict(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     key.point().is_ok_and(|point| is_strict(&point, message, signature))
 }
 
-/// The one place where signatures of validators are verified. For a key without torsion the equation admits no R with torsion.
+/// The one place where signatures of validators are verified. For a key without torsion, the
+/// equation admits no R with torsion.
 fn is_strict(key: &VerifyingKey, message: &[u8], signature: &Signature) -> bool {
     key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
 }
 
-/// An Ed25519 signature: R and s.
+/// An Ed25519 signature: R and S.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Signature(pub [u8; 64]);
 
@@ -189,7 +197,7 @@ impl SigningKey {
     }
 }
 
-/// The bytes that are signed: length and text of the domain's tag, the chain, the parts.
+/// The bytes that are signed: length and text of the domain's tag, the chain id, the parts.
 #[must_use]
 pub fn message(domain: Domain, chain: ChainId, parts: &[&[u8]]) -> Vec<u8> {
     let tag = domain.tag().as_bytes();
@@ -205,7 +213,7 @@ pub fn message(domain: Domain, chain: ChainId, parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// Whether a transfer's signature holds: under ZIP-215, by a key that may sign.
+/// Whether a transfer's signature holds under ZIP-215, with a key that passes [`PublicKey::check`].
 #[must_use]
 pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     key.check().is_ok()
@@ -213,21 +221,23 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
             .is_ok_and(|key| key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
 }
 
-/// One signature to check together with others.
+/// One signature of a batch.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Who signed.
+    /// Key of the signer.
     pub key: PublicKey,
-    /// What was signed, as built by [`message`].
+    /// The signed bytes, as built by [`message`].
     pub message: Vec<u8>,
     /// The signature.
     pub signature: Signature,
 }
 
-/// Verdicts for many signatures of transfers at about a third of the cost each; equal to [`verify`] one by one.
+/// Verdicts for many signatures of transfers, each equal to that of [`verify`], at about a third of
+/// the cost.
 ///
-/// The random weights of the batch equation are derived from all its content, so no source of entropy is needed: whoever wants a
-/// bad signature to pass would have to find one by 2^128 tries (Bellare, Garay, Rabin 1998).
+/// The random weights of the batch equation are derived from its whole content, so no source of
+/// entropy is needed: to find a bad signature that passes takes 2^128 tries (Bellare, Garay, Rabin
+/// 1998).
 #[must_use]
 pub fn verify_batch(items: &[Item]) -> Vec<bool> {
     let mut batch = batch::Verifier::new();

@@ -1,11 +1,13 @@
-//! The store: all that outlives the process, on sled, which nothing outside of here knows.
+//! The store: chain data that outlives the process, on sled. No code outside this module knows
+//! sled.
 //!
-//! Blocks are the truth; they and their certificates are durable before anybody hears of them. Accounts live in memory and are
-//! checkpointed every so many blocks, so opening the store applies the blocks since the newest checkpoint. What else is stored
-//! follows from the blocks: heights by hash, sealed segments, an index of transactions.
+//! Blocks are the truth. Blocks and their certificates are durable before anybody hears of them.
+//! Accounts live in memory and are checkpointed every 64 blocks, so opening the store applies the
+//! blocks since the newest checkpoint. All other data but evidence follows from the blocks: heights
+//! by hash, sealed segments, an index of transactions.
 //!
-//! A [`Store`] is a handle: readers clone it, one task writes. Every value carries a checksum; one that fails is an error that
-//! names it and is never served.
+//! A [`Store`] is a handle: readers clone it, one task writes. Every value carries a checksum. A
+//! damaged value is never served; reading it is an error that names it.
 
 mod checkpoint;
 mod commit;
@@ -41,7 +43,7 @@ use index::Index;
 use schema::{Key, TipValue};
 use segments::Layouts;
 
-/// An open store. Clones share it; when the last one is dropped, another process may open it.
+/// An open store. Clones share it. After the last one is dropped, another process may open it.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -55,7 +57,7 @@ struct Shared {
     layouts: Layouts,
 }
 
-/// What readers see: never more than what is durable.
+/// What readers see: never more than is durable.
 struct View {
     tip: TipValue,
     certificate: Certificate,
@@ -68,19 +70,20 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// Of all readers: `Err` is `StoreError::Corrupt` for what is stored and is not what was written, or `StoreError::Io`.
+/// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or
+/// `StoreError::Io`.
 impl Store {
-    /// The last block that is durable: height 0 and the chain's id before the first.
+    /// Height and hash of the last durable block; 0 and the chain id before the first one.
     #[must_use]
     pub fn tip(&self) -> (Height, BlockHash) {
         let tip = self.read_view().tip;
         (tip.height, tip.hash)
     }
 
-    /// The canonical bytes of a block; none above the tip and at height 0.
+    /// The canonical bytes of a block; `None` above the tip and at height 0.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
         if !self.has(height) {
             return Ok(None);
@@ -88,10 +91,10 @@ impl Store {
         block_bytes(&self.shared.disk, height).map(Some)
     }
 
-    /// How many bytes `block_bytes` has, without reading them.
+    /// Length of `block_bytes`. Reads only the first piece.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn block_length(&self, height: Height) -> Result<Option<usize>, StoreError> {
         if !self.has(height) {
             return Ok(None);
@@ -100,36 +103,37 @@ impl Store {
         prefix.map(|(length, _)| Some(length)).ok_or_else(|| missing_block(height))
     }
 
-    /// A block; none above the tip and at height 0.
+    /// A block; `None` above the tip and at height 0.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn block(&self, height: Height) -> Result<Option<Block>, StoreError> {
         let bytes = self.block_bytes(height)?;
         bytes.map(|bytes| schema::decode(format_args!("block {height}"), &bytes)).transpose()
     }
 
-    /// The header of a block; none above the tip and at height 0.
+    /// The header of a block; `None` above the tip and at height 0.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
         Ok(self.block_start(height)?.map(|(header, _)| header))
     }
 
-    /// The height of a block.
+    /// The height of the block with this hash; `None` if it is not stored.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StoreError> {
         let height = self.shared.disk.value(Key::HeightOf(*hash))?;
         Ok(height.filter(|height| self.has(*height)))
     }
 
-    /// The certificate of a block: the tip's own, else the one that its child has; the empty one at height 0; none above the tip.
+    /// The certificate of a block: at the tip the stored one, below it the one in the block's
+    /// child, at height 0 the empty one. `None` above the tip.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn certificate(&self, height: Height) -> Result<Option<Certificate>, StoreError> {
         {
             let view = self.read_view();
@@ -140,10 +144,10 @@ impl Store {
         Ok(self.block_start(height.next())?.map(|(_, certificate)| certificate))
     }
 
-    /// Where a transaction is: height, and place in the block from 0.
+    /// Height and index in its block, from 0, of a transaction; `None` if no block has it.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn find_transaction(&self, id: &TxId) -> Result<Option<(Height, u32)>, StoreError> {
         let candidates = self.read_view().index.find(&self.shared.disk, id)?;
         for candidate in candidates {
@@ -157,7 +161,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Header and certificate of the parent, without the transactions.
+    /// The header of a block and the certificate of its parent, without the transactions.
     fn block_start(&self, height: Height) -> Result<Option<(Header, Certificate)>, StoreError> {
         if !self.has(height) {
             return Ok(None);

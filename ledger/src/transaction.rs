@@ -1,4 +1,5 @@
-//! Transactions: what a sender signs, what it is called, and how its signature is verified.
+//! Transactions: what a sender signs, how a transaction is identified, and how its signature is
+//! verified.
 
 use std::sync::Arc;
 
@@ -16,36 +17,36 @@ use crate::units::{Amount, Nonce, Timestamp};
 pub const OUTPUTS_MAX: usize = 64;
 /// Most bytes a memo may have.
 pub const MEMO_BYTES_MAX: usize = 256;
-/// Most bytes a transaction may have: 64 outputs and a full memo need 2,993.
+/// Most bytes of a transaction. 64 outputs and a full memo need 2,953.
 pub const TRANSACTION_BYTES_MAX: usize = 3_072;
 
 /// One payment within a transfer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Output {
-    /// Who receives.
+    /// Account that receives.
     pub account: PublicKey,
-    /// How much, above zero.
+    /// Amount, above zero.
     pub amount: Amount,
 }
 
-/// Moves money from one account to up to [`OUTPUTS_MAX`] others under one signature.
+/// Moves money from one account to up to [`OUTPUTS_MAX`] accounts under one signature.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Transfer {
-    /// Who pays. An Ed25519 public key is the account.
+    /// Account that pays: an Ed25519 public key.
     pub sender: PublicKey,
     /// Exactly the sender's next nonce.
     pub nonce: Nonce,
-    /// Who receives, in the sender's order, 1 to [`OUTPUTS_MAX`].
+    /// Payments in the sender's order, 1 to [`OUTPUTS_MAX`].
     pub outputs: Vec<Output>,
     /// Paid to the block's proposer.
     pub fee: Amount,
-    /// Latest header time of a block that may hold this transfer.
+    /// Latest time of a block that may hold this transfer.
     pub expires_at: Timestamp,
-    /// Free text or bytes, up to [`MEMO_BYTES_MAX`].
+    /// Free text or bytes, at most [`MEMO_BYTES_MAX`] bytes.
     pub memo: Vec<u8>,
 }
 
-/// What a transaction does. The kind is its first byte; an unknown kind does not decode.
+/// What a transaction does. The first byte is the kind; an unknown kind does not decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// Kind 0.
@@ -76,17 +77,17 @@ impl<Context> Decode<Context> for Body {
 
 bincode::impl_borrow_decode!(Body);
 
-/// A body and the sender's signature over chain, kind and body.
+/// A body with the sender's signature over chain and body.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Transaction {
-    /// What it does, kind first.
+    /// What the transaction does, kind first.
     pub body: Body,
-    /// By the sender, over [`Body::message`].
+    /// The sender's signature over [`Body::message`].
     pub signature: Signature,
 }
 
 impl Body {
-    /// The transfer inside. The only kind there is so far.
+    /// The transfer, which is the only kind so far.
     #[must_use]
     pub const fn transfer(&self) -> &Transfer {
         match self {
@@ -94,13 +95,13 @@ impl Body {
         }
     }
 
-    /// The bytes a sender signs.
+    /// The bytes that the sender signs.
     #[must_use]
     pub fn message(&self, chain: ChainId) -> Vec<u8> {
         signature::message(Domain::SignTransaction, chain, &[&codec::encode(self)])
     }
 
-    /// The name of the transaction with this body on this chain.
+    /// The id of a transaction with this body on this chain.
     #[must_use]
     pub fn id(&self, chain: ChainId) -> TxId {
         TxId(Hash::of(Domain::TxId, &[chain.as_bytes(), &codec::encode(self)]))
@@ -115,16 +116,17 @@ impl Body {
 }
 
 impl Transaction {
-    /// Reads one transaction from exactly these bytes.
+    /// Decodes one transaction from exactly these bytes.
     ///
     /// # Errors
-    /// `CodecError` when they are too many or not canonical.
+    /// `CodecError` if there are too many bytes or they are not canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(bytes, TRANSACTION_BYTES_MAX)
     }
 }
 
-/// A transaction whose signature was verified for one chain, with its names. No other code can build one.
+/// A transaction whose signature was verified for one chain, with its id and hash. Only this module
+/// can build one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedTransaction {
     transaction: Transaction,
@@ -134,7 +136,7 @@ pub struct VerifiedTransaction {
 }
 
 impl VerifiedTransaction {
-    /// What was signed.
+    /// The transfer that was signed.
     #[must_use]
     pub const fn transfer(&self) -> &Transfer {
         self.transaction.body.transfer()
@@ -146,19 +148,19 @@ impl VerifiedTransaction {
         &self.transaction
     }
 
-    /// Its name.
+    /// Its id, which does not cover the signature.
     #[must_use]
     pub const fn id(&self) -> TxId {
         self.id
     }
 
-    /// Hash of all of it, signature included.
+    /// Hash of the whole transaction, signature included.
     #[must_use]
     pub const fn hash(&self) -> TxHash {
         self.hash
     }
 
-    /// Length of its encoding.
+    /// Length of its encoding, in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -171,13 +173,14 @@ impl Encode for VerifiedTransaction {
     }
 }
 
-/// Hash of a whole transaction as blocks commit to it.
+/// Hash of a whole transaction, as blocks commit to it.
 #[must_use]
 pub fn transaction_hash(chain: ChainId, transaction: &Transaction) -> TxHash {
     TxHash(Hash::of(Domain::TxHash, &[chain.as_bytes(), &codec::encode(transaction)]))
 }
 
-/// Verifies many signatures at once. The verdict of each is the one it would get alone: `None` where it does not hold.
+/// Verifies many signatures at once. Each verdict is the one that the transaction would get alone:
+/// `None` if its signature does not hold.
 #[must_use]
 pub fn verify_transactions(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let items: Vec<Item> = transactions
@@ -196,7 +199,7 @@ pub fn verify_transactions(chain: ChainId, transactions: Vec<Transaction>) -> Ve
         .collect()
 }
 
-/// For bytes that were verified before they were stored.
+/// Takes a signature as verified. Only for one that was just verified, or was before it was stored.
 pub(crate) fn assume_verified(chain: ChainId, transaction: Transaction) -> VerifiedTransaction {
     let id = transaction.body.id(chain);
     let bytes = codec::encode(&transaction);

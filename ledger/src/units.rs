@@ -17,7 +17,7 @@ macro_rules! number {
         }
 
         impl $name {
-            /// The sum, or nothing on overflow.
+            /// The sum; `None` on overflow.
             #[must_use]
             pub const fn checked_add(self, other: $inner) -> Option<Self> {
                 match self.0.checked_add(other) {
@@ -26,7 +26,7 @@ macro_rules! number {
                 }
             }
 
-            /// The difference, or nothing below zero.
+            /// The difference; `None` below zero.
             #[must_use]
             pub const fn checked_sub(self, other: $inner) -> Option<Self> {
                 match self.0.checked_sub(other) {
@@ -39,13 +39,14 @@ macro_rules! number {
 }
 
 number!(
-    /// Position of a block in the chain. The first block has height 1; 0 is the state of the genesis.
+    /// Position of a block in the chain. The first block has height 1; height 0 is the state of the
+    /// genesis.
     Height(u64),
-    /// Attempt to agree at one height, from 0.
+    /// Number of an attempt to agree on the block of one height, from 0.
     Round(u32),
     /// Money in base units (pebbles).
     Amount(u64),
-    /// How many transactions an account has sent; the nonce of its next one.
+    /// Number of transactions that an account has sent, which is the nonce of its next one.
     Nonce(u64),
     /// Milliseconds since 1970-01-01 UTC.
     Timestamp(u64),
@@ -57,7 +58,8 @@ impl Height {
     /// The height after this one.
     ///
     /// # Panics
-    /// At height `u64::MAX`, which a chain of one block a millisecond reaches after 580 million years.
+    /// At height `u64::MAX`, which a chain of one block a millisecond reaches after 580 million
+    /// years.
     #[must_use]
     pub const fn next(self) -> Self {
         match self.0.checked_add(1) {

@@ -9,41 +9,42 @@ use crate::hash::{Domain, Hash};
 use crate::signature::{KeyError, PublicKey, Signature, ValidatorKey};
 use crate::units::{Height, Round, VotingPower};
 
-/// Most validators a chain may have.
+/// Most validators of a chain.
 pub const VALIDATORS_MAX: usize = 256;
-/// Most voting power all validators may have together: three times it still fits 64 bits.
+/// Most voting power of all validators together. Three times as much still fits 64 bits.
 pub const VOTING_POWER_MAX: u64 = u64::MAX / 3;
-/// Length of the longest proposer schedule. Powers are scaled down to fit.
+/// Turns of a proposer schedule to which larger powers are scaled down. A power that would become 0
+/// gets one turn, so a schedule may have a few more.
 const SCHEDULE_MAX: u64 = 4_096;
 
 /// One voter.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Validator {
-    /// Key that signs proposals and votes. Not an account.
+    /// Key that signs proposals and votes. It is not an account.
     pub key: PublicKey,
-    /// Account that fees go to.
+    /// Account that receives the fees.
     pub payout: PublicKey,
-    /// Weight of its vote, above zero.
+    /// Weight of the validator's vote, above zero.
     pub power: VotingPower,
 }
 
-/// The validators of a height, sorted by key, without repetition, one at least.
+/// The validators of a height: at least one, sorted by key, without repetition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatorSet {
     validators: Vec<Validator>,
-    /// Their keys, in the same order.
+    /// The validators' keys, in the same order.
     keys: Vec<ValidatorKey>,
     total: u64,
     schedule: Vec<u16>,
 }
 
-/// A list of validators that is no set.
+/// Why a list of validators is not a valid set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValidatorSetError {
-    /// None, or more than [`VALIDATORS_MAX`].
+    /// No validators, or more than [`VALIDATORS_MAX`].
     #[error("{0} validators, expected 1 to {VALIDATORS_MAX}")]
     Count(usize),
-    /// Not strictly increasing by key.
+    /// Keys that do not strictly increase.
     #[error("validators are not sorted by key without repetition")]
     Order,
     /// A power of zero, or a total above [`VOTING_POWER_MAX`].
@@ -55,10 +56,11 @@ pub enum ValidatorSetError {
 }
 
 impl ValidatorSet {
-    /// Takes validators in any order.
+    /// Makes a set from validators in any order.
     ///
     /// # Errors
-    /// `ValidatorSetError` for repeated keys, zero powers, too much power, none or too many, keys that cannot vote.
+    /// `ValidatorSetError` for no or too many validators, repeated keys, a power of zero, too much
+    /// power in total, or a key that cannot vote.
     pub fn new(mut validators: Vec<Validator>) -> Result<Self, ValidatorSetError> {
         validators.sort_by_key(|validator| validator.key);
         Self::from_sorted(validators)
@@ -89,20 +91,20 @@ impl ValidatorSet {
         &self.validators
     }
 
-    /// The validator with this key and its place in the set.
+    /// The validator with this key, and its index in the set.
     #[must_use]
     pub fn find(&self, key: &PublicKey) -> Option<(usize, &Validator)> {
         let place = self.validators.binary_search_by_key(key, |validator| validator.key).ok()?;
         Some((place, self.validators.get(place)?))
     }
 
-    /// Whether the validator at this place of the set signed the message. `false` for a place beyond it.
+    /// Whether the validator at this index signed the message. `false` for an index beyond the set.
     #[must_use]
     pub fn verify(&self, place: usize, message: &[u8], signature: &Signature) -> bool {
         self.keys.get(place).is_some_and(|key| key.verify(message, signature))
     }
 
-    /// Voting power of all.
+    /// Voting power of all validators together.
     #[must_use]
     pub const fn total_power(&self) -> VotingPower {
         VotingPower(self.total)
@@ -110,15 +112,17 @@ impl ValidatorSet {
 
     /// Smallest voting power strictly above two thirds of the total. Unit: power, not validators.
     ///
-    /// Two quorums share more than a third of the power, so at least one honest validator (Tendermint, arXiv:1807.04938).
-    /// Multiply first: `5 / 3 * 2 + 1` is 3, too few. Cannot overflow: the total is at most [`VOTING_POWER_MAX`].
+    /// Two quorums share more than a third of the power, so at least one honest validator
+    /// (Tendermint, arXiv:1807.04938). Multiply first: `5 / 3 * 2 + 1` is 3, too few. Cannot
+    /// overflow: the total is at most [`VOTING_POWER_MAX`].
     #[must_use]
     #[allow(clippy::arithmetic_side_effects)]
     pub const fn quorum_power(&self) -> VotingPower {
         VotingPower(self.total * 2 / 3 + 1)
     }
 
-    /// Whose turn it is. In proportion to power, each validator spread evenly over the schedule; rounds go on from the height.
+    /// The proposer of a round. Its turn has the number height plus round. Each validator has turns
+    /// in proportion to its power, spread evenly over the schedule.
     #[must_use]
     pub fn proposer(&self, height: Height, round: Round) -> &Validator {
         let turn = height.0.wrapping_add(u64::from(round.0));
@@ -130,16 +134,18 @@ impl ValidatorSet {
         place.unwrap_or_else(|| panic!("a validator set has at least one validator, each in the schedule"))
     }
 
-    /// What headers commit to.
+    /// Hash of the set, as headers commit to it.
     #[must_use]
     pub fn hash(&self) -> Hash {
         Hash::of(Domain::Validators, &[&codec::encode(&self.validators)])
     }
 }
 
-/// Smooth weighted round-robin: every validator gains its power each turn, the richest proposes and pays the total.
+/// Smooth weighted round-robin: in each turn every validator gains its power as credit, and the one
+/// with the most credit proposes and pays the total.
 ///
-/// After as many turns as the (reduced) total, each has proposed exactly its power's worth and the schedule repeats.
+/// After as many turns as the (reduced) total power, each validator has proposed as often as its
+/// (reduced) power says, and the schedule repeats.
 #[allow(clippy::arithmetic_side_effects)] // Credits stay within the total in i128; divisors are at least 1.
 fn schedule(validators: &[Validator], total: u64) -> Vec<u16> {
     let divisor = validators.iter().fold(0, |divisor, validator| gcd(divisor, validator.power.0));

@@ -1,4 +1,4 @@
-//! Why a transaction or a block is refused, and whose fault that is.
+//! Why a transaction or a block is refused, and whose fault it is.
 
 use crate::block::HEADER_VERSION;
 use crate::certificate::CertificateError;
@@ -11,9 +11,9 @@ use crate::units::{Amount, Height, Nonce, Timestamp};
 /// Whose fault an error is: what a peer's score depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// Who sent it could have known.
+    /// The sender could have known.
     Sender,
-    /// It may have been right when or where it was sent.
+    /// The message may have been right when or where it was sent.
     Nobody,
     /// Our disk or our code.
     Us,
@@ -25,16 +25,16 @@ pub enum TransactionError {
     /// The signature does not hold for this chain and sender.
     #[error("the signature does not hold for this chain and sender")]
     Signature,
-    /// None or too many outputs.
+    /// No output, or too many.
     #[error("{0} outputs, expected 1 to {OUTPUTS_MAX}")]
     Outputs(usize),
     /// The memo is too long.
     #[error("memo of {0} bytes, expected at most {MEMO_BYTES_MAX}")]
     Memo(usize),
-    /// An output of zero.
+    /// An output has amount 0.
     #[error("output {0} has amount 0, expected more")]
     ZeroAmount(usize),
-    /// A recipient that no one owns.
+    /// A recipient has a key that nobody can own.
     #[error("a recipient cannot be paid: {0}")]
     Recipient(KeyError),
     /// Outputs and fee exceed 64 bits.
@@ -48,7 +48,7 @@ pub enum TransactionError {
         /// Next nonce of the account.
         next: Nonce,
     },
-    /// Earlier transactions of the sender are missing.
+    /// The nonce is ahead: earlier transactions of the sender are missing.
     #[error("nonce {got} is ahead, the account's next is {next}")]
     NonceAhead {
         /// Nonce given.
@@ -56,12 +56,12 @@ pub enum TransactionError {
         /// Next nonce of the account.
         next: Nonce,
     },
-    /// The sender cannot pay.
+    /// The balance does not cover outputs and fee.
     #[error("balance of {balance} pebbles does not cover {needed}")]
     Balance {
-        /// What the sender has.
+        /// Balance of the sender.
         balance: Amount,
-        /// Outputs and fee.
+        /// Sum of outputs and fee.
         needed: Amount,
     },
     /// The fee is too low.
@@ -69,29 +69,30 @@ pub enum TransactionError {
     Fee {
         /// Fee given.
         got: Amount,
-        /// Least fee for its size and the accounts it creates.
+        /// Least fee for the transaction's size and the accounts that it creates.
         least: Amount,
     },
-    /// Too late.
+    /// The transaction has expired.
     #[error("expired at {expires_at}, the block's time is {time}")]
     Expired {
-        /// Last time it is valid.
+        /// Last block time at which the transaction is valid.
         expires_at: Timestamp,
         /// Time of the block.
         time: Timestamp,
     },
-    /// Valid for longer than the chain allows.
+    /// The transaction is valid for longer than the chain allows.
     #[error("expires at {expires_at}, expected at most {latest}")]
     ExpiryTooFar {
-        /// Last time it claims to be valid.
+        /// Last block time at which the transaction claims to be valid.
         expires_at: Timestamp,
-        /// Latest allowed.
+        /// Latest expiry that the chain allows.
         latest: Timestamp,
     },
 }
 
 impl TransactionError {
-    /// Whose fault: what the bytes alone show is the sender's; what depends on the state may be nobody's.
+    /// Whose fault it is: the sender's if the bytes alone show the error, nobody's if it depends on
+    /// the state or the time.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
@@ -115,10 +116,11 @@ const fn what_to_do(version: u16) -> &'static str {
     if version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade this program" }
 }
 
-/// Why a block does not follow the tip. Always the proposer's fault.
+/// Why a block does not follow the tip. All but `Version` are the proposer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// A version this code does not know. Not a fault: the node is too old and has to stop.
+    /// The version has other rules than this code: the program is too old for the chain, or too
+    /// new.
     #[error("header version {got}, expected {HEADER_VERSION}: {}", what_to_do(*got))]
     Version {
         /// Version found.
@@ -132,26 +134,26 @@ pub enum BlockError {
         /// Height after the tip.
         expected: Height,
     },
-    /// Another parent than the tip.
+    /// The parent is not the tip.
     #[error("parent {got}, expected {expected}")]
     Parent {
         /// Parent found.
         got: BlockHash,
-        /// The tip.
+        /// Hash of the tip.
         expected: BlockHash,
     },
-    /// Sooner after the parent than the block interval allows.
+    /// The block comes sooner after its parent than the block interval allows.
     #[error("time {got}, expected at least {earliest}")]
     Time {
         /// Time found.
         got: Timestamp,
-        /// Time of the parent and the block interval.
+        /// Time of the parent plus the block interval.
         earliest: Timestamp,
     },
     /// The proposer is no validator.
     #[error("proposer {0} is no validator")]
     Proposer(PublicKey),
-    /// A commitment differs from what it commits to.
+    /// A commitment in the header differs from the computed value.
     #[error("{field} is {got}, expected {expected}")]
     Commitment {
         /// Header field.
@@ -161,7 +163,7 @@ pub enum BlockError {
         /// Value computed.
         expected: Hash,
     },
-    /// The parent's certificate proves nothing.
+    /// The parent's certificate does not prove that the parent is final.
     #[error("certificate of the parent: {0}")]
     Certificate(#[from] CertificateError),
     /// Too many bytes of transactions.
@@ -172,12 +174,12 @@ pub enum BlockError {
         /// Bytes allowed.
         max: u64,
     },
-    /// A transaction that cannot be applied.
+    /// A transaction cannot be applied.
     #[error("transaction {index}: {error}")]
     Transaction {
-        /// Place in the block.
+        /// Index of the transaction in the block, from 0.
         index: usize,
-        /// Why.
+        /// The reason.
         error: TransactionError,
     },
 }

@@ -1,4 +1,4 @@
-//! Applying transactions: the rules of a transfer, on top of a state that stays as it is.
+//! Applies transactions: the rules of a transfer, on top of a state that stays unchanged.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::state::{Account, State, StateKey};
 use crate::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX, VerifiedTransaction};
 use crate::units::{Amount, Timestamp};
 
-/// Changes on top of a state: the accounts as they are while a block is applied.
+/// Changes on top of a state: the accounts while a block is applied.
 pub struct Overlay<'a> {
     base: &'a ChainState,
     time: Timestamp,
@@ -18,7 +18,7 @@ pub struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    /// Starts a block of this time after the tip.
+    /// Starts a block with this time on top of the tip.
     #[must_use]
     pub const fn new(base: &'a ChainState, time: Timestamp) -> Self {
         Self { base, time, changes: BTreeMap::new(), fees: Amount(0) }
@@ -28,10 +28,10 @@ impl<'a> Overlay<'a> {
         self.changes.get(key).or_else(|| self.base.state.get(key)).copied()
     }
 
-    /// Applies one transaction by the rules, or changes nothing.
+    /// Applies one transaction. Changes nothing if it breaks a rule.
     ///
     /// # Errors
-    /// `TransactionError`: the first rule it breaks.
+    /// `TransactionError`: the first rule that the transaction breaks.
     pub fn apply_transaction(&mut self, transaction: &VerifiedTransaction) -> Result<(), TransactionError> {
         let transfer = transaction.transfer();
         let needed = check_form(transaction)?;
@@ -49,7 +49,8 @@ impl<'a> Overlay<'a> {
         account.balance = balance.checked_sub(needed.0).ok_or(TransactionError::Balance { balance, needed })?;
         account.nonce = next.checked_add(1).ok_or(TransactionError::Overflow)?;
 
-        // Per transaction: an error below leaves the overlay as it was.
+        // The changes of this transaction alone, so that an error below leaves the overlay as it
+        // was.
         let mut touched = BTreeMap::from([(sender, account)]);
         let mut created = 0u64;
         for output in &transfer.outputs {
@@ -78,10 +79,11 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    /// Credits the fees to the proposer's payout account and gives the accounts after the block.
+    /// Credits the fees to the proposer's payout account. Returns the accounts after the block.
     ///
     /// # Panics
-    /// When money was made or lost: a bug that must not become final.
+    /// If there are fees and the proposer is no validator, or if money was made or lost: such a bug
+    /// must not become final.
     #[must_use]
     pub fn finish(mut self, proposer: &PublicKey) -> State {
         let height = self.base.tip.height.next();
@@ -105,10 +107,10 @@ impl<'a> Overlay<'a> {
     }
 }
 
-/// Rules that need no state. Returns what the sender pays in all.
+/// Checks the rules that need no state. Returns the sum of outputs and fee.
 ///
 /// # Errors
-/// `TransactionError` whose blame is the sender's.
+/// `TransactionError`, with the blame on the sender.
 pub fn check_form(transaction: &VerifiedTransaction) -> Result<Amount, TransactionError> {
     let transfer = transaction.transfer();
     let outputs = &transfer.outputs;
@@ -129,15 +131,16 @@ pub fn check_form(transaction: &VerifiedTransaction) -> Result<Amount, Transacti
     Ok(needed)
 }
 
-/// Whether an account with this key may come into being. Accounts are never removed, so no later payment asks again.
+/// Whether an account with this key may be created. Accounts are never removed, so later payments
+/// to it do not check again.
 ///
 /// # Errors
-/// `TransactionError::Recipient`. The bytes of the transaction show it, so the blame is the sender's.
+/// `TransactionError::Recipient`. The bytes of the transaction show it, so the sender is to blame.
 pub fn check_created(account: &PublicKey) -> Result<(), TransactionError> {
     account.check_account().map_err(TransactionError::Recipient)
 }
 
-/// Whether a transaction may stand in a block of this time.
+/// Whether a transaction may be in a block of this time.
 ///
 /// # Errors
 /// `TransactionError::Expired` or `ExpiryTooFar`.
@@ -152,7 +155,7 @@ pub fn check_expiry(limits: &Limits, expires_at: Timestamp, time: Timestamp) -> 
     Ok(())
 }
 
-/// Smallest fee of a transaction of this size that creates this many accounts.
+/// Least fee of a transaction of this size that creates this many accounts.
 #[must_use]
 pub fn least_fee(limits: &Limits, bytes: usize, created: u64) -> Amount {
     let size = limits.fee_per_byte.0.saturating_mul(bytes as u64);

@@ -76,7 +76,7 @@ fn certificate(chain: &Chain, block: &ValidBlock) -> Certificate {
     Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), (1..=3).map(vote))
 }
 
-/// Applies one transfer with a change and compares the verdict.
+/// Applies a changed transfer and compares the verdict.
 fn check(change: impl Fn(&mut Transfer), expected: Result<(), TransactionError>) {
     let chain = chain();
     let state = ChainState::genesis(Arc::clone(&chain));
@@ -120,7 +120,7 @@ fn each_rule_of_a_transfer_holds_up_to_its_limit() {
     check(|t| t.outputs[0].account = t.sender, Ok(()));
 }
 
-/// What is paid to a key without a point is lost, as nobody can sign for it.
+/// Money paid to a key that is no point of the curve is lost, since nobody can sign for it.
 #[test]
 fn an_account_comes_into_being_only_for_a_point_of_the_curve() {
     let mut y = [0; 32];
@@ -138,12 +138,13 @@ fn an_account_comes_into_being_only_for_a_point_of_the_curve() {
     };
     check(pay(no_point, true), Err(refused));
     check(pay(no_point, false), Err(refused));
-    // Torsion harms nobody here: ZIP-215 has one verdict on the signatures of such a key.
+    // Torsion is harmless here: ZIP-215 gives one verdict on the signatures of such a key.
     let torsion = "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse::<Hash>().unwrap();
     check(pay(PublicKey(torsion.0), true), Ok(()));
 }
 
-/// Blocks come no faster than the interval, whatever clock a proposer has and however early it begins.
+/// Block times are an interval apart at least, whatever the proposer's clock and however early a
+/// height begins.
 #[test]
 fn a_block_sooner_than_the_interval_is_invalid_and_nobody_proposes_one() {
     let chain = chain();
@@ -206,7 +207,8 @@ fn blocks_follow_each_other_and_every_commitment_is_checked() {
     assert_eq!(total, 2_000_000_000, "fees and payments move money");
 }
 
-/// Whoever knows the fees of each block a validator proposed can compute its payout account's activity.
+/// Anyone who knows the fees of each block that a validator proposed can compute the activity of
+/// its payout account.
 fn each_payout_proves_its_income(chain: &Chain, state: &ChainState) {
     for validator in chain.validators(Height(1)).as_slice() {
         let mut expected = Account::default();

@@ -1,4 +1,5 @@
-//! The file form of a genesis. Reads field by field, so that one run names everything that is wrong.
+//! The file form of a genesis. It is read field by field, so that one run names everything that is
+//! wrong.
 
 use std::fmt;
 
@@ -32,7 +33,7 @@ struct Reader {
     problems: Vec<Problem>,
 }
 
-/// An object, its path, and which of its fields have been read: a field nobody reads is a typing error.
+/// An object, its path, and the fields that were read. A field that nobody reads is a typing error.
 struct Fields<'a> {
     path: String,
     map: &'a Map<String, Value>,
@@ -112,7 +113,7 @@ impl Reader {
         text
     }
 
-    /// A 64-bit number: a decimal text, so that no JSON reader rounds it.
+    /// A 64-bit number as decimal text, so that no JSON reader rounds it.
     fn number(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<u64> {
         let text = self.text(fields, name)?;
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -205,7 +206,7 @@ impl Reader {
         coin: Option<&Coin>,
     ) -> Option<GenesisAccount> {
         let name = self.text(fields, "name");
-        // Without a prefix or coin these cannot be judged; their absence is already reported.
+        // Neither can be checked without prefix and coin, whose absence is already reported.
         let account = self.address(fields, "address", prefix?);
         let balance = self.amount(fields, "balance", coin?);
         self.end(fields);
@@ -222,7 +223,7 @@ impl Reader {
     }
 
     fn limits(&mut self, fields: &mut Fields<'_>) -> Option<Limits> {
-        // Each is read before any is missed, so that all problems are named.
+        // All limits are read before a missing one ends this, so that all problems are named.
         let mut values = [None; super::LIMIT_BOUNDS.len()];
         for (value, (name, ..)) in values.iter_mut().zip(super::LIMIT_BOUNDS) {
             *value = self.number(fields, name);
@@ -238,7 +239,7 @@ pub(super) fn read(text: &[u8]) -> (Option<Genesis>, Vec<Problem>) {
         reader.report(String::new(), format!("{} bytes, expected at most {}", text.len(), super::GENESIS_BYTES_MAX));
         return (None, reader.problems);
     }
-    // Editors of some systems put a byte order mark before the text. It means nothing in UTF-8.
+    // Editors on some systems put a byte order mark before the text. It means nothing in UTF-8.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let genesis = match serde_json::from_slice(text) {
         Ok(value) => reader.genesis(&value),

@@ -113,7 +113,8 @@ fn a_byte_order_mark_before_the_text_is_accepted_once() {
     assert!(Genesis::from_json(&marked(2)).is_err());
 }
 
-/// Half of all bytes are no point: what they hold nobody can spend. A validator needs more: libraries differ on torsion.
+/// Half of all 32-byte strings are no point of the curve: nobody can spend what such an account
+/// holds. A validator's key needs more, since libraries differ on torsion.
 #[test]
 fn keys_that_nobody_can_use_are_refused_everywhere() {
     let mut y = [0; 32];

@@ -1,4 +1,4 @@
-//! The manifest: which segments the chain has, as far as certified headers prove it, applied here or not.
+//! The manifest: the segments of the chain that certified headers prove, applied here or not.
 
 use std::collections::VecDeque;
 
@@ -9,34 +9,39 @@ use crate::history::mountain::MountainRange;
 use crate::history::{History, HistoryError, HistoryRules, SegmentDescriptor};
 use crate::units::Height;
 
-/// What a manifest says of one segment: enough to check every byte of it and to commit its last block.
+/// A manifest's entry for one segment: enough to verify every byte of it and to commit its last
+/// block.
 ///
-/// One from outside is a claim until the descriptor is in a [`Manifest`], `verify_chunks` holds and the certificate is verified.
+/// An entry from a peer is a claim until its descriptor is in a [`Manifest`], `verify_chunks`
+/// succeeds and the certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentHead {
-    /// What history commits to.
+    /// The segment as history commits to it.
     pub descriptor: SegmentDescriptor,
     /// Hash of each chunk.
     pub chunks: Vec<Hash>,
-    /// Makes the block at `descriptor.last` final. Certificates of the others are in their children.
+    /// Makes the block at `descriptor.last` final. The certificate of each other block is in its
+    /// child.
     pub certificate: Certificate,
 }
 
-/// Descriptors of segments, each proved by a certified header's `history_root`.
+/// Descriptors of segments, each proved by the `history_root` of a certified header.
 ///
-/// Keeps 64 bytes for each segment from the first on, as [`History`] does, and 128 for each descriptor that is not forgotten.
+/// Keeps 64 bytes for each segment from 0 on, as [`History`] does, and 128 for each descriptor that
+/// is not forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     rules: HistoryRules,
-    /// Of all segments from 0 on: roots need the forgotten ones too.
+    /// Leaves of all segments from 0 on: the root covers the forgotten ones too.
     leaves: MountainRange,
-    /// Those not forgotten, up to the last.
+    /// The descriptors that are not forgotten, in order.
     descriptors: VecDeque<SegmentDescriptor>,
     next_height: Height,
 }
 
 impl Manifest {
-    /// Begins with what this node has applied itself: it covers all sealed segments, and has the descriptor of none.
+    /// The manifest of what this node has applied: it covers all sealed segments, and has no
+    /// descriptors.
     #[must_use]
     pub fn after(history: &History) -> Self {
         Self {
@@ -47,7 +52,7 @@ impl Manifest {
         }
     }
 
-    /// Number of segments it covers, from segment 0.
+    /// Number of segments covered, from segment 0.
     #[must_use]
     pub fn segments(&self) -> u64 {
         self.leaves.count()
@@ -65,7 +70,8 @@ impl Manifest {
         self.leaves.root()
     }
 
-    /// Descriptor of a segment; none if it is not covered, was covered from the start or is forgotten.
+    /// Descriptor of a segment; `None` if the segment is not covered, was covered from the start or
+    /// is forgotten.
     #[must_use]
     pub fn get(&self, index: u64) -> Option<&SegmentDescriptor> {
         self.descriptors.get(usize::try_from(index.checked_sub(self.base())?).ok()?)
@@ -76,11 +82,13 @@ impl Manifest {
         self.descriptors.iter()
     }
 
-    /// Adds descriptors that follow, all or none: as `History::restore` checks them, and the root after them must be that of a
-    /// certified header. Costs some hashes for each descriptor given, whatever comes of it.
+    /// Adds the descriptors that follow, all or none. They are checked as by `History::restore`.
+    /// The root after them must equal `root`, which the caller takes from a certified header. Costs
+    /// some hashes for each descriptor, even if the root is wrong.
     ///
     /// # Errors
-    /// `HistoryError::Index`, `First` or `Closing` for the first one that does not follow, `HistoryError::Root`.
+    /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow;
+    /// `HistoryError::Root`.
     pub fn extend(&mut self, descriptors: &[SegmentDescriptor], root: HistoryRoot) -> Result<(), HistoryError> {
         let before = self.segments();
         let mut next_height = self.next_height;
@@ -98,10 +106,11 @@ impl Manifest {
         Ok(())
     }
 
-    /// The chain itself sealed this segment: adds it if it is the next one.
+    /// Adds the next segment, which the chain itself sealed. Does nothing if the segment is
+    /// covered.
     ///
     /// # Panics
-    /// If it leaves out a segment or contradicts what is known: a certified header proved another.
+    /// If the segment leaves a gap, or contradicts a certified header that proved another one.
     pub fn sealed(&mut self, descriptor: &SegmentDescriptor) {
         let SegmentDescriptor { index, .. } = *descriptor;
         if let Some(known) = self.leaves.leaf(index) {
@@ -119,7 +128,7 @@ impl Manifest {
         self.descriptors.push_back(*descriptor);
     }
 
-    /// Forgets the descriptors of segments below `index`, which are applied; their leaves stay.
+    /// Forgets the descriptors of segments below `index`, which are applied. Their leaves stay.
     pub fn forget_below(&mut self, index: u64) {
         while self.descriptors.front().is_some_and(|descriptor| descriptor.index < index) {
             self.descriptors.pop_front();
@@ -142,7 +151,8 @@ mod tests {
 
     const RULES: HistoryRules = HistoryRules { segment_bytes: 20, segment_blocks: 4, chunk_bytes: 8 };
 
-    /// A history of one block of 20 bytes for each segment, all its descriptors, and the root after each count of them.
+    /// A history with one block of 20 bytes in each segment, all its descriptors, and the root
+    /// after each of them.
     fn history(segments: u64) -> (History, Vec<SegmentDescriptor>, Vec<HistoryRoot>) {
         let mut history = History::new(RULES);
         let mut roots = vec![history.root()];
@@ -163,7 +173,7 @@ mod tests {
                 let mut manifest = Manifest::after(&history(start as u64).0);
                 assert_eq!((manifest.segments(), manifest.next_height()), (start as u64, Height(start as u64 + 1)));
                 manifest.extend(&all[start..middle], roots[middle]).unwrap();
-                // The same segments, as the chain seals them.
+                // The same segments again, as the chain seals them.
                 all[..middle].iter().for_each(|descriptor| manifest.sealed(descriptor));
                 manifest.extend(&all[middle..], roots[12]).unwrap();
                 let mut sealed = Manifest::after(&history(start as u64).0);
@@ -213,7 +223,8 @@ mod tests {
         check(|list| list[3].bytes = u64::MAX, roots[9], is_closing);
         check(|list| list[3].bytes = 1 + BLOCK_BYTES_MAX, roots[9], is_closing);
         check(|list| list[3].bytes = BLOCK_BYTES_MAX, roots[9], is_root);
-        // The same for two blocks, which have more room than what was before the last one leaves.
+        // Two blocks: the second one begins before byte 20, so it may end 19 bytes later than a
+        // first one.
         check(|list| (list[3].last, list[3].bytes) = (Height(10), 20 + BLOCK_BYTES_MAX), roots[9], is_closing);
         check(|list| (list[3].last, list[3].bytes) = (Height(10), 19 + BLOCK_BYTES_MAX), roots[9], is_root);
         check(|list| list[2].chunks_root = Hash::ZERO, roots[9], is_root);
@@ -239,7 +250,7 @@ mod tests {
         Manifest::after(&history(1).0).sealed(&history(3).1[2]);
     }
 
-    /// The bound on `bytes` holds for each genesis.
+    /// No genesis allows a block that is larger than the bound on `bytes` assumes.
     #[test]
     fn no_genesis_allows_a_larger_block() {
         let template = include_bytes!("../../../genesis.json");

@@ -1,9 +1,11 @@
-//! History: all canonical block bytes as segments and chunks, and one root that commits to every sealed segment.
+//! History: the canonical bytes of all blocks as segments and chunks, and one root that commits to
+//! every sealed segment.
 //!
-//! Canonical block bytes, one block after the other, form *segments* of whole blocks. A segment is cut into *chunks*:
-//! the unit of request, hash and blame. Descriptors of sealed segments are the leaves of a Merkle mountain range, whose
-//! root goes into the next header. So a certified header proves each descriptor, a descriptor its chunk hashes, a chunk
-//! hash the bytes; and any later header proves any sealed block.
+//! Canonical block bytes, one block after the other, form *segments* of whole blocks. A segment is
+//! cut into *chunks*: the unit of request, hash and blame. Descriptors of sealed segments are the
+//! leaves of a Merkle mountain range, whose root goes into the next header. So a certified header
+//! proves each descriptor, a descriptor proves its chunk hashes, and a chunk hash proves the bytes.
+//! Any later header proves any sealed block.
 
 mod manifest;
 mod mountain;
@@ -24,13 +26,16 @@ use crate::units::Height;
 use mountain::MountainRange;
 use segment::OpenSegment;
 
-/// No block of any chain has more canonical bytes: the transactions that the highest limit allows, header, certificate and lengths.
+/// Most canonical bytes of a block on any chain: header, certificate, lengths, and the transactions
+/// that the highest limit of a genesis allows.
 pub const BLOCK_BYTES_MAX: u64 = (2 << 20) + BLOCK_OVERHEAD_MAX as u64;
 
-/// How blocks become segments and chunks. All nodes of a network agree on it; every number is at least 1.
+/// How blocks become segments and chunks. All nodes of a network agree on these rules. Every number
+/// is at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HistoryRules {
-    /// A segment closes after the block that brings it to this many bytes. The block is not cut, so it may have more.
+    /// A segment closes after the block that brings it to this many bytes. Blocks are not cut, so a
+    /// segment may have more.
     pub segment_bytes: u64,
     /// A segment closes after this many blocks, however short they are.
     pub segment_blocks: u64,
@@ -39,7 +44,7 @@ pub struct HistoryRules {
 }
 
 impl HistoryRules {
-    /// Whether a segment of so many bytes and blocks takes no more.
+    /// Whether a segment closes at this many bytes and blocks.
     const fn closes(&self, bytes: u64, blocks: u64) -> bool {
         bytes >= self.segment_bytes || blocks >= self.segment_blocks
     }
@@ -51,7 +56,8 @@ impl HistoryRules {
     }
 }
 
-/// Descriptors, hashes or a proof that do not fit together. The fault is that of whoever gave them: a peer, or our disk.
+/// Descriptors, hashes or a proof that do not fit together. Whoever provided them is at fault: a
+/// peer, or our disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
     /// Descriptors are not in order of index.
@@ -72,7 +78,7 @@ pub enum HistoryError {
         /// Height given.
         got: Height,
     },
-    /// A segment ends where the rules do not let one end.
+    /// A segment ends where the rules do not allow it.
     #[error("segment {index} cannot end at height {last} with {bytes} bytes since height {first}")]
     Closing {
         /// The segment.
@@ -84,7 +90,7 @@ pub enum HistoryError {
         /// Its bytes.
         bytes: u64,
     },
-    /// A list of chunk hashes is too short or too long.
+    /// A list of chunk hashes has the wrong length.
     #[error("{got} chunk hashes for segment {index}, expected {expected}")]
     ChunkCount {
         /// The segment.
@@ -94,7 +100,7 @@ pub enum HistoryError {
         /// Hashes given.
         got: u64,
     },
-    /// A list of chunk hashes is not the one committed.
+    /// A list of chunk hashes is not the one that the descriptor commits to.
     #[error("chunk hashes of segment {index} have root {got}, expected {expected}")]
     ChunksRoot {
         /// The segment.
@@ -104,12 +110,12 @@ pub enum HistoryError {
         /// Root of the hashes given.
         got: Hash,
     },
-    /// The descriptors are not those that a header commits to.
+    /// The descriptors are not the ones that a header commits to.
     #[error("the segments have root {got}, expected {expected}")]
     Root {
         /// Root in the header.
         expected: HistoryRoot,
-        /// Root after the descriptors given.
+        /// Root of the descriptors given.
         got: HistoryRoot,
     },
     /// The block is not in the segment.
@@ -137,10 +143,11 @@ pub enum HistoryError {
     Proof(#[from] ProofError),
 }
 
-/// The history of one chain as it grows: takes each block once, in order of height.
+/// The growing history of one chain. Takes each block once, in order of height.
 ///
-/// Keeps 64 bytes for each sealed segment; of the open one 40 bytes for each block, 32 for each chunk, and less than a chunk
-/// of bytes. Equal when the same blocks led to it, restored or not.
+/// Keeps 64 bytes for each sealed segment. For the open segment it keeps 40 bytes for each block,
+/// 32 for each chunk, and less than one chunk of bytes. Histories are equal if the same blocks led
+/// to them, restored or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     rules: HistoryRules,
@@ -160,13 +167,16 @@ impl History {
         Self { rules, sealed: MountainRange::default(), open: OpenSegment::new(0, Height(1)) }
     }
 
-    /// The history after these sealed segments, with an open segment that is empty: its blocks are pushed again.
+    /// The history after these sealed segments. Its open segment is empty: push the blocks after
+    /// the sealed ones again.
     ///
-    /// Checks what can be checked without a root: order, no gaps, and that each segment ends where the rules end one.
-    /// Descriptors from outside are true only if `root` then is the one of a certified header.
+    /// Checks what can be checked without a root: order, no gaps, and that each segment ends where
+    /// the rules end one. Descriptors from a peer are proved only if `root` then equals that of a
+    /// certified header.
     ///
     /// # Errors
-    /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow from those before it.
+    /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow
+    /// from those before it.
     ///
     /// # Panics
     /// If a rule is zero, as in `new`.
@@ -184,10 +194,10 @@ impl History {
         Ok(history)
     }
 
-    /// Takes the next block; gives the segment if this block closes it.
+    /// Takes the next block. Returns the segment if this block closes it.
     ///
     /// # Panics
-    /// If `height` is not the one after `tip`: a gap here would be a gap in history for good.
+    /// If `height` does not follow `tip`: a gap here would be a gap in history for good.
     pub fn push(&mut self, height: Height, hash: BlockHash, block_bytes: &[u8]) -> Option<SealedSegment> {
         assert_eq!(height, self.tip().next(), "blocks enter history one by one, in order of height");
         self.open.push(hash, block_bytes, &self.rules);
@@ -199,13 +209,13 @@ impl History {
         Some(segment)
     }
 
-    /// Commitment to all sealed segments: what the header after `tip` carries.
+    /// Commitment to all sealed segments, as in the header after `tip`.
     #[must_use]
     pub fn root(&self) -> HistoryRoot {
         self.sealed.root()
     }
 
-    /// The root as it was after the first `segments` segments; none if there are fewer.
+    /// The root after the first `segments` segments; `None` if there are fewer.
     #[must_use]
     pub fn root_at(&self, segments: u64) -> Option<HistoryRoot> {
         self.sealed.root_at(segments)
@@ -217,7 +227,7 @@ impl History {
         self.open.index
     }
 
-    /// Height of the first block of the open segment, whether or not it is there yet.
+    /// Height of the first block of the open segment, which may not exist yet.
     #[must_use]
     pub const fn open_first(&self) -> Height {
         self.open.first
@@ -229,24 +239,26 @@ impl History {
         self.open.tip()
     }
 
-    /// The rules given at the start.
+    /// The rules of this history.
     #[must_use]
     pub const fn rules(&self) -> &HistoryRules {
         &self.rules
     }
 
-    /// Proof of segment `index` under `root_at(segments)`; none if there is no such segment.
+    /// Proof of segment `index` under `root_at(segments)`; `None` if there is no such segment.
     ///
-    /// A header commits to the segments sealed before it, so the head that a verifier trusts decides `segments`.
+    /// A header commits to the segments sealed before it, so the header that a verifier trusts
+    /// decides `segments`.
     #[must_use]
     pub fn prove_segment(&self, index: u64, segments: u64) -> Option<SegmentProof> {
         let (siblings, peaks) = self.sealed.path(index, segments)?;
         Some(SegmentProof { count: segments, siblings, peaks })
     }
 
-    /// Proof of the block at `height` under `root_at(segments)`; none if its segment is not that of `descriptor`.
+    /// Proof of the block at `height` under `root_at(segments)`; `None` if the height is not in the
+    /// segment of `descriptor`, or that segment is not among the first `segments`.
     ///
-    /// `blocks` are the hashes that were sealed with the descriptor. Costs two hash operations for each of them.
+    /// `blocks` are the hashes of the segment's blocks. Costs two hash operations for each of them.
     #[must_use]
     pub fn prove_block(
         &self,
@@ -263,7 +275,7 @@ impl History {
         })
     }
 
-    /// Puts an empty segment after the open one, which it gives back.
+    /// Starts an empty segment after the open one. Returns the one that was open.
     fn open_next(&mut self, first: Height) -> OpenSegment {
         let next = OpenSegment::new(self.open.index.saturating_add(1), first);
         std::mem::replace(&mut self.open, next)

@@ -1,12 +1,13 @@
 //! Merkle mountain range: an append-only list of hashes under one root.
 //!
-//! Leaves gather in perfect binary trees ("mountains"), one for each set bit of the leaf count, highest first. One
-//! more leaf adds nodes and never changes one (Peter Todd, OpenTimestamps, `doc/merkle-mountain-range.md`). So the same
-//! nodes give the root and the proofs of every earlier leaf count too.
+//! Leaves gather in perfect binary trees ("mountains"), one for each set bit of the leaf count,
+//! highest first. A new leaf adds nodes and never changes one (Peter Todd, OpenTimestamps,
+//! `doc/merkle-mountain-range.md`). So the same nodes also give the root and the proofs at every
+//! earlier leaf count.
 
 use crate::hash::{Domain, Hash, HistoryRoot};
 
-/// All nodes of the range: 64 bytes a leaf, and no proof hashes anything.
+/// All nodes of the range: 64 bytes a leaf, so that making a proof hashes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct MountainRange {
     /// `levels[h][i]` is the top of leaves `i << h .. (i + 1) << h`; level 0 holds the leaves.
@@ -33,7 +34,7 @@ impl MountainRange {
         }
     }
 
-    /// Takes back all leaves after the first `count`. Costs nothing for those that stay.
+    /// Removes all leaves after the first `count`. Costs nothing for the leaves that stay.
     pub(super) fn truncate(&mut self, count: u64) {
         let mut nodes = usize::try_from(count).unwrap_or(usize::MAX);
         for level in &mut self.levels {
@@ -43,7 +44,7 @@ impl MountainRange {
         self.levels.retain(|level| !level.is_empty());
     }
 
-    /// A leaf; none if there are fewer.
+    /// A leaf; `None` if there are fewer.
     pub(super) fn leaf(&self, index: u64) -> Option<&Hash> {
         self.levels.first()?.get(usize::try_from(index).ok()?)
     }
@@ -52,13 +53,13 @@ impl MountainRange {
         root_node(self.count(), &self.peaks(self.count()))
     }
 
-    /// Root of the first `count` leaves; none if there are fewer.
+    /// Root of the first `count` leaves; `None` if there are fewer.
     pub(super) fn root_at(&self, count: u64) -> Option<HistoryRoot> {
         (count <= self.count()).then(|| root_node(count, &self.peaks(count)))
     }
 
-    /// What leads from a leaf to the root of the first `count` leaves: the nodes beside its way to its peak, lowest
-    /// first, and the other peaks, highest first. None if there is no such leaf.
+    /// The proof of a leaf under the root of the first `count` leaves: the siblings on the way to
+    /// its peak, lowest first, and the other peaks, highest first. `None` if there is no such leaf.
     pub(super) fn path(&self, index: u64, count: u64) -> Option<(Vec<Hash>, Vec<Hash>)> {
         let place = Place::of(index, count).filter(|_| count <= self.count())?;
         let siblings = (0..place.height).map(|height| self.node(height, (index >> height) ^ 1)).collect();
@@ -67,10 +68,12 @@ impl MountainRange {
         Some((siblings, peaks))
     }
 
-    /// Tops of the mountains of the first `count` leaves, highest first. There must be so many.
+    /// Peaks (tops of the mountains) of the first `count` leaves, highest first. At least `count`
+    /// leaves must exist.
     fn peaks(&self, count: u64) -> Vec<Hash> {
         let heights = (0..u64::BITS).rev().filter(|height| (count >> height) & 1 == 1);
-        // Over `count` leaves, a set bit makes the number of nodes at its height odd; the peak is the last of them.
+        // With `count` leaves, a set bit makes the number of nodes at its height odd. The peak is
+        // the last of them.
         heights.map(|height| self.node(height, (count >> height) ^ 1)).collect()
     }
 
@@ -82,22 +85,23 @@ impl MountainRange {
     }
 }
 
-/// Where a leaf is in a range.
+/// The place of a leaf in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Height of its mountain: how many siblings its path has.
+    /// Height of the leaf's mountain, which is the number of siblings in its path.
     pub(super) height: u32,
-    /// Mountains to the left of its own.
+    /// Number of mountains to the left of the leaf's own.
     pub(super) rank: u32,
 }
 
 impl Place {
-    /// None if there is no such leaf.
+    /// `None` if there is no such leaf.
     pub(super) fn of(index: u64, count: u64) -> Option<Self> {
         if index >= count {
             return None;
         }
-        // Index and count agree above the bit of the leaf's mountain, where the count has a one and the index a zero.
+        // Above the bit of the leaf's mountain, index and count are equal. At that bit the count
+        // has a one and the index a zero.
         let height = (index ^ count).ilog2();
         Some(Self { height, rank: ((count >> height) ^ 1).count_ones() })
     }
@@ -114,7 +118,7 @@ pub(super) fn peak(index: u64, leaf: Hash, siblings: &[Hash]) -> Hash {
     node
 }
 
-/// The count says how many peaks follow, so the parts need no separator.
+/// The count determines the number of peaks, so the parts need no separator.
 pub(super) fn root_node(count: u64, peaks: &[Hash]) -> HistoryRoot {
     let count = count.to_le_bytes();
     let parts: Vec<&[u8]> = std::iter::once(&count[..]).chain(peaks.iter().map(|peak| &peak.0[..])).collect();
@@ -134,7 +138,7 @@ mod tests {
         Hash::of(Domain::Segment, &[&i.to_le_bytes()])
     }
 
-    /// A mountain by its definition.
+    /// The top of a mountain, computed by its definition.
     fn top(leaves: std::ops::Range<u64>) -> Hash {
         let half = (leaves.end - leaves.start) / 2;
         if half == 0 {

@@ -1,4 +1,4 @@
-//! Proofs out of history: any later trusted header proves any sealed segment, and any block in it.
+//! Proofs from history: any later trusted header proves any sealed segment, and any block in it.
 //!
 //! A proof of an old block is short, and needs none of the keys of the validators of its time.
 
@@ -9,19 +9,21 @@ use crate::history::{HistoryError, SegmentDescriptor};
 use crate::merkle::{MerkleProof, ProofError};
 use crate::units::Height;
 
-/// Shows that a descriptor is at its index in the history under a root.
+/// Proves that a descriptor is at its index in the history under a root.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentProof {
-    /// Segments sealed under the root.
+    /// Number of segments under the root.
     pub count: u64,
-    /// The nodes beside the way from the descriptor's leaf to the peak of its mountain, lowest first; at most 63.
+    /// The siblings on the way from the descriptor's leaf to the peak of its mountain, lowest
+    /// first; at most 63.
     pub siblings: Vec<Hash>,
     /// The peaks of the other mountains, highest first; at most 63.
     pub peaks: Vec<Hash>,
 }
 
 impl SegmentProof {
-    /// Verifies that `descriptor` is segment `descriptor.index` of exactly `count` segments under `root`.
+    /// Verifies that `descriptor` is segment `descriptor.index` of exactly `count` segments under
+    /// `root`.
     ///
     /// # Errors
     /// `ProofError`. A valid proof has exactly one form: no hash may be missing or left over.
@@ -36,7 +38,8 @@ impl SegmentProof {
         if got == root { Ok(()) } else { Err(ProofError::Root { expected: root.0, got: got.0 }) }
     }
 
-    /// The other peaks left and right of the leaf's own; none if there are not exactly as many hashes as its place needs.
+    /// The other peaks, left and right of the leaf's own. `None` unless there are exactly as many
+    /// hashes as the place needs.
     fn split(&self, place: Place) -> Option<(&[Hash], &[Hash])> {
         let others = self.count.count_ones().saturating_sub(1);
         let fits =
@@ -46,14 +49,14 @@ impl SegmentProof {
     }
 }
 
-/// Shows that a block is final: it is in a sealed segment that a trusted header commits to.
+/// Proves that a block is final: it is in a sealed segment that a trusted header commits to.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BlockProof {
     /// The segment that holds the block.
     pub descriptor: SegmentDescriptor,
-    /// The segment is part of history.
+    /// Proves that the segment is part of history.
     pub segment: SegmentProof,
-    /// The block is part of the segment.
+    /// Proves that the block is part of the segment.
     pub block: MerkleProof,
 }
 
@@ -61,7 +64,7 @@ impl BlockProof {
     /// Verifies that the block at `height` has this hash in the history under `root`.
     ///
     /// # Errors
-    /// `HistoryError::Height` or `Position` when the proof is for another height, otherwise `Proof`.
+    /// `HistoryError::Height` or `Position` if the proof is for another height, otherwise `Proof`.
     pub fn verify(&self, root: HistoryRoot, height: Height, hash: BlockHash) -> Result<(), HistoryError> {
         let SegmentDescriptor { first, last, blocks_root, .. } = self.descriptor;
         let position = height.0.checked_sub(first.0).filter(|_| height <= last);
@@ -186,7 +189,8 @@ mod tests {
         check(|proof| proof.descriptor.first.0 += 1, is_position);
         check(|proof| proof.block.index = 0, is_position);
         check(|proof| proof.block.count = 3, is_position);
-        // A shifted segment whose block proof shifts along is no longer the committed one.
+        // If the segment and its block proof are both shifted, the segment is not the committed
+        // one.
         check(
             |proof| {
                 proof.descriptor.first.0 -= 1;

@@ -1,4 +1,5 @@
-//! Segments: runs of whole blocks, cut into chunks that are requested, checked and offered one by one.
+//! Segments: runs of whole blocks, cut into chunks that are requested, verified and offered one by
+//! one.
 
 use std::ops::Range;
 
@@ -14,19 +15,20 @@ pub fn chunk_hash(bytes: &[u8]) -> Hash {
     Hash::of(Domain::Chunk, &[bytes])
 }
 
-/// What is committed about a sealed segment: a leaf of the history's mountain range. 128 bytes.
+/// The commitment to a sealed segment: a leaf of the history's mountain range. 128 bytes.
 ///
-/// One from outside is a claim until a `SegmentProof`, or `History::restore` and the root it gives, ties it to a
-/// certified header. All methods are safe on a mere claim, but `bytes` and the chunk count may then be anything.
+/// A descriptor from a peer is a claim until a `SegmentProof` ties it to a certified header, or
+/// `History::restore` gives the root of that header. All methods are safe on a claim, but `bytes`
+/// and the chunk count may then be any number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentDescriptor {
-    /// Place in the history, from 0.
+    /// Index of the segment in history, from 0.
     pub index: u64,
     /// Height of its first block.
     pub first: Height,
     /// Height of its last block.
     pub last: Height,
-    /// Length of its blocks' canonical bytes, one after the other.
+    /// Sum of the lengths of its blocks' canonical bytes.
     pub bytes: u64,
     /// Merkle root over the hashes of its chunks.
     pub chunks_root: Hash,
@@ -37,14 +39,15 @@ pub struct SegmentDescriptor {
 }
 
 impl SegmentDescriptor {
-    /// The leaf of the mountain range.
+    /// The segment's leaf in the mountain range.
     #[must_use]
     pub fn leaf(&self) -> Hash {
         Hash::of(Domain::Segment, &[&codec::encode(self)])
     }
 
-    /// Validates what the rules say of a segment at this place: order, no gap, and an end where the rules end one. Gives the height
-    /// after it. Whether it is true only a root can tell.
+    /// Validates a segment at this place against the rules: order, no gap, and an end where the
+    /// rules end one. Returns the height after it. Only a root can prove the rest of the
+    /// descriptor.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing`.
@@ -68,7 +71,7 @@ impl SegmentDescriptor {
         }
     }
 
-    /// Number of its blocks; none if `first` and `last` cannot be those of a segment.
+    /// Number of its blocks; `None` if `first` and `last` cannot be heights of a segment.
     #[must_use]
     pub fn block_count(&self) -> Option<u64> {
         self.last.0.checked_sub(self.first.0)?.checked_add(1)
@@ -80,9 +83,9 @@ impl SegmentDescriptor {
         self.bytes.div_ceil(rules.chunk_bytes)
     }
 
-    /// Where chunk `index` is in the bytes of the segment; none if there is no such chunk.
+    /// The place of chunk `index` in the bytes of the segment; `None` if there is no such chunk.
     ///
-    /// All chunks have `chunk_bytes` bytes, only the last one may have fewer.
+    /// All chunks have `chunk_bytes` bytes; only the last one may have fewer.
     #[must_use]
     pub fn chunk_range(&self, index: u64, rules: &HistoryRules) -> Option<Range<u64>> {
         let start = index.checked_mul(rules.chunk_bytes).filter(|start| *start < self.bytes)?;
@@ -92,7 +95,7 @@ impl SegmentDescriptor {
     /// Verifies that these are the hashes of all chunks, in order.
     ///
     /// # Errors
-    /// `HistoryError::ChunkCount` before anything is hashed, `HistoryError::ChunksRoot`.
+    /// `HistoryError::ChunkCount`, before anything is hashed; `HistoryError::ChunksRoot`.
     pub fn verify_chunks(&self, rules: &HistoryRules, chunks: &[Hash]) -> Result<(), HistoryError> {
         let (expected, got) = (self.chunk_count(rules), chunks.len() as u64);
         if got != expected {
@@ -106,10 +109,10 @@ impl SegmentDescriptor {
     }
 }
 
-/// A segment that has just closed, with the hashes its roots stand for, and where its blocks are.
+/// A segment that has just closed, with the hashes under its roots and the ends of its blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedSegment {
-    /// What history commits to.
+    /// The segment as history commits to it.
     pub descriptor: SegmentDescriptor,
     /// Hash of each chunk.
     pub chunks: Vec<Hash>,
@@ -141,7 +144,7 @@ impl OpenSegment {
         self.blocks.len() as u64
     }
 
-    /// Height of the last block; of the last one of the segment before, while there is none.
+    /// Height of the last block; while there is none, height of the last block before the segment.
     pub(super) fn tip(&self) -> Height {
         Height(self.first.0.saturating_add(self.block_count()).saturating_sub(1))
     }
@@ -243,7 +246,7 @@ mod tests {
         }
         let swapped = [chunks[1], chunks[0], chunks[2]];
         assert!(matches!(segment.verify_chunks(&RULES, &swapped), Err(HistoryError::ChunksRoot { .. })));
-        // The hashes fit the root, yet not the bytes: a segment of 25 bytes has four chunks.
+        // The hashes match the root but not the length: a segment of 25 bytes has four chunks.
         let longer = SegmentDescriptor { bytes: 25, ..segment };
         assert!(matches!(longer.verify_chunks(&RULES, &chunks), Err(HistoryError::ChunkCount { expected: 4, .. })));
     }

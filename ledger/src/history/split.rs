@@ -1,4 +1,4 @@
-//! From the bytes of a whole segment back to its blocks.
+//! Splits the bytes of a whole segment into its blocks.
 
 use crate::block::{Block, transactions_root};
 use crate::chain::Chain;
@@ -9,14 +9,14 @@ use crate::merkle;
 use crate::transaction::transaction_hash;
 use crate::units::Height;
 
-/// No block has more bytes.
+/// Most bytes of a block.
 #[allow(clippy::cast_possible_truncation)]
 const BLOCK_BYTES: usize = BLOCK_BYTES_MAX as usize;
 
 /// Bytes that are not the blocks of their segment.
 ///
-/// Of bytes that matched all chunk hashes of a certified manifest it says that more than a third of the power was dishonest, or that
-/// this code is wrong: nobody who sent them is to blame.
+/// If the bytes matched all chunk hashes of a certified manifest, their senders are not to blame:
+/// then a quorum has signed a false header, or this code is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SegmentError {
     /// Too few or too many bytes.
@@ -27,45 +27,45 @@ pub enum SegmentError {
         /// Bytes given.
         got: u64,
     },
-    /// No block begins where one must, or bytes follow the last one.
+    /// There is no block where one must be, or bytes follow the last one.
     #[error("block {height}: {error}")]
     Block {
-        /// Height that follows.
+        /// Height of that block, or of the last one.
         height: Height,
-        /// What is wrong with its bytes.
+        /// What is wrong with the bytes.
         error: CodecError,
     },
-    /// A block of another height.
+    /// A block has another height than its place.
     #[error("a block of height {got} in the place of height {expected}")]
     Height {
-        /// Height that follows.
+        /// Height of the place.
         expected: Height,
         /// Height in the header.
         got: Height,
     },
-    /// A block is not the one that its child, or for the last one the descriptor, names.
+    /// A block's hash is not the one that its child names, or for the last block the descriptor.
     #[error("block {height} is {got}, expected {expected}")]
     Link {
         /// Height of the block.
         height: Height,
-        /// Name in the child or descriptor.
+        /// Hash that the child or the descriptor names.
         expected: BlockHash,
-        /// Its name.
+        /// Hash of the block.
         got: BlockHash,
     },
-    /// A block holds something else than its header commits to.
+    /// A block's content differs from a commitment in its header.
     #[error("block {height} has {field} {got}, expected {expected}")]
     Commitment {
         /// Height of the block.
         height: Height,
         /// Field of the header.
         field: &'static str,
-        /// What the header says.
+        /// Value in the header.
         expected: Hash,
-        /// What follows from the content.
+        /// Value computed from the content.
         got: Hash,
     },
-    /// The descriptor has another list of blocks.
+    /// The descriptor commits to another list of blocks.
     #[error("the blocks have root {got}, expected {expected}")]
     BlocksRoot {
         /// Root in the descriptor.
@@ -73,27 +73,28 @@ pub enum SegmentError {
         /// Root of the blocks.
         got: Hash,
     },
-    /// The rules end the segment earlier.
+    /// The rules close the segment before its last block.
     #[error("the segment ends before height {last}: there are {bytes} bytes before it")]
     Closing {
-        /// Last height of the descriptor.
+        /// Last height in the descriptor.
         last: Height,
         /// Bytes before that block.
         bytes: u64,
     },
 }
 
-/// Cuts the bytes of a segment into its blocks, as they are read. Besides the blocks it holds few bytes: some times those of the largest
-/// block.
+/// Splits the bytes of a segment into its blocks while they are read. Beyond the blocks it buffers
+/// at most a few times the size of the largest block.
 ///
-/// Once [`Self::finish`] is `Ok`, the blocks are those that the descriptor commits to, and each holds what its header commits to. If the
-/// bytes also matched its chunks, the chain that takes them seals this very segment. What is left to check are signatures,
-/// certificates, the link of the first block to the one before, and the rules of the state.
+/// Once [`Self::finish`] returns `Ok`, the blocks are those that the descriptor commits to, and the
+/// content of each matches its header. If the bytes also matched the chunk hashes, a chain that
+/// takes these blocks seals this very segment. Not checked yet are signatures, certificates, the
+/// link of the first block to its parent, and the rules of the state.
 #[derive(Debug)]
 pub struct SegmentSplitter<'a> {
     chain: &'a Chain,
     descriptor: &'a SegmentDescriptor,
-    /// The last bytes that were pushed; of these so many are in blocks already.
+    /// The bytes that were pushed last. The first `cut` of them are in `blocks` already.
     tail: Vec<u8>,
     cut: usize,
     got: u64,
@@ -102,16 +103,16 @@ pub struct SegmentSplitter<'a> {
 }
 
 impl<'a> SegmentSplitter<'a> {
-    /// For the segment of a descriptor.
+    /// A splitter for the segment of a descriptor.
     #[must_use]
     pub const fn new(chain: &'a Chain, descriptor: &'a SegmentDescriptor) -> Self {
         Self { chain, descriptor, tail: Vec::new(), cut: 0, got: 0, last_bytes: 0, blocks: Vec::new() }
     }
 
-    /// Takes the next bytes, as many as there are at hand.
+    /// Takes the next bytes, however many.
     ///
     /// # Errors
-    /// `SegmentError::Length`, `Block` or `Height`. What was pushed before is of no use then.
+    /// `SegmentError::Length`, `Block` or `Height`. The splitter is of no use after an error.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.got = self.got.saturating_add(bytes.len() as u64);
         if self.got > self.descriptor.bytes {
@@ -122,7 +123,8 @@ impl<'a> SegmentSplitter<'a> {
             self.cut = 0;
         }
         self.tail.extend_from_slice(bytes);
-        // Where a whole block must be, what cannot be read is wrong and not just incomplete.
+        // Every block fits into `BLOCK_BYTES`, so bytes that do not decode are wrong and not
+        // incomplete.
         while self.rest().len() >= BLOCK_BYTES {
             if !self.cut_block()? {
                 return Err(self.trailing());
@@ -131,10 +133,10 @@ impl<'a> SegmentSplitter<'a> {
         Ok(())
     }
 
-    /// The blocks, when all bytes were pushed.
+    /// Returns the blocks once all bytes were pushed.
     ///
     /// # Errors
-    /// `SegmentError`: what does not fit.
+    /// `SegmentError`: what does not match the descriptor or a header.
     pub fn finish(mut self) -> Result<Vec<Block>, SegmentError> {
         if self.got != self.descriptor.bytes {
             return Err(self.length());
@@ -152,7 +154,7 @@ impl<'a> SegmentSplitter<'a> {
         Ok(self.blocks)
     }
 
-    /// Cuts off the next block; false if there is none to come.
+    /// Cuts off the next block; `false` if the segment has no more.
     fn cut_block(&mut self) -> Result<bool, SegmentError> {
         let height = Height(self.descriptor.first.0.saturating_add(self.blocks.len() as u64));
         if height > self.descriptor.last {
@@ -174,7 +176,7 @@ impl<'a> SegmentSplitter<'a> {
         &self.tail[self.cut..]
     }
 
-    /// Bytes after the last block, those to come included.
+    /// The error for bytes after the last block; it counts the bytes still to come too.
     fn trailing(&self) -> SegmentError {
         let to_come = usize::try_from(self.descriptor.bytes.saturating_sub(self.got)).unwrap_or(usize::MAX);
         let error = CodecError::Trailing { extra: self.rest().len().saturating_add(to_come) };
@@ -186,7 +188,8 @@ impl<'a> SegmentSplitter<'a> {
     }
 }
 
-/// Each block is the one that the next, the last one the one that the descriptor names.
+/// Checks that each block has the hash that its child names, and the last one that of the
+/// descriptor.
 fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), SegmentError> {
     let names: Vec<Hash> = blocks.iter().map(|block| block.header.hash().0).collect();
     let expected = blocks.iter().skip(1).map(|child| child.header.parent).chain([descriptor.last_block]);
@@ -233,7 +236,8 @@ mod tests {
         Chain::new(Genesis { limits, ..genesis })
     }
 
-    /// Linked blocks from height 1, so many transactions in each; nobody signed for them.
+    /// Linked blocks from height 1 with these numbers of transactions. Their certificates have no
+    /// signatures.
     fn blocks(chain: &Arc<Chain>, counts: &[u64]) -> Vec<Block> {
         let id = chain.id();
         let empty = ChainState::genesis(Arc::clone(chain));
@@ -271,7 +275,7 @@ mod tests {
         blocks.iter().flat_map(codec::encode).collect()
     }
 
-    /// Pushes so many bytes at a time.
+    /// Pushes `at_once` bytes at a time.
     fn split(
         chain: &Chain,
         descriptor: &SegmentDescriptor,
@@ -334,7 +338,7 @@ mod tests {
         assert_eq!(splitter.push(&[0]).unwrap_err(), splitter.length());
         splitter.got -= 1;
         assert_eq!(splitter.finish(), Ok(all.clone()));
-        // What comes after the last block is not kept until the end.
+        // Bytes after the last block are refused before the end.
         let early = SegmentDescriptor { last: Height(1), ..descriptor };
         let mut splitter = SegmentSplitter::new(&chain, &early);
         let error = bytes.chunks(64 << 10).find_map(|part| splitter.push(part).err()).unwrap();

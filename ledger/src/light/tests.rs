@@ -13,7 +13,7 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
-/// One block with three transfers, and all that a node would show of it.
+/// One block with three transfers, and everything that a node would show of it.
 struct Shown {
     chain: Arc<Chain>,
     header: Vec<u8>,
@@ -98,7 +98,7 @@ fn what_a_node_shows_is_proved() {
     assert_eq!(transaction.transfer().sender, key(21).public());
 }
 
-/// Whatever byte a node changes, nothing is proved any more.
+/// Whichever byte a node changes, nothing is proved any more.
 #[test]
 fn no_changed_byte_passes() {
     let shown = shown();

@@ -1,11 +1,11 @@
-//! What the state maps: keys to accounts.
+//! Entries of the state: accounts and their keys.
 
 use crate::codec::{Decode, Encode};
 use crate::hash::{Domain, Hash, TxId};
 use crate::signature::PublicKey;
 use crate::units::{Amount, Height, Nonce};
 
-/// First byte of every key, so that later kinds of state never meet the accounts.
+/// First byte of every key, so that later kinds of state never collide with accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Namespace(pub u8);
 
@@ -14,12 +14,12 @@ impl Namespace {
     pub const ACCOUNT: Self = Self(0);
 }
 
-/// Name of one entry of the state.
+/// Key of an entry of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct StateKey {
-    /// What kind of entry this is.
+    /// Kind of the entry.
     pub namespace: Namespace,
-    /// Whose entry this is.
+    /// Public key of the account.
     pub account: PublicKey,
 }
 
@@ -32,33 +32,35 @@ impl StateKey {
 
     /// Place of the entry in the state tree, read from the first byte's highest bit on.
     ///
-    /// A hash, so that the tree stays balanced whatever keys people choose, and a deep neighbourhood costs its maker work that
-    /// doubles with each level.
+    /// It is a hash, so the tree stays balanced whatever keys people choose. Whoever wants a deep
+    /// subtree has to do work that doubles with each level.
     #[must_use]
     pub fn path(&self) -> Hash {
         Hash::of(Domain::StatePath, &[&[self.namespace.0], &self.account.0])
     }
 }
 
-/// What the ledger knows of one account. The default is an account that nobody has touched.
+/// What the ledger knows of an account. The default is an account that nothing has touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Account {
-    /// Money it holds.
+    /// Money that the account holds.
     pub balance: Amount,
     /// Nonce of its next transaction.
     pub nonce: Nonce,
-    /// Hash chain over every transaction that touched it and every credit of fees, from `Hash::ZERO`: a claimed list of them can be
-    /// proved complete.
+    /// Hash chain, from `Hash::ZERO`, over every transaction that touched the account and every
+    /// credit of fees. So a claimed list of them can be proved complete.
     pub activity: Hash,
 }
 
 impl Account {
-    /// Adds a link to the activity chain: the transaction that paid from or to this account, and its block's height.
+    /// Adds a link to the activity chain: a transaction that paid from or to this account, and the
+    /// height of its block.
     pub fn touch(&mut self, height: Height, transaction: &TxId) {
         self.link(height, transaction.0);
     }
 
-    /// Adds a link for the fees of a block, credited to this account. It names the amount, so that income can be proved.
+    /// Adds a link for the fees of a block, which were credited to this account. The link contains
+    /// the amount, so that income can be proved.
     pub fn touch_fees(&mut self, height: Height, fees: Amount) {
         self.link(height, Hash::of(Domain::Fees, &[&fees.0.to_le_bytes()]));
     }
@@ -69,14 +71,14 @@ impl Account {
     }
 }
 
-/// One key with what it maps to.
+/// A key with its account.
 pub type Entry = (StateKey, Account);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The chain depends on height, transaction and order: each other history of two touches ends elsewhere.
+    /// The chain depends on height, transaction and order, so each history ends at another hash.
     #[test]
     fn activity_tells_histories_apart() {
         let [a, b] = [TxId(Hash([1; 32])), TxId(Hash([2; 32]))];

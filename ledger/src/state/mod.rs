@@ -1,8 +1,8 @@
 //! The state: an authenticated map from keys to accounts.
 //!
-//! A binary radix tree in memory, whose root commits to every account. Its nodes are never changed while shared, so a copy costs
-//! nothing: a proposer and each voter work out the state after a candidate block beside the one that is final, and readers keep
-//! snapshots. Accounts are never removed.
+//! A binary radix tree in memory, whose root commits to every account. Shared nodes are never
+//! changed, so a copy costs nothing. A proposer and each voter compute the state after a candidate
+//! block beside the final state, and readers keep snapshots. Accounts are never removed.
 
 mod account;
 mod page_id;
@@ -31,7 +31,7 @@ pub struct State {
 }
 
 impl State {
-    /// The state that holds these entries. Of several with one key the first counts.
+    /// The state with these entries. Of several entries with one key the first counts.
     #[must_use]
     pub fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Self {
         let mut sorted: Vec<Placed> = entries.into_iter().map(|(key, account)| placed(&key, &account)).collect();
@@ -40,14 +40,14 @@ impl State {
         Self { root: Arc::new(Node::build(&sorted, 0)) }
     }
 
-    /// Sets each of these accounts. Snapshots keep what they hold.
+    /// Sets these accounts. Snapshots keep their content.
     pub fn apply(&mut self, changes: &BTreeMap<StateKey, Account>) {
         let mut sorted: Vec<Placed> = changes.iter().map(|(key, account)| placed(key, account)).collect();
         sorted.sort_unstable_by_key(|(path, _)| *path);
         Node::apply(&mut self.root, &sorted, 0);
     }
 
-    /// This state with each of these accounts set.
+    /// This state with these accounts set.
     #[must_use]
     pub fn with(&self, changes: &BTreeMap<StateKey, Account>) -> Self {
         let mut state = self.clone();
@@ -55,25 +55,25 @@ impl State {
         state
     }
 
-    /// The account of a key, if anything ever touched it.
+    /// The account of a key; `None` if nothing ever touched it.
     #[must_use]
     pub fn get(&self, key: &StateKey) -> Option<&Account> {
         self.root.get(key)
     }
 
-    /// How many entries the state holds.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.root.count()
     }
 
-    /// Whether the state holds nothing.
+    /// Whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Commitment to the whole content: equal for equal content, however it came about.
+    /// Commitment to the whole content. Equal contents have equal roots, however they came about.
     #[must_use]
     pub fn root(&self) -> StateRoot {
         StateRoot(self.root.hash())
@@ -84,24 +84,26 @@ impl State {
         self.root.entries(PageId::ROOT)
     }
 
-    /// Proof of what the state holds for a key, or that it holds nothing.
+    /// Proof of the account of a key, or of its absence.
     #[must_use]
     pub fn prove(&self, key: &StateKey) -> AccountProof {
         AccountProof::new(&self.root, key)
     }
 
-    /// Proof of all that the state holds from path `first` to path `last`, both included.
+    /// Proof of all entries from path `first` to path `last`, both included.
     #[must_use]
     pub fn prove_range(&self, first: &Hash, last: &Hash) -> RangeProof {
         RangeProof::new(&self.root, first, last)
     }
 
-    /// The state cut into pages: the largest subtrees with 1 to `PAGE_ENTRIES_MAX` entries, in path order.
+    /// The state cut into pages: the largest subtrees with 1 to `PAGE_ENTRIES_MAX` entries, in path
+    /// order.
     pub fn pages(&self) -> impl Iterator<Item = (PageId, Vec<Entry>)> {
         pages::pages(&self.root, PageId::ROOT)
     }
 
-    /// What turns the pages of `since` into the pages of this state. Takes time in proportion to what differs.
+    /// The changes that turn the pages of `since` into the pages of this state. Takes time in
+    /// proportion to the difference.
     #[must_use]
     pub fn changed_pages(&self, since: &Self) -> PageChanges {
         let mut changes = PageChanges::default();
@@ -111,7 +113,7 @@ impl State {
 }
 
 impl Default for State {
-    /// The state that holds nothing.
+    /// The empty state.
     fn default() -> Self {
         Self::from_entries([])
     }

@@ -1,32 +1,33 @@
-//! Where a subtree is: the bits that the paths below it begin with.
+//! Place of a subtree: the bits with which all paths below it begin.
 
 use crate::codec::{Decode, Encode};
 use crate::hash::Hash;
 
-/// Bits of a path, so also the depth that no subtree passes.
+/// Bits of a path, which is also the greatest depth of a subtree.
 pub(super) const PATH_BITS: u16 = 256;
 
-/// The bit of a path that an inner node at this depth splits by: 0 is the highest bit of the first byte.
+/// The bit of a path by which an inner node at this depth splits. Depth 0 is the highest bit of the
+/// first byte.
 ///
 /// # Panics
-/// Below the last bit. Distinct keys have distinct paths, so no tree is that deep.
+/// At depth 256 and below. Distinct keys have distinct paths, so no inner node is that deep.
 pub(super) fn bit(path: &Hash, depth: u16) -> bool {
     assert!(depth < PATH_BITS, "distinct keys have distinct paths of {PATH_BITS} bits");
     path.0[usize::from(depth / 8)] & bit_mask(depth) != 0
 }
 
-/// The bit for this depth within its byte.
+/// Mask of the bit for this depth, within its byte.
 const fn bit_mask(depth: u16) -> u8 {
     // The shift is below 8: nothing is lost.
     0x80 >> (depth % 8)
 }
 
-/// Place of a subtree, and name of the page that a checkpoint stores for it.
+/// Place of a subtree, which is also the name of the page that a checkpoint stores for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PageId {
-    /// How many bits all paths of the subtree share, 0 to 256.
+    /// Number of bits that all paths of the subtree share, 0 to 256.
     pub depth: u16,
-    /// Those bits, and zeros after them: the lowest path the subtree can hold.
+    /// The shared bits, then zeros: the lowest path that the subtree can hold.
     pub prefix: Hash,
 }
 
@@ -34,7 +35,7 @@ impl PageId {
     /// The whole tree.
     pub const ROOT: Self = Self { depth: 0, prefix: Hash::ZERO };
 
-    /// The highest path the subtree can hold: the shared bits, and ones after them.
+    /// The highest path that the subtree can hold: the shared bits, then ones.
     #[must_use]
     pub fn last(&self) -> Hash {
         let mut path = self.prefix;
@@ -70,7 +71,8 @@ mod tests {
     use crate::signature::PublicKey;
     use crate::state::StateKey;
 
-    /// Down any path: the halves touch, the path is in the one its bit names, and the last place is the path alone.
+    /// On the way down any path: the halves touch, the path is in the half that its bit names, and
+    /// the last place holds the path alone.
     #[test]
     fn a_path_leads_through_halves_to_itself() {
         for path in [Hash::ZERO, Hash([0xff; 32]), Hash([0xa5; 32]), StateKey::account(PublicKey([7; 32])).path()] {

@@ -1,4 +1,4 @@
-//! The state cut into pages for the store: a checkpoint writes the pages that changed since the last one.
+//! The state cut into pages for the store: a checkpoint writes the pages that changed.
 
 use std::sync::Arc;
 
@@ -6,16 +6,18 @@ use super::account::Entry;
 use super::page_id::PageId;
 use super::tree::{LEAF_ENTRIES_MAX, Node};
 
-/// Most entries of a page, at 81 bytes each: a page stays under 6 KiB, the piece that the store handles well.
+/// Most entries of a page, at 81 bytes each. So a page stays under 6 KiB, the largest value of the
+/// store.
 pub const PAGE_ENTRIES_MAX: usize = 64;
 const _: () = assert!(PAGE_ENTRIES_MAX >= LEAF_ENTRIES_MAX);
 
-/// What turns the pages of an older state into those of a newer one. No page is named twice.
+/// The changes that turn the pages of an older state into those of a newer one. No page is named
+/// twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageChanges {
-    /// Pages that are new or have other entries now, whole, in path order.
+    /// Pages that are new or have other entries, whole, in path order.
     pub written: Vec<(PageId, Vec<Entry>)>,
-    /// Pages that are no more, in path order.
+    /// Pages that no longer exist, in path order.
     pub removed: Vec<PageId>,
 }
 
@@ -26,7 +28,7 @@ pub(super) fn pages(node: &Node, at: PageId) -> impl Iterator<Item = (PageId, Ve
         .map(|(at, page)| (at, page.entries(at).copied().collect()))
 }
 
-/// Adds the changes of one subtree. Looks only where the two differ.
+/// Adds the changes of one subtree. Visits only nodes that differ.
 pub(super) fn add_changes(changes: &mut PageChanges, old: &Arc<Node>, new: &Arc<Node>, at: PageId) {
     if Arc::ptr_eq(old, new) || old.hash() == new.hash() {
         return;
@@ -63,7 +65,8 @@ mod tests {
 
     type Pages = BTreeMap<PageId, Vec<Entry>>;
 
-    /// The store's side: removed pages were there, written ones differ, and no page is named twice.
+    /// What the store does. Removed pages were there, written pages differ, and no page is named
+    /// twice.
     fn write(pages: &mut Pages, changes: PageChanges) {
         for id in changes.removed {
             assert!(pages.remove(&id).is_some(), "{id:?} was no page");
@@ -107,7 +110,8 @@ mod tests {
     }
 
     proptest! {
-        /// The pages of a state, changed as it says, are those of the next; also where one forks off, or holds less.
+        /// The pages of a state, with the changes applied, are those of the other state; also for
+        /// forks and states with fewer entries.
         #[test]
         fn changes_lead_from_pages_to_pages(batches in prop::collection::vec(prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..90), 1..5)) {
             let base = State::default();

@@ -1,8 +1,9 @@
-//! Proofs of what a state holds, checked against nothing but its root.
+//! Proofs of the content of a state, verified against its root alone.
 //!
-//! A proof lists the tree in pre-order, down to the leaves that meet a range of paths; every subtree beside the range is its hash
-//! alone. So for one root and range exactly one list of nodes passes, and it shows all that the range holds: absence is seen, not
-//! claimed. The proof of an account is the proof of the range that is its path.
+//! A proof lists the tree in pre-order, down to the leaves that meet a range of paths. Of a subtree
+//! beside the range it has only the hash. So for one root and range exactly one list of nodes
+//! passes, and it shows everything in the range: absence is seen, not claimed. The proof of an
+//! account is the proof of the range that has only its path.
 
 use super::account::{Account, Entry, StateKey};
 use super::page_id::{PATH_BITS, PageId};
@@ -10,7 +11,7 @@ use super::tree::{LEAF_ENTRIES_MAX, Node, inner_hash, leaf_hash};
 use crate::codec::{Decode, Encode};
 use crate::hash::{Hash, StateRoot};
 
-/// A proof that does not show what it should. Always the fault of whoever gave it.
+/// A proof that does not show what it should. Whoever gave it is always at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// The list ends before the tree does.
@@ -22,28 +23,28 @@ pub enum ProofError {
         /// Nodes left over.
         extra: usize,
     },
-    /// An inner node below the last bit of a path.
+    /// An inner node is below the last bit of a path.
     #[error("the tree is deeper than a path has bits")]
     TooDeep,
-    /// A subtree that meets the range is only a hash.
+    /// A subtree that meets the range is given as a hash.
     #[error("the subtree at depth {depth} is hidden, expected to see it: it meets the range")]
     Hidden {
         /// Depth of the subtree.
         depth: u16,
     },
-    /// A subtree beside the range is shown.
+    /// A subtree beside the range is given in full.
     #[error("the subtree at depth {depth} is shown, expected its hash: it is beside the range")]
     Beside {
         /// Depth of the subtree.
         depth: u16,
     },
-    /// A leaf that the tree would have split.
+    /// A leaf has more entries than the tree allows.
     #[error("a leaf of {got} entries, expected at most {LEAF_ENTRIES_MAX}")]
     LeafTooLong {
         /// Entries of the leaf.
         got: usize,
     },
-    /// An entry whose path is not below the leaf's place.
+    /// The path of an entry is not below its leaf's place.
     #[error("an entry with path {path} in a leaf at depth {depth} elsewhere")]
     Misplaced {
         /// Path of the entry.
@@ -51,18 +52,18 @@ pub enum ProofError {
         /// Depth of the leaf.
         depth: u16,
     },
-    /// Entries of a leaf whose paths do not strictly increase.
+    /// The paths of a leaf's entries do not strictly increase.
     #[error("the entries of the leaf at depth {depth} are not sorted by path")]
     Unsorted {
         /// Depth of the leaf.
         depth: u16,
     },
-    /// The proof is about another state.
+    /// The proof is for another state.
     #[error("the proof gives the root {got}, expected {expected}")]
     OtherRoot {
-        /// Root that the nodes give.
+        /// Root computed from the nodes.
         got: StateRoot,
-        /// Root that was asked about.
+        /// Root given by the verifier.
         expected: StateRoot,
     },
 }
@@ -70,15 +71,16 @@ pub enum ProofError {
 /// A node in the list of a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 enum Shown {
-    /// A subtree beside the range: its hash.
+    /// The hash of a subtree beside the range.
     Hidden(Hash),
-    /// A leaf: its entries.
+    /// The entries of a leaf.
     Leaf(Vec<Entry>),
-    /// An inner node: its halves follow, first the one of bit 0.
+    /// An inner node. Its halves follow, the one of bit 0 first.
     Inner,
 }
 
-/// The complete content of a range of paths. About 80 bytes an entry, and at each end the size of one `AccountProof` more.
+/// The complete content of a range of paths. It takes about 80 bytes an entry, and at each end the
+/// size of an `AccountProof` more.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RangeProof {
     nodes: Vec<Shown>,
@@ -92,11 +94,11 @@ impl RangeProof {
         Self { nodes }
     }
 
-    /// Everything the state with this root holds from `first` to `last`, both included, in path order. If `first` is above
-    /// `last`, that is nothing.
+    /// All entries of the state with this root from path `first` to path `last`, both included, in
+    /// path order; none if `first` is above `last`.
     ///
     /// # Errors
-    /// `ProofError`, unless this is the very proof that the state gives for this range.
+    /// `ProofError`, unless this is the one proof that the state gives for this range.
     pub fn verify(&self, root: &StateRoot, first: &Hash, last: &Hash) -> Result<Vec<Entry>, ProofError> {
         let mut reader = Reader { nodes: self.nodes.iter(), first, last, held: Vec::new() };
         let got = StateRoot(reader.subtree(PageId::ROOT)?);
@@ -121,7 +123,7 @@ fn show(nodes: &mut Vec<Shown>, node: &Node, at: PageId, first: &Hash, last: &Ha
     }
 }
 
-/// Reads the list back, one subtree after the other.
+/// Reads the list, one subtree after the other.
 struct Reader<'a> {
     nodes: std::slice::Iter<'a, Shown>,
     first: &'a Hash,
@@ -130,7 +132,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes one subtree off the list, keeps what it holds of the range, and gives its hash. Recurses at most `PATH_BITS` deep.
+    /// Takes one subtree off the list, keeps its entries in the range, and returns its hash.
+    /// Recurses at most `PATH_BITS` deep.
     fn subtree(&mut self, at: PageId) -> Result<Hash, ProofError> {
         let depth = at.depth;
         match (self.nodes.next().ok_or(ProofError::Incomplete)?, at.meets(self.first, self.last)) {
@@ -169,17 +172,18 @@ impl Reader<'_> {
     }
 }
 
-/// What a state holds for one key, or that it holds nothing.
+/// The account of a key, or its absence.
 ///
-/// At most 2,048 bytes at a million accounts: 668 for the list with a full leaf, 40 for each inner node above it, and no leaf is
-/// below depth 34. (That takes nine paths with 34 bits in common; among n random paths the probability is below
-/// n^9 / 9! / 2^272, here 10^-33.) Who works to deepen one account's leaf doubles the work with each level, and pays for eight
-/// accounts; `BYTES_MAX` holds even then.
+/// At most 2,048 bytes at a million accounts: 668 for the list with a full leaf, 40 for each inner
+/// node above it, and no leaf is below depth 34. (A deeper one takes nine paths with 34 bits in
+/// common. Among n random paths the probability is below n^9 / 9! / 2^272, here 10^-33.) Whoever
+/// works to deepen the leaf of one account doubles the work with each level, and pays for eight
+/// accounts. `BYTES_MAX` holds even then.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AccountProof(RangeProof);
 
 impl AccountProof {
-    /// No proof that verifies has a longer encoding: a leaf at depth 256.
+    /// Most bytes of a proof that verifies: a leaf at depth 256.
     pub const BYTES_MAX: usize = 8 + 256 * 40 + 12 + LEAF_ENTRIES_MAX * 81;
 
     /// The proof for one key.
@@ -188,10 +192,10 @@ impl AccountProof {
         Self(RangeProof::new(root, &path, &path))
     }
 
-    /// The account that the state with this root holds for the key, or `None` if it holds none.
+    /// The account of the key in the state with this root; `None` if there is none.
     ///
     /// # Errors
-    /// `ProofError`, unless this is the very proof that the state gives for this key.
+    /// `ProofError`, unless this is the one proof that the state gives for this key.
     pub fn verify(&self, root: &StateRoot, key: &StateKey) -> Result<Option<Account>, ProofError> {
         let path = key.path();
         let held = self.0.verify(root, &path, &path)?;
@@ -212,7 +216,7 @@ mod tests {
 
     const ALL: (Hash, Hash) = (Hash::ZERO, Hash([0xff; 32]));
 
-    /// The root of a list of nodes, folded without a check: what a hostile prover would like to be the root.
+    /// The root of a list of nodes, computed without checks, as a hostile prover would want it.
     fn root_of(nodes: &[Shown]) -> StateRoot {
         fn fold(nodes: &mut std::slice::Iter<'_, Shown>) -> Hash {
             match nodes.next().unwrap() {
@@ -231,7 +235,7 @@ mod tests {
         State::from_entries(entries(keys)).iter().copied().collect()
     }
 
-    /// Lists that are wrong although their root is the expected one. Each fails for its own reason, not for its hash.
+    /// Lists under their own roots. Each wrong one fails for its own reason, not for its hash.
     #[test]
     fn a_wrong_list_is_refused_even_under_its_own_root() {
         let leaf = |keys: &[Entry]| Shown::Leaf(keys.to_vec());
@@ -280,7 +284,7 @@ mod tests {
         assert_eq!(endless.verify(&StateRoot(ALL.0), &ALL.0, &ALL.1), Err(ProofError::TooDeep));
     }
 
-    /// An inner node and a leaf of the same bytes are different nodes.
+    /// An inner node and a leaf of the same bytes have different hashes.
     #[test]
     fn no_leaf_is_an_inner_node() {
         let entries = sorted(0..3);
@@ -291,7 +295,7 @@ mod tests {
         assert_ne!(inner_hash(&halves[0], &halves[1]), inner_hash(&halves[1], &halves[0]));
     }
 
-    /// The longest proof: a leaf as deep as a path. It verifies, and `BYTES_MAX` admits it.
+    /// The deepest leaf, at depth 256. Its proof verifies, and `BYTES_MAX` admits it.
     #[test]
     fn a_path_is_followed_to_its_last_bit() {
         let path = key(5).path();
@@ -312,7 +316,8 @@ mod tests {
         assert_eq!(decode(&encode(&proof), AccountProof::BYTES_MAX), Ok(proof));
     }
 
-    /// Exactly one encoding passes for a root and key: no byte can be another, no node can go, come twice or change places.
+    /// Exactly one encoding passes for a root and key: no byte can differ, and no node can be
+    /// missing, repeated or moved.
     #[test]
     fn a_changed_proof_shows_nothing() {
         let state = State::from_entries(entries(0..100));
@@ -349,12 +354,13 @@ mod tests {
     fn proofs_are_short() {
         let state = State::from_entries(entries(0..20_000));
         let bytes_max = (0..40_000).map(|i| encode(&state.prove(&key(i))).len()).max().unwrap();
-        // A leaf at depth 19 takes nine paths with 18 bits in common: at most 20,000^9 / 9! / 2^144, below 10^-10.
+        // A leaf at depth 19 takes nine paths with 18 bits in common: at most 20,000^9 / 9! /
+        // 2^144, below 10^-10.
         assert!((668..=668 + 18 * 40).contains(&bytes_max), "{bytes_max}");
     }
 
     proptest! {
-        /// Every key's proof shows what the map holds, under this root and no other.
+        /// The proof of every key shows what the map holds, under this root and no other.
         #[test]
         fn each_key_is_proved_present_or_absent(chosen in prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..200), asked in 0..KEYS.len()) {
             let model = model(&chosen);
@@ -365,7 +371,8 @@ mod tests {
             prop_assert!(proof.verify(&other.root(), &KEYS[asked]).is_err());
         }
 
-        /// A range's proof shows all of the range and nothing else; for another range it shows that range, or nothing.
+        /// The proof of a range shows exactly that range. Verified for another range, it shows that
+        /// one or fails.
         #[test]
         fn ranges_are_shown_whole(
             chosen in prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..200),
@@ -373,7 +380,7 @@ mod tests {
         ) {
             let model = model(&chosen);
             let state = State::default().with(&model);
-            // A path of the universe, or just before or after it.
+            // A path of the keys, or just before or after it.
             let path = |(i, step): (usize, i8)| {
                 let mut path = KEYS[i].path();
                 path.0[31] = path.0[31].saturating_add_signed(step);

@@ -1,4 +1,5 @@
-//! The state as a map, against a `BTreeMap`; and frozen vectors. The helpers serve the tests of the other modules too.
+//! The state as a map, compared with a `BTreeMap`; and frozen vectors. The tests of other modules
+//! use the helpers too.
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 use std::sync::LazyLock;
@@ -28,13 +29,14 @@ pub(super) fn entries(keys: impl IntoIterator<Item = u64>) -> Vec<Entry> {
     keys.into_iter().map(|i| (key(i), account(i))).collect()
 }
 
-/// Keys to choose from: half of them anywhere, half with twelve bits of path in common, so that trees get deep.
+/// Keys to choose from: half of them anywhere, half with twelve path bits in common, so that trees
+/// get deep.
 pub(super) static KEYS: LazyLock<Vec<StateKey>> = LazyLock::new(|| {
     let crowded = (1_000..).map(key).filter(|key| key.path().0[0] == 0x5a && key.path().0[1] >> 4 == 0xf);
     (0..120).map(key).chain(crowded.take(120)).collect()
 });
 
-/// The map that gives chosen keys an account each.
+/// The map that gives each chosen key an account.
 pub(super) fn model(chosen: &BTreeMap<usize, u64>) -> BTreeMap<StateKey, Account> {
     chosen.iter().map(|(i, account_of)| (KEYS[*i], account(*account_of))).collect()
 }
@@ -47,19 +49,19 @@ fn check(state: &State, model: &BTreeMap<StateKey, Account>) {
     let mut by_path: Vec<Entry> = model.iter().map(|(key, account)| (*key, *account)).collect();
     by_path.sort_by_key(|(key, _)| key.path());
     assert!(state.iter().eq(&by_path));
-    // In another order than the batches had.
+    // Built in another order than the batches had.
     by_path.reverse();
     assert_eq!(State::from_entries(by_path).root(), state.root());
 }
 
 proptest! {
-    /// After each batch the state holds what the map holds, and each snapshot still what it held.
+    /// After each batch the state has the content of the map, and each snapshot still its own.
     #[test]
     fn a_state_is_a_map(batches in prop::collection::vec((prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..80), any::<bool>()), 0..6)) {
         let (mut state, mut expected) = (State::default(), BTreeMap::new());
         let mut snapshots = Vec::new();
         for (batch, keep) in &batches {
-            // Kept, the nodes are shared and copied; not kept, they change in place.
+            // With a snapshot, nodes are shared and copied. Without one, they change in place.
             if *keep {
                 snapshots.push((state.clone(), expected.clone()));
             }
@@ -75,7 +77,7 @@ proptest! {
         }
     }
 
-    /// One batch, or one at a time in any order: the same root.
+    /// One batch, or one change at a time in any order, gives the same root.
     #[test]
     fn the_root_depends_on_the_content_alone(order in prop::sample::subsequence((0..KEYS.len()).collect::<Vec<_>>(), 0..150).prop_shuffle()) {
         let all: BTreeMap<usize, u64> = order.iter().map(|i| (*i, *i as u64)).collect();
@@ -93,7 +95,7 @@ fn of_two_entries_with_one_key_the_first_counts() {
     assert_eq!((state.len(), state.get(&key(1))), (2, Some(&account(1))));
 }
 
-/// Every single difference in content is a difference in the root.
+/// Every single difference in content changes the root.
 #[test]
 fn the_root_commits_to_every_field() {
     let state = State::from_entries(entries(0..20));
@@ -114,7 +116,8 @@ fn the_root_commits_to_every_field() {
     assert!(roots.iter().enumerate().all(|(i, root)| !roots[..i].contains(root)));
 }
 
-/// Roots and proofs that every version must give. Worked out a second time by a program that shares no code with this one.
+/// Roots and proofs that every version must give. A program that shares no code with this one
+/// computed them a second time.
 #[test]
 fn frozen_vectors() {
     for (accounts, root) in [

@@ -1,7 +1,9 @@
-//! The binary radix tree of the state: its shape, its hashes, and how a batch of changes goes through it.
+//! The binary radix tree of the state: its shape, its hashes, and how a batch of changes is
+//! applied.
 //!
-//! A subtree with at most `LEAF_ENTRIES_MAX` entries is one leaf, its entries sorted by path; any other is an inner node that
-//! splits at the next bit. Nothing else decides, so shape and root are a function of the content alone.
+//! A subtree with at most `LEAF_ENTRIES_MAX` entries is one leaf, with its entries sorted by path.
+//! Any other is an inner node that splits at the next bit. Nothing else decides, so shape and root
+//! are a function of the content alone.
 
 use std::sync::Arc;
 
@@ -13,24 +15,25 @@ use crate::hash::{Domain, Hash};
 /// Most entries of a leaf. More make proofs longer, fewer make the tree deeper.
 pub(super) const LEAF_ENTRIES_MAX: usize = 8;
 
-/// An entry with its path, which is worked out once and then used for sorting and at every level.
+/// An entry with its path, which is computed once for sorting and for every level.
 pub(super) type Placed = (Hash, Entry);
 
 pub(super) fn placed(key: &StateKey, account: &Account) -> Placed {
     (key.path(), (*key, *account))
 }
 
-/// A subtree. One that several states have in common exists once.
+/// A subtree. States that have it in common share it.
 #[derive(Clone)]
 pub(super) enum Node {
     /// At most `LEAF_ENTRIES_MAX` entries in path order.
     Leaf { hash: Hash, entries: Vec<Entry> },
-    /// More than that: the entries whose next bit is 0, and those whose next bit is 1.
+    /// More entries: those whose next bit is 0, and those whose next bit is 1.
     Inner { hash: Hash, count: usize, children: [Arc<Node>; 2] },
 }
 
 impl Node {
-    /// The tree over entries sorted by path, each path once. The first `depth` bits of all paths are the same.
+    /// The tree over entries sorted by path, each path once. All paths share the first `depth`
+    /// bits.
     pub(super) fn build(sorted: &[Placed], depth: u16) -> Self {
         if sorted.len() <= LEAF_ENTRIES_MAX {
             let entries: Vec<Entry> = sorted.iter().map(|(_, entry)| *entry).collect();
@@ -42,8 +45,8 @@ impl Node {
         Self::Inner { hash, count: sorted.len(), children: children.map(Arc::new) }
     }
 
-    /// Overwrites or adds entries, sorted by path, each path once. However many of them a node is above, it is hashed once, and
-    /// copied only if another state shares it.
+    /// Overwrites or adds entries, sorted by path, each path once. A node above several of them is
+    /// hashed only once, and copied only if another state shares it.
     pub(super) fn apply(node: &mut Arc<Self>, changes: &[Placed], depth: u16) {
         if changes.is_empty() {
             return;
@@ -77,7 +80,7 @@ impl Node {
         }
     }
 
-    /// How many entries the subtree holds.
+    /// Number of entries in the subtree.
     pub(super) const fn count(&self) -> usize {
         match self {
             Self::Leaf { entries, .. } => entries.len(),
@@ -85,7 +88,7 @@ impl Node {
         }
     }
 
-    /// The account of a key, looked for from the root.
+    /// The account of a key, searched from the root.
     pub(super) fn get(&self, key: &StateKey) -> Option<&Account> {
         let path = key.path();
         let (mut node, mut depth) = (self, 0u16);
@@ -100,7 +103,8 @@ impl Node {
         }
     }
 
-    /// The largest subtrees with at most `entries_max` entries, which is at least `LEAF_ENTRIES_MAX`, in path order.
+    /// The largest subtrees with at most `entries_max` entries, in path order. `entries_max` is at
+    /// least `LEAF_ENTRIES_MAX`.
     pub(super) fn subtrees(&self, at: PageId, entries_max: usize) -> impl Iterator<Item = (PageId, &Self)> {
         let mut stack = vec![(at, self)];
         std::iter::from_fn(move || {
@@ -141,7 +145,7 @@ fn split(sorted: &[Placed], depth: u16) -> [&[Placed]; 2] {
     [left, right]
 }
 
-/// Whether the key is here; its account is then the new one.
+/// Sets the account if the key is here. Returns whether it is.
 fn overwrite(entries: &mut [Entry], (key, account): &Entry) -> bool {
     match entries.iter_mut().find(|(held, _)| held == key) {
         Some((_, old)) => {

@@ -1,8 +1,10 @@
-//! Checkpoints: all accounts at one height, so that opening the store applies only the blocks after it.
+//! Checkpoints: all accounts at one height, so that opening the store applies only the blocks after
+//! it.
 //!
-//! Two slots. One holds the newest checkpoint, the other the one before it, onto which the next is written: only the pages that
-//! changed between the two. The marker moves last, in a batch of its own, after all else is durable. So whenever a crash comes, the
-//! marked slot is whole.
+//! There are two slots. One holds the newest checkpoint, the other the one before it. The next
+//! checkpoint goes to the other slot, and only the pages that differ there are written. The marker
+//! moves last, in a batch of its own, after all pages are durable. So the marked slot is whole
+//! whenever a crash comes.
 
 use std::collections::BTreeSet;
 
@@ -14,23 +16,25 @@ use crate::units::Height;
 
 /// A checkpoint is due after this many blocks. Fewer cost more writes, more make opening slower.
 pub(super) const CHECKPOINT_BLOCKS: u64 = 64;
-/// A commit that would leave this many blocks without a checkpoint makes one first, which bounds memory and the time to open.
+/// A commit that would leave more than this many blocks without a checkpoint makes one first. This
+/// bounds memory and the time to open.
 pub(super) const CHECKPOINT_BLOCKS_MAX: u64 = 4 * CHECKPOINT_BLOCKS;
 
-/// What is known of the two slots.
+/// The state of the two slots.
 pub(super) struct Slots {
-    /// Holds the newest checkpoint, if there is one.
+    /// The slot of the newest checkpoint; `B` if there is none, so that `A` is written first.
     marked: Slot,
     /// Height of the newest checkpoint; 0 if there is none.
     pub(super) height: Height,
-    /// Accounts in the marked slot; none if there is no checkpoint.
+    /// Accounts in the marked slot; `None` if there is no checkpoint.
     marked_state: Option<State>,
-    /// Accounts in the other slot; none if a crash may have left anything there.
+    /// Accounts in the other slot; `None` after opening or a failed write, when it may hold
+    /// anything.
     other_state: Option<State>,
 }
 
 impl Slots {
-    /// As a newly opened store has them.
+    /// The slots of a newly opened store.
     pub(super) fn new(marker: Option<&Marker>, state: &State) -> Self {
         Self {
             marked: marker.map_or(Slot::B, |marker| marker.slot),
@@ -45,11 +49,11 @@ impl Slots {
         self.marked.other()
     }
 
-    /// Writes all accounts to the unmarked slot. Until `mark` the slot is nobody's.
+    /// Writes all accounts to the unmarked slot. Nothing refers to that slot before `mark`.
     pub(super) fn write(&mut self, disk: &Disk, state: &State) -> Result<(), StoreError> {
         let slot = self.next();
         let mut bulk = disk.bulk();
-        // Half-written from here on, should an error end this.
+        // Taken out, since an error from here on leaves the slot half-written.
         match self.other_state.take() {
             Some(before) => {
                 let changes = state.changed_pages(&before);
@@ -82,7 +86,7 @@ impl Slots {
         batch.put_value(Key::Marker, marker);
     }
 
-    /// Takes up that the marker is durable.
+    /// Records that the marker is durable.
     pub(super) fn mark(&mut self, marker: &Marker, state: &State) {
         self.other_state = self.marked_state.replace(state.clone());
         self.marked = marker.slot;

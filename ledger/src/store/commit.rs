@@ -1,4 +1,4 @@
-//! Writing: blocks become durable all at once, and checkpoints follow.
+//! Writes: the blocks of a commit become durable together, and checkpoints follow.
 
 use std::sync::PoisonError;
 
@@ -19,31 +19,36 @@ use crate::store::{Store, StoreError};
 #[allow(clippy::cast_possible_truncation)] // Three.
 const CERTIFICATE_PIECES: u32 = CERTIFICATE_BYTES_MAX.div_ceil(PIECE_BYTES) as u32;
 
-/// What the one writer knows. Behind a lock, so that a second one would wait and not interleave.
+/// State of the one writer. It is behind a lock, so that a second writer waits and does not
+/// interleave.
 pub(super) struct Writer {
     pub(super) tip: TipValue,
     pub(super) state: State,
     pub(super) slots: Slots,
     pub(super) witness: Witness,
-    /// What evidence is kept, once somebody asked.
+    /// Which evidence is kept; `None` until it is first needed.
     pub(super) evidence: Option<Kept>,
-    /// Why no more is written.
+    /// The failure after which nothing more is written.
     pub(super) failed: Option<String>,
 }
 
 impl Store {
-    /// Makes blocks final and durable: all of them, or none if it fails or the machine dies. One block when live, many when
-    /// catching up; some tens of megabytes at most, since a batch is in memory several times while it is written.
+    /// Makes blocks final and durable: all of them, or none if the write fails or the machine dies.
+    /// A batch has one block when live, and many when catching up. It is in memory several times
+    /// while it is written, so it should have some tens of megabytes at most.
     ///
-    /// Readers see the blocks when this returns `Ok`. Call [`Self::maintain`] some time after each commit.
+    /// Readers see the blocks once this returns `Ok`. Call [`Self::maintain`] some time after each
+    /// commit.
     ///
     /// # Errors
-    /// `StoreError::Io` when the disk refuses, such as when it is full; then and ever after `StoreError::Failed`: what was
-    /// acknowledged before is safe, and only opening anew shows what the disk holds. Nothing of a failed commit is ever visible here,
-    /// and readers may get the same error: stop, make room, open again.
+    /// `StoreError::Io` if the disk refuses, such as when it is full, or `StoreError::Corrupt`. All
+    /// later writes return `StoreError::Failed`. Acknowledged blocks are safe, but only opening the
+    /// store again shows what the disk holds. No reader ever sees a part of a failed commit.
+    /// Readers may get the same error: stop, make room, open again.
     ///
     /// # Panics
-    /// When the first block does not follow the tip or another the one before it, or a certificate is for another block.
+    /// If the first block does not follow the tip, another does not follow the one before it, or a
+    /// certificate is for another block.
     pub fn commit(&self, batch: &[Committed]) -> Result<(), StoreError> {
         let Some(last) = batch.last() else { return Ok(()) };
         self.write(|writer| {
@@ -70,17 +75,20 @@ impl Store {
                 view.certificate = last.certificate.clone();
                 entries.into_iter().for_each(|entries| view.index.push(entries));
             }
-            // Visible before the accounts of the block before are freed, which takes some milliseconds.
+            // Readers do not wait until the accounts of the block before are freed, which takes
+            // milliseconds.
             writer.tip = tip;
             writer.state = last.block.state().clone();
             Ok(())
         })
     }
 
-    /// Writes a checkpoint if one is due, each 64 blocks: milliseconds for small states, about half a second for a million accounts.
-    /// Call it after each commit, when everybody who waited for that was told. Returns whether there was one to write.
+    /// Writes a checkpoint if one is due, every 64 blocks. This takes milliseconds for small
+    /// states, and about half a second for a million accounts. Call it after each commit, once
+    /// everybody who waited for the commit was answered. Returns whether a checkpoint was due.
     ///
-    /// A crash in here loses nothing. If it is never called, commits make a checkpoint each 256 blocks.
+    /// A crash in here loses nothing. If this is never called, commits make a checkpoint every 256
+    /// blocks.
     ///
     /// # Errors
     /// As [`Self::commit`]. Blocks that were committed stay committed.
@@ -94,7 +102,7 @@ impl Store {
         })
     }
 
-    /// Makes the tip's state the newest checkpoint.
+    /// Makes the accounts at the tip the newest checkpoint.
     pub(super) fn checkpoint(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let disk = &self.shared.disk;
         writer.slots.write(disk, &writer.state)?;
@@ -102,7 +110,7 @@ impl Store {
         disk.sync()?;
         writer.witness.sync()?;
 
-        // The marker says that accounts and index reach this height; both are durable by now.
+        // The marker says that accounts and index reach this height. Both are durable by now.
         let marker = Marker { slot: writer.slots.next(), height: writer.tip.height, hash: writer.tip.hash };
         let mut batch = Batch::default();
         Slots::put_marker(&mut batch, &marker);
@@ -124,11 +132,13 @@ impl Store {
         writer.slots.mark(&marker, &writer.state);
         let merged = !change.removed.is_empty();
         self.shared.view.write().unwrap_or_else(PoisonError::into_inner).index.replace(change);
-        // Readers have left the merged runs behind; pieces that a crash leaves here are removed when the store is opened.
+        // No reader uses the merged runs any more. Pieces that a crash leaves here are removed when
+        // the store is opened.
         if merged { self.read_view().index.sweep(disk) } else { Ok(()) }
     }
 
-    /// Runs one write. After a failure what is on the disk is not what this store believes, so there is no other write.
+    /// Runs one write. After a failed write the disk may differ from what this store believes, so
+    /// no other write runs.
     pub(super) fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let failed = |reason: &str| StoreError::Failed { reason: reason.to_owned() };
         let mut writer = self.shared.writer.lock().map_err(|_| failed("a write ended in a panic"))?;
@@ -163,7 +173,7 @@ pub(super) fn segment_record(segment: &SealedSegment) -> Vec<u8> {
     codec::encode(&(&segment.descriptor, &segment.chunks, &segment.ends, &segment.blocks))
 }
 
-/// Also removes the pieces of a longer certificate before it.
+/// Also removes the pieces of a longer certificate that was stored before.
 fn put_certificate(batch: &mut Batch, certificate: &Certificate) {
     for piece in 0..CERTIFICATE_PIECES {
         batch.remove(Key::TipCertificate(piece));

@@ -1,9 +1,15 @@
-//! sled, and the only code that touches it: checked values in, checked values out, and a write that is durable when it says so.
+//! sled, and the only code that calls it. Values carry checksums, and a write is durable once it
+//! says so.
 //!
-//! Four traps of sled 0.34.7 shape this. `flush` returns before the bytes are safe (it never calls fsync), so a handle of our own
-//! on the same file does it. Large leaves go to files that are never synced, so values are short. And damaged bytes can make it
-//! panic, so every call is caught and reported as damage. It lets go of pages only at each 64th use of one of its 256 parts of them, so
-//! that large pages that are written once and never used fill memory far beyond the cache: they are read after they are written.
+//! Four traps of sled 0.34.7 shape this module:
+//!
+//! - `flush` returns before the bytes are safe, since it never calls fsync. A handle of our own on
+//!   the same file does.
+//! - Large leaves go to files that are never synced, so values are short.
+//! - Damaged bytes can make sled panic, so every panic is caught and reported as damage.
+//! - sled frees pages only at every 64th access to one of the 256 shards of its cache. Pages that
+//!   are written once and never used would fill memory far beyond the cache, so values are read
+//!   after they are written.
 
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
@@ -15,21 +21,23 @@ use crate::codec::{Decode, Encode, encode};
 use crate::store::schema::{self, Key, PIECE_BYTES, VALUE_BYTES_MAX};
 use crate::store::{StoreError, unfinished};
 
-/// Memory for pages that were read or written lately.
+/// Size of sled's cache of pages, in bytes.
 const CACHE_BYTES: u64 = 24 << 20;
-/// A value is read once for so many bytes after it is written: at most 16 MiB of pages then wait for sled to count their uses.
+/// A value is read once for each of this many bytes after it is written. So at most 16 MiB of pages
+/// (256 shards, 64 accesses, 1 KiB) wait to be freed.
 const USE_BYTES: usize = 1 << 10;
-/// A batch of a bulk write is applied when it has this many bytes, so that readers and memory never wait for all of it.
+/// A bulk write applies a batch when it has this many bytes. This bounds memory, and the time that
+/// readers wait.
 const BULK_BYTES: usize = 4 << 20;
-/// How often, and how long after each other, a lock on the file is asked for: sled's threads let go of it a moment after the last
-/// handle is dropped.
+/// How often, and at what interval, to try to lock the file: sled's threads release the lock a
+/// moment after the last handle is dropped.
 const LOCK_TRIES: usize = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// An open database.
 pub(super) struct Disk {
     db: sled::Db,
-    /// The file that sled writes: what is synced.
+    /// The file that sled writes, for `sync`.
     file: File,
     path: PathBuf,
     #[cfg(test)]
@@ -41,7 +49,7 @@ pub(super) struct Disk {
 pub(super) struct Batch {
     writes: sled::Batch,
     bytes: usize,
-    /// Keys to read afterwards, and how often.
+    /// Keys to read after the write, and how often.
     uses: Vec<(Vec<u8>, usize)>,
 }
 
@@ -49,7 +57,7 @@ impl Batch {
     /// Sets a value.
     ///
     /// # Panics
-    /// Above `VALUE_BYTES_MAX`.
+    /// If the value has more than `VALUE_BYTES_MAX` bytes.
     pub(super) fn put(&mut self, key: Key, content: &[u8]) {
         let key = key.bytes();
         let value = schema::seal(&key, content);
@@ -63,7 +71,7 @@ impl Batch {
         self.put(key, &encode(value));
     }
 
-    /// Sets a record. One that was there before must not have had more pieces.
+    /// Sets a record. A record that was there before must not have more pieces.
     pub(super) fn put_record(&mut self, key: impl Fn(u32) -> Key, record: &[u8]) {
         for (number, piece) in schema::pieces(record) {
             self.put(key(number), &piece);
@@ -78,7 +86,7 @@ impl Batch {
 }
 
 impl Disk {
-    /// Opens the database in a directory, or makes one.
+    /// Opens the database in a directory, or creates one.
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let path = directory.join("db");
@@ -122,7 +130,7 @@ impl Disk {
         self.get(key)?.map(|content| schema::decode(key, &content)).transpose()
     }
 
-    /// The whole of a record.
+    /// A whole record.
     pub(super) fn record(&self, key: impl Fn(u32) -> Key) -> Result<Option<Vec<u8>>, StoreError> {
         let Some((length, record)) = self.record_prefix(&key, usize::MAX)? else { return Ok(None) };
         if record.len() != length {
@@ -134,7 +142,7 @@ impl Disk {
         Ok(Some(record))
     }
 
-    /// The length of a record and at least its first `bytes`, or all of it if it is shorter.
+    /// The length of a record, and at least its first `bytes` bytes, or all of a shorter one.
     pub(super) fn record_prefix(
         &self,
         key: impl Fn(u32) -> Key,
@@ -154,10 +162,11 @@ impl Disk {
         Ok(Some((length, record)))
     }
 
-    /// Appends a part of a record of this length to `out`; reads only the pieces that the part touches.
+    /// Appends a part of a record of this length to `out`. Reads only the pieces that the part
+    /// touches.
     ///
     /// # Panics
-    /// When the part is not within the length.
+    /// If the part is not within the length.
     pub(super) fn append_part(
         &self,
         key: impl Fn(u32) -> Key,
@@ -184,7 +193,8 @@ impl Disk {
         Ok(())
     }
 
-    /// All keys that begin so, in order, each with its content. A bad value is an item; the scan goes on after it.
+    /// All keys with a prefix, in order, each with its content. A damaged value is an item, and the
+    /// scan goes on; an error of sled ends it.
     pub(super) fn scan(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Scanned, StoreError>> {
         let mut values = self.db.scan_prefix(prefix);
         let mut failed = false;
@@ -201,7 +211,8 @@ impl Disk {
         })
     }
 
-    /// All keys of the schema that begin so, each with its content.
+    /// All keys with a prefix, each with its content. A key that the schema does not know is an
+    /// error.
     pub(super) fn scan_keys(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(Key, Vec<u8>), StoreError>> {
         self.scan(prefix).map(|item| {
             let (key, content) = item?;
@@ -210,7 +221,7 @@ impl Disk {
         })
     }
 
-    /// The first key at or after one.
+    /// The first key at or after `key`; `None` if there is none, or the schema does not know it.
     pub(super) fn key_after(&self, key: Key) -> Result<Option<Key>, StoreError> {
         let found = caught(&self.path, || self.db.range(key.bytes()..).next().transpose())?;
         Ok(found.and_then(|(key, _)| Key::parse(&key)))
@@ -223,7 +234,7 @@ impl Disk {
         caught(&self.path, || keys.try_for_each(|key| self.db.contains_key(key).map(drop)))
     }
 
-    /// Returns when everything applied is on the disk.
+    /// Returns once everything that was applied is on the disk.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         #[cfg(test)]
         if self.refused.load(std::sync::atomic::Ordering::SeqCst) {
@@ -233,18 +244,19 @@ impl Disk {
         self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
     }
 
-    /// A write of any size in many batches: for what nothing refers to before it is complete.
+    /// A write of any size, in many batches. Only for data that nothing refers to before it is
+    /// complete.
     pub(super) fn bulk(&self) -> Bulk<'_> {
         Bulk { disk: self, batch: Batch::default() }
     }
 
-    /// Makes each `sync` fail, or no longer.
+    /// Makes each `sync` fail, or succeed again.
     #[cfg(test)]
     pub(super) fn refuse_writes(&self, refuse: bool) {
         self.refused.store(refuse, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Stores a value with any bytes, as damage would.
+    /// Stores any bytes as a value, as damage would.
     #[cfg(test)]
     pub(super) fn put_raw(&self, key: &[u8], value: &[u8]) {
         self.db.insert(key, value).expect("an insert in a test");
@@ -256,10 +268,10 @@ impl Disk {
     }
 }
 
-/// A key as it is stored, with its content if that is whole.
+/// A key as it is stored, with its content, or an error if that is damaged.
 pub(super) type Scanned = (Vec<u8>, Result<Vec<u8>, StoreError>);
 
-/// See `Disk::bulk`.
+/// A write in many batches: see `Disk::bulk`.
 pub(super) struct Bulk<'a> {
     disk: &'a Disk,
     batch: Batch,
@@ -276,7 +288,7 @@ impl Bulk<'_> {
         self.apply_above(BULK_BYTES)
     }
 
-    /// Applies what is left.
+    /// Applies the last batch.
     pub(super) fn finish(mut self) -> Result<(), StoreError> {
         self.apply_above(0)
     }
@@ -289,7 +301,7 @@ impl Bulk<'_> {
     }
 }
 
-/// Files that sled put beside its log. There must be none: it never syncs them.
+/// Number of files that sled put beside its log. There must be none, since it never syncs them.
 pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
     let path = directory.join("blobs");
     match fs::read_dir(&path) {
@@ -299,7 +311,8 @@ pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
     }
 }
 
-/// Makes names in a directory durable. Only Unix has that; elsewhere the file system journals them.
+/// Makes the names in a directory durable. Only Unix can do this; elsewhere the file system
+/// journals them.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         let synced = File::open(directory).and_then(|handle| handle.sync_all());
@@ -308,8 +321,8 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Runs a call into sled. A panic in there is its answer to bytes that it does not expect; it leaves sled's locks free and our
-/// data untouched, and the store takes no more writes after it.
+/// Runs a call into sled, which answers unexpected bytes with a panic. The panic leaves sled's
+/// locks free and our data untouched. If it ends a write, the store takes no more writes.
 fn caught<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| match error {

@@ -1,4 +1,4 @@
-//! What can go wrong with the store. Always our disk's or our operator's fault: the node stops.
+//! What can go wrong with the store. Our disk or our operator is always at fault: the node stops.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 use crate::genesis::MADE_BY_0_1;
 use crate::hash::ChainId;
 
-/// Why the store could not do what it was asked to do.
+/// Why a call of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is something where a store is to be created.
+    /// The path for a new store is taken.
     #[error("{} exists already and is not empty", path.display())]
     Exists {
-        /// Where it was to be.
+        /// The path.
         path: PathBuf,
     },
     /// There is no store.
     #[error("no store at {}", path.display())]
     Missing {
-        /// Where it was expected.
+        /// The path.
         path: PathBuf,
     },
-    /// Written by another version of this code.
+    /// Another version of this program wrote the store.
     #[error("the store has schema version {got}, expected {expected}: {}", what_to_do(*got, *expected))]
     Schema {
         /// Version found.
         got: u32,
-        /// Version this code reads and writes.
+        /// Version that this code reads and writes.
         expected: u32,
     },
-    /// The store of another chain.
+    /// The store belongs to another chain.
     #[error("the store is of chain {got}, the genesis of chain {expected}: one of them belongs to another home")]
     Chain {
         /// Chain found.
@@ -42,18 +42,19 @@ pub enum StoreError {
     Io {
         /// File or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// Something stored is not what was written, or is gone.
+    /// Stored bytes are not what was written, or are missing.
     #[error("the store is corrupt: {what}: {reason}")]
     Corrupt {
-        /// Which value or file.
+        /// The value or file.
         what: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A write failed earlier. What was acknowledged before is safe; opening the store anew shows what the disk holds.
+    /// A write failed earlier. What was acknowledged before is safe; opening the store again shows
+    /// what the disk holds.
     #[error("the store takes no more writes since one failed: {reason}")]
     Failed {
         /// The first failure.

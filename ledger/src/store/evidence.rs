@@ -1,4 +1,5 @@
-//! Evidence of misbehaviour, kept for whoever judges it. A bounded number: a few convict as well as many.
+//! Evidence of misbehaviour, kept for whoever judges it. The number is bounded: a few pieces
+//! convict as well as many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +12,19 @@ use crate::store::{Store, StoreError};
 
 /// Most pieces of evidence that are kept.
 pub const EVIDENCE_MAX: usize = 1_024;
-/// Most pieces about one validator, and about nobody in particular: a 256th of all, so that however often one signs twice, each of
-/// 256 validators finds room.
+/// Most pieces about one validator, and about nobody in particular: a 256th of all. So each of 256
+/// validators finds room, however often another one signs twice.
 pub const EVIDENCE_ABOUT_ONE_MAX: usize = 4;
-/// Most bytes of key and value together.
+/// Most bytes of a piece, name and content together.
 pub const EVIDENCE_BYTES_MAX: usize = 64 << 10;
 
-/// A name, under which one is kept, and content. Their meaning is the caller's.
+/// Name and content of a piece. A name is kept once. The caller decides what both mean.
 pub type Evidence = (Vec<u8>, Vec<u8>);
 
-/// As it is stored: about whom, name, content.
+/// A stored piece: whom it is about, name, content.
 type Stored = (Option<PublicKey>, Vec<u8>, Vec<u8>);
 
-/// What is kept, without its content. Read once after the store is opened.
+/// The names of the kept pieces, and how many are about whom. Read at the first write of evidence.
 #[derive(Default)]
 pub(super) struct Kept {
     names: BTreeSet<Hash>,
@@ -34,7 +35,7 @@ impl Kept {
     fn load(disk: &Disk) -> Result<Self, StoreError> {
         let mut kept = Self::default();
         for name in hashes(disk)? {
-            // The first piece holds the first field.
+            // The first piece of the record holds its first field.
             let start = disk.record_prefix(|piece| Key::Evidence(name, piece), 64)?;
             let start = start.ok_or_else(|| StoreError::corrupt(Key::Evidence(name, 0), "missing"))?.1;
             let about =
@@ -59,9 +60,10 @@ impl Kept {
 }
 
 impl Store {
-    /// Keeps evidence about a validator, or about none in particular, durably when this returns. `false` if it is not kept: there is
-    /// one of that name, [`EVIDENCE_ABOUT_ONE_MAX`] about the same validator or [`EVIDENCE_MAX`] in all, or it has more than
-    /// [`EVIDENCE_BYTES_MAX`] bytes.
+    /// Keeps evidence about a validator, or about none in particular. It is durable when this
+    /// returns. `false` if it is not kept: the name is taken, there are [`EVIDENCE_ABOUT_ONE_MAX`]
+    /// pieces about the same validator or [`EVIDENCE_MAX`] in all, or `key` and `value` exceed
+    /// [`EVIDENCE_BYTES_MAX`].
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -101,7 +103,7 @@ impl Store {
     }
 }
 
-/// What `put_evidence` stored, whose name must be the one it is stored under.
+/// Decodes what `put_evidence` stored, and checks that it is stored under its own name.
 pub(super) fn decode(hash: Hash, record: &[u8]) -> Result<Evidence, StoreError> {
     let key = Key::Evidence(hash, 0);
     let (_, evidence, value): Stored = schema::decode(key, record)?;

@@ -1,7 +1,9 @@
-//! Where each transaction is: sorted runs of short entries, packed, since a key for each would cost more than all else together.
+//! The index of transactions: sorted runs of short entries, many to a value. A key for each entry
+//! would cost more than all other data together.
 //!
-//! Transactions of blocks after the newest checkpoint are in memory only; opening the store applies those blocks again anyway. A
-//! checkpoint writes them as a run. Eight runs of one size class are merged into one of the next, so there are few to look through.
+//! Transactions of blocks after the newest checkpoint are in memory only; opening the store applies
+//! those blocks again anyway. A checkpoint writes them as a run. Eight runs of one size class are
+//! merged into one of the next class, so that a search reads few runs.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,18 +16,20 @@ use crate::store::disk::{Bulk, Disk};
 use crate::store::schema::{self, Key, VALUE_BYTES_MAX, prefix};
 use crate::units::Height;
 
-/// Bytes of an encoded entry.
+/// Size of an encoded entry, in bytes.
 const ENTRY_BYTES: usize = 20;
-/// Entries of a piece: 6,000 bytes.
+/// Most entries of a piece: 6,000 bytes.
 pub(super) const PIECE_ENTRIES: usize = 300;
 const _: () = assert!(PIECE_ENTRIES * ENTRY_BYTES + 16 <= VALUE_BYTES_MAX);
-/// Runs of one size class that are merged. Each entry is rewritten once a class.
+/// Number of runs of one size class that are merged. Each entry is rewritten once in each class.
 const MERGE_RUNS: usize = 8;
-/// From this size class on (8^7, two million entries) runs stay as they are: a merge is never longer than about a second, and a
-/// billion transactions make at most 500 runs, each one read for a search.
+/// Runs of this size class (8^7, two million entries) and above are not merged. So a merge takes
+/// about a second at most, and a billion transactions make at most 500 runs, each one read for a
+/// search.
 const CLASS_FINAL: u32 = 7;
 
-/// Where a transaction is, under the first eight bytes of its id. Two ids may share those: who looks one up compares the rest.
+/// The place of a transaction, under the first eight bytes of its id. Ids may share these bytes, so
+/// a lookup compares the whole id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(super) struct Entry {
     start: u64,
@@ -43,7 +47,7 @@ fn id_start(id: &TxId) -> u64 {
     u64::from_be_bytes(id.as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
-/// The sorted entries of a block.
+/// The entries of a block, sorted.
 pub(super) fn entries(block: &ValidBlock) -> Vec<Entry> {
     let transactions = block.block().transactions.iter();
     let mut entries: Vec<Entry> =
@@ -52,7 +56,7 @@ pub(super) fn entries(block: &ValidBlock) -> Vec<Entry> {
     entries
 }
 
-/// A stored run: how many entries it has, and the first start in each of its pieces.
+/// Description of a stored run: number of entries, and the first `start` in each of its pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Run {
     pub(super) entries: u64,
@@ -64,13 +68,13 @@ impl Run {
         u32::try_from(self.fences.len()).unwrap_or(u32::MAX)
     }
 
-    /// Of sizes 8^n up to 8^(n + 1).
+    /// Class n has 8^n to 8^(n + 1) - 1 entries.
     fn class(&self) -> u32 {
         self.entries.max(1).ilog2() / 3
     }
 }
 
-/// All entries: those in memory, and what is known of those on the disk.
+/// All entries: those in memory, and descriptions of the runs on the disk.
 #[derive(Default)]
 pub(super) struct Index {
     /// Sorted entries of each block after the newest checkpoint.
@@ -78,7 +82,7 @@ pub(super) struct Index {
     runs: BTreeMap<u64, Run>,
 }
 
-/// Runs to put in place of others.
+/// Runs that replace others.
 pub(super) struct Change {
     pub(super) added: Vec<(u64, Run)>,
     pub(super) removed: Vec<u64>,
@@ -102,14 +106,15 @@ impl Index {
         &self.runs
     }
 
-    /// Adds a block that was committed.
+    /// Adds the entries of a committed block.
     pub(super) fn push(&mut self, entries: Vec<Entry>) {
         if !entries.is_empty() {
             self.recent.push(entries);
         }
     }
 
-    /// Every place where a transaction with this id may be; few, and the right one among them if there is one.
+    /// Every place where a transaction with this id may be. They are few, and include the right one
+    /// if there is one.
     pub(super) fn find(&self, disk: &Disk, id: &TxId) -> Result<Vec<Entry>, StoreError> {
         let start = id_start(id);
         let mut found = Vec::new();
@@ -117,7 +122,8 @@ impl Index {
             found.extend_from_slice(equal(block, start));
         }
         for (run, description) in &self.runs {
-            // Equal starts may reach over the edge of a piece, so the piece before the first such fence has some too.
+            // Entries with one `start` may cross the edge of a piece, so the piece before the first
+            // such fence may have some too.
             let fences = &description.fences;
             let first = fences.partition_point(|fence| *fence < start).saturating_sub(1);
             let candidates = (0u32..).zip(fences).skip(first).take_while(|(_, fence)| **fence <= start);
@@ -128,8 +134,8 @@ impl Index {
         Ok(found)
     }
 
-    /// Writes what is in memory as a run, and one merge that is due. Nothing refers to it before `replace` and the descriptions
-    /// are stored.
+    /// Writes the entries in memory as a run, and makes one merge that is due. Nothing refers to
+    /// the new pieces before their descriptions are stored and `replace` is called.
     pub(super) fn write(&self, disk: &Disk) -> Result<Change, StoreError> {
         let mut next = self.runs.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
         let mut change = Change { added: Vec::new(), removed: Vec::new() };
@@ -153,7 +159,7 @@ impl Index {
         Ok(change)
     }
 
-    /// The oldest runs of the smallest class that has enough of them.
+    /// The oldest runs of the smallest class that has enough of them to merge.
     fn merge_due(&self) -> Option<Vec<u64>> {
         (0..CLASS_FINAL).find_map(|class| {
             let same = self.runs.iter().filter(|(_, run)| run.class() == class);
@@ -162,7 +168,7 @@ impl Index {
         })
     }
 
-    /// Takes up what `write` wrote.
+    /// Puts the result of `write` into use.
     pub(super) fn replace(&mut self, change: Change) {
         self.recent.clear();
         for id in &change.removed {
@@ -171,7 +177,8 @@ impl Index {
         self.runs.extend(change.added);
     }
 
-    /// Removes pieces that belong to no run: those of merged ones, and what a crash left behind.
+    /// Removes pieces that belong to no run: those of merged runs, and those that a crash left
+    /// behind.
     pub(super) fn sweep(&self, disk: &Disk) -> Result<(), StoreError> {
         let mut from = Key::RunPiece(0, 0);
         while let Some(Key::RunPiece(id, _)) = disk.key_after(from)? {
@@ -225,7 +232,7 @@ fn read_piece(disk: &Disk, run: u64, piece: u32) -> Result<Vec<Entry>, StoreErro
     disk.value(key)?.ok_or_else(|| StoreError::corrupt(key, "missing"))
 }
 
-/// Takes sorted entries and stores them as the pieces of one run.
+/// Stores sorted entries as the pieces of one run.
 struct RunWriter<'a> {
     id: u64,
     bulk: Bulk<'a>,
@@ -263,7 +270,7 @@ impl<'a> RunWriter<'a> {
     }
 }
 
-/// Sorted runs as one, a piece of each in memory.
+/// Merges sorted runs, with one piece of each in memory.
 struct Merge<'a> {
     disk: &'a Disk,
     sources: Vec<Source>,

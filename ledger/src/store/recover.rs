@@ -1,4 +1,4 @@
-//! Creating a store, and opening one after any kind of end.
+//! Creates a store, and opens one after any kind of end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,21 +21,22 @@ use crate::store::witness::Witness;
 use crate::store::{Shared, Store, StoreError, View, block_bytes};
 use crate::units::Height;
 
-/// A store as it was found.
+/// A store that was opened, with the state of its chain.
 pub struct Opened {
     /// The store.
     pub store: Store,
-    /// The chain at the tip.
+    /// The state of the chain at the tip.
     pub state: ChainState,
-    /// The certificate of the tip: `Certificate::genesis` at height 0.
+    /// The certificate of the tip; `Certificate::genesis` at height 0.
     pub certificate: Certificate,
 }
 
 impl Store {
-    /// Creates the store of a new chain. It is there and durable when this returns, and not there at all if it fails.
+    /// Creates the store of a new chain. It is durable when this returns. A crash or an error
+    /// leaves no half-made store.
     ///
     /// # Errors
-    /// `StoreError::Exists` when there is anything already, `StoreError::Io`.
+    /// `StoreError::Exists` if the directory is not empty, `StoreError::Io`.
     pub fn create(directory: &Path, genesis: &Genesis) -> Result<(), StoreError> {
         let io = |error| StoreError::io(directory, error);
         if let Ok(mut entries) = fs::read_dir(directory) {
@@ -44,7 +45,7 @@ impl Store {
             }
             fs::remove_dir(directory).map_err(io)?;
         }
-        // Built beside its place and moved there whole, so that no crash leaves half a store.
+        // Built beside its place and renamed when whole, so that no crash leaves half a store.
         let mut building = directory.as_os_str().to_owned();
         building.push(".new");
         let building = PathBuf::from(building);
@@ -72,21 +73,22 @@ impl Store {
         }
     }
 
-    /// The genesis of a store, as it was given to `create`.
+    /// The genesis that was given to `create`.
     ///
     /// # Errors
-    /// `StoreError::Missing`, `Schema`, `Corrupt`, or `Io`, also when it is open already.
+    /// `StoreError::Missing`, `Schema`, `Corrupt`, or `Io`, also if the store is open already.
     pub fn genesis(directory: &Path) -> Result<Genesis, StoreError> {
         let (disk, meta) = open_disk(directory)?;
         read_genesis(&disk, &meta)
     }
 
-    /// Opens a store: reads the newest complete checkpoint and applies the blocks after it. Everything that `commit` acknowledged is
-    /// there. Takes about a second for each 64 full blocks that no checkpoint covers.
+    /// Opens a store: reads the newest complete checkpoint and applies the blocks after it.
+    /// Everything that `commit` acknowledged is there. Takes about a second for each 64 full blocks
+    /// without a checkpoint.
     ///
     /// # Errors
-    /// `StoreError::Missing`; `Schema` and `Chain` when it is not one for this code or chain; `Corrupt` with the value that is not
-    /// what was written; `Io`, also when it is open already.
+    /// `StoreError::Missing`; `Schema` or `Chain` if the store is for another version or chain;
+    /// `Corrupt` with the name of the damaged value; `Io`, also if the store is open already.
     pub fn open(directory: &Path, chain: &Arc<Chain>) -> Result<Opened, StoreError> {
         let disk = open_for(directory, chain)?;
         let (tip, certificate) = read_tip(&disk, chain.id())?;
@@ -120,7 +122,7 @@ impl Store {
     }
 }
 
-/// Opens the database of a store that is there, of any chain.
+/// Opens the database of an existing store, of any chain.
 fn open_disk(directory: &Path) -> Result<(Disk, Meta), StoreError> {
     if !Disk::exists(directory) {
         return Err(StoreError::Missing { path: directory.to_owned() });
@@ -154,7 +156,7 @@ fn read_genesis(disk: &Disk, meta: &Meta) -> Result<Genesis, StoreError> {
     Ok(genesis)
 }
 
-/// The tip and its certificate, which must be for it.
+/// The tip and its certificate, which must match.
 pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certificate), StoreError> {
     let Some(tip) = disk.value::<TipValue>(Key::Tip)? else {
         let certificate = Certificate::genesis(chain);
@@ -172,7 +174,7 @@ pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certifi
     Ok((tip, certificate))
 }
 
-/// The block that was durable last must be in the chain.
+/// Checks that the last block that was durable is in the chain.
 pub(super) fn check_witness(directory: &Path, disk: &Disk, tip: &TipValue) -> Result<Witness, StoreError> {
     let (witness, height, hash) = Witness::open(directory)?;
     let found = if height > Height(0) { disk.value(Key::HeightOf(hash))? } else { Some(height) };
@@ -203,7 +205,7 @@ fn restore(disk: &Disk, chain: &Arc<Chain>, tip: &TipValue, marker: Option<&Mark
     }
     let header = match header {
         Some(header) => header,
-        // The checkpoint's block closed a segment.
+        // The checkpoint's block closed a segment, so the loop above did not read it.
         None => read_header(marker.height, &block_bytes(disk, marker.height)?)?,
     };
     let (got, expected) = (state.root(), header.state_root);

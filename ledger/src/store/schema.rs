@@ -1,7 +1,8 @@
-//! What is stored under which key. A change of anything here is a new `SCHEMA_VERSION`.
+//! What is stored under which key. Any change here needs a new `SCHEMA_VERSION`.
 //!
-//! One tree; a key is a tag byte and big-endian numbers, so that neighbours in meaning are neighbours in the tree. A value is a
-//! checksum over key and content, then the content. What may be long is a *record*: cut into pieces, its length before the first.
+//! There is one tree. A key is a tag byte and big-endian numbers, so that the tree sorts keys by
+//! meaning. A value is a checksum over key and content, then the content. Data that may be long is
+//! a *record*: it is cut into pieces, with its length before the first.
 
 use std::fmt;
 
@@ -13,44 +14,44 @@ use crate::units::Height;
 
 /// Version of keys and values.
 pub(super) const SCHEMA_VERSION: u32 = 3;
-/// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it merges and becomes a file of its
-/// own, which sled never syncs, above 128 KiB.
+/// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it
+/// merges. Above 128 KiB it becomes a file of its own, which sled never syncs.
 pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
 pub(super) const CHECKSUM_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 8;
-/// Bytes of a record in one piece.
+/// Most bytes of a record in one piece.
 pub(super) const PIECE_BYTES: usize = VALUE_BYTES_MAX - CHECKSUM_BYTES - LENGTH_BYTES;
 
-/// Name of a value. `u32` is the number of a record's piece, from 0.
+/// Name of a value. A `u32` is the number of a piece, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     /// `Meta`.
     Meta,
     /// Record: the canonical genesis.
     Genesis(u32),
-    /// `TipValue`; none before the first block.
+    /// `TipValue`; missing before the first block.
     Tip,
-    /// Record: the certificate of the tip. The others are in the blocks' children.
+    /// Record: the certificate of the tip. The certificate of each other block is in its child.
     TipCertificate(u32),
     /// Record: the canonical bytes of a block.
     Body(Height, u32),
     /// `Height` of a block.
     HeightOf(BlockHash),
-    /// Record: descriptor and chunk hashes of a sealed segment, where its blocks end in its bytes, block hashes.
+    /// Record: descriptor, chunk hashes, ends of blocks and block hashes of a sealed segment.
     Segment(u64, u32),
-    /// `Marker` of the newest complete checkpoint; none before the first.
+    /// `Marker` of the newest complete checkpoint; missing before the first one.
     Marker,
-    /// Entries of a page of the state, in one of two slots.
+    /// Entries of a page of the state, in one of the two slots.
     Page(Slot, PageId),
-    /// Record: a `Run` of the transaction index. A run is complete when this is there.
+    /// Record: a `Run` of the transaction index. The run is complete once this is there.
     Run(u64, u32),
-    /// Entries of a run, as many as fit.
+    /// Entries of a run, up to `PIECE_ENTRIES`.
     RunPiece(u64, u32),
-    /// Record: whom one evidence is about, its key and value; by the hash of its key.
+    /// Record: a piece of evidence (whom it is about, key, value), under the hash of its key.
     Evidence(Hash, u32),
 }
 
-/// One of two places for checkpoints: one is whole while the other is written.
+/// One of the two places for checkpoints. One is whole while the other is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(super) enum Slot {
     A,
@@ -73,15 +74,15 @@ impl Slot {
     }
 }
 
-/// Whose store this is.
+/// Which schema and chain a store has.
 #[derive(Debug, Encode, Decode)]
 pub(super) struct Meta {
-    /// The first field in every version.
+    /// The first field in every version, so that each version can read it.
     pub(super) schema: u32,
     pub(super) chain: ChainId,
 }
 
-/// The last block, and how many segments its commit or an earlier one sealed.
+/// The last block, and the number of segments sealed up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct TipValue {
     pub(super) height: Height,
@@ -103,7 +104,7 @@ pub(super) struct Marker {
     pub(super) hash: BlockHash,
 }
 
-/// First bytes of keys, for scans.
+/// Prefixes of keys, for scans.
 pub(super) mod prefix {
     use super::Slot;
 
@@ -137,7 +138,7 @@ impl Key {
         [&[tag], parts[0], parts[1]].concat()
     }
 
-    /// The inverse of `bytes`; none for a key that this schema does not have.
+    /// The inverse of `bytes`; `None` for a key that this schema does not have.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (tag, mut rest) = bytes.split_first()?;
         let rest = &mut rest;
@@ -199,7 +200,7 @@ pub(super) fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
     [&checksum(key, content)[..], content].concat()
 }
 
-/// The content of a stored value.
+/// The content of a stored value, if the checksum matches.
 pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let named = || Key::parse(key).map_or_else(|| format!("unknown key {}", hex::encode(key)), |key| key.to_string());
     match value.split_first_chunk::<CHECKSUM_BYTES>() {
@@ -208,7 +209,8 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreE
     }
 }
 
-/// Covers the key, so that a value under a wrong key is noticed too. A tag fixes its keys' length: no two pairs look alike.
+/// Covers the key, so that a value under a wrong key is noticed too. A tag determines the length of
+/// its keys, so no two pairs of key and content look alike.
 fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = Hash::of(Domain::StoreValue, &[key, content]);
     hash.0.first_chunk().copied().unwrap_or_default()
@@ -222,7 +224,7 @@ pub(super) fn pieces(record: &[u8]) -> impl Iterator<Item = (u32, Vec<u8>)> {
     (0..).zip(std::iter::once(first).chain(rest))
 }
 
-/// Length of a record and its first bytes, from its first piece.
+/// The length of a record and the first bytes of its content, from its first piece.
 pub(super) fn first_piece(key: Key, piece: &[u8]) -> Result<(usize, &[u8]), StoreError> {
     let split = piece.split_first_chunk::<LENGTH_BYTES>();
     let length = split.and_then(|(length, _)| usize::try_from(u64::from_le_bytes(*length)).ok());
@@ -232,7 +234,7 @@ pub(super) fn first_piece(key: Key, piece: &[u8]) -> Result<(usize, &[u8]), Stor
     }
 }
 
-/// A value of the schema, from its content.
+/// Decodes the content of a value.
 pub(super) fn decode<T: Decode<()>>(what: impl fmt::Display, content: &[u8]) -> Result<T, StoreError> {
     codec::decode(content, codec::VALUE_BYTES_MAX).map_err(|error| StoreError::corrupt(what, error))
 }

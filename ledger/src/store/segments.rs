@@ -1,4 +1,5 @@
-//! Sealed segments as peers ask for them: descriptors, lists of hashes, and chunks, which are cut from the blocks when they are read.
+//! Sealed segments as peers request them: descriptors, lists of hashes, and chunks, which are cut
+//! from the blocks when they are read.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,17 +12,20 @@ use crate::store::schema::{self, Key, PIECE_BYTES};
 use crate::store::{Store, StoreError};
 use crate::units::Height;
 
-/// Layouts kept: those of the segments served last. Enough for a window of segments that many peers fetch in any order.
+/// Most layouts that are kept: those of the segments served last. Enough for a window of segments
+/// that many peers fetch in any order.
 const LAYOUTS_MAX: usize = 64;
-/// Blocks in all layouts kept, 8 bytes each: eight segments of the most blocks that a genesis allows. One layout is always kept.
+/// Most blocks in all kept layouts, 8 bytes each: eight segments with the most blocks that a
+/// genesis allows. One layout is always kept.
 const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
 
-/// Of all readers: `Err` is `StoreError::Corrupt` for what is stored and is not what was written, or `StoreError::Io`.
+/// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or
+/// `StoreError::Io`.
 impl Store {
-    /// A sealed segment, by its index from 0.
+    /// A sealed segment by its index, from 0; `None` if there is no such segment.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn segment(&self, index: u64) -> Result<Option<SealedSegment>, StoreError> {
         if index >= self.read_view().tip.segments {
             return Ok(None);
@@ -29,10 +33,11 @@ impl Store {
         segment(&self.shared.disk, index).map(Some)
     }
 
-    /// Descriptors of sealed segments from index `from` on whose blocks are all below a height, at most `max`. Reads no list of hashes.
+    /// Descriptors of at most `max` sealed segments from index `from` on, all blocks of which are
+    /// below a height. Reads one piece for each.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn descriptors(&self, from: u64, below: Height, max: usize) -> Result<Vec<SegmentDescriptor>, StoreError> {
         let mut descriptors = Vec::new();
         for index in (from..self.read_view().tip.segments).take(max) {
@@ -45,10 +50,11 @@ impl Store {
         Ok(descriptors)
     }
 
-    /// Descriptor and chunk hashes of a sealed segment. Reads little more than these.
+    /// Descriptor and chunk hashes of a sealed segment; `None` if there is no such segment. Reads
+    /// little more than these.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn chunk_hashes(&self, index: u64) -> Result<Option<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
         if index >= self.read_view().tip.segments {
             return Ok(None);
@@ -58,11 +64,12 @@ impl Store {
         start(disk, index, start_bytes(chunks, 0)).map(Some)
     }
 
-    /// The bytes of a chunk of a sealed segment; none if there is no such segment or chunk. Reads little more than these bytes; the
-    /// first chunk of a segment that was not served lately also costs 8 bytes for each of its blocks and 32 for each of its chunks.
+    /// The bytes of a chunk of a sealed segment; `None` if there is no such segment or chunk. Reads
+    /// little more than these bytes. The first chunk of a segment that was not served lately also
+    /// costs 8 bytes for each of its blocks and 32 for each of its chunks.
     ///
     /// # Errors
-    /// See above.
+    /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn chunk(&self, segment: u64, chunk: u64, rules: &HistoryRules) -> Result<Option<Vec<u8>>, StoreError> {
         if segment >= self.read_view().tip.segments {
             return Ok(None);
@@ -77,7 +84,7 @@ impl Store {
                 break;
             }
             let height = Height(layout.descriptor.first.0.saturating_add(block as u64));
-            // Within one block, whose length fits memory.
+            // Offsets within one block, whose length fits memory.
             let within = |at: u64| usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(usize::MAX);
             let part = within(range.start)..within(range.end);
             self.shared.disk.append_part(|piece| Key::Body(height, piece), within(end), part, &mut bytes)?;
@@ -87,7 +94,7 @@ impl Store {
     }
 }
 
-/// Where the blocks of a segment are in its bytes.
+/// The places of a segment's blocks in its bytes.
 struct Layout {
     descriptor: SegmentDescriptor,
     /// Where each block ends. The last one ends with the segment.
@@ -95,7 +102,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Reads as much of the segment's record as says it.
+    /// Reads only the part of the segment's record that has the layout.
     fn read(disk: &Disk, index: u64) -> Result<Self, StoreError> {
         let (descriptor, chunks): (SegmentDescriptor, u64) = start(disk, index, 0)?;
         let bytes = start_bytes(chunks, descriptor.block_count().unwrap_or_default());
@@ -108,7 +115,8 @@ impl Layout {
     }
 }
 
-/// Layouts of the segments served last, newest first. When there are too many, the one that was not used for longest leaves.
+/// Layouts of the segments served last, newest first. Beyond the limits the least recently used
+/// ones are dropped.
 #[derive(Default)]
 pub(super) struct Layouts {
     recent: Mutex<VecDeque<Arc<Layout>>>,
@@ -119,7 +127,8 @@ impl Layouts {
         if let Some(layout) = self.find(index) {
             return Ok(layout);
         }
-        // Outside of the lock: others go on with what is known, and two that read the same waste one read.
+        // Read outside of the lock, so that other readers go on. Two that read the same layout
+        // waste one read.
         let layout = Arc::new(Layout::read(disk, index)?);
         self.keep(Arc::clone(&layout));
         Ok(layout)
@@ -147,7 +156,7 @@ impl Layouts {
     }
 }
 
-/// A sealed segment with its lists.
+/// A sealed segment with its lists of hashes and ends.
 pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreError> {
     let key = |piece| Key::Segment(index, piece);
     let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
@@ -156,18 +165,19 @@ pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreErr
     Ok(SealedSegment { descriptor, chunks, blocks, ends })
 }
 
-/// What history commits to of a segment, without its lists.
+/// The descriptor of a segment, without its lists.
 pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
     start(disk, index, 0)
 }
 
-/// Where so many chunk hashes and ends of blocks are in a segment's record: so far from its beginning at most.
+/// Most bytes from the beginning of a segment's record to the end of this many chunk hashes and
+/// ends of blocks.
 fn start_bytes(chunks: u64, ends: u64) -> usize {
     let bytes = chunks.saturating_mul(32).saturating_add(ends.saturating_mul(8));
     usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PIECE_BYTES)
 }
 
-/// What is in at least the first `bytes` of a segment's record.
+/// Decodes the beginning of a segment's record from at least its first `bytes` bytes.
 fn start<T: Decode<()>>(disk: &Disk, index: u64, bytes: usize) -> Result<T, StoreError> {
     let key = Key::Segment(index, 0);
     let start = disk.record_prefix(|piece| Key::Segment(index, piece), bytes)?;

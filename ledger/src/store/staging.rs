@@ -1,11 +1,14 @@
 //! Staging: chunks of segments that are being fetched, as plain files in a directory of their own.
 //!
-//! Not in the database, where their bytes would be written a second time and grow its log: they come in any order, are replaced by
-//! blocks as soon as their segment is whole, and may be lost, since peers have them. So nothing here is synced, and what does not fit
-//! is removed without a word. After a process is killed the system still has all that it wrote; after a loss of power hashes decide.
+//! They are not in the database, where their bytes would be written twice and grow its log. Chunks
+//! come in any order, give way to blocks as soon as their segment is whole, and may be lost, since
+//! peers have them. So nothing here is synced, and files that cannot be used are removed in
+//! silence. After a kill the system still has all that the process wrote; after a loss of power the
+//! hashes decide.
 //!
-//! A segment has two files. `<index>.head` is its [`SegmentHead`] with a checksum. `<index>.data` has its bytes, then one byte for
-//! each chunk: 1 if the chunk is there. No file stays open, so their number needs no bound.
+//! A segment has two files. `<index>.head` is its [`SegmentHead`] with a checksum. `<index>.data`
+//! is its bytes, then one byte for each chunk: 1 if the chunk is there. `Staging` keeps no file
+//! open, so the number of segments needs no bound.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,13 +22,15 @@ use crate::history::{HistoryRules, SegmentHead, chunk_hash};
 use crate::store::{StoreError, schema};
 
 const MANIFEST: &str = "manifest";
-/// The byte of a chunk that is there. Any other, such as that of a hole in the file, is that of one that is missing.
+/// The mark of a chunk that is there. Any other byte, such as 0 in a hole of the file, means that
+/// the chunk is missing.
 const THERE: u8 = 1;
 
 /// A segment that an earlier run left, with one flag for each chunk: whether it was written.
 pub type Found = (SegmentHead, Vec<bool>);
 
-/// The files of segments that are being fetched. One owner; only [`SegmentReader`]s may go elsewhere.
+/// The files of segments that are being fetched. They have one owner; only [`SegmentReader`]s go to
+/// other threads.
 #[derive(Debug)]
 pub struct Staging {
     directory: PathBuf,
@@ -43,29 +48,31 @@ struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Missing,
-    /// Written before this run: to be checked against its hash.
+    /// Written by an earlier run, so not checked against its hash yet.
     Unverified,
-    /// Written by this run, or checked in it.
+    /// Written or checked by this run.
     Verified,
 }
 
-/// Where a chunk is, and what is known of it.
+/// The place of a chunk, and what is known of it.
 struct Place {
     number: usize,
-    /// First byte in the data.
+    /// Offset of the first byte in the data file.
     start: u64,
     length: usize,
     hash: Hash,
     mark: Mark,
-    /// Where in the data its mark is.
+    /// Offset of the mark in the data file.
     mark_at: u64,
 }
 
 impl Staging {
-    /// Opens the directory, or makes it. Gives the segments that are there, in order. Reads no chunk. What cannot be used is removed:
-    /// a head that is damaged or not by these rules, data without a head or of a wrong length.
+    /// Opens the directory, or creates it. Returns its segments in order of index. Reads no chunk.
+    /// Removes files that cannot be used: a head that is damaged or breaks these rules, and data
+    /// without a head or of a wrong length.
     ///
-    /// Heads are as they were given to [`Self::begin`]: whether the chain still wants them is for the caller to say.
+    /// Heads are as they were given to [`Self::begin`]. The caller decides whether the chain still
+    /// needs them.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -97,13 +104,15 @@ impl Staging {
         Ok((staging, found))
     }
 
-    /// Makes room for a segment. Nothing if it is there with this descriptor; with another one, that is removed first.
+    /// Makes room for a segment. Does nothing if the segment is there with this descriptor. A
+    /// segment with another descriptor is removed first.
     ///
     /// # Errors
     /// `StoreError::Io`, as when the disk is full.
     ///
     /// # Panics
-    /// When the head has not one hash for each chunk, or a certificate for another block: the caller has verified it.
+    /// If the head does not have one hash for each chunk, or has a certificate of another block:
+    /// the caller has verified it.
     pub fn begin(&mut self, head: &SegmentHead) -> Result<(), StoreError> {
         let SegmentHead { descriptor, chunks, .. } = head;
         assert!(fits(head, &self.rules), "a head is verified before it is stored: {descriptor:?}");
@@ -113,7 +122,7 @@ impl Staging {
             Some(_) => self.remove(index)?,
             None => {}
         }
-        // The head comes last: where there is one, there is data of its length.
+        // The head comes last: a head means that there is data of its length.
         let path = self.data(index);
         let file = File::create(&path).and_then(|file| file.set_len(data_bytes(head)));
         file.map_err(|error| StoreError::io(&path, error))?;
@@ -123,13 +132,14 @@ impl Staging {
         Ok(())
     }
 
-    /// Writes a chunk. Nothing if it is there already and known to be right.
+    /// Writes a chunk. Does nothing if the chunk is there and known to be right.
     ///
     /// # Errors
-    /// `StoreError::Io`, as when the disk is full; the chunk is then missing.
+    /// `StoreError::Io`, as when the disk is full. What is known of the chunk then stays as it was.
     ///
     /// # Panics
-    /// When there is no such chunk or it has another length: the caller began the segment and has verified the bytes.
+    /// If there is no such chunk or it has another length: the caller began the segment and
+    /// verified the bytes.
     pub fn write(&mut self, segment: u64, chunk: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let Some(place) = self.place(segment, chunk) else {
             panic!("only chunks of segments that were begun are written, not {chunk} of {segment}");
@@ -148,8 +158,8 @@ impl Staging {
         Ok(())
     }
 
-    /// The bytes of a chunk; none if it is not there. One that an earlier run wrote is checked against its hash, once; if it does not
-    /// match it is forgotten.
+    /// The bytes of a chunk; `None` if it is missing. A chunk of an earlier run is checked against
+    /// its hash once, and forgotten if it does not match.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -171,7 +181,7 @@ impl Staging {
         Ok(Some(bytes))
     }
 
-    /// What reads a whole segment, on any thread; none if a chunk is missing.
+    /// A reader for a whole segment, usable on any thread; `None` if a chunk is missing.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -185,7 +195,8 @@ impl Staging {
         Ok(Some(SegmentReader { file, path, head: Arc::clone(head), rules: self.rules }))
     }
 
-    /// Takes a chunk as missing: its bytes are not right. Nothing if it is not there.
+    /// Marks a chunk as missing because its bytes are wrong. Does nothing if there is no such
+    /// chunk.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -198,7 +209,7 @@ impl Staging {
         written.map_err(|error| StoreError::io(&path, error))
     }
 
-    /// Removes a segment with all its chunks. Nothing if it is not there.
+    /// Removes a segment with all its chunks. Does nothing if there is no such segment.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -208,7 +219,8 @@ impl Staging {
         remove_file(&self.data(segment))
     }
 
-    /// Keeps bytes beside the segments, in place of those kept before: the manifest. At most `codec::VALUE_BYTES_MAX` are found again.
+    /// Stores the manifest in place of an earlier one. Only up to `codec::VALUE_BYTES_MAX` bytes
+    /// can be read back.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -216,7 +228,7 @@ impl Staging {
         self.put_sealed(MANIFEST, bytes)
     }
 
-    /// The bytes last given to `put_manifest`; none if there are none or they are damaged.
+    /// The bytes last given to `put_manifest`; `None` if there are none or they are damaged.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -224,7 +236,7 @@ impl Staging {
         self.sealed(MANIFEST)
     }
 
-    /// A segment as an earlier run left it; none if it cannot be used.
+    /// A segment that an earlier run left; `None` if it cannot be used.
     fn find(&self, index: u64) -> Result<Option<Segment>, StoreError> {
         let Some(content) = self.sealed(&format!("{index}.head"))? else { return Ok(None) };
         let Ok(head) = codec::decode::<SegmentHead>(&content, codec::VALUE_BYTES_MAX) else { return Ok(None) };
@@ -254,7 +266,7 @@ impl Staging {
         Ok(Some(Segment { marks: marks.iter().map(mark).collect(), head: Arc::new(head) }))
     }
 
-    /// None if the segment was not begun or has no such chunk.
+    /// The place of a chunk; `None` if the segment was not begun or has no such chunk.
     fn place(&self, segment: u64, chunk: u64) -> Option<Place> {
         let Segment { head, marks } = self.segments.get(&segment)?;
         let range = head.descriptor.chunk_range(chunk, &self.rules)?;
@@ -279,7 +291,7 @@ impl Staging {
         self.directory.join(format!("{index}.data"))
     }
 
-    /// Replaces a small file at once. Its name is in its checksum.
+    /// Replaces a small file atomically. The checksum covers its name.
     fn put_sealed(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let path = self.directory.join(name);
         let new = self.directory.join(format!("{name}.new"));
@@ -287,7 +299,7 @@ impl Staging {
         written.map_err(|error| StoreError::io(&path, error))
     }
 
-    /// The content of a small file; none if it is missing, damaged or longer than any that is written.
+    /// The content of a small file; `None` if it is missing, damaged or too long.
     fn sealed(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.directory.join(name);
         let max = codec::VALUE_BYTES_MAX.saturating_add(schema::CHECKSUM_BYTES) as u64;
@@ -300,7 +312,7 @@ impl Staging {
     }
 }
 
-/// Reads all of a segment that was complete, also if it is removed meanwhile.
+/// Reads a segment that was complete when the reader was made, even if it is removed meanwhile.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
@@ -310,13 +322,14 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// The segment, as it was begun.
+    /// The segment's head, as it was given to [`Staging::begin`].
     #[must_use]
     pub fn head(&self) -> &SegmentHead {
         &self.head
     }
 
-    /// The bytes of a chunk; none if they do not match its hash: [`Staging::forget`] it.
+    /// The bytes of a chunk; `None` if there is no such chunk, or if its bytes do not match its
+    /// hash: then call [`Staging::forget`].
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -331,7 +344,8 @@ impl SegmentReader {
     }
 }
 
-/// Whether a head is whole: as many hashes as chunks, and the certificate of its last block.
+/// Whether a head is consistent: not above the largest segment, one hash for each chunk, and the
+/// certificate of its last block.
 fn fits(head: &SegmentHead, rules: &HistoryRules) -> bool {
     let SegmentHead { descriptor, chunks, certificate } = head;
     descriptor.bytes < rules.segment_bytes_max()
@@ -339,12 +353,12 @@ fn fits(head: &SegmentHead, rules: &HistoryRules) -> bool {
         && (certificate.height, certificate.block) == (descriptor.last, descriptor.last_block)
 }
 
-/// Bytes of a data file: those of the segment, and one for each chunk.
+/// Length of a data file: the bytes of the segment, and one for each chunk.
 fn data_bytes(head: &SegmentHead) -> u64 {
     head.descriptor.bytes.saturating_add(head.chunks.len() as u64)
 }
 
-/// The index in a file's name, if it is one that is written here.
+/// The index in a file's name, if this module writes such a name.
 fn index_of(name: &str, ending: &str) -> Option<u64> {
     let index = name.strip_suffix(ending)?.parse().ok()?;
     (format!("{index}{ending}") == name).then_some(index)

@@ -26,12 +26,12 @@ fn key(seed: u64) -> SigningKey {
     SigningKey::from_seed(&Hash::of(crate::hash::Domain::Genesis, &[b"test", &seed.to_le_bytes()]).0)
 }
 
-/// The key of somebody who only receives.
+/// The key of an account that only receives.
 fn stranger(seed: u64) -> PublicKey {
     SigningKey::from_seed(&Hash::of(crate::hash::Domain::Genesis, &[b"stranger", &seed.to_le_bytes()]).0).public()
 }
 
-/// A chain with its keys and the state at its tip: everything that makes blocks but consensus.
+/// A chain with its keys and the state at its tip. It makes blocks without consensus.
 struct Maker {
     chain: Arc<Chain>,
     state: ChainState,
@@ -82,7 +82,7 @@ impl Maker {
         }
     }
 
-    /// Signed transfers of the senders in turn, to the next sender and to strangers.
+    /// Signed transfers by the senders in turn, to the next sender and to strangers.
     fn transfers(&mut self, count: usize, strangers: u64) -> Vec<Arc<VerifiedTransaction>> {
         let height = self.state.tip().height.0;
         let strangers: Vec<PublicKey> = (0..strangers).map(|s| stranger(height * 100 + s)).collect();
@@ -119,7 +119,8 @@ impl Maker {
             let (kind, round, block) = (VoteKind::Precommit, Round(0), Some(block.hash()));
             (validator, key.sign(&Vote { kind, height, round, block, validator }.message(self.chain.id())))
         };
-        // Three or four sign: certificates of different lengths follow each other.
+        // Three or four validators sign, so that certificates of different lengths follow each
+        // other.
         let signers = self.validators.iter().take(3 + height.0 as usize % 2).map(vote);
         self.certificate = Certificate::new(height, Round(0), block.hash(), validators, signers);
         let sealed = self.state.advance(&block);
@@ -149,7 +150,7 @@ fn created(maker: &Maker) -> (Place, Opened) {
     (place, opened)
 }
 
-/// What a crash leaves: the files as they are, copied while the store is open.
+/// What a crash leaves: a copy of the files while the store is open.
 fn crashed(from: &Path) -> Place {
     let place = place();
     copy(from, &place.path);
@@ -168,7 +169,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Everything readers give is what was committed, and nothing more.
+/// Readers return everything that was committed, and nothing more.
 fn check_readers(store: &Store, chain: &Chain, blocks: &[Committed]) {
     let tip = blocks.last().unwrap();
     assert_eq!(store.tip(), (tip.block.height(), tip.block.hash()));
@@ -244,7 +245,7 @@ fn what_was_committed_is_there_after_reopening() {
         check_readers(&opened.store, &maker.chain, &blocks);
         store = opened.store;
     }
-    // Many at once.
+    // Many blocks in one commit.
     let more: Vec<_> = (0..10).map(|count| maker.next(count)).collect();
     store.commit(&more).unwrap();
     blocks.extend(more);
@@ -264,7 +265,7 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
     assert!(matches!(Store::open(&place.path, &maker.chain), Err(StoreError::Missing { .. })));
     assert!(matches!(Store::genesis(&place.path), Err(StoreError::Missing { .. })));
     assert!(!place.path.exists(), "asking for a store does not make one");
-    // A crash while creating leaves another directory, which is no obstacle.
+    // A crash during creation leaves another directory, which is no obstacle.
     fs::create_dir(place.path.with_file_name("store.new")).unwrap();
     fs::create_dir(&place.path).unwrap();
     Store::create(&place.path, maker.chain.genesis()).unwrap();
@@ -299,7 +300,8 @@ fn a_block_that_does_not_follow_is_our_bug() {
     let _ = opened.store.commit(&[maker.next(0)]);
 }
 
-/// Several checkpoints in both slots, tiers of runs, accounts that come and pages that split; then each way to come back.
+/// Several checkpoints in both slots, runs of two size classes, new accounts and pages that split.
+/// Then the store is opened in each way.
 #[test]
 fn a_long_chain_with_checkpoints_and_crashes() {
     let mut maker = Maker::new(genesis(2_000));
@@ -319,7 +321,7 @@ fn a_long_chain_with_checkpoints_and_crashes() {
             assert_eq!(opened.store.tip().0, Height(height));
         }
         if height == 300 {
-            // The other slot is unknown to the newly opened store, and rewritten.
+            // The newly opened store does not know the content of the other slot, and rewrites it.
             drop(store);
             store = Store::open(&place.path, &maker.chain).unwrap().store;
         }
@@ -355,7 +357,7 @@ fn evidence_is_kept_once_and_bounded() {
         assert_eq!(store.put_evidence(about(0), &[1, i], b"x").unwrap(), usize::from(i) < EVIDENCE_ABOUT_ONE_MAX);
     }
     drop(store);
-    // What is kept is known after the store was opened anew.
+    // A store that is opened again knows which evidence it has.
     let store = Store::open(&place.path, &maker.chain).unwrap().store;
     assert!(!store.put_evidence(about(0), b"one more", b"x").unwrap());
     for i in EVIDENCE_ABOUT_ONE_MAX + 1..EVIDENCE_MAX {
@@ -372,7 +374,8 @@ fn evidence_is_kept_once_and_bounded() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// sled puts large leaves into files that it never syncs. None may come about, whatever is stored, grows and goes.
+/// sled puts large leaves into files that it never syncs. None may appear, whatever is stored,
+/// grows and is removed.
 #[test]
 fn no_file_beside_the_log_with_large_blocks_and_many_accounts() {
     let mut maker = Maker::new(Genesis { limits: Limits::default(), ..genesis(10_000) });
@@ -395,7 +398,7 @@ fn no_file_beside_the_log_with_large_blocks_and_many_accounts() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// Readers beside a writer: each sees only blocks that are durable, and all of each.
+/// Readers beside a writer: each sees only durable blocks, and the whole of each.
 #[test]
 fn readers_and_the_writer_work_side_by_side() {
     let mut maker = Maker::new(genesis(50));

@@ -1,10 +1,12 @@
 //! Files that sled leaves unfinished, and takes for damage at each later start.
 //!
-//! sled 0.34.7 keeps a *snapshot* beside its log, so that it need not read all of it when it opens. It writes one at each start:
-//! as `snap.LSN.generating` first, which it syncs and renames to `snap.LSN`; then it removes the older ones. When it looks for the
-//! newest, it takes the last by name of *all* that begin with `snap.`, renamed or not (`pagecache/snapshot.rs`, `config.rs`). So
-//! a kill or a full disk in between leaves a file that ends every later start as corruption. The log has all that a snapshot has:
-//! without the unfinished one, sled reads on from the one before, or from the beginning.
+//! sled 0.34.7 keeps a *snapshot* beside its log, so that it need not read the whole log when it
+//! opens. It writes one at each start: it writes and syncs `snap.LSN.generating`, renames that to
+//! `snap.LSN`, and removes the older ones. It takes as the newest the last by name of *all* files
+//! that begin with `snap.`, renamed or not (`pagecache/snapshot.rs`, `config.rs`). So a kill or a
+//! full disk in between leaves a file that makes every later start fail as corruption. The log has
+//! everything that a snapshot has: without the unfinished one, sled reads on from the one before,
+//! or from the beginning.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,19 +17,21 @@ use crate::store::StoreError;
 /// Bytes after a snapshot's content: its length as `u64` and its CRC-32, little-endian.
 const TRAILER_BYTES: usize = 12;
 
-/// Removes the snapshots that are not whole. To be called right before sled opens the directory.
+/// Removes snapshots that are not whole. Must be called right before sled opens the directory.
 ///
 /// # Errors
-/// `StoreError::Io`: as sled's own when another process has it open, or when the system refuses.
+/// `StoreError::Io`: if another process has the database open, as sled's own error, or if the
+/// system refuses.
 pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
     let path = directory.join("db");
     let file = match File::open(&path) {
         Ok(file) => file,
-        // It is being made.
+        // The database is being created.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StoreError::io(&path, error)),
     };
-    // The lock that sled takes: a snapshot that another process is about to finish is not for us to remove.
+    // The lock that sled takes. Another process may be about to finish its snapshot, which must
+    // stay.
     file.try_lock().map_err(|error| match error {
         fs::TryLockError::WouldBlock => StoreError::io(&path, io::Error::other(LOCKED)),
         fs::TryLockError::Error(error) => StoreError::io(&path, error),
@@ -47,7 +51,7 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Part of the text of sled's error, and so of ours, for a database that is open already.
+/// Part of sled's error text for a database that is open already, and of our own.
 pub(super) const LOCKED: &str = "could not acquire lock";
 
 fn is_whole(bytes: &[u8]) -> bool {

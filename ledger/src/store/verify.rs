@@ -1,4 +1,4 @@
-//! Checking a whole store, trusting nothing in it but the genesis that the caller brings.
+//! Checks a whole store, and trusts nothing but the genesis that the caller gives.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::store::{Store, StoreError, block_bytes, evidence};
 use crate::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use crate::units::Height;
 
-/// Problems named before the rest is only counted.
+/// Most problems that are named. The rest are only counted.
 const PROBLEMS_MAX: usize = 1_000;
 
 /// One thing that is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Which value.
+    /// The value.
     pub what: String,
     /// What is wrong with it.
     pub reason: String,
@@ -41,17 +41,17 @@ impl std::fmt::Display for Problem {
 pub struct VerifyReport {
     /// Height of the last block that follows from the genesis by all rules.
     pub height: Height,
-    /// Transactions up to there, each signature verified.
+    /// Transactions up to this height, each signature verified.
     pub transactions: u64,
-    /// Sealed segments up to there.
+    /// Sealed segments up to this height.
     pub segments: u64,
     /// Stored values, each checksum compared.
     pub values: u64,
-    /// Their bytes.
+    /// Bytes of their keys and contents.
     pub bytes: u64,
-    /// What is wrong, at most 1,000 named.
+    /// The first problems, at most 1,000.
     pub problems: Vec<Problem>,
-    /// What is wrong beyond those.
+    /// Number of further problems.
     pub more_problems: u64,
 }
 
@@ -65,7 +65,7 @@ impl VerifyReport {
     fn add(&mut self, what: impl ToString, reason: impl ToString) {
         if self.problems.len() < PROBLEMS_MAX {
             let problem = Problem { what: what.to_string(), reason: reason.to_string() };
-            // A damaged value is met by each check that reads it.
+            // Each check that reads a damaged value reports it.
             if !self.problems.contains(&problem) {
                 self.problems.push(problem);
             }
@@ -74,7 +74,7 @@ impl VerifyReport {
         }
     }
 
-    /// Takes what is wrong with a value as a problem; what is wrong with the system ends the check.
+    /// Turns a damaged value into a problem. An error of the system ends the check.
     fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -88,14 +88,16 @@ impl VerifyReport {
 }
 
 impl Store {
-    /// Checks everything in a store that is not open: checksums, keys, and from the genesis on every block by all rules, with every
-    /// signature and certificate; then that all else stored is what follows from the blocks. Takes longer than a sync.
+    /// Checks everything in a store that is not open: first checksums and keys, then every block
+    /// from the genesis on by all rules, with every signature and certificate, then that all other
+    /// data follows from the blocks. Takes longer than a sync.
     ///
-    /// Changes nothing that is stored. What a crash may leave behind, an unfinished checkpoint, is no problem. `progress` gets height
-    /// and tip. The database opens no file without the right to write it: a store on a read-only volume has to be copied first.
+    /// Changes nothing that is stored. An unfinished checkpoint, which a crash may leave, is no
+    /// problem. `progress` gets height and tip. The database opens only files that it may write, so
+    /// a store on a read-only volume has to be copied first.
     ///
     /// # Errors
-    /// As [`Self::open`], if the store cannot be read at all. What is wrong inside is in the report.
+    /// As [`Self::open`], if the store cannot be read at all. Damage inside is in the report.
     pub fn verify(
         directory: &Path,
         chain: &Arc<Chain>,
@@ -123,7 +125,7 @@ impl Store {
     }
 }
 
-/// Every key and checksum, and that nothing is stored beyond the tip.
+/// Checks every key and checksum, and that nothing is stored beyond the tip.
 fn check_values(disk: &Disk, tip: Option<&TipValue>, report: &mut VerifyReport) -> Result<(), StoreError> {
     let mut heights = 0u64;
     for item in disk.scan(&[]) {
@@ -161,7 +163,7 @@ fn check_values(disk: &Disk, tip: Option<&TipValue>, report: &mut VerifyReport) 
     Ok(())
 }
 
-/// Every block from the genesis on, and what else is stored about each.
+/// Checks every block from the genesis on, and the other data about each.
 fn check_blocks(
     disk: &Disk,
     chain: &Arc<Chain>,
@@ -208,7 +210,7 @@ fn check_blocks(
     check_index(disk, &expected, report)
 }
 
-/// A block by all rules, and its height by its hash.
+/// Checks a block by all rules, and the height under its hash.
 fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidBlock, StoreError> {
     let wrong = |reason: &dyn ToString| StoreError::corrupt(format_args!("block {height}"), reason.to_string());
     let bytes = block_bytes(disk, height)?;
@@ -228,7 +230,8 @@ fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidB
     }
 }
 
-/// All signatures of a block in one batch, or the place of the first that does not hold.
+/// Verifies all signatures of a block in one batch. `Err` is the index of the first that does not
+/// hold.
 fn verify_all(chain: ChainId, transactions: Vec<Transaction>) -> Result<Vec<Arc<VerifiedTransaction>>, usize> {
     let verified = verify_transactions(chain, transactions);
     verified.into_iter().enumerate().map(|(place, one)| one.ok_or(place)).collect()
@@ -244,7 +247,7 @@ fn check_segment(disk: &Disk, expected: &SealedSegment, report: &mut VerifyRepor
     Ok(())
 }
 
-/// The pages of the newest checkpoint are exactly those of the state.
+/// Checks that the pages of the newest checkpoint are exactly those of the state.
 fn check_pages(disk: &Disk, marker: &Marker, state: &State, report: &mut VerifyReport) -> Result<(), StoreError> {
     let mut missing_or_wrong = false;
     let mut expected = 0u64;
@@ -266,7 +269,7 @@ fn check_pages(disk: &Disk, marker: &Marker, state: &State, report: &mut VerifyR
     Ok(())
 }
 
-/// The transaction index holds exactly the transactions of the blocks up to the checkpoint.
+/// Checks that the index has exactly the transactions of the blocks up to the checkpoint.
 fn check_index(disk: &Disk, expected: &Fingerprint, report: &mut VerifyReport) -> Result<(), StoreError> {
     let Some(index) = report.note(Index::load(disk))? else { return Ok(()) };
     let mut found = Fingerprint::default();
@@ -282,8 +285,8 @@ fn check_index(disk: &Disk, expected: &Fingerprint, report: &mut VerifyReport) -
     Ok(())
 }
 
-/// A set of index entries, in constant memory: number and sum of hashes. Finds loss and damage, not malice, which checksums and
-/// this together make pointless: an index is never believed without the block.
+/// A set of index entries in constant memory: their number and the sum of their hashes. This finds
+/// loss and damage. It need not find malice, since no reader believes an entry without the block.
 #[derive(Default, PartialEq, Eq)]
 struct Fingerprint {
     count: u64,

@@ -1,10 +1,12 @@
-//! A second, tiny file that remembers which block was durable last.
+//! A second, tiny file that names the last durable block.
 //!
-//! sled ends its log at the first bytes that fail its check, in silence: right after a crash, whose last writes were never
-//! acknowledged, and wrong after damage in the middle, which would take final blocks back. With a witness the two can be told apart.
+//! sled ends its log in silence at the first bytes that fail its check. That is right after a
+//! crash, since the last writes were never acknowledged. It is wrong after damage in the middle,
+//! since final blocks would be lost. The witness tells the two apart.
 //!
-//! Written after each commit and synced with each checkpoint only, so it costs no second wait for the disk. It may be older than the
-//! database, by what the system had not written when the machine died; never newer.
+//! It is written after each commit but synced only with each checkpoint, so it costs no second wait
+//! for the disk. It may be older than the database, by what the system had not written when the
+//! machine died; never newer.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,24 +18,25 @@ use crate::store::StoreError;
 use crate::store::schema;
 use crate::units::Height;
 
-/// The name of the file, and what its checksums are of.
+/// The name of the file. Its checksums cover it.
 const NAME: &str = "durable";
-/// Two places, written in turn: one is whole whatever happens to the other.
+/// Size of a place, in bytes. The two places are written in turn, so one is whole whatever happens
+/// to the other.
 const PLACE_BYTES: usize = 512;
 const PLACES_BYTES: u64 = 2 * PLACE_BYTES as u64;
-/// Checksum, height, hash.
+/// Bytes of checksum, height and hash.
 const CONTENT_BYTES: usize = 8 + 8 + 32;
 
 /// The open file.
 pub(super) struct Witness {
     file: File,
     path: PathBuf,
-    /// Which place is written next.
+    /// The place to write next, 0 or 1.
     next: u64,
 }
 
 impl Witness {
-    /// Makes the file of a new chain.
+    /// Creates the file of a new chain.
     pub(super) fn create(directory: &Path, chain: BlockHash) -> Result<(), StoreError> {
         let path = directory.join(NAME);
         let file = File::create(&path).map_err(|error| StoreError::io(&path, error))?;
@@ -62,7 +65,7 @@ impl Witness {
         Ok((Self { file, path, next: place ^ 1 }, height, hash))
     }
 
-    /// Remembers a block that is durable, over the older of the two places.
+    /// Records a durable block in the older of the two places.
     pub(super) fn write(&mut self, height: Height, hash: BlockHash) -> Result<(), StoreError> {
         let mut place = schema::seal(NAME.as_bytes(), &codec::encode(&(height, hash)));
         place.resize(PLACE_BYTES, 0);

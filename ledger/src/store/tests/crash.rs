@@ -1,4 +1,4 @@
-//! Crashes, torn writes and full disks: what was acknowledged is there.
+//! Crashes, torn writes and full disks lose nothing that was acknowledged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use super::*;
 
-/// A crash at every stage of a checkpoint leaves the one before it usable, and nothing of the half-written one in the way.
+/// After a crash at any stage of a checkpoint, the one before it is usable, and the half-written
+/// one is not in the way.
 #[test]
 fn a_crash_within_a_checkpoint_loses_nothing() {
     let mut maker = Maker::new(genesis(500));
@@ -27,7 +28,7 @@ fn a_crash_within_a_checkpoint_loses_nothing() {
             let opened = Store::open(&crash.path, &maker.chain).unwrap();
             same_state(&opened.state, &maker.state);
             check_readers(&opened.store, &maker.chain, &blocks);
-            // The next checkpoint is made over what is left.
+            // The next checkpoint is written over what is left.
             opened.store.write(|writer| opened.store.checkpoint(writer)).unwrap();
             drop(opened);
             let report = verified(&crash.path, &maker.chain);
@@ -47,8 +48,8 @@ fn a_crash_within_a_checkpoint_loses_nothing() {
     }
 }
 
-/// Of the bytes that a commit changed in the file, only the first so many reached the disk: the machine lost power before the
-/// commit was acknowledged. What was acknowledged before is there.
+/// The machine loses power before a commit is acknowledged: only the first part of the bytes that
+/// the commit changed in the file reached the disk. What was acknowledged before is there.
 #[test]
 fn a_torn_commit_is_there_whole_or_not_at_all() {
     let mut maker = Maker::new(genesis(10));
@@ -100,8 +101,9 @@ fn a_refused_write_is_invisible_and_the_last() {
     assert!(Store::open(&place.path, &maker.chain).unwrap().store.tip().0 >= Height(1));
 }
 
-/// Runs the calling test once more, in a namespace where it may mount file systems and where its temporary folder is a small one.
-/// There it gives a folder beside that; here it gives nothing, when the other run is over.
+/// Runs the calling test once more, in a namespace where it may mount file systems, with a small
+/// one as its temporary folder. In that inner run it returns a folder outside the small file
+/// system. In the outer run it returns `None` once the inner run has ended.
 fn inside_a_namespace() -> Option<PathBuf> {
     const ROOMY: &str = "CAIRN_TEST_ROOMY";
     if let Some(roomy) = std::env::var_os(ROOMY) {
@@ -127,13 +129,14 @@ fn inside_a_namespace() -> Option<PathBuf> {
     None
 }
 
-/// The database's snapshots of its own log.
+/// sled's snapshots of its log.
 fn snapshots(store: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
     paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snap.")).collect()
 }
 
-/// A kill while the database opens: its snapshot is not renamed yet, or not whole. All that was committed is there.
+/// A kill while the database opens leaves a snapshot that is not renamed yet, or not whole.
+/// Everything committed is there.
 #[test]
 fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     let mut maker = Maker::new(genesis(300));
@@ -162,7 +165,7 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
             assert!(snapshots(&crash.path).iter().all(|path| path.extension().unwrap() != "generating"), "{name}");
         }
     }
-    // A flipped bit in one that is in its place: what it says is in the log too.
+    // A flipped bit in the current snapshot: the log has the same content.
     let crash = crashed(&place.path);
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
@@ -170,8 +173,9 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     assert_eq!(verified(&crash.path, &maker.chain).problems, []);
 }
 
-/// Starts while there is room for four pages, which is less than the database may want. The disk refuses it, whatever it was about
-/// to write, and the store is whole when there is room again. What a snapshot that was begun leaves is tried above, byte by byte.
+/// Starts with room for four pages, which is less than the database may need. Whatever the database
+/// tries to write, the disk refuses it, and the store is whole once there is room again. The test
+/// above covers unfinished snapshots of several lengths.
 #[test]
 fn a_start_on_a_full_disk_is_no_damage() {
     if inside_a_namespace().is_none() {
@@ -200,7 +204,8 @@ fn a_start_on_a_full_disk_is_no_damage() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// Fills a small file system of its own, mounted in a namespace that only the inner run of this test sees.
+/// Fills a small file system of its own, mounted in a namespace that only the inner run of this
+/// test sees.
 #[test]
 fn a_full_disk_loses_nothing() {
     let Some(roomy) = inside_a_namespace() else { return };

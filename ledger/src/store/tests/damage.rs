@@ -1,4 +1,4 @@
-//! Damage of every kind of value and of the files: named, never served.
+//! Damage to each kind of value and to the files is named, and never served.
 
 use std::fs;
 
@@ -82,7 +82,7 @@ fn every_flipped_bit_is_named_and_never_served() {
     }
 }
 
-/// Values that are whole, under the right key, and yet not what follows from the blocks.
+/// Values with a right checksum that do not follow from the blocks.
 #[test]
 fn verify_finds_values_that_do_not_belong() {
     let mut maker = Maker::new(genesis(300));
@@ -165,8 +165,8 @@ fn verify_finds_values_that_do_not_belong() {
     assert!(matches!(&report.problems[..], [problem] if problem.what.contains("blobs")), "{:?}", report.problems);
 }
 
-/// A bit of the file itself. sled answers with an error, a panic, or by ending its log there, which would take back final blocks:
-/// none of it is served as the chain.
+/// A flipped bit in the file itself. sled answers with an error, a panic, or by ending its log
+/// there, which would lose final blocks. The store serves none of this as the chain.
 #[test]
 fn damage_to_the_file_is_an_error_and_no_panic() {
     let mut maker = Maker::new(genesis(100));
@@ -179,7 +179,7 @@ fn damage_to_the_file_is_an_error_and_no_panic() {
     let mut found = 0;
     for reopened in [false, true] {
         if reopened {
-            // Now sled has a snapshot and reads what is before it only when asked.
+            // Now sled has a snapshot, and reads the log before it only when needed.
             drop(Store::open(&place.path, &maker.chain).unwrap());
         }
         let good = fs::read(place.path.join("db")).unwrap();
@@ -209,7 +209,7 @@ fn damage_to_the_file_is_an_error_and_no_panic() {
     assert!(found > 48, "{found}");
 }
 
-/// The witness is small and has two copies: damage to one is no loss, to both is named.
+/// The witness is small and has two copies. Damage to one is no loss; damage to both is named.
 #[test]
 fn the_witness_stands_for_the_tip() {
     let mut maker = Maker::new(genesis(0));

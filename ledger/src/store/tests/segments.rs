@@ -3,7 +3,8 @@
 use super::*;
 use crate::history::{HistoryRules, SealedSegment, chunk_hash};
 
-/// A store of some segments, one with a block longer than a segment's rest, one with many short blocks.
+/// A store of some segments: one has a block longer than the rest of its segment, one has many
+/// short blocks.
 fn filled() -> (Place, Store, Maker, Vec<Committed>) {
     let mut maker = Maker::new(genesis(0));
     let (place, opened) = created(&maker);
@@ -40,7 +41,7 @@ fn chunks_are_those_of_the_joined_blocks() {
         for chunk in [chunks.len() as u64, u64::MAX] {
             assert_eq!(store.chunk(descriptor.index, chunk, &rules).unwrap(), None);
         }
-        // Of any size: at, before and after the ends of pieces.
+        // Chunks of any size, which end at, before and after the ends of pieces.
         for chunk_bytes in [701, 6_127, 6_128, 6_129, 100_000, u64::MAX] {
             let rules = HistoryRules { chunk_bytes, ..rules };
             let chunks = (0..).map_while(|chunk| store.chunk(descriptor.index, chunk, &rules).unwrap());
@@ -99,7 +100,7 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
             }
         }
     }
-    // A block of another length than when the segment was sealed.
+    // A block with another length than when the segment was sealed.
     for (piece, content) in schema::pieces(b"short") {
         let key = Key::Body(Height(2), piece).bytes();
         store.shared.disk.put_raw(&key, &schema::seal(&key, &content));
@@ -108,7 +109,7 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
         Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, "block 2, piece 0"),
         result => panic!("{result:?}"),
     }
-    // A record that is whole and was never written by the store.
+    // A record with a right checksum that the store never wrote.
     let changes: [fn(&mut Vec<u64>); 4] =
         [|ends| ends.swap(0, 1), |ends| ends[0] += 1, Vec::clear, |ends| ends.truncate(1)];
     for change in changes {

@@ -1,4 +1,5 @@
-//! Staging: what was written is found again, what was damaged is fetched again, and nothing else is.
+//! Staging: what was written is found again, what was damaged is fetched again, and nothing else
+//! is.
 
 use super::*;
 use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};
@@ -6,7 +7,7 @@ use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};
 const RULES: HistoryRules = HistoryRules { segment_bytes: 100, segment_blocks: 10, chunk_bytes: 16 };
 const CHUNKS: u64 = 7;
 
-/// Heads of segments of seven chunks, the last one shorter, and their bytes.
+/// Heads and bytes of segments with seven chunks each, the last chunk shorter.
 fn segments(count: u64) -> Vec<(SegmentHead, Vec<u8>)> {
     let mut history = History::new(RULES);
     let segment = |height: u64| {
@@ -35,7 +36,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Two segments by an earlier run: the first complete, of the second the chunks 0, 3 and 6.
+/// Two segments of an earlier run: the first is complete, the second has chunks 0, 3 and 6.
 fn staged() -> (TempDir, Vec<(SegmentHead, Vec<u8>)>) {
     let directory = tempfile::tempdir().unwrap();
     let all = segments(2);
@@ -49,7 +50,7 @@ fn staged() -> (TempDir, Vec<(SegmentHead, Vec<u8>)>) {
             staging.begin(head).unwrap();
         }
     }
-    // As a killed process does it: nothing is closed, flushed or told.
+    // As after a kill: nothing is closed or flushed.
     std::mem::forget(staging);
     (directory, all)
 }
@@ -90,7 +91,7 @@ fn what_was_written_is_there_after_a_kill() {
     assert_eq!(staging.read(2, 0).unwrap(), None);
     assert_eq!(names(directory.path()), ["0.data", "0.head", "1.data", "1.head", "notes.txt"]);
 
-    // The second is completed, read on another thread, and both go.
+    // The second segment is completed and read on another thread, then both are removed.
     for chunk in 0..CHUNKS {
         staging.write(1, chunk, part(&all[1].1, chunk)).unwrap();
         assert_eq!(staging.reader(1).unwrap().is_some(), chunk >= 5);
@@ -109,7 +110,7 @@ fn what_was_written_is_there_after_a_kill() {
 #[test]
 fn damaged_bytes_of_an_earlier_run_cost_only_their_chunk() {
     let (directory, all) = staged();
-    // A bit of chunk 2, and the mark of a chunk of the other segment that was never written.
+    // A bit of chunk 2 of segment 0, and the mark of chunk 1 of segment 1, which was never written.
     damage(&directory.path().join("0.data"), 40);
     damage(&directory.path().join("1.data"), 105 + 1);
     let (mut staging, found) = open(directory.path());
@@ -124,13 +125,13 @@ fn damaged_bytes_of_an_earlier_run_cost_only_their_chunk() {
     }
     assert!(staging.reader(0).unwrap().is_none());
     drop(staging);
-    // Known to be missing from then on.
+    // From now on both chunks are known to be missing.
     let (mut staging, found) = open(directory.path());
     let missing = |index: usize| (0..CHUNKS).filter(|chunk| !found[index].1[*chunk as usize]).collect::<Vec<_>>();
     assert_eq!((missing(0), missing(1)), (vec![2], vec![1, 2, 4, 5]));
     staging.write(0, 2, part(bytes, 2)).unwrap();
     assert_eq!(read_all(staging.reader(0).unwrap().unwrap()).as_ref(), Ok(bytes));
-    // What a reader complains of is forgotten by its owner.
+    // The owner forgets a chunk that a reader found to be wrong.
     staging.forget(0, 5).unwrap();
     assert_eq!(staging.read(0, 5).unwrap(), None);
     assert!(staging.reader(0).unwrap().is_none());
@@ -163,7 +164,7 @@ fn what_does_not_fit_is_removed() {
         let mut left = names(directory.path());
         left.retain(|name| !name.starts_with("00."));
         assert_eq!(left, ["1.data", "1.head"], "{name}");
-        // It begins anew, with nothing there.
+        // The segment begins again, without chunks.
         staging.begin(&all[0].0).unwrap();
         assert_eq!(staging.read(0, 0).unwrap(), None, "{name}");
         drop(staging);
