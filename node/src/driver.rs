@@ -276,10 +276,12 @@ impl Driver {
     /// Gives the machine one input and performs its effects, then those of the inputs they cause.
     fn turn(&mut self, input: Input) -> anyhow::Result<()> {
         let mut inputs = VecDeque::from([input]);
+        let mut cost = None;
         while let Some(input) = inputs.pop_front() {
             let is_committed = matches!(input, Input::Committed);
             let effects = self.machine.handle(self.clock.now(), input);
-            self.cost = self.machine.cost();
+            // Only the first input is a peer's. A block that is committed beside it is not its work.
+            self.cost = *cost.get_or_insert(self.machine.cost());
             if is_committed {
                 // Durable before acknowledged: readers see a block only after the disk has it.
                 self.publish_tip();
