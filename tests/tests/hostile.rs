@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ledger::genesis::{Genesis, template_key};
 use serde_json::{Value, json};
-use tests::hostile::{ATTACKS, Attack, Field, Target};
+use tests::hostile::{ATTACKS, Attack, Field, IDENTITIES, Target};
 use tests::story::{Network, Payer};
 
 /// How long each behaviour goes on.
@@ -29,7 +29,8 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
     let genesis = Genesis::from_json(&std::fs::read(network.genesis()).unwrap()).unwrap();
     let targets: Vec<Target> = network.nodes().iter().map(|node| target(&node.p2p, node.rpc.url())).collect();
     let peers: Vec<String> = targets.iter().map(|target| target.peer.clone()).collect();
-    let field = Field { genesis, targets: targets[..3].to_vec(), home: None, key: template_key("dave") };
+    let (targets, key) = (targets[..3].to_vec(), template_key("dave"));
+    let field = Field { genesis, targets, home: None, key, identities: IDENTITIES };
     let chain = network.chain();
     let rpc = &network.node(4).rpc;
     let mut payer = Payer::new("alice", "bob", chain);
