@@ -5,8 +5,8 @@
 //! own, because limits by groups of addresses hold for public addresses only.
 //!
 //! One validator is killed and started again. It must sign soon after its first connection. Then a
-//! full node starts that no validator names. It must get a place and follow the chain. Everything
-//! is read from RPC, from within the namespaces.
+//! full node starts that no validator names. It must get a place and follow the chain. Votes are
+//! heard by a peer, all else is read from RPC, from within the namespaces.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use ledger::api::{BlockInfo, PeerInfo, Status};
 use ledger::genesis::{Genesis, Limits};
+use ledger::units::Height;
 use node::config::P2pAddress;
 use node::network;
 use serde::Serialize;
@@ -27,6 +28,7 @@ use super::nodes::{Node, Place, Programs, Role};
 use super::options;
 use super::swarm::{folder, in_folder};
 use super::topology::{self, Topology};
+use super::votes::{Listener, Wanted};
 use super::{print_line, say, stop};
 use crate::hostile::Target;
 use crate::story::{Process, Rpc};
@@ -36,12 +38,14 @@ const VALIDATORS: usize = 4;
 const RESTARTED: usize = VALIDATORS - 1;
 /// The place of the full node after the validators.
 const NEWCOMER: usize = VALIDATORS;
+/// The host after these, from which the votes of the validator that restarts are heard.
+const LISTENER: usize = NEWCOMER + 1;
 /// Hostile addresses, and identities of each. A node takes at most eight of one group of addresses.
 /// Together they are 104, and a node has 96 places for strangers.
 const ADDRESSES: usize = 13;
 const IDENTITIES: usize = 8;
-/// Seconds from the restarted validator's first connection to its first vote that others have. It
-/// listens for the first two of them: twice the clock drift.
+/// Seconds from the restarted validator's first connection to its first vote. It listens for the
+/// first two of them: twice the clock drift.
 const SIGNS_WITHIN: f64 = 5.0;
 /// Seconds from the start of the full node until it has a place and follows.
 const PLACE_WITHIN: f64 = 30.0;
@@ -70,11 +74,20 @@ struct Report {
     places: usize,
     /// From the start of the process that was killed to its first connection.
     connected_seconds: f64,
-    /// From there to its first vote that another validator has.
+    /// From there to its first vote that a peer has heard.
     signed_seconds: f64,
+    /// From there until another validator has its vote in a certificate, or a block that it proposed.
+    counted_seconds: f64,
     /// From the start of the full node until a validator has it among its peers and it has
     /// followed some blocks.
     newcomer_seconds: f64,
+}
+
+/// What was seen of the restarted validator, in seconds: see [`Report`].
+struct Restart {
+    connected: f64,
+    signed: f64,
+    counted: f64,
 }
 
 /// The whole command.
@@ -107,7 +120,7 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
 
 /// A chain without transactions, whose blocks come often enough to see when somebody votes.
 fn quick_genesis() -> Genesis {
-    let limits = Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 500, ..Limits::default() };
+    let limits = Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 800, ..Limits::default() };
     genesis(VALIDATORS as u16, limits)
 }
 
@@ -121,13 +134,16 @@ struct Session<'a> {
     /// The validators, then the newcomer.
     nodes: Vec<Node>,
     rpcs: Vec<Rpc>,
-    /// The nodes' hosts, then the attackers'.
+    /// Where the nodes are reached.
+    addresses: Vec<P2pAddress>,
+    genesis: Genesis,
+    /// The nodes' hosts, then the listener's and the attackers'.
     topology: Topology,
 }
 
 impl<'a> Session<'a> {
     fn new(programs: &'a Programs, node_log: &'a str, folder: &'a Path) -> anyhow::Result<Self> {
-        let topology = Topology::public(VALIDATORS + 1 + ADDRESSES)?;
+        let topology = Topology::public(LISTENER + 1 + ADDRESSES)?;
         let founders = (0..VALIDATORS).map(|number| (format!("validator{}", number + 1), Role::Founder(number as u16)));
         let newcomer = ("newcomer".to_owned(), Role::Follower);
         let places: Vec<Place> =
@@ -144,7 +160,7 @@ impl<'a> Session<'a> {
         }
         let rpcs = topology.hosts.iter().take(nodes.len()).map(|host| Rpc::new(&format!("http://{}", host.rpc)));
         let rpcs = rpcs.collect();
-        Ok(Self { programs, node_log, folder, attackers: Vec::new(), nodes, rpcs, topology })
+        Ok(Self { programs, node_log, folder, attackers: Vec::new(), nodes, rpcs, addresses, genesis, topology })
     }
 
     fn run(mut self) -> anyhow::Result<Report> {
@@ -162,40 +178,53 @@ impl<'a> Session<'a> {
         self.nodes[RESTARTED].kill();
         let height = self.height(0) + MISSED_BLOCKS;
         self.wait("the others go on", OFTEN, |it| (it.height(0) >= height).then_some(()))?;
-        let (connected_seconds, signed_seconds) = self.restart()?;
-        say!("connected {connected_seconds:.1} s after its start, signed {signed_seconds:.1} s later");
+        let Restart { connected, signed, counted } = self.restart()?;
+        say!("connected {connected:.1} s after its start, signed {signed:.1} s later, counted {counted:.1} s later");
 
         let newcomer_seconds = self.newcomer()?;
         say!("the newcomer has a place after {newcomer_seconds:.1} s");
         let held_after = self.wait("attackers hold all places", SELDOM, full)?;
-        Ok(Report { held_before, held_after, places, connected_seconds, signed_seconds, newcomer_seconds })
+        Ok(Report {
+            held_before,
+            held_after,
+            places,
+            connected_seconds: connected,
+            signed_seconds: signed,
+            counted_seconds: counted,
+            newcomer_seconds,
+        })
     }
 
-    /// Starts the validator again. Returns seconds from its start to its first connection, and from there to its first vote.
-    fn restart(&mut self) -> anyhow::Result<(f64, f64)> {
-        let key = validator_key(RESTARTED as u16).public().to_string();
-        let mut seen = self.height(0);
+    /// Starts the validator again, and measures until its first vote.
+    fn restart(&mut self) -> anyhow::Result<Restart> {
+        let key = validator_key(RESTARTED as u16).public();
+        let above = Height(self.height(0));
         let start = Instant::now();
         self.start(RESTARTED)?;
+        let wanted = Wanted { chain: self.genesis.chain_id(), key, address: self.addresses[RESTARTED].clone(), above };
+        let mut listener = Listener::start(&self.topology.hosts[LISTENER], wanted)?;
         // The last moment at which it surely had no connection. Before it answers, it may have one.
         let mut alone = start;
-        self.wait("it has a connection", OFTEN, |it| {
+        self.wait("the restarted validator has a connection", OFTEN, |it| {
             let (asked, peers) = (Instant::now(), it.peers(RESTARTED)?);
             if peers.is_empty() {
                 alone = asked;
             }
             (!peers.is_empty()).then_some(())
         })?;
-        let signed = self.wait("it signs again", OFTEN, |it| {
-            let blocks: Vec<BlockInfo> = (seen + 1..=it.height(0)).filter_map(|height| it.block(0, height)).collect();
+        let signed = self.wait("the restarted validator votes", OFTEN, |_| listener.heard())??;
+        drop(listener);
+        // A certificate has the first votes that make a quorum, so it may take some blocks.
+        let (key, mut seen) = (key.to_string(), above.0);
+        self.wait("a vote of the restarted validator counts", OFTEN, |it| {
+            let blocks: Vec<BlockInfo> = (seen + 1..=it.height(0)).map_while(|height| it.block(0, height)).collect();
             seen += blocks.len() as u64;
-            // A certificate need not have the votes of all, so another validator may have one with its vote.
-            let others = blocks.iter().flat_map(|block| (1..RESTARTED).map(|node| (node, block.summary.height)));
-            let others: Vec<BlockInfo> = others.filter_map(|(node, height)| it.block(node, height)).collect();
-            let has_signed = |block: &BlockInfo| block.summary.proposer == key || block.signers.contains(&key);
-            blocks.iter().chain(&others).any(has_signed).then(Instant::now)
+            let counts = |block: &BlockInfo| block.summary.proposer == key || block.signers.contains(&key);
+            blocks.iter().any(counts).then_some(())
         })?;
-        Ok((alone.duration_since(start).as_secs_f64(), signed.duration_since(alone).as_secs_f64()))
+        let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
+        let (connected, signed) = (since(start, alone), since(alone, signed));
+        Ok(Restart { connected, signed, counted: since(alone, Instant::now()) })
     }
 
     /// Starts the full node. Returns seconds until it has a place and follows.
@@ -216,7 +245,8 @@ impl<'a> Session<'a> {
         self.nodes[node].start(self.programs, host, self.node_log)
     }
 
-    /// Starts a process on each hostile host. They give way to the nodes, as machines of their own would.
+    /// Starts a process on each hostile host. They do not give way to the nodes: handshakes that
+    /// take long push each other out, as a node has two with one address at a time.
     fn start_attackers(&mut self) -> anyhow::Result<()> {
         let targets = self.nodes.iter().zip(&self.topology.hosts).take(VALIDATORS).map(|(node, host)| Target {
             p2p: host.address,
@@ -224,9 +254,9 @@ impl<'a> Session<'a> {
             rpc: host.rpc.into(),
         });
         let targets: Vec<String> = targets.map(|target| target.to_string()).collect();
-        for (number, host) in self.topology.hosts.iter().skip(VALIDATORS + 1).enumerate() {
-            let mut command = Command::new("chrt");
-            command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", "slots", "--genesis"]);
+        for (number, host) in self.topology.hosts.iter().skip(LISTENER + 1).enumerate() {
+            let mut command = Command::new(&self.programs.bench);
+            command.args(["attacker", "slots", "--genesis"]);
             command.arg(self.nodes[0].home.join("genesis.json"));
             command.args(["--seconds", &ATTACK_SECONDS.to_string(), "--identities", &IDENTITIES.to_string()]);
             command.args(targets.iter().flat_map(|target| ["--target", target]));
