@@ -118,6 +118,7 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
         targets: options.targets.clone(),
         home: options.home.clone(),
         key: Some(sender_key(SENDERS)),
+        identities: options.identities,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let reached = runtime.block_on(attack.run(&field, Duration::from_secs(options.seconds)))?;

@@ -98,28 +98,33 @@ impl Recipe {
     }
 
     fn genesis(&self) -> Genesis {
-        let validator = |number| GenesisValidator {
-            name: String::new(),
-            key: validator_key(number).public(),
-            payout: validator_key(number).public(),
-            power: VotingPower(1),
-        };
-        let account = |number| GenesisAccount {
-            name: String::new(),
-            account: sender_key(number).public(),
-            balance: Amount(u64::MAX / 2 / (SENDERS + 1)),
-        };
-        Genesis {
-            format: FORMAT,
-            network: "bench".to_owned(),
-            address_prefix: "crn".to_owned(),
-            coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
-            start_time: Timestamp(1_700_000_000_000),
-            // The last is for who attacks.
-            accounts: (0..=SENDERS).map(account).collect(),
-            validators: (0..self.validators).map(validator).collect(),
-            limits: self.limits(),
-        }
+        genesis(self.validators, self.limits())
+    }
+}
+
+/// A genesis with so many validators of equal power.
+pub(super) fn genesis(validators: u16, limits: Limits) -> Genesis {
+    let validator = |number| GenesisValidator {
+        name: String::new(),
+        key: validator_key(number).public(),
+        payout: validator_key(number).public(),
+        power: VotingPower(1),
+    };
+    let account = |number| GenesisAccount {
+        name: String::new(),
+        account: sender_key(number).public(),
+        balance: Amount(u64::MAX / 2 / (SENDERS + 1)),
+    };
+    Genesis {
+        format: FORMAT,
+        network: "bench".to_owned(),
+        address_prefix: "crn".to_owned(),
+        coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+        start_time: Timestamp(1_700_000_000_000),
+        // The last is for who attacks.
+        accounts: (0..=SENDERS).map(account).collect(),
+        validators: (0..validators).map(validator).collect(),
+        limits,
     }
 }
 

@@ -4,7 +4,8 @@
 //! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and `topology` what it is
 //! transferred over; `nodes` runs the processes and `probe` asks them from within their namespace;
 //! `swarm` tells a run and `measure` judges it. `finality` looks at validators instead, by the transfers of `pay`, and `attack` at
-//! validators and a full node beside hostile peers. `aria2` does the same work with another program, and `calibrate` measures the
+//! validators and a full node beside hostile peers, and `places` at whom these keep out, by the votes that
+//! `votes` hears. `aria2` does the same work with another program, and `calibrate` measures the
 //! links alone.
 
 pub mod options;
@@ -23,6 +24,8 @@ mod swarm;
 mod attack;
 mod finality;
 mod pay;
+mod places;
+mod votes;
 
 mod aria2;
 mod torrent;
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Task::Tracker(tracker) => torrent::track(&tracker),
         Task::Hostile(hostile) => chunks::execute(hostile.kind, &hostile.home),
         Task::Attack(attack) => stop::watch().and_then(|()| attack::execute(&attack)),
+        Task::Places(places) => stop::watch().and_then(|()| places::execute(&places)),
         Task::Attacker(attacker) => attack::attack(&attacker),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use ledger::genesis::Genesis;
 use node::config::{Config, P2pAddress};
 use node::home::{Contents, Home};
 use node::keys::Seed;
@@ -94,6 +95,10 @@ pub(super) enum Role {
     Validator(u16),
     /// Wants it, from the peers that it was told of alone.
     Guest,
+    /// Signs with the key of this number from the first block on, on a public network.
+    Founder(u16),
+    /// Follows the chain on a public network.
+    Follower,
 }
 
 impl Role {
@@ -130,7 +135,7 @@ impl Place {
         self.key.identity().public().to_peer_id().to_string()
     }
 
-    /// Makes the home.
+    /// Makes the home, with the chain for those that have it.
     pub(super) fn furnish(
         &self,
         folder: &Path,
@@ -138,26 +143,38 @@ impl Place {
         peers: Vec<P2pAddress>,
         chain: &MadeChain,
     ) -> anyhow::Result<PathBuf> {
-        let mut config = Config::default();
-        config.p2p.listen = std::net::SocketAddr::from(host.address).into();
-        config.p2p.small = peers.len() < SMALL_MAX;
-        config.p2p.peers = peers;
-        // A guest is told by others where they are, and believes it on a private network only.
-        config.p2p.private = self.role != Role::Guest;
-        config.rpc.listen = host.rpc.into();
-        config.sync.upload_rate = self.upload_rate;
-        config.sync.download_rate = self.download_rate;
-        let validator_key = match self.role {
-            Role::Validator(number) => Some(validator_key(number)),
-            _ => None,
-        };
-        let validator_key = validator_key.as_ref();
-        let contents = Contents { genesis: &chain.genesis, config: &config, node_key: &self.key, validator_key };
-        let home = Home::create(&folder.join(&self.name), &contents)?;
+        let home = self.found(folder, host, peers, &chain.genesis)?;
         if self.role.has_chain() {
             chain.copy_to(&home.db_path())?;
         }
         Ok(home.root().to_owned())
+    }
+
+    /// Makes the home, with a chain that has no blocks yet.
+    pub(super) fn found(
+        &self,
+        folder: &Path,
+        host: &Host,
+        peers: Vec<P2pAddress>,
+        genesis: &Genesis,
+    ) -> anyhow::Result<Home> {
+        let is_public = matches!(self.role, Role::Founder(_) | Role::Follower);
+        let mut config = Config::default();
+        config.p2p.listen = std::net::SocketAddr::from(host.address).into();
+        config.p2p.small = peers.len() < SMALL_MAX && !is_public;
+        config.p2p.peers = peers;
+        // A guest is told by others where they are, and believes it on a private network only.
+        config.p2p.private = self.role != Role::Guest && !is_public;
+        config.rpc.listen = host.rpc.into();
+        config.sync.upload_rate = self.upload_rate;
+        config.sync.download_rate = self.download_rate;
+        let validator_key = match self.role {
+            Role::Validator(number) | Role::Founder(number) => Some(validator_key(number)),
+            _ => None,
+        };
+        let validator_key = validator_key.as_ref();
+        let contents = Contents { genesis, config: &config, node_key: &self.key, validator_key };
+        Ok(Home::create(&folder.join(&self.name), &contents)?)
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::hostile::Target;
 use crate::hostile::chunks::Kind;
+use crate::hostile::{IDENTITIES, Target};
 
 /// Measures real nodes on links of known rates
 #[derive(Debug, Parser)]
@@ -33,6 +33,10 @@ pub(super) enum Task {
     /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10 quiet seconds and 20 under
     /// attack; of several runs the median by the longest transfer is told. Progress is on stderr. Needs chrt (util-linux).
     Attack(Attack),
+    /// Attackers hold all public places: is a validator that restarts kept out, or a newcomer?
+    ///
+    /// Fails when a bound of the result is broken. Progress is on stderr. Needs root and iproute2.
+    Places(Places),
     /// The attackers of one attack, in one process
     #[command(hide = true)]
     Attacker(Attacker),
@@ -202,6 +206,15 @@ pub(super) struct Attacker {
     /// How long
     #[arg(long)]
     pub(super) seconds: u64,
+    /// How many identities `slots` has
+    #[arg(long, default_value_t = IDENTITIES)]
+    pub(super) identities: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Places {
+    #[command(flatten)]
+    pub(super) common: Common,
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,10 @@ const PORT: u16 = 7700;
 const NAMESPACES: &str = "/run/netns";
 /// Where the hub is reached from all hosts.
 pub(super) const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
+/// The private network of all hosts, a /16.
+const PRIVATE: u32 = 0x0a4d_0000;
+/// For hosts whose links are not measured: more than nodes need.
+const UNLIMITED: Rates = Rates { up: 1_000, down: 1_000 };
 /// Ports for hosts on loopback: below those of the stories, and of those that the system gives to clients.
 const LOOPBACK_PORTS: Range<u16> = 10_000..20_000;
 /// They are taken in blocks. Whoever listens on the first port of a block has the others, so that no two benches that run at a
@@ -100,8 +104,20 @@ pub(super) fn check() -> anyhow::Result<()> {
 }
 
 impl Topology {
-    /// A host for each of these rates.
+    /// A host for each of these rates, all in one private network.
     pub(super) fn shaped(rates: &[Rates], offload: bool) -> anyhow::Result<Self> {
+        Self::linked(rates, offload, |number| Some(Ipv4Addr::from(PRIVATE | u32::from(number))))
+    }
+
+    /// Hosts with public addresses, each in a /24 of its own, so that nodes' limits by groups of
+    /// addresses hold. At most 254 of them.
+    pub(super) fn public(count: usize) -> anyhow::Result<Self> {
+        let address = |number| u8::try_from(number).ok().filter(|third| *third < u8::MAX).map(public_address);
+        Self::linked(&vec![UNLIMITED; count], true, address)
+    }
+
+    /// `address` gives each host its own by its number, from 1 on.
+    fn linked(rates: &[Rates], offload: bool, address: impl Fn(u16) -> Option<Ipv4Addr>) -> anyhow::Result<Self> {
         let prefix = format!("cairn-{}", std::process::id());
         let hub = Namespace::add(&format!("{prefix}-hub"))?;
         let in_hub = format!("-n {}", hub.0);
@@ -114,8 +130,8 @@ impl Topology {
         for (index, Rates { up, down }) in rates.iter().enumerate() {
             let namespace = Namespace::add(&format!("{prefix}-{index}"))?;
             let in_host = format!("-n {}", namespace.0);
-            let number = u16::try_from(index + 1).context("too many hosts")?.to_be_bytes();
-            let address = Ipv4Addr::new(10, 77, number[0], number[1]);
+            let number = u16::try_from(index + 1).ok();
+            let address = number.and_then(&address).context("too many hosts")?;
             ip(&format!("{in_hub} link add p{index} type veth peer name eth0 netns {}", namespace.0))?;
             ip(&format!("{in_hub} link set p{index} master hub0 up"))?;
             ip(&format!("{in_host} addr add {address}/16 dev eth0"))?;
@@ -195,6 +211,11 @@ fn inside<T: Send>(namespace: Option<&Namespace>, start: impl FnOnce() -> T + Se
     };
     let done = thread::scope(|scope| scope.spawn(work).join());
     done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+}
+
+/// An address of the internet. Nothing leaves the bridge. All of them are in one /16.
+const fn public_address(third: u8) -> Ipv4Addr {
+    Ipv4Addr::new(100, 200, third, 1)
 }
 
 fn ip(arguments: &str) -> anyhow::Result<String> {

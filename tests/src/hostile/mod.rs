@@ -84,7 +84,12 @@ pub struct Field {
     pub home: Option<PathBuf>,
     /// The key of an account with money, for the attack that pays.
     pub key: Option<SigningKey>,
+    /// How many identities `slots` has; [`IDENTITIES`] reach its rate.
+    pub identities: usize,
 }
+
+/// The identities that `slots` has if nobody says otherwise.
+pub const IDENTITIES: usize = 200;
 
 impl Field {
     /// The chain that is attacked.
