@@ -74,4 +74,18 @@ mod tests {
             assert!(part.is_none_or(|part| filter.is_ok_and(|filter| filter.ends_with(part))), "{level}");
         }
     }
+
+    /// identify warns of messages that a peer may send as often as it likes.
+    #[test]
+    fn strangers_write_no_warnings_of_identify() {
+        for (level, warns) in [("info", false), ("info,libp2p_identify=warn", true)] {
+            let Ok(filter) = directives(level) else { panic!("{level} is a level") };
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                let does = tracing::enabled!(target: "libp2p_identify::handler", tracing::Level::WARN);
+                assert_eq!(does, warns, "{level}");
+                assert!(tracing::enabled!(target: "libp2p_identify::handler", tracing::Level::ERROR), "{level}");
+            });
+        }
+    }
 }

@@ -12,6 +12,10 @@ pub(crate) const ADDRESSES_MAX: usize = 4096;
 /// Most addresses of one group, so that those of one operator do not push out all others.
 const PER_GROUP_MAX: usize = 32;
 
+/// Most addresses of one peer. A peer announces at most as many of its own, and identities cost
+/// nothing, so no single identity may fill the store.
+const PER_PEER_MAX: usize = super::peers::ADDRESSES_MAX;
+
 /// Failures in a row after which an address may be forgotten.
 const FAILURES_MAX: u32 = 3;
 
@@ -57,74 +61,126 @@ impl Known {
     }
 
     /// The value of an address. When there is no room, the address with the smallest value is
-    /// replaced: the one with the most failures, then an unproved one, then the one not known to
+    /// replaced: an unproved one, then the one with the most failures, then the one not known to
     /// work for longest.
-    fn worth(&self) -> (std::cmp::Reverse<u32>, bool, u64, PeerId) {
-        (std::cmp::Reverse(self.failures), self.is_proved, self.good_ms, self.peer)
+    fn worth(&self) -> (bool, std::cmp::Reverse<u32>, u64, PeerId) {
+        (self.is_proved, std::cmp::Reverse(self.failures), self.good_ms, self.peer)
+    }
+
+    /// Whether this address may be replaced by `new`. An address that a peer merely claims does not
+    /// replace a proved one that works.
+    fn gives_way_to(&self, new: &Known) -> bool {
+        new.is_proved || !self.is_proved || self.failures > 0
     }
 }
 
-/// The addresses, at most [`ADDRESSES_MAX`] and [`PER_GROUP_MAX`] of a group.
+/// How many addresses of one group are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    all: usize,
+    unproved: usize,
+}
+
+/// The addresses, at most [`ADDRESSES_MAX`], [`PER_GROUP_MAX`] of a group and [`PER_PEER_MAX`] of a
+/// peer.
 pub(crate) struct Addresses {
     grouping: Grouping,
     known: Vec<Known>,
+    /// Counts of `known` by group, without groups of no address.
+    counts: HashMap<Group, Count>,
 }
 
 impl Addresses {
     pub(crate) fn new(grouping: Grouping) -> Self {
-        Self { grouping, known: Vec::new() }
+        Self { grouping, known: Vec::new(), counts: HashMap::new() }
     }
 
     pub(crate) fn all(&self) -> &[Known] {
         &self.known
     }
 
-    /// A peer claims this address, or was dialed there.
-    pub(crate) fn heard(&mut self, peer: PeerId, address: Multiaddr, now_ms: u64) {
-        let group = self.grouping.of(&address);
-        self.insert(Known { peer, address, group, good_ms: now_ms, is_proved: false, tried_ms: 0, failures: 0 });
+    /// A peer claims these addresses. They replace its earlier claims that no dial has proved.
+    pub(crate) fn claimed(&mut self, peer: PeerId, addresses: &[Multiaddr], now_ms: u64) {
+        self.retain(|known| known.peer != peer || known.is_proved || addresses.contains(&known.address));
+        for address in addresses {
+            self.insert(self.new_known(peer, address, false, now_ms));
+        }
+    }
+
+    fn new_known(&self, peer: PeerId, address: &Multiaddr, is_proved: bool, now_ms: u64) -> Known {
+        let group = self.grouping.of(address);
+        Known { peer, address: address.clone(), group, good_ms: now_ms, is_proved, tried_ms: 0, failures: 0 }
     }
 
     /// Adds an address. An address that is known already is not changed. When there is no room, the
-    /// new address replaces the least valuable one of its own group if that is full, else of the
-    /// group with the most addresses.
+    /// new address replaces the least valuable one of its own peer if that has too many, of its own
+    /// group if that is full, and else of the group with the most unproved addresses. If none of
+    /// them gives way, the new address is not added.
     pub(crate) fn insert(&mut self, new: Known) {
         if self.known.iter().any(|known| known.peer == new.peer && known.address == new.address) {
             return;
         }
-        let group = new.group;
-        let of_group = self.known.iter().filter(|known| known.group == group).count();
-        let crowded = group.is_limited() && of_group >= PER_GROUP_MAX;
-        let rivals: Option<Group> = if crowded {
-            Some(group)
-        } else if self.known.len() >= ADDRESSES_MAX {
-            self.largest_group()
-        } else {
-            self.known.push(new);
+        let of_peer = self.known.iter().filter(|known| known.peer == new.peer).count();
+        if of_peer >= PER_PEER_MAX && !self.make_room(&new, |known| known.peer == new.peer) {
             return;
-        };
-        let of_rivals = |known: &Known| rivals.is_none_or(|group| known.group == group);
-        let least = self.known.iter().enumerate().filter(|(_, known)| of_rivals(known));
-        if let Some((place, _)) = least.min_by_key(|(_, known)| known.worth()) {
-            self.known[place] = new;
         }
+        let of_group = self.counts.get(&new.group).map_or(0, |count| count.all);
+        if new.group.is_limited()
+            && of_group >= PER_GROUP_MAX
+            && !self.make_room(&new, |known| known.group == new.group)
+        {
+            return;
+        }
+        if self.known.len() >= ADDRESSES_MAX {
+            let rivals = self.largest_group();
+            if !self.make_room(&new, |known| rivals.is_none_or(|group| known.group == group)) {
+                return;
+            }
+        }
+        let count = self.counts.entry(new.group).or_default();
+        count.all += 1;
+        count.unproved += usize::from(!new.is_proved);
+        self.known.push(new);
     }
 
-    /// The group with the most addresses. `None` if no group has several; then any address may be
-    /// replaced.
+    /// Removes the least valuable of these addresses that gives way to `new`, if there is one.
+    fn make_room(&mut self, new: &Known, of_rivals: impl Fn(&Known) -> bool) -> bool {
+        let rivals = self.known.iter().enumerate().filter(|(_, known)| of_rivals(known) && known.gives_way_to(new));
+        let Some((place, _)) = rivals.min_by_key(|(_, known)| known.worth()) else { return false };
+        let gone = self.known.swap_remove(place);
+        uncount(&mut self.counts, &gone);
+        true
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Known) -> bool) {
+        let counts = &mut self.counts;
+        self.known.retain(|known| {
+            let is_kept = keep(known);
+            if !is_kept {
+                uncount(counts, known);
+            }
+            is_kept
+        });
+    }
+
+    /// The group with the most unproved addresses, or with the most addresses if all are proved.
+    /// `None` if no group has several of them; then any address may be replaced.
     fn largest_group(&self) -> Option<Group> {
-        let mut counts: HashMap<Group, usize> = HashMap::new();
-        for known in &self.known {
-            *counts.entry(known.group).or_default() += 1;
-        }
-        let (group, count) = counts.into_iter().max_by_key(|(group, count)| (*count, *group))?;
-        (count > 1).then_some(group)
+        let largest = self.counts.iter().max_by_key(|(group, count)| (count.unproved, count.all, **group));
+        let (group, count) = largest?;
+        let several = if count.unproved == 0 { count.all } else { count.unproved } > 1;
+        several.then_some(*group)
     }
 
     /// A dial of the peer at this address succeeded.
     pub(crate) fn on_success(&mut self, peer: PeerId, address: &Multiaddr, now_ms: u64) {
-        self.heard(peer, address.clone(), now_ms);
+        self.insert(self.new_known(peer, address, true, now_ms));
         for known in self.known.iter_mut().filter(|known| known.peer == peer && known.address == *address) {
+            if !known.is_proved
+                && let Some(count) = self.counts.get_mut(&known.group)
+            {
+                count.unproved -= 1;
+            }
             known.good_ms = now_ms;
             known.is_proved = true;
             known.failures = 0;
@@ -148,13 +204,13 @@ impl Addresses {
             known.tried_ms = now_ms;
             known.failures = known.failures.saturating_add(1);
         }
-        self.known.retain(|known| known.peer != *peer || !known.is_gone(now_ms));
+        self.retain(|known| known.peer != *peer || !known.is_gone(now_ms));
         !self.known.iter().any(|known| known.peer == *peer)
     }
 
     /// Forgets all addresses of a peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
-        self.known.retain(|known| known.peer != *peer);
+        self.retain(|known| known.peer != *peer);
     }
 
     /// An address to dial, chosen by `random` among those that are due and that `may` allows.
@@ -166,6 +222,17 @@ impl Addresses {
         let pool = if random.is_multiple_of(2) && !proved.is_empty() { proved } else { due };
         let place = usize::try_from(random / 2).unwrap_or(0) % pool.len().max(1);
         pool.get(place).copied()
+    }
+}
+
+/// Takes an address that is removed out of the counts.
+fn uncount(counts: &mut HashMap<Group, Count>, gone: &Known) {
+    if let Some(count) = counts.get_mut(&gone.group) {
+        count.all -= 1;
+        count.unproved -= usize::from(!gone.is_proved);
+        if count.all == 0 {
+            counts.remove(&gone.group);
+        }
     }
 }
 
@@ -226,11 +293,11 @@ mod tests {
         let honest = PeerId::random();
         addresses.on_success(honest, &at(0, 1), 5);
         for number in 0..2_560 {
-            addresses.heard(PeerId::random(), at(1, number), 10);
+            addresses.claimed(PeerId::random(), &[at(1, number)], 10);
         }
         assert_eq!(addresses.all().len(), 10 * PER_GROUP_MAX + 1);
         for number in 0..5_000 {
-            addresses.heard(PeerId::random(), at(2 + number % 3_000, number / 3_000), 10);
+            addresses.claimed(PeerId::random(), &[at(2 + number % 3_000, number / 3_000)], 10);
         }
         assert_eq!(addresses.all().len(), ADDRESSES_MAX);
         assert!(addresses.all().iter().any(|known| known.peer == honest));
@@ -244,16 +311,71 @@ mod tests {
             addresses.on_success(*peer, &at(1, number), 1_000);
         }
         addresses.on_failure(&peers[7], &[at(1, 7)], 2_000);
-        addresses.heard(PeerId::random(), at(1, 99), 3_000);
+        addresses.claimed(PeerId::random(), &[at(1, 99)], 3_000);
         assert_eq!(addresses.all().len(), PER_GROUP_MAX);
         assert!(!addresses.all().iter().any(|known| known.peer == peers[7]));
+    }
+
+    /// The counts are the ones that a new count gives.
+    fn assert_counted(addresses: &Addresses) {
+        let mut counts: HashMap<Group, Count> = HashMap::new();
+        for known in addresses.all() {
+            let count = counts.entry(known.group).or_default();
+            count.all += 1;
+            count.unproved += usize::from(!known.is_proved);
+        }
+        assert_eq!(addresses.counts, counts);
+    }
+
+    #[test]
+    fn a_peers_next_claim_replaces_its_last_one() {
+        let (mut addresses, liar, other) = (addresses(), PeerId::random(), PeerId::random());
+        addresses.claimed(other, &[at(0, 1), at(1, 1)], 1);
+        addresses.on_success(liar, &at(2, 1), 1);
+        for round in 0..600 {
+            let claim: Vec<Multiaddr> = (0..8).map(|number| at(3 + round, number << 8)).collect();
+            addresses.claimed(liar, &claim, 2);
+            let of_liar: Vec<&Known> = addresses.all().iter().filter(|known| known.peer == liar).collect();
+            assert_eq!(of_liar.len(), PER_PEER_MAX);
+            assert_eq!(of_liar.iter().filter(|known| claim.contains(&known.address)).count(), PER_PEER_MAX - 1);
+            assert!(of_liar.iter().any(|known| known.is_proved), "a claim replaces no proved address");
+        }
+        assert_eq!(addresses.all().len(), PER_PEER_MAX + 2);
+        assert_counted(&addresses);
+        // Even addresses that work are no more than eight of a peer.
+        (0..20).for_each(|number| addresses.on_success(liar, &at(4, number << 8), 3));
+        assert_eq!(addresses.all().iter().filter(|known| known.peer == liar).count(), PER_PEER_MAX);
+        addresses.claimed(other, &[], 4);
+        addresses.forget(&liar);
+        assert!(addresses.all().is_empty());
+        assert_counted(&addresses);
+    }
+
+    /// Each claim is alone in its group, so the honest peers have the largest group.
+    #[test]
+    fn claims_push_out_no_address_that_works() {
+        let mut addresses = addresses();
+        let honest: Vec<PeerId> = (0..10).map(|_| PeerId::random()).collect();
+        for (number, peer) in (0..).zip(&honest) {
+            addresses.on_success(*peer, &at(0, number), 5);
+        }
+        for number in 0..5_000 {
+            addresses.claimed(PeerId::random(), &[at(1 + number, 0)], 10);
+        }
+        assert_eq!(addresses.all().len(), ADDRESSES_MAX);
+        let kept = honest.iter().filter(|peer| addresses.all().iter().any(|known| known.peer == **peer));
+        assert_eq!(kept.count(), honest.len());
+        addresses.on_success(PeerId::random(), &at(6_000, 0), 11);
+        assert_eq!(addresses.all().iter().filter(|known| known.is_proved).count(), honest.len() + 1);
+        assert_eq!(addresses.all().len(), ADDRESSES_MAX);
+        assert_counted(&addresses);
     }
 
     #[test]
     fn only_who_may_be_dialed_is_picked() {
         let mut addresses = addresses();
         let (one, other) = (PeerId::random(), PeerId::random());
-        addresses.heard(one, at(1, 1), 1);
+        addresses.claimed(one, &[at(1, 1)], 1);
         addresses.on_success(other, &at(2, 1), 1);
         for random in 0..20 {
             assert_eq!(addresses.pick(5, random, |peer, _| *peer == one).unwrap().peer, one);

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::swarm::ConnectionId;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, identify};
 use tokio::sync::watch;
 
 use super::socket::{Hold, Taken};
 
 /// How long a peer may take to say which chain it is on.
 const IDENTIFY_TIME: Duration = Duration::from_secs(30);
+
+/// Least time between two claims of a peer about itself, on one connection, that are acted on. A
+/// peer may send claims as fast as the connection takes them, and each one costs the network's task
+/// a search of all known addresses. An honest peer's claims change a few times a day.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Failed pings in a row after which a connection is closed. Four timeouts last two minutes,
 /// because bulk on a slow link delays pings.
@@ -105,6 +110,10 @@ struct Connection {
     inbound: bool,
     hold: Option<Hold>,
     pings_failed: u32,
+    /// When the peer's claims on this connection were last acted on.
+    claimed: Option<Instant>,
+    /// The newest claims, if they came too early. identify reads at most 4 KiB of them.
+    claims: Option<Box<identify::Info>>,
     /// Set while it is being closed.
     closing: Option<Instant>,
 }
@@ -134,7 +143,16 @@ impl Peers {
             connected_since: SystemTime::now(),
             past: Traffic::default(),
         });
-        peer.connections.push(Connection { id: connection, address, inbound, hold, pings_failed: 0, closing: None });
+        peer.connections.push(Connection {
+            id: connection,
+            address,
+            inbound,
+            hold,
+            pings_failed: 0,
+            claimed: None,
+            claims: None,
+            closing: None,
+        });
         if peer.admitted {
             self.publish();
         }
@@ -218,6 +236,40 @@ impl Peers {
     pub(crate) fn taken(&self, id: &PeerId, connection: ConnectionId) -> Option<Taken> {
         let connections = &self.peers.get(id)?.connections;
         Some(connections.iter().find(|other| other.id == connection)?.hold.as_ref()?.taken.clone())
+    }
+
+    /// A peer made claims about itself. Returns them if it is time to act on them: the first of a
+    /// connection, and then some every [`CLAIM_INTERVAL`]. Of the others the newest wait.
+    pub(crate) fn on_claims(
+        &mut self,
+        id: &PeerId,
+        connection: ConnectionId,
+        info: identify::Info,
+        now: Instant,
+    ) -> Option<identify::Info> {
+        let open = self.peers.get_mut(id)?.connections.iter_mut().find(|other| other.id == connection)?;
+        if open.claimed.is_some_and(|last| now.duration_since(last) < CLAIM_INTERVAL) {
+            open.claims = Some(Box::new(info));
+            return None;
+        }
+        (open.claimed, open.claims) = (Some(now), None);
+        Some(info)
+    }
+
+    /// The claims that have waited long enough.
+    pub(crate) fn due_claims(&mut self, now: Instant) -> Vec<(PeerId, identify::Info)> {
+        let is_due = |open: &Connection| open.claimed.is_none_or(|last| now.duration_since(last) >= CLAIM_INTERVAL);
+        let mut due = Vec::new();
+        for (id, peer) in &mut self.peers {
+            for open in peer.connections.iter_mut().filter(|open| open.closing.is_none() && is_due(open)) {
+                if open.claims.is_none() {
+                    continue;
+                }
+                open.claimed = Some(now);
+                due.extend(open.claims.take().map(|info| (*id, *info)));
+            }
+        }
+        due
     }
 
     /// Takes over a peer's claims about itself. Returns its former addresses.
@@ -311,6 +363,39 @@ mod tests {
         assert!(!reader.borrow()[0].inbound, "the other connection is left");
         assert!(peers.on_closed(&id, connection(3)));
         assert!(reader.borrow().is_empty());
+    }
+
+    #[test]
+    fn claims_are_acted_on_once_a_minute() {
+        let (mut peers, _reader) = Peers::new();
+        let (id, start) = (PeerId::random(), Instant::now());
+        let info = |number: u64| identify::Info {
+            public_key: libp2p::identity::Keypair::generate_ed25519().public(),
+            protocol_version: String::new(),
+            agent_version: number.to_string(),
+            listen_addrs: Vec::new(),
+            protocols: Vec::new(),
+            observed_addr: Multiaddr::empty(),
+            signed_peer_record: None,
+        };
+        assert!(peers.on_claims(&id, connection(1), info(0), start).is_none(), "there is no connection");
+        peers.on_connected(id, connection(1), Multiaddr::empty(), true, None, start);
+        let mut acted = Vec::new();
+        for second in 0..180 {
+            let now = start + Duration::from_secs(second);
+            acted.extend(
+                peers.on_claims(&id, connection(1), info(second), now).map(|info| (second, info.agent_version)),
+            );
+        }
+        assert_eq!(acted, [0, 60, 120].map(|second| (second, second.to_string())));
+        // The last ones are not lost, and another connection has a minute of its own.
+        peers.on_connected(id, connection(2), Multiaddr::empty(), true, None, start);
+        assert!(peers.on_claims(&id, connection(2), info(0), start).is_some());
+        assert!(peers.due_claims(start + Duration::from_secs(179)).is_empty());
+        let due = peers.due_claims(start + Duration::from_secs(180));
+        let due: Vec<&str> = due.iter().map(|(_, info)| info.agent_version.as_str()).collect();
+        assert_eq!(due, ["179"]);
+        assert!(peers.due_claims(start + Duration::from_secs(300)).is_empty());
     }
 
     #[test]

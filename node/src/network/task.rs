@@ -191,6 +191,9 @@ impl Task {
             tracing::debug!(%peer, "disconnecting: it has not said which chain it is on");
             self.disconnect(peer);
         }
+        for (peer, info) in self.peers.due_claims(now) {
+            self.on_identified(peer, info);
+        }
         self.open_links(now);
         self.check_floods(now);
         let refused = std::mem::take(&mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner));
@@ -264,8 +267,8 @@ impl Task {
             BehaviourEvent::Links(event) => self.on_link_stream(event),
             BehaviourEvent::Identify(event) => {
                 self.metrics.record(&event);
-                if let identify::Event::Received { peer_id, info, .. } = event {
-                    self.on_identified(peer_id, info);
+                if let identify::Event::Received { connection_id, peer_id, info } = event {
+                    self.on_identify(peer_id, connection_id, info);
                 }
             }
             BehaviourEvent::Ping(event) => {

@@ -17,6 +17,13 @@ use crate::network::inbox::PeerEvent;
 use crate::network::peers::ADDRESSES_MAX;
 
 impl Task {
+    /// A peer said what it is. It may say so as often as it likes, so most of it waits.
+    pub(super) fn on_identify(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        if let Some(info) = self.peers.on_claims(&peer, connection, info, Instant::now()) {
+            self.on_identified(peer, info);
+        }
+    }
+
     /// Learns a peer's chain, software and addresses. All of these are the peer's own claims. A
     /// wrong chain only costs it the connection; the rest is bounded and filtered.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
@@ -36,9 +43,8 @@ impl Task {
         let claimed = info.listen_addrs.into_iter().filter(|address| routes && is_dialable(address, private));
         let addresses: Vec<Multiaddr> = claimed.take(ADDRESSES_MAX).collect();
         let former = self.peers.on_identified(&peer, &info.agent_version, addresses.clone());
-        for address in &addresses {
-            self.store.addresses.heard(peer, without_peer(address), wall_ms());
-        }
+        let claimed: Vec<Multiaddr> = addresses.iter().map(without_peer).collect();
+        self.store.addresses.claimed(peer, &claimed, wall_ms());
         let kad = &mut self.swarm.behaviour_mut().kad;
         for address in former.iter().filter(|address| !addresses.contains(address)) {
             kad.remove_address(&peer, address);
