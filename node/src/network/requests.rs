@@ -146,8 +146,8 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
     /// We have an answer. `None` if it may not be sent: there is no room, or the request is no
     /// longer open.
     ///
-    /// A peer to which no large answer is being sent has room for one in any case: if the budget is
-    /// used up, the slowest answers to others are cancelled.
+    /// A peer to which no large answer is being sent may have one whatever its share. If the budget
+    /// for large answers is used up, the slowest ones are cancelled, once they can be measured.
     pub(crate) fn may_respond(&mut self, id: Inbound, bytes: usize, now: Instant) -> Option<Sending> {
         let request = self.inbound.get(&id).filter(|request| request.answer.is_none())?;
         let peer = request.peer;

@@ -27,7 +27,7 @@ const UNSENT_BYTES: u32 = 32 << 10;
 /// Bytes that the system has taken in from a connection so far, encrypted.
 pub(crate) type Taken = watch::Receiver<u64>;
 
-/// The network's task's handles of a connection's socket.
+/// Handles of a connection's socket, for the network's task.
 #[derive(Clone)]
 pub(crate) struct Hold {
     pub(crate) taken: Taken,

@@ -16,8 +16,8 @@ use crate::network::meters::Meters;
 use crate::network::socket::Taken;
 use crate::network::wire::Lane;
 
-/// Longest time over which a data frame is spread. With much longer ones the peer would ask another
-/// node for the chunk, and we would take its connection for a slow one.
+/// Longest time over which a data frame is spread. If it were much longer, the peer would ask
+/// another node for the chunk, and we would take its connection for a slow one.
 const PACED: Duration = Duration::from_millis(150);
 
 /// How long a frame of the peer that has begun may stand still. Its writer has all of the frame, so
