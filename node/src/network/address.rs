@@ -23,8 +23,9 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Fails if another process listens there. The transport would not notice: it shares its ports (`SO_REUSEPORT`), so two
-/// nodes of one user would each get some of the connections meant for both.
+/// Fails if another process listens on this address. The transport would not notice: it shares its
+/// ports (`SO_REUSEPORT`), so two nodes of one user would each get some of the connections meant
+/// for both.
 pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     match (ip_of(address), address.iter().nth(1)) {
         (Some(ip), Some(Protocol::Tcp(port))) => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),

@@ -29,11 +29,13 @@ use super::{NetworkConfig, NetworkError};
 /// How long a dial may take: resolving a name, connecting, and the handshakes.
 const DIAL_TIME: Duration = Duration::from_secs(10);
 
-/// Connections stay open until someone closes them: sync and consensus both want to keep their peers.
+/// Connections stay open until one side closes them: sync and consensus both want to keep their
+/// peers.
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The part of the machine's memory that this process may have before it accepts no more connections, if no other limit is
-/// set. Each queue has its own bound; this one is for all that was not thought of.
+/// Part of the machine's memory that this process may use before it accepts no more connections,
+/// unless the configuration sets a limit. Each queue has its own bound; this one catches whatever
+/// was missed.
 const MEMORY_PART: f64 = 0.75;
 
 /// How often the routing table is refreshed.
@@ -53,7 +55,7 @@ pub(crate) struct Behaviour {
     pub(crate) links: links::Behaviour,
 }
 
-/// The books that the transport and the network's task share.
+/// Counts and limits that the transport and the network's task share.
 #[derive(Clone)]
 pub(crate) struct Guards {
     pub(crate) sockets: Sockets,
@@ -75,7 +77,8 @@ impl Guards {
 /// Builds the swarm. It does not listen yet.
 ///
 /// # Errors
-/// [`NetworkError::Transport`] and [`NetworkError::Gossip`]: neither depends on the outside.
+/// [`NetworkError::Transport`] and [`NetworkError::Gossip`]. Neither depends on peers or the
+/// machine.
 pub(crate) fn swarm(
     config: &NetworkConfig,
     names: &Names,
@@ -134,9 +137,9 @@ fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Beh
 fn identify(config: &NetworkConfig, names: &Names) -> identify::Behaviour {
     let identify = identify::Config::new(names.version.clone(), config.identity.public())
         .with_agent_version(format!("cairn-node/{}", env!("CARGO_PKG_VERSION")))
-        // What peers claim goes nowhere before the task has looked at it.
+        // No claim of a peer is used before the task has checked it.
         .with_cache_size(0)
-        // On a public network the addresses of our own interfaces are nobody's business.
+        // On a public network the addresses of our own interfaces stay private.
         .with_hide_listen_addrs(!config.private)
         .with_push_listen_addr_updates(true);
     identify::Behaviour::new(identify)
@@ -150,13 +153,14 @@ fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<M
         .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
     if config.private {
-        // It would wait for a confirmed external address, which a private network never gives.
+        // The server mode would wait for a confirmed external address otherwise, which a private
+        // network never gives.
         kad.set_mode(Some(kad::Mode::Server));
     }
     kad
 }
 
-/// mDNS if wanted and possible: a machine without a network interface still runs a node.
+/// mDNS, if it is configured and works: a machine without a network interface still runs a node.
 fn mdns(config: &NetworkConfig, local: PeerId) -> Option<mdns::tokio::Behaviour> {
     if !config.mdns {
         return None;

@@ -25,7 +25,7 @@ fn limits() -> Limits {
     Limits { groups_loopback: true, ..Limits::default() }
 }
 
-/// Speaks nothing.
+/// Speaks no protocol.
 fn stranger() -> Swarm<dummy::Behaviour> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
@@ -105,7 +105,8 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     crowded.abort();
 }
 
-/// Whoever wants a dial, the transport has the last word: here it is the swarm itself, as for Kademlia's queries.
+/// The transport has the last word on every dial. Here the swarm itself dials, as it does for
+/// Kademlia's queries.
 #[tokio::test]
 async fn an_address_of_our_own_network_is_dialed_only_if_we_chose_it() {
     let node = Node::start(config(&[])).await;

@@ -1,7 +1,8 @@
-//! Request/response: one stream per request, a `u32` little-endian length before each of the two messages.
+//! Request/response: one stream per request. Each of the two messages has its length before it, as
+//! a little-endian `u32`.
 //!
-//! Bulk goes both ways over one connection, so nothing here waits for one direction before it serves the other: each
-//! request has its own stream, and all streams of a connection are polled together.
+//! Bulk goes both ways over one connection, so no direction waits for the other: each request has
+//! its own stream, and all streams of a connection are polled together.
 
 use std::io;
 use std::pin::Pin;
@@ -20,41 +21,46 @@ use super::requests::Sending;
 use super::share::Share;
 use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
-/// How long a whole request may take, from the opening of its stream: 64 KiB are 26 kbit/s.
+/// How long a whole request may take, from the opening of its stream. For 64 KiB this is 26 kbit/s.
 const REQUEST: Duration = Duration::from_secs(20);
 
-/// How long an answer may take to begin: the peer has to look it up, and other answers share the link.
+/// How long an answer may take to begin. The peer has to look it up, and other answers share the
+/// link.
 const ANSWER_BEGINS: Duration = Duration::from_secs(30);
 
-/// How long a message that has begun may stand still. A slow link is fine as long as bytes arrive.
+/// How long an answer that has begun may stand still. A slow link is fine as long as bytes arrive.
 const STALL: Duration = Duration::from_secs(20);
 
-/// The least rate of an answer, in bytes a second, once it has begun: 2 MiB take 64 s at most, and [`STALL`] besides. A link
-/// that is slower cannot follow the chain. Whoever reads more slowly holds memory of the other for longer.
+/// Least rate of an answer once it has begun, in bytes a second: 4 MiB take at most 128 s, plus
+/// [`STALL`]. A slower link cannot follow the chain, and a slower reader holds our memory for
+/// longer.
 const ANSWER_RATE: usize = 32 << 10;
 
-/// How long a whole exchange may take: more than its parts together.
+/// How long a whole exchange may take: longer than its parts together.
 const EXCHANGE: Duration = Duration::from_secs(240);
 
-/// Bytes of requests that are being received, on all connections. One request always has room.
+/// Budget for the bytes of requests that are being received, on all connections. A connection
+/// always has room for one request.
 const UNFINISHED: Share = Share { all: 16 << 20, floor: REQUEST_BYTES_MAX };
 
-/// Requests in flight to one peer; more are answered with [`RequestError::Busy`].
+/// Most requests in flight to one peer. More fail with [`RequestError::Busy`].
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
 
-/// Requests of one peer that we work on. More than the peer may send, as it sees an answer before we see it sent.
+/// Most requests of one peer that we work on. This is more than the peer may have in flight, as the
+/// peer sees an answer before we see that it was sent.
 pub(crate) const INBOUND_PER_PEER_MAX: usize = REQUESTS_PER_PEER_MAX + 32;
 
-/// Streams of one connection, both directions together.
+/// Most streams of one connection, both directions together.
 const STREAMS_MAX: usize = REQUESTS_PER_PEER_MAX + INBOUND_PER_PEER_MAX + 32;
 
 /// Request/response over [`Frames`].
 pub(crate) type Exchange = request_response::Behaviour<Frames>;
 
-/// Why a request has no answer.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The answer did not begin within 30 s, stood still for 20 s or came at less than 32 KiB a second.
+    /// The answer did not begin within 30 s, stood still for 20 s or came at less than 32 KiB a
+    /// second, or the request could not be sent within 20 s.
     #[error("timed out")]
     Timeout,
     /// There is no connection to the peer, or it closed.
@@ -63,10 +69,11 @@ pub enum RequestError {
     /// The peer does not speak our protocol.
     #[error("the peer does not support the protocol")]
     Unsupported,
-    /// Too many requests are in flight, here or there, or the peer closed the stream without an answer.
+    /// Too many requests are in flight, on either side, or the peer closed the stream without an
+    /// answer.
     #[error("busy")]
     Busy,
-    /// Anything else: a frame too large or cut short.
+    /// Anything else, such as a frame that is too large or cut short.
     #[error("{0}")]
     Other(String),
 }
@@ -103,7 +110,8 @@ fn answer_time(length: usize) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
-    /// Its room, if it is a peer's: held until the request is in the books of [`Requests`](super::requests::Requests).
+    /// The room that a peer's request takes, held until [`Requests`](super::requests::Requests)
+    /// counts the request.
     _held: Option<Held>,
 }
 
@@ -117,14 +125,16 @@ impl From<Vec<u8>> for Request {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) bytes: Vec<u8>,
-    /// Its end in the books, if it is ours.
+    /// The handle by which the books count and cancel an answer of ours. `None` for a received
+    /// response.
     pub(crate) sending: Option<Sending>,
 }
 
 /// The codec: bytes in, bytes out.
 ///
-/// The behaviour holds one and clones it for each connection, and a connection clones its own for each stream: so the clones
-/// of the first one have a book each, and the clones of these share it.
+/// The behaviour clones its codec for each connection, and a connection clones its own codec for
+/// each stream. So each clone of the first codec has a count of its own, and the clones of that
+/// clone share it.
 #[derive(Default)]
 pub(crate) struct Frames {
     all: Arc<AtomicUsize>,
@@ -150,7 +160,7 @@ impl Held {
         Self { all: Arc::clone(&frames.all), connection: frames.connection.clone().unwrap_or_default(), bytes: 0 }
     }
 
-    /// Takes room for so many bytes in all, if there is some.
+    /// Raises the held room to `bytes`. Returns whether there was room.
     fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let (own, taken) = (self.connection.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
@@ -214,13 +224,13 @@ impl request_response::Codec for Frames {
         let Some(cut) = cut else { return write.await? };
         tokio::select! {
             written = write => written?,
-            // Nobody ever sends: the other end is gone.
+            // Nothing is ever sent on this channel. It resolves when the sender is dropped.
             _ = cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its reader was too slow")),
         }
     }
 }
 
-/// A stream that counts what it takes.
+/// A stream that counts the bytes written to it.
 struct Counted<'a, T> {
     io: &'a mut T,
     sent: Arc<AtomicUsize>,

@@ -12,13 +12,13 @@ use crate::network::requests::Requests;
 
 static PROTOCOL: StreamProtocol = StreamProtocol::new("/test");
 
-/// A peer that sends so many bytes at once, and then one more at a time, or takes so many, and then one at a time.
+/// A peer that sends or takes some bytes at once, and then one byte at a time.
 struct Slow {
     at_once: usize,
     every: Duration,
     wait: Pin<Box<Sleep>>,
     moved: usize,
-    /// What it sends, over and over: a length and zeros.
+    /// The bytes that it sends, over and over: a length and zeros.
     length: u32,
 }
 
@@ -88,7 +88,7 @@ async fn a_request_that_trickles_ends_after_20_s() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_trickles_ends_in_proportion_to_its_size() {
-    // bytes, how long it may take
+    // bytes, how long they may take
     for (length, time) in [(1 << 10, 20_031), (2 << 20, 84_000), (4 << 20, 148_000)] {
         let begun = Instant::now();
         let response = Response { bytes: vec![0; length], sending: None };
@@ -105,7 +105,7 @@ async fn an_answer_that_trickles_ends_in_proportion_to_its_size() {
     assert_eq!(Frames::default().read_response(&PROTOCOL, &mut fast).await.unwrap().bytes.len(), 2 << 20);
 }
 
-/// An answer is counted while it is sent, and no longer sent when the books give it up.
+/// An answer is counted while it is sent, and is cancelled when the books give it up.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_given_up_ends_at_once() {
     let mut requests = Requests::<u64, u64>::new();

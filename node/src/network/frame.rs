@@ -1,4 +1,4 @@
-//! Frames on a stream: a `u32` little-endian length and that many bytes.
+//! Frames on a stream: a length as little-endian `u32`, then that many bytes.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -9,25 +9,28 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::socket::Taken;
 
-/// Bytes that are kept ready for a frame that has begun. What has come is doubled from there.
+/// Bytes allocated for a frame at first. The buffer then doubles as it fills.
 const FIRST_BYTES: usize = 4 << 10;
 
-/// Bytes moved between two looks at the clock.
+/// Most bytes handed to a stream at a time.
 const STEP_BYTES: usize = 64 << 10;
 
-/// The same for a frame that is spread over time or counted: one frame of the multiplexer.
+/// The same for a frame that is paced by time or by the socket: one frame of the multiplexer.
 const PACED_BYTES: usize = 16 << 10;
 
-/// Bytes of a frame that are handed on before the system has taken in all that went before, so that it never waits for us.
+/// Bytes that a writer may be ahead of the system. With these at hand the system never waits for
+/// us.
 const AHEAD_BYTES: u64 = 32 << 10;
 
-/// Reads one frame of at most `bytes_max`. Memory grows with what arrives, never with what is announced.
+/// Reads one frame of at most `bytes_max` bytes. Memory grows with the bytes that arrive, never
+/// with the announced length.
 ///
-/// It may take `begins` until the frame begins, and `stall` between two parts of it; `None` is as long as the stream lives.
+/// The frame may take `begins` until its first byte, and `stall` between two parts; `None` is
+/// unlimited.
 ///
 /// # Errors
-/// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later, `InvalidData` if the
-/// announced length is too large, `TimedOut` if nothing arrives for too long.
+/// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later,
+/// `InvalidData` if the announced length is too large, `TimedOut` if nothing arrives in time.
 pub(crate) async fn read_frame<T>(
     io: &mut T,
     bytes_max: usize,
@@ -40,7 +43,7 @@ where
     read_frame_within(io, bytes_max, begins, stall, |_| true).await
 }
 
-/// As [`read_frame`], as far as there is room: it is asked for room for all bytes so far before they are taken.
+/// As [`read_frame`], but asks `has_room` before the buffer grows, with its new length.
 ///
 /// # Errors
 /// As [`read_frame`], and `QuotaExceeded` if there is no room.
@@ -85,37 +88,42 @@ where
     Ok(frame)
 }
 
-/// How frames go out.
+/// How fast frames are written.
 #[derive(Default)]
 pub(crate) struct Pace {
-    /// Bytes a second, if there is a limit.
+    /// Bytes a second; `None` is unlimited.
     pub(crate) rate: Option<NonZeroU64>,
-    /// What the system has taken in of the connection, if that is known and matters.
+    /// The count of bytes that the system has taken in from the connection. `None` if it is unknown
+    /// or does not matter.
     pub(crate) taken: Option<Taken>,
-    /// The least that it will have taken in when all frames so far have left.
+    /// The value that `taken` reaches at the earliest when all frames so far have left.
     pub(crate) end: u64,
 }
 
-/// Writes one frame. The peer may take nothing for as long as `stall`, or as the stream lives. With a `rate`, bytes a second, no more
-/// than 16 KiB of it go at a time, so that little of it waits on the link before what others send meanwhile. With what the system has
-/// `taken` of the connection no more than [`AHEAD_BYTES`] and a step are ever ahead of that: when this returns, the frame has all but left.
+/// Writes one frame.
+///
+/// The peer may take nothing for `stall`; `None` is unlimited. With a `rate`, at most 16 KiB are
+/// written at a time, so that frames of others wait behind few bytes of this one. With a `taken`
+/// count, the writer is never ahead of it by more than [`AHEAD_BYTES`] and one step. So when this
+/// returns, nearly all of the frame has left.
 ///
 /// # Errors
-/// `TimedOut` if the peer takes nothing for too long, or what the stream says.
+/// `TimedOut` if the peer takes nothing for too long, or the error of the stream.
 pub(crate) async fn write_frame<T>(io: &mut T, frame: &[u8], stall: Option<Duration>, pace: &mut Pace) -> io::Result<()>
 where
     T: AsyncWrite + Unpin + Send,
 {
     let (begun, mut sent) = (Instant::now(), 0);
     let Pace { rate, taken, end } = pace;
-    // What is left of the frame before goes first.
+    // The rest of the previous frame goes first.
     let before = taken.as_ref().map_or(0, |taken| *taken.borrow()).max(*end);
     let most = if rate.is_some() || taken.is_some() { PACED_BYTES } else { STEP_BYTES };
     let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // Each write is at least one frame of the multiplexer, encrypted alone: the length must not be one by itself.
+    // Each write becomes at least one encrypted frame of the multiplexer, so the length is not
+    // written alone.
     let prefix = length.to_le_bytes();
     let total = prefix.len() + frame.len();
-    // All of about one size: a small rest at the end would be one frame more.
+    // All steps have about the same size: a small rest would be one frame more.
     let step_bytes = total.div_ceil(total.div_ceil(most));
     let (first, rest) = frame.split_at(step_bytes - prefix.len());
     let head = [&prefix, first].concat();
@@ -131,7 +139,7 @@ where
             }
         }
         if let Some(taken) = taken.as_mut() {
-            // Its end is the connection's, which the stream tells of.
+            // An error means that the connection has ended, which the stream reports.
             let _ = taken.wait_for(|taken| before + sent <= *taken + AHEAD_BYTES).await;
         }
     }
@@ -168,11 +176,11 @@ mod tests {
         let mut pace = Pace { taken: Some(reader), ..Pace::default() };
         let mut bytes = Vec::new();
         for round in 0..40 {
-            // A task that never waits is made to, after a while.
+            // Tokio makes a task that never waits yield after a while.
             tokio::task::yield_now().await;
             let most = (round * 10_000 + AHEAD_BYTES) as usize + PACED_BYTES;
             let mut io = Cursor::new(&mut bytes);
-            // Each round begins anew, with more that was taken meanwhile.
+            // Each round starts over, after the system has taken in more.
             pace.end = 0;
             let done = {
                 let mut write = std::pin::pin!(write_frame(&mut io, &frame, None, &mut pace));
@@ -184,7 +192,7 @@ mod tests {
             assert!(written <= most && written + PACED_BYTES >= most.min(frame.len()), "{round}: {written} of {most}");
             assert_eq!(done, written == frame.len() + 4 && round * 10_000 + AHEAD_BYTES >= written as u64, "{round}");
         }
-        // What is left of one frame counts before the next.
+        // The rest of one frame counts before the next.
         pace.end = 0;
         taken.send_modify(|taken| *taken += AHEAD_BYTES);
         let mut io = Cursor::new(&mut bytes);
@@ -228,7 +236,8 @@ mod tests {
         }
     }
 
-    /// Little at a time and never faster than told; without a rate as fast as the other side takes it.
+    /// Small steps and never faster than the rate; without a rate as fast as the other side takes
+    /// it.
     #[tokio::test(start_paused = true)]
     async fn a_rate_spreads_a_frame_over_time() {
         struct Link(tokio::time::Instant, Vec<(usize, Duration)>);
@@ -266,7 +275,8 @@ mod tests {
         }
     }
 
-    /// A peer that announces 4 MiB and sends nothing costs one step, and only until it is given up.
+    /// A peer that announces 4 MiB and sends nothing costs one small buffer, and only until the
+    /// timeout.
     #[tokio::test(start_paused = true)]
     async fn a_silent_peer_times_out() {
         struct Silent<'a>(&'a [u8]);

@@ -1,4 +1,4 @@
-//! Gossipsub, set up so that it neither stalls nor punishes the innocent.
+//! Gossipsub, configured so that it neither stalls nor penalizes honest peers.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -15,36 +15,43 @@ use sha2::{Digest, Sha256};
 
 use super::wire::{CONTROL_BYTES_MAX, MESSAGE_ID_BYTES, Names, TRANSMIT_BYTES_MAX, Topic};
 
-/// Messages that may wait for one slow peer. Their bytes are bounded too: see [`Traffic`](super::traffic::Traffic).
+/// Most messages that wait for one slow peer. [`Traffic`](super::traffic::Traffic) bounds their
+/// bytes.
 const QUEUE_MESSAGES: usize = 256;
 
-/// How long a message may wait for a slow connection: a proposal to each of six peers over 10 Mbit/s takes 2.5 s.
+/// How long a message may wait for a slow connection. Sending a proposal to six peers over 10
+/// Mbit/s takes 2.5 s.
 pub(crate) const QUEUE_TIME: Duration = Duration::from_secs(10);
 
-/// How long a message is kept for peers that ask for it, in heartbeats of a second.
+/// How long a message is kept for peers that ask for it. The heartbeat is one second.
 pub(crate) const CACHE_TIME: Duration = Duration::from_secs(5);
 
-/// How often one peer is sent a message that it asks for. An answer that it does not read stays in its queue.
+/// How often one peer is sent a message that it asks for. A copy that the peer does not read stays
+/// in its queue.
 const ASKED_MAX: u32 = 1;
 
-/// Messages in one frame. Gossipsub sends one; more would cost more than they say.
+/// Most messages in a received frame. Gossipsub sends one at a time. Many tiny messages in a frame
+/// would cost us more work than they cost the sender.
 const FRAME_MESSAGES_MAX: usize = 16;
 
-/// Messages of ours up to this size go to all peers at once, not only to those of the mesh. Votes are among them: they have
-/// half a second to reach all validators, and strangers that fill the mesh and pass nothing on must not keep them. They have
-/// some 200 bytes, so 128 peers cost 25 KiB. A proposal of 512 KiB would cost 64 MiB, and a batch of transactions 2 MiB.
+/// Our own messages up to this size go to all peers at once, not only to those of the mesh.
+///
+/// Votes are among them. They must reach all validators within half a second, and strangers that
+/// fill the mesh and forward nothing must not delay them. A vote has some 200 bytes, so 128 peers
+/// cost 25 KiB. A proposal of 512 KiB would cost 64 MiB, and a batch of transactions of 16 KiB
+/// would cost 2 MiB.
 const FLOOD_BYTES_MAX: usize = 4 << 10;
 
-/// The score of a named peer. All others have none, or less for rejected messages.
+/// The score of a named peer. All others have zero, or less after rejected messages.
 pub(crate) const NAMED_SCORE: f64 = 1.0;
 
-/// How often named peers are taken into a mesh that has few of them, in heartbeats of a second.
+/// How often named peers are added to a mesh that has few of them, in heartbeats of a second.
 const NAMED_TICKS: u64 = 5;
 
 /// Gossipsub with our size check and only our topics.
 pub(crate) type Gossipsub = Behaviour<Bounds, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
-/// Peers that get each message at once, per topic.
+/// Sizes of the mesh of a topic: the peers to which each message is pushed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mesh {
     pub(crate) target: usize,
@@ -60,8 +67,8 @@ impl Mesh {
     pub(crate) const SMALL: Mesh = Mesh { target: 3, low: 2, high: 4, outbound_min: 1 };
 }
 
-/// Refuses what is not on one of our topics or is too large, before it is cached, counted as seen or queued.
-/// The sender of such a message is penalized as for any invalid one.
+/// Refuses a message of an unknown topic or over its topic's size limit, before gossipsub caches
+/// it, counts it as seen or queues it. The sender is penalized as for any invalid message.
 pub(crate) struct Bounds {
     topics: Vec<(TopicHash, usize)>,
 }
@@ -86,10 +93,11 @@ impl DataTransform for Bounds {
     }
 }
 
-/// The content is the id: the same payload from two peers is one message, and no signature is needed.
+/// The id is a hash of the content: the same payload from two peers is one message, and no
+/// signature is needed.
 fn message_id(message: &Message) -> MessageId {
     let mut hasher = Sha256::new();
-    // A topic name holds no zero byte, so this cannot be read in two ways.
+    // A topic name holds no zero byte, so topic and payload cannot be confused.
     hasher.update(message.topic.as_str());
     hasher.update([0]);
     hasher.update(&message.data);
@@ -103,7 +111,7 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(message_id)
-        // For small messages there is `publish`.
+        // [`publish`] floods the small messages.
         .flood_publish(false)
         .history_length(usize::try_from(CACHE_TIME.as_secs()).unwrap_or(usize::MAX))
         .gossip_retransimission(ASKED_MAX)
@@ -138,10 +146,12 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
     Ok(gossip)
 }
 
-/// Publishes a message, a small one about consensus to all peers. Returns whom it was pushed to, at least.
+/// Publishes a message. A small message about consensus goes to all peers. Returns peers that it
+/// was pushed to; there may be more.
 ///
-/// Gossipsub sends all that is published to its *explicit* peers, besides the mesh, and floods either all messages or none.
-/// So all peers are explicit while it publishes a small one, and at no other time.
+/// Gossipsub can flood either all messages or none, but it always sends a published message to its
+/// *explicit* peers. So all peers are made explicit while a small message is published, and at no
+/// other time.
 ///
 /// # Errors
 /// As gossipsub.
@@ -163,11 +173,13 @@ pub(crate) fn publish(
     published.map(|_| all)
 }
 
-/// Only what a peer surely did wrong counts: messages we rejected, and many identities from one address.
+/// Only certain misbehaviour counts: messages that we rejected, and many identities from one
+/// address.
 ///
-/// Everything that measures a rate or a delay has weight zero (deliveries per second, unkept IWANT promises, slow
-/// readers): on a loaded or quiet network these punish honest peers. Nothing earns a positive score either, which could
-/// be saved up to pay for later misbehaviour; named peers have a little, which a tenth of one rejected message uses up.
+/// Everything that measures a rate or a delay has weight zero (deliveries per second, unkept IWANT
+/// promises, slow readers): on a loaded or quiet network these penalize honest peers. Nothing earns
+/// a positive score either, which could be saved up to pay for later misbehaviour. Named peers have
+/// a small one, which a tenth of one rejected message uses up.
 fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
     let topic = TopicScoreParams {
         topic_weight: 1.0,
@@ -184,9 +196,9 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
     PeerScoreParams {
         topics: topics.iter().map(|hash| (hash.clone(), topic.clone())).collect::<HashMap<_, _>>(),
         topic_score_cap: 0.0,
-        // The score of named peers.
+        // The score of named peers counts as it is.
         app_specific_weight: 1.0,
-        // The peers of a private network may well share a machine.
+        // Peers of a private network may well share a machine.
         ip_colocation_factor_weight: if private { 0.0 } else { -5.0 },
         ip_colocation_factor_threshold: 10.0,
         ip_colocation_factor_whitelist: HashSet::from([
@@ -203,11 +215,12 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
 /// The score below which a peer gets none of our messages.
 const PUBLISH_THRESHOLD: f64 = -50.0;
 
-/// Below -10 a peer gets no gossip about messages, below -50 none of ours, below -80 we do not listen to it.
+/// Below -10 a peer gets no IHAVE from us, below -50 none of our messages, and below -80 we ignore
+/// everything that it sends.
 ///
-/// A mesh of which fewer than half are named peers takes in two more of them at a time, as long as
-/// there are any. Explicit peers of gossipsub are not used for this: both ends would have to name
-/// each other, or the one that is named sends the other nothing at once.
+/// A mesh in which fewer than half are named peers takes in two more of them at a time, as long as
+/// there are any. Gossipsub's explicit peers are not used for this: both ends would have to name
+/// each other, or the named end would push nothing to the other.
 fn score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -10.0,

@@ -1,4 +1,4 @@
-//! Gossip alone, on loopback: what gossipsub does by default and must not do here.
+//! Gossip alone, on loopback: behaviour that gossipsub's defaults have and ours must not have.
 #![allow(clippy::unwrap_used)]
 
 use std::future::poll_fn;
@@ -75,8 +75,9 @@ impl Net {
         self.until("connected", |net, _| knows(net, from, b) && knows(net, to, a)).await;
     }
 
-    /// Runs all swarms, accepting each message, until the condition holds. It is asked after each event, with the message
-    /// and who received it if it was one, and each time all swarms have come to rest.
+    /// Runs all swarms, accepting each message, until the condition holds. The condition is checked
+    /// after each event, with the message and its receiver if it was one, and whenever all swarms
+    /// are idle.
     async fn until(&mut self, what: &str, mut done: impl FnMut(&Net, Option<(usize, &[u8])>) -> bool) {
         let run = poll_fn(|context| {
             loop {
@@ -114,8 +115,8 @@ fn numbered(number: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A peer outside the mesh gets one IHAVE with many ids. With ids of 32 bytes or a control limit of 16 KiB it would stop
-/// reading and get nothing ever after.
+/// A peer outside the mesh gets one IHAVE with many ids. With ids of 32 bytes or a control limit of
+/// 16 KiB it would stop reading for good.
 #[tokio::test]
 async fn an_ihave_of_many_ids_does_not_end_the_stream() {
     const MESSAGES: u64 = 2_000;
@@ -128,7 +129,7 @@ async fn an_ihave_of_many_ids_does_not_end_the_stream() {
     net.until("in the mesh", |net, _| net.mesh(publisher, topic).contains(&first)).await;
     net.connect(outside, publisher).await;
 
-    // All within the three heartbeats that an IHAVE covers; the queue of a peer takes 256 at once.
+    // All within the three heartbeats that an IHAVE covers; a peer's queue takes 256 at once.
     let mut early = 0;
     for burst in 0..MESSAGES / BURST {
         for number in burst * BURST..(burst + 1) * BURST {
@@ -188,7 +189,7 @@ async fn a_small_network_never_punishes_its_own() {
     }
 }
 
-/// What is too large for its topic is not handed on, and its sender is soon no longer listened to.
+/// A payload over its topic's limit is not forwarded, and its sender is soon ignored.
 #[tokio::test]
 async fn an_oversized_payload_costs_the_sender_its_score() {
     let topic = Topic::Transactions;
@@ -209,7 +210,8 @@ async fn an_oversized_payload_costs_the_sender_its_score() {
     .await;
 }
 
-/// The mesh takes one peer; a small message about consensus reaches all at once, a large one and other topics only the mesh.
+/// The mesh takes one peer. A small message about consensus reaches all peers at once, a large one
+/// and other topics only the mesh.
 #[tokio::test]
 async fn a_small_message_goes_to_all_peers_at_once() {
     const OTHERS: usize = 6;
@@ -222,7 +224,7 @@ async fn a_small_message_goes_to_all_peers_at_once() {
         publish(net.swarms[0].behaviour_mut(), hash, numbered(number, length), topic == Topic::Consensus).unwrap().len()
     };
     net.until("a mesh", |net, _| net.mesh(0, Topic::Consensus).len() == 1).await;
-    // Pushed at once, to all, whoever is in the mesh: nobody has to ask for it.
+    // Pushed to all at once, also outside the mesh: no peer has to ask for it.
     assert_eq!(push(&mut net, Topic::Consensus, 1, 200), OTHERS);
     assert_eq!(push(&mut net, Topic::Consensus, 2, FLOOD_BYTES_MAX + 1), 1);
     let mut heard = HashSet::new();
@@ -235,6 +237,7 @@ async fn a_small_message_goes_to_all_peers_at_once() {
         heard.len() == OTHERS
     })
     .await;
-    // No peer is explicit afterwards: the mesh takes in peers as before, which explicit ones are kept from.
+    // No peer is explicit afterwards: the mesh adds peers as before, and it never adds explicit
+    // ones.
     assert_eq!(net.mesh(0, Topic::Consensus).len(), 1);
 }

@@ -1,4 +1,4 @@
-//! The handle by which the rest of the node speaks to the network's task. Nothing here blocks.
+//! The handle by which the rest of the node talks to the network's task. Only `shutdown` waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +15,11 @@ use super::peers::PeerInfo;
 use super::wire::{Lane, Topic};
 use crate::accounts::Accounts;
 
-/// Commands that may wait for the task. It never waits itself, so this many mean that it gets no processor.
+/// Most commands that wait for the task. The task never waits itself, so a full queue means that it
+/// gets no processor time.
 const COMMANDS: usize = 4096;
 
-/// Own messages that may wait per topic.
+/// Most own messages of a topic that wait to be published.
 const fn outbox_queue(topic: Topic) -> usize {
     match topic {
         Topic::Consensus => 128,
@@ -27,7 +28,7 @@ const fn outbox_queue(topic: Topic) -> usize {
     }
 }
 
-/// What the task is asked to do.
+/// A command for the task.
 #[derive(Debug)]
 pub(crate) enum Command {
     Verdict(GossipTicket, Verdict),
@@ -55,7 +56,8 @@ pub struct Network {
     bans: watch::Receiver<Arc<Vec<BanInfo>>>,
 }
 
-/// Requests that found the command queue full, without their bytes. The task answers them with `Busy`.
+/// Requests that found the command queue full, without their bytes. The task answers them with
+/// `Busy`.
 pub(crate) type Refused = Arc<Mutex<Vec<(RequestId, PeerId)>>>;
 
 /// The task's ends of a handle.
@@ -69,7 +71,7 @@ pub(crate) struct Commands {
 pub(crate) struct Outbox([mpsc::Receiver<Vec<u8>>; 3]);
 
 impl Outbox {
-    /// The next message, consensus first. `None` when there are no handles left. Loses nothing when cancelled.
+    /// The next message, consensus first. `None` when no handle is left. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<(Topic, Vec<u8>)> {
         let [consensus, headers, transactions] = &mut self.0;
         tokio::select! {
@@ -112,7 +114,7 @@ impl Network {
         (network, Commands { commands: commands_receiver, outbox, refused })
     }
 
-    /// What each peer may still cost us. Whoever works for a peer charges it here.
+    /// The cost account of each peer. Work for a peer is charged here.
     pub(crate) fn accounts(&self) -> &Accounts<PeerId> {
         &self.accounts
     }
@@ -122,8 +124,9 @@ impl Network {
         self.local
     }
 
-    /// Publishes to all peers on the topic. There is no promise that anybody gets it: with no peers, a full queue or a
-    /// payload over the topic's limit it is dropped and counted. A payload published in the last minute is not sent again.
+    /// Publishes to all peers on the topic. Delivery is not guaranteed: without peers, with a full
+    /// queue or over the topic's size limit the payload is dropped and counted or logged. A payload
+    /// that was published within the last minute is not sent again.
     pub fn publish(&self, topic: Topic, bytes: Vec<u8>) {
         if bytes.len() > topic.bytes_max() {
             let (topic, bytes, bytes_max) = (topic.name(), bytes.len(), topic.bytes_max());
@@ -133,14 +136,16 @@ impl Network {
         }
     }
 
-    /// Reports what became of a received message. Lost when the network is overloaded, which counts as `Ignore`.
+    /// Reports the verdict on a received message. If the command queue is full, the verdict is
+    /// lost, which counts as `Ignore`.
     pub fn verdict(&self, ticket: GossipTicket, verdict: Verdict) {
         self.command(Command::Verdict(ticket, verdict));
     }
 
-    /// Asks a connected peer. Each request has exactly one [`Response`](super::PeerEvent::Response) event, at once if the
-    /// request is larger than [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX), the peer is not connected or has
-    /// [`REQUESTS_PER_PEER_MAX`](super::REQUESTS_PER_PEER_MAX) to answer.
+    /// Sends a request to a connected peer. Each request has exactly one
+    /// [`Response`](super::PeerEvent::Response) event. It fails at once if the request is larger
+    /// than [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX), the peer is not connected, or
+    /// [`REQUESTS_PER_PEER_MAX`](super::REQUESTS_PER_PEER_MAX) requests to it are in flight.
     pub fn request(&self, peer: PeerId, bytes: Vec<u8>) -> RequestId {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         if !self.command(Command::Request { id, peer, bytes }) {
@@ -149,39 +154,44 @@ impl Network {
         id
     }
 
-    /// Answers a request. Lost, which the peer sees as `Busy`, when its share of the bytes that are being sent is used up
-    /// (half of what the others leave of 64 MiB), or the answer is larger than [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX).
+    /// Answers a request. The answer is dropped, which the peer sees as `Busy`, if it is larger
+    /// than [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX) or finds no room in the budget of
+    /// answers that are being sent: 16 MiB for answers of up to 64 KiB, 64 MiB for larger ones. One
+    /// peer may have half of what the others leave.
     pub fn respond(&self, ticket: ResponseTicket, bytes: Vec<u8>) {
         self.command(Command::Respond(ticket, bytes));
     }
 
-    /// Queues a control frame for the peer's link, of at most [`LINK_MESSAGE_BYTES_MAX`](super::LINK_MESSAGE_BYTES_MAX).
+    /// Queues a control frame of at most [`LINK_MESSAGE_BYTES_MAX`](super::LINK_MESSAGE_BYTES_MAX)
+    /// bytes for the peer's link.
     ///
-    /// To be used between [`LinkEvent::Opened`](super::LinkEvent) and `Closed`: there is no link otherwise, and the frame is
-    /// dropped. If 1,024 frames or 8 MiB wait already, the link is closed: the peer does not read.
+    /// A link exists only between [`LinkEvent::Opened`](super::LinkEvent) and `Closed`; otherwise
+    /// the frame is dropped. If 1,024 frames or 8 MiB wait already, the peer does not read, and the
+    /// link is closed.
     pub fn send_message(&self, peer: PeerId, bytes: Vec<u8>) {
         self.outlets.send(&peer, Lane::Control, bytes);
     }
 
-    /// Queues a data frame, likewise, of at most [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX). 64 frames or 32 MiB
-    /// may wait for one peer: the caller paces itself.
+    /// As [`send_message`](Self::send_message), for a data frame of at most
+    /// [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX) bytes. At most 64 frames or 32 MiB may
+    /// wait for one peer: the caller paces itself.
     pub fn send_data(&self, peer: PeerId, bytes: Vec<u8>) {
         self.outlets.send(&peer, Lane::Data, bytes);
     }
 
-    /// Blames a peer. Its connections are closed; for a lie, or its second mistake within a day, it
+    /// Blames a peer. Its connections are closed. For a lie, or its second mistake within a day, it
     /// is banned: for an hour at first, then twice as long each time, up to a day. Bans outlive a
     /// restart.
     pub fn ban(&self, peer: PeerId, charge: Charge) {
         self.command(Command::Ban(peer, charge));
     }
 
-    /// The peer was useful, which counts when places run out.
+    /// The peer was useful, which decides who stays when places run out.
     pub fn served(&self, peer: PeerId, service: Service) {
         self.command(Command::Served(peer, service));
     }
 
-    /// The bans, kept up to date but for their ends.
+    /// The bans. The value changes with each new ban, but not when one ends.
     pub fn bans(&self) -> watch::Receiver<Arc<Vec<BanInfo>>> {
         self.bans.clone()
     }
@@ -191,24 +201,25 @@ impl Network {
         self.command(Command::Dial(address));
     }
 
-    /// The connected peers of our chain, kept up to date, ordered by identity.
+    /// The connected peers of our chain, ordered by identity, kept up to date.
     pub fn peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
         self.peers.clone()
     }
 
-    /// The addresses we listen on and those the operator vouches for, each with `/p2p/` and our identity.
+    /// The addresses that we listen on and those that the operator configured as external, each
+    /// with `/p2p/` and our identity.
     pub fn addresses(&self) -> watch::Receiver<Arc<Vec<Multiaddr>>> {
         self.addresses.clone()
     }
 
-    /// Stops the task, for all handles, and waits until it has let go of all connections.
+    /// Stops the task, for all handles, and waits until it has ended.
     pub async fn shutdown(self) {
         // An error means that the task is gone already.
         let _ = self.commands.send(Command::Stop).await;
         self.commands.closed().await;
     }
 
-    /// Returns whether there was room.
+    /// Queues a command. Returns whether there was room.
     fn command(&self, command: Command) -> bool {
         let sent = self.commands.try_send(command).is_ok();
         if !sent {

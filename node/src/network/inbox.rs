@@ -1,4 +1,4 @@
-//! What the network hands to the rest of the node, in bounded queues.
+//! Events and messages that the network hands to the rest of the node, in bounded queues.
 
 use std::collections::VecDeque;
 
@@ -12,10 +12,10 @@ use super::links::LinkEvent;
 use super::traffic::Place;
 use super::wire::Topic;
 
-/// Events the reader may leave waiting before they wait in the network's task instead.
+/// Most events in the channel to the reader. More wait in the network's task.
 const EVENTS: usize = 256;
 
-/// The receiving ends. Whoever drops them stops the network.
+/// The receiving ends. The network stops when `events` is dropped.
 #[derive(Debug)]
 pub struct Inbox {
     /// Votes and proposals: at most 512 wait.
@@ -24,15 +24,17 @@ pub struct Inbox {
     pub headers: mpsc::Receiver<Gossip>,
     /// Transaction batches: at most 1,024 wait.
     pub transactions: mpsc::Receiver<Gossip>,
-    /// Peers and requests, in order and without loss.
+    /// Peers, requests and responses, in order and without loss.
     pub events: mpsc::Receiver<PeerEvent>,
-    /// What comes over links: at most 64 wait. When it is full, the links wait, and their peers with them; nothing else
-    /// does. In no order with `events`. Dropped, there are no links.
+    /// Events of links: at most 32 wait. When the channel is full, the links and their peers wait,
+    /// and nothing else does. There is no order between these and `events`. Without a receiver no
+    /// links are opened.
     pub links: mpsc::Receiver<LinkEvent>,
 }
 
-/// Messages that may wait per topic, of one peer about half of what the others leave, and fewer if they are large: see
-/// [`Traffic`](super::traffic::Traffic). When there is no room, a new message is ignored: it goes no further and its sender is not blamed.
+/// Most messages of a topic that wait. One peer may have about half of the room that the others
+/// leave, and fewer messages if they are large: see [`Traffic`](super::traffic::Traffic). Without
+/// room a new message is ignored: it is not forwarded, and its sender is not blamed.
 pub(crate) const fn gossip_queue(topic: Topic) -> usize {
     match topic {
         Topic::Consensus => 512,
@@ -41,13 +43,13 @@ pub(crate) const fn gossip_queue(topic: Topic) -> usize {
     }
 }
 
-/// A gossip message that waits for its verdict. It goes to no other peer before [`Verdict::Accept`], and after 5 s without
-/// one it never will.
+/// A gossip message that waits for its verdict. It is forwarded only after [`Verdict::Accept`], and
+/// never if the verdict takes longer than 5 s.
 #[derive(Debug)]
 pub struct Gossip {
-    /// Where it was published; the payload is within the topic's limit.
+    /// Its topic. The payload is within the topic's limit.
     pub topic: Topic,
-    /// The peer that handed it to us, not necessarily the one that made it.
+    /// The peer that sent it to us, not necessarily its author.
     pub from: PeerId,
     /// The payload.
     pub bytes: Vec<u8>,
@@ -65,37 +67,39 @@ pub struct GossipTicket {
     pub(crate) place: Box<Place>,
 }
 
-/// What becomes of a gossip message.
+/// How a gossip message was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Valid: it goes on to others.
+    /// Valid: it is forwarded.
     Accept,
-    /// Neither useful nor anybody's fault, such as one that came too late: it goes no further.
+    /// Not useful, but nobody's fault, such as a message that came too late. It is not forwarded.
     Ignore,
-    /// Provably invalid, whatever the receiver's state: it goes no further and all who sent it are penalized.
+    /// Provably invalid, whatever the receiver's state. It is not forwarded, and all peers that
+    /// sent it are penalized.
     Reject,
 }
 
-/// Numbers the requests of one process.
+/// Identifies a request of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// Names one received request in [`Network::respond`](super::Network::respond). Dropped unanswered, the peer is told that
-/// we are busy.
+/// Names one received request in [`Network::respond`](super::Network::respond). If it is dropped,
+/// the peer sees that we are busy.
 #[derive(Debug)]
 pub struct ResponseTicket {
     pub(crate) id: InboundRequestId,
     pub(crate) channel: ResponseChannel<Response>,
 }
 
-/// What happens between us and a peer.
+/// Events about peers.
 #[derive(Debug)]
 pub enum PeerEvent {
-    /// A peer of our chain is connected. Comes before its requests, and again only after [`PeerEvent::Disconnected`].
+    /// A peer of our chain is connected. Comes before the peer's requests, and again only after
+    /// [`PeerEvent::Disconnected`].
     Connected(PeerId),
-    /// Its last connection is gone.
+    /// The peer's last connection is gone.
     Disconnected(PeerId),
-    /// It asks something.
+    /// A peer sent a request.
     Request {
         /// Who asks.
         from: PeerId,
@@ -104,7 +108,7 @@ pub enum PeerEvent {
         /// To answer with.
         ticket: ResponseTicket,
     },
-    /// The one outcome of a request of ours.
+    /// The outcome of a request of ours. Each request has exactly one.
     Response {
         /// Which request.
         id: RequestId,
@@ -121,8 +125,9 @@ pub(crate) struct Closed;
 
 /// Events on their way to the reader. None is lost, and the swarm never waits for room.
 ///
-/// Bounded although it refuses nothing: requests and responses by the requests in flight, and of each peer there is at
-/// most one `Disconnected` and one `Connected`, as a peer that came and went unseen leaves no trace.
+/// Nothing is refused, and still the number is bounded. Requests and responses are bounded by the
+/// requests in flight. Of each peer at most one `Disconnected` and one `Connected` wait: a peer
+/// that came and went before the reader saw it leaves no event.
 pub(crate) struct Events {
     waiting: VecDeque<PeerEvent>,
     sender: mpsc::Sender<PeerEvent>,
@@ -147,7 +152,7 @@ impl Events {
         self.waiting.push_back(event);
     }
 
-    /// Hands over one event when there is one and room for it. Loses nothing when cancelled.
+    /// Hands over one event when there is one and room for it. Cancel safe.
     pub(crate) async fn deliver(&mut self) -> Result<(), Closed> {
         if self.waiting.is_empty() {
             // The reader may also leave while there is nothing to deliver.
@@ -185,7 +190,7 @@ mod tests {
                     delivered = events.deliver() => delivered.unwrap(),
                     event = reader.recv() => break event.unwrap(),
                 }
-                // Room is left only by reading.
+                // Only reading makes room.
                 if reader.len() == EVENTS {
                     break reader.recv().await.unwrap();
                 }

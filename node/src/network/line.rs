@@ -1,4 +1,4 @@
-//! One connection as the system sees it: how much came in, and a way to cut it.
+//! One connection at its socket: how many bytes came in, and a way to cut it.
 
 use std::io;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ struct State {
 }
 
 impl Line {
-    /// Ends the connection at once. An orderly end waits until the peer has read what is on its
-    /// way, and a hostile peer does not read.
+    /// Ends the connection at once. An orderly close waits until the peer has read all bytes in
+    /// flight, and a hostile peer does not read.
     pub(crate) fn cut(&self) {
         self.0.is_cut.store(true, Ordering::Release);
         self.0.waker.wake();
@@ -35,12 +35,12 @@ impl Line {
         }
     }
 
-    /// So many bytes came in, encrypted.
+    /// This many encrypted bytes came in.
     pub(crate) fn on_received(&self, bytes: usize) {
         self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes that came in so far, encrypted.
+    /// Encrypted bytes that came in so far.
     pub(crate) fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Counters, and the one warning now and then about what was lost.
+//! Counters of the network, and a throttle for warnings.
 
 use std::time::{Duration, Instant};
 
@@ -47,18 +47,18 @@ impl Meters {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// We close a connection that nobody is to blame for.
+    /// We close a connection, and nobody is to blame.
     pub(crate) fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A frame of a link has come or gone.
+    /// A frame of a link was received or sent.
     pub(crate) fn link_bytes(&self, direction: &'static str, lane: Lane, bytes: usize) {
         let labels = [("direction", direction), ("stream", lane.name())];
         self.link_bytes.get_or_create(&labels).inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// Something else found a queue full.
+    /// Counts other losses by a full queue.
     pub(crate) fn lost(&self, count: u64) {
         self.lost.inc_by(count);
     }
@@ -68,7 +68,7 @@ impl Meters {
     }
 }
 
-/// Lets a warning through once in a while.
+/// Lets a warning through once per [`WARNING_INTERVAL`].
 #[derive(Default)]
 pub(crate) struct Throttle {
     last: Option<Instant>,

@@ -72,7 +72,8 @@ pub const LOG_FILTER: &str = "libp2p=warn,libp2p_gossipsub=error,libp2p_request_
 pub struct NetworkConfig {
     /// Our identity to peers.
     pub identity: Keypair,
-    /// The chain's identifier, in hex. Part of every protocol name: nodes of two chains cannot talk.
+    /// The chain's identifier, in hex. It is part of every protocol name: nodes of two chains
+    /// cannot talk.
     pub chain: String,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,

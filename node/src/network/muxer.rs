@@ -1,8 +1,10 @@
-//! Yamux with books: of each connection, the bytes that arrived and that nobody has read yet, and what gossip has written.
+//! Yamux with two counts for each connection: bytes that arrived and are not read yet, and bytes
+//! that gossip has written.
 //!
-//! A stream that nobody reads fills its window, 256 KiB or more, and a connection has hundreds of streams. So a connection
-//! whose streams hold too much is not read from its socket until they hold less: its peer waits, and all others go on. Whoever
-//! reads a stream never waits for another stream before it, so a connection that waits goes on as soon as its readers do.
+//! A stream that is not read fills its window of 256 KiB or more, and a connection has hundreds of
+//! streams. So a connection whose streams hold too much is not read from its socket until they hold
+//! less. Its peer has to wait; all other connections go on. No reader of a stream waits for another
+//! stream, so a waiting connection goes on as soon as its readers do.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -21,27 +23,29 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 
 use super::share::Share;
 
-/// Streams of one connection. The protocols have limits of their own, which are lower; beyond this one the connection ends.
+/// Most streams of one connection; beyond it the connection ends. The protocols have lower limits
+/// of their own.
 const STREAMS_MAX: usize = 384;
 
-/// Bytes by which all windows of a connection together may grow beyond the 256 KiB with which each begins. They grow on
-/// links with a long round trip, where one stream else could not fill the link: 8 MiB are 300 Mbit/s at 200 ms.
+/// Bytes by which all windows of a connection together may grow beyond their initial 256 KiB each.
+/// Windows grow on links with a long round trip, where one stream could not fill the link
+/// otherwise: 8 MiB allow 300 Mbit/s at 200 ms.
 const WINDOWS_GROW_BYTES: usize = 8 << 20;
 
-/// Bytes that wait in streams for their readers. One window always has room: what is under way may be all that a reader
-/// waits for.
+/// Budget for the bytes that wait in streams for their readers. One window always has room: a
+/// reader may wait for exactly the bytes that are in flight.
 const UNREAD: Share = Share { all: 64 << 20, floor: 256 << 10 };
 
-/// Streams that may wait to be taken over. Beyond this the newest is reset.
+/// Most streams that wait to be taken over. Beyond it the newest is reset.
 const INWARD_WAITING: usize = 256;
 
-/// The protocol by which gossip writes: the first bytes on a stream name its protocol.
+/// The protocol by which gossip writes. The first bytes on a stream name its protocol.
 const GOSSIP: &[u8] = b"/meshsub/";
 
-/// Bytes of a stream among which its protocol is named.
+/// A stream names its protocol within this many of its first bytes.
 const NAMED_WITHIN: usize = 128;
 
-/// Multiplexes connections, with one book for all.
+/// Multiplexes connections. All of them share one count of unread bytes.
 #[derive(Clone, Default)]
 pub(crate) struct Yamux {
     unread: Arc<AtomicUsize>,
@@ -52,7 +56,7 @@ pub(crate) struct Yamux {
 pub(crate) struct Written(Arc<Mutex<HashMap<PeerId, Weak<AtomicU64>>>>);
 
 impl Written {
-    /// To a peer, since it is connected.
+    /// Bytes written to a peer since it connected.
     pub(crate) fn to(&self, peer: &PeerId) -> u64 {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(peer).and_then(Weak::upgrade).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -117,19 +121,19 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
     }
 }
 
-/// Bytes that wait in the streams of one connection.
+/// Unread bytes in the streams of one connection.
 struct Book {
-    /// The same of all connections.
+    /// Unread bytes of all connections.
     all: Arc<AtomicUsize>,
     unread: Mutex<Unread>,
 }
 
 #[derive(Default)]
 struct Unread {
-    /// By stream, of those that are open.
+    /// Unread bytes of each open stream.
     streams: HashMap<u32, usize>,
     total: usize,
-    /// The connection waits for readers.
+    /// Set while the connection waits for its readers.
     waiting: Option<Waker>,
 }
 
@@ -142,7 +146,7 @@ impl Book {
         self.lock().streams.entry(stream).or_default();
     }
 
-    /// A frame has come for a stream. What comes for one that is closed is not kept.
+    /// A frame arrived for a stream. Yamux does not keep data for a closed stream.
     fn on_arrived(&self, stream: u32, bytes: usize) {
         let mut unread = self.lock();
         if let Some(waiting) = unread.streams.get_mut(&stream) {
@@ -194,7 +198,7 @@ impl Drop for Book {
     }
 }
 
-/// Bytes before the body of a yamux frame: version, type, two of flags, four of the stream, four of the length.
+/// Bytes of a yamux header: version, type, two of flags, four of the stream, four of the length.
 const HEADER_BYTES: usize = 12;
 
 /// The type of a frame with a body.
@@ -203,7 +207,7 @@ const DATA: u8 = 0;
 /// The flag that opens a stream.
 const SYN: u16 = 1;
 
-/// What is below yamux: reads its frames along, as far as their headers.
+/// The transport below yamux. It parses the headers of received frames.
 struct Wire<C> {
     io: C,
     book: Arc<Book>,
@@ -285,9 +289,9 @@ pub(crate) struct Muxer<C> {
     book: Arc<Book>,
     /// Bytes that gossip has written.
     gossip: Arc<AtomicU64>,
-    /// Streams of the peer that came while nobody asked for one.
+    /// Streams that the peer opened and that the swarm has not asked for yet.
     inward: VecDeque<Stream>,
-    /// Waits for one.
+    /// Set while the swarm waits for such a stream.
     waker: Option<Waker>,
 }
 
@@ -341,7 +345,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         self.connection.poll_close(cx).map_err(io_error)
     }
 
-    /// Moves all streams. Yamux does so only while it is asked for the next stream of the peer.
+    /// Moves the data of all streams. Yamux does so only while it is asked for the peer's next
+    /// stream.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
         let stream = ready!(self.poll_next(cx))?;
         if self.inward.len() < INWARD_WAITING {
@@ -350,13 +355,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
                 waker.wake();
             }
         }
-        // There may be more; others get their turn before.
+        // There may be more streams; other tasks get their turn first.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// One stream, which tells the book what is read and what gossip writes.
+/// One stream. It reports the bytes that are read, and the bytes that gossip writes.
 pub(crate) struct Stream {
     stream: yamux::Stream,
     id: u32,
@@ -365,9 +370,9 @@ pub(crate) struct Stream {
     kind: Kind,
 }
 
-/// Whose stream it is, as far as that matters.
+/// The protocol of a stream, as far as it matters.
 enum Kind {
-    /// What we have written so far, in which its protocol is not yet named.
+    /// The bytes written so far, which do not name a protocol yet.
     Unnamed(Vec<u8>),
     Gossip,
     Other,
@@ -432,7 +437,7 @@ mod tests {
 
     type Side = Muxer<TcpStream>;
 
-    /// More streams than fill what may wait, and fewer than a connection may have.
+    /// More streams than fill the budget, and fewer than a connection may have.
     const MANY: usize = 300;
 
     async fn connected(server: &Yamux) -> (Side, Side) {
@@ -443,7 +448,7 @@ mod tests {
         (server.clone().connection(TcpStream(accepted.unwrap().0), yamux::Mode::Server), client)
     }
 
-    /// Opens streams, this many at most, and fills their windows, until the condition holds.
+    /// Opens at most this many streams and fills their windows until the condition holds.
     async fn fill(
         server: &mut Side,
         client: &mut Side,
@@ -461,7 +466,7 @@ mod tests {
                     moved = true;
                 }
                 for stream in &mut *streams {
-                    // Those that the other side has reset take nothing.
+                    // Streams that the other side has reset take nothing.
                     while let Poll::Ready(Ok(_)) = Pin::new(&mut *stream).poll_write(cx, &[7; 16 << 10]) {
                         moved = true;
                     }
@@ -494,7 +499,7 @@ mod tests {
         assert!((UNREAD.all / 2..UNREAD.all / 2 + (1 << 20)).contains(&total), "{total} bytes wait");
         assert!(streams.len() > 100, "{} streams", streams.len());
 
-        // Another connection still has its share, and has it all back when this one has read.
+        // Another connection still has its share, and all of it again when this one has been read.
         let (mut other, mut other_client) = connected(&yamux).await;
         let mut others = Vec::new();
         fill(&mut other, &mut other_client, &mut others, MANY, waits).await;
@@ -504,7 +509,8 @@ mod tests {
         server.inward.clear();
         assert!(!waits(&server));
         assert_eq!(all.load(Ordering::Relaxed), both - total);
-        // The streams were reset, and new ones arrive: a few, as the old ones count until the reset is taken in.
+        // The streams were reset, and new ones arrive: few at first, as the old ones count until
+        // the reset is processed.
         streams.clear();
         fill(&mut server, &mut client, &mut streams, 8, |server| !server.inward.is_empty()).await;
         drop((server, other));
@@ -535,7 +541,8 @@ mod tests {
             bytes.resize(HEADER_BYTES + body, 9);
             bytes
         };
-        // A stream that opens with its data, a window update that opens one, a ping, and data for a stream that is not there.
+        // A stream that opens with data, a window update that opens one, a ping, and data for a
+        // stream that does not exist.
         let bytes = [
             frame(DATA, 1, 3, 200, 200),
             frame(1, 1, 5, 77, 0),

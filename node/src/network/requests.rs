@@ -1,4 +1,4 @@
-//! Requests in flight, both ways: how many there may be, how many bytes they may hold, and whose they are.
+//! Requests in flight, both ways: limits on their number and bytes, per peer and in all.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,31 +15,35 @@ use super::exchange::{INBOUND_PER_PEER_MAX, REQUESTS_PER_PEER_MAX};
 use super::inbox::RequestId;
 use super::share::Share;
 
-/// Requests of all peers that we work on.
+/// Most requests of all peers that we work on.
 const INBOUND_MAX: usize = 1024;
 
-/// Bytes of requests that we work on. A request for a list of transactions has 32 KiB, all others less than 1 KiB.
+/// Budget for the bytes of requests that we work on. A request for a list of transactions has up to
+/// 32 KiB, all others less than 1 KiB.
 const REQUESTS: Share = Share { all: 16 << 20, floor: 64 << 10 };
 
-/// Bytes of a small answer, such as a status or some transactions.
+/// Largest small answer, in bytes, such as a status or some transactions.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Bytes of small answers that are being sent. They have a budget of their own, so large ones never keep them back.
+/// Budget for the bytes of small answers that are being sent. It is separate, so large answers
+/// never delay small ones.
 const SMALL: Share = Share { all: 16 << 20, floor: 2 * SMALL_BYTES };
 
-/// Bytes of larger answers that are being sent: 32 MiB to a peer that is alone. More would delay nobody's answer but a slow
-/// reader's; less keeps a peer that catches up over a long link waiting.
+/// Budget for the bytes of larger answers that are being sent. A peer that is alone may have 32
+/// MiB. More would only help slow readers; less would keep a peer that catches up over a long link
+/// waiting.
 const LARGE: Share = Share { all: 64 << 20, floor: 0 };
 
-/// How long an answer is not measured: its first bytes only fill buffers, and a slow peer's have to cross the network.
+/// How long an answer is not measured. Its first bytes only fill buffers, and those of a slow peer
+/// have to cross the network.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The books. Whoever is over a limit hears that we are busy.
+/// The counts of requests in flight. A peer over a limit hears that we are busy.
 pub(crate) struct Requests<Outbound = OutboundRequestId, Inbound = InboundRequestId> {
     outbound: HashMap<Outbound, (RequestId, PeerId)>,
     inbound: HashMap<Inbound, Request>,
     loads: HashMap<PeerId, Load>,
-    /// Of all peers.
+    /// The bytes of all peers.
     total: Bytes,
 }
 
@@ -55,16 +59,16 @@ struct Answer {
     bytes: usize,
     since: Instant,
     sent: Arc<AtomicUsize>,
-    /// Dropped, the answer is no longer sent.
+    /// Dropping it cancels the answer.
     _going: oneshot::Sender<Infallible>,
 }
 
-/// The other end of an answer in the books, for whoever sends it.
+/// The sender's end of an answer in the books.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    /// Bytes that are on their way.
+    /// Bytes written to the stream so far.
     pub(crate) sent: Arc<AtomicUsize>,
-    /// Resolves when the answer is to be given up.
+    /// Resolves when the answer is cancelled.
     pub(crate) cut: oneshot::Receiver<Infallible>,
 }
 
@@ -85,14 +89,14 @@ struct Bytes {
 }
 
 impl Bytes {
-    /// The budget that an answer is paid from, and what is taken of it.
+    /// The count of the budget to which an answer of this length belongs.
     fn answers(&mut self, length: usize) -> &mut usize {
         if length <= SMALL_BYTES { &mut self.small } else { &mut self.large }
     }
 }
 
 impl Answer {
-    /// Bytes a second, so far.
+    /// Mean rate so far, in bytes a second.
     fn rate(&self, now: Instant) -> u128 {
         let sent = u128::try_from(self.sent.load(Ordering::Relaxed)).unwrap_or(u128::MAX);
         sent.saturating_mul(1_000) / now.duration_since(self.since).as_millis().max(1)
@@ -104,25 +108,25 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         Self { outbound: HashMap::new(), inbound: HashMap::new(), loads: HashMap::new(), total: Bytes::default() }
     }
 
-    /// Whether the peer may be asked one thing more.
+    /// Whether the peer may be sent another request.
     pub(crate) fn may_ask(&self, peer: &PeerId) -> bool {
         self.loads.get(peer).is_none_or(|load| load.outbound < REQUESTS_PER_PEER_MAX)
     }
 
-    /// A request of ours is on its way.
+    /// We sent a request.
     pub(crate) fn on_asked(&mut self, id: Outbound, request: RequestId, peer: PeerId) {
         self.outbound.insert(id, (request, peer));
         self.loads.entry(peer).or_default().outbound += 1;
     }
 
-    /// A request of ours has its outcome.
+    /// A request of ours has its outcome. Returns its id, `None` if it is unknown.
     pub(crate) fn on_answered(&mut self, id: Outbound) -> Option<RequestId> {
         let (request, peer) = self.outbound.remove(&id)?;
         self.relieve(peer, |load| load.outbound -= 1);
         Some(request)
     }
 
-    /// A peer asks, in so many bytes. Returns whether we work on it.
+    /// A peer sent a request of this many bytes. Returns whether we work on it.
     pub(crate) fn on_request(&mut self, id: Inbound, peer: PeerId, bytes: usize) -> bool {
         let (count, own) = self.loads.get(&peer).map_or((0, 0), |load| (load.inbound, load.bytes.requests));
         if count >= INBOUND_PER_PEER_MAX
@@ -139,10 +143,11 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         true
     }
 
-    /// We have an answer. `None` if it may not be sent: there is no room, or the request is no longer open.
+    /// We have an answer. `None` if it may not be sent: there is no room, or the request is no
+    /// longer open.
     ///
-    /// A peer that is sent nothing large has room as long as there is any, and if there is none, the slowest answers to
-    /// others are given up for it.
+    /// A peer to which no large answer is being sent may have one whatever its share. If the budget
+    /// for large answers is used up, the slowest ones are cancelled, once they can be measured.
     pub(crate) fn may_respond(&mut self, id: Inbound, bytes: usize, now: Instant) -> Option<Sending> {
         let request = self.inbound.get(&id).filter(|request| request.answer.is_none())?;
         let peer = request.peer;
@@ -164,7 +169,8 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         Some(Sending { sent, cut })
     }
 
-    /// Gives up the slowest large answers until there is room for one more. Returns whether there is.
+    /// Cancels the slowest large answers until there is room for one more. Returns whether there
+    /// is.
     fn make_room(&mut self, bytes: usize, now: Instant) -> bool {
         while self.total.large + bytes > LARGE.all {
             let measured = self.inbound.iter().filter_map(|(id, request)| {
@@ -177,7 +183,7 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         true
     }
 
-    /// No longer sends an answer. The request stays in the books until its stream has ended.
+    /// Cancels an answer. The request stays in the books until its stream has ended.
     fn give_up(&mut self, id: Inbound) {
         let Some(request) = self.inbound.get_mut(&id) else { return };
         if let Some(Answer { bytes, .. }) = request.answer.take() {
@@ -187,7 +193,7 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         }
     }
 
-    /// The request of a peer is over: the answer is sent, or will never be.
+    /// A peer's request is over: the answer was sent, or never will be.
     pub(crate) fn on_served(&mut self, id: Inbound) {
         self.give_up(id);
         if let Some(Request { peer, bytes, .. }) = self.inbound.remove(&id) {
@@ -248,7 +254,7 @@ mod tests {
         assert!(requests.loads.is_empty() && requests.inbound.is_empty() && requests.total == Bytes::default());
     }
 
-    /// Sixteen peers fill all that a peer may have, with requests of the largest size.
+    /// Sixteen peers use up their shares with requests of the largest size.
     #[test]
     fn requests_that_wait_are_bounded_in_bytes() {
         let mut requests = Books::new();
@@ -274,7 +280,7 @@ mod tests {
             for _ in 0..INBOUND_MAX / 17 {
                 asks(&mut requests, id..id + 1, peer);
                 if let Some(answer) = requests.may_respond(id, BLOCK, start) {
-                    // The window is full, and it trickles.
+                    // The window is full, and the peer reads very slowly.
                     answer.sent.store(256 << 10, Ordering::Relaxed);
                     sending.insert(id, answer);
                 }

@@ -1,8 +1,10 @@
-//! What the system has taken in of each connection: how a link knows that a frame has left.
+//! Counts the bytes that the system takes in from each connection: how a link knows that a frame
+//! has left.
 //!
-//! Between a stream and the wire there is much room: the multiplexer's queue, the cipher's buffer and the socket's, some 400 KiB together.
-//! Chunks that merely went in there share the link with all others that did, and all of them arrive late, together. So they are counted
-//! where they leave this process, and the system is told to hold little.
+//! Between a stream and the wire there are the multiplexer's queue, the cipher's buffer and the
+//! socket's buffer, some 400 KiB together. Chunks that have only reached these share the link with
+//! all others there, and all of them arrive late, together. So bytes are counted where they leave
+//! this process, and the system is told to hold little.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,26 +19,27 @@ use tokio::sync::watch;
 
 use super::line::Line;
 
-/// Bytes of a connection that the system may hold unsent (`TCP_NOTSENT_LOWAT`). What waits before that can be overtaken by short frames.
+/// Bytes of a connection that the system may hold unsent (`TCP_NOTSENT_LOWAT`). Short frames can
+/// overtake the bytes that wait before the system.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 32 << 10;
 
-/// Bytes that the system has taken in of a connection so far, encrypted.
+/// Bytes that the system has taken in from a connection so far, encrypted.
 pub(crate) type Taken = watch::Receiver<u64>;
 
-/// What the task holds of a connection's socket.
+/// Handles of a connection's socket, for the network's task.
 #[derive(Clone)]
 pub(crate) struct Hold {
     pub(crate) taken: Taken,
     pub(crate) line: Line,
 }
 
-/// The sockets of connections that are being made, until they are asked for.
+/// The sockets of new connections, until [`Sockets::take`] claims them.
 #[derive(Clone, Default)]
 pub(crate) struct Sockets(Arc<Mutex<HashMap<ConnectedPoint, Vec<Hold>>>>);
 
 impl Sockets {
-    /// Counts what goes out on a connection that begins.
+    /// Counts the bytes of a new connection.
     pub(crate) fn wrap(&self, stream: TcpStream, endpoint: ConnectedPoint) -> Socket {
         hold_little(&stream);
         let (taken, reader) = watch::channel(0);
@@ -50,7 +53,8 @@ impl Sockets {
         Socket { stream, taken, line }
     }
 
-    /// The socket of a connection that was made, if it is known: of several dials to one address at a time nobody can tell which is which.
+    /// The socket of an established connection. `None` if several dials to its address are in
+    /// flight: their sockets cannot be told apart.
     pub(crate) fn take(&self, endpoint: &ConnectedPoint) -> Option<Hold> {
         let mut sockets = self.lock();
         let holds = sockets.get_mut(endpoint)?;
@@ -66,7 +70,7 @@ impl Sockets {
     }
 }
 
-/// Whoever counted is gone: the connection came to nothing.
+/// Forgets sockets that were dropped: their connections failed.
 fn forget_failed(holds: &mut Vec<Hold>) {
     holds.retain(|hold| hold.taken.has_changed().is_ok());
 }

@@ -44,7 +44,7 @@ use super::{NetworkConfig, NetworkError};
 use crate::accounts::Accounts;
 use crate::clock::wall_ms;
 
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(500);
 
 /// The network's task.
@@ -148,7 +148,7 @@ impl Task {
         Ok((task, network, inbox))
     }
 
-    /// Runs until it is told to stop or nobody is left to talk to.
+    /// Runs until a command stops it or no handle or reader of events is left.
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -296,7 +296,7 @@ impl Task {
     }
 }
 
-/// For jitter only: without randomness there is none.
+/// A random number for jitter, 0 if the system gives none.
 fn random() -> u32 {
     getrandom::u32().unwrap_or(0)
 }

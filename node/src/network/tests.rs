@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::wire::Names;
 use super::*;
 
-/// Long enough for a loaded machine, short enough to see that something hangs.
+/// Long enough for a loaded machine, short enough to notice that something hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -66,7 +66,7 @@ impl Node {
         self.network.addresses().borrow()[0].clone()
     }
 
-    /// The next event that answers the question; others are dropped.
+    /// The next event for which the question has an answer; others are dropped.
     async fn event<T>(&mut self, what: &str, mut wanted: impl FnMut(PeerEvent) -> Option<T>) -> T {
         let find = async {
             loop {
@@ -130,7 +130,8 @@ impl Node {
         text
     }
 
-    /// Waits for a metric that is not there before it first counts. Nothing tells of a counter, so it is looked at often.
+    /// Waits for a metric that does not exist before it first counts. No event reports a counter,
+    /// so it is polled.
     pub(super) async fn counted(&self, name: &str) {
         let count = async {
             while !self.metrics().lines().any(|line| line.starts_with(name)) {
@@ -165,7 +166,7 @@ async fn probe(from: &Node, to: &mut Node) {
                 break;
             }
         }
-        // More than one may be on its way.
+        // More than one may be in flight.
         while timeout(Duration::from_millis(50), to.inbox.headers.recv()).await.is_ok() {}
     };
     within("the first gossip", heard).await;
@@ -239,7 +240,8 @@ async fn only_what_is_accepted_goes_on() {
     assert_eq!(left.network.peers().borrow().len(), 1, "the ends know the middle only");
 }
 
-/// With a frame limit below twice the payload, all but the first few of these would vanish without an error.
+/// With a frame limit below twice the payload, all but the first few of these would vanish without
+/// an error.
 #[tokio::test]
 async fn thousands_of_large_messages_all_arrive() {
     const WINDOW: u64 = 32;
@@ -270,7 +272,7 @@ async fn a_full_queue_drops_and_lives_on() {
     let ignored = |metrics: &str| metrics.lines().any(|line| line.contains("inbox_full") && line.ends_with(" 1"));
     let mut number = 0;
     let overflow = async {
-        // The message on consensus comes after those before it.
+        // The message on consensus comes after the earlier ones.
         while !ignored(&b.metrics()) {
             number += 1;
             a.network.publish(topic, numbered(number, 100));
@@ -444,7 +446,7 @@ async fn a_banned_peer_stays_out() {
     a.network.ban(b.id(), charge(Severity::Lie));
     let (a_id, b_id) = (a.id(), b.id());
     tokio::join!(a.disconnected(b_id), b.disconnected(a_id));
-    // b dials again, as a is its bootstrap peer; the one that comes after it is let in.
+    // `b` dials again, as `a` is its bootstrap peer; the next one that comes is let in.
     let mut friend = Node::start(config(&[&a])).await;
     b.network.dial(a.address());
     friend.connected(a.id()).await;
@@ -489,7 +491,8 @@ async fn shutdown_ends_the_task_and_so_does_a_dropped_inbox() {
     within("the end", b.task).await.unwrap();
 }
 
-/// Speaks our protocol badly: writes its request as it is, and answers with what it was asked.
+/// A codec that breaks our protocol: it writes its request as it is, and echoes requests as
+/// answers.
 #[derive(Clone)]
 struct Raw;
 

@@ -76,7 +76,7 @@ const FRESH_LEAST: u64 = 1_000;
 /// Least time between two such disconnections.
 const FRESH_PAUSE: Duration = Duration::from_secs(5);
 
-/// All counts.
+/// All counts of gossip's memory.
 pub(crate) struct Traffic {
     begun: Instant,
     waiting: [Arc<Mutex<Waiting>>; 3],

@@ -13,7 +13,7 @@ use libp2p::core::transport::{Boxed, DialOpts, ListenerId, Transport, TransportE
 use super::dials::{Dials, Undialed};
 use super::handshakes::Handshakes;
 
-/// Connections refused at a time before the task gets its turn again.
+/// Connections refused in a row before other tasks get their turn.
 const REFUSED_AT_ONCE: usize = 32;
 
 /// Wraps a transport whose connections are encrypted and multiplexed.
@@ -57,7 +57,7 @@ impl<Output: Send + 'static> Transport for Guarded<Output> {
                 return Poll::Ready(event.map_upgrade(FutureExt::boxed));
             };
             let Some((place, stop)) = self.handshakes.enter(&send_back_addr, Instant::now()) else {
-                // Dropped, the connection closes.
+                // Dropping the upgrade closes the connection.
                 continue;
             };
             let upgrade = Abortable::new(upgrade, stop);
@@ -77,7 +77,7 @@ impl<Output: Send + 'static> Transport for Guarded<Output> {
     }
 }
 
-/// Whether it was our own rule that refused a dial.
+/// Whether one of our own rules refused a dial.
 pub(crate) fn is_refusal(error: &TransportError<io::Error>) -> bool {
     let TransportError::Other(error) = error else { return false };
     let mut error = error;

@@ -1,4 +1,5 @@
-//! Names and sizes of everything that goes over a connection. All nodes of a chain must have the same.
+//! Names and sizes of everything that is sent over a connection. All nodes of a chain must agree on
+//! them.
 
 use libp2p::StreamProtocol;
 use libp2p::gossipsub::{IdentTopic, TopicHash};
@@ -12,23 +13,25 @@ pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 /// Largest control frame of a link, in bytes.
 pub const LINK_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Largest data frame of a link, in bytes: the largest chunk that a genesis may ask for, and 64 bytes that say which.
+/// Largest data frame of a link, in bytes: the largest chunk that a genesis may ask for, and 64
+/// bytes to identify it.
 pub const LINK_DATA_BYTES_MAX: usize = (1 << 20) + 64;
 
 /// Limit of one gossip frame, in bytes.
 ///
-/// The decoder holds its whole read buffer, a frame and the start of the next one, against this limit and stops reading
-/// that stream, silently and for good, when the buffer is larger. So it is twice the largest payload, and some.
+/// The decoder compares its whole read buffer, a frame and the start of the next one, with this
+/// limit. When the buffer is larger, it stops reading the stream, silently and for good. So the
+/// limit is twice the largest payload, and some.
 pub(crate) const TRANSMIT_BYTES_MAX: usize = 2 * Topic::Consensus.bytes_max() + (64 << 10);
 
 /// Limit of the control part (IHAVE, IWANT, subscriptions) of one gossip frame, in bytes.
 ///
-/// A peer that gets more stops reading that stream, silently. One IHAVE may hold 5,000 ids, of [`MESSAGE_ID_BYTES`] and 2
-/// bytes of framing each: 110,000 bytes.
+/// A peer that receives more stops reading that stream, silently. One IHAVE may hold 5,000 ids of
+/// [`MESSAGE_ID_BYTES`] and 2 bytes of framing each: 110,000 bytes.
 pub(crate) const CONTROL_BYTES_MAX: usize = 256 << 10;
 
-/// Length of a gossip message id: a truncated SHA-256 of topic and payload. Two payloads of one id (2^80 hashes to find)
-/// would only hide one gossip message behind another.
+/// Length of a gossip message id: a truncated SHA-256 of topic and payload. Two payloads with one
+/// id (2^80 hashes to find) would only hide one gossip message behind another.
 pub(crate) const MESSAGE_ID_BYTES: usize = 20;
 
 /// The kinds of gossip, each with its own topic, queue and size limit.
@@ -38,7 +41,7 @@ pub enum Topic {
     Consensus,
     /// New certified headers.
     Headers,
-    /// Batches of transactions, made by the node where they entered.
+    /// Batches of transactions, made by the node that received them first.
     Transactions,
 }
 
@@ -46,7 +49,8 @@ impl Topic {
     /// All topics, the most urgent first.
     pub const ALL: [Topic; 3] = [Topic::Consensus, Topic::Headers, Topic::Transactions];
 
-    /// Largest payload of the topic, in bytes. A larger one received is rejected, and costs its sender its score.
+    /// Largest payload of the topic, in bytes. A larger one is rejected and lowers its sender's
+    /// score.
     pub const fn bytes_max(self) -> usize {
         match self {
             Topic::Consensus => 512 << 10,
@@ -70,7 +74,8 @@ impl Topic {
     }
 }
 
-/// The two streams a link has in each direction, so that a short message never waits behind a long one.
+/// The two streams of a link in each direction. With two, a short message never waits behind a
+/// chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Short and urgent.
@@ -107,7 +112,7 @@ impl Lane {
 /// Version of the protocols, at the end of each name. Nodes of two versions share no name.
 const VERSION: u32 = 2;
 
-/// The protocol names of a chain as text, for programs that speak libp2p by themselves.
+/// The protocol names of a chain as text, for programs that speak libp2p themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtocolNames {
     /// Identify's protocol version.
@@ -128,7 +133,7 @@ pub fn protocol_names(chain: &str) -> ProtocolNames {
     ProtocolNames { version, kad, exchange, links: links.map(|name| name.to_string()) }
 }
 
-/// The names one chain uses. Nodes of two chains share none of them.
+/// The names that one chain uses. Nodes of two chains share none of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// Identify's protocol version: a peer with another one is on another chain.
@@ -183,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The two silent stalls: see the constants.
+    /// Beyond these limits a peer stops reading without an error: see the constants.
     #[test]
     fn frame_limits_leave_room() {
         for topic in Topic::ALL {

@@ -1,4 +1,4 @@
-//! Opens the streams of links, and takes those that peers open.
+//! Opens the streams of links, and accepts the streams that peers open.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,16 +20,17 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use crate::network::wire::Lane;
 
-/// How long a stream may take to open: bulk may be ahead of its handshake on a slow connection.
+/// How long a stream may take to open. On a slow connection its handshake may wait behind bulk.
 const OPEN: Duration = Duration::from_secs(60);
 
-/// Streams of the peer that may wait for the task. More are dropped; the connection waits for it long before.
+/// Most streams of the peer that wait for the task. More are dropped. The connection waits for the
+/// task long before that.
 const INWARD_WAITING: usize = 8;
 
-/// What became of a stream.
+/// A stream was opened, or could not be.
 #[derive(Debug)]
 pub(crate) enum StreamEvent {
-    /// The peer has opened one, to write on it.
+    /// The peer has opened a stream and will write on it.
     Inward { peer: PeerId, lane: Lane, stream: Stream },
     /// The one outcome of [`Behaviour::open`], unless the connection closes before.
     Outward { peer: PeerId, connection: ConnectionId, streams: Result<[Stream; 2], OpenError> },
@@ -37,7 +38,7 @@ pub(crate) enum StreamEvent {
 
 pub(crate) type OpenError = StreamUpgradeError<Infallible>;
 
-/// Streams of links on all connections. It keeps nothing and decides nothing.
+/// Opens streams of links on all connections. Keeps no state and decides nothing.
 pub(crate) struct Behaviour {
     protocols: [StreamProtocol; 2],
     /// Empty again before the swarm does anything else.
@@ -53,7 +54,8 @@ impl Behaviour {
         Self { protocols, waiting: VecDeque::new() }
     }
 
-    /// Opens one stream per lane on a connection. Not again before the outcome is known.
+    /// Opens one stream per lane on a connection. Not to be called again before the outcome is
+    /// known.
     pub(crate) fn open(&mut self, peer: PeerId, connection: ConnectionId) {
         let handler = NotifyHandler::One(connection);
         self.waiting.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event: Open });
@@ -104,12 +106,12 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// The streams of one connection, on their way.
+/// The streams of one connection that are being opened.
 pub(crate) struct Handler {
     protocols: [StreamProtocol; 2],
-    /// The lane to ask the connection for.
+    /// The lane whose stream is requested next.
     wanted: Option<Lane>,
-    /// Waits for the data stream, which is asked for when this one is open.
+    /// The control stream, once it is open. Only then the data stream is opened.
     control: Option<Stream>,
     waiting: VecDeque<Opened>,
 }

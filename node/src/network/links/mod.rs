@@ -1,8 +1,9 @@
-//! Links: streams between two peers that stay open and carry frames, for conversations and bulk.
+//! Links: streams between two peers that stay open and carry frames, for messages and bulk.
 //!
-//! Each side opens two streams, one per [`Lane`], and only writes on them; it only reads from the two that the other side
-//! opens. Every stream has a task of its own, so reading and writing never wait for each other. A link is open while its own
-//! two streams are, and ends when any of the four does, on both sides: then it is opened anew, after a while.
+//! Each side opens two streams, one per [`Lane`], and only writes on them. It only reads from the
+//! two streams that the other side opens. Every stream has a task of its own, so reading and
+//! writing never wait for each other. A link is open while its own two streams are. It ends on both
+//! sides when any of the four streams ends, and is opened again after a backoff.
 
 mod behaviour;
 mod outlet;
@@ -28,33 +29,35 @@ use super::meters::Meters;
 use super::socket::Taken;
 use super::wire::Lane;
 
-/// Events that may wait for the reader of all links: up to 32 MiB.
+/// Most events that wait for the reader, of all links together: up to 32 MiB.
 const EVENTS: usize = 32;
 
-/// How long a link that failed or ended stays closed at first; each time twice as long as the time before.
+/// How long a link that failed or ended stays closed at first. The time doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 
-/// The longest it stays closed. A link that was open for as long begins with the shortest again.
+/// Longest time that a link stays closed. A link that was open for this long starts again at
+/// [`BACKOFF_MIN`].
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// What happens on a link. All of one peer come between its `Opened` and its `Closed`; messages and data each in the order
-/// they were sent.
+/// Events of links. All events of one peer come between its `Opened` and its `Closed`. Messages are
+/// in the order in which they were sent, and so are data frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// Frames can be sent. The peer's own streams may be open or not.
+    /// Frames can be sent. The peer's own streams may not be open yet.
     Opened(PeerId),
     /// A control frame, at most [`LINK_MESSAGE_BYTES_MAX`](super::LINK_MESSAGE_BYTES_MAX).
     Message(PeerId, Vec<u8>),
     /// A data frame, at most [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX).
     Data(PeerId, Vec<u8>),
-    /// A data frame, the next in order, has left: the system has taken in all but 32 KiB of it, if that is known.
+    /// The next data frame, in order, has left: the system has taken in all but 32 KiB of it. If
+    /// the connection's socket is not counted, the frame is only in the stream.
     Written(PeerId),
-    /// The link is gone, with all that was queued. It may open again while the peer is connected, at the earliest after
-    /// 1 s, or when it connects again.
+    /// The link is gone, with all queued frames. It may open again after at least 1 s while the
+    /// peer stays connected, or when the peer connects again.
     Closed(PeerId),
 }
 
-/// The links of the network's task: which to open, which are open.
+/// The links of the network's task: which are open, and which to open when.
 pub(crate) struct Links {
     links: HashMap<PeerId, Link>,
     outlets: Outlets,
@@ -64,28 +67,28 @@ pub(crate) struct Links {
     rate: Option<NonZeroU64>,
 }
 
-/// The link with a peer that is admitted, or whose session still has to end.
+/// The link with a peer that is admitted, or whose session has not ended yet.
 struct Link {
     admitted: bool,
     state: State,
-    /// When to open it, if it is not.
+    /// When to open the link, if it is shut.
     due: Instant,
     backoff: Duration,
-    /// Streams of the peer that wait for our own: the newest of each lane.
+    /// Streams of the peer that wait until our own are open: the newest of each lane.
     inward: [Option<Stream>; 2],
 }
 
 enum State {
     Shut,
-    /// Our streams are being opened, on this connection.
+    /// Our streams are being opened on this connection.
     Opening(ConnectionId),
-    /// A session runs, and has some of the peer's streams.
+    /// A session runs. `taken` says which of the peer's streams it has.
     Open {
         inward: mpsc::Sender<(Lane, Stream)>,
         taken: [bool; 2],
         since: Instant,
     },
-    /// The session, which began then, has been told to end.
+    /// The session, which began at this time, was told to end.
     Ending(Instant),
 }
 
@@ -127,7 +130,7 @@ impl Links {
         }
     }
 
-    /// Our streams are open, or cannot be opened.
+    /// Our streams are open, or could not be opened.
     pub(crate) fn on_outward(
         &mut self,
         peer: &PeerId,
@@ -173,13 +176,14 @@ impl Links {
 
     /// The peer has opened a stream.
     ///
-    /// A second one of its lane says that the peer has begun anew: our session ends, and the stream is for the next one.
+    /// A second stream of one lane means that the peer has started over: our session ends, and the
+    /// stream is for the next session.
     pub(crate) fn on_inward(&mut self, peer: &PeerId, lane: Lane, stream: Stream) {
         let Some(link) = self.links.get_mut(peer).filter(|link| link.admitted) else { return };
         let refused = match &mut link.state {
             State::Open { inward, taken, .. } if !taken[lane.index()] => {
                 taken[lane.index()] = true;
-                // The session may have ended of its own.
+                // The session may have ended by itself.
                 inward.try_send((lane, stream)).err().map(|error| error.into_inner().1)
             }
             State::Open { since, .. } => {
@@ -217,12 +221,12 @@ impl Links {
         }
     }
 
-    /// The next session that has ended. `None` when there is none to wait for. Loses nothing when cancelled.
+    /// Waits for the next session to end. `None` when there is none. Cancel safe.
     pub(crate) async fn ended(&mut self) -> Option<Result<PeerId, JoinError>> {
         self.sessions.join_next().await
     }
 
-    /// A session has ended. A panic in one is the network's.
+    /// A session has ended. A panic in it ends the network.
     pub(crate) fn on_ended(&mut self, ended: Result<PeerId, JoinError>, now: Instant) {
         let peer = match ended {
             Ok(peer) => peer,

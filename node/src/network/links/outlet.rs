@@ -1,4 +1,4 @@
-//! Frames on their way out: queues that take without waiting, between any thread and a link's writers.
+//! Queues of outgoing frames, between any thread and a link's writers. Queueing never waits.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::network::wire::Lane;
 
-/// Frames that may wait for one peer.
+/// Most frames that wait for one peer.
 const fn frames_waiting_max(lane: Lane) -> usize {
     match lane {
         Lane::Control => 1_024,
@@ -18,7 +18,7 @@ const fn frames_waiting_max(lane: Lane) -> usize {
     }
 }
 
-/// Bytes that may wait for one peer, with the frame that is being written.
+/// Most bytes that wait for one peer, including the frame that is being written.
 const fn bytes_waiting_max(lane: Lane) -> usize {
     match lane {
         Lane::Control => 8 << 20,
@@ -26,15 +26,15 @@ const fn bytes_waiting_max(lane: Lane) -> usize {
     }
 }
 
-/// The outlets of all open links, shared by the network's task, its handles and the links. A link whose outlet is removed
-/// ends.
+/// The outlets of all open links, shared by the network's task, its handles and the links. Removing
+/// an outlet ends its link.
 #[derive(Clone, Default)]
 pub(crate) struct Outlets(Arc<Mutex<HashMap<PeerId, Outlet>>>);
 
-/// Where frames for one peer enter.
+/// Where frames for one peer are queued.
 struct Outlet {
     queues: [Queue; 2],
-    /// Its end is the link's.
+    /// Dropping it ends the link.
     _open: oneshot::Sender<Infallible>,
 }
 
@@ -44,7 +44,7 @@ struct Queue {
     bytes: Arc<AtomicUsize>,
 }
 
-/// Where a link takes its frames.
+/// The link's end of the queues.
 pub(super) struct Outbox {
     pub(super) frames: [Frames; 2],
     /// Resolves when the outlet is gone.
@@ -58,7 +58,7 @@ pub(super) struct Frames {
 }
 
 impl Outlets {
-    /// Opens the way to a peer.
+    /// Opens the queues to a peer.
     pub(super) fn insert(&self, peer: PeerId) -> Outbox {
         let [control, data] = Lane::ALL.map(queue);
         let (open, closed) = oneshot::channel();
@@ -71,8 +71,10 @@ impl Outlets {
         self.lock().remove(peer);
     }
 
-    /// Queues a frame. Returns whether it is on its way. A frame that finds its queue full ends the link, as a stream of
-    /// frames in which one is missing is of no use; so does one that is over the limit.
+    /// Queues a frame. Returns whether it was queued.
+    ///
+    /// A frame that finds its queue full ends the link, as a stream with a missing frame is
+    /// useless. A frame over the size limit ends it too.
     pub(crate) fn send(&self, peer: &PeerId, lane: Lane, bytes: Vec<u8>) -> bool {
         let length = bytes.len();
         let mut outlets = self.lock();
@@ -100,7 +102,8 @@ fn queue(lane: Lane) -> (Queue, Frames) {
 }
 
 impl Queue {
-    /// Returns whether there was room. If not, the count is wrong from then on.
+    /// Queues a frame. Returns whether there was room. If not, the count of bytes is wrong from
+    /// then on, and the outlet must be removed.
     fn push(&self, lane: Lane, frame: Vec<u8>) -> bool {
         let length = frame.len();
         let before = self.bytes.fetch_add(length, Ordering::Relaxed);
@@ -114,7 +117,7 @@ impl Frames {
         self.frames.recv().await
     }
 
-    /// A frame of this length no longer takes room.
+    /// Frees the room of a frame of this length.
     pub(super) fn on_written(&self, length: usize) {
         self.bytes.fetch_sub(length, Ordering::Relaxed);
     }

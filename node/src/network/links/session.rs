@@ -16,12 +16,13 @@ use crate::network::meters::Meters;
 use crate::network::socket::Taken;
 use crate::network::wire::Lane;
 
-/// A frame is spread over no longer than this: a peer that gets nothing for much longer asks another, and we take it for one that
-/// is slow to take it in.
+/// Longest time over which a data frame is spread. If it were much longer, the peer would ask
+/// another node for the chunk, and we would take its connection for a slow one.
 const PACED: Duration = Duration::from_millis(150);
 
-/// How long a frame of the peer that has begun may stand still. Its writer has all of it, so only the connection holds it
-/// back, and one that moves nothing for so long is about to end.
+/// How long a frame of the peer that has begun may stand still. Its writer has all of the frame, so
+/// only the connection delays it, and a connection that moves nothing for this long is about to
+/// end.
 const STALL: Duration = Duration::from_secs(60);
 
 /// An open link.
@@ -35,14 +36,15 @@ pub(super) struct Session {
     pub(super) outlets: Outlets,
     pub(super) events: mpsc::Sender<LinkEvent>,
     pub(super) meters: Meters,
-    /// Bytes a second of data frames, if there is a limit.
+    /// Rate limit of data frames, in bytes a second. `None` is unlimited.
     pub(super) rate: Option<NonZeroU64>,
-    /// What the system has taken in of the connection, if that is known.
+    /// The count of bytes that the system has taken in from the connection, if it is known.
     pub(super) taken: Option<Taken>,
 }
 
 impl Session {
-    /// Announces the link, moves frames until it is closed or one of its streams ends, and announces that. Returns the peer.
+    /// Announces the link, moves frames until the link is closed or one of its streams ends, and
+    /// announces the end. Returns the peer.
     pub(super) async fn run(mut self) -> PeerId {
         let opened = tokio::select! {
             biased;
@@ -65,7 +67,7 @@ impl Session {
         } = self;
         let mut streams = JoinSet::new();
         for ((lane, stream), frames) in Lane::ALL.into_iter().zip(outward).zip(frames) {
-            // Short frames are neither held back nor spread.
+            // Control frames are neither delayed nor spread.
             let pace = if lane == Lane::Data { Pace { rate, taken: taken.clone(), end: 0 } } else { Pace::default() };
             streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone(), pace));
         }
@@ -81,20 +83,21 @@ impl Session {
             }
         };
         tracing::debug!(%peer, %reason, "a link ends");
-        // In this order: nothing of this link may be queued or read when its end is announced.
+        // The order matters: no frame of this link may be queued or read after its end is
+        // announced.
         drop(inward);
         outlets.remove(&peer);
         streams.abort_all();
         while let Some(ended) = streams.join_next().await {
             end_of(ended);
         }
-        // An error means that nobody listens any more.
+        // An error means that the reader of events is gone.
         let _ = events.send(LinkEvent::Closed(peer)).await;
         peer
     }
 }
 
-/// Why a task ended. Its panic is ours.
+/// Why a task ended. A panic in it is passed on.
 fn end_of(ended: Result<io::Result<()>, JoinError>) -> Option<io::Error> {
     match ended {
         Ok(result) => result.err(),
@@ -112,7 +115,8 @@ fn least_rate(length: usize) -> NonZeroU64 {
     NonZeroU64::MIN.saturating_add(length as u64 * 1_000 / PACED.as_millis() as u64)
 }
 
-/// Writes frames until the outlet is gone. However slow the peer is: a dead one loses its connection.
+/// Writes frames until the outlet is gone. There is no timeout for a slow peer: a dead one loses
+/// its connection.
 async fn write(
     peer: PeerId,
     lane: Lane,
@@ -135,8 +139,8 @@ async fn write(
     Ok(())
 }
 
-/// Reads frames until the stream ends. When the reader of events is slow, so are we, and the stream's window holds the peer
-/// back.
+/// Reads frames until the stream ends. When the reader of events is slow, reading waits, and the
+/// stream's window slows down the peer.
 async fn read(
     peer: PeerId,
     lane: Lane,

@@ -84,7 +84,8 @@ async fn frames_arrive_whole_and_in_order_until_the_link_closes() {
     assert_eq!(b.inbox.links.try_recv(), Err(TryRecvError::Empty));
 }
 
-/// At the least of all rates a frame takes as long as any may, not days. Only the time that it takes at least is looked at.
+/// At the lowest rate a frame takes at most the longest time allowed, not days. Only the least time
+/// is checked.
 #[tokio::test]
 async fn data_is_spread_over_time() {
     let mut a = Node::start(NetworkConfig { data_rate: Some(NonZeroU64::MIN), ..config(&[]) }).await;
@@ -116,14 +117,14 @@ async fn a_peer_that_restarts_gets_a_new_link() {
     assert_eq!(next(&mut a).await, LinkEvent::Message(b.id(), vec![7]));
 }
 
-/// Both ways at once and far more than all buffers on the way hold, with readers that begin late.
+/// Both ways at once and far more than all buffers between hold, with readers that begin late.
 #[tokio::test]
 async fn two_nodes_fill_each_other() {
     const FRAME: usize = 256 << 10;
     const TOTAL: u64 = 256;
     const WINDOW: u64 = 48;
     const FILLERS: u64 = 100;
-    /// Reads all; each frame read lets the other send one more.
+    /// Reads all frames; each one lets the other side send one more.
     async fn side(mut node: Node, other: PeerId) -> Node {
         let (mut sent, mut acknowledged, mut received, mut fillers) = (WINDOW, 0, 0, 0);
         while received < TOTAL || acknowledged < TOTAL {
@@ -158,7 +159,7 @@ async fn two_nodes_fill_each_other() {
         (0..FILLERS).for_each(|number| from.network.send_message(to, numbered(number, 9)));
         (0..WINDOW).for_each(|number| from.network.send_data(to, numbered(number, FRAME)));
     }
-    // Nobody reads, and all else goes on.
+    // Nobody reads, and everything else goes on.
     while a.inbox.links.len() < EVENTS || b.inbox.links.len() < EVENTS {
         let id = a.network.request(b_id, vec![1]);
         let (bytes, ticket) = b.request().await;
@@ -175,7 +176,7 @@ async fn two_nodes_fill_each_other() {
     assert_eq!(b.accept(Topic::Consensus).await, [1]);
 }
 
-/// Its own link closes, late, and nothing else is the worse for it.
+/// The slow peer's own link closes, late, and no other link suffers.
 #[tokio::test]
 async fn a_peer_that_never_reads_holds_up_nobody() {
     let (mut a, mut silent) = linked().await;
@@ -190,7 +191,7 @@ async fn a_peer_that_never_reads_holds_up_nobody() {
     loop {
         match a.inbox.links.try_recv() {
             Err(TryRecvError::Empty) => {}
-            // The window of the stream and buffers take in some.
+            // The stream's window and the buffers take some.
             Ok(LinkEvent::Written(_)) => continue,
             other => break assert_eq!(other, Ok(LinkEvent::Closed(silent_id))),
         }
@@ -230,7 +231,7 @@ async fn whoever_drops_the_reader_has_no_links() {
     drop(std::mem::replace(&mut without.inbox.links, mpsc::channel(1).1));
     let (a_id, mut a) = (a.id(), a);
     without.connected(a_id).await;
-    // The other side's streams are taken all the same: they cost one window each.
+    // The other side's streams are accepted all the same: they cost one window each.
     assert_eq!(next(&mut a).await, LinkEvent::Opened(without.id()));
     let id = a.network.request(without.id(), vec![1]);
     let (bytes, ticket) = without.request().await;
@@ -238,11 +239,11 @@ async fn whoever_drops_the_reader_has_no_links() {
     assert_eq!(a.response(id).await, Ok(vec![1]));
 }
 
-/// A peer that speaks only links, and those badly.
+/// A peer that speaks only the protocols of links, and badly.
 struct Hostile {
     swarm: Swarm<Behaviour>,
     connection: Option<ConnectionId>,
-    /// What the other side has opened: open as long as they are kept.
+    /// The streams that the other side has opened. They are open while they are kept.
     inward: Vec<Stream>,
 }
 
@@ -282,7 +283,7 @@ impl Hostile {
         }
     }
 
-    /// Keeps the connection going meanwhile.
+    /// Keeps the connection running meanwhile.
     async fn during<T>(&mut self, future: impl Future<Output = T>) -> T {
         tokio::pin!(future);
         loop {
@@ -341,12 +342,12 @@ async fn a_peer_that_opens_its_streams_anew_gets_a_new_link() {
     hostile.during(async { assert_eq!(next(&mut node).await, LinkEvent::Opened(id)) }).await;
     hostile.during(async { assert_eq!(next(&mut node).await, LinkEvent::Message(id, vec![1])) }).await;
 
-    // The old streams are still open: the new ones wait for a link of their own.
+    // The old streams are still open: the new ones wait for the next session.
     let mut second = hostile.streams(&node).await;
     second[1].write_all(&[1, 0, 0, 0, 2]).await.unwrap();
     let story = async {
         assert_eq!(next(&mut node).await, LinkEvent::Closed(id));
-        // Nobody reads the old ones any more.
+        // Nobody reads the old streams any more.
         let _reset = first[0].write_all(&[1, 0, 0, 0, 3]).await;
         assert_eq!(next(&mut node).await, LinkEvent::Opened(id));
         assert_eq!(next(&mut node).await, LinkEvent::Data(id, vec![2]));
@@ -356,7 +357,7 @@ async fn a_peer_that_opens_its_streams_anew_gets_a_new_link() {
     hostile.during(async { assert_eq!(next(&mut node).await, LinkEvent::Closed(id)) }).await;
 }
 
-/// Open, or open for long: only what keeps failing waits ever longer.
+/// Only a link that keeps failing waits ever longer, not one that was open for long.
 #[test]
 fn links_that_fail_wait_ever_longer() {
     let (mut links, _, _reader) = Links::new(Meters::default(), None);

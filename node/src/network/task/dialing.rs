@@ -113,7 +113,7 @@ impl Task {
         }
     }
 
-    /// The operator or a test wants this address dialed.
+    /// Dials an address once, for the operator or a test.
     pub(super) fn dial_once(&mut self, address: &Multiaddr) {
         self.dial(address, bootstrap::dial(address), Choice::Chosen);
     }

@@ -14,7 +14,7 @@ use crate::network::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 pub(super) type ExchangeEvent = request_response::Event<Request, Response>;
 
-/// How late a peer without budget hears that this node is busy.
+/// Delay after which a peer without budget hears that this node is busy.
 pub(in crate::network) const REFUSAL_DELAY: Duration = Duration::from_millis(250);
 
 impl Task {
@@ -80,13 +80,13 @@ impl Task {
         }
     }
 
-    /// A peer asks. The work of answering begins here, and all of it is this peer's.
+    /// A peer sent a request. All work of answering it is charged to this peer.
     fn on_request(&mut self, from: PeerId, request: Request, ticket: ResponseTicket) {
         let Request { bytes, .. } = request;
         if !self.accounts.admits(&from) {
             self.meters.request("refused");
-            // Until then the request counts among those that the peer may have open, so a peer
-            // without budget cannot keep this node busy with refusals.
+            // Until the delay is over the request counts among those that the peer may have in
+            // flight, so a peer without budget cannot keep this node busy with refusals.
             tokio::spawn(async move {
                 sleep(REFUSAL_DELAY).await;
                 drop(ticket);

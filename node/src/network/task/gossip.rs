@@ -20,10 +20,11 @@ impl Task {
                 self.meters.gossip(topic, "published");
                 self.on_pushed(peers, length);
             }
-            // Normal on a lone node: peers that come later ask for what they lack.
+            // Normal on a lone node. Peers that come later ask for the messages that they lack.
             Err(PublishError::NoPeersSubscribedToTopic) => self.meters.gossip(topic, "no_peers"),
             Err(PublishError::Duplicate) => self.meters.gossip(topic, "published_before"),
-            // Marked as published all the same: another try would be a duplicate.
+            // Gossipsub counts the message as published anyway: another attempt would be a
+            // duplicate.
             Err(PublishError::AllQueuesFull(_)) => self.meters.gossip_lost(topic, "peers_full"),
             Err(error) => {
                 self.meters.gossip_lost(topic, "unpublished");
@@ -46,9 +47,9 @@ impl Task {
         }
     }
 
-    /// A message was never seen before. The work of judging it begins here, and all of it is this peer's.
+    /// A message arrived that was not seen before. All work of judging it is charged to this peer.
     fn on_message(&mut self, from: PeerId, id: MessageId, message: Message) {
-        // Bounds has refused all other topics already.
+        // `Bounds` has refused all other topics already.
         let Some(topic) = self.names.topic(&message.topic) else { return };
         self.meters.gossip(topic, "received");
         let bytes = message.data;
@@ -70,7 +71,7 @@ impl Task {
         }
     }
 
-    /// A message has its verdict. The work of passing it on is done here, and all of it is the sender's.
+    /// A message has its verdict. All work of forwarding it is charged to the sender.
     pub(super) fn report(&mut self, ticket: &GossipTicket, verdict: Verdict) {
         let GossipTicket { topic, id, from, place } = ticket;
         if verdict != Verdict::Accept {
@@ -87,7 +88,8 @@ impl Task {
         self.on_pushed(peers, place.bytes());
     }
 
-    /// A message went into the queues of these peers. Whoever does not take what it is sent is disconnected, which frees its queue.
+    /// A message went into the queues of these peers. A peer that does not take its messages is
+    /// disconnected, which frees its queue.
     fn on_pushed(&mut self, peers: Vec<PeerId>, bytes: usize) {
         for peer in self.traffic.on_pushed(peers.into_iter(), bytes, Instant::now()) {
             tracing::debug!(%peer, "disconnecting a peer that takes in no gossip");
@@ -96,7 +98,7 @@ impl Task {
         }
     }
 
-    /// Disconnects a peer whose messages fill memory and are of no use.
+    /// Disconnects a peer whose useless messages fill memory.
     pub(super) fn check_floods(&mut self, now: Instant) {
         if let Some(peer) = self.traffic.flooder(now) {
             tracing::debug!(%peer, "disconnecting a peer that sends more gossip than there can be");

@@ -6,7 +6,7 @@ use super::Task;
 use crate::network::links::StreamEvent;
 
 impl Task {
-    /// Asks for the streams of all links that are due.
+    /// Opens the streams of all links that are due.
     pub(super) fn open_links(&mut self, now: Instant) {
         for peer in self.links.due(now) {
             let Some(connection) = self.peers.connection(&peer) else { continue };

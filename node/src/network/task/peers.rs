@@ -17,7 +17,7 @@ use crate::network::inbox::PeerEvent;
 use crate::network::peers::ADDRESSES_MAX;
 
 impl Task {
-    /// A peer said what it is. It may say so as often as it likes, so most of it waits.
+    /// A peer made claims about itself. It may do so at any rate, so most claims wait.
     pub(super) fn on_identify(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         if let Some(info) = self.peers.on_claims(&peer, connection, info, Instant::now()) {
             self.on_identified(peer, info);
