@@ -200,8 +200,8 @@ impl Check {
         Ok(())
     }
 
-    /// Checks every message sent, whoever passes it on: a message in an honest validator's name
-    /// must be one that it signed.
+    /// Checks every message sent, by its signer or passed on. Honest nodes pass on only signed
+    /// messages, so each counts as its signer's.
     pub(crate) fn on_message(&mut self, message: &ConsensusMessage) -> Result<(), Violation> {
         match message {
             ConsensusMessage::Vote(vote) => self.on_vote(vote),
