@@ -39,15 +39,15 @@ pub struct Description {
 pub struct NodeInfo {
     /// Name.
     pub name: String,
-    /// Its home.
+    /// Its home directory.
     pub home: PathBuf,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// URL of its RPC.
     pub rpc: String,
     /// Multiaddr with its peer id.
     pub p2p: String,
-    /// Whether it signs.
+    /// Whether it is a validator.
     pub validator: bool,
 }
 
