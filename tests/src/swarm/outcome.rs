@@ -8,7 +8,7 @@ use protocol::Offence;
 /// The result of a run. Shares and ratios are fractions of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Every honest leecher has every chunk.
+    /// Whether every awaited leecher has every chunk.
     pub is_complete: bool,
     /// Time from the first start of a leecher to the last chunk of the last one.
     pub time: Duration,
