@@ -1,6 +1,8 @@
-//! Many nodes, many seeds: one history per seed, with delay, loss, partitions and crashes, then calm.
+//! Many nodes, many seeds: one history per seed, with delay, loss, partitions and crashes, then
+//! calm.
 //!
-//! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes through more of them.
+//! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes
+//! through more of them.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Disks that are full, and disks that cannot be written to. Root alone may mount them: elsewhere these
-//! stories say that they are skipped.
+//! Disks that are full, and disks that cannot be written to. Root alone may mount them: elsewhere
+//! these stories say that they are skipped.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
