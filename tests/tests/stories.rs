@@ -1,6 +1,6 @@
 //! What happens to real processes, story by story.
 //!
-//! `CAIRN_STORY_ROUNDS=20` makes those long that kill at random moments.
+//! `CAIRN_STORY_ROUNDS=20` lengthens the stories that kill at random moments.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -20,7 +20,7 @@ use tests::story::{
     pause_up_to, throughout, until, wallet_program,
 };
 
-/// How long something that must not happen is looked for.
+/// How long a story watches for an event that must not happen.
 const A_WHILE: Duration = Duration::from_secs(5);
 /// How long a node may take to call something final that is not what a story is about.
 const SOON: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ fn pay(network: &mut Network, payer: &mut Payer, number: usize) -> String {
     id
 }
 
-/// How often stories kill that do so at random moments.
+/// Number of kills in stories that kill at random moments.
 fn rounds() -> usize {
     std::env::var("CAIRN_STORY_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap())
 }
@@ -142,7 +142,7 @@ fn two_of_four_are_killed_and_nothing_is_final_until_one_is_back() {
     let mut payer = Payer::new("alice", "bob", network.chain());
     let rpc = &network.node(2).rpc;
     payer.catch_up(rpc).unwrap();
-    // What was decided at the moment of the kill may still become final.
+    // A block decided at the moment of the kill may still become final.
     let mut height = network.height();
     throughout(Duration::from_secs(2), || height = network.height());
     let id = network.node(2).rpc.submit(&payer.transfer("")).unwrap();
@@ -183,7 +183,7 @@ fn a_full_node_joins_late_and_serves_others() {
     let mut payer = Payer::new("alice", "bob", network.chain());
     pay(&mut network, &mut payer, 5);
 
-    // The next one has nobody else to ask.
+    // The next node has no other peer to fetch from.
     let height = network.node(5).status().height;
     for number in 1..=4 {
         network.crash(number);

@@ -131,7 +131,7 @@ fn a_home_that_cannot_be_written_to_can_be_checked_and_exported() {
     let archive = network.path("chain");
     let exported = command(&["db", "export", "--to", archive.to_str().unwrap()]);
     assert!(exported.code == Some(0) && archive.exists(), "{exported:?}");
-    // What has to write says what is in its way.
+    // A command that has to write names the obstacle.
     for words in [&["run"][..], &["db", "import", "--from", archive.to_str().unwrap()]] {
         let refused = command(words);
         assert!(refused.code == Some(1) && refused.stderr.contains("Read-only file system"), "{refused:?}");
