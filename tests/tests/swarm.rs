@@ -1,4 +1,4 @@
-//! What a swarm of sync machines must always keep, in simulated time: no limit here depends on the machine that runs it.
+//! Invariants of a swarm of sync machines, in simulated time: no limit depends on the test machine.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -194,7 +194,7 @@ impl Shell {
     }
 }
 
-/// Peers say and send anything at any time: nothing panics, and what the machine promises its shell and its peers holds.
+/// Whatever peers say and send, nothing panics, and the machine keeps its promises to shell and peers.
 #[test]
 fn no_peer_can_break_a_machine() {
     let made = Arc::new(Made::new(4 * MIB, MIB, 64 << 10));
@@ -353,7 +353,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 
-/// What a machine is told that asks `peer`, who has all and answers all: the chunks that are wanted from it now.
+/// Asked by the machine, `peer` has and answers all. Returns the chunks now wanted from it.
 fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {
@@ -500,7 +500,7 @@ fn page(made: &Made) -> Vec<SegmentDescriptor> {
     page
 }
 
-/// Whoever gives page after page is not waited for without end, and a slow link gets twice the time whenever it was too little.
+/// A peer with endless pages is not awaited for ever; a slow link gets double time after a timeout.
 #[test]
 fn a_manifest_that_takes_too_long_is_asked_of_another() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
@@ -534,7 +534,7 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     assert_eq!(asked(&at(213, Input::Time)), Some((second, 0)));
 }
 
-/// It would take the place of the next one: with as many as are fetched ahead nothing could ever be applied.
+/// It would take a wanted head's place: with as many as are fetched ahead nothing could be applied.
 #[test]
 fn a_head_that_was_not_asked_for_is_not_taken() {
     let made = Made::new(5 * MIB, MIB / 4, 64 << 10);
