@@ -194,7 +194,7 @@ impl Shell {
     }
 }
 
-/// Whatever peers say and send, nothing panics, and the machine keeps its promises to shell and peers.
+/// Whatever peers say and send, nothing panics and the machine keeps its promises to its shell.
 #[test]
 fn no_peer_can_break_a_machine() {
     let made = Arc::new(Made::new(4 * MIB, MIB, 64 << 10));
@@ -353,7 +353,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 
-/// Asked by the machine, `peer` has and answers all. Returns the chunks now wanted from it.
+/// Gives the machine the answers of `peer`, which has everything, and records the effects in `told`.
 fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {
@@ -467,7 +467,7 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         let mut give = |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
         assert_eq!(asked(&give(&hello)), [SyncMessage::GetManifest(height, 0), SyncMessage::GetHead(0)]);
         if is_early {
-            // A head that nothing proves yet is not believed, and asked for again as soon as it can be checked.
+            // An unproved head is not believed, and asked for again once it can be checked.
             assert!(!begins(&give(&head)));
             assert_eq!(asked(&give(&manifest)), [SyncMessage::GetHead(0)]);
         } else {
@@ -553,7 +553,7 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     }
 }
 
-/// What is asked for counts as if it were here: a node with more under way than may be staged would be banned for its hello.
+/// A requested head counts as staged: with more of them than allowed, a hello would earn a ban.
 #[test]
 fn no_more_heads_are_asked_for_than_may_be_staged() {
     let made = Made::new(17 * MIB, MIB / 16, 16 << 10);
@@ -604,7 +604,7 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     assert!(!sent(&effects), "{effects:?}");
 }
 
-/// Each answer costs reads from the store. A newcomer may ask for all that it needs at once, and then for 32 heads a second.
+/// Each answer reads the store. A newcomer may ask for all it needs, then for 32 heads a second.
 #[test]
 fn a_peer_has_few_questions_answered_in_a_second() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
