@@ -1,4 +1,4 @@
-//! What proves Cairn: story by story on real processes, and seed by seed in a simulator.
+//! The proof of Cairn: stories on real processes, and a simulator that runs seed by seed.
 //!
 //! The library holds the tools; the targets in `tests/` tell the stories.
 

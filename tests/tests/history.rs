@@ -1,4 +1,5 @@
-//! Real nodes fetch a real chain in chunks, on loopback, by the bench program: what must come out whatever the machine's speed.
+//! Real nodes fetch a real chain in chunks, on loopback, by the bench program: what must come out
+//! whatever the machine's speed.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +17,8 @@ fn bench(node: &Path, arguments: &[&str]) -> Output {
     bench.output().expect("the bench program starts")
 }
 
-/// A run that ends with all chunks fetched and all blocks applied by this many leechers, of which none banned an honest peer.
+/// A run that ends with all chunks fetched and all blocks applied by this many leechers, of which
+/// none banned an honest peer.
 fn complete(leechers: usize, arguments: &[&str]) -> Value {
     let output = bench(node_program().get_program().as_ref(), arguments);
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

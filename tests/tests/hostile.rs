@@ -1,5 +1,6 @@
-//! Each hostile behaviour for a moment, against real validators, while transfers go on. What each costs is measured by
-//! `bench attack`; here it is only seen that the network goes on and blames nobody honest.
+//! Each hostile behaviour for a moment, against real validators, while transfers go on. What each
+//! costs is measured by `bench attack`; here it is only seen that the network goes on and blames
+//! nobody honest.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

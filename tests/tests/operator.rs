@@ -98,7 +98,8 @@ fn losing_its_log_never_ends_a_node() {
     let home = new_home(&folder);
     for stderr in [File::create("/dev/full").unwrap().into(), closed_pipe()] {
         let mut running = Running::spawn(run(&home).args(["--log", "trace"]).stderr(stderr).stdout(Stdio::null()));
-        // It holds the home's lock when it is up, and has written many lines when its store is open.
+        // It holds the home's lock when it is up, and has written many lines when its store is
+        // open.
         until("the node has written to its home", || {
             assert_eq!(running.0.try_wait().unwrap(), None, "the node has ended");
             (fs::read_to_string(home.join("LOCK")).unwrap_or_default().trim() == running.0.id().to_string())
@@ -188,7 +189,8 @@ fn with_few_files_strangers_leave_enough_for_the_store_peers_and_rpc() {
     network.await_height(1);
     let node = network.node(1);
     let address: SocketAddr = node.rpc.url().trim_start_matches("http://").parse().unwrap();
-    // More than it may have. Those that it does not accept wait in the system's queue, until that is full as well.
+    // More than it may have. Those that it does not accept wait in the system's queue, until that
+    // is full as well.
     let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
     let idle: Vec<_> = (0..600).map_while(|_| connect()).collect();
     assert!(idle.len() > 100, "{} connections", idle.len());

@@ -1,6 +1,8 @@
-//! The simulator finds faults: each mend is taken out in turn, and some seed must break the rule that the mend keeps.
+//! The simulator finds faults: each mend is taken out in turn, and some seed must break the rule
+//! that the mend keeps.
 //!
-//! `cargo test -p tests --features planted --test planted`. Nothing else is ever built with the feature.
+//! `cargo test -p tests --features planted --test planted`. Nothing else is ever built with the
+//! feature.
 
 use std::time::Instant;
 

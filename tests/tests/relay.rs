@@ -10,9 +10,10 @@ use tests::story::{Network, Payer, now_ms, until};
 const SOON: Duration = Duration::from_secs(30);
 /// Transfers, one in each block.
 const BLOCKS: usize = 100;
-/// Half of the blocks come within this time of the first validator's commit, at a node that nobody but a full node is connected
-/// to. It tells apart how a node hears of a block, not how fast the machine is: a node that waits before it fetches takes 400 ms,
-/// one that asks from time to time 2 s, one that is told 25 ms. The line that is printed has the figures.
+/// Half of the blocks come within this time of the first validator's commit, at a node that nobody
+/// but a full node is connected to. It tells apart how a node hears of a block, not how fast the
+/// machine is: a node that waits before it fetches takes 400 ms, one that asks from time to time 2
+/// s, one that is told 25 ms. The line that is printed has the figures.
 const TYPICAL_MS: u64 = 200;
 /// Every block comes within this time of the last validator's commit. A node that is not told of a
 /// block asks for it up to 2 s later; the slowest block that was told came after 130 ms.
@@ -31,8 +32,8 @@ fn headers(network: &mut Network, number: usize, outcome: &str) -> f64 {
 fn a_full_node_behind_a_full_node_has_each_block_at_once() {
     let mut network = Network::start(4);
     let genesis = network.genesis().clone();
-    // Homes that `init` makes are for public networks: these nodes pass on no addresses of one machine and dial none that they
-    // hear of, so that they stay in a line.
+    // Homes that `init` makes are for public networks: these nodes pass on no addresses of one
+    // machine and dial none that they hear of, so that they stay in a line.
     let validators: Vec<String> = (1..=4).map(|number| network.node(number).p2p.clone()).collect();
     network.add(&genesis, &validators).start();
     let address = network.node(5).p2p.clone();

@@ -1,6 +1,8 @@
-//! Many nodes, many seeds: one history per seed, with delay, loss, partitions and crashes, then calm.
+//! Many nodes, many seeds: one history per seed, with delay, loss, partitions and crashes, then
+//! calm.
 //!
-//! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes through more of them.
+//! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes
+//! through more of them.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -78,7 +80,7 @@ fn a_validator_that_signs_twice_is_proved_guilty_and_stops_nobody() {
     });
 }
 
-/// Nobody crashes and nothing is lost, but one of four behaves like this.
+/// No crash and no loss, but one of four validators is byzantine.
 fn byzantine(behaviour: Behaviour) -> Plan {
     Plan { byzantine: [(2, vec![behaviour])].into(), block_bytes: 8 << 10, ..Plan::quiet(4) }
 }
@@ -112,7 +114,7 @@ fn two_of_four_down_no_block_and_one_back_goes_on() {
         world.run_for(5 * SECOND)?;
         world.crash(0);
         world.crash(3);
-        // What was decided already may still become final.
+        // A block already decided may still become final.
         world.run_for(2 * SECOND)?;
         let heights = world.heights();
         world.run_for(180 * SECOND)?;

@@ -1,6 +1,6 @@
 //! What happens to real processes, story by story.
 //!
-//! `CAIRN_STORY_ROUNDS=20` makes those long that kill at random moments.
+//! `CAIRN_STORY_ROUNDS=20` lengthens the stories that kill at random moments.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -20,7 +20,7 @@ use tests::story::{
     pause_up_to, throughout, until, wallet_program,
 };
 
-/// How long something that must not happen is looked for.
+/// How long a story watches for an event that must not happen.
 const A_WHILE: Duration = Duration::from_secs(5);
 /// How long a node may take to call something final that is not what a story is about.
 const SOON: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ fn pay(network: &mut Network, payer: &mut Payer, number: usize) -> String {
     id
 }
 
-/// How often stories kill that do so at random moments.
+/// Number of kills in stories that kill at random moments.
 fn rounds() -> usize {
     std::env::var("CAIRN_STORY_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap())
 }
@@ -66,7 +66,8 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
     let nodes: Vec<Rpc> = description.nodes.iter().map(|node| Rpc::new(&node.rpc)).collect();
     let first_block = until("the first block", || nodes[0].status().ok().filter(|status| status.height > 0)).height;
 
-    // What the program proposes to paste, and the same for scripts, by way of a validator and of a full node.
+    // What the program proposes to paste, and the same for scripts, by way of a validator and of a
+    // full node.
     let pasted = testnet.output().lines().find(|line| line.contains("--amount")).unwrap().to_owned();
     assert!(pasted.contains("send --from alice --to bob --amount \"1.5 CRN\" --yes"), "{pasted}");
     let send = ["send", "--from", "alice", "--to", "bob", "--amount", "1.5 CRN", "--yes"];
@@ -141,7 +142,7 @@ fn two_of_four_are_killed_and_nothing_is_final_until_one_is_back() {
     let mut payer = Payer::new("alice", "bob", network.chain());
     let rpc = &network.node(2).rpc;
     payer.catch_up(rpc).unwrap();
-    // What was decided at the moment of the kill may still become final.
+    // A block decided at the moment of the kill may still become final.
     let mut height = network.height();
     throughout(Duration::from_secs(2), || height = network.height());
     let id = network.node(2).rpc.submit(&payer.transfer("")).unwrap();
@@ -182,7 +183,7 @@ fn a_full_node_joins_late_and_serves_others() {
     let mut payer = Payer::new("alice", "bob", network.chain());
     pay(&mut network, &mut payer, 5);
 
-    // The next one has nobody else to ask.
+    // The next node has no other peer to fetch from.
     let height = network.node(5).status().height;
     for number in 1..=4 {
         network.crash(number);
@@ -235,7 +236,8 @@ fn a_wrong_genesis_is_refused() {
         assert!(answer["problems"].as_array().unwrap().len() >= mistakes.len());
     }
 
-    // A valid genesis of another chain: its node finds nobody to talk to, while one of this chain does at once.
+    // A valid genesis of another chain: its node finds nobody to talk to, while one of this chain
+    // does at once.
     let mut other = Genesis::from_json(&fs::read(&right).unwrap()).unwrap();
     other.start_time = Timestamp(other.start_time.0 + 1);
     let wrong = network.path("other.json");
@@ -271,7 +273,8 @@ fn two_nodes_on_one_home_are_refused() {
 #[test]
 fn a_killed_validator_never_contradicts_itself() {
     let mut network = Network::start(4);
-    // Without the fourth nothing is final unless all of the others sign, so they wait for what the killed one says next.
+    // Without the fourth nothing is final unless all of the others sign, so they wait for what the
+    // killed one says next.
     network.await_blocks(1).crash(4);
     for crash in 0..4 * rounds() {
         let victim = 1 + crash % 3;
@@ -279,7 +282,8 @@ fn a_killed_validator_never_contradicts_itself() {
         let length = || fs::metadata(&log).unwrap().len();
         let before = length();
         at_once("it writes down what it is about to say", || (length() > before).then_some(()));
-        // About as long as it takes to say it, and to hear from the others what makes a block final.
+        // About as long as it takes to say it, and to hear from the others what makes a block
+        // final.
         pause_up_to(Duration::from_millis(8));
         network.crash(victim).restart(victim).await_blocks(1).assert_no_equivocation();
     }
@@ -355,8 +359,8 @@ fn durable_before_audible() {
     network.nodes().iter_mut().for_each(|node| node.stop());
     for (path, (id, memo)) in traces.iter().zip(&sent) {
         let trace = Trace::read(path);
-        // Votes are encrypted when they leave, and by another thread; but the thread that logged them does nothing at all before
-        // they are on the disk, so it cannot have handed them on.
+        // Votes are encrypted when they leave, and by another thread; but the thread that logged
+        // them does nothing at all before they are on the disk, so it cannot have handed them on.
         let (bad, good) = trace.writes_not_followed_by_sync("/consensus.log");
         println!("{good} writes to the consensus log in {heights} heights, each synced");
         assert!(bad == 0 && good as u64 >= heights, "{bad} {good}");
@@ -413,7 +417,8 @@ fn hostile_requests_are_answered_and_harm_nobody() {
     assert!(matches!(code_of(&post(deep.as_bytes()).unwrap().1), -32_700 | -32_600));
     assert_eq!(rpc.post("text/plain", b"{}").map(|(status, _)| status), Ok(415));
 
-    // Far too long bodies, from many at once; and bytes that are no HTTP, and none of our protocol between peers.
+    // Far too long bodies, from many at once; and bytes that are no HTTP, and none of our protocol
+    // between peers.
     let p2p = network.node(1).p2p.split('/').nth(4).unwrap().parse().unwrap();
     let http = rpc.url().rsplit_once(':').unwrap().1.parse().unwrap();
     std::thread::scope(|scope| {

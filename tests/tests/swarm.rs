@@ -1,4 +1,4 @@
-//! What a swarm of sync machines must always keep, in simulated time: no limit here depends on the machine that runs it.
+//! Invariants of a swarm of sync machines, in simulated time: no limit depends on the test machine.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -194,7 +194,7 @@ impl Shell {
     }
 }
 
-/// Peers say and send anything at any time: nothing panics, and what the machine promises its shell and its peers holds.
+/// Whatever peers say and send, nothing panics and the machine keeps its promises to its shell.
 #[test]
 fn no_peer_can_break_a_machine() {
     let made = Arc::new(Made::new(4 * MIB, MIB, 64 << 10));
@@ -353,7 +353,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 
-/// What a machine is told that asks `peer`, who has all and answers all: the chunks that are wanted from it now.
+/// Gives the machine the answers of `peer`, which has everything, and records the effects in `told`.
 fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {
@@ -467,7 +467,7 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         let mut give = |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
         assert_eq!(asked(&give(&hello)), [SyncMessage::GetManifest(height, 0), SyncMessage::GetHead(0)]);
         if is_early {
-            // A head that nothing proves yet is not believed, and asked for again as soon as it can be checked.
+            // An unproved head is not believed, and asked for again once it can be checked.
             assert!(!begins(&give(&head)));
             assert_eq!(asked(&give(&manifest)), [SyncMessage::GetHead(0)]);
         } else {
@@ -500,7 +500,7 @@ fn page(made: &Made) -> Vec<SegmentDescriptor> {
     page
 }
 
-/// Whoever gives page after page is not waited for without end, and a slow link gets twice the time whenever it was too little.
+/// A peer with endless pages is not awaited for ever; a slow link gets double time after a timeout.
 #[test]
 fn a_manifest_that_takes_too_long_is_asked_of_another() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
@@ -534,7 +534,7 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     assert_eq!(asked(&at(213, Input::Time)), Some((second, 0)));
 }
 
-/// It would take the place of the next one: with as many as are fetched ahead nothing could ever be applied.
+/// It would take a wanted head's place: with as many as are fetched ahead nothing could be applied.
 #[test]
 fn a_head_that_was_not_asked_for_is_not_taken() {
     let made = Made::new(5 * MIB, MIB / 4, 64 << 10);
@@ -553,7 +553,7 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     }
 }
 
-/// What is asked for counts as if it were here: a node with more under way than may be staged would be banned for its hello.
+/// A requested head counts as staged: with more of them than allowed, a hello would earn a ban.
 #[test]
 fn no_more_heads_are_asked_for_than_may_be_staged() {
     let made = Made::new(17 * MIB, MIB / 16, 16 << 10);
@@ -604,7 +604,7 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     assert!(!sent(&effects), "{effects:?}");
 }
 
-/// Each answer costs reads from the store. A newcomer may ask for all that it needs at once, and then for 32 heads a second.
+/// Each answer reads the store. A newcomer may ask for all it needs, then for 32 heads a second.
 #[test]
 fn a_peer_has_few_questions_answered_in_a_second() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);

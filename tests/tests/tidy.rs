@@ -7,7 +7,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every file below a folder, as path from the root and text; build output and version control left out.
+/// Every file below a folder, as path from the root and text; build output and version control left
+/// out.
 fn files(below: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(below)];
@@ -30,7 +31,8 @@ fn files(below: &str, ending: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Names each line of code that holds one of the words, outside of the allowed places. Comments may name anything.
+/// Names each line of code that holds one of the words, outside of the allowed places. Comments may
+/// name anything.
 fn absent(words: &[&str], below: &str, allowed: &[&str]) {
     let mut offences = Vec::new();
     for (path, text) in files(below, ".rs") {

@@ -1,6 +1,8 @@
-//! Frozen vectors: signatures that other libraries disagree on, hash domains, and the bytes of every format.
+//! Frozen vectors: signatures that other libraries disagree on, hash domains, and the bytes of
+//! every format.
 //!
-//! Changing an expected value here is a change of protocol: it splits the network from nodes of an earlier version.
+//! Changing an expected value here is a change of protocol: it splits the network from nodes of an
+//! earlier version.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -27,10 +29,12 @@ fn bytes<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()
 }
 
-/// Source: "Taming the many EdDSAs" (Chalkias, Garillot, Nikolaenko; SSR 2020, eprint 2020/1244), test vectors of table 5.
+/// Source: "Taming the many EdDSAs" (Chalkias, Garillot, Nikolaenko; SSR 2020, eprint 2020/1244),
+/// test vectors of table 5.
 ///
-/// 0 and 1 have a key of small order, which ZIP-215 admits and this chain refuses. 2 to 5 hold under the cofactored equation. 6 and
-/// 7 have s at or above the group order. 8 and 9 have a non-canonical R: the hash takes its bytes as they are, under which only 9 holds.
+/// 0 and 1 have a key of small order, which ZIP-215 admits and this chain refuses. 2 to 5 hold
+/// under the cofactored equation. 6 and 7 have s at or above the group order. 8 and 9 have a
+/// non-canonical R: the hash takes its bytes as they are, under which only 9 holds.
 #[test]
 fn published_edge_cases_get_one_verdict_alone_and_in_any_batch() {
     let cases: Vec<serde_json::Value> =
@@ -106,7 +110,8 @@ fn blob(row: &serde_json::Value, field: &str) -> Vec<u8> {
     hex::decode(row[field].as_str().unwrap()).unwrap()
 }
 
-/// Keys and signatures that libraries disagree on, with the one verdict for transfers and the one for validators.
+/// Keys and signatures that libraries disagree on, with the one verdict for transfers and the one
+/// for validators.
 #[test]
 fn every_crafted_key_and_signature_has_its_verdict() {
     let key = |row: &serde_json::Value| PublicKey(bytes(row["key"].as_str().unwrap()));
@@ -140,7 +145,8 @@ fn every_crafted_vote_proposal_certificate_and_transfer_has_its_verdict() {
         power: VotingPower(row["power"].as_str().unwrap().parse().unwrap()),
     };
     let set = ValidatorSet::new(file["validators"].as_array().unwrap().iter().map(validator).collect()).unwrap();
-    // Votes and proposals twice: by their own check, and as consensus verifies what comes by gossip.
+    // Votes and proposals twice: by their own check, and as consensus verifies what comes by
+    // gossip.
     let set = Arc::new(set);
     let votes = wrong("votes", |row| {
         let vote: SignedVote = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();

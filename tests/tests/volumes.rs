@@ -1,5 +1,5 @@
-//! Disks that are full, and disks that cannot be written to. Root alone may mount them: elsewhere these
-//! stories say that they are skipped.
+//! Disks that are full, and disks that cannot be written to. Root alone may mount them: elsewhere
+//! these stories say that they are skipped.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -131,7 +131,7 @@ fn a_home_that_cannot_be_written_to_can_be_checked_and_exported() {
     let archive = network.path("chain");
     let exported = command(&["db", "export", "--to", archive.to_str().unwrap()]);
     assert!(exported.code == Some(0) && archive.exists(), "{exported:?}");
-    // What has to write says what is in its way.
+    // A command that has to write names the obstacle.
     for words in [&["run"][..], &["db", "import", "--from", archive.to_str().unwrap()]] {
         let refused = command(words);
         assert!(refused.code == Some(1) && refused.stderr.contains("Read-only file system"), "{refused:?}");

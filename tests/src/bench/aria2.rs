@@ -1,4 +1,4 @@
-//! The same bytes over the same links by aria2, a BitTorrent client: what there is to be better than.
+//! The same bytes over the same links by aria2, a BitTorrent client: the comparison to beat.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,18 +21,18 @@ use crate::story::{Process, now_ms};
 const TICK: Duration = Duration::from_millis(100);
 const TRACKER_PORT: u16 = 6_969;
 const NAME: &str = "payload";
-/// What the hook makes when a download is complete.
+/// File that the hook creates when a download is complete.
 const DONE: &str = "done";
-/// How long seeds may take to tell the tracker that they are there.
+/// How long seeds may take to announce themselves to the tracker.
 const SEEDS_READY: Duration = Duration::from_secs(30);
 
-/// Each upload limit and queue at its default; files neither allocated ahead nor checked again; no way to find peers but the
-/// tracker, which knows all of them.
+/// Upload limits and queues stay at their defaults. Files are neither preallocated nor checked
+/// again. Peers are found only through the tracker, which knows all of them.
 const OPTIONS: &str = "--seed-ratio=0.0 --file-allocation=none --check-integrity=false --enable-dht=false \
     --enable-dht6=false --bt-enable-lpd=false --disable-ipv6=true --allow-overwrite=true --auto-file-renaming=false \
     --bt-max-peers=0 --summary-interval=0 --console-log-level=notice --follow-torrent=true --no-conf=true";
 
-/// Whether it can run.
+/// Checks that aria2 can run.
 pub(super) fn check() -> anyhow::Result<()> {
     let version = Command::new("aria2c").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if version.is_ok_and(|status| status.success()) {
@@ -57,7 +57,7 @@ impl Client {
     }
 }
 
-/// One run, on links of its own.
+/// One run on links of its own.
 pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folder: &Path) -> anyhow::Result<OtherRun> {
     let payload = chain.payload()?;
     let topology = Topology::shaped(&rates(options), !options.no_offload)?;

@@ -1,4 +1,5 @@
-//! What the links themselves cost: a plain copy from one host to another, against the least possible.
+//! The overhead of the links themselves: a plain copy from one host to another, against the least
+//! possible time.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -42,18 +43,19 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
     print_line(&json!({"seconds": seconds, "bound_seconds": bound, "ratio": seconds / bound, "sender_copies": sent}))
 }
 
-/// Killed when dropped.
+/// A process that is killed when dropped.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be gone already.
+        // An error means that it is already gone.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// One end. The receiver prints a line once it listens and says at the end that it has all; the sender prints its seconds.
+/// One end of the copy. The receiver prints a line when it listens and another when it has
+/// everything; the sender prints its seconds.
 pub(super) fn copy(options: &options::Copy) -> anyhow::Result<()> {
     let mut buffer = vec![0; 1 << 18];
     let total = u64::from(options.mib) << 20;

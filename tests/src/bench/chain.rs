@@ -1,6 +1,7 @@
-//! The chain that is transferred: few signatures for many bytes, so that links are measured and not signature checks.
+//! The transferred chain: few signatures for many bytes, so that the bench measures links and not
+//! signature checks.
 //!
-//! Made by the rules through the same functions that nodes use, once for each recipe; later runs find it.
+//! Made through the nodes' own functions, once for each recipe; later runs reuse it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,18 +28,18 @@ use super::{say, stop};
 
 /// Raised when the same recipe gives another chain.
 const VERSION: u32 = 4;
-/// Who pays: a handful, as each sender's transactions come in order.
+/// Paying accounts: only a few, as each sender's transactions must come in order.
 pub(super) const SENDERS: u64 = 8;
 /// Bytes of a transfer with all outputs and a full memo.
 const TRANSFER_BYTES: u64 = 2_953;
-/// About how many bytes of transactions a block has.
+/// Approximate bytes of transactions in a block.
 const BLOCK_BYTES: u64 = 1 << 20;
 /// Blocks after the last sealed segment, and transfers in each of them.
 const TAIL: (u64, u64) = (3, 10);
-/// Blocks made durable at once.
+/// Blocks committed at once.
 const BATCH: usize = 8;
 
-/// What decides the bytes of a chain.
+/// The parameters that determine the bytes of a chain.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Recipe {
     version: u32,
@@ -56,7 +57,7 @@ pub(super) struct MadeChain {
     pub(super) facts: Facts,
 }
 
-/// What there is to transfer.
+/// Size of the chain.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Facts {
     /// Height of the last block.
@@ -65,21 +66,21 @@ pub(super) struct Facts {
     pub(super) sealed: u64,
     /// Sealed segments.
     pub(super) segments: u64,
-    /// Their chunks.
+    /// Chunks in the sealed segments.
     pub(super) chunks: u64,
-    /// Their bytes: the payload.
+    /// Bytes of the sealed segments: the payload.
     pub(super) bytes: u64,
 }
 
 impl Recipe {
-    /// For a swarm.
+    /// The chain of a swarm run.
     pub(super) fn of(options: &Swarm) -> Self {
         let segment_mib = options.segment_mib.min(options.mib);
         let Swarm { mib, accounts, chunk_kib, .. } = *options;
         Self { version: VERSION, mib, accounts, chunk_kib, segment_mib, validators: 1 }
     }
 
-    /// For validators that go on from its end.
+    /// A chain that validators continue.
     pub(super) fn to_go_on(validators: u16, mib: u32) -> Self {
         Self { version: VERSION, mib, accounts: 64, chunk_kib: 128, segment_mib: mib.min(16), validators }
     }
@@ -89,7 +90,7 @@ impl Recipe {
         Limits {
             block_bytes_max: Limits::default().block_bytes_max.min(segment_bytes),
             new_account_fee: Amount(0),
-            // All clocks are one: validators listen for twice this before they sign.
+            // All nodes share one clock. Validators listen for twice this drift before they sign.
             clock_drift_ms: 1_000,
             segment_bytes,
             chunk_bytes: u64::from(self.chunk_kib) << 10,
@@ -102,7 +103,7 @@ impl Recipe {
     }
 }
 
-/// A genesis with so many validators of equal power.
+/// A genesis with this many validators of equal power.
 pub(super) fn genesis(validators: u16, limits: Limits) -> Genesis {
     let validator = |number| GenesisValidator {
         name: String::new(),
@@ -121,7 +122,7 @@ pub(super) fn genesis(validators: u16, limits: Limits) -> Genesis {
         address_prefix: "crn".to_owned(),
         coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
         start_time: Timestamp(1_700_000_000_000),
-        // The last is for who attacks.
+        // The last account belongs to the attackers.
         accounts: (0..=SENDERS).map(account).collect(),
         validators: (0..validators).map(validator).collect(),
         limits,
@@ -132,23 +133,23 @@ fn seed(name: &str, number: u64) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[b"bench", name.as_bytes(), &number.to_le_bytes()]).0
 }
 
-/// Of one of the validators.
+/// Consensus key of the validator with this number.
 pub(super) fn validator_key(number: u16) -> Seed {
     seed("validator", number.into()).into()
 }
 
-/// One that is paid.
+/// Account of the recipient with this number.
 fn recipient(number: u64) -> PublicKey {
     SigningKey::from_seed(&seed("recipient", number)).public()
 }
 
-/// One that pays, in the order of their numbers below [`SENDERS`].
+/// Key of the sender with this number, below [`SENDERS`].
 pub(super) fn sender_key(number: u64) -> SigningKey {
     SigningKey::from_seed(&seed("sender", number))
 }
 
 impl MadeChain {
-    /// The chain of a recipe, from an earlier run or made now, in a folder that keeps it.
+    /// The chain of a recipe: reused from an earlier run, or made now and kept in this folder.
     pub(super) fn obtain(folder: &Path, recipe: &Recipe) -> anyhow::Result<Self> {
         let text = serde_json::to_string(recipe)?;
         let name = hex::encode(&Hash::of(Domain::Genesis, &[text.as_bytes()]).0[..6]);
@@ -159,7 +160,7 @@ impl MadeChain {
         }
         say!("making a chain of {} MiB", recipe.mib);
         fs::create_dir_all(folder)?;
-        // Made beside its place and moved there whole.
+        // Made in a temporary folder and renamed when complete.
         let building = tempfile::Builder::new().prefix("chain-").tempdir_in(folder)?;
         let facts = Maker::new(recipe)?.make(&building.path().join("db"))?;
         fs::write(building.path().join("facts.json"), serde_json::to_string(&facts)?)?;
@@ -170,13 +171,13 @@ impl MadeChain {
         Ok(Self { directory, genesis, facts })
     }
 
-    /// Puts a copy of the store where an empty one is.
+    /// Replaces an empty store with a copy of the chain's.
     pub(super) fn copy_to(&self, db: &Path) -> anyhow::Result<()> {
         fs::remove_dir_all(db)?;
         copy_dir(&self.directory.join("db"), db)
     }
 
-    /// All bytes of the sealed segments as one file.
+    /// A file with the bytes of all sealed segments.
     pub(super) fn payload(&self) -> anyhow::Result<PathBuf> {
         let path = self.directory.join("payload");
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == self.facts.bytes) {
@@ -193,7 +194,7 @@ impl MadeChain {
     }
 }
 
-/// What an earlier run has left, if it is whole and of this version of the store.
+/// The chain of an earlier run, if it is complete and of this store version.
 fn find(directory: &Path, genesis: &Genesis) -> Option<Facts> {
     let facts: Facts = serde_json::from_slice(&fs::read(directory.join("facts.json")).ok()?).ok()?;
     let opened = Store::open(&directory.join("db"), &Chain::new(genesis.clone())).ok()?;
@@ -222,7 +223,7 @@ struct Maker {
     bytes: u64,
     state: ChainState,
     certificate: Certificate,
-    /// Transfers so far.
+    /// Transfers made so far.
     count: u64,
 }
 
@@ -322,7 +323,7 @@ impl Maker {
             outputs: (0..OUTPUTS_MAX as u64).map(output).collect(),
             fee: Amount(10 * TRANSFER_BYTES),
             expires_at: Timestamp(self.state.tip().time.0 + 60_000),
-            // No two transfers have the same: nothing on the way could compress them.
+            // Memos differ between transfers, so that no layer could compress them.
             memo: (0..MEMO_BYTES_MAX as u64 / 32).flat_map(|part| seed("memo", number << 8 | part)).collect(),
         }
     }
@@ -341,7 +342,7 @@ mod tests {
         let recipe = Recipe { version: VERSION, mib: 2, accounts: 100, chunk_kib: 64, segment_mib: 1, validators: 4 };
         let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
         let Facts { height, sealed, segments, chunks, bytes } = made.facts;
-        // With its header, a block of the most transactions there may be is a segment.
+        // A block with the most transactions fills a segment, counted with its header.
         assert_eq!((segments, sealed, height), (2, 2, 2 + TAIL.0), "{:?}", made.facts);
         assert!((2 << 20..3 << 20).contains(&bytes));
 

@@ -1,8 +1,9 @@
-//! What uploading costs a validator: how long transfers take to be final while it sends nothing else, and while it sends history as
-//! fast as its link allows.
+//! What uploading costs a validator: the time until transfers are final while it uploads nothing,
+//! and while it uploads history as fast as its link allows.
 //!
-//! Only the link and the validator's own work are to be measured: those that fetch have their homes in memory and give way to all
-//! others, and no packet is larger than on a wire, as votes would wait behind it.
+//! Only the link and the validator's own work are to be measured. So the fetching nodes have their
+//! homes in memory and a lower priority, and packets are no larger than on a wire, since votes
+//! would wait behind larger ones.
 
 use std::fs;
 use std::ops::Range;
@@ -26,14 +27,15 @@ use crate::story::now_ms;
 
 /// A file system in memory (`tmpfs(5)`).
 const MEMORY: &str = "/dev/shm";
-/// Between two looks.
+/// Interval between two polls.
 const TICK: Duration = Duration::from_millis(20);
-/// From the first transfer that is final to the first that counts.
+/// Time between the first final transfer and the first one that counts.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the validators may take until the first transfer is final, and those that fetch beyond twelve times the least.
+/// How long the validators may take until the first transfer is final, and a fetching node beyond
+/// twelve times the least possible time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long transfers took to be final, milliseconds.
+/// Times until transfers were final, milliseconds.
 #[derive(Debug, Serialize)]
 struct Times {
     transfers: usize,
@@ -46,9 +48,9 @@ struct Times {
 struct Report<'a> {
     quiet: Times,
     uploading: Times,
-    /// Uploading against quiet.
+    /// 99th percentile while uploading, divided by the one while quiet.
     p99_ratio: f64,
-    /// What the validator's interface sent while it uploaded, of what its link allows.
+    /// Share of the link's capacity that the validator's interface used while uploading.
     link_used: f64,
     parameters: &'a Finality,
 }
@@ -81,12 +83,12 @@ struct Session<'a> {
     options: &'a Finality,
     chain: &'a MadeChain,
     programs: &'a Programs,
-    /// Those that sign; the first of them uploads.
+    /// The validators; the first of them uploads.
     validators: Vec<Node>,
-    /// Those that fetch, one after the other.
+    /// The fetching nodes, one after the other.
     guests: Vec<Node>,
     topology: Topology,
-    /// Where the guests' homes are: in memory, as their disk is not the validators'.
+    /// The guests' homes: in memory, so that they do not use the validators' disk.
     _memory: TempDir,
 }
 
@@ -129,7 +131,7 @@ impl<'a> Session<'a> {
             node.start(self.programs, &hosts[node.host], &options.common.node_log)
         })?;
         self.await_validators()?;
-        // Nobody need be asked any more, which costs processor time.
+        // The probes are done, and polling would cost processor time.
         self.validators.iter_mut().for_each(|node| node.probe = None);
         let chain = Chain::new(self.chain.genesis.clone()).id();
         let mut payers = Payers::start(&self.programs.bench, &self.topology.hosts[0], chain, options.rate)?;
@@ -171,11 +173,11 @@ impl<'a> Session<'a> {
             self.look(start, "no transfer is final")?;
             payers.check()?;
         }
-        // The next ones were due meanwhile.
+        // The next transfers came due meanwhile.
         self.wait(SETTLE, payers)
     }
 
-    /// A guest fetches all of history: when.
+    /// A guest fetches the whole history. Returns the time it took place.
     fn upload(&mut self, round: usize, payers: &mut Payers) -> anyhow::Result<Range<u64>> {
         let least = self.chain.facts.bytes as f64 / super::measure::rate(self.options.up);
         let deadline = Instant::now() + PATIENCE + Duration::from_secs_f64(12.0 * least);
@@ -222,12 +224,12 @@ impl<'a> Session<'a> {
 }
 
 impl Times {
-    /// Of the transfers that were due in one of these times; nothing for none.
+    /// Of the transfers that were due in one of these windows; `None` if there were none.
     fn of(paid: &[Paid], windows: &[Range<u64>]) -> Option<Self> {
         let counts = |one: &&Paid| windows.iter().any(|window| window.contains(&one.at));
         let mut times: Vec<f64> = paid.iter().filter(counts).map(|one| one.took).collect();
         times.sort_by(f64::total_cmp);
-        // Nearest rank: the least that so many of a hundred do not exceed.
+        // Nearest rank: the smallest time that at least this percentage of transfers do not exceed.
         let rank = |percent: usize| times.get((times.len() * percent).div_ceil(100).checked_sub(1)?).copied();
         Some(Self { transfers: times.len(), p50_ms: rank(50)?, p99_ms: rank(99)?, max_ms: rank(100)? })
     }

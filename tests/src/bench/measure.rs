@@ -1,4 +1,5 @@
-//! What a run was worth: times against the least that is possible, copies sent, bytes fetched in vain, memory.
+//! The results of a run: times against the least possible, copies sent, bytes fetched in vain,
+//! memory.
 
 use serde::Serialize;
 
@@ -7,67 +8,70 @@ use super::nodes::Node;
 use super::options::{Swarm, Tool};
 use super::probe::Sample;
 
-/// One leecher's times, milliseconds since 1970 where not said otherwise.
+/// One leecher's results. Times are in milliseconds since 1970 unless stated otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct PerNode {
     pub(super) name: String,
     pub(super) started_at_ms: u64,
     pub(super) verified_at_ms: u64,
     pub(super) applied_at_ms: u64,
-    /// From its own start, seconds.
+    /// Seconds since its own start.
     pub(super) seconds: f64,
-    /// Share of its time that its last hundredth of chunks took; none when it does not tell of chunks.
+    /// Share of its time that its last hundredth of chunks took; `None` when it does not report
+    /// chunks.
     pub(super) last_percent_share: Option<f64>,
     pub(super) duplicate_bytes: u64,
     pub(super) kills: u32,
-    /// Bytes fetched again after kills, or twice for another reason, as it says: without those of the last tenth of a second
-    /// before a kill.
+    /// Bytes fetched again after kills or for another reason, as the node reports them. Bytes of
+    /// the last tenth of a second before a kill are missing.
     pub(super) refetched_bytes: u64,
-    /// Everything that its interface has received: with all that was cut off by kills, but with headers, and what others ask.
+    /// Bytes received by its interface, in copies of the payload: with everything cut off by kills,
+    /// packet headers and peers' requests.
     pub(super) received_copies: Option<f64>,
-    /// Peers it has banned.
+    /// Number of peers it has banned.
     pub(super) bans: u64,
     pub(super) peak_rss_mib: f64,
     pub(super) cpu_seconds: f64,
 }
 
-/// Who was banned, each counted for each node that bans it.
+/// Bans, counted once for each node that bans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Bans {
-    /// Nodes that send nothing wrong, those that keep silent too. Each is a fault.
+    /// Bans of nodes that send nothing wrong, silent ones included. Each is a fault.
     pub(super) honest: usize,
-    /// Seeds that send wrong bytes.
+    /// Bans of seeds that send wrong bytes.
     pub(super) poisoners: usize,
-    /// How often one of those has sent any.
+    /// How often such a seed has sent wrong bytes.
     pub(super) poisoned: usize,
 }
 
-/// One run. Ratios and shares are of payload bytes.
+/// The results of one run. Ratios and shares are of payload bytes.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Run {
-    /// From the start of the leechers to the last one's last verified chunk.
+    /// From the start of the leechers to the last leecher's last verified chunk.
     pub(super) seconds: f64,
-    /// The least possible; none without shaped links.
+    /// The least possible time; `None` without shaped links.
     pub(super) bound_seconds: Option<f64>,
     pub(super) ratio: Option<f64>,
-    /// To the last one's last applied block.
+    /// From the start of the leechers to the last leecher's last applied block.
     pub(super) applied_seconds: f64,
-    /// Bytes that left the seeds' interfaces; without interfaces, what the seeds say.
+    /// Bytes sent by the seeds' interfaces, in copies of the payload; without interfaces, bytes
+    /// that the seeds report.
     pub(super) seed_copies: f64,
-    /// Bytes fetched in vain, all leechers together, per leecher.
+    /// Bytes fetched in vain by all leechers together, per leecher.
     pub(super) waste: f64,
-    /// The most that one leecher fetched again after kills.
+    /// Largest share that one leecher fetched again after kills.
     pub(super) refetched: f64,
-    /// The most that one leecher's last hundredth of chunks took.
+    /// Largest share of its time that one leecher's last hundredth of chunks took.
     pub(super) last_percent_share: Option<f64>,
     pub(super) bans: Bans,
     pub(super) peak_rss_mib: f64,
-    /// Of all nodes.
+    /// Of all nodes together.
     pub(super) cpu_seconds: f64,
     pub(super) per_node: Vec<PerNode>,
 }
 
-/// The same work by another program.
+/// The same transfer by another program.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct OtherRun {
     pub(super) seconds: f64,
@@ -77,7 +81,7 @@ pub(super) struct OtherRun {
     pub(super) per_node: Vec<PerNode>,
 }
 
-/// All that is printed: the median run, and what it was.
+/// The printed result: the median run and its parameters.
 #[derive(Debug, Serialize)]
 pub(super) struct Report<'a> {
     #[serde(flatten)]
@@ -109,7 +113,7 @@ struct Short {
 }
 
 impl<'a> Report<'a> {
-    /// Nothing for no runs.
+    /// `None` if there were no runs.
     pub(super) fn new(parameters: &'a Swarm, chain: Facts, ours: &'a [Run], others: &'a [OtherRun]) -> Option<Self> {
         let runs = ours.iter().map(|run| Short {
             seconds: run.seconds,
@@ -136,7 +140,7 @@ impl<'a> Report<'a> {
         })
     }
 
-    /// For people.
+    /// The report as text for people.
     pub(super) fn text(&self) -> String {
         let Run { seconds, applied_seconds, seed_copies, waste, refetched, peak_rss_mib, .. } = self.run;
         let bound = self.run.bound_seconds.map_or(String::new(), |bound| format!(", least possible {bound:.2} s"));
@@ -156,14 +160,14 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The one in the middle; the slower of the two there.
+/// The median run; the slower of the two middle ones.
 fn median<T>(runs: &[T], seconds: impl Fn(&T) -> f64) -> Option<&T> {
     let mut sorted: Vec<&T> = runs.iter().collect();
     sorted.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
     sorted.get(runs.len() / 2).copied()
 }
 
-/// A leecher as the bound sees it: seconds from the start until its own, rates in bytes a second.
+/// A leecher's link in the bound: seconds from the first start to its own, rates in bytes a second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
     pub(super) start: f64,
@@ -171,16 +175,17 @@ pub(super) struct Link {
     pub(super) down: f64,
 }
 
-/// Mbit/s in bytes a second.
+/// Converts Mbit/s to bytes a second.
 pub(super) fn rate(mbit: u32) -> f64 {
     f64::from(mbit) * 125_000.0
 }
 
-/// Least seconds in which all leechers can have `bytes`, were they a fluid (Kumar and Ross, 2006): the seeds must send all of it
-/// once, each must receive it, and all copies must be sent by somebody. `copies`: most that the seeds send, if they leave.
+/// Least seconds in which all leechers can have `bytes`, treated as a fluid (Kumar and Ross, 2006):
+/// the seeds must send every byte once, each leecher must receive it, and all copies must be sent
+/// by some node. `copies` limits the seeds' uploads, if they leave.
 pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[Link]) -> f64 {
     let all_up: f64 = leechers.iter().map(|link| link.up).sum();
-    // What leechers that start late cannot have sent before.
+    // Bytes that late leechers could not send before their start.
     let missed: f64 = leechers.iter().map(|link| link.up * link.start).sum();
     let wanted = leechers.len() as f64 * bytes;
     let receive = leechers.iter().map(|link| link.start + bytes / link.down);
@@ -188,13 +193,14 @@ pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[
     receive.chain([bytes / seeds_up, (wanted + missed) / (seeds_up + all_up)]).chain(alone).fold(0.0, f64::max)
 }
 
-/// Share of the time from `start` to `end` that the last hundredth of `total` chunks took, by what was seen verified when.
+/// Share of the time from `start` to `end` that the last hundredth of `total` chunks took, from the
+/// observed progress.
 fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64) -> Option<f64> {
     let wanted = total as f64 * 0.99;
     let after = progress.iter().position(|(_, chunks)| *chunks as f64 >= wanted && total > 0)?;
     let (time, chunks) = progress[after];
     let (time, chunks) = (time.min(end) as f64, chunks as f64);
-    // Between two looks progress is taken to be even.
+    // Progress between two observations counts as even.
     let (time_before, chunks_before) = match after.checked_sub(1).and_then(|before| progress.get(before)) {
         Some((time, chunks)) => (*time as f64, *chunks as f64),
         None => (start as f64, 0.0),
@@ -204,18 +210,19 @@ fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64)
     (end > start).then(|| ((end - reached) / (end - start)).max(0.0))
 }
 
-/// What a node's answers mean for a run.
+/// A node's answers, evaluated for a run.
 impl Node {
-    /// What it answered last.
+    /// Its latest answer.
     pub(super) fn sample(&self) -> Option<Sample> {
-        // Not of a life before.
+        // Not from an earlier life.
         self.probe.as_ref()?.latest().filter(|sample| sample.asked >= self.restarted)
     }
 
-    /// Notes when it has verified all chunks and applied all blocks: by its own clock if it says, else when it is seen.
+    /// Records when it has verified all chunks and applied all blocks: by its own clock if it
+    /// reports one, else by the time of observation.
     pub(super) fn look(&mut self, facts: &Facts) {
         let Some(sample) = self.sample() else { return };
-        // A life after a kill no longer counts what was applied before.
+        // After a kill, a new life does not count blocks applied earlier.
         let has_chunks = sample.segments_total >= facts.segments && sample.chunks_verified >= sample.chunks_total;
         if has_chunks || sample.height >= if sample.tells { facts.sealed } else { facts.height } {
             self.verified_at.get_or_insert(sample.verified_at.unwrap_or(sample.answered));
@@ -225,7 +232,7 @@ impl Node {
         }
     }
 
-    /// How much of all it has, 0 to 1.
+    /// Share of everything that it has, 0 to 1.
     pub(super) fn share(&self, facts: &Facts) -> f64 {
         let Some(sample) = self.sample() else { return 0.0 };
         if sample.segments_total >= facts.segments {
@@ -234,7 +241,7 @@ impl Node {
         sample.height as f64 / facts.height as f64
     }
 
-    /// What a run has measured of it; nothing before it is done.
+    /// Its results in the run; `None` before it is done.
     pub(super) fn result(&self, facts: &Facts) -> Option<PerNode> {
         let (sample, started) = (self.sample()?, self.started?);
         let (verified, applied) = (self.verified_at?, self.applied_at?);

@@ -1,12 +1,12 @@
-//! The bench: a chain made for it, links of known rates, real node processes, and what they needed against the least that is
-//! possible.
+//! The bench: a chain made for it, links of known rates, real node processes, and their times
+//! against the least possible.
 //!
-//! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and `topology` what it is
-//! transferred over; `nodes` runs the processes and `probe` asks them from within their namespace;
-//! `swarm` tells a run and `measure` judges it. `finality` looks at validators instead, by the transfers of `pay`, and `attack` at
-//! validators and a full node beside hostile peers, and `places` at whom these keep out, by the votes that
-//! `votes` hears. `aria2` does the same work with another program, and `calibrate` measures the
-//! links alone.
+//! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and
+//! `topology` what it is transferred over; `nodes` runs the processes and `probe` asks them from
+//! within their namespace; `swarm` tells a run and `measure` judges it. `finality` looks at
+//! validators instead, by the transfers of `pay`, and `attack` at validators and a full node beside
+//! hostile peers, and `places` at whom these keep out, by the votes that `votes` hears. `aria2`
+//! does the same work with another program, and `calibrate` measures the links alone.
 
 pub mod options;
 
@@ -41,7 +41,7 @@ use serde::Serialize;
 use crate::hostile::chunks;
 use options::{Bench, Task};
 
-/// Something the machine lacks, as opposed to something that went wrong.
+/// A requirement that the machine lacks, as opposed to a failure.
 #[derive(Debug)]
 struct Unfit(String);
 
@@ -53,7 +53,8 @@ impl std::fmt::Display for Unfit {
 
 impl std::error::Error for Unfit {}
 
-/// The program: 0 done, 1 failed, 2 wrong use or an unfit machine, 130 interrupted.
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong use or an unfit machine, 130
+/// interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Bench::parse().task {
@@ -78,7 +79,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(if error.is::<Unfit>() { 2 } else { 1 })
 }
 
-/// The one line on stdout.
+/// Prints the one line on stdout.
 fn print_line(value: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(value)?;
     line.push('\n');
@@ -87,7 +88,7 @@ fn print_line(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// What happens meanwhile, for people.
+/// Prints progress for people.
 macro_rules! say {
     ($($text:tt)*) => { eprintln!("bench: {}", format_args!($($text)*)) };
 }

@@ -18,19 +18,20 @@ use super::{Unfit, say};
 use crate::hostile::chunks::Kind;
 use crate::story::{Process, now_ms};
 
-/// Up to this many nodes the network is small, as in a local test network.
+/// Largest number of nodes that counts as a small network, as in a local test network.
 const SMALL_MAX: usize = 8;
 
-/// The programs that run.
+/// The programs that the bench runs.
 pub(super) struct Programs {
-    /// This one.
+    /// This program.
     pub(super) bench: PathBuf,
-    /// The one that is measured.
+    /// The measured node.
     pub(super) node: PathBuf,
 }
 
 impl Programs {
-    /// The node given, or the one beside this program, built if it is missing or older: no stale program is ever measured.
+    /// The given node, or the one beside this program, built if missing or older: no stale program
+    /// is ever measured.
     pub(super) fn find(node: Option<&Path>) -> anyhow::Result<Self> {
         let bench = env::current_exe().context("this program has no path")?;
         let node = match node {
@@ -60,7 +61,7 @@ fn build(bench: &Path) -> anyhow::Result<()> {
     let profile = folder.file_name().and_then(|name| name.to_str()).context("profiles have plain names")?;
     say!("building cairn-node");
     let mut command = Command::new(env!("CARGO"));
-    // What cargo told this program of its package would make build scripts run anew.
+    // The variables that cargo sets for this program's package would make build scripts run again.
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"].iter().any(|prefix| name_text.starts_with(prefix)) {
@@ -80,20 +81,20 @@ fn build(bench: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a node is for.
+/// The role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Has the chain.
     Seed,
-    /// Wants it.
+    /// Fetches the chain.
     Leecher,
-    /// Wants it too, later.
+    /// Fetches the chain, with a later start.
     Late,
-    /// Says that it has the chain.
+    /// Claims to have the chain.
     Hostile(Kind),
     /// Has the chain and signs with the key of this number.
     Validator(u16),
-    /// Wants it, from the peers that it was told of alone.
+    /// Fetches the chain, only from the peers it was given.
     Guest,
     /// Signs with the key of this number from the first block on, on a public network.
     Founder(u16),
@@ -108,13 +109,13 @@ impl Role {
     }
 }
 
-/// A home on a host before anything runs there.
+/// A home on a host, before its process runs.
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) role: Role,
-    /// Most history that it sends, bytes a second; as fast as it can without.
+    /// Upload limit for history, bytes a second; `None` means unlimited.
     pub(super) upload_rate: Option<u64>,
-    /// Most history that it fetches, bytes a second; `None` means unlimited.
+    /// Download limit for history, bytes a second; `None` means unlimited.
     pub(super) download_rate: Option<u64>,
     key: Seed,
 }
@@ -124,18 +125,18 @@ impl Place {
         Ok(Self { name, role, upload_rate: None, download_rate: None, key: Seed::random()? })
     }
 
-    /// Where others reach it.
+    /// Its P2P address.
     pub(super) fn address(&self, host: &Host) -> anyhow::Result<P2pAddress> {
         let listen = P2pAddress::from(std::net::SocketAddr::from(host.address));
         Ok(format!("{listen}/p2p/{}", self.id()).parse()?)
     }
 
-    /// Its name on the network.
+    /// Its peer id.
     pub(super) fn id(&self) -> String {
         self.key.identity().public().to_peer_id().to_string()
     }
 
-    /// Makes the home, with the chain for those that have it.
+    /// Makes the home, with the chain if the role has it.
     pub(super) fn furnish(
         &self,
         folder: &Path,
@@ -163,7 +164,8 @@ impl Place {
         config.p2p.listen = std::net::SocketAddr::from(host.address).into();
         config.p2p.small = peers.len() < SMALL_MAX && !is_public;
         config.p2p.peers = peers;
-        // A guest is told by others where they are, and believes it on a private network only.
+        // A node believes private addresses that peers report on a private network only, so a guest
+        // keeps to the peers it was given.
         config.p2p.private = self.role != Role::Guest && !is_public;
         config.rpc.listen = host.rpc.into();
         config.sync.upload_rate = self.upload_rate;
@@ -178,30 +180,30 @@ impl Place {
     }
 }
 
-/// A node, and all that was seen of it.
+/// A node and all observations of it.
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) role: Role,
-    /// Place of its host in the topology.
+    /// Index of its host in the topology.
     pub(super) host: usize,
     pub(super) home: PathBuf,
-    /// Its name on the network.
+    /// Its peer id.
     pub(super) id: String,
     pub(super) probe: Option<Probe>,
     process: Option<Process>,
-    /// When it was started first, milliseconds since 1970.
+    /// When it first started, milliseconds since 1970.
     pub(super) started: Option<u64>,
-    /// When its process was started last.
+    /// When its process last started, milliseconds since 1970.
     pub(super) restarted: u64,
-    /// When it was seen to have everything verified, and applied, milliseconds since 1970.
+    /// When it was seen to have verified, and applied, everything, milliseconds since 1970.
     pub(super) verified_at: Option<u64>,
     pub(super) applied_at: Option<u64>,
     pub(super) kills: u32,
-    /// Chunk bytes that the lives before this one fetched.
+    /// Chunk bytes fetched in earlier lives.
     pub(super) fetched_before: u64,
-    /// Most memory of any life so far, KiB.
+    /// Peak memory of all lives so far, KiB.
     pub(super) peak_rss_kib: u64,
-    /// Processor seconds of the lives before this one, and of this one.
+    /// Processor seconds of its earlier lives, and of the current one.
     cpu_before: f64,
     cpu: f64,
 }
@@ -228,7 +230,8 @@ impl Node {
         }
     }
 
-    /// Starts to ask it, best before it starts: what asks should not take from its first moments. Hostile ones have nothing to say.
+    /// Starts its probe, best before the node itself, so that the probe's start takes nothing from
+    /// the node's first moments. Hostile nodes have no probe.
     pub(super) fn watch(&mut self, programs: &Programs, host: &Host) -> anyhow::Result<()> {
         if !matches!(self.role, Role::Hostile(_)) {
             self.probe = Some(Probe::start(&programs.bench, host)?);
@@ -247,7 +250,7 @@ impl Node {
         }
         let mut command = Command::new(&programs.node);
         if self.role == Role::Guest {
-            // A machine of its own, as far as that goes.
+            // Runs only when the processor is idle, to approximate a machine of its own.
             command = Command::new("chrt");
             command.args(["--idle", "0"]).arg(&programs.node);
         }
@@ -256,7 +259,7 @@ impl Node {
         }
         command.args(["run", "--exit-with-parent", "--log", log, "--home"]).arg(&self.home);
         if matches!(self.role, Role::Validator(_)) {
-            // It starts with a chain and without a log of what it signed.
+            // It starts with a chain but without a log of its signatures.
             command.arg("--sign-without-log");
         }
         self.restarted = now_ms();
@@ -273,23 +276,23 @@ impl Node {
         self.home.join("node.log")
     }
 
-    /// All that it said so far.
+    /// Its log so far.
     pub(super) fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// Kill -9, with what it had fetched written down just before.
+    /// Kill -9, after recording how much it had fetched.
     pub(super) fn kill(&mut self) {
         self.observe();
         let sample = self.probe.as_mut().and_then(Probe::now);
-        // Kills, and waits until it is gone.
+        // Dropping it kills the process and waits until it is gone.
         self.process = None;
         self.fetched_before += sample.filter(|s| s.asked >= self.restarted).map_or(0, |sample| sample.fetched_bytes);
         self.cpu_before += std::mem::take(&mut self.cpu);
         self.kills += 1;
     }
 
-    /// Fails if it has ended by itself, or who asks it.
+    /// Fails if the node or its probe has ended.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.probe.as_mut().and_then(Probe::ended) {
             bail!("the probe of {} has ended with {status}", self.name);
@@ -300,12 +303,13 @@ impl Node {
         bail!("{} has ended with {status}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
     }
 
-    /// Looks at memory and processor time: once at the end of each life, as both only grow.
+    /// Reads memory and processor time, once at the end of each life, as both only grow.
     pub(super) fn observe(&mut self) {
         let Some(process) = &self.process else { return };
         self.peak_rss_kib = self.peak_rss_kib.max(peak_rss_kib(process.id()));
         let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
-        // After the name, which may hold anything: fields 14 and 15 of proc(5), user and system time.
+        // Counted after the name, which may contain anything: fields 14 and 15 of proc(5), user and
+        // system time.
         let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
         let ticks: f64 = fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok()).sum();
         self.cpu = self.cpu.max(ticks / rustix::param::clock_ticks_per_second() as f64);
@@ -317,7 +321,7 @@ impl Node {
     }
 }
 
-/// Most memory that a process has had so far; 0 when it is gone.
+/// Peak memory of a process, KiB; 0 when it is gone.
 pub(super) fn peak_rss_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());

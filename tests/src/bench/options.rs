@@ -19,19 +19,23 @@ pub struct Bench {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Task {
-    /// Some nodes have a chain and others want it: how long until all have it, against the least that is possible
+    /// Some nodes have a chain and others want it: how long until all have it, against the least
+    /// that is possible
     ///
     /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
     Swarm(Swarm),
-    /// Validators make blocks while one of them uploads history as fast as its link allows: how much later are transfers final?
+    /// Validators make blocks while one of them uploads history as fast as its link allows: how
+    /// much later are transfers final?
     ///
-    /// Transfers are submitted to the one that uploads and asked of it. Times without and with upload are taken in turn. Progress
-    /// is on stderr. Needs root and iproute2.
+    /// Transfers are submitted to the one that uploads and asked of it. Times without and with
+    /// upload are taken in turn. Progress is on stderr. Needs root and iproute2.
     Finality(Finality),
-    /// Attacks validators and a full node while transfers go on: how much later are they final, and what does it cost?
+    /// Attacks validators and a full node while transfers go on: how much later are they final, and
+    /// what does it cost?
     ///
-    /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10 quiet seconds and 20 under
-    /// attack; of several runs the median by the longest transfer is told. Progress is on stderr. Needs chrt (util-linux).
+    /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10
+    /// quiet seconds and 20 under attack; of several runs the median by the longest transfer is
+    /// told. Progress is on stderr. Needs chrt (util-linux).
     Attack(Attack),
     /// Attackers hold all public places: is a validator that restarts kept out, or a newcomer?
     ///
@@ -140,7 +144,8 @@ pub(super) struct Swarm {
     /// Every packet at most 1,500 bytes inside of this machine too: costs processor time
     #[arg(long)]
     pub(super) no_offload: bool,
-    /// Give up after this many seconds; by default after twelve times the least possible and two minutes
+    /// Give up after this many seconds; by default after twelve times the least possible and two
+    /// minutes
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
     #[command(flatten)]
@@ -159,7 +164,8 @@ pub(super) struct Finality {
     /// Download rate of each node, Mbit/s
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) down: u32,
-    /// Most history that a validator sends, Mbit/s (`upload_rate` of its configuration); as much as its link takes without
+    /// Most history that a validator sends, Mbit/s (`upload_rate` of its configuration); as much as
+    /// its link takes without
     #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) upload_limit: Option<u32>,
     /// Size of the chain that is uploaded, MiB
@@ -264,7 +270,8 @@ pub(super) struct Probe {
     /// The node
     #[arg(long)]
     pub(super) rpc: String,
-    /// Milliseconds between two questions: nodes tell when things happened, so that they need not be asked often
+    /// Milliseconds between two questions: nodes tell when things happened, so that they need not
+    /// be asked often
     #[arg(long, default_value_t = 500)]
     pub(super) every: u64,
 }

@@ -1,5 +1,5 @@
-//! Pays by way of one node, from within its namespace, and tells how long each transfer took to be final there: a process of this
-//! program that prints a line for each.
+//! Pays through one node, from within its namespace, and reports how long each transfer took to be
+//! final there. A process of this program does it and prints a line for each transfer.
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::options;
 use super::topology::Host;
 use crate::story::{Payer, Rpc, now_ms};
 
-/// Longest that a transfer may take.
+/// Longest time that a transfer may take.
 const WAIT: Duration = Duration::from_secs(60);
 
 /// A transfer that is final.
@@ -25,12 +25,13 @@ const WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Paid {
     /// When it was due, milliseconds since 1970.
     pub(super) at: u64,
-    /// Milliseconds from then until the node said that it is final.
+    /// Milliseconds from then until the node reported it final.
     pub(super) took: f64,
 }
 
-/// The process within: pays until its stdin ends. Each account waits for its transfer to be final before the next; one that is late for
-/// that is timed from when it was due. Ends at once when a transfer fails.
+/// The inner process: pays until its stdin ends. Each account waits until its transfer is final
+/// before it sends the next. A transfer delayed by that is still timed from when it was due. Ends
+/// at once when a transfer fails.
 pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
     let (start, start_ms) = (Instant::now(), now_ms());
     let pay = |number: u64, over: &Receiver<()>| -> anyhow::Result<()> {
@@ -42,7 +43,7 @@ pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
         for turn in (number..).step_by(SENDERS as usize) {
             let due = Duration::from_secs_f64(turn as f64 / f64::from(options.rate));
             let early = due.saturating_sub(start.elapsed());
-            // What is late already is paid all the same: it was due before the end.
+            // A late transfer is still paid: it was due before the end.
             if !early.is_zero() && over.recv_timeout(early) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }
@@ -82,10 +83,10 @@ fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<()> {
     }
 }
 
-/// The other end: starts the process and keeps what it prints. Ended when dropped.
+/// The outer end: starts the process and keeps its output. Ended when dropped.
 pub(super) struct Payers {
     process: Child,
-    /// Open for as long as it shall pay.
+    /// Held open while the process shall pay.
     stdin: Option<ChildStdin>,
     paid: Receiver<Paid>,
 }
@@ -102,26 +103,26 @@ impl Payers {
         thread::Builder::new().name("paid".to_owned()).spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
             let paid = lines.filter_map(|line| serde_json::from_str(&line).ok());
-            // An error means that nobody wants to know any more.
+            // An error means that the receiver is gone.
             let _ = { paid }.try_for_each(|one| sender.send(one));
         })?;
         Ok(payers)
     }
 
-    /// Fails if they have ended: what went wrong is on stderr.
+    /// Fails if the process has ended; its stderr says why.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         let status = self.process.try_wait()?;
         status.map_or(Ok(()), |status| bail!("the payers have ended with {status}"))
     }
 
-    /// The next transfer that is final, if there is one yet.
+    /// The next final transfer, if there is one yet.
     pub(super) fn next(&self) -> Option<Paid> {
         self.paid.try_recv().ok()
     }
 
-    /// Ends them at once, whatever they wait for: all that were final and not asked for yet.
+    /// Kills the process at once. Returns the final transfers not fetched yet.
     pub(super) fn stop(mut self) -> Vec<Paid> {
-        // It may be gone already.
+        // An error means that it is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let (_, nothing) = mpsc::channel();
@@ -129,7 +130,7 @@ impl Payers {
         paid.iter().collect()
     }
 
-    /// Stops them: all that were final and not asked for yet.
+    /// Stops the process. Returns the final transfers not fetched yet.
     pub(super) fn finish(mut self) -> anyhow::Result<Vec<Paid>> {
         self.stdin = None;
         let status = self.process.wait()?;
@@ -140,7 +141,7 @@ impl Payers {
 
 impl Drop for Payers {
     fn drop(&mut self) {
-        // It may be gone already.
+        // An error means that it is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

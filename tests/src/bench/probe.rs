@@ -1,5 +1,5 @@
-//! Asks a node from within its namespace, so that questions never cross the links that are measured: a process of this program
-//! that prints an answer to each question as one line.
+//! Polls a node from within its namespace, so that requests never cross the measured links. A
+//! process of this program does it and prints each answer as one line.
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
@@ -16,10 +16,10 @@ use super::options;
 use super::topology::Host;
 use crate::story::{Failure, Rpc, now_ms};
 
-/// How long an answer to a question asked at once may take.
+/// Timeout of an answer to an immediate request.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// The process within: asks until its stdin ends; a line there asks at once.
+/// The inner process: polls until its stdin ends; a line on stdin makes it poll at once.
 pub(super) fn execute(options: &options::Probe) -> anyhow::Result<()> {
     let rpc = Rpc::new(&options.rpc);
     let (sender, lines) = sync_channel(16);
@@ -41,7 +41,8 @@ pub(super) fn execute(options: &options::Probe) -> anyhow::Result<()> {
     }
 }
 
-/// What the node says of its sync, or of its chain if it has no such method; null when it does not answer.
+/// The node's sync status, or its chain status if it lacks that method; null when it does not
+/// answer.
 fn ask(rpc: &Rpc) -> Value {
     let asked = now_ms();
     let none = json!({});
@@ -53,17 +54,18 @@ fn ask(rpc: &Rpc) -> Value {
     json!({"asked": asked, "answered": now_ms(), "sync": sync, "chain": chain})
 }
 
-/// What a node answered. Counts are of the life of its process.
+/// A node's answer. Counts are of the life of its process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sample {
-    /// When it was asked, milliseconds since 1970, and when it had answered.
+    /// When the request was sent and when the answer came, milliseconds since 1970.
     pub(super) asked: u64,
     pub(super) answered: u64,
     /// Height of the last block it has applied.
     pub(super) height: u64,
-    /// Whether it tells of chunks; all below is 0 if not.
+    /// Whether it reports chunks; everything below is 0 if not.
     pub(super) tells: bool,
-    /// Segments known; chunks and bytes of those that this process has fetched or is to fetch, and how many of them it has.
+    /// Segments known; chunks and bytes of those that this process has fetched or is to fetch, and
+    /// how many of them it has.
     pub(super) segments_total: u64,
     pub(super) chunks_total: u64,
     pub(super) chunks_verified: u64,
@@ -73,13 +75,13 @@ pub(super) struct Sample {
     pub(super) duplicate_bytes: u64,
     pub(super) served_bytes: u64,
     pub(super) bans: u64,
-    /// By its own clock: the last chunk verified, the last block applied.
+    /// By the node's clock: when the last chunk was verified and the last block applied.
     pub(super) verified_at: Option<u64>,
     pub(super) applied_at: Option<u64>,
 }
 
 impl Sample {
-    /// Reads one line; nothing when the node did not answer.
+    /// Reads one line; `None` when the node did not answer.
     fn read(line: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(line).ok()?;
         let (sync, chain) = (&value["sync"], &value["chain"]);
@@ -105,12 +107,12 @@ impl Sample {
     }
 }
 
-/// A number, or one as text.
+/// A JSON number, or one in a string.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// The other end: starts the process and keeps what it prints. Ended when dropped.
+/// The outer end: starts the process and keeps its output. Ended when dropped.
 pub(super) struct Probe {
     process: Child,
     stdin: Option<ChildStdin>,
@@ -120,7 +122,8 @@ pub(super) struct Probe {
 #[derive(Default)]
 pub(super) struct Samples {
     pub(super) latest: Option<Sample>,
-    /// When how many chunks were verified, a row for each change: bounded by the chunks there are.
+    /// Times and numbers of verified chunks, a row for each change: bounded by the number of
+    /// chunks.
     pub(super) progress: Vec<(u64, u64)>,
 }
 
@@ -144,7 +147,7 @@ impl Probe {
         let kept = Arc::clone(&samples);
         let probe = Self { process, stdin, samples };
         let stdout = stdout.context("a probe has a stdout")?;
-        // Ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if let Some(sample) = Sample::read(&line) {
@@ -155,12 +158,12 @@ impl Probe {
         Ok(probe)
     }
 
-    /// How the process ended, if it has.
+    /// The exit status of the process, if it has ended.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// What the node answered last.
+    /// The node's latest answer.
     pub(super) fn latest(&self) -> Option<Sample> {
         self.samples().latest
     }
@@ -169,12 +172,12 @@ impl Probe {
         lock(&self.samples)
     }
 
-    /// Asks now; the last answer if there is none in time.
+    /// Polls now. Returns the latest answer if no newer one comes in time.
     pub(super) fn now(&mut self) -> Option<Sample> {
         let start = Instant::now();
         let time = now_ms();
         if let Some(stdin) = &mut self.stdin {
-            // An error means that the process is gone, then there is no newer answer.
+            // An error means that the process is gone; then there is no newer answer.
             let _ = stdin.write_all(b"\n").and_then(|()| stdin.flush());
         }
         while start.elapsed() < AT_ONCE && self.latest().is_none_or(|sample| sample.asked < time) {
@@ -186,7 +189,7 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // It may be gone already.
+        // An error means that it is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

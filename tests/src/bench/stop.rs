@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM only set a flag: whoever waits looks at it, fails, and what it holds is cleaned up on the way out.
+//! Ctrl-C and SIGTERM only set a flag. Each waiting loop checks it and fails, and dropped values
+//! clean up on the way out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// The user wants no more.
+/// The user has interrupted the program.
 #[derive(Debug)]
 pub(super) struct Interrupted;
 
@@ -21,7 +22,7 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// From here on signals no longer end the process by themselves.
+/// From now on signals no longer end the process by themselves.
 pub(super) fn watch() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
     let guard = runtime.enter();
@@ -38,18 +39,19 @@ pub(super) fn watch() -> anyhow::Result<()> {
             }
         });
         STOP.store(true, Ordering::Relaxed);
-        // The runtime stays, and with it the handlers: a second Ctrl-C must not end the cleaning up.
+        // The runtime stays, and with it the signal handlers: a second Ctrl-C must not interrupt
+        // the cleanup.
         std::mem::forget(runtime);
     })?;
     Ok(())
 }
 
-/// Fails once a signal came.
+/// Fails once a signal has come.
 pub(super) fn check() -> anyhow::Result<()> {
     if STOP.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { Ok(()) }
 }
 
-/// Waits between two looks.
+/// Sleeps between two polls; fails once a signal has come.
 pub(super) fn pause(time: Duration) -> anyhow::Result<()> {
     check()?;
     thread::sleep(time);

@@ -1,4 +1,5 @@
-//! A run: seeds first, then all leechers at once, watched until each has verified and applied everything.
+//! A run: seeds start first, then all leechers at once, observed until each has verified and
+//! applied everything.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use super::{aria2, print_line, say, stop};
 use crate::hostile::chunks::{self, Kind};
 use crate::story::now_ms;
 
-/// Between two looks.
+/// Interval between two polls.
 const TICK: Duration = Duration::from_millis(20);
-/// Ticks between looks that cost processor time, and between lines on stderr.
+/// Ticks between observations that cost processor time, and between lines on stderr.
 const LOOK_TICKS: u32 = 10;
 const SAY_TICKS: u32 = 100;
 /// How long seeds may take to answer.
@@ -71,13 +72,14 @@ fn show(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.3}"))
 }
 
-/// Beside what cargo builds: TARGET/bench for TARGET/PROFILE/bench.
+/// The bench folder in cargo's target directory: TARGET/bench for TARGET/PROFILE/bench.
 pub(super) fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
     let target = bench.ancestors().nth(2).context("cargo puts programs two levels deep")?;
     Ok(target.join("bench"))
 }
 
-/// Waits until no other bench makes or copies a chain: a store can be open once, and what is copied must not change meanwhile.
+/// Waits until no other bench makes or copies a chain: a store can be opened only once, and must
+/// not change while it is copied.
 pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
@@ -90,7 +92,8 @@ pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Gives work a folder that goes with it, unless it fails or the user wants it.
+/// Gives `work` a temporary folder. It is removed at the end, unless the work fails or the user
+/// wants to keep it.
 pub(super) fn in_folder<T>(
     folder: &Path,
     keep: bool,
@@ -105,7 +108,7 @@ pub(super) fn in_folder<T>(
     result
 }
 
-/// The rates of all hosts: seeds, leechers, late ones, hostile seeds.
+/// The rates of all hosts: seeds, leechers, late leechers, hostile seeds.
 pub(super) fn rates(options: &Swarm) -> Vec<Rates> {
     let host = |up| Rates { up, down: options.down };
     let seeds = (0..options.seeds).map(|_| host(options.seed_up));
@@ -113,19 +116,19 @@ pub(super) fn rates(options: &Swarm) -> Vec<Rates> {
     seeds.chain(leechers).chain((0..options.poison + options.stall).map(|_| host(options.seed_up))).collect()
 }
 
-/// How long a run may take.
+/// Longest time that a run may take.
 pub(super) fn patience(options: &Swarm, bytes: u64) -> Duration {
     let least = bound(bytes as f64, rate(options.seed_up) * f64::from(options.seeds), None, &links(options, &[]));
     options.timeout.map_or_else(|| Duration::from_secs_f64(120.0 + 12.0 * least), Duration::from_secs)
 }
 
-/// The leechers as the bound sees them, the late ones with when they started.
+/// The leechers' links in the bound, the late ones with their starts.
 fn links(options: &Swarm, late: &[f64]) -> Vec<Link> {
     let link = |start| Link { start, up: rate(options.leech_up), down: rate(options.down) };
     (0..options.leechers).map(|_| 0.0).chain(late.iter().copied()).map(link).collect()
 }
 
-/// The least possible for what was asked; nothing when no rate holds.
+/// The least possible time for these options; `None` when links are not shaped.
 pub(super) fn bound_of(options: &Swarm, bytes: u64, late: &[f64]) -> Option<f64> {
     let seeds_up = rate(options.seed_up) * f64::from(options.seeds);
     let least = || bound(bytes as f64, seeds_up, options.seed_leaves_after, &links(options, late));
@@ -167,7 +170,8 @@ impl<'a> Session<'a> {
             places.iter().zip(hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
-            // Those that start with it or before. A peer that is not there yet would only be dialed in vain.
+            // Only peers that start with the node or earlier: dialing a peer that is not there yet
+            // would be in vain.
             let known = |other: &Place| match place.role {
                 Role::Leecher => other.role != Role::Late,
                 Role::Late => true,
@@ -194,7 +198,7 @@ impl<'a> Session<'a> {
         }
         self.await_seeds()?;
         if !self.options.loopback {
-            // Their interfaces tell what they send: nobody need ask, which costs processor time.
+            // The seeds' interfaces count what they send, and polling would cost processor time.
             self.nodes.iter_mut().filter(|node| node.role.has_chain()).for_each(|node| node.probe = None);
         }
         self.sent_before = self.seeds_sent()?;
@@ -301,7 +305,7 @@ impl<'a> Session<'a> {
         say!("{}", shares.collect::<Vec<_>>().join(" "));
     }
 
-    /// By what the nodes log.
+    /// Counts bans from the nodes' logs.
     fn bans(&self) -> Bans {
         let mut bans = Bans::default();
         for node in &self.nodes {

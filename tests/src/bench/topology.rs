@@ -1,8 +1,8 @@
-//! Links of known rates: a namespace for each host, all on one bridge in a namespace of its own, so that this machine's own network
-//! is left alone.
+//! Links of known rates: a namespace for each host, all on one bridge in a namespace of its own, so
+//! that this machine's own network stays untouched.
 //!
-//! Each host sends through a token bucket at its end and receives through one at the bridge's. The buckets count the bytes of
-//! every packet with its headers, also of the large ones that the kernel cuts late.
+//! Each host sends through a token bucket at its end and receives through one at the bridge's. The
+//! buckets count each packet with its headers, even in large packets that the kernel segments late.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -18,27 +18,27 @@ use serde_json::Value;
 
 use super::Unfit;
 
-/// Of each token bucket.
+/// Burst of each token bucket.
 const BURST: &str = "32kb";
-/// Longest that a packet waits in one.
+/// Longest time that a packet waits in a token bucket.
 const LATENCY: &str = "50ms";
-/// Where nodes listen, within namespaces.
+/// Port of each node, within its namespace.
 const PORT: u16 = 7700;
-/// Where `ip` keeps names of namespaces (ip-netns(8)).
+/// Where `ip` keeps the names of namespaces (ip-netns(8)).
 const NAMESPACES: &str = "/run/netns";
-/// Where the hub is reached from all hosts.
+/// Address of the hub for all hosts.
 pub(super) const HUB: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
 /// The private network of all hosts, a /16.
 const PRIVATE: u32 = 0x0a4d_0000;
-/// For hosts whose links are not measured: more than nodes need.
+/// Rates of hosts whose links are not measured: more than nodes need.
 const UNLIMITED: Rates = Rates { up: 1_000, down: 1_000 };
-/// Ports for hosts on loopback: below those of the stories, and of those that the system gives to clients.
+/// Ports for hosts on loopback: below the stories' ports and the ephemeral range.
 const LOOPBACK_PORTS: Range<u16> = 10_000..20_000;
-/// They are taken in blocks. Whoever listens on the first port of a block has the others, so that no two benches that run at a
-/// time have the same, also while nothing listens there yet or again.
+/// Ports are taken in blocks. A listener on the first port of a block reserves the others, so that
+/// no two benches at a time share a port, even one that nothing listens on at the moment.
 const BLOCK: u16 = 100;
 
-/// What a host may send and receive, Mbit/s.
+/// Link rates of a host, Mbit/s.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
     pub(super) up: u32,
@@ -56,15 +56,15 @@ pub(super) struct Moved {
 pub(super) struct Topology {
     pub(super) hosts: Vec<Host>,
     hub: Option<Namespace>,
-    /// What keeps the ports on loopback.
+    /// Listeners that reserve the blocks of ports on loopback.
     _blocks: Vec<TcpListener>,
 }
 
 /// A machine of the bench.
 pub(super) struct Host {
-    /// Where it is reached by the others.
+    /// Its P2P address for the other hosts.
     pub(super) address: SocketAddrV4,
-    /// Where it is asked, from within.
+    /// Its RPC address, within its namespace.
     pub(super) rpc: SocketAddrV4,
     namespace: Option<Namespace>,
 }
@@ -89,7 +89,7 @@ impl Namespace {
     }
 }
 
-/// Whether this machine can have shaped links.
+/// Checks that this machine can shape links.
 pub(super) fn check() -> anyhow::Result<()> {
     let unfit = |what: &str| Unfit(format!("{what}; with --loopback the bench runs without shaped links"));
     if !rustix::process::geteuid().is_root() {
@@ -104,19 +104,19 @@ pub(super) fn check() -> anyhow::Result<()> {
 }
 
 impl Topology {
-    /// A host for each of these rates, all in one private network.
+    /// One host for each of these rates, all in one private network.
     pub(super) fn shaped(rates: &[Rates], offload: bool) -> anyhow::Result<Self> {
         Self::linked(rates, offload, |number| Some(Ipv4Addr::from(PRIVATE | u32::from(number))))
     }
 
-    /// Hosts with public addresses, each in a /24 of its own, so that nodes' limits by groups of
-    /// addresses hold. At most 254 of them.
+    /// Hosts with public addresses, each in a /24 of its own, so that nodes' limits per address
+    /// group apply. At most 254 of them.
     pub(super) fn public(count: usize) -> anyhow::Result<Self> {
         let address = |number| u8::try_from(number).ok().filter(|third| *third < u8::MAX).map(public_address);
         Self::linked(&vec![UNLIMITED; count], true, address)
     }
 
-    /// `address` gives each host its own by its number, from 1 on.
+    /// `address` gives the address of each host by its number, from 1 on.
     fn linked(rates: &[Rates], offload: bool, address: impl Fn(u16) -> Option<Ipv4Addr>) -> anyhow::Result<Self> {
         let prefix = format!("cairn-{}", std::process::id());
         let hub = Namespace::add(&format!("{prefix}-hub"))?;
@@ -124,7 +124,8 @@ impl Topology {
         ip(&format!("{in_hub} link add name hub0 type bridge"))?;
         ip(&format!("{in_hub} addr add {HUB}/16 dev hub0"))?;
         ip(&format!("{in_hub} link set hub0 up"))?;
-        // No firewall looks at what is bridged. Where there is no such module, none does anyway.
+        // Keeps firewalls away from bridged packets. Where the module is missing, no firewall sees
+        // them anyway.
         let _none = run("ip", &format!("netns exec {} sysctl -qw net.bridge.bridge-nf-call-iptables=0", hub.0));
         let mut topology = Self { hosts: Vec::new(), hub: Some(hub), _blocks: Vec::new() };
         for (index, Rates { up, down }) in rates.iter().enumerate() {
@@ -172,24 +173,25 @@ impl Topology {
         Ok(Self { hosts, hub: None, _blocks: blocks })
     }
 
-    /// Bytes that these hosts have sent; none without interfaces.
+    /// Bytes that these hosts have sent; `None` without interfaces.
     pub(super) fn sent_by(&self, hosts: impl IntoIterator<Item = usize>) -> anyhow::Result<Option<u64>> {
         hosts.into_iter().map(|host| Ok(self.hosts[host].moved()?.map(|moved| moved.sent))).sum()
     }
 
-    /// Like [`Host::inside`], in the middle, where no rate holds.
+    /// Like [`Host::inside`], at the hub, where no rate limit applies.
     pub(super) fn inside_hub<T: Send>(&self, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
         inside(self.hub.as_ref(), start)
     }
 }
 
 impl Host {
-    /// Does something on a thread that is on this host: programs that it starts are there too.
+    /// Runs `start` on a thread in the host's namespace. Programs that it starts are there too.
     pub(super) fn inside<T: Send>(&self, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
         inside(self.namespace.as_ref(), start)
     }
 
-    /// Bytes that its interface has sent and received, with headers of packets as large as the kernel moves them; none without one.
+    /// Bytes that its interface has sent and received, with the headers of packets as large as the
+    /// kernel moves them; `None` without one.
     pub(super) fn moved(&self) -> anyhow::Result<Option<Moved>> {
         let Some(namespace) = &self.namespace else { return Ok(None) };
         let text = ip(&format!("-n {} -s -j link show dev eth0", namespace.0))?;
@@ -201,7 +203,8 @@ impl Host {
     }
 }
 
-/// Unlike `ip netns exec` it starts no program of its own, which would cost processor time just when nodes start.
+/// Unlike `ip netns exec` this starts no extra program, which would cost processor time just when
+/// nodes start.
 fn inside<T: Send>(namespace: Option<&Namespace>, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     let Some(Namespace(name)) = namespace else { return Ok(start()) };
     let namespace = File::open(Path::new(NAMESPACES).join(name)).with_context(|| format!("no namespace {name}"))?;
@@ -213,7 +216,7 @@ fn inside<T: Send>(namespace: Option<&Namespace>, start: impl FnOnce() -> T + Se
     done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
 }
 
-/// An address of the internet. Nothing leaves the bridge. All of them are in one /16.
+/// A public address. No packet leaves the bridge. All of these addresses are in one /16.
 const fn public_address(third: u8) -> Ipv4Addr {
     Ipv4Addr::new(100, 200, third, 1)
 }

@@ -1,5 +1,5 @@
-//! The little of BitTorrent that is needed to have another program do the same work: a torrent, and a tracker that knows
-//! everybody from the start.
+//! The little of BitTorrent that another program needs for the same transfer: a torrent, and a
+//! tracker that knows all peers from the start.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,9 +12,9 @@ use sha1::{Digest, Sha1};
 
 use super::options;
 
-/// Seconds after which a client may ask again.
+/// Seconds between a client's announces.
 const INTERVAL: u32 = 5;
-/// Longest request that is read.
+/// Longest request that is read, bytes.
 const REQUEST_BYTES_MAX: u64 = 16 << 10;
 
 /// A torrent of one file (BEP 3).
@@ -30,25 +30,25 @@ pub(super) fn torrent(file: &Path, name: &str, piece_bytes: usize, tracker: &str
         length += read;
         pieces.extend_from_slice(&Sha1::digest(&piece));
     }
-    // Keys in order, as they must be.
+    // Bencoded keys must be in order.
     let mut info = format!("d6:lengthi{length}e4:name{}:{name}12:piece lengthi{piece_bytes}e6:pieces", name.len());
     info += &format!("{}:", pieces.len());
     let start = format!("d8:announce{}:{tracker}4:info{info}", tracker.len());
     Ok([start.as_bytes(), &pieces, b"ee"].concat())
 }
 
-/// The tracker: tells everybody who asks of everybody, and prints a line for each.
+/// The tracker: answers every client with all peers, and prints a line for each client.
 pub(super) fn track(options: &options::Tracker) -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen)?;
     let answer = answer(&options.peers);
     println!("listens");
-    // Ends with its parent, which holds the other end of stdin.
+    // It ends with its parent, which holds the other end of stdin.
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
     });
     for stream in listener.incoming() {
-        // A client that hangs up asks again.
+        // A client that hangs up announces again.
         if let Ok(who) = stream.and_then(|stream| serve(stream, &answer)) {
             println!("{who}");
         }

@@ -1,4 +1,4 @@
-//! Hears the votes of one validator, as a peer of it does.
+//! Listens to the votes of one validator, as one of its peers.
 
 use std::time::Instant;
 
@@ -16,17 +16,17 @@ use tokio::task::JoinHandle;
 
 use super::topology::Host;
 
-/// Whose votes are waited for.
+/// The votes to wait for.
 pub(super) struct Wanted {
     pub(super) chain: ChainId,
-    /// The validator's key, and where it is reached.
+    /// The validator's key and address.
     pub(super) key: PublicKey,
     pub(super) address: P2pAddress,
     /// Votes of this height and lower ones are old.
     pub(super) above: Height,
 }
 
-/// A peer of the validator. Gone when dropped.
+/// A peer of the validator. Stopped when dropped.
 pub(super) struct Listener {
     runtime: Runtime,
     heard: JoinHandle<anyhow::Result<Instant>>,
@@ -35,13 +35,14 @@ pub(super) struct Listener {
 impl Listener {
     /// Starts to listen from a host.
     pub(super) fn start(host: &Host, wanted: Wanted) -> anyhow::Result<Self> {
-        // Its threads begin on the host and stay there, and so do the sockets that they open.
+        // Its threads start in the host's namespace and stay there, and so do the sockets that they
+        // open.
         let runtime = host.inside(|| Builder::new_multi_thread().worker_threads(1).enable_all().build())??;
         let heard = runtime.spawn(first_vote(wanted));
         Ok(Self { runtime, heard })
     }
 
-    /// When the first vote was heard, if one was.
+    /// When the first vote was heard; `None` if none was yet.
     pub(super) fn heard(&mut self) -> Option<anyhow::Result<Instant>> {
         let Self { runtime, heard } = self;
         heard.is_finished().then(|| runtime.block_on(heard).context("the listener has failed")?)

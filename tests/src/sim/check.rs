@@ -1,4 +1,5 @@
-//! What must hold whatever happens. Every effect that others could see or that is kept goes through here.
+//! The rules that hold whatever happens. Every effect that others could see, or that is kept, is
+//! checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,35 +15,36 @@ use protocol::message::{CertifiedHeader, ConsensusMessage, Evidence, Proposal, S
 /// The rules, each as what is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// No two blocks of one height, on any two nodes, before or after any restart.
+    /// No two different final blocks of one height, on any two nodes, before or after any restart.
     NoFork,
-    /// No validator says two things of one height, round and kind.
+    /// No honest validator signs two different votes or proposals for one height, round and kind.
     NoEquivocation,
     /// No own vote or proposal leaves before it is durable in the log.
     NothingUnlogged,
-    /// No block without a certificate that verifies.
+    /// No block becomes final without a certificate that verifies.
     NothingUncertified,
-    /// No money made or lost.
+    /// No money created or destroyed.
     NoMoneyMade,
     /// No transaction applied twice.
     NothingTwice,
-    /// No honest node held against anybody: ban, rejection, evidence. Nor what an honest node passes on.
+    /// No ban, rejection or evidence against an honest node, not even for messages that it passes
+    /// on.
     NoSlander,
     /// No halt while less than a third is dishonest.
     NoHalt,
     /// No panic.
     NoPanic,
-    /// No node that wants to be woken at once for ever.
+    /// No machine that asks to be woken at once for ever.
     NoSpin,
-    /// No message passed on for nothing: at most two different ones of a signer, height, round and kind, each at most once in 500 ms,
-    /// and no list that a proposal does not stand for.
+    /// No message passed on in vain: at most two different ones per signer, height, round and kind,
+    /// each at most once in 500 ms, and no transaction list that its proposal does not commit to.
     NoAmplification,
-    /// No work that nobody pays for: at most three bodies of a round are executed or logged, and an input makes a machine look up at
-    /// most twice the transactions of a full block.
+    /// No work without bound: at most three bodies of a round are executed or logged, and one input
+    /// makes a machine look up at most twice the transactions of a full block.
     NoUnpaidWork,
-    /// No proposal that came complete before its height began and is left lying when it has begun.
+    /// No delay for a proposal that was complete before its height began.
     NoIdling,
-    /// No standstill once all is healed.
+    /// No standstill once all faults are healed.
     NoStandstill,
 }
 
@@ -67,20 +69,20 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a validator can say once.
+/// The place of one vote or proposal: a validator signs at most one message for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Slot {
     by: PublicKey,
     height: Height,
     round: Round,
-    /// None for a proposal.
+    /// `None` for a proposal.
     kind: Option<VoteKind>,
 }
 
-/// What it said: a block, or none; for a proposal also its valid round.
+/// The message's content: a block or none; for a proposal also its valid round.
 type Said = (Option<BlockHash>, Option<Round>);
 
-/// What has been seen of all nodes together.
+/// Everything seen of all nodes together.
 pub struct Check {
     chain: Arc<Chain>,
     supply: u128,
@@ -90,7 +92,7 @@ pub struct Check {
     said: BTreeMap<Slot, Said>,
     newest: ChainState,
     tip: Option<CertifiedHeader>,
-    /// Of each block the first height and round that it was proposed for.
+    /// For each block the first height and round in which it was proposed.
     proposed: BTreeMap<BlockHash, (Height, Round)>,
     dishonest: BTreeSet<PublicKey>,
     evidence: Vec<Evidence>,
@@ -114,41 +116,41 @@ impl Check {
         }
     }
 
-    /// The chain as the node that is furthest knows it.
+    /// The chain state of the furthest node.
     #[must_use]
     pub const fn newest(&self) -> &ChainState {
         &self.newest
     }
 
-    /// Why its tip is final; nothing before the first block.
+    /// The certified header of the newest tip; `None` before the first block.
     pub(crate) const fn tip(&self) -> Option<&CertifiedHeader> {
         self.tip.as_ref()
     }
 
-    /// Whether this is the key of a byzantine validator.
+    /// Whether this key belongs to a byzantine validator.
     pub(crate) fn is_dishonest(&self, key: &PublicKey) -> bool {
         self.dishonest.contains(key)
     }
 
-    /// A signed proposal is on its way, whoever signed it.
+    /// A signed proposal was sent, by its signer or by another node.
     pub(crate) fn on_proposed(&mut self, proposal: &Proposal) {
         let place = (proposal.height, proposal.round);
         let first = self.proposed.entry(proposal.block).or_insert(place);
         *first = place.min(*first);
     }
 
-    /// The first round that a block was proposed in.
+    /// The first round in which a block was proposed.
     pub(crate) fn round_of(&self, block: &BlockHash) -> Option<Round> {
         self.proposed.get(block).map(|(_, round)| *round)
     }
 
-    /// Transactions that are final.
+    /// Number of final transactions.
     #[must_use]
     pub fn transactions(&self) -> usize {
         self.transactions.len()
     }
 
-    /// Proofs of double signing that nodes have found.
+    /// Proofs of double signing found by nodes.
     #[must_use]
     pub fn evidence(&self) -> &[Evidence] {
         &self.evidence
@@ -198,7 +200,8 @@ impl Check {
         Ok(())
     }
 
-    /// Everything that is said, by whoever passes it on: honest nodes say only what was signed.
+    /// Checks every message sent, by its signer or passed on. Honest nodes pass on only signed
+    /// messages, so each counts as its signer's.
     pub(crate) fn on_message(&mut self, message: &ConsensusMessage) -> Result<(), Violation> {
         match message {
             ConsensusMessage::Vote(vote) => self.on_vote(vote),
@@ -228,7 +231,7 @@ impl Check {
         Err(Violation::new(Rule::NoEquivocation, format!("{slot:?}: first {first:?}, then {said:?}")))
     }
 
-    /// Evidence must prove something, and never against the honest.
+    /// Evidence must prove its offence, and never accuse an honest validator.
     pub(crate) fn on_evidence(&mut self, evidence: Evidence) -> Result<(), Violation> {
         let id = self.chain.id();
         let (offender, proves) = match &evidence {
@@ -276,7 +279,7 @@ mod tests {
         SignedVote { signature: key.sign(&vote.message(chain.id())), vote }
     }
 
-    /// The first block with this time, certified by so many of four.
+    /// The first block with this time, certified by this many of four validators.
     fn block(chain: &Arc<Chain>, time: u64, signers: usize) -> Committed {
         let mut state = ChainState::genesis(Arc::clone(chain));
         let time = Timestamp(state.next_time().0 + time);
@@ -313,7 +316,7 @@ mod tests {
             (said(1, 0, None), None),
             (said(0, 0, None), Some(Rule::NoEquivocation)),
             (said(3, 0, hash), None),
-            // The dishonest may.
+            // A dishonest validator may contradict itself.
             (said(3, 0, None), None),
         ] {
             assert_eq!(rule(check.on_message(&message)), broken, "{message:?}");

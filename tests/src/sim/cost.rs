@@ -1,5 +1,6 @@
-//! What a node lets others cost it: what it passes on, which bodies it executes and logs, what it looks up, and how soon it judges
-//! what came early. One for each life of a node.
+//! What others can make a node spend: the messages it passes on, the bodies it executes and logs,
+//! the transactions it looks up, and the delay before it judges an early proposal. One [`Cost`] for
+//! each life of a node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,16 +16,19 @@ use protocol::{Machine, Work};
 use super::byzantine::TRANSACTION_BYTES_MIN;
 use super::check::{Rule, Violation};
 
-/// Different messages of one signer, height, round and kind that are worth passing on: two prove a double signing.
+/// Different messages of one signer, height, round and kind that are worth passing on: two prove
+/// double signing.
 const DIFFERENT_MAX: usize = 2;
-/// The same message is worth passing on again after so long: somebody may have missed it.
+/// After this time the same message is worth passing on again, as a peer may have missed it.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Bodies of one round that are worth executing: the two that prove a double signing, and one that has a quorum of prevotes.
+/// Bodies of one round that are worth executing: two that prove double signing, and one that has a
+/// quorum of prevotes.
 const BODIES_MAX: u32 = 3;
-/// A proposal that was there when its height began is voted on so soon, if its transactions are there as well.
+/// A proposal that is complete when its height begins gets its prevote within this time.
 const PROMPT: Duration = Duration::from_millis(300);
 
-/// Who says what kind of thing. A certificate is nobody's: whoever has the votes can make one, so all of a round are one thing.
+/// Signer and kind of a message. A certificate has no signer, since anyone who has the votes can
+/// make one: all certificates of a round count as one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Proposal(PublicKey),
@@ -33,25 +37,27 @@ enum Subject {
     Polka(BlockHash),
 }
 
-/// Messages and when each was passed on last.
+/// Encoded messages, each with the time when it was last passed on.
 type Said = Vec<(Vec<u8>, Duration)>;
 
-/// What a node did in this life.
+/// What a node has spent in this life.
 #[derive(Default)]
 pub(crate) struct Cost {
     accepted: BTreeMap<(Height, Round, Subject), Said>,
     bodies: BTreeMap<(Height, Round), u32>,
     /// The machine's work up to the last input.
     work: Work,
-    /// The height and the highest round being decided, and the bodies executed before it.
+    /// The height being decided, its highest round so far, and the bodies executed before that
+    /// height.
     height: Height,
     round: Round,
     executed_before: u64,
-    /// Proposals for the first round of a height that came before the height, with all they need.
+    /// Blocks proposed for the first round of a later height, complete with their transactions.
     early: BTreeMap<Height, BlockHash>,
-    /// Since when a height is being decided, at the latest.
+    /// The latest time at which each height began.
     begun: BTreeMap<Height, Duration>,
-    /// Whether it signed anything: a height that is begun again as a signer begins later.
+    /// Whether it has signed anything in this life: a node that returns as a signer begins its
+    /// height later.
     signs: bool,
 }
 
@@ -94,7 +100,7 @@ impl Cost {
         }
     }
 
-    /// A body of this round is written to the log.
+    /// A body of this round was written to the log.
     pub(crate) fn on_body(&mut self, height: Height, round: Round) -> Result<(), Violation> {
         self.bodies.retain(|(of, _), _| *of >= height);
         let count = self.bodies.entry((height, round)).or_default();
@@ -111,7 +117,8 @@ impl Cost {
         self.on_work(machine.chain().tip().height.next(), machine.round(), machine.work(), full_block)
     }
 
-    /// The machine has done so much work since its start, now that it decides this round; so many transactions fit a block.
+    /// Checks the machine's total work since its start. `full_block` is the number of transactions
+    /// that fit a block.
     fn on_work(&mut self, height: Height, round: Round, work: Work, full_block: u64) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation::new(Rule::NoUnpaidWork, what));
         let before = std::mem::replace(&mut self.work, work);
@@ -120,11 +127,12 @@ impl Cost {
             return broken(format!("{looked_up} look-ups for one input, a full block has {full_block} transactions"));
         }
         if self.height != height {
-            // What the input that began the height executed is counted as the height's.
+            // Bodies executed by the input that began the height count for that height.
             (self.height, self.round, self.executed_before) = (height, round, before.executed);
         }
         self.round = self.round.max(round);
-        // Which round a block was executed for is not told. Those of the next round may come before it begins.
+        // The machine does not report the round of an executed body. The next round's bodies may
+        // come before it begins.
         let (executed, rounds) = (work.executed - self.executed_before, u64::from(self.round.0) + 2);
         match executed > rounds * u64::from(BODIES_MAX) {
             true => broken(format!("height {height}, round {round}: {executed} bodies executed")),
@@ -132,7 +140,8 @@ impl Cost {
         }
     }
 
-    /// A proposal for the first round of the height after the next is here, with all its transactions, and its time has come.
+    /// A complete proposal for the first round of the height after the next has arrived, and its
+    /// timestamp has passed.
     pub(crate) fn on_early(&mut self, height: Height, block: BlockHash) {
         self.early.retain(|of, _| of.0 + 2 >= height.0);
         self.early.entry(height).or_insert(block);
@@ -144,7 +153,7 @@ impl Cost {
         self.begun.entry(height).or_insert(now);
     }
 
-    /// The node turns to catching up: what consensus was told may be lost.
+    /// The node starts to catch up: its consensus state may be lost.
     pub(crate) fn on_behind(&mut self) {
         self.early.clear();
         self.begun.clear();
@@ -243,7 +252,7 @@ mod tests {
             assert_eq!(rule(&cost.on_body(HEIGHT, Round(round))), None);
         }
         assert_eq!(rule(&cost.on_body(HEIGHT, Round(0))), Some(Rule::NoUnpaidWork));
-        // Each input: round, look-ups and executed bodies since the start.
+        // Per input: round, then look-ups and executed bodies since the start.
         for (round, look_ups, executed, broken) in [
             (0, 20, 1, false),
             (0, 41, 1, true),
@@ -260,7 +269,7 @@ mod tests {
 
     #[test]
     fn idling_is_seen() {
-        // Early at all, begun at, voted at.
+        // Whether it came early, when the height began, when it was voted on.
         for (early, begun, voted, broken) in
             [(true, 1_000, 1_300, false), (true, 1_000, 1_301, true), (false, 1_000, 2_000, false)]
         {

@@ -1,4 +1,4 @@
-//! A node's disk: the store, which is durable at once, and the log, which is durable when it was synced.
+//! A node's disk: the store is durable at once, the log once it is synced.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ enum Write {
     Append(Box<LogEntry>),
 }
 
-/// What survives a node.
+/// Everything that survives a crash.
 pub(crate) struct Disk {
     pub(crate) chain: ChainState,
     pub(crate) certificate: Certificate,
@@ -83,7 +83,8 @@ impl Disk {
         }
     }
 
-    /// Whether the log is as `init` left it. Beside blocks of others such a log counts as lost: a home that was made anew has one.
+    /// Whether the log is as `init` leaves it. Next to blocks of others such a log counts as lost,
+    /// since a home that was created again has one too.
     pub(crate) fn has_unused_log(&self) -> bool {
         self.log_height == Height(1) && self.log.is_empty()
     }
@@ -93,7 +94,8 @@ impl Disk {
         self.log.contains(entry)
     }
 
-    /// What was not synced is lost, or the first part of it happens to be there: an operating system writes when it likes.
+    /// Drops the unsynced writes, or keeps their first part: an operating system writes whenever it
+    /// likes.
     pub(crate) fn crash(&mut self, rng: &mut ChaCha8Rng, damage: Damage) {
         let writes = std::mem::take(&mut self.unsynced);
         let kept = if rng.random_ratio(1, 3) { rng.random_range(0..=writes.len()) } else { 0 };
@@ -108,7 +110,7 @@ impl Disk {
         }
     }
 
-    /// The store as it was after so many blocks.
+    /// Rolls the store back to this many blocks.
     fn put_back(&mut self, blocks: usize) {
         let kept: Vec<Committed> = self.blocks.drain(..).take(blocks).collect();
         self.chain = ChainState::genesis(Arc::clone(self.chain.chain()));

@@ -1,4 +1,5 @@
-//! Load: transfers among the accounts of local networks, signed ahead and sent again until they are final.
+//! Load: transfers between the accounts of local networks, signed in advance and submitted again
+//! until they are final.
 
 use std::sync::Arc;
 
@@ -13,13 +14,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::plan::pick;
 
-/// Transfers of one account that may wait at a time.
+/// Transfers of one account that may be unconfirmed at a time.
 const AHEAD_MAX: usize = 12;
 const HOUR_MS: u64 = 3_600_000;
 
 struct Payer {
     key: SigningKey,
-    /// All it ever signed, by nonce.
+    /// Every transfer it signed, by nonce.
     signed: Vec<Arc<VerifiedTransaction>>,
 }
 
@@ -30,7 +31,7 @@ impl Payer {
     }
 }
 
-/// Everybody who pays.
+/// All payers.
 pub(crate) struct Load {
     payers: Vec<Payer>,
 }
@@ -41,12 +42,12 @@ impl Load {
         Self { payers: keys.map(|key| Payer { key, signed: Vec::new() }).collect() }
     }
 
-    /// Signed, and not yet final.
+    /// Number of transfers signed and not yet final.
     pub(crate) fn waiting(&self, chain: &ChainState) -> usize {
         self.payers.iter().map(|payer| payer.waiting(chain).len()).sum()
     }
 
-    /// A transfer to submit: sometimes one that a node may have lost, else a new one.
+    /// A transfer to submit: sometimes an old one that a node may have lost, else a new one.
     pub(crate) fn next(
         &mut self,
         rng: &mut ChaCha8Rng,
@@ -61,7 +62,7 @@ impl Load {
         let accounts: Vec<PublicKey> = self.payers.iter().map(|payer| payer.key.public()).collect();
         let count = rng.random_range(1..=3);
         let outputs = (0..count).map(|_| Output {
-            // Now and then somebody new.
+            // Now and then the recipient is a new account.
             account: match rng.random_ratio(1, 20) {
                 true => SigningKey::from_seed(&rng.random()).public(),
                 false => *pick(rng, &accounts),
@@ -83,13 +84,13 @@ impl Load {
         Some(signed)
     }
 
-    /// All that wait, to be submitted again.
+    /// All unconfirmed transfers, to be submitted again.
     pub(crate) fn again(&self, chain: &ChainState) -> Vec<Arc<VerifiedTransaction>> {
         self.payers.iter().flat_map(|payer| payer.waiting(chain)).cloned().collect()
     }
 }
 
-/// With a fee that covers its size and all accounts it could create.
+/// Signs a transfer with a fee for its size and for every account it could create.
 fn sign(chain: &ChainState, key: &SigningKey, transfer: Transfer) -> Option<Arc<VerifiedTransaction>> {
     let id = chain.chain().id();
     let created = transfer.outputs.len() as u64;

@@ -1,9 +1,11 @@
-//! The simulator: real protocol machines in one thread, with clocks, network, log and store simulated under a seed.
+//! The simulator: real protocol machines in one thread, with clocks, network, log and store
+//! simulated under a seed.
 //!
-//! All chance comes from one generator and all that happens is in one order, so a seed is a whole history: run again, it fails again
-//! at the same place. Faults are drawn first ([`Plan`]), and in every second seed validators that are byzantine ([`Behaviour`]); then
-//! machines live through them ([`World`]) while every effect they have is checked ([`Check`]); at last all is healed, and the network
-//! has to go on, although the byzantine ones never stop. Read in this order.
+//! All chance comes from one generator and all events happen in one order, so a seed determines a
+//! whole history: run again, it fails at the same place. Read in this order. Faults are drawn first
+//! ([`Plan`]), and in every second seed byzantine validators ([`Behaviour`]). The machines run
+//! under them ([`World`]) while each of their effects is checked ([`Check`]). At last all faults
+//! are healed, and the network must make progress, although the byzantine validators never stop.
 
 mod plan;
 
@@ -30,20 +32,22 @@ pub use world::{Failure, Summary, World};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Heights that every node has to reach after all is healed.
+/// Heights that every honest node must still reach after all faults are healed.
 const FURTHER_HEIGHTS: u64 = 4;
-/// Time they have for it. Far more than they need: timeouts grow with each round that a partition cost, up to 20 s.
+/// Time the nodes have for it, far more than they need: timeouts grow with each round that a
+/// partition cost, up to 20 s.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Lives through the history of a seed: faults, then calm, then progress. `told` prints it as it happens.
+/// Runs the history of a seed: faults, then calm, then progress. `told` prints each event.
 ///
 /// # Errors
-/// `Failure` names the seed, the time and the rule that was broken; a panic of a machine counts as one.
+/// `Failure` names the seed, the time and the rule that was broken; a panic of a machine counts as
+/// one.
 pub fn simulate(seed: u64, memory: Memory, told: bool) -> Result<Summary, Failure> {
     live(seed, Plan { memory, ..Plan::of_seed(seed) }, told)
 }
 
-/// Lives through the history of a seed under a plan that may differ from the seed's own.
+/// Runs a seed under a plan that may differ from the seed's own.
 ///
 /// # Errors
 /// Those of [`simulate`].

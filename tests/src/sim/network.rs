@@ -1,4 +1,4 @@
-//! The network: who can hear whom, how late, and what gets lost on the way.
+//! The network: which nodes hear each other, after what delay, and which messages are lost.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -10,17 +10,19 @@ use protocol::Topic;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// A message to everybody. Transactions are verified once for all who receive it: the verdict is the same everywhere.
+/// A gossip message. A transaction is verified once for all receivers, since the verdict is the
+/// same everywhere.
 pub(crate) struct Gossip {
     pub(crate) topic: Topic,
     pub(crate) bytes: Vec<u8>,
     pub(crate) transactions: Vec<Option<Arc<VerifiedTransaction>>>,
-    /// Whether who accepts it passes it on. What the honest say reaches all who can be reached anyway; of what the byzantine say to
-    /// some, the others hear by these.
+    /// Whether a node that accepts it passes it on. An honest node's message reaches every
+    /// reachable node directly. A byzantine validator's message may be sent to a few nodes only,
+    /// and they pass it on to the others.
     pub(crate) spreads: bool,
 }
 
-/// A full mesh with one split at a time.
+/// A full mesh with at most one partition at a time.
 pub(crate) struct Network {
     delay: RangeInclusive<u64>,
     loss_percent: u32,
@@ -39,30 +41,30 @@ impl Network {
         Self { delay, loss_percent, split: None, splits: 0 }
     }
 
-    /// Splits the network, in place of the split there is, and gives this split's number.
+    /// Splits the network, in place of any earlier split, and returns the new split's number.
     pub(crate) fn split(&mut self, side: BTreeSet<usize>, noticed: bool) -> u64 {
         self.splits += 1;
         self.split = Some(Split { number: self.splits, side, noticed });
         self.splits
     }
 
-    /// Ends this split, if no other one has taken its place.
+    /// Ends this split, unless another one has taken its place.
     pub(crate) fn join(&mut self, number: u64) {
         self.split = self.split.take().filter(|split| split.number != number);
     }
 
-    /// From now on nothing is lost.
+    /// Ends the split and all message loss.
     pub(crate) fn heal(&mut self) {
         self.split = None;
         self.loss_percent = 0;
     }
 
-    /// Whether bytes come through.
+    /// Whether messages get through.
     pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
         self.split.as_ref().is_none_or(|split| split.side.contains(&from) == split.side.contains(&to))
     }
 
-    /// Whether a connection stands, silent or not.
+    /// Whether the connection is open, even if no message gets through.
     pub(crate) fn connects(&self, from: usize, to: usize) -> bool {
         self.reaches(from, to) || self.split.as_ref().is_some_and(|split| !split.noticed)
     }
@@ -71,7 +73,7 @@ impl Network {
         Duration::from_millis(rng.random_range(self.delay.clone())) + Duration::from_micros(rng.random_range(0..1_000))
     }
 
-    /// When a message arrives, if it does.
+    /// When a message arrives; `None` if it is lost.
     pub(crate) fn send(&self, rng: &mut ChaCha8Rng, from: usize, to: usize) -> Option<Duration> {
         let delay = self.delay(rng);
         let lost = rng.random_ratio(self.loss_percent, 100);

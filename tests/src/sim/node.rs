@@ -15,23 +15,23 @@ use super::disk::Disk;
 use super::network::Gossip;
 use super::plan::{Damage, milliseconds};
 
-/// What a restarted node knows of what it signed.
+/// What a restarted node remembers of its own signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
     /// Its log.
     Log,
-    /// Nothing, and it takes that for all there is: what the log is for.
+    /// Nothing, although it signed before: this shows what the log is for.
     None,
 }
 
-/// Where a node gets its time from.
+/// A node's clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    /// What it shows when the run begins.
+    /// Its reading when the run begins.
     pub(crate) start: Timestamp,
 }
 
-/// A crash that comes after so many more effects.
+/// A crash that comes after this many more effects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fuse {
     pub(crate) effects: u32,
@@ -43,10 +43,10 @@ pub(crate) struct Node {
     pub(crate) key: Option<SigningKey>,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
-    /// Its machine; never one of a byzantine validator.
+    /// Its machine; always `None` for a byzantine validator.
     pub(crate) running: Option<Running>,
     pub(crate) byzantine: Option<Byzantine>,
-    /// Counts its starts: what was meant for an earlier life does not reach a later one.
+    /// Counts its starts: an event meant for an earlier life does not reach a later one.
     pub(crate) life: u64,
 }
 
@@ -54,28 +54,28 @@ pub(crate) struct Node {
 pub(crate) struct Heard {
     pub(crate) from: usize,
     pub(crate) gossip: Arc<Gossip>,
-    /// What it is known by.
+    /// The encoded message, which identifies it.
     pub(crate) bytes: Arc<Vec<u8>>,
 }
 
-/// All that a crash takes away.
+/// Everything lost in a crash.
 pub(crate) struct Running {
     pub(crate) machine: Machine,
     since: Duration,
-    /// The time it is to be woken at.
+    /// The time of its next wake.
     pub(crate) alarm: Option<Duration>,
-    /// How often in a row it wanted to be woken at once: a real node would spin.
+    /// How often in a row it asked to be woken at once: a real node would spin.
     pub(crate) restless: u32,
     pub(crate) fuse: Option<Fuse>,
-    /// Peers it was told of, each in the life it has.
+    /// Peers it knows to be connected, each with its life.
     pub(crate) peers: BTreeMap<usize, u64>,
     /// Gossip it has seen: a message reaches a node once.
     pub(crate) seen: HashSet<Arc<Vec<u8>>>,
-    /// Its requests that have no answer yet.
+    /// Its unanswered requests.
     pub(crate) asked: BTreeMap<RequestId, usize>,
-    /// Who asked it, in which life, what.
+    /// Requests it has to answer: the peer, the peer's life and the request's id.
     pub(crate) questions: BTreeMap<Ticket, (usize, u64, RequestId)>,
-    /// Gossip that it has to judge.
+    /// Gossip it still has to judge.
     pub(crate) heard: BTreeMap<Ticket, Heard>,
     pub(crate) cost: Cost,
     next_ticket: u64,
@@ -127,7 +127,7 @@ impl Node {
         });
     }
 
-    /// The life it is in, if it runs. The byzantine never stop.
+    /// Its current life, if it runs. Byzantine validators never stop.
     pub(crate) fn living(&self) -> Option<u64> {
         (self.running.is_some() || self.byzantine.is_some()).then_some(self.life)
     }
@@ -136,18 +136,19 @@ impl Node {
         self.byzantine.is_none()
     }
 
-    /// What it runs, if it is still in this life.
+    /// Its running state, if it is still in this life.
     pub(crate) fn in_life(&mut self, life: u64) -> Option<&mut Running> {
         self.running.as_mut().filter(|_| self.life == life)
     }
 
-    /// Whether a crash would cost it its log: a validator that never wrote to it. It might never sign again, and whoever lost a log
-    /// counts among the third that may fail.
+    /// Whether a crash would cost it its log, as for a validator that never wrote to it. It might
+    /// never sign again, and a validator without its log counts among the third that may fail.
     pub(crate) fn would_lose_log(&self) -> bool {
         self.key.is_some() && self.disk.has_unused_log()
     }
 
-    /// One effect more is to be performed. Gives the fuse when it is one too many; a crash that would cost the log comes later.
+    /// Counts one effect. Returns the fuse when it has burnt down; a crash that would cost the log
+    /// is postponed.
     pub(crate) fn burn(&mut self) -> Option<Fuse> {
         let spared = self.would_lose_log();
         let fuse = self.running.as_mut()?.fuse.as_mut()?;
@@ -168,18 +169,18 @@ impl Running {
         Ticket(self.next_ticket)
     }
 
-    /// When its machine wants to be woken, as the world counts time.
+    /// When its machine wants to be woken, in the world's time.
     pub(crate) fn deadline(&self) -> Duration {
         self.since.saturating_add(self.machine.deadline())
     }
 }
 
-/// The number by which others know a node.
+/// The id by which other nodes know this one.
 pub(crate) const fn peer_id(node: usize) -> PeerId {
     PeerId(node as u64)
 }
 
-/// The node with this number.
+/// The node with this id.
 pub(crate) fn node_of(peer: PeerId) -> usize {
     usize::try_from(peer.0).unwrap_or_else(|_| panic!("peers are numbered as nodes are"))
 }

@@ -1,4 +1,4 @@
-//! Plans: what a run is made of, and which faults come when.
+//! Plans: the setting of a run, and its faults with their times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -14,78 +14,82 @@ use super::byzantine::Behaviour;
 use super::check::Rule;
 use super::node::Memory;
 
-/// Most bytes of a block where a plan is drawn from a seed: lists that no block could have are short, and so cost the simulator little.
+/// Block size limit in plans drawn from a seed, in bytes. A small limit keeps oversized lists
+/// short, so they cost the simulator little.
 const BLOCK_BYTES: u64 = 8 << 10;
 
-/// What a crash does to a disk, beyond what was not synced.
+/// Damage by a crash, beyond the loss of unsynced writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
     /// Nothing.
     None,
-    /// The log cannot be read any more.
+    /// The log is unreadable.
     LogLost,
-    /// The store is put back from an older copy; the log is not.
+    /// The store is restored from an older copy; the log is not.
     StoreOld,
 }
 
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// A node stops after so many more effects, in the midst of a list or not, and starts again later.
+    /// A node stops after this many more effects, possibly in the middle of a list, and starts
+    /// again later.
     Crash {
         /// Which node.
         node: usize,
-        /// How many more effects it performs.
+        /// Effects that it still performs.
         effects: u32,
-        /// How long it is down.
+        /// Time until it starts again.
         down: Duration,
-        /// What its disk is like afterwards.
+        /// Damage to its disk.
         damage: Damage,
     },
-    /// Nodes of one side hear nothing from the other.
+    /// Nodes of one side hear nothing from the other side.
     Partition {
-        /// One side; all others are the other.
+        /// One side; all other nodes are on the other.
         side: BTreeSet<usize>,
-        /// How long.
+        /// Duration.
         lasts: Duration,
-        /// Whether connections break, or just stay silent.
+        /// Whether connections break; otherwise they stay open and silent.
         noticed: bool,
     },
 }
 
-/// What a run is made of. Nodes are numbered: validators first, in the genesis' order.
+/// The setting of a run. Nodes are numbered: validators first, in genesis order.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Voting power of each validator.
     pub powers: Vec<u64>,
     /// Nodes without a key.
     pub full_nodes: usize,
-    /// Time between blocks when nothing is to be done.
+    /// Time between blocks when there are no transactions.
     pub empty_interval: Duration,
-    /// How far clocks are apart at most.
+    /// Largest difference between two clocks.
     pub clock_drift: Duration,
-    /// Milliseconds a message takes.
+    /// Message delay, milliseconds.
     pub delay: RangeInclusive<u64>,
-    /// Messages of a hundred that are lost.
+    /// Lost messages, percent.
     pub loss_percent: u32,
-    /// Time between two transfers, on average.
+    /// Average time between two transfers.
     pub load_interval: Duration,
-    /// What goes wrong, and when.
+    /// Faults, each with its time.
     pub faults: Vec<(Duration, Fault)>,
-    /// When all is healed.
+    /// When all faults are healed.
     pub calm_at: Duration,
-    /// What a restarted node knows of what it signed.
+    /// What a restarted node remembers of its own signatures.
     pub memory: Memory,
-    /// Most bytes of a block.
+    /// Block size limit, bytes.
     pub block_bytes: u64,
-    /// Validators that do not follow the protocol, and what each does instead. Together they have less than a third of the power.
+    /// Validators that do not follow the protocol, with their behaviours. Together they have less
+    /// than a third of the voting power.
     pub byzantine: BTreeMap<usize, Vec<Behaviour>>,
-    /// Rules whose breaking does not end the run: where a fault is planted that breaks several, to see whether another one finds it.
+    /// Rules whose violation does not end the run. A planted fault may break several rules; this
+    /// shows whether another rule finds it too.
     pub overlooked: BTreeSet<Rule>,
 }
 
 impl Plan {
-    /// So many equal validators, a good network, and nothing goes wrong by itself.
+    /// This many equal validators on a good network, without faults.
     #[must_use]
     pub fn quiet(validators: usize) -> Self {
         Self {
@@ -105,8 +109,8 @@ impl Plan {
         }
     }
 
-    /// 4 to 7 nodes, at least four of them validators, and up to a third of a minute of faults of all kinds. In every second plan some
-    /// of the validators are byzantine.
+    /// 4 to 7 nodes, at least four of them validators, and up to 20 s of faults of all kinds. In
+    /// every second plan some validators are byzantine.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -134,7 +138,8 @@ impl Plan {
         if seed % 2 == 1 {
             plan.draw_byzantine(seed);
         }
-        // Only one disk is ever damaged, and the others have a quorum without it: it may never sign again if all stand still.
+        // At most one disk is damaged, and the other validators have a quorum without it: a damaged
+        // one may never sign again if the chain stands still.
         let total: u64 = plan.powers.iter().sum();
         let careless = plan.powers.iter().position(|power| power * 3 < total).filter(|_| rng.random_ratio(1, 4));
         let careless = careless.filter(|_| plan.byzantine.is_empty());
@@ -147,7 +152,8 @@ impl Plan {
         plan
     }
 
-    /// One validator or more, while they have less than a third of the power, each with one to three behaviours.
+    /// Draws at least one validator; those drawn together hold less than a third of the power. Each
+    /// gets one to three behaviours.
     fn draw_byzantine(&mut self, seed: u64) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(2);
@@ -172,7 +178,7 @@ impl Plan {
                 let node = rng.random_range(0..nodes);
                 self.add_crash(rng, at, node, down, careless);
             }
-            // All at once, so that nobody is left to remind them of what they signed.
+            // All at once, so that no node remembers what they signed.
             5 => (0..nodes).for_each(|node| self.add_crash(rng, at, node, down, careless)),
             6 => {
                 let some: Vec<usize> = (0..nodes).filter(|_| rng.random()).collect();
@@ -196,7 +202,8 @@ impl Plan {
         self.faults.push((at, Fault::Crash { node, effects, down, damage }));
     }
 
-    /// The template with these validators and rules. Segments are as short as allowed, so that some close.
+    /// The genesis template with the plan's validators and limits. Segments are as short as
+    /// allowed, so that some get sealed.
     ///
     /// # Panics
     /// When the plan breaks a rule of the genesis.
@@ -221,7 +228,7 @@ impl Plan {
         genesis
     }
 
-    /// All nodes.
+    /// Number of nodes.
     #[must_use]
     pub const fn nodes(&self) -> usize {
         self.powers.len() + self.full_nodes
@@ -235,7 +242,7 @@ pub(crate) fn validator_key(place: usize) -> SigningKey {
     SigningKey::from_seed(&seed)
 }
 
-/// Whole milliseconds; the plans' times have no others.
+/// Whole milliseconds; plans contain no finer times.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Failure, Summary};
 
-/// A seed and what it came to.
+/// A seed and its result.
 pub type Outcome = (u64, Result<Summary, Failure>);
 
-/// Lives through the seeds from 0 on, each on one thread, until `is_enough` of the outcomes so far.
+/// Runs the seeds from 0 on, each on one thread, until `is_enough` of the outcomes so far.
 pub fn each_seed(
     count: u64,
     live: impl Fn(u64) -> Result<Summary, Failure> + Sync,
@@ -27,7 +27,7 @@ pub fn each_seed(
                     }
                     let outcome = live(seed);
                     if let Err(failure) = &outcome {
-                        // At once: the whole takes a while.
+                        // Printed at once, as the whole run takes a while.
                         println!("{failure}");
                     }
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((seed, outcome));

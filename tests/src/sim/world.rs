@@ -1,4 +1,4 @@
-//! The world: all nodes and all between them, and the one order in which things happen.
+//! The world: all nodes, the network between them, and the one order of events.
 
 mod byzantine;
 mod happen;
@@ -25,14 +25,14 @@ use super::network::{Gossip, Network};
 use super::node::{Clock, Node};
 use super::plan::{Damage, Fault, Plan, milliseconds, validator_key};
 
-/// A broken rule, and how to see it again.
+/// A broken rule, and how to reproduce it.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The history.
+    /// The seed of the run.
     pub seed: u64,
-    /// Time since it began.
+    /// Time since the run began.
     pub at: Duration,
-    /// What was broken.
+    /// The broken rule.
     pub violation: Violation,
 }
 
@@ -43,26 +43,26 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a run came to.
+/// Totals of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Heights made final.
     pub heights: u64,
     /// Transfers made final.
     pub transactions: u64,
-    /// Crashes that nodes lived through.
+    /// Crashes of nodes.
     pub crashes: u64,
     /// Heights that took more than one round, counted once per node and round.
     pub rounds: u64,
     /// Messages that byzantine validators sent.
     pub misdeeds: u64,
-    /// Time that went by.
+    /// Simulated time.
     pub time: Duration,
-    /// Stands for all that happened, in order.
+    /// Digest of all events in order.
     pub digest: u64,
 }
 
-/// What may be next.
+/// An event that may come next.
 enum Happening {
     Wake { node: usize, life: u64 },
     Gossip { from: usize, to: usize, gossip: Arc<Gossip>, bytes: Arc<Vec<u8>> },
@@ -76,9 +76,9 @@ enum Happening {
     Restart { node: usize, life: u64 },
 }
 
-/// All nodes, and all between them.
+/// All nodes and the network between them.
 pub struct World {
-    /// Whether to print what happens.
+    /// Whether to print each event.
     pub told: bool,
     seed: u64,
     plan: Plan,
@@ -100,11 +100,11 @@ pub struct World {
 }
 
 impl World {
-    /// A network at its first start, all nodes up.
+    /// A network at its first start, with all nodes running.
     #[must_use]
     pub fn new(seed: u64, plan: Plan) -> Self {
         let chain = Chain::new(plan.genesis());
-        // Another stream than the plan's: the same chance must not decide both.
+        // Another stream than the plan's, so that the two are independent.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(1);
         let start = Timestamp(chain.genesis().start_time.0 + 86_400_000);
@@ -157,7 +157,7 @@ impl World {
         world
     }
 
-    /// Lets so much time go by.
+    /// Runs for this much simulated time.
     ///
     /// # Errors
     /// `Failure` at the first broken rule.
@@ -165,7 +165,7 @@ impl World {
         self.run_until(time, |_| false).map(|_| ())
     }
 
-    /// Lets time go by until something is so, or so long at most. Says whether it is so.
+    /// Runs until the condition holds, at most for `bound`. Returns whether it holds.
     ///
     /// # Errors
     /// `Failure` at the first broken rule.
@@ -188,7 +188,8 @@ impl World {
         Ok(true)
     }
 
-    /// Ends all faults: everybody is up and hears everybody, and no new transfers come. The byzantine stay as they are.
+    /// Ends all faults: every node runs and hears every other, and no new transfers come. Byzantine
+    /// validators stay as they are.
     pub fn calm(&mut self) {
         self.tell(None, || "all is healed".to_owned());
         self.agenda.retain(|_, happening| !matches!(happening, Happening::Fault(_)));
@@ -207,7 +208,8 @@ impl World {
         }
     }
 
-    /// All honest nodes reach so many heights more than any has, and once no new ones come, every transfer becomes final.
+    /// Every honest node must get this many heights beyond the highest one. After [`Self::calm`],
+    /// every submitted transfer must also become final.
     ///
     /// # Errors
     /// `Failure` when they do not within this time.
@@ -240,19 +242,19 @@ impl World {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].is_honest()).collect()
     }
 
-    /// Height of each node's store, running or not.
+    /// Height of each node's store, whether it runs or not.
     #[must_use]
     pub fn heights(&self) -> Vec<Height> {
         self.nodes.iter().map(|node| node.disk.height()).collect()
     }
 
-    /// What has been seen of all nodes.
+    /// Everything seen of all nodes.
     #[must_use]
     pub const fn check(&self) -> &Check {
         &self.check
     }
 
-    /// What it came to so far.
+    /// Totals so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary {

@@ -1,4 +1,5 @@
-//! What a story has for itself: a folder, ports, and a turn, as a machine bears few networks at once.
+//! A story's own resources: a folder, ports, and a turn, since a machine bears only a few networks
+//! at once.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,19 +10,19 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use ledger::genesis::Genesis;
 use tempfile::TempDir;
 
-/// Stories at the same time.
+/// Stories that run at the same time.
 const TURNS: usize = 2;
-/// Ports are taken from here up in blocks: above those of services, below those that systems hand out by themselves.
+/// Ports are taken in blocks from here up: above the ports of services, below the ephemeral range.
 const FIRST_PORT: u16 = 20_000;
 const BLOCK: u16 = 100;
 const BLOCKS: u32 = 120;
 
-/// The template of local networks, as `testnet` has it.
+/// The template of local networks, the same as `testnet` uses.
 const TEMPLATE: &str = include_str!("../../../genesis.json");
-/// Blocks without transactions come more often than usual, so that stories are short.
+/// Interval of empty blocks, milliseconds: shorter than usual, so that stories are short.
 const EMPTY_BLOCK_INTERVAL_MS: u64 = 400;
 
-/// A story's folder, removed with all in it at the end.
+/// A story's folder, removed with its content at the end.
 pub struct Folder {
     dir: TempDir,
     _turn: Turn,
@@ -40,7 +41,7 @@ impl Folder {
         Self { dir, _turn: turn }
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
@@ -53,17 +54,17 @@ impl Folder {
     }
 }
 
-/// The template's genesis, with blocks in quick succession also when nothing is to be done.
+/// The template's genesis with a short interval of empty blocks.
 pub(super) fn quick_genesis() -> Genesis {
     let mut genesis = Genesis::from_json(TEMPLATE.as_bytes()).expect("the template is a genesis");
     genesis.limits.empty_block_interval_ms = EMPTY_BLOCK_INTERVAL_MS;
     genesis
 }
 
-/// The first of a hundred ports that are free, and that no other story gets.
+/// The first of a hundred free ports that no other story gets.
 pub(super) fn free_ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test programs that run at once begin at different places.
+    // Test programs that run at the same time start their search at different ports.
     let start = process::id().wrapping_mul(17);
     for _ in 0..BLOCKS {
         let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
@@ -76,7 +77,7 @@ pub(super) fn free_ports() -> u16 {
     panic!("no {BLOCK} free ports in a row from {FIRST_PORT} on");
 }
 
-/// The right to burden the machine.
+/// Permission to load the machine with a network.
 struct Turn;
 
 static TAKEN: Mutex<usize> = Mutex::new(0);

@@ -1,4 +1,4 @@
-//! Transfers signed here, and a memory of those that a node called final.
+//! Transfers signed by a story, and a record of those that a node reported final.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +12,11 @@ use ledger::units::{Amount, Nonce, Timestamp};
 
 use super::rpc::{Failure, Rpc};
 
-/// Far more than any transfer here costs.
+/// Fee above the cost of any transfer here.
 const FEE: Amount = Amount(100_000);
-/// Transfers that are submitted before the first of them is asked for.
+/// Transfers submitted before the status of the first is requested.
 const BURST: usize = 20;
-/// How long to wait for one of them.
+/// How long to wait for one transfer to become final.
 const WAIT: Duration = Duration::from_secs(20);
 
 /// Milliseconds since 1970.
@@ -29,16 +29,16 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("not so far in the future")
 }
 
-/// Signs for one of the template's accounts.
+/// Signs transfers for one account of the template.
 pub struct Payer {
     key: SigningKey,
     chain: ChainId,
-    /// Of the next transfer.
+    /// Nonce of the next transfer.
     pub nonce: u64,
     to: PublicKey,
 }
 
-/// Transfers that were reported final.
+/// Ids of transfers that were reported final.
 #[derive(Default)]
 pub struct Reported(Mutex<BTreeSet<String>>);
 
@@ -59,7 +59,7 @@ impl Payer {
         Self { key, chain, nonce: 0, to }
     }
 
-    /// Who pays.
+    /// The paying account.
     #[must_use]
     pub fn account(&self) -> PublicKey {
         self.key.public()
@@ -71,7 +71,7 @@ impl Payer {
         self.nonce
     }
 
-    /// The next transfer, of one coin's smallest unit.
+    /// The next transfer, of one unit of the smallest amount.
     pub fn transfer(&mut self, memo: &str) -> Transaction {
         let transfer = Transfer {
             sender: self.account(),
@@ -85,7 +85,7 @@ impl Payer {
         Body::Transfer(transfer).sign(self.chain, &self.key)
     }
 
-    /// Continues after all that the node knows of this account.
+    /// Sets the nonce after all transfers of this account that the node knows.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -94,7 +94,8 @@ impl Payer {
         Ok(())
     }
 
-    /// Pays by way of a node, again and again, until that fails: the node was killed. Remembers what the node called final.
+    /// Pays through a node until a call fails because the node was killed. Records the transfers
+    /// that the node reported final.
     pub fn pay_until_silent(&mut self, rpc: &Rpc, reported: &Reported) -> Failure {
         loop {
             if let Err(failure) = self.burst(rpc, reported) {
@@ -116,18 +117,18 @@ impl Payer {
 }
 
 impl Reported {
-    /// Remembers one.
+    /// Records one.
     pub fn add(&self, id: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
-    /// How many there are.
+    /// Number of recorded transfers.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Asks a node for each of them.
+    /// Checks at a node that each of them is final.
     ///
     /// # Panics
     /// When one is not final there.

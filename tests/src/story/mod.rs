@@ -1,9 +1,11 @@
-//! The tools of stories on real processes: programs built first, folders and ports of their own, nodes that are started, killed
-//! and asked, transfers, and what the system saw of a process.
+//! The tools of stories on real processes: programs that are built first, folders and ports of
+//! their own, nodes to start, kill and call, transfers, and traces of system calls.
 //!
-//! A story reads as what happens: `Network::start(4).await_blocks(5).crash(2).restart(2).await_blocks(5)`. Whatever takes time is
-//! waited for with [`until`]; whatever must not happen is looked for again and again with [`throughout`]. Every process ends with
-//! the value that stands for it, also when the story fails; then the ends of all logs are shown.
+//! A story reads as a list of events:
+//! `Network::start(4).await_blocks(5).crash(2).restart(2).await_blocks(5)`. A story waits for an
+//! event with [`until`] and checks repeatedly with [`throughout`] that something does not happen.
+//! Every process ends when its value is dropped, also when the story fails; then the ends of all
+//! logs are shown.
 
 mod programs;
 

@@ -14,9 +14,9 @@ use super::rpc::Rpc;
 use super::testnet::{Description, NodeInfo, Testnet};
 use super::wait::until;
 
-/// Nodes with homes made by `testnet`, each run alone. Named by numbers from 1.
+/// Nodes with homes made by `testnet`, each a process of its own. Numbered from 1.
 pub struct Network {
-    // Processes end before their folder goes.
+    // The processes must end before their folder is removed.
     nodes: Vec<Node>,
     description: Description,
     folder: Folder,
@@ -30,9 +30,9 @@ pub struct Node {
     pub home: PathBuf,
     /// Its RPC.
     pub rpc: Rpc,
-    /// Where peers reach it, with its peer id.
+    /// Its P2P address, with its peer id.
     pub p2p: String,
-    /// How it is started, beyond its home.
+    /// Its arguments, beyond its home.
     arguments: Vec<String>,
     process: Option<Process>,
 }
@@ -47,7 +47,7 @@ impl Node {
         self.start_as(&mut command);
     }
 
-    /// Starts the node under a program that runs it, such as strace.
+    /// Starts the node under another program, such as strace.
     ///
     /// # Panics
     /// When it runs already.
@@ -83,10 +83,10 @@ impl Node {
         self.process = None;
     }
 
-    /// Ends it as the end of its parent does, and waits until it is gone.
+    /// Stops the node by ending its stdin, as when its parent ends, and waits until it is gone.
     ///
     /// # Panics
-    /// When it does not say that all went well.
+    /// When it does not report success.
     pub fn stop(&mut self) {
         self.process().end_stdin();
         let status = self.process().wait();
@@ -94,7 +94,7 @@ impl Node {
         self.process = None;
     }
 
-    /// Where it stands, once it answers.
+    /// Its status, once it answers.
     ///
     /// # Panics
     /// When it has ended by itself, or never answers.
@@ -106,20 +106,20 @@ impl Node {
         })
     }
 
-    /// Waits until it has reached a height, and returns where it stands.
+    /// Waits until it has reached a height, and returns its status.
     pub fn await_height(&mut self, height: u64) -> Status {
         until(&format!("{} reaches height {height}", self.name), || {
             Some(self.status()).filter(|status| status.height >= height)
         })
     }
 
-    /// What it said.
+    /// Path of its log.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.home.join("node.log")
     }
 
-    /// All it said so far.
+    /// Its log so far.
     ///
     /// # Panics
     /// When that cannot be read.
@@ -128,10 +128,10 @@ impl Node {
         fs::read_to_string(self.log()).expect("a log of our own")
     }
 
-    /// Checks all that the node has stored. It must not run.
+    /// Verifies everything that the node has stored. The node must not run.
     ///
     /// # Panics
-    /// When anything is wrong with it.
+    /// When it finds an error.
     pub fn verify(&self) {
         let done = finish(node_program().args(["db", "verify", "--json", "--home"]).arg(&self.home));
         assert!(done.code == Some(0) && done.stdout.contains("\"clean\":true"), "{}: {done:?}", self.name);
@@ -139,7 +139,7 @@ impl Node {
 }
 
 impl Network {
-    /// Validators that run, with blocks in quick succession also when nothing is to be done.
+    /// Running validators, with a short interval of empty blocks.
     #[must_use]
     pub fn start(validators: usize) -> Self {
         let mut network = Self::make(validators);
@@ -148,7 +148,7 @@ impl Network {
         network
     }
 
-    /// The same, but none of them runs.
+    /// The same network, with none of its nodes running.
     ///
     /// # Panics
     /// When a test network cannot be made.
@@ -187,7 +187,8 @@ impl Network {
         self.folder.join(name)
     }
 
-    /// Makes the home of a further node from a genesis, as people do, and adds it. It dials nobody but these peers.
+    /// Makes the home of a further node from a genesis with `init`, and adds it. The node dials
+    /// only these peers.
     ///
     /// # Panics
     /// When `init` refuses.
@@ -215,7 +216,7 @@ impl Network {
         &mut self.nodes[number - 1]
     }
 
-    /// Those that run.
+    /// Running nodes.
     pub fn running(&mut self) -> impl Iterator<Item = &mut Node> {
         self.nodes.iter_mut().filter(|node| node.is_running())
     }
@@ -226,46 +227,46 @@ impl Network {
         self
     }
 
-    /// Kill -9 of all nodes, as close to each other as can be.
+    /// Kill -9 of all nodes, as close together as possible.
     pub fn crash_all(&mut self) -> &mut Self {
         self.running().for_each(|node| node.process().kill());
         self.running().for_each(Node::crash);
         self
     }
 
-    /// Starts a node that does not run.
+    /// Starts a stopped node.
     pub fn restart(&mut self, number: usize) -> &mut Self {
         self.node(number).start();
         self
     }
 
-    /// Starts all nodes that do not run.
+    /// Starts all stopped nodes.
     pub fn restart_all(&mut self) -> &mut Self {
         self.nodes.iter_mut().filter(|node| !node.is_running()).for_each(Node::start);
         self
     }
 
-    /// Waits until each node that runs has reached a height.
+    /// Waits until each running node has reached a height.
     pub fn await_height(&mut self, height: u64) -> &mut Self {
         self.running().for_each(|node| drop(node.await_height(height)));
         self
     }
 
-    /// Waits until each node that runs is this many blocks beyond the highest of them.
+    /// Waits until each running node is this many blocks beyond the height of the highest one.
     pub fn await_blocks(&mut self, count: u64) -> &mut Self {
         let height = self.height() + count;
         self.await_height(height)
     }
 
-    /// The height of the highest node that runs; 0 if none does.
+    /// Height of the highest running node; 0 if none runs.
     pub fn height(&mut self) -> u64 {
         self.running().map(|node| node.status().height).max().unwrap_or(0)
     }
 
-    /// Compares all blocks of all nodes that run, up to the height that all of them have.
+    /// Compares the blocks of all running nodes, up to the lowest of their heights.
     ///
     /// # Panics
-    /// When two differ, or one does not follow from that before it.
+    /// When two blocks of a height differ, or a block does not follow from the one before it.
     pub fn assert_one_history(&mut self) -> &mut Self {
         let height = self.running().map(|node| node.status().height).min().unwrap_or(0);
         let mut parent: Option<String> = None;
@@ -283,7 +284,7 @@ impl Network {
         self
     }
 
-    /// Looks whether any node that runs has caught any validator signing twice.
+    /// Checks that no running node has caught a validator double signing.
     ///
     /// # Panics
     /// When one has.
@@ -292,7 +293,7 @@ impl Network {
         self
     }
 
-    /// Runs the wallet that holds the template's accounts, by way of a node.
+    /// Runs the wallet that holds the template's accounts, through a node.
     pub fn wallet(&mut self, number: usize, arguments: &[&str]) -> Finished {
         let home = self.description.wallet_home.clone();
         finish(wallet_program().arg("--home").arg(home).arg("--rpc").arg(self.node(number).rpc.url()).args(arguments))

@@ -1,4 +1,4 @@
-//! Processes: one that goes on until it is told or killed, and one that is waited for.
+//! Processes: one that runs until it is stopped or killed, and one that is waited for.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait::until;
 
-/// Lines of a log that are shown when a story fails.
+/// Lines of a log shown when a story fails.
 const TAIL_LINES: usize = 40;
 
-/// A process that goes on. Killed when dropped.
+/// A running process. Killed when dropped.
 pub struct Process {
     child: Child,
-    /// Open for as long as it shall run: nodes end with it.
+    /// Held open while the process shall run: a node ends when its stdin does.
     stdin: Option<ChildStdin>,
 }
 
 impl Process {
-    /// Starts it, with what it says appended to a file.
+    /// Starts it, with its output appended to a file.
     ///
     /// # Panics
     /// When it cannot start.
@@ -38,23 +38,23 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     ///
     /// # Panics
-    /// When the system does not say.
+    /// When the system does not tell.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Kill -9. Returns before it is gone; see [`Self::wait`].
+    /// Kill -9. Returns before the process is gone; see [`Self::wait`].
     pub fn kill(&mut self) {
-        // An error means that it has ended.
+        // An error means that the process has already ended.
         let _ = self.child.kill();
     }
 
     /// SIGTERM.
     ///
-    /// # Panics
+    /// When it has ended already.
     /// When it has ended before.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
@@ -63,18 +63,18 @@ impl Process {
     /// Any signal.
     ///
     /// # Panics
-    /// When it has ended before.
+    /// When it has ended already.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
         kill_process(pid, signal).expect("a child that was not waited for can be signalled");
     }
 
-    /// Ends its stdin, as the end of its parent would.
+    /// Closes its stdin, as the end of its parent would.
     pub fn end_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, and returns its exit status.
     pub fn wait(&mut self) -> ExitStatus {
         until("a process ends", || self.ended())
     }
@@ -87,17 +87,17 @@ impl Drop for Process {
     }
 }
 
-/// Whether the process with this id has ended, also if nobody has waited for it yet.
+/// Whether the process with this id has ended, even if it is still a zombie.
 #[must_use]
 pub fn has_ended(pid: u32) -> bool {
     let is_over = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, is_over)
 }
 
-/// What a process that was waited for has left.
+/// Result of a process that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; none if a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// All of its stdout.
     pub stdout: String,
@@ -110,7 +110,7 @@ pub struct Finished {
 /// # Panics
 /// When it does not start, or does not end.
 pub fn finish(command: &mut Command) -> Finished {
-    // Files, as a pipe that nobody reads would hold it up.
+    // Files instead of pipes: a full pipe that no one reads would block the process.
     let [stdout, stderr] = [(), ()].map(|()| tempfile::NamedTempFile::new().expect("a temporary file"));
     let file = |file: &tempfile::NamedTempFile| file.reopen().expect("a temporary file opens again");
     command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr));
@@ -121,7 +121,7 @@ pub fn finish(command: &mut Command) -> Finished {
     Finished { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
 }
 
-/// Shows the end of a log, for whoever looks into a story that failed.
+/// Shows the end of a log, to explain a failed story.
 pub(super) fn show_tail(log: &PathBuf) {
     let text = File::open(log).and_then(std::io::read_to_string).unwrap_or_else(|error| error.to_string());
     let lines: Vec<&str> = text.lines().collect();

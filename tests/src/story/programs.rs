@@ -26,12 +26,12 @@ pub fn wallet_program() -> Command {
     clean(&PROGRAMS.get_or_init(build).wallet)
 }
 
-/// Without what the caller's environment would configure.
+/// A command without the variables by which the caller's environment would configure it.
 fn clean(program: &PathBuf) -> Command {
     without(Command::new(program), &["CAIRN_"])
 }
 
-/// Without variables whose names begin so.
+/// Removes the variables whose names start with one of these prefixes.
 fn without(mut command: Command, prefixes: &[&str]) -> Command {
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
@@ -41,14 +41,15 @@ fn without(mut command: Command, prefixes: &[&str]) -> Command {
     command
 }
 
-/// Builds both with the cargo that built this test, in this test's profile and target directory.
+/// Builds both programs with the cargo that built this test, in this test's profile and target
+/// directory.
 fn build() -> Programs {
     let test = env::current_exe().expect("a test has a path");
     // TARGET/PROFILE/deps/TEST
     let folder = test.ancestors().nth(2).expect("cargo puts tests three levels deep");
     let target = folder.parent().expect("cargo puts tests three levels deep");
     let profile = folder.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
-    // What cargo tells this test of its package would make build scripts run anew.
+    // The variables that cargo sets for this test's package would make build scripts run again.
     let output = without(Command::new(env!("CARGO")), &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"])
         .args(["build", "--package", "cairn-node", "--package", "cairn-wallet", "--bins"])
         .args(["--message-format", "json-render-diagnostics", "--manifest-path"])

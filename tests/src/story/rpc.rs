@@ -1,4 +1,4 @@
-//! A node's JSON-RPC, and what else it answers over HTTP.
+//! A node's JSON-RPC and its other HTTP pages.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use ledger::transaction::Transaction;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// How long an answer may take beyond what was asked to wait for.
+/// Timeout of a call, beyond the time that the call itself asks the node to wait.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One node, to be asked.
+/// A client of one node.
 pub struct Rpc {
     url: String,
     agent: ureq::Agent,
 }
 
-/// No result.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody answers, or not all of an answer.
+    /// No answer, or an incomplete one.
     Silent(String),
-    /// An answer that is none of JSON-RPC: status and text.
+    /// An answer that is not JSON-RPC: HTTP status and text.
     Http(u16, String),
-    /// An error by the rules: code, reason for programs, text for people.
+    /// A JSON-RPC error: code, reason for programs, message for people.
     Refused(i64, String, String),
 }
 
 impl Rpc {
-    /// The node at this URL.
+    /// A client of the node at this URL.
     #[must_use]
     pub fn new(url: &str) -> Self {
         let config =
@@ -37,13 +37,13 @@ impl Rpc {
         Self { url: url.to_owned(), agent: config.build().new_agent() }
     }
 
-    /// Where it is asked.
+    /// The node's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Sends any bytes as the body of a request: status and text of the answer.
+    /// Posts any bytes as a request body. Returns the HTTP status and the text of the answer.
     ///
     /// # Errors
     /// `Failure::Silent`.
@@ -82,7 +82,7 @@ impl Rpc {
             .map_err(|error| Failure::Http(status, format!("{error}: {text}")))
     }
 
-    /// Where the node stands.
+    /// The node's status.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -98,7 +98,7 @@ impl Rpc {
         self.call(api::CHAIN_BLOCK, &json!({"height": height.to_string()}))
     }
 
-    /// An account, by address or key.
+    /// An account, by its address or key.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -106,7 +106,7 @@ impl Rpc {
         self.call(api::ACCOUNT_GET, &json!({"account": account}))
     }
 
-    /// Submits bytes as a transaction, and returns its name.
+    /// Submits bytes as a transaction, and returns the transaction's id.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -115,7 +115,7 @@ impl Rpc {
         self.call::<Submitted>(api::TX_SUBMIT, &params).map(|submitted| submitted.id)
     }
 
-    /// Submits a transaction, and returns its name.
+    /// Submits a transaction, and returns its id.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -123,7 +123,8 @@ impl Rpc {
         self.submit_bytes(&codec::encode(transaction))
     }
 
-    /// What the node knows of a transaction, once it is final or this much time has passed.
+    /// The node's record of a transaction, once the transaction is final or this much time has
+    /// passed.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -132,7 +133,7 @@ impl Rpc {
         self.call(api::TX_GET, &json!({"id": id, "wait_ms": wait}))
     }
 
-    /// Whether the node says that a transaction is final.
+    /// Whether the node reports a transaction final, within this time.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -140,10 +141,10 @@ impl Rpc {
         self.transaction(id, wait).map(|info| info.status == TxStatus::Final)
     }
 
-    /// A number of `/metrics` that has no labels.
+    /// A value of `/metrics` without labels.
     ///
     /// # Panics
-    /// When the node does not answer or has no such number.
+    /// When the node does not answer or has no such metric.
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").unwrap_or_else(|failure| panic!("{}: {failure:?}", self.url));

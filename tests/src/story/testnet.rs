@@ -1,4 +1,4 @@
-//! `cairn-node testnet`, as people run it.
+//! `cairn-node testnet`, run as a user runs it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ use super::process::{Process, has_ended, show_tail};
 use super::programs::node_program;
 use super::wait::until;
 
-/// A running local network: the parent of its nodes. Ended with them when dropped.
+/// A running local network: the parent process of its nodes. Stopped with them when dropped.
 pub struct Testnet {
-    /// What `network.json` says.
+    /// The content of `network.json`.
     pub description: Description,
     process: Process,
     dir: PathBuf,
@@ -26,11 +26,11 @@ pub struct Testnet {
 pub struct Description {
     /// Identity of the chain.
     pub chain: ChainId,
-    /// File of the genesis.
+    /// Path of the genesis file.
     pub genesis: PathBuf,
-    /// Validators first.
+    /// All nodes, validators first.
     pub nodes: Vec<NodeInfo>,
-    /// Home of a wallet that holds the accounts' keys.
+    /// Home of the wallet that holds the accounts' keys.
     pub wallet_home: PathBuf,
 }
 
@@ -39,20 +39,20 @@ pub struct Description {
 pub struct NodeInfo {
     /// Name.
     pub name: String,
-    /// Its home.
+    /// Its home directory.
     pub home: PathBuf,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// URL of its RPC.
     pub rpc: String,
     /// Multiaddr with its peer id.
     pub p2p: String,
-    /// Whether it signs.
+    /// Whether it is a validator.
     pub validator: bool,
 }
 
 impl Description {
-    /// Reads what a network tells about itself, if it does.
+    /// Reads `network.json`; `None` if there is none yet.
     fn read(path: &PathBuf) -> Option<Self> {
         let text = fs::read_to_string(path).ok()?;
         let value: Value = serde_json::from_str(&text).expect("network.json is written at once and whole");
@@ -75,13 +75,13 @@ impl Description {
 }
 
 impl Testnet {
-    /// Makes and starts a network of the genesis in the program.
+    /// Makes and starts a network from the genesis built into the program.
     #[must_use]
     pub fn start(folder: &Folder, validators: usize, full_nodes: usize) -> Self {
         Self::launch(folder, &arguments(validators, full_nodes))
     }
 
-    /// Makes and starts a network with blocks in quick succession.
+    /// Makes and starts a network with a short interval of empty blocks.
     ///
     /// # Panics
     /// When it does not start.
@@ -94,7 +94,7 @@ impl Testnet {
         Self::launch(folder, &arguments)
     }
 
-    /// Starts the network that is in the folder.
+    /// Starts the existing network in the folder.
     #[must_use]
     pub fn resume(folder: &Folder) -> Self {
         Self::launch(folder, &[])
@@ -106,7 +106,7 @@ impl Testnet {
         command.arg("testnet").arg("--dir").arg(&dir).arg("--plain").args(arguments);
         let mut process = Process::spawn(&mut command, &log);
         let path = dir.join("network.json");
-        // A file of a run before is removed when this one starts, and names other processes.
+        // The file of an earlier run, which names other processes, is removed when this one starts.
         let description = until("a test network writes network.json", || {
             let ended = process.ended();
             if ended.is_some() {
@@ -118,18 +118,18 @@ impl Testnet {
         Self { description, process, dir, log }
     }
 
-    /// SIGTERM; waits until it has ended, and returns its exit code.
+    /// Sends SIGTERM, waits until the parent has ended, and returns its exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.process.terminate();
         self.process.wait().code()
     }
 
-    /// Any signal to the parent alone.
+    /// Sends a signal to the parent alone.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Waits until it has ended, and returns its exit code.
+    /// Waits until the parent has ended, and returns its exit code.
     pub fn wait(mut self) -> Option<i32> {
         self.process.wait().code()
     }
@@ -140,10 +140,10 @@ impl Testnet {
         self.process.wait();
     }
 
-    /// All it printed so far.
+    /// Its output so far.
     ///
     /// # Panics
-    /// When that cannot be read.
+    /// When its log cannot be read.
     #[must_use]
     pub fn output(&self) -> String {
         fs::read_to_string(&self.log).expect("a log of our own")
@@ -166,7 +166,8 @@ impl Drop for Testnet {
             self.description.nodes.iter().for_each(|node| show_tail(&node.home.join("node.log")));
         }
         if self.process.ended().is_none() && self.dir.exists() {
-            // Its nodes end with it; when it is killed they do too, but nobody would wait for them.
+            // SIGTERM, so that the parent waits for its nodes. Killed, it would leave them to end
+            // on their own.
             self.process.terminate();
             let _ = self.process.wait();
         }

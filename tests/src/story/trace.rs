@@ -1,32 +1,33 @@
-//! What the system saw of a process, by strace: which thread wrote, sent and synced what, in order.
+//! A process's system calls by strace: which thread wrote, sent and synced what, in which order.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// System calls in the order in which strace saw them.
+/// System calls in the order of strace's output.
 #[derive(Debug)]
 pub struct Trace(Vec<Event>);
 
-/// One half of a system call.
+/// The beginning or the end of a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Event {
     thread: u32,
-    /// Such as `write`.
+    /// Name of the call, such as `write`.
     call: String,
-    /// What stands between the brackets, with the paths of files; all of it is known when the call begins.
+    /// The text between the parentheses, with the paths of files; complete when the call begins.
     arguments: String,
-    /// Begun, or ended with this result.
+    /// `None` for the beginning; the call's result for its end.
     result: Option<String>,
 }
 
-/// Calls that put something out, and those that make it durable. Which calls rename a file differs
-/// between machines, so those are named by a pattern.
+/// Calls that send or write, and calls that make writes durable. The names of the rename calls
+/// differ between machines, so a pattern selects them.
 const CALLS: &str = "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync,/^rename";
 
 impl Trace {
-    /// A command to which a program is added, and which writes what it does to a file. Nothing where that is impossible.
+    /// strace as a command, to which a program is added; it writes the trace to this file. `None`
+    /// where strace does not work.
     #[must_use]
     pub fn command(to: &Path) -> Option<Command> {
         let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
@@ -37,7 +38,7 @@ impl Trace {
         })
     }
 
-    /// Reads such a file.
+    /// Reads the trace in a file.
     ///
     /// # Panics
     /// When it cannot be read.
@@ -46,7 +47,8 @@ impl Trace {
         Self::parse(&String::from_utf8_lossy(&fs::read(path).expect("strace has written its file")))
     }
 
-    /// A call that others interrupt is written in two lines, one that none does in one.
+    /// strace writes a call that is interrupted by other threads in two lines, any other call in
+    /// one.
     fn parse(text: &str) -> Self {
         let mut events = Vec::new();
         let mut begun: BTreeMap<u32, Event> = BTreeMap::new();
@@ -76,7 +78,8 @@ impl Trace {
         Self(events)
     }
 
-    /// How often a thread that had written to this file went on to anything but a successful sync of it, and how often it synced it.
+    /// Counts the other calls that threads made between a write to this file and its successful
+    /// sync, and the successful syncs after a write.
     #[must_use]
     pub fn writes_not_followed_by_sync(&self, file: &str) -> (usize, usize) {
         let mut unsynced: BTreeMap<u32, bool> = BTreeMap::new();
@@ -95,12 +98,12 @@ impl Trace {
         (bad, good)
     }
 
-    /// The new names of renamed files, each with whether its folder was synced afterwards.
+    /// The new paths of renamed files, each with whether its folder was synced afterwards.
     #[must_use]
     pub fn renamed(&self) -> Vec<(PathBuf, bool)> {
         let to = |(place, event): (usize, &Event)| {
             let is_done = event.call.starts_with("rename") && event.result.as_deref() == Some("0");
-            // The last of the quoted arguments.
+            // The last quoted argument.
             let path = Path::new(event.arguments.rsplit('"').nth(1).filter(|_| is_done)?);
             let folder = path.parent()?.to_str()?;
             let is_synced = |later: &Event| {
@@ -114,11 +117,12 @@ impl Trace {
         self.0.iter().enumerate().filter_map(to).collect()
     }
 
-    /// Whether these words were put out only after they (or `token`, by which the file knows them) were in this file, and the file
-    /// was synced after that. Fails if they were put out never.
+    /// Checks that these words were sent or written elsewhere only after they (or `token`, which
+    /// stands for them in the file) were written to this file and the file was synced after that.
+    /// Fails if they never were.
     ///
     /// # Errors
-    /// What is missing.
+    /// The missing step.
     pub fn is_durable_before(&self, file: &str, token: &str, words: &[&str]) -> Result<(), String> {
         let said = self.0.iter().position(|event| {
             event.result.is_none() && !event.is_sync() && words.iter().all(|word| event.arguments.contains(word))
@@ -144,7 +148,7 @@ impl Event {
         self.call == "fdatasync" || self.call == "fsync"
     }
 
-    /// Whether the first argument is a handle of a file whose path ends so.
+    /// Whether the first argument is a file descriptor whose path ends with `file`.
     fn is_on(&self, file: &str) -> bool {
         self.arguments.split('>').next().is_some_and(|handle| handle.contains('<') && handle.ends_with(file))
     }

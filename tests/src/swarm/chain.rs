@@ -1,4 +1,5 @@
-//! A chain that nobody ever made: descriptors, chunk hashes and certificates that verify, and no bytes behind them.
+//! A chain without blocks: descriptors, chunk hashes and certificates that verify, with no bytes
+//! behind them.
 
 use std::sync::Arc;
 
@@ -13,15 +14,15 @@ use ledger::signature::SigningKey;
 use ledger::units::{Height, Round, Timestamp, VotingPower};
 use protocol::message::CertifiedHeader;
 
-/// Blocks of each segment.
+/// Blocks in each segment.
 const BLOCKS: u64 = 100;
 
-/// What seeds hold and leechers want.
+/// A made chain, which seeds hold and leechers fetch.
 #[derive(Debug)]
 pub struct Made {
-    /// Its constants, with one validator.
+    /// Genesis and limits, with one validator.
     pub chain: Arc<Chain>,
-    /// How it is cut.
+    /// Segment and chunk lengths.
     pub rules: HistoryRules,
     /// Heads of all segments.
     pub heads: Vec<SegmentHead>,
@@ -30,7 +31,8 @@ pub struct Made {
 }
 
 impl Made {
-    /// A chain of so many bytes in equal segments of at least this length, and chunks of this one.
+    /// A chain of `bytes` in equal segments of at least `segment_bytes`, in chunks of
+    /// `chunk_bytes`.
     ///
     /// # Panics
     /// When the lengths break a rule of the genesis.
@@ -61,7 +63,7 @@ impl Made {
         Self { rules, heads, target: CertifiedHeader { header, certificate }, chain }
     }
 
-    /// The history of a node that applied so many segments.
+    /// The history of a node that has applied this many segments.
     ///
     /// # Panics
     /// Never: the chain is made by the rules.
@@ -70,25 +72,25 @@ impl Made {
         History::restore(self.rules, self.descriptors(segments)).expect("made by the rules")
     }
 
-    /// Descriptors of the first segments.
+    /// Descriptors of this many segments, from the first on.
     #[must_use]
     pub fn descriptors(&self, segments: usize) -> Vec<SegmentDescriptor> {
         self.heads[..segments].iter().map(|head| head.descriptor).collect()
     }
 
-    /// All bytes.
+    /// Length of all segments, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.heads.iter().map(|head| head.descriptor.bytes).sum()
     }
 
-    /// All chunks.
+    /// Number of chunks in all segments.
     #[must_use]
     pub fn chunks(&self) -> u64 {
         self.heads.iter().map(|head| head.chunks.len() as u64).sum()
     }
 
-    /// Hash and length of a chunk; none if there is no such chunk.
+    /// Hash and length of a chunk; `None` if there is no such chunk.
     #[must_use]
     pub fn chunk(&self, segment: u64, chunk: u32) -> Option<(Hash, u64)> {
         let head = self.heads.get(usize::try_from(segment).ok()?)?;

@@ -1,27 +1,29 @@
-//! Links: what a node's connection does to the frames it sends and gets.
+//! Links: the delays that a node's connection adds to the frames it sends and receives.
 //!
-//! A node has one upload rate and one download rate. Peers take turns, a piece each, as connections that share a line do. Small
-//! frames overtake those of chunks, as streams of one connection do, but not the bytes that the socket has already. What was sent
-//! is with the other side one latency later, and then waits for its download rate; a window bounds what waits there.
+//! A node has one upload rate and one download rate. Peers take turns, one piece each, like
+//! connections that share a line. Small frames overtake chunk frames, like streams of one
+//! connection, but not the bytes already in the socket. A piece arrives one latency after it was
+//! sent and then waits for the receiver's download rate. A window bounds the bytes that wait there.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Bytes to one peer that nothing overtakes: what a socket may hold unsent.
+/// Bytes to one peer that nothing overtakes: those a socket may hold unsent.
 const SOCKET: u64 = 32 << 10;
-/// Bytes to one peer that count as written: those, and what a link hands on before the socket has taken in the rest.
+/// Bytes to one peer that count as written: the socket's, and those that the link hands on before
+/// the socket has taken in the rest.
 const WRITTEN: u64 = 64 << 10;
-/// Bytes to one peer that were sent and that it has not taken in.
+/// Bytes in flight to one peer: sent and not yet taken in.
 const WINDOW: u64 = 1 << 20;
 
-/// Nanoseconds since the beginning.
+/// Nanoseconds since the run began.
 pub(super) type Nanos = u64;
 
-/// Time that so many bytes take at a rate.
+/// Time to move this many bytes at a rate in bytes a second.
 pub(super) fn nanos_for(bytes: u64, rate: u64) -> Nanos {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX)
 }
 
-/// At most a piece, and the frame that it completes.
+/// Part of a frame, at most a piece long, and the frame if this part completes it.
 #[derive(Debug)]
 struct Part<T> {
     bytes: u64,
@@ -29,15 +31,15 @@ struct Part<T> {
     completes: Option<T>,
 }
 
-/// What waits for one peer.
+/// Bytes that wait to be sent to one peer.
 #[derive(Debug)]
 struct Queue<T> {
     parts: VecDeque<Part<T>>,
     pushed: u64,
     sent: u64,
-    /// Sent and not taken in.
+    /// Bytes sent and not yet taken in.
     on_way: u64,
-    /// Where chunks end that are not written yet.
+    /// Ends of the chunks that are not written yet.
     unwritten: VecDeque<u64>,
     is_in_turn: bool,
 }
@@ -49,21 +51,22 @@ impl<T> Default for Queue<T> {
     }
 }
 
-/// What leaves a node.
+/// A node's upload side.
 #[derive(Debug)]
 pub(super) struct Uplink<T> {
     rate: u64,
-    /// Peers take turns after so many bytes: two milliseconds, but a packet and no more than the multiplexer's frames.
+    /// Bytes after which the next peer takes its turn: two milliseconds' worth, at least a packet,
+    /// at most a frame of the multiplexer.
     piece: u64,
     queues: BTreeMap<usize, Queue<T>>,
-    /// Peers in their turn.
+    /// Peers with something to send, in turn.
     turns: VecDeque<usize>,
     sending: Option<Sending>,
     /// Bytes sent.
     pub(super) sent: u64,
 }
 
-/// A piece that is being sent: to whom, if the link still is, and how many parts.
+/// A piece being sent: the peer, unless its link was cut, and the parts.
 #[derive(Debug)]
 struct Sending {
     to: Option<usize>,
@@ -71,7 +74,8 @@ struct Sending {
     bytes: u64,
 }
 
-/// A piece has left: to whom, its length, the frames that it completes, and how many chunks now are written.
+/// A piece that has left: the peer, the length, the completed frames, and the number of chunks
+/// newly written.
 #[derive(Debug)]
 pub(super) struct Piece<T> {
     pub(super) to: usize,
@@ -86,7 +90,7 @@ impl<T> Uplink<T> {
         Self { rate, piece, queues: BTreeMap::new(), turns: VecDeque::new(), sending: None, sent: 0 }
     }
 
-    /// Hands a small frame to the link.
+    /// Queues a small frame.
     pub(super) fn push(&mut self, to: usize, bytes: u64, content: T) {
         let queue = self.queues.entry(to).or_default();
         queue.pushed += bytes;
@@ -101,7 +105,7 @@ impl<T> Uplink<T> {
         self.take_turn(to);
     }
 
-    /// Hands the frame of a chunk to the link. Gives how many chunks are written by that.
+    /// Queues the frame of a chunk. Returns how many chunks this makes written.
     pub(super) fn push_chunk(&mut self, to: usize, bytes: u64, content: T) -> usize {
         let queue = self.queues.entry(to).or_default();
         queue.pushed += bytes;
@@ -132,7 +136,7 @@ impl<T> Uplink<T> {
         self.sending.is_some()
     }
 
-    /// Begins to send the next piece, if none is being sent. Gives the time it takes.
+    /// Starts to send the next piece, unless one is being sent. Returns the time it takes.
     pub(super) fn start(&mut self) -> Option<Nanos> {
         if self.sending.is_some() {
             return None;
@@ -149,7 +153,7 @@ impl<T> Uplink<T> {
         Some(nanos_for(bytes, self.rate))
     }
 
-    /// The piece that was being sent has left.
+    /// Ends the sending of the current piece.
     pub(super) fn finish(&mut self) -> Option<Piece<T>> {
         let Sending { to, parts, bytes } = self.sending.take()?;
         self.sent += bytes;
@@ -164,18 +168,18 @@ impl<T> Uplink<T> {
         Some(Piece { to, bytes, completes, written })
     }
 
-    /// The peer has taken in so much, and we know.
+    /// The sender learns that the peer has taken in this many bytes.
     pub(super) fn taken(&mut self, to: usize, bytes: u64) {
         if let Some(queue) = self.queues.get_mut(&to) {
             queue.on_way = queue.on_way.saturating_sub(bytes);
-            // While it is being sent to, its turn is over.
+            // A peer that is being sent to gets its next turn afterwards.
             if self.sending.as_ref().is_none_or(|sending| sending.to != Some(to)) {
                 self.take_turn(to);
             }
         }
     }
 
-    /// Lets go of all that waits for a peer.
+    /// Drops everything queued for a peer.
     pub(super) fn cut(&mut self, to: usize) {
         self.queues.remove(&to);
         self.turns.retain(|peer| *peer != to);
@@ -195,7 +199,7 @@ impl<T> Queue<T> {
     }
 }
 
-/// What comes to a node.
+/// A node's download side.
 #[derive(Debug)]
 pub(super) struct Downlink {
     rate: u64,
@@ -207,7 +211,8 @@ impl Downlink {
         Self { rate, free_at: 0 }
     }
 
-    /// Takes in a piece that arrives at a time, after those before it. Gives the time when all of it is there.
+    /// Takes in a piece that arrives at this time, after all earlier pieces. Returns the time at
+    /// which it is complete.
     pub(super) fn take(&mut self, arrives_at: Nanos, bytes: u64) -> Nanos {
         self.free_at = self.free_at.max(arrives_at) + nanos_for(bytes, self.rate);
         self.free_at

@@ -1,53 +1,53 @@
-//! What a run came to.
+//! The result of a run.
 
 use std::fmt;
 use std::time::Duration;
 
 use protocol::Offence;
 
-/// What a run came to.
+/// The result of a run. Shares and ratios are fractions of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Every honest leecher has every chunk.
+    /// Whether every awaited leecher has every chunk.
     pub is_complete: bool,
-    /// From the first start of a leecher to the last chunk of the last one.
+    /// Time from the first start of a leecher to the last chunk of the last one.
     pub time: Duration,
-    /// Shortest time on chunks alone, in seconds.
+    /// Shortest possible time for the chunks' own bytes, seconds.
     pub bound: f64,
-    /// The same with what frames cost.
+    /// Shortest possible time including the overhead of frames, seconds.
     pub bound_on_wire: f64,
-    /// Bytes of chunks that seeds sent, as copies of the chain.
+    /// Chunk bytes sent by seeds, in copies of the chain.
     pub seed_copies: f64,
-    /// Of all chunk bytes received, those that were there already.
+    /// Share of received chunk bytes that the receiver already had.
     pub duplicates: f64,
-    /// Bytes of chunks sent beyond those that had to be, as a share of these.
+    /// Chunk bytes sent beyond the necessary ones, as a share of the necessary ones.
     pub waste: f64,
-    /// Of all bytes sent, those that are not of frames of chunks.
+    /// Share of all bytes sent that are not chunk frames.
     pub control: f64,
-    /// Of the time of the last leecher, what its last chunks (one of a hundred) took.
+    /// Share of the last leecher's time that its last hundredth of chunks took.
     pub last_percent: f64,
-    /// Of all bytes stored, those that were stored before.
+    /// Share of stored bytes that had been stored before.
     pub stored_twice: f64,
-    /// Who was banned, by whom, and why.
+    /// Every ban: the node that bans, the banned node, and the offence.
     pub bans: Vec<(usize, usize, Offence)>,
-    /// Stands for all that happened, in order.
+    /// Digest of all events in order.
     pub digest: u64,
 }
 
 impl Outcome {
-    /// Time over the bound on chunks alone.
+    /// Time divided by the bound for the chunks alone.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.time.as_secs_f64() / self.bound
     }
 
-    /// Time over the bound on what goes over the wire for the chunks.
+    /// Time divided by the bound for all bytes on the wire.
     #[must_use]
     pub fn ratio_on_wire(&self) -> f64 {
         self.time.as_secs_f64() / self.bound_on_wire
     }
 
-    /// Names of the columns of a table of outcomes.
+    /// Column names for a table of outcomes.
     pub const COLUMNS: &str =
         "seconds | bound | ratio | on wire | seed copies | waste | duplicates | control | last 1% | bans";
 }

@@ -1,8 +1,8 @@
-//! Plans: who is in a swarm, on what links, and what goes wrong.
+//! Plans: the nodes of a swarm, their links, and their faults.
 
 use std::time::Duration;
 
-/// Bytes a second of so many Mbit/s.
+/// Bytes a second for a rate in Mbit/s.
 #[must_use]
 pub const fn mbit(rate: u64) -> u64 {
     rate * 125_000
@@ -11,61 +11,64 @@ pub const fn mbit(rate: u64) -> u64 {
 /// How a node behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Conduct {
-    /// As it should.
+    /// Follows the protocol.
     #[default]
     Honest,
-    /// Takes all questions and never sends a chunk.
+    /// Accepts every request and never sends a chunk.
     Stalls,
-    /// Sends chunks with other bytes than the manifest says.
+    /// Sends chunks whose bytes do not match the manifest.
     Poisons,
 }
 
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Holds the whole chain from the start.
+    /// Whether it holds the whole chain from the start.
     pub is_seed: bool,
     /// How it behaves.
     pub conduct: Conduct,
-    /// Bytes a second from it.
+    /// Upload rate, bytes a second.
     pub up: u64,
-    /// Bytes a second to it.
+    /// Download rate, bytes a second.
     pub down: u64,
     /// When it starts.
     pub starts_at: Duration,
-    /// It is killed so long after each start, and started again at once, until it has all chunks.
+    /// Time after each start at which it is killed and started again at once, until it has all
+    /// chunks.
     pub killed_every: Option<Duration>,
-    /// It leaves when it has sent so many percent of the chain.
+    /// Share of the chain, in percent, after whose upload it leaves.
     pub leaves_after: Option<u64>,
-    /// The run ends when it has all chunks, if it is an honest leecher.
+    /// Whether the run waits until it has all chunks, if it is an honest leecher.
     pub is_awaited: bool,
 }
 
 /// A swarm.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Decides all chance.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// Bytes of the chain.
+    /// Length of the chain, bytes.
     pub bytes: u64,
-    /// Bytes of a segment.
+    /// Length of a segment, bytes.
     pub segment_bytes: u64,
-    /// Bytes of a chunk.
+    /// Length of a chunk, bytes.
     pub chunk_bytes: u64,
-    /// Time from one node to the other.
+    /// Time from one node to another.
     pub latency: Duration,
-    /// Others that each node has a link with; none is all of them.
+    /// Links of each node; `None` links it with all others.
     pub degree: Option<usize>,
     /// All nodes.
     pub members: Vec<Member>,
-    /// Nanoseconds of one core for each byte of a segment that is verified, and again for each that is applied.
+    /// Processor time to verify one byte of a segment, and again to apply it, nanoseconds on one
+    /// core.
     pub cpu_per_byte: u64,
-    /// The run is given up after so long.
+    /// Time after which the run is given up.
     pub patience: Duration,
 }
 
 impl Plan {
-    /// 64 MiB in chunks of 128 KiB, from seeds to leechers of 40 Mbit/s up and 200 down, all linked with all, 20 ms apart.
+    /// 64 MiB in chunks of 128 KiB, from seeds to leechers. All nodes upload at 40 Mbit/s and
+    /// download at 200, all are linked with all, and the latency is 20 ms.
     #[must_use]
     pub fn new(seeds: usize, leechers: usize) -> Self {
         let member = |is_seed| Member {
@@ -92,14 +95,14 @@ impl Plan {
         }
     }
 
-    /// The same with another chance.
+    /// The same plan with another seed.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// The same with changed leechers; they are numbered from 0.
+    /// The same plan with changed leechers, numbered from 0.
     #[must_use]
     pub fn with_leechers(mut self, change: impl Fn(usize, &mut Member)) -> Self {
         self.members
@@ -110,22 +113,22 @@ impl Plan {
         self
     }
 
-    /// The same with changed seeds; they are numbered from 0.
+    /// The same plan with changed seeds, numbered from 0.
     #[must_use]
     pub fn with_seeds(mut self, change: impl Fn(usize, &mut Member)) -> Self {
         self.members.iter_mut().filter(|member| member.is_seed).enumerate().for_each(|(at, member)| change(at, member));
         self
     }
 
-    /// The same with another number of bytes in the chain, in segments and in chunks.
+    /// The same plan with other lengths of the chain, its segments and its chunks.
     #[must_use]
     pub const fn with_bytes(mut self, bytes: u64, segment_bytes: u64, chunk_bytes: u64) -> Self {
         (self.bytes, self.segment_bytes, self.chunk_bytes) = (bytes, segment_bytes, chunk_bytes);
         self
     }
 
-    /// Shortest time in which so many bytes can be with all leechers that are awaited, whatever is done (Kumar and Ross, 2006), given
-    /// when they start. Liars give nothing.
+    /// Shortest time, in seconds, in which all awaited leechers can have this many bytes, given
+    /// their starts (Kumar and Ross, 2006). Hostile nodes contribute nothing.
     #[must_use]
     pub fn bound_seconds(&self, bytes: u64) -> f64 {
         let counts = |member: &&Member| member.conduct == Conduct::Honest && member.is_awaited;
@@ -137,7 +140,7 @@ impl Plan {
         let bytes = bytes as f64;
         let alone = |member: &&Member| member.starts_at.as_secs_f64() - first + bytes / member.down as f64;
         let slowest = leechers.iter().map(alone).fold(0.0, f64::max);
-        // All that is to be sent, by all who can send by then.
+        // All copies that must be sent, and all nodes that can send by that time.
         let (mut left, mut rate, mut time) = (bytes * leechers.len() as f64, from_seeds, 0.0);
         if leechers.len() > 1 {
             for member in &leechers {

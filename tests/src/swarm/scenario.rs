@@ -6,7 +6,7 @@ use super::plan::{Conduct, Plan, mbit};
 
 const MIB: u64 = 1 << 20;
 
-/// All of them, each with its name.
+/// All scenarios with their names.
 #[must_use]
 pub fn scenarios() -> Vec<(String, Plan)> {
     let mut all = Vec::new();
@@ -54,7 +54,7 @@ pub fn scenarios() -> Vec<(String, Plan)> {
     all
 }
 
-/// One leecher, ten seeds, four of them hostile.
+/// One leecher and ten seeds, four of them hostile.
 #[must_use]
 pub fn hostile() -> Plan {
     Plan::new(10, 1).with_seeds(|at, member| {
@@ -67,7 +67,7 @@ pub fn hostile() -> Plan {
     })
 }
 
-/// Leechers that are killed every five seconds, not all at once.
+/// Leechers that are killed every five seconds, at different moments.
 #[must_use]
 pub fn killed(seeds: usize, leechers: usize) -> Plan {
     let up = if seeds > 1 { mbit(20) } else { mbit(40) };

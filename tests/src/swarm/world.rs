@@ -1,4 +1,4 @@
-//! The world: all nodes, all links, and the one order in which things happen.
+//! The world: all nodes, all links, and the one order of events.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -20,29 +20,29 @@ use super::link::{Downlink, Nanos, Uplink, nanos_for};
 use super::outcome::Outcome;
 use super::plan::{Conduct, Member, Plan};
 
-/// Bytes that a small frame costs beyond its own: headers of TCP, of the noise and of the multiplexer.
+/// Overhead of a small frame, bytes: headers of TCP, Noise and the multiplexer.
 const FRAME_OVERHEAD: u64 = 100;
-/// What a frame of a chunk costs on the wire, in thousandths of its own bytes.
+/// Length of a chunk frame on the wire, in thousandths of the frame's own length.
 const CHUNK_OVERHEAD: u64 = 1_045;
-/// A machine that wants to be woken so often without time going by is at fault.
+/// Wakes without any time passing that only a faulty machine asks for.
 const WAKES_MAX: u32 = 1_000;
 
-/// What a link carries.
+/// The content of a frame.
 #[derive(Debug)]
 enum Content {
     Message(Vec<u8>),
     Chunk(ChunkId, Hash, u64),
 }
 
-/// What may be next.
+/// An event that may come next.
 #[derive(Debug)]
 enum Happening {
     Start(usize),
     Kill(usize, u64),
     Wake(usize, u64),
-    /// A piece has left a node.
+    /// A piece has left this node.
     Sent(usize),
-    /// The other side has taken in a piece, and this one knows.
+    /// The receiver has taken in a piece, and the sender learns of it.
     Taken {
         from: usize,
         to: usize,
@@ -87,27 +87,27 @@ impl Ord for Event {
     }
 }
 
-/// A node: the machine while it runs, and what outlives it.
+/// A node: the machine while it runs, and the state that outlives it.
 struct Node {
     member: Member,
     sync: Option<Sync>,
     life: u64,
     uplink: Uplink<(u64, Content)>,
     downlink: Downlink,
-    /// By the other's place: the number of the link there is.
+    /// For each other node the number of the link to it, if there is one.
     links: Vec<Option<u64>>,
     neighbours: BTreeSet<usize>,
     banned: BTreeSet<usize>,
     wake_at: Option<Nanos>,
     wakes: u32,
-    /// Segments applied.
+    /// Number of segments applied.
     applied: usize,
-    /// Begun and not applied.
+    /// Segments begun and not yet applied, each with the chunks it has.
     staged: Vec<(SegmentHead, Vec<bool>)>,
     manifest: Option<Vec<u8>>,
-    /// The one core that assembles and applies is free then.
+    /// When the one core that assembles and applies segments is free.
     cpu_free_at: Nanos,
-    /// When chunks came that were missing.
+    /// When each missing chunk was stored.
     stored_at: Vec<Nanos>,
     /// Chunks that were ever stored: a machine that loses none stores none twice.
     stored: BTreeSet<ChunkId>,
@@ -116,9 +116,9 @@ struct Node {
     chunk_bytes_sent: u64,
 }
 
-/// All nodes and all between them.
+/// All nodes and the links between them.
 pub struct World {
-    /// Whether to print what happens.
+    /// Whether to print each event.
     pub told: bool,
     plan: Plan,
     made: Made,
@@ -134,7 +134,7 @@ pub struct World {
     digest: DefaultHasher,
 }
 
-/// Lets a swarm run until every honest leecher has every chunk.
+/// Runs a swarm until every awaited leecher has every chunk, or the plan's patience ends.
 #[must_use]
 pub fn run(plan: Plan) -> Outcome {
     let mut world = World::new(plan);
@@ -143,7 +143,7 @@ pub fn run(plan: Plan) -> Outcome {
 }
 
 impl World {
-    /// A swarm before anybody starts.
+    /// A swarm before any node has started.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         let made = Made::new(plan.bytes, plan.segment_bytes, plan.chunk_bytes);
@@ -204,12 +204,12 @@ impl World {
         }
     }
 
-    /// Lets time go by until every honest leecher has every chunk, or patience ends.
+    /// Runs until every awaited leecher has every chunk, or the plan's patience ends.
     pub fn run(&mut self) {
         self.run_until(self.plan.patience);
     }
 
-    /// The same, or until a time. Says whether there is more to come.
+    /// Like [`Self::run`], but until `end` at most. Returns whether there is more to come.
     pub fn run_until(&mut self, end: Duration) -> bool {
         let chunks = self.made.chunks() as usize;
         while self.agenda.peek().is_some_and(|Reverse(event)| event.at <= nanos(end)) {
@@ -426,7 +426,7 @@ impl World {
         }
     }
 
-    /// When the node's core has gone through a segment.
+    /// When the node's core has processed a segment.
     fn compute(&mut self, place: usize, index: u64) -> Nanos {
         let bytes = self.made.heads[index as usize].descriptor.bytes;
         let node = &mut self.nodes[place];
@@ -530,7 +530,7 @@ impl World {
         }
     }
 
-    /// What it came to so far.
+    /// The result so far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let awaited: Vec<&Node> = self.nodes.iter().filter(|node| node.is_awaited()).collect();
@@ -569,7 +569,7 @@ impl World {
         }
     }
 
-    /// What each node has done: its uplink's busy share, chunks stored and bytes of chunks sent. For people.
+    /// For each node its uplink's busy share, chunks stored and chunk bytes sent. For people.
     #[must_use]
     pub fn shares(&self) -> Vec<(f64, u64, f64)> {
         let share = |node: &Node| {
@@ -597,7 +597,7 @@ impl Node {
     }
 }
 
-/// A message for people.
+/// A message in short, for people.
 struct Short<'a>(&'a [u8]);
 
 impl std::fmt::Debug for Short<'_> {

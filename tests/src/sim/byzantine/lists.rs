@@ -1,4 +1,5 @@
-//! Made-up lists: beside others' proposals, where no signature covers them, and in headers of its own, where the root does.
+//! Made-up transaction lists: next to others' proposals, where no signature covers them, and under
+//! headers of its own, whose root covers them.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +11,9 @@ use rand::RngExt;
 
 use super::{Conduct, Scene, compact};
 
-/// Full blocks' worth of transactions that the longest list names.
+/// Length of the longest list, in full blocks of transactions.
 const FULL_BLOCKS: usize = 8;
-/// Lists beside one proposal.
+/// Lists sent with one proposal.
 const COPIES: usize = 2;
 
 #[derive(Default)]
@@ -34,8 +35,8 @@ impl Conduct for MadeUpLists {
         }
     }
 
-    /// Two lists in a round, which whoever hears the proposals asks for. A block could have the second one; the first one may be
-    /// longer than that.
+    /// Two lists in a round; every node that hears the proposals requests their transactions. The
+    /// second list could fit a block, the first may be longer than that.
     fn act(&mut self, scene: &mut Scene<'_>) {
         let height = scene.height();
         self.done = self.done.split_off(&(height, Round(0)));
@@ -55,13 +56,13 @@ impl Conduct for MadeUpLists {
         }
     }
 
-    /// Of what it made up it has nothing.
+    /// It has none of the transactions it made up.
     fn answer(&mut self, _: &mut Scene<'_>, request: &Request) -> Option<Response> {
         matches!(request, Request::Transactions(_)).then(|| Response::Transactions(Vec::new()))
     }
 }
 
-/// Names of transactions that nobody has.
+/// Hashes of transactions that do not exist.
 fn names(scene: &mut Scene<'_>, full_blocks: usize) -> Vec<TxHash> {
     let count = scene.full() * full_blocks;
     (0..count).map(|_| TxHash(Hash(scene.world.rng.random()))).collect()

@@ -1,7 +1,8 @@
-//! Byzantine validators: they hold real keys and speak the real messages, and follow no protocol.
+//! Byzantine validators: they hold real keys and send real messages, but follow no protocol.
 //!
-//! They are one coalition: each knows the chain as the furthest node knows it, and signs with the keys of all. Each has a plan's
-//! behaviours, one file for each, which hear what is said, act every 100 ms, and answer requests as they like.
+//! They are one coalition: each knows the chain of the furthest node and signs with the keys of
+//! all. Each follows the behaviours of the plan, one file per behaviour, which hear messages, act
+//! every 100 ms, and answer requests as they like.
 
 mod lists;
 mod proposals;
@@ -31,7 +32,7 @@ use talk::Talk;
 
 /// Bytes of the smallest transaction: one output, no memo.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
-/// How often a byzantine validator acts of its own accord.
+/// How often a byzantine validator acts on its own.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// Rounds beyond the current one that it makes proposals for.
 const ROUNDS_AHEAD: u32 = 3;
@@ -41,17 +42,19 @@ const ROUNDS_AHEAD: u32 = 3;
 pub enum Behaviour {
     /// Says nothing and answers nothing.
     Silence,
-    /// Proposes many blocks in each round of its own, valid and invalid ones.
+    /// Proposes many valid and invalid blocks in each of its own rounds.
     ManyProposals,
-    /// Votes for a block, for nothing and for a block that is not there, in the same round.
+    /// Votes in the same round for a block, for nil and for a block that does not exist.
     DoubleVotes,
-    /// Helps a block to a certificate, keeps its own precommit and the block to itself, and shows the certificate.
+    /// Helps a block to a quorum, keeps its own precommit and the block to itself, and shows the
+    /// certificate.
     Withholding,
-    /// Says what others said again, new and old, each time under a new attempt counter.
+    /// Repeats others' messages, new and old, each time under a new attempt counter.
     Replays,
-    /// Proposes with made-up lists of transactions, beside proposals and in answers to requests.
+    /// Sends made-up lists of transactions in proposals, next to proposals and in answers to
+    /// requests.
     MadeUpLists,
-    /// Whatever else it does, it says each thing to some and not to others.
+    /// Sends each message to some nodes and not to others, whatever its other behaviours.
     Favouritism,
 }
 
@@ -81,13 +84,13 @@ impl Behaviour {
 
 /// One behaviour at work.
 trait Conduct {
-    /// Somebody said something that this validator had not heard.
+    /// A message arrived that this validator had not heard before.
     fn hear(&mut self, _scene: &mut Scene<'_>, _message: &ConsensusMessage) {}
 
     /// Called every [`PACE`], and after each message.
     fn act(&mut self, _scene: &mut Scene<'_>) {}
 
-    /// The answer to a request; none leaves the peer waiting.
+    /// The answer to a request; `None` leaves the peer waiting.
     fn answer(&mut self, _scene: &mut Scene<'_>, _request: &Request) -> Option<Response> {
         None
     }
@@ -95,9 +98,9 @@ trait Conduct {
 
 /// What a byzantine validator does to others.
 pub(crate) enum Act {
-    /// Gossip, to those nodes or to all.
+    /// Gossip, to these nodes or to all.
     Say(Topic, Vec<u8>, Option<BTreeSet<usize>>),
-    /// A request whose answer is of no interest.
+    /// A request whose answer is discarded.
     Ask(usize, Vec<u8>),
 }
 
@@ -112,19 +115,19 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) rng: &'a mut ChaCha8Rng,
 }
 
-/// What a behaviour works with: the world, what this validator knows, and what it does.
+/// What a behaviour works with: the world, this validator's knowledge, and its acts so far.
 struct Scene<'a> {
     world: Surroundings<'a>,
     key: &'a SigningKey,
     coalition: &'a [SigningKey],
     talk: &'a Talk,
-    /// Blocks of its own making, to be answered with.
+    /// Blocks of its own making, kept to answer requests.
     made: &'a mut BTreeMap<BlockHash, CompactBlock>,
     favours: bool,
     acts: Vec<Act>,
 }
 
-/// A validator that does as it likes.
+/// A validator that follows no protocol.
 pub(crate) struct Byzantine {
     key: SigningKey,
     coalition: Vec<SigningKey>,
@@ -149,7 +152,7 @@ impl Byzantine {
         }
     }
 
-    /// Gossip of consensus arrives.
+    /// Consensus gossip arrives.
     pub(crate) fn hear(&mut self, world: Surroundings<'_>, bytes: &Arc<Vec<u8>>) -> Vec<Act> {
         if self.conducts.is_empty() || !self.seen.insert(Arc::clone(bytes)) {
             return Vec::new();
@@ -163,7 +166,7 @@ impl Byzantine {
         })
     }
 
-    /// Time goes by.
+    /// Called every [`PACE`].
     pub(crate) fn act(&mut self, world: Surroundings<'_>) -> Vec<Act> {
         let next = world.chain.tip().height.next();
         self.talk.forget_before(next);
@@ -171,7 +174,7 @@ impl Byzantine {
         self.perform(world, |conduct, scene| conduct.act(scene))
     }
 
-    /// What it answers, if anything.
+    /// The answer to a request, if any.
     pub(crate) fn answer(&mut self, world: Surroundings<'_>, request: &Request) -> Option<Response> {
         let made = match request {
             Request::Proposed(_, block) => self.made.get(block).cloned(),
@@ -200,7 +203,7 @@ impl Byzantine {
             each(conduct.as_mut(), &mut scene);
         }
         let acts = scene.acts;
-        // Its own words come back from those who pass them on.
+        // Its own messages come back from nodes that pass them on.
         self.seen.extend(acts.iter().filter_map(|act| match act {
             Act::Say(_, bytes, _) => Some(Arc::new(bytes.clone())),
             Act::Ask(..) => None,
@@ -214,18 +217,18 @@ impl Scene<'_> {
         self.world.chain.chain().id()
     }
 
-    /// The height that is being decided.
+    /// The height being decided.
     fn height(&self) -> Height {
         self.world.chain.tip().height.next()
     }
 
-    /// Transactions that a full block can have.
+    /// Number of transactions that fit a full block.
     fn full(&self) -> usize {
         let full = self.world.chain.chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
         usize::try_from(full).unwrap_or(usize::MAX)
     }
 
-    /// Rounds of the height, from the current one on, in which it is this validator's turn.
+    /// Rounds of the height, from the current one on, in which this validator is the proposer.
     fn turns(&self) -> Vec<Round> {
         let (height, round) = (self.height(), self.talk.round(self.height()));
         let validators = self.world.chain.chain().validators(height);
@@ -233,7 +236,7 @@ impl Scene<'_> {
         rounds.filter(|round| validators.proposer(height, *round).key == self.key.public()).collect()
     }
 
-    /// A block that could follow the tip, without transactions; others for other numbers.
+    /// A valid block on top of the tip, without transactions. Each number gives another block.
     fn block(&self, number: u64) -> ValidBlock {
         let chain = self.world.chain;
         let certificate = match self.world.tip {
@@ -275,7 +278,7 @@ impl Scene<'_> {
     }
 }
 
-/// The block as it travels.
+/// The block as it is sent.
 fn compact(block: &ValidBlock) -> CompactBlock {
     CompactBlock {
         header: block.header().clone(),

@@ -1,4 +1,5 @@
-//! Many proposals in one round: each costs an honest node a validation, and each valid one a write to its log.
+//! Many proposals in one round: each costs an honest node a validation, and each valid one a write
+//! to its log.
 
 use std::collections::BTreeSet;
 

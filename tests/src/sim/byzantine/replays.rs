@@ -1,4 +1,5 @@
-//! Replays: anybody can say a signed message again under another attempt counter, which makes another message of it.
+//! Replays: anyone can send a signed message again under another attempt counter, which makes it a
+//! different gossip message.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,12 +10,12 @@ use rand::RngExt;
 
 use super::{Conduct, Scene};
 
-/// How often a message is said again at once.
+/// Copies of a message sent at once.
 const COPIES: usize = 3;
-/// Old messages remembered, and said again at a time.
+/// Old messages remembered.
 const OLD_MAX: usize = 64;
 const OLD_AT_A_TIME: usize = 4;
-/// Old messages are said again so often.
+/// Interval between repeats of old messages.
 const AGAIN: Duration = Duration::from_millis(700);
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ pub(super) struct Replays {
 
 impl Conduct for Replays {
     fn hear(&mut self, scene: &mut Scene<'_>, message: &ConsensusMessage) {
-        // Once each: two of this kind would answer each other for ever.
+        // Each message once: two validators with this behaviour would answer each other for ever.
         if !self.known.insert(codec::encode(message)) || scene.world.rng.random() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a byzantine validator has heard of the heights that are not final.
+//! What a byzantine validator has heard about heights that are not final.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use ledger::signature::{PublicKey, Signature, SigningKey};
 use ledger::units::{Height, Round};
 use protocol::message::{CompactBlock, ConsensusMessage, SignedProposal, SignedVote};
 
-/// A block voted for, or none, in a round.
+/// The round, kind and block (or nil) of a vote.
 type Ballot = (Round, VoteKind, Option<BlockHash>);
 
 #[derive(Default)]
 struct OfHeight {
-    /// Highest round that somebody outside of the coalition spoke of.
+    /// Highest round that a validator outside the coalition mentioned.
     round: Round,
     proposals: BTreeMap<(Round, BlockHash), (SignedProposal, Option<CompactBlock>)>,
     votes: BTreeMap<Ballot, BTreeMap<PublicKey, Signature>>,
@@ -56,7 +56,7 @@ impl Talk {
         proposals.map(|(signed, compact)| (signed, compact.as_ref()))
     }
 
-    /// Votes for a block by round, kind and block.
+    /// Votes for blocks, each with its round and block.
     pub(super) fn votes(
         &self,
         height: Height,

@@ -1,4 +1,4 @@
-//! Double votes: for the block that is proposed, for nothing, and for a block that nobody proposed.
+//! Double votes: for the proposed block, for nil, and for a block that no validator proposed.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ impl Conduct for DoubleVotes {
         self.done = self.done.split_off(&(height, Round(0), VoteKind::Prevote));
         let proposed = scene.talk.proposals(height);
         let prevotes = proposed.map(|(signed, _)| (signed.proposal.round, VoteKind::Prevote, signed.proposal.block));
-        // It waits for another's precommit, since a quorum may prevote without it.
+        // It waits for another validator's precommit, since a quorum may prevote without it.
         let precommits = scene.talk.votes(height, VoteKind::Precommit);
         let precommits = precommits.map(|(round, block, _)| (round, VoteKind::Precommit, block));
         let due: Vec<(Round, VoteKind, BlockHash)> = prevotes.chain(precommits).collect();

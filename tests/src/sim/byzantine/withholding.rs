@@ -1,5 +1,6 @@
-//! Withholding: the coalition lets the honest come within its own precommits of a decision, then shows the certificate that only it
-//! can make, and never gives the block. Nodes that wait for the block from whoever showed the certificate wait for ever.
+//! Withholding: the coalition lets the honest validators come within its own precommits of a
+//! decision, shows the certificate that only it can make, and never sends the block. A node that
+//! waits for the block from the sender of the certificate would wait for ever.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use protocol::message::{CertifiedHeader, ConsensusMessage, Request, Response};
 
 use super::{Act, Conduct, Scene};
 
-/// The certificate is shown again so often while its height is not final.
+/// Interval at which the certificate is shown again while its height is not final.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -53,7 +54,8 @@ impl Conduct for Withholding {
 }
 
 impl Withholding {
-    /// All of the coalition prevote for what is proposed, so that the honest precommit.
+    /// The whole coalition prevotes for the proposed block, so that the honest validators
+    /// precommit.
     fn prevote(&mut self, scene: &mut Scene<'_>) {
         let height = scene.height();
         let proposed = scene.talk.proposals(height).map(|(signed, _)| (signed.proposal.round, signed.proposal.block));
@@ -71,7 +73,8 @@ impl Withholding {
     }
 }
 
-/// A certificate of the precommits heard and of the coalition's, if these suffice and the header is known.
+/// A certificate from the precommits heard and the coalition's own, if they suffice and the header
+/// is known.
 fn certify(scene: &Scene<'_>) -> Option<CertifiedHeader> {
     let height = scene.height();
     let validators = scene.world.chain.chain().validators(height);

@@ -1,4 +1,5 @@
-//! Byzantine validators in the world: what they hear, when they act, and how what they do reaches others.
+//! Byzantine validators in the world: what they hear, when they act, and how their messages reach
+//! others.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::super::network::Gossip;
 use super::{Happening, World};
 
 impl World {
-    /// They act of their own accord, from the beginning to the end.
+    /// Byzantine validators act on a timer, from the beginning to the end.
     pub(super) fn misbehave(&mut self, node: usize) {
         self.plan_in(PACE, Happening::Act { node });
         let acts = self.with_byzantine(node, Byzantine::act);
@@ -25,7 +26,7 @@ impl World {
         }
     }
 
-    /// Who asked, in which life, under which number.
+    /// `who`: the node that asked, its life, and the request's number.
     pub(super) fn ask_byzantine(&mut self, node: usize, who: (usize, u64, RequestId), bytes: &[u8]) {
         let request = codec::decode::<Request>(bytes, REQUEST_BYTES_MAX);
         let request = request.unwrap_or_else(|error| panic!("machines ask what can be read: {error}"));
@@ -68,7 +69,7 @@ impl World {
                     let life = self.nodes[node].life;
                     self.note(node, 6, &bytes);
                     if let Some(delay) = self.network.send(&mut self.rng, node, to) {
-                        // The answer goes nowhere.
+                        // The answer is discarded.
                         self.plan_in(delay, Happening::Request { from: node, life, to, id: RequestId(0), bytes });
                     }
                 }

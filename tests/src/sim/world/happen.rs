@@ -1,4 +1,5 @@
-//! What happens to nodes: starts and crashes, splits and meetings, messages that arrive, transfers that come.
+//! What happens to nodes: start and crash, partition and reconnection, arriving messages and
+//! transfers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,7 @@ impl World {
         self.meet_all(node);
     }
 
-    /// This node and each other one find out soon whether they are connected.
+    /// This node and every other one soon learn whether they are connected.
     pub(super) fn meet_all(&mut self, node: usize) {
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             for (node, peer) in [(node, peer), (peer, node)] {

@@ -1,4 +1,4 @@
-//! What nodes do: each effect of a machine is checked, and then performed.
+//! What nodes do: each effect of a machine is checked and then performed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +18,14 @@ use super::super::network::Gossip;
 use super::super::node::{Heard, node_of};
 use super::{Happening, World};
 
-/// A request without an answer has failed after so long.
+/// A request that is not answered within this time has failed.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// Wakes at once in a row that no idle machine wants.
+/// Immediate wakes in a row; an idle machine never asks for this many.
 const RESTLESS_MAX: u32 = 50;
 
 impl World {
-    /// The one way into a machine: effects are performed in order, and what is durable is confirmed after them.
+    /// The only way into a machine: performs its effects in order, then confirms what has become
+    /// durable.
     pub(super) fn give(&mut self, node: usize, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -41,7 +42,7 @@ impl World {
                     inputs.push_back(Input::Committed);
                 }
                 if matches!(effect, Effect::Sync(_)) {
-                    // Nobody serves segments here: all history comes as blocks.
+                    // No simulated node serves segments: all history comes as blocks.
                     inputs.push_back(Input::Plan(None));
                 }
                 self.perform(node, effect);
@@ -64,7 +65,7 @@ impl World {
         running.restless = if deadline > time { 0 } else { running.restless + 1 };
         let is_restless = running.restless > RESTLESS_MAX;
         let at = deadline.max(time) + late;
-        // One alarm at a time; one that comes too early does no harm.
+        // One alarm at a time; a wake that comes too early is harmless.
         if running.alarm.is_none_or(|alarm| alarm > at) {
             running.alarm = Some(at);
             self.plan_at(at, Happening::Wake { node, life });
@@ -104,7 +105,7 @@ impl World {
                 let result = self.check.on_evidence(evidence);
                 self.require(result);
             }
-            // A byzantine peer comes back under another name.
+            // A banned byzantine peer comes back under another name.
             Effect::Ban { peer, .. } if !self.nodes[node_of(peer)].is_honest() => {}
             Effect::Ban { peer, offence } => {
                 self.forbid(Rule::NoSlander, format!("node {node} bans node {}: {offence}", node_of(peer)));
@@ -136,7 +137,7 @@ impl World {
         self.broadcast(from, &gossip, &key, |_| true);
     }
 
-    /// Sends gossip to those nodes. `bytes` are what they know it by.
+    /// Sends gossip to these nodes. `bytes` identify the message.
     pub(super) fn broadcast(
         &mut self,
         from: usize,
@@ -152,7 +153,8 @@ impl World {
         }
     }
 
-    /// What an honest node says or passes on is accepted or ignored by all others, and what it passes on costs it something.
+    /// Messages that an honest node sends or passes on are accepted or ignored by all others.
+    /// Passing one on is charged to the node's [`Cost`](crate::sim::cost::Cost).
     fn on_judged(&mut self, node: usize, ticket: Ticket, verdict: Verdict) {
         let heard = self.nodes[node].running.as_mut().and_then(|running| running.heard.remove(&ticket));
         let Some(Heard { from, gossip, bytes }) = heard else {
@@ -195,13 +197,13 @@ impl World {
         self.require(result);
     }
 
-    /// What is written to the log was worked for.
+    /// Charges the node for each body it logs.
     fn on_logged(&mut self, node: usize, entry: &LogEntry) {
         let (time, own) = (self.time, self.nodes[node].public());
         let Some(running) = &mut self.nodes[node].running else { return };
         let result = match entry {
             LogEntry::Body(block) => {
-                // One's own is logged before it is proposed.
+                // A node logs its own block before it proposes it.
                 let round = self.check.round_of(&block.header.hash()).unwrap_or_else(|| running.machine.round());
                 running.cost.on_body(block.header.height, round)
             }
@@ -215,7 +217,7 @@ impl World {
         self.require(result);
     }
 
-    /// Durable before audible, and never two things.
+    /// Durable before audible, and never two different messages.
     pub(super) fn on_said(&mut self, from: usize, message: &ConsensusMessage) {
         if let ConsensusMessage::Proposal(signed, _) = message {
             self.check.on_proposed(&signed.proposal);
