@@ -12,8 +12,8 @@ const SOON: Duration = Duration::from_secs(30);
 const BLOCKS: usize = 100;
 /// Half of the blocks come within this time of the first validator's commit, at a node that nobody
 /// but a full node is connected to. It tells apart how a node hears of a block, not how fast the
-/// machine is: a node that waits before it fetches takes 400 ms, one that asks from time to time 2
-/// s, one that is told 25 ms. The line that is printed has the figures.
+/// machine is: a node that waits before it fetches takes 400 ms, one that asks from time to time
+/// two seconds, one that is told 25 ms. The line that is printed has the figures.
 const TYPICAL_MS: u64 = 200;
 /// Every block comes within this time of the last validator's commit. A node that is not told of a
 /// block asks for it up to 2 s later; the slowest block that was told came after 130 ms.

@@ -194,7 +194,8 @@ impl Shell {
     }
 }
 
-/// Whatever peers say and send, nothing panics and the machine keeps its promises to its shell.
+/// Whatever peers say and send, nothing panics, and the machine keeps its promises to its shell and
+/// its peers.
 #[test]
 fn no_peer_can_break_a_machine() {
     let made = Arc::new(Made::new(4 * MIB, MIB, 64 << 10));
@@ -353,7 +354,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 
-/// Gives the machine the answers of `peer`, which has everything, and records the effects in `told`.
+/// Gives the machine the answers of `peer`, which has everything. `told` collects wants and applies.
 fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {

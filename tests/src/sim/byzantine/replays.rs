@@ -14,6 +14,7 @@ use super::{Conduct, Scene};
 const COPIES: usize = 3;
 /// Old messages remembered.
 const OLD_MAX: usize = 64;
+/// Old messages repeated at a time.
 const OLD_AT_A_TIME: usize = 4;
 /// Interval between repeats of old messages.
 const AGAIN: Duration = Duration::from_millis(700);
