@@ -55,7 +55,7 @@ const MISSED_BLOCKS: u64 = 3;
 /// Blocks that the full node must follow after it got its place.
 const FOLLOWED_BLOCKS: u64 = 3;
 /// How long each step may take that has no bound of its own.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How long attackers attack if nobody ends them.
 const ATTACK_SECONDS: u64 = 240;
 /// Pauses between two questions to a node: where a time is measured, and elsewhere. Each question
@@ -66,10 +66,10 @@ const SELDOM: Duration = Duration::from_millis(500);
 /// What was seen. The names are for scripts.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The fewest places that strangers held of a validator: before the restart, and at the end.
-    /// One of the strangers at the end is the newcomer.
-    held_before: usize,
-    held_after: usize,
+    /// The fewest places that attackers held of a validator that stays: just before the other one
+    /// was killed, and before the newcomer started.
+    held_at_restart: usize,
+    held_at_newcomer: usize,
     /// Places that a validator has for strangers.
     places: usize,
     /// From the start of the process that was killed to its first connection.
@@ -102,11 +102,7 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
         true => print_line(&report)?,
         false => println!("{}", serde_json::to_string_pretty(&report)?),
     }
-    let Report { signed_seconds, newcomer_seconds, held_before, held_after, places, .. } = report;
-    ensure!(
-        held_before.min(held_after) >= places,
-        "no attack: it held {held_before} and {held_after} places of a validator, expected {places}"
-    );
+    let Report { signed_seconds, newcomer_seconds, .. } = report;
     ensure!(
         signed_seconds <= SIGNS_WITHIN,
         "the restarted validator signed {signed_seconds:.1} s after its first connection, expected {SIGNS_WITHIN} s"
@@ -120,7 +116,7 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
 
 /// A chain without transactions, whose blocks come often enough to see when somebody votes.
 fn quick_genesis() -> Genesis {
-    let limits = Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 800, ..Limits::default() };
+    let limits = Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 1_000, ..Limits::default() };
     genesis(VALIDATORS as u16, limits)
 }
 
@@ -172,8 +168,8 @@ impl<'a> Session<'a> {
         let places = network::Limits::default().inbound as usize;
         let start = Instant::now();
         let full = |it: &Self| Some(it.held()).filter(|held| *held >= places);
-        let held_before = self.wait("attackers hold all places", SELDOM, full)?;
-        say!("attackers hold {held_before} places of each validator after {:.1} s", start.elapsed().as_secs_f64());
+        let held_at_restart = self.wait("attackers hold all places", SELDOM, full)?;
+        say!("attackers hold {held_at_restart} places of each validator after {:.1} s", start.elapsed().as_secs_f64());
 
         self.nodes[RESTARTED].kill();
         let height = self.height(0) + MISSED_BLOCKS;
@@ -181,12 +177,12 @@ impl<'a> Session<'a> {
         let Restart { connected, signed, counted } = self.restart()?;
         say!("connected {connected:.1} s after its start, signed {signed:.1} s later, counted {counted:.1} s later");
 
+        let held_at_newcomer = self.wait("attackers hold all places again", SELDOM, full)?;
         let newcomer_seconds = self.newcomer()?;
         say!("the newcomer has a place after {newcomer_seconds:.1} s");
-        let held_after = self.wait("attackers hold all places", SELDOM, full)?;
         Ok(Report {
-            held_before,
-            held_after,
+            held_at_restart,
+            held_at_newcomer,
             places,
             connected_seconds: connected,
             signed_seconds: signed,
@@ -245,8 +241,8 @@ impl<'a> Session<'a> {
         self.nodes[node].start(self.programs, host, self.node_log)
     }
 
-    /// Starts a process on each hostile host. They do not give way to the nodes: handshakes that
-    /// take long push each other out, as a node has two with one address at a time.
+    /// Starts a process on each hostile host. They give way to the nodes, as machines of their own
+    /// would.
     fn start_attackers(&mut self) -> anyhow::Result<()> {
         let targets = self.nodes.iter().zip(&self.topology.hosts).take(VALIDATORS).map(|(node, host)| Target {
             p2p: host.address,
@@ -255,8 +251,8 @@ impl<'a> Session<'a> {
         });
         let targets: Vec<String> = targets.map(|target| target.to_string()).collect();
         for (number, host) in self.topology.hosts.iter().skip(LISTENER + 1).enumerate() {
-            let mut command = Command::new(&self.programs.bench);
-            command.args(["attacker", "slots", "--genesis"]);
+            let mut command = Command::new("chrt");
+            command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", "slots", "--genesis"]);
             command.arg(self.nodes[0].home.join("genesis.json"));
             command.args(["--seconds", &ATTACK_SECONDS.to_string(), "--identities", &IDENTITIES.to_string()]);
             command.args(targets.iter().flat_map(|target| ["--target", target]));
@@ -266,7 +262,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The fewest places that strangers hold of a validator that stays.
+    /// The fewest places that strangers hold of a validator that stays. The newcomer is one of them.
     fn held(&self) -> usize {
         let validators: BTreeSet<&str> = self.nodes[..VALIDATORS].iter().map(|node| node.id.as_str()).collect();
         let is_stranger = |peer: &&PeerInfo| peer.inbound && !validators.contains(peer.id.as_str());
