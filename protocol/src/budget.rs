@@ -2,10 +2,11 @@
 //!
 //! The unit is a microsecond of this node's time. The costs are a table of constants and not
 //! measured, so that equal inputs cost the same on every machine. A budget refills at [`REFILL`]
-//! and keeps at most [`KEPT`]. Work is charged after it is done, and may take a budget below zero;
-//! the refill pays this debt first. While a peer has no budget, its messages are ignored and its
-//! requests are answered with *busy*. An empty budget is never a reason to ban a peer or to close
-//! its connection: an honest peer on a fast link may empty its budget.
+//! and keeps at most [`KEPT`]. A request is charged when it is received, all other work after it is
+//! done. Work may take a budget below zero; the refill pays this debt first. While a peer has no
+//! budget, its messages are ignored and its requests are answered with *busy*. An empty budget is
+//! never a reason to ban a peer or to close its connection: an honest peer on a fast link may empty
+//! its budget.
 //!
 //! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an
 //! attack would pay for it. A message that was not new and is passed on again costs its bytes only,
@@ -27,9 +28,9 @@ pub const SIGNATURE: u64 = 60;
 pub const LOOK_UP: u64 = 1;
 /// One read of the store: a block, a chunk, or a page of descriptors.
 pub const STORE_READ: u64 = 50;
-/// Taking in one message of gossip or of a link, whatever its size (an estimate).
+/// Receiving one message by gossip or over a link, whatever its size (an estimate).
 pub const MESSAGE: u64 = 20;
-/// Taking in one request and handing out its answer, each on a stream of its own (measured: 110).
+/// Receiving one request and returning its answer, on a stream of their own (measured: 110).
 pub const REQUEST: u64 = 100;
 /// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
 pub const DECODE_BYTES: u64 = 4 << 10;
@@ -45,7 +46,7 @@ const SECOND_MICROS: u64 = 1_000_000;
 /// Work by kind, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Taking messages and requests in, and decoding them.
+    /// Receiving and decoding messages and requests.
     pub decode: u64,
     /// Verifying signatures.
     pub verify: u64,
@@ -58,44 +59,45 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Taking in and decoding a message of so many bytes.
+    /// The cost of receiving and decoding a message of this many bytes.
     #[must_use]
     pub const fn message(bytes: usize) -> Self {
         Self { decode: MESSAGE.saturating_add(units(bytes, DECODE_BYTES)), ..Self::NONE }
     }
 
-    /// Taking in and decoding a request of so many bytes. Its answer is charged apart.
+    /// The cost of receiving and decoding a request of this many bytes. The answer has a cost of its
+    /// own, [`Cost::answer`].
     #[must_use]
     pub const fn request(bytes: usize) -> Self {
         Self { decode: REQUEST.saturating_add(units(bytes, DECODE_BYTES)), ..Self::NONE }
     }
 
-    /// Sending an answer of so many bytes.
+    /// The cost of sending an answer of this many bytes.
     #[must_use]
     pub const fn answer(bytes: usize) -> Self {
         Self { answer: units(bytes, ANSWER_BYTES), ..Self::NONE }
     }
 
-    /// Passing on a repeated message of so many bytes.
+    /// The cost of passing on a repeated message of this many bytes.
     #[must_use]
     pub const fn relay(bytes: usize) -> Self {
         Self { relay: units(bytes, RELAY_BYTES), ..Self::NONE }
     }
 
-    /// Verifying so many signatures.
+    /// The cost of verifying this many signatures.
     #[must_use]
     pub const fn signatures(count: u64) -> Self {
         Self { verify: count.saturating_mul(SIGNATURE), ..Self::NONE }
     }
 
-    /// So many look-ups in memory and so many reads of the store.
+    /// The cost of this many look-ups in memory and this many reads of the store.
     #[must_use]
     pub const fn look_ups(in_memory: u64, store_reads: u64) -> Self {
         let read = store_reads.saturating_mul(STORE_READ);
         Self { look_up: in_memory.saturating_mul(LOOK_UP).saturating_add(read), ..Self::NONE }
     }
 
-    /// The part that is charged of a message that is passed on.
+    /// The part of this cost that the sender pays when its message is passed on: `relay` alone.
     #[must_use]
     pub const fn of_relay(self) -> Self {
         Self { relay: self.relay, ..Self::NONE }

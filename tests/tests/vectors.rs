@@ -145,8 +145,8 @@ fn every_crafted_vote_proposal_certificate_and_transfer_has_its_verdict() {
         power: VotingPower(row["power"].as_str().unwrap().parse().unwrap()),
     };
     let set = ValidatorSet::new(file["validators"].as_array().unwrap().iter().map(validator).collect()).unwrap();
-    // Votes and proposals twice: by their own check, and as consensus verifies what comes by
-    // gossip.
+    // Each vote and proposal is verified in two ways: by its own `verify`, and as consensus
+    // verifies a message that arrives by gossip.
     let set = Arc::new(set);
     let votes = wrong("votes", |row| {
         let vote: SignedVote = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();

@@ -1,5 +1,5 @@
-//! Evidence of misbehaviour, kept for whoever judges it. The number is bounded: a few pieces
-//! convict as well as many.
+//! Evidence that validators signed contradicting messages. Nobody is punished for it yet. The store
+//! keeps a bounded number of pieces, because a few prove the fault as well as many.
 
 use std::collections::{BTreeMap, BTreeSet};
 

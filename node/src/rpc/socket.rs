@@ -134,7 +134,8 @@ async fn converse(
     let mut calls = FuturesUnordered::new();
     let (mut queue, mut queued_bytes) = (VecDeque::new(), 0);
     let mut ready = VecDeque::new();
-    // When a call last finished, and whether that is so long ago that further calls are refused.
+    // `progress` is the time at which a call last finished. While the queue is full and no call has
+    // finished for `PAUSE_MAX`, `refusing` is true: new calls are refused.
     let (mut progress, mut refusing) = (Instant::now(), false);
     let mut heard = Instant::now();
     let mut ping = interval_at(heard + PING_INTERVAL, PING_INTERVAL);
