@@ -175,28 +175,46 @@ fn response(blocks: &[(ValidBlock, Certificate)]) -> Response {
     Response::Blocks(decoded.collect(), blocks.last().unwrap().1.clone())
 }
 
+/// The requests of one kind among the effects, with the peers that are asked.
+fn requests(effects: &[Effect], is_wanted: fn(&Request) -> bool) -> Vec<(RequestId, PeerId)> {
+    let request = |effect: &Effect| match effect {
+        Effect::Request(id, peer, bytes) => {
+            codec::decode(bytes, 1 << 16).is_ok_and(|request| is_wanted(&request)).then_some((*id, *peer))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(request).collect()
+}
+
+fn asked_for_blocks(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
+    requests(effects, |request| matches!(request, Request::Blocks(_)))
+}
+
+fn asked_for_tip(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
+    requests(effects, |request| matches!(request, Request::Status(_)))
+}
+
 /// Answers the request for blocks among the effects.
 fn answer(node: &mut Node, effects: &[Effect], response: &Response) -> Vec<Effect> {
-    let id = effects.iter().find_map(|effect| match effect {
-        Effect::Request(id, _, bytes) => matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some(*id),
-        _ => None,
-    });
-    node.give(Input::Response(id.unwrap(), PEER, Some(codec::encode(response))))
+    let (id, _) = asked_for_blocks(effects)[0];
+    node.give(Input::Response(id, PEER, Some(codec::encode(response))))
+}
+
+/// The prevote of a validator for no block, in the first round of a height.
+fn nil_prevote(seed: u8, height: u64) -> SignedVote {
+    let vote = Vote {
+        kind: VoteKind::Prevote,
+        height: Height(height),
+        round: Round(0),
+        block: None,
+        validator: key(seed).public(),
+    };
+    SignedVote { signature: key(seed).sign(&vote.message(chain().id())), vote }
 }
 
 #[test]
 fn votes_of_a_third_begin_the_height_and_a_forged_one_is_rejected() {
-    let chain = chain();
-    let vote = |seed: u8, height| {
-        let vote = Vote {
-            kind: VoteKind::Prevote,
-            height: Height(height),
-            round: Round(0),
-            block: None,
-            validator: key(seed).public(),
-        };
-        SignedVote { signature: key(seed).sign(&vote.message(chain.id())), vote }
-    };
+    let vote = nil_prevote;
     let mut node = Node::fresh(Some(1));
     let mut forged = vote(2, 1);
     forged.signature.0[0] ^= 1;
@@ -316,15 +334,7 @@ fn a_validator_whose_key_signs_elsewhere_does_not_sign_that_height() {
 fn a_late_answer_counts_and_a_slow_peer_is_asked_last() {
     let blocks = blocks(5, 0);
     let mut node = Node::fresh(None);
-    let asked = |effects: &[Effect]| -> Vec<(RequestId, PeerId)> {
-        let request = |effect: &Effect| match effect {
-            Effect::Request(id, peer, bytes) => {
-                matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some((*id, *peer))
-            }
-            _ => None,
-        };
-        effects.iter().filter_map(request).collect()
-    };
+    let asked = asked_for_blocks;
     let mut effects = Vec::new();
     for peer in [PEER, PeerId(8)] {
         node.give(Input::Connected(peer));

@@ -11,39 +11,6 @@ fn decided(blocks: &[(ValidBlock, Certificate)]) -> Node {
     Node::start(state, None, Log::Intact(Height(blocks.len() as u64 + 1), Vec::new()))
 }
 
-fn vote(seed: u8, height: u64) -> SignedVote {
-    let vote = Vote {
-        kind: VoteKind::Prevote,
-        height: Height(height),
-        round: Round(0),
-        block: None,
-        validator: key(seed).public(),
-    };
-    SignedVote { signature: key(seed).sign(&vote.message(chain().id())), vote }
-}
-
-/// Whom this asks for the tip.
-fn asked_for_tip(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
-    let request = |effect: &Effect| match effect {
-        Effect::Request(id, peer, bytes) => {
-            matches!(codec::decode(bytes, 1 << 16), Ok(Request::Status(_))).then_some((*id, *peer))
-        }
-        _ => None,
-    };
-    effects.iter().filter_map(request).collect()
-}
-
-/// Whom this asks for blocks.
-fn asked(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
-    let request = |effect: &Effect| match effect {
-        Effect::Request(id, peer, bytes) => {
-            matches!(codec::decode(bytes, 1 << 16), Ok(Request::Blocks(_))).then_some((*id, *peer))
-        }
-        _ => None,
-    };
-    effects.iter().filter_map(request).collect()
-}
-
 /// A connected peer shows the certified header of its tip.
 fn claim(node: &mut Node, peer: u64, tip: &(ValidBlock, Certificate)) -> Vec<Effect> {
     let status = Request::Status(Some(header(tip)));
@@ -55,7 +22,7 @@ fn old_votes_and_headers_of_final_heights_cost_no_signature_and_no_question() {
     let blocks = blocks(4, 0);
     let mut node = decided(&blocks);
     for height in 1..=4 {
-        let heard = node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, height)));
+        let heard = node.gossip(Topic::Consensus, ConsensusMessage::Vote(nil_prevote(2, height)));
         assert_eq!((verdict(&heard), node.machine.cost().verify), (Verdict::Ignore, 0), "vote of height {height}");
         assert_eq!(asked_for_tip(&heard), [], "vote of height {height}");
     }
@@ -63,7 +30,7 @@ fn old_votes_and_headers_of_final_heights_cost_no_signature_and_no_question() {
         let heard = node.gossip(Topic::Headers, header(block));
         assert_eq!((verdict(&heard), node.machine.cost().verify), (Verdict::Ignore, 0), "{}", block.0.height());
     }
-    let next = node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 5)));
+    let next = node.gossip(Topic::Consensus, ConsensusMessage::Vote(nil_prevote(2, 5)));
     assert_eq!((verdict(&next), node.machine.cost().verify), (Verdict::Accept, crate::budget::SIGNATURE));
 }
 
@@ -73,11 +40,11 @@ fn a_true_vote_of_a_far_height_makes_a_node_ask_for_the_tip() {
     let (id, peer) = asked_for_tip(&node.give(Input::Connected(PEER)))[0];
     let nothing = Response::Status { now: START, head: None };
     node.give(Input::Response(id, peer, Some(codec::encode(&nothing))));
-    let mut forged = vote(2, 9);
+    let mut forged = nil_prevote(2, 9);
     forged.signature.0[0] ^= 1;
     let heard = node.gossip(Topic::Consensus, ConsensusMessage::Vote(forged));
     assert_eq!((verdict(&heard), asked_for_tip(&heard).len()), (Verdict::Reject, 0));
-    let heard = node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 9)));
+    let heard = node.gossip(Topic::Consensus, ConsensusMessage::Vote(nil_prevote(2, 9)));
     assert_eq!(verdict(&heard), Verdict::Ignore, "there is no use for it here yet");
     let peers: Vec<PeerId> = asked_for_tip(&heard).into_iter().map(|(_, peer)| peer).collect();
     assert_eq!(peers, [PEER]);
@@ -132,17 +99,17 @@ fn of_two_peers_with_the_next_block_the_one_that_answered_before_is_asked() {
         for peer in [1, 5, 9] {
             node.give(Input::Connected(PeerId(peer)));
         }
-        let (id, peer) = asked(&claim(&mut node, 5, &blocks[2]))[0];
+        let (id, peer) = asked_for_blocks(&claim(&mut node, 5, &blocks[2]))[0];
         node.give(Input::Response(id, peer, Some(codec::encode(&response(&blocks[..3])))));
         assert_eq!((peer, node.tip()), (PeerId(5), 3));
         // Another one claims more first, and does not give it.
-        let (id, peer) = asked(&claim(&mut node, 1, &blocks[5]))[0];
+        let (id, peer) = asked_for_blocks(&claim(&mut node, 1, &blocks[5]))[0];
         assert_eq!(peer, PeerId(1));
         for peer in [9, 5] {
-            assert_eq!(asked(&claim(&mut node, peer, &blocks[5])), []);
+            assert_eq!(asked_for_blocks(&claim(&mut node, peer, &blocks[5])), []);
         }
         let next: Vec<PeerId> =
-            asked(&node.give(Input::Response(id, peer, None))).into_iter().map(|(_, peer)| peer).collect();
+            asked_for_blocks(&node.give(Input::Response(id, peer, None))).into_iter().map(|(_, peer)| peer).collect();
         assert_eq!(next, [PeerId(5)], "seed {seed}");
     }
 }

@@ -165,7 +165,7 @@ fn each_peer_is_polled_in_turn() {
     let mut node = Node::fresh(None);
     let mut polled = Vec::new();
     for peer in [3, 5, 9] {
-        for (id, peer) in statuses(&node.give(Input::Connected(PeerId(peer)))) {
+        for (id, peer) in asked_for_tip(&node.give(Input::Connected(PeerId(peer)))) {
             node.give(Input::Response(id, peer, None));
         }
     }
@@ -173,7 +173,7 @@ fn each_peer_is_polled_in_turn() {
     let transfers = super::transactions::transfers(0..40, 0);
     let mut transfers = transfers.into_iter().flatten();
     for _ in 0..13 {
-        for (id, peer) in statuses(&node.elapse(Duration::from_secs(2))) {
+        for (id, peer) in asked_for_tip(&node.elapse(Duration::from_secs(2))) {
             polled.push(peer.0);
             let answer = codec::encode(&Response::Status { now: START, head: None });
             node.give(Input::Response(id, peer, Some(answer)));
@@ -186,14 +186,4 @@ fn each_peer_is_polled_in_turn() {
         turn.sort_unstable();
         assert_eq!(turn, [3, 5, 9], "{polled:?}");
     }
-}
-
-fn statuses(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
-    let request = |effect: &Effect| match effect {
-        Effect::Request(id, peer, bytes) => {
-            matches!(codec::decode(bytes, 1 << 16), Ok(Request::Status(_))).then_some((*id, *peer))
-        }
-        _ => None,
-    };
-    effects.iter().filter_map(request).collect()
 }

@@ -3,14 +3,7 @@
 use super::*;
 
 fn nil(seed: u8, height: u64) -> ConsensusMessage {
-    let vote = Vote {
-        kind: VoteKind::Prevote,
-        height: Height(height),
-        round: Round(0),
-        block: None,
-        validator: key(seed).public(),
-    };
-    ConsensusMessage::Vote(SignedVote { signature: key(seed).sign(&vote.message(chain().id())), vote })
+    ConsensusMessage::Vote(nil_prevote(seed, height))
 }
 
 fn reasons(effects: &[Effect]) -> Vec<String> {
