@@ -13,7 +13,7 @@ use node::network::{self, Inbox, Keypair, NetworkConfig, PeerEvent, RequestError
 use prometheus_client::registry::Registry;
 use protocol::message::{REQUESTED_TRANSACTIONS_MAX, Request};
 use serde_json::{Value, json};
-use tests::hostile::{ATTACKS, Attack, Field, IDENTITIES, Target};
+use tests::hostile::{ATTACKS, Attack, Crowd, Field, Target};
 use tests::story::{Network, Node, Payer, until};
 
 /// How long each behaviour goes on.
@@ -37,7 +37,7 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
     let targets: Vec<Target> = network.nodes().iter().map(|node| target(&node.p2p, node.rpc.url())).collect();
     let peers: Vec<String> = targets.iter().map(|target| target.peer.clone()).collect();
     let (targets, key) = (targets[..3].to_vec(), template_key("dave"));
-    let field = Field { genesis, targets, home: None, key, identities: IDENTITIES };
+    let field = Field { genesis, targets, home: None, key, crowd: Crowd::default() };
     let chain = network.chain();
     let rpc = &network.node(4).rpc;
     let mut payer = Payer::new("alice", "bob", chain);

@@ -118,7 +118,7 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
         targets: options.targets.clone(),
         home: options.home.clone(),
         key: Some(sender_key(SENDERS)),
-        identities: options.identities,
+        crowd: options.crowd(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let reached = runtime.block_on(attack.run(&field, Duration::from_secs(options.seconds)))?;
@@ -206,7 +206,8 @@ impl<'a> Session<'a> {
         let (times, late) = (quiet.times(&paid), attacked.times(&paid));
         ensure!(
             !times.is_empty(),
-            "none of the transfers due in the quiet time is final: expected {RATE} a second, more than this machine or build can do"
+            "no transfer that was due in the quiet time is final: \
+             this machine or build does not reach {RATE} transfers a second"
         );
         let due = (attacked.end - attacked.start) * u64::from(RATE) / 1_000;
         let not_final = due.saturating_sub(late.len() as u64);

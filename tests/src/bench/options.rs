@@ -2,12 +2,13 @@
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::hostile::chunks::Kind;
-use crate::hostile::{IDENTITIES, Target};
+use crate::hostile::{Crowd, Target};
 
 /// Measures real nodes on links of known rates
 #[derive(Debug, Parser)]
@@ -212,9 +213,22 @@ pub(super) struct Attacker {
     /// How long
     #[arg(long)]
     pub(super) seconds: u64,
-    /// How many identities `slots` has
-    #[arg(long, default_value_t = IDENTITIES)]
-    pub(super) identities: usize,
+    /// Number of identities of `slots`
+    #[arg(long)]
+    pub(super) identities: Option<usize>,
+    /// Longest wait of an identity of `slots` for the one before it, milliseconds
+    #[arg(long)]
+    pub(super) patience_ms: Option<u64>,
+}
+
+impl Attacker {
+    pub(super) fn crowd(&self) -> Crowd {
+        let usual = Crowd::default();
+        Crowd {
+            identities: self.identities.unwrap_or(usual.identities),
+            patience: self.patience_ms.map_or(usual.patience, Duration::from_millis),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]

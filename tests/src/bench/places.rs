@@ -44,6 +44,9 @@ const LISTENER: usize = NEWCOMER + 1;
 /// Together they are 104, and a node has 96 places for strangers.
 const ADDRESSES: usize = 13;
 const IDENTITIES: usize = 8;
+/// Longest that an identity waits for the one before it, milliseconds. The node lets in two
+/// handshakes of one address at a time.
+const COMING_MS: u64 = 2_500;
 /// Seconds from the restarted validator's first connection to its first vote. It listens for the
 /// first two of them: twice the clock drift.
 const SIGNS_WITHIN: f64 = 5.0;
@@ -255,6 +258,7 @@ impl<'a> Session<'a> {
             command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", "slots", "--genesis"]);
             command.arg(self.nodes[0].home.join("genesis.json"));
             command.args(["--seconds", &ATTACK_SECONDS.to_string(), "--identities", &IDENTITIES.to_string()]);
+            command.args(["--patience-ms", &COMING_MS.to_string()]);
             command.args(targets.iter().flat_map(|target| ["--target", target]));
             let log = self.folder.join(format!("attacker{}.log", number + 1));
             self.attackers.push(host.inside(|| Process::spawn(&mut command, &log))?);

@@ -84,12 +84,26 @@ pub struct Field {
     pub home: Option<PathBuf>,
     /// The key of an account with money, for the attack that pays.
     pub key: Option<SigningKey>,
-    /// How many identities `slots` has; [`IDENTITIES`] reach its rate.
-    pub identities: usize,
+    /// How the identities of `slots` come.
+    pub crowd: Crowd,
 }
 
-/// The identities that `slots` has if nobody says otherwise.
-pub const IDENTITIES: usize = 200;
+/// The identities of `slots`.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    /// The number of identities. The default reaches the rate of `slots`.
+    pub identities: usize,
+    /// Longest time that an identity waits for the one before it to be connected to all targets. A
+    /// node has two handshakes with one address at a time, so impatient identities of one address
+    /// refuse each other.
+    pub patience: Duration,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { identities: 200, patience: Duration::from_millis(20) }
+    }
+}
 
 impl Field {
     /// The chain that is attacked.
