@@ -53,13 +53,15 @@ struct Wanted {
     proposals: Vec<SignedProposal>,
     /// The block without its transactions, and the transactions found so far.
     list: Option<List>,
-    /// The peer that sent the proposal, so the first to have the block.
-    source: PeerId,
+    /// The peer that sent the list. A peer that sent only a proposal may have nothing else.
+    source: Option<PeerId>,
     /// Unanswered requests, newest last; and until when no other peer is asked.
     asked: Vec<RequestId>,
     patience_ends: Duration,
     /// Peers that were asked. Once all were, each may be asked again.
     tried: BTreeSet<PeerId>,
+    /// Peers that were asked and gave nothing for this block. All other peers are asked first.
+    silent: BTreeSet<PeerId>,
     /// Something happened since the last [`Bodies::advance`].
     is_due: bool,
     /// When to try again anyway.
@@ -108,6 +110,8 @@ pub(crate) struct Bodies {
     transactions: Option<BTreeMap<TxHash, Arc<VerifiedTransaction>>>,
     /// Blocks fetched or judged, by the round in which each was proposed first.
     rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
+    /// Connected peers that gave what they were asked for last.
+    gave: BTreeSet<PeerId>,
     work: Work,
 }
 
@@ -172,11 +176,6 @@ impl Bodies {
         }
     }
 
-    /// Whether the block is being fetched and its list of transactions is still unknown.
-    pub(crate) fn is_looked_for_without_list(&self, block: &BlockHash) -> bool {
-        self.wanted.get(block).is_some_and(|wanted| wanted.list.is_none())
-    }
-
     /// Checks that a list is the one of a block. Cheap checks go first, and a list that is known
     /// already is compared, not hashed.
     ///
@@ -219,7 +218,7 @@ impl Bodies {
 
     /// Fetches the block of a proposal from now on, unless its round already has [`PER_ROUND_MAX`]
     /// blocks.
-    pub(crate) fn want(&mut self, proposal: SignedProposal, source: PeerId) {
+    pub(crate) fn want(&mut self, proposal: SignedProposal) {
         let (block, round) = (proposal.proposal.block, proposal.proposal.round);
         if !self.wanted.contains_key(&block) {
             let is_known = self.rounds.values().any(|blocks| blocks.contains(&block));
@@ -235,10 +234,11 @@ impl Bodies {
         let wanted = self.wanted.entry(block).or_insert_with(|| Wanted {
             proposals: Vec::new(),
             list: None,
-            source,
+            source: None,
             asked: Vec::new(),
             patience_ends: Duration::ZERO,
             tried: BTreeSet::new(),
+            silent: BTreeSet::new(),
             is_due: true,
             wait: None,
         });
@@ -249,7 +249,7 @@ impl Bodies {
 
     /// Takes in the list of a block that is being fetched. The caller has checked the list by
     /// [`Bodies::check_list`].
-    pub(crate) fn on_list(&mut self, block: &BlockHash, compact: CompactBlock, mempool: &Mempool) {
+    pub(crate) fn on_list(&mut self, block: &BlockHash, compact: CompactBlock, from: PeerId, mempool: &Mempool) {
         let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else { return };
         let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
         let found = compact.transactions.iter().enumerate().map(|(place, hash)| {
@@ -262,7 +262,8 @@ impl Bodies {
         let found: Vec<_> = found.collect();
         self.work.look_ups = self.work.look_ups.saturating_add(found.len() as u64);
         wanted.list = Some(List { compact, found, missing, is_forged: false });
-        // The peer that sent the proposal is asked first for the transactions too.
+        // The peer that sent the list is asked first for the transactions, unless it was silent.
+        wanted.source = Some(from);
         wanted.tried.clear();
         wanted.is_due = true;
     }
@@ -307,7 +308,21 @@ impl Bodies {
             wanted.patience_ends = now.saturating_add(PATIENCE);
             wanted.wait = Some(wanted.patience_ends);
             wanted.tried.insert(peer);
+            wanted.silent.insert(peer);
+            self.gave.remove(&peer);
         }
+    }
+
+    /// A peer gave a part of a block when it was asked.
+    pub(crate) fn on_gave(&mut self, block: &BlockHash, peer: PeerId) {
+        self.gave.insert(peer);
+        if let Some(wanted) = self.wanted.get_mut(block) {
+            wanted.silent.remove(&peer);
+        }
+    }
+
+    pub(crate) fn on_disconnected(&mut self, peer: PeerId) {
+        self.gave.remove(&peer);
     }
 
     /// The block that a request was about. The first answer counts, even if another peer was asked
@@ -324,7 +339,13 @@ impl Bodies {
 
     /// Takes in transactions from a peer for a block that is being fetched. Transactions that are
     /// not missing are ignored.
-    pub(crate) fn on_transactions(&mut self, chain: &ChainState, block: &BlockHash, transactions: Vec<Transaction>) {
+    pub(crate) fn on_transactions(
+        &mut self,
+        chain: &ChainState,
+        block: &BlockHash,
+        transactions: Vec<Transaction>,
+        from: PeerId,
+    ) {
         let id = chain.chain().id();
         let Some(list) = self.wanted.get_mut(block).and_then(|wanted| wanted.list.as_mut()) else { return };
         let mut missing: BTreeMap<TxHash, Transaction> = BTreeMap::new();
@@ -348,6 +369,9 @@ impl Bodies {
         }
         // Other blocks that are being fetched have many of the same transactions.
         fetched.iter().for_each(|transaction| self.on_transaction(transaction));
+        if !fetched.is_empty() {
+            self.on_gave(block, from);
+        }
     }
 
     /// Judges a block if it is complete, or returns the next step towards that.
@@ -395,14 +419,13 @@ impl Bodies {
             wanted.wait = Some(wanted.patience_ends);
             return Progress::Wait;
         }
-        // First the peer that sent the proposal, then each other peer once, in the given order.
-        let is_untried = |peer: &&PeerId| !wanted.tried.contains(peer);
-        let source = Some(&wanted.source).filter(|source| peers.contains(source)).filter(is_untried);
-        let mut next = source.or_else(|| peers.iter().find(is_untried)).copied();
-        if next.is_none() {
+        // Each peer once. Of equal peers `min_by_key` returns the first in the given order.
+        if peers.iter().all(|peer| wanted.tried.contains(peer)) {
             wanted.tried.clear();
-            next = peers.first().copied();
         }
+        let rank =
+            |peer: &&PeerId| (wanted.silent.contains(peer), wanted.source != Some(**peer), !self.gave.contains(peer));
+        let next = peers.iter().filter(|peer| !wanted.tried.contains(peer)).min_by_key(rank).copied();
         match next {
             Some(peer) => Progress::Ask(peer, request),
             None => {

@@ -24,6 +24,8 @@ pub const NAMED_TIMES: u64 = 2;
 
 /// One signature, verified alone (measured: 50 to 60 on one core without AVX-512).
 pub const SIGNATURE: u64 = 60;
+/// Transaction hashes of a list in a microsecond when its Merkle root is computed (an estimate).
+pub const HASHES: u64 = 4;
 /// One look-up in an index in memory.
 pub const LOOK_UP: u64 = 1;
 /// One read of the store: a block, a chunk, or a page of descriptors.
@@ -48,7 +50,7 @@ const SECOND_MICROS: u64 = 1_000_000;
 pub struct Cost {
     /// Receiving and decoding messages and requests.
     pub decode: u64,
-    /// Verifying signatures.
+    /// Verifying signatures and block lists.
     pub verify: u64,
     /// Look-ups in memory and reads of the store.
     pub look_up: u64,
@@ -88,6 +90,12 @@ impl Cost {
     #[must_use]
     pub const fn signatures(count: u64) -> Self {
         Self { verify: count.saturating_mul(SIGNATURE), ..Self::NONE }
+    }
+
+    /// The cost of the Merkle root of this many hashes.
+    #[must_use]
+    pub const fn hashes(count: u64) -> Self {
+        Self { verify: count.div_ceil(HASHES), ..Self::NONE }
     }
 
     /// The cost of this many look-ups in memory and this many reads of the store.

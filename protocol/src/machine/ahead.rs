@@ -42,6 +42,16 @@ impl Ahead {
         };
         let of_height = self.heights.entry(message.height()).or_default();
         let of_signer = of_height.entry(message.signer()).or_default();
+        if let ConsensusMessage::Proposal(signed, Some(_)) = &message {
+            // The list takes its place beside the proposal that came without a list.
+            let lacks_list =
+                |known: &ConsensusMessage| matches!(known, ConsensusMessage::Proposal(known, None) if known == signed);
+            if let Some(known) = of_signer.iter_mut().find(|(_, known)| lacks_list(known)) {
+                *known = (from, message);
+                self.is_new = true;
+                return;
+            }
+        }
         if of_signer.iter().any(|(_, known)| *known == message) {
             return;
         }

@@ -8,6 +8,7 @@ use ledger::certificate::Certificate;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::{Height, Round};
 
+use super::proposals::OWN;
 use super::{Effect, Machine, Notice, Phase};
 use crate::bodies::Verdict;
 use crate::consensus::{Output, Start};
@@ -70,9 +71,9 @@ impl Machine {
         let outputs = self.consensus.start(&start);
         judged.iter().for_each(|valid| self.log_body(valid));
         self.perform(outputs);
-        for (from, signed) in proposed {
+        for signed in proposed {
             if self.phase == Phase::Deciding {
-                self.take_in(from, ConsensusMessage::Proposal(signed, None));
+                self.take_in(OWN, ConsensusMessage::Proposal(signed, None));
             }
         }
         self.report_signing();

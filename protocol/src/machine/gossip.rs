@@ -9,6 +9,7 @@ use ledger::validators::ValidatorSet;
 
 use super::headers::Told;
 use super::{Effect, Machine, Phase, Topic, Verdict};
+use crate::bodies::transactions_max;
 use crate::budget::Cost;
 use crate::ids::{PeerId, Ticket};
 use crate::message::{
@@ -45,12 +46,7 @@ impl Machine {
             Hearing::Forged | Hearing::Useless => {}
             // Validators work at a height far ahead, so this node missed something.
             Hearing::Far => self.ask_status(from),
-            Hearing::ListOnly => {
-                if let ConsensusMessage::Proposal(signed, Some(list)) = message {
-                    self.bodies.on_list(&signed.proposal.block, list, &self.mempool);
-                }
-            }
-            Hearing::News => {
+            Hearing::News | Hearing::List => {
                 let height = message.height();
                 self.heard.note(&message, self.now.elapsed);
                 let is_ours = self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
@@ -96,30 +92,34 @@ impl Machine {
             self.consensus.height() == height && matches!(self.phase, Phase::Deciding | Phase::CatchingUp);
         let round = if is_deciding { self.consensus.round() } else { Round(0) };
         let may_pass = self.heard.may_pass(message, round, self.now.elapsed) || planted::is(Fault::GossipUnbounded);
-        let list = match message {
-            ConsensusMessage::Proposal(signed, Some(list)) => Some((signed, list)),
-            _ => None,
-        };
-        if !may_pass {
-            // A copy without its list may have come first. This list is of use here, but the
-            // message is not passed on again.
-            let lacks = list.filter(|(signed, list)| {
-                let block = signed.proposal.block;
-                self.bodies.is_looked_for_without_list(&block)
-                    && self.bodies.check_list(&self.chain, block, list).is_ok()
-            });
-            return if lacks.is_some() { Hearing::ListOnly } else { Hearing::Useless };
+        // A copy without its list may have come first.
+        if !may_pass && !self.heard.lacks_list(message, round) {
+            return Hearing::Useless;
         }
+        // A list that comes later may stand beside a forged signature too.
         if !self.verify(message, &validators) {
             return Hearing::Forged;
         }
-        let is_other = |(signed, list): (&SignedProposal, &CompactBlock)| {
-            list.header.height != height || self.bodies.check_list(&self.chain, signed.proposal.block, list).is_err()
-        };
-        if list.is_some_and(is_other) && !planted::is(Fault::GossipUnbounded) {
+        if let ConsensusMessage::Proposal(signed, Some(list)) = message
+            && !self.is_list_of(signed, list)
+            && !planted::is(Fault::GossipUnbounded)
+        {
             return Hearing::Forged;
         }
-        Hearing::News
+        if may_pass { Hearing::News } else { Hearing::List }
+    }
+
+    /// Whether the list beside a proposal is that of its block. The cost of the message includes the
+    /// Merkle root of the list.
+    fn is_list_of(&mut self, signed: &SignedProposal, list: &CompactBlock) -> bool {
+        if list.header.height != signed.proposal.height {
+            return false;
+        }
+        let count = list.transactions.len();
+        if count <= transactions_max(&self.chain) {
+            self.cost = self.cost.and(Cost::hashes(count as u64));
+        }
+        self.bodies.check_list(&self.chain, signed.proposal.block, list).is_ok()
     }
 }
 
@@ -129,8 +129,9 @@ enum Hearing {
     News,
     /// Known, passed on lately, or of a height or round that does not matter.
     Useless,
-    /// A known proposal beside a block list that is still missing here.
-    ListOnly,
+    /// A known proposal that was passed on lately without its list, now with the list. Used and
+    /// passed on.
+    List,
     /// Genuine, and of a height far ahead.
     Far,
     /// Not signed by its signer, or beside the list of another block.
@@ -140,8 +141,8 @@ enum Hearing {
 impl Hearing {
     const fn verdict(&self) -> Verdict {
         match self {
-            Self::News => Verdict::Accept,
-            Self::Useless | Self::ListOnly | Self::Far => Verdict::Ignore,
+            Self::News | Self::List => Verdict::Accept,
+            Self::Useless | Self::Far => Verdict::Ignore,
             Self::Forged => Verdict::Reject,
         }
     }

@@ -6,6 +6,10 @@
 //! [`AGAIN`], and at most two different messages of one validator, height, round and kind. Two are
 //! enough to prove double signing. Retransmissions are at least a second apart, so after a loss
 //! they still reach everybody.
+//!
+//! Anybody can send a copy of a proposal without the list of its block. This copy is small and
+//! overtakes the large one. So a list is accepted once although its proposal was accepted lately:
+//! see [`Heard::lacks_list`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,6 +59,15 @@ struct Word {
     valid_round: Option<Round>,
 }
 
+/// A word that was accepted.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    word: Word,
+    at: Duration,
+    /// A copy with the list of the block was accepted.
+    has_list: bool,
+}
+
 /// When certificates of one height and kind were accepted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Certificates {
@@ -72,7 +85,7 @@ type Place = (Height, Round, Kind, PublicKey);
 /// kind and round taken.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    words: BTreeMap<Place, Vec<(Word, Duration)>>,
+    words: BTreeMap<Place, Vec<Known>>,
     certificates: BTreeMap<(Height, CertificateKind), Certificates>,
 }
 
@@ -88,13 +101,12 @@ impl Heard {
     pub(super) fn may_pass(&self, message: &ConsensusMessage, round: Round, now: Duration) -> bool {
         match name(message) {
             Named::Word(place, word) => {
-                let of = place.1.0;
-                if of > round.0.saturating_add(ROUNDS_AHEAD) || of < round.0.saturating_sub(ROUNDS_BEFORE) {
+                if !is_taken(place.1, round) {
                     return false;
                 }
                 let Some(words) = self.words.get(&place) else { return true };
-                match words.iter().find(|(known, _)| *known == word) {
-                    Some((_, at)) => now >= at.saturating_add(AGAIN),
+                match words.iter().find(|known| known.word == word) {
+                    Some(known) => now >= known.at.saturating_add(AGAIN),
                     None => words.len() < DIFFERENT_MAX || planted::is(Fault::BlocksOfRoundUnbounded),
                 }
             }
@@ -114,11 +126,26 @@ impl Heard {
     pub(super) fn was_passed(&self, message: &ConsensusMessage) -> bool {
         match name(message) {
             Named::Word(place, word) => {
-                self.words.get(&place).is_some_and(|words| words.iter().any(|(known, _)| *known == word))
+                let is_new_list = has_list(message);
+                let mut words = self.words.get(&place).into_iter().flatten();
+                words.any(|known| known.word == word && (known.has_list || !is_new_list))
             }
             Named::Certificate(place, of) => {
                 self.certificates.get(&place).and_then(|known| known.newest).is_some_and(|(newest, _)| of <= newest)
             }
+        }
+    }
+
+    /// Whether a message is a proposal with a list, and every accepted copy of the proposal was
+    /// without a list. Such a message is accepted once, even within [`AGAIN`]. The caller checks
+    /// that the list is that of the block.
+    pub(super) fn lacks_list(&self, message: &ConsensusMessage, round: Round) -> bool {
+        match name(message) {
+            Named::Word(place, word) if has_list(message) && is_taken(place.1, round) => {
+                let mut words = self.words.get(&place).into_iter().flatten();
+                words.any(|known| known.word == word && !known.has_list)
+            }
+            _ => false,
         }
     }
 
@@ -127,9 +154,10 @@ impl Heard {
         match name(message) {
             Named::Word(place, word) => {
                 let words = self.words.entry(place).or_default();
-                match words.iter_mut().find(|(known, _)| *known == word) {
-                    Some((_, at)) => *at = now,
-                    None => words.push((word, now)),
+                let has_list = has_list(message);
+                match words.iter_mut().find(|known| known.word == word) {
+                    Some(known) => (known.at, known.has_list) = (now, known.has_list || has_list),
+                    None => words.push(Known { word, at: now, has_list }),
                 }
             }
             Named::Certificate(place, of) => {
@@ -158,6 +186,15 @@ impl Heard {
         let first = round.0.saturating_sub(ROUNDS_BEFORE);
         self.words.retain(|(of, round, ..), _| *of != height || round.0 >= first);
     }
+}
+
+const fn has_list(message: &ConsensusMessage) -> bool {
+    matches!(message, ConsensusMessage::Proposal(_, Some(_)))
+}
+
+/// Whether messages of the round `of` are taken while `current` is the round being decided.
+const fn is_taken(of: Round, current: Round) -> bool {
+    of.0 <= current.0.saturating_add(ROUNDS_AHEAD) && of.0 >= current.0.saturating_sub(ROUNDS_BEFORE)
 }
 
 fn name(message: &ConsensusMessage) -> Named {

@@ -39,6 +39,7 @@ impl Machine {
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
         self.catchup.on_disconnected(peer);
+        self.bodies.on_disconnected(peer);
         self.clocks.on_disconnected(peer);
     }
 
@@ -128,11 +129,14 @@ impl Machine {
                 let Some(block) = self.bodies.answered(id) else { return };
                 match response {
                     Some(Response::Proposed(Some(list))) => match self.bodies.check_list(&self.chain, block, &list) {
-                        Ok(()) => self.bodies.on_list(&block, list, &self.mempool),
+                        Ok(()) => {
+                            self.bodies.on_gave(&block, from);
+                            self.bodies.on_list(&block, list, from, &self.mempool);
+                        }
                         Err(offence) => self.ban(from, offence),
                     },
                     Some(Response::Transactions(transactions)) => {
-                        self.bodies.on_transactions(&self.chain, &block, transactions);
+                        self.bodies.on_transactions(&self.chain, &block, transactions, from);
                     }
                     // The peer does not have it (any more), so the next peer is asked.
                     _ => {}

@@ -32,8 +32,8 @@ const PER_ROUND_MAX: usize = 2;
 /// Proposals of the height after the tip.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
-    /// The first proposals of each round, and the peers that sent them.
-    of_round: BTreeMap<Round, Vec<(PeerId, SignedProposal)>>,
+    /// The first proposals of each round.
+    of_round: BTreeMap<Round, Vec<SignedProposal>>,
     /// The round and time of the last proposal of a current round that was heard or sent.
     said: Option<(Round, Duration)>,
     repeat_at: Option<Duration>,
@@ -61,14 +61,14 @@ impl Proposals {
     }
 
     /// All remembered proposals.
-    pub(super) fn all(&self) -> Vec<(PeerId, SignedProposal)> {
+    pub(super) fn all(&self) -> Vec<SignedProposal> {
         self.of_round.values().flatten().cloned().collect()
     }
 
-    fn remember(&mut self, from: PeerId, signed: &SignedProposal) {
+    fn remember(&mut self, signed: &SignedProposal) {
         let of_round = self.of_round.entry(signed.proposal.round).or_default();
-        if of_round.len() < PER_ROUND_MAX && !of_round.iter().any(|(_, known)| known == signed) {
-            of_round.push((from, signed.clone()));
+        if of_round.len() < PER_ROUND_MAX && !of_round.contains(signed) {
+            of_round.push(signed.clone());
         }
     }
 }
@@ -139,7 +139,7 @@ impl Machine {
                 let round = signed.proposal.round;
                 self.proposals.said = Some((round, self.now.elapsed));
                 // First of its round, since the first one is repeated.
-                self.proposals.of_round.entry(round).or_default().insert(0, (OWN, signed.clone()));
+                self.proposals.of_round.entry(round).or_default().insert(0, signed.clone());
                 ConsensusMessage::Proposal(signed, compact)
             }
             ConsensusMessage::Vote(vote) => {
@@ -171,7 +171,7 @@ impl Machine {
         }
         self.proposals.repeat_at = Some(now.saturating_add(REPEAT));
         let first = self.proposals.of_round.get(&round).and_then(|of_round| of_round.first());
-        if let Some((_, signed)) = first.filter(|_| self.consensus.is_signing()).cloned() {
+        if let Some(signed) = first.filter(|_| self.consensus.is_signing()).cloned() {
             self.proposals.said = Some((round, now));
             self.say(ConsensusMessage::Proposal(signed, None));
         }
@@ -195,17 +195,17 @@ impl Machine {
         if round == current {
             self.proposals.said = Some((round, self.now.elapsed));
         }
-        self.proposals.remember(from, signed);
-        self.look_for(from, signed);
+        self.proposals.remember(signed);
+        self.look_for(signed);
         if let Some(list) = list {
-            self.bodies.on_list(&signed.proposal.block, list, &self.mempool);
+            self.bodies.on_list(&signed.proposal.block, list, from, &self.mempool);
         }
     }
 
     /// Tells consensus the verdict on a proposed block, or fetches the block if its round is at
     /// most one from the current round. Blocks of later rounds are fetched when their round is
     /// near.
-    fn look_for(&mut self, from: PeerId, signed: &SignedProposal) {
+    fn look_for(&mut self, signed: &SignedProposal) {
         let (block, round, current) = (signed.proposal.block, signed.proposal.round, self.consensus.round());
         match self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_))) {
             Some(valid) if self.told.insert((round, block)) => {
@@ -213,7 +213,7 @@ impl Machine {
                 self.perform(outputs);
             }
             None if round.0 <= current.0.saturating_add(1) && round.0 >= current.0.saturating_sub(1) => {
-                self.bodies.want(signed.clone(), from);
+                self.bodies.want(signed.clone());
             }
             Some(_) | None => {}
         }
@@ -229,8 +229,8 @@ impl Machine {
         self.heard.on_round(self.consensus.height(), round);
         let last = Round(round.0.saturating_add(1));
         let early: Vec<_> = self.proposals.of_round.range(round..=last).flat_map(|(_, all)| all).cloned().collect();
-        for (from, signed) in early {
-            self.look_for(from, &signed);
+        for signed in early {
+            self.look_for(&signed);
             if self.phase != Phase::Deciding {
                 return;
             }
@@ -284,4 +284,4 @@ impl Machine {
 }
 
 /// Stands for this node as a sender. The shell numbers peers from 0 up, so no peer has this number.
-const OWN: PeerId = PeerId(u64::MAX);
+pub(super) const OWN: PeerId = PeerId(u64::MAX);

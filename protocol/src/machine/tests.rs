@@ -13,6 +13,7 @@ use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedProposa
 
 mod behind;
 mod headers;
+mod lists;
 mod peers;
 mod rounds;
 mod signing;

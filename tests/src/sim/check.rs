@@ -38,6 +38,7 @@ pub enum Rule {
     NoSpin,
     /// No message passed on in vain: at most two different ones per signer, height, round and kind,
     /// each at most once in 500 ms, and no transaction list that its proposal does not commit to.
+    /// A proposal that was passed on only without its list may follow with the list sooner, once.
     NoAmplification,
     /// No work without bound: at most three bodies of a round are executed or logged, and one input
     /// makes a machine look up at most twice the transactions of a full block.

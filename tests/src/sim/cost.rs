@@ -37,8 +37,9 @@ enum Subject {
     Polka(BlockHash),
 }
 
-/// Encoded messages, each with the time when it was last passed on.
-type Said = Vec<(Vec<u8>, Duration)>;
+/// Encoded messages, each with the time when it was last passed on, and whether it ever was with a
+/// transaction list.
+type Said = Vec<(Vec<u8>, Duration, bool)>;
 
 /// What a node has spent in this life.
 #[derive(Default)]
@@ -63,6 +64,10 @@ pub(crate) struct Cost {
 
 impl Cost {
     /// A consensus message is passed on.
+    ///
+    /// A proposal that was passed on only without its list may follow with the list once, at any
+    /// time: other nodes may get the list in no other way. The list must be that of the block. After
+    /// it, no copy of the proposal may follow within 500 ms, with or without the list.
     pub(crate) fn on_accepted(&mut self, now: Duration, message: &ConsensusMessage) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation::new(Rule::NoAmplification, what));
         let (round, subject, said) = match message {
@@ -82,18 +87,20 @@ impl Cost {
             }
             ConsensusMessage::Polka(polka) => (polka.round, Subject::Polka(polka.block), Vec::new()),
         };
+        let has_list = matches!(message, ConsensusMessage::Proposal(_, Some(_)));
         let height = message.height();
         self.accepted.retain(|(of, _, _), _| of.0 + 2 >= height.0);
         let known = self.accepted.entry((height, round, subject)).or_default();
-        if let Some((_, last)) = known.iter_mut().find(|(other, _)| *other == said) {
+        if let Some((_, last, had_list)) = known.iter_mut().find(|(other, ..)| *other == said) {
             let pause = now.saturating_sub(*last);
-            *last = now;
-            return match pause < AGAIN {
+            let is_upgrade = has_list && !*had_list;
+            (*last, *had_list) = (now, *had_list || has_list);
+            return match pause < AGAIN && !is_upgrade {
                 true => broken(format!("height {height}, round {round}, {subject:?} again after {pause:?}")),
                 false => Ok(()),
             };
         }
-        known.push((said, now));
+        known.push((said, now, has_list));
         match known.len() > DIFFERENT_MAX {
             true => broken(format!("height {height}, round {round}, {subject:?}: {} different ones", known.len())),
             false => Ok(()),
@@ -222,8 +229,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_list_that_nobody_signed_is_seen() {
+    /// A proposal and the list of its block, which is empty.
+    fn proposal() -> (SignedProposal, CompactBlock) {
         let chain = Chain::new(Plan::quiet(4).genesis());
         let state = ChainState::genesis(std::sync::Arc::clone(&chain));
         let (key, certificate) = (validator_key(0), Certificate::genesis(chain.id()));
@@ -231,11 +238,35 @@ mod tests {
         let (block, round, proposer) = (valid.hash(), Round(0), key.public());
         let proposal = Proposal { height: HEIGHT, round, block, valid_round: None, proposer };
         let signed = SignedProposal { signature: key.sign(&proposal.message(chain.id())), proposal };
-        let mut compact = CompactBlock {
+        let compact = CompactBlock {
             header: valid.header().clone(),
             parent_certificate: valid.block().parent_certificate.clone(),
             transactions: Vec::new(),
         };
+        (signed, compact)
+    }
+
+    #[test]
+    fn a_list_follows_a_proposal_without_it_once() {
+        let (signed, compact) = proposal();
+        let mut cost = Cost::default();
+        for (at, list, broken) in [
+            (0, None, false),
+            (10, None, true),
+            (20, Some(compact.clone()), false),
+            (30, Some(compact.clone()), true),
+            (40, None, true),
+            (540, Some(compact.clone()), false),
+            (550, Some(compact), true),
+        ] {
+            let result = cost.on_accepted(ms(at), &ConsensusMessage::Proposal(signed.clone(), list));
+            assert_eq!(rule(&result), broken.then_some(Rule::NoAmplification), "at {at} ms: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_nobody_signed_is_seen() {
+        let (signed, mut compact) = proposal();
         let accepted = |compact: &CompactBlock| {
             let message = ConsensusMessage::Proposal(signed.clone(), Some(compact.clone()));
             rule(&Cost::default().on_accepted(ms(0), &message))
