@@ -44,6 +44,12 @@ impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
         }
     }
 
+    /// Whether the operator named the peer.
+    #[must_use]
+    pub fn is_named(&self, peer: &Peer) -> bool {
+        self.lock().named.contains(peer)
+    }
+
     /// Whether the peer may cause more work now. A refusal is counted in its account.
     #[must_use]
     pub fn admits(&self, peer: &Peer) -> bool {

@@ -1,13 +1,13 @@
 //! The driver feeds the protocol machine and performs its effects, in order, on its own thread.
 
+mod inputs;
+mod reads;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use ledger::api::BlockSummary;
-use ledger::block::Block;
-use ledger::certificate::Certificate;
 use ledger::chain::{Committed, TransactionError};
 use ledger::codec;
 use ledger::hash::{Domain, Hash};
@@ -16,11 +16,13 @@ use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::budget::Cost;
 use protocol::mempool::AdmitError;
-use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, CertifiedHeader, Response};
+use protocol::message::CertifiedHeader;
 use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{broadcast, watch};
 
+use self::inputs::{Due, IDLE, Next, Turns};
+pub(crate) use self::inputs::{Inputs, ToDriver};
+use self::reads::Reads;
 use crate::blame::charge;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
@@ -31,34 +33,6 @@ use crate::priority::patient_threads;
 use crate::submission::{Reply, SubmitError};
 use crate::verifier::Verified;
 use crate::view::{Activity, Journal, Query, TipView};
-
-/// Most answers with blocks that are read at once. Beyond it a request is refused as busy.
-const READS_MAX: usize = 4;
-/// A checkpoint is written after this time without other work. `Store::commit` writes one after a
-/// number of blocks in any case (see `Store::maintain`).
-const IDLE: Duration = Duration::from_millis(20);
-
-/// Output of sync for the driver.
-#[derive(Debug)]
-pub(crate) enum ToDriver {
-    /// The heights that sync fetches as segments.
-    Plan(Option<(Height, Height)>),
-    /// The verified blocks of a segment, and the certificate of the last one.
-    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
-}
-
-/// The inputs, except time.
-pub(crate) struct Inputs {
-    pub(crate) consensus: mpsc::Receiver<Gossip>,
-    pub(crate) headers: mpsc::Receiver<Gossip>,
-    pub(crate) events: mpsc::Receiver<PeerEvent>,
-    pub(crate) verified: mpsc::Receiver<Verified>,
-    pub(crate) queries: mpsc::Receiver<Query>,
-    /// Blocks of history, and the plan which of them sync fetches.
-    pub(crate) sync: mpsc::Receiver<ToDriver>,
-    /// Becomes true when the node must stop.
-    pub(crate) stop: watch::Receiver<bool>,
-}
 
 /// The outputs, except network traffic.
 pub(crate) struct Outputs {
@@ -86,7 +60,7 @@ pub(crate) struct Driver {
     /// The cost of the current input.
     cost: Cost,
     /// Answers with blocks that are being read from the store. A panic of one ends the node.
-    reads: JoinSet<()>,
+    reads: Reads,
     activity: Activity,
     /// No checkpoint covers the last committed blocks yet.
     unmaintained: bool,
@@ -147,7 +121,7 @@ impl Driver {
             requests: HashMap::new(),
             tickets: Tickets::default(),
             cost: Cost::NONE,
-            reads: JoinSet::new(),
+            reads: Reads::new(),
             activity: Activity::default(),
             unmaintained: false,
             unconfirmed: false,
@@ -161,40 +135,31 @@ impl Driver {
     /// The disk refuses, or the machine halts.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         self.turn(Input::Time)?;
+        let mut turns = Turns::new();
         loop {
-            let wait = self.machine.deadline().saturating_sub(self.clock.now().elapsed);
-            let idle = self.unmaintained && wait > IDLE;
-            tokio::select! {
-                biased;
-                _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
-                // Votes go before blocks, these before requests of peers, these before
-                // transactions.
-                Some(gossip) = inputs.consensus.recv() => self.on_gossip(protocol::Topic::Consensus, gossip)?,
-                // A due timer goes before all that can wait. Later timers are the last branch.
-                () = tokio::time::sleep(wait), if wait.is_zero() => self.turn(Input::Time)?,
-                Some(gossip) = inputs.headers.recv() => self.on_gossip(protocol::Topic::Headers, gossip)?,
-                event = inputs.events.recv() => match event {
-                    Some(event) => self.on_event(event)?,
-                    // The part that ended first reports the cause. This end only follows from it.
-                    None => return Ok(()),
-                },
-                verified = inputs.verified.recv() => match verified {
-                    Some(verified) => self.on_verified(verified)?,
-                    None => return Ok(()),
-                },
-                Some(query) = inputs.queries.recv() => self.on_query(query),
-                Some(read) = self.reads.join_next() => read.context("reading blocks for a peer")?,
-                // Blocks of history come after all work that somebody waits for, a few at a time.
-                () = std::future::ready(()), if self.unconfirmed => {
+            let timer = self.machine.deadline().saturating_sub(self.clock.now().elapsed);
+            let due = Due { timer, past: self.unconfirmed, checkpoint: self.unmaintained && timer > IDLE };
+            match inputs.next(&mut turns, &mut self.reads, due).await {
+                Next::Stop => return Ok(()),
+                Next::Consensus(gossip) => self.on_gossip(protocol::Topic::Consensus, gossip)?,
+                Next::Timer => self.turn(Input::Time)?,
+                Next::Headers(gossip) => self.on_gossip(protocol::Topic::Headers, gossip)?,
+                Next::Event(event) => self.on_event(event)?,
+                Next::Verified(verified) => self.on_verified(verified)?,
+                Next::Query(query) => self.on_query(query),
+                Next::Read(read) => {
+                    let peer = read.context("reading blocks for a peer")?;
+                    self.reads.on_ended(&self.store, &self.network, &peer);
+                }
+                Next::Past => {
                     self.unconfirmed = false;
                     self.turn_giving_way(Input::Committed)?;
                 }
-                Some(news) = inputs.sync.recv() => match news {
-                    ToDriver::Plan(plan) => self.turn(Input::Plan(plan))?,
-                    ToDriver::Segment(blocks, certificate) => self.turn_giving_way(Input::Segment(blocks, certificate))?,
-                },
-                () = tokio::time::sleep(IDLE), if idle => self.maintain()?,
-                () = tokio::time::sleep(wait) => self.turn(Input::Time)?,
+                Next::Sync(ToDriver::Plan(plan)) => self.turn(Input::Plan(plan))?,
+                Next::Sync(ToDriver::Segment(blocks, certificate)) => {
+                    self.turn_giving_way(Input::Segment(blocks, certificate))?;
+                }
+                Next::Idle => self.maintain()?,
             }
         }
     }
@@ -215,10 +180,13 @@ impl Driver {
     fn on_event(&mut self, event: PeerEvent) -> anyhow::Result<()> {
         let input = match event {
             PeerEvent::Connected(id) => Input::Connected(self.peers.hold(id)),
-            PeerEvent::Disconnected(id) => match self.peers.release(&id) {
-                Some(number) => Input::Disconnected(number),
-                None => return Ok(()),
-            },
+            PeerEvent::Disconnected(id) => {
+                self.reads.forget(&id);
+                match self.peers.release(&id) {
+                    Some(number) => Input::Disconnected(number),
+                    None => return Ok(()),
+                }
+            }
             PeerEvent::Request { from, bytes, ticket } => {
                 let number = self.tickets.next();
                 self.tickets.responses.insert(number, (ticket, from));
@@ -441,47 +409,10 @@ impl Driver {
     }
 
     fn respond_blocks(&mut self, ticket: Ticket, from: Height) {
-        let Some((ticket, peer)) = self.tickets.responses.remove(&ticket) else { return };
-        // Beyond the bound the ticket is dropped, which tells the peer that this node is busy.
-        if self.reads.len() >= READS_MAX {
-            return;
+        if let Some((ticket, peer)) = self.tickets.responses.remove(&ticket) {
+            self.reads.ask(&self.store, &self.network, peer, ticket, from);
         }
-        let (store, network) = (self.store.clone(), self.network.clone());
-        self.reads.spawn_blocking(move || match read_blocks(&store, from) {
-            Ok((response, reads)) => {
-                let bytes = codec::encode(&response);
-                network.accounts().charge(&peer, &Cost::look_ups(0, reads).and(Cost::answer(bytes.len())));
-                network.respond(ticket, bytes);
-            }
-            Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
-        });
     }
-}
-
-/// Blocks from this height on: at most [`BLOCKS_MAX`], and at most [`BLOCKS_BYTES`] bytes unless
-/// the first one is larger. Also returns the number of reads from the store.
-fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), ledger::store::StoreError> {
-    let mut blocks = Vec::new();
-    let mut bytes = 0;
-    let mut height = from.max(Height(1));
-    while blocks.len() as u64 != BLOCKS_MAX
-        && let Some(length) = store.block_length(height)?
-        && (blocks.is_empty() || bytes + length <= BLOCKS_BYTES)
-        && let Some(block) = store.block(height)?
-    {
-        bytes += length;
-        blocks.push(block);
-        height = height.next();
-    }
-    let last = blocks.last().map(|block| block.header.height);
-    let certificate = last.map(|last| store.certificate(last)).transpose()?.flatten();
-    let reads = blocks.len() as u64 + 1;
-    let response = match certificate {
-        Some(certificate) => Response::Blocks(blocks, certificate),
-        None if from <= store.tip().0 => Response::NotKept,
-        None => Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default())),
-    };
-    Ok((response, reads))
 }
 
 const fn network_topic(topic: protocol::Topic) -> Topic {

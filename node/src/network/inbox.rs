@@ -57,6 +57,17 @@ pub struct Gossip {
     pub ticket: GossipTicket,
 }
 
+#[cfg(test)]
+impl Gossip {
+    /// A message of nobody, without content.
+    pub(crate) fn made_up() -> Self {
+        let (topic, from) = (Topic::Consensus, PeerId::random());
+        let ticket =
+            GossipTicket { topic, id: MessageId::new(&[]), from, place: Box::new(Place::made_up(topic, from)) };
+        Self { topic, from, bytes: Vec::new(), ticket }
+    }
+}
+
 /// Names one received gossip message in [`Network::verdict`](super::Network::verdict).
 #[derive(Debug)]
 pub struct GossipTicket {
@@ -89,6 +100,14 @@ pub struct RequestId(pub u64);
 pub struct ResponseTicket {
     pub(crate) id: InboundRequestId,
     pub(crate) channel: ResponseChannel<Response>,
+}
+
+impl ResponseTicket {
+    /// Whether the peer still waits: its stream is open and its time is not over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
 }
 
 /// Events about peers.

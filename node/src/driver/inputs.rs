@@ -1,0 +1,300 @@
+//! What the driver does next: its inputs in the order of their urgency, with a bound for each.
+//!
+//! Urgent inputs go first. If one of them never ended, the others would never come, so each has a
+//! *quantum*: a number of turns in a cycle. An input that has used its quantum rests until every
+//! other one has had its turns or has nothing to do. Then a new cycle begins. So each input is
+//! served within two cycles, however much the others have.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::block::Block;
+use ledger::certificate::Certificate;
+use ledger::transaction::VerifiedTransaction;
+use ledger::units::Height;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, unconstrained};
+use tokio::time::sleep;
+
+use super::reads::Reads;
+use crate::network::{Gossip, PeerEvent, PeerId};
+use crate::verifier::Verified;
+use crate::view::Query;
+
+/// A checkpoint is written after this time without other work. `Store::commit` writes one after a
+/// number of blocks in any case (see `Store::maintain`).
+pub(super) const IDLE: Duration = Duration::from_millis(20);
+
+/// Turns of each input in a cycle, in the order of [`Kind`]. A turn takes microseconds to a
+/// millisecond, the two of history up to a tenth of a second. Larger quanta would let one input
+/// delay the others for longer; smaller ones would split the burst of votes with which a large
+/// network ends a round.
+const QUANTA: [u32; 8] = [64, 16, 32, 16, 32, 8, 1, 1];
+
+/// The inputs that have a quantum, the most urgent first.
+#[derive(Clone, Copy)]
+enum Kind {
+    Consensus,
+    Headers,
+    Events,
+    Verified,
+    Queries,
+    Reads,
+    Past,
+    Sync,
+}
+
+/// Output of sync for the driver.
+#[derive(Debug)]
+pub(crate) enum ToDriver {
+    /// The heights that sync fetches as segments.
+    Plan(Option<(Height, Height)>),
+    /// The verified blocks of a segment, and the certificate of the last one.
+    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
+}
+
+/// The inputs, except time.
+pub(crate) struct Inputs {
+    pub(crate) consensus: mpsc::Receiver<Gossip>,
+    pub(crate) headers: mpsc::Receiver<Gossip>,
+    pub(crate) events: mpsc::Receiver<PeerEvent>,
+    pub(crate) verified: mpsc::Receiver<Verified>,
+    pub(crate) queries: mpsc::Receiver<Query>,
+    /// Blocks of history, and the plan which of them sync fetches.
+    pub(crate) sync: mpsc::Receiver<ToDriver>,
+    /// Becomes true when the node must stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What the driver does next.
+pub(super) enum Next {
+    /// The node must stop, or a part has ended. The part that ended first reports the cause.
+    Stop,
+    Consensus(Gossip),
+    /// A timer is due.
+    Timer,
+    Headers(Gossip),
+    Event(PeerEvent),
+    Verified(Verified),
+    Query(Query),
+    /// The read of blocks for a peer has ended.
+    Read(Result<PeerId, JoinError>),
+    /// More blocks of history wait for their turn.
+    Past,
+    Sync(ToDriver),
+    /// There has been no other work for [`IDLE`].
+    Idle,
+}
+
+/// What the driver knows itself about its next work.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Due {
+    /// Time until the next timer.
+    pub(super) timer: Duration,
+    /// Whether blocks of history wait.
+    pub(super) past: bool,
+    /// Whether a checkpoint is to be written when there is nothing else to do.
+    pub(super) checkpoint: bool,
+}
+
+/// Turns left in this cycle.
+pub(super) struct Turns {
+    left: [u32; QUANTA.len()],
+    /// Whether the last turn was a timer's.
+    was_timer: bool,
+}
+
+impl Turns {
+    pub(super) const fn new() -> Self {
+        Self { left: QUANTA, was_timer: false }
+    }
+
+    const fn may(&self, kind: Kind) -> bool {
+        self.left[kind as usize] > 0
+    }
+
+    const fn take(&mut self, kind: Kind) {
+        self.left[kind as usize] -= 1;
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.left.contains(&0)
+    }
+}
+
+impl Inputs {
+    /// Waits for what is to be done next.
+    pub(super) async fn next(&mut self, turns: &mut Turns, reads: &mut Reads, due: Due) -> Next {
+        // The driver has a thread of its own. In tokio's cooperative budget all channels would look
+        // empty after 128 messages, and what comes last would go first.
+        unconstrained(self.choose(turns, reads, due)).await
+    }
+
+    async fn choose(&mut self, turns: &mut Turns, reads: &mut Reads, due: Due) -> Next {
+        let is_due = due.timer.is_zero() && !turns.was_timer;
+        turns.was_timer = false;
+        loop {
+            let (kind, next) = tokio::select! {
+                biased;
+                _ = self.stop.wait_for(|stop| *stop) => return Next::Stop,
+                // Votes go before blocks, these before requests of peers, these before
+                // transactions.
+                Some(gossip) = self.consensus.recv(), if turns.may(Kind::Consensus) => {
+                    (Kind::Consensus, Next::Consensus(gossip))
+                }
+                // A due timer goes before all that can wait, but it never has two turns in a row:
+                // then it is the last branch. A `sleep` of no time would not be ready at once.
+                () = ready(()), if is_due => {
+                    turns.was_timer = true;
+                    return Next::Timer;
+                }
+                Some(gossip) = self.headers.recv(), if turns.may(Kind::Headers) => {
+                    (Kind::Headers, Next::Headers(gossip))
+                }
+                event = self.events.recv(), if turns.may(Kind::Events) => match event {
+                    Some(event) => (Kind::Events, Next::Event(event)),
+                    None => return Next::Stop,
+                },
+                verified = self.verified.recv(), if turns.may(Kind::Verified) => match verified {
+                    Some(verified) => (Kind::Verified, Next::Verified(verified)),
+                    None => return Next::Stop,
+                },
+                Some(query) = self.queries.recv(), if turns.may(Kind::Queries) => (Kind::Queries, Next::Query(query)),
+                Some(read) = reads.ended(), if turns.may(Kind::Reads) => (Kind::Reads, Next::Read(read)),
+                // Blocks of history come after all work that somebody waits for, a few at a time.
+                () = ready(()), if due.past && turns.may(Kind::Past) => (Kind::Past, Next::Past),
+                Some(news) = self.sync.recv(), if turns.may(Kind::Sync) => (Kind::Sync, Next::Sync(news)),
+                // All inputs have had their turns or have nothing to do: a new cycle.
+                () = ready(()), if turns.is_used_up() => {
+                    turns.left = QUANTA;
+                    continue;
+                }
+                () = sleep(IDLE), if due.checkpoint => return Next::Idle,
+                () = sleep(due.timer) => {
+                    turns.was_timer = true;
+                    return Next::Timer;
+                }
+            };
+            turns.take(kind);
+            return next;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CYCLE: u32 = {
+        let (mut sum, mut kind) = (0, 0);
+        while kind < QUANTA.len() {
+            sum += QUANTA[kind];
+            kind += 1;
+        }
+        sum
+    };
+
+    /// The senders' ends of the inputs.
+    struct World {
+        consensus: mpsc::Sender<Gossip>,
+        headers: mpsc::Sender<Gossip>,
+        events: mpsc::Sender<PeerEvent>,
+        _verified: mpsc::Sender<Verified>,
+        _queries: mpsc::Sender<Query>,
+        sync: mpsc::Sender<ToDriver>,
+        _stop: watch::Sender<bool>,
+        inputs: Inputs,
+        turns: Turns,
+        reads: Reads,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (consensus, headers, events) = (mpsc::channel(512), mpsc::channel(256), mpsc::channel(256));
+            let (verified, queries, sync) = (mpsc::channel(1), mpsc::channel(1), mpsc::channel(1));
+            let (stop, stopped) = watch::channel(false);
+            let inputs = Inputs {
+                consensus: consensus.1,
+                headers: headers.1,
+                events: events.1,
+                verified: verified.1,
+                queries: queries.1,
+                sync: sync.1,
+                stop: stopped,
+            };
+            Self {
+                consensus: consensus.0,
+                headers: headers.0,
+                events: events.0,
+                _verified: verified.0,
+                _queries: queries.0,
+                sync: sync.0,
+                _stop: stop,
+                inputs,
+                turns: Turns::new(),
+                reads: Reads::new(),
+            }
+        }
+
+        /// Fills the first inputs to the brim.
+        fn flood(&self) {
+            let fill = |sender: &mpsc::Sender<Gossip>| while sender.try_send(Gossip::made_up()).is_ok() {};
+            fill(&self.consensus);
+            fill(&self.headers);
+            while self.events.try_send(PeerEvent::Connected(PeerId::random())).is_ok() {}
+        }
+
+        async fn next(&mut self, due: Due) -> Next {
+            self.inputs.next(&mut self.turns, &mut self.reads, due).await
+        }
+    }
+
+    const LATER: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test]
+    async fn a_flood_in_the_first_input_keeps_no_other_from_its_turn() {
+        let mut world = World::new();
+        // The first turns of a cycle are those of the first input.
+        world.flood();
+        for _ in 0..QUANTA[0] {
+            assert!(matches!(world.next(Due { timer: LATER, ..Due::default() }).await, Next::Consensus(_)));
+        }
+        let (mut past, mut plans, mut headers) = (0, 0, 0);
+        for _ in 0..10 * CYCLE {
+            world.flood();
+            let _full = world.sync.try_send(ToDriver::Plan(None));
+            match world.next(Due { timer: LATER, past: true, checkpoint: false }).await {
+                Next::Past => past += 1,
+                Next::Sync(_) => plans += 1,
+                Next::Headers(_) => headers += 1,
+                _ => {}
+            }
+        }
+        assert!(past >= 10 && plans >= 10 && headers >= 10 * QUANTA[1], "{past}, {plans} and {headers} turns");
+    }
+
+    #[tokio::test]
+    async fn a_due_timer_is_served_in_a_flood_and_stops_nothing() {
+        let mut world = World::new();
+        let (mut timers, mut in_a_row, mut was_timer) = (0, false, false);
+        for _ in 0..CYCLE {
+            world.flood();
+            let is_timer = matches!(world.next(Due::default()).await, Next::Timer);
+            timers += u32::from(is_timer);
+            in_a_row |= is_timer && was_timer;
+            was_timer = is_timer;
+        }
+        assert!(timers > 0 && !in_a_row, "{timers} turns, two in a row: {in_a_row}");
+    }
+
+    #[tokio::test]
+    async fn an_input_alone_has_all_turns() {
+        let mut world = World::new();
+        for _ in 0..4 * QUANTA[0] {
+            world.consensus.try_send(Gossip::made_up()).unwrap();
+            assert!(matches!(world.next(Due { timer: LATER, ..Due::default() }).await, Next::Consensus(_)));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Reads of blocks for peers: a few at a time, and the peers in turn.
+//!
+//! A read takes a thread, the disk, and the memory of up to 2 MiB of blocks. So only [`READS_MAX`]
+//! run at once, at most one of a peer. Other requests wait, each peer's in a queue of its own, and
+//! the peers are served in turn. A peer with many requests so delays its own answers and not those
+//! of others. Named peers have every second turn while any of them waits, so that a crowd of
+//! strangers cannot delay them much.
+
+use std::collections::VecDeque;
+
+use ledger::certificate::Certificate;
+use ledger::codec;
+use ledger::store::{Store, StoreError};
+use ledger::units::Height;
+use protocol::budget::Cost;
+use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, Response};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::network::{Network, PeerId, ResponseTicket};
+
+/// Most reads at once.
+const READS_MAX: usize = 4;
+/// Most requests of one peer that wait. An honest peer that catches up has four in flight; further
+/// ones are refused as busy.
+const OF_PEER_MAX: usize = 4;
+/// Most requests that wait, of named peers and of all others each. There are about 128 connections,
+/// so a smaller bound could refuse the first request of an honest peer.
+const WAITING_MAX: usize = 512;
+
+/// The reads that run and the requests that wait.
+pub(super) struct Reads {
+    turns: Turns<PeerId, (ResponseTicket, Height)>,
+    running: JoinSet<PeerId>,
+}
+
+impl Reads {
+    pub(super) fn new() -> Self {
+        Self { turns: Turns::new(), running: JoinSet::new() }
+    }
+
+    /// A peer asks for blocks from this height on. Without room the ticket is dropped, which tells
+    /// the peer that this node is busy.
+    pub(super) fn ask(&mut self, store: &Store, network: &Network, peer: PeerId, ticket: ResponseTicket, from: Height) {
+        self.turns.push(peer, network.accounts().is_named(&peer), (ticket, from));
+        self.start(store, network);
+    }
+
+    /// Starts as many reads as may run. A request whose stream has ended needs none.
+    fn start(&mut self, store: &Store, network: &Network) {
+        while let Some((peer, (ticket, from))) = self.turns.next() {
+            if !ticket.is_open() {
+                self.turns.done(&peer);
+                continue;
+            }
+            let (store, network) = (store.clone(), network.clone());
+            self.running.spawn_blocking(move || {
+                answer(&store, &network, peer, ticket, from);
+                peer
+            });
+        }
+    }
+
+    /// The next read that has ended; `None` if none runs. Cancel safe.
+    pub(super) async fn ended(&mut self) -> Option<Result<PeerId, JoinError>> {
+        self.running.join_next().await
+    }
+
+    /// A read has ended: the next ones begin.
+    pub(super) fn on_ended(&mut self, store: &Store, network: &Network, peer: &PeerId) {
+        self.turns.done(peer);
+        self.start(store, network);
+    }
+
+    /// The peer is gone, and its requests with it.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.turns.forget(peer);
+    }
+}
+
+fn answer(store: &Store, network: &Network, peer: PeerId, ticket: ResponseTicket, from: Height) {
+    match read_blocks(store, from) {
+        Ok((response, reads)) => {
+            let bytes = codec::encode(&response);
+            network.accounts().charge(&peer, &Cost::look_ups(0, reads).and(Cost::answer(bytes.len())));
+            network.respond(ticket, bytes);
+        }
+        Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
+    }
+}
+
+/// Blocks from this height on: at most [`BLOCKS_MAX`], and at most [`BLOCKS_BYTES`] bytes unless
+/// the first one is larger. Also returns the number of reads from the store.
+fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), StoreError> {
+    let mut blocks = Vec::new();
+    let mut bytes = 0;
+    let mut height = from.max(Height(1));
+    while blocks.len() as u64 != BLOCKS_MAX
+        && let Some(length) = store.block_length(height)?
+        && (blocks.is_empty() || bytes + length <= BLOCKS_BYTES)
+        && let Some(block) = store.block(height)?
+    {
+        bytes += length;
+        blocks.push(block);
+        height = height.next();
+    }
+    let last = blocks.last().map(|block| block.header.height);
+    let certificate = last.map(|last| store.certificate(last)).transpose()?.flatten();
+    let reads = blocks.len() as u64 + 1;
+    let response = match certificate {
+        Some(certificate) => Response::Blocks(blocks, certificate),
+        None if from <= store.tip().0 => Response::NotKept,
+        None => Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default())),
+    };
+    Ok((response, reads))
+}
+
+/// Whose job runs next.
+struct Turns<Peer, Job> {
+    /// The peers with a job that runs, at most [`READS_MAX`].
+    running: Vec<Peer>,
+    named: Line<Peer, Job>,
+    others: Line<Peer, Job>,
+    /// Whether the last job was a named peer's.
+    was_named: bool,
+}
+
+/// Peers with jobs that wait. The first peer is the next one; after its turn it is the last one.
+struct Line<Peer, Job> {
+    peers: VecDeque<(Peer, VecDeque<Job>)>,
+    /// The number of jobs.
+    waiting: usize,
+}
+
+impl<Peer: Copy + Eq, Job> Turns<Peer, Job> {
+    const fn new() -> Self {
+        Self { running: Vec::new(), named: Line::new(), others: Line::new(), was_named: false }
+    }
+
+    /// Queues a job. Without room it is dropped.
+    fn push(&mut self, peer: Peer, is_named: bool, job: Job) {
+        if is_named { &mut self.named } else { &mut self.others }.push(peer, job);
+    }
+
+    /// Takes out the job that runs next. `None` if all places are taken, or if only peers with a
+    /// running job wait.
+    fn next(&mut self) -> Option<(Peer, Job)> {
+        if self.running.len() >= READS_MAX {
+            return None;
+        }
+        let mut lines = [(false, &mut self.others), (true, &mut self.named)];
+        if !self.was_named {
+            lines.reverse();
+        }
+        let found = lines.into_iter().find_map(|(is_named, line)| Some((is_named, line.pop(&self.running)?)));
+        let (is_named, (peer, job)) = found?;
+        self.was_named = is_named;
+        self.running.push(peer);
+        Some((peer, job))
+    }
+
+    /// The peer's running job has ended.
+    fn done(&mut self, peer: &Peer) {
+        self.running.retain(|running| running != peer);
+    }
+
+    /// Drops the peer's jobs that wait.
+    fn forget(&mut self, peer: &Peer) {
+        self.named.forget(peer);
+        self.others.forget(peer);
+    }
+}
+
+impl<Peer: Copy + Eq, Job> Line<Peer, Job> {
+    const fn new() -> Self {
+        Self { peers: VecDeque::new(), waiting: 0 }
+    }
+
+    fn push(&mut self, peer: Peer, job: Job) {
+        if self.waiting >= WAITING_MAX {
+            return;
+        }
+        match self.peers.iter_mut().find(|(waiting, _)| *waiting == peer) {
+            Some((_, jobs)) if jobs.len() >= OF_PEER_MAX => return,
+            Some((_, jobs)) => jobs.push_back(job),
+            None => self.peers.push_back((peer, VecDeque::from([job]))),
+        }
+        self.waiting += 1;
+    }
+
+    /// A job of the first peer that has none running.
+    fn pop(&mut self, running: &[Peer]) -> Option<(Peer, Job)> {
+        let first = self.peers.iter().position(|(peer, _)| !running.contains(peer))?;
+        let (peer, mut jobs) = self.peers.remove(first)?;
+        let job = jobs.pop_front()?;
+        self.waiting -= 1;
+        if !jobs.is_empty() {
+            self.peers.push_back((peer, jobs));
+        }
+        Some((peer, job))
+    }
+
+    fn forget(&mut self, peer: &Peer) {
+        if let Some(place) = self.peers.iter().position(|(waiting, _)| waiting == peer)
+            && let Some((_, jobs)) = self.peers.remove(place)
+        {
+            self.waiting -= jobs.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes out jobs until none may run.
+    fn started(turns: &mut Turns<u32, u32>) -> Vec<u32> {
+        std::iter::from_fn(|| turns.next()).map(|(peer, _)| peer).collect()
+    }
+
+    #[test]
+    fn a_peer_with_many_requests_keeps_no_other_from_its_answer() {
+        let mut turns = Turns::new();
+        for job in 0..100 {
+            turns.push(1, false, job);
+        }
+        assert_eq!(turns.others.waiting, OF_PEER_MAX, "further ones are refused as busy");
+        turns.push(2, false, 0);
+        assert_eq!(started(&mut turns), [1, 2], "one place a peer");
+
+        // Hostile peers fill all places, and each asks again as soon as it has its answer.
+        let crowd = 10..60;
+        crowd.clone().for_each(|peer| (0..OF_PEER_MAX as u32).for_each(|job| turns.push(peer, false, job)));
+        assert_eq!(started(&mut turns), [10, 11]);
+        turns.push(99, false, 0);
+        let (mut ended, mut running) = (0, VecDeque::from([1, 2, 10, 11]));
+        while !running.contains(&99) {
+            let Some(peer) = running.pop_front() else { panic!("nothing runs") };
+            turns.done(&peer);
+            turns.push(peer, false, 0);
+            running.extend(started(&mut turns));
+            assert_eq!(running.len(), READS_MAX, "no place is left free");
+            ended += 1;
+            assert!(ended <= 2 * crowd.len(), "each of the others has a turn before the newcomer, and no more");
+        }
+    }
+
+    #[test]
+    fn named_peers_have_every_second_turn() {
+        let mut turns = Turns::new();
+        (0..200).for_each(|peer| turns.push(peer, false, 0));
+        (1_000..1_002).for_each(|peer| (0..2).for_each(|job| turns.push(peer, true, job)));
+        let mut order = Vec::new();
+        while let Some((peer, _)) = turns.next() {
+            order.push(peer);
+            turns.done(&peer);
+            if order.len() == 9 {
+                break;
+            }
+        }
+        assert_eq!(order, [1_000, 0, 1_001, 1, 1_000, 2, 1_001, 3, 4]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_goes_with_its_peer() {
+        let mut turns = Turns::new();
+        (0..1_000).for_each(|peer| (0..10).for_each(|job| turns.push(peer, false, job)));
+        assert_eq!(turns.others.waiting, WAITING_MAX);
+        turns.push(5_000, true, 0);
+        assert_eq!(turns.named.waiting, 1, "others leave named peers their room");
+        (0..1_000).chain([5_000]).for_each(|peer| turns.forget(&peer));
+        assert!(turns.others.peers.is_empty() && turns.named.peers.is_empty());
+        assert_eq!((turns.others.waiting, turns.named.waiting), (0, 0));
+    }
+}
