@@ -6,10 +6,11 @@
 //! long as the one before, up to a day.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::group::{Group, Grouping};
+use super::group::Grouping;
 
 /// Most records of offenders. A larger number would keep nobody out, since a new identity is free.
 pub(crate) const RECORDS_MAX: usize = 4096;
@@ -116,10 +117,10 @@ impl Bans {
         self.records.get(peer).map(|record| record.until_ms).filter(|until_ms| *until_ms > now_ms)
     }
 
-    /// The groups of addresses from which peers offended lately.
-    pub(crate) fn suspects(&self, grouping: Grouping) -> HashSet<Group> {
+    /// The hosts from which peers offended lately. Their neighbours are not suspected with them.
+    pub(crate) fn suspects(&self, grouping: Grouping) -> HashSet<IpAddr> {
         let addresses = self.records.values().filter_map(|record| record.address.as_ref());
-        addresses.map(|address| grouping.of(address)).filter(|group| group.is_limited()).collect()
+        addresses.filter_map(|address| grouping.host(address)).collect()
     }
 
     /// The bans that are in force now, in the order of their ends.
@@ -224,11 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_offenders_are_known() {
+    fn hosts_of_offenders_are_known() {
         let (mut bans, grouping) = (Bans::default(), Grouping::default());
         let address: Multiaddr = "/ip4/1.2.3.4/tcp/5".parse().unwrap();
         bans.judge(PeerId::random(), Some(address), &charge(Severity::Mistake), false, 1);
         bans.judge(PeerId::random(), Some("/ip4/127.0.0.1/tcp/5".parse().unwrap()), &charge(Severity::Lie), false, 1);
-        assert_eq!(bans.suspects(grouping), HashSet::from([Group::V4([1, 2, 3])]));
+        bans.judge(
+            PeerId::random(),
+            Some("/ip6/2606:4700:1:2:3::4/tcp/5".parse().unwrap()),
+            &charge(Severity::Lie),
+            false,
+            1,
+        );
+        let hosts = ["1.2.3.4", "2606:4700:1:2::"].map(|host| host.parse::<IpAddr>().unwrap());
+        assert_eq!(bans.suspects(grouping), HashSet::from(hosts));
     }
 }

@@ -6,6 +6,10 @@
 //! rest, the youngest in the group of addresses that holds the most places is closed. The choice
 //! does not depend on the newcomer. A newcomer gets a place, and is the first to lose it if its
 //! group is the largest.
+//!
+//! A group of addresses has few places. When they are taken, one of the group's own members leaves
+//! for a newcomer of the group: see [`victim_in_group`]. So a host that holds all places of its
+//! group keeps no neighbour out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -53,8 +57,88 @@ pub(crate) struct Candidate<Id, Group> {
     pub(crate) ping_min: Option<Duration>,
     /// When it last did each kind of service, in the order of [`Service::ALL`].
     pub(crate) served: [Option<Instant>; Service::ALL.len()],
-    /// A peer of this group has offended lately.
+    /// A peer of this host has offended lately.
     pub(crate) is_suspect: bool,
+}
+
+/// Members of a full group protected by each measure.
+const IN_GROUP: usize = 1;
+
+/// A member of a full group that may be closed for a newcomer of the group.
+#[derive(Clone, Debug)]
+pub(crate) struct Member<Id, Host> {
+    pub(crate) host: Host,
+    pub(crate) id: Id,
+    pub(crate) since: Instant,
+    /// The shortest round trip so far.
+    pub(crate) ping_min: Option<Duration>,
+    /// When it last did each kind of service, in the order of [`Service::ALL`].
+    pub(crate) served: [Option<Instant>; Service::ALL.len()],
+    /// A peer of this host has offended lately.
+    pub(crate) is_suspect: bool,
+}
+
+/// Who leaves a full group for a newcomer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaver<Id> {
+    /// Nobody: the newcomer's host has as many places as any other.
+    Nobody,
+    /// A member of a host that has at least two places more than the newcomer's. It gives way at
+    /// once: afterwards the newcomer's host has no more than that host.
+    OfCrowd(Id),
+    /// A member of a host that has one place more. The two hosts only trade places, so this may
+    /// happen seldom only.
+    OfEqual(Id),
+}
+
+/// Chooses who leaves a full group for a newcomer from one of its hosts, or from another one.
+///
+/// Places are shared among hosts: the hosts that hold the most give way. Of their members the best
+/// one by each measure is protected if hosts only trade places, and half of the rest by age. Of the
+/// others suspects go first, then those that served least lately, then the youngest.
+pub(crate) fn victim_in_group<Id: Copy + Ord, Host: Copy + Ord>(
+    mut members: Vec<Member<Id, Host>>,
+    newcomer: Host,
+) -> Leaver<Id> {
+    let mut counts: BTreeMap<Host, usize> = BTreeMap::new();
+    members.iter().for_each(|member| *counts.entry(member.host).or_default() += 1);
+    let own = counts.get(&newcomer).copied().unwrap_or(0);
+    let most = counts.values().copied().max().unwrap_or(0);
+    if most <= own {
+        return Leaver::Nobody;
+    }
+    members.retain(|member| counts.get(&member.host) == Some(&most));
+    let is_trade = most == own + 1;
+    if is_trade {
+        protect_members(&mut members);
+    }
+    let last_served = |member: &Member<Id, Host>| member.served.iter().flatten().max().copied();
+    let order = |member: &&Member<Id, Host>| {
+        (!member.is_suspect, last_served(member), std::cmp::Reverse(member.since), member.id)
+    };
+    match members.iter().min_by_key(order) {
+        None => Leaver::Nobody,
+        Some(member) if is_trade => Leaver::OfEqual(member.id),
+        Some(member) => Leaver::OfCrowd(member.id),
+    }
+}
+
+/// Takes out the best member by each measure, and half of the others by age.
+fn protect_members<Id: Copy + Ord, Host>(members: &mut Vec<Member<Id, Host>>) {
+    members.sort_by_key(|one| {
+        (std::cmp::Reverse(one.ping_min.unwrap_or(Duration::MAX)), std::cmp::Reverse(one.since), one.id)
+    });
+    if members.last().is_some_and(|one| one.ping_min.is_some()) {
+        members.truncate(members.len().saturating_sub(IN_GROUP));
+    }
+    for service in Service::ALL {
+        members.sort_by_key(|one| (one.served[service.index()], std::cmp::Reverse(one.since), one.id));
+        if members.last().is_some_and(|one| one.served[service.index()].is_some()) {
+            members.truncate(members.len().saturating_sub(IN_GROUP));
+        }
+    }
+    members.sort_by_key(|one| (std::cmp::Reverse(one.since), one.id));
+    members.truncate(members.len().div_ceil(2));
 }
 
 /// Chooses the connection to close. `None` if all are protected, that is, if there are few.
@@ -183,5 +267,62 @@ mod tests {
             it.group_key = 0;
         });
         assert_eq!(victim(crowd), Some(101), "although other groups are larger");
+    }
+
+    /// A member of a group: a host and the second of its connection.
+    fn member(id: u32, host: u32, second: u64) -> Member<u32, u32> {
+        let since = start() + Duration::from_secs(second);
+        Member { host, id, since, ping_min: None, served: [None; Service::ALL.len()], is_suspect: false }
+    }
+
+    #[test]
+    fn a_host_that_fills_its_group_gives_way_to_its_neighbours() {
+        // Host 1 has all places, and all its members are useful.
+        let mut members: Vec<_> = (0..8).map(|id| member(id, 1, u64::from(id))).collect();
+        for it in &mut members {
+            it.ping_min = Some(Duration::from_micros(1));
+            it.served = [Some(start() + Duration::from_secs(u64::from(it.id))); 3];
+        }
+        assert_eq!(victim_in_group(members.clone(), 2), Leaver::OfCrowd(0), "the one that served least lately");
+        assert_eq!(victim_in_group(members.clone(), 1), Leaver::Nobody, "its own newcomers get nothing");
+        members[5].is_suspect = true;
+        assert_eq!(victim_in_group(members.clone(), 2), Leaver::OfCrowd(5));
+        members[0].served = [None; 3];
+        members[5].is_suspect = false;
+        members[1].served = [None; 3];
+        assert_eq!(victim_in_group(members, 2), Leaver::OfCrowd(1), "the youngest of those that never served");
+    }
+
+    #[test]
+    fn places_of_a_group_are_shared_among_its_hosts() {
+        let group = |hosts: [u32; 8]| hosts.iter().zip(0..).map(|(host, id)| member(id, *host, id.into())).collect();
+        for (hosts, newcomer, expected) in [
+            ([1, 1, 1, 1, 1, 2, 2, 2], 2, Leaver::OfCrowd(4)),
+            ([1, 1, 1, 1, 2, 2, 2, 2], 2, Leaver::Nobody),
+            ([1, 1, 1, 1, 2, 2, 2, 3], 2, Leaver::OfEqual(3)),
+            ([1, 1, 1, 1, 2, 2, 2, 2], 3, Leaver::OfCrowd(7)),
+            ([1, 2, 3, 4, 5, 6, 7, 8], 9, Leaver::OfEqual(7)),
+            ([1, 2, 3, 4, 5, 6, 7, 8], 1, Leaver::Nobody),
+        ] {
+            assert_eq!(victim_in_group(group(hosts), newcomer), expected, "{hosts:?} and {newcomer}");
+        }
+    }
+
+    #[test]
+    fn a_useful_member_stays_when_hosts_trade_places() {
+        type Set = fn(&mut Member<u32, u32>);
+        let set: [(&str, Set); 4] = [
+            ("its ping", |it| it.ping_min = Some(Duration::from_micros(1))),
+            ("transactions", |it| it.served[0] = Some(it.since)),
+            ("consensus", |it| it.served[1] = Some(it.since)),
+            ("history", |it| it.served[2] = Some(it.since)),
+        ];
+        for (measure, set) in set {
+            // The youngest one has host 7.
+            let mut members: Vec<_> = (0..8).map(|id| member(id, id, u64::from(id))).collect();
+            assert_eq!(victim_in_group(members.clone(), 9), Leaver::OfEqual(7), "without {measure}");
+            set(&mut members[7]);
+            assert_eq!(victim_in_group(members, 9), Leaver::OfEqual(6), "with {measure}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! - Named peers (those of the configuration) may always connect, in both directions, unless they
 //!   are banned. They take no places.
 //! - Other peers that dial us take inbound places. If none is free, a newcomer gets the place of
-//!   the least useful peer: see [`eviction`](super::eviction).
+//!   the least useful peer: see [`eviction`](super::eviction). If none is free for its group of
+//!   addresses, a member of the group may give way.
 //! - Peers that we dial take outbound places, one for each group of addresses. A connection beyond
 //!   these is a *probe*: Kademlia may ask its question, then the connection is closed.
 //! - Of one peer the newest connections stay. An old one may be dead, left over from before the
@@ -11,6 +12,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use super::Limits;
-use super::eviction::{Candidate, Service, victim};
+use super::eviction::{Candidate, Leaver, Member, Service, victim, victim_in_group};
 use super::group::{Group, Grouping};
 use crate::clock::wall_ms;
 
@@ -36,6 +38,14 @@ const PROBE_TIME: Duration = Duration::from_secs(20);
 /// Most connections that are being closed. While there are this many, no newcomer evicts a peer or
 /// becomes a probe. A peer that holds a closing connection open is cut off after a few seconds.
 const CLOSING_MAX: usize = 32;
+
+/// Least time between two newcomers that trade places within one group of addresses. It leaves each
+/// of them time to be useful, and a group of many hosts cannot make us open connections without end.
+const TRADE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Most groups whose last trade is remembered. Beyond it there is no further trade until a record is
+/// [`TRADE_INTERVAL`] old.
+const TRADES_MAX: usize = 64;
 
 /// Least time between two dials of a peer that we know only from other peers.
 const DIAL_INTERVAL: Duration = Duration::from_secs(60);
@@ -99,8 +109,10 @@ pub(crate) struct Gate {
     named: HashSet<PeerId>,
     /// Ends of bans, in milliseconds since 1970.
     banned: HashMap<PeerId, u64>,
-    /// Groups of peers that offended lately.
-    suspects: HashSet<Group>,
+    /// Hosts of peers that offended lately.
+    suspects: HashSet<IpAddr>,
+    /// When a newcomer last traded places within a group.
+    traded: HashMap<Group, Instant>,
     open: HashMap<ConnectionId, Open>,
     /// Dials under way that the task chose.
     chosen: HashMap<ConnectionId, Choice>,
@@ -113,6 +125,8 @@ pub(crate) struct Gate {
 struct Open {
     peer: PeerId,
     group: Group,
+    /// `None` if limits by address do not apply.
+    host: Option<IpAddr>,
     is_inbound: bool,
     /// Set for a probe.
     until: Option<Instant>,
@@ -131,6 +145,7 @@ impl Gate {
             named: HashSet::new(),
             banned: HashMap::new(),
             suspects: HashSet::new(),
+            traded: HashMap::new(),
             open: HashMap::new(),
             chosen: HashMap::new(),
             learned: HashSet::new(),
@@ -153,8 +168,8 @@ impl Gate {
         self.named.contains(peer)
     }
 
-    /// Replaces all bans, and the groups that offended.
-    pub(crate) fn set_bans(&mut self, banned: HashMap<PeerId, u64>, suspects: HashSet<Group>) {
+    /// Replaces all bans, and the hosts that offended.
+    pub(crate) fn set_bans(&mut self, banned: HashMap<PeerId, u64>, suspects: HashSet<IpAddr>) {
         (self.banned, self.suspects) = (banned, suspects);
     }
 
@@ -243,20 +258,52 @@ impl Gate {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         self.check(&peer, now_ms)?;
-        let group = self.grouping.of(remote);
+        let (group, host) = (self.grouping.of(remote), self.grouping.host(remote));
         if !self.named.contains(&peer) && !self.replaces(&peer) {
             let inbound = self.open.values().filter(|open| self.takes_inbound(open));
             let of_group = inbound.clone().filter(|open| group.is_limited() && open.group == group).count();
             if of_group >= self.limits.per_group as usize {
-                return Err(Refusal::Crowded(of_group));
-            }
-            if inbound.count() >= self.limits.inbound as usize {
+                let leaves = self.leaver(group, host, now).ok_or(Refusal::Crowded(of_group))?;
+                self.close(leaves, Reason::Evicted);
+            } else if inbound.count() >= self.limits.inbound as usize {
                 let leaves = self.victim().filter(|_| self.closing() < CLOSING_MAX).ok_or(Refusal::Full)?;
                 self.close(leaves, Reason::Evicted);
             }
         }
-        self.enter(id, peer, group, true, None, now);
+        self.enter(id, peer, (group, host), true, None, now);
         Ok(())
+    }
+
+    /// The member of a full group that leaves for a newcomer from this host, if one may leave now.
+    fn leaver(&mut self, group: Group, host: Option<IpAddr>, now: Instant) -> Option<ConnectionId> {
+        if self.closing() >= CLOSING_MAX {
+            return None;
+        }
+        let members = self.open.iter().filter(|(_, open)| open.group == group && self.takes_inbound(open));
+        let member = |(id, open): (&ConnectionId, &Open)| Member {
+            host: open.host,
+            id: *id,
+            since: open.since,
+            ping_min: open.ping_min,
+            served: open.served,
+            is_suspect: self.is_suspect(open),
+        };
+        match victim_in_group(members.map(member).collect(), host) {
+            Leaver::Nobody => None,
+            Leaver::OfCrowd(leaves) => Some(leaves),
+            Leaver::OfEqual(leaves) => {
+                self.traded.retain(|_, at| now.duration_since(*at) < TRADE_INTERVAL);
+                if self.traded.contains_key(&group) || self.traded.len() >= TRADES_MAX {
+                    return None;
+                }
+                self.traded.insert(group, now);
+                Some(leaves)
+            }
+        }
+    }
+
+    fn is_suspect(&self, open: &Open) -> bool {
+        open.host.is_some_and(|host| self.suspects.contains(&host))
     }
 
     /// Gives a place to a connection that we made, or refuses it.
@@ -283,7 +330,7 @@ impl Gate {
         } else {
             return Err(Refusal::Full);
         };
-        self.enter(id, peer, group, false, until, now);
+        self.enter(id, peer, (group, self.grouping.host(remote)), false, until, now);
         Ok(())
     }
 
@@ -301,7 +348,7 @@ impl Gate {
         &mut self,
         id: ConnectionId,
         peer: PeerId,
-        group: Group,
+        (group, host): (Group, Option<IpAddr>),
         is_inbound: bool,
         until: Option<Instant>,
         since: Instant,
@@ -312,7 +359,7 @@ impl Gate {
             self.close(oldest, Reason::Replaced);
         }
         let served = [None; Service::ALL.len()];
-        let open = Open { peer, group, is_inbound, until, since, ping_min: None, served, is_closing: false };
+        let open = Open { peer, group, host, is_inbound, until, since, ping_min: None, served, is_closing: false };
         self.open.insert(id, open);
     }
 
@@ -325,7 +372,7 @@ impl Gate {
             since: open.since,
             ping_min: open.ping_min,
             served: open.served,
-            is_suspect: self.suspects.contains(&open.group),
+            is_suspect: self.is_suspect(open),
         };
         victim(candidates.map(candidate).collect())
     }

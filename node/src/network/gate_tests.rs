@@ -50,9 +50,9 @@ impl World {
         closes.into_iter().map(|close| (close.connection, close.reason)).collect()
     }
 
-    /// Twelve groups of addresses with eight identities each hold all inbound places.
+    /// Twelve hosts, each in a group of its own, hold all inbound places with eight identities each.
     fn crowd(&mut self) -> Vec<ConnectionId> {
-        let ips = (0..96).map(|number| format!("1.2.{}.{}", number / 8, number % 8));
+        let ips = (0..96).map(|number| format!("1.2.{}.1", number / 8));
         ips.map(|ip| self.inbound(PeerId::random(), &ip).unwrap()).collect()
     }
 }
@@ -65,7 +65,7 @@ fn address(ip: &str) -> Multiaddr {
 fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     let mut world = World::new();
     let crowd = world.crowd();
-    assert_eq!(world.inbound(PeerId::random(), "1.2.3.200"), Err(Refusal::Crowded(8)), "a ninth of one group");
+    assert_eq!(world.inbound(PeerId::random(), "1.2.3.1"), Err(Refusal::Crowded(8)), "a ninth of one host");
 
     let named = PeerId::random();
     world.gate.name(named);
@@ -83,6 +83,55 @@ fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
             assert_ne!(left, newcomer);
         }
     }
+}
+
+/// One host holds all places of its group, and tries again and again.
+#[test]
+fn a_hostile_host_keeps_no_neighbour_out() {
+    let mut world = World::new();
+    world.crowd();
+    let mut hostile: HashSet<ConnectionId> = (0..8).map(|number| ConnectionId::new_unchecked(25 + number)).collect();
+    assert!(hostile.iter().all(|id| world.gate.open[id].host == Some("1.2.3.1".parse().unwrap())));
+    let mut honest = Vec::new();
+    for number in 0..4 {
+        honest.push(world.inbound(PeerId::random(), &format!("1.2.3.{}", 100 + number)).unwrap());
+        let [(left, Reason::Evicted)] = world.closes()[..] else { panic!("one leaves for the newcomer") };
+        assert!(hostile.remove(&left), "one of the crowd");
+        for _ in 0..50 {
+            assert!(matches!(world.inbound(PeerId::random(), "1.2.3.1"), Err(Refusal::Crowded(8))));
+        }
+        assert_eq!(world.closes(), []);
+    }
+    assert_eq!(world.gate.open.len(), 96, "no place of another group is taken for it");
+}
+
+/// A group of many hosts with one connection each: they trade places, but seldom.
+#[test]
+fn hosts_of_a_full_group_trade_places_at_a_bounded_rate() {
+    let mut world = World::new();
+    for number in 0..8 {
+        world.inbound(PeerId::random(), &format!("1.2.3.{number}")).unwrap();
+    }
+    let (start, mut entered) = (world.now, 0);
+    while world.now < start + 3 * TRADE_INTERVAL {
+        let ip = format!("1.2.3.{}", 10 + world.last % 200);
+        entered += usize::from(world.inbound(PeerId::random(), &ip).is_ok());
+        world.closes();
+    }
+    assert_eq!(entered, 3);
+    assert_eq!(world.gate.open.len(), 8);
+}
+
+/// An offender brings suspicion on its host, and not on its group.
+#[test]
+fn neighbours_of_an_offender_are_not_suspected() {
+    let mut world = World::new();
+    let crowd = world.crowd();
+    let offender: IpAddr = "1.2.11.200".parse().unwrap();
+    world.gate.set_bans(HashMap::new(), HashSet::from([offender]));
+    assert!(crowd.iter().all(|id| !world.gate.is_suspect(&world.gate.open[id])));
+    let suspect = world.inbound(PeerId::random(), "1.2.11.200").unwrap();
+    assert!(world.gate.is_suspect(&world.gate.open[&suspect]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Groups of addresses that one operator can easily obtain together. Limits count by group, because
 //! an address costs little and an identity costs nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -49,6 +49,11 @@ impl Grouping {
         }
     }
 
+    /// The host of an address. `None` if limits by address do not apply to it.
+    pub(crate) fn host(self, address: &Multiaddr) -> Option<IpAddr> {
+        ip_of(address).filter(|ip| !self.is_free(*ip)).map(host_of)
+    }
+
     /// Whether this address is exempt from limits by address.
     pub(crate) fn is_free(self, ip: IpAddr) -> bool {
         self.private || (ip.is_loopback() && !self.groups_loopback)
@@ -60,6 +65,18 @@ impl Group {
     /// [`Group::Unknown`].
     pub(crate) fn is_limited(self) -> bool {
         matches!(self, Group::V4(_) | Group::V6(_))
+    }
+}
+
+/// The host of an address: the address itself, or its /64, since one IPv6 host usually has a whole
+/// /64.
+pub(crate) fn host_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! places are taken, the oldest handshake of the group that holds the most gives way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use futures::stream::{AbortHandle, AbortRegistration};
 use libp2p::Multiaddr;
 
 use super::address::ip_of;
-use super::group::{Group, Grouping};
+use super::group::{Group, Grouping, host_of};
 
 /// Timeout of an inbound handshake, until the connection is encrypted and multiplexed. That takes a
 /// few round trips. With a longer timeout silent connections would hold their places for longer.
@@ -163,18 +163,6 @@ impl Book {
 impl Drop for Place {
     fn drop(&mut self) {
         self.book.lock().open.remove(&self.number);
-    }
-}
-
-/// The host of an address: the address itself, or its /64, since one IPv6 host usually has a whole
-/// /64.
-fn host_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 
