@@ -10,7 +10,7 @@ use bincode::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
 use crate::hash::{ChainId, Domain, Hash, TxHash, TxId};
-use crate::signature::{self, Item, PublicKey, Signature, SigningKey};
+use crate::signature::{self, Checks, Item, PublicKey, Signature, SigningKey};
 use crate::units::{Amount, Nonce, Timestamp};
 
 /// Most outputs a transfer may have.
@@ -183,6 +183,15 @@ pub fn transaction_hash(chain: ChainId, transaction: &Transaction) -> TxHash {
 /// `None` if its signature does not hold.
 #[must_use]
 pub fn verify_transactions(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+    verify_and_count(chain, transactions).0
+}
+
+/// As [`verify_transactions`]. Also returns which checks were made.
+#[must_use]
+pub fn verify_and_count(
+    chain: ChainId,
+    transactions: Vec<Transaction>,
+) -> (Vec<Option<Arc<VerifiedTransaction>>>, Checks) {
     let items: Vec<Item> = transactions
         .iter()
         .map(|transaction| Item {
@@ -191,12 +200,13 @@ pub fn verify_transactions(chain: ChainId, transactions: Vec<Transaction>) -> Ve
             signature: transaction.signature,
         })
         .collect();
-    let verdicts = signature::verify_batch(&items);
-    transactions
+    let (verdicts, checks) = signature::verify_batch(&items);
+    let verified = transactions
         .into_iter()
         .zip(verdicts)
         .map(|(transaction, valid)| valid.then(|| Arc::new(assume_verified(chain, transaction))))
-        .collect()
+        .collect();
+    (verified, checks)
 }
 
 /// Takes a signature as verified. Only for one that was just verified, or was before it was stored.

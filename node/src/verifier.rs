@@ -1,12 +1,14 @@
 //! Verifies signatures of transactions, from gossip and from this node's users. It works in batches
-//! and off the driver's thread.
+//! and off the driver's thread. Gossip and users have batches of their own, so that neither pays for
+//! bad signatures of the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ledger::codec;
 use ledger::hash::{ChainId, TxHash};
-use ledger::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_transactions};
+use ledger::signature::Checks;
+use ledger::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_and_count};
 use protocol::budget::Cost;
 use protocol::message::{Attempt, TRANSACTIONS_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -61,34 +63,52 @@ impl Known {
         }
     }
 
-    /// Verifies the transactions that are not known. Also returns the places of these, in ascending
-    /// order.
-    fn verify(&mut self, chain: ChainId, transactions: Vec<Transaction>) -> (Verdicts, Vec<usize>) {
-        let mut verdicts = Vec::with_capacity(transactions.len());
-        let (mut places, mut unknown) = (Vec::new(), Vec::new());
+    /// Verifies the transactions that are not known.
+    fn verify(&mut self, chain: ChainId, transactions: Vec<Transaction>) -> Verdicts {
+        let mut verified = Vec::with_capacity(transactions.len());
+        let (mut checked, mut unknown) = (Vec::new(), Vec::new());
         for transaction in transactions {
             let known = self.get(&transaction_hash(chain, &transaction)).cloned();
             if known.is_none() {
-                places.push(verdicts.len());
+                checked.push(verified.len());
                 unknown.push(transaction);
             }
-            verdicts.push(known);
+            verified.push(known);
         }
-        for (place, verdict) in places.iter().zip(verify_transactions(chain, unknown)) {
+        let (verdicts, checks) = verify_and_count(chain, unknown);
+        for (place, verdict) in checked.iter().zip(verdicts) {
             verdict.iter().for_each(|transaction| self.insert(transaction));
-            verdicts[*place] = verdict;
+            verified[*place] = verdict;
         }
-        (verdicts, places)
+        Verdicts { verified, checked, checks }
     }
 }
 
-/// For each transaction: the transaction itself, or `None` if its signature does not hold.
-type Verdicts = Vec<Option<Arc<VerifiedTransaction>>>;
+/// The outcome of verifying some transactions.
+struct Verdicts {
+    /// For each transaction: the transaction itself, or `None` if its signature does not hold.
+    verified: Vec<Option<Arc<VerifiedTransaction>>>,
+    /// Places of the transactions that were not known, in ascending order.
+    checked: Vec<usize>,
+    checks: Checks,
+}
 
-enum Job {
-    /// With the cost of decoding it; `None` if it does not decode.
-    Gossip(GossipTicket, Cost, Option<Vec<Transaction>>),
-    Submission(Submission),
+impl Verdicts {
+    /// The cost of the signatures of these transactions, had they been alone. Those with bad
+    /// signatures also pay for the search for the bad ones, in equal parts.
+    fn cost(&self, places: &std::ops::Range<usize>) -> Cost {
+        let bad = |places: &[usize]| places.iter().filter(|place| self.verified[**place].is_none()).count() as u64;
+        let from = self.checked.partition_point(|place| *place < places.start);
+        let to = self.checked.partition_point(|place| *place < places.end);
+        let own = &self.checked[from..to];
+        let again = self.checks.together.saturating_sub(self.checked.len() as u64);
+        let search = Cost::signatures_together(again).and(Cost::signatures(self.checks.alone));
+        let part = match bad(own) {
+            0 => Cost::NONE,
+            guilty => Cost { verify: (search.verify * guilty).div_ceil(bad(&self.checked)), ..Cost::NONE },
+        };
+        Cost::signatures(own.len() as u64).and(part)
+    }
 }
 
 /// Runs until an input or the driver is gone.
@@ -134,32 +154,27 @@ pub(crate) async fn run(
 }
 
 fn verify(chain: ChainId, known: &mut Known, messages: Vec<Gossip>, submissions: Vec<Submission>) -> Vec<Verified> {
-    let mut jobs: Vec<Job> = submissions.into_iter().map(Job::Submission).collect();
-    jobs.extend(messages.into_iter().map(|message| {
+    let (transactions, replies): (Vec<Transaction>, Vec<Reply>) =
+        submissions.into_iter().map(|Submission { transaction, reply }| (transaction, reply)).unzip();
+    let verdicts = known.verify(chain, transactions).verified;
+    let mut results: Vec<Verified> =
+        verdicts.into_iter().zip(replies).map(|(verdict, reply)| Verified::Submission(verdict, reply)).collect();
+
+    let (mut transactions, mut jobs) = (Vec::new(), Vec::new());
+    for message in messages {
         let decoded = codec::decode::<Attempt<Vec<Transaction>>>(&message.bytes, TRANSACTIONS_BYTES_MAX);
-        Job::Gossip(message.ticket, Cost::message(message.bytes.len()), decoded.ok().map(|attempt| attempt.message))
-    }));
-    let transactions = jobs.iter().flat_map(|job| match job {
-        Job::Gossip(_, _, transactions) => transactions.as_deref().unwrap_or_default(),
-        Job::Submission(submission) => std::slice::from_ref(&submission.transaction),
-    });
-    let (verdicts, checked) = known.verify(chain, transactions.cloned().collect());
-    let (mut verdicts, mut place) = (verdicts.into_iter(), 0);
-    let verified = jobs.into_iter().map(|job| match job {
-        Job::Gossip(ticket, decoding, transactions) => {
-            let count = transactions.as_ref().map_or(0, Vec::len);
-            let places = place..place + count;
-            place = places.end;
-            let signatures = checked.iter().filter(|place| places.contains(place)).count();
-            let cost = decoding.and(Cost::look_ups(count as u64, 0)).and(Cost::signatures(signatures as u64));
-            Verified::Gossip(ticket, cost, transactions.map(|_| verdicts.by_ref().take(count).collect()))
-        }
-        Job::Submission(submission) => {
-            place += 1;
-            Verified::Submission(verdicts.next().flatten(), submission.reply)
-        }
-    });
-    verified.collect()
+        let start = transactions.len();
+        let is_decoded = decoded.map(|attempt| transactions.extend(attempt.message)).is_ok();
+        jobs.push((message.ticket, Cost::message(message.bytes.len()), is_decoded, start..transactions.len()));
+    }
+    let mut verdicts = known.verify(chain, transactions);
+    let costs: Vec<Cost> = jobs.iter().map(|(_, _, _, places)| verdicts.cost(places)).collect();
+    for ((ticket, decoding, is_decoded, places), signatures) in jobs.into_iter().zip(costs) {
+        let cost = decoding.and(Cost::look_ups(places.len() as u64, 0)).and(signatures);
+        let transactions = is_decoded.then(|| verdicts.verified[places].iter_mut().map(Option::take).collect());
+        results.push(Verified::Gossip(ticket, cost, transactions));
+    }
+    results
 }
 
 #[cfg(test)]
@@ -169,6 +184,7 @@ mod tests {
     use ledger::hash::Hash;
     use ledger::transaction::{Body, Output, Transfer};
     use ledger::units::{Amount, Nonce, Timestamp};
+    use protocol::budget::{SIGNATURE, SIGNATURE_TOGETHER};
 
     use super::*;
 
@@ -191,10 +207,11 @@ mod tests {
         let mut known = Known::default();
         let mut forged = transfer(1, 0);
         forged.signature.0[0] ^= 1;
-        let (first, _) = known.verify(chain, vec![transfer(0, 0), forged.clone(), transfer(2, 0)]);
+        let first = known.verify(chain, vec![transfer(0, 0), forged.clone(), transfer(2, 0)]).verified;
         assert_eq!(first.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
-        let (again, checked) = known.verify(chain, vec![forged, transfer(2, 0), transfer(3, 0), transfer(0, 0)]);
-        assert_eq!(checked, [0, 2], "only what is not known costs a signature");
+        let again = known.verify(chain, vec![forged, transfer(2, 0), transfer(3, 0), transfer(0, 0)]);
+        assert_eq!(again.checked, [0, 2], "only what is not known costs a signature");
+        let again = again.verified;
         assert_eq!(again.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true, true]);
         for (earlier, later) in [(&first[0], &again[3]), (&first[2], &again[1])] {
             assert!(Arc::ptr_eq(earlier.as_ref().unwrap(), later.as_ref().unwrap()), "not verified anew");
@@ -206,9 +223,59 @@ mod tests {
     fn what_is_known_is_bounded_in_bytes() {
         let chain = ChainId(Hash([1; 32]));
         let mut known = Known::default();
-        let one = known.verify(chain, vec![transfer(0, 256)]).0.remove(0).unwrap().bytes();
+        let one = known.verify(chain, vec![transfer(0, 256)]).verified.remove(0).unwrap().bytes();
         known.bytes = Known::BYTES_MAX - one;
         known.verify(chain, vec![transfer(1, 256), transfer(2, 256)]);
         assert_eq!((known.young.len(), known.old.len(), known.bytes), (1, 2, one));
+    }
+
+    /// The costs of messages with one new transaction each, of which those at some places are
+    /// forged.
+    fn costs(count: u64, forged: &[u64], known: &mut Known) -> Vec<u64> {
+        let messages = (0..count).map(|number| {
+            let mut message = transfer(number, 0);
+            message.signature.0[0] ^= u8::from(forged.contains(&number));
+            let attempt = Attempt { attempt: 0, message: vec![message] };
+            Gossip { bytes: codec::encode(&attempt), ..Gossip::made_up() }
+        });
+        let verified = verify(ChainId(Hash([1; 32])), known, messages.collect(), Vec::new());
+        let cost = |(number, verified)| match verified {
+            Verified::Gossip(_, cost, Some(transactions)) => {
+                assert_eq!(transactions[0].is_some(), !forged.contains(&number), "{number}");
+                cost.verify
+            }
+            _ => panic!("message {number} decodes"),
+        };
+        (0..count).zip(verified).map(cost).collect()
+    }
+
+    #[test]
+    fn who_sends_a_bad_signature_pays_for_the_search_and_nobody_else_does() {
+        let honest = SIGNATURE;
+        assert_eq!(costs(64, &[], &mut Known::default()), [honest; 64]);
+        for forged in [&[0][..], &[63], &[3, 40], &[7, 8, 9, 30, 31]] {
+            let costs = costs(64, forged, &mut Known::default());
+            let is_forged = |number: usize| forged.contains(&(number as u64));
+            let others = costs.iter().enumerate().filter(|(number, _)| !is_forged(*number));
+            assert!(others.map(|(_, cost)| *cost).all(|cost| cost == honest), "{forged:?}: {costs:?}");
+            // The search checks at least half of the batch again, in equations.
+            let paid: u64 = forged.iter().map(|number| costs[*number as usize] - honest).sum();
+            let (least, most) = (32 * SIGNATURE_TOGETHER, 128 * SIGNATURE_TOGETHER + 64 * SIGNATURE);
+            assert!((least..=most).contains(&paid), "{forged:?}: {paid}");
+        }
+    }
+
+    #[test]
+    fn bad_signatures_of_users_are_not_looked_for_among_gossip() {
+        let chain = ChainId(Hash([1; 32]));
+        let mut forged = transfer(9, 0);
+        forged.signature.0[0] ^= 1;
+        let (reply, _outcome) = tokio::sync::oneshot::channel();
+        let message = Attempt { attempt: 0, message: vec![transfer(1, 0)] };
+        let message = Gossip { bytes: codec::encode(&message), ..Gossip::made_up() };
+        let users = vec![Submission { transaction: forged, reply }];
+        let verified = verify(chain, &mut Known::default(), vec![message], users);
+        assert!(matches!(verified[0], Verified::Submission(None, _)));
+        assert!(matches!(&verified[1], Verified::Gossip(_, cost, Some(_)) if cost.verify == SIGNATURE));
     }
 }
