@@ -19,6 +19,9 @@ mod standard {
     pub(super) const INTERNAL: i32 = -32_603;
 }
 
+/// The reason of a call whose answer does not fit.
+const TOO_LARGE: &str = "response_too_large";
+
 /// The `error` member of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct RpcError {
@@ -55,12 +58,17 @@ impl RpcError {
 
     pub(super) fn response_too_large(max: usize) -> Self {
         let message = format!("the answer would be larger than {max} bytes");
-        Self::new(code::UNAVAILABLE, "response_too_large", message, "ask for less at once, in smaller batches")
+        Self::new(code::UNAVAILABLE, TOO_LARGE, message, "ask for less at once, in smaller batches")
+    }
+
+    /// Whether the answer did not fit.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.data.reason == TOO_LARGE
     }
 
     pub(super) fn no_room_in_batch(max: usize) -> Self {
         let message = format!("the answers before this one have {max} bytes already; this call was not begun");
-        Self::new(code::UNAVAILABLE, "response_too_large", message, "ask for less at once, in smaller batches")
+        Self::new(code::UNAVAILABLE, TOO_LARGE, message, "ask for less at once, in smaller batches")
     }
 
     pub(super) fn body_too_slow(max: Duration) -> Self {

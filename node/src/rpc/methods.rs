@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ledger::address::decode_address;
 use ledger::api::{self, AccountProofInfo, MempoolInfo, Submitted, TxInfo, TxStatus};
-use ledger::chain::Chain;
+use ledger::chain::{Chain, TransactionError};
 use ledger::codec;
 use ledger::hash::{BlockHash, Hash, TxId};
 use ledger::signature::PublicKey;
@@ -105,6 +105,16 @@ pub(super) fn reply<T: Serialize + ?Sized>(room: usize, result: &T) -> Answer {
     }
 }
 
+/// Bytes that were written for an answer within this room. One that does not fit was written up to
+/// there, and costs as much.
+pub(super) fn bytes_written(answer: &Answer, room: usize) -> usize {
+    match answer {
+        Ok(answer) => answer.len(),
+        Err(error) if error.is_too_large() => room,
+        Err(_) => 0,
+    }
+}
+
 impl Methods {
     pub(super) fn new(view: View, stopping: watch::Receiver<bool>, counts: Counts, bounds: Bounds) -> Self {
         Self {
@@ -127,32 +137,41 @@ impl Methods {
         self.spend(caller, cost::CALL)?;
         let method = api::METHODS.iter().find(|method| method.name == name);
         let called = Called::new(method.ok_or_else(|| RpcError::unknown_method(name))?, params, room)?;
-        let answer = self.dispatch(caller, &called).await?;
-        self.budgets.charge(caller.place.origin, cost::answer(answer.len()));
-        Ok(answer)
+        let answer = self.dispatch(caller, &called).await;
+        self.budgets.charge(caller.place.origin, cost::answer(bytes_written(&answer, room)));
+        answer
     }
 
     async fn dispatch(&self, caller: &Caller<'_>, called: &Called<'_>) -> Answer {
         let room = called.room;
         match called.method.name {
             api::RPC_METHODS => reply(room, api::METHODS),
-            api::CHAIN_STATUS => self.chain_status(room),
+            api::CHAIN_STATUS => self.chain_status(caller, room),
             api::CHAIN_GENESIS => self.chain_genesis(room),
             api::CHAIN_HEAD => self.chain_head(called, caller).await,
             api::CHAIN_BLOCK => self.chain_block(called, caller).await,
             api::CHAIN_VALIDATORS => {
-                reply(room, &convert::validators(&self.view.chain, self.tip().state.tip().height.next()))
+                let height = self.tip().state.tip().height.next();
+                self.spend(caller, cost::entries(self.view.chain.validators(height).as_slice().len()))?;
+                reply(room, &convert::validators(&self.view.chain, height))
             }
             api::CHAIN_SUBSCRIBE | api::CHAIN_UNSUBSCRIBE => subscription(called, caller),
             api::TX_SUBMIT => self.tx_submit(called, caller).await,
             api::TX_GET => self.tx_get(called, caller).await,
             api::TX_PROOF => self.tx_proof(called, caller).await,
             api::TX_MEMPOOL => self.tx_mempool(called, caller).await,
-            api::ACCOUNT_GET => self.account_get(called).await,
+            api::ACCOUNT_GET => self.account_get(called, caller).await,
             api::ACCOUNT_PROOF => self.account_proof(called, caller).await,
-            api::SYNC_STATUS => reply(room, &sync_status(&self.view, wall_ms())),
-            api::NET_PEERS => self.net_peers(room).await,
-            api::NET_BANS => self.net_bans(room),
+            api::SYNC_STATUS => {
+                let (peers, segments) = {
+                    let sync = self.view.sync.borrow();
+                    (sync.report.peers.len(), sync.report.segments.len())
+                };
+                self.spend(caller, cost::entries(peers + segments))?;
+                reply(room, &sync_status(&self.view, wall_ms()))
+            }
+            api::NET_PEERS => self.net_peers(caller, room).await,
+            api::NET_BANS => self.net_bans(caller, room),
             name => panic!("every method of the interface is implemented, {name} is not"),
         }
     }
@@ -180,7 +199,9 @@ impl Methods {
         reading.await.unwrap_or_else(|error| Err(RpcError::internal(error)))
     }
 
-    fn chain_status(&self, room: usize) -> Answer {
+    fn chain_status(&self, caller: &Caller<'_>, room: usize) -> Answer {
+        let missing = self.view.quorum.borrow().missing.len();
+        self.spend(caller, cost::entries(missing))?;
         let (activity, peers) = (*self.view.activity.borrow(), self.view.peers.borrow().len());
         reply(room, &convert::status(&self.view, &self.tip(), &activity, peers))
     }
@@ -232,12 +253,12 @@ impl Methods {
                 let missing = || hash.map_or_else(|| RpcError::no_block(height.unwrap_or(tip)), RpcError::no_block);
                 let block = found.ok_or_else(missing)?;
                 // The answer is written here, so that at most [`READS_MAX`] blocks are in memory.
-                Ok((reply(room, &block)?, block.summary.bytes))
+                Ok((reply(room, &block), block.summary.bytes))
             })
             .await?;
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.budgets.charge(caller.place.origin, cost::block(bytes) - cost::READ);
-        Ok(answer)
+        answer
     }
 
     async fn tx_submit(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
@@ -256,6 +277,9 @@ impl Methods {
             Err(SubmitError::Unavailable) => return Err(RpcError::unavailable()),
             Err(refusal) => refusal,
         };
+        if matches!(refusal, SubmitError::Rejected(TransactionError::Signature)) {
+            self.budgets.charge(caller.place.origin, cost::BAD_SIGNATURE);
+        }
         // A client that lost the first answer submits again. It must learn that the transaction is
         // final, not that its nonce is used.
         self.budgets.charge(caller.place.origin, cost::READ);
@@ -279,12 +303,15 @@ impl Methods {
             // This precedes the read, so that a block that arrives during it ends the wait below at
             // once.
             tip.mark_unchanged();
-            if let Some(found) = self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await? {
+            let found = self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await?;
+            if let Some((found, block_bytes)) = found {
+                self.budgets.charge(caller.place.origin, cost::block(block_bytes) - cost::READ);
                 let times = self.view.journal.get(&id);
                 let found = TxInfo { accepted_at: times.accepted_at, final_at: times.final_at, ..found };
                 return reply(called.room, &found);
             }
             if Instant::now() >= deadline {
+                self.budgets.charge(caller.place.origin, cost::QUESTION);
                 let pending = self.ask(|sender| Query::Pending(id, sender)).await?;
                 let just_final = pending.is_none() && tip.has_changed().unwrap_or(false);
                 if !just_final {
@@ -301,6 +328,8 @@ impl Methods {
             if !timeout_at(deadline, changed).await.unwrap_or(true) {
                 return Err(RpcError::unavailable());
             }
+            // The store is read again after each block.
+            self.budgets.charge(caller.place.origin, cost::READ);
         }
     }
 
@@ -347,8 +376,9 @@ impl Methods {
         reply(called.room, &list)
     }
 
-    async fn account_get(&self, called: &Called<'_>) -> Answer {
+    async fn account_get(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
         let (key, tip) = (self.account(called)?, self.tip());
+        self.spend(caller, cost::QUESTION)?;
         let pending = self.pending_nonce(key).await?;
         reply(called.room, &convert::account_info(&tip, &key, pending))
     }
@@ -356,15 +386,17 @@ impl Methods {
     async fn account_proof(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
         let (key, tip) = (self.account(called)?, self.tip());
         let head = convert::head(&tip).ok_or_else(RpcError::no_block_yet)?;
-        self.spend(caller, cost::READ)?;
+        self.spend(caller, cost::QUESTION + cost::READ)?;
         let pending = self.pending_nonce(key).await?;
         let proof = tip.state.state().prove(&StateKey::account(key));
         let pending_nonce = pending.max(tip.state.account(&key).nonce).0;
         reply(called.room, &AccountProofInfo { head, proof: hex::encode(codec::encode(&proof)), pending_nonce })
     }
 
-    async fn net_peers(&self, room: usize) -> Answer {
+    async fn net_peers(&self, caller: &Caller<'_>, room: usize) -> Answer {
         let peers = Arc::clone(&self.view.peers.borrow());
+        // The driver lists the heights of all peers, and the account of each is looked up.
+        self.spend(caller, cost::QUESTION + cost::entries(peers.len()))?;
         // If the driver is busy, the peers are shown without heights.
         let heights = self.view.ask(Query::PeerHeights).await.unwrap_or_default();
         let peer = |peer: &PeerInfo| {
@@ -374,8 +406,9 @@ impl Methods {
         reply(room, &peers.iter().map(peer).collect::<Vec<_>>())
     }
 
-    fn net_bans(&self, room: usize) -> Answer {
+    fn net_bans(&self, caller: &Caller<'_>, room: usize) -> Answer {
         let (bans, now_ms) = (Arc::clone(&self.view.bans.borrow()), wall_ms());
+        self.spend(caller, cost::entries(bans.len()))?;
         // The list may still hold bans that have ended.
         let bans = bans.iter().filter(|ban| ban.until_ms > now_ms);
         reply(room, &bans.map(convert::ban).collect::<Vec<_>>())

@@ -29,12 +29,18 @@ pub(super) fn block(store: &Store, chain: &Chain, height: Height, raw: bool) -> 
     Ok(Some(BlockInfo { raw: raw.then(|| hex::encode(bytes)), ..info }))
 }
 
-/// A final transaction, with its canonical bytes if `raw`.
-pub(super) fn transaction(store: &Store, chain: &Chain, id: &TxId, raw: bool) -> Result<Option<TxInfo>, RpcError> {
+/// A final transaction, with its canonical bytes if `raw`. Also returns the length of its block in
+/// bytes, since the whole block is read.
+pub(super) fn transaction(
+    store: &Store,
+    chain: &Chain,
+    id: &TxId,
+    raw: bool,
+) -> Result<Option<(TxInfo, usize)>, RpcError> {
     let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
     let block = store.block(height)?.ok_or_else(|| gone(height, id))?;
     let found = block.transactions.get(place(index));
-    Ok(Some(TxInfo {
+    let info = TxInfo {
         id: id.to_string(),
         status: TxStatus::Final,
         height: Some(height.0),
@@ -44,7 +50,8 @@ pub(super) fn transaction(store: &Store, chain: &Chain, id: &TxId, raw: bool) ->
         final_at: None,
         transaction: found.map(|found| convert::stored_transaction(chain, found)),
         raw: found.filter(|_| raw).map(|found| hex::encode(codec::encode(found))),
-    }))
+    };
+    Ok(Some((info, store.block_length(height)?.unwrap_or(0))))
 }
 
 /// A final transaction with the proof that its block's certified header commits to it. Also returns

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::accounts::Accounts;
-use crate::network::{BanInfo, PeerInfo, Traffic};
+use crate::network::{BanInfo, PeerId, PeerInfo, Traffic};
 use crate::rpc::{Bounds, RpcConfig, bind, block_summary, serve};
 use crate::submission::{Submission, SubmitError};
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
@@ -256,15 +256,20 @@ impl Fixture {
     }
 
     pub(super) fn connect_peer(&self) {
-        self.peers.send_replace(Arc::new(vec![PeerInfo {
-            id: PEER.parse().unwrap(),
+        self.connect_peers([PEER.parse().unwrap()]);
+    }
+
+    pub(super) fn connect_peers(&self, ids: impl IntoIterator<Item = PeerId>) {
+        let peer = |id| PeerInfo {
+            id,
             address: "/ip4/127.0.0.1/tcp/7700".parse().unwrap(),
             inbound: true,
             agent: "cairn-node/0".to_owned(),
             ping: Some(Duration::from_micros(1_500)),
             connected_since: SystemTime::UNIX_EPOCH,
             traffic: Traffic::default(),
-        }]));
+        };
+        self.peers.send_replace(Arc::new(ids.into_iter().map(peer).collect()));
     }
 
     pub(super) async fn http(

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod costs;
 mod fixture;
 mod http;
 mod methods;
