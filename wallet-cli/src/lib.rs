@@ -17,6 +17,7 @@ mod terminal;
 mod trust;
 
 mod finality;
+mod nonce;
 
 mod error;
 mod wallet;

@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::error::WalletError;
 use crate::finality::{self, Fate};
 use crate::home::Unfinished;
+use crate::nonce::{self, Choice};
 use crate::rpc::RpcError;
 use crate::terminal::{note, utc};
 use crate::trust::{Proven, Trust};
@@ -29,6 +30,9 @@ const LIFETIME_MS: u64 = 10 * 60_000;
 /// Pause before the next attempt of a transfer that lost a race for its nonce: about the time of a
 /// block on a busy network.
 const RACE_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before the account is proved again while transfers are said to wait that are not shown. A
+/// list of the mempool is long, so this is more than [`RACE_PAUSE`].
+const UNSHOWN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Below this difference, in milliseconds, no clock is blamed for a refusal: the newest block of an
 /// idle network is some seconds old.
@@ -63,6 +67,9 @@ enum Next {
     Final(TxId, Timestamp, Height),
     /// This transfer is to be submitted for this payment.
     Submit(Unfinished),
+    /// The node claims that a transfer with this nonce waits, and does not show one. A transfer
+    /// behind a made-up one would block the account until it expires.
+    Unshown(Nonce),
 }
 
 /// The outcome of a submission.
@@ -82,6 +89,7 @@ impl Payment<'_, '_> {
     /// Only when nothing was submitted, or when the node says that it refused everything that was.
     /// `Open` when an earlier run submitted this payment and its fate cannot be proved.
     pub(crate) fn run(&mut self) -> Result<Paid, WalletError> {
+        let mut is_waiting = false;
         loop {
             let payer = self.trust.account(&self.wanted.sender, Height(0))?;
             let mut next = match self.settle(&payer)? {
@@ -89,6 +97,20 @@ impl Payment<'_, '_> {
                     return Ok(Paid { id, expires_at, height: Some(height), trouble: None });
                 }
                 Next::Submit(next) => next,
+                Next::Unshown(nonce) if Instant::now() >= self.deadline => {
+                    return Err(self.trust.unshown(&self.wanted.sender, &payer, nonce).into());
+                }
+                Next::Unshown(_) => {
+                    if !is_waiting {
+                        note(
+                            "note: the node claims that other transfers from this account wait, but does not show \
+                             them; waiting until they are final",
+                        );
+                        is_waiting = true;
+                    }
+                    std::thread::sleep(UNSHOWN_PAUSE.min(self.deadline.saturating_duration_since(Instant::now())));
+                    continue;
+                }
             };
             let (id, expires_at) = (next.id(self.chain().id()), next.transfer().expires_at);
             let known = self.wallet.home.unfinished()?.into_iter().find(|old| old.transaction == next.transaction);
@@ -178,11 +200,11 @@ impl Payment<'_, '_> {
                 Fate::Unknown => {}
             }
         }
-        Ok(Next::Submit(self.choose(payer, &waiting)))
+        Ok(self.choose(payer, &waiting))
     }
 
     /// The transfer to submit, given those of the sender that may still land.
-    fn choose(&self, payer: &Proven, waiting: &[Unfinished]) -> Unfinished {
+    fn choose(&self, payer: &Proven, waiting: &[Unfinished]) -> Next {
         let (account, now) = (payer.account.unwrap_or_default(), now());
         let mut transfer = self.wanted.clone();
         let live = |old: &&Unfinished| !old.refused && old.transfer().expires_at >= now;
@@ -192,7 +214,7 @@ impl Payment<'_, '_> {
                 if !old.refused {
                     note("note: an earlier run submitted this very payment; it is resumed, not sent a second time");
                 }
-                return old.clone();
+                return Next::Submit(old.clone());
             }
             // With one nonce, only one of the two transfers can ever land.
             transfer.nonce = old.transfer().nonce;
@@ -202,12 +224,15 @@ impl Payment<'_, '_> {
             for old in waiting.iter().filter(live) {
                 let _ = self.submit(old);
             }
-            let after = waiting.iter().filter(live).map(|old| old.transfer().nonce.0.saturating_add(1)).max();
-            transfer.nonce = account.nonce.max(payer.pending_nonce).max(Nonce(after.unwrap_or(0)));
+            let own = waiting.iter().filter(live).map(Unfinished::transfer);
+            transfer.nonce = match nonce::choose(self.trust, &transfer.sender, payer, own, now) {
+                Choice::Free(nonce) => nonce,
+                Choice::Unshown(nonce) => return Next::Unshown(nonce),
+            };
         }
         transfer.expires_at = expires_at(self.chain(), payer.time, now);
         let transaction = Body::Transfer(transfer).sign(self.chain().id(), self.key);
-        Unfinished { transaction, refused: false, sender: account, height: payer.height }
+        Next::Submit(Unfinished { transaction, refused: false, sender: account, height: payer.height })
     }
 
     fn submit(&self, what: &Unfinished) -> Answer {

@@ -16,7 +16,7 @@ use ureq::{Agent, Error, Timeout};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time for a whole request, beyond the time that the node is asked to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of an answer with a genesis or a block: twice the most that a node sends.
+/// Most bytes of an answer with a genesis, a block or a mempool: twice the most that a node sends.
 const LARGE_ANSWER_BYTES_MAX: u64 = 32 << 20;
 /// Most bytes of any other answer. The largest has a certificate of 256 signatures and a proof:
 /// less than 100 KB in all.
@@ -199,7 +199,7 @@ impl Node {
 
 fn answer_bytes_max(method: &str) -> u64 {
     match method {
-        api::CHAIN_GENESIS | api::CHAIN_BLOCK => LARGE_ANSWER_BYTES_MAX,
+        api::CHAIN_GENESIS | api::CHAIN_BLOCK | api::TX_MEMPOOL => LARGE_ANSWER_BYTES_MAX,
         _ => ANSWER_BYTES_MAX,
     }
 }

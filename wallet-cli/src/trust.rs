@@ -97,6 +97,25 @@ pub(crate) enum TrustError {
         /// Height of the highest header that is known.
         least: Height,
     },
+    /// The node claims that transfers of an account wait, and does not show them.
+    #[error(
+        "the node at {url} claims that the next nonce of {account} is {claimed}, but it is {proved} by proof, and the \
+         node shows no waiting transfer of nonce {missing}; nothing was sent\n\
+         hint: if another wallet sends with this key, try again once its transfers are final; else ask another node \
+         with --rpc URL"
+    )]
+    Unshown {
+        /// The node's URL.
+        url: String,
+        /// Address of the account.
+        account: String,
+        /// Next nonce of the account, by the node's word.
+        claimed: Nonce,
+        /// Next nonce of the account, by proof.
+        proved: Nonce,
+        /// Lowest nonce for which the node shows no transfer.
+        missing: Nonce,
+    },
     /// Two blocks of one height are both certified.
     #[error(
         "THE CHAIN HAS FORKED: two different blocks of height {height} are both certified.\n\
@@ -132,7 +151,7 @@ pub(crate) struct Proven {
     /// Its time.
     pub(crate) time: Timestamp,
     /// The next nonce after the transactions in the node's mempool. Not proved, only the node's
-    /// word.
+    /// word: see `nonce`.
     pub(crate) pending_nonce: Nonce,
 }
 
@@ -228,6 +247,19 @@ impl<'a> Trust<'a> {
         let held = held.map_err(|error| TrustError::Proof { account: address, height, error: Box::new(error) })?;
         self.keep(certified)?;
         Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
+    }
+
+    /// The error for an account that has no waiting transfer of the nonce `missing`, although the
+    /// node claims that it has.
+    pub(crate) fn unshown(&self, account: &PublicKey, payer: &Proven, missing: Nonce) -> TrustError {
+        let (claimed, proved) = (payer.pending_nonce, payer.account.unwrap_or_default().nonce);
+        TrustError::Unshown {
+            url: self.node.url().to_owned(),
+            account: self.address(account),
+            claimed,
+            proved,
+            missing,
+        }
     }
 
     /// Height of the certified block that holds this transaction; `None` if the node gives no

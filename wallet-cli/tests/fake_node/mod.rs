@@ -70,6 +70,14 @@ pub enum Lie {
     Forbids,
     /// A status of two megabytes.
     Long,
+    /// Claims that three more transfers of each account wait.
+    NonceAhead,
+    /// Claims that none of an account's transfers is final or waits.
+    NonceBehind,
+    /// Shows waiting transfers with signatures that do not hold.
+    ForgedPending,
+    /// Does not list its mempool.
+    NoList,
 }
 
 pub struct Inner {
@@ -84,6 +92,8 @@ pub struct Inner {
     pub behind_ms: u64,
     /// How often a block was requested.
     pub blocks_asked: usize,
+    /// How often the mempool was requested.
+    pub lists_asked: usize,
     /// The mempool.
     pub waiting: Vec<Arc<VerifiedTransaction>>,
     bobs_nonce: u64,
@@ -162,6 +172,7 @@ impl FakeNode {
             busy: false,
             behind_ms: 0,
             blocks_asked: 0,
+            lists_asked: 0,
             waiting: Vec::new(),
             bobs_nonce: 0,
         };
@@ -255,13 +266,18 @@ impl Inner {
 
     /// A transfer of one pebble between accounts of the template.
     pub fn transfer(&self, from: &str, to: &str, nonce: u64) -> Arc<VerifiedTransaction> {
+        self.transfer_until(from, to, nonce, now() + 60_000)
+    }
+
+    /// The same with another expiry.
+    pub fn transfer_until(&self, from: &str, to: &str, nonce: u64, expires_at: u64) -> Arc<VerifiedTransaction> {
         let (from, to) = (template_key(from).unwrap(), template_key(to).unwrap());
         let transfer = Transfer {
             sender: from.public(),
             nonce: Nonce(nonce),
             outputs: vec![Output { account: to.public(), amount: Amount(1) }],
             fee: Amount(10_000),
-            expires_at: Timestamp(now() + 60_000),
+            expires_at: Timestamp(expires_at),
             memo: Vec::new(),
         };
         let transaction = Body::Transfer(transfer).sign(self.chain.id(), &from);
@@ -289,7 +305,7 @@ impl Inner {
             api::ACCOUNT_GET => {
                 let account = self.account(params["account"].as_str()?);
                 let (balance, nonce) = (account.balance.0, account.nonce.0);
-                let pending_nonce = self.pending_nonce(params["account"].as_str()?);
+                let pending_nonce = self.claimed_nonce(params["account"].as_str()?);
                 let info = api::AccountInfo { address: String::new(), balance, nonce, pending_nonce, height: 0 };
                 Ok(json!(info))
             }
@@ -331,7 +347,19 @@ impl Inner {
                 Some(proof) => Ok(proof),
                 None => Err(error(api::code::NOT_FOUND, "not final here")),
             },
-            api::TX_GET => Ok(json!(self.transaction(params["id"].as_str()?))),
+            api::TX_GET => {
+                let mut info = self.transaction(params["id"].as_str()?);
+                info.raw = info.raw.filter(|_| params["raw"] == true);
+                Ok(json!(info))
+            }
+            api::TX_MEMPOOL => {
+                self.lists_asked += 1;
+                let list: Vec<_> = self.waiting.iter().map(|transaction| self.info(transaction)).collect();
+                match self.lie {
+                    Lie::NoList => Err(error(api::code::UNAVAILABLE, "busy")),
+                    _ => Ok(json!({ "transactions": list.len(), "bytes": "0", "list": list })),
+                }
+            }
             _ => Err(error(-32_601, "no such method")),
         })
     }
@@ -342,7 +370,7 @@ impl Inner {
         let address = self.address(sender);
         match nonce.0 {
             nonce if nonce < self.account(&address).nonce.0 => Some("nonce_used"),
-            nonce if nonce < self.pending_nonce(&address) => Some("underpriced"),
+            nonce if nonce < self.pending_nonce(&address) && !self.has_expired(sender, nonce) => Some("underpriced"),
             nonce if nonce > self.pending_nonce(&address) => Some("nonce_ahead"),
             _ => None,
         }
@@ -350,6 +378,20 @@ impl Inner {
 
     fn latest_expiry(&self) -> u64 {
         now() - self.behind_ms + self.chain.limits().expiry_ms_max
+    }
+
+    fn has_expired(&self, sender: &PublicKey, nonce: u64) -> bool {
+        let transfers = self.waiting.iter().map(|transaction| transaction.transfer());
+        let mut same = transfers.filter(|transfer| transfer.sender == *sender && transfer.nonce.0 == nonce);
+        same.any(|transfer| transfer.expires_at.0 < now())
+    }
+
+    fn claimed_nonce(&self, address: &str) -> u64 {
+        match self.lie {
+            Lie::NonceAhead => self.pending_nonce(address) + 3,
+            Lie::NonceBehind => 0,
+            _ => self.pending_nonce(address),
+        }
     }
 
     fn pending_nonce(&self, address: &str) -> u64 {
@@ -460,7 +502,7 @@ impl Inner {
             header: hex::encode(codec::encode(&header)),
             certificate: hex::encode(codec::encode(&certificate)),
         };
-        let pending_nonce = self.pending_nonce(address);
+        let pending_nonce = self.claimed_nonce(address);
         Some(json!(api::AccountProofInfo { head, proof: hex::encode(proof), pending_nonce }))
     }
 
@@ -535,6 +577,11 @@ impl Inner {
         if let Some(transaction) = self.waiting.iter().find(|transaction| transaction.id().to_string() == id) {
             info.status = api::TxStatus::Pending;
             info.transaction = Some(self.info(transaction));
+            let mut raw = codec::encode(transaction.transaction());
+            if self.lie == Lie::ForgedPending {
+                *raw.last_mut().unwrap() ^= 1;
+            }
+            info.raw = Some(hex::encode(raw));
             if matches!(self.lie, Lie::FinalAtOnce | Lie::FinalInEmpty | Lie::FinalInForged) {
                 info.status = api::TxStatus::Final;
                 info.height = Some(self.blocks.len() as u64);
