@@ -16,6 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::story::{
     Folder, Network, Testnet, Trace, finish, has_ended, node_program, pause_up_to, throughout, until, wallet_program,
+    with_default_signals,
 };
 
 /// The template of local networks.
@@ -134,7 +135,7 @@ fn signals_stop_a_node_in_order_or_not_at_all() {
     let folder = folder();
     let (home, log) = (new_home(&folder), folder.path().join("log"));
     for stop in [Signal::TERM, Signal::INT, Signal::QUIT] {
-        let mut running = Running::node(&mut run(&home), &log);
+        let mut running = Running::node(with_default_signals(&run(&home)).stdin(Stdio::null()), &log);
         for borne in [Signal::HUP, Signal::USR1, Signal::USR2] {
             running.signal(borne);
         }

@@ -24,7 +24,7 @@ mod trace;
 pub use folder::Folder;
 pub use load::{Payer, Reported, now_ms};
 pub use network::{Network, Node};
-pub use process::{Finished, Process, finish, has_ended};
+pub use process::{Finished, Process, finish, has_ended, with_default_signals};
 pub use programs::{node_program, wallet_program};
 pub use rpc::{Failure, Rpc};
 pub use testnet::{Description, NodeInfo, Testnet};

@@ -54,8 +54,8 @@ impl Process {
 
     /// SIGTERM.
     ///
+    /// # Panics
     /// When it has ended already.
-    /// When it has ended before.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
@@ -119,6 +119,30 @@ pub fn finish(command: &mut Command) -> Finished {
     let status = until(&format!("{command:?} ends"), || process.ended());
     let text = |file: &tempfile::NamedTempFile| fs::read_to_string(file.path()).expect("output is text");
     Finished { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
+}
+
+/// The same command with the default handling of the signals that `nohup` and shells make programs
+/// ignore: else a test that sends them fails under `nohup` or in the background. `env` of GNU
+/// coreutils 8.31 or later resets them, and then runs the command under the same process id. On a
+/// machine without it, the command is unchanged. Redirections of the given command are not copied.
+#[must_use]
+pub fn with_default_signals(command: &Command) -> Command {
+    const RESET: &str = "--default-signal=HUP,INT,QUIT";
+    let tried = Command::new("env").args([RESET, "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let program = command.get_program();
+    let mut new = Command::new(program);
+    if tried.is_ok_and(|status| status.success()) {
+        new = Command::new("env");
+        new.arg(RESET).arg(program);
+    }
+    new.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => new.env(name, value),
+            None => new.env_remove(name),
+        };
+    }
+    new
 }
 
 /// Shows the end of a log, to explain a failed story.

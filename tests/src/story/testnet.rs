@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::folder::{Folder, free_ports, quick_genesis};
-use super::process::{Process, has_ended, show_tail};
+use super::process::{Process, has_ended, show_tail, with_default_signals};
 use super::programs::node_program;
 use super::wait::until;
 
@@ -104,7 +104,7 @@ impl Testnet {
         let (dir, log) = (folder.join("network"), folder.join("testnet.log"));
         let mut command = node_program();
         command.arg("testnet").arg("--dir").arg(&dir).arg("--plain").args(arguments);
-        let mut process = Process::spawn(&mut command, &log);
+        let mut process = Process::spawn(&mut with_default_signals(&command), &log);
         let path = dir.join("network.json");
         // The file of an earlier run, which names other processes, is removed when this one starts.
         let description = until("a test network writes network.json", || {
