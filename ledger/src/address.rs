@@ -54,7 +54,7 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     }
     // 52 characters hold four bits more than the key. If these could be other than zero, a key
     // would have sixteen spellings.
-    let padded = |_| malformed("its last character holds bits that are not of the key".to_owned());
+    let padded = |_| malformed("the padding bits of its last character are not zero".to_owned());
     checked.validate_segwit_padding().map_err(padded)?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
     let key: [u8; 32] =
@@ -68,13 +68,13 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
 fn explain(error: &CheckedHrpstringError) -> String {
     match error {
         CheckedHrpstringError::Parse(UncheckedHrpstringError::Char(error)) => match error {
-            CharError::MissingSeparator => "it has no 1 between a prefix and the rest".to_owned(),
+            CharError::MissingSeparator => "it has no separator 1 after a prefix".to_owned(),
             CharError::NothingAfterSeparator => "nothing follows its prefix".to_owned(),
-            CharError::InvalidChar(found) => format!("{found:?} is no character of an address"),
+            CharError::InvalidChar(found) => format!("the character {found:?} does not occur in addresses"),
             CharError::MixedCase => "it mixes capital and small letters".to_owned(),
             _ => "a character is wrong".to_owned(),
         },
-        CheckedHrpstringError::Parse(_) => "what is before its last 1 is no prefix".to_owned(),
+        CheckedHrpstringError::Parse(_) => "the text before its last 1 is not a valid prefix".to_owned(),
         // The checksum does not hold. What is wrong is not known.
         _ => "its checksum does not hold: a character is wrong, missing or too many".to_owned(),
     }
@@ -138,7 +138,7 @@ impl Coin {
         }
         if fraction.len() > decimals {
             return Err(fail(match decimals {
-                0 => "pebbles are whole".to_owned(),
+                0 => "a number of pebbles has no fraction".to_owned(),
                 _ => format!("more than {decimals} digits after the point"),
             }));
         }
@@ -207,9 +207,9 @@ mod tests {
         let good = encode_address("crn", &crate::signature::SigningKey::from_seed(&[7; 32]).public());
         let mixed = good[..10].to_owned() + &good[10..].to_uppercase();
         for (text, reason) in [
-            ("ace", "it has no 1 between a prefix and the rest"),
-            ("", "it has no 1 between a prefix and the rest"),
-            ("crn1b", "'b' is no character of an address"),
+            ("ace", "it has no separator 1 after a prefix"),
+            ("", "it has no separator 1 after a prefix"),
+            ("crn1b", "the character 'b' does not occur in addresses"),
             (&mixed, "it mixes capital and small letters"),
             (&good[..good.len() - 1], "its checksum does not hold: a character is wrong, missing or too many"),
         ] {

@@ -43,7 +43,7 @@ methods! {
     TX_MEMPOOL "tx_mempool" ("limit?: number") -> "MempoolInfo", "Transactions that wait for a block, best fee first, 100 or up to 1,000.";
     ACCOUNT_GET "account_get" ("account: address or hex key") -> "AccountInfo", "Balance and nonce of an account.";
     ACCOUNT_PROOF "account_proof" ("account: address or hex key") -> "AccountProofInfo", "The account with a proof under a certified header.";
-    SYNC_STATUS "sync_status" ("") -> "SyncStatus", "What sync is doing: how much is fetched and applied, from whom, how fast, or why nothing comes.";
+    SYNC_STATUS "sync_status" ("") -> "SyncStatus", "Progress of sync: how much is fetched and applied, from which peers, how fast, or why nothing arrives.";
     NET_PEERS "net_peers" ("") -> "[PeerInfo]", "Connected peers.";
     NET_BANS "net_bans" ("") -> "[BanInfo]", "Peers that may not connect, why and until when.";
 }

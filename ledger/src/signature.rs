@@ -51,11 +51,11 @@ pub enum KeyError {
     #[error("public key {0} is not canonical")]
     NotCanonical(PublicKey),
     /// No point of the curve has this y coordinate: there is no secret key for it.
-    #[error("public key {0} is no point of the curve, nobody can sign for it")]
+    #[error("public key {0} is not a point of the curve, nobody can sign for it")]
     NoPoint(PublicKey),
     /// The point has a part of small order. Libraries differ on its signatures, so no validator may
     /// have it.
-    #[error("public key {0} has a part of small order, libraries differ on its signatures")]
+    #[error("public key {0} has a torsion component, libraries differ on its signatures")]
     Torsion(PublicKey),
 }
 

@@ -32,7 +32,7 @@ const EXIT_UNREACHABLE: u8 = 3;
 #[command(name = "cairn-node", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable.")]
 pub struct Cli {
-    /// What to log on stderr: error, warn, info, debug, trace, or directives such as
+    /// Log level on stderr: error, warn, info, debug, trace, or directives such as
     /// info,node::network=debug
     #[arg(long, global = true, env = "CAIRN_NODE_LOG", value_name = "LEVEL")]
     log: Option<String>,
@@ -48,12 +48,12 @@ enum Command {
     Run(run::Run),
     /// Start a network of nodes on this machine, with funded accounts
     Testnet(testnet::Testnet),
-    /// Show where a running node stands
+    /// Show the status of a running node: chain, height, roots, peers
     Status(query::Query),
     /// Show the peers of a running node
     Peers(query::Query),
-    /// Show how far a running node is with fetching history, from whom and how fast, or why nothing
-    /// comes
+    /// Show how much history a running node has fetched, from which peers and how fast, or why
+    /// nothing arrives
     Sync(sync::Sync),
     /// Check, show or write genesis files
     #[command(subcommand)]
@@ -66,7 +66,7 @@ enum Command {
     Config(config::Config),
     /// Write shell completions to stdout
     Completions {
-        /// For which shell
+        /// Name of the shell
         shell: clap_complete::Shell,
     },
 }

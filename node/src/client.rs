@@ -137,7 +137,7 @@ impl Client {
                 Err(ClientError::Answer { code: failure.code, message: failure.message, data })
             }
             Envelope { result: Some(result), .. } => serde_json::from_value(result).map_err(|error| {
-                let reason = format!("{method}: {error}; is it of another version?");
+                let reason = format!("{method}: {error}; is the node of another version?");
                 ClientError::NotANode { url: self.url.clone(), reason }
             }),
             Envelope { .. } => Err(self.not_a_node(status.as_u16(), &text)),

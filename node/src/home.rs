@@ -43,7 +43,7 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// `open` found no home.
-    #[error("{} is not the home of a node: {reason}; make one with `cairn-node init`", path.display())]
+    #[error("{} is not a node's home directory: {reason}; make one with `cairn-node init`", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -196,7 +196,8 @@ impl Home {
         };
         contents.node_key.write(&self.node_key_path(), "Identity of this node on the network.")?;
         if let Some(key) = contents.validator_key {
-            let about = "Consensus key of a validator. Two nodes that sign with one key are punished as a traitor.";
+            let about = "Consensus key of a validator. Two nodes must never sign with one key: contradicting votes \
+                         can undo final blocks, and other nodes keep them as evidence.";
             key.write(&self.validator_key_path(), about)?;
         }
         let chain = |path: &Path, reason: String| HomeError::Chain { path: path.to_owned(), reason };

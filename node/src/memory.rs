@@ -41,7 +41,9 @@ pub(crate) fn give_back() -> anyhow::Result<()> {
             command.arg0(name);
         }
         let error = command.args(arguments).env(NAME, TUNABLES).env(MARK, "1").exec();
-        Err(error).with_context(|| format!("cannot start anew to take less memory (set {NAME} to go without)"))
+        Err(error).with_context(|| {
+            format!("cannot restart itself with settings that save memory (set {NAME} to run without them)")
+        })
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     Ok(())

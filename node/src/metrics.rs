@@ -100,19 +100,20 @@ impl Collector for NodeMetrics {
         put("cairn_sync_segments", "Segments of history applied", None, &gauge(sync.sealed))?;
         put("cairn_sync_segments_known", "Segments of history known", None, &gauge(sync.segments_total))?;
         let (known, verified) = (gauge(sync.chunks_total), gauge(sync.chunks_verified));
-        put("cairn_sync_chunks_known", "Chunks to fetch since start, with those that are here", None, &known)?;
-        put("cairn_sync_chunks_verified", "Those of them that are here and verified", None, &verified)?;
+        put("cairn_sync_chunks_known", "Chunks to fetch since start, fetched ones included", None, &known)?;
+        put("cairn_sync_chunks_verified", "Chunks fetched and verified since start", None, &verified)?;
         for (name, help, bytes) in [
-            ("cairn_sync_fetched", "Bytes of chunks from peers since start", sync.fetched_bytes),
-            ("cairn_sync_duplicate", "Bytes of chunks that came and were here already", sync.duplicate_bytes),
-            ("cairn_sync_served", "Bytes of chunks to peers since start", sync.served_bytes),
+            ("cairn_sync_fetched", "Bytes of chunks received from peers since start", sync.fetched_bytes),
+            ("cairn_sync_duplicate", "Bytes of received chunks that this node had already", sync.duplicate_bytes),
+            ("cairn_sync_served", "Bytes of chunks sent to peers since start", sync.served_bytes),
         ] {
             put(name, help, Some(Unit::Bytes), &counter(bytes))?;
         }
         put("cairn_sync_bans", "Peers banned for the history they sent", None, &counter(sync.bans))?;
 
         let finality = &view.journal.finality;
-        let help = "From the mempool to a durable block, for transactions that came live";
+        let help =
+            "Time from the mempool to a durable block, for transactions received while the node followed the chain";
         put("cairn_finality", help, Some(Unit::Seconds), finality)?;
         for (part, bytes) in self.process.disk_bytes() {
             let help = format!("Bytes on disk: {part}");

@@ -46,7 +46,7 @@ fn line(notice: &Notice, genesis: &Genesis) -> (Level, String) {
         }
         Notice::ClockOff(offset) => {
             let (size, side) = (offset.unsigned_abs(), if *offset < 0 { "behind" } else { "ahead of" });
-            let cure = "set it right, or votes will not count";
+            let cure = "set the clock, or its votes and proposals come too late";
             (Level::WARN, format!("this machine's clock is {size} ms {side} most peers' clocks: {cure}"))
         }
         Notice::ClockRight(offset) => {
@@ -55,12 +55,17 @@ fn line(notice: &Notice, genesis: &Genesis) -> (Level, String) {
         }
         Notice::NoQuorum(height, missing) => {
             let missing = names(genesis, missing);
-            (Level::WARN, format!("no quorum at height {height}: no votes are heard of the validators {missing}"))
+            (Level::WARN, format!("no quorum at height {height}: no votes are heard from the validators {missing}"))
         }
         Notice::Quorum(height) => (Level::INFO, format!("a quorum votes again at height {height}")),
         Notice::Equivocation(keys) => {
             let who = names(genesis, keys);
-            (Level::WARN, format!("signed two different messages for one round: {who}; the proof is in the store"))
+            (
+                Level::WARN,
+                format!(
+                    "validators that signed two different messages for one round: {who}; the proof is in the store"
+                ),
+            )
         }
     }
 }

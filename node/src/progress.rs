@@ -179,10 +179,10 @@ pub(crate) mod tests {
             ),
             (
                 SyncStatus {
-                    reason: reason("no connected peer holds what is missing of segment 17"),
+                    reason: reason("no connected peer has the missing chunks of segment 17"),
                     ..status(SyncState::Chunks)
                 },
-                "chunks 199/200 (99%), no connected peer holds what is missing of segment 17, \
+                "chunks 199/200 (99%), no connected peer has the missing chunks of segment 17, \
                  height 1200/8000, 0 peers",
             ),
             (

@@ -70,7 +70,10 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     .await?;
     let rpc_address = listener.address();
     if !config.rpc.listen.ip().is_loopback() {
-        tracing::warn!("RPC answers on {}: whoever reaches it may use it", config.rpc.listen);
+        tracing::warn!(
+            "RPC listens on {}, not only on loopback: whoever can reach this address may use it",
+            config.rpc.listen
+        );
     }
     let mut registry = Registry::default();
     let network_config = NetworkConfig {
@@ -114,7 +117,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let validator = key.as_ref().map(|key| key.public());
     let role = match &validator {
         Some(key) if chain.validators(state.tip().height.next()).find(key).is_some() => "validator",
-        Some(_) => "full node: its validator key is not one of the genesis",
+        Some(_) => "full node: its validator key is not in the genesis",
         None => "full node: its home has no validator_key",
     };
     if validator.is_none() && ConsensusLog::was_used(&home.consensus_log_path())? {
@@ -263,7 +266,7 @@ impl Stop {
         };
         tokio::select! {
             name = self.signals.next() => name,
-            () = parent => "the parent has gone",
+            () = parent => "the parent process has ended",
         }
     }
 }

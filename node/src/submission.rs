@@ -31,14 +31,15 @@ pub enum SubmitError {
     /// The sender has another transaction with this nonce in the mempool, and this fee is too low
     /// to replace it.
     #[error(
-        "another transaction with this nonce waits already; to replace it the fee must be at least {least} pebbles"
+        "another transaction of the sender with this nonce is pending; a replacement needs a fee of at least {least} \
+         pebbles"
     )]
     Underpriced {
         /// Smallest fee that replaces it.
         least: u64,
     },
     /// The transaction would probably expire before it is in a block.
-    #[error("expires at {expires_at}, expected at least {least}: a transaction needs a while to get into a block")]
+    #[error("expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block")]
     ExpiresSoon {
         /// The last block time at which it is valid.
         expires_at: Timestamp,
@@ -46,7 +47,7 @@ pub enum SubmitError {
         least: Timestamp,
     },
     /// The mempool has no room for this fee or this sender.
-    #[error("the mempool is full for this fee or sender")]
+    #[error("the mempool is full, and its transactions pay at least as much per byte")]
     Full,
     /// The node is stopping or its queue is full.
     #[error("the node is busy or stopping, try again")]

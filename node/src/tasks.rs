@@ -85,7 +85,7 @@ impl Tasks {
         }
         match (cause, first) {
             (Some((part, error)), _) => Err(error.context(part)),
-            (None, Some(part)) if !was_asked => Err(anyhow!("{part} ended by itself, which it never should")),
+            (None, Some(part)) if !was_asked => Err(anyhow!("{part} ended unexpectedly")),
             (None, _) => Ok(()),
         }
     }
@@ -157,7 +157,7 @@ mod tests {
     async fn ends_without_an_error_and_panics_have_names() {
         let mut tasks = Tasks::default();
         tasks.add("the verifier", tokio::spawn(async {}));
-        assert_eq!(outcome(tasks, false).await, "the verifier ended by itself, which it never should");
+        assert_eq!(outcome(tasks, false).await, "the verifier ended unexpectedly");
 
         let mut tasks = Tasks::default();
         tasks.add("the verifier", tokio::spawn(async {}));

@@ -47,15 +47,15 @@ pub(crate) struct Testnet {
     #[arg(long, env = "CAIRN_NODE_TESTNET_NODES", value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
     nodes: Option<u16>,
-    /// Nodes that follow and do not sign; 0 in a new network
+    /// Full nodes, which follow the chain and do not sign; 0 in a new network
     #[arg(long, env = "CAIRN_NODE_TESTNET_FULL_NODES", value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(0..=i64::from(NODES_MAX)))]
     full_nodes: Option<u16>,
-    /// Where all of it is kept; an existing network is resumed
+    /// Directory of the network; an existing network is resumed
     #[arg(long, env = "CAIRN_NODE_TESTNET_DIR", value_name = "DIR", default_value = ".cairn-testnet")]
     dir: PathBuf,
-    /// First port: node i has this one plus 10 * i for peers and the next for RPC; 7700 in a new
-    /// network
+    /// First port: node i listens for peers on this port plus 10 * i, and for RPC on the port after
+    /// that; 7700 in a new network
     #[arg(long, env = "CAIRN_NODE_TESTNET_BASE_PORT", value_name = "PORT")]
     base_port: Option<u16>,
     /// Take accounts and limits of a new network from this genesis
@@ -64,7 +64,7 @@ pub(crate) struct Testnet {
     /// Remove the network in the directory, with all keys in its wallet home, and start a new one
     #[arg(long)]
     reset: bool,
-    /// Plain lines, no screen control
+    /// Print plain lines instead of redrawing the screen
     #[arg(long)]
     plain: bool,
 }

@@ -50,13 +50,16 @@ pub enum AdmitError {
     Rejected(#[from] TransactionError),
     /// Another transaction of this sender and nonce waits, and this one does not pay enough to
     /// replace it.
-    #[error("another transaction of this nonce waits, replacing it takes a fee of at least {least} pebbles")]
+    #[error(
+        "another transaction of the sender with this nonce is pending; a replacement needs a fee of at least {least} \
+         pebbles"
+    )]
     Underpriced {
         /// Smallest fee that replaces it, in pebbles; `u64::MAX` if none does.
         least: u64,
     },
     /// It would expire too soon to get into a block reliably.
-    #[error("expires at {expires_at}, expected at least {least}: a transaction needs a while to get into a block")]
+    #[error("expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block")]
     ExpiresSoon {
         /// Last time at which the transaction is valid.
         expires_at: Timestamp,
@@ -64,7 +67,7 @@ pub enum AdmitError {
         least: Timestamp,
     },
     /// There is no room, and no waiting transaction is worth less.
-    #[error("the mempool is full of transactions that pay at least as much")]
+    #[error("the mempool is full, and its transactions pay at least as much per byte")]
     Full,
 }
 

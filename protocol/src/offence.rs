@@ -25,7 +25,7 @@ pub enum Offence {
     #[error("claimed a tip that its certificate does not prove")]
     Tip,
     /// A request for more transactions than it may name.
-    #[error("asked for {count} transactions, expected at most {REQUESTED_TRANSACTIONS_MAX}")]
+    #[error("requested {count} transactions, expected at most {REQUESTED_TRANSACTIONS_MAX}")]
     TransactionsAsked {
         /// Number of hashes.
         count: usize,
@@ -39,10 +39,10 @@ pub enum Offence {
         most: usize,
     },
     /// The list of another block than the requested one.
-    #[error("sent another proposed block than asked for")]
+    #[error("sent a proposed block other than the requested one")]
     WrongBlock,
     /// Blocks that begin at another height than the requested one, or too many of them.
-    #[error("sent {count} blocks from {first} when asked for {asked}")]
+    #[error("sent {count} blocks from height {first}, requested were {asked}")]
     BlocksUnasked {
         /// Height of the first block sent.
         first: Height,
@@ -78,7 +78,7 @@ pub enum Offence {
     #[error("said hello twice")]
     SecondHello,
     /// Holdings that no chain can have.
-    #[error("says it has what no chain can have")]
+    #[error("claims to have history that no chain can have")]
     AbsurdHoldings,
     /// More chunks wanted at a time than a peer may want.
     #[error("wants too many chunks at a time")]
@@ -95,7 +95,7 @@ pub enum Offence {
         chunk: u32,
     },
     /// A data frame that is too short to name its chunk.
-    #[error("sent a chunk without a name")]
+    #[error("sent a data frame that is too short to name its chunk")]
     NamelessChunk,
     /// A chunk whose hash is not the proved one.
     #[error("sent a bad chunk {chunk} of segment {segment}")]
@@ -106,13 +106,13 @@ pub enum Offence {
         chunk: u32,
     },
     /// A chunk that was not asked for.
-    #[error("sent a chunk that it was not asked for")]
+    #[error("sent a chunk that was not requested")]
     UnaskedChunk,
     /// More chunks than the peer had credit for.
-    #[error("sent more chunks than it was allowed to")]
+    #[error("sent more chunks than it had credit for")]
     TooManyChunks,
     /// A manifest that reaches beyond the height it is for.
-    #[error("sent a manifest of height {height} that reaches {next}")]
+    #[error("sent a manifest for height {height} whose segments reach up to height {next}")]
     ManifestTooLong {
         /// Height that was asked for.
         height: Height,

@@ -16,7 +16,7 @@ use crate::rpc::Node;
 use crate::terminal::note;
 use crate::wallet::Wallet;
 
-/// Holds your keys, signs with them, and believes no node what it cannot prove.
+/// Holds your keys, signs with them, and believes nothing that a node does not prove.
 #[derive(Parser)]
 #[command(name = "cairn-wallet", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -31,7 +31,7 @@ struct Options {
     /// Directory of the wallet [default: $XDG_DATA_HOME/cairn/wallet]
     #[arg(long, global = true, value_name = "DIR", env = "CAIRN_WALLET_HOME")]
     home: Option<PathBuf>,
-    /// Node to ask
+    /// RPC address of the node to ask
     #[arg(
         long,
         global = true,
@@ -44,7 +44,7 @@ struct Options {
     /// File with the keystore's password, instead of being asked
     #[arg(long, global = true, value_name = "FILE", env = "CAIRN_WALLET_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
-    /// Answer in JSON
+    /// Print the result as JSON
     #[arg(long, global = true)]
     json: bool,
 }
@@ -64,28 +64,28 @@ enum Command {
     },
     /// Print the 24 words of the keystore
     Phrase,
-    /// Print an address and its 24 words, which `import` takes, for a network that is still to be
-    /// made
+    /// Print a new address and its 24 words, for a network that does not exist yet; `import` takes
+    /// the words later
     Generate {
-        /// First letters of the network's addresses
+        /// Prefix of the network's addresses
         #[arg(long, value_name = "PREFIX", default_value = "crn", value_parser = address_prefix)]
         address_prefix: String,
     },
-    /// Print a proved balance, or those of all keys
+    /// Print the proved balance of an account, or of all keys
     Balance {
         /// Name of a key, or any address
         account: Option<String>,
     },
-    /// Pay, and wait until it is final
+    /// Pay, and wait until the transfer is final
     Send(SendArgs),
-    /// Tell what the node knows of a transaction
+    /// Show what the node knows of a transaction
     Tx {
-        /// Its id
+        /// Id of the transaction
         id: TxId,
     },
     /// Print a completion script
     Completions {
-        /// For which shell
+        /// Name of the shell
         shell: Shell,
     },
 }
@@ -119,19 +119,19 @@ pub(crate) struct SendArgs {
     /// Who receives: an address, or a key of this wallet
     #[arg(long, value_name = "ADDRESS_OR_NAME")]
     pub(crate) to: String,
-    /// How much, with its unit: "1.5 CRN"
+    /// Amount with its unit: "1.5 CRN"
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) amount: String,
-    /// Text to go with it, for everybody to read: up to 256 bytes
+    /// Text of the transfer, which everybody can read: up to 256 bytes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) memo: String,
-    /// Fee with its unit [default: the least]
+    /// Fee with its unit [default: the least that the chain accepts]
     #[arg(long, value_name = "AMOUNT")]
     pub(crate) fee: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub(crate) yes: bool,
-    /// How long to wait until it is final: 500ms, 30s, 2m
+    /// How long to wait until the transfer is final: 500ms, 30s, 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) timeout: Duration,
 }

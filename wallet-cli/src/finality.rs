@@ -41,7 +41,7 @@ pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<He
         match node.call_waiting::<TxInfo>(api::TX_GET, params, wait) {
             Ok(TxInfo { status: TxStatus::Final, height: Some(height), .. }) => return Ok(Some(Height(height))),
             Ok(TxInfo { status: TxStatus::Final, .. }) => {
-                return Err(node.malformed(api::TX_GET, "final without a height").into());
+                return Err(node.malformed(api::TX_GET, "the status is final, but there is no height").into());
             }
             Ok(_) | Err(RpcError::Unreachable { .. }) => {}
             Err(error) if matches!(error.code(), Some(api::code::UNAVAILABLE | api::code::NOT_FOUND)) => {}
@@ -64,7 +64,7 @@ pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<He
 /// `TrustError::NotFinal` when the node gives no proof; those of the request, and of a proof that
 /// does not hold.
 pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletError> {
-    let reason = || "it has no proof that a block holds it".to_owned();
+    let reason = || "it has no proof that a block holds the transaction".to_owned();
     let proved = trust.transaction(&id)?;
     proved.ok_or_else(|| TrustError::NotFinal { id: id.to_string(), reason: reason() }.into())
 }

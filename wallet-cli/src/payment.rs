@@ -192,8 +192,8 @@ impl Payment<'_, '_> {
                     self.wallet.home.forget(chain, &id)?;
                 }
                 Fate::Unknown if is_this => {
-                    let text = "an earlier run submitted this very payment. Its nonce is used up, and the node proves \
-                                neither that this was by it nor that it was by another: ask another node with --rpc URL";
+                    let text = "an earlier run submitted this very payment. Its nonce is used up, and the node does \
+                                not prove which transaction used it: ask another node with --rpc URL";
                     return Err(open(WalletError::Unproved(text.to_owned()), id, expires_at));
                 }
                 // This transfer is another payment. It stays in the file until its fate is proved.
@@ -240,7 +240,7 @@ impl Payment<'_, '_> {
         let params = json!({ "transaction": hex::encode(codec::encode(&what.transaction)) });
         let error = match node.call::<Submitted>(api::TX_SUBMIT, params) {
             Ok(Submitted { id: got, .. }) if got == id.to_string() => return Answer::Taken,
-            Ok(_) => node.malformed(api::TX_SUBMIT, "it names another transaction than the one submitted"),
+            Ok(_) => node.malformed(api::TX_SUBMIT, "the answer names another transaction than the submitted one"),
             Err(error @ RpcError::Unreachable { may_have_arrived: false, .. }) => return Answer::Unsent(error),
             Err(RpcError::Answer { message, data, .. }) => {
                 let (word, hint) = data.map_or_else(Default::default, |data| (data.reason, data.hint));
@@ -251,7 +251,7 @@ impl Payment<'_, '_> {
             Err(error) => error,
         };
         // The node may have taken the transfer before its answer was lost, so it counts as taken.
-        note(&format!("note: no answer to the submission, and it may have arrived: {error}"));
+        note(&format!("note: the submission got no answer, but it may have arrived: {error}"));
         Answer::Taken
     }
 
@@ -295,8 +295,8 @@ fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletErr
     let side = if now > head { "ahead of" } else { "behind" };
     let (hours, minutes) = (apart / 3_600_000, apart / 60_000 % 60);
     let hint = format!(
-        "this machine's clock is {hours} h {minutes} min {side} the newest block: it says {}, the block {}. \
-         Set the clock right; if it is, the network stands still or this node is behind",
+        "this machine's clock is {hours} h {minutes} min {side} the newest block: the clock says {}, the block {}. \
+         Set the clock; if it is right, the network stands still or this node is behind",
         utc(now.0),
         utc(head.0)
     );
@@ -306,8 +306,9 @@ fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletErr
 /// The error for a transfer that was submitted and is not proved final.
 pub(crate) fn open(cause: WalletError, id: TxId, expires_at: Timestamp) -> WalletError {
     let open = format!(
-        "It may still land, in blocks up to {}\n\
-         hint: the same command again goes on with it and pays once; `cairn-wallet tx {id}` looks at it",
+        "It may still land, in a block with a time up to {}\n\
+         hint: the same command again resumes this transfer and pays only once; `cairn-wallet tx {id}` shows its \
+         status",
         utc(expires_at.0)
     );
     WalletError::Open { cause: Box::new(cause), open }

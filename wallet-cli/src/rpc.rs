@@ -30,7 +30,7 @@ pub(crate) enum RpcError {
     /// No answer arrived, or not in time.
     #[error(
         "no answer from the node at {url}: {reason}\n\
-         hint: is it running there? Another one is named by --rpc URL or CAIRN_WALLET_RPC"
+         hint: does a node run there? Name another node by --rpc URL or CAIRN_WALLET_RPC"
     )]
     Unreachable {
         /// The node's URL.
@@ -41,7 +41,7 @@ pub(crate) enum RpcError {
         may_have_arrived: bool,
     },
     /// The answer is not a node's, or is one of another version.
-    #[error("{url} does not answer {method} as a node does: {reason}")]
+    #[error("{url} does not answer {method} as a Cairn node does: {reason}")]
     Malformed {
         /// Who was asked.
         url: String,
@@ -189,7 +189,7 @@ impl Node {
             Error::HostNotFound => ("no such host".to_owned(), false),
             Error::ConnectionFailed => ("cannot connect".to_owned(), false),
             Error::Timeout(Timeout::Resolve | Timeout::Connect) => ("cannot connect in time".to_owned(), false),
-            Error::Timeout(_) => ("it takes too long".to_owned(), true),
+            Error::Timeout(_) => ("no answer in time".to_owned(), true),
             Error::BodyExceedsLimit(max) => return self.malformed(method, &format!("longer than {max} bytes")),
             other => return self.malformed(method, &other.to_string()),
         };

@@ -58,7 +58,7 @@ pub(crate) enum TrustError {
         expected: String,
     },
     /// The bytes do not decode.
-    #[error("the node's {what} is not one: {reason}")]
+    #[error("the node sent an invalid {what}: {reason}")]
     Bytes {
         /// What the bytes should encode.
         what: &'static str,
@@ -66,7 +66,11 @@ pub(crate) enum TrustError {
         reason: String,
     },
     /// The header has a version that this wallet does not know.
-    #[error("header version {got}, this wallet knows {HEADER_VERSION}: {hint}", got = .0, hint = what_to_do(.0))]
+    #[error(
+        "the node sent header version {got}, this wallet knows {HEADER_VERSION}: {hint}",
+        got = .0,
+        hint = what_to_do(.0)
+    )]
     Version(u16),
     /// The certificate does not prove that the header is final.
     #[error("do not believe this node: its block {height} is not certified: {error}")]
@@ -130,7 +134,7 @@ pub(crate) enum TrustError {
     },
     /// The node calls a transaction final and cannot prove it.
     #[error(
-        "the node says that {id} is final, and what it can prove says otherwise: {reason}\n\
+        "the node says that {id} is final, but does not prove it: {reason}\n\
          hint: ask another node: cairn-wallet --rpc URL tx {id}"
     )]
     NotFinal {
@@ -279,7 +283,7 @@ impl<'a> Trust<'a> {
         let not_final = |reason: String| TrustError::NotFinal { id: id.to_string(), reason };
         let held = held.map_err(|error| not_final(error.to_string()))?;
         if held.id() != *id {
-            return Err(not_final("its proof is one of another transaction".to_owned()).into());
+            return Err(not_final("its proof is for another transaction".to_owned()).into());
         }
         let height = certified.header.header().height;
         if self.seen.as_ref().is_none_or(|seen| seen.header.header().height <= height) {
@@ -326,7 +330,10 @@ impl<'a> Trust<'a> {
         let old = OLD_MS.saturating_add(self.chain.limits().empty_block_interval_ms.saturating_mul(3));
         (age > old).then(|| {
             let minutes = age / 60_000;
-            format!("note: as of height {height}, {minutes} min ago by this clock: the network stands still, this node is behind, or the clock is ahead")
+            format!(
+                "note: the newest block, height {height}, is {minutes} min old by this machine's clock: the network \
+                 stands still, this node is behind, or the clock is ahead"
+            )
         })
     }
 }
@@ -345,7 +352,7 @@ fn reread(chain: &Chain, home: &Home, head: api::Head) -> Result<Certified, Home
 }
 
 const fn what_to_do(version: &u16) -> &'static str {
-    if *version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade it" }
+    if *version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade this wallet" }
 }
 
 /// Verifies that the validators of the chain made this header final.

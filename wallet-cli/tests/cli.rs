@@ -102,10 +102,10 @@ fn no_lie_is_believed() {
 #[test]
 fn final_is_not_believed_without_proof() {
     for (lie, said) in [
-        (Lie::FinalAtOnce, "it has no proof that a block holds it"),
-        (Lie::FinalInEmpty, "it has no proof that a block holds it"),
+        (Lie::FinalAtOnce, "it has no proof that a block holds the transaction"),
+        (Lie::FinalInEmpty, "it has no proof that a block holds the transaction"),
         (Lie::FinalInForged, "the proof of inclusion does not hold"),
-        (Lie::NoProof, "it has no proof that a block holds it"),
+        (Lie::NoProof, "it has no proof that a block holds the transaction"),
     ] {
         let setup = setup();
         setup.send(&[]).expect(0, "");
@@ -168,7 +168,8 @@ fn an_old_head_is_told() {
     let node = FakeNode::start(old);
     let home = tempfile::tempdir().unwrap();
     let address = node.lock().address(&template_key("bob").unwrap().public());
-    run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "as of height 0, 10 min ago by this clock");
+    run_with(home.path(), &node.url, "", &["balance", &address])
+        .expect(0, "height 0, is 10 min old by this machine's clock");
     node.lock().commit(Vec::new());
     let shown = run_with(home.path(), &node.url, "", &["balance", &address]).expect(0, "");
     assert_eq!((shown.stdout.as_str(), shown.stderr.as_str()), ("1000 CRN\n", ""));
@@ -340,7 +341,7 @@ fn tx_tells_what_is_known() {
     assert_eq!(json["proved"], "transaction");
     // If the node has no proof, the output says what is proved beside the status.
     setup.node.lie(Lie::NoProof);
-    let shown = setup.run(&["tx", &id]).expect(0, "note: proved is that the sender has used this nonce");
+    let shown = setup.run(&["tx", &id]).expect(0, "note: it is proved that the sender has used this nonce");
     assert!(shown.stdout.contains("proved    only that the sender has used its nonce"), "{shown:?}");
     assert_eq!(setup.run(&["tx", &id, "--json"]).json()["proved"], "nonce");
     setup.node.lie(Lie::None);
@@ -348,7 +349,7 @@ fn tx_tells_what_is_known() {
     assert_eq!(setup.run(&["tx", &unknown]).expect(0, "").stdout, "status    unknown to this node\n");
     assert_eq!(setup.run(&["tx", &unknown, "--json"]).json()["proved"], false);
     setup.node.lie(Lie::OtherDetails);
-    let lied = setup.run(&["tx", &id]).expect(1, "the details are not those of the id");
+    let lied = setup.run(&["tx", &id]).expect(1, "the transaction's details do not have its id");
     assert_eq!(lied.stdout, "");
 }
 

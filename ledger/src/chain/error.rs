@@ -41,7 +41,7 @@ pub enum TransactionError {
     #[error("outputs and fee together exceed 64 bits")]
     Overflow,
     /// The nonce was used already.
-    #[error("nonce {got} is used already, the account's next is {next}")]
+    #[error("nonce {got} is used already, the account's next nonce is {next}")]
     NonceUsed {
         /// Nonce given.
         got: Nonce,
@@ -49,7 +49,7 @@ pub enum TransactionError {
         next: Nonce,
     },
     /// The nonce is ahead: earlier transactions of the sender are missing.
-    #[error("nonce {got} is ahead, the account's next is {next}")]
+    #[error("nonce {got} is too high, the account's next nonce is {next}")]
     NonceAhead {
         /// Nonce given.
         got: Nonce,
@@ -151,7 +151,7 @@ pub enum BlockError {
         earliest: Timestamp,
     },
     /// The proposer is no validator.
-    #[error("proposer {0} is no validator")]
+    #[error("proposer {0} is not a validator")]
     Proposer(PublicKey),
     /// A commitment in the header differs from the computed value.
     #[error("{field} is {got}, expected {expected}")]

@@ -237,7 +237,7 @@ fn each_tampering_is_refused(state: &ChainState, good: &Block<Arc<VerifiedTransa
     refused(&|b| b.header.height = Height(21), "height");
     refused(&|b| b.header.parent = BlockHash(bad), "parent");
     refused(&|b| b.header.time = Timestamp(START + 20 * 50 - 1), "time");
-    refused(&|b| b.header.proposer = bob(), "no validator");
+    refused(&|b| b.header.proposer = bob(), "is not a validator");
     refused(&|b| b.header.transactions_root = bad, "transactions_root");
     refused(&|b| b.header.state_root = StateRoot(bad), "state_root");
     refused(&|b| b.header.history_root = HistoryRoot(bad), "history_root");

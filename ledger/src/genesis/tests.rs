@@ -127,7 +127,7 @@ fn keys_that_nobody_can_use_are_refused_everywhere() {
         change(&mut genesis);
         genesis.problems().into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>()
     };
-    let lost = "is no point of the curve, nobody can sign for it";
+    let lost = "is not a point of the curve, nobody can sign for it";
     for (change, path) in [
         (&(|g: &mut Genesis| g.accounts[1].account = no_point) as &dyn Fn(&mut Genesis), "accounts[1].address"),
         (&|g| g.validators[0].payout = no_point, "validators[0].payout"),
@@ -140,7 +140,7 @@ fn keys_that_nobody_can_use_are_refused_everywhere() {
     assert_eq!(
         problems(&|g| g.validators[0].key = torsion),
         [format!(
-            "validators[0].key: public key {torsion} has a part of small order, libraries differ on its signatures"
+            "validators[0].key: public key {torsion} has a torsion component, libraries differ on its signatures"
         )]
     );
 }

@@ -45,7 +45,7 @@ pub enum ProofError {
         got: usize,
     },
     /// The path of an entry is not below its leaf's place.
-    #[error("an entry with path {path} in a leaf at depth {depth} elsewhere")]
+    #[error("the leaf at depth {depth} has an entry with path {path}, which does not lead to this leaf")]
     Misplaced {
         /// Path of the entry.
         path: Hash,

@@ -107,7 +107,11 @@ impl Store {
 pub(super) fn decode(hash: Hash, record: &[u8]) -> Result<Evidence, StoreError> {
     let key = Key::Evidence(hash, 0);
     let (_, evidence, value): Stored = schema::decode(key, record)?;
-    if name(&evidence) == hash { Ok((evidence, value)) } else { Err(StoreError::corrupt(key, "its name is another")) }
+    if name(&evidence) == hash {
+        Ok((evidence, value))
+    } else {
+        Err(StoreError::corrupt(key, "its key is not the hash of its content"))
+    }
 }
 
 fn name(key: &[u8]) -> Hash {

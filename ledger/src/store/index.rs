@@ -204,11 +204,14 @@ pub(super) fn check_run(disk: &Disk, id: u64, run: &Run, mut visit: impl FnMut(E
     for (piece, fence) in (0u32..).zip(&run.fences) {
         let entries = read_piece(disk, id, piece)?;
         if entries.first().map(|entry| entry.start) != Some(*fence) {
-            return Err(StoreError::corrupt(Key::RunPiece(id, piece), "does not begin as the run's description says"));
+            return Err(StoreError::corrupt(
+                Key::RunPiece(id, piece),
+                "its first entry is not the one in the run's description",
+            ));
         }
         for entry in entries {
             if last.is_some_and(|last| last >= entry) {
-                return Err(StoreError::corrupt(Key::RunPiece(id, piece), "not in order"));
+                return Err(StoreError::corrupt(Key::RunPiece(id, piece), "its entries are not sorted"));
             }
             last = Some(entry);
             count = count.saturating_add(1);

@@ -179,8 +179,11 @@ pub(super) fn check_witness(directory: &Path, disk: &Disk, tip: &TipValue) -> Re
     let (witness, height, hash) = Witness::open(directory)?;
     let found = if height > Height(0) { disk.value(Key::HeightOf(hash))? } else { Some(height) };
     if height > tip.height || found != Some(height) {
-        let reason =
-            format!("ends at height {}, yet block {height} ({hash}) was durable: damaged, sync anew", tip.height);
+        let reason = format!(
+            "ends at height {}, but block {height} ({hash}) was durable: the database is damaged, \
+             sync this node from the start",
+            tip.height
+        );
         return Err(StoreError::corrupt("database", reason));
     }
     Ok(witness)

@@ -178,8 +178,10 @@ fn check_blocks(
     while state.tip().height < tip.height {
         let height = state.tip().height.next();
         let Some(block) = report.note(check_block(disk, &state, height))? else {
-            report
-                .add(format!("blocks after {}", state.tip().height), "not applied, since this one is missing or wrong");
+            report.add(
+                format!("blocks after {}", state.tip().height),
+                "not checked, because the first of them is missing or wrong",
+            );
             return Ok(());
         };
         if height <= indexed {
@@ -242,7 +244,7 @@ fn check_segment(disk: &Disk, expected: &SealedSegment, report: &mut VerifyRepor
     if let Some(stored) = report.note(segment(disk, index))?
         && stored != *expected
     {
-        report.add(format!("segment {index}"), "not the one that its blocks make");
+        report.add(format!("segment {index}"), "differs from the segment that its blocks make");
     }
     Ok(())
 }
@@ -258,7 +260,7 @@ fn check_pages(disk: &Disk, marker: &Marker, state: &State, report: &mut VerifyR
         if let Some(stored) = stored
             && stored.as_ref() != Some(&codec::encode(&entries))
         {
-            report.add(key, if stored.is_some() { "other entries than after the blocks" } else { "missing" });
+            report.add(key, if stored.is_some() { "other entries than the blocks give" } else { "missing" });
             missing_or_wrong = true;
         }
     }

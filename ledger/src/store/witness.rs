@@ -60,7 +60,7 @@ impl Witness {
         let places = (0u64..).zip(bytes.chunks(PLACE_BYTES));
         let newest = places.filter_map(|(place, bytes)| Some((content(bytes)?, place))).max();
         let Some(((height, hash), place)) = newest else {
-            return Err(StoreError::corrupt(path.display(), "neither of two copies is whole"));
+            return Err(StoreError::corrupt(path.display(), "both copies are damaged"));
         };
         Ok((Self { file, path, next: place ^ 1 }, height, hash))
     }

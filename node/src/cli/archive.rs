@@ -34,13 +34,13 @@ pub(super) struct Contents {
 pub(super) enum ArchiveError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("not an archive of a chain")]
+    #[error("not an archive: it does not begin as a file of `db export` does")]
     Foreign,
     #[error("{MADE_BY_0_1}")]
     Old,
-    #[error("blocks {first} to {last}, expected at least one and the first from 1 on")]
+    #[error("it claims blocks {first} to {last}, expected at least one block and a first height of at least 1")]
     Heights { first: Height, last: Height },
-    #[error("it ends at byte {at}, in the middle: it was cut off")]
+    #[error("it ends in the middle, at byte {at}: the file was cut off")]
     Truncated { at: u64 },
     #[error("a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is damaged")]
     Length { at: u64, length: u32 },

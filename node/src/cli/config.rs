@@ -11,7 +11,7 @@ use crate::output::{print, print_json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Config {
-    /// Print the configuration in effect: the file's, with what environment and flags replace
+    /// Print the configuration in effect: the file, overridden by environment and flags
     Show(Show),
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Show {
     home: HomeArg,
     #[command(flatten)]
     overrides: Overrides,
-    /// Answer as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -29,26 +29,26 @@ pub(super) struct Show {
 /// Settings given on the command line.
 #[derive(Debug, Args)]
 pub(super) struct Overrides {
-    /// Where other nodes reach this one: a multiaddr or IP:PORT
+    /// Address on which the node listens for peers: a multiaddr or IP:PORT
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
     p2p_listen: Option<P2pAddress>,
-    /// Where RPC answers: IP:PORT
+    /// Address on which RPC listens: IP:PORT
     #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
     rpc_listen: Option<SocketAddr>,
     /// A peer to stay connected to, besides those of the file: a multiaddr, HOST:PORT or IP:PORT;
     /// may be given again
     #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "ADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
-    /// Most bytes a second of history to all peers together; 0 for no limit
+    /// Most bytes of history a second sent to all peers together; 0 for unlimited
     #[arg(long, env = "CAIRN_NODE_SYNC_UPLOAD_RATE", value_name = "BYTES", value_parser = rate)]
     sync_upload_rate: Option<u64>,
-    /// Most bytes a second of history from all peers together; 0 for no limit
+    /// Most bytes of history a second received from all peers together; 0 for unlimited
     #[arg(long, env = "CAIRN_NODE_SYNC_DOWNLOAD_RATE", value_name = "BYTES", value_parser = rate)]
     sync_download_rate: Option<u64>,
 }
 
 fn rate(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "expected bytes a second, a whole number such as 1000000")
+    text.parse().map_err(|_| "expected a whole number of bytes a second, such as 1000000")
 }
 
 impl Overrides {

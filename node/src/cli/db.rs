@@ -51,7 +51,7 @@ pub(super) enum Db {
 pub(super) struct Common {
     #[command(flatten)]
     home: HomeArg,
-    /// Answer as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

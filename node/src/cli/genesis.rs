@@ -20,16 +20,16 @@ use crate::output::{print, print_json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Genesis {
-    /// Check a file and name everything that is wrong with it
+    /// Check a genesis file and list everything that is wrong with it
     Check(Check),
-    /// Print a file in its normal form
+    /// Print a genesis file in its normal form
     Show {
-        /// The genesis
+        /// The genesis file
         file: PathBuf,
     },
-    /// Print the chain id of a file
+    /// Print the chain id of a genesis file
     Id {
-        /// The genesis
+        /// The genesis file
         file: PathBuf,
     },
     /// Write the genesis of a new network to stdout
@@ -43,9 +43,9 @@ pub(super) enum Genesis {
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// The genesis
+    /// The genesis file
     file: PathBuf,
-    /// Answer as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -55,26 +55,26 @@ pub(super) struct New {
     /// Name of the network: a-z, 0-9, -
     #[arg(long)]
     network: String,
-    /// First letters of its addresses
+    /// Prefix of the network's addresses
     #[arg(long, default_value = "crn")]
     address_prefix: String,
     /// Unit of amounts
     #[arg(long, default_value = "CRN")]
     symbol: String,
-    /// Digits after the point
+    /// Digits after the decimal point
     #[arg(long, default_value_t = 9)]
     decimals: u8,
-    /// When it starts, milliseconds since 1970; now by default
+    /// Start time of the network, milliseconds since 1970; now by default
     #[arg(long, value_name = "MS")]
     start_time: Option<u64>,
-    /// Takes the limits from another genesis
+    /// Take the limits from this genesis file
     #[arg(long, value_name = "FILE")]
     limits_from: Option<PathBuf>,
-    /// An account and what it holds; may be given again
+    /// An account with its balance; may be repeated
     #[arg(long = "account", value_name = "NAME=ADDRESS=AMOUNT")]
     accounts: Vec<Entry>,
-    /// A validator: its public key, where its fees go, and its voting power (1 by default); may be
-    /// given again
+    /// A validator: its public key, the account for its fees, and its voting power (1 by default);
+    /// may be repeated
     #[arg(long = "validator", value_name = "NAME=KEY=PAYOUT[=POWER]", required = true)]
     validators: Vec<Entry>,
 }

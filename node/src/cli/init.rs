@@ -16,7 +16,7 @@ use crate::output::{print, print_json, table};
 pub(super) struct Init {
     #[command(flatten)]
     home: HomeArg,
-    /// What all nodes of the network agree on
+    /// The genesis file of the network
     #[arg(long, env = "CAIRN_NODE_GENESIS", value_name = "FILE")]
     genesis: PathBuf,
     /// Sign with this consensus key, made by `genesis keygen`
@@ -25,14 +25,14 @@ pub(super) struct Init {
     /// Make a new consensus key
     #[arg(long)]
     validator: bool,
-    /// Where other nodes are to reach this one, for config.toml: a multiaddr or IP:PORT, such as
-    /// 0.0.0.0:7700
+    /// Address on which the node will listen for peers, for config.toml: a multiaddr or IP:PORT,
+    /// such as 0.0.0.0:7700
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
     p2p_listen: Option<P2pAddress>,
-    /// Where RPC is to answer, for config.toml: IP:PORT
+    /// Address on which RPC will listen, for config.toml: IP:PORT
     #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
     rpc_listen: Option<SocketAddr>,
-    /// Answer as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

@@ -13,7 +13,7 @@ pub(super) struct Query {
     /// RPC address of the node
     #[arg(long, env = "CAIRN_NODE_RPC", value_name = "URL", default_value = "http://127.0.0.1:7701")]
     rpc: String,
-    /// Answer as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(super) json: bool,
 }

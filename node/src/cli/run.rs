@@ -23,10 +23,10 @@ pub(super) struct Run {
     home: HomeArg,
     #[command(flatten)]
     overrides: Overrides,
-    /// Stop when stdin ends: it does when the process that started this one has gone
+    /// Stop at the end of stdin, which comes when the parent process has ended
     #[arg(long, env = "CAIRN_NODE_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new())]
     exit_with_parent: bool,
-    /// Sign although the consensus log is lost. Only when nothing else ever signed with this
+    /// Sign although the consensus log is lost. Safe only if nothing else ever signed with this
     /// validator's key beyond the tip
     #[arg(long, env = "CAIRN_NODE_SIGN_WITHOUT_LOG", value_parser = BoolishValueParser::new())]
     sign_without_log: bool,

@@ -78,7 +78,7 @@ fn forget_failed(holds: &mut Vec<Hold>) {
 #[cfg(target_os = "linux")]
 fn hold_little(stream: &TcpStream) {
     if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(UNSENT_BYTES) {
-        tracing::debug!(%error, "a socket holds as much as it likes");
+        tracing::debug!(%error, "cannot limit the unsent bytes of a socket");
     }
 }
 

@@ -188,7 +188,7 @@ impl Task {
         self.swarm.behaviour_mut().gate.on_tick(now);
         self.peers.cut_stuck(now);
         for peer in self.peers.unidentified(now) {
-            tracing::debug!(%peer, "disconnecting: it has not said which chain it is on");
+            tracing::debug!(%peer, "disconnecting a peer that has not said which chain it is on");
             self.disconnect(peer);
         }
         for (peer, info) in self.peers.due_claims(now) {

@@ -67,19 +67,19 @@ impl RpcError {
     }
 
     pub(super) fn no_room_in_batch(max: usize) -> Self {
-        let message = format!("the answers before this one have {max} bytes already; this call was not begun");
+        let message = format!("the earlier answers of this batch have {max} bytes already; this call was not made");
         Self::new(code::UNAVAILABLE, TOO_LARGE, message, "ask for less at once, in smaller batches")
     }
 
     pub(super) fn body_too_slow(max: Duration) -> Self {
-        let message = format!("the request was not here within {} s", max.as_secs());
+        let message = format!("the request did not arrive within {} s", max.as_secs());
         Self::new(standard::INVALID_REQUEST, "body_too_slow", message, "send smaller requests on this connection")
     }
 
     /// The caller's account is empty.
     pub(super) fn over_budget(retry_after: Duration) -> Self {
         let ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
-        let message = "this address has asked for as much as it may for now";
+        let message = "the budget of this IP address is spent";
         let mut error = Self::new(code::OVER_BUDGET, "busy", message, format!("try again in {ms} ms"));
         error.data.retry_after_ms = Some(ms);
         error
@@ -87,7 +87,7 @@ impl RpcError {
 
     /// No memory is left for answers or requests for the moment.
     pub(super) fn busy() -> Self {
-        let message = "too many large requests and answers are under way";
+        let message = "too many large requests and answers are in progress";
         let mut error = Self::new(code::UNAVAILABLE, "busy", message, "try again in a second, or ask for less at once");
         error.data.retry_after_ms = Some(1_000);
         error
@@ -189,9 +189,10 @@ fn rejected(error: &TransactionError) -> RpcError {
         TransactionError::ZeroAmount(_) => ("zero_amount", "leave that output out, or pay it something".to_owned()),
         TransactionError::Recipient(_) => ("recipient", "ask the recipient for an address of a real key".to_owned()),
         TransactionError::Overflow => ("overflow", "send smaller amounts".to_owned()),
-        TransactionError::NonceUsed { .. } => {
-            ("nonce_used", "another transaction took it; sign again with account_get's pending_nonce".to_owned())
-        }
+        TransactionError::NonceUsed { .. } => (
+            "nonce_used",
+            "another transaction used this nonce; sign again with the pending_nonce of account_get".to_owned(),
+        ),
         TransactionError::NonceAhead { .. } => {
             ("nonce_ahead", "submit the account's earlier transactions first, or sign with the next nonce".to_owned())
         }

@@ -44,7 +44,8 @@ impl Guard {
         let host = single(headers, &header::HOST)?.ok_or("the Host header is missing")?;
         if !self.allows_host(host) {
             return Err(format!(
-                "host {host:?} is not allowed here; use the listening address or localhost, or add the name to the allowed hosts"
+                "host {host:?} is not allowed here; use the listening address or localhost, or add the name \
+                 to rpc.allowed_hosts"
             ));
         }
         match single(headers, &header::ORIGIN)? {
@@ -52,7 +53,9 @@ impl Guard {
             // The page came from this server.
             Some(origin) if origin.strip_prefix("http://").is_some_and(|of| of.eq_ignore_ascii_case(host)) => Ok(None),
             Some(origin) if self.origins.contains(&origin.to_ascii_lowercase()) => Ok(headers.get(header::ORIGIN)),
-            Some(origin) => Err(format!("web pages of {origin:?} are not allowed here; see the allowed origins")),
+            Some(origin) => {
+                Err(format!("web pages of {origin:?} are not allowed here; add the origin to rpc.allowed_origins"))
+            }
         }
     }
 

@@ -48,7 +48,10 @@ fn not_ready(view: &View) -> Option<String> {
     }
     let offset = view.clock_error_ms()?;
     let direction = if offset < 0 { "behind" } else { "ahead of" };
-    Some(format!("this machine's clock is {} ms {direction} the clocks of most peers: set it", offset.unsigned_abs()))
+    Some(format!(
+        "this machine's clock is {} ms {direction} the clocks of most peers: set the clock",
+        offset.unsigned_abs()
+    ))
 }
 
 /// The metrics, in the format that the client prefers.

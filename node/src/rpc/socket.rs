@@ -205,7 +205,7 @@ fn stopped() -> CloseFrame {
 /// The close frame for a client that broke the protocol (codes: RFC 6455, section 7.4.1).
 fn broken(error: &Error) -> End {
     let (code, reason) = match error {
-        Error::Capacity(_) => (CloseCode::Size, "a message may have 1 MiB"),
+        Error::Capacity(_) => (CloseCode::Size, "a message may have at most 1 MiB"),
         Error::Utf8(_) => (CloseCode::Invalid, "text must be UTF-8"),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
         Error::Protocol(_) => (CloseCode::Protocol, "not WebSocket by RFC 6455"),

@@ -33,7 +33,7 @@ pub(crate) struct Assembled {
 pub(super) fn assemble(chain: &Chain, index: u64, mut reader: SegmentReader) -> anyhow::Result<Assembled> {
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
-    let context = || format!("segment {index} is certified and breaks the rules");
+    let context = || format!("segment {index} is certified, but breaks the rules");
     let mut splitter = SegmentSplitter::new(chain, &descriptor);
     let mut damaged = Vec::new();
     for (chunk, number) in (0..descriptor.chunk_count(&chain.history_rules())).zip(0u32..) {

@@ -209,7 +209,7 @@ impl Shell {
             let some = some.into_iter().filter(|descriptor| descriptor.index < segments);
             let before = sealed.len();
             sealed.extend(some);
-            anyhow::ensure!(sealed.len() > before, "segment {} is committed and not in the store", self.sealed);
+            anyhow::ensure!(sealed.len() > before, "segment {} is committed, but not in the store", self.sealed);
             self.sealed = sealed.last().map_or(segments, |last| last.index + 1);
         }
         self.give(Input::Tip(height, sealed))
@@ -399,7 +399,7 @@ impl Shell {
 
     fn assemble(&mut self, index: u64) -> anyhow::Result<()> {
         let reader = self.staging.reader(index)?;
-        let reader = reader.with_context(|| format!("segment {index} is complete and not on disk"))?;
+        let reader = reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
         self.assembly.spawn(move || {
             // If the sync thread has gone, the node is stopping.

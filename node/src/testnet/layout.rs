@@ -134,7 +134,9 @@ impl Layout {
 
 fn check_same(dir: &Path, plan: &Plan, wanted: &Wanted, template: Option<&Genesis>) -> anyhow::Result<()> {
     let differs = |flag: &str, has: u16, asked: Option<u16>| {
-        asked.filter(|asked| *asked != has).map(|asked| format!("it has {flag} {has}, asked for is {asked}"))
+        asked
+            .filter(|asked| *asked != has)
+            .map(|asked| format!("it has {flag} {has}, but the command line asks for {asked}"))
     };
     let mut differences: Vec<String> =
         [differs("--nodes", plan.nodes, wanted.nodes), differs("--full-nodes", plan.full_nodes, wanted.full_nodes)]
@@ -144,14 +146,15 @@ fn check_same(dir: &Path, plan: &Plan, wanted: &Wanted, template: Option<&Genesi
     if let Some(template) = template {
         let genesis = read_genesis(&dir.join(GENESIS))?;
         if (&template.accounts, &template.limits) != (&genesis.accounts, &genesis.limits) {
-            differences.push("its genesis has other accounts or limits than the file of --genesis".to_owned());
+            differences.push("its genesis has other accounts or limits than the file given by --genesis".to_owned());
         }
     }
     if differences.is_empty() {
         return Ok(());
     }
     bail!(
-        "{} has another test network: {}. Leave out what differs to resume it, give --reset to start anew, or another --dir",
+        "{} has another test network: {}. Leave these options out to resume it, give --reset to replace it, \
+         or give another --dir",
         dir.display(),
         differences.join("; ")
     )

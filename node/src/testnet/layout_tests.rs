@@ -67,7 +67,7 @@ fn a_network_is_made_resumed_and_reset() {
     assert_eq!(resumed.genesis, made.genesis);
     assert_eq!(resumed.nodes.len(), 3);
     let error = prepare(dir, &wanted(4, 1, &ports), false).err().unwrap().to_string();
-    assert!(error.contains("--nodes 2, asked for is 4") && error.contains("--reset"), "{error}");
+    assert!(error.contains("--nodes 2, but the command line asks for 4") && error.contains("--reset"), "{error}");
 
     fs::write(dir.join("notes.txt"), "mine").unwrap();
     let anew = prepare(dir, &wanted(1, 0, &ports), true).unwrap();

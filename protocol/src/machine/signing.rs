@@ -196,25 +196,33 @@ impl Signing {
         Some(match self.rule {
             _ if signs => None,
             _ if self.is_ahead(chain.tip().height.next()) => {
-                Some("its log is newer than its store; it catches up with what it signed first".to_owned())
+                Some(
+                    "its consensus log is newer than its store; it first fetches the blocks up to the height that it \
+                     last signed"
+                        .to_owned(),
+                )
             }
             _ if self.is_elsewhere(chain.tip().height.next(), now) => Some(
-                "somebody else signs with its key: another copy of this home runs, or ran after this one was copied. It listens \
-                 for twice the clock drift after each such message"
+                "another process signs with its key: another copy of this home runs, or ran after this one was copied. \
+                 It listens for twice the clock drift after each such message"
                     .to_owned(),
             ),
-            Rule::Listen(_) | Rule::ListenUntil(_) => {
-                Some("its log is older than the network; it listens for twice the clock drift first".to_owned())
-            }
+            Rule::Listen(_) | Rule::ListenUntil(_) => Some(
+                "its consensus log is older than the chain; for twice the clock drift it first listens for messages \
+                 signed with its key"
+                    .to_owned(),
+            ),
             Rule::BlockAfter(time, loss) => {
                 let loss = match loss {
-                    Loss::Missing => "its log is lost",
-                    Loss::Unwritten => "its log has no entry, although the chain has blocks: this home was made anew",
+                    Loss::Missing => "its consensus log is lost",
+                    Loss::Unwritten => {
+                        "its consensus log is empty, although the chain has blocks: this home was made again"
+                    }
                 };
                 Some(format!(
-                    "{loss}, so it is not known what its key has signed. It waits for a certified block later than {time} \
-                     (milliseconds since 1970). --sign-without-log lets it sign at once: the way on if nothing else ever ran \
-                     with this key, as two votes of one round can undo what is final"
+                    "{loss}, so it does not know which votes its key has signed. It waits for a certified block later \
+                     than {time} (milliseconds since 1970). --sign-without-log lets it sign at once: give it only if \
+                     nothing else ever ran with this key, because two votes of one round can undo final blocks"
                 ))
             }
             Rule::Free => None,

@@ -251,11 +251,11 @@ impl Sync {
             })
             .all(|chunk| !is_held(chunk));
         if unheld {
-            return Some(format!("no connected peer holds what is missing of segment {segment}"));
+            return Some(format!("no connected peer has the missing chunks of segment {segment}"));
         }
         let rate = self.progress.meter.rate();
         let patience = rate.map_or(QUIET, |rate| QUIET.max(time_for(self.rules.chunk_bytes.saturating_mul(4), rate)));
         let quiet = self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > patience);
-        quiet.then(|| format!("the peers that hold segment {segment} send nothing"))
+        quiet.then(|| format!("the peers that have the missing chunks of segment {segment} do not send them"))
     }
 }

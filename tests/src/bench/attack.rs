@@ -112,7 +112,7 @@ pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
 
 /// The attackers' process.
 pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
-    let attack = Attack::find(&options.name).context("no such attack")?;
+    let attack = Attack::find(&options.name).context("no attack has this name")?;
     let field = Field {
         genesis: Genesis::from_json(&std::fs::read(&options.genesis)?)?,
         targets: options.targets.clone(),
@@ -306,7 +306,7 @@ impl<'a> Session<'a> {
             let target = Target { p2p: host.address, peer: node.id.clone(), rpc: host.rpc.into() };
             command.args(["--target", &target.to_string()]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("no attackers start")
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("the attackers do not start")
     }
 
     fn await_attackers(&mut self, attackers: &mut Child) -> anyhow::Result<f64> {

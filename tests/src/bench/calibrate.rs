@@ -24,7 +24,7 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
         let mut command = Command::new(&program);
         command.args(["copy", role, &address.to_string(), "--mib", &options.mib.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        host.inside(|| command.spawn())?.map(Process).context("no copy starts")
+        host.inside(|| command.spawn())?.map(Process).context("the copy does not start")
     };
     let mut receiving = copy(receiver, "--listen", receiver.address)?;
     let mut line = [0];

@@ -231,7 +231,7 @@ impl Maker {
     fn new(recipe: &Recipe) -> anyhow::Result<Self> {
         let genesis = recipe.genesis();
         let problems = genesis.problems();
-        ensure!(problems.is_empty(), "no chain can be like this: {}", problems[0]);
+        ensure!(problems.is_empty(), "these options make no valid genesis: {}", problems[0]);
         let chain = Chain::new(genesis);
         Ok(Self {
             senders: (0..SENDERS).map(sender_key).collect(),

@@ -106,8 +106,10 @@ impl<'a> Session<'a> {
             .for_each(|place| place.upload_rate = options.upload_limit.map(|mbit| u64::from(mbit) * 125_000));
         let addresses: Vec<P2pAddress> =
             places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
-        let memory =
-            tempfile::Builder::new().prefix("cairn-bench-").tempdir_in(MEMORY).context("no homes in memory")?;
+        let memory = tempfile::Builder::new()
+            .prefix("cairn-bench-")
+            .tempdir_in(MEMORY)
+            .context("cannot make homes in memory")?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             let (folder, known) = match place.role {
@@ -195,7 +197,7 @@ impl<'a> Session<'a> {
             if let Some(end) = guest.verified_at {
                 break end;
             }
-            ensure!(Instant::now() < deadline, "{} has not all chunks in time", guest.name);
+            ensure!(Instant::now() < deadline, "{} does not have all chunks in time", guest.name);
         };
         self.guests[round].kill();
         fs::remove_dir_all(&self.guests[round].home)?;

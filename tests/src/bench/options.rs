@@ -1,4 +1,4 @@
-//! What can be asked of the bench.
+//! The command line of the bench.
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::hostile::chunks::Kind;
 use crate::hostile::{Crowd, Target};
 
-/// Measures real nodes on links of known rates
+/// Measures real nodes on links with known rates
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 pub struct Bench {
@@ -20,47 +20,50 @@ pub struct Bench {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Task {
-    /// Some nodes have a chain and others want it: how long until all have it, against the least
-    /// that is possible
+    /// Measures how long new nodes take to fetch a chain from others, compared with the least time
+    /// that the links allow
     ///
     /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
     Swarm(Swarm),
-    /// Validators make blocks while one of them uploads history as fast as its link allows: how
-    /// much later are transfers final?
+    /// Measures how much later transfers are final while one of the validators uploads history as
+    /// fast as its link allows
     ///
-    /// Transfers are submitted to the one that uploads and asked of it. Times without and with
-    /// upload are taken in turn. Progress is on stderr. Needs root and iproute2.
+    /// Transfers are submitted to the uploading validator, which also says when they are final.
+    /// Quiet phases and phases with an upload alternate. Progress is on stderr. Needs root and
+    /// iproute2.
     Finality(Finality),
-    /// Attacks validators and a full node while transfers go on: how much later are they final, and
-    /// what does it cost?
+    /// Attacks validators and a full node, and measures how much later transfers are final and what
+    /// the attack costs the nodes
     ///
     /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10
-    /// quiet seconds and 20 under attack; of several runs the median by the longest transfer is
-    /// told. Progress is on stderr. Needs chrt (util-linux).
+    /// quiet seconds and then the attack. Of several runs the result is the one whose slowest
+    /// transfer is the median. Progress is on stderr. Needs chrt (util-linux).
     Attack(Attack),
-    /// Attackers hold all public places: is a validator that restarts kept out, or a newcomer?
+    /// Attackers hold all public places for connections: measures how soon a restarted validator
+    /// and a new node get a place
     ///
-    /// Fails when a bound of the result is broken. Progress is on stderr. Needs root and iproute2.
+    /// Fails if one of them takes longer than its limit. Progress is on stderr. Needs root and
+    /// iproute2.
     Places(Places),
-    /// The attackers of one attack, in one process
+    /// Runs the attackers of one attack, in one process
     #[command(hide = true)]
     Attacker(Attacker),
-    /// Pays by way of one node at a steady rate
+    /// Submits transfers to one node at a steady rate
     #[command(hide = true)]
     Pay(Pay),
-    /// A plain copy over one shaped link: what the links themselves cost
+    /// Measures a plain copy over one shaped link, to know what the link itself costs
     #[command(hide = true)]
     Calibrate(Calibrate),
-    /// One end of that copy
+    /// Runs one end of the copy of `calibrate`
     #[command(hide = true)]
     Copy(Copy),
-    /// Asks one node again and again
+    /// Polls one node
     #[command(hide = true)]
     Probe(Probe),
-    /// Tells BitTorrent clients of each other
+    /// Runs a BitTorrent tracker
     #[command(hide = true)]
     Tracker(Tracker),
-    /// A seed that lies or keeps silent
+    /// Runs a seed that sends wrong chunks or none
     #[command(hide = true)]
     Hostile(Hostile),
 }
@@ -72,26 +75,26 @@ pub(super) enum Tool {
     Aria2,
 }
 
-/// What has no part in what is measured.
+/// Options that do not change the measurement.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Common {
     /// Print the result as one JSON object on the last line of stdout
     #[arg(long)]
     pub(super) json: bool,
-    /// This `cairn-node`, instead of the one beside this program
+    /// Use this `cairn-node` instead of the one beside this program
     #[arg(long, value_name = "FILE")]
     pub(super) node: Option<PathBuf>,
-    /// What the nodes log
+    /// Log level of the nodes
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(super) node_log: String,
-    /// Keep homes and logs. Those of a run that failed are kept anyway
+    /// Keep the nodes' homes and logs; after a failed run they are always kept
     #[arg(long)]
     pub(super) keep: bool,
 }
 
 #[derive(Clone, Debug, Args, Serialize)]
 pub(super) struct Swarm {
-    /// Nodes that have the chain
+    /// Nodes that have the chain at the start
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) seeds: u16,
     /// Nodes that start with nothing
@@ -106,47 +109,47 @@ pub(super) struct Swarm {
     /// Download rate of each node, Mbit/s
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) down: u32,
-    /// Size of the chain, MiB; it ends with the segment that brings it there
+    /// Size of the chain, MiB, rounded up to a whole segment
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) mib: u32,
-    /// Accounts that are paid, in turn
+    /// Accounts that the chain's transfers pay, in turn
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
     pub(super) accounts: u32,
     /// Size of a chunk, KiB
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=1_024))]
     pub(super) chunk_kib: u32,
-    /// Size of a segment, MiB; at most that of the chain
+    /// Size of a segment, MiB; at most the size of the chain
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) segment_mib: u32,
-    /// Further leechers, which start when the others are half done
+    /// Additional leechers, which start when the others are half done
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) late: u16,
-    /// Further seeds that send wrong bytes
+    /// Additional seeds that send wrong chunks
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) poison: u16,
-    /// Further seeds that say what they have and send nothing of it
+    /// Additional seeds that announce chunks and never send them
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) stall: u16,
-    /// Kill -9 each leecher that is not done this many seconds after its start, and start it again
+    /// Kill (-9) each leecher that is not done this many seconds after its start, and restart it
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub(super) kill_every: Option<f64>,
-    /// Kill the seeds once they have sent this many copies
+    /// Kill the seeds once they have sent this many copies of the chain in total
     #[arg(long, value_name = "COPIES", value_parser = positive, conflicts_with = "loopback")]
     pub(super) seed_leaves_after: Option<f64>,
-    /// Do the same with another program, run by run in turn
+    /// Measure another program too, alternating run by run
     #[arg(long, value_name = "TOOL", conflicts_with_all = ["loopback", "late", "poison", "stall", "kill_every", "seed_leaves_after"])]
     pub(super) vs: Option<Tool>,
-    /// How often; the median run is the one told, and all are listed
+    /// Number of runs; the result is the median run, and all runs are listed
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub(super) runs: u16,
-    /// No namespaces and no shaping: all on this machine's loopback
+    /// Run everything on loopback, without namespaces and without limits on the links' rates
     #[arg(long)]
     pub(super) loopback: bool,
-    /// Every packet at most 1,500 bytes inside of this machine too: costs processor time
+    /// Limit packets to 1,500 bytes inside this machine too, as real links do; costs processor time
     #[arg(long)]
     pub(super) no_offload: bool,
-    /// Give up after this many seconds; by default after twelve times the least possible and two
-    /// minutes
+    /// Give up after this many seconds [default: twelve times the least possible time, plus two
+    /// minutes]
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
     #[command(flatten)]
@@ -165,14 +168,14 @@ pub(super) struct Finality {
     /// Download rate of each node, Mbit/s
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) down: u32,
-    /// Most history that a validator sends, Mbit/s (`upload_rate` of its configuration); as much as
-    /// its link takes without
+    /// Limit on the history that a validator sends, Mbit/s (`upload_rate` of its configuration)
+    /// [default: unlimited]
     #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) upload_limit: Option<u32>,
     /// Size of the chain that is uploaded, MiB
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) mib: u32,
-    /// How often it is uploaded, each time to a node that has nothing
+    /// Number of uploads, each to a node without a chain
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) rounds: u16,
     /// Transfers a second
@@ -185,12 +188,12 @@ pub(super) struct Finality {
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Attack {
-    /// Which attack, or `list`
+    /// Name of the attack, or `list`
     pub(super) name: String,
-    /// How often
+    /// Number of runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=99))]
     pub(super) runs: u16,
-    /// Seconds of each attack
+    /// Length of each attack, seconds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=600))]
     pub(super) seconds: u64,
     #[command(flatten)]
@@ -199,18 +202,19 @@ pub(super) struct Attack {
 
 #[derive(Debug, Args)]
 pub(super) struct Attacker {
-    /// Which attack
+    /// Name of the attack
     pub(super) name: String,
-    /// The genesis of the chain
+    /// The genesis file of the chain
     #[arg(long)]
     pub(super) genesis: PathBuf,
-    /// P2P/PEER/RPC of each node, the full node last
+    /// A node as P2P/PEER/RPC: its address for peers, its peer id, its RPC address; the full node
+    /// last
     #[arg(long = "target", required = true)]
     pub(super) targets: Vec<Target>,
     /// A home with the chain
     #[arg(long)]
     pub(super) home: Option<PathBuf>,
-    /// How long
+    /// Length of the attack, seconds
     #[arg(long)]
     pub(super) seconds: u64,
     /// Number of identities of `slots`
@@ -239,10 +243,10 @@ pub(super) struct Places {
 
 #[derive(Debug, Args)]
 pub(super) struct Pay {
-    /// The node
+    /// RPC address of the node
     #[arg(long)]
     pub(super) rpc: String,
-    /// Its chain
+    /// Id of its chain
     #[arg(long)]
     pub(super) chain: ledger::hash::ChainId,
     /// Transfers a second
@@ -258,54 +262,54 @@ pub(super) struct Calibrate {
     /// Download rate of the receiver, Mbit/s
     #[arg(long, default_value_t = 200)]
     pub(super) down: u32,
-    /// What is copied, MiB
+    /// Size of the copy, MiB
     #[arg(long, default_value_t = 64)]
     pub(super) mib: u32,
-    /// Every packet at most 1,500 bytes inside of this machine too
+    /// Limit packets to 1,500 bytes inside this machine too, as real links do
     #[arg(long)]
     pub(super) no_offload: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
-    /// Receive here
+    /// Receive on this address
     #[arg(long, conflicts_with = "connect", required_unless_present = "connect")]
     pub(super) listen: Option<SocketAddrV4>,
-    /// Send there
+    /// Send to this address
     #[arg(long)]
     pub(super) connect: Option<SocketAddrV4>,
-    /// How much, MiB
+    /// Size of the copy, MiB
     #[arg(long, default_value_t = 64)]
     pub(super) mib: u32,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Probe {
-    /// The node
+    /// RPC address of the node
     #[arg(long)]
     pub(super) rpc: String,
-    /// Milliseconds between two questions: nodes tell when things happened, so that they need not
-    /// be asked often
+    /// Milliseconds between two polls; a node's answers have the time of each event, so rare polls
+    /// lose nothing
     #[arg(long, default_value_t = 500)]
     pub(super) every: u64,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Tracker {
-    /// Answer here
+    /// Listen on this address
     #[arg(long)]
     pub(super) listen: SocketAddrV4,
-    /// Who takes part
+    /// A BitTorrent client to announce; may be repeated
     #[arg(long = "peer")]
     pub(super) peers: Vec<SocketAddrV4>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Hostile {
-    /// What it does
+    /// How the seed misbehaves
     #[arg(long)]
     pub(super) kind: Kind,
-    /// Its home, with the chain
+    /// Home of the seed, with the chain
     #[arg(long)]
     pub(super) home: PathBuf,
 }

@@ -96,7 +96,7 @@ impl Payers {
         let mut command = Command::new(program);
         command.args(["pay", "--rpc", &format!("http://{}", host.rpc), "--chain", &chain.to_string()]);
         command.args(["--rate", &rate.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = host.inside(|| command.spawn())?.context("no payers start")?;
+        let mut process = host.inside(|| command.spawn())?.context("the payers do not start")?;
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().context("stdout is a pipe")?);
         let (sender, paid) = mpsc::channel();
         let payers = Self { process, stdin, paid };

@@ -141,7 +141,7 @@ impl Probe {
         let mut command = Command::new(program);
         command.args(["probe", "--rpc", &format!("http://{}", host.rpc)]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = host.inside(|| command.spawn())?.context("no probe starts")?;
+        let mut process = host.inside(|| command.spawn())?.context("the probe does not start")?;
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
         let samples = Arc::new(Mutex::new(Samples::default()));
         let kept = Arc::clone(&samples);

@@ -115,13 +115,13 @@ fn check(chain: &Chain, transfer: &Transfer, least: Amount, payer: &Proven) -> R
     let coin = &chain.genesis().coin;
     if transfer.fee < least {
         let (got, least) = (coin.format(transfer.fee), coin.format(least));
-        let (reason, hint) = (format!("a fee of {got}, expected at least {least}"), "leave --fee away".to_owned());
+        let (reason, hint) = (format!("the fee is {got}, expected at least {least}"), "leave out --fee".to_owned());
         return Err(WalletError::Rejected { reason, hint });
     }
     let balance = payer.account.unwrap_or_default().balance;
     let needed = transfer.outputs.iter().try_fold(transfer.fee, |sum, output| sum.checked_add(output.amount.0));
     if needed.is_none_or(|needed| needed > balance) {
-        let needed = needed.map_or_else(|| "more than there is of the coin".to_owned(), |needed| coin.format(needed));
+        let needed = needed.map_or_else(|| "more than all coins that exist".to_owned(), |needed| coin.format(needed));
         let reason = format!("the balance of {} does not cover {needed}, fee included", coin.format(balance));
         return Err(WalletError::Rejected {
             reason,

@@ -25,19 +25,19 @@ pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
     let info: TxInfo = wallet.node.call(api::TX_GET, json!({ "id": id.to_string() }))?;
     let malformed = |reason: &str| wallet.node.malformed(api::TX_GET, reason);
     if info.id != id.to_string() {
-        return Err(malformed("it tells of another transaction").into());
+        return Err(malformed("the answer is about another transaction").into());
     }
     let transfer = match &info.transaction {
         Some(transaction) => match transfer(&chain, transaction) {
             Some(transfer) if Body::Transfer(transfer.clone()).id(chain.id()) == id => Some(transfer),
-            _ => return Err(malformed("the details are not those of the id").into()),
+            _ => return Err(malformed("the transaction's details do not have its id").into()),
         },
         None => None,
     };
     let mut proved = None;
     if info.status == TxStatus::Final {
-        let height = info.height.ok_or_else(|| malformed("final without a height"))?;
-        let transfer = transfer.as_ref().ok_or_else(|| malformed("final without details"))?;
+        let height = info.height.ok_or_else(|| malformed("the status is final, but there is no height"))?;
+        let transfer = transfer.as_ref().ok_or_else(|| malformed("the status is final, but there are no details"))?;
         proved = Some(prove(&mut trust, id, transfer, Height(height))?);
     }
     let told = if wallet.json {
@@ -76,14 +76,18 @@ fn prove(trust: &mut Trust<'_>, id: TxId, transfer: &Transfer, height: Height) -
     let not_final = |reason: String| TrustError::NotFinal { id: id.to_string(), reason };
     match trust.transaction(&id)? {
         Some(proved) if proved == height => return Ok(Proved::Transaction),
-        Some(proved) => return Err(not_final(format!("it is final at height {proved}, not at {height}")).into()),
+        Some(proved) => {
+            return Err(not_final(format!("the proof is for height {proved}, but the node said {height}")).into());
+        }
         None => {}
     }
     let sender = trust.account(&transfer.sender, height)?.account.unwrap_or_default();
     if sender.nonce <= transfer.nonce {
-        return Err(not_final("the sender has not used its nonce".to_owned()).into());
+        return Err(not_final("the sender has not used the transaction's nonce".to_owned()).into());
     }
-    note("note: proved is that the sender has used this nonce; that it was for this transaction is the node's word");
+    note(
+        "note: it is proved that the sender has used this nonce; that this transaction used it is only the node's word",
+    );
     Ok(Proved::Nonce)
 }
 

@@ -27,7 +27,7 @@ pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
     if let Some(stranger) = accounts.iter().find(|name| !TEMPLATE_ACCOUNTS.contains(&name.as_str())) {
         return Err(damaged(
             &path,
-            format!("{stranger} is no account of the template, they are {TEMPLATE_ACCOUNTS:?}"),
+            format!("{stranger} is not an account of the template, expected one of {TEMPLATE_ACCOUNTS:?}"),
         ));
     }
     if home.open_keystore()?.is_some_and(|store| missing(&store, &accounts).is_empty()) {

@@ -216,6 +216,8 @@ impl<'de, T: TryFrom<Vec<u8>>> Deserialize<'de> for Hex<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
         let got = bytes.len();
-        T::try_from(bytes).map(Self).map_err(|_| D::Error::custom(format!("{got} bytes are not the right length")))
+        T::try_from(bytes)
+            .map(Self)
+            .map_err(|_| D::Error::custom(format!("{got} bytes, which is not the length of this field")))
     }
 }

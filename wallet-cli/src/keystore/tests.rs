@@ -171,7 +171,7 @@ fn damage_is_named_with_its_file() {
         "memory_kib of 2097152, expected 8 to 1048576",
     );
     check(&edited(&|file| file["argon2id"]["passes"] = json!(4_000_000)), "passes of 4000000");
-    check(&edited(&|file| file["salt"] = json!("00")), "1 bytes are not the right length");
+    check(&edited(&|file| file["salt"] = json!("00")), "1 bytes, which is not the length of this field");
     check(&edited(&|file| file["salt"] = json!("zz")), "Invalid character");
     check(&edited(&|file| file["keys"][0]["name"] = json!("../x")), "a key name has");
     check(&edited(&|file| file["keys"][1] = key(0)), "key main is there twice");

@@ -111,7 +111,7 @@ fn verify_finds_values_that_do_not_belong() {
             let (key, _) = first(disk, &[6]);
             put(disk, key, &codec::encode(&Height(3_000)));
         }),
-        ("not the one that its blocks make", |disk| {
+        ("differs from the segment that its blocks make", |disk| {
             let mut other = crate::store::segments::segment(disk, 0).unwrap();
             other.chunks[0] = Hash::ZERO;
             let record = super::super::commit::segment_record(&other);
@@ -135,7 +135,7 @@ fn verify_finds_values_that_do_not_belong() {
             entries[5].index += 1;
             put(disk, Key::RunPiece(0, 0), &codec::encode(&entries));
         }),
-        ("not in order", |disk| {
+        ("its entries are not sorted", |disk| {
             let mut entries: Vec<index::Entry> = disk.value(Key::RunPiece(0, 1)).unwrap().unwrap();
             entries.swap(3, 4);
             put(disk, Key::RunPiece(0, 1), &codec::encode(&entries));

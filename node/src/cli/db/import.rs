@@ -52,13 +52,13 @@ pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<
     let Source { name, mut reader } = source;
     let contents = reader.contents();
     let (ours, theirs) = (held.chain.id(), contents.chain);
-    ensure!(theirs == ours, "{name}: blocks of chain {theirs}, this home is of chain {ours}");
+    ensure!(theirs == ours, "{name}: its blocks are of chain {theirs}, but this home is of chain {ours}");
 
     let mut import = Import::new(held.open()?);
     let before = import.state.tip().height;
     ensure!(
         contents.first <= before.next(),
-        "{name}: begins with block {}, the next of this home is {}",
+        "{name}: begins with block {}, but the next block of this home is {}",
         contents.first,
         before.next()
     );
@@ -117,7 +117,7 @@ impl Import {
         let block: Block = codec::decode(bytes, bytes_max)?;
         if height == tip.height {
             let hash = block.header.hash();
-            ensure!(hash == tip.hash, "is {hash}, this home has {} at that height", tip.hash);
+            ensure!(hash == tip.hash, "its hash is {hash}, but this home has block {} at that height", tip.hash);
             return Ok(());
         }
         let chain = self.chain().id();

@@ -91,7 +91,11 @@ impl Task {
             return;
         }
         if let Some(address) = self.bootstrap.on_failed(connection, Instant::now(), random()) {
-            tracing::warn!(peer = %address, reason = reason(error), "a peer cannot be reached; it is tried again and again");
+            tracing::warn!(
+                peer = %address,
+                reason = reason(error),
+                "cannot reach a configured peer; dialing it is retried"
+            );
         }
         if let Some(peer) = peer
             && let Some(failed) = failed_addresses(error)

@@ -92,7 +92,7 @@ impl Task {
     /// disconnected, which frees its queue.
     fn on_pushed(&mut self, peers: Vec<PeerId>, bytes: usize) {
         for peer in self.traffic.on_pushed(peers.into_iter(), bytes, Instant::now()) {
-            tracing::debug!(%peer, "disconnecting a peer that takes in no gossip");
+            tracing::debug!(%peer, "disconnecting a peer that does not read its gossip");
             self.meters.lost(1);
             self.disconnect(peer);
         }
@@ -101,7 +101,7 @@ impl Task {
     /// Disconnects a peer whose useless messages fill memory.
     pub(super) fn check_floods(&mut self, now: Instant) {
         if let Some(peer) = self.traffic.flooder(now) {
-            tracing::debug!(%peer, "disconnecting a peer that sends more gossip than there can be");
+            tracing::debug!(%peer, "disconnecting a peer that sends more gossip than the network can produce");
             self.disconnect(peer);
         }
     }
@@ -122,7 +122,10 @@ impl Task {
         }
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         if !gossip.report_message_validation_result(id, from, acceptance) {
-            tracing::debug!(topic = topic.name(), "a verdict came too late");
+            tracing::debug!(
+                topic = topic.name(),
+                "the verdict on a gossip message came too late to pass the message on"
+            );
         }
     }
 }

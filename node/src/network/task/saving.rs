@@ -85,6 +85,6 @@ impl Task {
 
 fn report(written: io::Result<()>) {
     if let Err(error) = written {
-        tracing::warn!(%error, "the peer store cannot be written; it is tried again");
+        tracing::warn!(%error, "cannot write the peer store; the write is retried");
     }
 }

@@ -164,10 +164,10 @@ async fn metrics_count_what_sync_does() {
 async fn a_reason_for_no_progress_is_told() {
     let fixture = Fixture::without_driver(4).await;
     let mut view = fetching(60_000);
-    view.report.reason = Some("no connected peer holds what is missing of segment 2".to_owned());
+    view.report.reason = Some("no connected peer has the missing chunks of segment 2".to_owned());
     fixture.sync.send_replace(Arc::new(view));
     let answer = fixture.call(api::SYNC_STATUS, json!({})).await.unwrap();
-    assert_eq!(answer["reason"], "no connected peer holds what is missing of segment 2");
+    assert_eq!(answer["reason"], "no connected peer has the missing chunks of segment 2");
     assert_eq!((&answer["rate"], &answer["eta_ms"]), (&Value::Null, &Value::Null));
     let refused = fixture.call(api::SYNC_STATUS, json!({"peer": "x"})).await.unwrap_err();
     assert_eq!(refused["data"]["reason"], "invalid_params");
