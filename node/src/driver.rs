@@ -16,7 +16,7 @@ use ledger::transaction::VerifiedTransaction;
 use ledger::units::Height;
 use protocol::budget::Cost;
 use protocol::mempool::AdmitError;
-use protocol::message::CertifiedHeader;
+use protocol::message::{CertifiedHeader, answer_bytes_max};
 use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
 use tokio::sync::{broadcast, watch};
 
@@ -265,7 +265,11 @@ impl Driver {
                         }
                     }
                     Effect::Request(id, peer, bytes) => match self.peers.id(peer) {
-                        Some(to) => drop(self.requests.insert(self.network.request(to, bytes), (id, peer))),
+                        Some(to) => {
+                            let most = answer_bytes_max(&bytes);
+                            let asked = self.network.request_within(to, bytes, most);
+                            self.requests.insert(asked, (id, peer));
+                        }
                         None => inputs.push_back(Input::Response(id, peer, None)),
                     },
                     other => self.perform(other)?,

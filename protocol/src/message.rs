@@ -194,6 +194,22 @@ pub enum Request {
     Genesis(u32),
 }
 
+/// Most bytes of an honest answer to a request, given the request's bytes. A longer answer is wrong
+/// before it is read, so a peer cannot have this node hold more than it asked for.
+#[must_use]
+pub fn answer_bytes_max(request: &[u8]) -> usize {
+    // The number of the answer, the clock, the marks of options, and the lengths of lists.
+    const FRAME: usize = 32;
+    let bytes = match codec::decode(request, REQUEST_BYTES_MAX) {
+        Ok(Request::Status(_)) => HEADER_MESSAGE_BYTES_MAX,
+        Ok(Request::Proposed(..)) => CONSENSUS_BYTES_MAX,
+        Ok(Request::Transactions(hashes)) => hashes.len().saturating_mul(TRANSACTION_BYTES_MAX).saturating_add(FRAME),
+        Ok(Request::Genesis(_)) => GENESIS_PIECE_BYTES.saturating_add(FRAME),
+        Ok(Request::Blocks(_)) | Err(_) => RESPONSE_BYTES_MAX,
+    };
+    bytes.min(RESPONSE_BYTES_MAX)
+}
+
 /// The answer to a request. A peer leaves out whatever it does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
@@ -284,3 +300,37 @@ pub enum LogEntry {
 }
 
 const _: () = assert!(TRANSACTION_BYTES_MAX < BATCH_BYTES && CERTIFICATE_BYTES_MAX < HEADER_MESSAGE_BYTES_MAX);
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod tests {
+    use ledger::block::{BLOCK_OVERHEAD_MAX, HEADER_BYTES};
+
+    use super::*;
+
+    #[test]
+    fn the_largest_honest_answer_to_each_request_is_allowed_and_little_more() {
+        const PIECE: usize = 4 + 1 + 8 + GENESIS_PIECE_BYTES;
+        const STATUS: usize = 4 + 8 + 1 + HEADER_BYTES + CERTIFICATE_BYTES_MAX;
+        // The smallest transaction has 177 bytes.
+        const LIST: usize = 4 + 1 + BLOCK_OVERHEAD_MAX + 32 * ((2 << 20) / 177);
+        let transactions = |count: usize| Request::Transactions(vec![TxHash::default(); count]);
+        // request, bytes of the largest honest answer, bytes that are too many
+        let cases = [
+            (Request::Status(None), STATUS, 256 << 10),
+            (Request::Proposed(Height(1), BlockHash::default()), LIST, 1 << 20),
+            (Request::Genesis(0), PIECE, PIECE + 100),
+            (transactions(0), 12, 100),
+            (transactions(7), 12 + 7 * TRANSACTION_BYTES_MAX, 8 * TRANSACTION_BYTES_MAX),
+            (transactions(REQUESTED_TRANSACTIONS_MAX), 12 + 1_000 * TRANSACTION_BYTES_MAX, RESPONSE_BYTES_MAX),
+            (Request::Blocks(Height(1)), BLOCKS_BYTES + BLOCK_OVERHEAD_MAX, RESPONSE_BYTES_MAX + 1),
+        ];
+        for (request, largest, too_many) in cases {
+            let most = answer_bytes_max(&codec::encode(&request));
+            assert!(largest <= most && most < too_many, "{request:?}: {most} bytes");
+        }
+        let piece = codec::encode(&Response::Genesis(Some(vec![0; GENESIS_PIECE_BYTES])));
+        assert_eq!(piece.len(), PIECE);
+        assert_eq!(answer_bytes_max(&[9]), RESPONSE_BYTES_MAX, "no request");
+    }
+}

@@ -11,7 +11,7 @@ use ledger::genesis::{Genesis, template_key};
 use ledger::hash::{Domain, Hash, TxHash};
 use node::network::{self, Inbox, Keypair, NetworkConfig, PeerEvent, RequestError};
 use prometheus_client::registry::Registry;
-use protocol::message::{REQUESTED_TRANSACTIONS_MAX, Request};
+use protocol::message::{HEADER_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, Request};
 use serde_json::{Value, json};
 use tests::hostile::{ATTACKS, Attack, Crowd, Field, Target};
 use tests::story::{Network, Node, Payer, until};
@@ -138,6 +138,31 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
         ask();
         if is_served(&mut inbox).await {
             break;
+        }
+    }
+}
+
+/// A status has at most 128 KiB. This answer would cost the peer its connection if the node read it,
+/// as it does not decode.
+#[tokio::test]
+async fn an_answer_longer_than_its_request_allows_is_not_read() {
+    let mut network = Network::start(1);
+    let chain = network.chain().to_string();
+    let node = network.node(1);
+    let bootstrap = vec![target(&node.p2p, node.rpc.url()).address().unwrap()];
+    let identity = Keypair::generate_ed25519();
+    let config = NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
+    let (peer, mut inbox, _task) = network::start(config, &mut Registry::default()).unwrap();
+    let mut asked = 0;
+    while asked < 3 {
+        match event(&mut inbox).await {
+            PeerEvent::Request { bytes, ticket, .. } => {
+                assert!(matches!(codec::decode(&bytes, REQUEST_BYTES_MAX), Ok(Request::Status(_))));
+                peer.respond(ticket, vec![0xff; HEADER_MESSAGE_BYTES_MAX + 1]);
+                asked += 1;
+            }
+            PeerEvent::Disconnected(_) => panic!("the answer was read"),
+            _ => {}
         }
     }
 }

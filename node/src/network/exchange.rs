@@ -5,10 +5,8 @@
 //! its own stream, and all streams of a connection are polled together.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
@@ -16,7 +14,8 @@ use libp2p::StreamProtocol;
 use libp2p::request_response::{self, OutboundFailure, ProtocolSupport};
 use tokio::time::timeout;
 
-use super::frame::{Pace, read_frame, read_frame_within, write_frame};
+use super::frame::{Counted, Pace, read_frame_within, write_frame};
+use super::intake::{Arrival, Intake, Limits, Source};
 use super::requests::Sending;
 use super::share::Share;
 use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
@@ -42,6 +41,18 @@ const EXCHANGE: Duration = Duration::from_secs(240);
 /// Budget for the bytes of requests that are being received, on all connections. A connection
 /// always has room for one request.
 const UNFINISHED: Share = Share { all: 16 << 20, floor: REQUEST_BYTES_MAX };
+
+/// Limits of answers that are being received. The floor is one answer of the usual kinds, such as a
+/// status. The room for larger ones is as much as a node sends: see [`requests`](super::requests).
+/// An answer that finds no room is refused and asked for again. If it waited, its bytes could hold
+/// up all streams of its connection.
+const ANSWERS: Limits = Limits {
+    begins: Some(ANSWER_BEGINS),
+    stall: STALL,
+    rate: ANSWER_RATE,
+    share: Share { all: 64 << 20, floor: 128 << 10 },
+    waits: false,
+};
 
 /// Most requests in flight to one peer. More fail with [`RequestError::Busy`].
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
@@ -69,8 +80,8 @@ pub enum RequestError {
     /// The peer does not speak our protocol.
     #[error("the peer does not support the protocol")]
     Unsupported,
-    /// Too many requests are in flight, on either side, or the peer closed the stream without an
-    /// answer.
+    /// Too many requests are in flight, on either side, the peer closed the stream without an
+    /// answer, or there is no room here for the answer.
     #[error("busy")]
     Busy,
     /// Anything else, such as a frame that is too large or cut short.
@@ -88,6 +99,7 @@ impl From<OutboundFailure> for RequestError {
                 io::ErrorKind::TimedOut => RequestError::Timeout,
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => RequestError::Busy,
                 io::ErrorKind::BrokenPipe | io::ErrorKind::WriteZero => RequestError::Busy,
+                io::ErrorKind::QuotaExceeded => RequestError::Busy,
                 _ => RequestError::Other(error.to_string()),
             },
         }
@@ -101,23 +113,21 @@ pub(crate) fn behaviour(protocol: StreamProtocol) -> Exchange {
     Exchange::with_codec(Frames::default(), [(protocol, ProtocolSupport::Full)], config)
 }
 
-/// How long a whole answer may take once it has begun.
-fn answer_time(length: usize) -> Duration {
-    STALL + Duration::from_millis(u64::try_from(length.saturating_mul(1_000) / ANSWER_RATE).unwrap_or(u64::MAX))
-}
-
 /// A request as it goes over a stream.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
+    /// Most bytes of the answer to a request of ours.
+    answer_bytes_max: usize,
     /// The room that a peer's request takes, held until [`Requests`](super::requests::Requests)
     /// counts the request.
     _held: Option<Held>,
 }
 
-impl From<Vec<u8>> for Request {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, _held: None }
+impl Request {
+    /// A request of ours, to which a longer answer is wrong.
+    pub(crate) fn new(bytes: Vec<u8>, answer_bytes_max: usize) -> Self {
+        Self { bytes, answer_bytes_max, _held: None }
     }
 }
 
@@ -128,22 +138,53 @@ pub(crate) struct Response {
     /// The handle by which the books count and cancel an answer of ours. `None` for a received
     /// response.
     pub(crate) sending: Option<Sending>,
+    /// The room that a received response takes until it is handed on.
+    _arrival: Option<Arrival>,
+}
+
+impl Response {
+    /// An answer of ours.
+    pub(crate) fn new(bytes: Vec<u8>, sending: Option<Sending>) -> Self {
+        Self { bytes, sending, _arrival: None }
+    }
 }
 
 /// The codec: bytes in, bytes out.
 ///
 /// The behaviour clones its codec for each connection, and a connection clones its own codec for
-/// each stream. So each clone of the first codec has a count of its own, and the clones of that
-/// clone share it.
-#[derive(Default)]
+/// each stream. So each clone of the first codec has counts of its own, and the clones of that
+/// clone share them. The request and the answer of one stream go through the same clone.
 pub(crate) struct Frames {
     all: Arc<AtomicUsize>,
     connection: Option<Arc<AtomicUsize>>,
+    answers: Intake,
+    /// The answers on this connection.
+    source: Option<Source>,
+    /// Most bytes of the answer to the request on this stream.
+    answer_bytes_max: usize,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            all: Arc::default(),
+            connection: None,
+            answers: Intake::new(ANSWERS),
+            source: None,
+            answer_bytes_max: RESPONSE_BYTES_MAX,
+        }
+    }
 }
 
 impl Clone for Frames {
     fn clone(&self) -> Self {
-        Self { all: Arc::clone(&self.all), connection: Some(self.connection.clone().unwrap_or_default()) }
+        Self {
+            all: Arc::clone(&self.all),
+            connection: Some(self.connection.clone().unwrap_or_default()),
+            answers: self.answers.clone(),
+            source: Some(self.source.clone().unwrap_or_else(|| self.answers.source())),
+            answer_bytes_max: self.answer_bytes_max,
+        }
     }
 }
 
@@ -191,24 +232,25 @@ impl request_response::Codec for Frames {
         T: AsyncRead + Unpin + Send,
     {
         let mut held = Held::nothing(self);
-        let read = read_frame_within(io, REQUEST_BYTES_MAX, None, None, |bytes| held.grow(bytes));
+        let read = read_frame_within(io, REQUEST_BYTES_MAX, |bytes| held.grow(bytes));
         let bytes = timeout(REQUEST, read).await??;
-        Ok(Request { bytes, _held: Some(held) })
+        Ok(Request { bytes, answer_bytes_max: RESPONSE_BYTES_MAX, _held: Some(held) })
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let read = read_frame(io, RESPONSE_BYTES_MAX, Some(ANSWER_BEGINS), Some(STALL));
-        let bytes = timeout(ANSWER_BEGINS + answer_time(RESPONSE_BYTES_MAX), read).await??;
-        Ok(Response { bytes, sending: None })
+        let source = self.source.get_or_insert_with(|| self.answers.source());
+        let (bytes, arrival) = source.read(io, self.answer_bytes_max).await?;
+        Ok(Response { bytes, sending: None, _arrival: Some(arrival) })
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
+        self.answer_bytes_max = request.answer_bytes_max;
         timeout(REQUEST, write_frame(io, &request.bytes, None, &mut Pace::default())).await?
     }
 
@@ -216,11 +258,11 @@ impl request_response::Codec for Frames {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let Response { bytes, sending } = response;
+        let Response { bytes, sending, .. } = response;
         let (sent, cut) = sending.map(|Sending { sent, cut }| (sent, cut)).unzip();
-        let mut io = Counted { io, sent: sent.unwrap_or_default() };
+        let mut io = Counted { io, moved: sent.unwrap_or_default() };
         let mut pace = Pace::default();
-        let write = timeout(answer_time(bytes.len()), write_frame(&mut io, &bytes, Some(STALL), &mut pace));
+        let write = timeout(ANSWERS.time(bytes.len()), write_frame(&mut io, &bytes, Some(STALL), &mut pace));
         let Some(cut) = cut else { return write.await? };
         tokio::select! {
             written = write => written?,
@@ -230,28 +272,6 @@ impl request_response::Codec for Frames {
     }
 }
 
-/// A stream that counts the bytes written to it.
-struct Counted<'a, T> {
-    io: &'a mut T,
-    sent: Arc<AtomicUsize>,
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut *self.io).poll_write(cx, bytes))?;
-        self.sent.fetch_add(written, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io).poll_close(cx)
-    }
-}
-
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,6 +2,10 @@
 
 use std::io;
 use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,38 +26,43 @@ const PACED_BYTES: usize = 16 << 10;
 /// us.
 const AHEAD_BYTES: u64 = 32 << 10;
 
-/// Reads one frame of at most `bytes_max` bytes. Memory grows with the bytes that arrive, never
-/// with the announced length.
-///
-/// The frame may take `begins` until its first byte, and `stall` between two parts; `None` is
-/// unlimited.
+/// Reads one frame of at most `bytes_max` bytes, and asks `has_room` before the buffer grows, with
+/// its new length. Memory grows with the bytes that arrive, never with the announced length.
 ///
 /// # Errors
-/// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later,
-/// `InvalidData` if the announced length is too large, `TimedOut` if nothing arrives in time.
-pub(crate) async fn read_frame<T>(
+/// As [`read_length`] and [`read_part`], and `QuotaExceeded` if there is no room.
+pub(crate) async fn read_frame_within<T>(
     io: &mut T,
     bytes_max: usize,
-    begins: Option<Duration>,
-    stall: Option<Duration>,
+    mut has_room: impl FnMut(usize) -> bool + Send,
 ) -> io::Result<Vec<u8>>
 where
     T: AsyncRead + Unpin + Send,
 {
-    read_frame_within(io, bytes_max, begins, stall, |_| true).await
+    let announced = read_length(io, bytes_max, None, None).await?;
+    let mut frame = Vec::new();
+    while frame.len() < announced {
+        let length = next_length(frame.len(), announced);
+        if !has_room(length) {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no room for all of the frame"));
+        }
+        read_part(io, &mut frame, length, None).await?;
+    }
+    Ok(frame)
 }
 
-/// As [`read_frame`], but asks `has_room` before the buffer grows, with its new length.
+/// Reads the length of a frame. The frame may take `begins` until its first byte, and the rest of
+/// the length `stall`; `None` is unlimited.
 ///
 /// # Errors
-/// As [`read_frame`], and `QuotaExceeded` if there is no room.
-pub(crate) async fn read_frame_within<T>(
+/// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later,
+/// `InvalidData` if the announced length is too large, `TimedOut` if nothing arrives in time.
+pub(crate) async fn read_length<T>(
     io: &mut T,
     bytes_max: usize,
     begins: Option<Duration>,
     stall: Option<Duration>,
-    mut has_room: impl FnMut(usize) -> bool + Send,
-) -> io::Result<Vec<u8>>
+) -> io::Result<usize>
 where
     T: AsyncRead + Unpin + Send,
 {
@@ -68,24 +77,69 @@ where
         let reason = format!("a frame of {announced} bytes was announced, at most {bytes_max} are allowed");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
+    Ok(announced)
+}
 
-    let mut frame = Vec::new();
-    let mut filled = 0;
-    while filled < announced {
-        if filled == frame.len() {
-            let length = announced.min(FIRST_BYTES.max(2 * filled));
-            if !has_room(length) {
-                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no room for all of the frame"));
-            }
-            frame.reserve_exact(length - filled);
-            frame.resize(length, 0);
-        }
+/// The length to which the buffer of a frame grows next. The buffer doubles, so it never has more
+/// than [`FIRST_BYTES`] or twice the bytes that have arrived.
+pub(crate) fn next_length(filled: usize, announced: usize) -> usize {
+    announced.min(FIRST_BYTES.max(filled.saturating_mul(2)))
+}
+
+/// Reads the next part of a frame, up to this length of the frame. At most `stall` may pass without
+/// a byte; `None` is unlimited.
+///
+/// # Errors
+/// `UnexpectedEof` if the stream ends, `TimedOut` if nothing arrives in time.
+pub(crate) async fn read_part<T>(
+    io: &mut T,
+    frame: &mut Vec<u8>,
+    length: usize,
+    stall: Option<Duration>,
+) -> io::Result<()>
+where
+    T: AsyncRead + Unpin + Send,
+{
+    let mut filled = frame.len();
+    frame.reserve_exact(length.saturating_sub(filled));
+    frame.resize(length, 0);
+    while filled < length {
         match within(stall, io.read(&mut frame[filled..])).await? {
             0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short")),
             read => filled += read,
         }
     }
-    Ok(frame)
+    Ok(())
+}
+
+/// A stream that counts the bytes read from it or written to it.
+pub(crate) struct Counted<'a, T> {
+    pub(crate) io: &'a mut T,
+    pub(crate) moved: Arc<AtomicUsize>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<'_, T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(Pin::new(&mut *self.io).poll_read(cx, bytes))?;
+        self.moved.fetch_add(read, Ordering::Relaxed);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.io).poll_write(cx, bytes))?;
+        self.moved.fetch_add(written, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_close(cx)
+    }
 }
 
 /// How fast frames are written.
@@ -157,16 +211,13 @@ async fn within<T>(limit: Option<Duration>, step: impl Future<Output = io::Resul
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
     use futures::io::Cursor;
     use tokio::sync::watch;
 
     use super::*;
 
     async fn read(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, io::ErrorKind> {
-        read_frame(&mut Cursor::new(bytes), bytes_max, None, None).await.map_err(|error| error.kind())
+        read_frame_within(&mut Cursor::new(bytes), bytes_max, |_| true).await.map_err(|error| error.kind())
     }
 
     #[tokio::test]
@@ -297,7 +348,11 @@ mod tests {
         for (sent, waits) in [(0, begins), (2, stall), (4, stall), (7, stall)] {
             let start = tokio::time::Instant::now();
             let mut silent = Silent(&announced[..sent]);
-            let error = read_frame(&mut silent, 4 << 20, Some(begins), Some(stall)).await.unwrap_err();
+            let read = async {
+                let announced = read_length(&mut silent, 4 << 20, Some(begins), Some(stall)).await?;
+                read_part(&mut silent, &mut Vec::new(), next_length(0, announced), Some(stall)).await
+            };
+            let error = read.await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "after {sent} bytes");
             assert_eq!(start.elapsed(), waits, "after {sent} bytes");
         }

@@ -12,7 +12,7 @@ use super::inbox::{GossipTicket, RequestId, ResponseTicket, Verdict};
 use super::links::Outlets;
 use super::meters::Meters;
 use super::peers::PeerInfo;
-use super::wire::{Lane, Topic};
+use super::wire::{Lane, RESPONSE_BYTES_MAX, Topic};
 use crate::accounts::Accounts;
 
 /// Most commands that wait for the task. The task never waits itself, so a full queue means that it
@@ -32,7 +32,7 @@ const fn outbox_queue(topic: Topic) -> usize {
 #[derive(Debug)]
 pub(crate) enum Command {
     Verdict(GossipTicket, Verdict),
-    Request { id: RequestId, peer: PeerId, bytes: Vec<u8> },
+    Request { id: RequestId, peer: PeerId, bytes: Vec<u8>, answer_bytes_max: usize },
     Respond(ResponseTicket, Vec<u8>),
     Ban(PeerId, Charge),
     Served(PeerId, Service),
@@ -147,8 +147,15 @@ impl Network {
     /// than [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX), the peer is not connected, or
     /// [`REQUESTS_PER_PEER_MAX`](super::REQUESTS_PER_PEER_MAX) requests to it are in flight.
     pub fn request(&self, peer: PeerId, bytes: Vec<u8>) -> RequestId {
+        self.request_within(peer, bytes, RESPONSE_BYTES_MAX)
+    }
+
+    /// As [`request`](Self::request), for a request whose kind bounds its answer: the request fails
+    /// if the peer announces an answer of more than `answer_bytes_max` bytes.
+    pub fn request_within(&self, peer: PeerId, bytes: Vec<u8>, answer_bytes_max: usize) -> RequestId {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
-        if !self.command(Command::Request { id, peer, bytes }) {
+        let answer_bytes_max = answer_bytes_max.min(RESPONSE_BYTES_MAX);
+        if !self.command(Command::Request { id, peer, bytes, answer_bytes_max }) {
             self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((id, peer));
         }
         id

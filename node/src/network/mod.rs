@@ -19,6 +19,7 @@ mod group;
 mod handle;
 mod handshakes;
 mod inbox;
+mod intake;
 mod known;
 mod line;
 mod links;

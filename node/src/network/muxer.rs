@@ -4,7 +4,7 @@
 //! A stream that is not read fills its window of 256 KiB or more, and a connection has hundreds of
 //! streams. So a connection whose streams hold too much is not read from its socket until they hold
 //! less. Its peer has to wait; all other connections go on. No reader of a stream waits for another
-//! stream, so a waiting connection goes on as soon as its readers do.
+//! stream of its connection, so a waiting connection goes on as soon as its readers do.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;

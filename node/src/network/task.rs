@@ -173,7 +173,9 @@ impl Task {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Verdict(ticket, verdict) => self.report(&ticket, verdict),
-            Command::Request { id, peer, bytes } => self.request(id, peer, bytes),
+            Command::Request { id, peer, bytes, answer_bytes_max } => {
+                self.request(id, peer, bytes, answer_bytes_max);
+            }
             Command::Respond(ticket, bytes) => self.respond(ticket, bytes),
             Command::Ban(peer, charge) => self.ban(peer, &charge),
             Command::Served(peer, service) => self.on_service(&peer, service),

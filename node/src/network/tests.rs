@@ -354,6 +354,15 @@ async fn requests_that_cannot_be_answered_say_why() {
     b.network.respond(ticket, vec![0; RESPONSE_BYTES_MAX + 1]);
     assert_eq!(a.response(too_large).await, Err(RequestError::Busy));
 
+    for (length, is_allowed) in [(100, true), (101, false), (RESPONSE_BYTES_MAX, false)] {
+        let bounded = a.network.request_within(b.id(), vec![4], 100);
+        let (_, ticket) = b.request().await;
+        b.network.respond(ticket, vec![0; length]);
+        let reason = format!("a frame of {length} bytes was announced, at most 100 are allowed");
+        let expected = if is_allowed { Ok(vec![0; length]) } else { Err(RequestError::Other(reason)) };
+        assert_eq!(a.response(bounded).await, expected);
+    }
+
     let ids: Vec<_> = (0..=REQUESTS_PER_PEER_MAX).map(|number| a.network.request(b.id(), vec![number as u8])).collect();
     assert_eq!(a.response(ids[REQUESTS_PER_PEER_MAX]).await, Err(RequestError::Busy), "one too many");
     for _ in 0..REQUESTS_PER_PEER_MAX {

@@ -24,7 +24,8 @@ use tokio::task::{JoinError, JoinSet};
 
 pub(crate) use self::behaviour::{Behaviour, OpenError, StreamEvent};
 pub(crate) use self::outlet::Outlets;
-use self::session::Session;
+use self::session::{FRAMES, Session};
+use super::intake::Intake;
 use super::meters::Meters;
 use super::socket::Taken;
 use super::wire::Lane;
@@ -62,6 +63,8 @@ pub(crate) struct Links {
     links: HashMap<PeerId, Link>,
     outlets: Outlets,
     events: mpsc::Sender<LinkEvent>,
+    /// The frames of all links that are being received.
+    intake: Intake,
     sessions: JoinSet<PeerId>,
     meters: Meters,
     rate: Option<NonZeroU64>,
@@ -98,7 +101,8 @@ impl Links {
         let (events, reader) = mpsc::channel(EVENTS);
         let outlets = Outlets::default();
         let sessions = JoinSet::new();
-        let links = Self { links: HashMap::new(), outlets: outlets.clone(), events, sessions, meters, rate };
+        let intake = Intake::new(FRAMES);
+        let links = Self { links: HashMap::new(), outlets: outlets.clone(), events, intake, sessions, meters, rate };
         (links, outlets, reader)
     }
 
@@ -159,6 +163,7 @@ impl Links {
                 outbox: self.outlets.insert(*peer),
                 outlets: self.outlets.clone(),
                 events: self.events.clone(),
+                source: self.intake.source(),
                 meters: self.meters.clone(),
                 rate: self.rate,
                 taken,

@@ -11,8 +11,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::LinkEvent;
 use super::outlet::{Frames, Outbox, Outlets};
-use crate::network::frame::{Pace, read_frame, write_frame};
+use crate::network::frame::{Pace, write_frame};
+use crate::network::intake::{Limits, Source};
 use crate::network::meters::Meters;
+use crate::network::share::Share;
 use crate::network::socket::Taken;
 use crate::network::wire::Lane;
 
@@ -25,6 +27,14 @@ const PACED: Duration = Duration::from_millis(150);
 /// end.
 const STALL: Duration = Duration::from_secs(60);
 
+/// Limits of frames that are being received. The floor holds a chunk of the usual 128 KiB beside
+/// messages, so these arrive whatever other peers hold. A larger frame may have to wait for room,
+/// since a link cannot leave out a frame. All chunks that a node asks for at a time have 32 MiB, so
+/// honest peers alone leave room. The rate is low, since frames of many peers may share a slow
+/// connection to the network.
+pub(super) const FRAMES: Limits =
+    Limits { begins: None, stall: STALL, rate: 8 << 10, share: Share { all: 40 << 20, floor: 320 << 10 }, waits: true };
+
 /// An open link.
 pub(super) struct Session {
     pub(super) peer: PeerId,
@@ -35,6 +45,8 @@ pub(super) struct Session {
     pub(super) outbox: Outbox,
     pub(super) outlets: Outlets,
     pub(super) events: mpsc::Sender<LinkEvent>,
+    /// Reads the peer's frames.
+    pub(super) source: Source,
     pub(super) meters: Meters,
     /// Rate limit of data frames, in bytes a second. `None` is unlimited.
     pub(super) rate: Option<NonZeroU64>,
@@ -61,6 +73,7 @@ impl Session {
             outbox: Outbox { frames, mut closed },
             outlets,
             events,
+            source,
             meters,
             rate,
             taken,
@@ -75,7 +88,7 @@ impl Session {
             tokio::select! {
                 _ = &mut closed => break io::Error::other("it was closed"),
                 Some((lane, stream)) = inward.recv() => {
-                    streams.spawn(read(peer, lane, stream, events.clone(), meters.clone()));
+                    streams.spawn(read(peer, lane, stream, source.clone(), events.clone(), meters.clone()));
                 }
                 Some(ended) = streams.join_next() => {
                     break end_of(ended).unwrap_or_else(|| io::Error::other("it was closed"));
@@ -145,11 +158,13 @@ async fn read(
     peer: PeerId,
     lane: Lane,
     mut stream: Stream,
+    source: Source,
     events: mpsc::Sender<LinkEvent>,
     meters: Meters,
 ) -> io::Result<()> {
     loop {
-        let frame = read_frame(&mut stream, lane.bytes_max(), None, Some(STALL)).await?;
+        // The frame has its room until there is a place for its event.
+        let (frame, _arrival) = source.read(&mut stream, lane.bytes_max()).await?;
         meters.link_bytes("in", lane, frame.len());
         let event = match lane {
             Lane::Control => LinkEvent::Message(peer, frame),

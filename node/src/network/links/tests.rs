@@ -3,12 +3,15 @@
 
 use std::future::Future;
 
-use futures::{AsyncWriteExt, StreamExt};
+use futures::{AsyncWriteExt, FutureExt, StreamExt};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Swarm, SwarmBuilder, noise, tcp, yamux};
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
+use crate::network::exchange::tests::{Slow, TRICKLE};
+use crate::network::intake::GRACE;
+use crate::network::share::Share;
 use crate::network::tests::{Node, PATIENCE, charge, config, meet, numbered, within, without_peer};
 use crate::network::wire::Names;
 use crate::network::{LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, NetworkConfig, Severity, Topic};
@@ -385,4 +388,101 @@ fn links_that_fail_wait_ever_longer() {
     assert!(links.due(now + BACKOFF_MAX).is_empty());
     links.on_admitted(peer, now);
     assert_eq!(links.due(now), [peer], "a new connection counts afresh");
+}
+
+/// A hundred peers send most of the largest frame on each stream, and then next to nothing.
+#[tokio::test(start_paused = true)]
+async fn unfinished_frames_hold_a_bounded_number_of_bytes_and_let_others_in() {
+    const LINKS: usize = 100;
+    let intake = Intake::new(FRAMES);
+    let mut frames = JoinSet::new();
+    for _ in 0..LINKS {
+        let source = intake.source();
+        for lane in Lane::ALL {
+            let source = source.clone();
+            frames.spawn(async move {
+                let mut slow = Slow::new(768 << 10, TRICKLE, lane.bytes_max());
+                source.read(&mut slow, lane.bytes_max()).await.unwrap_err().kind()
+            });
+        }
+    }
+    let Share { all, floor } = FRAMES.share;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!((all..=all + LINKS * floor).contains(&intake.total()), "{} bytes", intake.total());
+    let source = intake.source();
+    let read = async |length: usize| {
+        let mut whole = Slow::new(usize::MAX, TRICKLE, length);
+        source.read(&mut whole, LINK_DATA_BYTES_MAX).await.map(|(frame, _)| frame.len())
+    };
+    let chunk = (128 << 10) + 12;
+    assert_eq!(read(chunk).now_or_never().unwrap().unwrap(), chunk, "a chunk of the usual size has room");
+    let begun = tokio::time::Instant::now();
+    assert_eq!(read(LINK_DATA_BYTES_MAX).await.unwrap(), LINK_DATA_BYTES_MAX);
+    let waited = begun.elapsed();
+    assert!(waited >= GRACE && waited < 10 * GRACE, "{waited:?}");
+    let mut ended = HashMap::new();
+    while let Some(kind) = frames.join_next().await {
+        *ended.entry(kind.unwrap()).or_insert(0) += 1;
+        assert!(intake.total() <= all + LINKS * floor, "{} bytes", intake.total());
+    }
+    let (slow, late) = (ended.remove(&std::io::ErrorKind::QuotaExceeded), ended.remove(&std::io::ErrorKind::TimedOut));
+    assert!(slow.is_some_and(|slow| slow > 100) && late.is_some() && ended.is_empty(), "{slow:?} {late:?} {ended:?}");
+    let longest = FRAMES.time(LINK_DATA_BYTES_MAX) + Duration::from_secs(1);
+    assert!(begun.elapsed() < longest, "{:?}", begun.elapsed());
+    assert_eq!(intake.total(), 0);
+}
+
+/// As many peers as find room for their frames of the largest size send most of them, and no more.
+#[tokio::test]
+async fn a_frame_that_trickles_gives_way_to_a_frame_of_another_peer() {
+    let mut node = Node::start(config(&[])).await;
+    let mut hostile = JoinSet::new();
+    let bytes = [&(LINK_DATA_BYTES_MAX as u32).to_le_bytes()[..], &[0; 768 << 10]].concat();
+    let crowd = FRAMES.share.all / LINK_DATA_BYTES_MAX;
+    let (sender, mut sent) = mpsc::channel(crowd);
+    for _ in 0..crowd {
+        let (sender, bytes, mut peer) = (sender.clone(), bytes.clone(), Hostile::dial(&node).await);
+        let mut streams = peer.streams(&node).await;
+        hostile.spawn(async move {
+            let write = async {
+                streams[Lane::Data.index()].write_all(&bytes).await.unwrap();
+                streams[Lane::Data.index()].flush().await.unwrap();
+            };
+            peer.during(write).await;
+            sender.send(peer.id()).await.unwrap();
+            // A byte now and then, so that the frame does not stand still for too long.
+            let trickle = async {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(10)).await;
+                    let _ended = streams[Lane::Data.index()].write_all(&[0]).await;
+                    let _ended = streams[Lane::Data.index()].flush().await;
+                }
+            };
+            peer.during::<()>(trickle).await;
+        });
+    }
+    let mut peers = Vec::new();
+    while peers.len() < crowd {
+        tokio::select! {
+            peer = sent.recv() => peers.push(peer.unwrap()),
+            event = next(&mut node) => assert!(matches!(event, LinkEvent::Opened(_)), "{event:?}"),
+        }
+    }
+    // More than a window of each frame has been read, so each has its room.
+    let mut honest = Node::start(config(&[&node])).await;
+    let frame = numbered(1, LINK_DATA_BYTES_MAX);
+    assert_eq!(next(&mut honest).await, LinkEvent::Opened(node.id()));
+    honest.network.send_data(node.id(), frame.clone());
+    let (mut gave_way, mut came) = (None, false);
+    while gave_way.is_none() || !came {
+        match next(&mut node).await {
+            LinkEvent::Opened(_) => {}
+            LinkEvent::Closed(peer) => assert!(gave_way.replace(peer).is_none() && peers.contains(&peer)),
+            LinkEvent::Data(peer, bytes) => came = peer == honest.id() && bytes == frame,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(node.network.peers().borrow().len(), crowd + 1, "the connection is not to blame");
 }

@@ -18,7 +18,7 @@ pub(super) type ExchangeEvent = request_response::Event<Request, Response>;
 pub(in crate::network) const REFUSAL_DELAY: Duration = Duration::from_millis(250);
 
 impl Task {
-    pub(super) fn request(&mut self, id: RequestId, peer: PeerId, bytes: Vec<u8>) {
+    pub(super) fn request(&mut self, id: RequestId, peer: PeerId, bytes: Vec<u8>, answer_bytes_max: usize) {
         let refusal = if bytes.len() > REQUEST_BYTES_MAX {
             let reason = format!("a request of {} bytes, at most {REQUEST_BYTES_MAX} are allowed", bytes.len());
             Some(RequestError::Other(reason))
@@ -32,7 +32,8 @@ impl Task {
         match refusal {
             Some(error) => self.events.push(PeerEvent::Response { id, from: peer, result: Err(error) }),
             None => {
-                let outbound = self.swarm.behaviour_mut().exchange.send_request(&peer, bytes.into());
+                let outbound =
+                    self.swarm.behaviour_mut().exchange.send_request(&peer, Request::new(bytes, answer_bytes_max));
                 self.requests.on_asked(outbound, id, peer);
                 self.meters.request("sent");
             }
@@ -46,7 +47,7 @@ impl Task {
         }
         match self.requests.may_respond(ticket.id, bytes.len(), Instant::now()) {
             Some(sending) => {
-                let response = Response { bytes, sending: Some(sending) };
+                let response = Response::new(bytes, Some(sending));
                 // An error means that the peer is gone, which also comes as an event.
                 let _ = self.swarm.behaviour_mut().exchange.send_response(ticket.channel, response);
             }
