@@ -5,9 +5,11 @@ mod ahead;
 mod attendance;
 mod clock;
 mod consensus;
+mod effect;
 mod gossip;
 mod headers;
 mod heard;
+mod input;
 mod peers;
 mod proposals;
 mod signing;
@@ -17,161 +19,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::block::{Block, Header};
+use ledger::block::Header;
 use ledger::certificate::Certificate;
 use ledger::chain::{ChainState, Committed};
 use ledger::hash::{BlockHash, TxHash};
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::transaction::VerifiedTransaction;
-use ledger::units::{Height, Nonce, Round, Timestamp};
+use ledger::units::{Height, Nonce, Round};
 
 use crate::bodies::Bodies;
 pub use crate::bodies::Work;
 use crate::budget::Cost;
 use crate::catchup::CatchUp;
 use crate::consensus::Consensus;
-use crate::ids::{PeerId, RequestId, Ticket};
+use crate::ids::{PeerId, RequestId};
 use crate::lots::Lots;
-use crate::mempool::{AdmitError, Mempool, MempoolLimits};
-use crate::message::{CertifiedHeader, Evidence, LogEntry};
-use crate::offence::Offence;
+use crate::mempool::{Mempool, MempoolLimits};
+use crate::message::{CertifiedHeader, LogEntry};
 use ahead::Ahead;
 use attendance::Attendance;
 pub use attendance::Quorum;
 use clock::Clocks;
+pub use effect::{Effect, Notice};
 use heard::Heard;
+pub use input::{Input, Now, Topic, Verdict};
 use proposals::Proposals;
 use signing::Signing;
 use transactions::Outbox;
-
-/// The two clocks of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Time since the process started; never goes back. All timers use it.
-    pub elapsed: Duration,
-    /// Milliseconds since 1970. For block times, expiries and clock offsets; no timer uses it.
-    pub wall: Timestamp,
-}
-
-/// Subject of a gossip message. Each has its own topic and queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
-    /// Proposals and votes.
-    Consensus,
-    /// Certified headers.
-    Headers,
-    /// Batches of transactions.
-    Transactions,
-}
-
-/// What to do with a gossip message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Pass it on.
-    Accept,
-    /// Drop it; nobody is to blame.
-    Ignore,
-    /// Drop it, and count it against the sender.
-    Reject,
-}
-
-/// Everything that happens to a node.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Only time has passed. Due at [`Machine::deadline`].
-    Time,
-    /// A peer connected.
-    Connected(PeerId),
-    /// A peer disconnected.
-    Disconnected(PeerId),
-    /// Gossip of consensus or headers: encoded, not yet verified.
-    Gossip(Topic, PeerId, Ticket, Vec<u8>),
-    /// Gossip of transactions, verified outside in parallel: `None` for a bad signature.
-    Transactions(Ticket, Vec<Option<Arc<VerifiedTransaction>>>),
-    /// A transaction from this node's own users, verified.
-    Submit(Ticket, Arc<VerifiedTransaction>),
-    /// A request of a peer.
-    Request(PeerId, Ticket, Vec<u8>),
-    /// The response to a request, `None` if it failed.
-    Response(RequestId, PeerId, Option<Vec<u8>>),
-    /// The blocks of [`Effect::Commit`] are durable.
-    Committed,
-    /// First and last height that come as segments, if any do, from [`crate::sync::Effect::Plan`].
-    Plan(Option<(Height, Height)>),
-    /// The blocks of a segment, all signatures verified, and the certificate of the last one.
-    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
-}
-
-/// Everything a node does. The shell performs effects in order, each before the next begins.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Empty the log and begin it for this height. Durable by the next [`Effect::SyncLog`].
-    CutLog(Height),
-    /// Append to the log.
-    Log(LogEntry),
-    /// Make the log durable.
-    SyncLog,
-    /// Publish a gossip message.
-    Gossip(Topic, Vec<u8>),
-    /// The verdict on a gossip message.
-    Judge(Ticket, Verdict),
-    /// Send a request to a peer.
-    Request(RequestId, PeerId, Vec<u8>),
-    /// Answer a request.
-    Respond(Ticket, Vec<u8>),
-    /// Answer a request with final blocks from this height on, as
-    /// [`crate::message::Response::Blocks`].
-    RespondBlocks(Ticket, Height),
-    /// A certified header far above the tip: [`crate::sync`] fetches the segments up to it and
-    /// gives [`Input::Plan`].
-    Sync(CertifiedHeader),
-    /// Make these blocks durable together, then give [`Input::Committed`]; on failure, stop the
-    /// node.
-    Commit(Vec<Committed>),
-    /// Whether a submitted transaction was admitted.
-    Submitted(Ticket, Result<(), AdmitError>),
-    /// Keep a proof of double signing.
-    Evidence(Evidence),
-    /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
-    Ban {
-        /// The peer.
-        peer: PeerId,
-        /// The offence.
-        offence: Offence,
-    },
-    /// Tell the operator.
-    Notice(Notice),
-    /// Stop the node: going on could do harm here or elsewhere.
-    Halt(String),
-}
-
-/// News for the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Catching up begins: the tip, and the highest proved height.
-    Behind(Height, Height),
-    /// Caught up, at this tip.
-    CaughtUp(Height),
-    /// A height needs another round.
-    Round(Height, Round),
-    /// This validator does not sign yet, and why.
-    NotSigning(String),
-    /// This validator signs from this height on.
-    Signing(Height),
-    /// A proposed block breaks the rules, and why.
-    InvalidBlock(Height, BlockHash, String),
-    /// These validators signed twice.
-    Equivocation(Vec<PublicKey>),
-    /// This clock is this many milliseconds ahead of most peers' clocks (negative: behind), more
-    /// than half of the tolerated drift.
-    ClockOff(i64),
-    /// The clock is near most peers' clocks again; its offset in milliseconds, positive if ahead.
-    ClockRight(i64),
-    /// The height has lasted long without votes of a quorum; the validators that were not heard.
-    NoQuorum(Height, Vec<PublicKey>),
-    /// Votes of a quorum are heard again, at this height.
-    Quorum(Height),
-}
 
 /// The log as found at start.
 #[derive(Clone, Debug)]

@@ -6,10 +6,11 @@ use ledger::chain::{Chain, ValidBlock};
 use ledger::codec;
 use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits, template_key};
 use ledger::transaction::{Body, Output, Transfer, verify_transactions};
-use ledger::units::{Amount, VotingPower};
+use ledger::units::{Amount, Timestamp, VotingPower};
 
 use super::*;
-use crate::message::{Attempt, ConsensusMessage, Request, Response, SignedProposal, SignedVote};
+use crate::ids::Ticket;
+use crate::message::{Attempt, ConsensusMessage, Evidence, Request, Response, SignedProposal, SignedVote};
 
 mod behind;
 mod headers;
