@@ -18,18 +18,21 @@
 //! | | payload: a cut or an entry |
 //!
 //! A cut makes everything before it void, so the file need not be truncated at each height. A long
-//! file is replaced by a new one. If a crash tore the last frame, the validator never acted on it,
-//! and it is dropped. If whole frames follow a broken one, durable bytes were lost, and nothing in
-//! the file can be relied on. Payloads hold bytes that strangers chose, such as memos. Without the
-//! secret, such bytes cannot look like a frame. A mark is compared before the bytes that follow it
-//! are read, so the search for later frames takes time linear in the file's length.
+//! file is replaced by a new one, at a cut, or without the bodies that no longer matter. If a crash
+//! tore the last frame, the validator never acted on it, and it is dropped. If whole frames follow a
+//! broken one, durable bytes were lost, and nothing in the file can be relied on. Payloads hold
+//! bytes that strangers chose, such as memos. Without the secret, such bytes cannot look like a
+//! frame. A mark is compared before the bytes that follow it are read, so the search for later
+//! frames takes time linear in the file's length.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ledger::codec;
 use ledger::genesis::MADE_BY_0_1;
+use ledger::hash::BlockHash;
 use ledger::units::Height;
 use protocol::message::LogEntry;
 
@@ -92,17 +95,24 @@ impl ConsensusLog {
     /// # Errors
     /// `LogError` when the disk refuses.
     pub fn create(path: &Path) -> Result<(), LogError> {
-        Self::replace(path, Height(1)).map(drop)
+        Self::replace(path, Height(1), []).map(drop)
     }
 
-    /// Replaces the file by a new one with a cut for this height. Returns its secret and its length
-    /// in bytes.
-    fn replace(path: &Path, height: Height) -> Result<(u64, u64), LogError> {
+    /// Replaces the file by a new one with a cut for this height and these entries. Returns its secret
+    /// and its length in bytes.
+    fn replace(
+        path: &Path,
+        height: Height,
+        entries: impl IntoIterator<Item = LogEntry>,
+    ) -> Result<(u64, u64), LogError> {
         let error = |source| LogError::Io { path: path.to_owned(), source };
         let secret = getrandom::u64().map_err(|source| error(io::Error::other(source)))?;
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&secret.to_le_bytes());
         push_frame(&mut bytes, secret, 0, &Frame::Cut(height));
+        for entry in entries {
+            push_frame(&mut bytes, secret, 0, &Frame::Entry(entry));
+        }
         write_atomic(path, &bytes, 0o600).map_err(error)?;
         Ok((secret, bytes.len() as u64))
     }
@@ -139,7 +149,7 @@ impl ConsensusLog {
             Some(whole) => (protocol::Log::Intact(whole.height, whole.entries), whole.secret, whole.length),
             None => {
                 // Height 0, not 1: height 1 would say that nothing was ever signed.
-                let (secret, length) = Self::replace(path, Height(0))?;
+                let (secret, length) = Self::replace(path, Height(0), [])?;
                 (protocol::Log::Lost, secret, length)
             }
         };
@@ -157,12 +167,38 @@ impl ConsensusLog {
     pub fn cut(&mut self, height: Height) -> Result<(), LogError> {
         if self.length > COMPACT_BYTES {
             self.buffer.clear();
-            (self.secret, self.length) = Self::replace(&self.path, height)?;
-            self.file = OpenOptions::new().append(true).open(&self.path).map_err(|source| self.error(source))?;
-            return Ok(());
+            return self.begin_file(height, []);
         }
         self.push(&Frame::Cut(height));
         Ok(())
+    }
+
+    fn begin_file(&mut self, height: Height, entries: impl IntoIterator<Item = LogEntry>) -> Result<(), LogError> {
+        (self.secret, self.length) = Self::replace(&self.path, height, entries)?;
+        self.file = OpenOptions::new().append(true).open(&self.path).map_err(|source| self.error(source))?;
+        Ok(())
+    }
+
+    /// Replaces the file by a new one without the bodies that are not among `kept`. All other entries
+    /// stay in their order, and everything appended is durable. A crash leaves the old file or the
+    /// new one, and each has every message that was signed.
+    ///
+    /// # Errors
+    /// `LogError` when the disk refuses, or no longer gives what was written.
+    pub fn shorten(&mut self, kept: &BTreeSet<BlockHash>) -> Result<(), LogError> {
+        self.sync()?;
+        let bytes = std::fs::read(&self.path).map_err(|source| self.error(source))?;
+        let whole = read(&bytes).filter(|whole| whole.secret == self.secret && whole.length == self.length);
+        let Some(Whole { height, entries, .. }) = whole else {
+            let text = format!("expected the {} bytes that were written, found others", self.length);
+            return Err(self.error(io::Error::new(io::ErrorKind::InvalidData, text)));
+        };
+        drop(bytes);
+        let is_kept = |entry: &LogEntry| match entry {
+            LogEntry::Body(block) => kept.contains(&block.header.hash()),
+            _ => true,
+        };
+        self.begin_file(height, entries.into_iter().filter(is_kept))
     }
 
     /// Appends an entry. It stays in memory until [`Self::sync`].

@@ -92,6 +92,37 @@ fn a_long_log_is_begun_anew() {
     assert_eq!(reopen(&path), Some((8, vec![entry(5)])));
 }
 
+#[test]
+fn a_shortened_log_lacks_only_the_other_bodies() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let hash = |entry: &LogEntry| match entry {
+        LogEntry::Body(block) => block.header.hash(),
+        other => panic!("{other:?} is no body"),
+    };
+    let [mut kept, dropped] = [body(vec![1]), body(vec![0; 5_000])];
+    if let LogEntry::Body(block) = &mut kept {
+        block.header.time = Timestamp(2);
+    }
+    written(&path);
+    let (mut log, _) = ConsensusLog::open(&path).unwrap();
+    for entry in [dropped.clone(), kept.clone(), dropped.clone(), entry(4)] {
+        log.append(entry);
+    }
+    log.sync().unwrap();
+    log.append(entry(5)); // not synced before
+    log.shorten(&BTreeSet::from([hash(&kept)])).unwrap();
+    let expected = vec![entry(2), entry(3), kept.clone(), entry(4), entry(5)];
+    assert_eq!(reopen(&path), Some((7, expected.clone())));
+    assert!(std::fs::metadata(&path).unwrap().len() < 2_000);
+    log.append(entry(6));
+    log.sync().unwrap();
+    assert_eq!(reopen(&path), Some((7, [expected, vec![entry(6)]].concat())), "writing goes on after it");
+    std::fs::write(&path, b"CRNLOG02 and other bytes").unwrap();
+    let error = log.shorten(&BTreeSet::new()).unwrap_err().to_string();
+    assert!(error.contains("bytes that were written"), "{error}");
+}
+
 /// A block with one transaction, whose memo a stranger chose.
 fn body(memo: Vec<u8>) -> LogEntry {
     let header = Header {

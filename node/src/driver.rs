@@ -296,6 +296,7 @@ impl Driver {
             Effect::CutLog(height) => self.log()?.cut(height)?,
             Effect::Log(entry) => self.log()?.append(entry),
             Effect::SyncLog => self.log()?.sync()?,
+            Effect::ShortenLog(kept) => self.log()?.shorten(&kept)?,
             Effect::Gossip(topic, bytes) => self.network.publish(network_topic(topic), bytes),
             Effect::Judge(ticket, verdict) => {
                 if let Some((ticket, cost)) = self.tickets.gossip.remove(&ticket) {

@@ -1,5 +1,8 @@
-//! Bodies of proposed blocks: assembled from the mempool and from peers, judged once, kept for the
-//! height.
+//! Bodies of proposed blocks: assembled from the mempool and from peers, judged, and kept while they
+//! can still matter.
+//!
+//! A height can take any number of rounds, so bodies of rounds further back are dropped
+//! ([`Bodies::on_round`]). A dropped body that is needed again is fetched like any missing body.
 //!
 //! A proposer chooses the content of a block, so all work on it is bounded here: two blocks a
 //! round, one look-up for each transaction of a block, one execution for each block. The missing
@@ -66,6 +69,25 @@ struct Wanted {
     is_due: bool,
     /// When to try again anyway.
     wait: Option<Duration>,
+    /// The block is final, so it is fetched whatever its round.
+    is_decided: bool,
+}
+
+impl Wanted {
+    const fn new() -> Self {
+        Self {
+            proposals: Vec::new(),
+            list: None,
+            source: None,
+            asked: Vec::new(),
+            patience_ends: Duration::ZERO,
+            tried: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            is_due: true,
+            wait: None,
+            is_decided: false,
+        }
+    }
 }
 
 /// The transactions of a block by place.
@@ -108,8 +130,10 @@ pub(crate) struct Bodies {
     /// is added: without this index each requested hash would cost up to 12,000 comparisons a
     /// block.
     transactions: Option<BTreeMap<TxHash, Arc<VerifiedTransaction>>>,
-    /// Blocks fetched or judged, by the round in which each was proposed first.
+    /// Blocks fetched or judged, by the rounds near the current one in which they were proposed.
     rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
+    /// The last block that was built here.
+    built: Option<BlockHash>,
     /// Connected peers that gave what they were asked for last.
     gave: BTreeSet<PeerId>,
     work: Work,
@@ -122,17 +146,49 @@ impl Bodies {
         self.transactions = None;
         self.wanted.clear();
         self.rounds.clear();
+        self.built = None;
     }
 
-    /// Forgets unjudged blocks whose proposals are all older than the round before this one. If one
-    /// of them is decided after all, its certificate comes, and the block with it.
-    pub(crate) fn on_round(&mut self, round: Round) {
+    /// Drops the blocks of rounds before the last one, except the last block built here and the
+    /// `pinned` ones. At most two blocks of each of three rounds remain beside these.
+    ///
+    /// If a dropped block is decided after all, it is fetched again: see [`Bodies::want_decided`].
+    /// A quorum precommitted it, so the honest validators among them are locked on it and hold it.
+    pub(crate) fn on_round(&mut self, round: Round, pinned: &BTreeSet<BlockHash>) {
         let first = Round(round.0.saturating_sub(1));
-        self.wanted.retain(|_, wanted| wanted.proposals.iter().any(|signed| signed.proposal.round >= first));
+        self.wanted.retain(|_, wanted| {
+            wanted.is_decided || wanted.proposals.iter().any(|signed| signed.proposal.round >= first)
+        });
+        self.rounds.retain(|round, _| *round >= first);
+        let (rounds, built, before) = (&self.rounds, self.built, self.verdicts.len());
+        self.verdicts.retain(|block, _| {
+            pinned.contains(block) || built == Some(*block) || rounds.values().any(|blocks| blocks.contains(block))
+        });
+        if self.verdicts.len() < before {
+            self.transactions = None;
+        }
+    }
+
+    /// Blocks in memory: judged, or being fetched.
+    pub(crate) fn held(&self) -> usize {
+        self.verdicts.len().saturating_add(self.wanted.len())
     }
 
     pub(crate) const fn work(&self) -> Work {
         self.work
+    }
+
+    /// The last block that was built here, if it is held.
+    pub(crate) fn built(&self) -> Option<&ValidBlock> {
+        match self.verdicts.get(&self.built?) {
+            Some(Verdict::Valid(valid)) => Some(valid),
+            Some(Verdict::Invalid) | None => None,
+        }
+    }
+
+    /// A held block is proposed in a round, so it is kept until the round is over.
+    pub(crate) fn on_proposed(&mut self, block: BlockHash, round: Round) {
+        self.rounds.entry(round).or_default().insert(block);
     }
 
     pub(crate) const fn note_logged(&mut self) {
@@ -154,7 +210,8 @@ impl Bodies {
     /// Adds a block that was built here, for a round.
     pub(crate) fn insert_built(&mut self, block: ValidBlock, round: Round) {
         self.work.executed = self.work.executed.saturating_add(1);
-        self.rounds.entry(round).or_default().insert(block.hash());
+        self.built = Some(block.hash());
+        self.on_proposed(block.hash(), round);
         self.insert(block);
     }
 
@@ -220,31 +277,22 @@ impl Bodies {
     /// blocks.
     pub(crate) fn want(&mut self, proposal: SignedProposal) {
         let (block, round) = (proposal.proposal.block, proposal.proposal.round);
-        if !self.wanted.contains_key(&block) {
-            let is_known = self.rounds.values().any(|blocks| blocks.contains(&block));
-            let of_round = self.rounds.entry(round).or_default();
-            if !is_known {
-                let is_bounded = !crate::planted::is(crate::planted::Fault::BlocksOfRoundUnbounded);
-                if of_round.len() >= PER_ROUND_MAX && is_bounded {
-                    return;
-                }
-                of_round.insert(block);
-            }
+        let is_known = self.rounds.values().any(|blocks| blocks.contains(&block));
+        let of_round = self.rounds.entry(round).or_default();
+        let is_bounded = !crate::planted::is(crate::planted::Fault::BlocksOfRoundUnbounded);
+        if !is_known && of_round.len() >= PER_ROUND_MAX && is_bounded {
+            return;
         }
-        let wanted = self.wanted.entry(block).or_insert_with(|| Wanted {
-            proposals: Vec::new(),
-            list: None,
-            source: None,
-            asked: Vec::new(),
-            patience_ends: Duration::ZERO,
-            tried: BTreeSet::new(),
-            silent: BTreeSet::new(),
-            is_due: true,
-            wait: None,
-        });
+        of_round.insert(block);
+        let wanted = self.wanted.entry(block).or_insert_with(Wanted::new);
         if !wanted.proposals.contains(&proposal) && wanted.proposals.len() < PROPOSALS_MAX {
             wanted.proposals.push(proposal);
         }
+    }
+
+    /// Fetches a decided block that was dropped.
+    pub(crate) fn want_decided(&mut self, block: BlockHash) {
+        self.wanted.entry(block).or_insert_with(Wanted::new).is_decided = true;
     }
 
     /// Takes in the list of a block that is being fetched. The caller has checked the list by

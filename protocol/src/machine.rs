@@ -5,11 +5,13 @@ mod ahead;
 mod attendance;
 mod clock;
 mod consensus;
+mod decided;
 mod effect;
 mod gossip;
 mod headers;
 mod heard;
 mod input;
+mod logged;
 mod peers;
 mod proposals;
 mod signing;
@@ -43,6 +45,7 @@ use clock::Clocks;
 pub use effect::{Effect, Notice};
 use heard::Heard;
 pub use input::{Input, Now, Topic, Verdict};
+use logged::Logged;
 use proposals::Proposals;
 use signing::Signing;
 use transactions::Outbox;
@@ -82,6 +85,8 @@ enum Phase {
     Waiting,
     /// Consensus decides the next height.
     Deciding,
+    /// Consensus has decided, and the body of the decided block is fetched. Consensus rests.
+    Fetching,
     /// A commit is being made durable.
     Committing,
     /// Others are ahead, so consensus rests.
@@ -140,6 +145,10 @@ pub struct Machine {
     attendance: Attendance,
     /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
     told: BTreeSet<(Round, BlockHash)>,
+    /// The bodies in the log of the height after the tip.
+    logged: Logged,
+    /// The certificate of a decided block whose body is not here.
+    decided: Option<Certificate>,
     /// Blocks of the pending [`Effect::Commit`], the chain after them, and how they became final.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
     /// Log entries of a height above the tip, until it begins.
@@ -221,6 +230,8 @@ impl Machine {
             ahead: Ahead::default(),
             attendance: Attendance::new(),
             told: BTreeSet::new(),
+            logged: Logged::default(),
+            decided: None,
             committing: None,
             replay,
             log_height,
@@ -290,8 +301,10 @@ impl Machine {
         if self.phase == Phase::Deciding {
             self.look_at_round();
         }
-        if self.phase == Phase::Deciding {
+        if matches!(self.phase, Phase::Deciding | Phase::Fetching) {
             self.advance_bodies();
+        }
+        if self.phase == Phase::Deciding {
             self.repeat_proposals();
         }
         self.commit_certified();
@@ -342,6 +355,10 @@ impl Machine {
                 at(self.signing.deadline(self.now).filter(|_| !self.consensus_signs()));
                 at(self.follow_deadline());
             }
+            Phase::Fetching => {
+                at(self.bodies.deadline());
+                at(self.follow_deadline());
+            }
             Phase::CatchingUp => at(self.follow_deadline()),
             Phase::Committing | Phase::Halted => {}
         }
@@ -368,6 +385,7 @@ impl Machine {
         let tip = self.chain.tip().height;
         self.outbox.retain(&self.mempool);
         self.bodies.next_height();
+        self.decided = None;
         self.proposals = Proposals::default();
         self.forget_heights();
         if self.attendance.on_commit() {
@@ -398,6 +416,7 @@ impl Machine {
             // At once: after a restart, a log that stands at the tip would look older than the
             // network.
             self.log_height = Some(tip.next());
+            self.logged = Logged::default();
             self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
         }
         self.plan_announcement(source);
@@ -474,6 +493,12 @@ impl Machine {
     #[must_use]
     pub const fn work(&self) -> Work {
         self.bodies.work()
+    }
+
+    /// Blocks of the height after the tip that are in memory: judged, or being fetched.
+    #[must_use]
+    pub fn bodies_held(&self) -> usize {
+        self.bodies.held()
     }
 
     /// Since start: rounds beyond the first of their height, and reported equivocations.

@@ -11,6 +11,7 @@ mod convert;
 mod host;
 mod rules;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,6 +136,24 @@ impl Consensus {
     #[must_use]
     pub fn is_proposing(&self, round: Round) -> bool {
         self.round() == round && self.core.driver.step_is_propose() && self.host.is_signing()
+    }
+
+    /// The verdict on a block that consensus was told at this height: whether the block is valid.
+    ///
+    /// The core pairs a proposal with a verdict by the block's hash alone, whatever the round. So it
+    /// votes at once for a block that it was once told to be valid.
+    #[must_use]
+    pub fn verdict(&self, block: &BlockHash) -> Option<bool> {
+        let known = self.core.full_proposal_keeper.get_value_by_id(&self.core.height(), block);
+        known.map(|(_, validity)| validity.is_valid())
+    }
+
+    /// The blocks of the locked and of the valid value: consensus votes for them, or proposes them,
+    /// in later rounds.
+    #[must_use]
+    pub fn pinned(&self) -> BTreeSet<BlockHash> {
+        let state = self.core.driver.round_state();
+        state.locked.iter().chain(&state.valid).map(|pinned| pinned.value.0).collect()
     }
 
     /// Whether the signatures hold and the signers are validators of the height. A repeated message

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::block::Block;
-use ledger::certificate::Certificate;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::{Height, Round};
 
+use super::logged::Logged;
 use super::proposals::OWN;
 use super::{Effect, Machine, Notice, Phase};
-use crate::bodies::Verdict;
 use crate::consensus::{Output, Start};
 use crate::ids::PeerId;
 use crate::message::{ConsensusMessage, Evidence, LogEntry};
@@ -55,6 +54,7 @@ impl Machine {
         };
         if sign && self.log_height != Some(height) {
             self.log_height = Some(height);
+            self.logged = Logged::default();
             self.effects.push(Effect::CutLog(height));
         }
         if sign {
@@ -63,6 +63,9 @@ impl Machine {
         // Blocks that were judged before this node began to sign the height are not in the log yet.
         let judged: Vec<_> = self.bodies.valid().filter(|_| sign).cloned().collect();
         self.restore_bodies(&log);
+        if sign {
+            self.logged.on_replay(&log);
+        }
         let validators = Arc::clone(self.chain.chain().validators(height));
         let start = Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };
         // If the height is begun again, as a signer, consensus forgets its proposals: they are
@@ -89,11 +92,18 @@ impl Machine {
     }
 
     /// Restores blocks that were found valid before a restart, since the log has votes for them.
+    /// Blocks of rounds further back are dropped once the log is replayed.
     fn restore_bodies(&mut self, log: &[LogEntry]) {
         for entry in log {
-            let LogEntry::Body(block) = entry else { continue };
-            if let Some(Ok(valid)) = self.verified(block).map(|block| self.chain.validate(block)) {
-                self.bodies.insert(valid);
+            match entry {
+                LogEntry::Body(block) => {
+                    if let Some(Ok(valid)) = self.verified(block).map(|block| self.chain.validate(block)) {
+                        self.bodies.insert(valid);
+                    }
+                }
+                LogEntry::Proposal(signed) => self.bodies.on_proposed(signed.proposal.block, signed.proposal.round),
+                LogEntry::Known { round, block, .. } => self.bodies.on_proposed(*block, *round),
+                LogEntry::Vote(_) | LogEntry::Polka(_) | LogEntry::Timeout(..) => {}
             }
         }
     }
@@ -131,15 +141,6 @@ impl Machine {
         }
     }
 
-    fn on_decided(&mut self, certificate: Certificate) {
-        let Some(Verdict::Valid(valid)) = self.bodies.verdict(&certificate.block) else {
-            return self.halt(format!("block {} was decided but is not valid here", certificate.block));
-        };
-        let mut after = self.chain.clone();
-        let commit = after.commit(valid.clone(), certificate);
-        self.commit(vec![commit], after, super::Source::Consensus);
-    }
-
     pub(super) fn on_evidence(&mut self, evidence: Vec<Evidence>) {
         let offender = |evidence: &Evidence| match evidence {
             Evidence::Votes(vote, _) => Some(vote.vote.validator),
@@ -149,6 +150,7 @@ impl Machine {
         let evidence: Vec<_> =
             evidence.into_iter().filter_map(|evidence| Some((offender(&evidence)?, evidence))).collect();
         let mut offenders: Vec<_> = evidence.iter().map(|(validator, _)| *validator).collect();
+        offenders.sort();
         offenders.dedup();
         self.equivocations = self.equivocations.saturating_add(offenders.len() as u64);
         for (validator, evidence) in evidence {
@@ -197,12 +199,12 @@ impl Machine {
 
     /// Takes in a message of the height being decided.
     fn take_in(&mut self, from: PeerId, message: ConsensusMessage) {
-        let outputs = self.consensus.on_message(&message, self.now.elapsed);
-        self.perform(outputs);
-        if let ConsensusMessage::Proposal(signed, list) = message
-            && self.phase == Phase::Deciding
-        {
-            self.on_proposal(from, &signed, list);
+        match message {
+            ConsensusMessage::Proposal(signed, list) => self.on_proposal(from, &signed, list),
+            message => {
+                let outputs = self.consensus.on_message(&message, self.now.elapsed);
+                self.perform(outputs);
+            }
         }
     }
 

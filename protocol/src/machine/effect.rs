@@ -1,5 +1,7 @@
 //! What a node does.
 
+use std::collections::BTreeSet;
+
 use ledger::chain::Committed;
 use ledger::hash::BlockHash;
 use ledger::signature::PublicKey;
@@ -20,6 +22,9 @@ pub enum Effect {
     Log(LogEntry),
     /// Make the log durable.
     SyncLog,
+    /// Replace the log by a shorter one, in one step and durably: without the bodies that are not
+    /// among these, and with all other entries, also those that were not synced before.
+    ShortenLog(BTreeSet<BlockHash>),
     /// Publish a gossip message.
     Gossip(Topic, Vec<u8>),
     /// The verdict on a gossip message.

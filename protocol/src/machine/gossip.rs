@@ -88,8 +88,8 @@ impl Machine {
                 false => Hearing::Forged,
             };
         }
-        let is_deciding =
-            self.consensus.height() == height && matches!(self.phase, Phase::Deciding | Phase::CatchingUp);
+        let is_deciding = self.consensus.height() == height
+            && matches!(self.phase, Phase::Deciding | Phase::Fetching | Phase::CatchingUp);
         let round = if is_deciding { self.consensus.round() } else { Round(0) };
         let may_pass = self.heard.may_pass(message, round, self.now.elapsed) || planted::is(Fault::GossipUnbounded);
         // A copy without its list may have come first.

@@ -32,7 +32,7 @@ const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
 const DIFFERENT_MAX: usize = 2;
 /// Rounds before the current one whose messages are still taken: late precommits can decide a block
 /// of an earlier round.
-const ROUNDS_BEFORE: u32 = 16;
+pub(super) const ROUNDS_BEFORE: u32 = 16;
 /// Rounds after the current one whose messages are taken. The consensus core drops later ones;
 /// round certificates lead there.
 pub(super) const ROUNDS_AHEAD: u32 = 10;

@@ -172,7 +172,11 @@ impl Machine {
                 // A height that has begun goes on where it stood: beginning it again would forget
                 // what was signed in it.
                 let is_begun = self.consensus.height() == tip.next();
-                self.phase = if is_begun { Phase::Deciding } else { Phase::Waiting };
+                self.phase = match is_begun {
+                    true if self.decided.is_some() => Phase::Fetching,
+                    true => Phase::Deciding,
+                    false => Phase::Waiting,
+                };
                 self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
             }
             (false, true) => {

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::block::Block;
+use ledger::chain::check_expiry;
 use ledger::codec;
+use ledger::hash::BlockHash;
 use ledger::units::Round;
 
-use super::heard::ROUNDS_AHEAD;
+use super::heard::{ROUNDS_AHEAD, ROUNDS_BEFORE};
 use super::{Effect, Machine, Notice, Phase, Topic};
 use crate::bodies::{Progress, Verdict};
 use crate::consensus::Output;
 use crate::ids::PeerId;
-use crate::message::{Attempt, CompactBlock, ConsensusMessage, LogEntry, SignedProposal};
+use crate::message::{Attempt, CompactBlock, ConsensusMessage, SignedProposal};
 
 /// A proposal of the current round is repeated after this time without hearing it: a peer may have
 /// missed it, and its proposer may be gone.
@@ -41,6 +42,8 @@ pub(super) struct Proposals {
     to_build: Option<(Round, Duration)>,
     /// A round began since its proposals were last looked at.
     is_new_round: bool,
+    /// The last round whose proposals consensus got.
+    near: Round,
 }
 
 impl Proposals {
@@ -49,6 +52,7 @@ impl Proposals {
         self.repeat_at = Some(now.saturating_add(REPEAT));
         self.to_build = None;
         self.is_new_round = true;
+        self.near = Round(1);
     }
 
     /// A round begins.
@@ -63,6 +67,16 @@ impl Proposals {
     /// All remembered proposals.
     pub(super) fn all(&self) -> Vec<SignedProposal> {
         self.of_round.values().flatten().cloned().collect()
+    }
+
+    /// The rounds up to `last` are near: the proposals of these rounds that consensus did not get
+    /// when they came. Forgets the rounds before `first`.
+    fn on_near(&mut self, first: Round, last: Round) -> Vec<SignedProposal> {
+        self.of_round.retain(|round, _| *round >= first);
+        let near = self.near;
+        self.near = near.max(last);
+        let is_new = |(round, _): &(&Round, _)| **round > near && **round <= last;
+        self.of_round.iter().filter(is_new).flat_map(|(_, all)| all).cloned().collect()
     }
 
     fn remember(&mut self, signed: &SignedProposal) {
@@ -111,6 +125,10 @@ impl Machine {
         };
         let room = usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
         let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
+        if let Some(hash) = self.built_before(!candidates.is_empty()) {
+            self.bodies.on_proposed(hash, round);
+            return self.consensus.propose(round, hash, self.now.elapsed);
+        }
         let valid = self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
         let hash = valid.hash();
         self.log_body(&valid);
@@ -118,17 +136,25 @@ impl Machine {
         self.consensus.propose(round, hash, self.now.elapsed)
     }
 
-    /// Logs a block: after a restart, a vote for it can be acted on only if the block survives too.
-    pub(super) fn log_body(&mut self, valid: &ledger::chain::ValidBlock) {
-        if self.consensus.is_signing() {
-            let block = valid.block();
-            self.bodies.note_logged();
-            self.effects.push(Effect::Log(LogEntry::Body(Block {
-                header: block.header.clone(),
-                parent_certificate: block.parent_certificate.clone(),
-                transactions: block.transactions.iter().map(|transaction| transaction.transaction().clone()).collect(),
-            })));
-        }
+    /// The block that this validator built in an earlier round of the height, if it would build a
+    /// block no better now. Proposed again, it needs no new execution, and peers that have it fetch
+    /// nothing.
+    ///
+    /// Each of its transactions has to wait here still and must not have expired by the clock.
+    /// Otherwise a transaction that its sender has replaced, or takes for expired, could become final.
+    /// An empty block gives way to the first transaction that can go into a block.
+    fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
+        let built = self.bodies.built()?;
+        let (block, chain) = (built.block(), &self.chain);
+        let time = self.now.wall.max(chain.next_time());
+        let limits = chain.chain().limits();
+        let is_current = block.transactions.iter().all(|transaction| {
+            let is_waiting = self.mempool.get(&transaction.hash()).is_some();
+            is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
+        });
+        let is_outdone = block.transactions.is_empty() && has_candidate;
+        // If this clock was ahead and was set back, others would wait for the time of the block.
+        (block.header.time <= time && is_current && !is_outdone).then(|| built.hash())
     }
 
     /// Sends a message of consensus. Adds the block without its transactions to an own proposal.
@@ -185,7 +211,7 @@ impl Machine {
         REPEAT_STEP.saturating_mul(turn)
     }
 
-    /// Takes in a proposal of the height being decided.
+    /// Takes in a proposal of the height being decided. Consensus gets it once its round is near.
     pub(super) fn on_proposal(&mut self, from: PeerId, signed: &SignedProposal, list: Option<CompactBlock>) {
         let current = self.consensus.round();
         let round = signed.proposal.round;
@@ -196,9 +222,29 @@ impl Machine {
             self.proposals.said = Some((round, self.now.elapsed));
         }
         self.proposals.remember(signed);
+        if round.0 > current.0.saturating_add(1) {
+            return;
+        }
+        self.give(signed);
+        if self.phase != Phase::Deciding {
+            return;
+        }
         self.look_for(signed);
         if let Some(list) = list {
             self.bodies.on_list(&signed.proposal.block, list, from, &self.mempool);
+        }
+    }
+
+    /// Gives a proposal to consensus, unless the proposed block is valid and its body was dropped.
+    /// Consensus would vote for the block at once, and a validator votes only for a block that it can
+    /// give to others. It gets the proposal when the body is here again.
+    fn give(&mut self, signed: &SignedProposal) {
+        let (block, round) = (signed.proposal.block, signed.proposal.round);
+        let is_dropped = self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);
+        if !is_dropped || round < self.consensus.round() {
+            let message = ConsensusMessage::Proposal(signed.clone(), None);
+            let outputs = self.consensus.on_message(&message, self.now.elapsed);
+            self.perform(outputs);
         }
     }
 
@@ -207,11 +253,17 @@ impl Machine {
     /// near.
     fn look_for(&mut self, signed: &SignedProposal) {
         let (block, round, current) = (signed.proposal.block, signed.proposal.round, self.consensus.round());
-        match self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_))) {
+        let verdict = self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_)));
+        if verdict.is_some() {
+            self.bodies.on_proposed(block, round);
+        }
+        match verdict {
             Some(valid) if self.told.insert((round, block)) => {
                 let outputs = self.consensus.on_block(signed, valid, self.now.elapsed);
                 self.perform(outputs);
             }
+            // Consensus needs no body to vote against a block.
+            None if self.consensus.verdict(&block) == Some(false) => {}
             None if round.0 <= current.0.saturating_add(1) && round.0 >= current.0.saturating_sub(1) => {
                 self.bodies.want(signed.clone());
             }
@@ -225,12 +277,16 @@ impl Machine {
             return;
         }
         let round = self.consensus.round();
-        self.bodies.on_round(round);
+        self.bodies.on_round(round, &self.consensus.pinned());
+        self.shorten_log();
         self.heard.on_round(self.consensus.height(), round);
-        let last = Round(round.0.saturating_add(1));
-        let early: Vec<_> = self.proposals.of_round.range(round..=last).flat_map(|(_, all)| all).cloned().collect();
-        for signed in early {
-            self.look_for(&signed);
+        let first = Round(round.0.saturating_sub(ROUNDS_BEFORE));
+        self.told.retain(|(of, _)| *of >= first);
+        for signed in self.proposals.on_near(first, Round(round.0.saturating_add(1))) {
+            self.give(&signed);
+            if self.phase == Phase::Deciding && signed.proposal.round >= round {
+                self.look_for(&signed);
+            }
             if self.phase != Phase::Deciding {
                 return;
             }
@@ -269,7 +325,13 @@ impl Machine {
                             false
                         }
                     };
+                    let proposals = if self.decided.is_some() { Vec::new() } else { proposals };
                     for proposal in proposals {
+                        // Consensus does not have it yet if the body was dropped before.
+                        self.give(&proposal);
+                        if self.phase != Phase::Deciding {
+                            return;
+                        }
                         self.told.insert((proposal.proposal.round, block));
                         let outputs = self.consensus.on_block(&proposal, valid, now);
                         self.perform(outputs);
@@ -277,6 +339,7 @@ impl Machine {
                             return;
                         }
                     }
+                    self.on_fetched(block, &verdict);
                 }
             }
         }

@@ -18,6 +18,7 @@ mod lists;
 mod peers;
 mod rounds;
 mod signing;
+mod stalled;
 mod transactions;
 
 const START: u64 = 1_767_225_600_000;

@@ -24,6 +24,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Bodies of one round that are worth executing: two that prove double signing, and one that has a
 /// quorum of prevotes.
 const BODIES_MAX: u32 = 3;
+/// Bodies of a height that are worth keeping: those of three rounds, the last one built, the locked
+/// and the valid one.
+const HELD_MAX: usize = 9;
 /// A proposal that is complete when its height begins gets its prevote within this time.
 const PROMPT: Duration = Duration::from_millis(300);
 
@@ -121,6 +124,10 @@ impl Cost {
     /// An input was handled.
     pub(crate) fn on_input(&mut self, machine: &Machine) -> Result<(), Violation> {
         let full_block = machine.chain().chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
+        let held = machine.bodies_held();
+        if held > HELD_MAX {
+            return Err(Violation::new(Rule::NoUnpaidWork, format!("{held} bodies of one height are in memory")));
+        }
         self.on_work(machine.chain().tip().height.next(), machine.round(), machine.work(), full_block)
     }
 

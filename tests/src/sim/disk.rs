@@ -1,10 +1,12 @@
 //! A node's disk: the store is durable at once, the log once it is synced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ledger::block::{Block, Header};
 use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState, Committed};
+use ledger::hash::BlockHash;
 use ledger::transaction::Transaction;
 use ledger::units::Height;
 use protocol::Log;
@@ -68,6 +70,15 @@ impl Disk {
     pub(crate) fn sync_log(&mut self) {
         let writes = std::mem::take(&mut self.unsynced);
         self.write(writes);
+    }
+
+    /// Removes all bodies but these, in one step and durably.
+    pub(crate) fn shorten_log(&mut self, kept: &BTreeSet<BlockHash>) {
+        self.sync_log();
+        self.log.retain(|entry| match entry {
+            LogEntry::Body(block) => kept.contains(&block.header.hash()),
+            _ => true,
+        });
     }
 
     fn write(&mut self, writes: impl IntoIterator<Item = Write>) {

@@ -83,6 +83,7 @@ impl World {
                 self.nodes[node].disk.append(entry);
             }
             Effect::SyncLog => self.nodes[node].disk.sync_log(),
+            Effect::ShortenLog(kept) => self.nodes[node].disk.shorten_log(&kept),
             Effect::Commit(commits) => {
                 for committed in &commits {
                     self.tell(Some(node), || format!("commits {}", committed.block.height()));

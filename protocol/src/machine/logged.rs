@@ -1,0 +1,72 @@
+//! The bodies in the log of a height: each is written once, and the log is shortened when it holds
+//! too many that no longer matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ledger::block::Block;
+use ledger::chain::ValidBlock;
+use ledger::codec;
+use ledger::hash::BlockHash;
+
+use super::{Effect, Machine};
+use crate::message::LogEntry;
+
+/// The log is shortened when the bodies in it that are no longer held have more bytes than this many
+/// of the largest blocks. Fewer would write the held bodies again more often; more would let the
+/// file grow further.
+const DROPPED_BLOCKS_MAX: u64 = 3;
+
+/// The bodies in the log of the height being decided, with their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    pub(super) bodies: BTreeMap<BlockHash, u64>,
+}
+
+impl Logged {
+    /// The log as it was found.
+    pub(super) fn on_replay(&mut self, log: &[LogEntry]) {
+        for entry in log {
+            if let LogEntry::Body(block) = entry {
+                self.bodies.insert(block.header.hash(), codec::encode(block).len() as u64);
+            }
+        }
+    }
+
+    /// The bodies to keep if the log has to be shortened now, and forgets the others.
+    fn shorten(&mut self, is_held: impl Fn(&BlockHash) -> bool, bytes_max: u64) -> Option<BTreeSet<BlockHash>> {
+        let dropped = self.bodies.iter().filter(|(block, _)| !is_held(block));
+        if dropped.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes)) <= bytes_max {
+            return None;
+        }
+        self.bodies.retain(|block, _| is_held(block));
+        Some(self.bodies.keys().copied().collect())
+    }
+}
+
+impl Machine {
+    /// Logs a block, unless it is in the log: after a restart, a vote for it can be acted on only if
+    /// the block survives too.
+    pub(super) fn log_body(&mut self, valid: &ValidBlock) {
+        if !self.consensus.is_signing() || self.logged.bodies.contains_key(&valid.hash()) {
+            return;
+        }
+        let block = valid.block();
+        self.logged.bodies.insert(valid.hash(), valid.bytes().len() as u64);
+        self.bodies.note_logged();
+        self.effects.push(Effect::Log(LogEntry::Body(Block {
+            header: block.header.clone(),
+            parent_certificate: block.parent_certificate.clone(),
+            transactions: block.transactions.iter().map(|transaction| transaction.transaction().clone()).collect(),
+        })));
+    }
+
+    /// Shortens the log if the bodies in it that are no longer held are too many. All other entries
+    /// stay, so replay leads to the same state.
+    pub(super) fn shorten_log(&mut self) {
+        let bytes_max = self.chain.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
+        let bodies = &self.bodies;
+        if let Some(kept) = self.logged.shorten(|block| bodies.verdict(block).is_some(), bytes_max) {
+            self.effects.push(Effect::ShortenLog(kept));
+        }
+    }
+}
