@@ -11,12 +11,16 @@ pub mod message;
 mod bits;
 mod census;
 mod downloads;
+mod effect;
+mod input;
 mod manifest;
 mod meter;
 mod report;
 mod uploads;
 
 pub use bits::Bits;
+pub use effect::Effect;
+pub use input::{Input, Rates, Setup};
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,11 +30,10 @@ use std::time::Duration;
 use ledger::chain::Chain;
 use ledger::codec;
 use ledger::hash::Hash;
-use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
+use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::units::Height;
 
 use crate::ids::PeerId;
-use crate::message::CertifiedHeader;
 use crate::offence::Offence;
 use census::{Absurd, Census};
 use downloads::{Arrival, Downloads};
@@ -60,97 +63,6 @@ const ANSWERED_ALL: u64 = 32_768;
 const ANSWERED_ALL_AT_ONCE: u64 = 2 * MANIFEST_SEGMENTS_MAX as u64;
 /// Segments in memory as blocks: one being applied, and one being verified or waiting.
 const IN_MEMORY_MAX: usize = 2;
-
-/// Everything that happens to sync.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
-pub enum Input {
-    /// Only time has passed. Due at [`Sync::deadline`].
-    Time,
-    /// The link to a peer is open.
-    Opened(PeerId),
-    /// The link to a peer is closed.
-    Closed(PeerId),
-    /// A message of a peer.
-    Message(PeerId, Vec<u8>),
-    /// A chunk arrived, with hash and length of its bytes. [`Effect::Store`] follows if it is of
-    /// use.
-    Chunk(PeerId, ChunkId, Hash, u64),
-    /// The connection has taken in the whole chunk for a peer: another one may follow.
-    Written(PeerId),
-    /// The chunk of [`Effect::SendChunk`] is not on disk.
-    Unsent(PeerId, ChunkId),
-    /// The chunk of [`Effect::SendChunk`] cannot exist: its segment has no such chunk.
-    Impossible(PeerId, ChunkId),
-    /// A certified header far above the tip.
-    Certified(CertifiedHeader),
-    /// The chain has grown to this height and has sealed these segments meanwhile.
-    Tip(Height, Vec<SegmentDescriptor>),
-    /// The answer to [`Effect::Assemble`]: chunks damaged on disk. If none, all is verified.
-    Assembled(u64, Vec<u32>),
-}
-
-/// Everything that sync does.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
-pub enum Effect {
-    /// Send a message over the link.
-    Send(PeerId, Vec<u8>),
-    /// Send a chunk from staging or the store, then give [`Input::Written`], or [`Input::Unsent`]
-    /// or [`Input::Impossible`].
-    SendChunk(PeerId, ChunkId),
-    /// Answer with stored descriptors: from an index on, sealed before a height; then with these.
-    SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
-    /// Answer with the head of a stored segment.
-    SendHead(PeerId, u64),
-    /// Make room for the chunks of a segment.
-    Begin(SegmentHead),
-    /// Store the chunk of this input.
-    Store(ChunkId),
-    /// Keep these bytes for [`Setup::manifest`] of the next start.
-    SaveManifest(Vec<u8>),
-    /// Read a complete segment, cut it into blocks, verify all signatures; then give
-    /// [`Input::Assembled`].
-    Assemble(u64),
-    /// Apply the blocks of an assembled segment that are above the tip.
-    Apply(u64),
-    /// Delete the staged chunks of a segment: it is applied, or cannot be used.
-    Release(u64),
-    /// First and last height that come as segments. Others above the tip are fetched as blocks.
-    Plan(Option<(Height, Height)>),
-    /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
-    Ban {
-        /// The peer.
-        peer: PeerId,
-        /// The offence.
-        offence: Offence,
-    },
-}
-
-/// Rates in bytes per second. `None` means unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Limit for chunks to peers.
-    pub upload: Option<u64>,
-    /// Limit for chunks from peers.
-    pub download: Option<u64>,
-}
-
-/// What sync starts with.
-pub struct Setup<'a> {
-    /// The chain's constants.
-    pub chain: Arc<Chain>,
-    /// The history of all applied blocks.
-    pub history: &'a History,
-    /// Segments staged by an earlier run, with one flag for each chunk: whether it is here.
-    pub staged: Vec<(SegmentHead, Vec<bool>)>,
-    /// The bytes of the last [`Effect::SaveManifest`].
-    pub manifest: Option<Vec<u8>>,
-    /// A random number, different at each start and on each node.
-    pub nonce: u64,
-    /// Limits of the rates.
-    pub rates: Rates,
-}
 
 /// Progress of a complete segment on its way into the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

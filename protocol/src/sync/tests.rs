@@ -9,6 +9,7 @@ use ledger::signature::SigningKey;
 use ledger::units::{Timestamp, VotingPower};
 
 use super::*;
+use crate::message::CertifiedHeader;
 
 const START: u64 = 1_767_225_600_000;
 

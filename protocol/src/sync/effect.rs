@@ -1,0 +1,46 @@
+//! Everything that sync does.
+
+use ledger::history::{SegmentDescriptor, SegmentHead};
+use ledger::units::Height;
+
+use super::message::ChunkId;
+use crate::ids::PeerId;
+use crate::offence::Offence;
+
+/// Everything that sync does.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
+pub enum Effect {
+    /// Send a message over the link.
+    Send(PeerId, Vec<u8>),
+    /// Send a chunk from staging or the store, then give
+    /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or
+    /// [`Input::Impossible`](super::Input::Impossible).
+    SendChunk(PeerId, ChunkId),
+    /// Answer with stored descriptors: from an index on, sealed before a height; then with these.
+    SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
+    /// Answer with the head of a stored segment.
+    SendHead(PeerId, u64),
+    /// Make room for the chunks of a segment.
+    Begin(SegmentHead),
+    /// Store the chunk of this input.
+    Store(ChunkId),
+    /// Keep these bytes for [`Setup::manifest`](super::Setup::manifest) of the next start.
+    SaveManifest(Vec<u8>),
+    /// Read a complete segment, cut it into blocks, verify all signatures; then give
+    /// [`Input::Assembled`](super::Input::Assembled).
+    Assemble(u64),
+    /// Apply the blocks of an assembled segment that are above the tip.
+    Apply(u64),
+    /// Delete the staged chunks of a segment: it is applied, or cannot be used.
+    Release(u64),
+    /// First and last height that come as segments. Others above the tip are fetched as blocks.
+    Plan(Option<(Height, Height)>),
+    /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
+    Ban {
+        /// The peer.
+        peer: PeerId,
+        /// The offence.
+        offence: Offence,
+    },
+}
