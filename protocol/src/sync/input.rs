@@ -55,14 +55,14 @@ pub enum Input {
     Written(PeerId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk.
     Unsent(PeerId, ChunkId),
-    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has no
-    /// such chunk.
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has
+    /// no such chunk.
     Impossible(PeerId, ChunkId),
     /// A certified header far above the tip.
     Certified(CertifiedHeader),
     /// The chain has grown to this height and has sealed these segments meanwhile.
     Tip(Height, Vec<SegmentDescriptor>),
-    /// The answer to [`Effect::Assemble`](super::Effect::Assemble): chunks damaged on disk. If none,
-    /// all is verified.
+    /// The answer to [`Effect::Assemble`](super::Effect::Assemble): chunks damaged on disk. If
+    /// none, all is verified.
     Assembled(u64, Vec<u32>),
 }

@@ -109,7 +109,7 @@ impl Source {
         self.target.as_ref().map_or(Height(0), |target| target.header.height)
     }
 
-    fn proven_height(&self) -> Height {
+    pub(super) fn proven_height(&self) -> Height {
         self.proof.as_ref().map_or(Height(0), |proof| proof.header.height)
     }
 
@@ -275,16 +275,6 @@ impl Sync {
         }
     }
 
-    pub(super) fn on_get_manifest(&mut self, from: PeerId, height: Height, index: u64) {
-        if height > self.tip.max(self.source.proven_height()) {
-            return self.send(from, &SyncMessage::Manifest(height, index, None));
-        }
-        let known = self.source.manifest.descriptors();
-        let known = known.filter(|descriptor| descriptor.index >= index && descriptor.last < height);
-        let known = known.copied().take(DESCRIPTORS_MAX).collect();
-        self.effects.push(Effect::SendManifest(from, height, index, known));
-    }
-
     pub(super) fn on_manifest(
         &mut self,
         from: PeerId,
@@ -343,14 +333,6 @@ impl Sync {
                 self.effects.push(Effect::SaveManifest(codec::encode(&saved)));
             }
             Err(error) => self.ban(from, Offence::Manifest(error)),
-        }
-    }
-
-    pub(super) fn on_get_head(&mut self, from: PeerId, index: u64) {
-        match self.downloads.head(index).cloned() {
-            Some(head) => self.send(from, &SyncMessage::Head(index, Some(head))),
-            None if index < self.sealed => self.effects.push(Effect::SendHead(from, index)),
-            None => self.send(from, &SyncMessage::Head(index, None)),
         }
     }
 

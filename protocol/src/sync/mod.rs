@@ -8,6 +8,8 @@
 
 pub mod message;
 
+mod answers;
+mod assembly;
 mod bits;
 mod census;
 mod downloads;
@@ -35,11 +37,13 @@ use ledger::units::Height;
 
 use crate::ids::PeerId;
 use crate::offence::Offence;
+use answers::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE, HEAD_COST};
+use assembly::Step;
 use census::{Absurd, Census};
 use downloads::{Arrival, Downloads};
 use manifest::Source;
-use message::{ChunkId, DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, Status, SyncMessage, Update};
-use meter::{Allowance, Limit, Meter};
+use message::{ChunkId, Status, SyncMessage, Update};
+use meter::{Allowance, Limit};
 use uploads::{Misuse, Uploads};
 
 /// Announcements to peers that are not waiting for us are batched over this interval.
@@ -50,27 +54,6 @@ const REVIEW: Duration = Duration::from_millis(100);
 const STAGED_BYTES_MAX: u64 = 1 << 30;
 /// Most segments that are being fetched or wait to be applied.
 const STAGED_SEGMENTS_MAX: usize = 256;
-/// Cost of a head in descriptors: it takes a descriptor, a certificate and the chunk hashes.
-const HEAD_COST: u64 = 64;
-/// Descriptors read for one peer per second: 32 heads, or a manifest page every other second.
-const ANSWERED_EACH: u64 = 2_048;
-/// Burst for one peer: a whole manifest, since a newcomer asks for page after page.
-const ANSWERED_EACH_AT_ONCE: u64 = MANIFEST_SEGMENTS_MAX as u64;
-/// Descriptors read for all peers per second. At about 3 us each, at most a tenth of this thread's
-/// time.
-const ANSWERED_ALL: u64 = 32_768;
-/// Burst for all peers together: about 1.6 seconds of this thread's time.
-const ANSWERED_ALL_AT_ONCE: u64 = 2 * MANIFEST_SEGMENTS_MAX as u64;
-/// Segments in memory as blocks: one being applied, and one being verified or waiting.
-const IN_MEMORY_MAX: usize = 2;
-
-/// Progress of a complete segment on its way into the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Assembling,
-    Assembled,
-    Applying,
-}
 
 /// Announcements to send to a peer, and what its requests may still cost.
 #[derive(Debug)]
@@ -288,24 +271,6 @@ impl Sync {
         }
     }
 
-    /// Whether a peer's request is answered. Its cost is charged to the peer's allowance and the
-    /// common one.
-    fn may_ask(&mut self, peer: PeerId, cost: u64) -> bool {
-        let Some(link) = self.links.get_mut(&peer) else { return false };
-        let may = link.answers.has(cost, self.now) && self.answers.has(cost, self.now);
-        if may {
-            link.answers.take(cost);
-            self.answers.take(cost);
-        }
-        may
-    }
-
-    /// Descriptors read for the manifest page that begins at this index.
-    fn page_cost(&self, index: u64) -> u64 {
-        let known = self.sealed.max(self.source.manifest().segments());
-        known.saturating_sub(index).clamp(1, DESCRIPTORS_MAX as u64)
-    }
-
     fn on_census(&mut self, from: PeerId, result: Result<(), Absurd>) {
         match result {
             Ok(()) => drop(self.unfilled.insert(from)),
@@ -380,67 +345,6 @@ impl Sync {
             let message = SyncMessage::Sealed(self.sealed, self.tip);
             let peers: Vec<PeerId> = self.links.keys().copied().collect();
             peers.into_iter().for_each(|peer| self.send(peer, &message));
-        }
-    }
-
-    /// Releases segments that are applied.
-    fn release(&mut self) {
-        let applied: Vec<u64> =
-            self.downloads.segments().map(|(index, ..)| index).take_while(|index| *index < self.sealed).collect();
-        for index in applied {
-            self.downloads.remove_segment(index);
-            self.steps.remove(&index);
-            self.effects.push(Effect::Release(index));
-        }
-        self.source.forget_below(self.sealed);
-    }
-
-    /// Has complete segments verified, the next one to apply first, as many as memory may hold.
-    fn assemble(&mut self) {
-        let complete =
-            self.downloads.segments().filter(|(index, _, missing)| *missing == 0 && !self.steps.contains_key(index));
-        let complete: Vec<u64> = complete.map(|(index, ..)| index).collect();
-        let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
-        let next = self.sealed.saturating_add(u64::from(is_applying));
-        for index in complete {
-            // The last place stays free for the segment that all others wait for.
-            let most = if index == next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
-            let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
-            if self.steps.len() < most && !is_busy {
-                self.steps.insert(index, Step::Assembling);
-                self.effects.push(Effect::Assemble(index));
-            }
-        }
-    }
-
-    fn on_assembled(&mut self, index: u64, damaged: &[u32]) {
-        if damaged.is_empty() {
-            if let Some(step) = self.steps.get_mut(&index) {
-                *step = Step::Assembled;
-            }
-            return;
-        }
-        // Staged by an earlier run and lost in a power failure: nobody is to blame.
-        self.steps.remove(&index);
-        for chunk in damaged {
-            self.downloads.lose(ChunkId { segment: index, chunk: *chunk });
-            self.progress.on_lost(self.rules.chunk_bytes);
-        }
-        self.unfilled.extend(self.links.keys());
-    }
-
-    fn apply(&mut self) {
-        let next = self.tip.next();
-        let ready = self.steps.iter().find(|(index, step)| {
-            let holds_next = self
-                .downloads
-                .head(**index)
-                .is_some_and(|head| head.descriptor.first <= next && next <= head.descriptor.last);
-            **step == Step::Assembled && holds_next
-        });
-        if let Some(index) = ready.map(|(index, _)| *index) {
-            self.steps.insert(index, Step::Applying);
-            self.effects.push(Effect::Apply(index));
         }
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::units::Height;
 
+use super::Sync;
+use super::assembly::Step;
 use super::message::ChunkId;
-use super::meter::time_for;
-use super::{Meter, Step, Sync};
+use super::meter::{Meter, time_for};
 use crate::ids::PeerId;
 use crate::message::BEHIND_FAR;
 

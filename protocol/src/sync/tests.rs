@@ -8,6 +8,7 @@ use ledger::hash::BlockHash;
 use ledger::signature::SigningKey;
 use ledger::units::{Timestamp, VotingPower};
 
+use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX};
 use super::*;
 use crate::message::CertifiedHeader;
 

@@ -1,0 +1,78 @@
+//! The way of a complete segment into the chain: assembled, applied, released.
+
+use super::message::ChunkId;
+use super::{Effect, Sync};
+
+/// Segments in memory as blocks: one being applied, and one being verified or waiting.
+const IN_MEMORY_MAX: usize = 2;
+
+/// Progress of a complete segment on its way into the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Assembling,
+    Assembled,
+    Applying,
+}
+
+impl Sync {
+    /// Releases segments that are applied.
+    pub(super) fn release(&mut self) {
+        let applied: Vec<u64> =
+            self.downloads.segments().map(|(index, ..)| index).take_while(|index| *index < self.sealed).collect();
+        for index in applied {
+            self.downloads.remove_segment(index);
+            self.steps.remove(&index);
+            self.effects.push(Effect::Release(index));
+        }
+        self.source.forget_below(self.sealed);
+    }
+
+    /// Has complete segments verified, the next one to apply first, as many as memory may hold.
+    pub(super) fn assemble(&mut self) {
+        let complete =
+            self.downloads.segments().filter(|(index, _, missing)| *missing == 0 && !self.steps.contains_key(index));
+        let complete: Vec<u64> = complete.map(|(index, ..)| index).collect();
+        let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
+        let next = self.sealed.saturating_add(u64::from(is_applying));
+        for index in complete {
+            // The last place stays free for the segment that all others wait for.
+            let most = if index == next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
+            let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
+            if self.steps.len() < most && !is_busy {
+                self.steps.insert(index, Step::Assembling);
+                self.effects.push(Effect::Assemble(index));
+            }
+        }
+    }
+
+    pub(super) fn on_assembled(&mut self, index: u64, damaged: &[u32]) {
+        if damaged.is_empty() {
+            if let Some(step) = self.steps.get_mut(&index) {
+                *step = Step::Assembled;
+            }
+            return;
+        }
+        // Staged by an earlier run and lost in a power failure: nobody is to blame.
+        self.steps.remove(&index);
+        for chunk in damaged {
+            self.downloads.lose(ChunkId { segment: index, chunk: *chunk });
+            self.progress.on_lost(self.rules.chunk_bytes);
+        }
+        self.unfilled.extend(self.links.keys());
+    }
+
+    pub(super) fn apply(&mut self) {
+        let next = self.tip.next();
+        let ready = self.steps.iter().find(|(index, step)| {
+            let holds_next = self
+                .downloads
+                .head(**index)
+                .is_some_and(|head| head.descriptor.first <= next && next <= head.descriptor.last);
+            **step == Step::Assembled && holds_next
+        });
+        if let Some(index) = ready.map(|(index, _)| *index) {
+            self.steps.insert(index, Step::Applying);
+            self.effects.push(Effect::Apply(index));
+        }
+    }
+}
