@@ -5,6 +5,8 @@
 //! Only sources, which have a whole segment, are offered more than they may send: so a source can
 //! give each chunk to one node first.
 
+mod endgame;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,34 +16,18 @@ use ledger::history::SegmentHead;
 
 use super::census::{Census, mix, place};
 use super::message::{ChunkId, Update};
-use super::meter::{Limit, Meter, bytes_in, time_for};
+use super::meter::Limit;
+use super::supplier::Supplier;
 use crate::ids::PeerId;
 
 /// Chunks that a source may choose from, beyond its credit.
 const OFFERED: usize = 64;
 /// The first chunks are random, so that a newcomer soon has some to give (Cohen 2003).
 const RANDOM_FIRST: u64 = 4;
-/// A peer has in flight what arrives within its round trip plus this time.
-const AHEAD: Duration = Duration::from_millis(500);
-/// Most chunks in flight from one peer.
-const DEPTH_MAX: u64 = 64;
 /// Most bytes in flight from all peers. Room is taken before a peer is given credit.
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
-/// Longest time without a chunk until a peer is late, however slow it was.
-const LATE_MOST: Duration = Duration::from_secs(10);
-/// A peer is late after this time, or four chunk times if longer, without a chunk: others take
-/// over.
-const LATE: Duration = Duration::from_secs(2);
-/// The same for a peer that has never sent a chunk.
-const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 /// Chunks of the first segments are fetched before others, which only keep peers from idling.
 const WINDOW_BYTES: u64 = 64 << 20;
-/// In the endgame, once at most one chunk in this many is missing, each may be requested twice. Not
-/// before: where all upload at full rate, duplicates make others wait.
-const TWICE_ONE_IN: u64 = 200;
-/// This many may be requested twice in any case.
-const TWICE_LEAST: u64 = 3;
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     is_here: bool,
@@ -58,27 +44,6 @@ struct Segment {
     missing: u64,
     /// Missing chunks that are wanted from no peer.
     free: u64,
-}
-
-#[derive(Debug)]
-struct Peer {
-    /// Chunks that are wanted from it.
-    wants: BTreeSet<ChunkId>,
-    /// Chunks withdrawn after being announced; that many may still arrive unrequested.
-    withdrawn: u64,
-    received: u64,
-    allowed: u64,
-    /// Since when it could have sent a chunk: since the last one, or since it got credit when idle.
-    busy_since: Option<Duration>,
-    was_idle: bool,
-    round_trip: Option<Duration>,
-    meter: Meter,
-    is_late: bool,
-    /// It has no upload slot for us before this time.
-    busy_until: Duration,
-    fetched_bytes: u64,
-    news: Update,
-    has_news: bool,
 }
 
 /// The verdict on an arriving chunk.
@@ -104,7 +69,7 @@ pub(crate) struct Downloads {
     chunk_bytes: u64,
     salt: u64,
     segments: BTreeMap<u64, Segment>,
-    peers: BTreeMap<PeerId, Peer>,
+    suppliers: BTreeMap<PeerId, Supplier>,
     limit: Limit,
     /// Chunks that arrived and were missing.
     verified: u64,
@@ -121,7 +86,7 @@ impl Downloads {
             chunk_bytes,
             salt,
             segments: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            suppliers: BTreeMap::new(),
             limit,
             verified: 0,
             duplicate_bytes: 0,
@@ -132,27 +97,12 @@ impl Downloads {
     }
 
     pub(crate) fn on_opened(&mut self, peer: PeerId) {
-        let fresh = Peer {
-            wants: BTreeSet::new(),
-            withdrawn: 0,
-            received: 0,
-            allowed: 0,
-            busy_since: None,
-            was_idle: true,
-            round_trip: None,
-            meter: Meter::default(),
-            is_late: false,
-            busy_until: Duration::ZERO,
-            fetched_bytes: 0,
-            news: Update::default(),
-            has_news: false,
-        };
-        self.peers.insert(peer, fresh);
+        self.suppliers.insert(peer, Supplier::new());
     }
 
     /// Chunks that were wanted from the peer become free.
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
-        let Some(gone) = self.peers.remove(&peer) else { return };
+        let Some(gone) = self.suppliers.remove(&peer) else { return };
         for id in gone.wants {
             self.change(id, |chunk| chunk.release(peer));
         }
@@ -209,13 +159,13 @@ impl Downloads {
 
     /// For display: chunks in flight from a peer, bytes received from it, and bytes per second.
     pub(crate) fn show(&self, peer: PeerId, now: Duration) -> (u64, u64, u64) {
-        let Some(peer) = self.peers.get(&peer) else { return (0, 0, 0) };
+        let Some(peer) = self.suppliers.get(&peer) else { return (0, 0, 0) };
         (peer.allowed.saturating_sub(peer.received), peer.fetched_bytes, peer.rate(now).unwrap_or(0))
     }
 
     /// Takes in an arriving chunk, by the hash of its bytes.
     pub(crate) fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64, now: Duration) -> Arrival {
-        let Some(peer) = self.peers.get_mut(&from) else { return Arrival::Unknown };
+        let Some(peer) = self.suppliers.get_mut(&from) else { return Arrival::Unknown };
         if peer.received >= peer.allowed {
             return Arrival::TooMany;
         }
@@ -257,7 +207,7 @@ impl Downloads {
 
     /// The peer has no upload slot for us until this time.
     pub(crate) fn on_busy(&mut self, peer: PeerId, until: Duration) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
+        if let Some(peer) = self.suppliers.get_mut(&peer) {
             peer.busy_until = until;
         }
     }
@@ -280,7 +230,7 @@ impl Downloads {
     /// Rank for new requests, lowest first: sources last, while only they have some wanted chunk;
     /// then by fewest wants, then by chance, so that not all downloaders ask the same peer.
     pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
-        let wants = self.peers.get(&peer).map(|peer| &peer.wants);
+        let wants = self.suppliers.get(&peer).map(|peer| &peer.wants);
         let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;
         let is_source = census.get(peer).is_some_and(|holdings| holdings.sealed > 0);
         let is_needed = is_source && wants.is_some_and(|wants| wants.iter().any(only_sources_have));
@@ -290,15 +240,15 @@ impl Downloads {
     /// Gives a peer requests and credit, if it has room.
     pub(crate) fn fill(&mut self, id: PeerId, census: &Census, now: Duration) {
         self.note_lateness(id, now);
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.suppliers.get(&id) else { return };
         if peer.busy_until > now || (peer.wants.is_empty() && !self.has_any(id, census)) {
             return;
         }
-        let depth = self.depth(peer, now);
+        let depth = peer.depth(self.chunk_bytes, now);
         let depth_room = usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(peer.wants.len());
         self.want_missing(id, census, depth_room);
         let still = |downloads: &Self| {
-            let wanted = downloads.peers.get(&id).map_or(usize::MAX, |peer| peer.wants.len());
+            let wanted = downloads.suppliers.get(&id).map_or(usize::MAX, |peer| peer.wants.len());
             usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(wanted)
         };
         let room = still(self);
@@ -320,7 +270,7 @@ impl Downloads {
 
     /// Wants free chunks: as many as the peer has room for, and of a source some to choose from.
     fn want_missing(&mut self, id: PeerId, census: &Census, room: usize) {
-        let (Some(peer), Some(holdings)) = (self.peers.get(&id), census.get(id)) else { return };
+        let (Some(peer), Some(holdings)) = (self.suppliers.get(&id), census.get(id)) else { return };
         let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
         let is_source = holdings.sealed > 0;
         let offered = if is_source { peer.wants.iter().filter(only_sources_have).count() } else { OFFERED };
@@ -395,9 +345,10 @@ impl Downloads {
             self.looks = self.looks.saturating_add(1);
         }
         let mut candidates = Vec::new();
-        for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
+        for (other, peer) in self.suppliers.iter().filter(|(other, _)| **other != id) {
             let is_stuck = peer.is_late || peer.busy_until > now;
-            let kept = if is_stuck { 0 } else { usize::try_from(self.depth(peer, now)).unwrap_or(usize::MAX) };
+            let kept =
+                if is_stuck { 0 } else { usize::try_from(peer.depth(self.chunk_bytes, now)).unwrap_or(usize::MAX) };
             // The peer sends the first ones first.
             for chunk in peer.wants.iter().skip(kept).filter(|chunk| census.has(id, **chunk)) {
                 candidates.push((!is_stuck, Reverse(peer.wants.len()), Reverse(*chunk), *other));
@@ -419,43 +370,11 @@ impl Downloads {
         self.change(chunk, |state| state.release(id));
     }
 
-    /// Endgame: when everything missing may be in flight, requests the last chunks also from this
-    /// peer if another is twice as slow, and moves others to it from peers eight times slower.
-    fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
-        let missing = self.segments.values().fold(0u64, |sum, segment| sum.saturating_add(segment.missing));
-        let total = self.verified.saturating_add(missing);
-        let may_be_twice = missing <= (total / TWICE_ONE_IN).max(TWICE_LEAST);
-        let on_way = self.peers.values().fold(0u64, |sum, peer| sum.saturating_add(peer.in_flight()));
-        if missing > on_way {
-            return;
-        }
-        let Some(mine) = self.peers.get(&id).map(|peer| self.time_to_clear(peer, now)) else { return };
-        let mut candidates = Vec::new();
-        for (other, peer) in self.peers.iter().filter(|(other, _)| **other != id) {
-            let theirs = self.time_to_clear(peer, now);
-            if theirs > mine.saturating_mul(2) {
-                let single = |chunk: &&ChunkId| self.chunk(**chunk).is_some_and(|state| state.also_from.is_none());
-                let held = peer.wants.iter().filter(single).filter(|chunk| census.has(id, **chunk));
-                candidates.extend(held.map(|chunk| (Reverse(theirs), *chunk, *other)));
-            }
-        }
-        candidates.sort_unstable();
-        for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
-            if may_be_twice {
-                self.change(chunk, |state| state.also_from = Some(id));
-                self.tell_want(id, chunk);
-            } else if theirs > mine.saturating_mul(8) {
-                self.release(other, chunk);
-                self.want(id, chunk);
-            }
-        }
-    }
-
     /// Gives a peer credit up to its depth, if there is room.
     fn allow(&mut self, id: PeerId, depth: u64, now: Duration) {
         let most = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1);
         let budget = most.saturating_sub(self.in_flight(now));
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.suppliers.get_mut(&id) else { return };
         let depth = depth.min(peer.wants.len() as u64);
         for _ in 0..depth.saturating_sub(peer.in_flight()).min(budget) {
             if self.limit.opens_at(now).is_some() {
@@ -472,37 +391,13 @@ impl Downloads {
 
     /// Chunks in flight, without those of stalled peers, which must not take the room of others.
     fn in_flight(&self, now: Duration) -> u64 {
-        let awaited = self.peers.values().filter(|peer| !peer.is_late && peer.busy_until <= now);
+        let awaited = self.suppliers.values().filter(|peer| !peer.is_late && peer.busy_until <= now);
         awaited.fold(0, |sum, peer| sum.saturating_add(peer.in_flight().min(peer.wants.len() as u64)))
-    }
-
-    /// Chunks that a peer may have in flight.
-    fn depth(&self, peer: &Peer, now: Duration) -> u64 {
-        match peer.rate(now) {
-            // A newcomer gets one, and so does a peer that does not keep up.
-            None => 1,
-            Some(_) if peer.is_late => 1,
-            Some(rate) => {
-                let ahead = peer.round_trip.unwrap_or_default().saturating_add(AHEAD);
-                bytes_in(rate, ahead).div_ceil(self.chunk_bytes.max(1)).clamp(1, DEPTH_MAX)
-            }
-        }
-    }
-
-    /// Time that a peer takes for its credit and one chunk more.
-    fn time_to_clear(&self, peer: &Peer, now: Duration) -> Duration {
-        let chunks = peer.in_flight().min(peer.wants.len() as u64).saturating_add(1);
-        let waited = peer.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let rate = match (peer.rate(now), peer.is_late || peer.busy_until > now) {
-            (Some(rate), false) => rate,
-            _ => return LATE_AT_FIRST.saturating_add(waited),
-        };
-        time_for(chunks.saturating_mul(self.chunk_bytes), rate)
     }
 
     fn note_lateness(&mut self, id: PeerId, now: Duration) {
         let chunk_bytes = self.chunk_bytes;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.suppliers.get_mut(&id) else { return };
         if peer.lateness(chunk_bytes).is_some_and(|at| at <= now) {
             peer.is_late = true;
         }
@@ -516,7 +411,7 @@ impl Downloads {
 
     /// The update for a peer, if there is one.
     pub(crate) fn take_news(&mut self, id: PeerId) -> Option<Update> {
-        let peer = self.peers.get_mut(&id).filter(|peer| peer.has_news)?;
+        let peer = self.suppliers.get_mut(&id).filter(|peer| peer.has_news)?;
         peer.has_news = false;
         let news = std::mem::take(&mut peer.news);
         Some(Update { received: peer.received, allowed: peer.allowed, ..news })
@@ -524,7 +419,7 @@ impl Downloads {
 
     /// An update without changes.
     pub(crate) fn counts(&self, id: PeerId) -> Update {
-        let (received, allowed) = self.peers.get(&id).map_or((0, 0), |peer| (peer.received, peer.allowed));
+        let (received, allowed) = self.suppliers.get(&id).map_or((0, 0), |peer| (peer.received, peer.allowed));
         Update { received, allowed, ..Update::default() }
     }
 
@@ -534,7 +429,7 @@ impl Downloads {
     }
 
     fn tell_want(&mut self, id: PeerId, chunk: ChunkId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.suppliers.get_mut(&id) else { return };
         if peer.wants.insert(chunk) {
             peer.news.add.push(chunk);
             peer.has_news = true;
@@ -543,7 +438,7 @@ impl Downloads {
 
     /// No longer wants a chunk from a peer, and tells it.
     fn unwant(&mut self, id: PeerId, chunk: ChunkId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.suppliers.get_mut(&id) else { return };
         if peer.wants.remove(&chunk) {
             let before = peer.news.add.len();
             peer.news.add.retain(|added| *added != chunk);
@@ -557,7 +452,7 @@ impl Downloads {
 
     /// No longer wants a chunk that the peer has sent, without telling it.
     fn forget_want(&mut self, id: PeerId, chunk: ChunkId) {
-        if let Some(peer) = self.peers.get_mut(&id)
+        if let Some(peer) = self.suppliers.get_mut(&id)
             && peer.wants.remove(&chunk)
         {
             peer.news.add.retain(|added| *added != chunk);
@@ -593,44 +488,6 @@ impl Chunk {
             self.from = self.also_from.take();
         }
         self.also_from = self.also_from.filter(|other| *other != peer);
-    }
-}
-
-impl Peer {
-    const fn in_flight(&self) -> u64 {
-        self.allowed.saturating_sub(self.received)
-    }
-
-    fn on_chunk(&mut self, bytes: u64, now: Duration) {
-        let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        self.received = self.received.saturating_add(1);
-        self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
-        self.meter.add(bytes, waited);
-        if std::mem::take(&mut self.was_idle) {
-            self.round_trip = Some(self.round_trip.map_or(waited, |round_trip| round_trip.min(waited)));
-        }
-        self.busy_since = (self.in_flight() > 0).then_some(now);
-        self.is_late = false;
-        self.has_news = true;
-    }
-
-    /// Rate in bytes per second, which falls while nothing arrives.
-    fn rate(&self, now: Duration) -> Option<u64> {
-        let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let mut meter = self.meter;
-        if waited > LATE {
-            meter.add(0, waited);
-        }
-        meter.rate().or_else(|| self.meter.rate().map(|_| 1))
-    }
-
-    /// When the peer becomes late, if nothing arrives.
-    fn lateness(&self, chunk_bytes: u64) -> Option<Duration> {
-        let since = self.busy_since.filter(|_| !self.wants.is_empty())?;
-        Some(since.saturating_add(match self.meter.rate() {
-            Some(rate) => time_for(chunk_bytes.saturating_mul(4), rate).clamp(LATE, LATE_MOST),
-            None => LATE_AT_FIRST,
-        }))
     }
 }
 

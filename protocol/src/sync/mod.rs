@@ -18,6 +18,7 @@ mod input;
 mod manifest;
 mod meter;
 mod report;
+mod supplier;
 mod uploads;
 
 pub use bits::Bits;

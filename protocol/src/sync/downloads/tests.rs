@@ -7,6 +7,7 @@ use ledger::units::Height;
 
 use super::super::bits::Bits;
 use super::super::message::Status;
+use super::super::supplier::LATE_AT_FIRST;
 use super::*;
 
 const CHUNK: u64 = 1 << 20;
@@ -78,7 +79,7 @@ impl Fetch {
     }
 
     fn wants(&self, peer: PeerId) -> Vec<u32> {
-        self.downloads.peers[&peer].wants.iter().map(|id| id.chunk).collect()
+        self.downloads.suppliers[&peer].wants.iter().map(|id| id.chunk).collect()
     }
 
     /// Chunks that are wanted from two peers.
@@ -87,7 +88,7 @@ impl Fetch {
     }
 
     fn in_flight(&self, peer: PeerId) -> u64 {
-        self.downloads.peers[&peer].in_flight()
+        self.downloads.suppliers[&peer].in_flight()
     }
 }
 
@@ -155,7 +156,7 @@ fn what_comes_is_judged_by_the_manifest() {
     );
     fetch.downloads.on_closed(B);
     let mut check = |chunk: ChunkId, hash: Hash, expected: Arrival| {
-        let peer = fetch.downloads.peers.get_mut(&A).unwrap();
+        let peer = fetch.downloads.suppliers.get_mut(&A).unwrap();
         (peer.allowed, peer.withdrawn) = (peer.allowed + 1, 1);
         let before = fetch.downloads.totals();
         assert_eq!(fetch.downloads.on_chunk(A, chunk, hash, CHUNK, fetch.now), expected, "{chunk:?}");
@@ -191,7 +192,7 @@ fn a_late_peer_loses_its_work_to_others_and_keeps_its_place() {
         assert_eq!(fetch.downloads.take_news(A).unwrap_or_default().remove, news.add, "{waits:?}");
         // A late chunk is still welcome.
         assert_eq!(fetch.comes(A, 1), Arrival::New);
-        assert!(!fetch.downloads.peers[&A].is_late);
+        assert!(!fetch.downloads.suppliers[&A].is_late);
     }
 }
 
@@ -250,7 +251,7 @@ fn at_the_end_a_faster_peer_is_asked_too_and_the_slower_is_told_when_it_is_here(
     let last = 19;
     fetch.open(A, 0, [last]);
     fetch.open(B, 0, 0..20);
-    fetch.downloads.peers.get_mut(&A).unwrap().meter.add(4 * CHUNK, Duration::from_secs(1));
+    fetch.downloads.suppliers.get_mut(&A).unwrap().meter.add(4 * CHUNK, Duration::from_secs(1));
     assert_eq!(fetch.fill(A).add, [id(last)]);
     fetch.works(B, 18, milliseconds(50));
     // The other missing chunk, and this one too.
@@ -276,7 +277,7 @@ fn the_last_chunks_are_asked_for_twice_and_others_taken_from_much_slower_peers_o
         // takes for one chunk.
         fetch.fill(B);
         assert_eq!((fetch.wants(B).len(), fetch.in_flight(B)), (missing, missing as u64), "{case}");
-        let meter = &mut fetch.downloads.peers.get_mut(&A).unwrap().meter;
+        let meter = &mut fetch.downloads.suppliers.get_mut(&A).unwrap().meter;
         meter.add(slower * 20 * CHUNK / (missing as u64 + 1), Duration::from_secs(1));
         fetch.fill(A);
         assert_eq!((fetch.twice(), fetch.wants(A).len()), (twice, twice + taken), "{case}");
