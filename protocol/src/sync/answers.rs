@@ -48,7 +48,7 @@ impl Sync {
     }
 
     pub(super) fn on_get_head(&mut self, from: PeerId, index: u64) {
-        match self.downloads.head(index).cloned() {
+        match self.downloads.segments().head(index).cloned() {
             Some(head) => self.send(from, &SyncMessage::Head(index, Some(head))),
             None if index < self.sealed => self.effects.push(Effect::SendHead(from, index)),
             None => self.send(from, &SyncMessage::Head(index, None)),

@@ -1,6 +1,7 @@
 //! The way of a complete segment into the chain: assembled, applied, released.
 
 use super::message::ChunkId;
+use super::segments::Segment;
 use super::{Effect, Sync};
 
 /// Segments in memory as blocks: one being applied, and one being verified or waiting.
@@ -17,8 +18,8 @@ pub(super) enum Step {
 impl Sync {
     /// Releases segments that are applied.
     pub(super) fn release(&mut self) {
-        let applied: Vec<u64> =
-            self.downloads.segments().map(|(index, ..)| index).take_while(|index| *index < self.sealed).collect();
+        let segments = self.downloads.segments().iter().map(Segment::index);
+        let applied: Vec<u64> = segments.take_while(|index| *index < self.sealed).collect();
         for index in applied {
             self.downloads.remove_segment(index);
             self.steps.remove(&index);
@@ -29,12 +30,12 @@ impl Sync {
 
     /// Has complete segments verified, the next one to apply first, as many as memory may hold.
     pub(super) fn assemble(&mut self) {
-        let complete =
-            self.downloads.segments().filter(|(index, _, missing)| *missing == 0 && !self.steps.contains_key(index));
-        let complete: Vec<u64> = complete.map(|(index, ..)| index).collect();
+        let complete = self.downloads.segments().iter().filter(|segment| segment.missing() == 0);
+        let waiting = complete.map(Segment::index).filter(|index| !self.steps.contains_key(index));
+        let waiting: Vec<u64> = waiting.collect();
         let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
         let next = self.sealed.saturating_add(u64::from(is_applying));
-        for index in complete {
+        for index in waiting {
             // The last place stays free for the segment that all others wait for.
             let most = if index == next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
             let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
@@ -63,13 +64,13 @@ impl Sync {
 
     pub(super) fn apply(&mut self) {
         let next = self.tip.next();
-        let ready = self.steps.iter().find(|(index, step)| {
-            let holds_next = self
-                .downloads
-                .head(**index)
-                .is_some_and(|head| head.descriptor.first <= next && next <= head.descriptor.last);
-            **step == Step::Assembled && holds_next
-        });
+        let holds_next = |index: u64| {
+            let head = self.downloads.segments().head(index);
+            let heights = head.map(|head| head.descriptor.first..=head.descriptor.last);
+            heights.is_some_and(|heights| heights.contains(&next))
+        };
+        let mut steps = self.steps.iter();
+        let ready = steps.find(|(index, step)| **step == Step::Assembled && holds_next(**index));
         if let Some(index) = ready.map(|(index, _)| *index) {
             self.steps.insert(index, Step::Applying);
             self.effects.push(Effect::Apply(index));

@@ -10,7 +10,7 @@ use super::message::{ChunkId, Status};
 use crate::ids::PeerId;
 
 /// Most segments of which one peer may have parts: no more are fetched at a time.
-const PARTIAL_MAX: usize = super::STAGED_SEGMENTS_MAX;
+const PARTIAL_MAX: usize = super::segments::STAGED_SEGMENTS_MAX;
 
 /// What a peer claims to have.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,7 @@
 //! give each chunk to one node first.
 
 mod endgame;
+mod requests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,10 @@ use ledger::history::SegmentHead;
 use super::census::{Census, mix, place};
 use super::message::{ChunkId, Update};
 use super::meter::Limit;
+use super::segments::Segments;
 use super::supplier::Supplier;
 use crate::ids::PeerId;
+use requests::{Request, Requests};
 
 /// Chunks that a source may choose from, beyond its credit.
 const OFFERED: usize = 64;
@@ -28,23 +31,6 @@ const RANDOM_FIRST: u64 = 4;
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// Chunks of the first segments are fetched before others, which only keep peers from idling.
 const WINDOW_BYTES: u64 = 64 << 20;
-#[derive(Clone, Copy, Debug, Default)]
-struct Chunk {
-    is_here: bool,
-    /// The peer that it is wanted from.
-    from: Option<PeerId>,
-    /// A second peer, in the endgame or when the first is late.
-    also_from: Option<PeerId>,
-}
-
-#[derive(Debug)]
-struct Segment {
-    head: SegmentHead,
-    chunks: Vec<Chunk>,
-    missing: u64,
-    /// Missing chunks that are wanted from no peer.
-    free: u64,
-}
 
 /// The verdict on an arriving chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +54,8 @@ pub(crate) enum Arrival {
 pub(crate) struct Downloads {
     chunk_bytes: u64,
     salt: u64,
-    segments: BTreeMap<u64, Segment>,
+    segments: Segments,
+    requests: Requests,
     suppliers: BTreeMap<PeerId, Supplier>,
     limit: Limit,
     /// Chunks that arrived and were missing.
@@ -85,7 +72,8 @@ impl Downloads {
         Self {
             chunk_bytes,
             salt,
-            segments: BTreeMap::new(),
+            segments: Segments::default(),
+            requests: Requests::default(),
             suppliers: BTreeMap::new(),
             limit,
             verified: 0,
@@ -104,53 +92,34 @@ impl Downloads {
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
         let Some(gone) = self.suppliers.remove(&peer) else { return };
         for id in gone.wants {
-            self.change(id, |chunk| chunk.release(peer));
+            self.requests.change(id, |request| request.release(peer));
         }
     }
 
     /// Begins to fetch a segment, of which some chunks may be here.
-    pub(crate) fn add_segment(&mut self, head: SegmentHead, here: &[bool]) {
-        let chunks: Vec<Chunk> = (0..head.chunks.len())
-            .map(|at| Chunk { is_here: here.get(at).copied().unwrap_or(false), ..Chunk::default() })
-            .collect();
-        let missing = chunks.iter().filter(|chunk| !chunk.is_here).count() as u64;
-        self.segments.insert(head.descriptor.index, Segment { head, chunks, missing, free: missing });
+    pub(super) fn add_segment(&mut self, head: SegmentHead, here: &[bool]) {
+        self.requests.add_segment(head.descriptor.index, head.chunks.len());
+        self.segments.add(head, here);
     }
 
     /// Stops fetching a segment, since it is applied.
-    pub(crate) fn remove_segment(&mut self, index: u64) {
-        let Some(segment) = self.segments.remove(&index) else { return };
-        for (at, chunk) in segment.chunks.iter().enumerate() {
-            let id = ChunkId { segment: index, chunk: u32::try_from(at).unwrap_or(u32::MAX) };
-            for peer in chunk.from.iter().chain(&chunk.also_from) {
-                self.unwant(*peer, id);
+    pub(super) fn remove_segment(&mut self, index: u64) {
+        self.segments.remove(index);
+        for (chunk, request) in (0..).zip(self.requests.remove_segment(index)) {
+            for peer in request.peers() {
+                self.unwant(peer, ChunkId { segment: index, chunk });
             }
         }
     }
 
     /// A chunk that was here is damaged, so it is fetched again.
-    pub(crate) fn lose(&mut self, id: ChunkId) {
-        if self.has(id) {
-            self.change(id, |chunk| *chunk = Chunk::default());
-        }
+    pub(super) fn lose(&mut self, id: ChunkId) {
+        self.segments.lose(id);
     }
 
-    pub(crate) fn head(&self, index: u64) -> Option<&SegmentHead> {
-        self.segments.get(&index).map(|segment| &segment.head)
-    }
-
-    pub(crate) fn has(&self, id: ChunkId) -> bool {
-        self.chunk(id).is_some_and(|chunk| chunk.is_here)
-    }
-
-    /// Segments being fetched: index, number of chunks, number of missing ones.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.segments.iter().map(|(index, segment)| (*index, segment.chunks.len() as u64, segment.missing))
-    }
-
-    /// For each chunk of a segment, whether it is here.
-    pub(crate) fn here(&self, index: u64) -> impl Iterator<Item = bool> {
-        self.segments.get(&index).into_iter().flat_map(|segment| segment.chunks.iter().map(|chunk| chunk.is_here))
+    /// The segments that are being fetched or wait to be applied.
+    pub(super) const fn segments(&self) -> &Segments {
+        &self.segments
     }
 
     pub(crate) const fn totals(&self) -> (u64, u64) {
@@ -175,8 +144,9 @@ impl Downloads {
         }
         peer.on_chunk(bytes, now);
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
-        let expected = self.head(id.segment).and_then(|head| head.chunks.get(id.chunk as usize));
-        let arrival = match (expected, self.has(id)) {
+        let head = self.segments.head(id.segment);
+        let expected = head.and_then(|head| head.chunks.get(id.chunk as usize));
+        let arrival = match (expected, self.segments.has(id)) {
             (None, _) => Arrival::Unknown,
             (Some(expected), _) if *expected != hash => Arrival::Bad,
             (Some(_), true) => Arrival::Duplicate,
@@ -197,11 +167,12 @@ impl Downloads {
     }
 
     fn arrived(&mut self, from: PeerId, id: ChunkId) {
-        let Some(wanted) = self.chunk(id).copied() else { return };
-        self.change(id, |chunk| *chunk = Chunk { is_here: true, ..Chunk::default() });
+        let request = self.requests.get(id).unwrap_or_default();
+        self.requests.change(id, |request| *request = Request::default());
+        self.segments.on_chunk(id);
         self.forget_want(from, id);
-        for other in wanted.from.iter().chain(&wanted.also_from).filter(|other| **other != from) {
-            self.unwant(*other, id);
+        for other in request.peers().filter(|other| *other != from) {
+            self.unwant(other, id);
         }
     }
 
@@ -215,9 +186,14 @@ impl Downloads {
     /// A peer announces a chunk. A source is relieved of it, to send chunks that nobody has.
     /// Returns peers that may now have room.
     pub(crate) fn on_have(&mut self, holder: PeerId, id: ChunkId, census: &Census) -> Vec<PeerId> {
-        let Some(chunk) = self.chunk(id).filter(|chunk| !chunk.is_here) else { return Vec::new() };
-        let is_source = |peer| census.get(peer).is_some_and(|holdings| holdings.is_complete(id.segment));
-        match chunk.from {
+        if !self.segments.lacks(id) {
+            return Vec::new();
+        }
+        let is_source = |peer| {
+            let holdings = census.get(peer);
+            holdings.is_some_and(|holdings| holdings.is_complete(id.segment))
+        };
+        match self.requests.get(id).and_then(|request| request.from) {
             None => vec![holder],
             Some(from) if is_source(from) && !is_source(holder) => {
                 self.release(from, id);
@@ -265,7 +241,8 @@ impl Downloads {
     /// Whether a peer claims any missing chunk. If not, other peers' wants need no look.
     fn has_any(&self, id: PeerId, census: &Census) -> bool {
         let Some(holdings) = census.get(id) else { return false };
-        self.segments.iter().any(|(index, segment)| segment.missing > 0 && holdings.has_any(*index))
+        let mut wanted = self.segments.iter().filter(|segment| segment.missing() > 0);
+        wanted.any(|segment| holdings.has_any(segment.index()))
     }
 
     /// Wants free chunks: as many as the peer has room for, and of a source some to choose from.
@@ -282,27 +259,29 @@ impl Downloads {
         let mut candidates: Vec<((u32, bool, u64), ChunkId)> = Vec::new();
         let mut to_offer: Vec<ChunkId> = Vec::new();
         let (mut looked_at, mut last_window) = (0u64, u64::MAX);
-        for (index, segment) in &self.segments {
-            let is_window_over = looked_at >= WINDOW_BYTES && *index > last_window;
+        for segment in self.segments.iter() {
+            let index = segment.index();
+            let is_window_over = looked_at >= WINDOW_BYTES && index > last_window;
             if is_window_over && candidates.len() >= room && to_offer.len() >= offers {
                 break;
             }
             if looked_at < WINDOW_BYTES {
-                last_window = *index;
+                last_window = index;
             }
-            looked_at = looked_at.saturating_add(segment.head.descriptor.bytes);
+            looked_at = looked_at.saturating_add(segment.head().descriptor.bytes);
+            let Some(requests) = self.requests.of_segment(index) else { continue };
             // A peer without a free chunk costs a look at each segment, not at each chunk.
-            if segment.free == 0 || !holdings.has_any(*index) {
+            if requests.count() >= segment.missing() || !holdings.has_any(index) {
                 continue;
             }
             #[cfg(test)]
             {
-                self.looks = self.looks.saturating_add(segment.chunks.len() as u64);
+                self.looks = self.looks.saturating_add(segment.chunks());
             }
-            let sources = census.sources(*index);
+            let sources = census.sources(index);
             let source_count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
-            for (at, _) in segment.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_free()) {
-                let chunk = ChunkId { segment: *index, chunk: u32::try_from(at).unwrap_or(u32::MAX) };
+            let free = segment.missing_chunks().filter(|chunk| requests.is_free(chunk.chunk));
+            for chunk in free {
                 if !census.has(id, chunk) {
                     continue;
                 }
@@ -331,7 +310,7 @@ impl Downloads {
             self.want(id, chunk);
         }
         for chunk in to_offer {
-            if self.chunk(chunk).is_some_and(Chunk::is_free) {
+            if self.is_free(chunk) {
                 self.want(id, chunk);
             }
         }
@@ -358,7 +337,7 @@ impl Downloads {
         for (_, _, Reverse(chunk), other) in candidates.into_iter().take(room) {
             self.release(other, chunk);
             // If a second peer was asked for it, that peer keeps it.
-            if self.chunk(chunk).is_some_and(Chunk::is_free) {
+            if self.is_free(chunk) {
                 self.want(id, chunk);
             }
         }
@@ -367,7 +346,7 @@ impl Downloads {
     /// No longer wants a chunk from a peer, and lets others be asked for it.
     fn release(&mut self, id: PeerId, chunk: ChunkId) {
         self.unwant(id, chunk);
-        self.change(chunk, |state| state.release(id));
+        self.requests.change(chunk, |request| request.release(id));
     }
 
     /// Gives a peer credit up to its depth, if there is room.
@@ -405,7 +384,7 @@ impl Downloads {
 
     /// When the rate limit next gives credit. Lateness is noticed whenever a peer is looked at.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
-        let is_fetching = self.segments.values().any(|segment| segment.missing > 0);
+        let is_fetching = !self.segments.is_complete();
         self.limit.opens_at(now).filter(|_| is_fetching)
     }
 
@@ -424,7 +403,7 @@ impl Downloads {
     }
 
     fn want(&mut self, id: PeerId, chunk: ChunkId) {
-        self.change(chunk, |state| state.from = Some(id));
+        self.requests.change(chunk, |request| request.from = Some(id));
         self.tell_want(id, chunk);
     }
 
@@ -459,35 +438,9 @@ impl Downloads {
         }
     }
 
-    fn chunk(&self, id: ChunkId) -> Option<&Chunk> {
-        self.segments.get(&id.segment)?.chunks.get(id.chunk as usize)
-    }
-
-    /// Changes a chunk, and the counts of missing and free ones with it.
-    fn change(&mut self, id: ChunkId, change: impl FnOnce(&mut Chunk)) {
-        let Some(segment) = self.segments.get_mut(&id.segment) else { return };
-        let Some(chunk) = segment.chunks.get_mut(id.chunk as usize) else { return };
-        let before = *chunk;
-        change(chunk);
-        let counted = |count: u64, before: bool, after: bool| {
-            count.saturating_sub(u64::from(before)).saturating_add(u64::from(after))
-        };
-        segment.missing = counted(segment.missing, !before.is_here, !chunk.is_here);
-        segment.free = counted(segment.free, before.is_free(), chunk.is_free());
-    }
-}
-
-impl Chunk {
-    const fn is_free(&self) -> bool {
-        !self.is_here && self.from.is_none()
-    }
-
-    /// It is no longer wanted from this peer.
-    fn release(&mut self, peer: PeerId) {
-        if self.from == Some(peer) {
-            self.from = self.also_from.take();
-        }
-        self.also_from = self.also_from.filter(|other| *other != peer);
+    /// Whether a chunk is missing and requested from no peer.
+    fn is_free(&self, id: ChunkId) -> bool {
+        self.segments.lacks(id) && self.requests.get(id).is_some_and(|request| request.is_none())
     }
 }
 

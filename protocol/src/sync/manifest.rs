@@ -10,7 +10,8 @@ use ledger::history::{History, Manifest, SegmentDescriptor, SegmentHead};
 use ledger::units::Height;
 
 use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
-use super::{Effect, STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX, Sync};
+use super::segments::{STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX};
+use super::{Effect, Sync};
 use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::offence::Offence;
@@ -191,7 +192,8 @@ impl Sync {
             self.fetch_manifest();
         }
         let mut asked = self.source.heads.values().filter(|(_, deadline)| *deadline > now).count();
-        while asked < HEADS_MAX && self.downloads.segments().count().saturating_add(asked) < STAGED_SEGMENTS_MAX {
+        let begun = self.downloads.segments().len();
+        while asked < HEADS_MAX && begun.saturating_add(asked) < STAGED_SEGMENTS_MAX {
             let Some(index) = self.next_head() else { return };
             let holds = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.sealed > index);
             let Some(peer) = self.least_asked(holds) else { return };
@@ -220,7 +222,7 @@ impl Sync {
                 return None;
             }
             let is_asked = self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > self.now);
-            if self.is_wanted(descriptor) && self.downloads.head(index).is_none() && !is_asked {
+            if self.is_wanted(descriptor) && !self.is_begun(index) && !is_asked {
                 return Some(index);
             }
         }
@@ -229,7 +231,12 @@ impl Sync {
 
     /// Segments wholly above the tip are fetched as segments, and so are those already begun.
     fn is_wanted(&self, descriptor: &SegmentDescriptor) -> bool {
-        descriptor.first > self.tip || self.downloads.head(descriptor.index).is_some()
+        descriptor.first > self.tip || self.is_begun(descriptor.index)
+    }
+
+    /// Whether the head of a segment is here, so that its chunks are fetched.
+    fn is_begun(&self, index: u64) -> bool {
+        self.downloads.segments().get(index).is_some()
     }
 
     /// The peer with the fewest unanswered requests; of these one that fits, if any; of these the
@@ -268,7 +275,7 @@ impl Sync {
         // With nothing else to fetch, the first head should come right after the manifest that
         // proves it.
         let first = from.saturating_add(u64::from(next <= self.tip));
-        let is_idle = self.downloads.segments().next().is_none();
+        let is_idle = self.downloads.segments().is_empty();
         if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
             self.source.heads.insert(first, (peer, self.now.saturating_add(PATIENCE)));
             self.send(peer, &SyncMessage::GetHead(first));
@@ -353,8 +360,8 @@ impl Sync {
         };
         // An unrequested head may be of any segment: it would take the place of the next ones.
         let is_unasked = !self.source.heads.contains_key(&index);
-        let is_full = self.downloads.segments().count() >= STAGED_SEGMENTS_MAX;
-        if is_unasked || is_full || !self.is_wanted(&descriptor) || self.downloads.head(index).is_some() {
+        let is_full = self.downloads.segments().len() >= STAGED_SEGMENTS_MAX;
+        if is_unasked || is_full || !self.is_wanted(&descriptor) || self.is_begun(index) {
             return;
         }
         if head.descriptor != descriptor || !self.is_head(&head) {

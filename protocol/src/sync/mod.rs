@@ -18,6 +18,7 @@ mod input;
 mod manifest;
 mod meter;
 mod report;
+mod segments;
 mod supplier;
 mod uploads;
 
@@ -45,16 +46,13 @@ use downloads::{Arrival, Downloads};
 use manifest::Source;
 use message::{ChunkId, Status, SyncMessage, Update};
 use meter::{Allowance, Limit};
+use segments::STAGED_SEGMENTS_MAX;
 use uploads::{Misuse, Uploads};
 
 /// Announcements to peers that are not waiting for us are batched over this interval.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Interval at which every peer may be given more requests, while chunks are missing.
 const REVIEW: Duration = Duration::from_millis(100);
-/// Most bytes of segments that are being fetched or wait to be applied.
-const STAGED_BYTES_MAX: u64 = 1 << 30;
-/// Most segments that are being fetched or wait to be applied.
-const STAGED_SEGMENTS_MAX: usize = 256;
 
 /// Announcements to send to a peer, and what its requests may still cost.
 #[derive(Debug)]
@@ -198,20 +196,15 @@ impl Sync {
         self.links.insert(peer, Link::default());
         self.downloads.on_opened(peer);
         self.uploads.on_opened(peer);
-        let partial = self.downloads.segments().filter(|(index, ..)| *index >= self.sealed);
-        let partial = partial.map(|(index, chunks, _)| {
-            let mut bits = Bits::new(chunks);
-            let here = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| *is_here);
-            for (chunk, _) in here {
-                bits.set(chunk);
-            }
-            (index, bits)
-        });
+        let open = self.downloads.segments().iter();
+        let open = open.filter(|segment| segment.index() >= self.sealed);
+        let partial = open.filter(|segment| segment.missing() < segment.chunks());
+        let partial = partial.map(|segment| (segment.index(), segment.here().clone()));
         let status = Status {
             height: self.tip,
             pruned_below: 0,
             sealed: self.sealed,
-            partial: partial.filter(|(_, bits)| bits.count() > 0).take(STAGED_SEGMENTS_MAX).collect(),
+            partial: partial.take(STAGED_SEGMENTS_MAX).collect(),
             nonce: self.nonce,
         };
         self.send(peer, &SyncMessage::Status(status));
@@ -280,8 +273,8 @@ impl Sync {
     }
 
     fn on_update(&mut self, from: PeerId, update: &Update) {
-        let (sealed, downloads) = (self.sealed, &self.downloads);
-        let has = |id: ChunkId| id.segment < sealed || downloads.has(id);
+        let (sealed, segments) = (self.sealed, self.downloads.segments());
+        let has = |id: ChunkId| id.segment < sealed || segments.has(id);
         match self.uploads.on_update(from, update, has, self.now) {
             Ok(()) => {}
             Err(Misuse::Wants) => return self.ban(from, Offence::TooManyWants),
@@ -310,7 +303,7 @@ impl Sync {
                         link.have.push(id);
                     }
                 }
-                if self.downloads.segments().all(|(.., missing)| missing == 0) {
+                if self.downloads.segments().is_complete() {
                     self.progress.fetched_at = Some(self.now);
                 }
             }
@@ -379,7 +372,7 @@ impl Sync {
     }
 
     fn is_fetching(&self) -> bool {
-        self.downloads.segments().any(|(.., missing)| missing > 0)
+        !self.downloads.segments().is_complete()
     }
 
     /// Sends updates: at once to peers that wait for them, to others in batches.
@@ -419,8 +412,8 @@ impl Sync {
             self.send(peer, &SyncMessage::Busy(milliseconds));
         }
         loop {
-            let (sealed, downloads) = (self.sealed, &self.downloads);
-            let has = |id: ChunkId| id.segment < sealed || downloads.has(id);
+            let (sealed, segments) = (self.sealed, self.downloads.segments());
+            let has = |id: ChunkId| id.segment < sealed || segments.has(id);
             let Some((peer, id)) = self.uploads.next(&self.census, has, self.now) else { return };
             self.effects.push(Effect::SendChunk(peer, id));
         }

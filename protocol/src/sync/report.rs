@@ -7,8 +7,8 @@ use ledger::units::Height;
 
 use super::Sync;
 use super::assembly::Step;
-use super::message::ChunkId;
 use super::meter::{Meter, time_for};
+use super::segments::Segment;
 use crate::ids::PeerId;
 use crate::message::BEHIND_FAR;
 
@@ -161,15 +161,12 @@ impl Sync {
     pub fn report(&self) -> SyncReport {
         let (fetched_bytes, duplicate_bytes) = self.downloads.totals();
         let stage = self.stage();
-        let segments = self.downloads.segments().map(|(index, chunks, missing)| {
-            let mut here = super::Bits::new(chunks);
-            let set = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| *is_here);
-            for (chunk, _) in set {
-                here.set(chunk);
-            }
-            let is_assembled =
-                self.steps.get(&index).is_some_and(|step| matches!(step, Step::Assembled | Step::Applying));
-            SegmentReport { index, chunks, verified: chunks.saturating_sub(missing), is_assembled, here }
+        let segments = self.downloads.segments().iter().map(|segment| SegmentReport {
+            index: segment.index(),
+            chunks: segment.chunks(),
+            verified: segment.chunks().saturating_sub(segment.missing()),
+            is_assembled: self.is_assembled(segment.index()),
+            here: segment.here().clone(),
         });
         let peers = self.census.peers().map(|(peer, holdings)| {
             let (in_flight, fetched_bytes, fetch_rate) = self.downloads.show(peer, self.now);
@@ -209,9 +206,14 @@ impl Sync {
         }
     }
 
+    /// Whether all blocks of a segment are verified.
+    fn is_assembled(&self, segment: u64) -> bool {
+        matches!(self.steps.get(&segment), Some(Step::Assembled | Step::Applying))
+    }
+
     fn stage(&self) -> Stage {
         let lag = self.source.target_height().0.saturating_sub(self.tip.0);
-        if self.is_fetching() || self.plan.is_some_and(|_| self.downloads.segments().next().is_none()) {
+        if self.is_fetching() || self.plan.is_some_and(|_| self.downloads.segments().is_empty()) {
             Stage::Chunks
         } else if self.plan.is_some() {
             Stage::Applying
@@ -238,19 +240,13 @@ impl Sync {
                 self.source.target_height()
             ));
         }
-        let mut missing = self.downloads.segments().filter(|(.., missing)| *missing > 0);
-        let Some((segment, ..)) = missing.next() else {
+        let segments = self.downloads.segments();
+        let Some(first) = segments.iter().find(|segment| segment.missing() > 0) else {
             return Some("no connected peer has sent the heads of the next segments yet".to_owned());
         };
-        let is_held = |chunk: ChunkId| self.census.peers().any(|(_, holdings)| holdings.has(chunk));
-        let unheld = self
-            .downloads
-            .segments()
-            .flat_map(|(index, ..)| {
-                let missing = (0..).zip(self.downloads.here(index)).filter(|(_, is_here)| !is_here);
-                missing.map(move |(chunk, _)| ChunkId { segment: index, chunk }).collect::<Vec<_>>()
-            })
-            .all(|chunk| !is_held(chunk));
+        let segment = first.index();
+        let is_held = |chunk| self.census.peers().any(|(_, holdings)| holdings.has(chunk));
+        let unheld = segments.iter().flat_map(Segment::missing_chunks).all(|chunk| !is_held(chunk));
         if unheld {
             return Some(format!("no connected peer has the missing chunks of segment {segment}"));
         }

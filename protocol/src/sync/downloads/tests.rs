@@ -84,7 +84,13 @@ impl Fetch {
 
     /// Chunks that are wanted from two peers.
     fn twice(&self) -> usize {
-        self.downloads.segments[&0].chunks.iter().filter(|chunk| chunk.also_from.is_some()).count()
+        self.downloads.requests.of_segment(0).unwrap().twice()
+    }
+
+    /// Index, number of chunks and number of missing ones of each segment.
+    fn segments(&self) -> Vec<(u64, u64, u64)> {
+        let segments = self.downloads.segments().iter();
+        segments.map(|segment| (segment.index(), segment.chunks(), segment.missing())).collect()
     }
 
     fn in_flight(&self, peer: PeerId) -> u64 {
@@ -127,7 +133,7 @@ fn what_fewest_have_is_fetched_first() {
     // The first ones are random.
     fetch.works(A, RANDOM_FIRST as usize, milliseconds(2_000));
     let mut order: Vec<u16> = Vec::new();
-    while fetch.downloads.segments().any(|(.., missing)| missing > 0) {
+    while !fetch.downloads.segments().is_complete() {
         let add = fetch.fill(A).add;
         let mut holders: Vec<u16> = add.into_iter().map(|id| fetch.census.partial_holders(id)).collect();
         holders.sort_unstable();
@@ -171,10 +177,10 @@ fn what_comes_is_judged_by_the_manifest() {
     check(id(2), hash(2), Arrival::New);
     check(id(4), hash(4), Arrival::Unknown);
     check(ChunkId { segment: 1, chunk: 0 }, hash(0), Arrival::Unknown);
-    assert_eq!(fetch.downloads.segments().collect::<Vec<_>>(), [(0, 4, 2)]);
+    assert_eq!(fetch.segments(), [(0, 4, 2)]);
     fetch.downloads.lose(id(1));
     fetch.downloads.lose(id(3));
-    assert_eq!(fetch.downloads.segments().collect::<Vec<_>>(), [(0, 4, 3)], "one was here and is fetched again");
+    assert_eq!(fetch.segments(), [(0, 4, 3)], "one was here and is fetched again");
 }
 
 #[test]
@@ -219,7 +225,7 @@ fn what_a_source_was_to_send_comes_from_the_first_other_that_has_it() {
     for peer in [A, B] {
         fetch.fill(peer);
     }
-    let from = |fetch: &Fetch, chunk: u32| fetch.downloads.chunk(id(chunk)).unwrap().from;
+    let from = |fetch: &Fetch, chunk: u32| fetch.downloads.requests.get(id(chunk)).unwrap().from;
     let source = from(&fetch, 0).unwrap();
     let other = if source == A { B } else { A };
     assert_eq!(fetch.downloads.on_have(other, id(0), &fetch.census), [], "a source has it anyway");
@@ -303,7 +309,8 @@ fn room_is_taken_before_a_peer_may_send() {
     }
     peers.iter().for_each(|peer| fetch.downloads.on_closed(*peer));
     assert_eq!(fetch.downloads.in_flight(fetch.now), 0);
-    assert!(fetch.downloads.segments[&0].chunks.iter().all(|chunk| chunk.is_here || chunk.is_free()));
+    let is_here = |chunk: u32| fetch.downloads.segments.has(id(chunk));
+    assert!((0..900).all(|chunk| is_here(chunk) || fetch.downloads.is_free(id(chunk))));
 }
 
 #[test]
@@ -355,23 +362,28 @@ fn free_chunks_are_counted() {
     fetch.open(A, 1, []);
     fetch.open(B, 1, []);
     let check = |fetch: &Fetch, what: &str| {
-        let segment = &fetch.downloads.segments[&0];
-        let count = |is: fn(&Chunk) -> bool| segment.chunks.iter().filter(|chunk| is(chunk)).count() as u64;
-        assert_eq!((segment.free, segment.missing), (count(Chunk::is_free), count(|chunk| !chunk.is_here)), "{what}");
+        let segment = fetch.downloads.segments.get(0).unwrap();
+        let requests = fetch.downloads.requests.of_segment(0).unwrap();
+        let count = |is: &dyn Fn(ChunkId) -> bool| (0..100).filter(|chunk| is(id(*chunk))).count();
+        let free = count(&|chunk| fetch.downloads.is_free(chunk));
+        let missing = count(&|chunk| !fetch.downloads.segments.has(chunk));
+        let counted = (segment.missing() - requests.count(), segment.missing());
+        assert_eq!(counted, (free as u64, missing as u64), "{what}");
     };
     check(&fetch, "at first");
     fetch.works(A, 30, Duration::from_millis(10));
     check(&fetch, "after some came");
     fetch.fill(B);
     check(&fetch, "wanted from two");
-    let here = fetch.downloads.here(0).position(|here| here).unwrap() as u32;
+    let here = fetch.downloads.segments.get(0).unwrap().here().ones().next().unwrap();
     fetch.downloads.lose(id(here));
     check(&fetch, "one is lost");
     fetch.downloads.lose(id(99));
     check(&fetch, "one that was not here is not lost");
     fetch.downloads.on_closed(A);
     check(&fetch, "a peer is gone");
-    fetch.works(B, fetch.downloads.segments[&0].missing as usize, Duration::from_millis(10));
+    let missing = fetch.downloads.segments.missing();
+    fetch.works(B, missing as usize, Duration::from_millis(10));
     check(&fetch, "all came");
-    assert_eq!(fetch.downloads.segments[&0].free, 0);
+    assert!((0..100).all(|chunk| !fetch.downloads.is_free(id(chunk))));
 }
