@@ -19,7 +19,7 @@ use super::census::{Census, mix, place};
 use super::message::{ChunkId, Update};
 use super::meter::Limit;
 use super::segments::Segments;
-use super::supplier::Supplier;
+use super::supplier::{Breach, Supplier};
 use crate::ids::PeerId;
 use requests::{Request, Requests};
 
@@ -91,8 +91,8 @@ impl Downloads {
     /// Chunks that were wanted from the peer become free.
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
         let Some(gone) = self.suppliers.remove(&peer) else { return };
-        for id in gone.wants {
-            self.requests.change(id, |request| request.release(peer));
+        for id in gone.wants() {
+            self.requests.change(*id, |request| request.release(peer));
         }
     }
 
@@ -126,23 +126,19 @@ impl Downloads {
         (self.fetched_bytes, self.duplicate_bytes)
     }
 
-    /// For display: chunks in flight from a peer, bytes received from it, and bytes per second.
-    pub(crate) fn show(&self, peer: PeerId, now: Duration) -> (u64, u64, u64) {
-        let Some(peer) = self.suppliers.get(&peer) else { return (0, 0, 0) };
-        (peer.allowed.saturating_sub(peer.received), peer.fetched_bytes, peer.rate(now).unwrap_or(0))
+    /// A peer with an open link, for display.
+    pub(super) fn supplier(&self, peer: PeerId) -> Option<&Supplier> {
+        self.suppliers.get(&peer)
     }
 
     /// Takes in an arriving chunk, by the hash of its bytes.
     pub(crate) fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64, now: Duration) -> Arrival {
-        let Some(peer) = self.suppliers.get_mut(&from) else { return Arrival::Unknown };
-        if peer.received >= peer.allowed {
-            return Arrival::TooMany;
+        let Some(supplier) = self.suppliers.get_mut(&from) else { return Arrival::Unknown };
+        match supplier.admit(id) {
+            Ok(()) => supplier.on_chunk(bytes, now),
+            Err(Breach::NoCredit) => return Arrival::TooMany,
+            Err(Breach::NotWanted) => return Arrival::Unasked,
         }
-        if !peer.wants.contains(&id) {
-            let Some(withdrawn) = peer.withdrawn.checked_sub(1) else { return Arrival::Unasked };
-            peer.withdrawn = withdrawn;
-        }
-        peer.on_chunk(bytes, now);
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
         let head = self.segments.head(id.segment);
         let expected = head.and_then(|head| head.chunks.get(id.chunk as usize));
@@ -179,7 +175,7 @@ impl Downloads {
     /// The peer has no upload slot for us until this time.
     pub(crate) fn on_busy(&mut self, peer: PeerId, until: Duration) {
         if let Some(peer) = self.suppliers.get_mut(&peer) {
-            peer.busy_until = until;
+            peer.on_busy(until);
         }
     }
 
@@ -206,7 +202,7 @@ impl Downloads {
     /// Rank for new requests, lowest first: sources last, while only they have some wanted chunk;
     /// then by fewest wants, then by chance, so that not all downloaders ask the same peer.
     pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
-        let wants = self.suppliers.get(&peer).map(|peer| &peer.wants);
+        let wants = self.suppliers.get(&peer).map(Supplier::wants);
         let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;
         let is_source = census.get(peer).is_some_and(|holdings| holdings.sealed > 0);
         let is_needed = is_source && wants.is_some_and(|wants| wants.iter().any(only_sources_have));
@@ -215,23 +211,21 @@ impl Downloads {
 
     /// Gives a peer requests and credit, if it has room.
     pub(crate) fn fill(&mut self, id: PeerId, census: &Census, now: Duration) {
-        self.note_lateness(id, now);
+        if let Some(peer) = self.suppliers.get_mut(&id) {
+            peer.note_lateness(self.chunk_bytes, now);
+        }
         let Some(peer) = self.suppliers.get(&id) else { return };
-        if peer.busy_until > now || (peer.wants.is_empty() && !self.has_any(id, census)) {
+        if peer.is_busy(now) || (peer.wants().is_empty() && !self.has_any(id, census)) {
             return;
         }
         let depth = peer.depth(self.chunk_bytes, now);
-        let depth_room = usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(peer.wants.len());
-        self.want_missing(id, census, depth_room);
-        let still = |downloads: &Self| {
-            let wanted = downloads.suppliers.get(&id).map_or(usize::MAX, |peer| peer.wants.len());
-            usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(wanted)
-        };
-        let room = still(self);
+        let room = peer.room(depth);
+        self.want_missing(id, census, room);
+        let room = self.suppliers.get(&id).map_or(0, |peer| peer.room(depth));
         if room > 0 {
             self.take_over(id, census, room, now);
         }
-        let room = still(self);
+        let room = self.suppliers.get(&id).map_or(0, |peer| peer.room(depth));
         if room > 0 {
             self.hasten(id, census, room, now);
         }
@@ -247,10 +241,14 @@ impl Downloads {
 
     /// Wants free chunks: as many as the peer has room for, and of a source some to choose from.
     fn want_missing(&mut self, id: PeerId, census: &Census, room: usize) {
-        let (Some(peer), Some(holdings)) = (self.suppliers.get(&id), census.get(id)) else { return };
+        let Some(peer) = self.suppliers.get(&id) else { return };
+        let Some(holdings) = census.get(id) else { return };
         let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
         let is_source = holdings.sealed > 0;
-        let offered = if is_source { peer.wants.iter().filter(only_sources_have).count() } else { OFFERED };
+        let offered = match is_source {
+            true => peer.wants().iter().filter(only_sources_have).count(),
+            false => OFFERED,
+        };
         // Topped up when half are gone, so that not every chunk costs a scan.
         let offers = if offered <= OFFERED / 2 { OFFERED.saturating_sub(offered) } else { 0 };
         if room == 0 && offers == 0 {
@@ -325,12 +323,12 @@ impl Downloads {
         }
         let mut candidates = Vec::new();
         for (other, peer) in self.suppliers.iter().filter(|(other, _)| **other != id) {
-            let is_stuck = peer.is_late || peer.busy_until > now;
-            let kept =
-                if is_stuck { 0 } else { usize::try_from(peer.depth(self.chunk_bytes, now)).unwrap_or(usize::MAX) };
+            let is_stuck = peer.is_stuck(now);
+            let kept = if is_stuck { 0 } else { peer.depth(self.chunk_bytes, now) };
+            let kept = usize::try_from(kept).unwrap_or(usize::MAX);
             // The peer sends the first ones first.
-            for chunk in peer.wants.iter().skip(kept).filter(|chunk| census.has(id, **chunk)) {
-                candidates.push((!is_stuck, Reverse(peer.wants.len()), Reverse(*chunk), *other));
+            for chunk in peer.wants().iter().skip(kept).filter(|chunk| census.has(id, **chunk)) {
+                candidates.push((!is_stuck, Reverse(peer.wants().len()), Reverse(*chunk), *other));
             }
         }
         candidates.sort_unstable();
@@ -354,32 +352,19 @@ impl Downloads {
         let most = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1);
         let budget = most.saturating_sub(self.in_flight(now));
         let Some(peer) = self.suppliers.get_mut(&id) else { return };
-        let depth = depth.min(peer.wants.len() as u64);
-        for _ in 0..depth.saturating_sub(peer.in_flight()).min(budget) {
+        for _ in 0..peer.credit_to(depth).min(budget) {
             if self.limit.opens_at(now).is_some() {
                 return;
             }
             self.limit.take(self.chunk_bytes);
-            peer.allowed = peer.allowed.saturating_add(1);
-            peer.has_news = true;
-            if peer.busy_since.is_none() {
-                (peer.busy_since, peer.was_idle) = (Some(now), true);
-            }
+            peer.allow(now);
         }
     }
 
     /// Chunks in flight, without those of stalled peers, which must not take the room of others.
     fn in_flight(&self, now: Duration) -> u64 {
-        let awaited = self.suppliers.values().filter(|peer| !peer.is_late && peer.busy_until <= now);
-        awaited.fold(0, |sum, peer| sum.saturating_add(peer.in_flight().min(peer.wants.len() as u64)))
-    }
-
-    fn note_lateness(&mut self, id: PeerId, now: Duration) {
-        let chunk_bytes = self.chunk_bytes;
-        let Some(peer) = self.suppliers.get_mut(&id) else { return };
-        if peer.lateness(chunk_bytes).is_some_and(|at| at <= now) {
-            peer.is_late = true;
-        }
+        let awaited = self.suppliers.values().filter(|peer| !peer.is_stuck(now));
+        awaited.map(Supplier::awaited).fold(0, u64::saturating_add)
     }
 
     /// When the rate limit next gives credit. Lateness is noticed whenever a peer is looked at.
@@ -390,51 +375,41 @@ impl Downloads {
 
     /// The update for a peer, if there is one.
     pub(crate) fn take_news(&mut self, id: PeerId) -> Option<Update> {
-        let peer = self.suppliers.get_mut(&id).filter(|peer| peer.has_news)?;
-        peer.has_news = false;
-        let news = std::mem::take(&mut peer.news);
-        Some(Update { received: peer.received, allowed: peer.allowed, ..news })
+        self.suppliers.get_mut(&id)?.take_news()
     }
 
     /// An update without changes.
     pub(crate) fn counts(&self, id: PeerId) -> Update {
-        let (received, allowed) = self.suppliers.get(&id).map_or((0, 0), |peer| (peer.received, peer.allowed));
-        Update { received, allowed, ..Update::default() }
+        self.suppliers.get(&id).map(Supplier::counts).unwrap_or_default()
     }
 
+    /// Requests a free chunk from a peer.
     fn want(&mut self, id: PeerId, chunk: ChunkId) {
         self.requests.change(chunk, |request| request.from = Some(id));
-        self.tell_want(id, chunk);
+        if let Some(peer) = self.suppliers.get_mut(&id) {
+            peer.want(chunk);
+        }
     }
 
-    fn tell_want(&mut self, id: PeerId, chunk: ChunkId) {
-        let Some(peer) = self.suppliers.get_mut(&id) else { return };
-        if peer.wants.insert(chunk) {
-            peer.news.add.push(chunk);
-            peer.has_news = true;
+    /// Requests a chunk from a second peer.
+    fn want_too(&mut self, id: PeerId, chunk: ChunkId) {
+        self.requests.change(chunk, |request| request.also_from = Some(id));
+        if let Some(peer) = self.suppliers.get_mut(&id) {
+            peer.want(chunk);
         }
     }
 
     /// No longer wants a chunk from a peer, and tells it.
     fn unwant(&mut self, id: PeerId, chunk: ChunkId) {
-        let Some(peer) = self.suppliers.get_mut(&id) else { return };
-        if peer.wants.remove(&chunk) {
-            let before = peer.news.add.len();
-            peer.news.add.retain(|added| *added != chunk);
-            if peer.news.add.len() == before {
-                peer.news.remove.push(chunk);
-                peer.withdrawn = peer.withdrawn.saturating_add(1);
-            }
-            peer.has_news = true;
+        if let Some(peer) = self.suppliers.get_mut(&id) {
+            peer.unwant(chunk);
         }
     }
 
     /// No longer wants a chunk that the peer has sent, without telling it.
     fn forget_want(&mut self, id: PeerId, chunk: ChunkId) {
-        if let Some(peer) = self.suppliers.get_mut(&id)
-            && peer.wants.remove(&chunk)
-        {
-            peer.news.add.retain(|added| *added != chunk);
+        if let Some(peer) = self.suppliers.get_mut(&id) {
+            peer.forget_want(chunk);
         }
     }
 

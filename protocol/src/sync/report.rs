@@ -9,6 +9,7 @@ use super::Sync;
 use super::assembly::Step;
 use super::meter::{Meter, time_for};
 use super::segments::Segment;
+use super::supplier::Supplier;
 use crate::ids::PeerId;
 use crate::message::BEHIND_FAR;
 
@@ -169,16 +170,17 @@ impl Sync {
             here: segment.here().clone(),
         });
         let peers = self.census.peers().map(|(peer, holdings)| {
-            let (in_flight, fetched_bytes, fetch_rate) = self.downloads.show(peer, self.now);
+            let supplier = self.downloads.supplier(peer);
+            let fetch_rate = supplier.and_then(|supplier| supplier.rate(self.now));
             let (served_bytes, serve_rate) = self.uploads.show(peer);
             PeerReport {
                 peer,
                 height: holdings.height,
                 sealed: holdings.sealed,
                 partial_chunks: holdings.partial_chunks(),
-                in_flight,
-                fetched_bytes,
-                fetch_rate,
+                in_flight: supplier.map_or(0, Supplier::in_flight),
+                fetched_bytes: supplier.map_or(0, Supplier::fetched_bytes),
+                fetch_rate: fetch_rate.unwrap_or(0),
                 served_bytes,
                 serve_rate,
             }

@@ -18,25 +18,38 @@ const LATE: Duration = Duration::from_secs(2);
 /// The same for a peer that has never sent a chunk.
 pub(super) const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 
+/// A peer with an open link.
 #[derive(Debug)]
 pub(super) struct Supplier {
     /// Chunks that are wanted from it.
-    pub(super) wants: BTreeSet<ChunkId>,
+    wants: BTreeSet<ChunkId>,
     /// Chunks withdrawn after being announced; that many may still arrive unrequested.
     pub(super) withdrawn: u64,
-    pub(super) received: u64,
+    /// Chunks that arrived from it.
+    received: u64,
+    /// Chunks that it may have sent by now.
     pub(super) allowed: u64,
     /// Since when it could have sent a chunk: since the last one, or since it got credit when idle.
-    pub(super) busy_since: Option<Duration>,
-    pub(super) was_idle: bool,
-    pub(super) round_trip: Option<Duration>,
+    busy_since: Option<Duration>,
+    was_idle: bool,
+    round_trip: Option<Duration>,
     pub(super) meter: Meter,
     pub(super) is_late: bool,
     /// It has no upload slot for us before this time.
-    pub(super) busy_until: Duration,
-    pub(super) fetched_bytes: u64,
-    pub(super) news: Update,
-    pub(super) has_news: bool,
+    busy_until: Duration,
+    fetched_bytes: u64,
+    /// Changes of its wants that it does not know yet.
+    news: Update,
+    has_news: bool,
+}
+
+/// A chunk that a peer may not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// The peer had no credit.
+    NoCredit,
+    /// The chunk was never wanted from the peer.
+    NotWanted,
 }
 
 impl Supplier {
@@ -59,21 +72,68 @@ impl Supplier {
         }
     }
 
+    pub(super) const fn wants(&self) -> &BTreeSet<ChunkId> {
+        &self.wants
+    }
+
+    /// Bytes of chunks that arrived from it.
+    pub(super) const fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes
+    }
+
+    /// Chunks that it has credit for and that have not arrived.
     pub(super) const fn in_flight(&self) -> u64 {
         self.allowed.saturating_sub(self.received)
     }
 
+    /// Chunks in flight that are still wanted.
+    pub(super) fn awaited(&self) -> u64 {
+        self.in_flight().min(self.wants.len() as u64)
+    }
+
+    /// Decides whether the peer was allowed to send a chunk that has arrived.
+    pub(super) fn admit(&mut self, id: ChunkId) -> Result<(), Breach> {
+        if self.received >= self.allowed {
+            return Err(Breach::NoCredit);
+        }
+        if !self.wants.contains(&id) {
+            self.withdrawn = self.withdrawn.checked_sub(1).ok_or(Breach::NotWanted)?;
+        }
+        Ok(())
+    }
+
+    /// An admitted chunk has arrived.
     pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
         let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         self.received = self.received.saturating_add(1);
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
         self.meter.add(bytes, waited);
         if std::mem::take(&mut self.was_idle) {
-            self.round_trip = Some(self.round_trip.map_or(waited, |round_trip| round_trip.min(waited)));
+            self.round_trip = Some(self.round_trip.unwrap_or(waited).min(waited));
         }
         self.busy_since = (self.in_flight() > 0).then_some(now);
         self.is_late = false;
         self.has_news = true;
+    }
+
+    /// It has no upload slot for us until this time.
+    pub(super) const fn on_busy(&mut self, until: Duration) {
+        self.busy_until = until;
+    }
+
+    /// Whether it has no upload slot for us.
+    pub(super) fn is_busy(&self, now: Duration) -> bool {
+        self.busy_until > now
+    }
+
+    /// Whether no chunk is expected from it soon.
+    pub(super) fn is_stuck(&self, now: Duration) -> bool {
+        self.is_late || self.is_busy(now)
+    }
+
+    /// Notices that the peer is late.
+    pub(super) fn note_lateness(&mut self, chunk_bytes: u64, now: Duration) {
+        self.is_late |= self.lateness(chunk_bytes).is_some_and(|at| at <= now);
     }
 
     /// Rate in bytes per second, which falls while nothing arrives.
@@ -87,7 +147,7 @@ impl Supplier {
     }
 
     /// When the peer becomes late, if nothing arrives.
-    pub(super) fn lateness(&self, chunk_bytes: u64) -> Option<Duration> {
+    fn lateness(&self, chunk_bytes: u64) -> Option<Duration> {
         let since = self.busy_since.filter(|_| !self.wants.is_empty())?;
         Some(since.saturating_add(match self.meter.rate() {
             Some(rate) => time_for(chunk_bytes.saturating_mul(4), rate).clamp(LATE, LATE_MOST),
@@ -95,7 +155,7 @@ impl Supplier {
         }))
     }
 
-    /// Chunks that a peer may have in flight.
+    /// Chunks that it may have in flight.
     pub(super) fn depth(&self, chunk_bytes: u64, now: Duration) -> u64 {
         match self.rate(now) {
             // A newcomer gets one, and so does a peer that does not keep up.
@@ -108,14 +168,74 @@ impl Supplier {
         }
     }
 
-    /// Time that a peer takes for its credit and one chunk more.
+    /// Time that it takes for its credit and one chunk more.
     pub(super) fn time_to_clear(&self, chunk_bytes: u64, now: Duration) -> Duration {
-        let chunks = self.in_flight().min(self.wants.len() as u64).saturating_add(1);
+        let chunks = self.awaited().saturating_add(1);
         let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let rate = match (self.rate(now), self.is_late || self.busy_until > now) {
+        let rate = match (self.rate(now), self.is_stuck(now)) {
             (Some(rate), false) => rate,
             _ => return LATE_AT_FIRST.saturating_add(waited),
         };
         time_for(chunks.saturating_mul(chunk_bytes), rate)
+    }
+
+    /// Chunks that may be wanted from it beside the ones that are, for this many in flight.
+    pub(super) fn room(&self, depth: u64) -> usize {
+        usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(self.wants.len())
+    }
+
+    /// Credit that is missing for this many chunks in flight, as far as chunks are wanted from it.
+    pub(super) fn credit_to(&self, depth: u64) -> u64 {
+        depth.min(self.wants.len() as u64).saturating_sub(self.in_flight())
+    }
+
+    /// Gives credit for one chunk more.
+    pub(super) fn allow(&mut self, now: Duration) {
+        self.allowed = self.allowed.saturating_add(1);
+        self.has_news = true;
+        if self.busy_since.is_none() {
+            (self.busy_since, self.was_idle) = (Some(now), true);
+        }
+    }
+
+    pub(super) fn want(&mut self, chunk: ChunkId) {
+        if self.wants.insert(chunk) {
+            self.news.add.push(chunk);
+            self.has_news = true;
+        }
+    }
+
+    /// No longer wants a chunk from it, and tells it.
+    pub(super) fn unwant(&mut self, chunk: ChunkId) {
+        if self.wants.remove(&chunk) {
+            let before = self.news.add.len();
+            self.news.add.retain(|added| *added != chunk);
+            if self.news.add.len() == before {
+                self.news.remove.push(chunk);
+                self.withdrawn = self.withdrawn.saturating_add(1);
+            }
+            self.has_news = true;
+        }
+    }
+
+    /// No longer wants a chunk that it has sent, without telling it.
+    pub(super) fn forget_want(&mut self, chunk: ChunkId) {
+        if self.wants.remove(&chunk) {
+            self.news.add.retain(|added| *added != chunk);
+        }
+    }
+
+    /// The update for it, if there is one.
+    pub(super) fn take_news(&mut self) -> Option<Update> {
+        if !std::mem::take(&mut self.has_news) {
+            return None;
+        }
+        let news = std::mem::take(&mut self.news);
+        Some(Update { received: self.received, allowed: self.allowed, ..news })
+    }
+
+    /// An update without changes.
+    pub(super) fn counts(&self) -> Update {
+        Update { received: self.received, allowed: self.allowed, ..Update::default() }
     }
 }

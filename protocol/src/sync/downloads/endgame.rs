@@ -37,15 +37,14 @@ impl Downloads {
                     let request = self.requests.get(**chunk);
                     request.is_some_and(|request| request.also_from.is_none())
                 };
-                let held = peer.wants.iter().filter(single).filter(|chunk| census.has(id, **chunk));
+                let held = peer.wants().iter().filter(single).filter(|chunk| census.has(id, **chunk));
                 candidates.extend(held.map(|chunk| (Reverse(theirs), *chunk, *other)));
             }
         }
         candidates.sort_unstable();
         for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
             if may_be_twice {
-                self.requests.change(chunk, |request| request.also_from = Some(id));
-                self.tell_want(id, chunk);
+                self.want_too(id, chunk);
             } else if theirs > mine.saturating_mul(8) {
                 self.release(other, chunk);
                 self.want(id, chunk);

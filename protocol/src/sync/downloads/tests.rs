@@ -79,7 +79,7 @@ impl Fetch {
     }
 
     fn wants(&self, peer: PeerId) -> Vec<u32> {
-        self.downloads.suppliers[&peer].wants.iter().map(|id| id.chunk).collect()
+        self.downloads.suppliers[&peer].wants().iter().map(|id| id.chunk).collect()
     }
 
     /// Chunks that are wanted from two peers.
