@@ -20,6 +20,7 @@ use ledger::units::Height;
 use crate::ids::{PeerId, RequestId};
 use crate::message::{BEHIND_FAR, BLOCKS_MAX, CertifiedHeader};
 use crate::offence::Offence;
+use crate::plan::FetchPlan;
 use crate::planted::{self, Fault};
 use holders::Holders;
 
@@ -95,9 +96,8 @@ pub(crate) struct CatchUp {
     received: BTreeMap<Height, Received>,
     /// Blocks of a segment that follow the tip.
     segment: VecDeque<Final>,
-    /// First and last height that come as segments; `Some(None)` if none do. The outer `None`: sync
-    /// has not said yet.
-    plan: Option<Option<(Height, Height)>>,
+    /// How the blocks above the tip are fetched. None: sync has not said yet.
+    plan: Option<FetchPlan>,
     /// The highest header that sync was told of.
     told: Height,
 }
@@ -221,7 +221,7 @@ impl CatchUp {
     }
 
     /// Sync says which heights come as segments.
-    pub(crate) fn on_plan(&mut self, plan: Option<(Height, Height)>) {
+    pub(crate) fn on_plan(&mut self, plan: FetchPlan) {
         self.plan = Some(plan);
     }
 
@@ -241,14 +241,15 @@ impl CatchUp {
 
     /// Whether the next block comes in a segment.
     fn is_in_segments(&self, tip: Height) -> bool {
-        self.plan.flatten().is_some_and(|(first, last)| first <= tip.next() && tip < last)
+        let segments = self.plan.and_then(FetchPlan::segments);
+        segments.is_some_and(|range| range.contains(tip.next()))
     }
 
     /// The height up to which blocks are fetched by ranges now; none if no range is due.
     fn range_end(&self, tip: Height) -> Option<Height> {
         let is_far = self.known.0.saturating_sub(tip.0) > BEHIND_FAR;
         match self.plan {
-            Some(Some((first, _))) if tip.next() < first => Some(Height(first.0.saturating_sub(1))),
+            Some(FetchPlan::Segments(range)) if tip.next() < range.first => range.first.previous(),
             _ if self.is_in_segments(tip) => None,
             None if is_far => None,
             _ => Some(self.known),

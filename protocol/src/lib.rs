@@ -16,6 +16,7 @@ mod ids;
 pub mod machine;
 pub mod message;
 pub mod offence;
+mod plan;
 pub mod planted;
 
 pub mod sync;
@@ -29,3 +30,4 @@ pub mod mempool;
 pub use ids::{PeerId, RequestId, Ticket};
 pub use machine::{Effect, Input, Log, Machine, Now, Quorum, Setup, Topic, Verdict, Work};
 pub use offence::Offence;
+pub use plan::{FetchPlan, HeightRange};

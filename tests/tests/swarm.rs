@@ -9,9 +9,9 @@ use ledger::codec;
 use ledger::hash::Hash;
 use ledger::history::SegmentDescriptor;
 use ledger::units::Height;
-use protocol::PeerId;
 use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update, WANTS_MAX};
 use protocol::sync::{Bits, Effect, Input, Rates, Setup, Stage, Sync};
+use protocol::{FetchPlan, PeerId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tests::swarm::{Conduct, Made, Outcome, Plan, hostile, killed, mbit, run};
@@ -350,7 +350,8 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert!(asks(&effects, honest), "{effects:?}");
     let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(made.descriptors(count)));
     let effects = sync.handle(Duration::ZERO, Input::Message(honest, say(&answer)));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Plan(Some(_)))), "{effects:?}");
+    let has_segments = |effect: &Effect| matches!(effect, Effect::Plan(FetchPlan::Segments(_)));
+    assert!(effects.iter().any(has_segments), "{effects:?}");
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 

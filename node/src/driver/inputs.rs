@@ -12,7 +12,7 @@ use std::time::Duration;
 use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::transaction::VerifiedTransaction;
-use ledger::units::Height;
+use protocol::FetchPlan;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, unconstrained};
 use tokio::time::sleep;
@@ -48,8 +48,8 @@ enum Kind {
 /// Output of sync for the driver.
 #[derive(Debug)]
 pub(crate) enum ToDriver {
-    /// The heights that sync fetches as segments.
-    Plan(Option<(Height, Height)>),
+    /// How the blocks above the tip are fetched.
+    Plan(FetchPlan),
     /// The verified blocks of a segment, and the certificate of the last one.
     Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
 }
@@ -264,7 +264,7 @@ mod tests {
         let (mut past, mut plans, mut headers) = (0, 0, 0);
         for _ in 0..10 * CYCLE {
             world.flood();
-            let _full = world.sync.try_send(ToDriver::Plan(None));
+            let _full = world.sync.try_send(ToDriver::Plan(FetchPlan::Blocks));
             match world.next(Due { timer: LATER, past: true, checkpoint: false }).await {
                 Next::Past => past += 1,
                 Next::Sync(_) => plans += 1,

@@ -20,7 +20,7 @@ use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
 use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
-use protocol::{Offence, PeerId};
+use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blame::charge;
@@ -77,7 +77,8 @@ pub(crate) struct Shell {
     is_unshown: bool,
     shows: SyncView,
     driver: mpsc::Sender<ToDriver>,
-    plan: Option<Option<(Height, Height)>>,
+    /// The last plan that the driver has not taken yet.
+    plan: Option<FetchPlan>,
     segments: VecDeque<ToDriver>,
     peers: PeerNumbers,
     /// Peers with a link, and their numbers.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::transaction::VerifiedTransaction;
-use ledger::units::{Height, Timestamp};
+use ledger::units::Timestamp;
 
 use crate::ids::{PeerId, RequestId, Ticket};
+use crate::plan::FetchPlan;
 
 /// The two clocks of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +63,8 @@ pub enum Input {
     Response(RequestId, PeerId, Option<Vec<u8>>),
     /// The blocks of [`Effect::Commit`](super::Effect::Commit) are durable.
     Committed,
-    /// First and last height that come as segments, if any do, from [`crate::sync::Effect::Plan`].
-    Plan(Option<(Height, Height)>),
+    /// How the blocks above the tip are fetched, from [`crate::sync::Effect::Plan`].
+    Plan(FetchPlan),
     /// The blocks of a segment, all signatures verified, and the certificate of the last one.
     Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
 }

@@ -6,6 +6,7 @@ use ledger::units::Height;
 use super::message::ChunkId;
 use crate::ids::PeerId;
 use crate::offence::Offence;
+use crate::plan::FetchPlan;
 
 /// Everything that sync does.
 #[derive(Clone, Debug)]
@@ -34,8 +35,8 @@ pub enum Effect {
     Apply(u64),
     /// Delete the staged chunks of a segment: it is applied, or cannot be used.
     Release(u64),
-    /// First and last height that come as segments. Others above the tip are fetched as blocks.
-    Plan(Option<(Height, Height)>),
+    /// How the blocks above the tip are fetched from now on.
+    Plan(FetchPlan),
     /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
     Ban {
         /// The peer.

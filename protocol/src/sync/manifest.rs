@@ -15,6 +15,7 @@ use super::{Effect, Sync};
 use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::offence::Offence;
+use crate::plan::{FetchPlan, HeightRange};
 
 /// Timeout of a request, after which another peer is asked; a late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -374,18 +375,18 @@ impl Sync {
         self.unfilled.extend(self.links.keys());
     }
 
-    /// First and last height that come as segments, `Some(None)` if none do. The outer `None`: not
-    /// known yet.
-    pub(super) fn current_plan(&self) -> Option<Option<(Height, Height)>> {
+    /// How the blocks above the tip are fetched. None: not known yet.
+    pub(super) fn current_plan(&self) -> Option<FetchPlan> {
         if self.source.proof.is_none() || self.is_manifest_due() {
             return None;
         }
-        let mut wanted = self
-            .source
-            .manifest
-            .descriptors()
-            .filter(|descriptor| descriptor.last > self.tip && self.is_wanted(descriptor));
-        let first = wanted.next().map(|descriptor| descriptor.first);
-        Some(first.map(|first| (first, Height(self.source.manifest.next_height().0.saturating_sub(1)))))
+        let manifest = &self.source.manifest;
+        let mut above = manifest.descriptors().filter(|descriptor| descriptor.last > self.tip);
+        let first = above.find(|descriptor| self.is_wanted(descriptor));
+        let last = Height(manifest.next_height().0.saturating_sub(1));
+        Some(match first {
+            Some(descriptor) => FetchPlan::Segments(HeightRange { first: descriptor.first, last }),
+            None => FetchPlan::Blocks,
+        })
     }
 }

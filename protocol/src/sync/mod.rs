@@ -39,6 +39,7 @@ use ledger::units::Height;
 
 use crate::ids::PeerId;
 use crate::offence::Offence;
+use crate::plan::FetchPlan;
 use answers::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE, HEAD_COST};
 use assembly::Step;
 use census::{Absurd, Census};
@@ -90,9 +91,9 @@ pub struct Sync {
     urgent: BTreeSet<PeerId>,
     tell_at: Duration,
     review_at: Duration,
-    plan: Option<(Height, Height)>,
+    plan: FetchPlan,
     /// The last announced plan; none before the first.
-    told_plan: Option<Option<(Height, Height)>>,
+    told_plan: Option<FetchPlan>,
     progress: report::Progress,
     bans: u64,
     effects: Vec<Effect>,
@@ -125,7 +126,7 @@ impl Sync {
             urgent: BTreeSet::new(),
             tell_at: now,
             review_at: now,
-            plan: None,
+            plan: FetchPlan::Blocks,
             told_plan: None,
             progress: report::Progress::default(),
             bans: 0,

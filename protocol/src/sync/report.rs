@@ -215,9 +215,10 @@ impl Sync {
 
     fn stage(&self) -> Stage {
         let lag = self.source.target_height().0.saturating_sub(self.tip.0);
-        if self.is_fetching() || self.plan.is_some_and(|_| self.downloads.segments().is_empty()) {
+        let has_segments = self.plan.segments().is_some();
+        if self.is_fetching() || (has_segments && self.downloads.segments().is_empty()) {
             Stage::Chunks
-        } else if self.plan.is_some() {
+        } else if has_segments {
             Stage::Applying
         } else if lag > BEHIND_FAR && self.source.is_asking() {
             Stage::Manifest

@@ -10,7 +10,7 @@ use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::Round;
 use protocol::machine::Notice;
 use protocol::message::{Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX};
-use protocol::{Effect, Input, RequestId, Ticket, Topic, Verdict};
+use protocol::{Effect, FetchPlan, Input, RequestId, Ticket, Topic, Verdict};
 use rand::RngExt;
 
 use super::super::check::Rule;
@@ -43,7 +43,7 @@ impl World {
                 }
                 if matches!(effect, Effect::Sync(_)) {
                     // No simulated node serves segments: all history comes as blocks.
-                    inputs.push_back(Input::Plan(None));
+                    inputs.push_back(Input::Plan(FetchPlan::Blocks));
                 }
                 self.perform(node, effect);
                 if self.broken.is_some() {
