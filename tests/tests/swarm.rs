@@ -276,7 +276,7 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
                 shell.received[peer] += 1;
                 shell.wants[peer].0.remove(&id);
             }
-            shell.give(Input::Chunk(PeerId(peer as u64), id, hash, bytes));
+            shell.give(Input::Chunk { from: PeerId(peer as u64), id, hash, bytes });
         }
         13 => shell.say(peer, &SyncMessage::GetManifest(made.target.header.height, rng.random_range(0..9))),
         14 => {
@@ -416,7 +416,7 @@ fn segments_that_complete_in_any_order_are_all_applied() {
             assert!(told.wants.remove(&id), "{order:?}: {segment} is wanted");
             let (hash, bytes) = made.chunk(segment, 0).unwrap();
             told.now += Duration::from_millis(100);
-            let effects = sync.handle(told.now, Input::Chunk(peer, id, hash, bytes));
+            let effects = sync.handle(told.now, Input::Chunk { from: peer, id, hash, bytes });
             answer(&mut sync, &made, peer, effects, &mut told);
         }
         assert_eq!(told.applied, [0, 1, 2, 3], "{order:?}");

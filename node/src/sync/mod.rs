@@ -247,9 +247,9 @@ impl Shell {
                     self.network.ban(id, charge(&Offence::NamelessChunk));
                     return Ok(());
                 };
-                let (hash, length) = (chunk_hash(bytes), bytes.len() as u64);
+                let (hash, bytes) = (chunk_hash(bytes), bytes.len() as u64);
                 self.arriving = Some((chunk, frame, id));
-                let done = self.give(Input::Chunk(number, chunk, hash, length));
+                let done = self.give(Input::Chunk { from: number, id: chunk, hash, bytes });
                 if let Some((_, frame, _)) = self.arriving.take() {
                     // A chunk that was of no use is paid by its sender.
                     self.network.accounts().charge(&id, &Cost::message(frame.len()));
@@ -295,19 +295,18 @@ impl Shell {
         match effect {
             Effect::Send(peer, bytes) => self.send(peer, bytes),
             Effect::SendChunk(peer, id) => return self.send_chunk(peer, id),
-            Effect::SendManifest(peer, height, from, known) => {
+            Effect::SendManifest { peer, height, first, known } => {
                 if !self.admits(peer) {
-                    self.send_message(peer, &SyncMessage::Manifest(height, from, None));
+                    self.send_message(peer, &SyncMessage::Manifest(height, first, None));
                     return Ok(None);
                 }
-                let Some(mut descriptors) = self.served(self.store.descriptors(from, height, DESCRIPTORS_MAX)) else {
-                    return Ok(None);
-                };
+                let stored = self.store.descriptors(first, height, DESCRIPTORS_MAX);
+                let Some(mut descriptors) = self.served(stored) else { return Ok(None) };
                 self.charge(peer, &Cost::look_ups(descriptors.len() as u64, 1));
-                let next = descriptors.last().map_or(from, |last| last.index + 1);
+                let next = descriptors.last().map_or(first, |last| last.index + 1);
                 descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
                 descriptors.truncate(DESCRIPTORS_MAX);
-                self.send_message(peer, &SyncMessage::Manifest(height, from, Some(descriptors)));
+                self.send_message(peer, &SyncMessage::Manifest(height, first, Some(descriptors)));
             }
             Effect::SendHead(peer, index) => {
                 let head = match self.admits(peer) {

@@ -37,14 +37,14 @@ impl Sync {
         known.saturating_sub(index).clamp(1, DESCRIPTORS_MAX as u64)
     }
 
-    pub(super) fn on_get_manifest(&mut self, from: PeerId, height: Height, index: u64) {
+    pub(super) fn on_get_manifest(&mut self, peer: PeerId, height: Height, first: u64) {
         if height > self.tip.max(self.source.proven_height()) {
-            return self.send(from, &SyncMessage::Manifest(height, index, None));
+            return self.send(peer, &SyncMessage::Manifest(height, first, None));
         }
         let known = self.source.manifest().descriptors();
-        let known = known.filter(|descriptor| descriptor.index >= index && descriptor.last < height);
+        let known = known.filter(|descriptor| descriptor.index >= first && descriptor.last < height);
         let known = known.copied().take(DESCRIPTORS_MAX).collect();
-        self.effects.push(Effect::SendManifest(from, height, index, known));
+        self.effects.push(Effect::SendManifest { peer, height, first, known });
     }
 
     pub(super) fn on_get_head(&mut self, from: PeerId, index: u64) {

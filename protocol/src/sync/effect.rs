@@ -18,8 +18,18 @@ pub enum Effect {
     /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or
     /// [`Input::Impossible`](super::Input::Impossible).
     SendChunk(PeerId, ChunkId),
-    /// Answer with stored descriptors: from an index on, sealed before a height; then with these.
-    SendManifest(PeerId, Height, u64, Vec<SegmentDescriptor>),
+    /// Answer with the descriptors of segments that were sealed before a height: first the stored
+    /// ones, then the known ones.
+    SendManifest {
+        /// The peer that asked.
+        peer: PeerId,
+        /// The height whose manifest the peer asked for.
+        height: Height,
+        /// The segment that the answer begins with.
+        first: u64,
+        /// Proved descriptors of segments that are not stored yet.
+        known: Vec<SegmentDescriptor>,
+    },
     /// Answer with the head of a stored segment.
     SendHead(PeerId, u64),
     /// Make room for the chunks of a segment.

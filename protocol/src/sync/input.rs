@@ -48,9 +48,17 @@ pub enum Input {
     Closed(PeerId),
     /// A message of a peer.
     Message(PeerId, Vec<u8>),
-    /// A chunk arrived, with hash and length of its bytes.
-    /// [`Effect::Store`](super::Effect::Store) follows if it is of use.
-    Chunk(PeerId, ChunkId, Hash, u64),
+    /// A chunk arrived. [`Effect::Store`](super::Effect::Store) follows if it is of use.
+    Chunk {
+        /// The peer that sent it.
+        from: PeerId,
+        /// The name that the peer gave it.
+        id: ChunkId,
+        /// Hash of its bytes.
+        hash: Hash,
+        /// Number of its bytes.
+        bytes: u64,
+    },
     /// The connection has taken in the whole chunk for a peer: another one may follow.
     Written(PeerId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk.

@@ -147,7 +147,7 @@ impl Sync {
             Input::Opened(peer) => self.on_opened(peer),
             Input::Closed(peer) => self.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
-            Input::Chunk(peer, id, hash, bytes) => self.on_chunk(peer, id, hash, bytes),
+            Input::Chunk { from, id, hash, bytes } => self.on_chunk(from, id, hash, bytes),
             Input::Written(peer) => self.uploads.on_written(peer, self.now),
             Input::Unsent(peer, id) => self.on_unsent(peer, id),
             Input::Impossible(peer, id) => {

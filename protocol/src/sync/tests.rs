@@ -76,7 +76,8 @@ fn what_peers_have_read_from_the_store_is_bounded_for_each_and_for_all() {
             for _ in 0..40 {
                 let question = SyncMessage::GetManifest(tip, 0);
                 let effects = ask(&mut sync, Duration::from_secs(second), peer, &question);
-                let read = effects.iter().any(|effect| matches!(effect, Effect::SendManifest(..)));
+                let is_page = |effect: &Effect| matches!(effect, Effect::SendManifest { .. });
+                let read = effects.iter().any(is_page);
                 assert_eq!(effects.len(), 1, "each question has an answer");
                 all += u64::from(read);
                 first += u64::from(read && peer == PeerId(1));

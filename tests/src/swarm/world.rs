@@ -272,7 +272,7 @@ impl World {
                         Content::Message(bytes) => Input::Message(PeerId(from as u64), bytes),
                         Content::Chunk(id, hash, bytes) => {
                             self.nodes[to].received_bytes += bytes;
-                            Input::Chunk(PeerId(from as u64), id, hash, bytes)
+                            Input::Chunk { from: PeerId(from as u64), id, hash, bytes }
                         }
                     };
                     self.give(to, input);
@@ -386,12 +386,12 @@ impl World {
         match effect {
             Effect::Send(peer, bytes) => self.send_message(place, peer, bytes),
             Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
-            Effect::SendManifest(peer, height, index, after) => {
-                let stored = self.made.descriptors(self.nodes[place].applied);
-                let stored =
-                    stored.into_iter().filter(|descriptor| descriptor.index >= index && descriptor.last < height);
-                let all = stored.chain(after).take(DESCRIPTORS_MAX).collect();
-                self.say(place, peer, &SyncMessage::Manifest(height, index, Some(all)));
+            Effect::SendManifest { peer, height, first, known } => {
+                let stored = self.made.descriptors(self.nodes[place].applied).into_iter();
+                let stored = stored.filter(|descriptor| descriptor.index >= first);
+                let stored = stored.filter(|descriptor| descriptor.last < height);
+                let all = stored.chain(known).take(DESCRIPTORS_MAX).collect();
+                self.say(place, peer, &SyncMessage::Manifest(height, first, Some(all)));
             }
             Effect::SendHead(peer, index) => {
                 let head = self.made.heads.get(index as usize).filter(|_| (index as usize) < self.nodes[place].applied);
