@@ -50,6 +50,8 @@ number!(
     Nonce(u64),
     /// Milliseconds since 1970-01-01 UTC.
     Timestamp(u64),
+    /// Place of a segment in the history, from 0.
+    SegmentIndex(u64),
     /// Weight of a validator's vote. A genesis bounds the total by `VOTING_POWER_MAX`.
     VotingPower(u64),
 );

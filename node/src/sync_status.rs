@@ -71,7 +71,7 @@ fn sync_segment(segment: &SegmentReport) -> SyncSegment {
         holdings[chunk as usize / 8] |= 1u8 << (chunk % 8);
     }
     SyncSegment {
-        index: segment.index,
+        index: segment.index.0,
         chunks: segment.chunks,
         verified: segment.verified,
         assembled: segment.is_assembled,

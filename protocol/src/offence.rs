@@ -8,7 +8,7 @@ use ledger::certificate::CertificateError;
 use ledger::chain::Blame;
 use ledger::codec::CodecError;
 use ledger::history::HistoryError;
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
 
@@ -90,7 +90,7 @@ pub enum Offence {
     #[error("wants chunk {chunk} of segment {segment}, which has no such chunk")]
     ImpossibleWant {
         /// Index of the segment.
-        segment: u64,
+        segment: SegmentIndex,
         /// Place in the segment.
         chunk: u32,
     },
@@ -101,7 +101,7 @@ pub enum Offence {
     #[error("sent a bad chunk {chunk} of segment {segment}")]
     BadChunk {
         /// Index of the segment.
-        segment: u64,
+        segment: SegmentIndex,
         /// Place in the segment.
         chunk: u32,
     },
@@ -132,7 +132,7 @@ pub enum Offence {
     #[error("sent a bad head of segment {segment}")]
     SegmentHead {
         /// Index of the segment.
-        segment: u64,
+        segment: SegmentIndex,
     },
 }
 

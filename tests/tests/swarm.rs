@@ -8,7 +8,7 @@ use std::time::Duration;
 use ledger::codec;
 use ledger::hash::Hash;
 use ledger::history::SegmentDescriptor;
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update, WANTS_MAX};
 use protocol::sync::{Bits, Effect, Input, Rates, Setup, Stage, Sync};
 use protocol::{FetchPlan, PeerId};
@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use tests::swarm::{Conduct, Made, Outcome, Plan, hostile, killed, mbit, run};
 
 const MIB: u64 = 1 << 20;
+const FIRST: SegmentIndex = SegmentIndex(0);
 
 /// A quarter of the chain of the table: enough for all phases of a run, and done soon.
 fn short(plan: Plan) -> Plan {
@@ -113,7 +114,7 @@ struct Shell {
     made: Arc<Made>,
     sync: Sync,
     now: Duration,
-    begun: BTreeSet<u64>,
+    begun: BTreeSet<SegmentIndex>,
     stored: BTreeSet<ChunkId>,
     /// By peer: wants, and chunks allowed.
     wants: Vec<(BTreeSet<ChunkId>, u64)>,
@@ -170,7 +171,9 @@ impl Shell {
                     assert!(wants.len() <= WANTS_MAX, "{} wants", wants.len());
                 }
             }
-            Effect::Begin(head) => assert!(self.begun.insert(head.descriptor.index)),
+            Effect::Begin(head) => {
+                assert!(self.begun.insert(SegmentIndex(head.descriptor.index)));
+            }
             Effect::Store(id) => {
                 assert!(self.begun.contains(&id.segment) && self.stored.insert(id), "{id:?} is stored once");
             }
@@ -217,8 +220,11 @@ fn no_peer_can_break_a_machine() {
 fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
     let made = shell.made.clone();
     let any = |rng: &mut ChaCha8Rng| match rng.random_range(0..12) {
-        0 => ChunkId { segment: rng.random(), chunk: rng.random() },
-        _ => ChunkId { segment: rng.random_range(0..5), chunk: rng.random_range(0..17) },
+        0 => ChunkId { segment: SegmentIndex(rng.random()), chunk: rng.random() },
+        _ => {
+            let segment = SegmentIndex(rng.random_range(0..5));
+            ChunkId { segment, chunk: rng.random_range(0..17) }
+        }
     };
     let ids = |rng: &mut ChaCha8Rng, most: usize| {
         let count = rng.random_range(0..=most);
@@ -233,9 +239,9 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
             let sealed = *[0, 2, 4, u64::MAX].get(rng.random_range(0..4usize)).unwrap();
             let status = Status {
                 height: Height(rng.random_range(0..1_000)),
-                pruned_below: rng.random_range(0..2),
-                sealed,
-                partial: vec![(rng.random_range(0..5), bits)],
+                pruned_below: SegmentIndex(rng.random_range(0..2)),
+                sealed: SegmentIndex(sealed),
+                partial: vec![(SegmentIndex(rng.random_range(0..5)), bits)],
                 nonce: rng.random(),
             };
             shell.say(peer, &SyncMessage::Status(status));
@@ -250,16 +256,22 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
             };
             shell.say(peer, &SyncMessage::Update(update));
         }
-        4 => shell.say(peer, &SyncMessage::Sealed(rng.random_range(0..6), Height(rng.random_range(0..1_000)))),
+        4 => {
+            let sealed = SegmentIndex(rng.random_range(0..6));
+            let height = Height(rng.random_range(0..1_000));
+            shell.say(peer, &SyncMessage::Sealed(sealed, height));
+        }
         5 => shell.say(peer, &SyncMessage::Busy(rng.random())),
         6 => {
             let descriptors = rng.random_ratio(4, 5).then(|| made.descriptors(rng.random_range(0..=4)));
-            shell.say(peer, &SyncMessage::Manifest(made.target.header.height, 0, descriptors));
+            let height = made.target.header.height;
+            shell.say(peer, &SyncMessage::Manifest(height, FIRST, descriptors));
         }
         7 => {
             let (index, other) = (rng.random_range(0..4u64), rng.random_range(0..20u64));
             let head = made.heads[if other < 4 { other } else { index } as usize].clone();
-            shell.say(peer, &SyncMessage::Head(index, rng.random_ratio(9, 10).then_some(head)));
+            let head = rng.random_ratio(9, 10).then_some(head);
+            shell.say(peer, &SyncMessage::Head(SegmentIndex(index), head));
         }
         8 => shell
             .give(Input::Message(PeerId(peer as u64), (0..rng.random_range(0..60)).map(|_| rng.random()).collect())),
@@ -278,7 +290,10 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
             }
             shell.give(Input::Chunk { from: PeerId(peer as u64), id, hash, bytes });
         }
-        13 => shell.say(peer, &SyncMessage::GetManifest(made.target.header.height, rng.random_range(0..9))),
+        13 => {
+            let first = SegmentIndex(rng.random_range(0..9));
+            shell.say(peer, &SyncMessage::GetManifest(made.target.header.height, first));
+        }
         14 => {
             shell.close(peer);
             shell.give(Input::Closed(PeerId(peer as u64)));
@@ -312,10 +327,16 @@ fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
 }
 
+/// A peer at this height has this many segments and no chunk of any other.
+fn has(height: Height, segments: u64, nonce: u64) -> Status {
+    let sealed = SegmentIndex(segments);
+    Status { height, pruned_below: FIRST, sealed, partial: Vec::new(), nonce }
+}
+
 /// A peer comes and says that it has so much.
 fn greet(sync: &mut Sync, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
     sync.handle(Duration::ZERO, Input::Opened(peer));
-    let status = Status { height, pruned_below: 0, sealed, partial: Vec::new(), nonce: peer.0 };
+    let status = has(height, sealed, peer.0);
     sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))))
 }
 
@@ -324,11 +345,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let (liar, honest) = (PeerId(1), PeerId(2));
-    let hello = |sealed| {
-        let status =
-            Status { height: made.target.header.height, pruned_below: 0, sealed, partial: Vec::new(), nonce: 1 };
-        say(&SyncMessage::Status(status))
-    };
+    let hello = |sealed| say(&SyncMessage::Status(has(made.target.header.height, sealed, 1)));
     let asks = |effects: &[Effect], peer: PeerId| {
         effects.iter().any(|effect| match effect {
             Effect::Send(to, bytes) => {
@@ -344,11 +361,12 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     let count = made.heads.len();
     let mut forged = made.descriptors(count);
     forged[0].last_block = forged[1].last_block;
-    let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(forged));
+    let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(forged));
     let effects = sync.handle(Duration::ZERO, Input::Message(liar, say(&answer)));
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban { peer, .. } if *peer == liar)), "{effects:?}");
     assert!(asks(&effects, honest), "{effects:?}");
-    let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(made.descriptors(count)));
+    let all = made.descriptors(count);
+    let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(all));
     let effects = sync.handle(Duration::ZERO, Input::Message(honest, say(&answer)));
     let has_segments = |effect: &Effect| matches!(effect, Effect::Plan(FetchPlan::Segments(_)));
     assert!(effects.iter().any(has_segments), "{effects:?}");
@@ -361,12 +379,12 @@ fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told
     while let Some(effect) = effects.pop_front() {
         let input = match effect {
             Effect::Send(to, bytes) if to == peer => match SyncMessage::decode(&bytes) {
-                Ok(SyncMessage::GetManifest(height, 0)) => {
+                Ok(SyncMessage::GetManifest(height, FIRST)) => {
                     let all = made.descriptors(made.heads.len());
-                    Input::Message(peer, say(&SyncMessage::Manifest(height, 0, Some(all))))
+                    Input::Message(peer, say(&SyncMessage::Manifest(height, FIRST, Some(all))))
                 }
                 Ok(SyncMessage::GetHead(index)) => {
-                    let head = made.heads[index as usize].clone();
+                    let head = made.head(index).clone();
                     Input::Message(peer, say(&SyncMessage::Head(index, Some(head))))
                 }
                 Ok(SyncMessage::Update(update)) => {
@@ -378,8 +396,8 @@ fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told
             },
             Effect::Assemble(index) => Input::Assembled(index, Vec::new()),
             Effect::Apply(index) => {
-                told.applied.push(index);
-                let descriptor = made.heads[index as usize].descriptor;
+                told.applied.push(index.0);
+                let descriptor = made.head(index).descriptor;
                 Input::Tip(descriptor.last, vec![descriptor])
             }
             _ => continue,
@@ -404,17 +422,16 @@ fn segments_that_complete_in_any_order_are_all_applied() {
     for order in orders.filter(|order| BTreeSet::from(*order).len() == 4) {
         let peer = PeerId(1);
         let (mut sync, mut told) = (fetching(&made), Told::default());
-        let status =
-            Status { height: made.target.header.height, pruned_below: 0, sealed: count, partial: Vec::new(), nonce: 1 };
-        for input in [Input::Opened(peer), Input::Message(peer, say(&SyncMessage::Status(status))), Input::Time] {
+        let hello = say(&SyncMessage::Status(has(made.target.header.height, count, 1)));
+        for input in [Input::Opened(peer), Input::Message(peer, hello), Input::Time] {
             told.now += Duration::from_millis(100);
             let effects = sync.handle(told.now, input);
             answer(&mut sync, &made, peer, effects, &mut told);
         }
         for segment in order {
-            let id = ChunkId { segment, chunk: 0 };
+            let id = ChunkId { segment: SegmentIndex(segment), chunk: 0 };
             assert!(told.wants.remove(&id), "{order:?}: {segment} is wanted");
-            let (hash, bytes) = made.chunk(segment, 0).unwrap();
+            let (hash, bytes) = made.chunk(id.segment, 0).unwrap();
             told.now += Duration::from_millis(100);
             let effects = sync.handle(told.now, Input::Chunk { from: peer, id, hash, bytes });
             answer(&mut sync, &made, peer, effects, &mut told);
@@ -432,8 +449,8 @@ fn who_claims_to_know_all_and_says_nothing_is_asked_once_in_a_while() {
     // The honest one said hello when it was lower than the target.
     for (peer, height) in silent.iter().map(|peer| (*peer, u64::MAX)).chain([(honest, 1)]) {
         let sealed = if peer == honest { made.heads.len() as u64 } else { u64::MAX };
-        let status = Status { height: Height(height), pruned_below: 0, sealed, partial: Vec::new(), nonce: peer.0 };
-        for input in [Input::Opened(peer), Input::Message(peer, say(&SyncMessage::Status(status)))] {
+        let hello = say(&SyncMessage::Status(has(Height(height), sealed, peer.0)));
+        for input in [Input::Opened(peer), Input::Message(peer, hello)] {
             let effects = sync.handle(told.now, input);
             answer(&mut sync, &made, honest, effects, &mut told);
         }
@@ -451,27 +468,33 @@ fn the_first_head_is_asked_for_with_the_manifest() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let peer = PeerId(1);
     let height = made.target.header.height;
-    let manifest = say(&SyncMessage::Manifest(height, 0, Some(made.descriptors(made.heads.len()))));
-    let head = say(&SyncMessage::Head(0, Some(made.heads[0].clone())));
+    let all = made.descriptors(made.heads.len());
+    let manifest = say(&SyncMessage::Manifest(height, FIRST, Some(all)));
+    let head = say(&SyncMessage::Head(FIRST, Some(made.heads[0].clone())));
     let asked = |effects: &[Effect]| -> Vec<SyncMessage> {
         let said = effects.iter().filter_map(|effect| match effect {
             Effect::Send(_, bytes) => SyncMessage::decode(bytes).ok(),
             _ => None,
         });
-        said.filter(|message| matches!(message, SyncMessage::GetManifest(..) | SyncMessage::GetHead(0))).collect()
+        let is_question = |message: &SyncMessage| match message {
+            SyncMessage::GetManifest(..) => true,
+            SyncMessage::GetHead(index) => *index == FIRST,
+            _ => false,
+        };
+        said.filter(is_question).collect()
     };
     let begins = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for is_early in [false, true] {
         let mut sync = fetching(&made);
-        let status = Status { height, pruned_below: 0, sealed: 4, partial: Vec::new(), nonce: 1 };
-        let hello = say(&SyncMessage::Status(status));
+        let hello = say(&SyncMessage::Status(has(height, 4, 1)));
         sync.handle(Duration::ZERO, Input::Opened(peer));
         let mut give = |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
-        assert_eq!(asked(&give(&hello)), [SyncMessage::GetManifest(height, 0), SyncMessage::GetHead(0)]);
+        let both = [SyncMessage::GetManifest(height, FIRST), SyncMessage::GetHead(FIRST)];
+        assert_eq!(asked(&give(&hello)), both);
         if is_early {
             // An unproved head is not believed, and asked for again once it can be checked.
             assert!(!begins(&give(&head)));
-            assert_eq!(asked(&give(&manifest)), [SyncMessage::GetHead(0)]);
+            assert_eq!(asked(&give(&manifest)), [SyncMessage::GetHead(FIRST)]);
         } else {
             assert_eq!(asked(&give(&manifest)), []);
         }
@@ -514,7 +537,7 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     let asked = |effects: &[Effect]| {
         effects.iter().find_map(|effect| match effect {
             Effect::Send(to, bytes) => match SyncMessage::decode(bytes) {
-                Ok(SyncMessage::GetManifest(_, from)) => Some((*to, from)),
+                Ok(SyncMessage::GetManifest(_, from)) => Some((*to, from.0)),
                 _ => None,
             },
             _ => None,
@@ -523,7 +546,7 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     let [first, second] = [PeerId(1), PeerId(2)];
     assert_eq!(asked(&greet(&mut sync, first, height, 4)), Some((first, 0)));
     assert_eq!(asked(&greet(&mut sync, second, height, 4)), None);
-    let answer = say(&SyncMessage::Manifest(height, 0, Some(page(&made))));
+    let answer = say(&SyncMessage::Manifest(height, FIRST, Some(page(&made))));
     let mut at = |tenths: u64, input: Input| sync.handle(Duration::from_millis(100 * tenths), input);
     let next = DESCRIPTORS_MAX as u64;
     assert_eq!(asked(&at(29, Input::Message(first, answer.clone()))), Some((first, next)));
@@ -546,10 +569,11 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     let peer = PeerId(1);
     greet(&mut sync, peer, height, count as u64);
     let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
-    give(&SyncMessage::Manifest(height, 0, Some(made.descriptors(count))));
+    give(&SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count))));
     let begun = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for (index, is_asked) in [(count - 1, false), (15, true), (0, true)] {
-        let effects = give(&SyncMessage::Head(index as u64, Some(made.heads[index].clone())));
+        let head = Some(made.heads[index].clone());
+        let effects = give(&SyncMessage::Head(SegmentIndex(index as u64), head));
         assert_eq!(begun(&effects), is_asked, "{index}");
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Ban { .. })), "it is true all the same");
     }
@@ -564,8 +588,8 @@ fn no_more_heads_are_asked_for_than_may_be_staged() {
     let peer = PeerId(1);
     greet(&mut sync, peer, height, count as u64);
     let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
-    let (mut asked, mut begun) = (BTreeSet::from([0]), 0);
-    let mut effects = give(&SyncMessage::Manifest(height, 0, Some(made.descriptors(count))));
+    let (mut asked, mut begun) = (BTreeSet::from([FIRST]), 0);
+    let mut effects = give(&SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count))));
     loop {
         for effect in &effects {
             match effect {
@@ -580,7 +604,7 @@ fn no_more_heads_are_asked_for_than_may_be_staged() {
         }
         assert!(begun + asked.len() <= 256, "{begun} and {}", asked.len());
         let Some(index) = asked.pop_first() else { break };
-        effects = give(&SyncMessage::Head(index, Some(made.heads[index as usize].clone())));
+        effects = give(&SyncMessage::Head(index, Some(made.head(index).clone())));
     }
     assert!(begun == 256 && count > 256, "{begun} of {count}");
 }
@@ -593,7 +617,8 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     greet(&mut sync, peer, Height(0), 0);
     let sealed = made.descriptors(1);
     sync.handle(Duration::ZERO, Input::Tip(sealed[0].last, sealed));
-    let add: Vec<ChunkId> = (0..100).map(|chunk| ChunkId { segment: 0, chunk: 1_000 + chunk }).collect();
+    let chunks = 1_000..1_100;
+    let add: Vec<ChunkId> = chunks.map(|chunk| ChunkId { segment: FIRST, chunk }).collect();
     let update = Update { have: Vec::new(), add: add.clone(), remove: Vec::new(), received: 0, allowed: 100 };
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Update(update))));
     let sent = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SendChunk(..)));
@@ -613,7 +638,7 @@ fn a_peer_has_few_questions_answered_in_a_second() {
     let mut sync = machine(&made, made.heads.len());
     let peer = PeerId(1);
     greet(&mut sync, peer, Height(0), 0);
-    let question = say(&SyncMessage::GetHead(0));
+    let question = say(&SyncMessage::GetHead(FIRST));
     for (second, asked, count) in [(0, 4_100, 4_096), (1, 40, 32), (2, 40, 32)] {
         let now = Duration::from_secs(second);
         for at in 0..asked {
@@ -632,7 +657,7 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
     let peer = PeerId(1);
     greet(&mut sync, peer, made.target.header.height, 4);
     // They reach beyond the header that is to prove them.
-    let answer = SyncMessage::Manifest(made.target.header.height, 0, Some(page(&made)));
+    let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));
     assert!(
         effects.iter().any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),

@@ -16,7 +16,7 @@ use ledger::hash::{BlockHash, ChainId, Domain, Hash};
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::signature::{Item, PublicKey, Signature, SigningKey, ValidatorKey, verify, verify_batch, verify_strict};
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
-use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
+use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp, VotingPower};
 use ledger::validators::{Validator, ValidatorSet};
 use protocol::consensus::Consensus;
 use protocol::message::{
@@ -314,11 +314,18 @@ fn every_format_has_the_bytes_it_always_had() {
 
 /// One of each, with its encoding as [`print`] tells it.
 fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
-    let id = |chunk| ChunkId { segment: 3, chunk };
+    let segment = SegmentIndex(3);
+    let id = |chunk| ChunkId { segment, chunk };
     let mut partial = Bits::new(12);
     partial.set(1);
     partial.set(11);
-    let status = Status { height: Height(70), pruned_below: 1, sealed: 3, partial: vec![(3, partial)], nonce: 5 };
+    let status = Status {
+        height: Height(70),
+        pruned_below: SegmentIndex(1),
+        sealed: segment,
+        partial: vec![(segment, partial)],
+        nonce: 5,
+    };
     let update = Update { have: vec![id(1)], add: vec![id(2), id(300)], remove: vec![id(4)], received: 6, allowed: 8 };
     let hash = |seed: u8| Hash::of(Domain::Chunk, &[&[seed]]);
     let descriptor = SegmentDescriptor {
@@ -332,17 +339,18 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     };
     let chunks = vec![hash(4), hash(5)];
     let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
+    let page = Some(vec![descriptor]);
     vec![
         (SyncMessage::Status(status), "62 b2211b6e1b99478e"),
         (SyncMessage::Update(update), "92 46fa300e129274cb"),
-        (SyncMessage::Sealed(3, Height(70)), "20 50c3da84d1c2c177"),
+        (SyncMessage::Sealed(segment, Height(70)), "20 50c3da84d1c2c177"),
         (SyncMessage::Busy(10_000), "8 180006146f444d4f"),
-        (SyncMessage::GetManifest(Height(70), 2), "20 ef017521d8257976"),
-        (SyncMessage::Manifest(Height(70), 3, Some(vec![descriptor])), "157 d34aeca0f48bae3f"),
-        (SyncMessage::Manifest(Height(70), 3, None), "21 2340e2f3f6ed1dd4"),
-        (SyncMessage::GetHead(3), "12 620392bd13c9d763"),
-        (SyncMessage::Head(3, Some(head)), "273 e2ffc51c9ec47dff"),
-        (SyncMessage::Head(3, None), "13 75f72bfa17365c58"),
+        (SyncMessage::GetManifest(Height(70), SegmentIndex(2)), "20 ef017521d8257976"),
+        (SyncMessage::Manifest(Height(70), segment, page), "157 d34aeca0f48bae3f"),
+        (SyncMessage::Manifest(Height(70), segment, None), "21 2340e2f3f6ed1dd4"),
+        (SyncMessage::GetHead(segment), "12 620392bd13c9d763"),
+        (SyncMessage::Head(segment, Some(head)), "273 e2ffc51c9ec47dff"),
+        (SyncMessage::Head(segment, None), "13 75f72bfa17365c58"),
     ]
 }
 
@@ -352,7 +360,7 @@ fn every_message_about_history_has_the_bytes_it_always_had() {
     let told = messages.iter().map(|(message, expected)| (message, print(&codec::encode(message)), *expected));
     let changed: Vec<_> = told.filter(|(_, got, expected)| got != expected).collect();
     assert!(changed.is_empty(), "{changed:#?}");
-    let id = ChunkId { segment: 3, chunk: 300 };
+    let id = ChunkId { segment: SegmentIndex(3), chunk: 300 };
     assert_eq!(hex::encode(id.frame(b"chunk")), "03000000000000002c0100006368756e6b");
     assert_eq!(ChunkId::parse(&id.frame(b"chunk")), Some((id, &b"chunk"[..])));
     assert_eq!(ChunkId::parse(&[0; 11]), None);

@@ -10,6 +10,7 @@ use ledger::hash::ChainId;
 use ledger::history::SegmentSplitter;
 use ledger::store::SegmentReader;
 use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
+use ledger::units::SegmentIndex;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Most signatures in one batch. More gain nothing, and take memory for their messages.
@@ -18,7 +19,7 @@ const BATCH: usize = 256;
 /// without blocks.
 #[derive(Debug)]
 pub(crate) struct Assembled {
-    pub(crate) index: u64,
+    pub(crate) index: SegmentIndex,
     pub(crate) damaged: Vec<u32>,
     pub(crate) blocks: Vec<Block<Arc<VerifiedTransaction>>>,
     pub(crate) certificate: Certificate,
@@ -30,7 +31,11 @@ pub(crate) struct Assembled {
 /// The disk refuses; or bytes that a certified header proves are not blocks with valid signatures.
 /// In the latter case more than a third of the voting power is dishonest, or this code is too old
 /// or wrong, and the node must stop.
-pub(super) fn assemble(chain: &Chain, index: u64, mut reader: SegmentReader) -> anyhow::Result<Assembled> {
+pub(super) fn assemble(
+    chain: &Chain,
+    index: SegmentIndex,
+    mut reader: SegmentReader,
+) -> anyhow::Result<Assembled> {
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
     let context = || format!("segment {index} is certified, but breaks the rules");

@@ -15,7 +15,7 @@ use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
 use ledger::store::{Staging, Store, StoreError};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
 use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
@@ -88,9 +88,9 @@ pub(crate) struct Shell {
     /// The threads that assemble segments, one for each core.
     assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Assembled>>,
-    assembled: BTreeMap<u64, Assembled>,
+    assembled: BTreeMap<SegmentIndex, Assembled>,
     /// Number of segments that the machine knows to be committed.
-    sealed: u64,
+    sealed: SegmentIndex,
     first_effects: Vec<Effect>,
 }
 
@@ -126,7 +126,7 @@ impl Shell {
             assembly: patient_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
-            sealed: state.history().segments(),
+            sealed: SegmentIndex(state.history().segments()),
             first_effects,
         };
         Ok((shell, assembled))
@@ -203,15 +203,16 @@ impl Shell {
     }
 
     fn on_tip(&mut self, tip: &TipView) -> anyhow::Result<()> {
-        let (height, segments) = (tip.state.tip().height, tip.state.history().segments());
+        let height = tip.state.tip().height;
+        let segments = SegmentIndex(tip.state.history().segments());
         let mut sealed: Vec<SegmentDescriptor> = Vec::new();
         while self.sealed < segments {
-            let some = self.store.descriptors(self.sealed, height.next(), DESCRIPTORS_MAX)?;
-            let some = some.into_iter().filter(|descriptor| descriptor.index < segments);
+            let some = self.store.descriptors(self.sealed.0, height.next(), DESCRIPTORS_MAX)?;
+            let some = some.into_iter().filter(|descriptor| descriptor.index < segments.0);
             let before = sealed.len();
             sealed.extend(some);
             anyhow::ensure!(sealed.len() > before, "segment {} is committed, but not in the store", self.sealed);
-            self.sealed = sealed.last().map_or(segments, |last| last.index + 1);
+            self.sealed = sealed.last().map_or(segments, |last| SegmentIndex(last.index + 1));
         }
         self.give(Input::Tip(height, sealed))
     }
@@ -264,7 +265,7 @@ impl Shell {
         let damaged = assembled.damaged.clone();
         for chunk in &damaged {
             tracing::warn!("chunk {chunk} of segment {index} was damaged on disk; it is fetched again");
-            self.staging.forget(index, u64::from(*chunk))?;
+            self.staging.forget(index.0, u64::from(*chunk))?;
         }
         // The segment may have been applied block by block meanwhile.
         if damaged.is_empty() && index >= self.sealed {
@@ -300,10 +301,10 @@ impl Shell {
                     self.send_message(peer, &SyncMessage::Manifest(height, first, None));
                     return Ok(None);
                 }
-                let stored = self.store.descriptors(first, height, DESCRIPTORS_MAX);
+                let stored = self.store.descriptors(first.0, height, DESCRIPTORS_MAX);
                 let Some(mut descriptors) = self.served(stored) else { return Ok(None) };
                 self.charge(peer, &Cost::look_ups(descriptors.len() as u64, 1));
-                let next = descriptors.last().map_or(first, |last| last.index + 1);
+                let next = descriptors.last().map_or(first.0, |last| last.index + 1);
                 descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
                 descriptors.truncate(DESCRIPTORS_MAX);
                 self.send_message(peer, &SyncMessage::Manifest(height, first, Some(descriptors)));
@@ -320,7 +321,8 @@ impl Shell {
             Effect::Store(id) => {
                 if let Some((arrived, frame, sender)) = self.arriving.take().filter(|(arrived, ..)| *arrived == id) {
                     self.network.served(sender, Service::History);
-                    self.staging.write(arrived.segment, u64::from(arrived.chunk), &frame[CHUNK_HEADER_BYTES..])?;
+                    let bytes = &frame[CHUNK_HEADER_BYTES..];
+                    self.staging.write(arrived.segment.0, u64::from(arrived.chunk), bytes)?;
                 }
             }
             Effect::SaveManifest(bytes) => self.staging.put_manifest(&bytes)?,
@@ -332,7 +334,7 @@ impl Shell {
             }
             Effect::Release(index) => {
                 self.assembled.remove(&index);
-                self.staging.remove(index)?;
+                self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
             Effect::Ban { peer, offence } => {
@@ -368,8 +370,8 @@ impl Shell {
     fn send_chunk(&mut self, peer: PeerId, id: ChunkId) -> anyhow::Result<Option<Input>> {
         let chunk = u64::from(id.chunk);
         let bytes = match id.segment < self.sealed {
-            true => self.store.chunk(id.segment, chunk, &self.rules),
-            false => self.staging.read(id.segment, chunk),
+            true => self.store.chunk(id.segment.0, chunk, &self.rules),
+            false => self.staging.read(id.segment.0, chunk),
         };
         let bytes = match self.served(bytes) {
             Some(Some(bytes)) => bytes,
@@ -391,14 +393,14 @@ impl Shell {
         read.inspect_err(|error| tracing::error!(%error, "history cannot be read for a peer")).ok()
     }
 
-    fn stored_head(&self, index: u64) -> Result<Option<SegmentHead>, StoreError> {
-        let Some((descriptor, chunks)) = self.store.chunk_hashes(index)? else { return Ok(None) };
+    fn stored_head(&self, index: SegmentIndex) -> Result<Option<SegmentHead>, StoreError> {
+        let Some((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else { return Ok(None) };
         let certificate = self.store.certificate(descriptor.last)?;
         Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
     }
 
-    fn assemble(&mut self, index: u64) -> anyhow::Result<()> {
-        let reader = self.staging.reader(index)?;
+    fn assemble(&mut self, index: SegmentIndex) -> anyhow::Result<()> {
+        let reader = self.staging.reader(index.0)?;
         let reader = reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
         self.assembly.spawn(move || {

@@ -1,6 +1,6 @@
 //! Answers to peers that ask for manifests and heads, and what their requests may cost.
 
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
 use super::{Effect, Sync};
@@ -31,23 +31,24 @@ impl Sync {
         may
     }
 
-    /// Descriptors read for the manifest page that begins at this index.
-    pub(super) fn page_cost(&self, index: u64) -> u64 {
-        let known = self.sealed.max(self.source.manifest().segments());
-        known.saturating_sub(index).clamp(1, DESCRIPTORS_MAX as u64)
+    /// Descriptors read for the manifest page that begins with this segment.
+    pub(super) fn page_cost(&self, first: SegmentIndex) -> u64 {
+        let known = self.sealed.0.max(self.source.manifest().segments());
+        known.saturating_sub(first.0).clamp(1, DESCRIPTORS_MAX as u64)
     }
 
-    pub(super) fn on_get_manifest(&mut self, peer: PeerId, height: Height, first: u64) {
+    pub(super) fn on_get_manifest(&mut self, peer: PeerId, height: Height, first: SegmentIndex) {
         if height > self.tip.max(self.source.proven_height()) {
             return self.send(peer, &SyncMessage::Manifest(height, first, None));
         }
         let known = self.source.manifest().descriptors();
-        let known = known.filter(|descriptor| descriptor.index >= first && descriptor.last < height);
+        let known = known.filter(|descriptor| descriptor.index >= first.0);
+        let known = known.filter(|descriptor| descriptor.last < height);
         let known = known.copied().take(DESCRIPTORS_MAX).collect();
         self.effects.push(Effect::SendManifest { peer, height, first, known });
     }
 
-    pub(super) fn on_get_head(&mut self, from: PeerId, index: u64) {
+    pub(super) fn on_get_head(&mut self, from: PeerId, index: SegmentIndex) {
         match self.downloads.segments().head(index).cloned() {
             Some(head) => self.send(from, &SyncMessage::Head(index, Some(head))),
             None if index < self.sealed => self.effects.push(Effect::SendHead(from, index)),

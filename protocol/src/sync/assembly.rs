@@ -1,5 +1,7 @@
 //! The way of a complete segment into the chain: assembled, applied, released.
 
+use ledger::units::SegmentIndex;
+
 use super::message::ChunkId;
 use super::segments::Segment;
 use super::{Effect, Sync};
@@ -18,9 +20,9 @@ pub(super) enum Step {
 impl Sync {
     /// Releases segments that are applied.
     pub(super) fn release(&mut self) {
-        let segments = self.downloads.segments().iter().map(Segment::index);
-        let applied: Vec<u64> = segments.take_while(|index| *index < self.sealed).collect();
-        for index in applied {
+        let indexes = self.downloads.segments().iter().map(Segment::index);
+        let applied = indexes.take_while(|index| *index < self.sealed);
+        for index in applied.collect::<Vec<_>>() {
             self.downloads.remove_segment(index);
             self.steps.remove(&index);
             self.effects.push(Effect::Release(index));
@@ -32,9 +34,9 @@ impl Sync {
     pub(super) fn assemble(&mut self) {
         let complete = self.downloads.segments().iter().filter(|segment| segment.missing() == 0);
         let waiting = complete.map(Segment::index).filter(|index| !self.steps.contains_key(index));
-        let waiting: Vec<u64> = waiting.collect();
+        let waiting: Vec<_> = waiting.collect();
         let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
-        let next = self.sealed.saturating_add(u64::from(is_applying));
+        let next = SegmentIndex(self.sealed.0.saturating_add(u64::from(is_applying)));
         for index in waiting {
             // The last place stays free for the segment that all others wait for.
             let most = if index == next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
@@ -46,7 +48,7 @@ impl Sync {
         }
     }
 
-    pub(super) fn on_assembled(&mut self, index: u64, damaged: &[u32]) {
+    pub(super) fn on_assembled(&mut self, index: SegmentIndex, damaged: &[u32]) {
         if damaged.is_empty() {
             if let Some(step) = self.steps.get_mut(&index) {
                 *step = Step::Assembled;
@@ -64,7 +66,7 @@ impl Sync {
 
     pub(super) fn apply(&mut self) {
         let next = self.tip.next();
-        let holds_next = |index: u64| {
+        let holds_next = |index: SegmentIndex| {
             let head = self.downloads.segments().head(index);
             let heights = head.map(|head| head.descriptor.first..=head.descriptor.last);
             heights.is_some_and(|heights| heights.contains(&next))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::bits::Bits;
 use super::message::{ChunkId, Status};
@@ -16,15 +16,20 @@ const PARTIAL_MAX: usize = super::segments::STAGED_SEGMENTS_MAX;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holdings {
     pub(crate) height: Height,
-    pub(crate) pruned_below: u64,
-    pub(crate) sealed: u64,
+    pub(crate) pruned_below: SegmentIndex,
+    pub(crate) sealed: SegmentIndex,
     pub(crate) nonce: u64,
-    partial: BTreeMap<u64, Bits>,
+    partial: BTreeMap<SegmentIndex, Bits>,
 }
 
 impl Holdings {
-    pub(crate) const fn is_complete(&self, segment: u64) -> bool {
-        self.pruned_below <= segment && segment < self.sealed
+    /// Whether it claims to have had all of some segment.
+    pub(crate) fn is_source(&self) -> bool {
+        self.sealed > SegmentIndex(0)
+    }
+
+    pub(crate) fn is_complete(&self, segment: SegmentIndex) -> bool {
+        (self.pruned_below..self.sealed).contains(&segment)
     }
 
     pub(crate) fn has(&self, id: ChunkId) -> bool {
@@ -32,7 +37,7 @@ impl Holdings {
     }
 
     /// Whether it claims any chunk of a segment.
-    pub(crate) fn has_any(&self, segment: u64) -> bool {
+    pub(crate) fn has_any(&self, segment: SegmentIndex) -> bool {
         self.is_complete(segment) || self.partial.get(&segment).is_some_and(|bits| bits.count() > 0)
     }
 
@@ -42,12 +47,15 @@ impl Holdings {
     }
 }
 
+/// By segment and chunk, a number of peers.
+type Counts = BTreeMap<SegmentIndex, Vec<u16>>;
+
 /// The holdings of all peers, and the number of holders of each chunk.
 #[derive(Debug)]
 pub(crate) struct Census {
     peers: BTreeMap<PeerId, Holdings>,
-    /// By segment and chunk: number of peers that have the chunk without the whole segment.
-    partial: BTreeMap<u64, Vec<u16>>,
+    /// Peers that have a chunk without its whole segment.
+    partial: Counts,
     /// Most chunks that a segment can have.
     chunks_max: u32,
 }
@@ -105,7 +113,7 @@ impl Census {
         Ok(())
     }
 
-    pub(crate) fn on_sealed(&mut self, peer: PeerId, sealed: u64, height: Height) {
+    pub(crate) fn on_sealed(&mut self, peer: PeerId, sealed: SegmentIndex, height: Height) {
         let Some(holdings) = self.peers.get_mut(&peer) else { return };
         holdings.sealed = sealed.max(holdings.sealed);
         holdings.height = height.max(holdings.height);
@@ -120,7 +128,7 @@ impl Census {
         }
     }
 
-    fn uncount(&mut self, partial: &BTreeMap<u64, Bits>) {
+    fn uncount(&mut self, partial: &BTreeMap<SegmentIndex, Bits>) {
         for (segment, bits) in partial {
             bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, -1));
             if self.partial.get(segment).is_some_and(|counts| counts.iter().all(|count| *count == 0)) {
@@ -140,7 +148,7 @@ impl Census {
     }
 
     /// The sources of a segment: peers that have all of it.
-    pub(crate) fn sources(&self, segment: u64) -> Vec<PeerId> {
+    pub(crate) fn sources(&self, segment: SegmentIndex) -> Vec<PeerId> {
         self.peers().filter(|(_, holdings)| holdings.is_complete(segment)).map(|(peer, _)| peer).collect()
     }
 
@@ -158,8 +166,8 @@ impl Census {
     }
 }
 
-fn count(partial: &mut BTreeMap<u64, Vec<u16>>, segment: u64, chunk: u32, change: i16) {
-    let counts = partial.entry(segment).or_default();
+fn count(counts: &mut Counts, segment: SegmentIndex, chunk: u32, change: i16) {
+    let counts = counts.entry(segment).or_default();
     let at = chunk as usize;
     if counts.len() <= at {
         counts.resize(at.saturating_add(1), 0);
@@ -169,7 +177,7 @@ fn count(partial: &mut BTreeMap<u64, Vec<u16>>, segment: u64, chunk: u32, change
 
 /// Orders chunks by segment and place, as one number.
 pub(crate) const fn place(id: ChunkId) -> u64 {
-    (id.segment << 32) | id.chunk as u64
+    (id.segment.0 << 32) | id.chunk as u64
 }
 
 /// Spreads a number evenly (the finalizer of SplitMix64, Steele et al. 2014). Nothing needs it to
@@ -187,15 +195,17 @@ mod tests {
     use super::*;
 
     fn id(segment: u64, chunk: u32) -> ChunkId {
-        ChunkId { segment, chunk }
+        ChunkId { segment: SegmentIndex(segment), chunk }
     }
 
     fn status(sealed: u64, partial: &[(u64, u32)]) -> Status {
-        let mut bits: BTreeMap<u64, Bits> = BTreeMap::new();
+        let mut bits: BTreeMap<SegmentIndex, Bits> = BTreeMap::new();
         for (segment, chunk) in partial {
-            bits.entry(*segment).or_default().set(*chunk);
+            bits.entry(SegmentIndex(*segment)).or_default().set(*chunk);
         }
-        Status { height: Height(9), pruned_below: 1, sealed, partial: bits.into_iter().collect(), nonce: sealed }
+        let partial = bits.into_iter().collect();
+        let (pruned_below, nonce) = (SegmentIndex(1), sealed);
+        Status { height: Height(9), pruned_below, sealed: SegmentIndex(sealed), partial, nonce }
     }
 
     #[test]
@@ -210,8 +220,9 @@ mod tests {
         census.on_have(b, id(2, 4)).unwrap();
         census.on_have(c, id(2, 4)).unwrap();
         assert_eq!((census.partial_holders(id(2, 3)), census.partial_holders(id(2, 4))), (2, 1), "c never said hello");
-        census.on_sealed(a, 3, Height(10));
-        assert_eq!((census.partial_holders(id(2, 3)), census.sources(2)), (1, vec![a]));
+        census.on_sealed(a, SegmentIndex(3), Height(10));
+        assert_eq!(census.partial_holders(id(2, 3)), 1);
+        assert_eq!(census.sources(SegmentIndex(2)), [a]);
         census.forget(b);
         census.forget(a);
         assert!(census.partial.is_empty() && census.peers.is_empty());
@@ -231,13 +242,13 @@ mod tests {
         let part = |segment: u64| {
             let mut bits = Bits::default();
             bits.set(63);
-            (segment, bits)
+            (SegmentIndex(segment), bits)
         };
         let many = (0..=PARTIAL_MAX as u64).map(part).collect();
         for partial in [
             vec![part(3), part(3)],
             vec![part(3), part(2)],
-            vec![part(3), (4, status(0, &[(4, 64)]).partial[0].1.clone())],
+            vec![part(3), (SegmentIndex(4), status(0, &[(4, 64)]).partial[0].1.clone())],
             many,
         ] {
             assert_eq!(census.on_status(PeerId(1), Status { partial, ..status(0, &[]) }), Err(Absurd));

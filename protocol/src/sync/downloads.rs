@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ledger::hash::Hash;
 use ledger::history::SegmentHead;
+use ledger::units::SegmentIndex;
 
 use super::census::{Census, mix, place};
 use super::message::{ChunkId, Update};
@@ -98,12 +99,12 @@ impl Downloads {
 
     /// Begins to fetch a segment, of which some chunks may be here.
     pub(super) fn add_segment(&mut self, head: SegmentHead, here: &[bool]) {
-        self.requests.add_segment(head.descriptor.index, head.chunks.len());
+        self.requests.add_segment(SegmentIndex(head.descriptor.index), head.chunks.len());
         self.segments.add(head, here);
     }
 
     /// Stops fetching a segment, since it is applied.
-    pub(super) fn remove_segment(&mut self, index: u64) {
+    pub(super) fn remove_segment(&mut self, index: SegmentIndex) {
         self.segments.remove(index);
         for (chunk, request) in (0..).zip(self.requests.remove_segment(index)) {
             for peer in request.peers() {
@@ -204,7 +205,7 @@ impl Downloads {
     pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
         let wants = self.suppliers.get(&peer).map(Supplier::wants);
         let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;
-        let is_source = census.get(peer).is_some_and(|holdings| holdings.sealed > 0);
+        let is_source = census.get(peer).is_some_and(|holdings| holdings.is_source());
         let is_needed = is_source && wants.is_some_and(|wants| wants.iter().any(only_sources_have));
         (is_needed, wants.map_or(0, BTreeSet::len), mix(self.salt ^ mix(peer.0)))
     }
@@ -244,7 +245,7 @@ impl Downloads {
         let Some(peer) = self.suppliers.get(&id) else { return };
         let Some(holdings) = census.get(id) else { return };
         let only_sources_have = |want: &&ChunkId| census.partial_holders(**want) == 0;
-        let is_source = holdings.sealed > 0;
+        let is_source = holdings.is_source();
         let offered = match is_source {
             true => peer.wants().iter().filter(only_sources_have).count(),
             false => OFFERED,
@@ -256,7 +257,7 @@ impl Downloads {
         }
         let mut candidates: Vec<((u32, bool, u64), ChunkId)> = Vec::new();
         let mut to_offer: Vec<ChunkId> = Vec::new();
-        let (mut looked_at, mut last_window) = (0u64, u64::MAX);
+        let (mut looked_at, mut last_window) = (0u64, SegmentIndex(u64::MAX));
         for segment in self.segments.iter() {
             let index = segment.index();
             let is_window_over = looked_at >= WINDOW_BYTES && index > last_window;

@@ -1,7 +1,7 @@
 //! Everything that sync does.
 
 use ledger::history::{SegmentDescriptor, SegmentHead};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::message::ChunkId;
 use crate::ids::PeerId;
@@ -26,12 +26,12 @@ pub enum Effect {
         /// The height whose manifest the peer asked for.
         height: Height,
         /// The segment that the answer begins with.
-        first: u64,
+        first: SegmentIndex,
         /// Proved descriptors of segments that are not stored yet.
         known: Vec<SegmentDescriptor>,
     },
     /// Answer with the head of a stored segment.
-    SendHead(PeerId, u64),
+    SendHead(PeerId, SegmentIndex),
     /// Make room for the chunks of a segment.
     Begin(SegmentHead),
     /// Store the chunk of this input.
@@ -40,11 +40,11 @@ pub enum Effect {
     SaveManifest(Vec<u8>),
     /// Read a complete segment, cut it into blocks, verify all signatures; then give
     /// [`Input::Assembled`](super::Input::Assembled).
-    Assemble(u64),
+    Assemble(SegmentIndex),
     /// Apply the blocks of an assembled segment that are above the tip.
-    Apply(u64),
+    Apply(SegmentIndex),
     /// Delete the staged chunks of a segment: it is applied, or cannot be used.
-    Release(u64),
+    Release(SegmentIndex),
     /// How the blocks above the tip are fetched from now on.
     Plan(FetchPlan),
     /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.

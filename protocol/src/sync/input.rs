@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ledger::chain::Chain;
 use ledger::hash::Hash;
 use ledger::history::{History, SegmentDescriptor, SegmentHead};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::message::ChunkId;
 use crate::ids::PeerId;
@@ -72,5 +72,5 @@ pub enum Input {
     Tip(Height, Vec<SegmentDescriptor>),
     /// The answer to [`Effect::Assemble`](super::Effect::Assemble): chunks damaged on disk. If
     /// none, all is verified.
-    Assembled(u64, Vec<u32>),
+    Assembled(SegmentIndex, Vec<u32>),
 }

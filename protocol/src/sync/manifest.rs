@@ -7,7 +7,7 @@ use std::time::Duration;
 use bincode::{Decode, Encode};
 use ledger::codec;
 use ledger::history::{History, Manifest, SegmentDescriptor, SegmentHead};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
 use super::segments::{STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX};
@@ -39,11 +39,18 @@ struct Saved {
 struct Fetch {
     peer: PeerId,
     header: CertifiedHeader,
-    from: u64,
+    from: SegmentIndex,
     /// Height after the last descriptor so far.
     next: Height,
     descriptors: Vec<SegmentDescriptor>,
     deadline: Duration,
+}
+
+impl Fetch {
+    /// The segment after the last descriptor so far.
+    fn next_index(&self) -> SegmentIndex {
+        SegmentIndex(self.from.0.saturating_add(self.descriptors.len() as u64))
+    }
 }
 
 /// The manifest, and the requests that extend it.
@@ -62,7 +69,7 @@ pub(super) struct Source {
     /// and answers nothing is one of many.
     asked: BTreeMap<PeerId, (u64, u64)>,
     questions: u64,
-    heads: BTreeMap<u64, (PeerId, Duration)>,
+    heads: BTreeMap<SegmentIndex, (PeerId, Duration)>,
 }
 
 impl Source {
@@ -95,8 +102,8 @@ impl Source {
         self.manifest.sealed(descriptor);
     }
 
-    pub(super) fn forget_below(&mut self, index: u64) {
-        self.manifest.forget_below(index);
+    pub(super) fn forget_below(&mut self, index: SegmentIndex) {
+        self.manifest.forget_below(index.0);
         self.heads = self.heads.split_off(&index);
     }
 
@@ -158,8 +165,8 @@ impl Sync {
             }
         }
         for (head, here) in staged {
-            let index = head.descriptor.index;
-            let is_proved = self.source.manifest.get(index) == Some(&head.descriptor);
+            let index = SegmentIndex(head.descriptor.index);
+            let is_proved = self.source.manifest.get(index.0) == Some(&head.descriptor);
             if is_proved && index >= self.sealed && self.is_head(&head) {
                 let (chunks, rules) = (here.iter().filter(|here| **here).count() as u64, &self.rules);
                 self.progress.on_found(chunks, &head.descriptor, rules);
@@ -214,10 +221,10 @@ impl Sync {
     }
 
     /// The first segment to fetch whose head is neither here nor asked for.
-    fn next_head(&self) -> Option<u64> {
+    fn next_head(&self) -> Option<SegmentIndex> {
         let mut bytes = 0u64;
         for descriptor in self.source.manifest.descriptors() {
-            let index = descriptor.index;
+            let index = SegmentIndex(descriptor.index);
             bytes = bytes.saturating_add(descriptor.bytes);
             if bytes > STAGED_BYTES_MAX && bytes > descriptor.bytes {
                 return None;
@@ -232,11 +239,11 @@ impl Sync {
 
     /// Segments wholly above the tip are fetched as segments, and so are those already begun.
     fn is_wanted(&self, descriptor: &SegmentDescriptor) -> bool {
-        descriptor.first > self.tip || self.is_begun(descriptor.index)
+        descriptor.first > self.tip || self.is_begun(SegmentIndex(descriptor.index))
     }
 
     /// Whether the head of a segment is here, so that its chunks are fetched.
-    fn is_begun(&self, index: u64) -> bool {
+    fn is_begun(&self, index: SegmentIndex) -> bool {
         self.downloads.segments().get(index).is_some()
     }
 
@@ -263,7 +270,8 @@ impl Sync {
         let height = header.header.height;
         let fits = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
         let Some(peer) = self.least_asked(fits) else { return };
-        let (from, next) = (self.source.manifest.segments(), self.source.manifest.next_height());
+        let from = SegmentIndex(self.source.manifest.segments());
+        let next = self.source.manifest.next_height();
         // A peer that gives page after page without end must not keep others from being asked;
         // doubling still gives slow links time.
         if self.source.fetch.as_ref().is_some_and(|fetch| !fetch.descriptors.is_empty()) {
@@ -275,7 +283,7 @@ impl Sync {
         self.send(peer, &SyncMessage::GetManifest(height, from));
         // With nothing else to fetch, the first head should come right after the manifest that
         // proves it.
-        let first = from.saturating_add(u64::from(next <= self.tip));
+        let first = SegmentIndex(from.0.saturating_add(u64::from(next <= self.tip)));
         let is_idle = self.downloads.segments().is_empty();
         if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
             self.source.heads.insert(first, (peer, self.now.saturating_add(PATIENCE)));
@@ -287,12 +295,11 @@ impl Sync {
         &mut self,
         from: PeerId,
         height: Height,
-        index: u64,
+        index: SegmentIndex,
         descriptors: Option<Vec<SegmentDescriptor>>,
     ) {
         let Some(mut fetch) = self.source.fetch.take() else { return };
-        let got = fetch.descriptors.len() as u64;
-        if (fetch.peer, fetch.header.header.height, fetch.from.saturating_add(got)) != (from, height, index) {
+        if (fetch.peer, fetch.header.header.height, fetch.next_index()) != (from, height, index) {
             // The answer to a request that was given up.
             self.source.fetch = Some(fetch);
             return;
@@ -311,8 +318,7 @@ impl Sync {
         // Validated page by page, so an unproved manifest never outgrows what a chain of that
         // height can hold.
         for descriptor in descriptors {
-            let index = fetch.from.saturating_add(fetch.descriptors.len() as u64);
-            match descriptor.validate_at(index, fetch.next, &self.rules) {
+            match descriptor.validate_at(fetch.next_index().0, fetch.next, &self.rules) {
                 Ok(next) if next <= height => fetch.next = next,
                 Ok(next) => return self.ban(from, Offence::ManifestTooLong { height, next }),
                 Err(error) => return self.ban(from, Offence::Manifest(error)),
@@ -320,7 +326,7 @@ impl Sync {
             fetch.descriptors.push(descriptor);
         }
         if !is_whole {
-            let next = fetch.from.saturating_add(fetch.descriptors.len() as u64);
+            let next = fetch.next_index();
             self.source.fetch = Some(fetch);
             return self.send(from, &SyncMessage::GetManifest(height, next));
         }
@@ -329,7 +335,7 @@ impl Sync {
             return;
         }
         // The chain may have sealed some of these segments itself meanwhile.
-        let known = self.source.manifest.segments().saturating_sub(fetch.from);
+        let known = self.source.manifest.segments().saturating_sub(fetch.from.0);
         let new = fetch.descriptors.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
         match self.source.manifest.extend(new, fetch.header.header.history_root) {
             Ok(()) => {
@@ -344,7 +350,7 @@ impl Sync {
         }
     }
 
-    pub(super) fn on_head(&mut self, from: PeerId, index: u64, head: Option<SegmentHead>) {
+    pub(super) fn on_head(&mut self, from: PeerId, index: SegmentIndex, head: Option<SegmentHead>) {
         let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
         let Some(head) = head else {
             // The peer does not have the head: another is asked, later if there is no other.
@@ -354,7 +360,7 @@ impl Sync {
             }
             return;
         };
-        let Some(descriptor) = self.source.manifest.get(index).copied() else {
+        let Some(descriptor) = self.source.manifest.get(index.0).copied() else {
             // The head came before the end of its manifest, so it is asked for again.
             self.source.heads.retain(|asked, _| *asked != index || !is_asked);
             return;

@@ -4,7 +4,7 @@
 use bincode::{Decode, Encode};
 use ledger::codec::{self, CodecError};
 use ledger::history::{SegmentDescriptor, SegmentHead};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::bits::Bits;
 
@@ -24,7 +24,7 @@ pub const CHUNK_HEADER_BYTES: usize = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ChunkId {
     /// The segment, from 0.
-    pub segment: u64,
+    pub segment: SegmentIndex,
     /// The chunk in its segment, from 0.
     pub chunk: u32,
 }
@@ -33,7 +33,7 @@ impl ChunkId {
     /// The data frame of this chunk: its name, then its bytes.
     #[must_use]
     pub fn frame(self, bytes: &[u8]) -> Vec<u8> {
-        [&self.segment.to_le_bytes()[..], &self.chunk.to_le_bytes(), bytes].concat()
+        [&self.segment.0.to_le_bytes()[..], &self.chunk.to_le_bytes(), bytes].concat()
     }
 
     /// The name and bytes of the chunk in a data frame. None if the frame is too short to name one.
@@ -41,7 +41,8 @@ impl ChunkId {
     pub fn parse(frame: &[u8]) -> Option<(Self, &[u8])> {
         let (segment, rest) = frame.split_first_chunk()?;
         let (chunk, bytes) = rest.split_first_chunk()?;
-        Some((Self { segment: u64::from_le_bytes(*segment), chunk: u32::from_le_bytes(*chunk) }, bytes))
+        let segment = SegmentIndex(u64::from_le_bytes(*segment));
+        Some((Self { segment, chunk: u32::from_le_bytes(*chunk) }, bytes))
     }
 }
 
@@ -52,11 +53,11 @@ pub struct Status {
     /// alone.
     pub height: Height,
     /// Segments before this one are no longer available.
-    pub pruned_below: u64,
+    pub pruned_below: SegmentIndex,
     /// All segments before this one are complete.
-    pub sealed: u64,
+    pub sealed: SegmentIndex,
     /// Segments of which the sender has some chunks, in increasing order.
-    pub partial: Vec<(u64, Bits)>,
+    pub partial: Vec<(SegmentIndex, Bits)>,
     /// Random at each start. By it, all downloaders agree which of several sources to ask for a
     /// chunk.
     pub nonce: u64,
@@ -88,20 +89,20 @@ pub enum SyncMessage {
     /// Changes.
     Update(Update),
     /// The sender has all segments before this one; and its last final block.
-    Sealed(u64, Height),
+    Sealed(SegmentIndex, Height),
     /// No upload slot is free: ask again after this many milliseconds. Wanted chunks stay noted
     /// meanwhile.
     Busy(u32),
     /// Asks for descriptors of segments from this index on that were sealed before the block of
     /// this height.
-    GetManifest(Height, u64),
+    GetManifest(Height, SegmentIndex),
     /// The descriptors, at most [`DESCRIPTORS_MAX`]. None if the height is unknown, or to refuse
     /// for now.
-    Manifest(Height, u64, Option<Vec<SegmentDescriptor>>),
+    Manifest(Height, SegmentIndex, Option<Vec<SegmentDescriptor>>),
     /// Asks for the hashes of a segment's chunks, and the certificate of its last block.
-    GetHead(u64),
+    GetHead(SegmentIndex),
     /// The head of a segment. None if it is unknown, or to refuse for now.
-    Head(u64, Option<SegmentHead>),
+    Head(SegmentIndex, Option<SegmentHead>),
 }
 
 impl SyncMessage {

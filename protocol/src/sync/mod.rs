@@ -35,7 +35,7 @@ use ledger::chain::Chain;
 use ledger::codec;
 use ledger::hash::Hash;
 use ledger::history::{HistoryRules, SegmentDescriptor};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use crate::ids::PeerId;
 use crate::offence::Offence;
@@ -76,9 +76,9 @@ pub struct Sync {
     nonce: u64,
     tip: Height,
     /// All segments before this one are applied.
-    sealed: u64,
+    sealed: SegmentIndex,
     source: Source,
-    steps: BTreeMap<u64, Step>,
+    steps: BTreeMap<SegmentIndex, Step>,
     census: Census,
     downloads: Downloads,
     uploads: Uploads,
@@ -114,7 +114,7 @@ impl Sync {
             rules,
             nonce,
             tip: history.tip(),
-            sealed: history.segments(),
+            sealed: SegmentIndex(history.segments()),
             source: Source::new(history),
             steps: BTreeMap::new(),
             census: Census::new(chunks_max),
@@ -203,7 +203,7 @@ impl Sync {
         let partial = partial.map(|segment| (segment.index(), segment.here().clone()));
         let status = Status {
             height: self.tip,
-            pruned_below: 0,
+            pruned_below: SegmentIndex(0),
             sealed: self.sealed,
             partial: partial.take(STAGED_SEGMENTS_MAX).collect(),
             nonce: self.nonce,
@@ -334,7 +334,7 @@ impl Sync {
         self.tip = height;
         for descriptor in sealed {
             self.source.on_sealed(descriptor);
-            self.sealed = descriptor.index.saturating_add(1);
+            self.sealed = SegmentIndex(descriptor.index.saturating_add(1));
         }
         if !sealed.is_empty() {
             let message = SyncMessage::Sealed(self.sealed, self.tip);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ledger::history::{HistoryRules, SegmentDescriptor};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 
 use super::Sync;
 use super::assembly::Step;
@@ -80,7 +80,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentReport {
     /// The segment.
-    pub index: u64,
+    pub index: SegmentIndex,
     /// Number of its chunks.
     pub chunks: u64,
     /// Number of its chunks that are here and verified.
@@ -176,7 +176,7 @@ impl Sync {
             PeerReport {
                 peer,
                 height: holdings.height,
-                sealed: holdings.sealed,
+                sealed: holdings.sealed.0,
                 partial_chunks: holdings.partial_chunks(),
                 in_flight: supplier.map_or(0, Supplier::in_flight),
                 fetched_bytes: supplier.map_or(0, Supplier::fetched_bytes),
@@ -190,7 +190,7 @@ impl Sync {
             stage,
             tip: self.tip,
             target: self.source.target_height(),
-            sealed: self.sealed,
+            sealed: self.sealed.0,
             segments_total: self.source.manifest().segments(),
             chunks_total: *chunks_total,
             chunks_verified: *chunks,
@@ -209,7 +209,7 @@ impl Sync {
     }
 
     /// Whether all blocks of a segment are verified.
-    fn is_assembled(&self, segment: u64) -> bool {
+    fn is_assembled(&self, segment: SegmentIndex) -> bool {
         matches!(self.steps.get(&segment), Some(Step::Assembled | Step::Applying))
     }
 

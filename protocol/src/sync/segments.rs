@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger::history::SegmentHead;
+use ledger::units::SegmentIndex;
 
 use super::bits::Bits;
 use super::message::ChunkId;
@@ -26,7 +27,7 @@ pub(super) struct Segment {
 
 /// All segments, in order.
 #[derive(Debug, Default)]
-pub(super) struct Segments(BTreeMap<u64, Segment>);
+pub(super) struct Segments(BTreeMap<SegmentIndex, Segment>);
 
 impl Segment {
     /// `here` has one flag for each chunk that an earlier run may have stored.
@@ -44,8 +45,8 @@ impl Segment {
         &self.head
     }
 
-    pub(super) const fn index(&self) -> u64 {
-        self.head.descriptor.index
+    pub(super) const fn index(&self) -> SegmentIndex {
+        SegmentIndex(self.head.descriptor.index)
     }
 
     /// Number of its chunks.
@@ -78,18 +79,19 @@ impl Segment {
 impl Segments {
     /// Begins with a segment, of which some chunks may be here.
     pub(super) fn add(&mut self, head: SegmentHead, here: &[bool]) {
-        self.0.insert(head.descriptor.index, Segment::new(head, here));
+        let segment = Segment::new(head, here);
+        self.0.insert(segment.index(), segment);
     }
 
-    pub(super) fn remove(&mut self, index: u64) {
+    pub(super) fn remove(&mut self, index: SegmentIndex) {
         self.0.remove(&index);
     }
 
-    pub(super) fn get(&self, index: u64) -> Option<&Segment> {
+    pub(super) fn get(&self, index: SegmentIndex) -> Option<&Segment> {
         self.0.get(&index)
     }
 
-    pub(super) fn head(&self, index: u64) -> Option<&SegmentHead> {
+    pub(super) fn head(&self, index: SegmentIndex) -> Option<&SegmentHead> {
         self.get(index).map(Segment::head)
     }
 

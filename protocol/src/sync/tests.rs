@@ -74,7 +74,7 @@ fn what_peers_have_read_from_the_store_is_bounded_for_each_and_for_all() {
     for second in 0..10 {
         for peer in (1..=96).map(PeerId) {
             for _ in 0..40 {
-                let question = SyncMessage::GetManifest(tip, 0);
+                let question = SyncMessage::GetManifest(tip, SegmentIndex(0));
                 let effects = ask(&mut sync, Duration::from_secs(second), peer, &question);
                 let is_page = |effect: &Effect| matches!(effect, Effect::SendManifest { .. });
                 let read = effects.iter().any(is_page);
@@ -89,7 +89,8 @@ fn what_peers_have_read_from_the_store_is_bounded_for_each_and_for_all() {
     assert!(all <= pages(ANSWERED_ALL_AT_ONCE + 10 * ANSWERED_ALL), "{all} pages");
     assert!(all * page >= 9 * ANSWERED_ALL, "and no fewer");
     let heads = (0..1_000).filter(|_| {
-        let effects = ask(&mut sync, Duration::from_secs(10), PeerId(50), &SyncMessage::GetHead(0));
+        let question = SyncMessage::GetHead(SegmentIndex(0));
+        let effects = ask(&mut sync, Duration::from_secs(10), PeerId(50), &question);
         effects.iter().any(|effect| matches!(effect, Effect::SendHead(..)))
     });
     let heads = heads.count() as u64;
@@ -113,14 +114,16 @@ fn a_manifest_without_end_is_given_up() {
     let height = header.height;
     let liar = PeerId(1);
     sync.handle(Duration::ZERO, Input::Opened(liar));
-    let hello = Status { height, pruned_below: 0, sealed: u64::MAX, partial: Vec::new(), nonce: 1 };
+    let (pruned_below, sealed) = (SegmentIndex(0), SegmentIndex(u64::MAX));
+    let hello = Status { height, pruned_below, sealed, partial: Vec::new(), nonce: 1 };
     ask(&mut sync, Duration::ZERO, liar, &SyncMessage::Status(hello));
     let certificate = Certificate::genesis(state.chain().id());
     sync.handle(Duration::ZERO, Input::Certified(CertifiedHeader { header, certificate }));
     let is_banned = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Ban { .. }));
     let mut banned_after = None;
     for (at, page) in pages.chunks(DESCRIPTORS_MAX).enumerate() {
-        let message = SyncMessage::Manifest(height, page[0].index, Some(page.to_vec()));
+        let first = SegmentIndex(page[0].index);
+        let message = SyncMessage::Manifest(height, first, Some(page.to_vec()));
         if is_banned(&ask(&mut sync, Duration::from_millis(at as u64), liar, &message)) {
             banned_after = Some(at);
             break;

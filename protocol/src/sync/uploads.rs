@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ledger::units::SegmentIndex;
+
 use super::census::{Census, mix};
 use super::message::{ChunkId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
@@ -185,7 +187,7 @@ impl Uploads {
     }
 
     /// The peer has all chunks of the segments before this one.
-    pub(crate) fn on_sealed(&mut self, from: PeerId, sealed: u64) {
+    pub(crate) fn on_sealed(&mut self, from: PeerId, sealed: SegmentIndex) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let open = peer.sending.split_off(&ChunkId { segment: sealed, chunk: 0 });
         for id in std::mem::replace(&mut peer.sending, open) {

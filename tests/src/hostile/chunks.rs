@@ -12,6 +12,7 @@ use ledger::chain::Chain;
 use ledger::codec;
 use ledger::history::SegmentHead;
 use ledger::store::{Opened, Store};
+use ledger::units::SegmentIndex;
 use node::home::Home;
 use node::network::{self, Inbox, LinkEvent, Multiaddr, Network, NetworkConfig, PeerEvent, PeerId};
 use prometheus_client::registry::Registry;
@@ -167,20 +168,20 @@ impl Hostile {
             LinkEvent::Opened(peer) => {
                 self.was_linked = true;
                 self.wanted.insert(peer, Wanted::default());
-                let sealed = self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?.len() as u64;
+                let descriptors = self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?;
+                let sealed = SegmentIndex(descriptors.len() as u64);
+                let pruned_below = SegmentIndex(0);
                 let nonce = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into();
                 let height = self.store.tip().0;
-                self.say(
-                    peer,
-                    &SyncMessage::Status(Status { height, pruned_below: 0, sealed, partial: vec![], nonce }),
-                );
+                let status = Status { height, pruned_below, sealed, partial: vec![], nonce };
+                self.say(peer, &SyncMessage::Status(status));
             }
             LinkEvent::Closed(peer) => drop(self.wanted.remove(&peer)),
             LinkEvent::Data(..) | LinkEvent::Written(_) => {}
             LinkEvent::Message(peer, bytes) => match SyncMessage::decode(&bytes)? {
                 SyncMessage::Update(update) => self.on_update(peer, update)?,
                 SyncMessage::GetManifest(height, from) => {
-                    let descriptors = self.store.descriptors(from, height, DESCRIPTORS_MAX)?;
+                    let descriptors = self.store.descriptors(from.0, height, DESCRIPTORS_MAX)?;
                     self.say(peer, &SyncMessage::Manifest(height, from, Some(descriptors)));
                 }
                 SyncMessage::GetHead(index) => {
@@ -197,8 +198,8 @@ impl Hostile {
         self.network.send_message(peer, codec::encode(message));
     }
 
-    fn head(&self, index: u64) -> anyhow::Result<Option<SegmentHead>> {
-        let Some(segment) = self.store.segment(index)? else { return Ok(None) };
+    fn head(&self, index: SegmentIndex) -> anyhow::Result<Option<SegmentHead>> {
+        let Some(segment) = self.store.segment(index.0)? else { return Ok(None) };
         let certificate = self.store.certificate(segment.descriptor.last)?;
         let (descriptor, chunks) = (segment.descriptor, segment.chunks);
         Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
@@ -215,7 +216,8 @@ impl Hostile {
         while wanted.sent < wanted.allowed
             && let Some(id) = wanted.chunks.pop_first()
         {
-            let chunk = self.store.chunk(id.segment, id.chunk.into(), &self.chain.history_rules())?;
+            let rules = self.chain.history_rules();
+            let chunk = self.store.chunk(id.segment.0, id.chunk.into(), &rules)?;
             let Some(mut bytes) = chunk else { continue };
             // One bit of a correct chunk is changed.
             let middle = bytes.len() / 2;

@@ -11,7 +11,7 @@ use ledger::hash::{BlockHash, Domain, Hash};
 use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::merkle;
 use ledger::signature::SigningKey;
-use ledger::units::{Height, Round, Timestamp, VotingPower};
+use ledger::units::{Height, Round, SegmentIndex, Timestamp, VotingPower};
 use protocol::message::CertifiedHeader;
 
 /// Blocks in each segment.
@@ -90,10 +90,16 @@ impl Made {
         self.heads.iter().map(|head| head.chunks.len() as u64).sum()
     }
 
+    /// The head of a segment of this chain.
+    #[must_use]
+    pub fn head(&self, segment: SegmentIndex) -> &SegmentHead {
+        &self.heads[segment.0 as usize]
+    }
+
     /// Hash and length of a chunk; `None` if there is no such chunk.
     #[must_use]
-    pub fn chunk(&self, segment: u64, chunk: u32) -> Option<(Hash, u64)> {
-        let head = self.heads.get(usize::try_from(segment).ok()?)?;
+    pub fn chunk(&self, segment: SegmentIndex, chunk: u32) -> Option<(Hash, u64)> {
+        let head = self.heads.get(usize::try_from(segment.0).ok()?)?;
         let range = head.descriptor.chunk_range(u64::from(chunk), &self.rules)?;
         Some((head.chunks[chunk as usize], range.end - range.start))
     }

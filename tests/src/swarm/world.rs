@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ledger::hash::Hash;
 use ledger::history::SegmentHead;
+use ledger::units::SegmentIndex;
 use protocol::message::CertifiedHeader;
 use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
 use protocol::sync::{Effect, Input, Rates, Setup, Sync};
@@ -60,8 +61,8 @@ enum Happening {
         link: u64,
         content: Content,
     },
-    Assembled(usize, u64, u64),
-    Applied(usize, u64, u64),
+    Assembled(usize, u64, SegmentIndex),
+    Applied(usize, u64, SegmentIndex),
 }
 
 struct Event {
@@ -282,8 +283,8 @@ impl World {
                 self.give(place, Input::Assembled(index, Vec::new()));
             }
             Happening::Applied(place, life, index) if self.nodes[place].life == life => {
-                let descriptor = self.made.heads[index as usize].descriptor;
-                self.nodes[place].applied = index as usize + 1;
+                let descriptor = self.made.head(index).descriptor;
+                self.nodes[place].applied = index.0 as usize + 1;
                 self.give(place, Input::Tip(descriptor.last, vec![descriptor]));
             }
             Happening::Assembled(..) | Happening::Applied(..) => {}
@@ -388,13 +389,14 @@ impl World {
             Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
             Effect::SendManifest { peer, height, first, known } => {
                 let stored = self.made.descriptors(self.nodes[place].applied).into_iter();
-                let stored = stored.filter(|descriptor| descriptor.index >= first);
+                let stored = stored.filter(|descriptor| descriptor.index >= first.0);
                 let stored = stored.filter(|descriptor| descriptor.last < height);
                 let all = stored.chain(known).take(DESCRIPTORS_MAX).collect();
                 self.say(place, peer, &SyncMessage::Manifest(height, first, Some(all)));
             }
             Effect::SendHead(peer, index) => {
-                let head = self.made.heads.get(index as usize).filter(|_| (index as usize) < self.nodes[place].applied);
+                let is_applied = (index.0 as usize) < self.nodes[place].applied;
+                let head = self.made.heads.get(index.0 as usize).filter(|_| is_applied);
                 let message = SyncMessage::Head(index, head.cloned());
                 self.say(place, peer, &message);
             }
@@ -414,7 +416,10 @@ impl World {
                 let life = self.nodes[place].life;
                 self.plan_at(at, Happening::Applied(place, life, index));
             }
-            Effect::Release(index) => self.nodes[place].staged.retain(|(head, _)| head.descriptor.index != index),
+            Effect::Release(index) => {
+                let staged = &mut self.nodes[place].staged;
+                staged.retain(|(head, _)| head.descriptor.index != index.0);
+            }
             Effect::Plan(_) => {}
             Effect::Ban { peer, offence } => {
                 let other = peer.0 as usize;
@@ -427,8 +432,8 @@ impl World {
     }
 
     /// When the node's core has processed a segment.
-    fn compute(&mut self, place: usize, index: u64) -> Nanos {
-        let bytes = self.made.heads[index as usize].descriptor.bytes;
+    fn compute(&mut self, place: usize, index: SegmentIndex) -> Nanos {
+        let bytes = self.made.head(index).descriptor.bytes;
         let node = &mut self.nodes[place];
         node.cpu_free_at = node.cpu_free_at.max(self.now) + bytes * self.plan.cpu_per_byte;
         node.cpu_free_at
@@ -517,10 +522,11 @@ impl World {
         self.tell(place, || format!("stores {}/{}", id.segment, id.chunk));
         self.digest.write_u64(self.now);
         self.digest.write_usize(place);
-        self.digest.write_u64(id.segment << 32 | u64::from(id.chunk));
+        self.digest.write_u64(id.segment.0 << 32 | u64::from(id.chunk));
         let now = self.now;
         let node = &mut self.nodes[place];
-        let staged = node.staged.iter_mut().find(|(head, _)| head.descriptor.index == id.segment);
+        let mut staged = node.staged.iter_mut();
+        let staged = staged.find(|(head, _)| head.descriptor.index == id.segment.0);
         let (_, here) = staged.expect("a chunk is stored after its segment was begun");
         assert!(!std::mem::replace(&mut here[id.chunk as usize], true), "node {place} stores {id:?} twice");
         if node.stored.insert(id) {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::api::{self, SyncState, SyncStatus};
-use ledger::units::Height;
+use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
 use protocol::sync::{Bits, PeerReport, SegmentReport, Stage, SyncReport};
 use serde_json::{Value, json};
@@ -44,7 +44,13 @@ fn fetching(measured_ms: u64) -> SyncView {
         rate: Some(2_000),
         fetched_at: None,
         reason: None,
-        segments: vec![SegmentReport { index: 2, chunks: 10, verified: 3, is_assembled: false, here }],
+        segments: vec![SegmentReport {
+            index: SegmentIndex(2),
+            chunks: 10,
+            verified: 3,
+            is_assembled: false,
+            here,
+        }],
         peers: vec![peer(PeerId(1), 4), peer(PeerId(2), 0)],
         bans: 1,
     };

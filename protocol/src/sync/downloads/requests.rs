@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ledger::units::SegmentIndex;
+
 use crate::ids::PeerId;
 use crate::sync::message::ChunkId;
 
@@ -23,7 +25,7 @@ pub(super) struct SegmentRequests {
 
 /// The requests for the chunks of all segments that are being fetched.
 #[derive(Debug, Default)]
-pub(super) struct Requests(BTreeMap<u64, SegmentRequests>);
+pub(super) struct Requests(BTreeMap<SegmentIndex, SegmentRequests>);
 
 impl Request {
     pub(super) const fn is_none(&self) -> bool {
@@ -63,17 +65,17 @@ impl SegmentRequests {
 
 impl Requests {
     /// Makes room for the requests of a segment with this many chunks.
-    pub(super) fn add_segment(&mut self, index: u64, chunks: usize) {
+    pub(super) fn add_segment(&mut self, index: SegmentIndex, chunks: usize) {
         let requests = SegmentRequests { chunks: vec![Request::default(); chunks], count: 0 };
         self.0.insert(index, requests);
     }
 
     /// Removes a segment, and returns the requests for its chunks.
-    pub(super) fn remove_segment(&mut self, index: u64) -> Vec<Request> {
+    pub(super) fn remove_segment(&mut self, index: SegmentIndex) -> Vec<Request> {
         self.0.remove(&index).map(|requests| requests.chunks).unwrap_or_default()
     }
 
-    pub(super) fn of_segment(&self, index: u64) -> Option<&SegmentRequests> {
+    pub(super) fn of_segment(&self, index: SegmentIndex) -> Option<&SegmentRequests> {
         self.0.get(&index)
     }
 

@@ -23,7 +23,7 @@ struct Fetch {
 }
 
 fn id(chunk: u32) -> ChunkId {
-    ChunkId { segment: 0, chunk }
+    ChunkId { segment: SegmentIndex(0), chunk }
 }
 
 fn hash(chunk: u32) -> Hash {
@@ -52,8 +52,13 @@ impl Fetch {
     fn open(&mut self, peer: PeerId, sealed: u64, has: impl IntoIterator<Item = u32>) {
         let mut bits = Bits::default();
         has.into_iter().for_each(|chunk| assert!(bits.set(chunk)));
-        let status =
-            Status { height: Height(9), pruned_below: 0, sealed, partial: vec![(0, bits)], nonce: mix(peer.0) };
+        let status = Status {
+            height: Height(9),
+            pruned_below: SegmentIndex(0),
+            sealed: SegmentIndex(sealed),
+            partial: vec![(SegmentIndex(0), bits)],
+            nonce: mix(peer.0),
+        };
         self.census.on_status(peer, status).unwrap();
         self.downloads.on_opened(peer);
     }
@@ -84,13 +89,13 @@ impl Fetch {
 
     /// Chunks that are wanted from two peers.
     fn twice(&self) -> usize {
-        self.downloads.requests.of_segment(0).unwrap().twice()
+        self.downloads.requests.of_segment(SegmentIndex(0)).unwrap().twice()
     }
 
     /// Index, number of chunks and number of missing ones of each segment.
     fn segments(&self) -> Vec<(u64, u64, u64)> {
         let segments = self.downloads.segments().iter();
-        segments.map(|segment| (segment.index(), segment.chunks(), segment.missing())).collect()
+        segments.map(|segment| (segment.index().0, segment.chunks(), segment.missing())).collect()
     }
 
     fn in_flight(&self, peer: PeerId) -> u64 {
@@ -117,7 +122,7 @@ fn a_source_may_choose_and_each_chunk_is_offered_to_one() {
     let offers: Vec<Vec<u32>> = [A, B, C].map(|peer| (fetch.fill(peer), fetch.wants(peer)).1).to_vec();
     let all: BTreeSet<u32> = offers.iter().flatten().copied().collect();
     assert_eq!(all.len(), offers.iter().map(Vec::len).sum::<usize>(), "no chunk is wanted from two: {offers:?}");
-    let sources = fetch.census.sources(0);
+    let sources = fetch.census.sources(SegmentIndex(0));
     for (peer, offers) in [A, B, C].into_iter().zip(&offers) {
         let owned = offers.iter().filter(|chunk| fetch.census.owner(&sources, id(**chunk)) == Some(peer));
         assert_eq!(owned.count(), offers.len(), "all who fetch ask {peer:?} for the same ones");
@@ -176,7 +181,7 @@ fn what_comes_is_judged_by_the_manifest() {
     check(id(2), hash(1), Arrival::Bad);
     check(id(2), hash(2), Arrival::New);
     check(id(4), hash(4), Arrival::Unknown);
-    check(ChunkId { segment: 1, chunk: 0 }, hash(0), Arrival::Unknown);
+    check(ChunkId { segment: SegmentIndex(1), chunk: 0 }, hash(0), Arrival::Unknown);
     assert_eq!(fetch.segments(), [(0, 4, 2)]);
     fetch.downloads.lose(id(1));
     fetch.downloads.lose(id(3));
@@ -338,7 +343,7 @@ fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     // A claims nothing at all, B only chunks of a segment that is not fetched.
     fetch.open(A, 0, []);
     fetch.open(B, 0, []);
-    fetch.census.on_have(B, ChunkId { segment: 7, chunk: 3 }).unwrap();
+    fetch.census.on_have(B, ChunkId { segment: SegmentIndex(7), chunk: 3 }).unwrap();
     for _ in 0..100 {
         fetch.fill(A);
         fetch.fill(B);
@@ -362,8 +367,8 @@ fn free_chunks_are_counted() {
     fetch.open(A, 1, []);
     fetch.open(B, 1, []);
     let check = |fetch: &Fetch, what: &str| {
-        let segment = fetch.downloads.segments.get(0).unwrap();
-        let requests = fetch.downloads.requests.of_segment(0).unwrap();
+        let segment = fetch.downloads.segments.get(SegmentIndex(0)).unwrap();
+        let requests = fetch.downloads.requests.of_segment(SegmentIndex(0)).unwrap();
         let count = |is: &dyn Fn(ChunkId) -> bool| (0..100).filter(|chunk| is(id(*chunk))).count();
         let free = count(&|chunk| fetch.downloads.is_free(chunk));
         let missing = count(&|chunk| !fetch.downloads.segments.has(chunk));
@@ -375,7 +380,7 @@ fn free_chunks_are_counted() {
     check(&fetch, "after some came");
     fetch.fill(B);
     check(&fetch, "wanted from two");
-    let here = fetch.downloads.segments.get(0).unwrap().here().ones().next().unwrap();
+    let here = fetch.downloads.segments.get(SegmentIndex(0)).unwrap().here().ones().next().unwrap();
     fetch.downloads.lose(id(here));
     check(&fetch, "one is lost");
     fetch.downloads.lose(id(99));

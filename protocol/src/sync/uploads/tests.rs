@@ -18,7 +18,7 @@ struct Serve {
 }
 
 fn id(chunk: u32) -> ChunkId {
-    ChunkId { segment: 0, chunk }
+    ChunkId { segment: SegmentIndex(0), chunk }
 }
 
 impl Serve {
@@ -26,7 +26,9 @@ impl Serve {
         let now = Duration::from_secs(100);
         let mut serve = Self { uploads: Uploads::new(CHUNK, 5, Limit::new(None)), census: Census::new(1_000), now };
         for peer in (1..=peers).map(PeerId) {
-            let status = Status { height: Height(0), pruned_below: 0, sealed: 0, partial: vec![], nonce: 0 };
+            let none = SegmentIndex(0);
+            let (pruned_below, sealed, partial) = (none, none, vec![]);
+            let status = Status { height: Height(0), pruned_below, sealed, partial, nonce: 0 };
             serve.census.on_status(peer, status).unwrap();
             serve.uploads.on_opened(peer);
         }
