@@ -38,3 +38,15 @@ impl FetchPlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_heights_includes_both_ends() {
+        let range = HeightRange { first: Height(3), last: Height(5) };
+        let inside: Vec<u64> = (0..9).filter(|height| range.contains(Height(*height))).collect();
+        assert_eq!(inside, [3, 4, 5]);
+    }
+}

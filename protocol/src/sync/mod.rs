@@ -4,7 +4,12 @@
 //! One door: [`Sync::handle`] takes the time and an input and returns effects. A certified header
 //! proves the manifest, the manifest each chunk: a chunk is right or convicts its sender. Sync
 //! messages travel over links of their own ([`message`]). The blocks come out as [`Effect::Apply`]
-//! and go through the same commit as live ones.
+//! and go through the same commit as live ones. Protocol: `docs/protocol/sync.md`.
+//!
+//! These files know chunks only: `segments` (which are here), `census` (which peers claim which),
+//! `downloads` (who is asked for what), `supplier` (a peer that sends), `uploads` (who is sent
+//! what). These know history: `manifest` (the list of segments, and their heads), `answers` (the
+//! same for peers), `assembly` (a complete segment's way into the chain).
 
 pub mod message;
 

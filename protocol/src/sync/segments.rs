@@ -145,3 +145,60 @@ impl Segments {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::certificate::Certificate;
+    use ledger::hash::{BlockHash, ChainId, Hash};
+    use ledger::history::SegmentDescriptor;
+    use ledger::units::Height;
+
+    use super::*;
+
+    const INDEX: SegmentIndex = SegmentIndex(3);
+
+    fn head(chunks: usize) -> SegmentHead {
+        let descriptor = SegmentDescriptor {
+            index: INDEX.0,
+            first: Height(1),
+            last: Height(9),
+            bytes: 1,
+            chunks_root: Hash::ZERO,
+            blocks_root: Hash::ZERO,
+            last_block: BlockHash(Hash::ZERO),
+        };
+        let certificate = Certificate::genesis(ChainId(Hash::ZERO));
+        SegmentHead { descriptor, chunks: vec![Hash::ZERO; chunks], certificate }
+    }
+
+    #[test]
+    fn chunks_that_come_and_go_are_counted_once() {
+        let mut segments = Segments::default();
+        // More flags than chunks: those of no chunk do not count.
+        segments.add(head(10), &[true; 12]);
+        assert!(segments.is_complete() && segments.get(INDEX).unwrap().here().count() == 10);
+        segments.add(head(10), &[true, false, true]);
+        let id = |chunk| ChunkId { segment: INDEX, chunk };
+        let missing = |segments: &Segments| {
+            let segment = segments.get(INDEX).unwrap();
+            let chunks: Vec<u32> = segment.missing_chunks().map(|id| id.chunk).collect();
+            assert_eq!(segment.missing(), chunks.len() as u64);
+            assert_eq!(segment.chunks(), segment.missing().saturating_add(segment.here().count()));
+            chunks
+        };
+        assert_eq!(missing(&segments), [1, 3, 4, 5, 6, 7, 8, 9]);
+        // The set has room for chunk 12, but the segment has no such chunk.
+        for chunk in [1, 1, 2, 9, 12, 99] {
+            segments.on_chunk(id(chunk));
+        }
+        assert_eq!(missing(&segments), [3, 4, 5, 6, 7, 8]);
+        for chunk in [0, 0, 3, 12, 99] {
+            segments.lose(id(chunk));
+        }
+        assert_eq!(missing(&segments), [0, 3, 4, 5, 6, 7, 8]);
+        assert!(segments.lacks(id(0)) && !segments.lacks(id(12)) && !segments.has(id(12)));
+        segments.remove(INDEX);
+        assert!(segments.is_empty() && !segments.lacks(id(0)));
+    }
+}

@@ -37,7 +37,8 @@ impl Downloads {
                     let request = self.requests.get(**chunk);
                     request.is_some_and(|request| request.also_from.is_none())
                 };
-                let held = peer.wants().iter().filter(single).filter(|chunk| census.has(id, **chunk));
+                let held = peer.wants().iter().filter(|chunk| census.has(id, **chunk));
+                let held = held.filter(single);
                 candidates.extend(held.map(|chunk| (Reverse(theirs), *chunk, *other)));
             }
         }
