@@ -149,17 +149,18 @@ impl Bodies {
         self.built = None;
     }
 
-    /// Drops the blocks of rounds before the last one, except the last block built here and the
-    /// `pinned` ones. At most two blocks of each of three rounds remain beside these.
+    /// Keeps the blocks of the last, this and the next round, the last block built here and the
+    /// `pinned` ones, and drops all others. Rounds far ahead are possible too: a height that is begun
+    /// again starts at round 0.
     ///
     /// If a dropped block is decided after all, it is fetched again: see [`Bodies::want_decided`].
     /// A quorum precommitted it, so the honest validators among them are locked on it and hold it.
     pub(crate) fn on_round(&mut self, round: Round, pinned: &BTreeSet<BlockHash>) {
-        let first = Round(round.0.saturating_sub(1));
+        let near = Round(round.0.saturating_sub(1))..=Round(round.0.saturating_add(1));
         self.wanted.retain(|_, wanted| {
-            wanted.is_decided || wanted.proposals.iter().any(|signed| signed.proposal.round >= first)
+            wanted.is_decided || wanted.proposals.iter().any(|signed| near.contains(&signed.proposal.round))
         });
-        self.rounds.retain(|round, _| *round >= first);
+        self.rounds.retain(|round, _| near.contains(round));
         let (rounds, built, before) = (&self.rounds, self.built, self.verdicts.len());
         self.verdicts.retain(|block, _| {
             pinned.contains(block) || built == Some(*block) || rounds.values().any(|blocks| blocks.contains(block))
