@@ -31,11 +31,7 @@ pub(crate) struct Assembled {
 /// The disk refuses; or bytes that a certified header proves are not blocks with valid signatures.
 /// In the latter case more than a third of the voting power is dishonest, or this code is too old
 /// or wrong, and the node must stop.
-pub(super) fn assemble(
-    chain: &Chain,
-    index: SegmentIndex,
-    mut reader: SegmentReader,
-) -> anyhow::Result<Assembled> {
+pub(super) fn assemble(chain: &Chain, index: SegmentIndex, mut reader: SegmentReader) -> anyhow::Result<Assembled> {
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
     let context = || format!("segment {index} is certified, but breaks the rules");

@@ -44,13 +44,7 @@ fn fetching(measured_ms: u64) -> SyncView {
         rate: Some(2_000),
         fetched_at: None,
         reason: None,
-        segments: vec![SegmentReport {
-            index: SegmentIndex(2),
-            chunks: 10,
-            verified: 3,
-            is_assembled: false,
-            here,
-        }],
+        segments: vec![SegmentReport { index: SegmentIndex(2), chunks: 10, verified: 3, is_assembled: false, here }],
         peers: vec![peer(PeerId(1), 4), peer(PeerId(2), 0)],
         bans: 1,
     };
