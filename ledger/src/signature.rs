@@ -232,8 +232,8 @@ pub struct Item {
     pub signature: Signature,
 }
 
-/// The signatures that were checked for the verdicts on some items. An item counts once for each
-/// check that it was part of.
+/// The checks behind the verdicts on some items. A signature counts once for each check that it was
+/// part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checks {
     /// Signatures in equations of a batch, at about a third of the cost of one alone.
@@ -242,12 +242,12 @@ pub struct Checks {
     pub alone: u64,
 }
 
-/// Batches of up to this many items are verified one by one if their equation does not hold. Halves
-/// of a smaller batch would save next to nothing.
+/// A batch of up to this many items whose equation does not hold is verified one by one. Halving so
+/// few would save next to nothing.
 const HALVED_MIN: usize = 4;
 
-/// While bad signatures are looked for, each item is part of this many equations at most, on
-/// average. One bad signature needs two. With many bad ones, halving never ends early and would cost
+/// Most equations that an item is part of while bad signatures are searched for, on average. One
+/// bad signature needs at most two. With many bad ones halving never ends early, and would cost
 /// more than verifying each alone.
 const HALVINGS: usize = 2;
 
@@ -281,7 +281,8 @@ struct Search<'a> {
     items: &'a [Item],
     verdicts: &'a mut [bool],
     checks: Checks,
-    /// Signatures that may still be part of an equation.
+    /// Signatures that further equations may hold. When it is used up, the rest is verified one by
+    /// one.
     room: usize,
 }
 
@@ -313,7 +314,7 @@ impl Search<'_> {
         let (left, right) = places.split_at(places.len() / 2);
         self.room = self.room.saturating_sub(left.len());
         if self.holds(left) {
-            // So the right half has a bad one, and its equation need not be computed.
+            // The bad one is in the right half, whose equation need not be computed.
             self.accept(left);
             return self.halve(right);
         }
