@@ -1,5 +1,5 @@
-//! Bodies of proposed blocks: assembled from the mempool and from peers, judged, and kept while they
-//! can still matter.
+//! Bodies of proposed blocks: assembled from the mempool and from peers, judged, and kept while
+//! they can still matter.
 //!
 //! A height can take any number of rounds, so bodies of rounds further back are dropped
 //! ([`Bodies::on_round`]). A dropped body that is needed again is fetched like any missing body.
@@ -134,7 +134,7 @@ pub(crate) struct Bodies {
     rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
     /// The last block that was built here.
     built: Option<BlockHash>,
-    /// Connected peers that gave what they were asked for last.
+    /// Connected peers that gave something when they were last asked.
     gave: BTreeSet<PeerId>,
     work: Work,
 }
@@ -150,11 +150,12 @@ impl Bodies {
     }
 
     /// Keeps the blocks of the last, this and the next round, the last block built here and the
-    /// `pinned` ones, and drops all others. Rounds far ahead are possible too: a height that is begun
-    /// again starts at round 0.
+    /// `pinned` ones. All others are dropped, also those of rounds far ahead: a height that is
+    /// begun again starts at round 0.
     ///
     /// If a dropped block is decided after all, it is fetched again: see [`Bodies::want_decided`].
-    /// A quorum precommitted it, so the honest validators among them are locked on it and hold it.
+    /// A quorum precommitted it, so the honest validators of this quorum are locked on it and hold
+    /// it.
     pub(crate) fn on_round(&mut self, round: Round, pinned: &BTreeSet<BlockHash>) {
         let near = Round(round.0.saturating_sub(1))..=Round(round.0.saturating_add(1));
         self.wanted.retain(|_, wanted| {
@@ -187,7 +188,7 @@ impl Bodies {
         }
     }
 
-    /// A held block is proposed in a round, so it is kept until the round is over.
+    /// A block that is held is proposed in a round, so it is kept while the round is near.
     pub(crate) fn on_proposed(&mut self, block: BlockHash, round: Round) {
         self.rounds.entry(round).or_default().insert(block);
     }

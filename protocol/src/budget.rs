@@ -8,8 +8,8 @@
 //! never a reason to ban a peer or to close its connection: an honest peer on a fast link may empty
 //! its budget.
 //!
-//! A bad signature makes a whole batch of messages be verified again. The messages with bad
-//! signatures pay for this, in equal parts for each bad signature.
+//! A bad signature in a batch of messages must be searched for, which verifies others again. The
+//! messages with bad signatures pay for this search, in equal parts for each bad signature.
 //!
 //! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an
 //! attack would pay for it. A message that was not new and is passed on again costs its bytes only,
@@ -72,8 +72,8 @@ impl Cost {
         Self { decode: MESSAGE.saturating_add(units(bytes, DECODE_BYTES)), ..Self::NONE }
     }
 
-    /// The cost of receiving and decoding a request of this many bytes. The answer has a cost of its
-    /// own, [`Cost::answer`].
+    /// The cost of receiving and decoding a request of this many bytes. The answer has a cost of
+    /// its own, [`Cost::answer`].
     #[must_use]
     pub const fn request(bytes: usize) -> Self {
         Self { decode: REQUEST.saturating_add(units(bytes, DECODE_BYTES)), ..Self::NONE }

@@ -85,7 +85,7 @@ enum Phase {
     Waiting,
     /// Consensus decides the next height.
     Deciding,
-    /// Consensus has decided, and the body of the decided block is fetched. Consensus rests.
+    /// Consensus has decided a block whose body is being fetched. Meanwhile consensus rests.
     Fetching,
     /// A commit is being made durable.
     Committing,

@@ -194,8 +194,8 @@ pub enum Request {
     Genesis(u32),
 }
 
-/// Most bytes of an honest answer to a request, given the request's bytes. A longer answer is wrong
-/// before it is read, so a peer cannot have this node hold more than it asked for.
+/// Most bytes of an honest answer to a request, given the bytes of the request. A longer answer is
+/// not read, so a peer cannot make this node hold more than it asked for.
 #[must_use]
 pub fn answer_bytes_max(request: &[u8]) -> usize {
     // The number of the answer, the clock, the marks of options, and the lengths of lists.

@@ -140,8 +140,8 @@ impl Consensus {
 
     /// The verdict on a block that consensus was told at this height: whether the block is valid.
     ///
-    /// The core pairs a proposal with a verdict by the block's hash alone, whatever the round. So it
-    /// votes at once for a block that it was once told to be valid.
+    /// The core pairs a proposal with a verdict by the hash of the block alone, whatever the round.
+    /// So it votes at once for a block that it was once told to be valid.
     #[must_use]
     pub fn verdict(&self, block: &BlockHash) -> Option<bool> {
         let known = self.core.full_proposal_keeper.get_value_by_id(&self.core.height(), block);

@@ -1,8 +1,8 @@
 //! A block that consensus decided: committed at once if its body is here, else fetched first.
 //!
-//! Consensus knows blocks by their hashes, and may decide one whose body was dropped, such as on
-//! late precommits of an earlier round. The honest validators that precommitted the block are locked
-//! on it and hold its body, so they give it.
+//! Consensus knows blocks by their hashes. It may decide one whose body was dropped, for example
+//! when late precommits of an earlier round arrive. The honest validators that precommitted the
+//! block are locked on it and hold its body, so they give it.
 
 use ledger::certificate::Certificate;
 use ledger::chain::ValidBlock;

@@ -22,8 +22,8 @@ pub enum Effect {
     Log(LogEntry),
     /// Make the log durable.
     SyncLog,
-    /// Replace the log by a shorter one, in one step and durably: without the bodies that are not
-    /// among these, and with all other entries, also those that were not synced before.
+    /// Replace the log by a shorter one, atomically and durably. It leaves out the bodies that are
+    /// not among these, and keeps all other entries, even those that were not synced before.
     ShortenLog(BTreeSet<BlockHash>),
     /// Publish a gossip message.
     Gossip(Topic, Vec<u8>),
@@ -39,8 +39,8 @@ pub enum Effect {
     /// A certified header far above the tip: [`crate::sync`] fetches the segments up to it and
     /// gives [`Input::Plan`](super::Input::Plan).
     Sync(CertifiedHeader),
-    /// Make these blocks durable together, then give [`Input::Committed`](super::Input::Committed); on failure, stop the
-    /// node.
+    /// Make these blocks durable together, then give [`Input::Committed`](super::Input::Committed);
+    /// on failure, stop the node.
     Commit(Vec<Committed>),
     /// Whether a submitted transaction was admitted.
     Submitted(Ticket, Result<(), AdmitError>),

@@ -92,11 +92,11 @@ impl Machine {
             && matches!(self.phase, Phase::Deciding | Phase::Fetching | Phase::CatchingUp);
         let round = if is_deciding { self.consensus.round() } else { Round(0) };
         let may_pass = self.heard.may_pass(message, round, self.now.elapsed) || planted::is(Fault::GossipUnbounded);
-        // A copy without its list may have come first.
+        // A copy of the proposal without the list may have come first.
         if !may_pass && !self.heard.lacks_list(message, round) {
             return Hearing::Useless;
         }
-        // A list that comes later may stand beside a forged signature too.
+        // An earlier copy without the list was verified, but this copy may have a forged signature.
         if !self.verify(message, &validators) {
             return Hearing::Forged;
         }
@@ -109,8 +109,8 @@ impl Machine {
         if may_pass { Hearing::News } else { Hearing::List }
     }
 
-    /// Whether the list beside a proposal is that of its block. The cost of the message includes the
-    /// Merkle root of the list.
+    /// Whether the list beside a proposal is that of its block. The cost of the message includes
+    /// the Merkle root of the list.
     fn is_list_of(&mut self, signed: &SignedProposal, list: &CompactBlock) -> bool {
         if list.header.height != signed.proposal.height {
             return false;
@@ -129,7 +129,7 @@ enum Hearing {
     News,
     /// Known, passed on lately, or of a height or round that does not matter.
     Useless,
-    /// A known proposal that was passed on lately without its list, now with the list. Used and
+    /// A proposal that was passed on lately without its list, and now comes with the list. Used and
     /// passed on.
     List,
     /// Genuine, and of a height far ahead.

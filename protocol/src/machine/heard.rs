@@ -7,9 +7,9 @@
 //! enough to prove double signing. Retransmissions are at least a second apart, so after a loss
 //! they still reach everybody.
 //!
-//! Anybody can send a copy of a proposal without the list of its block. This copy is small and
-//! overtakes the large one. So a list is accepted once although its proposal was accepted lately:
-//! see [`Heard::lacks_list`].
+//! Anybody can send a copy of a proposal without the list of its block. This copy is small, so it
+//! overtakes the one with the list. So a copy with the list is accepted once, even if the proposal
+//! was accepted lately without it: see [`Heard::lacks_list`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;

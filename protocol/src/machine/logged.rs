@@ -1,4 +1,4 @@
-//! The bodies in the log of a height: each is written once, and the log is shortened when it holds
+//! The bodies in the log of a height: none is in it twice, and the log is shortened when it holds
 //! too many that no longer matter.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,9 @@ use ledger::hash::BlockHash;
 use super::{Effect, Machine};
 use crate::message::LogEntry;
 
-/// The log is shortened when the bodies in it that are no longer held have more bytes than this many
-/// of the largest blocks. Fewer would write the held bodies again more often; more would let the
-/// file grow further.
+/// The log is shortened when it has more bytes of dropped bodies than this many of the largest
+/// blocks. With a lower value the kept bodies are written again more often; with a higher one the
+/// file grows further.
 const DROPPED_BLOCKS_MAX: u64 = 3;
 
 /// The bodies in the log of the height being decided, with their bytes.
@@ -32,7 +32,8 @@ impl Logged {
         }
     }
 
-    /// The bodies to keep if the log has to be shortened now, and forgets the others.
+    /// Returns the bodies to keep if the log must be shortened now, and forgets the others. `None`
+    /// if it need not be shortened.
     fn shorten(&mut self, is_held: impl Fn(&BlockHash) -> bool, bytes_max: u64) -> Option<BTreeSet<BlockHash>> {
         let dropped = self.bodies.iter().filter(|(block, _)| !is_held(block));
         if dropped.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes)) <= bytes_max {
@@ -44,8 +45,8 @@ impl Logged {
 }
 
 impl Machine {
-    /// Logs a block, unless it is in the log: after a restart, a vote for it can be acted on only if
-    /// the block survives too.
+    /// Logs a block that is not in the log yet. After a restart a vote for a block can be acted on
+    /// only if the block is in the log too.
     pub(super) fn log_body(&mut self, valid: &ValidBlock) {
         if !self.consensus.is_signing() || self.logged.bodies.contains_key(&valid.hash()) {
             return;
@@ -60,8 +61,8 @@ impl Machine {
         })));
     }
 
-    /// Shortens the log if the bodies in it that are no longer held are too many. All other entries
-    /// stay, so replay leads to the same state.
+    /// Shortens the log if it has too many bytes of dropped bodies. All other entries stay, so
+    /// replay leads to the same state.
     pub(super) fn shorten_log(&mut self) {
         let bytes_max = self.chain.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
         let bodies = &self.bodies;

@@ -42,7 +42,7 @@ pub(super) struct Proposals {
     to_build: Option<(Round, Duration)>,
     /// A round began since its proposals were last looked at.
     is_new_round: bool,
-    /// The last round whose proposals consensus got.
+    /// The highest round that was near so far. Proposals of later rounds are only remembered.
     near: Round,
 }
 
@@ -69,8 +69,9 @@ impl Proposals {
         self.of_round.values().flatten().cloned().collect()
     }
 
-    /// The rounds up to `last` are near: the proposals of these rounds that consensus did not get
-    /// when they came. Forgets the rounds before `first`.
+    /// The rounds up to `last` are near now. Returns the remembered proposals of those that were
+    /// not near before: consensus did not get them when they came. Forgets the rounds before
+    /// `first`.
     fn on_near(&mut self, first: Round, last: Round) -> Vec<SignedProposal> {
         self.of_round.retain(|round, _| *round >= first);
         let near = self.near;
@@ -136,12 +137,12 @@ impl Machine {
         self.consensus.propose(round, hash, self.now.elapsed)
     }
 
-    /// The block that this validator built in an earlier round of the height, if it would build a
-    /// block no better now. Proposed again, it needs no new execution, and peers that have it fetch
-    /// nothing.
+    /// The block that this validator built in an earlier round of the height, unless it would build
+    /// a better one now. A block that is proposed again needs no new execution, and peers that have
+    /// it fetch nothing.
     ///
-    /// Each of its transactions has to wait here still and must not have expired by the clock.
-    /// Otherwise a transaction that its sender has replaced, or takes for expired, could become final.
+    /// Each of its transactions must still wait here and must not have expired by the clock.
+    /// Otherwise a transaction could become final that its sender has replaced or believes expired.
     /// An empty block gives way to the first transaction that can go into a block.
     fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
         let built = self.bodies.built()?;
@@ -153,7 +154,7 @@ impl Machine {
             is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
         });
         let is_outdone = block.transactions.is_empty() && has_candidate;
-        // If this clock was ahead and was set back, others would wait for the time of the block.
+        // After this clock was ahead and was set back, others would wait for the time of the block.
         (block.header.time <= time && is_current && !is_outdone).then(|| built.hash())
     }
 
@@ -211,7 +212,8 @@ impl Machine {
         REPEAT_STEP.saturating_mul(turn)
     }
 
-    /// Takes in a proposal of the height being decided. Consensus gets it once its round is near.
+    /// Takes in a proposal of the height being decided. Consensus gets the proposal once its round
+    /// is near.
     pub(super) fn on_proposal(&mut self, from: PeerId, signed: &SignedProposal, list: Option<CompactBlock>) {
         let current = self.consensus.round();
         let round = signed.proposal.round;
@@ -235,9 +237,10 @@ impl Machine {
         }
     }
 
-    /// Gives a proposal to consensus, unless the proposed block is valid and its body was dropped.
-    /// Consensus would vote for the block at once, and a validator votes only for a block that it can
-    /// give to others. It gets the proposal when the body is here again.
+    /// Gives a proposal to consensus, unless it is of the current round or a later one and proposes
+    /// a valid block whose body was dropped. Consensus would vote for this block at once, but a
+    /// validator votes only for a block that it can give to others. Consensus gets the proposal
+    /// when the body is here again.
     fn give(&mut self, signed: &SignedProposal) {
         let (block, round) = (signed.proposal.block, signed.proposal.round);
         let is_dropped = self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);

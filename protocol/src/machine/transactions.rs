@@ -193,9 +193,10 @@ impl Machine {
     /// Judges a batch. It is passed on if at least half of its bytes are useful: new here, and able
     /// to be in the next block.
     ///
-    /// Of another batch only the transactions of use go on, in a batch of this node. Else one transaction that pays would carry
-    /// 64 KiB of others that do not through the whole network. A forged signature is the sender's fault.
-    /// The bytes in a batch that are passed on without being of use are charged.
+    /// Of another batch only the useful transactions go on, in a batch of this node. Otherwise one
+    /// transaction that pays would carry 64 KiB of others through the whole network. A forged
+    /// signature is the fault of the sender. Bytes that are passed on in a batch without being
+    /// useful are charged.
     pub(super) fn on_transactions(&mut self, ticket: Ticket, transactions: Vec<Option<Arc<VerifiedTransaction>>>) {
         let (mut is_forged, mut bytes) = (false, 0usize);
         let mut new = Vec::new();

@@ -23,7 +23,7 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Whether it claims to have had all of some segment.
+    /// Whether it claims that it once held a whole segment.
     pub(crate) fn is_source(&self) -> bool {
         self.sealed > SegmentIndex(0)
     }

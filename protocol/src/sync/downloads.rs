@@ -127,7 +127,7 @@ impl Downloads {
         (self.fetched_bytes, self.duplicate_bytes)
     }
 
-    /// A peer with an open link, for display.
+    /// The state of a peer with an open link, for display.
     pub(super) fn supplier(&self, peer: PeerId) -> Option<&Supplier> {
         self.suppliers.get(&peer)
     }

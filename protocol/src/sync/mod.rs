@@ -6,10 +6,11 @@
 //! messages travel over links of their own ([`message`]). The blocks come out as [`Effect::Apply`]
 //! and go through the same commit as live ones. Protocol: `docs/protocol/sync.md`.
 //!
-//! These files know chunks only: `segments` (which are here), `census` (which peers claim which),
-//! `downloads` (who is asked for what), `supplier` (a peer that sends), `uploads` (who is sent
-//! what). These know history: `manifest` (the list of segments, and their heads), `answers` (the
-//! same for peers), `assembly` (a complete segment's way into the chain).
+//! These files know chunks only: `segments` (which chunks are here), `census` (which peer has which
+//! chunk), `downloads` (which chunk is requested from whom), `supplier` (a peer that sends),
+//! `uploads` (which chunk is sent to whom). These know history: `manifest` (fetches the list of
+//! segments, and their heads), `answers` (gives both to peers), `assembly` (brings complete
+//! segments into the chain).
 
 pub mod message;
 

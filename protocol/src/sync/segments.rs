@@ -77,7 +77,7 @@ impl Segment {
 }
 
 impl Segments {
-    /// Begins with a segment, of which some chunks may be here.
+    /// Adds a segment. Some of its chunks may be here already: see `Segment::new`.
     pub(super) fn add(&mut self, head: SegmentHead, here: &[bool]) {
         let segment = Segment::new(head, here);
         self.0.insert(segment.index(), segment);
@@ -112,7 +112,7 @@ impl Segments {
         self.get(id.segment).is_some_and(|segment| segment.has(id.chunk))
     }
 
-    /// Whether a chunk of one of these segments is not here.
+    /// Whether a chunk belongs to one of these segments and is not here.
     pub(super) fn lacks(&self, id: ChunkId) -> bool {
         let segment = self.get(id.segment).filter(|segment| id.chunk < segment.chunks);
         segment.is_some_and(|segment| !segment.has(id.chunk))
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn chunks_that_come_and_go_are_counted_once() {
         let mut segments = Segments::default();
-        // More flags than chunks: those of no chunk do not count.
+        // More flags than chunks: the flags beyond the last chunk do not count.
         segments.add(head(10), &[true; 12]);
         assert!(segments.is_complete() && segments.get(INDEX).unwrap().here().count() == 10);
         segments.add(head(10), &[true, false, true]);

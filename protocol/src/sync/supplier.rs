@@ -10,10 +10,10 @@ use super::meter::{Meter, bytes_in, time_for};
 const AHEAD: Duration = Duration::from_millis(500);
 /// Most chunks in flight from one peer.
 const DEPTH_MAX: u64 = 64;
-/// Longest time without a chunk until a peer is late, however slow it was.
+/// Longest time without a chunk until a peer is late, however slow it is.
 const LATE_MOST: Duration = Duration::from_secs(10);
-/// A peer is late after this time, or four chunk times if longer, without a chunk: others take
-/// over.
+/// A peer is late after this time without a chunk, or after four chunk times if they are longer.
+/// Then other peers take over.
 const LATE: Duration = Duration::from_secs(2);
 /// The same for a peer that has never sent a chunk.
 pub(super) const LATE_AT_FIRST: Duration = Duration::from_secs(3);
@@ -168,7 +168,8 @@ impl Supplier {
         }
     }
 
-    /// Time that it takes for its credit and one chunk more.
+    /// Time in which it sends the awaited chunks and one more. A guess if it is stuck or has no
+    /// rate.
     pub(super) fn time_to_clear(&self, chunk_bytes: u64, now: Duration) -> Duration {
         let chunks = self.awaited().saturating_add(1);
         let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
@@ -179,12 +180,13 @@ impl Supplier {
         time_for(chunks.saturating_mul(chunk_bytes), rate)
     }
 
-    /// Chunks that may be wanted from it beside the ones that are, for this many in flight.
+    /// How many more chunks may be wanted from it, with this many in flight.
     pub(super) fn room(&self, depth: u64) -> usize {
         usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(self.wants.len())
     }
 
-    /// Credit that is missing for this many chunks in flight, as far as chunks are wanted from it.
+    /// Credit that it lacks to have this many chunks in flight, or all wanted chunks if they are
+    /// fewer.
     pub(super) fn credit_to(&self, depth: u64) -> u64 {
         depth.min(self.wants.len() as u64).saturating_sub(self.in_flight())
     }
@@ -205,7 +207,7 @@ impl Supplier {
         }
     }
 
-    /// No longer wants a chunk from it, and tells it.
+    /// Withdraws a chunk, and tells the peer.
     pub(super) fn unwant(&mut self, chunk: ChunkId) {
         if self.wants.remove(&chunk) {
             let before = self.news.add.len();
@@ -218,7 +220,7 @@ impl Supplier {
         }
     }
 
-    /// No longer wants a chunk that it has sent, without telling it.
+    /// Withdraws a chunk that the peer has sent, without telling the peer.
     pub(super) fn forget_want(&mut self, chunk: ChunkId) {
         if self.wants.remove(&chunk) {
             self.news.add.retain(|added| *added != chunk);
@@ -234,7 +236,7 @@ impl Supplier {
         Some(Update { received: self.received, allowed: self.allowed, ..news })
     }
 
-    /// An update without changes.
+    /// An update with the counts only, without changes of wants.
     pub(super) fn counts(&self) -> Update {
         Update { received: self.received, allowed: self.allowed, ..Update::default() }
     }

@@ -1,5 +1,5 @@
-//! Tests of a height that takes many rounds: memory and log stay bounded, and nothing that can still
-//! matter is lost.
+//! Tests of a height that takes many rounds: memory and log stay bounded, and nothing is lost that
+//! can still matter.
 
 use super::rounds::{first, follower, list, others, proposals, propose, proposer, vote};
 use super::*;

@@ -9,15 +9,16 @@ use crate::sync::census::Census;
 use crate::sync::message::ChunkId;
 use crate::sync::supplier::Supplier;
 
-/// In the endgame, once at most one chunk in this many is missing, each may be requested twice. Not
-/// before: where all upload at full rate, duplicates make others wait.
+/// Once at most one chunk in this many is missing, a chunk may be requested from two peers.
+/// Earlier, duplicates would take upload rate from others.
 const TWICE_ONE_IN: u64 = 200;
-/// This many may be requested twice in any case.
+/// Once at most this many chunks are missing, they may be requested twice however small the total.
 const TWICE_LEAST: u64 = 3;
 
 impl Downloads {
-    /// Endgame: when everything missing may be in flight, requests the last chunks also from this
-    /// peer if another is twice as slow, and moves others to it from peers eight times slower.
+    /// Endgame, once everything missing may be in flight. If few chunks are missing, requests
+    /// chunks of peers that are twice as slow from this peer too. Otherwise moves chunks to it from
+    /// peers that are eight times slower.
     pub(super) fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.missing();
         let total = self.verified.saturating_add(missing);

@@ -36,7 +36,7 @@ impl Request {
         self.from.into_iter().chain(self.also_from)
     }
 
-    /// It is no longer requested from this peer.
+    /// The chunk is no longer requested from this peer.
     pub(super) fn release(&mut self, peer: PeerId) {
         if self.from == Some(peer) {
             self.from = self.also_from.take();
