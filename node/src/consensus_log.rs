@@ -18,12 +18,12 @@
 //! | | payload: a cut or an entry |
 //!
 //! A cut makes everything before it void, so the file need not be truncated at each height. A long
-//! file is replaced by a new one, at a cut, or without the bodies that no longer matter. If a crash
-//! tore the last frame, the validator never acted on it, and it is dropped. If whole frames follow a
+//! file is replaced by a new one: at a cut, or when bodies in it no longer matter. If a crash tore
+//! the last frame, the validator never acted on it, and it is dropped. If whole frames follow a
 //! broken one, durable bytes were lost, and nothing in the file can be relied on. Payloads hold
 //! bytes that strangers chose, such as memos. Without the secret, such bytes cannot look like a
 //! frame. A mark is compared before the bytes that follow it are read, so the search for later
-//! frames takes time linear in the file's length.
+//! frames takes time linear in the length of the file.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -98,8 +98,8 @@ impl ConsensusLog {
         Self::replace(path, Height(1), []).map(drop)
     }
 
-    /// Replaces the file by a new one with a cut for this height and these entries. Returns its secret
-    /// and its length in bytes.
+    /// Replaces the file by a new one with a cut for this height and these entries. Returns its
+    /// secret and its length in bytes.
     fn replace(
         path: &Path,
         height: Height,
@@ -179,9 +179,9 @@ impl ConsensusLog {
         Ok(())
     }
 
-    /// Replaces the file by a new one without the bodies that are not among `kept`. All other entries
-    /// stay in their order, and everything appended is durable. A crash leaves the old file or the
-    /// new one, and each has every message that was signed.
+    /// Replaces the file by a new one without the bodies that are not among `kept`. All other
+    /// entries stay in their order, and everything appended before is durable. A crash leaves the
+    /// old file or the new one, and each has every message that was signed.
     ///
     /// # Errors
     /// `LogError` when the disk refuses, or no longer gives what was written.

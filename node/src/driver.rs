@@ -248,7 +248,8 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let is_committed = matches!(input, Input::Committed);
             let effects = self.machine.handle(self.clock.now(), input);
-            // Only the first input is a peer's. A block that is committed beside it is not its work.
+            // Only the first input is of a peer. A block that is committed in the same turn is not
+            // the work of this peer.
             self.cost = *cost.get_or_insert(self.machine.cost());
             if is_committed {
                 // Durable before acknowledged: readers see a block only after the disk has it.
@@ -300,7 +301,8 @@ impl Driver {
             Effect::Gossip(topic, bytes) => self.network.publish(network_topic(topic), bytes),
             Effect::Judge(ticket, verdict) => {
                 if let Some((ticket, cost)) = self.tickets.gossip.remove(&ticket) {
-                    // What was of use is free, so that nobody pays for passing on what others attack with.
+                    // Gossip that is passed on pays at most for repeated bytes. Otherwise honest
+                    // peers that relay an attack would pay for it.
                     let cost = match verdict {
                         protocol::Verdict::Accept => self.cost.of_relay(),
                         protocol::Verdict::Ignore | protocol::Verdict::Reject => cost.and(self.cost),

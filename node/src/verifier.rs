@@ -1,6 +1,6 @@
 //! Verifies signatures of transactions, from gossip and from this node's users. It works in batches
-//! and off the driver's thread. Gossip and users have batches of their own, so that neither pays for
-//! bad signatures of the other.
+//! and off the driver's thread. Gossip and users have batches of their own, so that neither pays
+//! for bad signatures of the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -88,14 +88,14 @@ impl Known {
 struct Verdicts {
     /// For each transaction: the transaction itself, or `None` if its signature does not hold.
     verified: Vec<Option<Arc<VerifiedTransaction>>>,
-    /// Places of the transactions that were not known, in ascending order.
+    /// Places of the transactions whose signatures were checked, in ascending order.
     checked: Vec<usize>,
     checks: Checks,
 }
 
 impl Verdicts {
-    /// The cost of the signatures of these transactions, had they been alone. Those with bad
-    /// signatures also pay for the search for the bad ones, in equal parts.
+    /// The cost of the signatures of these transactions, as if each were verified alone. Those with
+    /// bad signatures also pay for the search for the bad ones, in equal parts.
     fn cost(&self, places: &std::ops::Range<usize>) -> Cost {
         let bad = |places: &[usize]| places.iter().filter(|place| self.verified[**place].is_none()).count() as u64;
         let from = self.checked.partition_point(|place| *place < places.start);

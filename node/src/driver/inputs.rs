@@ -1,6 +1,6 @@
 //! What the driver does next: its inputs in the order of their urgency, with a bound for each.
 //!
-//! Urgent inputs go first. If one of them never ended, the others would never come, so each has a
+//! Urgent inputs go first. An urgent input without end would starve the others, so each has a
 //! *quantum*: a number of turns in a cycle. An input that has used its quantum rests until every
 //! other one has had its turns or has nothing to do. Then a new cycle begins. So each input is
 //! served within two cycles, however much the others have.
@@ -27,9 +27,9 @@ use crate::view::Query;
 pub(super) const IDLE: Duration = Duration::from_millis(20);
 
 /// Turns of each input in a cycle, in the order of [`Kind`]. A turn takes microseconds to a
-/// millisecond, the two of history up to a tenth of a second. Larger quanta would let one input
-/// delay the others for longer; smaller ones would split the burst of votes with which a large
-/// network ends a round.
+/// millisecond, one of history (the last two kinds) up to a tenth of a second. With larger quanta
+/// one input would delay the others for longer. With smaller ones the burst of votes that ends a
+/// round of a large network would be split.
 const QUANTA: [u32; 8] = [64, 16, 32, 16, 32, 8, 1, 1];
 
 /// The inputs that have a quantum, the most urgent first.
@@ -61,7 +61,7 @@ pub(crate) struct Inputs {
     pub(crate) events: mpsc::Receiver<PeerEvent>,
     pub(crate) verified: mpsc::Receiver<Verified>,
     pub(crate) queries: mpsc::Receiver<Query>,
-    /// Blocks of history, and the plan which of them sync fetches.
+    /// Blocks of history, and the plan of how blocks are fetched.
     pub(crate) sync: mpsc::Receiver<ToDriver>,
     /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
@@ -126,8 +126,8 @@ impl Turns {
 impl Inputs {
     /// Waits for what is to be done next.
     pub(super) async fn next(&mut self, turns: &mut Turns, reads: &mut Reads, due: Due) -> Next {
-        // The driver has a thread of its own. In tokio's cooperative budget all channels would look
-        // empty after 128 messages, and what comes last would go first.
+        // The driver has a thread of its own. With the cooperative budget of tokio all channels
+        // would look empty after 128 messages, and the last branches would go first.
         unconstrained(self.choose(turns, reads, due)).await
     }
 
@@ -138,13 +138,14 @@ impl Inputs {
             let (kind, next) = tokio::select! {
                 biased;
                 _ = self.stop.wait_for(|stop| *stop) => return Next::Stop,
-                // Votes go before blocks, these before requests of peers, these before
+                // Votes go before blocks, blocks before requests of peers, and requests before
                 // transactions.
                 Some(gossip) = self.consensus.recv(), if turns.may(Kind::Consensus) => {
                     (Kind::Consensus, Next::Consensus(gossip))
                 }
-                // A due timer goes before all that can wait, but it never has two turns in a row:
-                // then it is the last branch. A `sleep` of no time would not be ready at once.
+                // A due timer goes before all work that can wait, but never twice in a row: the
+                // second time it is the last branch. `ready` is used since even a `sleep` of no
+                // time is not ready at once.
                 () = ready(()), if is_due => {
                     turns.was_timer = true;
                     return Next::Timer;

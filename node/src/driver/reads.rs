@@ -2,7 +2,7 @@
 //!
 //! A read takes a thread, the disk, and the memory of up to 2 MiB of blocks. So only [`READS_MAX`]
 //! run at once, at most one of a peer. Other requests wait, each peer's in a queue of its own, and
-//! the peers are served in turn. A peer with many requests so delays its own answers and not those
+//! the peers are served in turn. So a peer with many requests delays its own answers and not those
 //! of others. Named peers have every second turn while any of them waits, so that a crowd of
 //! strangers cannot delay them much.
 
@@ -23,8 +23,8 @@ const READS_MAX: usize = 4;
 /// Most requests of one peer that wait. An honest peer that catches up has four in flight; further
 /// ones are refused as busy.
 const OF_PEER_MAX: usize = 4;
-/// Most requests that wait, of named peers and of all others each. There are about 128 connections,
-/// so a smaller bound could refuse the first request of an honest peer.
+/// Most waiting requests of all named peers together, and of all other peers together. There are
+/// about 128 connections, so a smaller bound could refuse the first request of an honest peer.
 const WAITING_MAX: usize = 512;
 
 /// The reads that run and the requests that wait.
@@ -45,7 +45,7 @@ impl Reads {
         self.start(store, network);
     }
 
-    /// Starts as many reads as may run. A request whose stream has ended needs none.
+    /// Starts as many reads as may run. A request whose stream has ended is dropped.
     fn start(&mut self, store: &Store, network: &Network) {
         while let Some((peer, (ticket, from))) = self.turns.next() {
             if !ticket.is_open() {

@@ -81,21 +81,21 @@ pub(crate) struct Member<Id, Host> {
 /// Who leaves a full group for a newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaver<Id> {
-    /// Nobody: the newcomer's host has as many places as any other.
+    /// Nobody: no host has more places than the newcomer's, or all members are protected.
     Nobody,
     /// A member of a host that has at least two places more than the newcomer's. It gives way at
     /// once: afterwards the newcomer's host has no more than that host.
     OfCrowd(Id),
-    /// A member of a host that has one place more. The two hosts only trade places, so this may
-    /// happen seldom only.
+    /// A member of a host that has one place more. The two hosts only trade places, so the caller
+    /// limits how often this happens.
     OfEqual(Id),
 }
 
-/// Chooses who leaves a full group for a newcomer from one of its hosts, or from another one.
+/// Chooses who leaves a full group for a newcomer. `newcomer` is the host of the newcomer.
 ///
-/// Places are shared among hosts: the hosts that hold the most give way. Of their members the best
-/// one by each measure is protected if hosts only trade places, and half of the rest by age. Of the
-/// others suspects go first, then those that served least lately, then the youngest.
+/// Places are shared among hosts: the hosts that hold the most give way. If hosts only trade
+/// places, the best one of their members by each measure is protected, and half of the rest by age.
+/// Of the others suspects go first, then those that served least lately, then the youngest.
 pub(crate) fn victim_in_group<Id: Copy + Ord, Host: Copy + Ord>(
     mut members: Vec<Member<Id, Host>>,
     newcomer: Host,

@@ -42,10 +42,10 @@ const EXCHANGE: Duration = Duration::from_secs(240);
 /// always has room for one request.
 const UNFINISHED: Share = Share { all: 16 << 20, floor: REQUEST_BYTES_MAX };
 
-/// Limits of answers that are being received. The floor is one answer of the usual kinds, such as a
-/// status. The room for larger ones is as much as a node sends: see [`requests`](super::requests).
-/// An answer that finds no room is refused and asked for again. If it waited, its bytes could hold
-/// up all streams of its connection.
+/// Limits of answers that are being received. The floor holds one answer of the usual kinds, such
+/// as a status. The budget for larger ones is the one that a node has for sending: see
+/// [`requests`](super::requests). An answer that finds no room is refused, and the caller asks
+/// again. If it waited, its bytes could hold up all streams of its connection.
 const ANSWERS: Limits = Limits {
     begins: Some(ANSWER_BEGINS),
     stall: STALL,
@@ -125,7 +125,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A request of ours, to which a longer answer is wrong.
+    /// A request of ours. A longer answer is not read.
     pub(crate) fn new(bytes: Vec<u8>, answer_bytes_max: usize) -> Self {
         Self { bytes, answer_bytes_max, _held: None }
     }

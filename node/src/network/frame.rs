@@ -26,7 +26,7 @@ const PACED_BYTES: usize = 16 << 10;
 /// us.
 const AHEAD_BYTES: u64 = 32 << 10;
 
-/// Reads one frame of at most `bytes_max` bytes, and asks `has_room` before the buffer grows, with
+/// Reads one frame of at most `bytes_max` bytes. Before the buffer grows, `has_room` is called with
 /// its new length. Memory grows with the bytes that arrive, never with the announced length.
 ///
 /// # Errors

@@ -39,12 +39,13 @@ const PROBE_TIME: Duration = Duration::from_secs(20);
 /// becomes a probe. A peer that holds a closing connection open is cut off after a few seconds.
 const CLOSING_MAX: usize = 32;
 
-/// Least time between two newcomers that trade places within one group of addresses. It leaves each
-/// of them time to be useful, and a group of many hosts cannot make us open connections without end.
+/// Least time between two newcomers that trade places within one group of addresses. It gives each
+/// of them time to be useful. Without it a group of many hosts could make connections open and
+/// close without end.
 const TRADE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Most groups whose last trade is remembered. Beyond it there is no further trade until a record is
-/// [`TRADE_INTERVAL`] old.
+/// Most groups whose last trade is remembered. Beyond it there is no further trade until a record
+/// is [`TRADE_INTERVAL`] old.
 const TRADES_MAX: usize = 64;
 
 /// Least time between two dials of a peer that we know only from other peers.

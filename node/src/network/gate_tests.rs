@@ -50,7 +50,8 @@ impl World {
         closes.into_iter().map(|close| (close.connection, close.reason)).collect()
     }
 
-    /// Twelve hosts, each in a group of its own, hold all inbound places with eight identities each.
+    /// Twelve hosts, each in a group of its own, hold all inbound places with eight identities
+    /// each.
     fn crowd(&mut self) -> Vec<ConnectionId> {
         let ips = (0..96).map(|number| format!("1.2.{}.1", number / 8));
         ips.map(|ip| self.inbound(PeerId::random(), &ip).unwrap()).collect()

@@ -150,8 +150,8 @@ impl Network {
         self.request_within(peer, bytes, RESPONSE_BYTES_MAX)
     }
 
-    /// As [`request`](Self::request), for a request whose kind bounds its answer: the request fails
-    /// if the peer announces an answer of more than `answer_bytes_max` bytes.
+    /// As [`request`](Self::request), for a request whose answer has at most `answer_bytes_max`
+    /// bytes. If the peer announces a longer one, the request fails.
     pub fn request_within(&self, peer: PeerId, bytes: Vec<u8>, answer_bytes_max: usize) -> RequestId {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let answer_bytes_max = answer_bytes_max.min(RESPONSE_BYTES_MAX);

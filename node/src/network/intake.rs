@@ -25,11 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::frame::{Counted, next_length, read_length, read_part};
 use super::share::Share;
 
-/// How long a claim is not measured. The rate of a shorter time says little: the peer's other
-/// streams share the connection.
+/// Age from which the rate of a claim is measured. Over a shorter time the rate says little, since
+/// the other streams of the peer share the connection.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// How often a frame that waits for room tries again. Room also becomes free when a claim is older
+/// How often a frame that waits for room tries again. Room can also be had once a claim is older
 /// than [`GRACE`], which no event reports.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -83,14 +83,14 @@ pub(crate) struct Arrival {
     held: usize,
     claim: Option<u64>,
     received: Arc<AtomicUsize>,
-    /// Dropping it ends the reading. It is in the book once there is a claim.
+    /// Dropping it ends the reading. It moves into the book with the claim.
     going: Option<oneshot::Sender<Infallible>>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
     next: u64,
-    /// Only sources that have any room.
+    /// Only sources that hold room.
     sources: HashMap<u64, Own>,
     claims: HashMap<u64, Claim>,
     /// Bytes of all claims.
@@ -111,7 +111,7 @@ struct Claim {
     /// Since when the frame waits for its peer alone. `None` once the frame is complete: from then
     /// on it waits for us.
     since: Option<Instant>,
-    /// Bytes that had come before.
+    /// Bytes that had arrived when the claim was made.
     before: usize,
     received: Arc<AtomicUsize>,
     /// Dropping it ends the reading.
@@ -142,8 +142,8 @@ impl Intake {
 }
 
 impl Source {
-    /// Reads one frame of at most `bytes_max` bytes. The frame has its room until the [`Arrival`] is
-    /// dropped.
+    /// Reads one frame of at most `bytes_max` bytes. The frame has its room until the [`Arrival`]
+    /// is dropped.
     ///
     /// # Errors
     /// As [`read_length`] and [`read_part`], `TimedOut` if the whole frame takes too long, and
@@ -232,7 +232,7 @@ impl Arrival {
         true
     }
 
-    /// All of the frame has come. It keeps its room and cannot be told to give way any more.
+    /// All of the frame has arrived. It keeps its room and can no longer be made to give way.
     fn on_complete(&self) {
         let mut book = self.source.intake.lock();
         if let Some(claim) = self.claim.and_then(|claim| book.claims.get_mut(&claim)) {
@@ -253,8 +253,8 @@ impl Drop for Arrival {
 }
 
 impl Book {
-    /// Has the slowest claims give way until there is room for `bytes`. If all that can be measured
-    /// are too few, none gives way. Returns whether there is room.
+    /// Makes the slowest claims give way until there is room for `bytes`. If all that can be
+    /// measured are too few, none gives way. Returns whether there is room.
     fn make_room(&mut self, bytes: usize, all: usize, now: Instant) -> bool {
         let mut room = all.saturating_sub(self.claimed);
         let measured = self.claims.iter().filter_map(|(id, claim)| Some((claim.rate(now)?, *id, claim.length)));

@@ -88,7 +88,7 @@ fn one_source_may_claim_half_of_what_the_others_leave() {
     assert!(intake.total() == 0 && intake.lock().sources.is_empty());
 }
 
-/// Frames grow by and by. The floor is free again once a frame has a claim.
+/// Frames grow step by step. The floor is free again once a frame has a claim.
 #[test]
 fn many_sources_stay_within_all_and_their_floors() {
     let (intake, now) = (intake(), Instant::now());

@@ -3,8 +3,9 @@
 //!
 //! A stream that is not read fills its window of 256 KiB or more, and a connection has hundreds of
 //! streams. So a connection whose streams hold too much is not read from its socket until they hold
-//! less. Its peer has to wait; all other connections go on. No reader of a stream waits for another
-//! stream of its connection, so a waiting connection goes on as soon as its readers do.
+//! less. Its peer has to wait; all other connections go on. A waiting connection goes on as soon as
+//! its readers do. Only the reader of a large frame of a link may wait for another stream, and only
+//! as long as a frame may take: see [`intake`](super::intake).
 
 use std::collections::HashMap;
 use std::collections::VecDeque;

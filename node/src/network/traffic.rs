@@ -198,7 +198,7 @@ impl Place {
         Some(Self { waiting: Arc::clone(waiting), topic, from, bytes })
     }
 
-    /// The only place of books of its own.
+    /// A place in books of its own.
     #[cfg(test)]
     pub(crate) fn made_up(topic: Topic, from: PeerId) -> Self {
         Self::take(&Arc::default(), topic, from, 0).unwrap_or_else(|| unreachable!("the books are empty"))

@@ -25,8 +25,8 @@ pub(super) mod cost {
     pub(in crate::rpc) const CALL: u64 = 5;
     /// Verifying a signature.
     pub(in crate::rpc) const SIGNATURE: u64 = 60;
-    /// The search for a bad signature among the signatures of 64 users that are verified together:
-    /// each is verified twice more in an equation, and four are verified alone.
+    /// The search for a bad signature in a batch of 64 submissions: each signature is in two more
+    /// equations, and four are verified alone.
     pub(in crate::rpc) const BAD_SIGNATURE: u64 = 2_800;
     /// A question to the driver. It takes a turn of the thread that also handles votes and blocks.
     pub(in crate::rpc) const QUESTION: u64 = 20;
@@ -43,8 +43,8 @@ pub(super) mod cost {
         bytes as u64 / 512
     }
 
-    /// Preparing this many entries of a list in memory, such as peers: look-ups, locks and texts (an
-    /// estimate).
+    /// Preparing this many entries of a list in memory, such as peers: look-ups, locks and texts
+    /// (an estimate).
     pub(in crate::rpc) const fn entries(count: usize) -> u64 {
         3 * count as u64
     }

@@ -105,8 +105,8 @@ pub(super) fn reply<T: Serialize + ?Sized>(room: usize, result: &T) -> Answer {
     }
 }
 
-/// Bytes that were written for an answer within this room. One that does not fit was written up to
-/// there, and costs as much.
+/// Bytes that were written for an answer. An answer that does not fit was written up to `room`, and
+/// costs as much.
 pub(super) fn bytes_written(answer: &Answer, room: usize) -> usize {
     match answer {
         Ok(answer) => answer.len(),

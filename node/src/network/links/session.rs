@@ -29,8 +29,8 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// Limits of frames that are being received. The floor holds a chunk of the usual 128 KiB beside
 /// messages, so these arrive whatever other peers hold. A larger frame may have to wait for room,
-/// since a link cannot leave out a frame. All chunks that a node asks for at a time have 32 MiB, so
-/// honest peers alone leave room. The rate is low, since frames of many peers may share a slow
+/// since a link cannot leave out a frame. A node has credit out for about 32 MiB of chunks, so
+/// honest peers alone leave room. The rate is low, since the frames of many peers may share a slow
 /// connection to the network.
 pub(super) const FRAMES: Limits =
     Limits { begins: None, stall: STALL, rate: 8 << 10, share: Share { all: 40 << 20, floor: 320 << 10 }, waits: true };
