@@ -28,9 +28,10 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 /// The nonce of a new transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// No transfer that may still land has this nonce, and all lower ones are taken.
+    /// No transfer that the wallet knows and that may still land has this nonce. All lower nonces
+    /// are taken.
     Free(Nonce),
-    /// The node claims that a transfer of this nonce waits, and does not show one.
+    /// The node claims that a transfer with this nonce waits, and does not show it.
     Unshown(Nonce),
 }
 
@@ -62,7 +63,8 @@ pub(crate) fn choose<'o>(
     }
 }
 
-/// The first nonce that no transfer has that may still land. `waiting` maps nonces to expiries.
+/// The first nonce from `proved` on without a transfer that may still land. `waiting` maps nonces
+/// to expiries.
 fn first_free(proved: Nonce, waiting: &BTreeMap<Nonce, Timestamp>, now: Timestamp) -> Nonce {
     let mut nonce = proved;
     while waiting.get(&nonce).is_some_and(|expires_at| *expires_at >= now) {

@@ -30,8 +30,9 @@ const LIFETIME_MS: u64 = 10 * 60_000;
 /// Pause before the next attempt of a transfer that lost a race for its nonce: about the time of a
 /// block on a busy network.
 const RACE_PAUSE: Duration = Duration::from_millis(100);
-/// Pause before the account is proved again while transfers are said to wait that are not shown. A
-/// list of the mempool is long, so this is more than [`RACE_PAUSE`].
+/// Pause before the account is proved again after the node claimed waiting transfers and did not
+/// show them. Each attempt fetches the list of the mempool, which is long, so this is more than
+/// [`RACE_PAUSE`].
 const UNSHOWN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Below this difference, in milliseconds, no clock is blamed for a refusal: the newest block of an
@@ -67,8 +68,8 @@ enum Next {
     Final(TxId, Timestamp, Height),
     /// This transfer is to be submitted for this payment.
     Submit(Unfinished),
-    /// The node claims that a transfer with this nonce waits, and does not show one. A transfer
-    /// behind a made-up one would block the account until it expires.
+    /// The node claims that a transfer with this nonce waits, and does not show it. If it does not
+    /// exist, a transfer with a higher nonce would block the account until that transfer expires.
     Unshown(Nonce),
 }
 

@@ -253,8 +253,8 @@ impl<'a> Trust<'a> {
         Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
     }
 
-    /// The error for an account that has no waiting transfer of the nonce `missing`, although the
-    /// node claims that it has.
+    /// The error for a node that claims waiting transfers of an account, and shows none with the
+    /// nonce `missing`.
     pub(crate) fn unshown(&self, account: &PublicKey, payer: &Proven, missing: Nonce) -> TrustError {
         let (claimed, proved) = (payer.pending_nonce, payer.account.unwrap_or_default().nonce);
         TrustError::Unshown {
