@@ -142,8 +142,8 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
     }
 }
 
-/// A status has at most 128 KiB. This answer would cost the peer its connection if the node read it,
-/// as it does not decode.
+/// A status has at most 128 KiB. This answer does not decode, so it would cost the peer its
+/// connection if the node read it.
 #[tokio::test]
 async fn an_answer_longer_than_its_request_allows_is_not_read() {
     let mut network = Network::start(1);

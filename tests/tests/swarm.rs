@@ -327,7 +327,7 @@ fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
 }
 
-/// A peer at this height has this many segments and no chunk of any other.
+/// The status of a peer at this height with this many segments, and with no chunk of any other.
 fn has(height: Height, segments: u64, nonce: u64) -> Status {
     let sealed = SegmentIndex(segments);
     Status { height, pruned_below: FIRST, sealed, partial: Vec::new(), nonce }
@@ -373,7 +373,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 
-/// Gives the machine the answers of `peer`, which has everything. `told` collects wants and applies.
+/// Answers as `peer`, which has everything. `told` collects wants and applies.
 fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {

@@ -52,8 +52,8 @@ const COMING_MS: u64 = 2_500;
 const SIGNS_WITHIN: f64 = 5.0;
 /// Seconds from the start of the full node until it has a place and follows.
 const PLACE_WITHIN: f64 = 30.0;
-/// Blocks that the others make without the killed validator. Its log is then older than the network,
-/// so it must listen before it signs.
+/// Blocks that the others make without the killed validator. Its log is then older than the
+/// network, so it must listen before it signs.
 const MISSED_BLOCKS: u64 = 3;
 /// Blocks that the full node must follow after it got its place.
 const FOLLOWED_BLOCKS: u64 = 3;
@@ -79,7 +79,8 @@ struct Report {
     connected_seconds: f64,
     /// From there to its first vote that a peer has heard.
     signed_seconds: f64,
-    /// From there until another validator has its vote in a certificate, or a block that it proposed.
+    /// From there until another validator has its vote in a certificate, or a block that it
+    /// proposed.
     counted_seconds: f64,
     /// From the start of the full node until a validator has it among its peers and it has
     /// followed some blocks.
@@ -151,7 +152,8 @@ impl<'a> Session<'a> {
             places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
         let (genesis, mut nodes) = (quick_genesis(), Vec::new());
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
-            // Validators name each other. The newcomer names the first of them, and nobody names it.
+            // Validators name each other. The newcomer names the first of them, and nobody names
+            // it.
             let known = if index == NEWCOMER { 1 } else { VALIDATORS };
             let peers = addresses.iter().take(known).enumerate().filter(|(other, _)| *other != index);
             let home = place.found(folder, host, peers.map(|(_, address)| address.clone()).collect(), &genesis)?;
@@ -266,7 +268,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The fewest places that strangers hold of a validator that stays. The newcomer is one of them.
+    /// The fewest places that strangers hold of a validator that stays. The newcomer is one of
+    /// them.
     fn held(&self) -> usize {
         let validators: BTreeSet<&str> = self.nodes[..VALIDATORS].iter().map(|node| node.id.as_str()).collect();
         let is_stranger = |peer: &&PeerInfo| peer.inbound && !validators.contains(peer.id.as_str());

@@ -40,8 +40,9 @@ pub enum Rule {
     /// each at most once in 500 ms, and no transaction list that its proposal does not commit to.
     /// A proposal that was passed on only without its list may follow with the list sooner, once.
     NoAmplification,
-    /// No work without bound: at most three bodies of a round are executed or logged, and one input
-    /// makes a machine look up at most twice the transactions of a full block.
+    /// No work without bound: at most three bodies of a round are executed or logged, at most nine
+    /// bodies of a height are in memory, and one input makes a machine look up at most twice the
+    /// transactions of a full block.
     NoUnpaidWork,
     /// No delay for a proposal that was complete before its height began.
     NoIdling,

@@ -69,8 +69,8 @@ impl Cost {
     /// A consensus message is passed on.
     ///
     /// A proposal that was passed on only without its list may follow with the list once, at any
-    /// time: other nodes may get the list in no other way. The list must be that of the block. After
-    /// it, no copy of the proposal may follow within 500 ms, with or without the list.
+    /// time: other nodes may get the list in no other way. The list must be that of the block.
+    /// After that no copy of the proposal may follow within 500 ms, with or without the list.
     pub(crate) fn on_accepted(&mut self, now: Duration, message: &ConsensusMessage) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation::new(Rule::NoAmplification, what));
         let (round, subject, said) = match message {

@@ -121,10 +121,11 @@ pub fn finish(command: &mut Command) -> Finished {
     Finished { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
 }
 
-/// The same command with the default handling of the signals that `nohup` and shells make programs
-/// ignore: else a test that sends them fails under `nohup` or in the background. `env` of GNU
-/// coreutils 8.31 or later resets them, and then runs the command under the same process id. On a
-/// machine without it, the command is unchanged. Redirections of the given command are not copied.
+/// The same command, with the default handling of the signals that `nohup` and shells make programs
+/// ignore. Without it a test that sends these signals fails under `nohup` or in the background.
+/// `env` of GNU coreutils 8.31 or later resets them, and then runs the command under the same
+/// process id. On a machine without it, the command is unchanged. Redirections of the given command
+/// are not copied.
 #[must_use]
 pub fn with_default_signals(command: &Command) -> Command {
     const RESET: &str = "--default-signal=HUP,INT,QUIT";
