@@ -33,6 +33,9 @@ fn line(notice: &Notice, genesis: &Genesis) -> (Level, String) {
     match notice {
         Notice::Behind(tip, best) => (Level::INFO, format!("catching up from height {tip} to {best}")),
         Notice::CaughtUp(height) => (Level::INFO, format!("caught up at height {height}")),
+        Notice::Fetching(height, block) => {
+            (Level::INFO, format!("height {height} is decided; fetching its block {block} from peers"))
+        }
         Notice::Round(height, round) if round.0 < ORDINARY_ROUNDS => {
             (Level::DEBUG, format!("height {height} goes to round {round}"))
         }

@@ -287,7 +287,11 @@ impl Bodies {
         }
         of_round.insert(block);
         let wanted = self.wanted.entry(block).or_insert_with(Wanted::new);
-        if !wanted.proposals.contains(&proposal) && wanted.proposals.len() < PROPOSALS_MAX {
+        if !wanted.proposals.contains(&proposal) {
+            // The newest proposals stay: consensus can still vote in their rounds.
+            if wanted.proposals.len() >= PROPOSALS_MAX {
+                wanted.proposals.remove(0);
+            }
             wanted.proposals.push(proposal);
         }
     }

@@ -8,18 +8,23 @@ use ledger::certificate::Certificate;
 use ledger::chain::ValidBlock;
 use ledger::hash::BlockHash;
 
-use super::{Machine, Phase, Source};
+use super::{Effect, Machine, Notice, Phase, Source};
 use crate::bodies::Verdict;
 
 impl Machine {
     pub(super) fn on_decided(&mut self, certificate: Certificate) {
         let block = certificate.block;
+        let other = self.catchup.next_header(self.chain.tip().height).filter(|other| other.header.hash() != block);
+        if let Some(other) = other.cloned() {
+            return self.on_fork(certificate.height, block, &other);
+        }
         match self.bodies.verdict(&block) {
             Some(Verdict::Valid(valid)) => {
                 let valid = valid.clone();
                 self.commit_decided(valid, certificate);
             }
             None if self.consensus.verdict(&block) == Some(true) => {
+                self.effects.push(Effect::Notice(Notice::Fetching(certificate.height, block)));
                 self.decided = Some(certificate);
                 self.phase = Phase::Fetching;
                 self.bodies.want_decided(block);

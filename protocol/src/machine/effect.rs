@@ -66,6 +66,8 @@ pub enum Notice {
     Behind(Height, Height),
     /// Caught up, at this tip.
     CaughtUp(Height),
+    /// Consensus decided this block of a height, and its body is being fetched.
+    Fetching(Height, BlockHash),
     /// A height needs another round.
     Round(Height, Round),
     /// This validator does not sign yet, and why.

@@ -43,7 +43,8 @@ impl Machine {
         if height == Height(0) {
             return Verdict::Reject;
         }
-        match self.final_hash(height).or_else(|| self.catchup.hash(height)) {
+        let known = self.final_hash(height).or_else(|| self.decided_hash(height));
+        match known.or_else(|| self.catchup.hash(height)) {
             Some(known) if known != hash => {
                 if !self.proves(certified) {
                     return Verdict::Reject;
@@ -151,6 +152,11 @@ impl Machine {
         self.recent.get(&height).copied().or_else(|| hashes.find_map(is_it))
     }
 
+    /// The hash of a height that consensus decided here and whose body is being fetched.
+    fn decided_hash(&self, height: Height) -> Option<BlockHash> {
+        self.decided.as_ref().filter(|decided| decided.height == height).map(|decided| decided.block)
+    }
+
     /// Commits the next block if it is here, valid and certified.
     pub(super) fn commit_certified(&mut self) {
         let is_off = planted::is(Fault::CertificateStopsConsensus);
@@ -172,7 +178,7 @@ impl Machine {
 
     /// Two certificates for one height: more than a third of the power signed both. No node can
     /// tell which one is right.
-    fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
+    pub(super) fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
         self.effects.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
         self.halt(format!(
             "two certificates for height {height}: block {known} here and block {} elsewhere. More than a third of the voting power \

@@ -3,6 +3,7 @@
 
 use super::rounds::{first, follower, list, others, proposals, propose, proposer, vote};
 use super::*;
+use crate::bodies::Bodies;
 
 const ROUNDS: u32 = 50;
 /// Two bodies of each of three rounds, the last one built here, the locked and the valid one.
@@ -206,4 +207,39 @@ fn a_proposer_of_many_rounds_proposes_one_block_until_a_better_one_is_possible()
     validator.node.elapsed += Duration::from_secs(60);
     assert_eq!(rounds(&mut validator, ROUNDS + 21..=ROUNDS + 30), (3, 3), "the first one has expired");
     assert_eq!(validator.node.machine.work().executed, 3);
+}
+
+/// Two certificates for one height, in either order. One was decided here, and its body was dropped.
+#[test]
+fn a_second_certificate_for_a_decided_block_halts_the_node() {
+    for decided_first in [true, false] {
+        let (mut validator, block) = after_rounds();
+        let other = first(60).0;
+        let other = header(&(other.clone(), certify(&chain(), &other, 1..=4)));
+        let mut effects = Vec::new();
+        if decided_first {
+            effects.extend(validator.hear_votes(VoteKind::Precommit, 0, &block));
+        }
+        effects.extend(validator.node.gossip(Topic::Headers, other));
+        if !decided_first {
+            effects.extend(validator.hear_votes(VoteKind::Precommit, 0, &block));
+        }
+        let is_proof = |effect: &Effect| {
+            matches!(effect, Effect::Evidence(Evidence::Fork(known, other))
+                if *known == block.hash() && other.header.hash() != block.hash())
+        };
+        assert!(effects.iter().any(is_proof), "decided first: {decided_first}");
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Halt(_))));
+    }
+}
+
+#[test]
+fn of_many_proposals_of_a_missing_block_the_newest_are_kept() {
+    let mut bodies = Bodies::default();
+    let block = first(50).0;
+    for round in 0..=9 {
+        bodies.want(propose(proposer(1, round), round, &block));
+    }
+    bodies.on_round(Round(10), &BTreeSet::new());
+    assert_eq!(bodies.held(), 1, "the block is still being fetched for round 9");
 }
