@@ -1,0 +1,210 @@
+//! One machine among peers that say and send anything.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::codec;
+use ledger::hash::Hash;
+use ledger::units::{Height, SegmentIndex};
+use protocol::PeerId;
+use protocol::sync::message::{ChunkId, Status, SyncMessage, Update, WANTS_MAX};
+use protocol::sync::{Bits, Effect, Input, Rates, Setup, Sync};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tests::swarm::Made;
+
+use super::{FIRST, MIB};
+
+/// A machine, and what its shell knows of it.
+struct Shell {
+    made: Arc<Made>,
+    sync: Sync,
+    now: Duration,
+    begun: BTreeSet<SegmentIndex>,
+    stored: BTreeSet<ChunkId>,
+    /// By peer: wants, and chunks allowed.
+    wants: Vec<(BTreeSet<ChunkId>, u64)>,
+    received: Vec<u64>,
+    banned: Vec<bool>,
+}
+
+impl Shell {
+    const PEERS: usize = 6;
+
+    fn new(made: &Arc<Made>) -> Self {
+        let setup = Setup {
+            chain: made.chain.clone(),
+            history: &made.history(0),
+            staged: Vec::new(),
+            manifest: None,
+            nonce: 9,
+            rates: Rates::default(),
+        };
+        let (sync, effects) = Sync::new(setup, Duration::ZERO);
+        assert!(effects.is_empty(), "{effects:?}");
+        Self {
+            made: made.clone(),
+            sync,
+            now: Duration::ZERO,
+            begun: BTreeSet::new(),
+            stored: BTreeSet::new(),
+            wants: vec![Default::default(); Self::PEERS],
+            received: vec![0; Self::PEERS],
+            banned: vec![true; Self::PEERS],
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        for effect in self.sync.handle(self.now, input) {
+            self.perform(effect);
+        }
+        for peer in 0..Self::PEERS {
+            let on_way = self.wants[peer].1 - self.received[peer];
+            assert!(on_way <= 64, "{on_way} chunks may be on their way from one peer");
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(peer, bytes) => {
+                let place = peer.0 as usize;
+                assert!(!self.banned[place], "nothing is said to a peer that is gone");
+                if let Ok(SyncMessage::Update(update)) = SyncMessage::decode(&bytes) {
+                    let (wants, allowed) = &mut self.wants[place];
+                    wants.retain(|id| !update.remove.contains(id));
+                    wants.extend(update.add);
+                    *allowed = update.allowed.max(*allowed);
+                    assert!(wants.len() <= WANTS_MAX, "{} wants", wants.len());
+                }
+            }
+            Effect::Begin(head) => {
+                assert!(self.begun.insert(SegmentIndex(head.descriptor.index)));
+            }
+            Effect::Store(id) => {
+                assert!(self.begun.contains(&id.segment) && self.stored.insert(id), "{id:?} is stored once");
+            }
+            Effect::Ban { peer, .. } => self.close(peer.0 as usize),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, peer: usize) {
+        (self.banned[peer], self.wants[peer], self.received[peer]) = (true, Default::default(), 0);
+    }
+
+    fn open(&mut self, peer: usize) {
+        self.close(peer);
+        self.banned[peer] = false;
+        self.give(Input::Opened(PeerId(peer as u64)));
+    }
+
+    fn say(&mut self, peer: usize, message: &SyncMessage) {
+        self.give(Input::Message(PeerId(peer as u64), codec::encode(message)));
+    }
+}
+
+/// Whatever peers say and send, nothing panics, and the machine keeps its promises to its shell and
+/// its peers.
+#[test]
+fn no_peer_can_break_a_machine() {
+    let made = Arc::new(Made::new(4 * MIB, MIB, 64 << 10));
+    for seed in 0..300 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut shell = Shell::new(&made);
+        shell.give(Input::Certified(made.target.clone()));
+        for _ in 0..400 {
+            shell.now += Duration::from_millis(*[0, 1, 20, 300, 5_000].get(rng.random_range(0..5usize)).unwrap());
+            let peer = rng.random_range(0..Shell::PEERS);
+            if shell.banned[peer] {
+                shell.open(peer);
+            }
+            happen(&mut rng, &mut shell, peer);
+        }
+    }
+}
+
+fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
+    let made = shell.made.clone();
+    let any = |rng: &mut ChaCha8Rng| match rng.random_range(0..12) {
+        0 => ChunkId { segment: SegmentIndex(rng.random()), chunk: rng.random() },
+        _ => {
+            let segment = SegmentIndex(rng.random_range(0..5));
+            ChunkId { segment, chunk: rng.random_range(0..17) }
+        }
+    };
+    let ids = |rng: &mut ChaCha8Rng, most: usize| {
+        let count = rng.random_range(0..=most);
+        (0..count).map(|_| any(rng)).collect::<Vec<_>>()
+    };
+    match rng.random_range(0..16) {
+        0 => {
+            let mut bits = Bits::new(16);
+            for _ in 0..rng.random_range(0..16) {
+                bits.set(rng.random_range(0..20));
+            }
+            let sealed = *[0, 2, 4, u64::MAX].get(rng.random_range(0..4usize)).unwrap();
+            let status = Status {
+                height: Height(rng.random_range(0..1_000)),
+                pruned_below: SegmentIndex(rng.random_range(0..2)),
+                sealed: SegmentIndex(sealed),
+                partial: vec![(SegmentIndex(rng.random_range(0..5)), bits)],
+                nonce: rng.random(),
+            };
+            shell.say(peer, &SyncMessage::Status(status));
+        }
+        1..=3 => {
+            let update = Update {
+                have: ids(rng, 8),
+                add: ids(rng, 40),
+                remove: ids(rng, 8),
+                received: if rng.random_ratio(1, 50) { rng.random() } else { 0 },
+                allowed: rng.random_range(0..100),
+            };
+            shell.say(peer, &SyncMessage::Update(update));
+        }
+        4 => {
+            let sealed = SegmentIndex(rng.random_range(0..6));
+            let height = Height(rng.random_range(0..1_000));
+            shell.say(peer, &SyncMessage::Sealed(sealed, height));
+        }
+        5 => shell.say(peer, &SyncMessage::Busy(rng.random())),
+        6 => {
+            let descriptors = rng.random_ratio(4, 5).then(|| made.descriptors(rng.random_range(0..=4)));
+            let height = made.target.header.height;
+            shell.say(peer, &SyncMessage::Manifest(height, FIRST, descriptors));
+        }
+        7 => {
+            let (index, other) = (rng.random_range(0..4u64), rng.random_range(0..20u64));
+            let head = made.heads[if other < 4 { other } else { index } as usize].clone();
+            let head = rng.random_ratio(9, 10).then_some(head);
+            shell.say(peer, &SyncMessage::Head(SegmentIndex(index), head));
+        }
+        8 => shell
+            .give(Input::Message(PeerId(peer as u64), (0..rng.random_range(0..60)).map(|_| rng.random()).collect())),
+        9..=12 => {
+            let wanted: Vec<ChunkId> = shell.wants[peer].0.iter().copied().collect();
+            let id = if wanted.is_empty() || rng.random_ratio(1, 20) {
+                any(rng)
+            } else {
+                wanted[rng.random_range(0..wanted.len())]
+            };
+            let good = made.chunk(id.segment, id.chunk).filter(|_| rng.random_ratio(30, 31));
+            let (hash, bytes) = good.unwrap_or((Hash::ZERO, 1));
+            if shell.received[peer] < shell.wants[peer].1 {
+                shell.received[peer] += 1;
+                shell.wants[peer].0.remove(&id);
+            }
+            shell.give(Input::Chunk { from: PeerId(peer as u64), id, hash, bytes });
+        }
+        13 => {
+            let first = SegmentIndex(rng.random_range(0..9));
+            shell.say(peer, &SyncMessage::GetManifest(made.target.header.height, first));
+        }
+        14 => {
+            shell.close(peer);
+            shell.give(Input::Closed(PeerId(peer as u64)));
+        }
+        _ => shell.give(Input::Time),
+    }
+}

@@ -1,0 +1,98 @@
+//! Outcomes of whole swarms.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tests::swarm::{Conduct, Outcome, Plan, hostile, killed, mbit, run};
+
+use super::MIB;
+
+/// A quarter of the chain of the table: enough for all phases of a run, and done soon.
+fn short(plan: Plan) -> Plan {
+    plan.with_bytes(16 * MIB, 4 * MIB, 64 << 10)
+}
+
+fn complete(plan: Plan) -> Outcome {
+    let outcome = run(plan);
+    assert!(outcome.is_complete, "{outcome}");
+    outcome
+}
+
+#[test]
+fn a_swarm_is_near_the_shortest_time_that_its_links_allow() {
+    // plan, largest ratio, most copies from seeds
+    let cases = [
+        (Plan::new(1, 1), 1.08, 1.0),
+        (Plan::new(1, 4), 1.10, 1.05),
+        (Plan::new(1, 8), 1.10, 1.05),
+        (Plan::new(1, 15), 1.13, 1.06),
+        (Plan::new(1, 8).with_leechers(|_, member| member.up = mbit(10)), 1.10, 3.0),
+        (Plan::new(4, 1).with_seeds(|_, member| member.up = mbit(20)), 1.10, 1.01),
+        (Plan::new(8, 1).with_seeds(|_, member| member.up = mbit(20)), 1.12, 1.01),
+    ];
+    for (plan, ratio, copies) in cases {
+        let members = plan.members.len();
+        let outcome = complete(plan);
+        assert!(outcome.ratio() <= ratio, "{members}: {outcome}");
+        assert!(outcome.seed_copies <= copies, "{members}: {outcome}");
+        assert!(outcome.duplicates <= 0.02, "{members}: {outcome}");
+        assert!(outcome.last_percent <= 0.03, "{members}: {outcome}");
+        assert_eq!(outcome.bans, [], "{members}");
+    }
+}
+
+#[test]
+fn a_plan_has_one_outcome() {
+    let plan = short(Plan::new(2, 5));
+    let first = run(plan.clone());
+    assert_eq!(first, run(plan.clone()));
+    assert_ne!(first.digest, run(plan.with_seed(2)).digest, "another seed is another run");
+}
+
+#[test]
+fn liars_are_banned_and_nobody_else_is() {
+    for seed in 0..50 {
+        let plan = short(hostile()).with_seed(seed);
+        let poisons = |place: usize| plan.members[place].conduct == Conduct::Poisons;
+        let outcome = complete(plan.clone());
+        let banned: BTreeSet<usize> = outcome.bans.iter().map(|(_, whom, _)| *whom).collect();
+        assert!(banned.iter().all(|place| poisons(*place)), "seed {seed}: {:?}", outcome.bans);
+        assert_eq!(banned.len(), outcome.bans.len(), "seed {seed}: each at its first bad chunk: {:?}", outcome.bans);
+    }
+    let outcome = complete(hostile());
+    assert!(outcome.ratio() <= 1.2 && outcome.bans.len() == 2, "{outcome}");
+}
+
+#[test]
+fn a_swarm_lives_without_its_seed() {
+    for (seed, leechers) in [(1, 3), (2, 8), (3, 12)] {
+        let plan = short(Plan::new(1, leechers)).with_seeds(|_, member| member.leaves_after = Some(110));
+        complete(plan.with_seed(seed));
+    }
+}
+
+#[test]
+fn what_was_stored_is_not_fetched_again() {
+    for plan in [killed(4, 1), killed(1, 4), killed(1, 8)] {
+        let outcome = complete(plan.with_leechers(|at, member| {
+            member.killed_every = Some(Duration::from_millis(2_000 + 37 * at as u64));
+        }));
+        assert!(outcome.stored_twice == 0.0 && outcome.duplicates <= 0.02, "{outcome}");
+    }
+}
+
+#[test]
+fn those_who_come_late_or_are_slow_get_all_and_hold_back_nobody() {
+    let late = |at: usize| Duration::from_millis(if at < 4 { 0 } else { 2_000 });
+    complete(short(Plan::new(1, 8).with_leechers(|at, member| member.starts_at = late(at))));
+    for is_awaited in [false, true] {
+        let plan = short(Plan::new(1, 8)).with_leechers(|at, member| {
+            if at >= 6 {
+                (member.down, member.is_awaited) = (mbit(4), is_awaited);
+            }
+        });
+        let outcome = complete(plan);
+        assert!(outcome.ratio() <= 1.35, "{outcome}");
+    }
+    complete(Plan { degree: Some(5), ..short(Plan::new(1, 30)) });
+}
