@@ -20,7 +20,7 @@ use protocol::message::{CertifiedHeader, answer_bytes_max};
 use protocol::{Effect, Input, Machine, PeerId, Quorum, RequestId, Ticket};
 use tokio::sync::{broadcast, watch};
 
-use self::inputs::{Due, IDLE, Next, Turns};
+use self::inputs::{Cycle, Due, IDLE, Next};
 pub(crate) use self::inputs::{Inputs, ToDriver};
 use self::reads::Reads;
 use crate::blame::charge;
@@ -135,11 +135,11 @@ impl Driver {
     /// The disk refuses, or the machine halts.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         self.turn(Input::Time)?;
-        let mut turns = Turns::new();
+        let mut cycle = Cycle::new();
         loop {
             let timer = self.machine.deadline().saturating_sub(self.clock.now().elapsed);
             let due = Due { timer, past: self.unconfirmed, checkpoint: self.unmaintained && timer > IDLE };
-            match inputs.next(&mut turns, &mut self.reads, due).await {
+            match inputs.next(&mut cycle, &mut self.reads, due).await {
                 Next::Stop => return Ok(()),
                 Next::Consensus(gossip) => self.on_gossip(protocol::Topic::Consensus, gossip)?,
                 Next::Timer => self.turn(Input::Time)?,

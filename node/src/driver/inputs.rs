@@ -99,13 +99,13 @@ pub(super) struct Due {
 }
 
 /// Turns left in this cycle.
-pub(super) struct Turns {
+pub(super) struct Cycle {
     left: [u32; QUANTA.len()],
     /// Whether the last turn was a timer's.
     was_timer: bool,
 }
 
-impl Turns {
+impl Cycle {
     pub(super) const fn new() -> Self {
         Self { left: QUANTA, was_timer: false }
     }
@@ -125,59 +125,59 @@ impl Turns {
 
 impl Inputs {
     /// Waits for what is to be done next.
-    pub(super) async fn next(&mut self, turns: &mut Turns, reads: &mut Reads, due: Due) -> Next {
+    pub(super) async fn next(&mut self, cycle: &mut Cycle, reads: &mut Reads, due: Due) -> Next {
         // The driver has a thread of its own. With the cooperative budget of tokio all channels
         // would look empty after 128 messages, and the last branches would go first.
-        unconstrained(self.choose(turns, reads, due)).await
+        unconstrained(self.choose(cycle, reads, due)).await
     }
 
-    async fn choose(&mut self, turns: &mut Turns, reads: &mut Reads, due: Due) -> Next {
-        let is_due = due.timer.is_zero() && !turns.was_timer;
-        turns.was_timer = false;
+    async fn choose(&mut self, cycle: &mut Cycle, reads: &mut Reads, due: Due) -> Next {
+        let is_due = due.timer.is_zero() && !cycle.was_timer;
+        cycle.was_timer = false;
         loop {
             let (kind, next) = tokio::select! {
                 biased;
                 _ = self.stop.wait_for(|stop| *stop) => return Next::Stop,
                 // Votes go before blocks, blocks before requests of peers, and requests before
                 // transactions.
-                Some(gossip) = self.consensus.recv(), if turns.may(Kind::Consensus) => {
+                Some(gossip) = self.consensus.recv(), if cycle.may(Kind::Consensus) => {
                     (Kind::Consensus, Next::Consensus(gossip))
                 }
                 // A due timer goes before all work that can wait, but never twice in a row: the
                 // second time it is the last branch. `ready` is used since even a `sleep` of no
                 // time is not ready at once.
                 () = ready(()), if is_due => {
-                    turns.was_timer = true;
+                    cycle.was_timer = true;
                     return Next::Timer;
                 }
-                Some(gossip) = self.headers.recv(), if turns.may(Kind::Headers) => {
+                Some(gossip) = self.headers.recv(), if cycle.may(Kind::Headers) => {
                     (Kind::Headers, Next::Headers(gossip))
                 }
-                event = self.events.recv(), if turns.may(Kind::Events) => match event {
+                event = self.events.recv(), if cycle.may(Kind::Events) => match event {
                     Some(event) => (Kind::Events, Next::Event(event)),
                     None => return Next::Stop,
                 },
-                verified = self.verified.recv(), if turns.may(Kind::Verified) => match verified {
+                verified = self.verified.recv(), if cycle.may(Kind::Verified) => match verified {
                     Some(verified) => (Kind::Verified, Next::Verified(verified)),
                     None => return Next::Stop,
                 },
-                Some(query) = self.queries.recv(), if turns.may(Kind::Queries) => (Kind::Queries, Next::Query(query)),
-                Some(read) = reads.ended(), if turns.may(Kind::Reads) => (Kind::Reads, Next::Read(read)),
+                Some(query) = self.queries.recv(), if cycle.may(Kind::Queries) => (Kind::Queries, Next::Query(query)),
+                Some(read) = reads.ended(), if cycle.may(Kind::Reads) => (Kind::Reads, Next::Read(read)),
                 // Blocks of history come after all work that somebody waits for, a few at a time.
-                () = ready(()), if due.past && turns.may(Kind::Past) => (Kind::Past, Next::Past),
-                Some(news) = self.sync.recv(), if turns.may(Kind::Sync) => (Kind::Sync, Next::Sync(news)),
+                () = ready(()), if due.past && cycle.may(Kind::Past) => (Kind::Past, Next::Past),
+                Some(news) = self.sync.recv(), if cycle.may(Kind::Sync) => (Kind::Sync, Next::Sync(news)),
                 // All inputs have had their turns or have nothing to do: a new cycle.
-                () = ready(()), if turns.is_used_up() => {
-                    turns.left = QUANTA;
+                () = ready(()), if cycle.is_used_up() => {
+                    cycle.left = QUANTA;
                     continue;
                 }
                 () = sleep(IDLE), if due.checkpoint => return Next::Idle,
                 () = sleep(due.timer) => {
-                    turns.was_timer = true;
+                    cycle.was_timer = true;
                     return Next::Timer;
                 }
             };
-            turns.take(kind);
+            cycle.take(kind);
             return next;
         }
     }
@@ -207,7 +207,7 @@ mod tests {
         sync: mpsc::Sender<ToDriver>,
         _stop: watch::Sender<bool>,
         inputs: Inputs,
-        turns: Turns,
+        cycle: Cycle,
         reads: Reads,
     }
 
@@ -234,7 +234,7 @@ mod tests {
                 sync: sync.0,
                 _stop: stop,
                 inputs,
-                turns: Turns::new(),
+                cycle: Cycle::new(),
                 reads: Reads::new(),
             }
         }
@@ -248,7 +248,7 @@ mod tests {
         }
 
         async fn next(&mut self, due: Due) -> Next {
-            self.inputs.next(&mut self.turns, &mut self.reads, due).await
+            self.inputs.next(&mut self.cycle, &mut self.reads, due).await
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
             in_a_row |= is_timer && was_timer;
             was_timer = is_timer;
         }
-        assert!(timers > 0 && !in_a_row, "{timers} turns, two in a row: {in_a_row}");
+        assert!(timers > 0 && !in_a_row, "{timers} cycle, two in a row: {in_a_row}");
     }
 
     #[tokio::test]

@@ -127,8 +127,6 @@ struct Turns<Peer, Job> {
 /// Peers with jobs that wait. The first peer is the next one; after its turn it is the last one.
 struct Line<Peer, Job> {
     peers: VecDeque<(Peer, VecDeque<Job>)>,
-    /// The number of jobs.
-    waiting: usize,
 }
 
 impl<Peer: Copy + Eq, Job> Turns<Peer, Job> {
@@ -172,19 +170,23 @@ impl<Peer: Copy + Eq, Job> Turns<Peer, Job> {
 
 impl<Peer: Copy + Eq, Job> Line<Peer, Job> {
     const fn new() -> Self {
-        Self { peers: VecDeque::new(), waiting: 0 }
+        Self { peers: VecDeque::new() }
+    }
+
+    /// The number of jobs.
+    fn waiting(&self) -> usize {
+        self.peers.iter().map(|(_, jobs)| jobs.len()).sum()
     }
 
     fn push(&mut self, peer: Peer, job: Job) {
-        if self.waiting >= WAITING_MAX {
+        if self.waiting() >= WAITING_MAX {
             return;
         }
         match self.peers.iter_mut().find(|(waiting, _)| *waiting == peer) {
-            Some((_, jobs)) if jobs.len() >= OF_PEER_MAX => return,
+            Some((_, jobs)) if jobs.len() >= OF_PEER_MAX => {}
             Some((_, jobs)) => jobs.push_back(job),
             None => self.peers.push_back((peer, VecDeque::from([job]))),
         }
-        self.waiting += 1;
     }
 
     /// A job of the first peer that has none running.
@@ -192,7 +194,6 @@ impl<Peer: Copy + Eq, Job> Line<Peer, Job> {
         let first = self.peers.iter().position(|(peer, _)| !running.contains(peer))?;
         let (peer, mut jobs) = self.peers.remove(first)?;
         let job = jobs.pop_front()?;
-        self.waiting -= 1;
         if !jobs.is_empty() {
             self.peers.push_back((peer, jobs));
         }
@@ -200,11 +201,7 @@ impl<Peer: Copy + Eq, Job> Line<Peer, Job> {
     }
 
     fn forget(&mut self, peer: &Peer) {
-        if let Some(place) = self.peers.iter().position(|(waiting, _)| waiting == peer)
-            && let Some((_, jobs)) = self.peers.remove(place)
-        {
-            self.waiting -= jobs.len();
-        }
+        self.peers.retain(|(waiting, _)| waiting != peer);
     }
 }
 
@@ -223,7 +220,7 @@ mod tests {
         for job in 0..100 {
             turns.push(1, false, job);
         }
-        assert_eq!(turns.others.waiting, OF_PEER_MAX, "further ones are refused as busy");
+        assert_eq!(turns.others.waiting(), OF_PEER_MAX, "further ones are refused as busy");
         turns.push(2, false, 0);
         assert_eq!(started(&mut turns), [1, 2], "one place a peer");
 
@@ -264,11 +261,11 @@ mod tests {
     fn what_waits_is_bounded_and_goes_with_its_peer() {
         let mut turns = Turns::new();
         (0..1_000).for_each(|peer| (0..10).for_each(|job| turns.push(peer, false, job)));
-        assert_eq!(turns.others.waiting, WAITING_MAX);
+        assert_eq!(turns.others.waiting(), WAITING_MAX);
         turns.push(5_000, true, 0);
-        assert_eq!(turns.named.waiting, 1, "others leave named peers their room");
+        assert_eq!(turns.named.waiting(), 1, "others leave named peers their room");
         (0..1_000).chain([5_000]).for_each(|peer| turns.forget(&peer));
         assert!(turns.others.peers.is_empty() && turns.named.peers.is_empty());
-        assert_eq!((turns.others.waiting, turns.named.waiting), (0, 0));
+        assert_eq!((turns.others.waiting(), turns.named.waiting()), (0, 0));
     }
 }
