@@ -77,6 +77,17 @@ fn peers(node: &Node) -> Vec<PeerInfo> {
     node.rpc.call("net_peers", &json!({})).unwrap()
 }
 
+/// A peer that dials the first node of the network.
+fn join(network: &mut Network) -> (network::Network, Inbox) {
+    let chain = network.chain().to_string();
+    let node = network.node(1);
+    let bootstrap = vec![target(&node.p2p, node.rpc.url()).address().unwrap()];
+    let identity = Keypair::generate_ed25519();
+    let config = NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
+    let (peer, inbox, _task) = network::start(config, &mut Registry::default()).unwrap();
+    (peer, inbox)
+}
+
 async fn event(inbox: &mut Inbox) -> PeerEvent {
     tokio::time::timeout(PATIENCE, inbox.events.recv()).await.expect("an event").expect("the network goes on")
 }
@@ -97,12 +108,8 @@ async fn is_served(inbox: &mut Inbox) -> bool {
 #[tokio::test]
 async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned() {
     let mut network = Network::start(1);
-    let chain = network.chain().to_string();
+    let (peer, mut inbox) = join(&mut network);
     let node = network.node(1);
-    let bootstrap = vec![target(&node.p2p, node.rpc.url()).address().unwrap()];
-    let identity = Keypair::generate_ed25519();
-    let config = NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
-    let (peer, mut inbox, _task) = network::start(config, &mut Registry::default()).unwrap();
     let to = loop {
         if let PeerEvent::Connected(to) = event(&mut inbox).await {
             break to;
@@ -147,12 +154,7 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
 #[tokio::test]
 async fn an_answer_longer_than_its_request_allows_is_not_read() {
     let mut network = Network::start(1);
-    let chain = network.chain().to_string();
-    let node = network.node(1);
-    let bootstrap = vec![target(&node.p2p, node.rpc.url()).address().unwrap()];
-    let identity = Keypair::generate_ed25519();
-    let config = NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
-    let (peer, mut inbox, _task) = network::start(config, &mut Registry::default()).unwrap();
+    let (peer, mut inbox) = join(&mut network);
     let mut asked = 0;
     while asked < 3 {
         match event(&mut inbox).await {

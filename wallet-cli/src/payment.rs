@@ -31,8 +31,8 @@ const LIFETIME_MS: u64 = 10 * 60_000;
 /// block on a busy network.
 const RACE_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before the account is proved again after the node claimed waiting transfers and did not
-/// show them. Each attempt fetches the list of the mempool, which is long, so this is more than
-/// [`RACE_PAUSE`].
+/// show them. `tx_get` can wait for a transfer only by its id, which the node does not show. Each
+/// attempt fetches the list of the mempool, which is long, so this is more than [`RACE_PAUSE`].
 const UNSHOWN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Below this difference, in milliseconds, no clock is blamed for a refusal: the newest block of an

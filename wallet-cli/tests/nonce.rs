@@ -84,10 +84,7 @@ fn a_transfer_waits_until_transfers_that_are_not_shown_are_final() {
     setup.node.lock().waiting.push(other);
     let node = setup.node.clone();
     let later = std::thread::spawn(move || {
-        while node.lock().lists_asked < 2 {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        node.lock().commit_waiting();
+        node.wait_until(|node| node.lists_asked >= 2).commit_waiting();
     });
     setup.send(&[]).expect(0, "waiting until they are final");
     later.join().unwrap();

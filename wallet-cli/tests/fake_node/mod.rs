@@ -3,9 +3,11 @@
 // Each test file uses some of it.
 #![allow(dead_code)]
 
+mod lie;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledger::address::{Coin, encode_address};
@@ -20,65 +22,7 @@ use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransacti
 use ledger::units::{Amount, Nonce, Round, Timestamp, VotingPower};
 use serde_json::{Value, json};
 
-/// How the node misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lie {
-    /// The node is honest.
-    None,
-    /// Certificates with two signatures of four.
-    FewSignatures,
-    /// Certificates by keys that are not validators.
-    ForeignSignatures,
-    /// Another state root in the header.
-    OtherHeader,
-    /// One bit of the proof is flipped.
-    TamperedProof,
-    /// A proof as of the block before the header's.
-    StaleProof,
-    /// Another chain id and network.
-    OtherChain,
-    /// State as of an earlier height.
-    Old(u64),
-    /// A header of a later version.
-    Version,
-    /// "Final" without any block.
-    FinalAtOnce,
-    /// "Final" in a block that is empty.
-    FinalInEmpty,
-    /// The same, and the block is shown with the transaction in it.
-    FinalInForged,
-    /// Details of another amount.
-    OtherDetails,
-    /// Refuses transactions.
-    Rejects,
-    /// Takes transactions and never finalizes.
-    Stalls,
-    /// Drops the transaction and hangs up instead of answering.
-    Drops,
-    /// Takes the transaction, finalizes it, and denies that: it answers that it does not know the
-    /// transaction, and shows blocks without transactions.
-    Withholds,
-    /// Has no proof of a transaction.
-    NoProof,
-    /// Takes the transaction, finalizes it, and hangs up instead of answering.
-    HangsUp,
-    /// Takes the transaction, finalizes it, and answers no more requests for proofs.
-    Vanishes,
-    /// HTML instead of JSON.
-    Html,
-    /// Refuses the request before it reads it.
-    Forbids,
-    /// A status of two megabytes.
-    Long,
-    /// Claims that three more transfers of each account wait.
-    NonceAhead,
-    /// Claims that none of an account's transfers is final or waits.
-    NonceBehind,
-    /// Shows waiting transfers with signatures that do not hold.
-    ForgedPending,
-    /// Does not list its mempool.
-    NoList,
-}
+pub use self::lie::Lie;
 
 pub struct Inner {
     pub chain: Arc<Chain>,
@@ -103,6 +47,8 @@ pub struct Inner {
 pub struct FakeNode {
     pub url: String,
     inner: Arc<Mutex<Inner>>,
+    /// Notified after each answer.
+    answered: Arc<Condvar>,
 }
 
 pub fn validator(seed: u8) -> SigningKey {
@@ -176,7 +122,7 @@ impl FakeNode {
             waiting: Vec::new(),
             bobs_nonce: 0,
         };
-        let node = Self { url, inner: Arc::new(Mutex::new(inner)) };
+        let node = Self { url, inner: Arc::new(Mutex::new(inner)), answered: Arc::default() };
         let served = node.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -189,6 +135,11 @@ impl FakeNode {
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
+    }
+
+    /// Waits until an answer has made this true.
+    pub fn wait_until(&self, is_so: impl Fn(&Inner) -> bool) -> MutexGuard<'_, Inner> {
+        self.answered.wait_while(self.lock(), |inner| !is_so(inner)).unwrap()
     }
 
     pub fn lie(&self, lie: Lie) {
@@ -212,7 +163,9 @@ impl FakeNode {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let request: Value = serde_json::from_slice(&body).ok()?;
-        let answer = self.lock().answer(request["method"].as_str()?, &request["params"])?;
+        let answer = self.lock().answer(request["method"].as_str()?, &request["params"]);
+        self.answered.notify_all();
+        let answer = answer?;
         let status = if self.lock().lie == Lie::Forbids { "403 Forbidden" } else { "200 OK" };
         let answer = match answer {
             Ok(result) => json!({ "jsonrpc": "2.0", "id": 1, "result": result }).to_string(),

@@ -436,7 +436,7 @@ async fn unfinished_frames_hold_a_bounded_number_of_bytes_and_let_others_in() {
 
 /// As many peers as find room for their frames of the largest size send most of them, and no more.
 #[tokio::test]
-async fn a_frame_that_trickles_gives_way_to_a_frame_of_another_peer() {
+async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
     let mut node = Node::start(config(&[])).await;
     let mut hostile = JoinSet::new();
     let bytes = [&(LINK_DATA_BYTES_MAX as u32).to_le_bytes()[..], &[0; 768 << 10]].concat();
@@ -452,15 +452,9 @@ async fn a_frame_that_trickles_gives_way_to_a_frame_of_another_peer() {
             };
             peer.during(write).await;
             sender.send(peer.id()).await.unwrap();
-            // A byte now and then, so that the frame does not stand still for too long.
-            let trickle = async {
-                loop {
-                    tokio::time::sleep(Duration::from_secs(10)).await;
-                    let _ended = streams[Lane::Data.index()].write_all(&[0]).await;
-                    let _ended = streams[Lane::Data.index()].flush().await;
-                }
-            };
-            peer.during::<()>(trickle).await;
+            // Nothing more comes, and the streams stay open. This test ends long before the time
+            // after which a frame that stands still ends.
+            peer.during::<()>(std::future::pending()).await;
         });
     }
     let mut peers = Vec::new();
