@@ -61,19 +61,31 @@ fn blocks(c: &mut Criterion) {
         i += 1;
         key(i * STEP % ACCOUNTS)
     };
-    group.bench_function("get", |b| b.iter_batched(&mut next, |key| state.get(&key).copied(), BatchSize::SmallInput));
-    group.bench_function("prove", |b| b.iter_batched(&mut next, |key| state.prove(&key), BatchSize::SmallInput));
+    group.bench_function("get", |b| {
+        b.iter_batched(&mut next, |key| state.get(&key).copied(), BatchSize::SmallInput)
+    });
+    group.bench_function("prove", |b| {
+        b.iter_batched(&mut next, |key| state.prove(&key), BatchSize::SmallInput)
+    });
     let proved = |key: StateKey| (key, state.prove(&key));
     group.bench_function("verify", |b| {
-        let verify = |(key, proof): (StateKey, AccountProof)| proof.verify(&state.root(), &key).is_ok();
+        let verify =
+            |(key, proof): (StateKey, AccountProof)| proof.verify(&state.root(), &key).is_ok();
         b.iter_batched(|| proved(next()), verify, BatchSize::SmallInput);
     });
     group.finish();
 
     // Half of these are proofs of absence.
     let longest = (0..ACCOUNTS / 10).map(|i| encode(&state.prove(&key(i * 20))).len()).max();
-    println!("longest of {} account proofs: {} bytes", ACCOUNTS / 10, black_box(longest).unwrap_or(0));
-    assert!(longest <= Some(2_048), "an account's proof stays under 2,048 bytes at a million accounts");
+    println!(
+        "longest of {} account proofs: {} bytes",
+        ACCOUNTS / 10,
+        black_box(longest).unwrap_or(0)
+    );
+    assert!(
+        longest <= Some(2_048),
+        "an account's proof stays under 2,048 bytes at a million accounts"
+    );
 }
 
 criterion_group!(benches, blocks);

@@ -41,7 +41,11 @@ impl Maker {
             (0..TRANSFERS).map(|number| SigningKey::from_seed(&seed("sender", number))).collect();
         let validator = SigningKey::from_seed(&seed("validator", 0));
         let owners = senders.iter().map(SigningKey::public).chain((0..ACCOUNTS).map(other));
-        let account = |account| GenesisAccount { name: String::new(), account, balance: Amount(1_000_000_000_000) };
+        let account = |account| GenesisAccount {
+            name: String::new(),
+            account,
+            balance: Amount(1_000_000_000_000),
+        };
         let genesis = Genesis {
             format: FORMAT,
             network: LOCAL_NETWORK.to_owned(),
@@ -79,13 +83,19 @@ impl Maker {
         };
         let signed = (0..).zip(&self.senders).map(transfer).collect();
         let transactions = verify_transactions(chain.id(), signed).into_iter().map(Option::unwrap);
-        let block = self.state.propose(self.validator.public(), Timestamp(1), self.certificate.clone(), transactions);
+        let block = self.state.propose(
+            self.validator.public(),
+            Timestamp(1),
+            self.certificate.clone(),
+            transactions,
+        );
         assert_eq!(block.block().transactions.len(), self.senders.len());
         let (kind, round, validator) = (VoteKind::Precommit, Round(0), self.validator.public());
         let vote = Vote { kind, height, round, block: Some(block.hash()), validator };
         let signature = self.validator.sign(&vote.message(chain.id()));
         let validators = chain.validators(height);
-        self.certificate = Certificate::new(height, round, block.hash(), validators, [(validator, signature)]);
+        self.certificate =
+            Certificate::new(height, round, block.hash(), validators, [(validator, signature)]);
         let sealed = self.state.advance(&block);
         Committed { block, certificate: self.certificate.clone(), sealed }
     }
@@ -103,10 +113,14 @@ fn cpu(start: Instant) -> Duration {
 
 fn commits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("store");
-    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
-    for (name, maintain) in
-        [("commit 2,000 transfers", false), ("commit 2,000 transfers, checkpoint each 64 blocks", true)]
-    {
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(4));
+    for (name, maintain) in [
+        ("commit 2,000 transfers", false),
+        ("commit 2,000 transfers, checkpoint each 64 blocks", true),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store");
         let mut maker = Maker::new();

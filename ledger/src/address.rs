@@ -1,7 +1,9 @@
 //! How people write accounts and amounts: bech32m addresses with the network's prefix, and decimal
 //! amounts with a unit.
 
-use bech32::primitives::decode::{CharError, CheckedHrpstring, CheckedHrpstringError, UncheckedHrpstringError};
+use bech32::primitives::decode::{
+    CharError, CheckedHrpstring, CheckedHrpstringError, UncheckedHrpstringError,
+};
 use bech32::{Bech32m, Hrp};
 
 use crate::signature::{KeyError, PublicKey};
@@ -11,7 +13,9 @@ use crate::units::Amount;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Not bech32m: a typing error, a truncated text or another format.
-    #[error("not an address: {reason}; expected {prefix}1 and 58 more characters (bech32m, BIP-350)")]
+    #[error(
+        "not an address: {reason}; expected {prefix}1 and 58 more characters (bech32m, BIP-350)"
+    )]
     Malformed {
         /// What the decoder found.
         reason: String,
@@ -37,8 +41,11 @@ pub enum AddressError {
 /// Never for the prefix of a checked genesis.
 #[must_use]
 pub fn encode_address(prefix: &str, account: &PublicKey) -> String {
-    let text = Hrp::parse(prefix).ok().and_then(|hrp| bech32::encode::<Bech32m>(hrp, &account.0).ok());
-    text.unwrap_or_else(|| panic!("a genesis holds only prefixes that bech32 allows, got {prefix:?}"))
+    let text =
+        Hrp::parse(prefix).ok().and_then(|hrp| bech32::encode::<Bech32m>(hrp, &account.0).ok());
+    text.unwrap_or_else(|| {
+        panic!("a genesis holds only prefixes that bech32 allows, got {prefix:?}")
+    })
 }
 
 /// Reads an address of the network with this prefix.
@@ -47,7 +54,8 @@ pub fn encode_address(prefix: &str, account: &PublicKey) -> String {
 /// `AddressError` says what was wrong with the text.
 pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressError> {
     let malformed = |reason: String| AddressError::Malformed { reason, prefix: prefix.to_owned() };
-    let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|error| malformed(explain(&error)))?;
+    let checked =
+        CheckedHrpstring::new::<Bech32m>(text).map_err(|error| malformed(explain(&error)))?;
     let hrp = checked.hrp().to_lowercase();
     if hrp != prefix {
         return Err(AddressError::ForeignPrefix { got: hrp, expected: prefix.to_owned() });
@@ -57,8 +65,9 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     let padded = |_| malformed("the padding bits of its last character are not zero".to_owned());
     checked.validate_segwit_padding().map_err(padded)?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
-    let key: [u8; 32] =
-        bytes.try_into().map_err(|bytes: Vec<u8>| malformed(format!("{} bytes, expected 32", bytes.len())))?;
+    let key: [u8; 32] = bytes
+        .try_into()
+        .map_err(|bytes: Vec<u8>| malformed(format!("{} bytes, expected 32", bytes.len())))?;
     let key = PublicKey(key);
     key.check_account()?;
     Ok(key)
@@ -70,11 +79,15 @@ fn explain(error: &CheckedHrpstringError) -> String {
         CheckedHrpstringError::Parse(UncheckedHrpstringError::Char(error)) => match error {
             CharError::MissingSeparator => "it has no separator 1 after a prefix".to_owned(),
             CharError::NothingAfterSeparator => "nothing follows its prefix".to_owned(),
-            CharError::InvalidChar(found) => format!("the character {found:?} does not occur in addresses"),
+            CharError::InvalidChar(found) => {
+                format!("the character {found:?} does not occur in addresses")
+            }
             CharError::MixedCase => "it mixes capital and small letters".to_owned(),
             _ => "a character is wrong".to_owned(),
         },
-        CheckedHrpstringError::Parse(_) => "the text before its last 1 is not a valid prefix".to_owned(),
+        CheckedHrpstringError::Parse(_) => {
+            "the text before its last 1 is not a valid prefix".to_owned()
+        }
         // The checksum does not hold. What is wrong is not known.
         _ => "its checksum does not hold: a character is wrong, missing or too many".to_owned(),
     }
@@ -102,8 +115,10 @@ impl Coin {
     /// Writes an amount: `1.5 CRN`.
     #[must_use]
     pub fn format(&self, amount: Amount) -> String {
-        let digits = format!("{:0width$}", amount.0, width = usize::from(self.decimals).saturating_add(1));
-        let (whole, fraction) = digits.split_at(digits.len().saturating_sub(usize::from(self.decimals)));
+        let digits =
+            format!("{:0width$}", amount.0, width = usize::from(self.decimals).saturating_add(1));
+        let (whole, fraction) =
+            digits.split_at(digits.len().saturating_sub(usize::from(self.decimals)));
         match fraction.trim_end_matches('0') {
             "" => format!("{whole} {}", self.symbol),
             fraction => format!("{whole}.{fraction} {}", self.symbol),
@@ -117,13 +132,17 @@ impl Coin {
     /// `AmountError` for a missing or unknown unit, more decimals than the coin has, or more than
     /// 64 bits.
     pub fn parse(&self, text: &str) -> Result<Amount, AmountError> {
-        let fail =
-            |reason: String| AmountError { text: text.chars().take(80).collect(), reason, symbol: self.symbol.clone() };
+        let fail = |reason: String| AmountError {
+            text: text.chars().take(80).collect(),
+            reason,
+            symbol: self.symbol.clone(),
+        };
         let trimmed = text.trim();
         if trimmed.starts_with('-') {
             return Err(fail("it is negative".to_owned()));
         }
-        let number_end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let number_end =
+            trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at(number_end);
         let decimals = match unit.trim() {
             unit if unit.eq_ignore_ascii_case(&self.symbol) => usize::from(self.decimals),
@@ -132,7 +151,8 @@ impl Coin {
             other => return Err(fail(format!("unknown unit {other:?}"))),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let all_digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !all_digits(whole) || (number.contains('.') && !all_digits(fraction)) {
             return Err(fail("the number is not decimal".to_owned()));
         }
@@ -143,7 +163,10 @@ impl Coin {
             }));
         }
         let base_units = format!("{whole}{fraction:0<decimals$}");
-        base_units.parse().map(Amount).map_err(|_| fail("more than 64 bits of base units".to_owned()))
+        base_units
+            .parse()
+            .map(Amount)
+            .map_err(|_| fail("more than 64 bits of base units".to_owned()))
     }
 }
 
@@ -195,7 +218,8 @@ mod tests {
         let typo = String::from_utf8(typo).unwrap();
         assert!(matches!(decode_address("crn", &typo), Err(AddressError::Malformed { .. })));
         assert!(matches!(decode_address("crn", "alice"), Err(AddressError::Malformed { .. })));
-        let identity = encode_address("crn", &PublicKey(super::super::signature::PublicKey([0; 32]).0));
+        let identity =
+            encode_address("crn", &PublicKey(super::super::signature::PublicKey([0; 32]).0));
         assert!(matches!(decode_address("crn", &identity), Err(AddressError::Key(_))));
         let no_point = PublicKey(std::array::from_fn(|place| if place == 0 { 2 } else { 0 }));
         let refused = decode_address("crn", &encode_address("crn", &no_point));
@@ -204,16 +228,22 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_address_is_told_why_in_words() {
-        let good = encode_address("crn", &crate::signature::SigningKey::from_seed(&[7; 32]).public());
+        let good =
+            encode_address("crn", &crate::signature::SigningKey::from_seed(&[7; 32]).public());
         let mixed = good[..10].to_owned() + &good[10..].to_uppercase();
         for (text, reason) in [
             ("ace", "it has no separator 1 after a prefix"),
             ("", "it has no separator 1 after a prefix"),
             ("crn1b", "the character 'b' does not occur in addresses"),
             (&mixed, "it mixes capital and small letters"),
-            (&good[..good.len() - 1], "its checksum does not hold: a character is wrong, missing or too many"),
+            (
+                &good[..good.len() - 1],
+                "its checksum does not hold: a character is wrong, missing or too many",
+            ),
         ] {
-            let expected = format!("not an address: {reason}; expected crn1 and 58 more characters (bech32m, BIP-350)");
+            let expected = format!(
+                "not an address: {reason}; expected crn1 and 58 more characters (bech32m, BIP-350)"
+            );
             assert_eq!(decode_address("crn", text).unwrap_err().to_string(), expected);
         }
     }

@@ -68,7 +68,9 @@ pub mod decimal {
         let text = String::deserialize(deserializer)?;
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = canonical.then(|| text.parse().ok()).flatten();
-        number.ok_or_else(|| serde::de::Error::custom(format!("expected a decimal number as text, got {text:?}")))
+        number.ok_or_else(|| {
+            serde::de::Error::custom(format!("expected a decimal number as text, got {text:?}"))
+        })
     }
 }
 
@@ -80,7 +82,10 @@ pub mod decimal_option {
     ///
     /// # Errors
     /// The serializer's errors.
-    pub fn serialize<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        number: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match number {
             Some(number) => serializer.collect_str(number),
             None => serializer.serialize_none(),
@@ -91,7 +96,9 @@ pub mod decimal_option {
     ///
     /// # Errors
     /// If the text is not a decimal number of up to 64 bits.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
         #[derive(Deserialize)]
         struct Number(#[serde(with = "super::decimal")] u64);
         Ok(Option::<Number>::deserialize(deserializer)?.map(|number| number.0))

@@ -44,7 +44,13 @@ impl Vote {
     }
 }
 
-fn vote_message(chain: ChainId, kind: VoteKind, height: Height, round: Round, block: Option<BlockHash>) -> Vec<u8> {
+fn vote_message(
+    chain: ChainId,
+    kind: VoteKind,
+    height: Height,
+    round: Round,
+    block: Option<BlockHash>,
+) -> Vec<u8> {
     signature::message(Domain::SignVote, chain, &[&codec::encode(&(kind, height, round, block))])
 }
 
@@ -67,7 +73,9 @@ pub struct Certificate {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// The certificate is for another height or block than expected.
-    #[error("certificate for height {got_height}, block {got_block}; expected height {height}, block {block}")]
+    #[error(
+        "certificate for height {got_height}, block {got_block}; expected height {height}, block {block}"
+    )]
     Target {
         /// Height in the certificate.
         got_height: Height,
@@ -161,11 +169,17 @@ impl Certificate {
         block: BlockHash,
     ) -> Result<(), CertificateError> {
         if self.height != height || self.block != block {
-            return Err(CertificateError::Target { got_height: self.height, got_block: self.block, height, block });
+            return Err(CertificateError::Target {
+                got_height: self.height,
+                got_block: self.block,
+                height,
+                block,
+            });
         }
         let signers = self.signer_places(validators)?;
         let signed = signers.iter().filter_map(|place| validators.as_slice().get(*place));
-        let power = signed.clone().fold(0u64, |sum, validator| sum.saturating_add(validator.power.0));
+        let power =
+            signed.clone().fold(0u64, |sum, validator| sum.saturating_add(validator.power.0));
         let quorum = validators.quorum_power().0;
         if power < quorum {
             return Err(CertificateError::Power { got: power, quorum });
@@ -182,10 +196,18 @@ impl Certificate {
     /// Indices of the signers in the set.
     fn signer_places(&self, validators: &ValidatorSet) -> Result<Vec<usize>, CertificateError> {
         let count = validators.as_slice().len();
-        let is_set = |place: &usize| self.signers.get(place / 8).is_some_and(|byte| byte >> (place % 8) & 1 == 1);
+        let is_set = |place: &usize| {
+            self.signers.get(place / 8).is_some_and(|byte| byte >> (place % 8) & 1 == 1)
+        };
         let places: Vec<usize> = (0..count).filter(is_set).collect();
-        let bits = self.signers.iter().fold(0usize, |sum, byte| sum.saturating_add(byte.count_ones() as usize));
-        if self.signers.len() != count.div_ceil(8) || bits != places.len() || bits != self.signatures.len() {
+        let bits = self
+            .signers
+            .iter()
+            .fold(0usize, |sum, byte| sum.saturating_add(byte.count_ones() as usize));
+        if self.signers.len() != count.div_ceil(8)
+            || bits != places.len()
+            || bits != self.signatures.len()
+        {
             return Err(CertificateError::Shape {
                 bytes: self.signers.len(),
                 bits,
@@ -200,7 +222,11 @@ impl Certificate {
     #[must_use]
     pub fn signer_keys(&self, validators: &ValidatorSet) -> Vec<PublicKey> {
         let places = self.signer_places(validators).unwrap_or_default();
-        places.iter().filter_map(|place| validators.as_slice().get(*place)).map(|validator| validator.key).collect()
+        places
+            .iter()
+            .filter_map(|place| validators.as_slice().get(*place))
+            .map(|validator| validator.key)
+            .collect()
     }
 }
 
@@ -217,8 +243,11 @@ mod tests {
 
     fn fixture(signers: &[u8]) -> (ValidatorSet, Certificate) {
         let keys: Vec<SigningKey> = (0..4).map(|seed| SigningKey::from_seed(&[seed; 32])).collect();
-        let validator =
-            |key: &SigningKey| Validator { key: key.public(), payout: key.public(), power: VotingPower(10) };
+        let validator = |key: &SigningKey| Validator {
+            key: key.public(),
+            payout: key.public(),
+            power: VotingPower(10),
+        };
         let set = ValidatorSet::new(keys.iter().map(validator).collect()).unwrap();
         let message = vote_message(CHAIN, VoteKind::Precommit, Height(5), Round(1), Some(BLOCK));
         let votes = signers.iter().map(|i| {
@@ -231,9 +260,15 @@ mod tests {
 
     #[test]
     fn three_of_four_prove_and_two_do_not() {
-        for (signers, valid) in [(&[0, 1, 2, 3][..], true), (&[3, 1, 0], true), (&[0, 1], false), (&[], false)] {
+        for (signers, valid) in
+            [(&[0, 1, 2, 3][..], true), (&[3, 1, 0], true), (&[0, 1], false), (&[], false)]
+        {
             let (set, certificate) = fixture(signers);
-            assert_eq!(certificate.verify(CHAIN, &set, Height(5), BLOCK).is_ok(), valid, "{signers:?}");
+            assert_eq!(
+                certificate.verify(CHAIN, &set, Height(5), BLOCK).is_ok(),
+                valid,
+                "{signers:?}"
+            );
         }
     }
 
@@ -251,7 +286,10 @@ mod tests {
         assert!(matches!(with(&|c| c.signers.push(0)), Err(CertificateError::Shape { .. })));
         assert!(matches!(with(&|c| c.signers[0] |= 0x80), Err(CertificateError::Shape { .. })));
         assert!(matches!(with(&|c| c.signers[0] = 0x0f), Err(CertificateError::Shape { .. })));
-        assert!(matches!(with(&|c| c.signatures[1].0[0] ^= 1), Err(CertificateError::Signature(_))));
+        assert!(matches!(
+            with(&|c| c.signatures[1].0[0] ^= 1),
+            Err(CertificateError::Signature(_))
+        ));
         assert!(matches!(with(&|c| c.round = Round(0)), Err(CertificateError::Signature(_))));
         assert!(matches!(
             good.verify(ChainId(Hash([8; 32])), &set, Height(5), BLOCK),

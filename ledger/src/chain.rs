@@ -116,7 +116,13 @@ pub struct Committed {
 
 impl std::fmt::Debug for ValidBlock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ValidBlock({} {:?}, {} transactions)", self.height(), self.hash, self.block.transactions.len())
+        write!(
+            f,
+            "ValidBlock({} {:?}, {} transactions)",
+            self.height(),
+            self.hash,
+            self.block.transactions.len()
+        )
     }
 }
 
@@ -168,7 +174,11 @@ impl ChainState {
     /// The state before the first block.
     #[must_use]
     pub fn genesis(chain: Arc<Chain>) -> Self {
-        let tip = Tip { height: Height(0), hash: genesis_parent(chain.id()), time: chain.genesis().start_time };
+        let tip = Tip {
+            height: Height(0),
+            hash: genesis_parent(chain.id()),
+            time: chain.genesis().start_time,
+        };
         let state = chain.genesis().state();
         let history = History::new(chain.history_rules());
         Self { chain, tip, state, history }
@@ -176,7 +186,12 @@ impl ChainState {
 
     /// The state that a store holds.
     #[must_use]
-    pub(crate) const fn restored(chain: Arc<Chain>, tip: Tip, state: State, history: History) -> Self {
+    pub(crate) const fn restored(
+        chain: Arc<Chain>,
+        tip: Tip,
+        state: State,
+        history: History,
+    ) -> Self {
         Self { chain, tip, state, history }
     }
 
@@ -256,7 +271,8 @@ impl ChainState {
         state: &State,
     ) -> Header {
         let height = self.tip.height.next();
-        let hashes: Vec<TxHash> = transactions.iter().map(|transaction| transaction.hash()).collect();
+        let hashes: Vec<TxHash> =
+            transactions.iter().map(|transaction| transaction.hash()).collect();
         Header {
             version: HEADER_VERSION,
             height,
@@ -273,7 +289,12 @@ impl ChainState {
     }
 
     fn valid(&self, block: Block<Arc<VerifiedTransaction>>, state: State) -> ValidBlock {
-        ValidBlock { hash: block.header.hash(), bytes: Arc::new(codec::encode(&block)), block, state }
+        ValidBlock {
+            hash: block.header.hash(),
+            bytes: Arc::new(codec::encode(&block)),
+            block,
+            state,
+        }
     }
 
     /// Validates a block against all rules on this tip. Reads no clock: voters check whether its
@@ -281,7 +302,10 @@ impl ChainState {
     ///
     /// # Errors
     /// `BlockError`: the proposer's fault, or `BlockError::Version` for a version of other rules.
-    pub fn validate(&self, block: Block<Arc<VerifiedTransaction>>) -> Result<ValidBlock, BlockError> {
+    pub fn validate(
+        &self,
+        block: Block<Arc<VerifiedTransaction>>,
+    ) -> Result<ValidBlock, BlockError> {
         self.check_header(&block)?;
         let (height, parent) = (self.tip.height, self.tip.hash);
         if height == Height(0) {
@@ -334,7 +358,8 @@ impl ChainState {
             return Err(BlockError::Proposer(header.proposer));
         }
         let max = self.chain.limits().block_bytes_max;
-        let got = block.transactions.iter().fold(0u64, |sum, t| sum.saturating_add(t.bytes() as u64));
+        let got =
+            block.transactions.iter().fold(0u64, |sum, t| sum.saturating_add(t.bytes() as u64));
         if got > max {
             return Err(BlockError::Size { got, max });
         }
@@ -345,11 +370,18 @@ impl ChainState {
         let header = &block.header;
         let mut overlay = Overlay::new(self, header.time);
         for (index, transaction) in block.transactions.iter().enumerate() {
-            overlay.apply_transaction(transaction).map_err(|error| BlockError::Transaction { index, error })?;
+            overlay
+                .apply_transaction(transaction)
+                .map_err(|error| BlockError::Transaction { index, error })?;
         }
         let state = overlay.finish(&header.proposer);
-        let expected =
-            self.header(header.proposer, header.time, &block.parent_certificate, &block.transactions, &state);
+        let expected = self.header(
+            header.proposer,
+            header.time,
+            &block.parent_certificate,
+            &block.transactions,
+            &state,
+        );
         let commitments = |header: &Header| {
             [
                 ("transactions_root", header.transactions_root),
@@ -360,7 +392,9 @@ impl ChainState {
                 ("parent_certificate", header.parent_certificate),
             ]
         };
-        for ((field, got), (_, expected)) in commitments(header).into_iter().zip(commitments(&expected)) {
+        for ((field, got), (_, expected)) in
+            commitments(header).into_iter().zip(commitments(&expected))
+        {
             if got != expected {
                 return Err(BlockError::Commitment { field, got, expected });
             }
@@ -374,7 +408,10 @@ impl ChainState {
     /// If the block does not follow this tip: it was validated on another one.
     pub fn advance(&mut self, valid: &ValidBlock) -> Option<SealedSegment> {
         let header = valid.header();
-        assert!(header.parent == self.tip.hash, "a block is committed on the tip it was validated on");
+        assert!(
+            header.parent == self.tip.hash,
+            "a block is committed on the tip it was validated on"
+        );
         self.tip = Tip { height: header.height, hash: valid.hash, time: header.time };
         self.state = valid.state.clone();
         self.history.push(header.height, valid.hash, &valid.bytes)

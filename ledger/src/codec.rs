@@ -93,13 +93,19 @@ pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecErr
 fn explain(error: DecodeError) -> String {
     match error {
         DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),
-        DecodeError::LimitExceeded => "a length is larger than the bytes that follow can hold".to_owned(),
+        DecodeError::LimitExceeded => {
+            "a length is larger than the bytes that follow can hold".to_owned()
+        }
         DecodeError::UnexpectedVariant { found, .. } => {
             format!("{found} is not the number of a variant")
         }
-        DecodeError::InvalidBooleanValue(found) => format!("{found} is not a boolean, expected 0 or 1"),
+        DecodeError::InvalidBooleanValue(found) => {
+            format!("{found} is not a boolean, expected 0 or 1")
+        }
         DecodeError::Utf8 { .. } => "a text is not UTF-8".to_owned(),
-        DecodeError::OutsideUsizeRange(length) => format!("the length {length} is too large for this machine"),
+        DecodeError::OutsideUsizeRange(length) => {
+            format!("the length {length} is too large for this machine")
+        }
         DecodeError::OtherString(reason) => reason,
         DecodeError::Other(reason) => reason.to_owned(),
         _ => "a value is outside the range of its type".to_owned(),
@@ -155,14 +161,26 @@ mod tests {
     #[test]
     fn errors_are_for_people() {
         let rows: [(Result<(), CodecError>, &str); 6] = [
-            (decode::<u64>(&[1], 9).map(drop), "not a valid encoding: the bytes end before the value does"),
-            (decode::<Option<u8>>(&[2, 0], 9).map(drop), "not a valid encoding: 2 is not the number of a variant"),
-            (decode::<bool>(&[2], 9).map(drop), "not a valid encoding: 2 is not a boolean, expected 0 or 1"),
+            (
+                decode::<u64>(&[1], 9).map(drop),
+                "not a valid encoding: the bytes end before the value does",
+            ),
+            (
+                decode::<Option<u8>>(&[2, 0], 9).map(drop),
+                "not a valid encoding: 2 is not the number of a variant",
+            ),
+            (
+                decode::<bool>(&[2], 9).map(drop),
+                "not a valid encoding: 2 is not a boolean, expected 0 or 1",
+            ),
             (
                 decode::<Vec<u8>>(&[255; 8], 9).map(drop),
                 "not a valid encoding: a length is larger than the bytes that follow can hold",
             ),
-            (decode::<String>(&encode(&vec![0xffu8]), 9).map(drop), "not a valid encoding: a text is not UTF-8"),
+            (
+                decode::<String>(&encode(&vec![0xffu8]), 9).map(drop),
+                "not a valid encoding: a text is not UTF-8",
+            ),
             (decode::<u8>(&[1, 2], 9).map(drop), "1 bytes after the end of the value"),
         ];
         for (result, expected) in rows {

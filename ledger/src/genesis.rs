@@ -257,8 +257,11 @@ impl Genesis {
     /// If [`Genesis::from_json`] would refuse this genesis.
     #[must_use]
     pub fn validator_set(&self) -> ValidatorSet {
-        let validator =
-            |entry: &GenesisValidator| Validator { key: entry.key, payout: entry.payout, power: entry.power };
+        let validator = |entry: &GenesisValidator| Validator {
+            key: entry.key,
+            payout: entry.payout,
+            power: entry.power,
+        };
         match ValidatorSet::new(self.validators.iter().map(validator).collect()) {
             Ok(set) => set,
             Err(error) => panic!("a checked genesis has a valid validator set: {error}"),
@@ -290,27 +293,39 @@ impl Genesis {
             || self.coin.symbol.len() > 8
             || !self.coin.symbol.bytes().all(|byte| byte.is_ascii_uppercase())
         {
-            report("coin.symbol".to_owned(), format!("{:?}, expected 1 to 8 letters A-Z", self.coin.symbol));
+            report(
+                "coin.symbol".to_owned(),
+                format!("{:?}, expected 1 to 8 letters A-Z", self.coin.symbol),
+            );
         }
         if self.coin.decimals > 18 {
             report("coin.decimals".to_owned(), format!("{}, expected 0 to 18", self.coin.decimals));
         }
         for ((name, lowest, highest), value) in LIMIT_BOUNDS.into_iter().zip(self.limits.values()) {
             if !(lowest..=highest).contains(&value) {
-                report(format!("limits.{name}"), format!("{value}, expected {lowest} to {highest}"));
+                report(
+                    format!("limits.{name}"),
+                    format!("{value}, expected {lowest} to {highest}"),
+                );
             }
         }
         let limits = &self.limits;
         if limits.block_bytes_max > limits.segment_bytes {
             report(
                 "limits.block_bytes_max".to_owned(),
-                format!("{} is larger than a segment ({})", limits.block_bytes_max, limits.segment_bytes),
+                format!(
+                    "{} is larger than a segment ({})",
+                    limits.block_bytes_max, limits.segment_bytes
+                ),
             );
         }
         if limits.chunk_bytes > limits.segment_bytes {
             report(
                 "limits.chunk_bytes".to_owned(),
-                format!("{} is larger than a segment ({})", limits.chunk_bytes, limits.segment_bytes),
+                format!(
+                    "{} is larger than a segment ({})",
+                    limits.chunk_bytes, limits.segment_bytes
+                ),
             );
         }
         if limits.block_interval_ms > limits.empty_block_interval_ms {
@@ -329,7 +344,11 @@ impl Genesis {
         problems
     }
 
-    fn account_problems(&self, public: &BTreeSet<PublicKey>, report: &mut impl FnMut(String, String)) {
+    fn account_problems(
+        &self,
+        public: &BTreeSet<PublicKey>,
+        report: &mut impl FnMut(String, String),
+    ) {
         let mut seen = BTreeMap::new();
         let mut names = BTreeMap::new();
         let mut supply = 0u64;
@@ -347,18 +366,31 @@ impl Genesis {
                 report(format!("{path}.name"), format!("the same as accounts[{first}].name"));
             }
             if public.contains(&entry.account) {
-                report(format!("{path}.address"), "its key is public, for local test networks only".to_owned());
+                report(
+                    format!("{path}.address"),
+                    "its key is public, for local test networks only".to_owned(),
+                );
             }
             match supply.checked_add(entry.balance.0) {
                 Some(sum) => supply = sum,
-                None => report(format!("{path}.balance"), "all balances together exceed 64 bits".to_owned()),
+                None => report(
+                    format!("{path}.balance"),
+                    "all balances together exceed 64 bits".to_owned(),
+                ),
             }
         }
     }
 
-    fn validator_problems(&self, public: &BTreeSet<PublicKey>, report: &mut impl FnMut(String, String)) {
+    fn validator_problems(
+        &self,
+        public: &BTreeSet<PublicKey>,
+        report: &mut impl FnMut(String, String),
+    ) {
         if self.validators.is_empty() || self.validators.len() > VALIDATORS_MAX {
-            report("validators".to_owned(), format!("{}, expected 1 to {VALIDATORS_MAX}", self.validators.len()));
+            report(
+                "validators".to_owned(),
+                format!("{}, expected 1 to {VALIDATORS_MAX}", self.validators.len()),
+            );
         }
         let mut seen = BTreeMap::new();
         let mut total = 0u64;
@@ -373,7 +405,10 @@ impl Genesis {
                     report(format!("{path}.{field}"), error.to_string());
                 }
                 if public.contains(&key) {
-                    report(format!("{path}.{field}"), "this key is public, for local test networks only".to_owned());
+                    report(
+                        format!("{path}.{field}"),
+                        "this key is public, for local test networks only".to_owned(),
+                    );
                 }
             }
             if let Some(first) = seen.insert(entry.key, i) {
@@ -384,7 +419,10 @@ impl Genesis {
             }
             match total.checked_add(entry.power.0).filter(|total| *total <= VOTING_POWER_MAX) {
                 Some(sum) => total = sum,
-                None => report(format!("{path}.power"), format!("total voting power exceeds {VOTING_POWER_MAX}")),
+                None => report(
+                    format!("{path}.power"),
+                    format!("total voting power exceeds {VOTING_POWER_MAX}"),
+                ),
             }
         }
     }
@@ -414,9 +452,14 @@ pub fn check_address_prefix(prefix: &str) -> Result<(), String> {
 }
 
 fn check_name(name: &str, length_max: usize, hyphen: bool) -> Option<String> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || (hyphen && byte == b'-');
-    (name.is_empty() || name.len() > length_max || !name.bytes().all(fits))
-        .then(|| format!("{name:?}, expected 1 to {length_max} of a-z, 0-9{}", if hyphen { ", -" } else { "" }))
+    let fits =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || (hyphen && byte == b'-');
+    (name.is_empty() || name.len() > length_max || !name.bytes().all(fits)).then(|| {
+        format!(
+            "{name:?}, expected 1 to {length_max} of a-z, 0-9{}",
+            if hyphen { ", -" } else { "" }
+        )
+    })
 }
 
 #[cfg(test)]

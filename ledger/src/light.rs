@@ -15,7 +15,9 @@ use crate::hash::BlockHash;
 use crate::merkle::{self, MerkleProof};
 use crate::signature::PublicKey;
 use crate::state::{self, Account, AccountProof, StateKey};
-use crate::transaction::{TRANSACTION_BYTES_MAX, Transaction, VerifiedTransaction, verify_transactions};
+use crate::transaction::{
+    TRANSACTION_BYTES_MAX, Transaction, VerifiedTransaction, verify_transactions,
+};
 use crate::units::Height;
 
 /// Most bytes of an encoded [`MerkleProof`]: two numbers and at most 64 hashes.
@@ -99,9 +101,15 @@ impl FinalHeader {
     ///
     /// # Errors
     /// `LightError`.
-    pub fn account(&self, account: &PublicKey, proof: &[u8]) -> Result<Option<Account>, LightError> {
+    pub fn account(
+        &self,
+        account: &PublicKey,
+        proof: &[u8],
+    ) -> Result<Option<Account>, LightError> {
         let proof: AccountProof = decode("account proof", proof, AccountProof::BYTES_MAX)?;
-        proof.verify(&self.header.state_root, &StateKey::account(*account)).map_err(LightError::Account)
+        proof
+            .verify(&self.header.state_root, &StateKey::account(*account))
+            .map_err(LightError::Account)
     }
 
     /// Verifies that a transaction is in this block, given its canonical bytes and those of a
@@ -117,15 +125,22 @@ impl FinalHeader {
         inclusion: &[u8],
     ) -> Result<std::sync::Arc<VerifiedTransaction>, LightError> {
         let transaction: Transaction = decode("transaction", transaction, TRANSACTION_BYTES_MAX)?;
-        let inclusion: MerkleProof = decode("proof of inclusion", inclusion, MERKLE_PROOF_BYTES_MAX)?;
+        let inclusion: MerkleProof =
+            decode("proof of inclusion", inclusion, MERKLE_PROOF_BYTES_MAX)?;
         let verified = verify_transactions(chain.id(), vec![transaction]).pop().flatten();
         let verified = verified.ok_or(LightError::Signature)?;
-        inclusion.verify(self.header.transactions_root, verified.hash().0).map_err(LightError::Inclusion)?;
+        inclusion
+            .verify(self.header.transactions_root, verified.hash().0)
+            .map_err(LightError::Inclusion)?;
         Ok(verified)
     }
 }
 
-fn decode<T: Decode<()>>(what: &'static str, bytes: &[u8], bytes_max: usize) -> Result<T, LightError> {
+fn decode<T: Decode<()>>(
+    what: &'static str,
+    bytes: &[u8],
+    bytes_max: usize,
+) -> Result<T, LightError> {
     codec::decode(bytes, bytes_max).map_err(|error| LightError::Bytes { what, error })
 }
 

@@ -103,7 +103,11 @@ impl MerkleProof {
             // An odd last node has no sibling and moves up as it is.
             if at ^ 1 < width {
                 let Some(sibling) = siblings.next() else { return Err(length) };
-                node = if at & 1 == 0 { inner_node(&node, sibling) } else { inner_node(sibling, &node) };
+                node = if at & 1 == 0 {
+                    inner_node(&node, sibling)
+                } else {
+                    inner_node(sibling, &node)
+                };
             }
             at >>= 1;
             width = width.div_ceil(2);
@@ -118,7 +122,10 @@ impl MerkleProof {
 }
 
 fn parents(level: &[Hash]) -> Vec<Hash> {
-    level.chunks(2).map(|pair| if let [left, right] = pair { inner_node(left, right) } else { pair[0] }).collect()
+    level
+        .chunks(2)
+        .map(|pair| if let [left, right] = pair { inner_node(left, right) } else { pair[0] })
+        .collect()
 }
 
 fn leaf_node(item: &Hash) -> Hash {
@@ -161,7 +168,11 @@ mod tests {
     fn the_root_is_that_of_the_recursive_split() {
         for count in 1..=COUNT_MAX {
             let items = items(count);
-            assert_eq!(root(&items), root_node(count as u64, Some(&top_by_split(&items))), "{count}");
+            assert_eq!(
+                root(&items),
+                root_node(count as u64, Some(&top_by_split(&items))),
+                "{count}"
+            );
         }
     }
 
@@ -182,10 +193,20 @@ mod tests {
                 refuse("leaf node for leaf", &proof, root, leaf_node(item));
                 for other in (0..COUNT_MAX as u64 + 2).chain([u64::MAX]) {
                     if other != proof.index {
-                        refuse("index", &MerkleProof { index: other, ..proof.clone() }, root, *item);
+                        refuse(
+                            "index",
+                            &MerkleProof { index: other, ..proof.clone() },
+                            root,
+                            *item,
+                        );
                     }
                     if other != proof.count {
-                        refuse("count", &MerkleProof { count: other, ..proof.clone() }, root, *item);
+                        refuse(
+                            "count",
+                            &MerkleProof { count: other, ..proof.clone() },
+                            root,
+                            *item,
+                        );
                     }
                 }
                 for at in 0..proof.siblings.len() {
@@ -229,7 +250,11 @@ mod tests {
 
     #[test]
     fn absurd_proofs_are_refused_without_work() {
-        let proof = |index, count, siblings| MerkleProof { index, count, siblings: vec![Hash::ZERO; siblings] };
+        let proof = |index, count, siblings| MerkleProof {
+            index,
+            count,
+            siblings: vec![Hash::ZERO; siblings],
+        };
         let verdict = |proof: &MerkleProof| proof.verify(Hash::ZERO, Hash::ZERO).unwrap_err();
         for (index, count) in [(0, 0), (1, 1), (u64::MAX, u64::MAX)] {
             assert_eq!(verdict(&proof(index, count, 0)), ProofError::Index { index, count });
@@ -237,9 +262,15 @@ mod tests {
         for (index, count, fitting) in
             [(0, 1, 0), (0, u64::MAX, 64), (u64::MAX - 1, u64::MAX, 63), (1 << 63, 1 << 63 | 1, 1)]
         {
-            assert!(matches!(verdict(&proof(index, count, fitting)), ProofError::Root { .. }), "{index} of {count}");
+            assert!(
+                matches!(verdict(&proof(index, count, fitting)), ProofError::Root { .. }),
+                "{index} of {count}"
+            );
             for got in [fitting + 1, fitting.wrapping_sub(1).min(100_000)] {
-                assert_eq!(verdict(&proof(index, count, got)), ProofError::Length { index, count, got });
+                assert_eq!(
+                    verdict(&proof(index, count, got)),
+                    ProofError::Length { index, count, got }
+                );
             }
         }
     }

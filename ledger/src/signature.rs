@@ -65,17 +65,20 @@ const SMALL_ORDER_Y: [[u8; 32]; 5] = [
     little_endian(1),
     // p - 1
     [
-        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
+        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0x7f,
     ],
     // the two y coordinates of order 8
     [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
-        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
     ],
     [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
-        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
     ],
 ];
 
@@ -217,8 +220,9 @@ pub fn message(domain: Domain, chain: ChainId, parts: &[&[u8]]) -> Vec<u8> {
 #[must_use]
 pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     key.check().is_ok()
-        && VerificationKey::try_from(key.0)
-            .is_ok_and(|key| key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
+        && VerificationKey::try_from(key.0).is_ok_and(|key| {
+            key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok()
+        })
 }
 
 /// One signature of a batch.
@@ -264,7 +268,8 @@ const HALVINGS: usize = 2;
 #[must_use]
 pub fn verify_batch(items: &[Item]) -> (Vec<bool>, Checks) {
     let mut verdicts = vec![false; items.len()];
-    let candidates: Vec<usize> = (0..items.len()).filter(|place| items[*place].key.check().is_ok()).collect();
+    let candidates: Vec<usize> =
+        (0..items.len()).filter(|place| items[*place].key.check().is_ok()).collect();
     let room = candidates.len().saturating_mul(HALVINGS);
     let mut search = Search { items, verdicts: &mut verdicts, checks: Checks::default(), room };
     if search.holds(&candidates) {
@@ -368,9 +373,16 @@ mod tests {
         assert_eq!(checks(64, &[]), Checks { together: 64, alone: 0 });
         for place in 0..64 {
             let Checks { together, alone } = checks(64, &[place]);
-            assert!(together <= 3 * 64 && alone <= HALVED_MIN as u64, "{together} and {alone} for {place}");
+            assert!(
+                together <= 3 * 64 && alone <= HALVED_MIN as u64,
+                "{together} and {alone} for {place}"
+            );
         }
-        assert_eq!(checks(64, &[63]), Checks { together: 64 + 32 + 16 + 8 + 4, alone: 4 }, "the last one");
+        assert_eq!(
+            checks(64, &[63]),
+            Checks { together: 64 + 32 + 16 + 8 + 4, alone: 4 },
+            "the last one"
+        );
     }
 
     #[test]
@@ -378,7 +390,11 @@ mod tests {
         let every = |step: usize| (0..64).step_by(step).collect::<Vec<_>>();
         for bad in [every(1), every(2), every(3), every(5), every(9), every(17), every(33)] {
             let Checks { together, alone } = checks(64, &bad);
-            assert!(together <= 3 * 64 && alone <= 64, "{together} and {alone} with {} bad ones", bad.len());
+            assert!(
+                together <= 3 * 64 && alone <= 64,
+                "{together} and {alone} with {} bad ones",
+                bad.len()
+            );
         }
         assert_eq!(checks(0, &[]), Checks::default());
         assert_eq!(checks(1, &[0]), Checks { together: 1, alone: 1 });

@@ -152,8 +152,10 @@ impl Store {
         let candidates = self.read_view().index.find(&self.shared.disk, id)?;
         for candidate in candidates {
             let block = self.block(candidate.height)?;
-            let transactions = block.as_ref().map(|block| block.transactions.as_slice()).unwrap_or_default();
-            let place = usize::try_from(candidate.index).ok().and_then(|index| transactions.get(index));
+            let transactions =
+                block.as_ref().map(|block| block.transactions.as_slice()).unwrap_or_default();
+            let place =
+                usize::try_from(candidate.index).ok().and_then(|index| transactions.get(index));
             if place.is_some_and(|transaction| transaction.body.id(self.shared.chain) == *id) {
                 return Ok(Some((candidate.height, candidate.index)));
             }
@@ -169,8 +171,8 @@ impl Store {
         let bytes = HEADER_BYTES.saturating_add(CERTIFICATE_BYTES_MAX);
         let prefix = self.shared.disk.record_prefix(|piece| Key::Body(height, piece), bytes)?;
         let (_, start) = prefix.ok_or_else(|| missing_block(height))?;
-        let (start, _) =
-            codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
+        let (start, _) = codec::decode_prefix(&start)
+            .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
         Ok(Some(start))
     }
 

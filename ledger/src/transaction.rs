@@ -70,7 +70,9 @@ impl<Context> Decode<Context> for Body {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         match u8::decode(decoder)? {
             KIND_TRANSFER => Ok(Self::Transfer(Transfer::decode(decoder)?)),
-            kind => Err(DecodeError::OtherString(format!("unknown transaction kind {kind}, expected 0 (transfer)"))),
+            kind => Err(DecodeError::OtherString(format!(
+                "unknown transaction kind {kind}, expected 0 (transfer)"
+            ))),
         }
     }
 }
@@ -182,7 +184,10 @@ pub fn transaction_hash(chain: ChainId, transaction: &Transaction) -> TxHash {
 /// Verifies many signatures at once. Each verdict is the one that the transaction would get alone:
 /// `None` if its signature does not hold.
 #[must_use]
-pub fn verify_transactions(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+pub fn verify_transactions(
+    chain: ChainId,
+    transactions: Vec<Transaction>,
+) -> Vec<Option<Arc<VerifiedTransaction>>> {
     verify_and_count(chain, transactions).0
 }
 

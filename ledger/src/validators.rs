@@ -80,7 +80,10 @@ impl ValidatorSet {
                 power => total.checked_add(power).filter(|total| *total <= VOTING_POWER_MAX),
             })
             .ok_or(ValidatorSetError::Power)?;
-        let keys = validators.iter().map(|validator| ValidatorKey::new(&validator.key)).collect::<Result<_, _>>()?;
+        let keys = validators
+            .iter()
+            .map(|validator| ValidatorKey::new(&validator.key))
+            .collect::<Result<_, _>>()?;
         let schedule = schedule(&validators, total);
         Ok(Self { validators, keys, total, schedule })
     }
@@ -131,7 +134,9 @@ impl ValidatorSet {
             .and_then(|turn| turn.checked_rem(self.schedule.len()))
             .and_then(|slot| self.schedule.get(slot))
             .and_then(|place| self.validators.get(usize::from(*place)));
-        place.unwrap_or_else(|| panic!("a validator set has at least one validator, each in the schedule"))
+        place.unwrap_or_else(|| {
+            panic!("a validator set has at least one validator, each in the schedule")
+        })
     }
 
     /// Hash of the set, as headers commit to it.
@@ -184,14 +189,18 @@ const fn gcd(mut a: u64, mut b: u64) -> u64 {
 }
 
 impl Encode for ValidatorSet {
-    fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        encoder: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
         self.validators.encode(encoder)
     }
 }
 
 impl<Context> Decode<Context> for ValidatorSet {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        Self::from_sorted(Vec::decode(decoder)?).map_err(|error| DecodeError::OtherString(error.to_string()))
+        Self::from_sorted(Vec::decode(decoder)?)
+            .map_err(|error| DecodeError::OtherString(error.to_string()))
     }
 }
 
@@ -242,8 +251,9 @@ mod tests {
             let turns = set.schedule.len() as u64;
             let divisor = powers.iter().fold(0, |a, b| gcd(a, *b));
             for validator in set.as_slice() {
-                let count =
-                    (0..turns).filter(|h| set.proposer(Height(*h), Round(0)).key == validator.key).count() as u64;
+                let count = (0..turns)
+                    .filter(|h| set.proposer(Height(*h), Round(0)).key == validator.key)
+                    .count() as u64;
                 if set.total / divisor <= SCHEDULE_MAX {
                     assert_eq!(count, validator.power.0 / divisor);
                 } else {
@@ -252,7 +262,8 @@ mod tests {
             }
         }
         let four = set(&[7; 4]).unwrap();
-        let first: std::collections::BTreeSet<_> = (0..4).map(|r| four.proposer(Height(9), Round(r)).key).collect();
+        let first: std::collections::BTreeSet<_> =
+            (0..4).map(|r| four.proposer(Height(9), Round(r)).key).collect();
         assert_eq!(first.len(), 4);
     }
 }

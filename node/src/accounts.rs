@@ -99,7 +99,8 @@ impl<Peer: Copy + Eq + Hash> Books<Peer> {
         if self.budgets.len() < ACCOUNTS_MAX {
             return;
         }
-        let mut lefts: Vec<i64> = self.budgets.values_mut().map(|budget| budget.report(now).left).collect();
+        let mut lefts: Vec<i64> =
+            self.budgets.values_mut().map(|budget| budget.report(now).left).collect();
         let middle = lefts.len() / 2;
         let (_, median, _) = lefts.select_nth_unstable(middle);
         let median = *median;

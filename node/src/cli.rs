@@ -82,7 +82,9 @@ struct HomeArg {
 impl HomeArg {
     fn root(&self) -> anyhow::Result<PathBuf> {
         let root = self.home.clone().or_else(Home::default_root);
-        root.context("there is no default home, as neither HOME nor XDG_DATA_HOME is set: give --home")
+        root.context(
+            "there is no default home, as neither HOME nor XDG_DATA_HOME is set: give --home",
+        )
     }
 
     fn open(&self) -> anyhow::Result<Home> {
@@ -106,7 +108,8 @@ impl Cli {
 }
 
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    let is_empty =
+        |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
     command
         .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
         .mut_subcommands(without_empty_variables)
@@ -212,7 +215,10 @@ mod tests {
             ("run --home /h --rpc-listen 7701", false),
             ("run --home /h --peer nowhere", false),
             ("run --home /h --peer node.example:7700", true),
-            ("init --home /h --genesis /g --p2p-listen 0.0.0.0:7700 --rpc-listen 127.0.0.1:7701", true),
+            (
+                "init --home /h --genesis /g --p2p-listen 0.0.0.0:7700 --rpc-listen 127.0.0.1:7701",
+                true,
+            ),
             ("init --home /h --genesis /g --rpc-listen localhost", false),
             ("run --home /h --sync-upload-rate 1000000 --sync-download-rate 0", true),
             ("run --home /h --sync-upload-rate 1MB", false),

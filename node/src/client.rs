@@ -123,23 +123,31 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn call<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, ClientError> {
+    pub fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: impl Serialize,
+    ) -> Result<T, ClientError> {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": json!(params)});
-        let call = self.agent.post(&self.url).content_type("application/json").send(request.to_string());
+        let call =
+            self.agent.post(&self.url).content_type("application/json").send(request.to_string());
         let mut response = call.map_err(|error| self.unreachable(error))?;
         let status = response.status();
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let text = text.map_err(|error| self.unreachable(error))?;
-        let envelope: Envelope = serde_json::from_str(&text).map_err(|_| self.not_a_node(status.as_u16(), &text))?;
+        let envelope: Envelope =
+            serde_json::from_str(&text).map_err(|_| self.not_a_node(status.as_u16(), &text))?;
         match envelope {
             Envelope { error: Some(failure), .. } => {
                 let data = failure.data.and_then(|data| serde_json::from_value(data).ok());
                 Err(ClientError::Answer { code: failure.code, message: failure.message, data })
             }
-            Envelope { result: Some(result), .. } => serde_json::from_value(result).map_err(|error| {
-                let reason = format!("{method}: {error}; is the node of another version?");
-                ClientError::NotANode { url: self.url.clone(), reason }
-            }),
+            Envelope { result: Some(result), .. } => {
+                serde_json::from_value(result).map_err(|error| {
+                    let reason = format!("{method}: {error}; is the node of another version?");
+                    ClientError::NotANode { url: self.url.clone(), reason }
+                })
+            }
             Envelope { .. } => Err(self.not_a_node(status.as_u16(), &text)),
         }
     }
@@ -193,7 +201,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();
@@ -212,8 +222,7 @@ mod tests {
     #[test]
     fn tells_apart_who_answers_and_how() {
         assert_eq!(ask("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":[]}"#).unwrap(), Vec::new());
-        let error =
-            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32003,"message":"busy","data":{"reason":"r","hint":"wait"}}}"#;
+        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32003,"message":"busy","data":{"reason":"r","hint":"wait"}}}"#;
         let error = ask("200 OK", error).unwrap_err();
         assert!(matches!(error, ClientError::Answer { code: -32_003, .. }));
         assert_eq!(error.to_string(), "busy (wait)");
@@ -224,7 +233,10 @@ mod tests {
             ("200 OK", r#"{"jsonrpc":"2.0","id":1}"#),
             ("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":{"unexpected":true}}"#),
         ] {
-            assert!(matches!(ask(status, body), Err(ClientError::NotANode { .. })), "{status} {body}");
+            assert!(
+                matches!(ask(status, body), Err(ClientError::NotANode { .. })),
+                "{status} {body}"
+            );
         }
     }
 

@@ -23,11 +23,15 @@ impl Clock {
 /// Milliseconds since 1970.
 pub(crate) fn wall_ms() -> u64 {
     // A clock before 1970 counts as 0. Block times then follow their parents.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Milliseconds since 1970, or an error if this machine's clock is before 1970.
 pub(crate) fn now() -> anyhow::Result<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?;
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("this machine's clock is before 1970")?;
     Ok(u64::try_from(since.as_millis())?)
 }

@@ -172,12 +172,19 @@ const RATE_MIN: u64 = 16 << 10;
 mod rate {
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(rate: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        rate: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(rate.unwrap_or(0))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        deserializer.deserialize_u64(super::Whole("a whole number of bytes a second")).map(super::SyncConfig::limit)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        deserializer
+            .deserialize_u64(super::Whole("a whole number of bytes a second"))
+            .map(super::SyncConfig::limit)
     }
 }
 
@@ -214,7 +221,9 @@ fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAd
 /// # Errors
 /// The text, and what was expected.
 pub(crate) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an address, expected IP:PORT, such as 127.0.0.1:{RPC_PORT}"))
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an address, expected IP:PORT, such as 127.0.0.1:{RPC_PORT}")
+    })
 }
 
 impl SyncConfig {
@@ -231,9 +240,12 @@ impl Config {
     /// # Errors
     /// `ConfigError::Io`, `ConfigError::Malformed`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
-        toml::from_str(without_mark(&text))
-            .map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })
+        let text = fs::read_to_string(path)
+            .map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
+        toml::from_str(without_mark(&text)).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            error: Box::new(error),
+        })
     }
 
     /// The content of the file. Reading it gives the same configuration.
@@ -242,7 +254,8 @@ impl Config {
     /// Never: every value has a TOML form.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).unwrap_or_else(|error| panic!("every configuration has a TOML form: {error}"))
+        toml::to_string(self)
+            .unwrap_or_else(|error| panic!("every configuration has a TOML form: {error}"))
     }
 
     /// Checks the rules that types cannot express. Call it on the effective configuration, since
@@ -252,26 +265,38 @@ impl Config {
     /// `ConfigError::Value`.
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.p2p.listen.is_ip() {
-            let reason = format!("{}, expected an IP address, such as \"0.0.0.0:{P2P_PORT}\"", self.p2p.listen);
+            let reason = format!(
+                "{}, expected an IP address, such as \"0.0.0.0:{P2P_PORT}\"",
+                self.p2p.listen
+            );
             return Err(ConfigError::Value { key: "p2p.listen", reason });
         }
         let bytes = self.mempool.bytes_max;
         if !(MEMPOOL_BYTES.0..=MEMPOOL_BYTES.1).contains(&bytes) {
-            let reason = format!("{bytes}, expected {} to {} bytes", MEMPOOL_BYTES.0, MEMPOOL_BYTES.1);
+            let reason =
+                format!("{bytes}, expected {} to {} bytes", MEMPOOL_BYTES.0, MEMPOOL_BYTES.1);
             return Err(ConfigError::Value { key: "mempool.bytes_max", reason });
         }
-        let rates = [("sync.upload_rate", self.sync.upload_rate), ("sync.download_rate", self.sync.download_rate)];
+        let rates = [
+            ("sync.upload_rate", self.sync.upload_rate),
+            ("sync.download_rate", self.sync.download_rate),
+        ];
         for (key, rate) in rates {
             if let Some(rate) = rate.filter(|rate| *rate < RATE_MIN) {
-                let reason = format!("{rate}, expected at least {RATE_MIN} bytes a second, or 0 for no limit");
+                let reason = format!(
+                    "{rate}, expected at least {RATE_MIN} bytes a second, or 0 for no limit"
+                );
                 return Err(ConfigError::Value { key, reason });
             }
         }
         if let Some(origin) = self.rpc.allowed_origins.iter().find(|origin| !is_origin(origin)) {
-            let reason = format!("{origin:?}, expected scheme and host, such as \"https://wallet.example\"");
+            let reason =
+                format!("{origin:?}, expected scheme and host, such as \"https://wallet.example\"");
             return Err(ConfigError::Value { key: "rpc.allowed_origins", reason });
         }
-        if let Some(host) = self.rpc.allowed_hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' '])) {
+        if let Some(host) =
+            self.rpc.allowed_hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' ']))
+        {
             let reason = format!("{host:?}, expected a host name, such as \"node.example\"");
             return Err(ConfigError::Value { key: "rpc.allowed_hosts", reason });
         }
@@ -320,17 +345,35 @@ mod tests {
             ("[p2p]\nlisten = 5", ["listen = 5", "expected a string"]),
             ("[p2p]\nlisten = \"here\"", ["listen = \"here\"", "expected e.g."]),
             ("[p2p]\npeers = [\"/ip4/1.2.3.4\"]", ["peers", "expected e.g."]),
-            ("[p2p]\nlisten = \"localhost:7700\"", ["p2p.listen: /dns/localhost/tcp/7700", "expected an IP address"]),
+            (
+                "[p2p]\nlisten = \"localhost:7700\"",
+                ["p2p.listen: /dns/localhost/tcp/7700", "expected an IP address"],
+            ),
             ("[p2p]\nport = 7700", ["unknown field `port`", "expected one of `listen`"]),
             ("[network]", ["unknown field `network`", "expected one of `p2p`"]),
-            ("[rpc]\nlisten = \"localhost\"", ["listen = \"localhost\"", "expected IP:PORT, such as 127.0.0.1:7701"]),
+            (
+                "[rpc]\nlisten = \"localhost\"",
+                ["listen = \"localhost\"", "expected IP:PORT, such as 127.0.0.1:7701"],
+            ),
             ("[rpc]\nallowed_origins = [\"wallet\"]", ["rpc.allowed_origins", "expected scheme"]),
-            ("[rpc]\nallowed_hosts = [\"http://x\"]", ["rpc.allowed_hosts", "expected a host name"]),
+            (
+                "[rpc]\nallowed_hosts = [\"http://x\"]",
+                ["rpc.allowed_hosts", "expected a host name"],
+            ),
             ("[mempool]\nbytes_max = 0", ["mempool.bytes_max", "expected 2097152 to"]),
-            ("[sync]\nupload_rate = 16383", ["sync.upload_rate: 16383", "expected at least 16384 bytes a second"]),
+            (
+                "[sync]\nupload_rate = 16383",
+                ["sync.upload_rate: 16383", "expected at least 16384 bytes a second"],
+            ),
             ("[sync]\ndownload_rate = 1", ["sync.download_rate: 1", "or 0 for no limit"]),
-            ("[sync]\nupload_rate = \"1 MB\"", ["upload_rate = \"1 MB\"", "expected a whole number of bytes a second"]),
-            ("[sync]\nrate = 1", ["unknown field `rate`", "expected `upload_rate` or `download_rate`"]),
+            (
+                "[sync]\nupload_rate = \"1 MB\"",
+                ["upload_rate = \"1 MB\"", "expected a whole number of bytes a second"],
+            ),
+            (
+                "[sync]\nrate = 1",
+                ["unknown field `rate`", "expected `upload_rate` or `download_rate`"],
+            ),
             ("[mempool]\nbytes_max = -1", ["bytes_max = -1", "expected a whole number of bytes"]),
             ("[log]\nlevel = \"loud\"", ["log.level", "expected error, warn"]),
         ] {
@@ -360,6 +403,8 @@ mod tests {
             let rates = SyncConfig { upload_rate: upload, download_rate: download };
             assert_eq!(parse(text).map(|config| config.sync), Ok(rates), "{text}");
         }
-        assert!(Config::default().to_toml().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n"));
+        assert!(
+            Config::default().to_toml().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n")
+        );
     }
 }

@@ -124,7 +124,8 @@ impl ConsensusLog {
     /// `LogError` when the disk refuses.
     pub fn was_used(path: &Path) -> Result<bool, LogError> {
         match std::fs::read(path) {
-            Ok(bytes) => Ok(!read(&bytes).is_some_and(|whole| whole.height == Height(1) && whole.entries.is_empty())),
+            Ok(bytes) => Ok(!read(&bytes)
+                .is_some_and(|whole| whole.height == Height(1) && whole.entries.is_empty())),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(LogError::Io { path: path.to_owned(), source }),
         }
@@ -146,7 +147,9 @@ impl ConsensusLog {
             return Err(LogError::Old { path: path.to_owned() });
         }
         let (log, secret, length) = match read(&bytes) {
-            Some(whole) => (protocol::Log::Intact(whole.height, whole.entries), whole.secret, whole.length),
+            Some(whole) => {
+                (protocol::Log::Intact(whole.height, whole.entries), whole.secret, whole.length)
+            }
             None => {
                 // Height 0, not 1: height 1 would say that nothing was ever signed.
                 let (secret, length) = Self::replace(path, Height(0), [])?;
@@ -173,9 +176,16 @@ impl ConsensusLog {
         Ok(())
     }
 
-    fn begin_file(&mut self, height: Height, entries: impl IntoIterator<Item = LogEntry>) -> Result<(), LogError> {
+    fn begin_file(
+        &mut self,
+        height: Height,
+        entries: impl IntoIterator<Item = LogEntry>,
+    ) -> Result<(), LogError> {
         (self.secret, self.length) = Self::replace(&self.path, height, entries)?;
-        self.file = OpenOptions::new().append(true).open(&self.path).map_err(|source| self.error(source))?;
+        self.file = OpenOptions::new()
+            .append(true)
+            .open(&self.path)
+            .map_err(|source| self.error(source))?;
         Ok(())
     }
 
@@ -188,9 +198,11 @@ impl ConsensusLog {
     pub fn shorten(&mut self, kept: &BTreeSet<BlockHash>) -> Result<(), LogError> {
         self.sync()?;
         let bytes = std::fs::read(&self.path).map_err(|source| self.error(source))?;
-        let whole = read(&bytes).filter(|whole| whole.secret == self.secret && whole.length == self.length);
+        let whole =
+            read(&bytes).filter(|whole| whole.secret == self.secret && whole.length == self.length);
         let Some(Whole { height, entries, .. }) = whole else {
-            let text = format!("expected the {} bytes that were written, found others", self.length);
+            let text =
+                format!("expected the {} bytes that were written, found others", self.length);
             return Err(self.error(io::Error::new(io::ErrorKind::InvalidData, text)));
         };
         drop(bytes);
@@ -230,7 +242,8 @@ impl ConsensusLog {
 fn push_frame(bytes: &mut Vec<u8>, secret: u64, before: u64, frame: &Frame) {
     let mark = secret.wrapping_add(before).wrapping_add(bytes.len() as u64).to_le_bytes();
     let payload = codec::encode(frame);
-    let length = u32::try_from(payload.len()).unwrap_or_else(|_| panic!("a log entry is at most a block"));
+    let length =
+        u32::try_from(payload.len()).unwrap_or_else(|_| panic!("a log entry is at most a block"));
     bytes.extend_from_slice(&mark);
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&crc(&mark, &length.to_le_bytes(), &payload).to_le_bytes());
@@ -258,7 +271,8 @@ struct Whole {
 /// Parses a file. `None` if it is not a log, if durable bytes are broken, or if it was lost before
 /// and nothing was cut since.
 fn read(bytes: &[u8]) -> Option<Whole> {
-    let secret = bytes.strip_prefix(MAGIC)?.first_chunk().map(|secret| u64::from_le_bytes(*secret))?;
+    let secret =
+        bytes.strip_prefix(MAGIC)?.first_chunk().map(|secret| u64::from_le_bytes(*secret))?;
     let (mut height, mut entries, mut at) = (None, Vec::new(), FILE_HEADER);
     while let Some(payload) = frame_at(bytes, secret, at) {
         match codec::decode::<Frame>(payload, codec::VALUE_BYTES_MAX).ok()? {

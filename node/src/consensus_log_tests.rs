@@ -117,7 +117,11 @@ fn a_shortened_log_lacks_only_the_other_bodies() {
     assert!(std::fs::metadata(&path).unwrap().len() < 2_000);
     log.append(entry(6));
     log.sync().unwrap();
-    assert_eq!(reopen(&path), Some((7, [expected, vec![entry(6)]].concat())), "writing goes on after it");
+    assert_eq!(
+        reopen(&path),
+        Some((7, [expected, vec![entry(6)]].concat())),
+        "writing goes on after it"
+    );
     std::fs::write(&path, b"CRNLOG02 and other bytes").unwrap();
     let error = log.shorten(&BTreeSet::new()).unwrap_err().to_string();
     assert!(error.contains("bytes that were written"), "{error}");
@@ -146,7 +150,10 @@ fn body(memo: Vec<u8>) -> LogEntry {
         expires_at: Timestamp(2),
         memo,
     };
-    let transaction = Transaction { body: Body::Transfer(transfer), signature: ledger::signature::Signature([0; 64]) };
+    let transaction = Transaction {
+        body: Body::Transfer(transfer),
+        signature: ledger::signature::Signature([0; 64]),
+    };
     let parent_certificate = Certificate::genesis(ChainId(Hash::ZERO));
     LogEntry::Body(Block { header, parent_certificate, transactions: vec![transaction] })
 }
@@ -167,11 +174,13 @@ fn bytes_of_users_are_no_frames() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     // Length, CRC and payload of a frame without its mark, at many offsets.
-    let length_and_crc = [&1u32.to_le_bytes()[..], &crc32fast::hash(&[7]).to_le_bytes(), &[7]].concat();
+    let length_and_crc =
+        [&1u32.to_le_bytes()[..], &crc32fast::hash(&[7]).to_le_bytes(), &[7]].concat();
     // A frame of another file, and frames whose marks assume that the secret is 0.
     let mut foreign = Vec::new();
     push_frame(&mut foreign, 1, 0, &Frame::Cut(Height(9)));
-    let unmarked: Vec<u8> = (0..600).flat_map(|at: u64| [&at.to_le_bytes()[..], &length_and_crc].concat()).collect();
+    let unmarked: Vec<u8> =
+        (0..600).flat_map(|at: u64| [&at.to_le_bytes()[..], &length_and_crc].concat()).collect();
     for memo in [length_and_crc.repeat(20), foreign, unmarked] {
         torn_behind(&path, memo);
         assert_eq!(reopen(&path), Some((7, vec![])));
@@ -199,9 +208,10 @@ fn frames_are_bound_to_their_file_and_place() {
     let [of_one, of_two] = [&one, &two].map(|path| std::fs::read(path).unwrap());
     // The last frame of one file behind the first frames of the other, and a frame twice.
     let last = of_one.len() - FRAME_HEADER - codec::encode(&Frame::Entry(entry(3))).len();
-    for bytes in
-        [[&of_two[..last], &of_one[last..]].concat(), [&of_one[..last], &of_one[last..], &of_one[last..]].concat()]
-    {
+    for bytes in [
+        [&of_two[..last], &of_one[last..]].concat(),
+        [&of_one[..last], &of_one[last..], &of_one[last..]].concat(),
+    ] {
         std::fs::write(&one, bytes).unwrap();
         assert!(matches!(reopen(&one), Some((7, entries)) if entries.len() < 3));
     }
@@ -217,7 +227,14 @@ fn the_file_has_the_documented_bytes() {
     let mark = (secret.wrapping_add(16)).to_le_bytes();
     let payload = hex::decode("000000000100000000000000").unwrap();
     let sum = crc32fast::hash(&[&mark[..], &12u32.to_le_bytes(), &payload].concat());
-    let expected = [b"CRNLOG02", &secret.to_le_bytes()[..], &mark, &12u32.to_le_bytes(), &sum.to_le_bytes(), &payload];
+    let expected = [
+        b"CRNLOG02",
+        &secret.to_le_bytes()[..],
+        &mark,
+        &12u32.to_le_bytes(),
+        &sum.to_le_bytes(),
+        &payload,
+    ];
     assert_eq!(bytes, expected.concat());
 }
 

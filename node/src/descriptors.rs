@@ -38,7 +38,11 @@ impl Descriptors {
     ///
     /// # Errors
     /// The limit is too low for a node to work.
-    pub(crate) fn prepare(limits: network::Limits, named: usize, rpc_wanted: usize) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(
+        limits: network::Limits,
+        named: usize,
+        rpc_wanted: usize,
+    ) -> anyhow::Result<Self> {
         let kept = kept(named);
         let shares = Self::share(raise(), kept, peers_wanted(limits), rpc_wanted as u64)?;
         if shares.peers < peers_wanted(limits) || shares.rpc < rpc_wanted as u64 {
@@ -145,6 +149,10 @@ mod tests {
     fn the_soft_limit_is_raised() {
         let maximum = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         assert!(raise() >= WANTED.min(maximum));
-        assert!(getrlimit(Resource::Nofile).current.is_none_or(|current| current >= WANTED.min(maximum)));
+        assert!(
+            getrlimit(Resource::Nofile)
+                .current
+                .is_none_or(|current| current >= WANTED.min(maximum))
+        );
     }
 }

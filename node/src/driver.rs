@@ -138,7 +138,11 @@ impl Driver {
         let mut cycle = Cycle::new();
         loop {
             let timer = self.machine.deadline().saturating_sub(self.clock.now().elapsed);
-            let due = Due { timer, past: self.unconfirmed, checkpoint: self.unmaintained && timer > IDLE };
+            let due = Due {
+                timer,
+                past: self.unconfirmed,
+                checkpoint: self.unmaintained && timer > IDLE,
+            };
             match inputs.next(&mut cycle, &mut self.reads, due).await {
                 Next::Stop => return Ok(()),
                 Next::Consensus(gossip) => self.on_gossip(protocol::Topic::Consensus, gossip)?,
@@ -230,12 +234,15 @@ impl Driver {
         // The sender of the query may have gone. Then the answer is dropped.
         match query {
             Query::Pending(id, reply) => drop(reply.send(self.machine.mempool().find(&id))),
-            Query::PendingNonce(account, reply) => drop(reply.send(self.machine.pending_nonce(&account))),
+            Query::PendingNonce(account, reply) => {
+                drop(reply.send(self.machine.pending_nonce(&account)))
+            }
             Query::Mempool(limit, reply) => drop(reply.send(self.machine.mempool().best(limit))),
             Query::PeerHeights(reply) => {
                 let heights = self.machine.peer_heights();
-                let named =
-                    heights.iter().filter_map(|(peer, height)| Some((self.peers.id(*peer)?.to_string(), *height)));
+                let named = heights.iter().filter_map(|(peer, height)| {
+                    Some((self.peers.id(*peer)?.to_string(), *height))
+                });
                 drop(reply.send(named.collect()));
             }
         }
@@ -305,7 +312,9 @@ impl Driver {
                     // peers that relay an attack would pay for it.
                     let cost = match verdict {
                         protocol::Verdict::Accept => self.cost.of_relay(),
-                        protocol::Verdict::Ignore | protocol::Verdict::Reject => cost.and(self.cost),
+                        protocol::Verdict::Ignore | protocol::Verdict::Reject => {
+                            cost.and(self.cost)
+                        }
                     };
                     if cost != Cost::NONE {
                         self.network.accounts().charge(&ticket.from, &cost);
@@ -320,7 +329,9 @@ impl Driver {
                 }
             }
             Effect::RespondBlocks(ticket, from) => self.respond_blocks(ticket, from),
-            Effect::Commit(_) | Effect::Request(..) => unreachable!("performed by `turn`, as inputs follow from them"),
+            Effect::Commit(_) | Effect::Request(..) => {
+                unreachable!("performed by `turn`, as inputs follow from them")
+            }
             Effect::Submitted(ticket, result) => self.on_submitted(ticket, result),
             Effect::Evidence(evidence) => {
                 let bytes = codec::encode(&evidence);
@@ -351,7 +362,9 @@ impl Driver {
         for commit in commits {
             let block = &commit.block;
             let transactions = &block.block().transactions;
-            transactions.iter().for_each(|transaction| note(&self.outputs.journal, transaction.id(), now));
+            transactions
+                .iter()
+                .for_each(|transaction| note(&self.outputs.journal, transaction.id(), now));
             self.activity.blocks_committed += 1;
             self.activity.transactions_committed += transactions.len() as u64;
             let summary = BlockSummary {
@@ -369,7 +382,8 @@ impl Driver {
     }
 
     fn publish_tip(&self) {
-        let (state, certificate) = (self.machine.chain().clone(), self.machine.certificate().clone());
+        let (state, certificate) =
+            (self.machine.chain().clone(), self.machine.certificate().clone());
         let header = self.machine.certified_header().map(|certified| certified.header);
         self.outputs.tip.send_replace(Arc::new(TipView { state, certificate, header }));
     }
@@ -388,7 +402,9 @@ impl Driver {
             ..self.activity
         };
         let activity = self.activity;
-        self.outputs.activity.send_if_modified(|shown| std::mem::replace(shown, activity) != activity);
+        self.outputs
+            .activity
+            .send_if_modified(|shown| std::mem::replace(shown, activity) != activity);
         let quorum = self.machine.quorum();
         // The quorum is copied only if it changed, which is rare.
         self.outputs.quorum.send_if_modified(|shown| {
@@ -409,7 +425,9 @@ impl Driver {
             }
             Err(AdmitError::Rejected(error)) => Err(SubmitError::Rejected(error)),
             Err(AdmitError::Underpriced { least }) => Err(SubmitError::Underpriced { least }),
-            Err(AdmitError::ExpiresSoon { expires_at, least }) => Err(SubmitError::ExpiresSoon { expires_at, least }),
+            Err(AdmitError::ExpiresSoon { expires_at, least }) => {
+                Err(SubmitError::ExpiresSoon { expires_at, least })
+            }
             Err(AdmitError::Full) => Err(SubmitError::Full),
         };
         let _gone = reply.send(answer);

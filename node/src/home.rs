@@ -31,7 +31,8 @@ const GENESIS: &str = "genesis.json";
 /// Marks a home that is being made.
 const UNFINISHED: &str = "init.unfinished";
 /// The entries that an unfinished home may have.
-const ENTRIES: [&str; 7] = [UNFINISHED, GENESIS, "config.toml", "node_key", "validator_key", "db", "consensus.log"];
+const ENTRIES: [&str; 7] =
+    [UNFINISHED, GENESIS, "config.toml", "node_key", "validator_key", "db", "consensus.log"];
 
 /// Why a home could not be made, opened or locked.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +132,10 @@ impl Home {
     /// if neither `XDG_DATA_HOME` nor `HOME` is an absolute path.
     #[must_use]
     pub fn default_root() -> Option<PathBuf> {
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
+        let absolute =
+            |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
         Some(data.join("cairn/node"))
     }
 
@@ -170,10 +173,12 @@ impl Home {
         let is_ours = |name: &OsString| {
             let name = name.to_string_lossy();
             // A file is first written as `NAME.PID.tmp`, the store as `NAME.new`.
-            let is_partial = |rest: &str| rest.is_empty() || rest == ".new" || rest.ends_with(".tmp");
+            let is_partial =
+                |rest: &str| rest.is_empty() || rest == ".new" || rest.ends_with(".tmp");
             ENTRIES.iter().any(|entry| name.strip_prefix(entry).is_some_and(is_partial))
         };
-        let was_unfinished = names.iter().any(|name| name == UNFINISHED) && !names.iter().any(|name| name == GENESIS);
+        let was_unfinished = names.iter().any(|name| name == UNFINISHED)
+            && !names.iter().any(|name| name == GENESIS);
         match names.is_empty() || (was_unfinished && names.iter().all(is_ours)) {
             true => self.clear(),
             false => Err(HomeError::Exists { path: self.root.clone() }),
@@ -182,7 +187,8 @@ impl Home {
 
     /// Empties an unfinished home, the mark last. Nothing was ever signed with its keys.
     fn clear(&self) -> Result<(), HomeError> {
-        let mut names = names_in(&self.root).map_err(|error| HomeError::Io { path: self.root.clone(), error })?;
+        let mut names = names_in(&self.root)
+            .map_err(|error| HomeError::Io { path: self.root.clone(), error })?;
         names.sort_by_key(|name| name == UNFINISHED);
         for path in names.iter().map(|name| self.root.join(name)) {
             remove_all(&path).map_err(|error| HomeError::Io { path, error })?;
@@ -192,7 +198,8 @@ impl Home {
 
     fn fill(&self, contents: &Contents<'_>) -> Result<(), HomeError> {
         let write = |path: PathBuf, text: String| {
-            write_atomic(&path, text.as_bytes(), 0o644).map_err(|error| HomeError::Io { path, error })
+            write_atomic(&path, text.as_bytes(), 0o644)
+                .map_err(|error| HomeError::Io { path, error })
         };
         contents.node_key.write(&self.node_key_path(), "Identity of this node on the network.")?;
         if let Some(key) = contents.validator_key {
@@ -200,7 +207,8 @@ impl Home {
                          can undo final blocks, and other nodes keep them as evidence.";
             key.write(&self.validator_key_path(), about)?;
         }
-        let chain = |path: &Path, reason: String| HomeError::Chain { path: path.to_owned(), reason };
+        let chain =
+            |path: &Path, reason: String| HomeError::Chain { path: path.to_owned(), reason };
         let (db, log) = (self.db_path(), self.consensus_log_path());
         Store::create(&db, contents.genesis).map_err(|error| chain(&db, error.to_string()))?;
         ConsensusLog::create(&log).map_err(|error| chain(&log, error.to_string()))?;
@@ -215,19 +223,25 @@ impl Home {
     pub fn open(root: &Path) -> Result<Self, HomeError> {
         let missing = |reason| HomeError::Missing { path: root.to_owned(), reason };
         // The path is made absolute, so that messages and child processes name the same place.
-        let root = std::path::absolute(root).map_err(|error| HomeError::Io { path: root.to_owned(), error })?;
+        let root = std::path::absolute(root)
+            .map_err(|error| HomeError::Io { path: root.to_owned(), error })?;
         let home = Self { root };
         let path = home.genesis_path();
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(missing("its genesis.json is a directory")),
             Ok(_) => Ok(home),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(missing("it is not a directory")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(&home.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(missing("it is not a directory"))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(&home.root)
+            {
                 Ok(_) if home.root.join(UNFINISHED).exists() => {
                     Err(missing("`init` was stopped before it was complete"))
                 }
                 Ok(_) => Err(missing("it has no genesis.json")),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing("there is no such directory")),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(missing("there is no such directory"))
+                }
                 Err(error) => Err(HomeError::Io { path: home.root, error }),
             },
             // Without permission, or on a failing disk, there may still be a home.
@@ -250,7 +264,9 @@ impl Home {
     pub(crate) fn lock_to_read(&self) -> Result<ReadLock, HomeError> {
         match self.lock() {
             Ok(lock) => Ok(ReadLock { _lock: Some(lock), is_read_only: false }),
-            Err(HomeError::Io { path, error }) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(HomeError::Io { path, error })
+                if error.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
                 let lock = match File::open(&path) {
                     Ok(file) => Some(try_lock(&self.root, &path, file)?),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -372,7 +388,13 @@ pub(crate) fn lock_dir(root: &Path) -> Result<HomeLock, HomeError> {
     let io = |error| HomeError::Io { path: path.clone(), error };
     // The file is truncated only once we hold the lock, so the holder's pid stays readable. It is
     // never removed: a process that waits for the lock of a removed file would lock nothing.
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io)?;
     let mut lock = try_lock(root, &path, file)?;
     lock.file.set_len(0).map_err(io)?;
     lock.file.rewind().map_err(io)?;
@@ -386,7 +408,8 @@ fn try_lock(root: &Path, path: &Path, file: File) -> Result<HomeLock, HomeError>
         Err(TryLockError::Error(error)) => Err(HomeError::Io { path: path.to_owned(), error }),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            let pid = file.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            let pid =
+                file.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
             Err(HomeError::Locked { path: root.to_owned(), pid })
         }
     }
@@ -441,7 +464,10 @@ mod tests {
         let names = || names_in(&root).unwrap();
         let whole = |contents: &Contents<'_>| {
             Home::create(&root, contents).unwrap();
-            assert_eq!(Home::open(&root).unwrap().node_key().unwrap().public(), contents.node_key.public());
+            assert_eq!(
+                Home::open(&root).unwrap().node_key().unwrap().public(),
+                contents.node_key.public()
+            );
         };
         // The process may be killed at any point, with these files beside the mark.
         for left in [
@@ -458,16 +484,24 @@ mod tests {
             }
             assert!(Home::open(&root).unwrap_err().to_string().contains("before it was complete"));
             contents(whole);
-            assert!(names().iter().all(|name| name != UNFINISHED && name != "validator_key.77.tmp"), "{:?}", names());
+            assert!(
+                names().iter().all(|name| name != UNFINISHED && name != "validator_key.77.tmp"),
+                "{:?}",
+                names()
+            );
         }
         // A home is complete once it has a genesis, even if the mark is still there.
         fs::write(root.join(UNFINISHED), "").unwrap();
         Home::open(&root).unwrap();
-        contents(|contents| assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. }))));
+        contents(|contents| {
+            assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. })))
+        });
         // Foreign files are never removed.
         fs::remove_file(root.join(GENESIS)).unwrap();
         fs::write(root.join("notes"), "").unwrap();
-        contents(|contents| assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. }))));
+        contents(|contents| {
+            assert!(matches!(Home::create(&root, contents), Err(HomeError::Exists { .. })))
+        });
         assert!(root.join("node_key").exists());
     }
 

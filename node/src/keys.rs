@@ -101,7 +101,10 @@ impl Seed {
     /// `KeyFileError` when it is missing, readable by others, damaged, or its public key is not
     /// that of its seed.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let malformed = |reason: &str| KeyFileError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
+        let malformed = |reason: &str| KeyFileError::Malformed {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
         let io = |error| KeyFileError::Io { path: path.to_owned(), error };
         check_mode(path)?;
         let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
@@ -130,7 +133,10 @@ impl Seed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
             Ok(_) => {
-                return Err(io(io::Error::new(io::ErrorKind::AlreadyExists, "exists; a key is never overwritten")));
+                return Err(io(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "exists; a key is never overwritten",
+                )));
             }
         }
         let text = Zeroizing::new(format!(
@@ -145,7 +151,8 @@ impl Seed {
 #[cfg(unix)]
 fn check_mode(path: &Path) -> Result<(), KeyFileError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = fs::metadata(path).map_err(|error| KeyFileError::Io { path: path.to_owned(), error })?;
+    let metadata =
+        fs::metadata(path).map_err(|error| KeyFileError::Io { path: path.to_owned(), error })?;
     match metadata.permissions().mode() & 0o777 {
         mode if mode & 0o077 == 0 => Ok(()),
         mode => Err(KeyFileError::Exposed { path: path.to_owned(), mode }),
@@ -172,7 +179,8 @@ mod tests {
         assert!(seed.write(&path, "A key.").unwrap_err().to_string().contains("never overwritten"));
         // The file as an editor may have saved it.
         let text = fs::read_to_string(&path).unwrap();
-        write_atomic(&path, format!("\u{feff}{}", text.replace('\n', "\r\n")).as_bytes(), 0o600).unwrap();
+        write_atomic(&path, format!("\u{feff}{}", text.replace('\n', "\r\n")).as_bytes(), 0o600)
+            .unwrap();
         assert_eq!(Seed::read(&path).unwrap().public(), seed.public());
     }
 
@@ -186,7 +194,10 @@ mod tests {
             (String::new(), "not a key file"),
             (format!("seed = \"{secret}"), "not a key file"),
             (format!("seed = \"{}\"\npublic = \"\"\n", &secret[1..]), "64 hexadecimal digits"),
-            (format!("seed = \"{secret}\"\npublic = \"{other}\"\n"), "not the public key of this seed"),
+            (
+                format!("seed = \"{secret}\"\npublic = \"{other}\"\n"),
+                "not the public key of this seed",
+            ),
             (format!("seed = \"{secret}\"\npublic = \"{other}\"\nx = 1\n"), "not a key file"),
         ] {
             write_atomic(&path, text.as_bytes(), 0o600).unwrap();

@@ -6,14 +6,17 @@ use tracing_subscriber::EnvFilter;
 const OURS: [&str; 4] = ["node", "protocol", "ledger", "cairn_node"];
 /// Directives for libraries. The consensus core logs each step and each lost race between rounds.
 /// The driver logs the events that matter.
-const LIBRARIES: &str = "warn,arc_malachitebft=error,malachitebft=error,informalsystems_malachitebft=error";
+const LIBRARIES: &str =
+    "warn,arc_malachitebft=error,malachitebft=error,informalsystems_malachitebft=error";
 
 /// Starts the log.
 ///
 /// # Errors
 /// The level is not valid, or a log was started before.
 pub(crate) fn start(level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(directives(level).map_err(|reason| anyhow::anyhow!("log level: {reason}"))?)?;
+    let filter = EnvFilter::try_new(
+        directives(level).map_err(|reason| anyhow::anyhow!("log level: {reason}"))?,
+    )?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(crate::screen::Stderr::new)
@@ -37,10 +40,14 @@ pub(crate) fn check(level: &str) -> Result<(), String> {
 /// names.
 fn directives(level: &str) -> Result<String, String> {
     let mut filter = format!("{LIBRARIES},{}", crate::network::LOG_FILTER);
-    let bad = |item: &str| format!("{item:?}, expected error, warn, info, debug, trace or off, or target=level");
+    let bad = |item: &str| {
+        format!("{item:?}, expected error, warn, info, debug, trace or off, or target=level")
+    };
     for item in level.split(',').map(str::trim) {
         let (target, word) = item.rsplit_once('=').unwrap_or(("", item));
-        if !["error", "warn", "info", "debug", "trace", "off"].contains(&word) || item.starts_with('=') {
+        if !["error", "warn", "info", "debug", "trace", "off"].contains(&word)
+            || item.starts_with('=')
+        {
             return Err(bad(item));
         }
         if target.is_empty() {
@@ -71,7 +78,10 @@ mod tests {
         ] {
             let filter = directives(level);
             assert_eq!(filter.is_ok(), part.is_some(), "{level}");
-            assert!(part.is_none_or(|part| filter.is_ok_and(|filter| filter.ends_with(part))), "{level}");
+            assert!(
+                part.is_none_or(|part| filter.is_ok_and(|filter| filter.ends_with(part))),
+                "{level}"
+            );
         }
     }
 
@@ -82,9 +92,13 @@ mod tests {
             let Ok(filter) = directives(level) else { panic!("{level} is a level") };
             let subscriber = tracing_subscriber::fmt().with_env_filter(filter).finish();
             tracing::subscriber::with_default(subscriber, || {
-                let does = tracing::enabled!(target: "libp2p_identify::handler", tracing::Level::WARN);
+                let does =
+                    tracing::enabled!(target: "libp2p_identify::handler", tracing::Level::WARN);
                 assert_eq!(does, warns, "{level}");
-                assert!(tracing::enabled!(target: "libp2p_identify::handler", tracing::Level::ERROR), "{level}");
+                assert!(
+                    tracing::enabled!(target: "libp2p_identify::handler", tracing::Level::ERROR),
+                    "{level}"
+                );
             });
         }
     }

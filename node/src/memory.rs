@@ -8,8 +8,7 @@
 ///   above would set both to 128 KiB, and threads would ask the system for the same pages again and
 ///   again.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const TUNABLES: &str =
-    "glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=2097152:glibc.malloc.top_pad=524288";
+const TUNABLES: &str = "glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=2097152:glibc.malloc.top_pad=524288";
 
 /// Environment variable that marks the second start. `GLIBC_TUNABLES` cannot serve as the mark,
 /// because glibc removes it from setuid programs.
@@ -35,7 +34,8 @@ pub(crate) fn give_back() -> anyhow::Result<()> {
         if env::var_os(NAME).is_some() || env::var_os(MARK).is_some() {
             return Ok(());
         }
-        let mut command = std::process::Command::new(env::current_exe().context("this program has no path")?);
+        let mut command =
+            std::process::Command::new(env::current_exe().context("this program has no path")?);
         let mut arguments = env::args_os();
         if let Some(name) = arguments.next() {
             command.arg0(name);

@@ -41,7 +41,12 @@ impl Collector for NodeMetrics {
         let mut put = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn EncodeMetric| {
             // The registry adds this point to the help of other metrics.
             let help = format!("{help}.");
-            metric.encode(encoder.encode_descriptor(name, &help, unit.as_ref(), metric.metric_type())?)
+            metric.encode(encoder.encode_descriptor(
+                name,
+                &help,
+                unit.as_ref(),
+                metric.metric_type(),
+            )?)
         };
         let info = Info::new(vec![
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -58,7 +63,12 @@ impl Collector for NodeMetrics {
         let best = activity.best_peer_height.0;
         put("cairn_best_peer_height", "Highest height that a peer has proved", None, &gauge(best))?;
         let syncing = u64::from(activity.syncing);
-        put("cairn_syncing", "1 while a peer has proved a height not reached here", None, &gauge(syncing))?;
+        put(
+            "cairn_syncing",
+            "1 while a peer has proved a height not reached here",
+            None,
+            &gauge(syncing),
+        )?;
         let round = u64::from(activity.round.0);
         put("cairn_round", "Round of the height being decided", None, &gauge(round))?;
         let validator = u64::from(view.validator.is_some());
@@ -66,15 +76,30 @@ impl Collector for NodeMetrics {
         let peers = view.peers.borrow().len() as u64;
         put("cairn_peers", "Connected peers", None, &gauge(peers))?;
         let waiting = activity.mempool_transactions as u64;
-        put("cairn_mempool_transactions", "Transactions that wait for a block", None, &gauge(waiting))?;
+        put(
+            "cairn_mempool_transactions",
+            "Transactions that wait for a block",
+            None,
+            &gauge(waiting),
+        )?;
         let bytes = activity.mempool_bytes as u64;
-        put("cairn_mempool", "Bytes of transactions that wait for a block", Some(Unit::Bytes), &gauge(bytes))?;
+        put(
+            "cairn_mempool",
+            "Bytes of transactions that wait for a block",
+            Some(Unit::Bytes),
+            &gauge(bytes),
+        )?;
 
         let (quorum, missing) = {
             let quorum = view.quorum.borrow();
             (u64::from(quorum.ok), quorum.missing.len() as u64)
         };
-        put("cairn_quorum", "1 while votes of a quorum of validators are heard", None, &gauge(quorum))?;
+        put(
+            "cairn_quorum",
+            "1 while votes of a quorum of validators are heard",
+            None,
+            &gauge(quorum),
+        )?;
         put(
             "cairn_validators_missing",
             "Validators that are not heard while there is no quorum",
@@ -88,32 +113,69 @@ impl Collector for NodeMetrics {
         }
 
         let counter = ConstCounter::new;
-        put("cairn_blocks", "Blocks made final since start", None, &counter(activity.blocks_committed))?;
+        put(
+            "cairn_blocks",
+            "Blocks made final since start",
+            None,
+            &counter(activity.blocks_committed),
+        )?;
         let transactions = counter(activity.transactions_committed);
         put("cairn_transactions", "Transactions made final since start", None, &transactions)?;
         let extra = counter(activity.extra_rounds);
         put("cairn_extra_rounds", "Rounds beyond the first of a height since start", None, &extra)?;
         let equivocations = counter(activity.equivocations);
-        put("cairn_equivocations", "Validators caught signing twice since start", None, &equivocations)?;
+        put(
+            "cairn_equivocations",
+            "Validators caught signing twice since start",
+            None,
+            &equivocations,
+        )?;
 
         let sync = &view.sync.borrow().report;
         put("cairn_sync_segments", "Segments of history applied", None, &gauge(sync.sealed))?;
-        put("cairn_sync_segments_known", "Segments of history known", None, &gauge(sync.segments_total))?;
+        put(
+            "cairn_sync_segments_known",
+            "Segments of history known",
+            None,
+            &gauge(sync.segments_total),
+        )?;
         let (known, verified) = (gauge(sync.chunks_total), gauge(sync.chunks_verified));
-        put("cairn_sync_chunks_known", "Chunks to fetch since start, fetched ones included", None, &known)?;
-        put("cairn_sync_chunks_verified", "Chunks fetched and verified since start", None, &verified)?;
+        put(
+            "cairn_sync_chunks_known",
+            "Chunks to fetch since start, fetched ones included",
+            None,
+            &known,
+        )?;
+        put(
+            "cairn_sync_chunks_verified",
+            "Chunks fetched and verified since start",
+            None,
+            &verified,
+        )?;
         for (name, help, bytes) in [
-            ("cairn_sync_fetched", "Bytes of chunks received from peers since start", sync.fetched_bytes),
-            ("cairn_sync_duplicate", "Bytes of received chunks that this node had already", sync.duplicate_bytes),
+            (
+                "cairn_sync_fetched",
+                "Bytes of chunks received from peers since start",
+                sync.fetched_bytes,
+            ),
+            (
+                "cairn_sync_duplicate",
+                "Bytes of received chunks that this node had already",
+                sync.duplicate_bytes,
+            ),
             ("cairn_sync_served", "Bytes of chunks sent to peers since start", sync.served_bytes),
         ] {
             put(name, help, Some(Unit::Bytes), &counter(bytes))?;
         }
-        put("cairn_sync_bans", "Peers banned for the history they sent", None, &counter(sync.bans))?;
+        put(
+            "cairn_sync_bans",
+            "Peers banned for the history they sent",
+            None,
+            &counter(sync.bans),
+        )?;
 
         let finality = &view.journal.finality;
-        let help =
-            "Time from the mempool to a durable block, for transactions received while the node followed the chain";
+        let help = "Time from the mempool to a durable block, for transactions received while the node followed the chain";
         put("cairn_finality", help, Some(Unit::Seconds), finality)?;
         for (part, bytes) in self.process.disk_bytes() {
             let help = format!("Bytes on disk: {part}");
@@ -123,9 +185,19 @@ impl Collector for NodeMetrics {
         let cpu = ConstCounter::new(process::cpu_seconds());
         put("process_cpu", "CPU time that all threads have used", Some(Unit::Seconds), &cpu)?;
         let started = ConstGauge::new(self.process.started);
-        put("process_start_time", "When the process began, since 1970", Some(Unit::Seconds), &started)?;
+        put(
+            "process_start_time",
+            "When the process began, since 1970",
+            Some(Unit::Seconds),
+            &started,
+        )?;
         for (name, help, unit, value) in [
-            ("process_resident_memory", "Memory that the process holds", Some(Unit::Bytes), process::resident_bytes()),
+            (
+                "process_resident_memory",
+                "Memory that the process holds",
+                Some(Unit::Bytes),
+                process::resident_bytes(),
+            ),
             ("process_open_fds", "Files that are open", None, process::open_files()),
             ("process_max_fds", "Files that may be open", None, process::files_max()),
         ] {

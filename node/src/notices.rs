@@ -31,34 +31,55 @@ fn names(genesis: &Genesis, keys: &[PublicKey]) -> String {
 
 fn line(notice: &Notice, genesis: &Genesis) -> (Level, String) {
     match notice {
-        Notice::Behind(tip, best) => (Level::INFO, format!("catching up from height {tip} to {best}")),
-        Notice::CaughtUp(height) => (Level::INFO, format!("caught up at height {height}")),
-        Notice::Fetching(height, block) => {
-            (Level::INFO, format!("height {height} is decided; fetching its block {block} from peers"))
+        Notice::Behind(tip, best) => {
+            (Level::INFO, format!("catching up from height {tip} to {best}"))
         }
+        Notice::CaughtUp(height) => (Level::INFO, format!("caught up at height {height}")),
+        Notice::Fetching(height, block) => (
+            Level::INFO,
+            format!("height {height} is decided; fetching its block {block} from peers"),
+        ),
         Notice::Round(height, round) if round.0 < ORDINARY_ROUNDS => {
             (Level::DEBUG, format!("height {height} goes to round {round}"))
         }
-        Notice::Round(height, round) => {
-            (Level::WARN, format!("height {height} goes to round {round}: validators are missing or slow"))
+        Notice::Round(height, round) => (
+            Level::WARN,
+            format!("height {height} goes to round {round}: validators are missing or slow"),
+        ),
+        Notice::NotSigning(reason) => {
+            (Level::WARN, format!("this validator does not sign yet: {reason}"))
         }
-        Notice::NotSigning(reason) => (Level::WARN, format!("this validator does not sign yet: {reason}")),
-        Notice::Signing(height) => (Level::INFO, format!("this validator signs from height {height} on")),
-        Notice::InvalidBlock(height, block, reason) => {
-            (Level::WARN, format!("a proposal for height {height} breaks the rules: {reason} (block {block})"))
+        Notice::Signing(height) => {
+            (Level::INFO, format!("this validator signs from height {height} on"))
         }
+        Notice::InvalidBlock(height, block, reason) => (
+            Level::WARN,
+            format!("a proposal for height {height} breaks the rules: {reason} (block {block})"),
+        ),
         Notice::ClockOff(offset) => {
-            let (size, side) = (offset.unsigned_abs(), if *offset < 0 { "behind" } else { "ahead of" });
+            let (size, side) =
+                (offset.unsigned_abs(), if *offset < 0 { "behind" } else { "ahead of" });
             let cure = "set the clock, or its votes and proposals come too late";
-            (Level::WARN, format!("this machine's clock is {size} ms {side} most peers' clocks: {cure}"))
+            (
+                Level::WARN,
+                format!("this machine's clock is {size} ms {side} most peers' clocks: {cure}"),
+            )
         }
         Notice::ClockRight(offset) => {
             let size = offset.unsigned_abs();
-            (Level::INFO, format!("this machine's clock is within {size} ms of most peers' clocks again"))
+            (
+                Level::INFO,
+                format!("this machine's clock is within {size} ms of most peers' clocks again"),
+            )
         }
         Notice::NoQuorum(height, missing) => {
             let missing = names(genesis, missing);
-            (Level::WARN, format!("no quorum at height {height}: no votes are heard from the validators {missing}"))
+            (
+                Level::WARN,
+                format!(
+                    "no quorum at height {height}: no votes are heard from the validators {missing}"
+                ),
+            )
         }
         Notice::Quorum(height) => (Level::INFO, format!("a quorum votes again at height {height}")),
         Notice::Equivocation(keys) => {

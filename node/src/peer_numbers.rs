@@ -81,12 +81,18 @@ mod tests {
         let (driver, sync) = (numbers.clone(), numbers.clone());
         let [first, second] = [PeerId::random(), PeerId::random()];
         let number = driver.hold(first);
-        assert_eq!((sync.hold(first), sync.number(&first), sync.id(number)), (number, number, Some(first)));
+        assert_eq!(
+            (sync.hold(first), sync.number(&first), sync.id(number)),
+            (number, number, Some(first))
+        );
         assert_ne!(driver.hold(second), number);
         assert_eq!(driver.release(&first), Some(number));
         assert_eq!(sync.id(number), Some(first), "sync still holds it");
         assert_eq!(sync.release(&first), Some(number));
-        assert_eq!((sync.number(&first), sync.id(number), sync.release(&first)), (NOBODY, None, None));
+        assert_eq!(
+            (sync.number(&first), sync.id(number), sync.release(&first)),
+            (NOBODY, None, None)
+        );
         assert_ne!(driver.hold(first), number, "a number is never used again");
         driver.release(&first);
         driver.release(&second);

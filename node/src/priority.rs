@@ -14,9 +14,15 @@ const NICENESS: i32 = 10;
 ///
 /// # Errors
 /// The threads cannot be started.
-pub(crate) fn patient_threads(name: &'static str, count: usize) -> anyhow::Result<rayon::ThreadPool> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(move |_| name.to_owned());
-    pool.start_handler(|_| give_way()).build().with_context(|| format!("cannot start threads for {name}"))
+pub(crate) fn patient_threads(
+    name: &'static str,
+    count: usize,
+) -> anyhow::Result<rayon::ThreadPool> {
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(move |_| name.to_owned());
+    pool.start_handler(|_| give_way())
+        .build()
+        .with_context(|| format!("cannot start threads for {name}"))
 }
 
 /// Lowers the priority of this thread. On other systems than Linux this would slow down the whole

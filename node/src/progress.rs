@@ -174,7 +174,12 @@ pub(crate) mod tests {
         let reason = |text: &str| Some(text.to_owned());
         for (status, text) in [
             (
-                SyncStatus { rate: Some(4_810_000), eta_ms: Some(12_001), peers, ..status(SyncState::Chunks) },
+                SyncStatus {
+                    rate: Some(4_810_000),
+                    eta_ms: Some(12_001),
+                    peers,
+                    ..status(SyncState::Chunks)
+                },
                 "chunks 199/200 (99%), 4.81 MB/s, 13 s left, height 1200/8000, 3 peers",
             ),
             (
@@ -193,9 +198,16 @@ pub(crate) mod tests {
                 SyncStatus { chunks_verified: 0, chunks_total: 0, ..status(SyncState::Manifest) },
                 "manifest, height 1200/8000, 0 peers",
             ),
-            (SyncStatus { applied_height: 8_000, ..status(SyncState::Live) }, "live, height 8000, 0 peers"),
             (
-                SyncStatus { target_height: 1_200, reason: reason("no peer is connected"), ..status(SyncState::Idle) },
+                SyncStatus { applied_height: 8_000, ..status(SyncState::Live) },
+                "live, height 8000, 0 peers",
+            ),
+            (
+                SyncStatus {
+                    target_height: 1_200,
+                    reason: reason("no peer is connected"),
+                    ..status(SyncState::Idle)
+                },
                 "idle, no peer is connected, height 1200, 0 peers",
             ),
         ] {

@@ -59,7 +59,11 @@ pub struct Options {
 pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
     let _lock = home.lock()?;
     let mut stop = Stop { signals: StopSignals::listen()?, parent: options.parent };
-    let descriptors = Descriptors::prepare(network::Limits::default(), config.p2p.peers.len(), rpc::CONNECTIONS_MAX)?;
+    let descriptors = Descriptors::prepare(
+        network::Limits::default(),
+        config.p2p.peers.len(),
+        rpc::CONNECTIONS_MAX,
+    )?;
     let chain = Chain::new(home.genesis()?);
     let listener = rpc::bind(&rpc::RpcConfig {
         listen: config.rpc.listen,
@@ -127,7 +131,8 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         );
     }
     let state_at_start = state.clone();
-    let tip = TipView { state: state.clone(), certificate: certificate.clone(), header: header.clone() };
+    let tip =
+        TipView { state: state.clone(), certificate: certificate.clone(), header: header.clone() };
     let limits = MempoolLimits {
         bytes_max: usize::try_from(config.mempool.bytes_max).unwrap_or(usize::MAX),
         ..MempoolLimits::default()
@@ -148,7 +153,8 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let sync_tip = tip.clone();
     let (sync_sender, sync_view) = watch::channel(Arc::new(SyncView::default()));
     let (activity_sender, activity) = watch::channel(Activity::default());
-    let (quorum_sender, quorum) = watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
+    let (quorum_sender, quorum) =
+        watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
     let (blocks, _) = broadcast::channel(BLOCKS);
     let (queries_sender, queries) = mpsc::channel(QUERIES);
     let (submissions_sender, submissions) = mpsc::channel(submission::SUBMISSIONS);
@@ -172,11 +178,16 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         journal: Arc::clone(&journal),
     };
 
-    let verifier_task = tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
-    let disk =
-        vec![("store", home.db_path()), ("sync", home.sync_path()), ("consensus_log", home.consensus_log_path())];
+    let verifier_task =
+        tokio::spawn(verifier::run(chain.id(), inbox.transactions, submissions, verified_sender));
+    let disk = vec![
+        ("store", home.db_path()),
+        ("sync", home.sync_path()),
+        ("consensus_log", home.consensus_log_path()),
+    ];
     crate::metrics::register(&mut registry, view.clone(), disk);
-    let progress = tokio::spawn(crate::progress::run(view.clone(), wait_for(stop_receiver.clone())));
+    let progress =
+        tokio::spawn(crate::progress::run(view.clone(), wait_for(stop_receiver.clone())));
     let space = tokio::spawn(space::watch(home.root().to_owned(), wait_for(stop_receiver.clone())));
     let rpc_task = rpc::serve(listener, view, registry, wait_for(stop_receiver.clone()));
 
@@ -199,15 +210,27 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         staging,
         found,
         state: state_at_start,
-        rates: protocol::sync::Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
+        rates: protocol::sync::Rates {
+            upload: config.sync.upload_rate,
+            download: config.sync.download_rate,
+        },
         network: network.clone(),
         peers: peers.clone(),
         view: sync_sender,
         driver: to_driver,
     })?;
-    let sync_inputs = sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
+    let sync_inputs =
+        sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
     let sync_end = shell.spawn(sync_inputs, assembled)?;
-    let driver = Driver::new(Parts { clock, machine, store, log, network: network.clone(), peers, outputs })?;
+    let driver = Driver::new(Parts {
+        clock,
+        machine,
+        store,
+        log,
+        network: network.clone(),
+        peers,
+        outputs,
+    })?;
     let inputs = Inputs {
         consensus: inbox.consensus,
         headers: inbox.headers,
@@ -218,7 +241,12 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         stop: stop_receiver,
     };
     let driver_end = spawn_thread("driver", move || driver.run(inputs))?;
-    tracing::info!("node of chain {} at height {log_height}, RPC on http://{}, {}", chain.id(), rpc_address, role,);
+    tracing::info!(
+        "node of chain {} at height {log_height}, RPC on http://{}, {}",
+        chain.id(),
+        rpc_address,
+        role,
+    );
 
     let mut tasks = Tasks::default();
     tasks.add_thread(DRIVER, driver_end);

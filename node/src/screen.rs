@@ -13,7 +13,8 @@ use indicatif::{MultiProgress, ProgressDrawTarget, TermLike};
 
 /// The bars drawn on stderr. There is one set for the process, since there is one stderr. Only
 /// `run` draws a bar.
-pub(crate) static SCREEN: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(draw_target()));
+pub(crate) static SCREEN: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(draw_target()));
 
 /// Most redraws per second.
 const REDRAWS: u8 = 20;
@@ -32,7 +33,10 @@ pub(crate) fn has_colours() -> bool {
 /// Where bars are drawn: on stderr if it is drawable, else nowhere.
 pub(crate) fn draw_target() -> ProgressDrawTarget {
     match is_drawable(&io::stderr()) {
-        true => ProgressDrawTarget::term_like_with_hz(Box::new(Bearing(Term::buffered_stderr())), REDRAWS),
+        true => ProgressDrawTarget::term_like_with_hz(
+            Box::new(Bearing(Term::buffered_stderr())),
+            REDRAWS,
+        ),
         false => ProgressDrawTarget::hidden(),
     }
 }

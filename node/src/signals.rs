@@ -13,8 +13,11 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Signals that stop a program.
-const STOP: [(&str, SignalKind); 3] =
-    [("SIGTERM", SignalKind::terminate()), ("SIGINT", SignalKind::interrupt()), ("SIGQUIT", SignalKind::quit())];
+const STOP: [(&str, SignalKind); 3] = [
+    ("SIGTERM", SignalKind::terminate()),
+    ("SIGINT", SignalKind::interrupt()),
+    ("SIGQUIT", SignalKind::quit()),
+];
 /// Signals that a program survives.
 const BORNE: [(&str, SignalKind); 3] = [
     ("SIGHUP", SignalKind::hangup()),
@@ -34,8 +37,11 @@ impl StopSignals {
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let ignored = ignored();
         let taken = |(name, kind): (&'static str, SignalKind)| {
-            (!ignored.holds(kind))
-                .then(|| signal(kind).map(|signal| (name, signal)).with_context(|| format!("cannot listen for {name}")))
+            (!ignored.holds(kind)).then(|| {
+                signal(kind)
+                    .map(|signal| (name, signal))
+                    .with_context(|| format!("cannot listen for {name}"))
+            })
         };
         // The handler stays installed when its stream is dropped.
         BORNE.into_iter().filter_map(taken).try_for_each(|listened| listened.map(drop))?;
@@ -49,8 +55,10 @@ impl StopSignals {
             return pending().await;
         }
         poll_fn(|context| {
-            let came =
-                self.0.iter_mut().find_map(|(name, signal)| signal.poll_recv(context).is_ready().then_some(*name));
+            let came = self
+                .0
+                .iter_mut()
+                .find_map(|(name, signal)| signal.poll_recv(context).is_ready().then_some(*name));
             came.map_or(Poll::Pending, Poll::Ready)
         })
         .await
@@ -76,7 +84,10 @@ impl Set {
 
 /// The signals that this process ignores. Empty on systems without `/proc`.
 fn ignored() -> Set {
-    fs::read_to_string("/proc/self/status").ok().and_then(|status| Set::ignored_in(&status)).unwrap_or_default()
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| Set::ignored_in(&status))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -85,7 +96,9 @@ mod tests {
 
     #[test]
     fn ignored_signals_are_read_from_the_status_of_a_process() {
-        let status = |digits: &str| format!("Name:\tx\nSigBlk:\t00000000ffffffff\nSigIgn:\t{digits}\nSigCgt:\t01\n");
+        let status = |digits: &str| {
+            format!("Name:\tx\nSigBlk:\t00000000ffffffff\nSigIgn:\t{digits}\nSigCgt:\t01\n")
+        };
         for (digits, hangup, interrupt, terminate) in [
             ("0000000000000000", false, false, false),
             ("0000000000001001", true, false, false),

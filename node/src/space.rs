@@ -46,7 +46,11 @@ pub(crate) async fn watch(home: PathBuf, stop: impl Future<Output = ()>) {
                     space.free >> 20
                 );
             } else if was_low && !space.is_low() {
-                tracing::info!("the disk of {} has room again: {} MiB are free", home.display(), space.free >> 20);
+                tracing::info!(
+                    "the disk of {} has room again: {} MiB are free",
+                    home.display(),
+                    space.free >> 20
+                );
             }
             was_low = space.is_low();
         }

@@ -39,7 +39,9 @@ pub enum SubmitError {
         least: u64,
     },
     /// The transaction would probably expire before it is in a block.
-    #[error("expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block")]
+    #[error(
+        "expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block"
+    )]
     ExpiresSoon {
         /// The last block time at which it is valid.
         expires_at: Timestamp,

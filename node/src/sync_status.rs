@@ -23,7 +23,15 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
     };
     let (rate, eta_ms) = (sync.rate(now_ms), sync.eta_ms(now_ms));
     let SyncView { report, peers: ids, verified_at_ms, applied_at_ms, .. } = &*sync;
-    let SyncReport { sealed, segments_total, chunks_total, chunks_verified, bytes_total, bytes_verified, .. } = *report;
+    let SyncReport {
+        sealed,
+        segments_total,
+        chunks_total,
+        chunks_verified,
+        bytes_total,
+        bytes_verified,
+        ..
+    } = *report;
     let SyncReport { fetched_bytes, duplicate_bytes, served_bytes, bans, .. } = *report;
     let idle_reason = ignorance.filter(|_| state == SyncState::Idle).map(str::to_owned);
     SyncStatus {
@@ -46,7 +54,11 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
         applied_at_ms: *applied_at_ms,
         bans,
         // A peer without an id has just disconnected.
-        peers: report.peers.iter().filter_map(|peer| Some(sync_peer(ids.get(&peer.peer)?, peer))).collect(),
+        peers: report
+            .peers
+            .iter()
+            .filter_map(|peer| Some(sync_peer(ids.get(&peer.peer)?, peer)))
+            .collect(),
         segment_list: report.segments.iter().map(sync_segment).collect(),
     }
 }

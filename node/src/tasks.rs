@@ -42,7 +42,11 @@ impl Tasks {
     }
 
     /// Adds a thread that reports its end.
-    pub(crate) fn add_thread(&mut self, part: &'static str, end: oneshot::Receiver<anyhow::Result<()>>) {
+    pub(crate) fn add_thread(
+        &mut self,
+        part: &'static str,
+        end: oneshot::Receiver<anyhow::Result<()>>,
+    ) {
         self.running.push(Box::pin(async move {
             let result = end.await.unwrap_or_else(|_| Err(anyhow!("panicked")));
             End { part, result }
@@ -69,7 +73,11 @@ impl Tasks {
     ///
     /// # Errors
     /// The cause.
-    pub(crate) async fn outcome(mut self, was_asked: bool, patience: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn outcome(
+        mut self,
+        was_asked: bool,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
         let all = async {
             while let Some(end) = self.running.next().await {
                 self.ended.push(end);
@@ -78,7 +86,8 @@ impl Tasks {
         // Parts that still run after that are not waited for.
         let _out_of_time = tokio::time::timeout(patience, all).await;
         let first = self.ended.first().map(|end| end.part);
-        let mut errors = self.ended.into_iter().filter_map(|end| Some((end.part, end.result.err()?)));
+        let mut errors =
+            self.ended.into_iter().filter_map(|end| Some((end.part, end.result.err()?)));
         let cause = errors.next();
         for (part, error) in errors {
             tracing::warn!("{part}: {error:#}");
@@ -107,7 +116,8 @@ pub(crate) fn spawn_thread<F: Future<Output = anyhow::Result<()>>>(
             // A panic's message goes to stderr, which may be lost. So it is also returned as an
             // error.
             let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work())));
-            let _nobody_waits = sender.send(result.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))));
+            let _nobody_waits =
+                sender.send(result.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))));
         })
         .with_context(|| format!("cannot start the thread {name}"))?;
     Ok(receiver)
@@ -127,7 +137,10 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(5);
 
     async fn outcome(tasks: Tasks, was_asked: bool) -> String {
-        tasks.outcome(was_asked, PATIENCE).await.map_or_else(|error| format!("{error:#}"), |()| "well".to_owned())
+        tasks
+            .outcome(was_asked, PATIENCE)
+            .await
+            .map_or_else(|error| format!("{error:#}"), |()| "well".to_owned())
     }
 
     #[tokio::test]

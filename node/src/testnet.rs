@@ -52,7 +52,12 @@ pub(crate) struct Testnet {
           value_parser = clap::value_parser!(u16).range(0..=i64::from(NODES_MAX)))]
     full_nodes: Option<u16>,
     /// Directory of the network; an existing network is resumed
-    #[arg(long, env = "CAIRN_NODE_TESTNET_DIR", value_name = "DIR", default_value = ".cairn-testnet")]
+    #[arg(
+        long,
+        env = "CAIRN_NODE_TESTNET_DIR",
+        value_name = "DIR",
+        default_value = ".cairn-testnet"
+    )]
     dir: PathBuf,
     /// First port: node i listens for peers on this port plus 10 * i, and for RPC on the port after
     /// that; 7700 in a new network
@@ -71,8 +76,10 @@ pub(crate) struct Testnet {
 
 impl Testnet {
     pub(crate) fn execute(self, log: Option<String>) -> anyhow::Result<()> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("tokio cannot start")?;
         let result = runtime.block_on(self.run(log));
         // A poll may still wait for its answer, which is no longer needed.
         runtime.shutdown_background();
@@ -86,14 +93,16 @@ impl Testnet {
             Some(file) => Some(read_genesis(file)?),
             None => None,
         };
-        let embedded = Genesis::from_json(TEMPLATE.as_bytes()).context("the template in this program")?;
+        let embedded =
+            Genesis::from_json(TEMPLATE.as_bytes()).context("the template in this program")?;
         let dir = std::path::absolute(&self.dir).with_context(|| self.dir.display().to_string())?;
         layout::refuse_foreign(&dir)?;
         crate::files::create_private_dir(&dir).with_context(|| dir.display().to_string())?;
         let _lock = lock_dir(&dir)?;
         layout::remove_stale(&dir)?;
         layout::await_free(&dir, STOP_MAX)?;
-        let wanted = Wanted { nodes: self.nodes, full_nodes: self.full_nodes, base_port: self.base_port };
+        let wanted =
+            Wanted { nodes: self.nodes, full_nodes: self.full_nodes, base_port: self.base_port };
         let layout = Layout::prepare(&dir, &wanted, template.as_ref(), &embedded, self.reset)?;
 
         let mut children = Vec::new();
@@ -110,7 +119,12 @@ impl Testnet {
 
     /// Waits until all nodes answer, prints how to use them, and shows their progress until the
     /// end.
-    async fn watch(&self, layout: &Layout, children: &mut [Child], stop: &mut StopSignals) -> anyhow::Result<()> {
+    async fn watch(
+        &self,
+        layout: &Layout,
+        children: &mut [Child],
+        stop: &mut StopSignals,
+    ) -> anyhow::Result<()> {
         let heights = poll(layout)?;
         tokio::select! {
             _ = stop.next() => return Ok(()),
@@ -122,7 +136,8 @@ impl Testnet {
         // The reader of stdout may have gone. The network goes on.
         let _lost = print(&summary::text(layout));
 
-        let screen = !self.plain && is_drawable(&std::io::stdout()) && is_drawable(&std::io::stderr());
+        let screen =
+            !self.plain && is_drawable(&std::io::stdout()) && is_drawable(&std::io::stderr());
         let mut progress = Progress::new(screen);
         let mut tick = interval(POLL);
         loop {
@@ -164,7 +179,8 @@ fn poll(layout: &Layout) -> anyhow::Result<Vec<HeightWatch>> {
             while !sender.is_closed() {
                 let client = client.clone();
                 let answer = tokio::task::spawn_blocking(move || client.status()).await;
-                let status = answer.ok().and_then(Result::ok).filter(|status| status.chain_id == chain_id);
+                let status =
+                    answer.ok().and_then(Result::ok).filter(|status| status.chain_id == chain_id);
                 sender.send_replace(status.map(|status| status.height));
                 sleep(POLL).await;
             }

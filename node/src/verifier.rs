@@ -97,7 +97,9 @@ impl Verdicts {
     /// The cost of the signatures of these transactions, as if each were verified alone. Those with
     /// bad signatures also pay for the search for the bad ones, in equal parts.
     fn cost(&self, places: &std::ops::Range<usize>) -> Cost {
-        let bad = |places: &[usize]| places.iter().filter(|place| self.verified[**place].is_none()).count() as u64;
+        let bad = |places: &[usize]| {
+            places.iter().filter(|place| self.verified[**place].is_none()).count() as u64
+        };
         let from = self.checked.partition_point(|place| *place < places.start);
         let to = self.checked.partition_point(|place| *place < places.end);
         let own = &self.checked[from..to];
@@ -105,7 +107,9 @@ impl Verdicts {
         let search = Cost::signatures_together(again).and(Cost::signatures(self.checks.alone));
         let part = match bad(own) {
             0 => Cost::NONE,
-            guilty => Cost { verify: (search.verify * guilty).div_ceil(bad(&self.checked)), ..Cost::NONE },
+            guilty => {
+                Cost { verify: (search.verify * guilty).div_ceil(bad(&self.checked)), ..Cost::NONE }
+            }
         };
         Cost::signatures(own.len() as u64).and(part)
     }
@@ -153,25 +157,42 @@ pub(crate) async fn run(
     }
 }
 
-fn verify(chain: ChainId, known: &mut Known, messages: Vec<Gossip>, submissions: Vec<Submission>) -> Vec<Verified> {
-    let (transactions, replies): (Vec<Transaction>, Vec<Reply>) =
-        submissions.into_iter().map(|Submission { transaction, reply }| (transaction, reply)).unzip();
+fn verify(
+    chain: ChainId,
+    known: &mut Known,
+    messages: Vec<Gossip>,
+    submissions: Vec<Submission>,
+) -> Vec<Verified> {
+    let (transactions, replies): (Vec<Transaction>, Vec<Reply>) = submissions
+        .into_iter()
+        .map(|Submission { transaction, reply }| (transaction, reply))
+        .unzip();
     let verdicts = known.verify(chain, transactions).verified;
-    let mut results: Vec<Verified> =
-        verdicts.into_iter().zip(replies).map(|(verdict, reply)| Verified::Submission(verdict, reply)).collect();
+    let mut results: Vec<Verified> = verdicts
+        .into_iter()
+        .zip(replies)
+        .map(|(verdict, reply)| Verified::Submission(verdict, reply))
+        .collect();
 
     let (mut transactions, mut jobs) = (Vec::new(), Vec::new());
     for message in messages {
-        let decoded = codec::decode::<Attempt<Vec<Transaction>>>(&message.bytes, TRANSACTIONS_BYTES_MAX);
+        let decoded =
+            codec::decode::<Attempt<Vec<Transaction>>>(&message.bytes, TRANSACTIONS_BYTES_MAX);
         let start = transactions.len();
         let is_decoded = decoded.map(|attempt| transactions.extend(attempt.message)).is_ok();
-        jobs.push((message.ticket, Cost::message(message.bytes.len()), is_decoded, start..transactions.len()));
+        jobs.push((
+            message.ticket,
+            Cost::message(message.bytes.len()),
+            is_decoded,
+            start..transactions.len(),
+        ));
     }
     let mut verdicts = known.verify(chain, transactions);
     let costs: Vec<Cost> = jobs.iter().map(|(_, _, _, places)| verdicts.cost(places)).collect();
     for ((ticket, decoding, is_decoded, places), signatures) in jobs.into_iter().zip(costs) {
         let cost = decoding.and(Cost::look_ups(places.len() as u64, 0)).and(signatures);
-        let transactions = is_decoded.then(|| verdicts.verified[places].iter_mut().map(Option::take).collect());
+        let transactions =
+            is_decoded.then(|| verdicts.verified[places].iter_mut().map(Option::take).collect());
         results.push(Verified::Gossip(ticket, cost, transactions));
     }
     results
@@ -207,14 +228,22 @@ mod tests {
         let mut known = Known::default();
         let mut forged = transfer(1, 0);
         forged.signature.0[0] ^= 1;
-        let first = known.verify(chain, vec![transfer(0, 0), forged.clone(), transfer(2, 0)]).verified;
+        let first =
+            known.verify(chain, vec![transfer(0, 0), forged.clone(), transfer(2, 0)]).verified;
         assert_eq!(first.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
-        let again = known.verify(chain, vec![forged, transfer(2, 0), transfer(3, 0), transfer(0, 0)]);
+        let again =
+            known.verify(chain, vec![forged, transfer(2, 0), transfer(3, 0), transfer(0, 0)]);
         assert_eq!(again.checked, [0, 2], "only what is not known costs a signature");
         let again = again.verified;
-        assert_eq!(again.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true, true]);
+        assert_eq!(
+            again.iter().map(Option::is_some).collect::<Vec<_>>(),
+            [false, true, true, true]
+        );
         for (earlier, later) in [(&first[0], &again[3]), (&first[2], &again[1])] {
-            assert!(Arc::ptr_eq(earlier.as_ref().unwrap(), later.as_ref().unwrap()), "not verified anew");
+            assert!(
+                Arc::ptr_eq(earlier.as_ref().unwrap(), later.as_ref().unwrap()),
+                "not verified anew"
+            );
         }
         assert_eq!((known.young.len(), known.old.len()), (3, 0));
     }
@@ -257,10 +286,14 @@ mod tests {
             let costs = costs(64, forged, &mut Known::default());
             let is_forged = |number: usize| forged.contains(&(number as u64));
             let others = costs.iter().enumerate().filter(|(number, _)| !is_forged(*number));
-            assert!(others.map(|(_, cost)| *cost).all(|cost| cost == honest), "{forged:?}: {costs:?}");
+            assert!(
+                others.map(|(_, cost)| *cost).all(|cost| cost == honest),
+                "{forged:?}: {costs:?}"
+            );
             // The search checks at least half of the batch again, in equations.
             let paid: u64 = forged.iter().map(|number| costs[*number as usize] - honest).sum();
-            let (least, most) = (32 * SIGNATURE_TOGETHER, 128 * SIGNATURE_TOGETHER + 64 * SIGNATURE);
+            let (least, most) =
+                (32 * SIGNATURE_TOGETHER, 128 * SIGNATURE_TOGETHER + 64 * SIGNATURE);
             assert!((least..=most).contains(&paid), "{forged:?}: {paid}");
         }
     }
@@ -276,6 +309,8 @@ mod tests {
         let users = vec![Submission { transaction: forged, reply }];
         let verified = verify(chain, &mut Known::default(), vec![message], users);
         assert!(matches!(verified[0], Verified::Submission(None, _)));
-        assert!(matches!(&verified[1], Verified::Gossip(_, cost, Some(_)) if cost.verify == SIGNATURE));
+        assert!(
+            matches!(&verified[1], Verified::Gossip(_, cost, Some(_)) if cost.verify == SIGNATURE)
+        );
     }
 }

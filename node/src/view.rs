@@ -59,7 +59,8 @@ impl SyncView {
     /// a stage.
     #[must_use]
     pub fn rate(&self, now_ms: u64) -> Option<u64> {
-        let is_measured = now_ms.saturating_sub(self.since_ms) >= MEASURED_MS_MIN && self.report.reason.is_none();
+        let is_measured =
+            now_ms.saturating_sub(self.since_ms) >= MEASURED_MS_MIN && self.report.reason.is_none();
         self.report.rate.filter(|rate| *rate > 0 && is_measured)
     }
 
@@ -68,7 +69,8 @@ impl SyncView {
     #[must_use]
     pub fn eta_ms(&self, now_ms: u64) -> Option<u64> {
         let left = self.report.bytes_total.saturating_sub(self.report.bytes_verified);
-        let ms = u128::from(left).saturating_mul(1_000).checked_div(u128::from(self.rate(now_ms)?))?;
+        let ms =
+            u128::from(left).saturating_mul(1_000).checked_div(u128::from(self.rate(now_ms)?))?;
         Some(u64::try_from(ms).unwrap_or(u64::MAX))
     }
 }
@@ -205,7 +207,9 @@ impl View {
     /// Whether this node's own voting power is a quorum.
     fn is_alone(&self) -> bool {
         let validators = self.chain.validators(self.tip.borrow().state.tip().height.next());
-        let power = self.validator.and_then(|key| validators.find(&key).map(|(_, validator)| validator.power));
+        let power = self
+            .validator
+            .and_then(|key| validators.find(&key).map(|(_, validator)| validator.power));
         power.is_some_and(|power| power >= validators.quorum_power())
     }
 }
@@ -306,7 +310,9 @@ mod tests {
         journal.finalized(live, 11);
         journal.caught_up(accepted, 12);
         journal.caught_up(old, 12);
-        for (id, accepted_at, final_at) in [(accepted, Some(10), Some(12)), (live, None, Some(11)), (old, None, None)] {
+        for (id, accepted_at, final_at) in
+            [(accepted, Some(10), Some(12)), (live, None, Some(11)), (old, None, None)]
+        {
             assert_eq!(journal.get(&id), Times { accepted_at, final_at });
         }
         assert_eq!(journal.entries().order.len(), 2);

@@ -15,7 +15,9 @@ use std::time::Duration;
 use ledger::block::Block;
 use ledger::chain::{BlockError, ChainState, ValidBlock};
 use ledger::hash::{BlockHash, TxHash};
-use ledger::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_transactions};
+use ledger::transaction::{
+    Transaction, VerifiedTransaction, transaction_hash, verify_transactions,
+};
 use ledger::units::{Round, Timestamp};
 
 use crate::ids::{PeerId, RequestId};
@@ -159,12 +161,15 @@ impl Bodies {
     pub(crate) fn on_round(&mut self, round: Round, pinned: &BTreeSet<BlockHash>) {
         let near = Round(round.0.saturating_sub(1))..=Round(round.0.saturating_add(1));
         self.wanted.retain(|_, wanted| {
-            wanted.is_decided || wanted.proposals.iter().any(|signed| near.contains(&signed.proposal.round))
+            wanted.is_decided
+                || wanted.proposals.iter().any(|signed| near.contains(&signed.proposal.round))
         });
         self.rounds.retain(|round, _| near.contains(round));
         let (rounds, built, before) = (&self.rounds, self.built, self.verdicts.len());
         self.verdicts.retain(|block, _| {
-            pinned.contains(block) || built == Some(*block) || rounds.values().any(|blocks| blocks.contains(block))
+            pinned.contains(block)
+                || built == Some(*block)
+                || rounds.values().any(|blocks| blocks.contains(block))
         });
         if self.verdicts.len() < before {
             self.transactions = None;
@@ -229,7 +234,12 @@ impl Bodies {
             Some(Verdict::Valid(valid)) => Some(CompactBlock {
                 header: valid.header().clone(),
                 parent_certificate: valid.block().parent_certificate.clone(),
-                transactions: valid.block().transactions.iter().map(|transaction| transaction.hash()).collect(),
+                transactions: valid
+                    .block()
+                    .transactions
+                    .iter()
+                    .map(|transaction| transaction.hash())
+                    .collect(),
             }),
             _ => self.wanted.get(block)?.list.as_ref().map(|list| list.compact.clone()),
         }
@@ -241,19 +251,30 @@ impl Bodies {
     /// # Errors
     /// `Offence::BlockList` when the list has more transactions than fit in a block,
     /// `Offence::WrongBlock` when it is not the list of this block.
-    pub(crate) fn check_list(&self, chain: &ChainState, block: BlockHash, list: &CompactBlock) -> Result<(), Offence> {
+    pub(crate) fn check_list(
+        &self,
+        chain: &ChainState,
+        block: BlockHash,
+        list: &CompactBlock,
+    ) -> Result<(), Offence> {
         let (count, most) = (list.transactions.len(), transactions_max(chain));
         if count > most {
             return Err(Offence::BlockList { count, most });
         }
-        let is_same = match (self.verdicts.get(&block), self.wanted.get(&block).and_then(|wanted| wanted.list.as_ref()))
-        {
+        let is_same = match (
+            self.verdicts.get(&block),
+            self.wanted.get(&block).and_then(|wanted| wanted.list.as_ref()),
+        ) {
             (Some(Verdict::Valid(valid)), _) => {
                 let known = valid.block();
                 known.header == list.header
                     && known.parent_certificate == list.parent_certificate
                     && known.transactions.len() == count
-                    && known.transactions.iter().zip(&list.transactions).all(|(known, hash)| known.hash() == *hash)
+                    && known
+                        .transactions
+                        .iter()
+                        .zip(&list.transactions)
+                        .all(|(known, hash)| known.hash() == *hash)
             }
             (None, Some(known)) => known.compact == *list,
             _ => list.is(block),
@@ -303,8 +324,16 @@ impl Bodies {
 
     /// Takes in the list of a block that is being fetched. The caller has checked the list by
     /// [`Bodies::check_list`].
-    pub(crate) fn on_list(&mut self, block: &BlockHash, compact: CompactBlock, from: PeerId, mempool: &Mempool) {
-        let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else { return };
+    pub(crate) fn on_list(
+        &mut self,
+        block: &BlockHash,
+        compact: CompactBlock,
+        from: PeerId,
+        mempool: &Mempool,
+    ) {
+        let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else {
+            return;
+        };
         let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
         let found = compact.transactions.iter().enumerate().map(|(place, hash)| {
             let found = mempool.get(hash);
@@ -326,7 +355,9 @@ impl Bodies {
     pub(crate) fn on_transaction(&mut self, transaction: &Arc<VerifiedTransaction>) {
         let hash = transaction.hash();
         for wanted in self.wanted.values_mut() {
-            let Some(list) = wanted.list.as_mut().filter(|list| !list.missing.is_empty()) else { continue };
+            let Some(list) = wanted.list.as_mut().filter(|list| !list.missing.is_empty()) else {
+                continue;
+            };
             self.work.look_ups = self.work.look_ups.saturating_add(1);
             list.fill(&hash, transaction);
             wanted.is_due |= list.missing.is_empty();
@@ -382,7 +413,8 @@ impl Bodies {
     /// The block that a request was about. The first answer counts, even if another peer was asked
     /// meanwhile.
     pub(crate) fn answered(&mut self, id: RequestId) -> Option<BlockHash> {
-        let (block, wanted) = self.wanted.iter_mut().find(|(_, wanted)| wanted.asked.contains(&id))?;
+        let (block, wanted) =
+            self.wanted.iter_mut().find(|(_, wanted)| wanted.asked.contains(&id))?;
         if wanted.asked.last() == Some(&id) {
             wanted.patience_ends = Duration::ZERO;
         }
@@ -401,7 +433,9 @@ impl Bodies {
         from: PeerId,
     ) {
         let id = chain.chain().id();
-        let Some(list) = self.wanted.get_mut(block).and_then(|wanted| wanted.list.as_mut()) else { return };
+        let Some(list) = self.wanted.get_mut(block).and_then(|wanted| wanted.list.as_mut()) else {
+            return;
+        };
         let mut missing: BTreeMap<TxHash, Transaction> = BTreeMap::new();
         for transaction in transactions.into_iter().take(REQUESTED_TRANSACTIONS_MAX) {
             self.work.look_ups = self.work.look_ups.saturating_add(1);
@@ -444,7 +478,8 @@ impl Bodies {
         if crate::planted::is(crate::planted::Fault::AssembledAtEachInput)
             && let Some(list) = &wanted.list
         {
-            let known = list.compact.transactions.iter().filter(|hash| mempool.get(hash).is_some()).count();
+            let known =
+                list.compact.transactions.iter().filter(|hash| mempool.get(hash).is_some()).count();
             let looked_up = list.compact.transactions.len().max(known) as u64;
             self.work.look_ups = self.work.look_ups.saturating_add(looked_up);
         }
@@ -477,9 +512,11 @@ impl Bodies {
         if peers.iter().all(|peer| wanted.tried.contains(peer)) {
             wanted.tried.clear();
         }
-        let rank =
-            |peer: &&PeerId| (wanted.silent.contains(peer), wanted.source != Some(**peer), !self.gave.contains(peer));
-        let next = peers.iter().filter(|peer| !wanted.tried.contains(peer)).min_by_key(rank).copied();
+        let rank = |peer: &&PeerId| {
+            (wanted.silent.contains(peer), wanted.source != Some(**peer), !self.gave.contains(peer))
+        };
+        let next =
+            peers.iter().filter(|peer| !wanted.tried.contains(peer)).min_by_key(rank).copied();
         match next {
             Some(peer) => Progress::Ask(peer, request),
             None => {
@@ -490,7 +527,8 @@ impl Bodies {
     }
 
     fn judge(&mut self, block: BlockHash, verdict: Verdict, error: Option<BlockError>) -> Progress {
-        let proposals = self.wanted.remove(&block).map(|wanted| wanted.proposals).unwrap_or_default();
+        let proposals =
+            self.wanted.remove(&block).map(|wanted| wanted.proposals).unwrap_or_default();
         self.verdicts.insert(block, verdict.clone());
         self.transactions = None;
         Progress::Judged(proposals, verdict, error)

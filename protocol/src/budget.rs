@@ -224,9 +224,11 @@ impl Budget {
     fn refill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at);
         let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
-        let gained = micros.saturating_mul(self.refill).checked_div(SECOND_MICROS).unwrap_or_default();
+        let gained =
+            micros.saturating_mul(self.refill).checked_div(SECOND_MICROS).unwrap_or_default();
         // Only the time of whole units is used up; the rest counts towards the next one.
-        let used = gained.saturating_mul(SECOND_MICROS).checked_div(self.refill).unwrap_or_default();
+        let used =
+            gained.saturating_mul(SECOND_MICROS).checked_div(self.refill).unwrap_or_default();
         self.at = self.at.saturating_add(Duration::from_micros(used));
         let gained = i64::try_from(gained).unwrap_or(i64::MAX);
         self.left = self.left.saturating_add(gained).min(self.kept.cast_signed());
@@ -246,14 +248,20 @@ mod tests {
         budget.charge(Duration::ZERO, &Cost::look_ups(1_000, 2));
         assert_eq!(budget.report(Duration::ZERO).left, 500_000 - 1_100);
         assert!(!budget.is_full(Duration::ZERO));
-        assert!(budget.is_full(SECOND) && budget.is_full(SECOND * 1_000), "it keeps no more than its bound");
+        assert!(
+            budget.is_full(SECOND) && budget.is_full(SECOND * 1_000),
+            "it keeps no more than its bound"
+        );
         // 10,000 signatures at once leave a debt of 100,000.
         budget.charge(SECOND * 1_000, &Cost::signatures(10_000));
         assert_eq!(budget.report(SECOND * 1_000).left, -100_000);
         assert!(!budget.admits(SECOND * 1_001), "the debt refills first");
         assert!(budget.admits(SECOND * 1_001 + Duration::from_millis(1)));
         let report = budget.report(SECOND * 1_002);
-        assert_eq!((report.refused, report.spent.verify, report.spent.look_up), (1, 600_000, 1_100));
+        assert_eq!(
+            (report.refused, report.spent.verify, report.spent.look_up),
+            (1, 600_000, 1_100)
+        );
     }
 
     #[test]

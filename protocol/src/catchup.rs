@@ -191,7 +191,9 @@ impl CatchUp {
         if lag > 0 {
             self.next_since = Some((tip.next(), since));
         }
-        let stops = planted::is(Fault::CertificateStopsConsensus) && lag == 1 && now >= since.saturating_add(GRACE);
+        let stops = planted::is(Fault::CertificateStopsConsensus)
+            && lag == 1
+            && now >= since.saturating_add(GRACE);
         // Heights that come as segments are certified, even if the peer that proved them has gone.
         self.is_in_segments(tip)
             || lag > 1
@@ -265,7 +267,9 @@ impl CatchUp {
 
     /// The requests to make now. The caller confirms each by [`CatchUp::asked`].
     pub(crate) fn next_requests(&mut self, tip: Height, now: Duration) -> Vec<(PeerId, Height)> {
-        for flight in self.flights.values_mut().filter(|flight| !flight.is_late && flight.deadline <= now) {
+        for flight in
+            self.flights.values_mut().filter(|flight| !flight.is_late && flight.deadline <= now)
+        {
             flight.is_late = true;
             self.holders.on_failure(flight.peer, now);
         }
@@ -311,19 +315,29 @@ impl CatchUp {
         }
     }
 
-    fn choose(&mut self, from: Height, requests: &[(PeerId, Height)], now: Duration) -> Option<PeerId> {
+    fn choose(
+        &mut self,
+        from: Height,
+        requests: &[(PeerId, Height)],
+        now: Duration,
+    ) -> Option<PeerId> {
         let flights = &self.flights;
         self.holders.choose(from, now, |peer| {
             let asked = flights.values().filter(|flight| flight.peer == *peer);
             if asked.clone().any(|flight| flight.from == from && !flight.is_late) {
                 return None;
             }
-            Some(asked.count().saturating_add(requests.iter().filter(|(asked, _)| asked == peer).count()))
+            Some(
+                asked
+                    .count()
+                    .saturating_add(requests.iter().filter(|(asked, _)| asked == peer).count()),
+            )
         })
     }
 
     pub(crate) fn asked(&mut self, id: RequestId, peer: PeerId, from: Height, now: Duration) {
-        let second = if self.holders.has_answered(peer) { SECOND_AFTER_KNOWN } else { SECOND_AFTER };
+        let second =
+            if self.holders.has_answered(peer) { SECOND_AFTER_KNOWN } else { SECOND_AFTER };
         let (second_at, deadline) = (now.saturating_add(second), now.saturating_add(PATIENCE));
         self.flights.insert(id, Flight { peer, from, second_at, deadline, is_late: false });
     }
@@ -350,7 +364,11 @@ impl CatchUp {
             return Some(Err(CatchUpError::Peer(flight.peer, offence)));
         }
         self.holders.on_answer(flight.peer);
-        self.received.entry(flight.from).or_insert(Received { peer: flight.peer, blocks, certificate });
+        self.received.entry(flight.from).or_insert(Received {
+            peer: flight.peer,
+            blocks,
+            certificate,
+        });
         Some(Ok(()))
     }
 
@@ -422,12 +440,17 @@ fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError>
         parent = hash;
     }
     let counts: Vec<usize> = blocks.iter().map(|block| block.transactions.len()).collect();
-    let (headers, transactions): (Vec<_>, Vec<_>) =
-        blocks.into_iter().map(|block| ((block.header, block.parent_certificate), block.transactions)).unzip();
-    let mut verified = verify_transactions(id, transactions.into_iter().flatten().collect()).into_iter();
+    let (headers, transactions): (Vec<_>, Vec<_>) = blocks
+        .into_iter()
+        .map(|block| ((block.header, block.parent_certificate), block.transactions))
+        .unzip();
+    let mut verified =
+        verify_transactions(id, transactions.into_iter().flatten().collect()).into_iter();
     let mut state = chain.clone();
     let mut commits = Vec::with_capacity(headers.len());
-    for (((header, parent_certificate), count), certificate) in headers.into_iter().zip(counts).zip(certificates) {
+    for (((header, parent_certificate), count), certificate) in
+        headers.into_iter().zip(counts).zip(certificates)
+    {
         let transactions: Option<Vec<Arc<_>>> = verified.by_ref().take(count).collect();
         let Some(transactions) = transactions else {
             let error = ledger::chain::TransactionError::Signature;

@@ -189,7 +189,8 @@ impl Machine {
         let drift = Duration::from_millis(chain.chain().limits().clock_drift_ms);
         // A clock behind the chain must not shorten the wait.
         let start = now.wall.max(chain.tip().time);
-        let signing = Signing::new(is_validator, &log, chain.tip().height, sign_without_log, drift, start);
+        let signing =
+            Signing::new(is_validator, &log, chain.tip().height, sign_without_log, drift, start);
         let (log_height, replay) = match log {
             // The log is ahead of the store: its entries wait until the store has caught up.
             Log::Intact(height, entries) if height >= next => (Some(height), entries),
@@ -256,7 +257,9 @@ impl Machine {
             Input::Time => {}
             Input::Connected(peer) => self.on_connected(peer),
             Input::Disconnected(peer) => self.on_disconnected(peer),
-            Input::Gossip(topic, from, ticket, bytes) => self.on_gossip(topic, from, ticket, &bytes),
+            Input::Gossip(topic, from, ticket, bytes) => {
+                self.on_gossip(topic, from, ticket, &bytes)
+            }
             Input::Transactions(ticket, transactions) => self.on_transactions(ticket, transactions),
             Input::Submit(ticket, transaction) => self.on_submit(ticket, transaction),
             Input::Request(from, ticket, bytes) => self.on_request(from, ticket, &bytes),
@@ -280,7 +283,9 @@ impl Machine {
         self.flush_transactions();
         self.commit_certified();
         self.follow_others();
-        if self.phase == Phase::Deciding && self.signing.resumes(&self.chain, self.now, self.consensus_signs()) {
+        if self.phase == Phase::Deciding
+            && self.signing.resumes(&self.chain, self.now, self.consensus_signs())
+        {
             // The wait before signing ended in the middle of a height: begin the height again, as a
             // signer.
             self.begin_height();
@@ -320,7 +325,8 @@ impl Machine {
         self.attendance.on_deciding(self.now);
         let height = self.chain.tip().height.next();
         let validators = self.chain.chain().validators(height);
-        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators) {
+        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators)
+        {
             self.effects.push(Effect::Notice(match ok {
                 true => Notice::Quorum(height),
                 false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
@@ -339,7 +345,8 @@ impl Machine {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         let mut deadline = self.next_poll;
-        let mut at = |time: Option<Duration>| deadline = time.map_or(deadline, |time| deadline.min(time));
+        let mut at =
+            |time: Option<Duration>| deadline = time.map_or(deadline, |time| deadline.min(time));
         at(self.outbox.deadline());
         at(self.announce_at);
         match self.phase {
@@ -397,7 +404,9 @@ impl Machine {
         }
         let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
         self.build_from = match (source, self.started_at) {
-            (Source::Consensus | Source::Certified, Some(started_at)) => started_at.saturating_add(interval),
+            (Source::Consensus | Source::Certified, Some(started_at)) => {
+                started_at.saturating_add(interval)
+            }
             _ => self.now.elapsed,
         };
         // What this node signed at a height that it took part in is in its log, even if the

@@ -13,7 +13,9 @@ mod rate;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use ledger::chain::{Blame, ChainState, TransactionError, check_created, check_expiry, check_form, least_fee};
+use ledger::chain::{
+    Blame, ChainState, TransactionError, check_created, check_expiry, check_form, least_fee,
+};
 use ledger::genesis::Limits;
 use ledger::hash::{TxHash, TxId};
 use ledger::signature::PublicKey;
@@ -59,7 +61,9 @@ pub enum AdmitError {
         least: u64,
     },
     /// It would expire too soon to get into a block reliably.
-    #[error("expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block")]
+    #[error(
+        "expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block"
+    )]
     ExpiresSoon {
         /// Last time at which the transaction is valid.
         expires_at: Timestamp,
@@ -142,12 +146,15 @@ impl Mempool {
         }
         let time = now.max(chain.next_time());
         let (account, waiting) = self.check(chain, time, transaction)?;
-        let (sender, nonce) = (waiting.transaction.transfer().sender, waiting.transaction.transfer().nonce);
+        let (sender, nonce) =
+            (waiting.transaction.transfer().sender, waiting.transaction.transfer().nonce);
 
         // From here on it is in. If there turns out to be no room, every transaction that it pushed
         // out returns.
         let mut left: Vec<Waiting> = self.index.remove(sender, nonce).into_iter().collect();
-        let admitted = left.first().map_or(Admitted::New, |old| Admitted::Replaced(Arc::clone(&old.transaction)));
+        let admitted = left
+            .first()
+            .map_or(Admitted::New, |old| Admitted::Replaced(Arc::clone(&old.transaction)));
         self.index.insert(account.nonce, waiting);
         left.extend(self.index.settle(sender, &account));
         while self.index.bytes() > self.limits.bytes_max {
@@ -212,7 +219,9 @@ impl Mempool {
         if let Some(old) = old.filter(|old| old.transaction.transfer().expires_at >= time) {
             let least = least_to_replace(limits, &old.transaction, transaction.bytes());
             if u128::from(transfer.fee.0) < least {
-                return Err(AdmitError::Underpriced { least: u64::try_from(least).unwrap_or(u64::MAX) });
+                return Err(AdmitError::Underpriced {
+                    least: u64::try_from(least).unwrap_or(u64::MAX),
+                });
             }
         }
         Ok((account, Waiting { transaction, needed }))
@@ -224,7 +233,8 @@ impl Mempool {
     fn weaker_than(&self, sender: PublicKey, nonce: Nonce) -> Option<(PublicKey, Nonce)> {
         let newcomer = self.index.queue(&sender)?.standing(nonce)?;
         let (weakest, victim, nonce) = self.index.weakest()?;
-        let is_weaker = (weakest.in_order, weakest.place.rate) < (newcomer.in_order, newcomer.place.rate);
+        let is_weaker =
+            (weakest.in_order, weakest.place.rate) < (newcomer.in_order, newcomer.place.rate);
         is_weaker.then_some((victim, nonce))
     }
 
@@ -236,14 +246,21 @@ impl Mempool {
     /// ends its sender's queue and takes no room: else its successors, which cannot be applied
     /// either, could fill the block for nothing.
     #[must_use]
-    pub fn candidates(&self, chain: &ChainState, now: Timestamp, bytes_max: usize) -> Vec<Arc<VerifiedTransaction>> {
+    pub fn candidates(
+        &self,
+        chain: &ChainState,
+        now: Timestamp,
+        bytes_max: usize,
+    ) -> Vec<Arc<VerifiedTransaction>> {
         let time = now.max(chain.next_time());
-        let block_bytes_max = usize::try_from(chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
+        let block_bytes_max =
+            usize::try_from(chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
         let mut room = bytes_max.min(block_bytes_max);
         // Each sender's next transaction: place, sender, position in its queue. Most heads are
         // never looked at, so they stay in their index, and only successors of taken transactions
         // go into the heap.
-        let mut heads = self.index.heads().iter().rev().map(|(place, sender)| (*place, *sender, 0)).peekable();
+        let mut heads =
+            self.index.heads().iter().rev().map(|(place, sender)| (*place, *sender, 0)).peekable();
         let mut followers: BinaryHeap<(Place, PublicKey, usize)> = BinaryHeap::new();
         let mut candidates = Vec::new();
         loop {
@@ -251,7 +268,9 @@ impl Mempool {
             let Some((_, sender, position)) = best else { break };
             let Some(queue) = self.index.queue(&sender) else { break };
             let Some(transaction) = queue.executable(position) else { break };
-            if check_expiry(chain.chain().limits(), transaction.transfer().expires_at, time).is_err() {
+            if check_expiry(chain.chain().limits(), transaction.transfer().expires_at, time)
+                .is_err()
+            {
                 continue;
             }
             // Stopping here wastes less than the bytes of one transaction; looking for smaller ones
@@ -279,7 +298,8 @@ impl Mempool {
     /// Takes time in proportion to the senders in the block and to the dropped transactions: the
     /// balances of other accounts can only have grown.
     pub fn on_commit(&mut self, chain: &ChainState, committed: &[Arc<VerifiedTransaction>]) {
-        let senders: BTreeSet<PublicKey> = committed.iter().map(|transaction| transaction.transfer().sender).collect();
+        let senders: BTreeSet<PublicKey> =
+            committed.iter().map(|transaction| transaction.transfer().sender).collect();
         for sender in senders {
             // Reading the state costs more than looking here first; most senders in other nodes'
             // blocks have nothing left here.
@@ -311,7 +331,8 @@ impl Mempool {
     #[must_use]
     pub fn is_executable(&self, transaction: &VerifiedTransaction) -> bool {
         let transfer = transaction.transfer();
-        self.executable(&transfer.sender, transfer.nonce).is_some_and(|waiting| waiting.hash() == transaction.hash())
+        self.executable(&transfer.sender, transfer.nonce)
+            .is_some_and(|waiting| waiting.hash() == transaction.hash())
     }
 
     /// The waiting transaction of this sender and nonce, if it could be in the next block.

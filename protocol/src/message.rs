@@ -88,7 +88,11 @@ impl SignedProposal {
     /// Whether the proposer that the proposal names signed it.
     #[must_use]
     pub fn verify(&self, chain: ChainId) -> bool {
-        signature::verify_strict(&self.proposal.proposer, &self.proposal.message(chain), &self.signature)
+        signature::verify_strict(
+            &self.proposal.proposer,
+            &self.proposal.message(chain),
+            &self.signature,
+        )
     }
 }
 
@@ -203,7 +207,9 @@ pub fn answer_bytes_max(request: &[u8]) -> usize {
     let bytes = match codec::decode(request, REQUEST_BYTES_MAX) {
         Ok(Request::Status(_)) => HEADER_MESSAGE_BYTES_MAX,
         Ok(Request::Proposed(..)) => CONSENSUS_BYTES_MAX,
-        Ok(Request::Transactions(hashes)) => hashes.len().saturating_mul(TRANSACTION_BYTES_MAX).saturating_add(FRAME),
+        Ok(Request::Transactions(hashes)) => {
+            hashes.len().saturating_mul(TRANSACTION_BYTES_MAX).saturating_add(FRAME)
+        }
         Ok(Request::Genesis(_)) => GENESIS_PIECE_BYTES.saturating_add(FRAME),
         Ok(Request::Blocks(_)) | Err(_) => RESPONSE_BYTES_MAX,
     };
@@ -299,7 +305,9 @@ pub enum LogEntry {
     Timeout(u8, Round),
 }
 
-const _: () = assert!(TRANSACTION_BYTES_MAX < BATCH_BYTES && CERTIFICATE_BYTES_MAX < HEADER_MESSAGE_BYTES_MAX);
+const _: () = assert!(
+    TRANSACTION_BYTES_MAX < BATCH_BYTES && CERTIFICATE_BYTES_MAX < HEADER_MESSAGE_BYTES_MAX
+);
 
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects)]
@@ -322,7 +330,11 @@ mod tests {
             (Request::Genesis(0), PIECE, PIECE + 100),
             (transactions(0), 12, 100),
             (transactions(7), 12 + 7 * TRANSACTION_BYTES_MAX, 8 * TRANSACTION_BYTES_MAX),
-            (transactions(REQUESTED_TRANSACTIONS_MAX), 12 + 1_000 * TRANSACTION_BYTES_MAX, RESPONSE_BYTES_MAX),
+            (
+                transactions(REQUESTED_TRANSACTIONS_MAX),
+                12 + 1_000 * TRANSACTION_BYTES_MAX,
+                RESPONSE_BYTES_MAX,
+            ),
             (Request::Blocks(Height(1)), BLOCKS_BYTES + BLOCK_OVERHEAD_MAX, RESPONSE_BYTES_MAX + 1),
         ];
         for (request, largest, too_many) in cases {

@@ -6,7 +6,8 @@ use std::env::args;
 use tests::swarm::{Outcome, World, scenarios};
 
 fn main() {
-    let (options, names): (Vec<String>, Vec<String>) = args().skip(1).partition(|arg| arg.starts_with("--"));
+    let (options, names): (Vec<String>, Vec<String>) =
+        args().skip(1).partition(|arg| arg.starts_with("--"));
     println!("| scenario | {} |", Outcome::COLUMNS);
     println!("|---|{}", "---|".repeat(Outcome::COLUMNS.matches('|').count() + 1));
     for (name, plan) in scenarios() {

@@ -21,9 +21,11 @@ fn bench(node: &Path, arguments: &[&str]) -> Output {
 /// none banned an honest peer.
 fn complete(leechers: usize, arguments: &[&str]) -> Value {
     let output = bench(node_program().get_program().as_ref(), arguments);
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}: {error}", output.status);
-    let result: Value = serde_json::from_str(&out).unwrap_or_else(|reason| panic!("{reason}: {out}"));
+    let result: Value =
+        serde_json::from_str(&out).unwrap_or_else(|reason| panic!("{reason}: {out}"));
     assert_eq!(result["per_node"].as_array().map(Vec::len), Some(leechers), "{result}");
     assert_eq!(result["bans"]["honest"], 0, "{result}");
     result
@@ -43,7 +45,11 @@ fn nodes_fetch_a_chain_and_hardly_anything_twice() {
     for node in result["per_node"].as_array().expect("a list of nodes") {
         // All chunks were there before all blocks were applied: these came by those.
         let at = |field: &str| node[field].as_u64().unwrap_or_else(|| panic!("no {field}: {node}"));
-        assert!(at("started_at_ms") < at("verified_at_ms") && at("verified_at_ms") < at("applied_at_ms"), "{node}");
+        assert!(
+            at("started_at_ms") < at("verified_at_ms")
+                && at("verified_at_ms") < at("applied_at_ms"),
+            "{node}"
+        );
     }
 }
 
@@ -67,5 +73,6 @@ fn a_node_that_does_not_start_ends_the_bench() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("error: seed1 has ended with exit status: 2"), "{error}");
     let kept = error.lines().find_map(|line| line.strip_prefix("bench: homes and logs are in "));
-    fs::remove_dir_all(kept.expect("homes and logs of a run that failed are kept")).expect("they are there");
+    fs::remove_dir_all(kept.expect("homes and logs of a run that failed are kept"))
+        .expect("they are there");
 }

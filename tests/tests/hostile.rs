@@ -11,7 +11,9 @@ use ledger::genesis::{Genesis, template_key};
 use ledger::hash::{Domain, Hash, TxHash};
 use node::network::{self, Inbox, Keypair, NetworkConfig, PeerEvent, RequestError};
 use prometheus_client::registry::Registry;
-use protocol::message::{HEADER_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, Request};
+use protocol::message::{
+    HEADER_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, Request,
+};
 use serde_json::{Value, json};
 use tests::hostile::{ATTACKS, Attack, Crowd, Field, Target};
 use tests::story::{Network, Node, Payer, until};
@@ -24,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn target(p2p: &str, rpc: &str) -> Target {
     // /ip4/127.0.0.1/tcp/PORT/p2p/PEER
     let parts: Vec<&str> = p2p.split('/').collect();
-    let [_, _, ip, _, port, _, peer] = parts[..] else { panic!("{p2p} is no address with a peer id") };
+    let [_, _, ip, _, port, _, peer] = parts[..] else {
+        panic!("{p2p} is no address with a peer id")
+    };
     let rpc = rpc.strip_prefix("http://").unwrap().parse().unwrap();
     Target { p2p: format!("{ip}:{port}").parse().unwrap(), peer: peer.to_owned(), rpc }
 }
@@ -34,7 +38,8 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
     let mut network = Network::start(4);
     network.await_height(1);
     let genesis = Genesis::from_json(&std::fs::read(network.genesis()).unwrap()).unwrap();
-    let targets: Vec<Target> = network.nodes().iter().map(|node| target(&node.p2p, node.rpc.url())).collect();
+    let targets: Vec<Target> =
+        network.nodes().iter().map(|node| target(&node.p2p, node.rpc.url())).collect();
     let peers: Vec<String> = targets.iter().map(|target| target.peer.clone()).collect();
     let (targets, key) = (targets[..3].to_vec(), template_key("dave"));
     let field = Field { genesis, targets, home: None, key, crowd: Crowd::default() };
@@ -42,7 +47,8 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
     let rpc = &network.node(4).rpc;
     let mut payer = Payer::new("alice", "bob", chain);
     payer.catch_up(rpc).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     // Those on sync need a node that is far behind; stories of sync have liars of their own.
     let attacks: Vec<Attack> = ATTACKS.into_iter().filter(|attack| !attack.is_at_sync).collect();
     for attack in attacks {
@@ -52,7 +58,10 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
             let id = rpc.submit(&payer.transfer(attack.name)).unwrap();
             assert_eq!(rpc.is_final(&id, PATIENCE), Ok(true), "beside {}", attack.name);
         }
-        let reached = runtime.block_on(run).unwrap().unwrap_or_else(|error| panic!("{}: {error:#}", attack.name));
+        let reached = runtime
+            .block_on(run)
+            .unwrap()
+            .unwrap_or_else(|error| panic!("{}: {error:#}", attack.name));
         assert!(reached > 0.0, "{} attacked nobody", attack.name);
     }
     runtime.shutdown_background();
@@ -83,13 +92,17 @@ fn join(network: &mut Network) -> (network::Network, Inbox) {
     let node = network.node(1);
     let bootstrap = vec![target(&node.p2p, node.rpc.url()).address().unwrap()];
     let identity = Keypair::generate_ed25519();
-    let config = NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
+    let config =
+        NetworkConfig { identity, chain, bootstrap, private: true, ..NetworkConfig::default() };
     let (peer, inbox, _task) = network::start(config, &mut Registry::default()).unwrap();
     (peer, inbox)
 }
 
 async fn event(inbox: &mut Inbox) -> PeerEvent {
-    tokio::time::timeout(PATIENCE, inbox.events.recv()).await.expect("an event").expect("the network goes on")
+    tokio::time::timeout(PATIENCE, inbox.events.recv())
+        .await
+        .expect("an event")
+        .expect("the network goes on")
 }
 
 /// Waits for the next answer. Whether the request was served; otherwise the node was busy.
@@ -117,7 +130,9 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
     };
     // Nobody has these transactions: each costs a look-up.
     let unknown = |number: usize| TxHash(Hash::of(Domain::Chunk, &[&number.to_be_bytes()]));
-    let request = codec::encode(&Request::Transactions((0..REQUESTED_TRANSACTIONS_MAX).map(unknown).collect()));
+    let request = codec::encode(&Request::Transactions(
+        (0..REQUESTED_TRANSACTIONS_MAX).map(unknown).collect(),
+    ));
     let ask = || peer.request(to, request.clone());
     for _ in 0..UNDER_WAY {
         ask();
@@ -131,10 +146,14 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
         }
         ask();
     }
-    let shown = peers(node).into_iter().find(|shown| shown.id == peer.local_peer().to_string()).unwrap();
+    let shown =
+        peers(node).into_iter().find(|shown| shown.id == peer.local_peer().to_string()).unwrap();
     assert!(shown.cost.refused >= BUSY as u64, "{shown:?}");
     // The last request is charged a moment after its answer.
-    assert!(shown.cost.look_up >= (served - 1) * REQUESTED_TRANSACTIONS_MAX as u64, "{served} served: {shown:?}");
+    assert!(
+        shown.cost.look_up >= (served - 1) * REQUESTED_TRANSACTIONS_MAX as u64,
+        "{served} served: {shown:?}"
+    );
     let bans: Vec<Value> = node.rpc.call("net_bans", &json!({})).unwrap();
     assert_eq!(bans, Vec::<Value>::new());
     // The requests in flight end. Later the budget has refilled, on the same connection.
@@ -176,6 +195,9 @@ fn passing_on_a_vote_that_is_said_again_is_charged() {
     let mut network = Network::start(4);
     network.await_height(1).crash(3).crash(4);
     until("each node has charged the other one for repeats", || {
-        [1, 2].iter().all(|number| peers(network.node(*number)).iter().any(|peer| peer.cost.relay > 0)).then_some(())
+        [1, 2]
+            .iter()
+            .all(|number| peers(network.node(*number)).iter().any(|peer| peer.cost.relay > 0))
+            .then_some(())
     });
 }

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::story::{
-    Folder, Network, Testnet, Trace, finish, has_ended, node_program, pause_up_to, throughout, until, wallet_program,
-    with_default_signals,
+    Folder, Network, Testnet, Trace, finish, has_ended, node_program, pause_up_to, throughout,
+    until, wallet_program, with_default_signals,
 };
 
 /// The template of local networks.
@@ -66,7 +66,9 @@ impl Running {
     fn node(command: &mut Command, log: &Path) -> Self {
         let file = File::create(log).unwrap();
         let running = Self::spawn(command.stdout(Stdio::null()).stderr(file));
-        until("the node is up", || fs::read_to_string(log).unwrap().contains("node of chain").then_some(()));
+        until("the node is up", || {
+            fs::read_to_string(log).unwrap().contains("node of chain").then_some(())
+        });
         running
     }
 
@@ -98,13 +100,16 @@ fn losing_its_log_never_ends_a_node() {
     let folder = folder();
     let home = new_home(&folder);
     for stderr in [File::create("/dev/full").unwrap().into(), closed_pipe()] {
-        let mut running = Running::spawn(run(&home).args(["--log", "trace"]).stderr(stderr).stdout(Stdio::null()));
+        let mut running = Running::spawn(
+            run(&home).args(["--log", "trace"]).stderr(stderr).stdout(Stdio::null()),
+        );
         // It holds the home's lock when it is up, and has written many lines when its store is
         // open.
         until("the node has written to its home", || {
             assert_eq!(running.0.try_wait().unwrap(), None, "the node has ended");
-            (fs::read_to_string(home.join("LOCK")).unwrap_or_default().trim() == running.0.id().to_string())
-                .then_some(())
+            (fs::read_to_string(home.join("LOCK")).unwrap_or_default().trim()
+                == running.0.id().to_string())
+            .then_some(())
         });
         until("the node listens", || {
             assert_eq!(running.0.try_wait().unwrap(), None, "the node has ended");
@@ -120,12 +125,15 @@ fn listens(pid: u32) -> bool {
     let sockets = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let own: Vec<String> = sockets
         .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
+        .filter_map(|link| {
+            Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
+        })
         .collect();
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let listening = table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(3) == Some(&"0A")).then(|| fields.get(9).copied().unwrap_or_default().to_owned())
+        (fields.get(3) == Some(&"0A"))
+            .then(|| fields.get(9).copied().unwrap_or_default().to_owned())
     });
     listening.filter(|inode| own.contains(inode)).count() >= 2
 }
@@ -135,7 +143,8 @@ fn signals_stop_a_node_in_order_or_not_at_all() {
     let folder = folder();
     let (home, log) = (new_home(&folder), folder.path().join("log"));
     for stop in [Signal::TERM, Signal::INT, Signal::QUIT] {
-        let mut running = Running::node(with_default_signals(&run(&home)).stdin(Stdio::null()), &log);
+        let mut running =
+            Running::node(with_default_signals(&run(&home)).stdin(Stdio::null()), &log);
         for borne in [Signal::HUP, Signal::USR1, Signal::USR2] {
             running.signal(borne);
         }
@@ -152,7 +161,10 @@ fn signals_that_were_ignored_stay_ignored() {
     let (home, log) = (new_home(&folder), folder.path().join("log"));
     let node = run(&home);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' HUP INT QUIT; exec \"$0\" \"$@\""]).arg(node.get_program()).args(node.get_args());
+    shell
+        .args(["-c", "trap '' HUP INT QUIT; exec \"$0\" \"$@\""])
+        .arg(node.get_program())
+        .args(node.get_args());
     let mut running = Running::node(shell.stdin(Stdio::null()), &log);
     let status = fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -185,7 +197,9 @@ fn with_few_files_strangers_leave_enough_for_the_store_peers_and_rpc() {
     const KEPT: usize = 50;
     // Blocks need both of them.
     let mut network = Network::make(2);
-    network.node(1).start_under(Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]));
+    network.node(1).start_under(
+        Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]),
+    );
     network.node(2).start();
     network.await_height(1);
     let node = network.node(1);
@@ -239,9 +253,14 @@ fn output_that_nobody_reads_is_no_error() {
         genesis("genesis check --json"),
     ] {
         let errors = folder.path().join("errors");
-        let status = Running::spawn(command.stdout(closed_pipe()).stderr(File::create(&errors).unwrap())).wait();
+        let status =
+            Running::spawn(command.stdout(closed_pipe()).stderr(File::create(&errors).unwrap()))
+                .wait();
         let errors = fs::read_to_string(&errors).unwrap();
-        assert!(status.success() && !errors.contains("error") && !errors.contains("panic"), "{command:?}: {errors}");
+        assert!(
+            status.success() && !errors.contains("error") && !errors.contains("panic"),
+            "{command:?}: {errors}"
+        );
     }
     // A device that is full is an error, and what was done before is said.
     let home = folder.path().join("full");
@@ -250,7 +269,10 @@ fn output_that_nobody_reads_is_no_error() {
     let full = File::create("/dev/full").unwrap();
     let status = Running::spawn(command.stdout(full).stderr(File::create(&errors).unwrap())).wait();
     let errors = fs::read_to_string(&errors).unwrap();
-    assert!(status.code() == Some(1) && errors.contains("is done, but the result cannot be written"), "{errors}");
+    assert!(
+        status.code() == Some(1) && errors.contains("is done, but the result cannot be written"),
+        "{errors}"
+    );
     assert!(home.join("genesis.json").exists());
 }
 
@@ -260,9 +282,17 @@ fn variables_are_read_as_people_write_them() {
     let home = new_home(&folder);
     // An error of the home, not of usage.
     let none = folder.path().join("none");
-    for (value, code) in
-        [("1", 1), ("0", 1), ("yes", 1), ("no", 1), ("TRUE", 1), ("false", 1), ("on", 1), ("", 1), ("maybe", 2)]
-    {
+    for (value, code) in [
+        ("1", 1),
+        ("0", 1),
+        ("yes", 1),
+        ("no", 1),
+        ("TRUE", 1),
+        ("false", 1),
+        ("on", 1),
+        ("", 1),
+        ("maybe", 2),
+    ] {
         for name in ["CAIRN_NODE_EXIT_WITH_PARENT", "CAIRN_NODE_SIGN_WITHOUT_LOG"] {
             let done = finish(node("run", &none).env(name, value));
             assert_eq!(done.code, Some(code), "{name}={value}: {done:?}");
@@ -271,7 +301,9 @@ fn variables_are_read_as_people_write_them() {
     // An empty variable is an unset one.
     let expected = finish(&mut node("config show", &home));
     let mut command = node("config show", &home);
-    for name in ["LOG", "P2P_LISTEN", "RPC_LISTEN", "PEERS", "SYNC_UPLOAD_RATE", "SYNC_DOWNLOAD_RATE"] {
+    for name in
+        ["LOG", "P2P_LISTEN", "RPC_LISTEN", "PEERS", "SYNC_UPLOAD_RATE", "SYNC_DOWNLOAD_RATE"]
+    {
         command.env(format!("CAIRN_NODE_{name}"), "");
     }
     let done = finish(&mut command);
@@ -344,7 +376,8 @@ fn a_killed_init_leaves_nothing_that_hinders_the_next() {
         assert_eq!(made.code, Some(0), "{made:?}");
     }
     assert_eq!(finish(&mut node("db verify", &home)).code, Some(0));
-    let mut names: Vec<_> = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["LOCK", "config.toml", "consensus.log", "db", "genesis.json", "node_key"]);
 }
@@ -355,7 +388,12 @@ fn whoever_waits_for_a_pipe_keeps_nobody_out() {
     let (home, pipe) = (new_home(&folder), folder.path().join("pipe"));
     assert_eq!(finish(Command::new("mkfifo").arg(&pipe)).code, Some(0));
     let mut import = node("db import", &home);
-    import.arg("--from").arg(&pipe).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    import
+        .arg("--from")
+        .arg(&pipe)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut waiting = Running::spawn(&mut import);
     throughout(Duration::from_secs(1), || {
         let done = finish(&mut node("db verify", &home));
@@ -375,7 +413,13 @@ fn a_chain_moves_through_stdout_and_stdin() {
     let home = network.node(1).home.clone();
     let export = |stdout: Stdio| {
         let mut command = node("db export --to -", &home);
-        let done = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let done = command
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
         assert!(done.status.success(), "{done:?}");
         String::from_utf8(done.stderr).unwrap()
     };
@@ -399,7 +443,12 @@ fn init_says_who_can_reach_the_node() {
     let made = finish(&mut init(&folder.path().join("loopback")));
     assert!(made.stderr.contains("--p2p-listen 0.0.0.0:7700"), "{made:?}");
     let home = folder.path().join("open");
-    let made = finish(init(&home).args(["--p2p-listen", "0.0.0.0:7800", "--rpc-listen", "127.0.0.1:7801"]));
+    let made = finish(init(&home).args([
+        "--p2p-listen",
+        "0.0.0.0:7800",
+        "--rpc-listen",
+        "127.0.0.1:7801",
+    ]));
     assert!(made.code == Some(0) && !made.stderr.contains("--p2p-listen"), "{made:?}");
     let shown = finish(&mut node("config show --json", &home));
     let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
@@ -436,7 +485,8 @@ impl Bound {
         permit(folder.path(), 0o755);
         let user = rustix::process::geteuid().is_root().then_some(NOBODY);
         if let Some(user) = user {
-            let done = finish(Command::new("chown").arg("-R").arg(format!("{user}:{user}")).arg(home));
+            let done =
+                finish(Command::new("chown").arg("-R").arg(format!("{user}:{user}")).arg(home));
             assert_eq!(done.code, Some(0), "{done:?}");
         }
         Self { program: copy, user }
@@ -487,7 +537,10 @@ fn what_may_not_be_read_or_written_is_named_and_not_called_missing() {
     fs::create_dir(&closed).unwrap();
     permit(&closed, 0o555);
     let said = bound.fail(&format!("init --genesis {GENESIS}"), &closed.join("home"));
-    assert!(said.contains("Permission denied") && said.contains(closed.to_str().unwrap()), "{said}");
+    assert!(
+        said.contains("Permission denied") && said.contains(closed.to_str().unwrap()),
+        "{said}"
+    );
 }
 
 /// After a power cut the new name of a file may be gone unless its folder was synced. A wallet that
@@ -499,7 +552,10 @@ fn after_a_file_is_renamed_its_folder_is_synced() {
     let (password, wallet) = (root.join("password"), root.join("wallet"));
     fs::write(&password, "a password of eight words that nobody will guess").unwrap();
     let mut new = wallet_program();
-    new.args(["new", "alice", "--genesis", GENESIS, "--password-file"]).arg(&password).arg("--home").arg(&wallet);
+    new.args(["new", "alice", "--genesis", GENESIS, "--password-file"])
+        .arg(&password)
+        .arg("--home")
+        .arg(&wallet);
     for (program, home, names) in [
         (init(&root.join("home")), "home", ["node_key", "config.toml", "genesis.json"].as_slice()),
         (new, "wallet", &["keystore.json", "genesis.json"]),
@@ -514,7 +570,11 @@ fn after_a_file_is_renamed_its_folder_is_synced() {
         let renamed = Trace::read(&path).renamed();
         for name in names {
             let path = root.join(home).join(name);
-            assert!(renamed.contains(&(path.clone(), true)), "{} among {renamed:?}", path.display());
+            assert!(
+                renamed.contains(&(path.clone(), true)),
+                "{} among {renamed:?}",
+                path.display()
+            );
         }
     }
 }

@@ -14,10 +14,16 @@ const SEEDS: u64 = 2_000;
 
 /// The mend keeps this rule, and no less those that are overlooked.
 fn find(fault: Fault, rule: Rule, overlooked: &[Rule]) {
-    let breaks = |(_, result): &Outcome| result.as_ref().is_err_and(|failure| failure.violation.rule == rule);
+    let breaks = |(_, result): &Outcome| {
+        result.as_ref().is_err_and(|failure| failure.violation.rule == rule)
+    };
     let planted = |seed| {
         plant(Some(fault));
-        live(seed, Plan { overlooked: overlooked.iter().copied().collect(), ..Plan::of_seed(seed) }, false)
+        live(
+            seed,
+            Plan { overlooked: overlooked.iter().copied().collect(), ..Plan::of_seed(seed) },
+            false,
+        )
     };
     let begun = Instant::now();
     let outcomes = each_seed(SEEDS, planted, |outcomes| outcomes.iter().any(breaks));

@@ -24,7 +24,8 @@ fn connections(network: &mut Network, number: usize) -> usize {
 }
 
 fn headers(network: &mut Network, number: usize, outcome: &str) -> f64 {
-    let name = format!("cairn_network_gossip_messages_total{{topic=\"headers\",outcome=\"{outcome}\"}}");
+    let name =
+        format!("cairn_network_gossip_messages_total{{topic=\"headers\",outcome=\"{outcome}\"}}");
     network.node(number).rpc.metric(&name)
 }
 
@@ -41,7 +42,9 @@ fn a_full_node_behind_a_full_node_has_each_block_at_once() {
     network.add(&genesis, &[address]).start();
     network.await_blocks(2);
     assert_eq!(connections(&mut network, 6), 1, "nobody but the first full node");
-    until("gossip reaches the last node", || (headers(&mut network, 6, "received") > 0.0).then_some(()));
+    until("gossip reaches the last node", || {
+        (headers(&mut network, 6, "received") > 0.0).then_some(())
+    });
     let before = headers(&mut network, 6, "received");
 
     let mut payer = Payer::new("alice", "bob", network.chain());
@@ -64,17 +67,26 @@ fn a_full_node_behind_a_full_node_has_each_block_at_once() {
     // How much later the last node has each block than one validator, the first or the last one.
     let behind = |name: &str, one: fn(u64, u64) -> u64| {
         let after = |(block, at): (usize, &u64)| {
-            at.saturating_sub(validators.iter().filter_map(|times| times[block]).reduce(one).unwrap())
+            at.saturating_sub(
+                validators.iter().filter_map(|times| times[block]).reduce(one).unwrap(),
+            )
         };
         let mut late: Vec<u64> = told.iter().enumerate().map(after).collect();
         late.sort_unstable();
-        println!("behind the {name} validator: median {} ms, most {} ms", late[BLOCKS / 2], late[BLOCKS - 1]);
+        println!(
+            "behind the {name} validator: median {} ms, most {} ms",
+            late[BLOCKS / 2],
+            late[BLOCKS - 1]
+        );
         late
     };
     let (late, last) = (behind("first", u64::min), behind("last", u64::max));
     assert!(late[BLOCKS / 2] <= TYPICAL_MS, "{late:?}");
     assert!(last[BLOCKS - 1] <= LAST_MS, "{last:?}");
-    assert!(headers(&mut network, 6, "received") - before >= BLOCKS as f64, "it hears of each block");
+    assert!(
+        headers(&mut network, 6, "received") - before >= BLOCKS as f64,
+        "it hears of each block"
+    );
     assert_eq!(connections(&mut network, 6), 1, "nobody but the first full node");
     network.assert_one_history();
 }

@@ -14,7 +14,9 @@ const SEEDS: u64 = 250;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}, expected a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}, expected a number")))
 }
 
 #[test]
@@ -49,9 +51,16 @@ fn every_seed_keeps_the_rules_and_goes_on() {
         "{count} seeds: {heights} heights, {transactions} transfers, {crashes} crashes, {rounds} extra rounds, {misdeeds} messages of \
          byzantine validators in {time:.0?}"
     );
-    assert!(failures.is_empty(), "{} of {count} seeds failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {count} seeds failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
     // A simulation in which little happens would prove little.
-    assert!(heights > 10 * count && transactions > 10 * count && crashes > 2 * count && rounds > count);
+    assert!(
+        heights > 10 * count && transactions > 10 * count && crashes > 2 * count && rounds > count
+    );
     assert!(misdeeds > 20 * count);
 }
 
@@ -65,17 +74,24 @@ fn a_seed_is_a_whole_history() {
 /// The log is what keeps a restarted validator from contradicting itself: without it, it does.
 #[test]
 fn without_replay_of_the_log_validators_equivocate() {
-    let equivocates =
-        |(_, result): &Outcome| result.as_ref().is_err_and(|failure| failure.violation.rule == Rule::NoEquivocation);
+    let equivocates = |(_, result): &Outcome| {
+        result.as_ref().is_err_and(|failure| failure.violation.rule == Rule::NoEquivocation)
+    };
     let forgetful = |seed| simulate(seed, Memory::None, false);
     let results = each_seed(SEEDS, forgetful, |results| results.iter().any(equivocates));
-    assert!(results.iter().any(equivocates), "{SEEDS} seeds without a log, and nobody said two things");
+    assert!(
+        results.iter().any(equivocates),
+        "{SEEDS} seeds without a log, and nobody said two things"
+    );
 }
 
 #[test]
 fn a_validator_that_signs_twice_is_proved_guilty_and_stops_nobody() {
     story(byzantine(Behaviour::DoubleVotes), |world| {
-        assert!(world.run_until(60 * SECOND, |world| !world.check().evidence().is_empty())?, "no evidence");
+        assert!(
+            world.run_until(60 * SECOND, |world| !world.check().evidence().is_empty())?,
+            "no evidence"
+        );
         world.progress(5, 60 * SECOND)
     });
 }
@@ -150,7 +166,9 @@ fn a_node_that_was_away_for_long_catches_up() {
         world.run_for(SECOND)?;
         world.crash(3);
         world.crash(4);
-        assert!(world.run_until(300 * SECOND, |world| world.check().newest().tip().height.0 >= 150)?);
+        assert!(
+            world.run_until(300 * SECOND, |world| world.check().newest().tip().height.0 >= 150)?
+        );
         world.restart(3);
         world.restart(4);
         world.progress(5, 30 * SECOND)

@@ -16,8 +16,8 @@ use ledger::hash::{ChainId, Hash};
 use ledger::units::Timestamp;
 use serde_json::{Value, json};
 use tests::story::{
-    Failure, Folder, Network, Payer, Reported, Rpc, Testnet, Trace, at_once, finish, has_ended, node_program,
-    pause_up_to, throughout, until, wallet_program,
+    Failure, Folder, Network, Payer, Reported, Rpc, Testnet, Trace, at_once, finish, has_ended,
+    node_program, pause_up_to, throughout, until, wallet_program,
 };
 
 /// How long a story watches for an event that must not happen.
@@ -58,22 +58,33 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
     );
     let wallet = |node: usize, words: &[&str]| {
         let rpc = &description.nodes[node].rpc;
-        let done =
-            finish(wallet_program().arg("--home").arg(&description.wallet_home).args(["--rpc", rpc]).args(words));
+        let done = finish(
+            wallet_program()
+                .arg("--home")
+                .arg(&description.wallet_home)
+                .args(["--rpc", rpc])
+                .args(words),
+        );
         assert_eq!(done.code, Some(0), "{done:?}");
         done.stdout
     };
     let nodes: Vec<Rpc> = description.nodes.iter().map(|node| Rpc::new(&node.rpc)).collect();
-    let first_block = until("the first block", || nodes[0].status().ok().filter(|status| status.height > 0)).height;
+    let first_block =
+        until("the first block", || nodes[0].status().ok().filter(|status| status.height > 0))
+            .height;
 
     // What the program proposes to paste, and the same for scripts, by way of a validator and of a
     // full node.
-    let pasted = testnet.output().lines().find(|line| line.contains("--amount")).unwrap().to_owned();
+    let pasted =
+        testnet.output().lines().find(|line| line.contains("--amount")).unwrap().to_owned();
     assert!(pasted.contains("send --from alice --to bob --amount \"1.5 CRN\" --yes"), "{pasted}");
     let send = ["send", "--from", "alice", "--to", "bob", "--amount", "1.5 CRN", "--yes"];
     let plain = wallet(0, &send);
     let id = plain.trim_end();
-    assert!(plain == format!("{id}\n") && id.len() == 64 && hex::decode(id).is_ok(), "the id alone: {plain:?}");
+    assert!(
+        plain == format!("{id}\n") && id.len() == 64 && hex::decode(id).is_ok(),
+        "the id alone: {plain:?}"
+    );
     let json = json_of(&wallet(4, &[&send[..], &["--json", "--timeout", "20s"]].concat()));
     assert_eq!(json["status"], "final");
     let height: u64 = json["height"].as_str().unwrap().parse().unwrap();
@@ -93,13 +104,21 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
     }
 
     let later = until("every node has the block", || {
-        nodes.iter().all(|node| node.status().is_ok_and(|status| status.height >= height)).then_some(height)
+        nodes
+            .iter()
+            .all(|node| node.status().is_ok_and(|status| status.height >= height))
+            .then_some(height)
     });
     let blocks: Vec<_> = nodes.iter().map(|node| node.block(later).unwrap()).collect();
-    assert!(blocks.iter().all(|block| block.summary == blocks[0].summary && block.state_root == blocks[0].state_root));
+    assert!(blocks.iter().all(
+        |block| block.summary == blocks[0].summary && block.state_root == blocks[0].state_root
+    ));
     for node in 0..nodes.len() {
         let bob = json_of(&wallet(node, &["balance", "bob", "--json"]));
-        assert_eq!((bob["balance"].as_str(), bob["nonce"].as_str()), (Some("1000003000000000"), Some("0")));
+        assert_eq!(
+            (bob["balance"].as_str(), bob["nonce"].as_str()),
+            (Some("1000003000000000"), Some("0"))
+        );
     }
 
     let lines = || -> Vec<usize> {
@@ -147,12 +166,19 @@ fn two_of_four_are_killed_and_nothing_is_final_until_one_is_back() {
     throughout(Duration::from_secs(2), || height = network.height());
     let id = network.node(2).rpc.submit(&payer.transfer("")).unwrap();
     // As long as three rounds take to propose and vote when they can.
-    throughout(Duration::from_secs(8), || assert_eq!(network.height(), height, "two of four are no quorum"));
+    throughout(Duration::from_secs(8), || {
+        assert_eq!(network.height(), height, "two of four are no quorum")
+    });
     assert_eq!(network.node(4).rpc.is_final(&id, Duration::ZERO), Ok(false));
 
     network.restart(3).await_blocks(3);
     assert_eq!(network.node(2).rpc.is_final(&id, SOON), Ok(true));
-    network.assert_no_equivocation().restart(1).await_blocks(3).assert_no_equivocation().assert_one_history();
+    network
+        .assert_no_equivocation()
+        .restart(1)
+        .await_blocks(3)
+        .assert_no_equivocation()
+        .assert_one_history();
 }
 
 #[test]
@@ -164,7 +190,11 @@ fn all_four_are_killed_and_go_on() {
     network.crash_all().restart_all().await_height(height).await_blocks(3);
     network.assert_no_equivocation().assert_one_history();
     for node in network.running() {
-        assert!(ids.iter().all(|id| node.rpc.is_final(id, Duration::ZERO) == Ok(true)), "{}", node.name);
+        assert!(
+            ids.iter().all(|id| node.rpc.is_final(id, Duration::ZERO) == Ok(true)),
+            "{}",
+            node.name
+        );
     }
     network.node(3).stop();
     network.node(3).verify();
@@ -225,7 +255,9 @@ fn a_wrong_genesis_is_refused() {
         for command in [&mut check, &mut init] {
             let done = finish(command);
             assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done:?}");
-            let named = |path: &str| done.stderr.lines().any(|line| line.trim().starts_with(&format!("{path}: ")));
+            let named = |path: &str| {
+                done.stderr.lines().any(|line| line.trim().starts_with(&format!("{path}: ")))
+            };
             let missing: Vec<_> = mistakes.iter().filter(|(.., path)| !named(path)).collect();
             assert!(missing.is_empty(), "{missing:?} not named in:\n{}", done.stderr);
         }
@@ -246,7 +278,9 @@ fn a_wrong_genesis_is_refused() {
     network.add(&wrong, &peers).start();
     network.add(&right, &peers).start();
     network.node(2).status();
-    until("a node of the same chain has a peer", || Some(network.node(3).status().peers).filter(|peers| *peers > 0));
+    until("a node of the same chain has a peer", || {
+        Some(network.node(3).status().peers).filter(|peers| *peers > 0)
+    });
     throughout(A_WHILE, || {
         let stranger = network.node(2).status();
         assert_eq!((stranger.peers, stranger.height), (0, 0), "{stranger:?}");
@@ -378,7 +412,10 @@ fn hostile_requests_are_answered_and_harm_nobody() {
 
     let refused = |bytes: &[u8]| match rpc.submit_bytes(bytes) {
         Err(Failure::Refused(code, reason, message)) => {
-            assert!(code == i64::from(code::REJECTED) && !message.is_empty(), "{code} {reason} {message}");
+            assert!(
+                code == i64::from(code::REJECTED) && !message.is_empty(),
+                "{code} {reason} {message}"
+            );
             reason
         }
         other => panic!("{}: {other:?}", hex::encode(bytes)),
@@ -405,7 +442,10 @@ fn hostile_requests_are_answered_and_harm_nobody() {
         (b"[]", -32_600),
         (b"7", -32_600),
         (br#"{"jsonrpc":"2.0","id":1,"method":"nothing"}"#, -32_601),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":"xyz"}}"#, -32_602),
+        (
+            br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":"xyz"}}"#,
+            -32_602,
+        ),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":7}}"#, -32_602),
         (br#"{"jsonrpc":"2.0","id":1,"method":"chain_block","params":{"height":"-1"}}"#, -32_602),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tx_get","params":{"id":"zz"}}"#, -32_602),
@@ -449,7 +489,9 @@ fn hostile_requests_are_answered_and_harm_nobody() {
 fn throw_garbage(port: u16, number: u8) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let bytes: Vec<u8> = (0..20_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8 ^ number).collect();
+    let bytes: Vec<u8> = (0..20_000u32)
+        .map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8 ^ number)
+        .collect();
     // It may hang up at any moment.
     let _ = stream.write_all(&bytes).and_then(|()| stream.shutdown(Shutdown::Write));
     let _ = stream.read_to_end(&mut Vec::new());
@@ -466,12 +508,15 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
     let folder = Folder::new();
     let testnet = Testnet::start_quick(&folder, 2, 1);
     let first = testnet.description.clone();
-    let height_of = |node: usize| Rpc::new(&first.nodes[node].rpc).status().ok().map(|status| status.height);
+    let height_of =
+        |node: usize| Rpc::new(&first.nodes[node].rpc).status().ok().map(|status| status.height);
     let height = until("four blocks", || height_of(2).filter(|height| *height >= 4));
     assert_eq!(testnet.stop(), Some(0));
     assert!(first.nodes.iter().all(|node| has_ended(node.pid)), "its nodes end before it does");
     assert!(!folder.join("network/network.json").exists(), "what ended is not told as running");
-    let stopped = |home: &Path| fs::read_to_string(home.join("node.log")).unwrap().trim_end().ends_with("stopped");
+    let stopped = |home: &Path| {
+        fs::read_to_string(home.join("node.log")).unwrap().trim_end().ends_with("stopped")
+    };
     assert!(first.nodes.iter().all(|node| stopped(&node.home)), "its nodes end by themselves");
 
     let resumed = Testnet::resume(&folder);
@@ -479,13 +524,17 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
     until("the network goes on", || height_of(2).filter(|found| *found > height));
     let second = resumed.description.clone();
     resumed.kill();
-    until("nodes end with their parent", || second.nodes.iter().all(|node| has_ended(node.pid)).then_some(()));
+    until("nodes end with their parent", || {
+        second.nodes.iter().all(|node| has_ended(node.pid)).then_some(())
+    });
 
     let again = Testnet::resume(&folder);
     assert_eq!(again.description.chain, first.chain);
     let height = height_of(0).unwrap();
     assert!(height > 4);
-    until("the network goes on after the kill", || height_of(0).filter(|found| *found >= height + 2));
+    until("the network goes on after the kill", || {
+        height_of(0).filter(|found| *found >= height + 2)
+    });
     assert_eq!(again.stop(), Some(0));
 }
 
@@ -499,10 +548,13 @@ fn a_test_network_refuses_taken_ports() {
         let second = TcpListener::bind(("127.0.0.1", port.checked_add(10)?)).ok()?;
         Some(vec![first, second])
     });
-    let ports: Vec<u16> = taken.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    let ports: Vec<u16> =
+        taken.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
     let dir = folder.join("network");
     let mut command = node_program();
-    command.args(["testnet", "--plain", "--nodes", "3", "--base-port", &ports[0].to_string(), "--dir"]).arg(&dir);
+    command
+        .args(["testnet", "--plain", "--nodes", "3", "--base-port", &ports[0].to_string(), "--dir"])
+        .arg(&dir);
     let done = finish(&mut command);
     assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done:?}");
     for expected in [ports[0].to_string(), ports[1].to_string(), "--base-port".to_owned()] {

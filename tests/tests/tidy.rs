@@ -23,7 +23,10 @@ fn files(below: &str, ending: &str) -> Vec<(String, String)> {
             } else if name.ends_with(ending)
                 && let Ok(text) = std::fs::read_to_string(&path)
             {
-                found.push((path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(), text));
+                found.push((
+                    path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(),
+                    text,
+                ));
             }
         }
     }
@@ -62,7 +65,11 @@ fn each_room_knows_only_its_own() {
 #[test]
 fn nodes_agree_so_no_clock_float_or_hash_order() {
     for room in ["ledger/src", "protocol/src"] {
-        absent(&["SystemTime", "Instant::now"], room, &["ledger/src/store/disk.rs", "ledger/src/store/tests"]);
+        absent(
+            &["SystemTime", "Instant::now"],
+            room,
+            &["ledger/src/store/disk.rs", "ledger/src/store/tests"],
+        );
         absent(&["HashMap", "HashSet", "f32", "f64"], room, &["ledger/src/store/tests"]);
     }
 }
@@ -81,7 +88,12 @@ fn nothing_is_left_undone_or_unbounded() {
 
 #[test]
 fn no_file_holds_a_path_of_some_machine() {
-    let homes = [["/ro", "ot/"].concat(), ["/ho", "me/"].concat(), ["/Us", "ers/"].concat(), ["/wo", "rk/"].concat()];
+    let homes = [
+        ["/ro", "ot/"].concat(),
+        ["/ho", "me/"].concat(),
+        ["/Us", "ers/"].concat(),
+        ["/wo", "rk/"].concat(),
+    ];
     for ending in [".rs", ".md", ".toml", ".json", "Makefile", "run"] {
         for (path, text) in files("", ending) {
             for (number, line) in text.lines().enumerate() {
@@ -100,7 +112,9 @@ fn crates_say_what_they_are_and_the_readme_says_how_to_begin() {
     }
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let screen: Vec<&str> = readme.lines().take(40).collect();
-    for command in ["cargo build --release && cargo run --release -- testnet", "cargo test --workspace"] {
+    for command in
+        ["cargo build --release && cargo run --release -- testnet", "cargo test --workspace"]
+    {
         assert!(screen.iter().any(|line| line.starts_with(command)), "{command}");
     }
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();

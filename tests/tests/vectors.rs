@@ -14,13 +14,16 @@ use ledger::codec;
 use ledger::genesis::{Genesis, template_key, template_seed};
 use ledger::hash::{BlockHash, ChainId, Domain, Hash};
 use ledger::history::{SegmentDescriptor, SegmentHead};
-use ledger::signature::{Item, PublicKey, Signature, SigningKey, ValidatorKey, verify, verify_batch, verify_strict};
+use ledger::signature::{
+    Item, PublicKey, Signature, SigningKey, ValidatorKey, verify, verify_batch, verify_strict,
+};
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp, VotingPower};
 use ledger::validators::{Validator, ValidatorSet};
 use protocol::consensus::Consensus;
 use protocol::message::{
-    Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response, SignedProposal, SignedVote,
+    Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response,
+    SignedProposal, SignedVote,
 };
 use protocol::sync::Bits;
 use protocol::sync::message::{ChunkId, Status, SyncMessage, Update};
@@ -45,7 +48,8 @@ fn published_edge_cases_get_one_verdict_alone_and_in_any_batch() {
         signature: Signature(bytes(case["signature"].as_str().unwrap())),
     };
     let items: Vec<Item> = cases.iter().map(item).collect();
-    let alone: Vec<bool> = items.iter().map(|item| verify(&item.key, &item.message, &item.signature)).collect();
+    let alone: Vec<bool> =
+        items.iter().map(|item| verify(&item.key, &item.message, &item.signature)).collect();
     assert_eq!(alone, [false, false, true, true, true, true, false, false, false, true]);
     assert_eq!(verify_batch(&items).0, alone);
 
@@ -95,13 +99,19 @@ fn signatures() -> serde_json::Value {
 }
 
 /// The rows of one list of that file whose verdict is another one here.
-fn wrong(list: &str, verdicts: impl Fn(&serde_json::Value) -> Vec<(&'static str, bool)>) -> Vec<String> {
+fn wrong(
+    list: &str,
+    verdicts: impl Fn(&serde_json::Value) -> Vec<(&'static str, bool)>,
+) -> Vec<String> {
     let file = signatures();
     let rows = file[list].as_array().unwrap();
     assert!(rows.len() > 8, "{list}");
     let differs = |row: &serde_json::Value| {
-        let wrong = verdicts(row).into_iter().filter(|(field, got)| row[*field].as_bool().unwrap() != *got);
-        wrong.map(|(field, got)| format!("{list}: {}: {field} is {got}", row["name"])).collect::<Vec<_>>()
+        let wrong =
+            verdicts(row).into_iter().filter(|(field, got)| row[*field].as_bool().unwrap() != *got);
+        wrong
+            .map(|(field, got)| format!("{list}: {}: {field} is {got}", row["name"]))
+            .collect::<Vec<_>>()
     };
     rows.iter().flat_map(differs).collect()
 }
@@ -116,18 +126,24 @@ fn blob(row: &serde_json::Value, field: &str) -> Vec<u8> {
 fn every_crafted_key_and_signature_has_its_verdict() {
     let key = |row: &serde_json::Value| PublicKey(bytes(row["key"].as_str().unwrap()));
     let keys = wrong("keys", |row| {
-        vec![("account", key(row).check_account().is_ok()), ("validator", ValidatorKey::new(&key(row)).is_ok())]
+        vec![
+            ("account", key(row).check_account().is_ok()),
+            ("validator", ValidatorKey::new(&key(row)).is_ok()),
+        ]
     });
     let alone = wrong("signatures", |row| {
-        let (message, signature) = (blob(row, "message"), Signature(bytes(row["signature"].as_str().unwrap())));
-        let validator = ValidatorKey::new(&key(row)).is_ok_and(|key| key.verify(&message, &signature));
+        let (message, signature) =
+            (blob(row, "message"), Signature(bytes(row["signature"].as_str().unwrap())));
+        let validator =
+            ValidatorKey::new(&key(row)).is_ok_and(|key| key.verify(&message, &signature));
         if validator {
             assert!(verify_strict(&key(row), &message, &signature));
         }
         let item = Item { key: key(row), message: message.clone(), signature };
         let transfer = verify(&key(row), &message, &signature);
         let good = SigningKey::from_seed(&[5; 32]);
-        let good = Item { key: good.public(), message: b"good".to_vec(), signature: good.sign(b"good") };
+        let good =
+            Item { key: good.public(), message: b"good".to_vec(), signature: good.sign(b"good") };
         assert_eq!(verify_batch(&[good.clone(), item, good]).0, [true, transfer, true], "{row}");
         vec![("transfer", transfer), ("validator", validator)]
     });
@@ -144,19 +160,25 @@ fn every_crafted_vote_proposal_certificate_and_transfer_has_its_verdict() {
         payout: PublicKey(bytes(row["payout"].as_str().unwrap())),
         power: VotingPower(row["power"].as_str().unwrap().parse().unwrap()),
     };
-    let set = ValidatorSet::new(file["validators"].as_array().unwrap().iter().map(validator).collect()).unwrap();
+    let set =
+        ValidatorSet::new(file["validators"].as_array().unwrap().iter().map(validator).collect())
+            .unwrap();
     // Each vote and proposal is verified in two ways: by its own `verify`, and as consensus
     // verifies a message that arrives by gossip.
     let set = Arc::new(set);
     let votes = wrong("votes", |row| {
         let vote: SignedVote = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
-        let gossip = Consensus::new(chain, None, &set).verify(&ConsensusMessage::Vote(vote.clone()), &set);
+        let gossip =
+            Consensus::new(chain, None, &set).verify(&ConsensusMessage::Vote(vote.clone()), &set);
         vec![("valid", vote.verify(chain)), ("valid", gossip)]
     });
     let proposals = wrong("proposals", |row| {
         let signed: SignedProposal = codec::decode(&blob(row, "bytes"), 1 << 10).unwrap();
-        let alone =
-            Validator { key: signed.proposal.proposer, payout: signed.proposal.proposer, power: VotingPower(1) };
+        let alone = Validator {
+            key: signed.proposal.proposer,
+            payout: signed.proposal.proposer,
+            power: VotingPower(1),
+        };
         let alone = Arc::new(ValidatorSet::new(vec![alone]).unwrap());
         let message = ConsensusMessage::Proposal(signed.clone(), None);
         let gossip = Consensus::new(chain, None, &alone).verify(&message, &alone);
@@ -183,7 +205,10 @@ fn transaction(chain: &Chain) -> Transaction {
     let body = Body::Transfer(Transfer {
         sender: template_key("alice").unwrap().public(),
         nonce: Nonce(0),
-        outputs: vec![Output { account: template_key("bob").unwrap().public(), amount: Amount(1_500_000_000) }],
+        outputs: vec![Output {
+            account: template_key("bob").unwrap().public(),
+            amount: Amount(1_500_000_000),
+        }],
         fee: Amount(10_000),
         expires_at: Timestamp(1_767_225_660_000),
         memo: b"memo".to_vec(),
@@ -227,7 +252,8 @@ fn every_format_has_the_bytes_it_always_had() {
         [(validator.public(), signed_vote.signature)],
     );
     certificate.verify(id, chain.validators(Height(1)), Height(1), valid.hash()).unwrap();
-    let certified = CertifiedHeader { header: block.header.clone(), certificate: certificate.clone() };
+    let certified =
+        CertifiedHeader { header: block.header.clone(), certificate: certificate.clone() };
     let proposal = Proposal {
         height: Height(1),
         round: Round(2),
@@ -235,7 +261,8 @@ fn every_format_has_the_bytes_it_always_had() {
         valid_round: Some(Round(0)),
         proposer: validator.public(),
     };
-    let signed_proposal = SignedProposal { signature: validator.sign(&proposal.message(id)), proposal };
+    let signed_proposal =
+        SignedProposal { signature: validator.sign(&proposal.message(id)), proposal };
     assert!(signed_proposal.verify(id) && signed_vote.verify(id));
 
     let rows: [(&str, String, &str); 22] = [
@@ -249,7 +276,11 @@ fn every_format_has_the_bytes_it_always_had() {
             verified.hash().to_string(),
             "1c25044e9388579d2d967d18aa5d242e64c8ad2993f611dafe0661ea7fb12c7c",
         ),
-        ("block hash", valid.hash().to_string(), "6c5bb939c7633431f4c2f6eb45eccf22bfff1bf9ef39e3c1a534f901581d38d0"),
+        (
+            "block hash",
+            valid.hash().to_string(),
+            "6c5bb939c7633431f4c2f6eb45eccf22bfff1bf9ef39e3c1a534f901581d38d0",
+        ),
         (
             "state root",
             valid.state().root().to_string(),
@@ -267,16 +298,26 @@ fn every_format_has_the_bytes_it_always_had() {
         ("genesis", print(&codec::encode(chain.genesis())), "449 6e0a8aa09d157da9"),
         (
             "vote message",
-            print(&codec::encode(&Attempt { attempt: 7, message: ConsensusMessage::Vote(signed_vote.clone()) })),
+            print(&codec::encode(&Attempt {
+                attempt: 7,
+                message: ConsensusMessage::Vote(signed_vote.clone()),
+            })),
             "157 1a8f8fdf44c02439",
         ),
         (
             "proposal message",
-            print(&codec::encode(&Attempt { attempt: 7, message: ConsensusMessage::Proposal(signed_proposal, None) })),
+            print(&codec::encode(&Attempt {
+                attempt: 7,
+                message: ConsensusMessage::Proposal(signed_proposal, None),
+            })),
             "158 fcc9b106239ec6de",
         ),
         ("request", print(&codec::encode(&Request::Blocks(Height(9)))), "12 66e031aab1296d44"),
-        ("request for a piece of the genesis", hex::encode(codec::encode(&Request::Genesis(3))), "0400000003000000"),
+        (
+            "request for a piece of the genesis",
+            hex::encode(codec::encode(&Request::Genesis(3))),
+            "0400000003000000",
+        ),
         (
             "status without a block",
             hex::encode(codec::encode(&Response::Status { now: 5, head: None })),
@@ -284,12 +325,18 @@ fn every_format_has_the_bytes_it_always_had() {
         ),
         (
             "status",
-            print(&codec::encode(&Response::Status { now: 1_767_225_602_000, head: Some(certified) })),
+            print(&codec::encode(&Response::Status {
+                now: 1_767_225_602_000,
+                head: Some(certified),
+            })),
             "412 6962f9a04fdbb5ad",
         ),
         (
             "no blocks",
-            print(&codec::encode(&Response::Blocks(Vec::new(), Certificate::genesis(ChainId::default())))),
+            print(&codec::encode(&Response::Blocks(
+                Vec::new(),
+                Certificate::genesis(ChainId::default()),
+            ))),
             "72 98de957348b94acf",
         ),
         ("blocks that are not kept", hex::encode(codec::encode(&Response::NotKept)), "05000000"),
@@ -326,7 +373,13 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
         partial: vec![(segment, partial)],
         nonce: 5,
     };
-    let update = Update { have: vec![id(1)], add: vec![id(2), id(300)], remove: vec![id(4)], received: 6, allowed: 8 };
+    let update = Update {
+        have: vec![id(1)],
+        add: vec![id(2), id(300)],
+        remove: vec![id(4)],
+        received: 6,
+        allowed: 8,
+    };
     let hash = |seed: u8| Hash::of(Domain::Chunk, &[&[seed]]);
     let descriptor = SegmentDescriptor {
         index: 3,
@@ -357,7 +410,9 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
 #[test]
 fn every_message_about_history_has_the_bytes_it_always_had() {
     let messages = sync_messages(&chain());
-    let told = messages.iter().map(|(message, expected)| (message, print(&codec::encode(message)), *expected));
+    let told = messages
+        .iter()
+        .map(|(message, expected)| (message, print(&codec::encode(message)), *expected));
     let changed: Vec<_> = told.filter(|(_, got, expected)| got != expected).collect();
     assert!(changed.is_empty(), "{changed:#?}");
     let id = ChunkId { segment: SegmentIndex(3), chunk: 300 };
@@ -405,7 +460,12 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     let state = ChainState::genesis(Arc::clone(&chain));
     let verified = verify_transactions(chain.id(), vec![transaction.clone()]).remove(0).unwrap();
     let validator = SigningKey::from_seed(&template_seed("validator"));
-    let valid = state.propose(validator.public(), Timestamp(0), Certificate::genesis(chain.id()), [verified]);
+    let valid = state.propose(
+        validator.public(),
+        Timestamp(0),
+        Certificate::genesis(chain.id()),
+        [verified],
+    );
     let vote = Vote {
         kind: VoteKind::Prevote,
         height: Height(1),
@@ -415,18 +475,31 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     };
     let vote = SignedVote { signature: validator.sign(&vote.message(chain.id())), vote };
     let gossip = Attempt { attempt: 1, message: ConsensusMessage::Vote(vote.clone()) };
-    canonical::<Transaction>(&codec::encode(&transaction), ledger::transaction::TRANSACTION_BYTES_MAX);
+    canonical::<Transaction>(
+        &codec::encode(&transaction),
+        ledger::transaction::TRANSACTION_BYTES_MAX,
+    );
     canonical::<Block>(valid.bytes(), codec::VALUE_BYTES_MAX);
     canonical::<Header>(&codec::encode(valid.header()), ledger::block::HEADER_BYTES);
     canonical::<Genesis>(&codec::encode(chain.genesis()), codec::VALUE_BYTES_MAX);
-    canonical::<Attempt<ConsensusMessage>>(&codec::encode(&gossip), protocol::message::CONSENSUS_BYTES_MAX);
+    canonical::<Attempt<ConsensusMessage>>(
+        &codec::encode(&gossip),
+        protocol::message::CONSENSUS_BYTES_MAX,
+    );
     canonical::<Attempt<Vec<Transaction>>>(
         &codec::encode(&Attempt { attempt: 1, message: vec![transaction.clone()] }),
         protocol::message::TRANSACTIONS_BYTES_MAX,
     );
     canonical::<LogEntry>(&codec::encode(&LogEntry::Vote(vote)), codec::VALUE_BYTES_MAX);
-    canonical::<Request>(&codec::encode(&Request::Status(None)), protocol::message::REQUEST_BYTES_MAX);
-    for request in [Request::Genesis(3), Request::Transactions(vec![Default::default()]), Request::Blocks(Height(9))] {
+    canonical::<Request>(
+        &codec::encode(&Request::Status(None)),
+        protocol::message::REQUEST_BYTES_MAX,
+    );
+    for request in [
+        Request::Genesis(3),
+        Request::Transactions(vec![Default::default()]),
+        Request::Blocks(Height(9)),
+    ] {
         canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);
     }
     for response in [
@@ -437,9 +510,17 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     ] {
         canonical::<Response>(&codec::encode(&response), protocol::message::RESPONSE_BYTES_MAX);
     }
-    let proof = state.state().prove(&ledger::state::StateKey::account(template_key("bob").unwrap().public()));
-    canonical::<ledger::state::AccountProof>(&codec::encode(&proof), ledger::state::AccountProof::BYTES_MAX);
+    let proof = state
+        .state()
+        .prove(&ledger::state::StateKey::account(template_key("bob").unwrap().public()));
+    canonical::<ledger::state::AccountProof>(
+        &codec::encode(&proof),
+        ledger::state::AccountProof::BYTES_MAX,
+    );
     for (message, _) in sync_messages(&chain) {
-        canonical::<SyncMessage>(&codec::encode(&message), protocol::sync::message::SYNC_MESSAGE_BYTES_MAX);
+        canonical::<SyncMessage>(
+            &codec::encode(&message),
+            protocol::sync::message::SYNC_MESSAGE_BYTES_MAX,
+        );
     }
 }

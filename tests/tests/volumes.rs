@@ -23,7 +23,9 @@ impl Volume {
         let path = folder.path().join("volume");
         fs::create_dir(&path).unwrap();
         let options = format!("size={mebibytes}m,mode=700");
-        let mounted = finish(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "cairn-test"]).arg(&path));
+        let mounted = finish(
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "cairn-test"]).arg(&path),
+        );
         if mounted.code != Some(0) {
             eprintln!("skipped, as no volume can be mounted: {story}: {}", mounted.stderr.trim());
             return None;
@@ -134,6 +136,9 @@ fn a_home_that_cannot_be_written_to_can_be_checked_and_exported() {
     // A command that has to write names the obstacle.
     for words in [&["run"][..], &["db", "import", "--from", archive.to_str().unwrap()]] {
         let refused = command(words);
-        assert!(refused.code == Some(1) && refused.stderr.contains("Read-only file system"), "{refused:?}");
+        assert!(
+            refused.code == Some(1) && refused.stderr.contains("Read-only file system"),
+            "{refused:?}"
+        );
     }
 }

@@ -162,9 +162,11 @@ fn dispatch(options: Options, command: Command) -> Result<(), WalletError> {
     if let Command::Generate { address_prefix } = command {
         return commands::keys::generate(&address_prefix, options.json);
     }
-    let no_home = || WalletError::Usage("neither --home nor HOME says where the wallet is".to_owned());
+    let no_home =
+        || WalletError::Usage("neither --home nor HOME says where the wallet is".to_owned());
     let home = options.home.or_else(Home::default_dir).ok_or_else(no_home)?;
-    let wallet = Wallet::new(Home::new(home), Node::new(options.rpc), options.json, options.password_file);
+    let wallet =
+        Wallet::new(Home::new(home), Node::new(options.rpc), options.json, options.password_file);
     match command {
         Command::New(args) => commands::keys::new(&wallet, args),
         Command::Import(args) => commands::keys::import(&wallet, args),
@@ -217,10 +219,14 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit_and_an_end() {
-        for (text, milliseconds) in [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0s", 0), ("1440m", 86_400_000)] {
+        for (text, milliseconds) in
+            [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0s", 0), ("1440m", 86_400_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for bad in ["", "5", "s", "-5s", "1.5s", "5 s", "5h", "1441m", "99999999999999999999s", "5sm"] {
+        for bad in
+            ["", "5", "s", "-5s", "1.5s", "5 s", "5h", "1441m", "99999999999999999999s", "5sm"]
+        {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -32,19 +32,28 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// # Errors
 /// Those of the request. Until the deadline it is no error if the node is unreachable or does not
 /// know the transaction: a submitted transfer may land all the same.
-pub(crate) fn wait(node: &Node, id: TxId, deadline: Instant) -> Result<Option<Height>, WalletError> {
+pub(crate) fn wait(
+    node: &Node,
+    id: TxId,
+    deadline: Instant,
+) -> Result<Option<Height>, WalletError> {
     loop {
         let asked = Instant::now();
         let wait = deadline.saturating_duration_since(asked).min(WAIT_MAX);
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let params = json!({ "id": id.to_string(), "wait_ms": wait_ms });
         match node.call_waiting::<TxInfo>(api::TX_GET, params, wait) {
-            Ok(TxInfo { status: TxStatus::Final, height: Some(height), .. }) => return Ok(Some(Height(height))),
+            Ok(TxInfo { status: TxStatus::Final, height: Some(height), .. }) => {
+                return Ok(Some(Height(height)));
+            }
             Ok(TxInfo { status: TxStatus::Final, .. }) => {
-                return Err(node.malformed(api::TX_GET, "the status is final, but there is no height").into());
+                return Err(node
+                    .malformed(api::TX_GET, "the status is final, but there is no height")
+                    .into());
             }
             Ok(_) | Err(RpcError::Unreachable { .. }) => {}
-            Err(error) if matches!(error.code(), Some(api::code::UNAVAILABLE | api::code::NOT_FOUND)) => {}
+            Err(error)
+                if matches!(error.code(), Some(api::code::UNAVAILABLE | api::code::NOT_FOUND)) => {}
             Err(error) => return Err(error.into()),
         }
         let now = Instant::now();
@@ -111,19 +120,31 @@ pub(crate) fn fate(
 
 /// Touches the account with everything that, by the node's word, happened to it in a block. Returns
 /// the ids of these transactions.
-fn replay(trust: &Trust<'_>, key: &PublicKey, account: &mut Account, height: Height) -> Result<Vec<TxId>, WalletError> {
-    let block: BlockInfo = trust.node().call(api::CHAIN_BLOCK, json!({ "height": height.to_string() }))?;
+fn replay(
+    trust: &Trust<'_>,
+    key: &PublicKey,
+    account: &mut Account,
+    height: Height,
+) -> Result<Vec<TxId>, WalletError> {
+    let block: BlockInfo =
+        trust.node().call(api::CHAIN_BLOCK, json!({ "height": height.to_string() }))?;
     let address = trust.address(key);
     let touches = |transaction: &&TransactionInfo| {
-        transaction.sender == address || transaction.outputs.iter().any(|output| output.address == address)
+        transaction.sender == address
+            || transaction.outputs.iter().any(|output| output.address == address)
     };
-    let ids = block.transaction_list.iter().filter(touches).map(|transaction| parse_id(&transaction.id));
+    let ids =
+        block.transaction_list.iter().filter(touches).map(|transaction| parse_id(&transaction.id));
     let ids = ids.collect::<Result<Vec<TxId>, TrustError>>()?;
     ids.iter().for_each(|id| account.touch(height, id));
     // The proposer's fees touch its payout account last and belong to no transaction.
-    let fees = block.transaction_list.iter().fold(0u64, |sum, transaction| sum.saturating_add(transaction.fee));
+    let fees = block
+        .transaction_list
+        .iter()
+        .fold(0u64, |sum, transaction| sum.saturating_add(transaction.fee));
     let validators = trust.chain().validators(height).as_slice();
-    let proposer = validators.iter().find(|validator| validator.key.to_string() == block.summary.proposer);
+    let proposer =
+        validators.iter().find(|validator| validator.key.to_string() == block.summary.proposer);
     if fees > 0 && proposer.is_some_and(|validator| validator.payout == *key) {
         account.touch_fees(height, Amount(fees));
     }

@@ -108,9 +108,14 @@ pub(crate) fn read_lines(
             (Err(error), _) => break Err(error),
             (Ok(_), None) => break Err(io::Error::new(io::ErrorKind::InvalidData, "not UTF-8")),
             (Ok(_), Some(_)) if length == bytes_max => {
-                break Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {bytes_max} bytes")));
+                break Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("more than {bytes_max} bytes"),
+                ));
             }
-            (Ok(got), Some(text)) if got == 0 || is_enough(text) => break Ok(Zeroizing::new(text.to_owned())),
+            (Ok(got), Some(text)) if got == 0 || is_enough(text) => {
+                break Ok(Zeroizing::new(text.to_owned()));
+            }
             (Ok(_), Some(_)) => {}
         }
     };

@@ -74,7 +74,9 @@ pub(crate) enum HomeError {
         got: ChainId,
     },
     /// Another process sends from this account, and only one may at a time.
-    #[error("another `send` from this key has been under way for {wait:?}; nothing was sent\nhint: try again")]
+    #[error(
+        "another `send` from this key has been under way for {wait:?}; nothing was sent\nhint: try again"
+    )]
     Busy {
         /// How long this process waited.
         wait: std::time::Duration,
@@ -127,8 +129,10 @@ impl Home {
 
     /// `cairn/wallet` among the user's data files (XDG base directories).
     pub(crate) fn default_dir() -> Option<PathBuf> {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+        let absolute =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let data =
+            absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
         Some(data.or_else(|| absolute("LOCALAPPDATA"))?.join("cairn").join("wallet"))
     }
 
@@ -203,7 +207,8 @@ impl Home {
     /// wallet.
     pub(crate) fn template_password(&self, genesis: &Genesis) -> Option<PathBuf> {
         let path = self.path(PASSWORD);
-        (genesis.network == LOCAL_NETWORK && self.path(TEMPLATE).is_file() && path.is_file()).then_some(path)
+        (genesis.network == LOCAL_NETWORK && self.path(TEMPLATE).is_file() && path.is_file())
+            .then_some(path)
     }
 
     /// The keystore, if there is one. In the wallet of a local test network it is made first, with
@@ -227,7 +232,11 @@ impl Home {
     fn lock(&self) -> Result<File, HomeError> {
         let path = self.path("wallet.lock");
         let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&path);
-        file.and_then(|file| file.lock().map(|()| file)).map_err(|error| HomeError::Io { action: "lock", path, error })
+        file.and_then(|file| file.lock().map(|()| file)).map_err(|error| HomeError::Io {
+            action: "lock",
+            path,
+            error,
+        })
     }
 
     /// Replaces a file as a whole or not at all. The caller holds the lock, so nobody else writes
@@ -235,7 +244,8 @@ impl Home {
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         let (path, temporary) = (self.path(name), self.path(&format!(".{name}.new")));
         let replace = || -> io::Result<()> {
-            let mut file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&temporary)?;
+            let mut file = private(OpenOptions::new().write(true).create(true).truncate(true))
+                .open(&temporary)?;
             file.write_all(bytes)?;
             // Content before name: if the rename survived a power cut and the bytes did not, the
             // file would be damaged.
@@ -252,7 +262,11 @@ impl Home {
 /// Reads and checks a genesis file.
 pub(crate) fn read_genesis(path: &Path) -> Result<Genesis, HomeError> {
     let bytes = read(path, GENESIS_BYTES_MAX)?;
-    let absent = || HomeError::Io { action: "read", path: path.to_owned(), error: io::ErrorKind::NotFound.into() };
+    let absent = || HomeError::Io {
+        action: "read",
+        path: path.to_owned(),
+        error: io::ErrorKind::NotFound.into(),
+    };
     parse_genesis(path, &bytes.ok_or_else(absent)?)
 }
 
@@ -263,9 +277,12 @@ fn parse_genesis(path: &Path, bytes: &[u8]) -> Result<Genesis, HomeError> {
 /// The content of a file; `None` if there is no file.
 fn read(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, HomeError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes));
+    let read =
+        File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes));
     match read {
-        Ok(_) if bytes.len() > bytes_max => Err(damaged(path, format!("longer than {bytes_max} bytes"))),
+        Ok(_) if bytes.len() > bytes_max => {
+            Err(damaged(path, format!("longer than {bytes_max} bytes")))
+        }
         Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(HomeError::Io { action: "read", path: path.to_owned(), error }),

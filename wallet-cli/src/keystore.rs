@@ -93,7 +93,8 @@ impl Keystore {
         let phrase = key.seal(&*mnemonic.entropy(), &phrase_data(FORMAT, argon2id, &salt))?;
         // A placeholder until the document is sealed.
         let seal = phrase.clone();
-        let mut document = Document { format: FORMAT, argon2id, salt, phrase, keys: Vec::new(), seal };
+        let mut document =
+            Document { format: FORMAT, argon2id, salt, phrase, keys: Vec::new(), seal };
         document.seal = key.seal(&[], &seal_data(&document))?;
 
         let lock = Lock::take(dir)?;
@@ -129,14 +130,18 @@ impl Keystore {
     pub fn unlock(&self, password: &Password) -> Result<Unlocked, KeystoreError> {
         let Document { format, argon2id, salt, phrase, .. } = &self.document;
         let key = StoreKey::derive(password, *argon2id, &salt.0)?;
-        let entropy = key.open(phrase, &phrase_data(*format, *argon2id, salt)).ok_or(KeystoreError::BadPassword)?;
+        let entropy = key
+            .open(phrase, &phrase_data(*format, *argon2id, salt))
+            .ok_or(KeystoreError::BadPassword)?;
         let entropy = <&[u8; 32]>::try_from(entropy.as_slice()).map_err(|_| self.tampered())?;
         self.prove(&key)?;
         Ok(Unlocked { store: self.clone(), key, mnemonic: Mnemonic::from_entropy(entropy) })
     }
 
     fn prove(&self, key: &StoreKey) -> Result<(), KeystoreError> {
-        key.open(&self.document.seal, &seal_data(&self.document)).map(|_| ()).ok_or_else(|| self.tampered())
+        key.open(&self.document.seal, &seal_data(&self.document))
+            .map(|_| ())
+            .ok_or_else(|| self.tampered())
     }
 
     fn tampered(&self) -> KeystoreError {
@@ -195,10 +200,11 @@ impl Unlocked {
     /// reading and writing the file.
     pub fn derive(&mut self, name: KeyName) -> Result<Key, KeystoreError> {
         self.add(name, |unlocked, name| {
-            let accounts = unlocked.store.document.keys.iter().filter_map(|entry| match entry.origin {
-                EntryOrigin::Derived { account } => Some(account.get()),
-                EntryOrigin::Imported { .. } => None,
-            });
+            let accounts =
+                unlocked.store.document.keys.iter().filter_map(|entry| match entry.origin {
+                    EntryOrigin::Derived { account } => Some(account.get()),
+                    EntryOrigin::Imported { .. } => None,
+                });
             let next = accounts.max().map_or(0, |highest| highest.saturating_add(1));
             let account = Index::try_from(next).map_err(|_| KeystoreError::Full)?;
             let public_key = Hex(public_key(&account_secret(&unlocked.mnemonic.seed(""), account)));

@@ -42,7 +42,8 @@ impl Mnemonic {
     /// `MnemonicError::NoRandomness`.
     pub fn generate() -> Result<Self, MnemonicError> {
         let mut entropy = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *entropy).map_err(|error| MnemonicError::NoRandomness(error.to_string()))?;
+        getrandom::fill(&mut *entropy)
+            .map_err(|error| MnemonicError::NoRandomness(error.to_string()))?;
         Ok(Self::from_entropy(&entropy))
     }
 
@@ -65,11 +66,15 @@ impl Mnemonic {
             return Err(MnemonicError::WordCount { got });
         }
         let lower = Zeroizing::new(text.to_ascii_lowercase());
-        bip39::Mnemonic::parse_in_normalized(Language::English, &lower).map(Self).map_err(|error| match error {
-            Bip39Error::UnknownWord(index) => MnemonicError::UnknownWord { position: index.saturating_add(1) },
-            Bip39Error::BadWordCount(got) => MnemonicError::WordCount { got },
-            Bip39Error::InvalidChecksum | Bip39Error::BadEntropyBitCount(_) | Bip39Error::AmbiguousLanguages(_) => {
-                MnemonicError::Checksum
+        bip39::Mnemonic::parse_in_normalized(Language::English, &lower).map(Self).map_err(|error| {
+            match error {
+                Bip39Error::UnknownWord(index) => {
+                    MnemonicError::UnknownWord { position: index.saturating_add(1) }
+                }
+                Bip39Error::BadWordCount(got) => MnemonicError::WordCount { got },
+                Bip39Error::InvalidChecksum
+                | Bip39Error::BadEntropyBitCount(_)
+                | Bip39Error::AmbiguousLanguages(_) => MnemonicError::Checksum,
             }
         })
     }
@@ -164,7 +169,12 @@ mod tests {
             edit(&mut words);
             let error = Mnemonic::parse(&words.join(" ")).unwrap_err();
             assert_eq!(error, expected);
-            assert!(words.iter().filter(|word| word.len() > 5).all(|word| !error.to_string().contains(word.as_str())));
+            assert!(
+                words
+                    .iter()
+                    .filter(|word| word.len() > 5)
+                    .all(|word| !error.to_string().contains(word.as_str()))
+            );
         };
         check(&Vec::clear, MnemonicError::WordCount { got: 0 });
         check(&|words| words.truncate(12), MnemonicError::WordCount { got: 12 });
@@ -172,7 +182,10 @@ mod tests {
         check(&|words| words.push("abandon".into()), MnemonicError::WordCount { got: 25 });
         check(&|words| words[0] = "hamsters".into(), MnemonicError::UnknownWord { position: 1 });
         check(&|words| words[23] = "lengthy".into(), MnemonicError::UnknownWord { position: 24 });
-        check(&|words| words[7] = "fleisch\u{e9}".into(), MnemonicError::UnknownWord { position: 8 });
+        check(
+            &|words| words[7] = "fleisch\u{e9}".into(),
+            MnemonicError::UnknownWord { position: 8 },
+        );
         check(&|words| words.swap(0, 1), MnemonicError::Checksum);
         check(&|words| words[23] = "zoo".into(), MnemonicError::Checksum);
     }

@@ -46,7 +46,8 @@ pub(crate) fn choose<'o>(
     now: Timestamp,
 ) -> Choice {
     let proved = payer.account.unwrap_or_default().nonce;
-    let mut waiting: BTreeMap<Nonce, Timestamp> = own.map(|own| (own.nonce, own.expires_at)).collect();
+    let mut waiting: BTreeMap<Nonce, Timestamp> =
+        own.map(|own| (own.nonce, own.expires_at)).collect();
     let nonce = first_free(proved, &waiting, now);
     if nonce >= payer.pending_nonce {
         return Choice::Free(nonce);
@@ -75,11 +76,19 @@ fn first_free(proved: Nonce, waiting: &BTreeMap<Nonce, Timestamp>, now: Timestam
 
 /// Transfers of the account in the node's mempool that its key signed, with nonces that are neither
 /// used nor `known`. A failed call shows nothing.
-fn shown(trust: &Trust<'_>, sender: &PublicKey, proved: Nonce, known: &BTreeMap<Nonce, Timestamp>) -> Vec<Transfer> {
+fn shown(
+    trust: &Trust<'_>,
+    sender: &PublicKey,
+    proved: Nonce,
+    known: &BTreeMap<Nonce, Timestamp>,
+) -> Vec<Transfer> {
     let (node, address) = (trust.node(), trust.address(sender));
-    let Ok(list) = node.call::<MempoolInfo>(api::TX_MEMPOOL, json!({ "limit": LIST_MAX })) else { return Vec::new() };
+    let Ok(list) = node.call::<MempoolInfo>(api::TX_MEMPOOL, json!({ "limit": LIST_MAX })) else {
+        return Vec::new();
+    };
     let is_asked = |nonce: Nonce| nonce >= proved && !known.contains_key(&nonce);
-    let listed = list.list.iter().filter(|listed| listed.sender == address && is_asked(Nonce(listed.nonce)));
+    let listed =
+        list.list.iter().filter(|listed| listed.sender == address && is_asked(Nonce(listed.nonce)));
     let fetch = |id: &str| -> Option<Transaction> {
         let info: TxInfo = node.call(api::TX_GET, json!({ "id": id, "raw": true })).ok()?;
         let raw = info.raw.filter(|raw| raw.len() <= 2 * TRANSACTION_BYTES_MAX)?;

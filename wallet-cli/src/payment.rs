@@ -109,12 +109,19 @@ impl Payment<'_, '_> {
                         );
                         is_waiting = true;
                     }
-                    std::thread::sleep(UNSHOWN_PAUSE.min(self.deadline.saturating_duration_since(Instant::now())));
+                    std::thread::sleep(
+                        UNSHOWN_PAUSE.min(self.deadline.saturating_duration_since(Instant::now())),
+                    );
                     continue;
                 }
             };
             let (id, expires_at) = (next.id(self.chain().id()), next.transfer().expires_at);
-            let known = self.wallet.home.unfinished()?.into_iter().find(|old| old.transaction == next.transaction);
+            let known = self
+                .wallet
+                .home
+                .unfinished()?
+                .into_iter()
+                .find(|old| old.transaction == next.transaction);
             let was_taken = known.is_some_and(|old| !old.refused);
             // The transfer counts as taken until a node refuses it, also if this process is killed
             // from here on.
@@ -125,14 +132,18 @@ impl Payment<'_, '_> {
                     note(&format!("submitted {id}, waiting until it is final"));
                     return Ok(self.follow(id, expires_at));
                 }
-                Answer::Unsent(error) if was_taken => return Err(open(error.into(), id, expires_at)),
+                Answer::Unsent(error) if was_taken => {
+                    return Err(open(error.into(), id, expires_at));
+                }
                 Answer::Unsent(error) => {
                     self.wallet.home.forget(self.chain().id(), &id)?;
                     return Err(error.into());
                 }
                 Answer::Refused(word, error) => {
                     let error = match word.as_str() {
-                        "expired" | "expires_soon" | "expiry_too_far" => wrong_clock(error, payer.time, now()),
+                        "expired" | "expires_soon" | "expiry_too_far" => {
+                            wrong_clock(error, payer.time, now())
+                        }
                         _ => error,
                     };
                     if !was_taken {
@@ -140,7 +151,8 @@ impl Payment<'_, '_> {
                         self.wallet.home.remember(&next)?;
                     }
                     // Another wallet's transfer from this account came first, or is about to.
-                    let is_race = matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
+                    let is_race =
+                        matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
                     if is_race && Instant::now() < self.deadline {
                         std::thread::sleep(RACE_PAUSE);
                         continue;
@@ -179,7 +191,9 @@ impl Payment<'_, '_> {
             };
             match fate {
                 Fate::Final(height) if is_this => {
-                    note(&format!("note: an earlier run submitted this very payment as {id}; it is not sent again"));
+                    note(&format!(
+                        "note: an earlier run submitted this very payment as {id}; it is not sent again"
+                    ));
                     return Ok(Next::Final(id, expires_at, height));
                 }
                 Fate::Final(height) => {
@@ -188,7 +202,9 @@ impl Payment<'_, '_> {
                 }
                 Fate::Never => {
                     if !old.refused {
-                        note(&format!("note: the earlier transfer {id} is proved to have never become final"));
+                        note(&format!(
+                            "note: the earlier transfer {id} is proved to have never become final"
+                        ));
                     }
                     self.wallet.home.forget(chain, &id)?;
                 }
@@ -213,7 +229,9 @@ impl Payment<'_, '_> {
             let wants_this_fee = self.fee.is_none_or(|fee| fee == old.transfer().fee);
             if wants_this_fee && old.transfer().expires_at >= now {
                 if !old.refused {
-                    note("note: an earlier run submitted this very payment; it is resumed, not sent a second time");
+                    note(
+                        "note: an earlier run submitted this very payment; it is resumed, not sent a second time",
+                    );
                 }
                 return Next::Submit(old.clone());
             }
@@ -233,7 +251,12 @@ impl Payment<'_, '_> {
         }
         transfer.expires_at = expires_at(self.chain(), payer.time, now);
         let transaction = Body::Transfer(transfer).sign(self.chain().id(), self.key);
-        Next::Submit(Unfinished { transaction, refused: false, sender: account, height: payer.height })
+        Next::Submit(Unfinished {
+            transaction,
+            refused: false,
+            sender: account,
+            height: payer.height,
+        })
     }
 
     fn submit(&self, what: &Unfinished) -> Answer {
@@ -241,10 +264,16 @@ impl Payment<'_, '_> {
         let params = json!({ "transaction": hex::encode(codec::encode(&what.transaction)) });
         let error = match node.call::<Submitted>(api::TX_SUBMIT, params) {
             Ok(Submitted { id: got, .. }) if got == id.to_string() => return Answer::Taken,
-            Ok(_) => node.malformed(api::TX_SUBMIT, "the answer names another transaction than the submitted one"),
-            Err(error @ RpcError::Unreachable { may_have_arrived: false, .. }) => return Answer::Unsent(error),
+            Ok(_) => node.malformed(
+                api::TX_SUBMIT,
+                "the answer names another transaction than the submitted one",
+            ),
+            Err(error @ RpcError::Unreachable { may_have_arrived: false, .. }) => {
+                return Answer::Unsent(error);
+            }
             Err(RpcError::Answer { message, data, .. }) => {
-                let (word, hint) = data.map_or_else(Default::default, |data| (data.reason, data.hint));
+                let (word, hint) =
+                    data.map_or_else(Default::default, |data| (data.reason, data.hint));
                 let reason = if word.is_empty() { message } else { format!("{message} ({word})") };
                 let hint = if hint.is_empty() { "nothing was sent".to_owned() } else { hint };
                 return Answer::Refused(word, WalletError::Rejected { reason, hint });

@@ -65,7 +65,8 @@ pub(crate) enum RpcError {
 }
 
 fn hint(data: &Option<ErrorData>) -> String {
-    data.as_ref().map_or_else(String::new, |data| format!(" ({})\nhint: {}", data.reason, data.hint))
+    data.as_ref()
+        .map_or_else(String::new, |data| format!(" ({})\nhint: {}", data.reason, data.hint))
 }
 
 impl RpcError {
@@ -127,7 +128,11 @@ impl Node {
     ///
     /// # Errors
     /// `RpcError`.
-    pub(crate) fn call<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, RpcError> {
+    pub(crate) fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, RpcError> {
         self.call_waiting(method, params, Duration::ZERO)
     }
 
@@ -141,9 +146,14 @@ impl Node {
         params: Value,
         wait: Duration,
     ) -> Result<T, RpcError> {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let request =
-            self.agent.post(&self.url).config().timeout_global(Some(ANSWER_TIMEOUT.saturating_add(wait))).build();
+        let body =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+        let request = self
+            .agent
+            .post(&self.url)
+            .config()
+            .timeout_global(Some(ANSWER_TIMEOUT.saturating_add(wait)))
+            .build();
         let sent = request.header("content-type", "application/json").send(body);
         let mut response = sent.map_err(|error| self.failure(method, &error))?;
         let status = response.status();
@@ -159,7 +169,11 @@ impl Node {
         match answer {
             Answer { error: Some(AnswerError { code, message, data }), .. } => {
                 let data = data.and_then(|data| serde_json::from_value::<ErrorData>(data).ok());
-                let data = data.map(|data| ErrorData { reason: clean(&data.reason), hint: clean(&data.hint), ..data });
+                let data = data.map(|data| ErrorData {
+                    reason: clean(&data.reason),
+                    hint: clean(&data.hint),
+                    ..data
+                });
                 Err(RpcError::Answer { method, code, message: clean(&message), data })
             }
             Answer { result: Some(result), .. } => {
@@ -188,9 +202,13 @@ impl Node {
             Error::Io(io) => (io.to_string(), true),
             Error::HostNotFound => ("no such host".to_owned(), false),
             Error::ConnectionFailed => ("cannot connect".to_owned(), false),
-            Error::Timeout(Timeout::Resolve | Timeout::Connect) => ("cannot connect in time".to_owned(), false),
+            Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                ("cannot connect in time".to_owned(), false)
+            }
             Error::Timeout(_) => ("no answer in time".to_owned(), true),
-            Error::BodyExceedsLimit(max) => return self.malformed(method, &format!("longer than {max} bytes")),
+            Error::BodyExceedsLimit(max) => {
+                return self.malformed(method, &format!("longer than {max} bytes"));
+            }
             other => return self.malformed(method, &other.to_string()),
         };
         RpcError::Unreachable { url: self.url.clone(), reason, may_have_arrived }

@@ -82,13 +82,16 @@ fn derive(seed: &[u8], path: &[Index]) -> Extended {
 
 impl Extended {
     fn from_hmac(key: &[u8], parts: &[&[u8]]) -> Self {
-        let Ok(mut mac) = Hmac::<Sha512>::new_from_slice(key) else { panic!("HMAC takes a key of any length") };
+        let Ok(mut mac) = Hmac::<Sha512>::new_from_slice(key) else {
+            panic!("HMAC takes a key of any length")
+        };
         for part in parts {
             mac.update(part);
         }
         let mut digest = mac.finalize().into_bytes();
         let (left, right) = digest.as_mut_slice().split_at_mut(32);
-        let mut extended = Self { secret: Zeroizing::new([0; 32]), chain_code: Zeroizing::new([0; 32]) };
+        let mut extended =
+            Self { secret: Zeroizing::new([0; 32]), chain_code: Zeroizing::new([0; 32]) };
         extended.secret.copy_from_slice(left);
         extended.chain_code.copy_from_slice(right);
         left.zeroize();
@@ -121,13 +124,17 @@ mod tests {
 
     #[test]
     fn official_vectors() {
-        let Vectors { vectors } = serde_json::from_str(include_str!("../tests/vectors/slip10-ed25519.json")).unwrap();
+        let Vectors { vectors } =
+            serde_json::from_str(include_str!("../tests/vectors/slip10-ed25519.json")).unwrap();
         assert_eq!(vectors.len(), 12);
         for vector in vectors {
             let got = derive(&hex::decode(&vector.seed).unwrap(), &vector.path);
             assert_eq!(hex::encode(*got.secret), vector.private, "{:?}", vector.path);
             assert_eq!(hex::encode(*got.chain_code), vector.chain_code);
-            assert_eq!(hex::encode(SigningKey::from_bytes(&got.secret).verifying_key().to_bytes()), vector.public);
+            assert_eq!(
+                hex::encode(SigningKey::from_bytes(&got.secret).verifying_key().to_bytes()),
+                vector.public
+            );
         }
     }
 
@@ -140,7 +147,10 @@ mod tests {
             (0, "6662642da489f4835f09f419a3801cb0bfeaa27db99f8882135b96a716eaf3ee"),
             (1, "336cac5eb3878221a547c803225778252ceb874efef5c67d1c3de4d08b558b76"),
         ] {
-            assert_eq!(hex::encode(*account_secret(&seed, Index::try_from(account).unwrap())), expected);
+            assert_eq!(
+                hex::encode(*account_secret(&seed, Index::try_from(account).unwrap())),
+                expected
+            );
         }
     }
 

@@ -53,7 +53,9 @@ pub(crate) fn confirm(question: &str) -> Result<bool, WalletError> {
     }
     let _ = write!(io::stderr().lock(), "{question} [y/N] ");
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| WalletError::Usage(format!("no answer: {error}")))?;
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| WalletError::Usage(format!("no answer: {error}")))?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
@@ -71,8 +73,11 @@ fn without_line_end(text: &str) -> &str {
 
 /// A password from the terminal.
 pub(crate) fn ask_password(prompt: &str) -> Result<Password, WalletError> {
-    let no_terminal =
-        |error| WalletError::Usage(format!("no terminal to ask for the password ({error}): use --password-file FILE"));
+    let no_terminal = |error| {
+        WalletError::Usage(format!(
+            "no terminal to ask for the password ({error}): use --password-file FILE"
+        ))
+    };
     ask_line(prompt).map(|text| Password::new(text.to_string())).map_err(no_terminal)
 }
 
@@ -80,7 +85,9 @@ pub(crate) fn ask_password(prompt: &str) -> Result<Password, WalletError> {
 pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
     let ask = |prompt: &str| {
         let no_terminal = |error| {
-            WalletError::Usage(format!("no terminal to ask for a new password ({error}): use --password-file FILE"))
+            WalletError::Usage(format!(
+                "no terminal to ask for a new password ({error}): use --password-file FILE"
+            ))
         };
         ask_line(prompt).map_err(no_terminal)
     };
@@ -111,7 +118,10 @@ fn ask_line(prompt: &str) -> io::Result<Zeroizing<String>> {
 
 /// A secret to import. At a terminal it is typed or pasted without echo until it is complete or a
 /// line is empty. If stdin is not a terminal, all of stdin is the secret.
-pub(crate) fn ask_secret(prompt: &str, is_complete: impl Fn(&str) -> bool) -> Result<Zeroizing<String>, WalletError> {
+pub(crate) fn ask_secret(
+    prompt: &str,
+    is_complete: impl Fn(&str) -> bool,
+) -> Result<Zeroizing<String>, WalletError> {
     let usage = |error| WalletError::Usage(format!("no secret on stdin: {error}"));
     if io::stdin().is_terminal() {
         #[cfg(unix)]
@@ -130,7 +140,10 @@ fn read_secret(from: impl Read) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_BYTES_MAX));
     from.take(SECRET_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
     if text.len() > SECRET_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {SECRET_BYTES_MAX} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("more than {SECRET_BYTES_MAX} bytes"),
+        ));
     }
     Ok(text)
 }
@@ -177,7 +190,9 @@ mod tests {
     fn a_password_file_ends_at_its_line_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
-        for (content, expected) in [("a b", "a b"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a ")] {
+        for (content, expected) in
+            [("a b", "a b"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a ")]
+        {
             assert_eq!(without_line_end(content), expected);
             std::fs::write(&path, content).unwrap();
             assert_eq!(*read_secret(File::open(&path).unwrap()).unwrap(), content);

@@ -181,7 +181,11 @@ impl<'a> Trust<'a> {
     ///
     /// # Errors
     /// `OtherChain`; those of the request and of reading the wallet's own files.
-    pub(crate) fn connect(chain: Arc<Chain>, home: &'a Home, node: &'a Node) -> Result<Self, WalletError> {
+    pub(crate) fn connect(
+        chain: Arc<Chain>,
+        home: &'a Home,
+        node: &'a Node,
+    ) -> Result<Self, WalletError> {
         let status: Status = node.call(api::CHAIN_STATUS, json!({}))?;
         let expected = chain.id().to_string();
         if status.chain_id != expected {
@@ -213,7 +217,11 @@ impl<'a> Trust<'a> {
     ///
     /// # Errors
     /// `TrustError` for an answer that does not hold; those of the request.
-    pub(crate) fn account(&mut self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
+    pub(crate) fn account(
+        &mut self,
+        account: &PublicKey,
+        least: Height,
+    ) -> Result<Proven, WalletError> {
         let deadline = Instant::now() + CATCH_UP;
         loop {
             match self.prove(account, least) {
@@ -234,7 +242,10 @@ impl<'a> Trust<'a> {
             Err(error)
                 if self.no_block_yet
                     && self.seen.is_none()
-                    && matches!(error.code(), Some(api::code::NOT_FOUND | api::code::UNAVAILABLE)) =>
+                    && matches!(
+                        error.code(),
+                        Some(api::code::NOT_FOUND | api::code::UNAVAILABLE)
+                    ) =>
             {
                 return self.at_genesis(account, least);
             }
@@ -248,14 +259,23 @@ impl<'a> Trust<'a> {
         }
         let proof = unhex("account proof", &answer.proof, AccountProof::BYTES_MAX)?;
         let held = certified.header.account(account, &proof);
-        let held = held.map_err(|error| TrustError::Proof { account: address, height, error: Box::new(error) })?;
+        let held = held.map_err(|error| TrustError::Proof {
+            account: address,
+            height,
+            error: Box::new(error),
+        })?;
         self.keep(certified)?;
         Ok(Proven { account: held, height, time, pending_nonce: Nonce(answer.pending_nonce) })
     }
 
     /// The error for a node that claims waiting transfers of an account, and shows none with the
     /// nonce `missing`.
-    pub(crate) fn unshown(&self, account: &PublicKey, payer: &Proven, missing: Nonce) -> TrustError {
+    pub(crate) fn unshown(
+        &self,
+        account: &PublicKey,
+        payer: &Proven,
+        missing: Nonce,
+    ) -> TrustError {
         let (claimed, proved) = (payer.pending_nonce, payer.account.unwrap_or_default().nonce);
         TrustError::Unshown {
             url: self.node.url().to_owned(),
@@ -272,11 +292,15 @@ impl<'a> Trust<'a> {
     /// # Errors
     /// `TrustError` for a proof that does not hold; those of the request.
     pub(crate) fn transaction(&mut self, id: &TxId) -> Result<Option<Height>, WalletError> {
-        let proof: TxProofInfo = match self.node.call(api::TX_PROOF, json!({ "id": id.to_string() })) {
-            Err(error) if error.code() == Some(api::code::NOT_FOUND) => return Ok(None),
-            answer => answer?,
-        };
-        let certified = verify_head(&self.chain, api::Head { header: proof.header, certificate: proof.certificate })?;
+        let proof: TxProofInfo =
+            match self.node.call(api::TX_PROOF, json!({ "id": id.to_string() })) {
+                Err(error) if error.code() == Some(api::code::NOT_FOUND) => return Ok(None),
+                answer => answer?,
+            };
+        let certified = verify_head(
+            &self.chain,
+            api::Head { header: proof.header, certificate: proof.certificate },
+        )?;
         let raw = unhex("transaction", &proof.raw, TRANSACTION_BYTES_MAX)?;
         let inclusion = unhex("proof of inclusion", &proof.inclusion, MERKLE_PROOF_BYTES_MAX)?;
         let held = certified.header.transaction(&self.chain, &raw, &inclusion);
@@ -299,7 +323,8 @@ impl<'a> Trust<'a> {
         let genesis = self.chain.genesis();
         let entry = genesis.accounts.iter().find(|entry| entry.account == *account);
         let held = entry.map(|entry| Account { balance: entry.balance, ..Account::default() });
-        let info: AccountInfo = self.node.call(api::ACCOUNT_GET, json!({ "account": self.address(account) }))?;
+        let info: AccountInfo =
+            self.node.call(api::ACCOUNT_GET, json!({ "account": self.address(account) }))?;
         let pending_nonce = Nonce(info.pending_nonce);
         Ok(Proven { account: held, height: Height(0), time: genesis.start_time, pending_nonce })
     }
@@ -313,7 +338,9 @@ impl<'a> Trust<'a> {
         let read = |head| reread(&self.chain, self.home, head).map(|certified| certified.seen());
         match self.home.keep(&new.seen(), read)? {
             Kept::Known => {}
-            Kept::Fork(path) => return Err(TrustError::Fork { height, path: path.display().to_string() }.into()),
+            Kept::Fork(path) => {
+                return Err(TrustError::Fork { height, path: path.display().to_string() }.into());
+            }
         }
         self.seen = Some(new);
         Ok(())
@@ -327,7 +354,8 @@ impl<'a> Trust<'a> {
             None => (Height(0), self.chain.genesis().start_time),
         };
         let age = now.0.saturating_sub(time.0);
-        let old = OLD_MS.saturating_add(self.chain.limits().empty_block_interval_ms.saturating_mul(3));
+        let old =
+            OLD_MS.saturating_add(self.chain.limits().empty_block_interval_ms.saturating_mul(3));
         (age > old).then(|| {
             let minutes = age / 60_000;
             format!(

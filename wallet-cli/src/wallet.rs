@@ -27,7 +27,12 @@ pub(crate) struct Wallet {
 
 impl Wallet {
     /// Reads and writes no file and makes no connection.
-    pub(crate) const fn new(home: Home, node: Node, json: bool, password_file: Option<PathBuf>) -> Self {
+    pub(crate) const fn new(
+        home: Home,
+        node: Node,
+        json: bool,
+        password_file: Option<PathBuf>,
+    ) -> Self {
         Self { home, node, json, password_file }
     }
 
@@ -49,7 +54,8 @@ impl Wallet {
     fn pin_nodes_genesis(&self) -> Result<Genesis, WalletError> {
         let text = self.node.genesis()?.to_string();
         let path = PathBuf::from(self.node.url());
-        let genesis = Genesis::from_json(text.as_bytes()).map_err(|error| HomeError::Genesis { path, error })?;
+        let genesis = Genesis::from_json(text.as_bytes())
+            .map_err(|error| HomeError::Genesis { path, error })?;
         self.home.pin(&genesis)?;
         note(&format!(
             "note: this wallet is now for the network {:?}, chain {}, as told by {}.\n\
@@ -78,7 +84,11 @@ impl Wallet {
 
     /// Opens a keystore with its password. The password comes from `--password-file`, from the
     /// wallet of a local test network, or from the terminal.
-    pub(crate) fn unlock(&self, chain: &Chain, keystore: &Keystore) -> Result<Unlocked, WalletError> {
+    pub(crate) fn unlock(
+        &self,
+        chain: &Chain,
+        keystore: &Keystore,
+    ) -> Result<Unlocked, WalletError> {
         let password = match self.password_from_file(chain)? {
             Some(password) => password,
             None => ask_password("Password of the keystore: ")?,
@@ -87,7 +97,11 @@ impl Wallet {
     }
 
     /// Makes a keystore with this phrase.
-    pub(crate) fn create(&self, chain: &Chain, mnemonic: Mnemonic) -> Result<Unlocked, WalletError> {
+    pub(crate) fn create(
+        &self,
+        chain: &Chain,
+        mnemonic: Mnemonic,
+    ) -> Result<Unlocked, WalletError> {
         let password = match self.password_from_file(chain)? {
             Some(password) => password,
             None => ask_new_password()?,
@@ -95,7 +109,8 @@ impl Wallet {
         // Guessing must be slow, except for the public password of a local test network. The
         // network's name alone does not make the password public: a node may have invented the
         // name, and people reuse passwords.
-        let is_public = self.password_file.is_none() && self.home.template_password(chain.genesis()).is_some();
+        let is_public =
+            self.password_file.is_none() && self.home.template_password(chain.genesis()).is_some();
         let work = if is_public { KdfParams::LOCAL } else { KdfParams::DEFAULT };
         Ok(Keystore::create(self.home.dir(), &password, mnemonic, work)?)
     }
@@ -108,12 +123,18 @@ impl Wallet {
     /// The key of this name.
     pub(crate) fn key(keys: &[Key], name: &str) -> Result<Key, WalletError> {
         let key = keys.iter().find(|key| key.name.as_str() == name);
-        key.cloned().ok_or_else(|| WalletError::Usage(format!("no key is named {name:?}; {}", Self::names(keys))))
+        key.cloned().ok_or_else(|| {
+            WalletError::Usage(format!("no key is named {name:?}; {}", Self::names(keys)))
+        })
     }
 
     /// The account that a text names: a key of this wallet by its name, or any account by its
     /// address.
-    pub(crate) fn account(chain: &Chain, keys: &[Key], text: &str) -> Result<PublicKey, WalletError> {
+    pub(crate) fn account(
+        chain: &Chain,
+        keys: &[Key],
+        text: &str,
+    ) -> Result<PublicKey, WalletError> {
         if let Some(key) = keys.iter().find(|key| key.name.as_str() == text) {
             return Ok(PublicKey(key.public_key));
         }

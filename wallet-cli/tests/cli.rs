@@ -19,14 +19,16 @@ use serde_json::Value;
 #[test]
 fn send_prints_the_id_alone_and_the_money_arrives() {
     let setup = setup();
-    let (alice, bob) = (template_key("alice").unwrap().public(), template_key("bob").unwrap().public());
+    let (alice, bob) =
+        (template_key("alice").unwrap().public(), template_key("bob").unwrap().public());
     // Before the first block, and after.
     for round in 1..=2 {
         let sent = setup.send(&["--memo", "for\u{7}you"]).expect(0, "amount  1.5 CRN");
         assert!(sent.stderr.contains("memo    \"for\\u{7}you\""), "{sent:?}");
         assert_eq!(sent.line().len(), 64, "{sent:?}");
         assert!(sent.line().bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let last = setup.node.lock().blocks.last().unwrap().0.block().transactions[0].id().to_string();
+        let last =
+            setup.node.lock().blocks.last().unwrap().0.block().transactions[0].id().to_string();
         assert_eq!(sent.line(), last);
         assert_eq!(setup.node.lock().balance(&bob), 1_000_000_000_000 + round * 1_500_000_000);
     }
@@ -36,7 +38,10 @@ fn send_prints_the_id_alone_and_the_money_arrives() {
     let balance = setup.node.lock().balance(&alice).to_string();
     for name in ["alice", &address] {
         let json = setup.run(&["balance", name, "--json"]).json();
-        assert_eq!(json, serde_json::json!({ "address": address, "balance": balance, "nonce": "2" }));
+        assert_eq!(
+            json,
+            serde_json::json!({ "address": address, "balance": balance, "nonce": "2" })
+        );
     }
     assert_eq!(setup.run(&["balance"]).expect(0, "").stdout.lines().count(), 4);
     assert_eq!(setup.run(&["--json", "balance"]).json().as_array().unwrap().len(), 4);
@@ -84,7 +89,10 @@ fn no_lie_is_believed() {
         (Lie::Version, "header version 9"),
         (Lie::OtherChain, "is on another chain: network \"elsewhere\""),
         (Lie::Html, "not JSON-RPC"),
-        (Lie::Forbids, "HTTP 403 Forbidden, not JSON-RPC 2.0: host [2Jis not allowed; start the node with it"),
+        (
+            Lie::Forbids,
+            "HTTP 403 Forbidden, not JSON-RPC 2.0: host [2Jis not allowed; start the node with it",
+        ),
         (Lie::Long, "longer than 1048576 bytes"),
     ] {
         setup.node.lie(lie);
@@ -113,7 +121,10 @@ fn final_is_not_believed_without_proof() {
         // The transfer was submitted, so it may be final on another node. Exit code 1 would look as
         // if nothing had happened.
         let sent = setup.send(&[]).expect(5, said);
-        assert!(sent.stderr.contains("It may still land") && sent.stderr.contains(sent.line()), "{lie:?}: {sent:?}");
+        assert!(
+            sent.stderr.contains("It may still land") && sent.stderr.contains(sent.line()),
+            "{lie:?}: {sent:?}"
+        );
         let id = setup.node.lock().blocks[0].0.block().transactions[0].id().to_string();
         setup.run(&["tx", &id]).expect(0, "");
     }
@@ -184,29 +195,40 @@ fn exit_codes_say_what_happened() {
     setup.run(&["send", "--from", "alice"]).expect(2, "--amount");
     send(&["--to", "bob", "--amount", "1.5"]).expect(2, "the unit is missing");
     send(&["--to", "bob", "--amount", "0 CRN"]).expect(2, "the amount is 0");
-    let neither =
-        send(&["--to", "zoe", "--amount", "1 CRN"]).expect(2, "as a key: this wallet has alice, bob, carol, dave");
+    let neither = send(&["--to", "zoe", "--amount", "1 CRN"])
+        .expect(2, "as a key: this wallet has alice, bob, carol, dave");
     assert!(neither.stderr.contains("as an address: not an address"), "{neither:?}");
     let foreign = ledger::address::encode_address("tcrn", &template_key("bob").unwrap().public());
     send(&["--to", &foreign, "--amount", "1 CRN"]).expect(2, "address of another network");
     send(&["--to", "bob", "--amount", "1 CRN", "--timeout", "5"]).expect(2, "with its unit");
-    send(&["--to", "bob", "--amount", "1 CRN", "--memo", &"x".repeat(257)]).expect(2, "memo of 257 bytes");
-    setup.run(&["send", "--from", "zoe", "--to", "bob", "--amount", "1 CRN"]).expect(2, "no key is named \"zoe\"");
-    setup.run(&["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN"]).expect(2, "add --yes");
+    send(&["--to", "bob", "--amount", "1 CRN", "--memo", &"x".repeat(257)])
+        .expect(2, "memo of 257 bytes");
+    setup
+        .run(&["send", "--from", "zoe", "--to", "bob", "--amount", "1 CRN"])
+        .expect(2, "no key is named \"zoe\"");
+    setup
+        .run(&["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN"])
+        .expect(2, "add --yes");
     setup.run(&["tx", "abc"]).expect(2, "64 hexadecimal digits");
     setup.run(&["--rpc", "https://node", "list"]).expect(2, "http://");
     // Unreachable.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gone = format!("http://{gone}");
-    for args in [&["balance", "alice"][..], &["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN", "--yes"]] {
-        let outcome = run_with(setup.home.path(), &gone, "", args).expect(3, "no answer from the node");
+    for args in [
+        &["balance", "alice"][..],
+        &["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN", "--yes"],
+    ] {
+        let outcome =
+            run_with(setup.home.path(), &gone, "", args).expect(3, "no answer from the node");
         assert_eq!(outcome.stdout, "");
     }
     // Rejected by the wallet, and by the node.
     let rejected = send(&["--to", "bob", "--amount", "2000 CRN"]).expect(4, "does not cover");
     assert_eq!(rejected.stdout, "");
-    send(&["--to", "bob", "--amount", "18446744073 CRN", "--fee", "1 CRN"]).expect(4, "does not cover");
-    send(&["--to", "bob", "--amount", "1 CRN", "--fee", "10 pebbles"]).expect(4, "expected at least 0.00000177 CRN");
+    send(&["--to", "bob", "--amount", "18446744073 CRN", "--fee", "1 CRN"])
+        .expect(4, "does not cover");
+    send(&["--to", "bob", "--amount", "1 CRN", "--fee", "10 pebbles"])
+        .expect(4, "expected at least 0.00000177 CRN");
     setup.node.lie(Lie::Rejects);
     let rejected = setup.send(&[]).expect(4, "I do not[2J like it (why)\nhint: do this");
     assert_eq!(rejected.stdout, "");
@@ -265,12 +287,16 @@ fn broken_outputs() -> [(&'static str, Stdio); 2] {
 #[test]
 fn what_was_done_is_told_when_stdout_is_broken() {
     let setup = setup();
-    let run = |args: &[&str], stdout| run_into(setup.home.path(), &setup.node.url, "", args, stdout);
+    let run =
+        |args: &[&str], stdout| run_into(setup.home.path(), &setup.node.url, "", args, stdout);
     let send = ["send", "--from", "alice", "--to", "bob", "--amount", "1 CRN", "--yes"];
     for (number, (what, stdout)) in broken_outputs().into_iter().enumerate() {
         let sent = run(&send, stdout).expect(7, "cannot be written to stdout");
         let id = setup.node.lock().blocks[number].0.block().transactions[0].id().to_string();
-        assert!(sent.stderr.contains(&format!("{id} is final at height {}", number + 1)), "{what}: {sent:?}");
+        assert!(
+            sent.stderr.contains(&format!("{id} is final at height {}", number + 1)),
+            "{what}: {sent:?}"
+        );
     }
     for ((_, stdout), name) in broken_outputs().into_iter().zip(["one", "two"]) {
         let made = run(&["new", name], stdout).expect(7, "is in the keystore");
@@ -279,7 +305,8 @@ fn what_was_done_is_told_when_stdout_is_broken() {
     }
     setup.node.lie(Lie::Stalls);
     for (what, stdout) in broken_outputs() {
-        let open = run(&[&send[..], &["--timeout", "0s"]].concat(), stdout).expect(5, "It may still land");
+        let open =
+            run(&[&send[..], &["--timeout", "0s"]].concat(), stdout).expect(5, "It may still land");
         assert!(open.stderr.contains("cairn-wallet tx "), "{what}: {open:?}");
     }
 }
@@ -289,7 +316,13 @@ fn what_was_done_is_told_when_stdout_is_broken() {
 fn a_reader_that_has_read_enough_is_no_error() {
     let setup = setup();
     setup.run(&["list"]).expect(0, "");
-    for args in [&["list"][..], &["list", "--json"], &["balance"], &["address", "bob"], &["completions", "bash"]] {
+    for args in [
+        &["list"][..],
+        &["list", "--json"],
+        &["balance"],
+        &["address", "bob"],
+        &["completions", "bash"],
+    ] {
         let [(_, full), (_, gone)] = broken_outputs();
         let run = |stdout| run_into(setup.home.path(), &setup.node.url, "", args, stdout);
         assert_eq!(run(gone).expect(0, "").stderr, "", "{args:?}");
@@ -305,7 +338,8 @@ fn a_wrong_clock_is_called_that() {
     let setup = setup_on(old);
     setup.node.lock().behind_ms = TWO_DAYS_MS;
     setup.node.lock().commit(Vec::new());
-    let sent = setup.send(&[]).expect(4, "this machine's clock is 48 h 0 min ahead of the newest block");
+    let sent =
+        setup.send(&[]).expect(4, "this machine's clock is 48 h 0 min ahead of the newest block");
     assert!(!sent.stderr.contains("sign again"), "{sent:?}");
 }
 
@@ -341,12 +375,19 @@ fn tx_tells_what_is_known() {
     assert_eq!(json["proved"], "transaction");
     // If the node has no proof, the output says what is proved beside the status.
     setup.node.lie(Lie::NoProof);
-    let shown = setup.run(&["tx", &id]).expect(0, "note: it is proved that the sender has used this nonce");
-    assert!(shown.stdout.contains("proved    only that the sender has used its nonce"), "{shown:?}");
+    let shown =
+        setup.run(&["tx", &id]).expect(0, "note: it is proved that the sender has used this nonce");
+    assert!(
+        shown.stdout.contains("proved    only that the sender has used its nonce"),
+        "{shown:?}"
+    );
     assert_eq!(setup.run(&["tx", &id, "--json"]).json()["proved"], "nonce");
     setup.node.lie(Lie::None);
     let unknown = "ab".repeat(32);
-    assert_eq!(setup.run(&["tx", &unknown]).expect(0, "").stdout, "status    unknown to this node\n");
+    assert_eq!(
+        setup.run(&["tx", &unknown]).expect(0, "").stdout,
+        "status    unknown to this node\n"
+    );
     assert_eq!(setup.run(&["tx", &unknown, "--json"]).json()["proved"], false);
     setup.node.lie(Lie::OtherDetails);
     let lied = setup.run(&["tx", &id]).expect(1, "the transaction's details do not have its id");
@@ -376,10 +417,13 @@ fn wallets_of_a_local_network_that_start_at_once_agree() {
 fn the_public_password_is_for_local_networks_only() {
     let node = FakeNode::start(genesis("main"));
     let home = private_dir();
-    for (name, text) in [("password", "local\n"), ("template-accounts.json", r#"{"accounts":["alice"]}"#)] {
+    for (name, text) in
+        [("password", "local\n"), ("template-accounts.json", r#"{"accounts":["alice"]}"#)]
+    {
         std::fs::write(home.path().join(name), text).unwrap();
     }
-    let listed = run_with(home.path(), &node.url, "", &["list", "--json"]).expect(0, "network \"main\"");
+    let listed =
+        run_with(home.path(), &node.url, "", &["list", "--json"]).expect(0, "network \"main\"");
     assert_eq!(listed.line(), "[]");
     assert!(!home.path().join("keystore.json").exists());
 }
@@ -400,11 +444,15 @@ fn keys_are_made_kept_and_brought_back() {
 
     // Without a node, only a genesis file says which chain this is.
     with("a", offline, "", &["new", "main"]).expect(3, "no answer");
-    let main = with("a", offline, "", &["new", "main", "--genesis", file]).expect(0, "`cairn-wallet phrase`");
+    let main = with("a", offline, "", &["new", "main", "--genesis", file])
+        .expect(0, "`cairn-wallet phrase`");
     with("a", offline, "", &["new", "--show-phrase", "second"]).expect(0, "");
     let listed = with("a", offline, "", &["list", "--json"]).json();
     assert_eq!(listed[0]["address"], main.line());
-    assert_eq!((listed[1]["name"].as_str(), listed[1]["account"].as_u64()), (Some("second"), Some(1)));
+    assert_eq!(
+        (listed[1]["name"].as_str(), listed[1]["account"].as_u64()),
+        (Some("second"), Some(1))
+    );
     assert_eq!(with("a", offline, "", &["address", "main"]).expect(0, "").stdout, main.stdout);
     let phrase = with("a", offline, "", &["phrase"]).expect(0, "");
     assert_eq!(phrase.line().split(' ').count(), 24);
@@ -412,15 +460,25 @@ fn keys_are_made_kept_and_brought_back() {
 
     // A network that does not exist yet needs an address for its genesis.
     let drawn = run_with(Path::new("/dev/null"), offline, "", &["generate", "--json"]).json();
-    let brought = with("f", offline, drawn["phrase"].as_str().unwrap(), &["import", "first", "--genesis", file]);
+    let brought = with(
+        "f",
+        offline,
+        drawn["phrase"].as_str().unwrap(),
+        &["import", "first", "--genesis", file],
+    );
     assert_eq!(brought.expect(0, "").line(), drawn["address"].as_str().unwrap());
-    let plain = with("f", offline, "", &["generate", "--address-prefix", "abc"]).expect(0, "").stdout;
+    let plain =
+        with("f", offline, "", &["generate", "--address-prefix", "abc"]).expect(0, "").stdout;
     let (address, words) = plain.trim_end().split_once('\n').unwrap();
-    assert!(address.starts_with("abc1") && words.split(' ').count() == 24 && words != drawn["phrase"]);
-    with("f", offline, "", &["generate", "--address-prefix", "A-"]).expect(2, "expected 1 to 16 of a-z, 0-9");
+    assert!(
+        address.starts_with("abc1") && words.split(' ').count() == 24 && words != drawn["phrase"]
+    );
+    with("f", offline, "", &["generate", "--address-prefix", "A-"])
+        .expect(2, "expected 1 to 16 of a-z, 0-9");
 
     // The words bring the keys back, in order. The genesis here comes from the node.
-    let back = with("b", &node.url, phrase.line(), &["import", "main"]).expect(0, "this wallet is now for the network");
+    let back = with("b", &node.url, phrase.line(), &["import", "main"])
+        .expect(0, "this wallet is now for the network");
     assert_eq!(back.stdout, main.stdout);
     let second = with("b", offline, "", &["new", "other"]).expect(0, "");
     assert_eq!(second.line(), listed[1]["address"].as_str().unwrap());
@@ -429,10 +487,14 @@ fn keys_are_made_kept_and_brought_back() {
 
     // A raw seed.
     let seed = hex::encode([77; 32]);
-    let raw =
-        with("b", offline, &format!("{seed}\n"), &["import", "raw", "--json"]).expect(0, "do not bring this key back");
-    assert_eq!(raw.json()["address"].as_str(), Some(node.lock().address(&validator(77).public()).as_str()));
-    with("c", offline, &seed, &["import", "raw", "--genesis", file]).expect(0, "do not bring this key back");
+    let raw = with("b", offline, &format!("{seed}\n"), &["import", "raw", "--json"])
+        .expect(0, "do not bring this key back");
+    assert_eq!(
+        raw.json()["address"].as_str(),
+        Some(node.lock().address(&validator(77).public()).as_str())
+    );
+    with("c", offline, &seed, &["import", "raw", "--genesis", file])
+        .expect(0, "do not bring this key back");
     for (bad, code) in [("", 2), ("abc", 2), ("abandon abandon", 1), (&seed[1..], 2)] {
         with("b", offline, bad, &["import", "bad"]).expect(code, "error");
     }
@@ -442,7 +504,8 @@ fn keys_are_made_kept_and_brought_back() {
     let other = FakeNode::start(genesis("main"));
     std::fs::write(path("genesis"), other.lock().chain.genesis().to_json()).unwrap();
     with("b", offline, "", &["new", "x", "--genesis", file]).expect(1, "for the network \"local\"");
-    with("b", &other.url, "", &["balance", "main"]).expect(1, "is on another chain: network \"main\"");
+    with("b", &other.url, "", &["balance", "main"])
+        .expect(1, "is on another chain: network \"main\"");
     std::fs::write(path("genesis"), "{}").unwrap();
     with("d", offline, "", &["new", "x", "--genesis", file]).expect(1, "network: is missing");
     with("e", &node.url, "", &["balance"]).expect(1, "no keys in");

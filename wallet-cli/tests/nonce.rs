@@ -27,8 +27,15 @@ fn a_nonce_that_a_node_makes_up_is_not_signed() {
         let claimed = proved + 3;
         let sent = setup.send(&["--timeout", "0s"]);
         let sent = sent.expect(1, &format!("is {claimed}, but it is {proved} by proof"));
-        assert!(sent.stderr.contains(&format!("shows no waiting transfer of nonce {proved}; nothing was sent")));
-        assert_eq!((sent.stdout.as_str(), unfinished(&setup).trim_end()), ("", if proved == 0 { "" } else { "[]" }));
+        assert!(
+            sent.stderr.contains(&format!(
+                "shows no waiting transfer of nonce {proved}; nothing was sent"
+            ))
+        );
+        assert_eq!(
+            (sent.stdout.as_str(), unfinished(&setup).trim_end()),
+            ("", if proved == 0 { "" } else { "[]" })
+        );
         setup.node.lie(Lie::None);
         setup.send(&[]).expect(0, "");
     }
@@ -68,7 +75,18 @@ fn a_script_that_does_not_wait_sends_transfers_in_a_row() {
     setup.node.lie(Lie::Stalls);
     for amount in 1..=10 {
         let amount = format!("{amount} CRN");
-        let args = ["send", "--from", "alice", "--to", "bob", "--amount", &amount, "--yes", "--timeout", "0s"];
+        let args = [
+            "send",
+            "--from",
+            "alice",
+            "--to",
+            "bob",
+            "--amount",
+            &amount,
+            "--yes",
+            "--timeout",
+            "0s",
+        ];
         setup.run(&args).expect(5, "It may still land");
     }
     assert_eq!(waiting(&setup.node), (0..10).collect::<Vec<_>>());

@@ -31,7 +31,8 @@ fn commands_at_once_wait_for_each_other() {
 fn a_nonce_that_another_wallet_takes_is_no_error() {
     let (setup, other) = (setup(), setup());
     // Another wallet with the same keys, for the same chain.
-    std::fs::copy(setup.home.path().join("genesis.json"), other.home.path().join("genesis.json")).unwrap();
+    std::fs::copy(setup.home.path().join("genesis.json"), other.home.path().join("genesis.json"))
+        .unwrap();
     setup.run(&["list"]).expect(0, "");
     other.run(&["list"]).expect(0, "");
     std::thread::scope(|scope| {
@@ -60,7 +61,18 @@ fn a_payment_that_a_node_keeps_back_is_resumed_and_not_made_twice() {
     assert_eq!(again.line(), id);
     assert_eq!(setup.node.lock().waiting.len(), 1);
     // Another payment gets the next nonce.
-    let args = ["send", "--from", "alice", "--to", "carol", "--amount", "1 CRN", "--yes", "--timeout", "0s"];
+    let args = [
+        "send",
+        "--from",
+        "alice",
+        "--to",
+        "carol",
+        "--amount",
+        "1 CRN",
+        "--yes",
+        "--timeout",
+        "0s",
+    ];
     let other = setup.run(&args).expect(5, "may still land").line().to_owned();
     assert_eq!(setup.node.lock().waiting.len(), 2);
     setup.node.lie(Lie::None);
@@ -73,7 +85,10 @@ fn a_payment_that_a_node_keeps_back_is_resumed_and_not_made_twice() {
     setup.run(&["tx", &other]).expect(0, "");
     let new = setup.send(&[]).expect(0, "");
     assert!(new.line() != id && setup.paid() == 3, "{new:?}");
-    assert_eq!(std::fs::read_to_string(setup.home.path().join("unfinished.json")).unwrap().trim(), "[]");
+    assert_eq!(
+        std::fs::read_to_string(setup.home.path().join("unfinished.json")).unwrap().trim(),
+        "[]"
+    );
 }
 
 #[test]

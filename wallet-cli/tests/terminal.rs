@@ -60,8 +60,18 @@ impl Terminal {
     /// shell.
     fn end(&mut self) -> ExitStatus {
         let status = self.child.wait().unwrap();
-        assert!(tcgetattr(&self.program).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON));
-        assert_eq!(rustix::io::ioctl_fionread(&self.program).unwrap(), 0, "unread input: {}", self.shown);
+        assert!(
+            tcgetattr(&self.program)
+                .unwrap()
+                .local_modes
+                .contains(LocalModes::ECHO | LocalModes::ICANON)
+        );
+        assert_eq!(
+            rustix::io::ioctl_fionread(&self.program).unwrap(),
+            0,
+            "unread input: {}",
+            self.shown
+        );
         status
     }
 }
@@ -74,7 +84,8 @@ fn numbered_lines_can_be_pasted_and_nothing_of_them_is_left() {
     let setup = setup();
     let password = setup.home.path().join("password");
     let import = ["import", "main", "--password-file", password.to_str().unwrap()];
-    let bad = format!("   1  {WORDS}\n   7  {WORDS}\n  13  {WORDS}\n  19  {WORDS}\n\nmore\nof it\n");
+    let bad =
+        format!("   1  {WORDS}\n   7  {WORDS}\n  13  {WORDS}\n  19  {WORDS}\n\nmore\nof it\n");
     let good = format!("   1  {WORDS}\n7. {WORDS}\n  13) {WORDS}\n  19: {LAST}\n\nmore\nof it\n");
     for (pasted, code, said) in [(bad, 1, "the checksum does not fit"), (good, 0, "crn1")] {
         let mut terminal = Terminal::start(&setup, &import);

@@ -32,7 +32,10 @@ impl<'a> Overlay<'a> {
     ///
     /// # Errors
     /// `TransactionError`: the first rule that the transaction breaks.
-    pub fn apply_transaction(&mut self, transaction: &VerifiedTransaction) -> Result<(), TransactionError> {
+    pub fn apply_transaction(
+        &mut self,
+        transaction: &VerifiedTransaction,
+    ) -> Result<(), TransactionError> {
         let transfer = transaction.transfer();
         let needed = check_form(transaction)?;
         let limits = self.base.chain.limits();
@@ -46,7 +49,8 @@ impl<'a> Overlay<'a> {
             std::cmp::Ordering::Equal => {}
         }
         let balance = account.balance;
-        account.balance = balance.checked_sub(needed.0).ok_or(TransactionError::Balance { balance, needed })?;
+        account.balance =
+            balance.checked_sub(needed.0).ok_or(TransactionError::Balance { balance, needed })?;
         account.nonce = next.checked_add(1).ok_or(TransactionError::Overflow)?;
 
         // The changes of this transaction alone, so that an error below leaves the overlay as it
@@ -63,7 +67,8 @@ impl<'a> Overlay<'a> {
                     Account::default()
                 }
             };
-            account.balance = account.balance.checked_add(output.amount.0).ok_or(TransactionError::Overflow)?;
+            account.balance =
+                account.balance.checked_add(output.amount.0).ok_or(TransactionError::Overflow)?;
             touched.insert(key, account);
         }
         let least = least_fee(limits, transaction.bytes(), created);
@@ -88,21 +93,33 @@ impl<'a> Overlay<'a> {
     pub fn finish(mut self, proposer: &PublicKey) -> State {
         let height = self.base.tip.height.next();
         if self.fees > Amount(0) {
-            let payout = self.base.chain.validators(height).find(proposer).map(|(_, validator)| validator.payout);
+            let payout = self
+                .base
+                .chain
+                .validators(height)
+                .find(proposer)
+                .map(|(_, validator)| validator.payout);
             let payout = payout.unwrap_or_else(|| panic!("the proposer of a block is a validator"));
             let key = StateKey::account(payout);
             let mut account = self.get(&key).unwrap_or_default();
             let credited = account.balance.checked_add(self.fees.0);
-            account.balance = credited.unwrap_or_else(|| panic!("the supply fits 64 bits, so each balance does"));
+            account.balance =
+                credited.unwrap_or_else(|| panic!("the supply fits 64 bits, so each balance does"));
             account.touch_fees(height, self.fees);
             self.changes.insert(key, account);
         }
         let total = |balance: &dyn Fn(&StateKey, &Account) -> Amount| -> u128 {
-            self.changes.iter().fold(0, |sum, (key, account)| sum.saturating_add(balance(key, account).0.into()))
+            self.changes
+                .iter()
+                .fold(0, |sum, (key, account)| sum.saturating_add(balance(key, account).0.into()))
         };
         let after = total(&|_, account| account.balance);
-        let before = total(&|key, _| self.base.state.get(key).map_or(Amount(0), |account| account.balance));
-        assert!(after == before, "a block moves money and neither makes nor loses any: {before} before, {after} after");
+        let before =
+            total(&|key, _| self.base.state.get(key).map_or(Amount(0), |account| account.balance));
+        assert!(
+            after == before,
+            "a block moves money and neither makes nor loses any: {before} before, {after} after"
+        );
         self.base.state.with(&self.changes)
     }
 }
@@ -144,7 +161,11 @@ pub fn check_created(account: &PublicKey) -> Result<(), TransactionError> {
 ///
 /// # Errors
 /// `TransactionError::Expired` or `ExpiryTooFar`.
-pub fn check_expiry(limits: &Limits, expires_at: Timestamp, time: Timestamp) -> Result<(), TransactionError> {
+pub fn check_expiry(
+    limits: &Limits,
+    expires_at: Timestamp,
+    time: Timestamp,
+) -> Result<(), TransactionError> {
     let latest = Timestamp(time.0.saturating_add(limits.expiry_ms_max));
     if expires_at < time {
         return Err(TransactionError::Expired { expires_at, time });

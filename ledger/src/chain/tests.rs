@@ -73,7 +73,13 @@ fn certificate(chain: &Chain, block: &ValidBlock) -> Certificate {
         };
         (vote.validator, key(seed).sign(&vote.message(chain.id())))
     };
-    Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), (1..=3).map(vote))
+    Certificate::new(
+        block.height(),
+        Round(0),
+        block.hash(),
+        chain.validators(block.height()),
+        (1..=3).map(vote),
+    )
 }
 
 /// Applies a changed transfer and compares the verdict.
@@ -83,8 +89,16 @@ fn check(change: impl Fn(&mut Transfer), expected: Result<(), TransactionError>)
     let mut transfer = transfer();
     change(&mut transfer);
     let mut overlay = Overlay::new(&state, Timestamp(START + 1));
-    assert_eq!(overlay.apply_transaction(&signed(&chain, transfer.clone())), expected, "{transfer:?}");
-    assert_eq!(overlay.changes.is_empty(), expected.is_err(), "a refused transaction changes nothing");
+    assert_eq!(
+        overlay.apply_transaction(&signed(&chain, transfer.clone())),
+        expected,
+        "{transfer:?}"
+    );
+    assert_eq!(
+        overlay.changes.is_empty(),
+        expected.is_err(),
+        "a refused transaction changes nothing"
+    );
 }
 
 #[test]
@@ -92,7 +106,10 @@ fn each_rule_of_a_transfer_holds_up_to_its_limit() {
     use TransactionError as E;
     check(|_| {}, Ok(()));
     check(|t| t.outputs.clear(), Err(E::Outputs(0)));
-    check(|t| t.outputs = vec![t.outputs[0].clone(); 64], Err(E::Fee { got: Amount(10_000), least: Amount(26_970) }));
+    check(
+        |t| t.outputs = vec![t.outputs[0].clone(); 64],
+        Err(E::Fee { got: Amount(10_000), least: Amount(26_970) }),
+    );
     check(|t| (t.outputs, t.fee) = (vec![t.outputs[0].clone(); 64], Amount(100_000)), Ok(()));
     check(|t| t.outputs = vec![t.outputs[0].clone(); 65], Err(E::Outputs(65)));
     check(|t| t.memo = vec![0; 256], Ok(()));
@@ -102,7 +119,10 @@ fn each_rule_of_a_transfer_holds_up_to_its_limit() {
     check(|t| t.nonce = Nonce(1), Err(E::NonceAhead { got: Nonce(1), next: Nonce(0) }));
     check(|t| t.outputs[0].amount = Amount(999_990_000), Ok(()));
     let needed = Amount(1_000_000_001);
-    check(|t| t.outputs[0].amount = Amount(999_990_001), Err(E::Balance { balance: Amount(1_000_000_000), needed }));
+    check(
+        |t| t.outputs[0].amount = Amount(999_990_001),
+        Err(E::Balance { balance: Amount(1_000_000_000), needed }),
+    );
     check(|t| t.expires_at = Timestamp(START + 1), Ok(()));
     let (expires_at, time) = (Timestamp(START), Timestamp(START + 1));
     check(|t| t.expires_at = Timestamp(START), Err(E::Expired { expires_at, time }));
@@ -139,7 +159,8 @@ fn an_account_comes_into_being_only_for_a_point_of_the_curve() {
     check(pay(no_point, true), Err(refused));
     check(pay(no_point, false), Err(refused));
     // Torsion is harmless here: ZIP-215 gives one verdict on the signatures of such a key.
-    let torsion = "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse::<Hash>().unwrap();
+    let torsion =
+        "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse::<Hash>().unwrap();
     check(pay(PublicKey(torsion.0), true), Ok(()));
 }
 
@@ -160,7 +181,10 @@ fn a_block_sooner_than_the_interval_is_invalid_and_nobody_proposes_one() {
         let mut early = block.block().clone();
         early.header.time = Timestamp(state.next_time().0 - 1);
         let earliest = state.next_time();
-        assert_eq!(state.validate(early.clone()).unwrap_err(), BlockError::Time { got: early.header.time, earliest });
+        assert_eq!(
+            state.validate(early.clone()).unwrap_err(),
+            BlockError::Time { got: early.header.time, earliest }
+        );
         let later = state.propose(proposer, Timestamp(earliest.0 + 1), parent.clone(), []);
         assert_eq!(later.header().time, Timestamp(earliest.0 + 1), "at a clock that is ahead");
         assert!(state.validate(later.block().clone()).is_ok());
@@ -189,7 +213,8 @@ fn blocks_follow_each_other_and_every_commitment_is_checked() {
     for height in 1..=40u64 {
         let proposer = chain.validators(Height(height)).proposer(Height(height), Round(0)).key;
         let transaction = signed(&chain, Transfer { nonce: Nonce(height - 1), ..transfer() });
-        let block = state.propose(proposer, Timestamp(START + height), parent.clone(), [transaction]);
+        let block =
+            state.propose(proposer, Timestamp(START + height), parent.clone(), [transaction]);
         assert_eq!(block.block().transactions.len(), 1);
         assert_eq!(state.validate(block.block().clone()).unwrap().bytes(), block.bytes());
         let decoded: Block = codec::decode(block.bytes(), codec::VALUE_BYTES_MAX).unwrap();
@@ -212,11 +237,13 @@ fn blocks_follow_each_other_and_every_commitment_is_checked() {
 fn each_payout_proves_its_income(chain: &Chain, state: &ChainState) {
     for validator in chain.validators(Height(1)).as_slice() {
         let mut expected = Account::default();
-        for height in
-            (1..=40).map(Height).filter(|height| chain.validators(*height).proposer(*height, Round(0)) == validator)
+        for height in (1..=40)
+            .map(Height)
+            .filter(|height| chain.validators(*height).proposer(*height, Round(0)) == validator)
         {
             let cause = Hash::of(Domain::Fees, &[&10_000u64.to_le_bytes()]);
-            let parts: [&[u8]; 3] = [expected.activity.as_bytes(), &height.0.to_le_bytes(), cause.as_bytes()];
+            let parts: [&[u8]; 3] =
+                [expected.activity.as_bytes(), &height.0.to_le_bytes(), cause.as_bytes()];
             expected.activity = Hash::of(Domain::Activity, &parts);
             expected.balance.0 += 10_000;
         }

@@ -119,7 +119,10 @@ impl Reader {
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = canonical.then(|| text.parse().ok()).flatten();
         if number.is_none() {
-            self.report(fields.at(name), format!("{text:?}, expected a decimal number of up to 64 bits as text"));
+            self.report(
+                fields.at(name),
+                format!("{text:?}, expected a decimal number of up to 64 bits as text"),
+            );
         }
         number
     }
@@ -128,19 +131,34 @@ impl Reader {
         let value = self.field(fields, name)?;
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
         if number.is_none() {
-            self.report(fields.at(name), format!("{value}, expected a whole number of up to 32 bits"));
+            self.report(
+                fields.at(name),
+                format!("{value}, expected a whole number of up to 32 bits"),
+            );
         }
         number
     }
 
-    fn amount(&mut self, fields: &mut Fields<'_>, name: &'static str, coin: &Coin) -> Option<Amount> {
+    fn amount(
+        &mut self,
+        fields: &mut Fields<'_>,
+        name: &'static str,
+        coin: &Coin,
+    ) -> Option<Amount> {
         let text = self.text(fields, name)?;
         coin.parse(text).map_err(|error| self.report(fields.at(name), error.to_string())).ok()
     }
 
-    fn address(&mut self, fields: &mut Fields<'_>, name: &'static str, prefix: &str) -> Option<PublicKey> {
+    fn address(
+        &mut self,
+        fields: &mut Fields<'_>,
+        name: &'static str,
+        prefix: &str,
+    ) -> Option<PublicKey> {
         let text = self.text(fields, name)?;
-        decode_address(prefix, text).map_err(|error| self.report(fields.at(name), error.to_string())).ok()
+        decode_address(prefix, text)
+            .map_err(|error| self.report(fields.at(name), error.to_string()))
+            .ok()
     }
 
     fn key(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<PublicKey> {
@@ -153,7 +171,10 @@ impl Reader {
 
     fn end(&mut self, fields: &Fields<'_>) {
         for name in fields.map.keys().filter(|name| !fields.known.contains(&name.as_str())) {
-            self.report(fields.at(name), format!("unknown field, expected one of {}", fields.known.join(", ")));
+            self.report(
+                fields.at(name),
+                format!("unknown field, expected one of {}", fields.known.join(", ")),
+            );
         }
     }
 
@@ -196,7 +217,10 @@ impl Reader {
         let symbol = self.text(fields, "symbol");
         let decimals = self.small(fields, "decimals");
         self.end(fields);
-        Some(Coin { symbol: symbol?.to_owned(), decimals: u8::try_from(decimals?).unwrap_or(u8::MAX) })
+        Some(Coin {
+            symbol: symbol?.to_owned(),
+            decimals: u8::try_from(decimals?).unwrap_or(u8::MAX),
+        })
     }
 
     fn account(
@@ -213,13 +237,22 @@ impl Reader {
         Some(GenesisAccount { name: name?.to_owned(), account: account?, balance: balance? })
     }
 
-    fn validator(&mut self, fields: &mut Fields<'_>, prefix: Option<&str>) -> Option<GenesisValidator> {
+    fn validator(
+        &mut self,
+        fields: &mut Fields<'_>,
+        prefix: Option<&str>,
+    ) -> Option<GenesisValidator> {
         let name = self.text(fields, "name");
         let key = self.key(fields, "key");
         let power = self.number(fields, "power");
         let payout = self.address(fields, "payout", prefix?);
         self.end(fields);
-        Some(GenesisValidator { name: name?.to_owned(), key: key?, payout: payout?, power: VotingPower(power?) })
+        Some(GenesisValidator {
+            name: name?.to_owned(),
+            key: key?,
+            payout: payout?,
+            power: VotingPower(power?),
+        })
     }
 
     fn limits(&mut self, fields: &mut Fields<'_>) -> Option<Limits> {
@@ -236,7 +269,10 @@ impl Reader {
 pub(super) fn read(text: &[u8]) -> (Option<Genesis>, Vec<Problem>) {
     let mut reader = Reader::default();
     if text.len() > super::GENESIS_BYTES_MAX {
-        reader.report(String::new(), format!("{} bytes, expected at most {}", text.len(), super::GENESIS_BYTES_MAX));
+        reader.report(
+            String::new(),
+            format!("{} bytes, expected at most {}", text.len(), super::GENESIS_BYTES_MAX),
+        );
         return (None, reader.problems);
     }
     // Editors on some systems put a byte order mark before the text. It means nothing in UTF-8.

@@ -38,7 +38,10 @@ fn the_template_is_valid_and_frozen() {
     let genesis = Genesis::from_json(text).unwrap();
     assert_eq!(genesis, local());
     assert_eq!(genesis.to_json().as_bytes(), text);
-    assert_eq!(genesis.chain_id().to_string(), "93748f73d7cb6233ec9fa09bf4f2b7824c7ec6aa44cd9dcece0e28418cb0d858");
+    assert_eq!(
+        genesis.chain_id().to_string(),
+        "93748f73d7cb6233ec9fa09bf4f2b7824c7ec6aa44cd9dcece0e28418cb0d858"
+    );
 }
 
 #[test]
@@ -54,7 +57,13 @@ fn every_problem_is_named_with_its_path() {
     let paths: Vec<&str> = error.problems.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(
         paths,
-        ["accounts[0].balance", "accounts[3].address", "validators[0].power", "limits.chunk_bytes", "typo"]
+        [
+            "accounts[0].balance",
+            "accounts[3].address",
+            "validators[0].power",
+            "limits.chunk_bytes",
+            "typo"
+        ]
     );
 }
 
@@ -120,7 +129,8 @@ fn keys_that_nobody_can_use_are_refused_everywhere() {
     let mut y = [0; 32];
     y[0] = 2;
     let no_point = PublicKey(y);
-    let torsion: Hash = "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse().unwrap();
+    let torsion: Hash =
+        "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse().unwrap();
     let torsion = PublicKey(torsion.0);
     let problems = |change: &dyn Fn(&mut Genesis)| {
         let mut genesis = local();
@@ -129,7 +139,10 @@ fn keys_that_nobody_can_use_are_refused_everywhere() {
     };
     let lost = "is not a point of the curve, nobody can sign for it";
     for (change, path) in [
-        (&(|g: &mut Genesis| g.accounts[1].account = no_point) as &dyn Fn(&mut Genesis), "accounts[1].address"),
+        (
+            &(|g: &mut Genesis| g.accounts[1].account = no_point) as &dyn Fn(&mut Genesis),
+            "accounts[1].address",
+        ),
         (&|g| g.validators[0].payout = no_point, "validators[0].payout"),
         (&|g| g.validators[0].key = no_point, "validators[0].key"),
     ] {

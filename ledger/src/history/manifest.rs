@@ -89,7 +89,11 @@ impl Manifest {
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow;
     /// `HistoryError::Root`.
-    pub fn extend(&mut self, descriptors: &[SegmentDescriptor], root: HistoryRoot) -> Result<(), HistoryError> {
+    pub fn extend(
+        &mut self,
+        descriptors: &[SegmentDescriptor],
+        root: HistoryRoot,
+    ) -> Result<(), HistoryError> {
         let before = self.segments();
         let mut next_height = self.next_height;
         for (index, descriptor) in (before..).zip(descriptors) {
@@ -149,7 +153,8 @@ mod tests {
     use crate::hash::{BlockHash, Domain};
     use crate::history::BLOCK_BYTES_MAX;
 
-    const RULES: HistoryRules = HistoryRules { segment_bytes: 20, segment_blocks: 4, chunk_bytes: 8 };
+    const RULES: HistoryRules =
+        HistoryRules { segment_bytes: 20, segment_blocks: 4, chunk_bytes: 8 };
 
     /// A history with one block of 20 bytes in each segment, all its descriptors, and the root
     /// after each of them.
@@ -159,7 +164,11 @@ mod tests {
         let mut descriptors = Vec::new();
         for height in 1..=segments {
             let hash = Hash::of(Domain::Block, &[&height.to_le_bytes()]);
-            descriptors.extend(history.push(Height(height), BlockHash(hash), &hash.0[..20]).map(|one| one.descriptor));
+            descriptors.extend(
+                history
+                    .push(Height(height), BlockHash(hash), &hash.0[..20])
+                    .map(|one| one.descriptor),
+            );
             roots.push(history.root());
         }
         (history, descriptors, roots)
@@ -171,7 +180,10 @@ mod tests {
         for start in 0..=12 {
             for middle in start..=12 {
                 let mut manifest = Manifest::after(&history(start as u64).0);
-                assert_eq!((manifest.segments(), manifest.next_height()), (start as u64, Height(start as u64 + 1)));
+                assert_eq!(
+                    (manifest.segments(), manifest.next_height()),
+                    (start as u64, Height(start as u64 + 1))
+                );
                 manifest.extend(&all[start..middle], roots[middle]).unwrap();
                 // The same segments again, as the chain seals them.
                 all[..middle].iter().for_each(|descriptor| manifest.sealed(descriptor));
@@ -179,13 +191,20 @@ mod tests {
                 let mut sealed = Manifest::after(&history(start as u64).0);
                 all.iter().for_each(|descriptor| sealed.sealed(descriptor));
                 assert_eq!(manifest, sealed);
-                assert_eq!((manifest.segments(), manifest.next_height(), manifest.root()), (12, Height(13), roots[12]));
+                assert_eq!(
+                    (manifest.segments(), manifest.next_height(), manifest.root()),
+                    (12, Height(13), roots[12])
+                );
                 assert!(manifest.descriptors().eq(&all[start..]));
 
                 manifest.forget_below(middle as u64);
                 assert!(manifest.descriptors().eq(&all[middle..]));
                 for (index, descriptor) in (0..).zip(&all) {
-                    assert_eq!(manifest.get(index), (index >= middle as u64).then_some(descriptor), "{index}");
+                    assert_eq!(
+                        manifest.get(index),
+                        (index >= middle as u64).then_some(descriptor),
+                        "{index}"
+                    );
                 }
                 assert_eq!(manifest.get(12), None);
                 manifest.forget_below(u64::MAX);
@@ -200,14 +219,15 @@ mod tests {
         let mut manifest = Manifest::after(&history(3).0);
         manifest.extend(&all[3..5], roots[5]).unwrap();
         let before = manifest.clone();
-        let mut check =
-            |change: fn(&mut Vec<SegmentDescriptor>), root: HistoryRoot, expected: fn(&HistoryError) -> bool| {
-                let mut list = all[5..].to_vec();
-                change(&mut list);
-                let error = manifest.extend(&list, root).unwrap_err();
-                assert!(expected(&error), "{error}");
-                assert_eq!(manifest, before, "{error}");
-            };
+        let mut check = |change: fn(&mut Vec<SegmentDescriptor>),
+                         root: HistoryRoot,
+                         expected: fn(&HistoryError) -> bool| {
+            let mut list = all[5..].to_vec();
+            change(&mut list);
+            let error = manifest.extend(&list, root).unwrap_err();
+            assert!(expected(&error), "{error}");
+            assert_eq!(manifest, before, "{error}");
+        };
         let is_index = |error: &HistoryError| matches!(error, HistoryError::Index { .. });
         let is_first = |error: &HistoryError| matches!(error, HistoryError::First { .. });
         let is_closing = |error: &HistoryError| matches!(error, HistoryError::Closing { .. });
@@ -225,8 +245,16 @@ mod tests {
         check(|list| list[3].bytes = BLOCK_BYTES_MAX, roots[9], is_root);
         // Two blocks: the second one begins before byte 20, so it may end 19 bytes later than a
         // first one.
-        check(|list| (list[3].last, list[3].bytes) = (Height(10), 20 + BLOCK_BYTES_MAX), roots[9], is_closing);
-        check(|list| (list[3].last, list[3].bytes) = (Height(10), 19 + BLOCK_BYTES_MAX), roots[9], is_root);
+        check(
+            |list| (list[3].last, list[3].bytes) = (Height(10), 20 + BLOCK_BYTES_MAX),
+            roots[9],
+            is_closing,
+        );
+        check(
+            |list| (list[3].last, list[3].bytes) = (Height(10), 19 + BLOCK_BYTES_MAX),
+            roots[9],
+            is_root,
+        );
         check(|list| list[2].chunks_root = Hash::ZERO, roots[9], is_root);
         check(|list| list.truncate(3), roots[9], is_root);
         check(Vec::clear, roots[9], is_root);

@@ -163,7 +163,10 @@ impl History {
     #[must_use]
     pub fn new(rules: HistoryRules) -> Self {
         let HistoryRules { segment_bytes, segment_blocks, chunk_bytes } = rules;
-        assert!(segment_bytes > 0 && segment_blocks > 0 && chunk_bytes > 0, "a genesis has no zero in {rules:?}");
+        assert!(
+            segment_bytes > 0 && segment_blocks > 0 && chunk_bytes > 0,
+            "a genesis has no zero in {rules:?}"
+        );
         Self { rules, sealed: MountainRange::default(), open: OpenSegment::new(0, Height(1)) }
     }
 
@@ -198,8 +201,17 @@ impl History {
     ///
     /// # Panics
     /// If `height` does not follow `tip`: a gap here would be a gap in history for good.
-    pub fn push(&mut self, height: Height, hash: BlockHash, block_bytes: &[u8]) -> Option<SealedSegment> {
-        assert_eq!(height, self.tip().next(), "blocks enter history one by one, in order of height");
+    pub fn push(
+        &mut self,
+        height: Height,
+        hash: BlockHash,
+        block_bytes: &[u8],
+    ) -> Option<SealedSegment> {
+        assert_eq!(
+            height,
+            self.tip().next(),
+            "blocks enter history one by one, in order of height"
+        );
         self.open.push(hash, block_bytes, &self.rules);
         if !self.rules.closes(self.open.bytes, self.open.block_count()) {
             return None;

@@ -28,7 +28,9 @@ impl MountainRange {
             let level = &mut self.levels[height];
             level.push(node);
             match level.as_slice() {
-                [.., left, right] if level.len().is_multiple_of(2) => node = inner_node(left, right),
+                [.., left, right] if level.len().is_multiple_of(2) => {
+                    node = inner_node(left, right)
+                }
                 _ => break,
             }
         }
@@ -62,7 +64,8 @@ impl MountainRange {
     /// its peak, lowest first, and the other peaks, highest first. `None` if there is no such leaf.
     pub(super) fn path(&self, index: u64, count: u64) -> Option<(Vec<Hash>, Vec<Hash>)> {
         let place = Place::of(index, count).filter(|_| count <= self.count())?;
-        let siblings = (0..place.height).map(|height| self.node(height, (index >> height) ^ 1)).collect();
+        let siblings =
+            (0..place.height).map(|height| self.node(height, (index >> height) ^ 1)).collect();
         let mut peaks = self.peaks(count);
         peaks.remove(usize::try_from(place.rank).ok()?);
         Some((siblings, peaks))
@@ -121,7 +124,8 @@ pub(super) fn peak(index: u64, leaf: Hash, siblings: &[Hash]) -> Hash {
 /// The count determines the number of peaks, so the parts need no separator.
 pub(super) fn root_node(count: u64, peaks: &[Hash]) -> HistoryRoot {
     let count = count.to_le_bytes();
-    let parts: Vec<&[u8]> = std::iter::once(&count[..]).chain(peaks.iter().map(|peak| &peak.0[..])).collect();
+    let parts: Vec<&[u8]> =
+        std::iter::once(&count[..]).chain(peaks.iter().map(|peak| &peak.0[..])).collect();
     HistoryRoot(Hash::of(Domain::HistoryRoot, &parts))
 }
 
@@ -183,7 +187,11 @@ mod tests {
             for longer in &ranges {
                 let mut range = longer.clone();
                 range.truncate(count);
-                assert_eq!(range, if count < longer.count() { expected } else { longer }.clone(), "{count}");
+                assert_eq!(
+                    range,
+                    if count < longer.count() { expected } else { longer }.clone(),
+                    "{count}"
+                );
             }
             assert_eq!(ranges[20].leaf(count), (count < 20).then(|| leaf(count)).as_ref());
         }

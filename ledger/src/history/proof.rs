@@ -27,11 +27,19 @@ impl SegmentProof {
     ///
     /// # Errors
     /// `ProofError`. A valid proof has exactly one form: no hash may be missing or left over.
-    pub fn verify(&self, root: HistoryRoot, descriptor: &SegmentDescriptor) -> Result<(), ProofError> {
+    pub fn verify(
+        &self,
+        root: HistoryRoot,
+        descriptor: &SegmentDescriptor,
+    ) -> Result<(), ProofError> {
         let (index, count) = (descriptor.index, self.count);
-        let Some(place) = Place::of(index, count) else { return Err(ProofError::Index { index, count }) };
+        let Some(place) = Place::of(index, count) else {
+            return Err(ProofError::Index { index, count });
+        };
         let got = self.siblings.len().saturating_add(self.peaks.len());
-        let Some((left, right)) = self.split(place) else { return Err(ProofError::Length { index, count, got }) };
+        let Some((left, right)) = self.split(place) else {
+            return Err(ProofError::Length { index, count, got });
+        };
 
         let peak = mountain::peak(index, descriptor.leaf(), &self.siblings);
         let got = mountain::root_node(count, &[left, &[peak], right].concat());
@@ -42,8 +50,8 @@ impl SegmentProof {
     /// hashes as the place needs.
     fn split(&self, place: Place) -> Option<(&[Hash], &[Hash])> {
         let others = self.count.count_ones().saturating_sub(1);
-        let fits =
-            self.siblings.len() as u64 == u64::from(place.height) && self.peaks.len() as u64 == u64::from(others);
+        let fits = self.siblings.len() as u64 == u64::from(place.height)
+            && self.peaks.len() as u64 == u64::from(others);
         let rank = usize::try_from(place.rank).ok()?;
         fits.then(|| self.peaks.split_at(rank))
     }
@@ -65,14 +73,23 @@ impl BlockProof {
     ///
     /// # Errors
     /// `HistoryError::Height` or `Position` if the proof is for another height, otherwise `Proof`.
-    pub fn verify(&self, root: HistoryRoot, height: Height, hash: BlockHash) -> Result<(), HistoryError> {
+    pub fn verify(
+        &self,
+        root: HistoryRoot,
+        height: Height,
+        hash: BlockHash,
+    ) -> Result<(), HistoryError> {
         let SegmentDescriptor { first, last, blocks_root, .. } = self.descriptor;
         let position = height.0.checked_sub(first.0).filter(|_| height <= last);
         let (Some(index), Some(count)) = (position, self.descriptor.block_count()) else {
             return Err(HistoryError::Height { height, first, last });
         };
         if (self.block.index, self.block.count) != (index, count) {
-            return Err(HistoryError::Position { height, index: self.block.index, count: self.block.count });
+            return Err(HistoryError::Position {
+                height,
+                index: self.block.index,
+                count: self.block.count,
+            });
         }
         self.segment.verify(root, &self.descriptor)?;
         self.block.verify(blocks_root, hash.0)?;
@@ -92,7 +109,8 @@ mod tests {
 
     /// Segments of one, two and three blocks.
     fn history() -> (History, Vec<SealedSegment>) {
-        let mut history = History::new(HistoryRules { segment_bytes: 30, segment_blocks: 3, chunk_bytes: 8 });
+        let mut history =
+            History::new(HistoryRules { segment_bytes: 30, segment_blocks: 3, chunk_bytes: 8 });
         let mut sealed = Vec::new();
         while history.segments() < COUNT_MAX {
             let height = history.tip().next();
@@ -116,14 +134,32 @@ mod tests {
                 let proof = history.prove_segment(index, count).unwrap();
                 assert_eq!(proof.verify(root, descriptor), Ok(()), "{index} of {count}");
 
-                let refuse = |what: &str, proof: &SegmentProof, root, descriptor: &SegmentDescriptor| {
+                let refuse = |what: &str,
+                              proof: &SegmentProof,
+                              root,
+                              descriptor: &SegmentDescriptor| {
                     assert!(proof.verify(root, descriptor).is_err(), "{what}: {index} of {count}");
                 };
                 refuse("root", &proof, history.root_at(count - 1).unwrap(), descriptor);
-                refuse("index", &proof, root, &SegmentDescriptor { index: index ^ 1, ..*descriptor });
-                refuse("bytes", &proof, root, &SegmentDescriptor { bytes: descriptor.bytes + 1, ..*descriptor });
+                refuse(
+                    "index",
+                    &proof,
+                    root,
+                    &SegmentDescriptor { index: index ^ 1, ..*descriptor },
+                );
+                refuse(
+                    "bytes",
+                    &proof,
+                    root,
+                    &SegmentDescriptor { bytes: descriptor.bytes + 1, ..*descriptor },
+                );
                 for other in (0..COUNT_MAX + 2).chain([u64::MAX]).filter(|other| *other != count) {
-                    refuse("count", &SegmentProof { count: other, ..proof.clone() }, root, descriptor);
+                    refuse(
+                        "count",
+                        &SegmentProof { count: other, ..proof.clone() },
+                        root,
+                        descriptor,
+                    );
                 }
                 let lists: [fn(&mut SegmentProof) -> &mut Vec<Hash>; 2] =
                     [|proof| &mut proof.siblings, |proof| &mut proof.peaks];
@@ -151,10 +187,15 @@ mod tests {
         let root = history.root();
         for SealedSegment { descriptor, blocks, .. } in &sealed {
             for height in (descriptor.first.0..=descriptor.last.0).map(Height) {
-                let proof = history.prove_block(height, descriptor, blocks, history.segments()).unwrap();
+                let proof =
+                    history.prove_block(height, descriptor, blocks, history.segments()).unwrap();
                 assert_eq!(codec::decode(&codec::encode(&proof), 4096), Ok(proof.clone()));
                 for other in (0..=history.tip().0).chain([u64::MAX]).map(Height) {
-                    assert_eq!(proof.verify(root, other, block_hash(height)).is_ok(), other == height, "{other}");
+                    assert_eq!(
+                        proof.verify(root, other, block_hash(height)).is_ok(),
+                        other == height,
+                        "{other}"
+                    );
                 }
                 assert!(matches!(
                     proof.verify(root, height, block_hash(height.next())),
@@ -162,7 +203,10 @@ mod tests {
                 ));
             }
             for outside in [descriptor.first.0 - 1, descriptor.last.0 + 1].map(Height) {
-                assert_eq!(history.prove_block(outside, descriptor, blocks, history.segments()), None);
+                assert_eq!(
+                    history.prove_block(outside, descriptor, blocks, history.segments()),
+                    None
+                );
             }
         }
     }
@@ -170,7 +214,8 @@ mod tests {
     #[test]
     fn a_block_proof_is_refused_for_what_is_wrong_with_it() {
         let (history, sealed) = history();
-        let SealedSegment { descriptor, blocks, .. } = sealed.iter().find(|sealed| sealed.blocks.len() == 2).unwrap();
+        let SealedSegment { descriptor, blocks, .. } =
+            sealed.iter().find(|sealed| sealed.blocks.len() == 2).unwrap();
         let height = descriptor.last;
         let proof = history.prove_block(height, descriptor, blocks, COUNT_MAX).unwrap();
         let check = |change: fn(&mut BlockProof), expected: fn(&HistoryError) -> bool| {
@@ -181,10 +226,14 @@ mod tests {
         };
         let is_height = |error: &HistoryError| matches!(error, HistoryError::Height { .. });
         let is_position = |error: &HistoryError| matches!(error, HistoryError::Position { .. });
-        let is_root = |error: &HistoryError| matches!(error, HistoryError::Proof(ProofError::Root { .. }));
+        let is_root =
+            |error: &HistoryError| matches!(error, HistoryError::Proof(ProofError::Root { .. }));
         check(|proof| proof.descriptor.last.0 -= 1, is_height);
         check(|proof| proof.descriptor.first.0 += 2, is_height);
-        check(|proof| (proof.descriptor.first.0, proof.descriptor.last.0) = (0, u64::MAX), is_height);
+        check(
+            |proof| (proof.descriptor.first.0, proof.descriptor.last.0) = (0, u64::MAX),
+            is_height,
+        );
         check(|proof| proof.descriptor.last.0 += 1, is_position);
         check(|proof| proof.descriptor.first.0 += 1, is_position);
         check(|proof| proof.block.index = 0, is_position);
@@ -213,15 +262,27 @@ mod tests {
         for (index, count) in [(0, 0), (5, 5), (u64::MAX, u64::MAX)] {
             assert_eq!(verdict(index, count, 0, 0), ProofError::Index { index, count });
         }
-        for (index, count, siblings, peaks) in
-            [(0, 1, 0, 0), (0, u64::MAX, 63, 63), (u64::MAX - 1, u64::MAX, 0, 63), (5, 1 << 63, 63, 0)]
-        {
-            assert!(matches!(verdict(index, count, siblings, peaks), ProofError::Root { .. }), "{index} of {count}");
-            for (siblings, peaks) in
-                [(siblings + 1, peaks), (siblings, peaks + 1), (100_000, peaks), (siblings, 100_000)]
-            {
+        for (index, count, siblings, peaks) in [
+            (0, 1, 0, 0),
+            (0, u64::MAX, 63, 63),
+            (u64::MAX - 1, u64::MAX, 0, 63),
+            (5, 1 << 63, 63, 0),
+        ] {
+            assert!(
+                matches!(verdict(index, count, siblings, peaks), ProofError::Root { .. }),
+                "{index} of {count}"
+            );
+            for (siblings, peaks) in [
+                (siblings + 1, peaks),
+                (siblings, peaks + 1),
+                (100_000, peaks),
+                (siblings, 100_000),
+            ] {
                 let got = siblings + peaks;
-                assert_eq!(verdict(index, count, siblings, peaks), ProofError::Length { index, count, got });
+                assert_eq!(
+                    verdict(index, count, siblings, peaks),
+                    ProofError::Length { index, count, got }
+                );
             }
         }
     }

@@ -51,7 +51,12 @@ impl SegmentDescriptor {
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing`.
-    pub fn validate_at(&self, index: u64, first: Height, rules: &HistoryRules) -> Result<Height, HistoryError> {
+    pub fn validate_at(
+        &self,
+        index: u64,
+        first: Height,
+        rules: &HistoryRules,
+    ) -> Result<Height, HistoryError> {
         if self.index != index {
             return Err(HistoryError::Index { expected: index, got: self.index });
         }
@@ -137,7 +142,15 @@ pub(super) struct OpenSegment {
 
 impl OpenSegment {
     pub(super) const fn new(index: u64, first: Height) -> Self {
-        Self { index, first, bytes: 0, blocks: Vec::new(), ends: Vec::new(), chunks: Vec::new(), tail: Vec::new() }
+        Self {
+            index,
+            first,
+            bytes: 0,
+            blocks: Vec::new(),
+            ends: Vec::new(),
+            chunks: Vec::new(),
+            tail: Vec::new(),
+        }
     }
 
     pub(super) fn block_count(&self) -> u64 {
@@ -154,7 +167,9 @@ impl OpenSegment {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         self.ends.push(self.bytes);
         let chunk_bytes = usize::try_from(rules.chunk_bytes).unwrap_or(usize::MAX);
-        while let Some((head, rest)) = bytes.split_at_checked(chunk_bytes.saturating_sub(self.tail.len())) {
+        while let Some((head, rest)) =
+            bytes.split_at_checked(chunk_bytes.saturating_sub(self.tail.len()))
+        {
             self.chunks.push(Hash::of(Domain::Chunk, &[&self.tail, head]));
             self.tail.clear();
             bytes = rest;
@@ -185,7 +200,8 @@ impl OpenSegment {
 mod tests {
     use super::*;
 
-    const RULES: HistoryRules = HistoryRules { segment_bytes: 100, segment_blocks: 10, chunk_bytes: 8 };
+    const RULES: HistoryRules =
+        HistoryRules { segment_bytes: 100, segment_blocks: 10, chunk_bytes: 8 };
 
     fn descriptor(bytes: u64) -> SegmentDescriptor {
         SegmentDescriptor {
@@ -201,14 +217,20 @@ mod tests {
 
     #[test]
     fn chunks_tile_the_segment() {
-        for (bytes, count, last) in [(0, 0, 0), (1, 1, 1), (7, 1, 7), (8, 1, 8), (9, 2, 1), (24, 3, 8), (25, 4, 1)] {
+        for (bytes, count, last) in
+            [(0, 0, 0), (1, 1, 1), (7, 1, 7), (8, 1, 8), (9, 2, 1), (24, 3, 8), (25, 4, 1)]
+        {
             let segment = descriptor(bytes);
             assert_eq!(segment.chunk_count(&RULES), count, "{bytes}");
             let mut end = 0;
             for i in 0..count {
                 let range = segment.chunk_range(i, &RULES).unwrap();
                 assert_eq!(range.start, end, "{i} of {bytes}");
-                assert_eq!(range.end - range.start, if i + 1 == count { last } else { 8 }, "{i} of {bytes}");
+                assert_eq!(
+                    range.end - range.start,
+                    if i + 1 == count { last } else { 8 },
+                    "{i} of {bytes}"
+                );
                 end = range.end;
             }
             assert_eq!(end, bytes);
@@ -229,7 +251,8 @@ mod tests {
             claim.verify_chunks(&RULES, &[]),
             Err(HistoryError::ChunkCount { index: 3, expected: count, got: 0 })
         );
-        for (first, last, blocks) in [(5, 4, None), (0, u64::MAX, None), (1, u64::MAX, Some(u64::MAX)), (5, 5, Some(1))]
+        for (first, last, blocks) in
+            [(5, 4, None), (0, u64::MAX, None), (1, u64::MAX, Some(u64::MAX)), (5, 5, Some(1))]
         {
             (claim.first, claim.last) = (Height(first), Height(last));
             assert_eq!(claim.block_count(), blocks, "{first} to {last}");
@@ -242,12 +265,21 @@ mod tests {
         let segment = SegmentDescriptor { chunks_root: merkle::root(&chunks), ..descriptor(20) };
         assert_eq!(segment.verify_chunks(&RULES, &chunks), Ok(()));
         for wrong in [&chunks[..2], &[chunks.clone(), vec![chunks[2]]].concat()] {
-            assert!(matches!(segment.verify_chunks(&RULES, wrong), Err(HistoryError::ChunkCount { .. })));
+            assert!(matches!(
+                segment.verify_chunks(&RULES, wrong),
+                Err(HistoryError::ChunkCount { .. })
+            ));
         }
         let swapped = [chunks[1], chunks[0], chunks[2]];
-        assert!(matches!(segment.verify_chunks(&RULES, &swapped), Err(HistoryError::ChunksRoot { .. })));
+        assert!(matches!(
+            segment.verify_chunks(&RULES, &swapped),
+            Err(HistoryError::ChunksRoot { .. })
+        ));
         // The hashes match the root but not the length: a segment of 25 bytes has four chunks.
         let longer = SegmentDescriptor { bytes: 25, ..segment };
-        assert!(matches!(longer.verify_chunks(&RULES, &chunks), Err(HistoryError::ChunkCount { expected: 4, .. })));
+        assert!(matches!(
+            longer.verify_chunks(&RULES, &chunks),
+            Err(HistoryError::ChunkCount { expected: 4, .. })
+        ));
     }
 }

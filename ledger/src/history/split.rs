@@ -106,7 +106,15 @@ impl<'a> SegmentSplitter<'a> {
     /// A splitter for the segment of a descriptor.
     #[must_use]
     pub const fn new(chain: &'a Chain, descriptor: &'a SegmentDescriptor) -> Self {
-        Self { chain, descriptor, tail: Vec::new(), cut: 0, got: 0, last_bytes: 0, blocks: Vec::new() }
+        Self {
+            chain,
+            descriptor,
+            tail: Vec::new(),
+            cut: 0,
+            got: 0,
+            last_bytes: 0,
+            blocks: Vec::new(),
+        }
     }
 
     /// Takes the next bytes, however many.
@@ -162,8 +170,8 @@ impl<'a> SegmentSplitter<'a> {
         }
         let rest = self.rest();
         let head = &rest[..rest.len().min(BLOCK_BYTES)];
-        let (block, used) =
-            codec::decode_prefix::<Block>(head).map_err(|error| SegmentError::Block { height, error })?;
+        let (block, used) = codec::decode_prefix::<Block>(head)
+            .map_err(|error| SegmentError::Block { height, error })?;
         if block.header.height != height {
             return Err(SegmentError::Height { expected: height, got: block.header.height });
         }
@@ -178,7 +186,8 @@ impl<'a> SegmentSplitter<'a> {
 
     /// The error for bytes after the last block; it counts the bytes still to come too.
     fn trailing(&self) -> SegmentError {
-        let to_come = usize::try_from(self.descriptor.bytes.saturating_sub(self.got)).unwrap_or(usize::MAX);
+        let to_come =
+            usize::try_from(self.descriptor.bytes.saturating_sub(self.got)).unwrap_or(usize::MAX);
         let error = CodecError::Trailing { extra: self.rest().len().saturating_add(to_come) };
         SegmentError::Block { height: self.descriptor.last, error }
     }
@@ -192,7 +201,8 @@ impl<'a> SegmentSplitter<'a> {
 /// descriptor.
 fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), SegmentError> {
     let names: Vec<Hash> = blocks.iter().map(|block| block.header.hash().0).collect();
-    let expected = blocks.iter().skip(1).map(|child| child.header.parent).chain([descriptor.last_block]);
+    let expected =
+        blocks.iter().skip(1).map(|child| child.header.parent).chain([descriptor.last_block]);
     for ((block, got), expected) in blocks.iter().zip(&names).zip(expected) {
         let (height, got) = (block.header.height, BlockHash(*got));
         if got != expected {
@@ -205,7 +215,8 @@ fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), S
 
 fn check_content(chain: &Chain, block: &Block) -> Result<(), SegmentError> {
     let header = &block.header;
-    let hashes: Vec<_> = block.transactions.iter().map(|one| transaction_hash(chain.id(), one)).collect();
+    let hashes: Vec<_> =
+        block.transactions.iter().map(|one| transaction_hash(chain.id(), one)).collect();
     for (field, expected, got) in [
         ("transactions_root", header.transactions_root, transactions_root(&hashes)),
         ("parent_certificate", header.parent_certificate, block.parent_certificate.hash()),
@@ -232,7 +243,12 @@ mod tests {
 
     fn chain() -> Arc<Chain> {
         let genesis = Genesis::from_json(include_bytes!("../../../genesis.json")).unwrap();
-        let limits = Limits { segment_bytes: 3_000, segment_blocks: 100, chunk_bytes: 500, ..genesis.limits.clone() };
+        let limits = Limits {
+            segment_bytes: 3_000,
+            segment_blocks: 100,
+            chunk_bytes: 500,
+            ..genesis.limits.clone()
+        };
         Chain::new(Genesis { limits, ..genesis })
     }
 
@@ -242,7 +258,8 @@ mod tests {
         let id = chain.id();
         let empty = ChainState::genesis(Arc::clone(chain));
         let alice = template_key("alice").unwrap();
-        let first = empty.propose(alice.public(), Timestamp(1), Certificate::genesis(id), Vec::new());
+        let first =
+            empty.propose(alice.public(), Timestamp(1), Certificate::genesis(id), Vec::new());
         let mut blocks: Vec<Block> = Vec::new();
         for (height, count) in (1..).zip(counts) {
             let transfer = |nonce| Transfer {
@@ -260,7 +277,8 @@ mod tests {
             let mut parent_certificate = Certificate::genesis(id);
             if let Some(parent) = blocks.last() {
                 header.parent = parent.header.hash();
-                (parent_certificate.height, parent_certificate.block) = (parent.header.height, header.parent);
+                (parent_certificate.height, parent_certificate.block) =
+                    (parent.header.height, header.parent);
                 parent_certificate.round = Round(1);
             }
             header.height = Height(height);
@@ -290,7 +308,9 @@ mod tests {
     /// The segments that the chain would seal.
     fn sealed(chain: &Chain, blocks: &[Block]) -> Vec<SealedSegment> {
         let mut history = History::new(chain.history_rules());
-        let push = |block: &Block| history.push(block.header.height, block.header.hash(), &codec::encode(block));
+        let push = |block: &Block| {
+            history.push(block.header.height, block.header.hash(), &codec::encode(block))
+        };
         blocks.iter().filter_map(push).collect()
     }
 
@@ -303,9 +323,13 @@ mod tests {
         let mut rest = &all[..];
         for SealedSegment { descriptor, .. } in segments {
             let expected;
-            (expected, rest) = rest.split_at(usize::try_from(descriptor.block_count().unwrap()).unwrap());
+            (expected, rest) =
+                rest.split_at(usize::try_from(descriptor.block_count().unwrap()).unwrap());
             for at_once in [1, 500, usize::MAX] {
-                assert_eq!(split(&chain, &descriptor, &joined(expected), at_once).as_deref(), Ok(expected));
+                assert_eq!(
+                    split(&chain, &descriptor, &joined(expected), at_once).as_deref(),
+                    Ok(expected)
+                );
             }
         }
     }
@@ -313,7 +337,8 @@ mod tests {
     #[test]
     fn large_segments_are_cut_while_they_are_read() {
         let genesis = Genesis::from_json(include_bytes!("../../../genesis.json")).unwrap();
-        let limits = Limits { segment_bytes: 16 << 20, segment_blocks: 100, ..genesis.limits.clone() };
+        let limits =
+            Limits { segment_bytes: 16 << 20, segment_blocks: 100, ..genesis.limits.clone() };
         let chain = Chain::new(Genesis { limits, ..genesis });
         let all = blocks(&chain, &[3_000; 12]);
         let bytes = joined(&all);
@@ -343,7 +368,10 @@ mod tests {
         let mut splitter = SegmentSplitter::new(&chain, &early);
         let error = bytes.chunks(64 << 10).find_map(|part| splitter.push(part).err()).unwrap();
         let extra = bytes.len() - codec::encode(&all[0]).len();
-        assert_eq!(error, SegmentError::Block { height: Height(1), error: CodecError::Trailing { extra } });
+        assert_eq!(
+            error,
+            SegmentError::Block { height: Height(1), error: CodecError::Trailing { extra } }
+        );
         assert!(splitter.got < 2 * BLOCK_BYTES as u64);
     }
 
@@ -360,20 +388,44 @@ mod tests {
             (
                 "a block too few",
                 |b, _| drop(b.pop()),
-                |e| matches!(e, SegmentError::Block { height: Height(5), error: CodecError::Malformed { .. } }),
+                |e| {
+                    matches!(
+                        e,
+                        SegmentError::Block {
+                            height: Height(5),
+                            error: CodecError::Malformed { .. }
+                        }
+                    )
+                },
             ),
             (
                 "a block too many",
                 |b, _| b.push(b[4].clone()),
-                |e| matches!(e, SegmentError::Block { height: Height(5), error: CodecError::Trailing { .. } }),
+                |e| {
+                    matches!(
+                        e,
+                        SegmentError::Block {
+                            height: Height(5),
+                            error: CodecError::Trailing { .. }
+                        }
+                    )
+                },
             ),
             (
                 "absurd heights",
                 |_, d| d.last = Height(u64::MAX),
                 |e| matches!(e, SegmentError::Block { height: Height(6), .. }),
             ),
-            ("order", |b, _| b.swap(1, 2), |e| *e == SegmentError::Height { expected: Height(2), got: Height(3) }),
-            ("another height", |b, _| b[0].header.height = Height(0), |e| matches!(e, SegmentError::Height { .. })),
+            (
+                "order",
+                |b, _| b.swap(1, 2),
+                |e| *e == SegmentError::Height { expected: Height(2), got: Height(3) },
+            ),
+            (
+                "another height",
+                |b, _| b[0].header.height = Height(0),
+                |e| matches!(e, SegmentError::Height { .. }),
+            ),
             (
                 "last block",
                 |_, d| d.last_block = BlockHash(Hash::ZERO),
@@ -397,21 +449,52 @@ mod tests {
                 },
                 |e| matches!(e, SegmentError::Link { height: Height(4), .. }),
             ),
-            ("blocks root", |_, d| d.blocks_root = Hash::ZERO, |e| matches!(e, SegmentError::BlocksRoot { .. })),
+            (
+                "blocks root",
+                |_, d| d.blocks_root = Hash::ZERO,
+                |e| matches!(e, SegmentError::BlocksRoot { .. }),
+            ),
             (
                 "a signature",
                 |b, _| b[1].transactions[2].signature.0[0] ^= 1,
-                |e| matches!(e, SegmentError::Commitment { height: Height(2), field: "transactions_root", .. }),
+                |e| {
+                    matches!(
+                        e,
+                        SegmentError::Commitment {
+                            height: Height(2),
+                            field: "transactions_root",
+                            ..
+                        }
+                    )
+                },
             ),
             (
                 "order of transactions",
                 |b, _| b[4].transactions.swap(0, 1),
-                |e| matches!(e, SegmentError::Commitment { height: Height(5), field: "transactions_root", .. }),
+                |e| {
+                    matches!(
+                        e,
+                        SegmentError::Commitment {
+                            height: Height(5),
+                            field: "transactions_root",
+                            ..
+                        }
+                    )
+                },
             ),
             (
                 "certificate",
                 |b, _| b[3].parent_certificate.round = Round(7),
-                |e| matches!(e, SegmentError::Commitment { height: Height(4), field: "parent_certificate", .. }),
+                |e| {
+                    matches!(
+                        e,
+                        SegmentError::Commitment {
+                            height: Height(4),
+                            field: "parent_certificate",
+                            ..
+                        }
+                    )
+                },
             ),
         ];
         for (name, change, expected) in rows {

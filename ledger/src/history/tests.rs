@@ -32,7 +32,8 @@ fn a_segment_closes_after_the_block_that_fills_it() {
     let check = |lengths: &[usize], expected: &[(u64, u64, u64)], open_first: u64| {
         let mut history = History::new(RULES);
         let sealed = push_all(&mut history, &blocks(lengths));
-        let got: Vec<_> = descriptors(&sealed).iter().map(|d| (d.first.0, d.last.0, d.bytes)).collect();
+        let got: Vec<_> =
+            descriptors(&sealed).iter().map(|d| (d.first.0, d.last.0, d.bytes)).collect();
         assert_eq!(got, expected, "{lengths:?}");
         assert_eq!(history.segments(), expected.len() as u64);
         assert_eq!(history.open_first(), Height(open_first));
@@ -91,7 +92,8 @@ fn restore_refuses_what_does_not_follow() {
     check(|list| list[1].last = Height(u64::MAX), is_closing);
     // Without a root no check can tell that this is not the length.
     let longer = good.iter().map(|d| SegmentDescriptor { bytes: d.bytes + 20, ..*d });
-    let roots = [good.clone(), longer.collect()].map(|list| History::restore(RULES, list).unwrap().root());
+    let roots =
+        [good.clone(), longer.collect()].map(|list| History::restore(RULES, list).unwrap().root());
     assert_ne!(roots[0], roots[1]);
 }
 

@@ -30,8 +30,11 @@ fn shown() -> Shown {
         payout: key(seed).public(),
         power: VotingPower(1),
     };
-    let account =
-        |seed: u8| GenesisAccount { name: String::new(), account: key(seed).public(), balance: Amount(1 << 40) };
+    let account = |seed: u8| GenesisAccount {
+        name: String::new(),
+        account: key(seed).public(),
+        balance: Amount(1 << 40),
+    };
     let chain = Chain::new(Genesis {
         format: crate::genesis::FORMAT,
         network: "local".to_owned(),
@@ -53,7 +56,8 @@ fn shown() -> Shown {
         };
         Body::Transfer(transfer).sign(chain.id(), &key(seed))
     };
-    let transactions = verify_transactions(chain.id(), (20..23).map(transfer).collect()).into_iter().flatten();
+    let transactions =
+        verify_transactions(chain.id(), (20..23).map(transfer).collect()).into_iter().flatten();
     let mut state = ChainState::genesis(Arc::clone(&chain));
     let before = Certificate::genesis(chain.id());
     let block = state.propose(key(1).public(), Timestamp(2_000), before, transactions);
@@ -69,11 +73,22 @@ fn shown() -> Shown {
         (vote.validator, key(seed).sign(&vote.message(chain.id())))
     };
     let validators = chain.validators(block.height());
-    let certificate = Certificate::new(block.height(), Round(0), block.hash(), validators, (1..=3).map(precommit));
-    let hashes: Vec<Hash> = block.block().transactions.iter().map(|transaction| transaction.hash().0).collect();
+    let certificate = Certificate::new(
+        block.height(),
+        Round(0),
+        block.hash(),
+        validators,
+        (1..=3).map(precommit),
+    );
+    let hashes: Vec<Hash> =
+        block.block().transactions.iter().map(|transaction| transaction.hash().0).collect();
     let accounts = [20, 29, 99].map(|seed| {
         let account = StateKey::account(key(seed).public());
-        (key(seed).public(), codec::encode(&state.state().prove(&account)), state.state().get(&account).copied())
+        (
+            key(seed).public(),
+            codec::encode(&state.state().prove(&account)),
+            state.state().get(&account).copied(),
+        )
     });
     Shown {
         header: codec::encode(block.header()),
@@ -94,7 +109,8 @@ fn what_a_node_shows_is_proved() {
         assert_eq!(header.account(key, proof), Ok(*account));
     }
     assert_eq!(shown.accounts[2].2, None, "absence is proved too");
-    let transaction = header.transaction(&shown.chain, &shown.transaction, &shown.inclusion).unwrap();
+    let transaction =
+        header.transaction(&shown.chain, &shown.transaction, &shown.inclusion).unwrap();
     assert_eq!(transaction.transfer().sender, key(21).public());
 }
 
@@ -111,10 +127,18 @@ fn no_changed_byte_passes() {
         }
         assert!(!passes(&bytes[1..]) && !passes(&[bytes, &[0]].concat()) && passes(bytes));
     };
-    each(&shown.header, &|bytes| FinalHeader::verify(&shown.chain, bytes, &shown.certificate).is_ok());
-    each(&shown.certificate, &|bytes| FinalHeader::verify(&shown.chain, &shown.header, bytes).is_ok());
-    each(&shown.transaction, &|bytes| good.transaction(&shown.chain, bytes, &shown.inclusion).is_ok());
-    each(&shown.inclusion, &|bytes| good.transaction(&shown.chain, &shown.transaction, bytes).is_ok());
+    each(&shown.header, &|bytes| {
+        FinalHeader::verify(&shown.chain, bytes, &shown.certificate).is_ok()
+    });
+    each(&shown.certificate, &|bytes| {
+        FinalHeader::verify(&shown.chain, &shown.header, bytes).is_ok()
+    });
+    each(&shown.transaction, &|bytes| {
+        good.transaction(&shown.chain, bytes, &shown.inclusion).is_ok()
+    });
+    each(&shown.inclusion, &|bytes| {
+        good.transaction(&shown.chain, &shown.transaction, bytes).is_ok()
+    });
     for (key, proof, _) in &shown.accounts {
         each(proof, &|bytes| good.account(key, bytes).is_ok());
     }
@@ -126,12 +150,16 @@ fn errors_say_what_was_wrong() {
     let good = FinalHeader::verify(&shown.chain, &shown.header, &shown.certificate).unwrap();
     let mut old = shown.header.clone();
     old[0] = 1;
-    let verify = |header: &[u8]| FinalHeader::verify(&shown.chain, header, &shown.certificate).map(drop);
+    let verify =
+        |header: &[u8]| FinalHeader::verify(&shown.chain, header, &shown.certificate).map(drop);
     assert_eq!(verify(&old), Err(LightError::Version(1)));
     assert!(matches!(verify(&[]), Err(LightError::Bytes { what: "header", .. })));
     let (other, proof) = (&shown.accounts[1].0, &shown.accounts[0].1);
     assert!(matches!(good.account(other, proof), Err(LightError::Account(_))));
     let mut forged = shown.transaction.clone();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(good.transaction(&shown.chain, &forged, &shown.inclusion).map(drop), Err(LightError::Signature));
+    assert_eq!(
+        good.transaction(&shown.chain, &forged, &shown.inclusion).map(drop),
+        Err(LightError::Signature)
+    );
 }

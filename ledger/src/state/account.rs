@@ -66,7 +66,8 @@ impl Account {
     }
 
     fn link(&mut self, height: Height, cause: Hash) {
-        let parts: [&[u8]; 3] = [self.activity.as_bytes(), &height.0.to_le_bytes(), cause.as_bytes()];
+        let parts: [&[u8]; 3] =
+            [self.activity.as_bytes(), &height.0.to_le_bytes(), cause.as_bytes()];
         self.activity = Hash::of(Domain::Activity, &parts);
     }
 }
@@ -82,11 +83,20 @@ mod tests {
     #[test]
     fn activity_tells_histories_apart() {
         let [a, b] = [TxId(Hash([1; 32])), TxId(Hash([2; 32]))];
-        let histories: [&[(u64, TxId)]; 7] =
-            [&[], &[(1, a)], &[(2, a)], &[(1, b)], &[(1, a), (1, b)], &[(1, b), (1, a)], &[(1, a), (1, a)]];
+        let histories: [&[(u64, TxId)]; 7] = [
+            &[],
+            &[(1, a)],
+            &[(2, a)],
+            &[(1, b)],
+            &[(1, a), (1, b)],
+            &[(1, b), (1, a)],
+            &[(1, a), (1, a)],
+        ];
         let ends = histories.map(|touches| {
             let mut account = Account { balance: Amount(5), ..Account::default() };
-            touches.iter().for_each(|(height, transaction)| account.touch(Height(*height), transaction));
+            touches
+                .iter()
+                .for_each(|(height, transaction)| account.touch(Height(*height), transaction));
             assert_eq!((account.balance, account.nonce), (Amount(5), Nonce(0)));
             account.activity
         });

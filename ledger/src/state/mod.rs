@@ -34,7 +34,8 @@ impl State {
     /// The state with these entries. Of several entries with one key the first counts.
     #[must_use]
     pub fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Self {
-        let mut sorted: Vec<Placed> = entries.into_iter().map(|(key, account)| placed(&key, &account)).collect();
+        let mut sorted: Vec<Placed> =
+            entries.into_iter().map(|(key, account)| placed(&key, &account)).collect();
         sorted.sort_by_key(|(path, _)| *path);
         sorted.dedup_by_key(|(path, _)| *path);
         Self { root: Arc::new(Node::build(&sorted, 0)) }
@@ -42,7 +43,8 @@ impl State {
 
     /// Sets these accounts. Snapshots keep their content.
     pub fn apply(&mut self, changes: &BTreeMap<StateKey, Account>) {
-        let mut sorted: Vec<Placed> = changes.iter().map(|(key, account)| placed(key, account)).collect();
+        let mut sorted: Vec<Placed> =
+            changes.iter().map(|(key, account)| placed(key, account)).collect();
         sorted.sort_unstable_by_key(|(path, _)| *path);
         Node::apply(&mut self.root, &sorted, 0);
     }

@@ -40,7 +40,8 @@ impl PageId {
     pub fn last(&self) -> Hash {
         let mut path = self.prefix;
         for (byte, bits_before) in path.0.iter_mut().zip((0u16..).step_by(8)) {
-            *byte |= 0xff_u8.checked_shr(self.depth.saturating_sub(bits_before).into()).unwrap_or(0);
+            *byte |=
+                0xff_u8.checked_shr(self.depth.saturating_sub(bits_before).into()).unwrap_or(0);
         }
         path
     }
@@ -75,7 +76,12 @@ mod tests {
     /// the last place holds the path alone.
     #[test]
     fn a_path_leads_through_halves_to_itself() {
-        for path in [Hash::ZERO, Hash([0xff; 32]), Hash([0xa5; 32]), StateKey::account(PublicKey([7; 32])).path()] {
+        for path in [
+            Hash::ZERO,
+            Hash([0xff; 32]),
+            Hash([0xa5; 32]),
+            StateKey::account(PublicKey([7; 32])).path(),
+        ] {
             let mut at = PageId::ROOT;
             assert_eq!(at.last(), Hash([0xff; 32]));
             for depth in 0..PATH_BITS {

@@ -44,7 +44,9 @@ pub(super) fn add_changes(changes: &mut PageChanges, old: &Arc<Node>, new: &Arc<
         }
         _ => {
             let written: Vec<_> = pages(new, at).collect();
-            let removed = pages(old, at).map(|(id, _)| id).filter(|id| written.iter().all(|(kept, _)| kept != id));
+            let removed = pages(old, at)
+                .map(|(id, _)| id)
+                .filter(|id| written.iter().all(|(kept, _)| kept != id));
             changes.removed.extend(removed);
             changes.written.extend(written);
         }
@@ -85,7 +87,9 @@ mod tests {
             let held_below = |at: &PageId| paths.iter().filter(|path| at.meets(path, path)).count();
             assert!(cut.len() >= pages_min);
             for (id, page) in &cut {
-                assert!((1..=PAGE_ENTRIES_MAX).contains(&page.len()) && encode(page).len() < 6 << 10);
+                assert!(
+                    (1..=PAGE_ENTRIES_MAX).contains(&page.len()) && encode(page).len() < 6 << 10
+                );
                 assert_eq!(held_below(id), page.len(), "{id:?}");
                 let parent = (0..id.depth).fold((PageId::ROOT, PageId::ROOT), |(at, _), _| {
                     let [left, right] = at.children();
@@ -106,7 +110,10 @@ mod tests {
         assert_eq!((changes.written.len(), changes.removed.len()), (1, 0));
         assert_eq!(state.changed_pages(&state.clone()), PageChanges::default());
         // Equal content without a shared node.
-        assert_eq!(State::from_entries(entries(0..5_000)).changed_pages(&state), PageChanges::default());
+        assert_eq!(
+            State::from_entries(entries(0..5_000)).changed_pages(&state),
+            PageChanges::default()
+        );
     }
 
     proptest! {

@@ -45,7 +45,9 @@ pub enum ProofError {
         got: usize,
     },
     /// The path of an entry is not below its leaf's place.
-    #[error("the leaf at depth {depth} has an entry with path {path}, which does not lead to this leaf")]
+    #[error(
+        "the leaf at depth {depth} has an entry with path {path}, which does not lead to this leaf"
+    )]
     Misplaced {
         /// Path of the entry.
         path: Hash,
@@ -99,7 +101,12 @@ impl RangeProof {
     ///
     /// # Errors
     /// `ProofError`, unless this is the one proof that the state gives for this range.
-    pub fn verify(&self, root: &StateRoot, first: &Hash, last: &Hash) -> Result<Vec<Entry>, ProofError> {
+    pub fn verify(
+        &self,
+        root: &StateRoot,
+        first: &Hash,
+        last: &Hash,
+    ) -> Result<Vec<Entry>, ProofError> {
         let mut reader = Reader { nodes: self.nodes.iter(), first, last, held: Vec::new() };
         let got = StateRoot(reader.subtree(PageId::ROOT)?);
         match reader.nodes.len() {
@@ -253,7 +260,11 @@ mod tests {
             (vec![leaf(&all[..9])], ALL, Err(ProofError::LeafTooLong { got: 9 })),
             (vec![leaf(&swapped)], ALL, Err(ProofError::Unsorted { depth: 0 })),
             (vec![leaf(&repeated)], ALL, Err(ProofError::Unsorted { depth: 0 })),
-            (vec![Shown::Inner, leaf(&left[..1]), leaf(&right[..1])], ALL, Ok(vec![left[0], right[0]])),
+            (
+                vec![Shown::Inner, leaf(&left[..1]), leaf(&right[..1])],
+                ALL,
+                Ok(vec![left[0], right[0]]),
+            ),
             (
                 vec![Shown::Inner, leaf(&right[..1]), leaf(&[])],
                 ALL,
@@ -266,8 +277,16 @@ mod tests {
             ),
             (vec![Shown::Inner, leaf(&[]), hidden.clone()], lowest, Ok(vec![])),
             (vec![hidden.clone()], lowest, Err(ProofError::Hidden { depth: 0 })),
-            (vec![Shown::Inner, hidden.clone(), leaf(&[])], ALL, Err(ProofError::Hidden { depth: 1 })),
-            (vec![Shown::Inner, leaf(&[]), leaf(&[])], lowest, Err(ProofError::Beside { depth: 1 })),
+            (
+                vec![Shown::Inner, hidden.clone(), leaf(&[])],
+                ALL,
+                Err(ProofError::Hidden { depth: 1 }),
+            ),
+            (
+                vec![Shown::Inner, leaf(&[]), leaf(&[])],
+                lowest,
+                Err(ProofError::Beside { depth: 1 }),
+            ),
             (
                 vec![Shown::Inner, leaf(&[]), Shown::Inner, hidden.clone(), hidden],
                 lowest,
@@ -279,7 +298,10 @@ mod tests {
             let root = root_of(&nodes);
             assert_eq!(RangeProof { nodes }.verify(&root, &first, &last), expected);
         }
-        assert_eq!(RangeProof { nodes: vec![] }.verify(&StateRoot(ALL.0), &ALL.0, &ALL.1), Err(ProofError::Incomplete));
+        assert_eq!(
+            RangeProof { nodes: vec![] }.verify(&StateRoot(ALL.0), &ALL.0, &ALL.1),
+            Err(ProofError::Incomplete)
+        );
         let endless = RangeProof { nodes: vec![Shown::Inner; 1_000_000] };
         assert_eq!(endless.verify(&StateRoot(ALL.0), &ALL.0, &ALL.1), Err(ProofError::TooDeep));
     }
@@ -291,7 +313,10 @@ mod tests {
         let bytes = encode(&entries);
         assert_eq!(leaf_hash(&entries), Hash::of(Domain::StatePage, &[&bytes]));
         let halves: [Hash; 2] = [Hash([1; 32]), Hash([2; 32])];
-        assert_eq!(inner_hash(&halves[0], &halves[1]), Hash::of(Domain::StateInner, &[&[1; 32], &[2; 32]]));
+        assert_eq!(
+            inner_hash(&halves[0], &halves[1]),
+            Hash::of(Domain::StateInner, &[&[1; 32], &[2; 32]])
+        );
         assert_ne!(inner_hash(&halves[0], &halves[1]), inner_hash(&halves[1], &halves[0]));
     }
 
@@ -323,7 +348,9 @@ mod tests {
         let state = State::from_entries(entries(0..100));
         for asked in [key(42), key(1_000)] {
             let proof = state.prove(&asked);
-            let verify = |nodes: Vec<Shown>| AccountProof(RangeProof { nodes }).verify(&state.root(), &asked);
+            let verify = |nodes: Vec<Shown>| {
+                AccountProof(RangeProof { nodes }).verify(&state.root(), &asked)
+            };
             let nodes = || proof.0.nodes.clone();
             assert_eq!(verify(nodes()), Ok(state.get(&asked).copied()));
 
@@ -343,8 +370,8 @@ mod tests {
             for (i, bit) in (0..bytes.len()).flat_map(|i| (0..8).map(move |bit| (i, bit))) {
                 let mut changed = bytes.clone();
                 changed[i] ^= 1 << bit;
-                let shown =
-                    decode::<AccountProof>(&changed, bytes.len()).map(|proof| proof.verify(&state.root(), &asked));
+                let shown = decode::<AccountProof>(&changed, bytes.len())
+                    .map(|proof| proof.verify(&state.root(), &asked));
                 assert!(!matches!(shown, Ok(Ok(_))), "bit {bit} of byte {i}");
             }
         }

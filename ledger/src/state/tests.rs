@@ -32,7 +32,8 @@ pub(super) fn entries(keys: impl IntoIterator<Item = u64>) -> Vec<Entry> {
 /// Keys to choose from: half of them anywhere, half with twelve path bits in common, so that trees
 /// get deep.
 pub(super) static KEYS: LazyLock<Vec<StateKey>> = LazyLock::new(|| {
-    let crowded = (1_000..).map(key).filter(|key| key.path().0[0] == 0x5a && key.path().0[1] >> 4 == 0xf);
+    let crowded =
+        (1_000..).map(key).filter(|key| key.path().0[0] == 0x5a && key.path().0[1] >> 4 == 0xf);
     (0..120).map(key).chain(crowded.take(120)).collect()
 });
 
@@ -91,7 +92,8 @@ proptest! {
 
 #[test]
 fn of_two_entries_with_one_key_the_first_counts() {
-    let state = State::from_entries([(key(1), account(1)), (key(2), account(2)), (key(1), account(3))]);
+    let state =
+        State::from_entries([(key(1), account(1)), (key(2), account(2)), (key(1), account(3))]);
     assert_eq!((state.len(), state.get(&key(1))), (2, Some(&account(1))));
 }
 
@@ -127,7 +129,11 @@ fn frozen_vectors() {
         (9, "62ee2ade2c0b73ae93b86cc789722c2c7b9b398329e780b8bc6799336dbce616"),
         (100, "2699c77717e5228e85924b8edd9bc85ec93c3ded284bac7759cfd63caf5b49fc"),
     ] {
-        assert_eq!(State::from_entries(entries(0..accounts)).root().to_string(), root, "{accounts} accounts");
+        assert_eq!(
+            State::from_entries(entries(0..accounts)).root().to_string(),
+            root,
+            "{accounts} accounts"
+        );
     }
     let state = State::from_entries(entries(0..9));
     assert_eq!(hex::encode(encode(&state.prove(&key(3)))), PROOF_OF_ACCOUNT_3_OF_9);
@@ -137,7 +143,11 @@ fn frozen_vectors() {
         (1_000, 707, "af871e5014b7a4ce4567035b3c617a93eb022db7bff9645ad34bb7c835d92640"),
     ] {
         let proof = encode(&state.prove(&key(asked)));
-        assert_eq!((proof.len(), hex::encode(Sha256::digest(&proof))), (bytes, sha256.to_owned()), "{asked}");
+        assert_eq!(
+            (proof.len(), hex::encode(Sha256::digest(&proof))),
+            (bytes, sha256.to_owned()),
+            "{asked}"
+        );
     }
 }
 

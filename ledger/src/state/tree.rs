@@ -61,8 +61,11 @@ impl Node {
                 *hash = inner_hash(&left.hash(), &right.hash());
             }
             Self::Leaf { hash, entries } => {
-                let mut sorted: Vec<Placed> =
-                    changes.iter().filter(|(_, change)| !overwrite(entries, change)).copied().collect();
+                let mut sorted: Vec<Placed> = changes
+                    .iter()
+                    .filter(|(_, change)| !overwrite(entries, change))
+                    .copied()
+                    .collect();
                 if sorted.is_empty() {
                     *hash = leaf_hash(entries);
                 } else {
@@ -95,7 +98,10 @@ impl Node {
         loop {
             match node {
                 Self::Leaf { entries, .. } => {
-                    return entries.iter().find(|(held, _)| held == key).map(|(_, account)| account);
+                    return entries
+                        .iter()
+                        .find(|(held, _)| held == key)
+                        .map(|(_, account)| account);
                 }
                 Self::Inner { children, .. } => node = &children[usize::from(bit(&path, depth))],
             }
@@ -105,12 +111,18 @@ impl Node {
 
     /// The largest subtrees with at most `entries_max` entries, in path order. `entries_max` is at
     /// least `LEAF_ENTRIES_MAX`.
-    pub(super) fn subtrees(&self, at: PageId, entries_max: usize) -> impl Iterator<Item = (PageId, &Self)> {
+    pub(super) fn subtrees(
+        &self,
+        at: PageId,
+        entries_max: usize,
+    ) -> impl Iterator<Item = (PageId, &Self)> {
         let mut stack = vec![(at, self)];
         std::iter::from_fn(move || {
             loop {
                 match stack.pop()? {
-                    (at, Self::Inner { count, children: [left, right], .. }) if *count > entries_max => {
+                    (at, Self::Inner { count, children: [left, right], .. })
+                        if *count > entries_max =>
+                    {
                         let [left_at, right_at] = at.children();
                         stack.extend([(right_at, &**right), (left_at, &**left)]);
                     }
@@ -124,7 +136,9 @@ impl Node {
     pub(super) fn entries(&self, at: PageId) -> impl Iterator<Item = &Entry> {
         self.subtrees(at, LEAF_ENTRIES_MAX).flat_map(|(_, node)| match node {
             Self::Leaf { entries, .. } => entries.as_slice(),
-            Self::Inner { .. } => unreachable!("an inner node holds more than {LEAF_ENTRIES_MAX} entries"),
+            Self::Inner { .. } => {
+                unreachable!("an inner node holds more than {LEAF_ENTRIES_MAX} entries")
+            }
         })
     }
 }

@@ -68,7 +68,8 @@ impl Store {
             writer.witness.write(tip.height, tip.hash)?;
 
             // Durable before visible.
-            let entries: Vec<_> = batch.iter().map(|committed| index::entries(&committed.block)).collect();
+            let entries: Vec<_> =
+                batch.iter().map(|committed| index::entries(&committed.block)).collect();
             {
                 let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
                 view.tip = tip;
@@ -94,7 +95,8 @@ impl Store {
     /// As [`Self::commit`]. Blocks that were committed stay committed.
     pub fn maintain(&self) -> Result<bool, StoreError> {
         self.write(|writer| {
-            let due = writer.tip.height.0.saturating_sub(writer.slots.height.0) >= CHECKPOINT_BLOCKS;
+            let due =
+                writer.tip.height.0.saturating_sub(writer.slots.height.0) >= CHECKPOINT_BLOCKS;
             if due {
                 self.checkpoint(writer)?;
             }
@@ -111,7 +113,8 @@ impl Store {
         writer.witness.sync()?;
 
         // The marker says that accounts and index reach this height. Both are durable by now.
-        let marker = Marker { slot: writer.slots.next(), height: writer.tip.height, hash: writer.tip.hash };
+        let marker =
+            Marker { slot: writer.slots.next(), height: writer.tip.height, hash: writer.tip.hash };
         let mut batch = Batch::default();
         Slots::put_marker(&mut batch, &marker);
         for (id, run) in &change.added {
@@ -139,9 +142,13 @@ impl Store {
 
     /// Runs one write. After a failed write the disk may differ from what this store believes, so
     /// no other write runs.
-    pub(super) fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let failed = |reason: &str| StoreError::Failed { reason: reason.to_owned() };
-        let mut writer = self.shared.writer.lock().map_err(|_| failed("a write ended in a panic"))?;
+        let mut writer =
+            self.shared.writer.lock().map_err(|_| failed("a write ended in a panic"))?;
         if let Some(reason) = &writer.failed {
             return Err(failed(reason));
         }
@@ -156,8 +163,15 @@ impl Store {
 fn put_block(batch: &mut Batch, tip: &TipValue, committed: &Committed) -> TipValue {
     let Committed { block, certificate, sealed } = committed;
     let (height, hash) = (block.height(), block.hash());
-    assert!(block.header().parent == tip.hash, "blocks are committed on the tip: {height} after {}", tip.height);
-    assert!(certificate.block == hash && certificate.height == height, "a certificate is for the block it comes with");
+    assert!(
+        block.header().parent == tip.hash,
+        "blocks are committed on the tip: {height} after {}",
+        tip.height
+    );
+    assert!(
+        certificate.block == hash && certificate.height == height,
+        "a certificate is for the block it comes with"
+    );
     batch.put_record(|piece| Key::Body(height, piece), block.bytes());
     batch.put_value(Key::HeightOf(hash), &height);
     let mut segments = tip.segments;

@@ -61,7 +61,10 @@ impl Batch {
     pub(super) fn put(&mut self, key: Key, content: &[u8]) {
         let key = key.bytes();
         let value = schema::seal(&key, content);
-        assert!(value.len() <= VALUE_BYTES_MAX, "values are short, so that none becomes a file that is never synced");
+        assert!(
+            value.len() <= VALUE_BYTES_MAX,
+            "values are short, so that none becomes a file that is never synced"
+        );
         self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
         self.uses.push((key.clone(), value.len() / USE_BYTES));
         self.writes.insert(key, value);
@@ -88,12 +91,14 @@ impl Batch {
 impl Disk {
     /// Opens the database in a directory, or creates one.
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let config =
+            sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let path = directory.join("db");
         let mut tries = 0usize;
         let db = loop {
             tries = tries.saturating_add(1);
-            let opened = unfinished::remove(directory).and_then(|()| caught(&path, || config.open()));
+            let opened =
+                unfinished::remove(directory).and_then(|()| caught(&path, || config.open()));
             match opened {
                 Err(StoreError::Io { source, .. }) if is_lock(&source) && tries < LOCK_TRIES => {
                     std::thread::sleep(LOCK_PAUSE);
@@ -157,7 +162,9 @@ impl Disk {
                 break;
             }
             let piece = self.get(key(number))?.filter(|piece| !piece.is_empty());
-            record.extend_from_slice(&piece.ok_or_else(|| StoreError::corrupt(key(number), "missing"))?);
+            record.extend_from_slice(
+                &piece.ok_or_else(|| StoreError::corrupt(key(number), "missing"))?,
+            );
         }
         Ok(Some((length, record)))
     }
@@ -184,7 +191,10 @@ impl Disk {
             let stored = self.get(key)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
             let piece = if number == 0 { schema::first_piece(key, &stored)?.1 } else { &stored };
             if piece.len() != expected {
-                return Err(StoreError::corrupt(key, format!("{} bytes, expected {expected}", piece.len())));
+                return Err(StoreError::corrupt(
+                    key,
+                    format!("{} bytes, expected {expected}", piece.len()),
+                ));
             }
             let end = part.end.saturating_sub(start).min(expected);
             out.extend_from_slice(&piece[skipped..end]);
@@ -213,10 +223,14 @@ impl Disk {
 
     /// All keys with a prefix, each with its content. A key that the schema does not know is an
     /// error.
-    pub(super) fn scan_keys(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(Key, Vec<u8>), StoreError>> {
+    pub(super) fn scan_keys(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Key, Vec<u8>), StoreError>> {
         self.scan(prefix).map(|item| {
             let (key, content) = item?;
-            let known = Key::parse(&key).ok_or_else(|| StoreError::corrupt(hex::encode(key), "unknown key"))?;
+            let known = Key::parse(&key)
+                .ok_or_else(|| StoreError::corrupt(hex::encode(key), "unknown key"))?;
             Ok((known, content?))
         })
     }
@@ -330,7 +344,10 @@ fn caught<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, S
             error => StoreError::corrupt(path.display(), error),
         }),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref().copied());
             Err(StoreError::corrupt(path.display(), text.unwrap_or("the database cannot read it")))
         }
     }

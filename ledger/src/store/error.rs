@@ -30,7 +30,9 @@ pub enum StoreError {
         expected: u32,
     },
     /// The store belongs to another chain.
-    #[error("the store is of chain {got}, the genesis of chain {expected}: one of them belongs to another home")]
+    #[error(
+        "the store is of chain {got}, the genesis of chain {expected}: one of them belongs to another home"
+    )]
     Chain {
         /// Chain found.
         got: ChainId,

@@ -37,9 +37,10 @@ impl Kept {
         for name in hashes(disk)? {
             // The first piece of the record holds its first field.
             let start = disk.record_prefix(|piece| Key::Evidence(name, piece), 64)?;
-            let start = start.ok_or_else(|| StoreError::corrupt(Key::Evidence(name, 0), "missing"))?.1;
-            let about =
-                codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(Key::Evidence(name, 0), error))?;
+            let start =
+                start.ok_or_else(|| StoreError::corrupt(Key::Evidence(name, 0), "missing"))?.1;
+            let about = codec::decode_prefix(&start)
+                .map_err(|error| StoreError::corrupt(Key::Evidence(name, 0), error))?;
             kept.add(name, about.0);
         }
         Ok(kept)
@@ -67,7 +68,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn put_evidence(&self, about: Option<PublicKey>, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
+    pub fn put_evidence(
+        &self,
+        about: Option<PublicKey>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<bool, StoreError> {
         self.write(|writer| {
             let disk = &self.shared.disk;
             let name = name(key);
@@ -80,7 +86,10 @@ impl Store {
                 return Ok(false);
             }
             let mut batch = Batch::default();
-            batch.put_record(|piece| Key::Evidence(name, piece), &codec::encode(&(about, key, value)));
+            batch.put_record(
+                |piece| Key::Evidence(name, piece),
+                &codec::encode(&(about, key, value)),
+            );
             disk.apply(batch)?;
             disk.sync()?;
             kept.add(name, about);

@@ -50,8 +50,10 @@ fn id_start(id: &TxId) -> u64 {
 /// The entries of a block, sorted.
 pub(super) fn entries(block: &ValidBlock) -> Vec<Entry> {
     let transactions = block.block().transactions.iter();
-    let mut entries: Vec<Entry> =
-        (0u32..).zip(transactions).map(|(index, one)| Entry::new(&one.id(), block.height(), index)).collect();
+    let mut entries: Vec<Entry> = (0u32..)
+        .zip(transactions)
+        .map(|(index, one)| Entry::new(&one.id(), block.height(), index))
+        .collect();
     entries.sort_unstable();
     entries
 }
@@ -126,7 +128,8 @@ impl Index {
             // such fence may have some too.
             let fences = &description.fences;
             let first = fences.partition_point(|fence| *fence < start).saturating_sub(1);
-            let candidates = (0u32..).zip(fences).skip(first).take_while(|(_, fence)| **fence <= start);
+            let candidates =
+                (0u32..).zip(fences).skip(first).take_while(|(_, fence)| **fence <= start);
             for (piece, _) in candidates {
                 found.extend_from_slice(equal(&read_piece(disk, *run, piece)?, start));
             }
@@ -148,7 +151,8 @@ impl Index {
             next = next.saturating_add(1);
         }
         if let Some(ids) = self.merge_due() {
-            let mut merged = Merge::new(disk, ids.iter().filter_map(|id| Some((*id, self.runs.get(id)?))));
+            let mut merged =
+                Merge::new(disk, ids.iter().filter_map(|id| Some((*id, self.runs.get(id)?))));
             let mut writer = RunWriter::new(disk, next);
             while let Some(entry) = merged.next()? {
                 writer.push(entry)?;
@@ -198,7 +202,12 @@ impl Index {
 }
 
 /// Reads a whole run and checks it: order, fences, number of entries.
-pub(super) fn check_run(disk: &Disk, id: u64, run: &Run, mut visit: impl FnMut(Entry)) -> Result<(), StoreError> {
+pub(super) fn check_run(
+    disk: &Disk,
+    id: u64,
+    run: &Run,
+    mut visit: impl FnMut(Entry),
+) -> Result<(), StoreError> {
     let mut last: Option<Entry> = None;
     let mut count = 0u64;
     for (piece, fence) in (0u32..).zip(&run.fences) {
@@ -211,7 +220,10 @@ pub(super) fn check_run(disk: &Disk, id: u64, run: &Run, mut visit: impl FnMut(E
         }
         for entry in entries {
             if last.is_some_and(|last| last >= entry) {
-                return Err(StoreError::corrupt(Key::RunPiece(id, piece), "its entries are not sorted"));
+                return Err(StoreError::corrupt(
+                    Key::RunPiece(id, piece),
+                    "its entries are not sorted",
+                ));
             }
             last = Some(entry);
             count = count.saturating_add(1);
@@ -219,7 +231,10 @@ pub(super) fn check_run(disk: &Disk, id: u64, run: &Run, mut visit: impl FnMut(E
         }
     }
     if count != run.entries {
-        return Err(StoreError::corrupt(Key::Run(id, 0), format!("{count} entries, expected {}", run.entries)));
+        return Err(StoreError::corrupt(
+            Key::Run(id, 0),
+            format!("{count} entries, expected {}", run.entries),
+        ));
     }
     Ok(())
 }
@@ -245,7 +260,12 @@ struct RunWriter<'a> {
 
 impl<'a> RunWriter<'a> {
     fn new(disk: &'a Disk, id: u64) -> Self {
-        Self { id, bulk: disk.bulk(), run: Run { entries: 0, fences: Vec::new() }, piece: Vec::new() }
+        Self {
+            id,
+            bulk: disk.bulk(),
+            run: Run { entries: 0, fences: Vec::new() },
+            piece: Vec::new(),
+        }
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), StoreError> {

@@ -63,7 +63,9 @@ impl Store {
         Witness::create(&building, genesis_parent(genesis.chain_id()))?;
         for entry in fs::read_dir(&building).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|error| StoreError::io(&path, error))?;
+            fs::File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(|error| StoreError::io(&path, error))?;
         }
         disk::sync_directory(&building)?;
         fs::rename(&building, directory).map_err(io)?;
@@ -101,9 +103,11 @@ impl Store {
         let slots = Slots::new(marker.as_ref(), state.state());
         while state.tip().height < tip.height {
             let height = state.tip().height.next();
-            let block: Block = schema::decode(format_args!("block {height}"), &block_bytes(&disk, height)?)?;
-            let block =
-                state.replay(block).map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
+            let block: Block =
+                schema::decode(format_args!("block {height}"), &block_bytes(&disk, height)?)?;
+            let block = state
+                .replay(block)
+                .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
             index.push(index::entries(&block));
             state.advance(&block);
         }
@@ -114,7 +118,14 @@ impl Store {
             return Err(StoreError::corrupt("chain of blocks", reason));
         }
 
-        let writer = Writer { tip, state: state.state().clone(), slots, witness, evidence: None, failed: None };
+        let writer = Writer {
+            tip,
+            state: state.state().clone(),
+            slots,
+            witness,
+            evidence: None,
+            failed: None,
+        };
         let view = View { tip, certificate: certificate.clone(), index };
         let (view, writer) = (RwLock::new(view), Mutex::new(writer));
         let shared = Shared { chain: chain.id(), disk, view, writer, layouts: Layouts::default() };
@@ -129,7 +140,8 @@ fn open_disk(directory: &Path) -> Result<(Disk, Meta), StoreError> {
     }
     let disk = Disk::open(directory)?;
     let content = disk.get(Key::Meta)?.ok_or_else(|| StoreError::corrupt(Key::Meta, "missing"))?;
-    let version = codec::decode_prefix::<u32>(&content).map_err(|error| StoreError::corrupt(Key::Meta, error))?;
+    let version = codec::decode_prefix::<u32>(&content)
+        .map_err(|error| StoreError::corrupt(Key::Meta, error))?;
     if version.0 != SCHEMA_VERSION {
         return Err(StoreError::Schema { got: version.0, expected: SCHEMA_VERSION });
     }
@@ -147,11 +159,16 @@ pub(super) fn open_for(directory: &Path, chain: &Chain) -> Result<Disk, StoreErr
 }
 
 fn read_genesis(disk: &Disk, meta: &Meta) -> Result<Genesis, StoreError> {
-    let record = disk.record(Key::Genesis)?.ok_or_else(|| StoreError::corrupt(Key::Genesis(0), "missing"))?;
+    let record = disk
+        .record(Key::Genesis)?
+        .ok_or_else(|| StoreError::corrupt(Key::Genesis(0), "missing"))?;
     let genesis: Genesis = schema::decode(Key::Genesis(0), &record)?;
     let got = genesis.chain_id();
     if got != meta.chain {
-        return Err(StoreError::corrupt(Key::Genesis(0), format!("is of chain {got}, expected {}", meta.chain)));
+        return Err(StoreError::corrupt(
+            Key::Genesis(0),
+            format!("is of chain {got}, expected {}", meta.chain),
+        ));
     }
     Ok(genesis)
 }
@@ -160,10 +177,14 @@ fn read_genesis(disk: &Disk, meta: &Meta) -> Result<Genesis, StoreError> {
 pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certificate), StoreError> {
     let Some(tip) = disk.value::<TipValue>(Key::Tip)? else {
         let certificate = Certificate::genesis(chain);
-        return Ok((TipValue { height: Height(0), hash: certificate.block, segments: 0 }, certificate));
+        return Ok((
+            TipValue { height: Height(0), hash: certificate.block, segments: 0 },
+            certificate,
+        ));
     };
     let key = Key::TipCertificate(0);
-    let record = disk.record(Key::TipCertificate)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
+    let record =
+        disk.record(Key::TipCertificate)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
     let certificate: Certificate = schema::decode(key, &record)?;
     if certificate.height != tip.height || certificate.block != tip.hash {
         return Err(StoreError::corrupt(
@@ -175,7 +196,11 @@ pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certifi
 }
 
 /// Checks that the last block that was durable is in the chain.
-pub(super) fn check_witness(directory: &Path, disk: &Disk, tip: &TipValue) -> Result<Witness, StoreError> {
+pub(super) fn check_witness(
+    directory: &Path,
+    disk: &Disk,
+    tip: &TipValue,
+) -> Result<Witness, StoreError> {
     let (witness, height, hash) = Witness::open(directory)?;
     let found = if height > Height(0) { disk.value(Key::HeightOf(hash))? } else { Some(height) };
     if height > tip.height || found != Some(height) {
@@ -190,7 +215,12 @@ pub(super) fn check_witness(directory: &Path, disk: &Disk, tip: &TipValue) -> Re
 }
 
 /// The chain at the newest checkpoint.
-fn restore(disk: &Disk, chain: &Arc<Chain>, tip: &TipValue, marker: Option<&Marker>) -> Result<ChainState, StoreError> {
+fn restore(
+    disk: &Disk,
+    chain: &Arc<Chain>,
+    tip: &TipValue,
+    marker: Option<&Marker>,
+) -> Result<ChainState, StoreError> {
     let Some(marker) = marker else { return Ok(ChainState::genesis(Arc::clone(chain))) };
     if marker.height > tip.height {
         let reason = format!("is at height {}, the tip at {}", marker.height, tip.height);
@@ -221,7 +251,12 @@ fn restore(disk: &Disk, chain: &Arc<Chain>, tip: &TipValue, marker: Option<&Mark
 }
 
 /// The history of all segments that end at or before a height.
-fn restore_history(disk: &Disk, chain: &Chain, tip: &TipValue, last: Height) -> Result<History, StoreError> {
+fn restore_history(
+    disk: &Disk,
+    chain: &Chain,
+    tip: &TipValue,
+    last: Height,
+) -> Result<History, StoreError> {
     let mut descriptors = Vec::new();
     for index in 0..tip.segments {
         let descriptor = segments::descriptor(disk, index)?;
@@ -230,10 +265,13 @@ fn restore_history(disk: &Disk, chain: &Chain, tip: &TipValue, last: Height) -> 
         }
         descriptors.push(descriptor);
     }
-    History::restore(chain.history_rules(), descriptors).map_err(|error| StoreError::corrupt("segments", error))
+    History::restore(chain.history_rules(), descriptors)
+        .map_err(|error| StoreError::corrupt("segments", error))
 }
 
 fn read_header(height: Height, block: &[u8]) -> Result<Header, StoreError> {
     let decoded = codec::decode_prefix(block);
-    decoded.map(|(header, _)| header).map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))
+    decoded
+        .map(|(header, _)| header)
+        .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))
 }

@@ -92,7 +92,11 @@ pub(super) struct TipValue {
 
 impl fmt::Display for TipValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "block {} at height {} with {} sealed segments", self.hash, self.height, self.segments)
+        write!(
+            f,
+            "block {} at height {} with {} sealed segments",
+            self.hash, self.height, self.segments
+        )
     }
 }
 
@@ -147,7 +151,9 @@ impl Key {
             2 => Self::Genesis(u32::from_be_bytes(take(rest)?)),
             3 => Self::Tip,
             4 => Self::TipCertificate(u32::from_be_bytes(take(rest)?)),
-            5 => Self::Body(Height(u64::from_be_bytes(take(rest)?)), u32::from_be_bytes(take(rest)?)),
+            5 => {
+                Self::Body(Height(u64::from_be_bytes(take(rest)?)), u32::from_be_bytes(take(rest)?))
+            }
             6 => Self::HeightOf(BlockHash(Hash(take(rest)?))),
             7 => Self::Segment(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
             8 => Self::Marker,
@@ -157,7 +163,10 @@ impl Key {
                     [1] => Slot::B,
                     _ => return None,
                 };
-                Self::Page(slot, PageId { depth: u16::from_be_bytes(take(rest)?), prefix: Hash(take(rest)?) })
+                Self::Page(
+                    slot,
+                    PageId { depth: u16::from_be_bytes(take(rest)?), prefix: Hash(take(rest)?) },
+                )
             }
             10 => Self::Run(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
             11 => Self::RunPiece(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
@@ -186,9 +195,15 @@ impl fmt::Display for Key {
             Self::Segment(index, piece) => write!(f, "segment {index}, piece {piece}"),
             Self::Marker => write!(f, "checkpoint marker"),
             Self::Page(slot, page) => {
-                write!(f, "checkpoint {slot:?}, state page {:?} at depth {}", page.prefix, page.depth)
+                write!(
+                    f,
+                    "checkpoint {slot:?}, state page {:?} at depth {}",
+                    page.prefix, page.depth
+                )
             }
-            Self::Run(id, piece) => write!(f, "transaction index, run {id}, description, piece {piece}"),
+            Self::Run(id, piece) => {
+                write!(f, "transaction index, run {id}, description, piece {piece}")
+            }
             Self::RunPiece(id, piece) => write!(f, "transaction index, run {id}, piece {piece}"),
             Self::Evidence(hash, piece) => write!(f, "evidence {hash:?}, piece {piece}"),
         }
@@ -202,7 +217,10 @@ pub(super) fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
 
 /// The content of a stored value, if the checksum matches.
 pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
-    let named = || Key::parse(key).map_or_else(|| format!("unknown key {}", hex::encode(key)), |key| key.to_string());
+    let named = || {
+        Key::parse(key)
+            .map_or_else(|| format!("unknown key {}", hex::encode(key)), |key| key.to_string())
+    };
     match value.split_first_chunk::<CHECKSUM_BYTES>() {
         Some((sum, content)) if *sum == checksum(key, content) => Ok(content),
         _ => Err(StoreError::corrupt(named(), "checksum does not match")),
@@ -235,7 +253,10 @@ pub(super) fn first_piece(key: Key, piece: &[u8]) -> Result<(usize, &[u8]), Stor
 }
 
 /// Decodes the content of a value.
-pub(super) fn decode<T: Decode<()>>(what: impl fmt::Display, content: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<T: Decode<()>>(
+    what: impl fmt::Display,
+    content: &[u8],
+) -> Result<T, StoreError> {
     codec::decode(content, codec::VALUE_BYTES_MAX).map_err(|error| StoreError::corrupt(what, error))
 }
 
@@ -304,7 +325,9 @@ mod tests {
             let record = vec![5; length];
             let pieces: Vec<_> = pieces(&record).collect();
             assert_eq!(pieces.len(), length.div_ceil(PIECE_BYTES).max(1));
-            assert!(pieces.iter().all(|(_, piece)| piece.len() + CHECKSUM_BYTES <= VALUE_BYTES_MAX));
+            assert!(
+                pieces.iter().all(|(_, piece)| piece.len() + CHECKSUM_BYTES <= VALUE_BYTES_MAX)
+            );
             let (got, first) = first_piece(Key::Meta, &pieces[0].1).unwrap();
             assert_eq!((got, first.len()), (length, length.min(PIECE_BYTES)));
         }

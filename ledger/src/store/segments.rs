@@ -38,7 +38,12 @@ impl Store {
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn descriptors(&self, from: u64, below: Height, max: usize) -> Result<Vec<SegmentDescriptor>, StoreError> {
+    pub fn descriptors(
+        &self,
+        from: u64,
+        below: Height,
+        max: usize,
+    ) -> Result<Vec<SegmentDescriptor>, StoreError> {
         let mut descriptors = Vec::new();
         for index in (from..self.read_view().tip.segments).take(max) {
             let descriptor = descriptor(&self.shared.disk, index)?;
@@ -55,7 +60,10 @@ impl Store {
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn chunk_hashes(&self, index: u64) -> Result<Option<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
+    pub fn chunk_hashes(
+        &self,
+        index: u64,
+    ) -> Result<Option<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
         if index >= self.read_view().tip.segments {
             return Ok(None);
         }
@@ -70,13 +78,20 @@ impl Store {
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn chunk(&self, segment: u64, chunk: u64, rules: &HistoryRules) -> Result<Option<Vec<u8>>, StoreError> {
+    pub fn chunk(
+        &self,
+        segment: u64,
+        chunk: u64,
+        rules: &HistoryRules,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         if segment >= self.read_view().tip.segments {
             return Ok(None);
         }
         let layout = self.shared.layouts.get(&self.shared.disk, segment)?;
         let Some(range) = layout.descriptor.chunk_range(chunk, rules) else { return Ok(None) };
-        let mut bytes = Vec::with_capacity(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default());
+        let mut bytes = Vec::with_capacity(
+            usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default(),
+        );
         let mut block = layout.ends.partition_point(|end| *end <= range.start);
         while let Some(end) = layout.ends.get(block).copied() {
             let start = block.checked_sub(1).map_or(0, |before| layout.ends[before]);
@@ -85,9 +100,16 @@ impl Store {
             }
             let height = Height(layout.descriptor.first.0.saturating_add(block as u64));
             // Offsets within one block, whose length fits memory.
-            let within = |at: u64| usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(usize::MAX);
+            let within = |at: u64| {
+                usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(usize::MAX)
+            };
             let part = within(range.start)..within(range.end);
-            self.shared.disk.append_part(|piece| Key::Body(height, piece), within(end), part, &mut bytes)?;
+            self.shared.disk.append_part(
+                |piece| Key::Body(height, piece),
+                within(end),
+                part,
+                &mut bytes,
+            )?;
             block = block.saturating_add(1);
         }
         Ok(Some(bytes))
@@ -212,7 +234,11 @@ mod tests {
             for index in 0..200u64 {
                 layouts.keep(layout(index, blocks));
                 layouts.keep(layout(index, blocks));
-                assert_eq!(layouts.find(0).is_some(), index == 0 || kept > 1, "0 is used each time");
+                assert_eq!(
+                    layouts.find(0).is_some(),
+                    index == 0 || kept > 1,
+                    "0 is used each time"
+                );
             }
             assert_eq!(layouts.recent.lock().unwrap().len(), kept);
             let found: Vec<u64> = (1..200).filter(|index| layouts.find(*index).is_some()).collect();

@@ -79,7 +79,8 @@ impl Staging {
     pub fn open(directory: &Path, rules: HistoryRules) -> Result<(Self, Vec<Found>), StoreError> {
         let io = |error| StoreError::io(directory, error);
         fs::create_dir_all(directory).map_err(io)?;
-        let mut staging = Self { directory: directory.to_owned(), rules, segments: BTreeMap::new() };
+        let mut staging =
+            Self { directory: directory.to_owned(), rules, segments: BTreeMap::new() };
         let mut names = Vec::new();
         for entry in fs::read_dir(directory).map_err(io)? {
             names.extend(entry.map_err(io)?.file_name().into_string());
@@ -144,7 +145,10 @@ impl Staging {
         let Some(place) = self.place(segment, chunk) else {
             panic!("only chunks of segments that were begun are written, not {chunk} of {segment}");
         };
-        assert!(bytes.len() == place.length, "the bytes of a chunk are verified before they are stored");
+        assert!(
+            bytes.len() == place.length,
+            "the bytes of a chunk are verified before they are stored"
+        );
         if place.mark == Mark::Verified {
             return Ok(());
         }
@@ -164,12 +168,14 @@ impl Staging {
     /// # Errors
     /// `StoreError::Io`.
     pub fn read(&mut self, segment: u64, chunk: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(place) = self.place(segment, chunk).filter(|place| place.mark != Mark::Missing) else {
+        let Some(place) = self.place(segment, chunk).filter(|place| place.mark != Mark::Missing)
+        else {
             return Ok(None);
         };
         let path = self.data(segment);
         let mut bytes = vec![0; place.length];
-        let read = File::open(&path).and_then(|mut file| read_at(&mut file, place.start, &mut bytes));
+        let read =
+            File::open(&path).and_then(|mut file| read_at(&mut file, place.start, &mut bytes));
         read.map_err(|error| StoreError::io(&path, error))?;
         if place.mark == Mark::Unverified {
             if chunk_hash(&bytes) != place.hash {
@@ -239,7 +245,9 @@ impl Staging {
     /// A segment that an earlier run left; `None` if it cannot be used.
     fn find(&self, index: u64) -> Result<Option<Segment>, StoreError> {
         let Some(content) = self.sealed(&format!("{index}.head"))? else { return Ok(None) };
-        let Ok(head) = codec::decode::<SegmentHead>(&content, codec::VALUE_BYTES_MAX) else { return Ok(None) };
+        let Ok(head) = codec::decode::<SegmentHead>(&content, codec::VALUE_BYTES_MAX) else {
+            return Ok(None);
+        };
         let SegmentHead { descriptor, chunks, .. } = &head;
         if descriptor.index != index
             || !fits(&head, &self.rules)
@@ -282,7 +290,9 @@ impl Staging {
     }
 
     fn set_mark(&mut self, segment: u64, place: &Place, mark: Mark) {
-        if let Some(known) = self.segments.get_mut(&segment).and_then(|one| one.marks.get_mut(place.number)) {
+        if let Some(known) =
+            self.segments.get_mut(&segment).and_then(|one| one.marks.get_mut(place.number))
+        {
             *known = mark;
         }
     }
@@ -295,7 +305,8 @@ impl Staging {
     fn put_sealed(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let path = self.directory.join(name);
         let new = self.directory.join(format!("{name}.new"));
-        let written = fs::write(&new, schema::seal(name.as_bytes(), content)).and_then(|()| fs::rename(&new, &path));
+        let written = fs::write(&new, schema::seal(name.as_bytes(), content))
+            .and_then(|()| fs::rename(&new, &path));
         written.map_err(|error| StoreError::io(&path, error))
     }
 
@@ -335,11 +346,15 @@ impl SegmentReader {
     /// `StoreError::Io`.
     pub fn read(&mut self, chunk: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let SegmentHead { descriptor, chunks, .. } = &*self.head;
-        let (number, range) = (usize::try_from(chunk).ok(), descriptor.chunk_range(chunk, &self.rules));
-        let Some((hash, range)) = number.and_then(|number| chunks.get(number)).zip(range) else { return Ok(None) };
+        let (number, range) =
+            (usize::try_from(chunk).ok(), descriptor.chunk_range(chunk, &self.rules));
+        let Some((hash, range)) = number.and_then(|number| chunks.get(number)).zip(range) else {
+            return Ok(None);
+        };
         let length = range.end.saturating_sub(range.start);
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        read_at(&mut self.file, range.start, &mut bytes).map_err(|error| StoreError::io(&self.path, error))?;
+        read_at(&mut self.file, range.start, &mut bytes)
+            .map_err(|error| StoreError::io(&self.path, error))?;
         Ok((chunk_hash(&bytes) == *hash).then_some(bytes))
     }
 }

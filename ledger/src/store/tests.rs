@@ -23,12 +23,17 @@ use crate::transaction::{Body, Output, Transfer, VerifiedTransaction, verify_tra
 use crate::units::{Amount, Nonce, Round, Timestamp, VotingPower};
 
 fn key(seed: u64) -> SigningKey {
-    SigningKey::from_seed(&Hash::of(crate::hash::Domain::Genesis, &[b"test", &seed.to_le_bytes()]).0)
+    SigningKey::from_seed(
+        &Hash::of(crate::hash::Domain::Genesis, &[b"test", &seed.to_le_bytes()]).0,
+    )
 }
 
 /// The key of an account that only receives.
 fn stranger(seed: u64) -> PublicKey {
-    SigningKey::from_seed(&Hash::of(crate::hash::Domain::Genesis, &[b"stranger", &seed.to_le_bytes()]).0).public()
+    SigningKey::from_seed(
+        &Hash::of(crate::hash::Domain::Genesis, &[b"stranger", &seed.to_le_bytes()]).0,
+    )
+    .public()
 }
 
 /// A chain with its keys and the state at its tip. It makes blocks without consensus.
@@ -44,8 +49,13 @@ struct Maker {
 const SENDERS: usize = 20;
 
 fn genesis(accounts: u64) -> Genesis {
-    let owners = (0..SENDERS as u64).map(|seed| key(seed).public()).chain((0..accounts).map(stranger));
-    let account = |account| GenesisAccount { name: String::new(), account, balance: Amount(1_000_000_000_000_000) };
+    let owners =
+        (0..SENDERS as u64).map(|seed| key(seed).public()).chain((0..accounts).map(stranger));
+    let account = |account| GenesisAccount {
+        name: String::new(),
+        account,
+        balance: Amount(1_000_000_000_000_000),
+    };
     let validator = |seed: u64| GenesisValidator {
         name: format!("validator {seed}"),
         key: key(1_000 + seed).public(),
@@ -85,7 +95,8 @@ impl Maker {
     /// Signed transfers by the senders in turn, to the next sender and to strangers.
     fn transfers(&mut self, count: usize, strangers: u64) -> Vec<Arc<VerifiedTransaction>> {
         let height = self.state.tip().height.0;
-        let strangers: Vec<PublicKey> = (0..strangers).map(|s| stranger(height * 100 + s)).collect();
+        let strangers: Vec<PublicKey> =
+            (0..strangers).map(|s| stranger(height * 100 + s)).collect();
         let transfer = |i: usize| {
             let sender = i % SENDERS;
             let nonce = self.nonces.entry(sender).or_default();
@@ -112,12 +123,24 @@ impl Maker {
         let validators = self.chain.validators(height);
         let proposer = validators.proposer(height, Round(0)).key;
         let expected = transactions.len();
-        let block = self.state.propose(proposer, self.state.next_time(), self.certificate.clone(), transactions);
-        assert_eq!(block.block().transactions.len(), expected, "every transaction of the fixture applies");
+        let block = self.state.propose(
+            proposer,
+            self.state.next_time(),
+            self.certificate.clone(),
+            transactions,
+        );
+        assert_eq!(
+            block.block().transactions.len(),
+            expected,
+            "every transaction of the fixture applies"
+        );
         let vote = |key: &SigningKey| {
             let validator = key.public();
             let (kind, round, block) = (VoteKind::Precommit, Round(0), Some(block.hash()));
-            (validator, key.sign(&Vote { kind, height, round, block, validator }.message(self.chain.id())))
+            (
+                validator,
+                key.sign(&Vote { kind, height, round, block, validator }.message(self.chain.id())),
+            )
         };
         // Three or four validators sign, so that certificates of different lengths follow each
         // other.
@@ -192,7 +215,10 @@ fn check_readers(store: &Store, chain: &Chain, blocks: &[Committed]) {
         }
         if let Some(sealed) = &committed.sealed {
             assert_eq!(store.segment(segments).unwrap().as_ref(), Some(sealed));
-            assert_eq!(store.chunk_hashes(segments).unwrap(), Some((sealed.descriptor, sealed.chunks.clone())));
+            assert_eq!(
+                store.chunk_hashes(segments).unwrap(),
+                Some((sealed.descriptor, sealed.chunks.clone()))
+            );
             segments += 1;
         }
     }
@@ -269,24 +295,36 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
     fs::create_dir(place.path.with_file_name("store.new")).unwrap();
     fs::create_dir(&place.path).unwrap();
     Store::create(&place.path, maker.chain.genesis()).unwrap();
-    assert!(matches!(Store::create(&place.path, maker.chain.genesis()), Err(StoreError::Exists { .. })));
+    assert!(matches!(
+        Store::create(&place.path, maker.chain.genesis()),
+        Err(StoreError::Exists { .. })
+    ));
 
     let other = Chain::new(Genesis { start_time: Timestamp(1), ..genesis(0) });
     match Store::open(&place.path, &other).map(|opened| opened.store) {
-        Err(StoreError::Chain { got, expected }) => assert_eq!((got, expected), (maker.chain.id(), other.id())),
+        Err(StoreError::Chain { got, expected }) => {
+            assert_eq!((got, expected), (maker.chain.id(), other.id()))
+        }
         result => panic!("{result:?}"),
     }
     let opened = Store::open(&place.path, &maker.chain).unwrap();
-    assert!(matches!(Store::open(&place.path, &maker.chain), Err(StoreError::Io { .. })), "open twice");
+    assert!(
+        matches!(Store::open(&place.path, &maker.chain), Err(StoreError::Io { .. })),
+        "open twice"
+    );
     drop(opened);
-    for (version, hint) in [(1u32, "made by cairn 0.1"), (2, "made by cairn 0.1"), (4, "upgrade this program")] {
+    for (version, hint) in
+        [(1u32, "made by cairn 0.1"), (2, "made by cairn 0.1"), (4, "upgrade this program")]
+    {
         let disk = Disk::open(&place.path).unwrap();
         let meta = Key::Meta.bytes();
         let content = codec::encode(&(version, "whatever this version has"));
         disk.put_raw(&meta, &schema::seal(&meta, &content));
         drop(disk);
         let error = Store::open(&place.path, &maker.chain).map(|opened| opened.store).unwrap_err();
-        assert!(matches!(error, StoreError::Schema { got, expected: schema::SCHEMA_VERSION } if got == version));
+        assert!(
+            matches!(error, StoreError::Schema { got, expected: schema::SCHEMA_VERSION } if got == version)
+        );
         assert!(error.to_string().contains(hint), "{error}");
     }
 }
@@ -354,14 +392,20 @@ fn evidence_is_kept_once_and_bounded() {
     // However often one validator signs twice, there is room for the others.
     let about = |i: usize| Some(PublicKey([i as u8; 32]));
     for i in 0..10 {
-        assert_eq!(store.put_evidence(about(0), &[1, i], b"x").unwrap(), usize::from(i) < EVIDENCE_ABOUT_ONE_MAX);
+        assert_eq!(
+            store.put_evidence(about(0), &[1, i], b"x").unwrap(),
+            usize::from(i) < EVIDENCE_ABOUT_ONE_MAX
+        );
     }
     drop(store);
     // A store that is opened again knows which evidence it has.
     let store = Store::open(&place.path, &maker.chain).unwrap().store;
     assert!(!store.put_evidence(about(0), b"one more", b"x").unwrap());
     for i in EVIDENCE_ABOUT_ONE_MAX + 1..EVIDENCE_MAX {
-        assert!(store.put_evidence(about(i / EVIDENCE_ABOUT_ONE_MAX), &i.to_le_bytes(), b"x").unwrap(), "{i}");
+        assert!(
+            store.put_evidence(about(i / EVIDENCE_ABOUT_ONE_MAX), &i.to_le_bytes(), b"x").unwrap(),
+            "{i}"
+        );
     }
     assert!(!store.put_evidence(None, b"one more", b"x").unwrap(), "all places are taken");
     store.commit(&[maker.next(1)]).unwrap();
@@ -412,8 +456,12 @@ fn readers_and_the_writer_work_side_by_side() {
                 if height > Height(0) {
                     assert_eq!(store.height_of(&hash).unwrap(), Some(height));
                     assert_eq!(store.certificate(height).unwrap().unwrap().block, hash);
-                    let transaction = blocks[height.0 as usize / 2].block.block().transactions[1].id();
-                    assert_eq!(store.find_transaction(&transaction).unwrap(), Some((Height(height.0 / 2 + 1), 1)));
+                    let transaction =
+                        blocks[height.0 as usize / 2].block.block().transactions[1].id();
+                    assert_eq!(
+                        store.find_transaction(&transaction).unwrap(),
+                        Some((Height(height.0 / 2 + 1), 1))
+                    );
                 }
             }
         };

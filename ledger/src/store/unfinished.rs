@@ -40,10 +40,13 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(directory).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name();
-        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix("snap.")) else { continue };
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix("snap.")) else {
+            continue;
+        };
         let is_renamed = rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit());
         let path = entry.path();
-        let whole = is_renamed && is_whole(&fs::read(&path).map_err(|error| StoreError::io(&path, error))?);
+        let whole =
+            is_renamed && is_whole(&fs::read(&path).map_err(|error| StoreError::io(&path, error))?);
         if !whole {
             fs::remove_file(&path).map_err(|error| StoreError::io(&path, error))?;
         }

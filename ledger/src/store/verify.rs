@@ -107,7 +107,8 @@ impl Store {
         let mut report = VerifyReport::default();
         let blobs = disk::blobs(directory)?;
         if blobs > 0 {
-            report.add("directory blobs", format!("{blobs} files, which may never have been synced"));
+            report
+                .add("directory blobs", format!("{blobs} files, which may never have been synced"));
         }
         let tip = report.note(read_tip(&disk, chain.id()))?;
         check_values(&disk, tip.as_ref().map(|(tip, _)| tip), &mut report)?;
@@ -126,7 +127,11 @@ impl Store {
 }
 
 /// Checks every key and checksum, and that nothing is stored beyond the tip.
-fn check_values(disk: &Disk, tip: Option<&TipValue>, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn check_values(
+    disk: &Disk,
+    tip: Option<&TipValue>,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let mut heights = 0u64;
     for item in disk.scan(&[]) {
         let Some((key, content)) = report.note(item)? else { break };
@@ -144,11 +149,15 @@ fn check_values(disk: &Disk, tip: Option<&TipValue>, report: &mut VerifyReport) 
                 heights = heights.saturating_add(1);
                 false
             }
-            Some(Key::Body(height, _)) => tip.is_some_and(|tip| height > tip.height || height == Height(0)),
+            Some(Key::Body(height, _)) => {
+                tip.is_some_and(|tip| height > tip.height || height == Height(0))
+            }
             Some(Key::Segment(index, _)) => tip.is_some_and(|tip| index >= tip.segments),
             Some(Key::Evidence(hash, 0)) => {
                 let record = disk.record(|piece| Key::Evidence(hash, piece));
-                report.note(record.and_then(|record| evidence::decode(hash, &record.unwrap_or_default())))?;
+                report.note(
+                    record.and_then(|record| evidence::decode(hash, &record.unwrap_or_default())),
+                )?;
                 false
             }
             Some(_) => false,
@@ -196,7 +205,10 @@ fn check_blocks(
         }
         if let Some(marker) = marker.filter(|marker| marker.height == height) {
             if marker.hash != block.hash() {
-                report.add(Key::Marker, format!("is for block {}, expected {}", marker.hash, block.hash()));
+                report.add(
+                    Key::Marker,
+                    format!("is for block {}, expected {}", marker.hash, block.hash()),
+                );
             }
             check_pages(disk, &marker, block.state(), report)?;
         }
@@ -204,7 +216,10 @@ fn check_blocks(
     }
     if state.tip().hash != tip.hash || state.history().segments() != tip.segments {
         let (height, hash, segments) = (tip.height, state.tip().hash, state.history().segments());
-        report.add(Key::Tip, format!("the blocks lead to {}, expected {tip}", TipValue { height, hash, segments }));
+        report.add(
+            Key::Tip,
+            format!("the blocks lead to {}, expected {tip}", TipValue { height, hash, segments }),
+        );
     }
     if indexed > tip.height {
         report.add(Key::Marker, format!("is at height {indexed}, the tip at {}", tip.height));
@@ -214,12 +229,15 @@ fn check_blocks(
 
 /// Checks a block by all rules, and the height under its hash.
 fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidBlock, StoreError> {
-    let wrong = |reason: &dyn ToString| StoreError::corrupt(format_args!("block {height}"), reason.to_string());
+    let wrong = |reason: &dyn ToString| {
+        StoreError::corrupt(format_args!("block {height}"), reason.to_string())
+    };
     let bytes = block_bytes(disk, height)?;
     let block: Block = schema::decode(format_args!("block {height}"), &bytes)?;
     let transactions = verify_all(state.chain().id(), block.transactions)
         .map_err(|place| wrong(&format!("the signature of transaction {place} does not hold")))?;
-    let block = Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
+    let block =
+        Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
     let valid = state.validate(block).map_err(|error| wrong(&error))?;
     if **valid.bytes() != bytes {
         return Err(wrong(&"not its canonical bytes"));
@@ -234,12 +252,19 @@ fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidB
 
 /// Verifies all signatures of a block in one batch. `Err` is the index of the first that does not
 /// hold.
-fn verify_all(chain: ChainId, transactions: Vec<Transaction>) -> Result<Vec<Arc<VerifiedTransaction>>, usize> {
+fn verify_all(
+    chain: ChainId,
+    transactions: Vec<Transaction>,
+) -> Result<Vec<Arc<VerifiedTransaction>>, usize> {
     let verified = verify_transactions(chain, transactions);
     verified.into_iter().enumerate().map(|(place, one)| one.ok_or(place)).collect()
 }
 
-fn check_segment(disk: &Disk, expected: &SealedSegment, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn check_segment(
+    disk: &Disk,
+    expected: &SealedSegment,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let index = expected.descriptor.index;
     if let Some(stored) = report.note(segment(disk, index))?
         && stored != *expected
@@ -250,7 +275,12 @@ fn check_segment(disk: &Disk, expected: &SealedSegment, report: &mut VerifyRepor
 }
 
 /// Checks that the pages of the newest checkpoint are exactly those of the state.
-fn check_pages(disk: &Disk, marker: &Marker, state: &State, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn check_pages(
+    disk: &Disk,
+    marker: &Marker,
+    state: &State,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let mut missing_or_wrong = false;
     let mut expected = 0u64;
     for (page, entries) in state.pages() {
@@ -260,7 +290,10 @@ fn check_pages(disk: &Disk, marker: &Marker, state: &State, report: &mut VerifyR
         if let Some(stored) = stored
             && stored.as_ref() != Some(&codec::encode(&entries))
         {
-            report.add(key, if stored.is_some() { "other entries than the blocks give" } else { "missing" });
+            report.add(
+                key,
+                if stored.is_some() { "other entries than the blocks give" } else { "missing" },
+            );
             missing_or_wrong = true;
         }
     }
@@ -272,7 +305,11 @@ fn check_pages(disk: &Disk, marker: &Marker, state: &State, report: &mut VerifyR
 }
 
 /// Checks that the index has exactly the transactions of the blocks up to the checkpoint.
-fn check_index(disk: &Disk, expected: &Fingerprint, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn check_index(
+    disk: &Disk,
+    expected: &Fingerprint,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let Some(index) = report.note(Index::load(disk))? else { return Ok(()) };
     let mut found = Fingerprint::default();
     let before = report.problems.len();
@@ -280,8 +317,10 @@ fn check_index(disk: &Disk, expected: &Fingerprint, report: &mut VerifyReport) -
         report.note(index::check_run(disk, *id, run, |entry| found.add(&entry)))?;
     }
     if found != *expected && report.problems.len() == before {
-        let reason =
-            format!("{} entries, expected {}, or others than those of the blocks", found.count, expected.count);
+        let reason = format!(
+            "{} entries, expected {}, or others than those of the blocks",
+            found.count, expected.count
+        );
         report.add("transaction index", reason);
     }
     Ok(())
@@ -299,6 +338,8 @@ impl Fingerprint {
     fn add(&mut self, entry: &index::Entry) {
         let hash = Hash::of(Domain::StoreValue, &[&codec::encode(entry)]);
         self.count = self.count.saturating_add(1);
-        self.sum = self.sum.wrapping_add(u128::from_le_bytes(hash.0.first_chunk().copied().unwrap_or_default()));
+        self.sum = self
+            .sum
+            .wrapping_add(u128::from_le_bytes(hash.0.first_chunk().copied().unwrap_or_default()));
     }
 }

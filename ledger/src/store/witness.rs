@@ -55,7 +55,11 @@ impl Witness {
         Read::by_ref(&mut file).take(PLACES_BYTES).read_to_end(&mut bytes).map_err(io)?;
         let content = |place: &[u8]| {
             let value = place.get(..CONTENT_BYTES)?;
-            codec::decode::<(Height, BlockHash)>(schema::unseal(NAME.as_bytes(), value).ok()?, CONTENT_BYTES).ok()
+            codec::decode::<(Height, BlockHash)>(
+                schema::unseal(NAME.as_bytes(), value).ok()?,
+                CONTENT_BYTES,
+            )
+            .ok()
         };
         let places = (0u64..).zip(bytes.chunks(PLACE_BYTES));
         let newest = places.filter_map(|(place, bytes)| Some((content(bytes)?, place))).max();

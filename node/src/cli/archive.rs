@@ -38,11 +38,15 @@ pub(super) enum ArchiveError {
     Foreign,
     #[error("{MADE_BY_0_1}")]
     Old,
-    #[error("it claims blocks {first} to {last}, expected at least one block and a first height of at least 1")]
+    #[error(
+        "it claims blocks {first} to {last}, expected at least one block and a first height of at least 1"
+    )]
     Heights { first: Height, last: Height },
     #[error("it ends in the middle, at byte {at}: the file was cut off")]
     Truncated { at: u64 },
-    #[error("a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is damaged")]
+    #[error(
+        "a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is damaged"
+    )]
     Length { at: u64, length: u32 },
     #[error("its checksum does not match: the file is damaged")]
     Checksum,
@@ -69,7 +73,8 @@ impl<W: Write> Writer<W> {
 
     /// Adds the next block, or after all blocks the certificate of the last one.
     pub(super) fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(bytes.len()).map_err(|_| io::Error::other("a block of more than 4 GiB"))?;
+        let length = u32::try_from(bytes.len())
+            .map_err(|_| io::Error::other("a block of more than 4 GiB"))?;
         self.put(&length.to_le_bytes())?;
         self.put(bytes)
     }
@@ -138,7 +143,11 @@ impl<R: Read> Reader<R> {
         let read = (&mut self.from).take(length.into()).read_to_end(&mut bytes)?;
         self.at += read as u64;
         self.hash.update(&bytes);
-        if read < length as usize { Err(ArchiveError::Truncated { at: self.at }) } else { Ok(bytes) }
+        if read < length as usize {
+            Err(ArchiveError::Truncated { at: self.at })
+        } else {
+            Ok(bytes)
+        }
     }
 
     /// Checks the hash and the end, once all pieces are read.
@@ -183,7 +192,8 @@ pub(super) fn check(from: impl Read) -> Result<Contents, ArchiveError> {
 mod tests {
     use super::*;
 
-    const CONTENTS: Contents = Contents { chain: ChainId(Hash([7; 32])), first: Height(3), last: Height(4) };
+    const CONTENTS: Contents =
+        Contents { chain: ChainId(Hash([7; 32])), first: Height(3), last: Height(4) };
 
     fn archive() -> Vec<u8> {
         let mut writer = Writer::new(Vec::new(), CONTENTS).unwrap();
@@ -208,7 +218,10 @@ mod tests {
     fn every_cut_and_every_flipped_bit_is_found() {
         let bytes = archive();
         for length in 0..bytes.len() {
-            assert!(matches!(check(&bytes[..length]), Err(ArchiveError::Truncated { .. } | ArchiveError::Foreign)));
+            assert!(matches!(
+                check(&bytes[..length]),
+                Err(ArchiveError::Truncated { .. } | ArchiveError::Foreign)
+            ));
         }
         for at in 0..bytes.len() {
             for bit in 0..8 {
@@ -227,6 +240,9 @@ mod tests {
     fn a_claimed_length_allocates_nothing() {
         let mut bytes = archive();
         bytes[64..68].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(check(&bytes[..]), Err(ArchiveError::Length { at: 64, length: u32::MAX })));
+        assert!(matches!(
+            check(&bytes[..]),
+            Err(ArchiveError::Length { at: 64, length: u32::MAX })
+        ));
     }
 }

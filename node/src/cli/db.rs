@@ -75,7 +75,12 @@ enum Lock {
 impl Held {
     fn to_write(home: &Home) -> anyhow::Result<Self> {
         let lock = Lock::ToWrite(home.lock()?);
-        Ok(Self { chain: Chain::new(home.genesis()?), db: home.db_path(), _copy: None, _lock: lock })
+        Ok(Self {
+            chain: Chain::new(home.genesis()?),
+            db: home.db_path(),
+            _copy: None,
+            _lock: lock,
+        })
     }
 
     /// Locks a home for a command that changes nothing. The database writes to its files whenever
@@ -86,10 +91,18 @@ impl Held {
         if !lock.is_read_only {
             return Ok(Self { chain, db: home.db_path(), _copy: None, _lock: Lock::ToRead(lock) });
         }
-        let copy = tempfile::Builder::new().prefix("cairn-").tempdir().context("no folder for a copy of the store")?;
+        let copy = tempfile::Builder::new()
+            .prefix("cairn-")
+            .tempdir()
+            .context("no folder for a copy of the store")?;
         let db = copy.path().join("db");
-        say(&format!("{} is read-only: using a copy in {}", home.root().display(), copy.path().display()));
-        copy_dir(&home.db_path(), &db).with_context(|| format!("cannot copy the store to {}", db.display()))?;
+        say(&format!(
+            "{} is read-only: using a copy in {}",
+            home.root().display(),
+            copy.path().display()
+        ));
+        copy_dir(&home.db_path(), &db)
+            .with_context(|| format!("cannot copy the store to {}", db.display()))?;
         Ok(Self { chain, db, _copy: Some(copy), _lock: Lock::ToRead(lock) })
     }
 
@@ -144,7 +157,11 @@ fn verify(held: &Held, json: bool) -> anyhow::Result<()> {
 
 fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Result<()> {
     if json {
-        let listed: Vec<_> = report.problems.iter().map(|it| json!({ "what": it.what, "reason": it.reason })).collect();
+        let listed: Vec<_> = report
+            .problems
+            .iter()
+            .map(|it| json!({ "what": it.what, "reason": it.reason }))
+            .collect();
         print_json(&json!({
             "clean": report.is_clean(),
             "height": report.height.to_string(),
@@ -186,14 +203,21 @@ impl Target {
     fn open(to: &Path) -> anyhow::Result<Self> {
         let name = || to.display().to_string();
         if to == Path::new("-") {
-            ensure!(!io::stdout().is_terminal(), "stdout is a terminal: give a file, or send the output to a program");
+            ensure!(
+                !io::stdout().is_terminal(),
+                "stdout is a terminal: give a file, or send the output to a program"
+            );
             return Ok(Self::Stdout);
         }
         match fs::metadata(to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::File(to.to_owned())),
             Err(error) => Err(error).with_context(name),
-            Ok(found) if found.is_file() => bail!("{} exists: an export overwrites nothing", to.display()),
-            Ok(found) if found.is_dir() => bail!("{} is a directory, expected a new file or a pipe", to.display()),
+            Ok(found) if found.is_file() => {
+                bail!("{} exists: an export overwrites nothing", to.display())
+            }
+            Ok(found) if found.is_dir() => {
+                bail!("{} is a directory, expected a new file or a pipe", to.display())
+            }
             Ok(_) => {
                 let stream = OpenOptions::new().write(true).open(to).with_context(name)?;
                 Ok(Self::Stream(name(), Box::new(stream)))
@@ -208,9 +232,8 @@ fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
     ensure!(last > Height(0), "the chain has no block yet");
     let to_stdout = matches!(target, Target::Stdout);
     let bytes = match target {
-        Target::File(to) => {
-            write_file(held, &store, last, &to).with_context(|| format!("cannot write {}", to.display()))?
-        }
+        Target::File(to) => write_file(held, &store, last, &to)
+            .with_context(|| format!("cannot write {}", to.display()))?,
         Target::Stream(name, to) => {
             write_archive(held, &store, last, to).with_context(|| format!("cannot write {name}"))?.1
         }
@@ -224,7 +247,8 @@ fn export(held: &Held, target: Target, json: bool) -> anyhow::Result<()> {
         }
     };
     let text = match json {
-        true => json!({ "first": "1", "last": last.to_string(), "bytes": bytes.to_string() }).to_string(),
+        true => json!({ "first": "1", "last": last.to_string(), "bytes": bytes.to_string() })
+            .to_string(),
         false => format!("blocks 1 to {last}, {bytes} bytes"),
     };
     if to_stdout {
@@ -239,18 +263,24 @@ fn write_file(held: &Held, store: &Store, last: Height, to: &Path) -> anyhow::Re
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    let written = write_archive(held, store, last, File::create(&partial)?).and_then(|(file, bytes)| {
-        file.sync_all()?;
-        fs::rename(&partial, to)?;
-        Ok(bytes)
-    });
+    let written =
+        write_archive(held, store, last, File::create(&partial)?).and_then(|(file, bytes)| {
+            file.sync_all()?;
+            fs::rename(&partial, to)?;
+            Ok(bytes)
+        });
     written.inspect_err(|_| {
         let _ = fs::remove_file(&partial);
     })
 }
 
 /// Writes an archive. Also returns its length in bytes.
-fn write_archive<W: Write>(held: &Held, store: &Store, last: Height, to: W) -> anyhow::Result<(W, u64)> {
+fn write_archive<W: Write>(
+    held: &Held,
+    store: &Store,
+    last: Height,
+    to: W,
+) -> anyhow::Result<(W, u64)> {
     let bar = progress_bar("export", last.0);
     let contents = Contents { chain: held.chain.id(), first: Height(1), last };
     let mut writer = Writer::new(BufWriter::new(to), contents)?;
@@ -259,7 +289,9 @@ fn write_archive<W: Write>(held: &Held, store: &Store, last: Height, to: W) -> a
         writer.piece(&bytes)?;
         bar.set_position(height.0);
     }
-    let Some(certificate) = store.certificate(last)? else { bail!("the certificate of block {last} is not stored") };
+    let Some(certificate) = store.certificate(last)? else {
+        bail!("the certificate of block {last} is not stored")
+    };
     writer.piece(&codec::encode(&certificate))?;
     let (buffer, bytes) = writer.finish()?;
     bar.finish_and_clear();

@@ -91,11 +91,19 @@ impl FromStr for Entry {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.split('=').map(str::to_owned);
-        let mut next =
-            || parts.next().filter(|part| !part.is_empty()).ok_or("expected three parts with = between them");
+        let mut next = || {
+            parts
+                .next()
+                .filter(|part| !part.is_empty())
+                .ok_or("expected three parts with = between them")
+        };
         let first = [next()?, next()?, next()?];
         let fourth = parts.next();
-        if parts.next().is_some() { Err("too many parts") } else { Ok(Self { parts: first, fourth }) }
+        if parts.next().is_some() {
+            Err("too many parts")
+        } else {
+            Ok(Self { parts: first, fourth })
+        }
     }
 }
 
@@ -108,7 +116,10 @@ impl Genesis {
             Self::New(new) => Ok(print(&new.genesis()?.to_json())?),
             Self::Keygen { file } => {
                 let seed = Seed::random()?;
-                seed.write(&file, "Consensus key of a validator. Two nodes must never sign with one key.")?;
+                seed.write(
+                    &file,
+                    "Consensus key of a validator. Two nodes must never sign with one key.",
+                )?;
                 Ok(print(&seed.public().to_string())?)
             }
         }
@@ -127,10 +138,14 @@ impl Check {
         }
         let text = fs::read(&self.file).with_context(|| self.file.display().to_string())?;
         let result = model::Genesis::from_json(&text);
-        let problems = result.as_ref().err().map(|error| error.problems.as_slice()).unwrap_or_default();
-        let listed: Vec<_> = problems.iter().map(|it| json!({ "path": it.path, "reason": it.reason })).collect();
+        let problems =
+            result.as_ref().err().map(|error| error.problems.as_slice()).unwrap_or_default();
+        let listed: Vec<_> =
+            problems.iter().map(|it| json!({ "path": it.path, "reason": it.reason })).collect();
         let chain_id = result.as_ref().ok().map(|genesis| genesis.chain_id().to_string());
-        let printed = print_json(&json!({ "valid": result.is_ok(), "chain_id": chain_id, "problems": listed }));
+        let printed = print_json(
+            &json!({ "valid": result.is_ok(), "chain_id": chain_id, "problems": listed }),
+        );
         // The exit code tells the result even if stdout is closed.
         ensure!(result.is_ok(), "{} is not a valid genesis", self.file.display());
         printed
@@ -143,19 +158,36 @@ impl New {
         let address = |text: &str| decode_address(&self.address_prefix, text);
         let account = |entry: &Entry| -> anyhow::Result<GenesisAccount> {
             let [name, account, balance] = &entry.parts;
-            ensure!(entry.fourth.is_none(), "account {name}: too many parts, expected NAME=ADDRESS=AMOUNT");
+            ensure!(
+                entry.fourth.is_none(),
+                "account {name}: too many parts, expected NAME=ADDRESS=AMOUNT"
+            );
             let in_account = || format!("account {name}");
-            let (account, balance) = (address(account).with_context(in_account)?, coin.parse(balance));
-            Ok(GenesisAccount { name: name.clone(), account, balance: balance.with_context(in_account)? })
+            let (account, balance) =
+                (address(account).with_context(in_account)?, coin.parse(balance));
+            Ok(GenesisAccount {
+                name: name.clone(),
+                account,
+                balance: balance.with_context(in_account)?,
+            })
         };
         let validator = |entry: &Entry| -> anyhow::Result<GenesisValidator> {
             let [name, key, payout] = &entry.parts;
             let in_validator = || format!("validator {name}");
-            let Ok(key) = key.parse::<Hash>() else { bail!("validator {name}: key: expected 64 hexadecimal digits") };
+            let Ok(key) = key.parse::<Hash>() else {
+                bail!("validator {name}: key: expected 64 hexadecimal digits")
+            };
             let power = entry.fourth.as_deref().unwrap_or("1");
-            let Ok(power) = power.parse() else { bail!("validator {name}: power: {power:?}, expected a whole number") };
+            let Ok(power) = power.parse() else {
+                bail!("validator {name}: power: {power:?}, expected a whole number")
+            };
             let payout = address(payout).with_context(in_validator)?;
-            Ok(GenesisValidator { name: name.clone(), key: PublicKey(key.0), payout, power: VotingPower(power) })
+            Ok(GenesisValidator {
+                name: name.clone(),
+                key: PublicKey(key.0),
+                payout,
+                power: VotingPower(power),
+            })
         };
         let limits = match &self.limits_from {
             Some(file) => read_genesis(file)?.limits,

@@ -20,7 +20,12 @@ pub(super) struct Init {
     #[arg(long, env = "CAIRN_NODE_GENESIS", value_name = "FILE")]
     genesis: PathBuf,
     /// Sign with this consensus key, made by `genesis keygen`
-    #[arg(long, env = "CAIRN_NODE_VALIDATOR_KEY", value_name = "FILE", conflicts_with = "validator")]
+    #[arg(
+        long,
+        env = "CAIRN_NODE_VALIDATOR_KEY",
+        value_name = "FILE",
+        conflicts_with = "validator"
+    )]
     validator_key: Option<PathBuf>,
     /// Make a new consensus key
     #[arg(long)]
@@ -51,8 +56,12 @@ impl Init {
             (None, true) => Some(Seed::random()?),
             (None, false) => None,
         };
-        let contents =
-            Contents { genesis: &genesis, config: &config, node_key: &node_key, validator_key: validator_key.as_ref() };
+        let contents = Contents {
+            genesis: &genesis,
+            config: &config,
+            node_key: &node_key,
+            validator_key: validator_key.as_ref(),
+        };
         let home = Home::create(&root, &contents)?;
 
         let chain_id = genesis.chain_id().to_string();
@@ -61,7 +70,9 @@ impl Init {
         if let Some(key) = validator
             && !genesis.validators.iter().any(|entry| entry.key == key)
         {
-            tracing::warn!("the genesis has no validator with key {key}: this node will follow and not sign");
+            tracing::warn!(
+                "the genesis has no validator with key {key}: this node will follow and not sign"
+            );
         }
         if self.validator_key.is_some() {
             tracing::info!(

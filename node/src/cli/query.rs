@@ -11,7 +11,12 @@ use crate::output::{print, print_json, table};
 #[derive(Debug, Args)]
 pub(super) struct Query {
     /// RPC address of the node
-    #[arg(long, env = "CAIRN_NODE_RPC", value_name = "URL", default_value = "http://127.0.0.1:7701")]
+    #[arg(
+        long,
+        env = "CAIRN_NODE_RPC",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7701"
+    )]
     rpc: String,
     /// Print the result as JSON
     #[arg(long)]
@@ -31,7 +36,8 @@ impl Query {
         if self.json {
             return print_json(&status);
         }
-        let mempool = format!("{} transactions, {} bytes", status.mempool_transactions, status.mempool_bytes);
+        let mempool =
+            format!("{} transactions, {} bytes", status.mempool_transactions, status.mempool_bytes);
         let rows = [
             ("network", status.network),
             ("chain id", status.chain_id),
@@ -43,7 +49,12 @@ impl Query {
             ("validator", status.validator.unwrap_or_else(|| "no".to_owned())),
             ("round", status.round.to_string()),
             ("mempool", mempool),
-            ("clock", status.clock_offset_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:+} ms to peers"))),
+            (
+                "clock",
+                status
+                    .clock_offset_ms
+                    .map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:+} ms to peers")),
+            ),
             ("quorum", quorum(&status.quorum)),
             ("version", status.version),
         ];
@@ -62,14 +73,22 @@ impl Query {
         for peer in peers {
             let direction = if peer.inbound { "in " } else { "out" };
             let height = peer.height.map_or_else(|| "-".to_owned(), |height| height.to_string());
-            let ping = peer.ping_us.map_or_else(|| "-".to_owned(), |us| format!("{}.{:03} ms", us / 1000, us % 1000));
-            lines +=
-                &format!("{}  {direction}  height {height}  ping {ping}  {}  {}\n", peer.id, peer.address, peer.agent);
+            let ping = peer
+                .ping_us
+                .map_or_else(|| "-".to_owned(), |us| format!("{}.{:03} ms", us / 1000, us % 1000));
+            lines += &format!(
+                "{}  {direction}  height {height}  ping {ping}  {}  {}\n",
+                peer.id, peer.address, peer.agent
+            );
         }
         Ok(print(&lines)?)
     }
 }
 
 fn quorum(quorum: &QuorumInfo) -> String {
-    if quorum.ok { "heard".to_owned() } else { format!("not heard: missing {}", quorum.missing.join(", ")) }
+    if quorum.ok {
+        "heard".to_owned()
+    } else {
+        format!("not heard: missing {}", quorum.missing.join(", "))
+    }
 }

@@ -38,7 +38,10 @@ impl Run {
         let config = self.overrides.apply(&home, log)?;
         logging::start(&config.log.level)?;
         memory::give_back()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio cannot start")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("tokio cannot start")?;
         let options = crate::run::Options {
             parent: self.exit_with_parent.then(stdin_end).transpose()?,
             sign_without_log: self.sign_without_log,

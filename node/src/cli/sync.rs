@@ -31,7 +31,11 @@ impl Sync {
         let ask = || client.call::<SyncStatus>(api::SYNC_STATUS, json!({}));
         if !self.watch {
             let status = ask()?;
-            return if self.query.json { print_json(&status) } else { Ok(print(&table(&summary(&status)))?) };
+            return if self.query.json {
+                print_json(&status)
+            } else {
+                Ok(print(&table(&summary(&status)))?)
+            };
         }
         let mut screen = Screen::new(is_drawable(&io::stdout()));
         loop {
@@ -119,11 +123,20 @@ mod tests {
 
     #[test]
     fn a_summary_has_what_is_known() {
-        let fetching = SyncStatus { rate: Some(5_000_000), eta_ms: Some(12_300), ..status(SyncState::Chunks) };
+        let fetching =
+            SyncStatus { rate: Some(5_000_000), eta_ms: Some(12_300), ..status(SyncState::Chunks) };
         let stuck = SyncStatus { reason: Some("no peer".to_owned()), ..status(SyncState::Chunks) };
         let live = SyncStatus { chunks_total: 0, chunks_verified: 0, ..status(SyncState::Live) };
         for (status, last) in [
-            (fetching, &["chunks    199/200 (99%)", "peers     0", "rate      5.00 MB/s", "left      13 s"][..]),
+            (
+                fetching,
+                &[
+                    "chunks    199/200 (99%)",
+                    "peers     0",
+                    "rate      5.00 MB/s",
+                    "left      13 s",
+                ][..],
+            ),
             (stuck, &["chunks    199/200 (99%)", "peers     0", "waiting   no peer"]),
             (live, &["chunks    none to fetch", "peers     0"]),
         ] {

@@ -27,10 +27,9 @@ impl From<SocketAddr> for P2pAddress {
     fn from(address: SocketAddr) -> Self {
         let (kind, port) = (if address.is_ipv4() { "ip4" } else { "ip6" }, address.port());
         let text = format!("/{kind}/{}/tcp/{port}", address.ip());
-        Self(
-            text.parse()
-                .unwrap_or_else(|error| panic!("every IP address and port is a multiaddr, got {text}: {error}")),
-        )
+        Self(text.parse().unwrap_or_else(|error| {
+            panic!("every IP address and port is a multiaddr, got {text}: {error}")
+        }))
     }
 }
 
@@ -60,8 +59,12 @@ impl P2pAddress {
 fn named(text: &str) -> Option<Multiaddr> {
     let (host, port) = text.rsplit_once(':')?;
     let is_label = |label: &str| {
-        let is_plain = label.chars().all(|char| char.is_ascii_alphanumeric() || char == '-' || char == '_');
-        (1..=63).contains(&label.len()) && is_plain && !label.starts_with('-') && !label.ends_with('-')
+        let is_plain =
+            label.chars().all(|char| char.is_ascii_alphanumeric() || char == '-' || char == '_');
+        (1..=63).contains(&label.len())
+            && is_plain
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     // A host without a letter is an IP address with a mistake in it.
     let is_name = host.contains(|char: char| char.is_ascii_alphabetic()) && host.len() <= 253;
@@ -146,7 +149,11 @@ mod tests {
             ("http://node.example:7700", None),
             ("/ip4/127.0.0.1/tcp/77000", None),
         ] {
-            assert_eq!(text.parse::<P2pAddress>().ok().map(|address| address.to_string()).as_deref(), shown, "{text}");
+            assert_eq!(
+                text.parse::<P2pAddress>().ok().map(|address| address.to_string()).as_deref(),
+                shown,
+                "{text}"
+            );
         }
     }
 }

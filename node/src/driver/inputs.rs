@@ -213,7 +213,8 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let (consensus, headers, events) = (mpsc::channel(512), mpsc::channel(256), mpsc::channel(256));
+            let (consensus, headers, events) =
+                (mpsc::channel(512), mpsc::channel(256), mpsc::channel(256));
             let (verified, queries, sync) = (mpsc::channel(1), mpsc::channel(1), mpsc::channel(1));
             let (stop, stopped) = watch::channel(false);
             let inputs = Inputs {
@@ -241,7 +242,8 @@ mod tests {
 
         /// Fills the first inputs to the brim.
         fn flood(&self) {
-            let fill = |sender: &mpsc::Sender<Gossip>| while sender.try_send(Gossip::made_up()).is_ok() {};
+            let fill =
+                |sender: &mpsc::Sender<Gossip>| while sender.try_send(Gossip::made_up()).is_ok() {};
             fill(&self.consensus);
             fill(&self.headers);
             while self.events.try_send(PeerEvent::Connected(PeerId::random())).is_ok() {}
@@ -260,7 +262,10 @@ mod tests {
         // The first turns of a cycle are those of the first input.
         world.flood();
         for _ in 0..QUANTA[0] {
-            assert!(matches!(world.next(Due { timer: LATER, ..Due::default() }).await, Next::Consensus(_)));
+            assert!(matches!(
+                world.next(Due { timer: LATER, ..Due::default() }).await,
+                Next::Consensus(_)
+            ));
         }
         let (mut past, mut plans, mut headers) = (0, 0, 0);
         for _ in 0..10 * CYCLE {
@@ -273,7 +278,10 @@ mod tests {
                 _ => {}
             }
         }
-        assert!(past >= 10 && plans >= 10 && headers >= 10 * QUANTA[1], "{past}, {plans} and {headers} turns");
+        assert!(
+            past >= 10 && plans >= 10 && headers >= 10 * QUANTA[1],
+            "{past}, {plans} and {headers} turns"
+        );
     }
 
     #[tokio::test]
@@ -295,7 +303,10 @@ mod tests {
         let mut world = World::new();
         for _ in 0..4 * QUANTA[0] {
             world.consensus.try_send(Gossip::made_up()).unwrap();
-            assert!(matches!(world.next(Due { timer: LATER, ..Due::default() }).await, Next::Consensus(_)));
+            assert!(matches!(
+                world.next(Due { timer: LATER, ..Due::default() }).await,
+                Next::Consensus(_)
+            ));
         }
     }
 }

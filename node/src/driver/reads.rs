@@ -40,7 +40,14 @@ impl Reads {
 
     /// A peer asks for blocks from this height on. Without room the ticket is dropped, which tells
     /// the peer that this node is busy.
-    pub(super) fn ask(&mut self, store: &Store, network: &Network, peer: PeerId, ticket: ResponseTicket, from: Height) {
+    pub(super) fn ask(
+        &mut self,
+        store: &Store,
+        network: &Network,
+        peer: PeerId,
+        ticket: ResponseTicket,
+        from: Height,
+    ) {
         self.turns.push(peer, network.accounts().is_named(&peer), (ticket, from));
         self.start(store, network);
     }
@@ -81,7 +88,9 @@ fn answer(store: &Store, network: &Network, peer: PeerId, ticket: ResponseTicket
     match read_blocks(store, from) {
         Ok((response, reads)) => {
             let bytes = codec::encode(&response);
-            network.accounts().charge(&peer, &Cost::look_ups(0, reads).and(Cost::answer(bytes.len())));
+            network
+                .accounts()
+                .charge(&peer, &Cost::look_ups(0, reads).and(Cost::answer(bytes.len())));
             network.respond(ticket, bytes);
         }
         Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),
@@ -109,7 +118,9 @@ fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), StoreErro
     let response = match certificate {
         Some(certificate) => Response::Blocks(blocks, certificate),
         None if from <= store.tip().0 => Response::NotKept,
-        None => Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default())),
+        None => {
+            Response::Blocks(Vec::new(), Certificate::genesis(ledger::hash::ChainId::default()))
+        }
     };
     Ok((response, reads))
 }
@@ -149,7 +160,9 @@ impl<Peer: Copy + Eq, Job> Turns<Peer, Job> {
         if !self.was_named {
             lines.reverse();
         }
-        let found = lines.into_iter().find_map(|(is_named, line)| Some((is_named, line.pop(&self.running)?)));
+        let found = lines
+            .into_iter()
+            .find_map(|(is_named, line)| Some((is_named, line.pop(&self.running)?)));
         let (is_named, (peer, job)) = found?;
         self.was_named = is_named;
         self.running.push(peer);
@@ -226,7 +239,9 @@ mod tests {
 
         // Hostile peers fill all places, and each asks again as soon as it has its answer.
         let crowd = 10..60;
-        crowd.clone().for_each(|peer| (0..OF_PEER_MAX as u32).for_each(|job| turns.push(peer, false, job)));
+        crowd
+            .clone()
+            .for_each(|peer| (0..OF_PEER_MAX as u32).for_each(|job| turns.push(peer, false, job)));
         assert_eq!(started(&mut turns), [10, 11]);
         turns.push(99, false, 0);
         let (mut ended, mut running) = (0, VecDeque::from([1, 2, 10, 11]));
@@ -237,7 +252,10 @@ mod tests {
             running.extend(started(&mut turns));
             assert_eq!(running.len(), READS_MAX, "no place is left free");
             ended += 1;
-            assert!(ended <= 2 * crowd.len(), "each of the others has a turn before the newcomer, and no more");
+            assert!(
+                ended <= 2 * crowd.len(),
+                "each of the others has a turn before the newcomer, and no more"
+            );
         }
     }
 

@@ -23,9 +23,11 @@ impl Format {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
             // In thousandths, because a quality has at most three decimal digits.
+            let quality = |text: &str| {
+                text.parse::<f64>().map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1_000.0) as u32)
+            };
             let quality =
-                |text: &str| text.parse::<f64>().map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1_000.0) as u32);
-            let quality = parts.find_map(|part| part.strip_prefix("q=").map(quality)).unwrap_or(1_000);
+                parts.find_map(|part| part.strip_prefix("q=").map(quality)).unwrap_or(1_000);
             let best = match &*kind {
                 "application/openmetrics-text" => &mut open,
                 "text/plain" | "text/*" | "*/*" => &mut classic,
@@ -141,7 +143,10 @@ mod tests {
             ("*/*", Format::Classic),
             ("application/openmetrics-text", Format::OpenMetrics),
             ("text/plain;version=0.0.4, application/openmetrics-text; q=0.9", Format::Classic),
-            ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2,*/*;q=0.1", Format::OpenMetrics),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2,*/*;q=0.1",
+                Format::OpenMetrics,
+            ),
             ("application/openmetrics-text;q=0", Format::Classic),
             ("application/openmetrics-text;q=x", Format::Classic),
         ] {

@@ -22,7 +22,8 @@ pub(crate) struct Process {
 impl Process {
     /// For this process, which has just started.
     pub(crate) fn new(disk: Vec<(&'static str, PathBuf)>) -> Self {
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let started =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         Self { started, disk }
     }
 
@@ -41,7 +42,8 @@ pub(crate) fn cpu_seconds() -> f64 {
 
 /// Resident memory of the process in bytes; `None` on systems without `/proc`.
 pub(crate) fn resident_bytes() -> Option<u64> {
-    let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    let pages: u64 =
+        fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
@@ -65,7 +67,10 @@ fn disk_bytes(path: &Path, depth: u32) -> u64 {
         return own;
     }
     let Ok(entries) = fs::read_dir(path) else { return own };
-    entries.flatten().map(|entry| disk_bytes(&entry.path(), depth - 1)).fold(own, u64::saturating_add)
+    entries
+        .flatten()
+        .map(|entry| disk_bytes(&entry.path(), depth - 1))
+        .fold(own, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -81,10 +86,15 @@ mod tests {
         fs::create_dir_all(&below).unwrap();
         let empty = disk_bytes(dir.path(), DEPTH_MAX);
         fs::write(below.join("file"), vec![1; 1 << 20]).unwrap();
-        let process = Process::new(vec![("store", dir.path().to_owned()), ("none", dir.path().join("nothing"))]);
+        let process = Process::new(vec![
+            ("store", dir.path().to_owned()),
+            ("none", dir.path().join("nothing")),
+        ]);
         let [store, none] = process.disk_bytes().collect::<Vec<_>>().try_into().unwrap();
         assert!(store.1 >= empty + (1 << 20) && none == ("none", 0), "{store:?}");
-        assert!(process.started > 1.6e9 && cpu_seconds() > 0.0 && resident_bytes().unwrap() > 1 << 20);
+        assert!(
+            process.started > 1.6e9 && cpu_seconds() > 0.0 && resident_bytes().unwrap() > 1 << 20
+        );
         // Other tests open files too.
         assert!(before > 2 && files_max().is_none_or(|max| max > before));
     }

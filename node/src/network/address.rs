@@ -28,8 +28,13 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 /// for both.
 pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     match (ip_of(address), address.iter().nth(1)) {
-        (Some(ip), Some(Protocol::Tcp(port))) => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "only TCP addresses such as /ip4/127.0.0.1/tcp/7700 work")),
+        (Some(ip), Some(Protocol::Tcp(port))) => {
+            TcpListener::bind(SocketAddr::new(ip, port)).map(drop)
+        }
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "only TCP addresses such as /ip4/127.0.0.1/tcp/7700 work",
+        )),
     }
 }
 
@@ -39,7 +44,9 @@ pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
 pub(crate) fn is_dialable(address: &Multiaddr, private: bool) -> bool {
     let mut parts = address.iter();
     let host = match parts.next() {
-        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => ip_of(address).is_some_and(|ip| private || is_global(ip)),
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => {
+            ip_of(address).is_some_and(|ip| private || is_global(ip))
+        }
         _ => false,
     };
     host && matches!(parts.next(), Some(Protocol::Tcp(port)) if port != 0)

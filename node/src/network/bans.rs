@@ -99,10 +99,16 @@ impl Bans {
         let bans = charge.severity == Severity::Lie || (former.is_some() && !is_named);
         let times = former.map_or(0, |record| record.times);
         let length = FIRST_MS.saturating_mul(1 << times.min(16)).min(LONGEST_MS);
-        let (until_ms, times) =
-            if bans { (now_ms.saturating_add(length), times.saturating_add(1)) } else { (0, times) };
+        let (until_ms, times) = if bans {
+            (now_ms.saturating_add(length), times.saturating_add(1))
+        } else {
+            (0, times)
+        };
         if self.records.len() >= RECORDS_MAX && former.is_none() {
-            let least = self.records.iter().min_by_key(|(peer, record)| (record.until_ms, record.at_ms, **peer));
+            let least = self
+                .records
+                .iter()
+                .min_by_key(|(peer, record)| (record.until_ms, record.at_ms, **peer));
             if let Some(peer) = least.map(|(peer, _)| *peer) {
                 self.records.remove(&peer);
             }
@@ -153,7 +159,9 @@ impl Bans {
     }
 
     fn forget_old(&mut self, now_ms: u64) {
-        self.records.retain(|_, record| record.until_ms.max(record.at_ms).saturating_add(LONGEST_MS) > now_ms);
+        self.records.retain(|_, record| {
+            record.until_ms.max(record.at_ms).saturating_add(LONGEST_MS) > now_ms
+        });
     }
 }
 
@@ -183,7 +191,11 @@ mod tests {
         }
         now += 25 * HOUR;
         let sentence = bans.judge(peer, None, &charge(Severity::Lie), false, now);
-        assert_eq!(sentence, Sentence::Banned { until_ms: now + HOUR }, "a day without offence is a new start");
+        assert_eq!(
+            sentence,
+            Sentence::Banned { until_ms: now + HOUR },
+            "a day without offence is a new start"
+        );
     }
 
     #[test]
@@ -192,13 +204,27 @@ mod tests {
         let mistake = charge(Severity::Mistake);
         assert_eq!(bans.judge(peer, None, &mistake, false, 10), Sentence::Closed);
         assert_eq!(bans.until(&peer, 10), None);
-        assert_eq!(bans.judge(peer, None, &mistake, false, 20), Sentence::Banned { until_ms: 20 + HOUR });
+        assert_eq!(
+            bans.judge(peer, None, &mistake, false, 20),
+            Sentence::Banned { until_ms: 20 + HOUR }
+        );
         let day_later = 20 + 26 * HOUR;
-        assert_eq!(bans.judge(peer, None, &mistake, false, day_later), Sentence::Closed, "it is forgotten");
+        assert_eq!(
+            bans.judge(peer, None, &mistake, false, day_later),
+            Sentence::Closed,
+            "it is forgotten"
+        );
         for now in 0..9 {
-            assert_eq!(bans.judge(named, None, &mistake, true, now), Sentence::Closed, "a named peer");
+            assert_eq!(
+                bans.judge(named, None, &mistake, true, now),
+                Sentence::Closed,
+                "a named peer"
+            );
         }
-        assert!(matches!(bans.judge(named, None, &charge(Severity::Lie), true, 9), Sentence::Banned { .. }));
+        assert!(matches!(
+            bans.judge(named, None, &charge(Severity::Lie), true, 9),
+            Sentence::Banned { .. }
+        ));
     }
 
     #[test]
@@ -219,7 +245,13 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead_makes_no_ban_longer() {
         let (mut bans, peer, now) = (Bans::default(), PeerId::random(), 1_000_000_000_000);
-        let record = Record { offence: "x".into(), at_ms: u64::MAX, until_ms: u64::MAX, times: 9, address: None };
+        let record = Record {
+            offence: "x".into(),
+            at_ms: u64::MAX,
+            until_ms: u64::MAX,
+            times: 9,
+            address: None,
+        };
         bans.restore(peer, record, now);
         assert_eq!(bans.until(&peer, now), Some(now + LONGEST_MS));
     }
@@ -229,7 +261,13 @@ mod tests {
         let (mut bans, grouping) = (Bans::default(), Grouping::default());
         let address: Multiaddr = "/ip4/1.2.3.4/tcp/5".parse().unwrap();
         bans.judge(PeerId::random(), Some(address), &charge(Severity::Mistake), false, 1);
-        bans.judge(PeerId::random(), Some("/ip4/127.0.0.1/tcp/5".parse().unwrap()), &charge(Severity::Lie), false, 1);
+        bans.judge(
+            PeerId::random(),
+            Some("/ip4/127.0.0.1/tcp/5".parse().unwrap()),
+            &charge(Severity::Lie),
+            false,
+            1,
+        );
         bans.judge(
             PeerId::random(),
             Some("/ip6/2606:4700:1:2:3::4/tcp/5".parse().unwrap()),

@@ -70,7 +70,12 @@ impl Guards {
         let pending = usize::try_from(config.limits.pending).unwrap_or(usize::MAX);
         let handshakes = Handshakes::new(grouping, pending);
         config.bootstrap.iter().for_each(|address| handshakes.name(address));
-        Self { sockets: Sockets::default(), written: Written::default(), dials: Dials::new(grouping), handshakes }
+        Self {
+            sockets: Sockets::default(),
+            written: Written::default(),
+            dials: Dials::new(grouping),
+            handshakes,
+        }
     }
 }
 
@@ -86,8 +91,14 @@ pub(crate) fn swarm(
     guards: &Guards,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let local = config.identity.public().to_peer_id();
-    let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-    Ok(Swarm::new(transport(config, registry, guards)?, behaviour(config, names, local)?, local, swarm_config))
+    let swarm_config =
+        libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    Ok(Swarm::new(
+        transport(config, registry, guards)?,
+        behaviour(config, names, local)?,
+        local,
+        swarm_config,
+    ))
 }
 
 fn transport(
@@ -95,11 +106,16 @@ fn transport(
     registry: &mut Registry,
     guards: &Guards,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
-    let noise = noise::Config::new(&config.identity).map_err(|error| NetworkError::Transport(error.to_string()))?;
+    let noise = noise::Config::new(&config.identity)
+        .map_err(|error| NetworkError::Transport(error.to_string()))?;
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
     let dns = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no resolver configuration: addresses with names will not be found");
-        dns::tokio::Transport::custom(tcp(), dns::ResolverConfig::default(), dns::ResolverOpts::default())
+        dns::tokio::Transport::custom(
+            tcp(),
+            dns::ResolverConfig::default(),
+            dns::ResolverOpts::default(),
+        )
     });
     let (sockets, written) = (guards.sockets.clone(), guards.written.clone());
     let counted = dns.map(move |stream, endpoint| sockets.wrap(stream, endpoint));
@@ -115,7 +131,11 @@ fn transport(
     Ok(Guarded::new(boxed, guards.dials.clone(), guards.handshakes.clone()).boxed())
 }
 
-fn behaviour(config: &NetworkConfig, names: &Names, local: PeerId) -> Result<Behaviour, NetworkError> {
+fn behaviour(
+    config: &NetworkConfig,
+    names: &Names,
+    local: PeerId,
+) -> Result<Behaviour, NetworkError> {
     let mesh = if config.small_mesh { Mesh::SMALL } else { Mesh::NORMAL };
     Ok(Behaviour {
         gate: Gate::new(config.limits, config.grouping()),

@@ -52,7 +52,13 @@ impl Bootstrap {
             next: now,
             delay: DELAY_MIN,
         };
-        Self { entries: addresses.iter().map(entry).filter(|entry| entry.peer != Some(local)).collect() }
+        Self {
+            entries: addresses
+                .iter()
+                .map(entry)
+                .filter(|entry| entry.peer != Some(local))
+                .collect(),
+        }
     }
 
     /// The identities of the peers, as far as they are known.
@@ -61,7 +67,11 @@ impl Bootstrap {
     }
 
     /// The dials due now, with their addresses. Each must end in one of the `on_` methods.
-    pub(crate) fn due(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Vec<(Multiaddr, DialOpts)> {
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        is_connected: impl Fn(&PeerId) -> bool,
+    ) -> Vec<(Multiaddr, DialOpts)> {
         let mut dials = Vec::new();
         for entry in &mut self.entries {
             let connected = entry.peer.as_ref().is_some_and(&is_connected);
@@ -79,7 +89,12 @@ impl Bootstrap {
     /// A connection is up. The delay goes on growing until the peer turns out to be on our chain.
     /// Returns the identity that answered there before, if it was another one and no other entry
     /// has it.
-    pub(crate) fn on_connected(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) -> Option<PeerId> {
+    pub(crate) fn on_connected(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        now: Instant,
+    ) -> Option<PeerId> {
         let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
         entry.dialing = None;
         entry.failures = 0;
@@ -92,7 +107,9 @@ impl Bootstrap {
     /// back with an identity that we do not know yet. So it is dialed at once.
     pub(crate) fn on_heard(&mut self, from: &Multiaddr, now: Instant) {
         let ip: Option<IpAddr> = ip_of(from);
-        for entry in self.entries.iter_mut().filter(|entry| ip.is_some() && ip_of(&entry.address) == ip) {
+        for entry in
+            self.entries.iter_mut().filter(|entry| ip.is_some() && ip_of(&entry.address) == ip)
+        {
             let soonest = entry.last.map_or(now, |last| now.max(last + DELAY_MIN));
             entry.next = entry.next.min(soonest);
         }
@@ -100,7 +117,12 @@ impl Bootstrap {
 
     /// A dial failed. `random` spreads the next dials of many nodes that lost the same peer.
     /// Returns the address at the third failure in a row, so that the caller can warn.
-    pub(crate) fn on_failed(&mut self, connection: ConnectionId, now: Instant, random: u32) -> Option<&Multiaddr> {
+    pub(crate) fn on_failed(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+        random: u32,
+    ) -> Option<&Multiaddr> {
         let entry = self.entries.iter_mut().find(|entry| entry.dialing == Some(connection))?;
         entry.dialing = None;
         entry.failures += 1;
@@ -149,7 +171,9 @@ fn jittered(delay: Duration, random: u32) -> Duration {
 /// ports at the same moment, they would make one TCP connection with two dialers.
 pub(crate) fn dial(address: &Multiaddr) -> DialOpts {
     match peer_of(address) {
-        Some(peer) => DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build(),
+        Some(peer) => {
+            DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build()
+        }
         None => DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build(),
     }
 }
@@ -160,7 +184,8 @@ mod tests {
     use super::*;
 
     fn bootstrap(addresses: &[&str], local: PeerId, now: Instant) -> Bootstrap {
-        let addresses: Vec<Multiaddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let addresses: Vec<Multiaddr> =
+            addresses.iter().map(|text| text.parse().unwrap()).collect();
         Bootstrap::new(&addresses, &BTreeMap::new(), local, now)
     }
 
@@ -176,7 +201,10 @@ mod tests {
             let told = peers.on_failed(dials[0].1.connection_id(), now, 0);
             assert_eq!(told.is_some(), failure == 3, "told of once: {failure}");
             now += Duration::from_secs(seconds);
-            assert!(peers.due(now - Duration::from_millis(1), |_| false).is_empty(), "after {seconds} s");
+            assert!(
+                peers.due(now - Duration::from_millis(1), |_| false).is_empty(),
+                "after {seconds} s"
+            );
         }
         assert_eq!(jittered(DELAY_MAX, 999).as_secs(), 15);
     }
@@ -229,7 +257,8 @@ mod tests {
         let (now, old, new) = (Instant::now(), PeerId::random(), PeerId::random());
         let address: Multiaddr = "/ip4/1.1.1.1/tcp/1".parse().unwrap();
         let identities = BTreeMap::from([(address.clone(), old)]);
-        let mut peers = Bootstrap::new(std::slice::from_ref(&address), &identities, PeerId::random(), now);
+        let mut peers =
+            Bootstrap::new(std::slice::from_ref(&address), &identities, PeerId::random(), now);
         assert!(peers.peers().eq([old]));
         assert!(peers.due(now, |peer| *peer == old).is_empty(), "it is connected");
         let dials = peers.due(now, |_| false);

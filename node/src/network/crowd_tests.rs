@@ -71,7 +71,9 @@ async fn crowd(node: &Node) -> Vec<Swarm<dummy::Behaviour>> {
     let mut crowd = Vec::new();
     for number in 0..13 * 8 {
         let mut swarm = stranger();
-        assert!(connect(&mut swarm, &format!("127.1.{}.{}", number / 8, 1 + number % 8), node).await);
+        assert!(
+            connect(&mut swarm, &format!("127.1.{}.{}", number / 8, 1 + number % 8), node).await
+        );
         crowd.push(swarm);
     }
     crowd
@@ -81,7 +83,9 @@ async fn crowd(node: &Node) -> Vec<Swarm<dummy::Behaviour>> {
 async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     let mut named = Node::start(config(&[])).await;
     let address = without_peer(&named.address());
-    let mut node = Node::start(NetworkConfig { bootstrap: vec![address], limits: limits(), ..config(&[]) }).await;
+    let mut node =
+        Node::start(NetworkConfig { bootstrap: vec![address], limits: limits(), ..config(&[]) })
+            .await;
     node.connected(named.id()).await;
     let mut crowd = crowd(&node).await;
     // Each of them stays as long as it may. Those that are evicted do not come back here.
@@ -92,11 +96,16 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     node.counted("cairn_network_connections_closed_total{reason=\"evicted\"}").await;
 
     // The named peer restarts, and dials before anybody can dial it.
-    let (id, again) = (named.id(), NetworkConfig { bootstrap: vec![node.address()], ..named.config.clone() });
+    let (id, again) =
+        (named.id(), NetworkConfig { bootstrap: vec![node.address()], ..named.config.clone() });
     named.network.shutdown().await;
     within("the end", named.task).await.unwrap();
     node.disconnected(id).await;
-    named = Node::start(NetworkConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..again }).await;
+    named = Node::start(NetworkConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        ..again
+    })
+    .await;
     tokio::join!(named.connected(node.id()), node.connected(id));
 
     let mut newcomer = Node::start(config(&[&node])).await;
@@ -110,25 +119,38 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
 #[tokio::test]
 async fn an_address_of_our_own_network_is_dialed_only_if_we_chose_it() {
     let node = Node::start(config(&[])).await;
-    for (is_private, is_chosen, is_dialed) in [(false, false, false), (false, true, true), (true, false, true)] {
+    for (is_private, is_chosen, is_dialed) in
+        [(false, false, false), (false, true, true), (true, false, true)]
+    {
         let config = NetworkConfig { private: is_private, ..config(&[]) };
         let guards = Guards::new(&config);
-        let mut swarm = swarm(&config, &Names::new("aa"), &mut Registry::default(), &guards).unwrap();
+        let mut swarm =
+            swarm(&config, &Names::new("aa"), &mut Registry::default(), &guards).unwrap();
         let chosen: &[Multiaddr] = if is_chosen { &[node.address()] } else { &[] };
         guards.dials.choose(chosen, || swarm.dial(node.address())).unwrap();
         let outcome = async {
             loop {
                 match swarm.select_next_some().await {
                     SwarmEvent::ConnectionEstablished { .. } => return true,
-                    SwarmEvent::OutgoingConnectionError { error: DialError::Transport(failures), .. } => {
-                        assert!(failures.iter().all(|(_, failure)| is_refusal(failure)), "{failures:?}");
+                    SwarmEvent::OutgoingConnectionError {
+                        error: DialError::Transport(failures),
+                        ..
+                    } => {
+                        assert!(
+                            failures.iter().all(|(_, failure)| is_refusal(failure)),
+                            "{failures:?}"
+                        );
                         return false;
                     }
                     _ => {}
                 }
             }
         };
-        assert_eq!(within("an outcome", outcome).await, is_dialed, "private: {is_private}, chosen: {is_chosen}");
+        assert_eq!(
+            within("an outcome", outcome).await,
+            is_dialed,
+            "private: {is_private}, chosen: {is_chosen}"
+        );
     }
 }
 
@@ -155,7 +177,9 @@ async fn silent_connections_keep_no_handshake_out() {
 #[tokio::test]
 async fn a_first_mistake_costs_the_connection_and_a_lie_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
-    let mut a = Node::start(NetworkConfig { store: Some(folder.path().join("peers.json")), ..config(&[]) }).await;
+    let mut a =
+        Node::start(NetworkConfig { store: Some(folder.path().join("peers.json")), ..config(&[]) })
+            .await;
     let mut b = Node::start(config(&[&a])).await;
     let (a_id, b_id) = (a.id(), b.id());
     b.connected(a_id).await;
@@ -191,11 +215,14 @@ async fn anchors_and_identities_are_found_again_after_a_restart() {
     let private = |bootstrap: &[&Node]| NetworkConfig { private: true, ..config(bootstrap) };
     let named = Node::start(private(&[])).await;
     let other = Node::start(private(&[&named])).await;
-    let first = NetworkConfig { store, bootstrap: vec![without_peer(&named.address())], ..private(&[]) };
+    let first =
+        NetworkConfig { store, bootstrap: vec![without_peer(&named.address())], ..private(&[]) };
     let node = Node::start(first).await;
     // One by its address, the other one by the first. Both have said where they listen.
     let mut peers = node.network.peers();
-    let known = |peers: &Arc<Vec<PeerInfo>>| peers.iter().filter(|peer| !peer.agent.is_empty()).count() == 2;
+    let known = |peers: &Arc<Vec<PeerInfo>>| {
+        peers.iter().filter(|peer| !peer.agent.is_empty()).count() == 2
+    };
     within("both peers", peers.wait_for(known)).await.unwrap();
     let again = node.config.clone();
     node.network.shutdown().await;
@@ -205,7 +232,11 @@ async fn anchors_and_identities_are_found_again_after_a_restart() {
     let text = std::fs::read_to_string(folder.path().join("peers.json")).unwrap();
     assert!(text.contains("\"identities\":[{\"peer\":"), "{text}");
 
-    let mut node = Node::start(NetworkConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..again }).await;
+    let mut node = Node::start(NetworkConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        ..again
+    })
+    .await;
     node.connected(other.id()).await;
 }
 

@@ -77,7 +77,9 @@ impl Book {
         if self.chosen.contains(&address) {
             return Ok(());
         }
-        let ip = ip_of(&address).filter(|_| is_dialable(&address, self.grouping.private)).ok_or(Undialed::Unfit)?;
+        let ip = ip_of(&address)
+            .filter(|_| is_dialable(&address, self.grouping.private))
+            .ok_or(Undialed::Unfit)?;
         self.recent.retain(|_, at| now.duration_since(*at) < INTERVAL);
         let key = (ip, port_of(&address));
         let of_ip = self.recent.keys().filter(|(other, _)| *other == ip).count();
@@ -129,8 +131,14 @@ mod tests {
             for (is_private, expected) in [(false, public), (true, private)] {
                 let dials = Dials::new(Grouping { private: is_private, groups_loopback: false });
                 let address = parse(text).with_p2p(PeerId::random()).unwrap();
-                assert_eq!(dials.allow(&address, now).is_ok(), expected, "{text}, private: {is_private}");
-                dials.choose(&[parse(text)], || assert_eq!(dials.allow(&address, now), Ok(()), "{text}"));
+                assert_eq!(
+                    dials.allow(&address, now).is_ok(),
+                    expected,
+                    "{text}, private: {is_private}"
+                );
+                dials.choose(&[parse(text)], || {
+                    assert_eq!(dials.allow(&address, now), Ok(()), "{text}")
+                });
                 assert!(dials.allow(&address, now).is_err(), "{text} is not chosen any more");
             }
         }
@@ -142,24 +150,33 @@ mod tests {
         let address = parse("/ip4/1.1.1.1/tcp/7700");
         let allowed = |from: u64| {
             (from..from + 600)
-                .filter(|second| dials.allow(&address, start + Duration::from_secs(*second)).is_ok())
+                .filter(|second| {
+                    dials.allow(&address, start + Duration::from_secs(*second)).is_ok()
+                })
                 .count()
         };
         assert_eq!(allowed(0), 10);
         // Another identity makes no difference, and only a few ports of one host are dialed.
         let later = start + Duration::from_secs(10_000);
         assert!(dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later).is_ok());
-        assert_eq!(dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later), Err(Undialed::Recent));
+        assert_eq!(
+            dials.allow(&address.clone().with_p2p(PeerId::random()).unwrap(), later),
+            Err(Undialed::Recent)
+        );
         let ports = |ip: &str| {
-            (1..100).filter(|port| dials.allow(&parse(&format!("/ip4/{ip}/tcp/{port}")), later).is_ok()).count()
+            (1..100)
+                .filter(|port| dials.allow(&parse(&format!("/ip4/{ip}/tcp/{port}")), later).is_ok())
+                .count()
         };
         assert_eq!((ports("2.2.2.2"), ports("1.1.1.1")), (PER_IP_MAX, PER_IP_MAX - 1));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (dials, now) = (Dials::new(Grouping { private: true, groups_loopback: false }), Instant::now());
-        let dial = |port: u16| dials.allow(&parse(&format!("/ip4/10.0.0.1/tcp/{port}")), now).is_ok();
+        let (dials, now) =
+            (Dials::new(Grouping { private: true, groups_loopback: false }), Instant::now());
+        let dial =
+            |port: u16| dials.allow(&parse(&format!("/ip4/10.0.0.1/tcp/{port}")), now).is_ok();
         assert_eq!((1..3_000).filter(|port| dial(*port)).count(), RECENT_MAX);
     }
 }

@@ -26,7 +26,8 @@ pub enum Service {
 }
 
 impl Service {
-    pub(crate) const ALL: [Service; 3] = [Service::Transactions, Service::Consensus, Service::History];
+    pub(crate) const ALL: [Service; 3] =
+        [Service::Transactions, Service::Consensus, Service::History];
 
     /// Place in [`Service::ALL`].
     pub(crate) const fn index(self) -> usize {
@@ -126,13 +127,18 @@ pub(crate) fn victim_in_group<Id: Copy + Ord, Host: Copy + Ord>(
 /// Takes out the best member by each measure, and half of the others by age.
 fn protect_members<Id: Copy + Ord, Host>(members: &mut Vec<Member<Id, Host>>) {
     members.sort_by_key(|one| {
-        (std::cmp::Reverse(one.ping_min.unwrap_or(Duration::MAX)), std::cmp::Reverse(one.since), one.id)
+        (
+            std::cmp::Reverse(one.ping_min.unwrap_or(Duration::MAX)),
+            std::cmp::Reverse(one.since),
+            one.id,
+        )
     });
     if members.last().is_some_and(|one| one.ping_min.is_some()) {
         members.truncate(members.len().saturating_sub(IN_GROUP));
     }
     for service in Service::ALL {
-        members.sort_by_key(|one| (one.served[service.index()], std::cmp::Reverse(one.since), one.id));
+        members
+            .sort_by_key(|one| (one.served[service.index()], std::cmp::Reverse(one.since), one.id));
         if members.last().is_some_and(|one| one.served[service.index()].is_some()) {
             members.truncate(members.len().saturating_sub(IN_GROUP));
         }
@@ -142,7 +148,9 @@ fn protect_members<Id: Copy + Ord, Host>(members: &mut Vec<Member<Id, Host>>) {
 }
 
 /// Chooses the connection to close. `None` if all are protected, that is, if there are few.
-pub(crate) fn victim<Id: Copy + Ord, Group: Copy + Ord>(mut candidates: Vec<Candidate<Id, Group>>) -> Option<Id> {
+pub(crate) fn victim<Id: Copy + Ord, Group: Copy + Ord>(
+    mut candidates: Vec<Candidate<Id, Group>>,
+) -> Option<Id> {
     // Candidates are sorted so that the best are last, and those are cut off. On a tie the older
     // connection is protected.
     let protect = |candidates: &mut Vec<Candidate<Id, Group>>, count: usize| {
@@ -272,7 +280,14 @@ mod tests {
     /// A member of a group: a host and the second of its connection.
     fn member(id: u32, host: u32, second: u64) -> Member<u32, u32> {
         let since = start() + Duration::from_secs(second);
-        Member { host, id, since, ping_min: None, served: [None; Service::ALL.len()], is_suspect: false }
+        Member {
+            host,
+            id,
+            since,
+            ping_min: None,
+            served: [None; Service::ALL.len()],
+            is_suspect: false,
+        }
     }
 
     #[test]
@@ -283,19 +298,33 @@ mod tests {
             it.ping_min = Some(Duration::from_micros(1));
             it.served = [Some(start() + Duration::from_secs(u64::from(it.id))); 3];
         }
-        assert_eq!(victim_in_group(members.clone(), 2), Leaver::OfCrowd(0), "the one that served least lately");
-        assert_eq!(victim_in_group(members.clone(), 1), Leaver::Nobody, "its own newcomers get nothing");
+        assert_eq!(
+            victim_in_group(members.clone(), 2),
+            Leaver::OfCrowd(0),
+            "the one that served least lately"
+        );
+        assert_eq!(
+            victim_in_group(members.clone(), 1),
+            Leaver::Nobody,
+            "its own newcomers get nothing"
+        );
         members[5].is_suspect = true;
         assert_eq!(victim_in_group(members.clone(), 2), Leaver::OfCrowd(5));
         members[0].served = [None; 3];
         members[5].is_suspect = false;
         members[1].served = [None; 3];
-        assert_eq!(victim_in_group(members, 2), Leaver::OfCrowd(1), "the youngest of those that never served");
+        assert_eq!(
+            victim_in_group(members, 2),
+            Leaver::OfCrowd(1),
+            "the youngest of those that never served"
+        );
     }
 
     #[test]
     fn places_of_a_group_are_shared_among_its_hosts() {
-        let group = |hosts: [u32; 8]| hosts.iter().zip(0..).map(|(host, id)| member(id, *host, id.into())).collect();
+        let group = |hosts: [u32; 8]| {
+            hosts.iter().zip(0..).map(|(host, id)| member(id, *host, id.into())).collect()
+        };
         for (hosts, newcomer, expected) in [
             ([1, 1, 1, 1, 1, 2, 2, 2], 2, Leaver::OfCrowd(4)),
             ([1, 1, 1, 1, 2, 2, 2, 2], 2, Leaver::Nobody),
@@ -304,7 +333,11 @@ mod tests {
             ([1, 2, 3, 4, 5, 6, 7, 8], 9, Leaver::OfEqual(7)),
             ([1, 2, 3, 4, 5, 6, 7, 8], 1, Leaver::Nobody),
         ] {
-            assert_eq!(victim_in_group(group(hosts), newcomer), expected, "{hosts:?} and {newcomer}");
+            assert_eq!(
+                victim_in_group(group(hosts), newcomer),
+                expected,
+                "{hosts:?} and {newcomer}"
+            );
         }
     }
 
@@ -320,7 +353,11 @@ mod tests {
         for (measure, set) in set {
             // The youngest one has host 7.
             let mut members: Vec<_> = (0..8).map(|id| member(id, id, u64::from(id))).collect();
-            assert_eq!(victim_in_group(members.clone(), 9), Leaver::OfEqual(7), "without {measure}");
+            assert_eq!(
+                victim_in_group(members.clone(), 9),
+                Leaver::OfEqual(7),
+                "without {measure}"
+            );
             set(&mut members[7]);
             assert_eq!(victim_in_group(members, 9), Leaver::OfEqual(6), "with {measure}");
         }

@@ -93,11 +93,15 @@ impl From<OutboundFailure> for RequestError {
     fn from(failure: OutboundFailure) -> Self {
         match failure {
             OutboundFailure::Timeout => RequestError::Timeout,
-            OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => RequestError::Disconnected,
+            OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => {
+                RequestError::Disconnected
+            }
             OutboundFailure::UnsupportedProtocols => RequestError::Unsupported,
             OutboundFailure::Io(error) => match error.kind() {
                 io::ErrorKind::TimedOut => RequestError::Timeout,
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => RequestError::Busy,
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+                    RequestError::Busy
+                }
                 io::ErrorKind::BrokenPipe | io::ErrorKind::WriteZero => RequestError::Busy,
                 io::ErrorKind::QuotaExceeded => RequestError::Busy,
                 _ => RequestError::Other(error.to_string()),
@@ -108,8 +112,9 @@ impl From<OutboundFailure> for RequestError {
 
 /// Builds request/response for a chain.
 pub(crate) fn behaviour(protocol: StreamProtocol) -> Exchange {
-    let config =
-        request_response::Config::default().with_request_timeout(EXCHANGE).with_max_concurrent_streams(STREAMS_MAX);
+    let config = request_response::Config::default()
+        .with_request_timeout(EXCHANGE)
+        .with_max_concurrent_streams(STREAMS_MAX);
     Exchange::with_codec(Frames::default(), [(protocol, ProtocolSupport::Full)], config)
 }
 
@@ -198,13 +203,18 @@ struct Held {
 
 impl Held {
     fn nothing(frames: &Frames) -> Self {
-        Self { all: Arc::clone(&frames.all), connection: frames.connection.clone().unwrap_or_default(), bytes: 0 }
+        Self {
+            all: Arc::clone(&frames.all),
+            connection: frames.connection.clone().unwrap_or_default(),
+            bytes: 0,
+        }
     }
 
     /// Raises the held room to `bytes`. Returns whether there was room.
     fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let (own, taken) = (self.connection.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
+        let (own, taken) =
+            (self.connection.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
         let has_room = UNFINISHED.allows(own, taken, more);
         if has_room {
             self.all.fetch_add(more, Ordering::Relaxed);
@@ -246,7 +256,12 @@ impl request_response::Codec for Frames {
         Ok(Response { bytes, sending: None, _arrival: Some(arrival) })
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        request: Request,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -254,7 +269,12 @@ impl request_response::Codec for Frames {
         timeout(REQUEST, write_frame(io, &request.bytes, None, &mut Pace::default())).await?
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -262,7 +282,10 @@ impl request_response::Codec for Frames {
         let (sent, cut) = sending.map(|Sending { sent, cut }| (sent, cut)).unzip();
         let mut io = Counted { io, moved: sent.unwrap_or_default() };
         let mut pace = Pace::default();
-        let write = timeout(ANSWERS.time(bytes.len()), write_frame(&mut io, &bytes, Some(STALL), &mut pace));
+        let write = timeout(
+            ANSWERS.time(bytes.len()),
+            write_frame(&mut io, &bytes, Some(STALL), &mut pace),
+        );
         let Some(cut) = cut else { return write.await? };
         tokio::select! {
             written = write => written?,

@@ -48,7 +48,11 @@ impl Slow {
 }
 
 impl AsyncRead for Slow {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let begun = self.moved;
         let most = if begun < 4 { 4 - begun } else { bytes.len() };
         let count = ready!(self.poll_move(cx, most.min(bytes.len())));
@@ -61,7 +65,11 @@ impl AsyncRead for Slow {
 }
 
 impl AsyncWrite for Slow {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_move(cx, bytes.len()).map(Ok)
     }
 
@@ -97,17 +105,29 @@ async fn an_answer_that_trickles_ends_in_proportion_to_its_size() {
         let begun = Instant::now();
         let response = Response::new(vec![0; length], None);
         let mut slow = Slow::new(256, TRICKLE, 0);
-        let error = Frames::default().write_response(&PROTOCOL, &mut slow, response).await.unwrap_err();
+        let error =
+            Frames::default().write_response(&PROTOCOL, &mut slow, response).await.unwrap_err();
         let expected = Duration::from_millis(time);
-        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, expected), "{length} bytes");
+        assert_eq!(
+            (error.kind(), begun.elapsed()),
+            (io::ErrorKind::TimedOut, expected),
+            "{length} bytes"
+        );
 
         let begun = Instant::now();
         let mut slow = Slow::new(256, TRICKLE, length);
         let error = Frames::default().read_response(&PROTOCOL, &mut slow).await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, expected), "{length} bytes received");
+        assert_eq!(
+            (error.kind(), begun.elapsed()),
+            (io::ErrorKind::TimedOut, expected),
+            "{length} bytes received"
+        );
     }
     let mut fast = Slow::new(usize::MAX, TRICKLE, 2 << 20);
-    assert_eq!(Frames::default().read_response(&PROTOCOL, &mut fast).await.unwrap().bytes.len(), 2 << 20);
+    assert_eq!(
+        Frames::default().read_response(&PROTOCOL, &mut fast).await.unwrap().bytes.len(),
+        2 << 20
+    );
 }
 
 /// An answer is counted while it is sent, and is cancelled when the books give it up.
@@ -141,16 +161,25 @@ async fn unfinished_requests_hold_a_bounded_number_of_bytes() {
             let mut slow = Slow::new(60 << 10, TRICKLE, REQUEST_BYTES_MAX);
             let mut read = async move { stream.read_request(&PROTOCOL, &mut slow).await }.boxed();
             let refused = (&mut read).now_or_never();
-            assert!(refused.is_none_or(|read| read.unwrap_err().kind() == io::ErrorKind::QuotaExceeded));
+            assert!(
+                refused.is_none_or(|read| read.unwrap_err().kind() == io::ErrorKind::QuotaExceeded)
+            );
             streams.push(read);
         }
     }
     let held = frames.all.load(Ordering::Relaxed);
-    assert!((UNFINISHED.all / 2..UNFINISHED.all + CONNECTIONS * UNFINISHED.floor).contains(&held), "{held} bytes");
+    assert!(
+        (UNFINISHED.all / 2..UNFINISHED.all + CONNECTIONS * UNFINISHED.floor).contains(&held),
+        "{held} bytes"
+    );
     let mut whole = Slow::new(usize::MAX, TRICKLE, REQUEST_BYTES_MAX);
     let request = frames.clone().read_request(&PROTOCOL, &mut whole).await.unwrap();
     assert_eq!(request.bytes.len(), REQUEST_BYTES_MAX, "a request of another peer has room");
-    assert_eq!(frames.all.load(Ordering::Relaxed), held + REQUEST_BYTES_MAX, "until it is in the books");
+    assert_eq!(
+        frames.all.load(Ordering::Relaxed),
+        held + REQUEST_BYTES_MAX,
+        "until it is in the books"
+    );
     drop((streams, request));
     assert_eq!(frames.all.load(Ordering::Relaxed), 0);
 }
@@ -164,11 +193,21 @@ async fn an_answer_longer_than_its_request_allows_is_refused() {
             stream.write_request(&PROTOCOL, &mut Cursor::new(Vec::new()), request).await.unwrap();
             let mut whole = Slow::new(usize::MAX, TRICKLE, length);
             match stream.read_response(&PROTOCOL, &mut whole).await {
-                Ok(response) => assert!(is_allowed && response.bytes.len() == length, "{length} of {most}"),
+                Ok(response) => {
+                    assert!(is_allowed && response.bytes.len() == length, "{length} of {most}")
+                }
                 Err(error) => {
-                    assert!(!is_allowed && error.kind() == io::ErrorKind::InvalidData, "{length} of {most}: {error}");
-                    let expected = format!("a frame of {length} bytes was announced, at most {most} are allowed");
-                    assert_eq!(RequestError::from(OutboundFailure::Io(error)), RequestError::Other(expected));
+                    assert!(
+                        !is_allowed && error.kind() == io::ErrorKind::InvalidData,
+                        "{length} of {most}: {error}"
+                    );
+                    let expected = format!(
+                        "a frame of {length} bytes was announced, at most {most} are allowed"
+                    );
+                    assert_eq!(
+                        RequestError::from(OutboundFailure::Io(error)),
+                        RequestError::Other(expected)
+                    );
                 }
             }
         }
@@ -189,7 +228,9 @@ async fn unfinished_answers_hold_a_bounded_number_of_bytes_and_let_others_in() {
             let mut slow = Slow::new(3 << 20, TRICKLE, RESPONSE_BYTES_MAX);
             let mut read = async move { stream.read_response(&PROTOCOL, &mut slow).await }.boxed();
             match (&mut read).now_or_never() {
-                Some(refused) => assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::QuotaExceeded),
+                Some(refused) => {
+                    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::QuotaExceeded)
+                }
                 None => streams.push(read),
             }
         }
@@ -203,9 +244,17 @@ async fn unfinished_answers_hold_a_bounded_number_of_bytes_and_let_others_in() {
         let mut whole = Slow::new(usize::MAX, TRICKLE, length);
         honest.clone().read_response(&PROTOCOL, &mut whole).await
     };
-    assert_eq!(answer(floor).await.unwrap().bytes.len(), floor, "an answer of the usual size has room");
+    assert_eq!(
+        answer(floor).await.unwrap().bytes.len(),
+        floor,
+        "an answer of the usual size has room"
+    );
     let refused = answer(RESPONSE_BYTES_MAX).await.unwrap_err();
-    assert_eq!(RequestError::from(OutboundFailure::Io(refused)), RequestError::Busy, "nobody is known to be slow yet");
+    assert_eq!(
+        RequestError::from(OutboundFailure::Io(refused)),
+        RequestError::Busy,
+        "nobody is known to be slow yet"
+    );
     advance(GRACE).await;
     let large = answer(RESPONSE_BYTES_MAX).await.unwrap();
     assert_eq!(large.bytes.len(), RESPONSE_BYTES_MAX, "a slow one gives way");

@@ -44,7 +44,10 @@ where
     while frame.len() < announced {
         let length = next_length(frame.len(), announced);
         if !has_room(length) {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "no room for all of the frame"));
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "no room for all of the frame",
+            ));
         }
         read_part(io, &mut frame, length, None).await?;
     }
@@ -69,12 +72,16 @@ where
     let mut prefix = [0u8; 4];
     let first = within(begins, io.read(&mut prefix)).await?;
     if first == 0 {
-        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the stream ended where a frame could begin"));
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            "the stream ended where a frame could begin",
+        ));
     }
     within(stall, io.read_exact(&mut prefix[first..])).await?;
     let announced = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
     if announced > bytes_max {
-        let reason = format!("a frame of {announced} bytes was announced, at most {bytes_max} are allowed");
+        let reason =
+            format!("a frame of {announced} bytes was announced, at most {bytes_max} are allowed");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     Ok(announced)
@@ -105,7 +112,9 @@ where
     frame.resize(length, 0);
     while filled < length {
         match within(stall, io.read(&mut frame[filled..])).await? {
-            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short")),
+            0 => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short"));
+            }
             read => filled += read,
         }
     }
@@ -119,7 +128,11 @@ pub(crate) struct Counted<'a, T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<'_, T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut *self.io).poll_read(cx, bytes))?;
         self.moved.fetch_add(read, Ordering::Relaxed);
         Poll::Ready(Ok(read))
@@ -127,7 +140,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<'_, T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut *self.io).poll_write(cx, bytes))?;
         self.moved.fetch_add(written, Ordering::Relaxed);
         Poll::Ready(Ok(written))
@@ -163,7 +180,12 @@ pub(crate) struct Pace {
 ///
 /// # Errors
 /// `TimedOut` if the peer takes nothing for too long, or the error of the stream.
-pub(crate) async fn write_frame<T>(io: &mut T, frame: &[u8], stall: Option<Duration>, pace: &mut Pace) -> io::Result<()>
+pub(crate) async fn write_frame<T>(
+    io: &mut T,
+    frame: &[u8],
+    stall: Option<Duration>,
+    pace: &mut Pace,
+) -> io::Result<()>
 where
     T: AsyncWrite + Unpin + Send,
 {
@@ -172,7 +194,8 @@ where
     // The rest of the previous frame goes first.
     let before = taken.as_ref().map_or(0, |taken| *taken.borrow()).max(*end);
     let most = if rate.is_some() || taken.is_some() { PACED_BYTES } else { STEP_BYTES };
-    let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let length =
+        u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // Each write becomes at least one encrypted frame of the multiplexer, so the length is not
     // written alone.
     let prefix = length.to_le_bytes();
@@ -201,7 +224,10 @@ where
     within(stall, io.flush()).await
 }
 
-async fn within<T>(limit: Option<Duration>, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn within<T>(
+    limit: Option<Duration>,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     match limit {
         Some(limit) => timeout(limit, step).await?,
         None => step.await,
@@ -217,7 +243,9 @@ mod tests {
     use super::*;
 
     async fn read(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, io::ErrorKind> {
-        read_frame_within(&mut Cursor::new(bytes), bytes_max, |_| true).await.map_err(|error| error.kind())
+        read_frame_within(&mut Cursor::new(bytes), bytes_max, |_| true)
+            .await
+            .map_err(|error| error.kind())
     }
 
     #[tokio::test]
@@ -240,8 +268,15 @@ mod tests {
                 first || futures::poll!(&mut write).is_ready()
             };
             let written = io.position() as usize;
-            assert!(written <= most && written + PACED_BYTES >= most.min(frame.len()), "{round}: {written} of {most}");
-            assert_eq!(done, written == frame.len() + 4 && round * 10_000 + AHEAD_BYTES >= written as u64, "{round}");
+            assert!(
+                written <= most && written + PACED_BYTES >= most.min(frame.len()),
+                "{round}: {written} of {most}"
+            );
+            assert_eq!(
+                done,
+                written == frame.len() + 4 && round * 10_000 + AHEAD_BYTES >= written as u64,
+                "{round}"
+            );
         }
         // The rest of one frame counts before the next.
         pace.end = 0;
@@ -255,7 +290,11 @@ mod tests {
         drop(taken);
         let mut io = Cursor::new(&mut bytes);
         write_frame(&mut io, &frame, None, &mut pace).await.unwrap();
-        assert_eq!(io.position() as usize, frame.len() + 4, "a connection that is gone holds up nothing");
+        assert_eq!(
+            io.position() as usize,
+            frame.len() + 4,
+            "a connection that is gone holds up nothing"
+        );
     }
 
     #[tokio::test]
@@ -278,7 +317,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_read() {
-        for length in [0, 1, STEP_BYTES - 5, STEP_BYTES - 4, STEP_BYTES - 3, STEP_BYTES, 5 * STEP_BYTES + 3] {
+        for length in
+            [0, 1, STEP_BYTES - 5, STEP_BYTES - 4, STEP_BYTES - 3, STEP_BYTES, 5 * STEP_BYTES + 3]
+        {
             let frame: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             let mut bytes = Vec::new();
             write_frame(&mut bytes, &frame, None, &mut Pace::default()).await.unwrap();
@@ -293,7 +334,11 @@ mod tests {
     async fn a_rate_spreads_a_frame_over_time() {
         struct Link(tokio::time::Instant, Vec<(usize, Duration)>);
         impl AsyncWrite for Link {
-            fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
                 let at = self.0.elapsed();
                 self.1.push((bytes.len(), at));
                 Poll::Ready(Ok(bytes.len()))
@@ -308,12 +353,20 @@ mod tests {
         let frame = vec![7; 128 << 10];
         for (rate, seconds) in [(1 << 20, 0.111), (16 << 10, 7.111), (0, 0.0)] {
             let mut link = Link(tokio::time::Instant::now(), Vec::new());
-            write_frame(&mut link, &frame, None, &mut Pace { rate: NonZeroU64::new(rate), ..Pace::default() })
-                .await
-                .unwrap();
+            write_frame(
+                &mut link,
+                &frame,
+                None,
+                &mut Pace { rate: NonZeroU64::new(rate), ..Pace::default() },
+            )
+            .await
+            .unwrap();
             let mut before = 0;
             for (bytes, at) in &link.1 {
-                assert!(*bytes <= if rate > 0 { PACED_BYTES } else { STEP_BYTES }, "{bytes} at a time");
+                assert!(
+                    *bytes <= if rate > 0 { PACED_BYTES } else { STEP_BYTES },
+                    "{bytes} at a time"
+                );
                 assert!(
                     before as f64 <= rate as f64 * at.as_secs_f64() + 1.0 || rate == 0,
                     "{before} bytes before {at:?}"
@@ -332,7 +385,11 @@ mod tests {
     async fn a_silent_peer_times_out() {
         struct Silent<'a>(&'a [u8]);
         impl AsyncRead for Silent<'_> {
-            fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                buffer: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
                 let count = self.0.len().min(buffer.len());
                 if count == 0 {
                     return Poll::Pending;
@@ -349,8 +406,10 @@ mod tests {
             let start = tokio::time::Instant::now();
             let mut silent = Silent(&announced[..sent]);
             let read = async {
-                let announced = read_length(&mut silent, 4 << 20, Some(begins), Some(stall)).await?;
-                read_part(&mut silent, &mut Vec::new(), next_length(0, announced), Some(stall)).await
+                let announced =
+                    read_length(&mut silent, 4 << 20, Some(begins), Some(stall)).await?;
+                read_part(&mut silent, &mut Vec::new(), next_length(0, announced), Some(stall))
+                    .await
             };
             let error = read.await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "after {sent} bytes");

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    dummy,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
 
@@ -202,7 +202,8 @@ impl Gate {
     /// Gives probes the places that have become free, and closes those whose time is over.
     pub(crate) fn on_tick(&mut self, now: Instant) {
         let probes = self.open.iter().filter(|(_, open)| open.until.is_some() && !open.is_closing);
-        let mut probes: Vec<(Instant, ConnectionId)> = probes.map(|(id, open)| (open.since, *id)).collect();
+        let mut probes: Vec<(Instant, ConnectionId)> =
+            probes.map(|(id, open)| (open.since, *id)).collect();
         probes.sort();
         for (_, id) in probes {
             let Some(open) = self.open.get(&id) else { continue };
@@ -228,14 +229,21 @@ impl Gate {
 
     /// The peers in outbound places, the oldest first.
     pub(crate) fn outbound_peers(&self) -> Vec<PeerId> {
-        let mut peers: Vec<(Instant, PeerId)> =
-            self.open.values().filter(|open| self.takes_outbound(open)).map(|open| (open.since, open.peer)).collect();
+        let mut peers: Vec<(Instant, PeerId)> = self
+            .open
+            .values()
+            .filter(|open| self.takes_outbound(open))
+            .map(|open| (open.since, open.peer))
+            .collect();
         peers.sort();
         peers.into_iter().map(|(_, peer)| peer).collect()
     }
 
     fn takes_outbound(&self, open: &Open) -> bool {
-        !open.is_inbound && open.until.is_none() && !open.is_closing && !self.named.contains(&open.peer)
+        !open.is_inbound
+            && open.until.is_none()
+            && !open.is_closing
+            && !self.named.contains(&open.peer)
     }
 
     fn takes_inbound(&self, open: &Open) -> bool {
@@ -262,12 +270,14 @@ impl Gate {
         let (group, host) = (self.grouping.of(remote), self.grouping.host(remote));
         if !self.named.contains(&peer) && !self.replaces(&peer) {
             let inbound = self.open.values().filter(|open| self.takes_inbound(open));
-            let of_group = inbound.clone().filter(|open| group.is_limited() && open.group == group).count();
+            let of_group =
+                inbound.clone().filter(|open| group.is_limited() && open.group == group).count();
             if of_group >= self.limits.per_group as usize {
                 let leaves = self.leaver(group, host, now).ok_or(Refusal::Crowded(of_group))?;
                 self.close(leaves, Reason::Evicted);
             } else if inbound.count() >= self.limits.inbound as usize {
-                let leaves = self.victim().filter(|_| self.closing() < CLOSING_MAX).ok_or(Refusal::Full)?;
+                let leaves =
+                    self.victim().filter(|_| self.closing() < CLOSING_MAX).ok_or(Refusal::Full)?;
                 self.close(leaves, Reason::Evicted);
             }
         }
@@ -280,7 +290,8 @@ impl Gate {
         if self.closing() >= CLOSING_MAX {
             return None;
         }
-        let members = self.open.iter().filter(|(_, open)| open.group == group && self.takes_inbound(open));
+        let members =
+            self.open.iter().filter(|(_, open)| open.group == group && self.takes_inbound(open));
         let member = |(id, open): (&ConnectionId, &Open)| Member {
             host: open.host,
             id: *id,
@@ -323,14 +334,17 @@ impl Gate {
             self.named.insert(peer);
         }
         let group = self.grouping.of(remote);
-        let probes = self.open.values().filter(|open| open.until.is_some() && !open.is_closing).count();
-        let until = if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group) {
-            None
-        } else if probes < PROBES_MAX && self.closing() < CLOSING_MAX {
-            Some(now + PROBE_TIME)
-        } else {
-            return Err(Refusal::Full);
-        };
+        let probes =
+            self.open.values().filter(|open| open.until.is_some() && !open.is_closing).count();
+        let until =
+            if self.named.contains(&peer) || self.replaces(&peer) || self.has_outbound_place(group)
+            {
+                None
+            } else if probes < PROBES_MAX && self.closing() < CLOSING_MAX {
+                Some(now + PROBE_TIME)
+            } else {
+                return Err(Refusal::Full);
+            };
         self.enter(id, peer, (group, self.grouping.host(remote)), false, until, now);
         Ok(())
     }
@@ -360,7 +374,17 @@ impl Gate {
             self.close(oldest, Reason::Replaced);
         }
         let served = [None; Service::ALL.len()];
-        let open = Open { peer, group, host, is_inbound, until, since, ping_min: None, served, is_closing: false };
+        let open = Open {
+            peer,
+            group,
+            host,
+            is_inbound,
+            until,
+            since,
+            ping_min: None,
+            served,
+            is_closing: false,
+        };
         self.open.insert(id, open);
     }
 
@@ -390,7 +414,13 @@ impl Gate {
     }
 
     /// Allows a dial, or refuses it. Dials that the task did not choose come from Kademlia.
-    fn on_dial(&mut self, id: ConnectionId, peer: Option<&PeerId>, now: Instant, now_ms: u64) -> Result<(), Refusal> {
+    fn on_dial(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<&PeerId>,
+        now: Instant,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
         if let Some(peer) = peer {
             self.check(peer, now_ms)?;
         }
@@ -427,7 +457,8 @@ impl NetworkBehaviour for Gate {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.on_inbound(id, peer, remote, Instant::now(), wall_ms()).map_err(ConnectionDenied::new)?;
+        self.on_inbound(id, peer, remote, Instant::now(), wall_ms())
+            .map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -438,7 +469,8 @@ impl NetworkBehaviour for Gate {
         _addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.on_dial(id, peer.as_ref(), Instant::now(), wall_ms()).map_err(ConnectionDenied::new)?;
+        self.on_dial(id, peer.as_ref(), Instant::now(), wall_ms())
+            .map_err(ConnectionDenied::new)?;
         Ok(Vec::new())
     }
 
@@ -450,7 +482,8 @@ impl NetworkBehaviour for Gate {
         _role: Endpoint,
         _port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.on_outbound(id, peer, address, Instant::now(), wall_ms()).map_err(ConnectionDenied::new)?;
+        self.on_outbound(id, peer, address, Instant::now(), wall_ms())
+            .map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -467,12 +500,19 @@ impl NetworkBehaviour for Gate {
         }
     }
 
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
         match event {}
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.closes.pop_front().map_or(Poll::Pending, |close| Poll::Ready(ToSwarm::GenerateEvent(close)))
+        self.closes
+            .pop_front()
+            .map_or(Poll::Pending, |close| Poll::Ready(ToSwarm::GenerateEvent(close)))
     }
 }
 

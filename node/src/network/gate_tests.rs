@@ -66,7 +66,11 @@ fn address(ip: &str) -> Multiaddr {
 fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     let mut world = World::new();
     let crowd = world.crowd();
-    assert_eq!(world.inbound(PeerId::random(), "1.2.3.1"), Err(Refusal::Crowded(8)), "a ninth of one host");
+    assert_eq!(
+        world.inbound(PeerId::random(), "1.2.3.1"),
+        Err(Refusal::Crowded(8)),
+        "a ninth of one host"
+    );
 
     let named = PeerId::random();
     world.gate.name(named);
@@ -79,7 +83,8 @@ fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     assert!(matches!(closes[..], [(left, Reason::Evicted)] if crowd.contains(&left)), "{closes:?}");
     // The attacker's next connections replace its own.
     for number in 0..200 {
-        let _crowded = world.inbound(PeerId::random(), &format!("1.2.{}.{}", number % 12, 100 + number % 100));
+        let _crowded =
+            world.inbound(PeerId::random(), &format!("1.2.{}.{}", number % 12, 100 + number % 100));
         for (left, _) in world.closes() {
             assert_ne!(left, newcomer);
         }
@@ -91,12 +96,15 @@ fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
 fn a_hostile_host_keeps_no_neighbour_out() {
     let mut world = World::new();
     world.crowd();
-    let mut hostile: HashSet<ConnectionId> = (0..8).map(|number| ConnectionId::new_unchecked(25 + number)).collect();
+    let mut hostile: HashSet<ConnectionId> =
+        (0..8).map(|number| ConnectionId::new_unchecked(25 + number)).collect();
     assert!(hostile.iter().all(|id| world.gate.open[id].host == Some("1.2.3.1".parse().unwrap())));
     let mut honest = Vec::new();
     for number in 0..4 {
         honest.push(world.inbound(PeerId::random(), &format!("1.2.3.{}", 100 + number)).unwrap());
-        let [(left, Reason::Evicted)] = world.closes()[..] else { panic!("one leaves for the newcomer") };
+        let [(left, Reason::Evicted)] = world.closes()[..] else {
+            panic!("one leaves for the newcomer")
+        };
         assert!(hostile.remove(&left), "one of the crowd");
         for _ in 0..50 {
             assert!(matches!(world.inbound(PeerId::random(), "1.2.3.1"), Err(Refusal::Crowded(8))));
@@ -145,7 +153,9 @@ fn outbound_places_are_for_groups_and_probes_are_closed() {
         world.outbound(PeerId::random(), &format!("5.5.{group}.1")).unwrap();
     }
     assert_eq!(world.gate.outbound(), 4);
-    let probes: Vec<_> = (10..17).map(|g| world.outbound(PeerId::random(), &format!("5.5.{g}.1")).unwrap()).collect();
+    let probes: Vec<_> = (10..17)
+        .map(|g| world.outbound(PeerId::random(), &format!("5.5.{g}.1")).unwrap())
+        .collect();
     assert_eq!(world.outbound(PeerId::random(), "5.5.99.1"), Err(Refusal::Full), "so many probes");
     assert_eq!(world.closes(), []);
 
@@ -169,7 +179,11 @@ fn of_one_peer_the_newest_connections_stay() {
             world.gate.name(peer);
         }
         let ids = [(); 4].map(|()| world.inbound(peer, "7.7.7.7").unwrap());
-        assert_eq!(world.closes(), [(ids[0], Reason::Replaced), (ids[1], Reason::Replaced)], "named: {is_named}");
+        assert_eq!(
+            world.closes(),
+            [(ids[0], Reason::Replaced), (ids[1], Reason::Replaced)],
+            "named: {is_named}"
+        );
     }
     // Also when all places are taken.
     world.crowd();
@@ -204,8 +218,14 @@ fn banned_peers_are_refused_until_the_end_of_the_ban() {
     for peer in [peer, named] {
         for (now_ms, is_banned) in [(999, true), (1_000, false)] {
             assert_eq!(world.gate.on_dial(id, Some(&peer), world.now, now_ms).is_err(), is_banned);
-            assert_eq!(world.gate.on_inbound(id, peer, &address, world.now, now_ms).is_err(), is_banned);
-            assert_eq!(world.gate.on_outbound(id, peer, &address, world.now, now_ms).is_err(), is_banned);
+            assert_eq!(
+                world.gate.on_inbound(id, peer, &address, world.now, now_ms).is_err(),
+                is_banned
+            );
+            assert_eq!(
+                world.gate.on_outbound(id, peer, &address, world.now, now_ms).is_err(),
+                is_banned
+            );
             world.gate.open.clear();
         }
     }
@@ -232,7 +252,8 @@ fn a_learned_peer_is_dialed_once_a_minute_and_less_when_places_are_full() {
     assert_eq!(dials(&mut world, 30), 3);
 
     let ids: Vec<_> = (0..9).map(|_| world.id()).collect();
-    let allowed = ids.iter().map(|id| world.gate.on_dial(*id, Some(&PeerId::random()), world.now, 0).is_ok());
+    let allowed =
+        ids.iter().map(|id| world.gate.on_dial(*id, Some(&PeerId::random()), world.now, 0).is_ok());
     assert_eq!(allowed.filter(|is| *is).count(), LIMITS.pending as usize);
     let chosen = world.id();
     world.gate.choose(chosen, Choice::Chosen);

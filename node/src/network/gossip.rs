@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::gossipsub::{
-    Behaviour, ConfigBuilder, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId,
-    PeerScoreParams, PeerScoreThresholds, PublishError, RawMessage, TopicHash, TopicScoreParams, ValidationMode,
-    WhitelistSubscriptionFilter, score_parameter_decay,
+    Behaviour, ConfigBuilder, DataTransform, MaxCountSubscriptionFilter, Message,
+    MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, PublishError, RawMessage,
+    TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
+    score_parameter_decay,
 };
 use sha2::{Digest, Sha256};
 
@@ -49,7 +50,8 @@ pub(crate) const NAMED_SCORE: f64 = 1.0;
 const NAMED_TICKS: u64 = 5;
 
 /// Gossipsub with our size check and only our topics.
-pub(crate) type Gossipsub = Behaviour<Bounds, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
+pub(crate) type Gossipsub =
+    Behaviour<Bounds, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
 /// Sizes of the mesh of a topic: the peers to which each message is pushed.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +77,8 @@ pub(crate) struct Bounds {
 
 impl DataTransform for Bounds {
     fn inbound_transform(&self, raw: RawMessage) -> io::Result<Message> {
-        let bytes_max = self.topics.iter().find_map(|(hash, max)| (*hash == raw.topic).then_some(*max));
+        let bytes_max =
+            self.topics.iter().find_map(|(hash, max)| (*hash == raw.topic).then_some(*max));
         match bytes_max {
             Some(max) if raw.data.len() <= max => Ok(Message {
                 source: raw.source,
@@ -83,7 +86,10 @@ impl DataTransform for Bounds {
                 sequence_number: raw.sequence_number,
                 topic: raw.topic,
             }),
-            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "payload is larger than its topic allows")),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "payload is larger than its topic allows",
+            )),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "unknown topic")),
         }
     }
@@ -136,9 +142,14 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         max_subscribed_topics: Topic::ALL.len(),
         max_subscriptions_per_request: 4 * Topic::ALL.len(),
     };
-    let bounds = Bounds { topics: hashes.iter().cloned().zip(Topic::ALL.map(Topic::bytes_max)).collect() };
-    let mut gossip =
-        Gossipsub::new_with_subscription_filter_and_transform(MessageAuthenticity::Anonymous, config, filter, bounds)?;
+    let bounds =
+        Bounds { topics: hashes.iter().cloned().zip(Topic::ALL.map(Topic::bytes_max)).collect() };
+    let mut gossip = Gossipsub::new_with_subscription_filter_and_transform(
+        MessageAuthenticity::Anonymous,
+        config,
+        filter,
+        bounds,
+    )?;
     gossip.with_peer_score(score_params(&hashes, private), score_thresholds())?;
     for topic in &names.topics {
         gossip.subscribe(topic).map_err(|error| error.to_string())?;
@@ -165,7 +176,8 @@ pub(crate) fn publish(
         let mesh = gossip.mesh_peers(&topic).copied().collect();
         return gossip.publish(topic, bytes).map(|_| mesh);
     }
-    let is_heard = |peer: &PeerId| gossip.peer_score(peer).is_none_or(|score| score >= PUBLISH_THRESHOLD);
+    let is_heard =
+        |peer: &PeerId| gossip.peer_score(peer).is_none_or(|score| score >= PUBLISH_THRESHOLD);
     let all: Vec<PeerId> = gossip.all_peers().map(|(peer, _)| *peer).filter(is_heard).collect();
     all.iter().for_each(|peer| gossip.add_explicit_peer(peer));
     let published = gossip.publish(topic, bytes);

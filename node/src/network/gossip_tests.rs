@@ -39,7 +39,10 @@ impl Net {
             swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
         }
         let mut net = Self { swarms, names };
-        net.until("listening", |net, _| net.swarms.iter().all(|swarm| swarm.listeners().next().is_some())).await;
+        net.until("listening", |net, _| {
+            net.swarms.iter().all(|swarm| swarm.listeners().next().is_some())
+        })
+        .await;
         net
     }
 
@@ -70,7 +73,10 @@ impl Net {
         self.swarms[from].dial(address).unwrap();
         let (a, b) = (self.peer(from), self.peer(to));
         let knows = |net: &Net, index: usize, peer: PeerId| {
-            net.swarms[index].behaviour().all_peers().any(|(id, topics)| *id == peer && topics.len() == 3)
+            net.swarms[index]
+                .behaviour()
+                .all_peers()
+                .any(|(id, topics)| *id == peer && topics.len() == 3)
         };
         self.until("connected", |net, _| knows(net, from, b) && knows(net, to, a)).await;
     }
@@ -78,17 +84,30 @@ impl Net {
     /// Runs all swarms, accepting each message, until the condition holds. The condition is checked
     /// after each event, with the message and its receiver if it was one, and whenever all swarms
     /// are idle.
-    async fn until(&mut self, what: &str, mut done: impl FnMut(&Net, Option<(usize, &[u8])>) -> bool) {
+    async fn until(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&Net, Option<(usize, &[u8])>) -> bool,
+    ) {
         let run = poll_fn(|context| {
             loop {
                 let Some((index, event)) = self.next_event(context) else {
                     return if done(self, None) { Poll::Ready(()) } else { Poll::Pending };
                 };
                 let mut payload = None;
-                if let SwarmEvent::Behaviour(Event::Message { propagation_source, message_id, message }) = event {
+                if let SwarmEvent::Behaviour(Event::Message {
+                    propagation_source,
+                    message_id,
+                    message,
+                }) = event
+                {
                     let gossip = self.swarms[index].behaviour_mut();
                     let accept = MessageAcceptance::Accept;
-                    gossip.report_message_validation_result(&message_id, &propagation_source, accept);
+                    gossip.report_message_validation_result(
+                        &message_id,
+                        &propagation_source,
+                        accept,
+                    );
                     payload = Some(message.data);
                 }
                 if done(self, payload.as_deref().map(|bytes| (index, bytes))) {
@@ -146,11 +165,15 @@ async fn an_ihave_of_many_ids_does_not_end_the_stream() {
     }
     assert_eq!(net.mesh(publisher, topic), [first], "the other peer must hear by IHAVE only");
     if early == 0 {
-        net.until("received outside the mesh", |_, received| received.is_some_and(|(index, _)| index == outside)).await;
+        net.until("received outside the mesh", |_, received| {
+            received.is_some_and(|(index, _)| index == outside)
+        })
+        .await;
     }
     net.publish(publisher, topic, numbered(MESSAGES, 100));
     let last = numbered(MESSAGES, 100);
-    net.until("received after the large IHAVE", |_, received| received == Some((outside, &last))).await;
+    net.until("received after the large IHAVE", |_, received| received == Some((outside, &last)))
+        .await;
 }
 
 /// Under load, all nodes of a small network keep the score they began with, and their mesh.
@@ -164,7 +187,9 @@ async fn a_small_network_never_punishes_its_own() {
             net.connect(from, to).await;
         }
     }
-    let meshed = |net: &Net| (0..NODES).all(|index| net.mesh(index, Topic::Consensus).len() >= Mesh::SMALL.low);
+    let meshed = |net: &Net| {
+        (0..NODES).all(|index| net.mesh(index, Topic::Consensus).len() >= Mesh::SMALL.low)
+    };
     net.until("a mesh", |net, _| meshed(net)).await;
     let mut number = 0;
     for _ in 0..MESSAGES / 50 {
@@ -215,13 +240,21 @@ async fn an_oversized_payload_costs_the_sender_its_score() {
 #[tokio::test]
 async fn a_small_message_goes_to_all_peers_at_once() {
     const OTHERS: usize = 6;
-    let mut net = Net::start(1 + OTHERS, Mesh { target: 1, low: 1, high: 1, outbound_min: 0 }).await;
+    let mut net =
+        Net::start(1 + OTHERS, Mesh { target: 1, low: 1, high: 1, outbound_min: 0 }).await;
     for other in 1..=OTHERS {
         net.connect(other, 0).await;
     }
     let push = |net: &mut Net, topic: Topic, number: u64, length: usize| {
         let hash = net.hash(topic);
-        publish(net.swarms[0].behaviour_mut(), hash, numbered(number, length), topic == Topic::Consensus).unwrap().len()
+        publish(
+            net.swarms[0].behaviour_mut(),
+            hash,
+            numbered(number, length),
+            topic == Topic::Consensus,
+        )
+        .unwrap()
+        .len()
     };
     net.until("a mesh", |net, _| net.mesh(0, Topic::Consensus).len() == 1).await;
     // Pushed to all at once, also outside the mesh: no peer has to ask for it.

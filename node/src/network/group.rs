@@ -111,12 +111,20 @@ mod tests {
             ("/dns4/a.example/tcp/1", "/dns4/b.example/tcp/1", true, true, true),
         ];
         for (one, other, on_public, on_private, in_tests) in cases {
-            let (one, other): (Multiaddr, Multiaddr) = (one.parse().unwrap(), other.parse().unwrap());
-            for (grouping, expected) in [(public, on_public), (private, on_private), (test, in_tests)] {
-                assert_eq!(grouping.of(&one) == grouping.of(&other), expected, "{one} and {other}: {grouping:?}");
+            let (one, other): (Multiaddr, Multiaddr) =
+                (one.parse().unwrap(), other.parse().unwrap());
+            for (grouping, expected) in
+                [(public, on_public), (private, on_private), (test, in_tests)]
+            {
+                assert_eq!(
+                    grouping.of(&one) == grouping.of(&other),
+                    expected,
+                    "{one} and {other}: {grouping:?}"
+                );
             }
         }
-        let limited = |grouping: Grouping, text: &str| grouping.of(&text.parse().unwrap()).is_limited();
+        let limited =
+            |grouping: Grouping, text: &str| grouping.of(&text.parse().unwrap()).is_limited();
         assert!(limited(public, "/ip4/1.2.3.4/tcp/1") && !limited(private, "/ip4/1.2.3.4/tcp/1"));
         assert!(!limited(public, "/ip4/127.0.0.1/tcp/1") && limited(test, "/ip4/127.0.0.1/tcp/1"));
         assert!(!limited(public, "/dns4/a.example/tcp/1"));

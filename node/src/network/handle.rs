@@ -95,7 +95,8 @@ impl Network {
         bans: watch::Receiver<Arc<Vec<BanInfo>>>,
     ) -> (Self, Commands) {
         let (commands, commands_receiver) = mpsc::channel(COMMANDS);
-        let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(outbox_queue(topic)));
+        let [consensus, headers, transactions] =
+            Topic::ALL.map(|topic| mpsc::channel(outbox_queue(topic)));
         let refused = Refused::default();
         let network = Self {
             local,
@@ -130,7 +131,12 @@ impl Network {
     pub fn publish(&self, topic: Topic, bytes: Vec<u8>) {
         if bytes.len() > topic.bytes_max() {
             let (topic, bytes, bytes_max) = (topic.name(), bytes.len(), topic.bytes_max());
-            tracing::error!(topic, bytes, bytes_max, "a payload over its topic's limit was not published");
+            tracing::error!(
+                topic,
+                bytes,
+                bytes_max,
+                "a payload over its topic's limit was not published"
+            );
         } else if self.outbox[topic.index()].try_send(bytes).is_err() {
             self.meters.gossip_lost(topic, "outbox_full");
         }
@@ -152,7 +158,12 @@ impl Network {
 
     /// As [`request`](Self::request), for a request whose answer has at most `answer_bytes_max`
     /// bytes. If the peer announces a longer one, the request fails.
-    pub fn request_within(&self, peer: PeerId, bytes: Vec<u8>, answer_bytes_max: usize) -> RequestId {
+    pub fn request_within(
+        &self,
+        peer: PeerId,
+        bytes: Vec<u8>,
+        answer_bytes_max: usize,
+    ) -> RequestId {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let answer_bytes_max = answer_bytes_max.min(RESPONSE_BYTES_MAX);
         if !self.command(Command::Request { id, peer, bytes, answer_bytes_max }) {

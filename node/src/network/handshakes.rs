@@ -85,7 +85,11 @@ impl Handshakes {
 
     /// A place for a new connection, and a registration by which the handshake is aborted when its
     /// place is needed. `None` if the connection must be closed at once.
-    pub(crate) fn enter(&self, remote: &Multiaddr, now: Instant) -> Option<(Place, AbortRegistration)> {
+    pub(crate) fn enter(
+        &self,
+        remote: &Multiaddr,
+        now: Instant,
+    ) -> Option<(Place, AbortRegistration)> {
         let (stop, registration) = AbortHandle::new_pair();
         let number = self.lock().enter(remote, stop, now)?;
         Some((Place { number, book: self.clone() }, registration))
@@ -109,7 +113,11 @@ impl Book {
             }
             if self.open.values().filter(|open| open.host == Some(host)).count() >= PER_HOST_MAX {
                 // So an honest peer that shares its address with silent connections still gets in.
-                let oldest = self.open.iter().find(|(_, open)| open.host == Some(host)).map(|(number, _)| *number);
+                let oldest = self
+                    .open
+                    .iter()
+                    .find(|(_, open)| open.host == Some(host))
+                    .map(|(number, _)| *number);
                 self.give_way(oldest?);
             }
         }
@@ -129,7 +137,8 @@ impl Book {
         for (number, open) in self.open.iter().filter(|(_, open)| !open.is_named) {
             groups.entry(open.group).or_insert((0, *number)).0 += 1;
         }
-        let most = groups.into_values().max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)));
+        let most =
+            groups.into_values().max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)));
         most.map(|(_, oldest)| oldest)
     }
 
@@ -229,8 +238,10 @@ mod tests {
     fn named_peers_do_not_give_way() {
         let (book, now) = (Handshakes::new(Grouping::default(), 4), Instant::now());
         book.name(&"/ip4/1.1.1.1/tcp/7700".parse().unwrap());
-        let named: Vec<Visit> = (0..3).map(|_| enter(&book, "/ip4/1.1.1.1", now).unwrap()).collect();
-        let others: Vec<Visit> = (0..9).map(|n| enter(&book, &format!("/ip4/2.2.{n}.2"), now).unwrap()).collect();
+        let named: Vec<Visit> =
+            (0..3).map(|_| enter(&book, "/ip4/1.1.1.1", now).unwrap()).collect();
+        let others: Vec<Visit> =
+            (0..9).map(|n| enter(&book, &format!("/ip4/2.2.{n}.2"), now).unwrap()).collect();
         assert!(named.iter().all(|visit| !visit.is_over()));
         assert_eq!(others.iter().filter(|visit| !visit.is_over()).count(), 1);
         // The named peer's address holds all places, so a stranger must wait until one is free.
@@ -244,7 +255,9 @@ mod tests {
     #[test]
     fn a_host_begins_only_so_many() {
         let (book, now) = (Handshakes::new(Grouping::default(), 64), Instant::now());
-        let begun = |now: Instant| (0..1_000).filter(|_| enter(&book, "/ip4/1.1.1.1", now).is_some()).count();
+        let begun = |now: Instant| {
+            (0..1_000).filter(|_| enter(&book, "/ip4/1.1.1.1", now).is_some()).count()
+        };
         assert_eq!(begun(now), BEGUN_PER_HOST_MAX as usize);
         assert!(enter(&book, "/ip4/1.1.1.2", now).is_some());
         assert_eq!(begun(now + WINDOW), BEGUN_PER_HOST_MAX as usize);

@@ -62,8 +62,12 @@ impl Gossip {
     /// A message of nobody, without content.
     pub(crate) fn made_up() -> Self {
         let (topic, from) = (Topic::Consensus, PeerId::random());
-        let ticket =
-            GossipTicket { topic, id: MessageId::new(&[]), from, place: Box::new(Place::made_up(topic, from)) };
+        let ticket = GossipTicket {
+            topic,
+            id: MessageId::new(&[]),
+            from,
+            place: Box::new(Place::made_up(topic, from)),
+        };
         Self { topic, from, bytes: Vec::new(), ticket }
     }
 }
@@ -160,9 +164,11 @@ impl Events {
 
     pub(crate) fn push(&mut self, event: PeerEvent) {
         if let PeerEvent::Disconnected(gone) = event {
-            let unseen = |event: &PeerEvent| matches!(event, PeerEvent::Connected(peer) if *peer == gone);
-            let stale =
-                |event: &PeerEvent| unseen(event) || matches!(event, PeerEvent::Request { from, .. } if *from == gone);
+            let unseen =
+                |event: &PeerEvent| matches!(event, PeerEvent::Connected(peer) if *peer == gone);
+            let stale = |event: &PeerEvent| {
+                unseen(event) || matches!(event, PeerEvent::Request { from, .. } if *from == gone)
+            };
             if self.waiting.iter().any(unseen) {
                 self.waiting.retain(|event| !stale(event));
                 return;
@@ -192,7 +198,11 @@ mod tests {
     use super::*;
 
     fn response(id: u64) -> PeerEvent {
-        PeerEvent::Response { id: RequestId(id), from: PeerId::random(), result: Err(RequestError::Busy) }
+        PeerEvent::Response {
+            id: RequestId(id),
+            from: PeerId::random(),
+            result: Err(RequestError::Busy),
+        }
     }
 
     #[tokio::test]
@@ -214,7 +224,10 @@ mod tests {
                     break reader.recv().await.unwrap();
                 }
             };
-            assert!(matches!(event, PeerEvent::Response { id: RequestId(got), .. } if got == id), "{id}: {event:?}");
+            assert!(
+                matches!(event, PeerEvent::Response { id: RequestId(got), .. } if got == id),
+                "{id}: {event:?}"
+            );
         }
         drop(reader);
         assert!(events.deliver().await.is_err());

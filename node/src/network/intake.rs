@@ -148,7 +148,11 @@ impl Source {
     /// # Errors
     /// As [`read_length`] and [`read_part`], `TimedOut` if the whole frame takes too long, and
     /// `QuotaExceeded` if it finds no room or gives way to another frame.
-    pub(crate) async fn read<T>(&self, io: &mut T, bytes_max: usize) -> io::Result<(Vec<u8>, Arrival)>
+    pub(crate) async fn read<T>(
+        &self,
+        io: &mut T,
+        bytes_max: usize,
+    ) -> io::Result<(Vec<u8>, Arrival)>
     where
         T: AsyncRead + Unpin + Send,
     {
@@ -183,7 +187,17 @@ impl Source {
     fn arrival(&self, length: usize) -> (Arrival, oneshot::Receiver<Infallible>) {
         let (going, given_up) = oneshot::channel();
         let received = Arc::default();
-        (Arrival { source: self.clone(), length, held: 0, claim: None, received, going: Some(going) }, given_up)
+        (
+            Arrival {
+                source: self.clone(),
+                length,
+                held: 0,
+                claim: None,
+                received,
+                going: Some(going),
+            },
+            given_up,
+        )
     }
 }
 
@@ -257,7 +271,10 @@ impl Book {
     /// measured are too few, none gives way. Returns whether there is room.
     fn make_room(&mut self, bytes: usize, all: usize, now: Instant) -> bool {
         let mut room = all.saturating_sub(self.claimed);
-        let measured = self.claims.iter().filter_map(|(id, claim)| Some((claim.rate(now)?, *id, claim.length)));
+        let measured = self
+            .claims
+            .iter()
+            .filter_map(|(id, claim)| Some((claim.rate(now)?, *id, claim.length)));
         let mut measured: Vec<(u128, u64, usize)> = measured.collect();
         measured.sort_unstable();
         let mut slowest = Vec::new();

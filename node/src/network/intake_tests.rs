@@ -8,11 +8,21 @@ const FLOOR: usize = 100;
 
 fn intake() -> Intake {
     let share = Share { all: 1_000, floor: FLOOR };
-    Intake::new(Limits { begins: None, stall: Duration::from_secs(20), rate: 10, share, waits: true })
+    Intake::new(Limits {
+        begins: None,
+        stall: Duration::from_secs(20),
+        rate: 10,
+        share,
+        waits: true,
+    })
 }
 
 /// A frame that has room for all of its bytes, unless there is none.
-fn whole(source: &Source, length: usize, now: Instant) -> Option<(Arrival, oneshot::Receiver<Infallible>)> {
+fn whole(
+    source: &Source,
+    length: usize,
+    now: Instant,
+) -> Option<(Arrival, oneshot::Receiver<Infallible>)> {
     let (mut arrival, given_up) = source.arrival(length);
     arrival.make_room(length, now).then_some((arrival, given_up))
 }
@@ -97,13 +107,19 @@ fn many_sources_stay_within_all_and_their_floors() {
         let source = intake.source();
         for _ in 0..4 {
             let (mut arrival, given_up) = source.arrival(300);
-            let most = (10..=300).step_by(10).take_while(|bytes| arrival.make_room(*bytes, now)).last();
+            let most =
+                (10..=300).step_by(10).take_while(|bytes| arrival.make_room(*bytes, now)).last();
             frames.push((arrival, given_up, most));
         }
-        assert!(frames.iter().rev().take(4).any(|(_, _, most)| most.is_some()), "each has some room");
+        assert!(
+            frames.iter().rev().take(4).any(|(_, _, most)| most.is_some()),
+            "each has some room"
+        );
     }
     let total = intake.total();
     assert!((900 + 99 * FLOOR..=1_000 + 100 * FLOOR).contains(&total), "{total}");
     drop(frames);
-    assert!(intake.total() == 0 && intake.lock().sources.is_empty() && intake.lock().claims.is_empty());
+    assert!(
+        intake.total() == 0 && intake.lock().sources.is_empty() && intake.lock().claims.is_empty()
+    );
 }

@@ -101,7 +101,9 @@ impl Addresses {
 
     /// A peer claims these addresses. They replace its earlier claims that no dial has proved.
     pub(crate) fn claimed(&mut self, peer: PeerId, addresses: &[Multiaddr], now_ms: u64) {
-        self.retain(|known| known.peer != peer || known.is_proved || addresses.contains(&known.address));
+        self.retain(|known| {
+            known.peer != peer || known.is_proved || addresses.contains(&known.address)
+        });
         for address in addresses {
             self.insert(self.new_known(peer, address, false, now_ms));
         }
@@ -109,7 +111,15 @@ impl Addresses {
 
     fn new_known(&self, peer: PeerId, address: &Multiaddr, is_proved: bool, now_ms: u64) -> Known {
         let group = self.grouping.of(address);
-        Known { peer, address: address.clone(), group, good_ms: now_ms, is_proved, tried_ms: 0, failures: 0 }
+        Known {
+            peer,
+            address: address.clone(),
+            group,
+            good_ms: now_ms,
+            is_proved,
+            tried_ms: 0,
+            failures: 0,
+        }
     }
 
     /// Adds an address. An address that is known already is not changed. When there is no room, the
@@ -145,7 +155,11 @@ impl Addresses {
 
     /// Removes the least valuable of these addresses that gives way to `new`, if there is one.
     fn make_room(&mut self, new: &Known, of_rivals: impl Fn(&Known) -> bool) -> bool {
-        let rivals = self.known.iter().enumerate().filter(|(_, known)| of_rivals(known) && known.gives_way_to(new));
+        let rivals = self
+            .known
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| of_rivals(known) && known.gives_way_to(new));
         let Some((place, _)) = rivals.min_by_key(|(_, known)| known.worth()) else { return false };
         let gone = self.known.swap_remove(place);
         uncount(&mut self.counts, &gone);
@@ -166,7 +180,8 @@ impl Addresses {
     /// The group with the most unproved addresses, or with the most addresses if all are proved.
     /// `None` if no group has several of them; then any address may be replaced.
     fn largest_group(&self) -> Option<Group> {
-        let largest = self.counts.iter().max_by_key(|(group, count)| (count.unproved, count.all, **group));
+        let largest =
+            self.counts.iter().max_by_key(|(group, count)| (count.unproved, count.all, **group));
         let (group, count) = largest?;
         let several = if count.unproved == 0 { count.all } else { count.unproved } > 1;
         several.then_some(*group)
@@ -175,7 +190,9 @@ impl Addresses {
     /// A dial of the peer at this address succeeded.
     pub(crate) fn on_success(&mut self, peer: PeerId, address: &Multiaddr, now_ms: u64) {
         self.insert(self.new_known(peer, address, true, now_ms));
-        for known in self.known.iter_mut().filter(|known| known.peer == peer && known.address == *address) {
+        for known in
+            self.known.iter_mut().filter(|known| known.peer == peer && known.address == *address)
+        {
             if !known.is_proved
                 && let Some(count) = self.counts.get_mut(&known.group)
             {
@@ -191,7 +208,9 @@ impl Addresses {
     /// The peer was connected until now, so its addresses without failures count as working until
     /// now.
     pub(crate) fn on_left(&mut self, peer: &PeerId, now_ms: u64) {
-        for known in self.known.iter_mut().filter(|known| known.peer == *peer && known.failures == 0) {
+        for known in
+            self.known.iter_mut().filter(|known| known.peer == *peer && known.failures == 0)
+        {
             known.good_ms = now_ms;
         }
     }
@@ -214,7 +233,12 @@ impl Addresses {
     }
 
     /// An address to dial, chosen by `random` among those that are due and that `may` allows.
-    pub(crate) fn pick(&self, now_ms: u64, random: u32, may: impl Fn(&PeerId, Group) -> bool) -> Option<&Known> {
+    pub(crate) fn pick(
+        &self,
+        now_ms: u64,
+        random: u32,
+        may: impl Fn(&PeerId, Group) -> bool,
+    ) -> Option<&Known> {
         let due = |known: &&Known| known.may_try(now_ms) && may(&known.peer, known.group);
         let due: Vec<&Known> = self.known.iter().filter(due).collect();
         // Half of the time an address that has worked before is chosen, if there is one.
@@ -244,7 +268,9 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     fn at(a: u16, b: u16) -> Multiaddr {
-        format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256).parse().unwrap()
+        format!("/ip4/{}.{}.{}.{}/tcp/7700", 1 + a / 256, a % 256, b / 256, b % 256)
+            .parse()
+            .unwrap()
     }
 
     fn addresses() -> Addresses {
@@ -283,7 +309,11 @@ mod tests {
         // This node was off for a day: what it knows is old, and one dial in vain says little.
         let day_later = 16 * MINUTE + 24 * 60 * MINUTE;
         for (minute, is_gone) in [(0, false), (1, true)] {
-            assert_eq!(addresses.on_failure(&peer, &[at(1, 1)], day_later + minute * MINUTE), is_gone, "{minute}");
+            assert_eq!(
+                addresses.on_failure(&peer, &[at(1, 1)], day_later + minute * MINUTE),
+                is_gone,
+                "{minute}"
+            );
         }
     }
 
@@ -335,10 +365,17 @@ mod tests {
         for round in 0..600 {
             let claim: Vec<Multiaddr> = (0..8).map(|number| at(3 + round, number << 8)).collect();
             addresses.claimed(liar, &claim, 2);
-            let of_liar: Vec<&Known> = addresses.all().iter().filter(|known| known.peer == liar).collect();
+            let of_liar: Vec<&Known> =
+                addresses.all().iter().filter(|known| known.peer == liar).collect();
             assert_eq!(of_liar.len(), PER_PEER_MAX);
-            assert_eq!(of_liar.iter().filter(|known| claim.contains(&known.address)).count(), PER_PEER_MAX - 1);
-            assert!(of_liar.iter().any(|known| known.is_proved), "a claim replaces no proved address");
+            assert_eq!(
+                of_liar.iter().filter(|known| claim.contains(&known.address)).count(),
+                PER_PEER_MAX - 1
+            );
+            assert!(
+                of_liar.iter().any(|known| known.is_proved),
+                "a claim replaces no proved address"
+            );
         }
         assert_eq!(addresses.all().len(), PER_PEER_MAX + 2);
         assert_counted(&addresses);
@@ -363,10 +400,14 @@ mod tests {
             addresses.claimed(PeerId::random(), &[at(1 + number, 0)], 10);
         }
         assert_eq!(addresses.all().len(), ADDRESSES_MAX);
-        let kept = honest.iter().filter(|peer| addresses.all().iter().any(|known| known.peer == **peer));
+        let kept =
+            honest.iter().filter(|peer| addresses.all().iter().any(|known| known.peer == **peer));
         assert_eq!(kept.count(), honest.len());
         addresses.on_success(PeerId::random(), &at(6_000, 0), 11);
-        assert_eq!(addresses.all().iter().filter(|known| known.is_proved).count(), honest.len() + 1);
+        assert_eq!(
+            addresses.all().iter().filter(|known| known.is_proved).count(),
+            honest.len() + 1
+        );
         assert_eq!(addresses.all().len(), ADDRESSES_MAX);
         assert_counted(&addresses);
     }
@@ -381,7 +422,8 @@ mod tests {
             assert_eq!(addresses.pick(5, random, |peer, _| *peer == one).unwrap().peer, one);
             assert!(addresses.pick(5, random, |_, _| false).is_none());
         }
-        let picked: Vec<PeerId> = (0..20).map(|random| addresses.pick(5, random, |_, _| true).unwrap().peer).collect();
+        let picked: Vec<PeerId> =
+            (0..20).map(|random| addresses.pick(5, random, |_, _| true).unwrap().peer).collect();
         assert!(picked.contains(&one) && picked.contains(&other));
     }
 }

@@ -25,11 +25,27 @@ impl Meters {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let meters = Self::default();
         let registry = registry.sub_registry_with_prefix("cairn_network");
-        registry.register("gossip_messages", "Gossip messages by topic and outcome", meters.gossip.clone());
+        registry.register(
+            "gossip_messages",
+            "Gossip messages by topic and outcome",
+            meters.gossip.clone(),
+        );
         registry.register("requests", "Requests and responses by outcome", meters.requests.clone());
-        registry.register("link_bytes", "Bytes of frames on links by direction and stream", meters.link_bytes.clone());
-        registry.register("connections_closed", "Connections closed by our own choice", meters.closed.clone());
-        registry.register("lost", "Messages lost because a queue of this node was full", meters.lost.clone());
+        registry.register(
+            "link_bytes",
+            "Bytes of frames on links by direction and stream",
+            meters.link_bytes.clone(),
+        );
+        registry.register(
+            "connections_closed",
+            "Connections closed by our own choice",
+            meters.closed.clone(),
+        );
+        registry.register(
+            "lost",
+            "Messages lost because a queue of this node was full",
+            meters.lost.clone(),
+        );
         meters
     }
 
@@ -91,7 +107,8 @@ mod tests {
     #[test]
     fn warnings_are_rare() {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
-        let allowed = (0..300).filter(|second| throttle.allows(start + Duration::from_secs(*second))).count();
+        let allowed =
+            (0..300).filter(|second| throttle.allows(start + Duration::from_secs(*second))).count();
         assert_eq!(allowed, 10);
     }
 }

@@ -58,8 +58,8 @@ pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, RequestId, Respons
 pub use self::links::LinkEvent;
 pub use self::peers::{PeerInfo, Traffic};
 pub use self::wire::{
-    LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, ProtocolNames, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Topic,
-    protocol_names,
+    LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, ProtocolNames, REQUEST_BYTES_MAX,
+    RESPONSE_BYTES_MAX, Topic, protocol_names,
 };
 
 /// Part of a log filter that silences libp2p. Most of its lines are meant for its authors, and some
@@ -205,7 +205,10 @@ pub enum NetworkError {
 ///
 /// # Errors
 /// See [`NetworkError`]. Nothing runs then.
-pub fn start(config: NetworkConfig, registry: &mut Registry) -> Result<(Network, Inbox, JoinHandle<()>), NetworkError> {
+pub fn start(
+    config: NetworkConfig,
+    registry: &mut Registry,
+) -> Result<(Network, Inbox, JoinHandle<()>), NetworkError> {
     let (task, network, inbox) = task::Task::new(config, registry)?;
     Ok((network, inbox, tokio::spawn(task.run())))
 }

@@ -82,7 +82,8 @@ impl Yamux {
         config.set_max_connection_receive_window(Some(least + WINDOWS_GROW_BYTES));
         let book = Book { all: self.unread, unread: Mutex::default() };
         let book = Arc::new(book);
-        let wire = Wire { io, book: Arc::clone(&book), header: [0; HEADER_BYTES], filled: 0, body: None };
+        let wire =
+            Wire { io, book: Arc::clone(&book), header: [0; HEADER_BYTES], filled: 0, body: None };
         Muxer {
             connection: yamux::Connection::new(wire, config, mode),
             book,
@@ -255,14 +256,19 @@ impl<C> Wire<C> {
             self.book.on_opened(stream);
         }
         if kind == DATA {
-            let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+            let length =
+                usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
             self.body = Some(Body { stream, length, left: length });
         }
     }
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.book.poll_room(cx));
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, bytes))?;
         self.on_bytes(&bytes[..read]);
@@ -271,7 +277,11 @@ impl<C: AsyncRead + Unpin> AsyncRead for Wire<C> {
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for Wire<C> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -391,13 +401,18 @@ impl Stream {
             }
         }
         if matches!(self.kind, Kind::Gossip) {
-            self.gossip.fetch_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.gossip
+                .fetch_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
     }
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, bytes))?;
         self.book.on_read(self.id, read);
         Poll::Ready(Ok(read))
@@ -405,7 +420,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.on_written(&bytes[..written]);
         Poll::Ready(Ok(written))
@@ -443,8 +462,10 @@ mod tests {
 
     async fn connected(server: &Yamux) -> (Side, Side) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (out, accepted) =
-            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (out, accepted) = tokio::join!(
+            tokio::net::TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
         let client = Yamux::default().connection(TcpStream(out.unwrap()), yamux::Mode::Client);
         (server.clone().connection(TcpStream(accepted.unwrap().0), yamux::Mode::Server), client)
     }
@@ -468,7 +489,9 @@ mod tests {
                 }
                 for stream in &mut *streams {
                     // Streams that the other side has reset take nothing.
-                    while let Poll::Ready(Ok(_)) = Pin::new(&mut *stream).poll_write(cx, &[7; 16 << 10]) {
+                    while let Poll::Ready(Ok(_)) =
+                        Pin::new(&mut *stream).poll_write(cx, &[7; 16 << 10])
+                    {
                         moved = true;
                     }
                 }
@@ -497,7 +520,10 @@ mod tests {
         let mut streams = Vec::new();
         fill(&mut server, &mut client, &mut streams, MANY, waits).await;
         let total = all.load(Ordering::Relaxed);
-        assert!((UNREAD.all / 2..UNREAD.all / 2 + (1 << 20)).contains(&total), "{total} bytes wait");
+        assert!(
+            (UNREAD.all / 2..UNREAD.all / 2 + (1 << 20)).contains(&total),
+            "{total} bytes wait"
+        );
         assert!(streams.len() > 100, "{} streams", streams.len());
 
         // Another connection still has its share, and all of it again when this one has been read.
@@ -505,7 +531,10 @@ mod tests {
         let mut others = Vec::new();
         fill(&mut other, &mut other_client, &mut others, MANY, waits).await;
         let both = all.load(Ordering::Relaxed);
-        assert!((UNREAD.all * 3 / 4..UNREAD.all * 3 / 4 + (2 << 20)).contains(&both), "{both} bytes wait");
+        assert!(
+            (UNREAD.all * 3 / 4..UNREAD.all * 3 / 4 + (2 << 20)).contains(&both),
+            "{both} bytes wait"
+        );
 
         server.inward.clear();
         assert!(!waits(&server));
@@ -556,10 +585,20 @@ mod tests {
         .concat();
         for step in 1..bytes.len() {
             let book = Arc::new(Book { all: Arc::default(), unread: Mutex::default() });
-            let mut wire = Wire { io: (), book: Arc::clone(&book), header: [0; HEADER_BYTES], filled: 0, body: None };
+            let mut wire = Wire {
+                io: (),
+                book: Arc::clone(&book),
+                header: [0; HEADER_BYTES],
+                filled: 0,
+                body: None,
+            };
             bytes.chunks(step).for_each(|part| wire.on_bytes(part));
             let unread = book.lock();
-            assert_eq!((unread.streams[&3], unread.streams[&5], unread.total), (201, 30, 231), "{step} at a time");
+            assert_eq!(
+                (unread.streams[&3], unread.streams[&5], unread.total),
+                (201, 30, 231),
+                "{step} at a time"
+            );
             assert_eq!(unread.streams.len(), 2);
         }
     }
@@ -573,13 +612,25 @@ mod tests {
             let mut stream = poll_fn(|cx| Pin::new(&mut client).poll_outbound(cx)).await.unwrap();
             let before = written.to(&peer);
             for part in parts {
-                assert_eq!(poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, part)).await.unwrap(), part.len());
+                assert_eq!(
+                    poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, part)).await.unwrap(),
+                    part.len()
+                );
             }
             written.to(&peer) - before
         };
-        assert_eq!(write(&[b"\x13/multistream/1.0.0\n\x0f/meshsub/1.3.0\n", &[0; 5_000]]).await, 5_036);
-        assert_eq!(write(&[b"\x13/multistream/1.0.0\n", b"\x0f/meshsub/1.3.0\n", &[0; 5_000]]).await, 5_016);
-        assert_eq!(write(&[b"\x13/multistream/1.0.0\n\x09/cairn/1\n", &[0; 5_000], b"/meshsub/"]).await, 0);
+        assert_eq!(
+            write(&[b"\x13/multistream/1.0.0\n\x0f/meshsub/1.3.0\n", &[0; 5_000]]).await,
+            5_036
+        );
+        assert_eq!(
+            write(&[b"\x13/multistream/1.0.0\n", b"\x0f/meshsub/1.3.0\n", &[0; 5_000]]).await,
+            5_016
+        );
+        assert_eq!(
+            write(&[b"\x13/multistream/1.0.0\n\x09/cairn/1\n", &[0; 5_000], b"/meshsub/"]).await,
+            0
+        );
         // A second connection with the peer adds to the same count, which ends with both.
         let (_other_server, mut other) = connected(&Yamux::default()).await;
         let before = written.to(&peer);

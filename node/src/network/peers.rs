@@ -80,7 +80,10 @@ impl Traffic {
 
 impl fmt::Debug for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Traffic").field("sent", &self.sent_bytes()).field("received", &self.received_bytes()).finish()
+        f.debug_struct("Traffic")
+            .field("sent", &self.sent_bytes())
+            .field("received", &self.received_bytes())
+            .finish()
     }
 }
 
@@ -161,7 +164,12 @@ impl Peers {
     /// Forgets a connection. Returns whether an admitted peer is gone with it.
     pub(crate) fn on_closed(&mut self, id: &PeerId, connection: ConnectionId) -> bool {
         let Some(peer) = self.peers.get_mut(id) else { return false };
-        for hold in peer.connections.iter().filter(|other| other.id == connection).filter_map(|it| it.hold.as_ref()) {
+        for hold in peer
+            .connections
+            .iter()
+            .filter(|other| other.id == connection)
+            .filter_map(|it| it.hold.as_ref())
+        {
             peer.past.close(hold);
         }
         peer.connections.retain(|other| other.id != connection);
@@ -205,11 +213,18 @@ impl Peers {
 
     /// Whether the peer has a connection that is not being closed.
     pub(crate) fn is_open(&self, id: &PeerId) -> bool {
-        self.peers.get(id).is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
+        self.peers
+            .get(id)
+            .is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
     }
 
     /// This connection with the peer is being closed, or all if it is `None`.
-    pub(crate) fn on_closing(&mut self, id: &PeerId, connection: Option<ConnectionId>, now: Instant) {
+    pub(crate) fn on_closing(
+        &mut self,
+        id: &PeerId,
+        connection: Option<ConnectionId>,
+        now: Instant,
+    ) {
         let connections = self.peers.get_mut(id).map_or(&mut [][..], |peer| &mut peer.connections);
         for it in connections.iter_mut().filter(|it| connection.is_none_or(|id| it.id == id)) {
             it.closing.get_or_insert(now);
@@ -219,7 +234,9 @@ impl Peers {
     /// Cuts connections that do not close in time. A peer that does not read would hold them open.
     pub(crate) fn cut_stuck(&self, now: Instant) {
         let connections = self.peers.values().flat_map(|peer| &peer.connections);
-        for it in connections.filter(|it| it.closing.is_some_and(|since| now.duration_since(since) >= CLOSING_TIME)) {
+        for it in connections
+            .filter(|it| it.closing.is_some_and(|since| now.duration_since(since) >= CLOSING_TIME))
+        {
             if let Some(hold) = &it.hold {
                 hold.line.cut();
             }
@@ -247,7 +264,8 @@ impl Peers {
         info: identify::Info,
         now: Instant,
     ) -> Option<identify::Info> {
-        let open = self.peers.get_mut(id)?.connections.iter_mut().find(|other| other.id == connection)?;
+        let open =
+            self.peers.get_mut(id)?.connections.iter_mut().find(|other| other.id == connection)?;
         if open.claimed.is_some_and(|last| now.duration_since(last) < CLAIM_INTERVAL) {
             open.claims = Some(Box::new(info));
             return None;
@@ -258,10 +276,14 @@ impl Peers {
 
     /// The claims that have waited long enough.
     pub(crate) fn due_claims(&mut self, now: Instant) -> Vec<(PeerId, identify::Info)> {
-        let is_due = |open: &Connection| open.claimed.is_none_or(|last| now.duration_since(last) >= CLAIM_INTERVAL);
+        let is_due = |open: &Connection| {
+            open.claimed.is_none_or(|last| now.duration_since(last) >= CLAIM_INTERVAL)
+        };
         let mut due = Vec::new();
         for (id, peer) in &mut self.peers {
-            for open in peer.connections.iter_mut().filter(|open| open.closing.is_none() && is_due(open)) {
+            for open in
+                peer.connections.iter_mut().filter(|open| open.closing.is_none() && is_due(open))
+            {
                 if open.claims.is_none() {
                     continue;
                 }
@@ -273,10 +295,16 @@ impl Peers {
     }
 
     /// Takes over a peer's claims about itself. Returns its former addresses.
-    pub(crate) fn on_identified(&mut self, id: &PeerId, agent: &str, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    pub(crate) fn on_identified(
+        &mut self,
+        id: &PeerId,
+        agent: &str,
+        addresses: Vec<Multiaddr>,
+    ) -> Vec<Multiaddr> {
         let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
         let former = std::mem::replace(&mut peer.addresses, addresses);
-        let agent: String = agent.chars().filter(|char| !char.is_control()).take(AGENT_CHARS_MAX).collect();
+        let agent: String =
+            agent.chars().filter(|char| !char.is_control()).take(AGENT_CHARS_MAX).collect();
         if agent != peer.agent {
             peer.agent = agent;
             self.publish();
@@ -286,9 +314,16 @@ impl Peers {
 
     /// Records the result of a ping; `None` is a failure. Returns whether the connection must be
     /// closed.
-    pub(crate) fn on_ping(&mut self, id: &PeerId, connection: ConnectionId, round_trip: Option<Duration>) -> bool {
+    pub(crate) fn on_ping(
+        &mut self,
+        id: &PeerId,
+        connection: ConnectionId,
+        round_trip: Option<Duration>,
+    ) -> bool {
         let Some(peer) = self.peers.get_mut(id) else { return false };
-        let Some(open) = peer.connections.iter_mut().find(|other| other.id == connection) else { return false };
+        let Some(open) = peer.connections.iter_mut().find(|other| other.id == connection) else {
+            return false;
+        };
         match round_trip {
             Some(time) => {
                 open.pings_failed = 0;
@@ -305,7 +340,8 @@ impl Peers {
 
     /// The peers that have not said within [`IDENTIFY_TIME`] which chain they are on.
     pub(crate) fn unidentified(&self, now: Instant) -> Vec<PeerId> {
-        let overdue = |peer: &Peer| !peer.admitted && now.duration_since(peer.opened) >= IDENTIFY_TIME;
+        let overdue =
+            |peer: &Peer| !peer.admitted && now.duration_since(peer.opened) >= IDENTIFY_TIME;
         self.peers.iter().filter(|(_, peer)| overdue(peer)).map(|(id, _)| *id).collect()
     }
 
@@ -378,13 +414,18 @@ mod tests {
             observed_addr: Multiaddr::empty(),
             signed_peer_record: None,
         };
-        assert!(peers.on_claims(&id, connection(1), info(0), start).is_none(), "there is no connection");
+        assert!(
+            peers.on_claims(&id, connection(1), info(0), start).is_none(),
+            "there is no connection"
+        );
         peers.on_connected(id, connection(1), Multiaddr::empty(), true, None, start);
         let mut acted = Vec::new();
         for second in 0..180 {
             let now = start + Duration::from_secs(second);
             acted.extend(
-                peers.on_claims(&id, connection(1), info(second), now).map(|info| (second, info.agent_version)),
+                peers
+                    .on_claims(&id, connection(1), info(second), now)
+                    .map(|info| (second, info.agent_version)),
             );
         }
         assert_eq!(acted, [0, 60, 120].map(|second| (second, second.to_string())));
@@ -405,7 +446,8 @@ mod tests {
         peers.on_connected(id, connection(1), Multiaddr::empty(), true, None, Instant::now());
         let mut failed = |result| peers.on_ping(&id, connection(1), result);
         let good = Some(Duration::from_millis(1));
-        let given_up: Vec<bool> = [None, None, None, good, None, None, None, None].map(&mut failed).into();
+        let given_up: Vec<bool> =
+            [None, None, None, good, None, None, None, None].map(&mut failed).into();
         assert_eq!(given_up, [false, false, false, false, false, false, false, true]);
     }
 
@@ -417,7 +459,14 @@ mod tests {
         let lines: Vec<Hold> = (1..=2)
             .map(|number| {
                 let hold = Hold { taken: watch::channel(0).1, line: Line::default() };
-                peers.on_connected(id, connection(number), Multiaddr::empty(), true, Some(hold.clone()), now);
+                peers.on_connected(
+                    id,
+                    connection(number),
+                    Multiaddr::empty(),
+                    true,
+                    Some(hold.clone()),
+                    now,
+                );
                 hold
             })
             .collect();

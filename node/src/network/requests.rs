@@ -105,7 +105,12 @@ impl Answer {
 
 impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound> {
     pub(crate) fn new() -> Self {
-        Self { outbound: HashMap::new(), inbound: HashMap::new(), loads: HashMap::new(), total: Bytes::default() }
+        Self {
+            outbound: HashMap::new(),
+            inbound: HashMap::new(),
+            loads: HashMap::new(),
+            total: Bytes::default(),
+        }
     }
 
     /// Whether the peer may be sent another request.
@@ -128,7 +133,8 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
 
     /// A peer sent a request of this many bytes. Returns whether we work on it.
     pub(crate) fn on_request(&mut self, id: Inbound, peer: PeerId, bytes: usize) -> bool {
-        let (count, own) = self.loads.get(&peer).map_or((0, 0), |load| (load.inbound, load.bytes.requests));
+        let (count, own) =
+            self.loads.get(&peer).map_or((0, 0), |load| (load.inbound, load.bytes.requests));
         if count >= INBOUND_PER_PEER_MAX
             || self.inbound.len() >= INBOUND_MAX
             || !REQUESTS.allows(own, self.total.requests, bytes)
@@ -148,7 +154,12 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
     ///
     /// A peer to which no large answer is being sent may have one whatever its share. If the budget
     /// for large answers is used up, the slowest ones are cancelled, once they can be measured.
-    pub(crate) fn may_respond(&mut self, id: Inbound, bytes: usize, now: Instant) -> Option<Sending> {
+    pub(crate) fn may_respond(
+        &mut self,
+        id: Inbound,
+        bytes: usize,
+        now: Instant,
+    ) -> Option<Sending> {
         let request = self.inbound.get(&id).filter(|request| request.answer.is_none())?;
         let peer = request.peer;
         let own = *self.loads.get_mut(&peer)?.bytes.answers(bytes);
@@ -238,7 +249,10 @@ mod tests {
         asks(&mut requests, 0..INBOUND_PER_PEER_MAX, peer);
         assert!(!requests.on_request(INBOUND_PER_PEER_MAX, peer, 9));
         requests.on_served(INBOUND_PER_PEER_MAX);
-        assert!(!requests.on_request(INBOUND_PER_PEER_MAX, peer, 9), "a refused request was never counted");
+        assert!(
+            !requests.on_request(INBOUND_PER_PEER_MAX, peer, 9),
+            "a refused request was never counted"
+        );
         requests.on_served(0);
         assert!(requests.on_request(0, peer, 9));
         for id in INBOUND_PER_PEER_MAX..INBOUND_MAX {
@@ -251,7 +265,11 @@ mod tests {
         for id in 0..INBOUND_MAX {
             requests.on_served(id);
         }
-        assert!(requests.loads.is_empty() && requests.inbound.is_empty() && requests.total == Bytes::default());
+        assert!(
+            requests.loads.is_empty()
+                && requests.inbound.is_empty()
+                && requests.total == Bytes::default()
+        );
     }
 
     /// Sixteen peers use up their shares with requests of the largest size.
@@ -265,8 +283,15 @@ mod tests {
                 id += 1;
             }
         }
-        assert!(requests.total.requests <= REQUESTS.all + 16 * REQUESTS.floor, "{:?}", requests.total);
-        assert!(requests.on_request(id, PeerId::random(), 64 << 10), "one of a newcomer always has room");
+        assert!(
+            requests.total.requests <= REQUESTS.all + 16 * REQUESTS.floor,
+            "{:?}",
+            requests.total
+        );
+        assert!(
+            requests.on_request(id, PeerId::random(), 64 << 10),
+            "one of a newcomer always has room"
+        );
     }
 
     /// Sixteen peers ask for blocks as often as they may, and read next to nothing.
@@ -287,16 +312,26 @@ mod tests {
                 id += 1;
             }
         }
-        assert!(requests.total.large <= LARGE.all && sending.len() <= LARGE.all / BLOCK, "{:?}", requests.total);
+        assert!(
+            requests.total.large <= LARGE.all && sending.len() <= LARGE.all / BLOCK,
+            "{:?}",
+            requests.total
+        );
         let honest = PeerId::random();
         asks(&mut requests, id..id + 3, honest);
         assert!(requests.may_respond(id, SMALL_BYTES, start).is_some(), "a small one");
-        assert!(requests.may_respond(id + 1, BLOCK, start).is_none(), "nobody is known to be slow yet");
+        assert!(
+            requests.may_respond(id + 1, BLOCK, start).is_none(),
+            "nobody is known to be slow yet"
+        );
         let later = start + GRACE;
         sending.get(&0).unwrap().sent.store(BLOCK, Ordering::Relaxed);
         let mut answer = requests.may_respond(id + 1, BLOCK, later).unwrap();
-        let cut = |sending: &mut Sending| sending.cut.try_recv() == Err(oneshot::error::TryRecvError::Closed);
-        let given_up: Vec<usize> = sending.iter_mut().filter_map(|(id, answer)| cut(answer).then_some(*id)).collect();
+        let cut = |sending: &mut Sending| {
+            sending.cut.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+        };
+        let given_up: Vec<usize> =
+            sending.iter_mut().filter_map(|(id, answer)| cut(answer).then_some(*id)).collect();
         assert_eq!(given_up.len(), 1, "as many as are needed");
         assert_ne!(given_up, [0], "not the fastest");
         assert!(!cut(&mut answer));
@@ -310,7 +345,9 @@ mod tests {
     fn a_peer_alone_is_sent_half_of_all() {
         let (mut requests, now, peer) = (Books::new(), Instant::now(), PeerId::random());
         asks(&mut requests, 0..INBOUND_PER_PEER_MAX, peer);
-        let count = (0..INBOUND_PER_PEER_MAX).filter(|id| requests.may_respond(*id, BLOCK, now).is_some()).count();
+        let count = (0..INBOUND_PER_PEER_MAX)
+            .filter(|id| requests.may_respond(*id, BLOCK, now).is_some())
+            .count();
         assert_eq!(count, LARGE.all / 2 / BLOCK);
         assert!(requests.may_respond(0, BLOCK, now).is_none(), "it is being answered");
         requests.on_served(0);

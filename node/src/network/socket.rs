@@ -104,7 +104,11 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         self.line.check(cx)?;
         let read = ready!(self.stream().poll_read(cx, bytes))?;
         self.line.on_received(read);
@@ -113,7 +117,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.line.check(cx)?;
         let written = ready!(self.stream().poll_write(cx, bytes))?;
         self.count(written)
@@ -151,7 +159,8 @@ mod tests {
             // Private, so that loopback may be dialed.
             let config = NetworkConfig { private: true, ..config(&[]) };
             let guards = Guards::new(&config);
-            let swarm = swarm(&config, &Names::new("aa"), &mut Registry::default(), &guards).unwrap();
+            let swarm =
+                swarm(&config, &Names::new("aa"), &mut Registry::default(), &guards).unwrap();
             (swarm, guards.sockets)
         };
         let ((mut a, a_sockets), (mut b, b_sockets)) = (make(), make());
@@ -179,20 +188,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_several_dials_to_one_address_at_a_time_none_is_counted_and_what_failed_is_forgotten() {
+    async fn of_several_dials_to_one_address_at_a_time_none_is_counted_and_what_failed_is_forgotten()
+     {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let connect = async || TcpStream(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let connect = async || {
+            TcpStream(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap())
+        };
         let to = |port: u16| ConnectedPoint::Listener {
             local_addr: "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
             send_back_addr: format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap(),
         };
         let sockets = Sockets::default();
-        let (first, second) = (sockets.wrap(connect().await, to(1)), sockets.wrap(connect().await, to(1)));
+        let (first, second) =
+            (sockets.wrap(connect().await, to(1)), sockets.wrap(connect().await, to(1)));
         assert!(sockets.take(&to(1)).is_none());
         let third = sockets.wrap(connect().await, to(1));
         assert!(sockets.take(&to(1)).is_none());
         drop((first, second));
-        assert!(sockets.take(&to(1)).is_some_and(|hold| hold.taken.has_changed().is_ok()), "it is the only one left");
+        assert!(
+            sockets.take(&to(1)).is_some_and(|hold| hold.taken.has_changed().is_ok()),
+            "it is the only one left"
+        );
         let failed = sockets.wrap(connect().await, to(2));
         drop((third, failed));
         let kept = sockets.wrap(connect().await, to(3));

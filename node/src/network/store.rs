@@ -60,7 +60,9 @@ impl PeerStore {
 
     fn restore(&mut self, file: StoreFile, grouping: Grouping, now_ms: u64) {
         for entry in file.addresses.into_iter().take(ADDRESSES_MAX) {
-            let (Ok(peer), Ok(address)) = (entry.peer.parse(), entry.address.parse()) else { continue };
+            let (Ok(peer), Ok(address)) = (entry.peer.parse(), entry.address.parse()) else {
+                continue;
+            };
             self.addresses.insert(Known {
                 peer,
                 group: grouping.of(&address),
@@ -102,11 +104,18 @@ impl PeerStore {
             until_ms: record.until_ms,
             times: record.times,
         };
-        let named = |peer: &PeerId, address: &Multiaddr| Named { peer: peer.to_string(), address: address.to_string() };
+        let named = |peer: &PeerId, address: &Multiaddr| Named {
+            peer: peer.to_string(),
+            address: address.to_string(),
+        };
         let file = StoreFile {
             version: VERSION,
             anchors: self.anchors.iter().map(|(peer, address)| named(peer, address)).collect(),
-            identities: self.identities.iter().map(|(address, peer)| named(peer, address)).collect(),
+            identities: self
+                .identities
+                .iter()
+                .map(|(address, peer)| named(peer, address))
+                .collect(),
             offenders: self.bans.records().map(offender).collect(),
             addresses: self.addresses.all().iter().map(address).collect(),
         };
@@ -201,7 +210,11 @@ mod tests {
         let mut store = open(&path);
         store.addresses.on_success(peer, &address, NOW);
         store.addresses.on_failure(&peer, std::slice::from_ref(&address), NOW + 5);
-        let charge = Charge { offence: "wrong_chunk".into(), detail: String::new(), severity: Severity::Lie };
+        let charge = Charge {
+            offence: "wrong_chunk".into(),
+            detail: String::new(),
+            severity: Severity::Lie,
+        };
         store.bans.judge(liar, Some(address.clone()), &charge, false, NOW);
         store.anchors = vec![(peer, address.clone())];
         store.identities = BTreeMap::from([(address.clone(), peer)]);
@@ -219,7 +232,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.json");
         let mut store = open(&path);
-        let charge = Charge { offence: "undecodable_request".into(), detail: String::new(), severity: Severity::Lie };
+        let charge = Charge {
+            offence: "undecodable_request".into(),
+            detail: String::new(),
+            severity: Severity::Lie,
+        };
         for number in 0..ADDRESSES_MAX.max(RECORDS_MAX) {
             let text = format!("/ip6/2606:4700:{number:x}:1111:2222:3333:4444:5555/tcp/65535");
             let address: Multiaddr = text.parse().unwrap();
@@ -236,13 +253,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.json");
         assert!(open(&path).addresses.all().is_empty(), "there is no file");
-        for text in ["", "{", "[]", r#"{"version":2,"anchors":[],"identities":[],"offenders":[],"addresses":[]}"#] {
+        for text in [
+            "",
+            "{",
+            "[]",
+            r#"{"version":2,"anchors":[],"identities":[],"offenders":[],"addresses":[]}"#,
+        ] {
             std::fs::write(&path, text).unwrap();
             assert!(read(&path).is_err(), "{text}");
             assert!(open(&path).addresses.all().is_empty());
         }
-        let odd =
-            r#"{"version":1,"anchors":[{"peer":"x","address":"y"}],"identities":[],"offenders":[],"addresses":[]}"#;
+        let odd = r#"{"version":1,"anchors":[{"peer":"x","address":"y"}],"identities":[],"offenders":[],"addresses":[]}"#;
         std::fs::write(&path, odd).unwrap();
         assert!(open(&path).anchors.is_empty(), "one odd entry is left out");
         std::fs::File::create(&path).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();

@@ -78,16 +78,22 @@ pub(crate) struct Task {
 
 impl Task {
     /// Builds the swarm and listens.
-    pub(crate) fn new(config: NetworkConfig, registry: &mut Registry) -> Result<(Self, Network, Inbox), NetworkError> {
+    pub(crate) fn new(
+        config: NetworkConfig,
+        registry: &mut Registry,
+    ) -> Result<(Self, Network, Inbox), NetworkError> {
         let names = Names::new(&config.chain);
         let guards = Guards::new(&config);
         let mut swarm = behaviour::swarm(&config, &names, registry, &guards)?;
-        let failed = |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
+        let failed =
+            |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
         for address in &config.listen {
             check_free(address).map_err(|error| failed(address, error))?;
         }
         for address in &config.listen {
-            swarm.listen_on(address.clone()).map_err(|error| failed(address, std::io::Error::other(error)))?;
+            swarm
+                .listen_on(address.clone())
+                .map_err(|error| failed(address, std::io::Error::other(error)))?;
         }
         let public = config.listen.iter().filter(|address| is_dialable(address, false));
         for address in config.external.iter().chain(public) {
@@ -105,9 +111,17 @@ impl Task {
         let upkeep = Upkeep::new(store.anchors.clone(), now);
         let (links, outlets, links_reader) = Links::new(meters.clone(), config.data_rate);
         let accounts = Accounts::default();
-        let (network, commands) =
-            Network::new(local, meters.clone(), outlets, peers_reader, addresses_reader, accounts.clone(), bans_reader);
-        let [consensus, headers, transactions] = Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
+        let (network, commands) = Network::new(
+            local,
+            meters.clone(),
+            outlets,
+            peers_reader,
+            addresses_reader,
+            accounts.clone(),
+            bans_reader,
+        );
+        let [consensus, headers, transactions] =
+            Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
         let (events, events_reader) = Events::new();
         let inbox = Inbox {
             consensus: consensus.1,
@@ -198,13 +212,18 @@ impl Task {
         }
         self.open_links(now);
         self.check_floods(now);
-        let refused = std::mem::take(&mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        let refused = std::mem::take(
+            &mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         for (id, from) in refused {
             self.events.push(PeerEvent::Response { id, from, result: Err(RequestError::Busy) });
         }
         let lost = self.meters.lost_total();
         if lost > self.losses_reported && self.losses_throttle.allows(now) {
-            tracing::warn!(lost = lost - self.losses_reported, "full queues: gossip or commands were dropped");
+            tracing::warn!(
+                lost = lost - self.losses_reported,
+                "full queues: gossip or commands were dropped"
+            );
             self.losses_reported = lost;
         }
     }
@@ -226,7 +245,9 @@ impl Task {
                 }
                 self.peers.on_connected(peer_id, connection_id, address, inbound, hold, now);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id, connection_id, num_established, cause, ..
+            } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
                 if self.peers.on_closed(&peer_id, connection_id) {
                     self.events.push(PeerEvent::Disconnected(peer_id));
@@ -242,7 +263,9 @@ impl Task {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.on_dial_error(connection_id, peer_id, &error);
             }
-            SwarmEvent::IncomingConnectionError { error, .. } => tracing::debug!(%error, "inbound connection failed"),
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(%error, "inbound connection failed")
+            }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening for peers");
                 self.publish_addresses();
@@ -281,7 +304,9 @@ impl Task {
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
                     if !self.swarm.is_connected(&peer) && is_dialable(&address, true) {
-                        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port();
+                        let dial = DialOpts::peer_id(peer)
+                            .addresses(vec![address.clone()])
+                            .allocate_new_port();
                         self.dial(&address, dial.build(), Choice::Chosen);
                     }
                 }

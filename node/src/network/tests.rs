@@ -79,8 +79,10 @@ impl Node {
     }
 
     pub(super) async fn connected(&mut self, peer: PeerId) {
-        self.event("connected", |event| matches!(event, PeerEvent::Connected(other) if other == peer).then_some(()))
-            .await;
+        self.event("connected", |event| {
+            matches!(event, PeerEvent::Connected(other) if other == peer).then_some(())
+        })
+        .await;
     }
 
     pub(super) async fn disconnected(&mut self, peer: PeerId) {
@@ -161,7 +163,10 @@ pub(super) async fn meet(a: &mut Node, b: &mut Node) {
 async fn probe(from: &Node, to: &mut Node) {
     let heard = async {
         for number in 0u64.. {
-            from.network.publish(Topic::Headers, [from.id().to_bytes(), number.to_be_bytes().to_vec()].concat());
+            from.network.publish(
+                Topic::Headers,
+                [from.id().to_bytes(), number.to_be_bytes().to_vec()].concat(),
+            );
             if timeout(Duration::from_millis(50), to.inbox.headers.recv()).await.is_ok() {
                 break;
             }
@@ -231,7 +236,11 @@ async fn only_what_is_accepted_goes_on() {
         }
     }
     let gossip = right.gossip(topic).await;
-    assert_eq!((gossip.bytes, gossip.from), (numbered(3, 100), middle.id()), "the accepted one, from the middle");
+    assert_eq!(
+        (gossip.bytes, gossip.from),
+        (numbered(3, 100), middle.id()),
+        "the accepted one, from the middle"
+    );
     for ticket in open {
         middle.network.verdict(ticket, Verdict::Accept);
     }
@@ -246,7 +255,9 @@ async fn only_what_is_accepted_goes_on() {
 async fn thousands_of_large_messages_all_arrive() {
     const WINDOW: u64 = 32;
     let (a, mut b) = pair().await;
-    for (topic, count) in [(Topic::Transactions, 2_000), (Topic::Headers, 400), (Topic::Consensus, 200)] {
+    for (topic, count) in
+        [(Topic::Transactions, 2_000), (Topic::Headers, 400), (Topic::Consensus, 200)]
+    {
         let length = |number: u64| topic.bytes_max() - (number % 3) as usize;
         let mut published = 0;
         let mut missing: HashSet<u64> = (0..count).collect();
@@ -269,7 +280,9 @@ async fn a_full_queue_drops_and_lives_on() {
     let topic = Topic::Headers;
     // The share of a peer that is alone.
     let capacity = b.inbox.headers.capacity() as u64 / 2;
-    let ignored = |metrics: &str| metrics.lines().any(|line| line.contains("inbox_full") && line.ends_with(" 1"));
+    let ignored = |metrics: &str| {
+        metrics.lines().any(|line| line.contains("inbox_full") && line.ends_with(" 1"))
+    };
     let mut number = 0;
     let overflow = async {
         // The message on consensus comes after the earlier ones.
@@ -299,7 +312,11 @@ async fn a_lone_node_publishes_to_nobody_and_later_to_somebody() {
     let mut b = Node::start(config(&[&a])).await;
     meet(&mut a, &mut b).await;
     a.network.publish(Topic::Consensus, numbered(1, 100));
-    assert_eq!(b.accept(Topic::Consensus).await, numbered(1, 100), "what nobody got is not a duplicate");
+    assert_eq!(
+        b.accept(Topic::Consensus).await,
+        numbered(1, 100),
+        "what nobody got is not a duplicate"
+    );
 }
 
 /// Each side sends the other far more than all buffers on the way hold.
@@ -359,12 +376,19 @@ async fn requests_that_cannot_be_answered_say_why() {
         let (_, ticket) = b.request().await;
         b.network.respond(ticket, vec![0; length]);
         let reason = format!("a frame of {length} bytes was announced, at most 100 are allowed");
-        let expected = if is_allowed { Ok(vec![0; length]) } else { Err(RequestError::Other(reason)) };
+        let expected =
+            if is_allowed { Ok(vec![0; length]) } else { Err(RequestError::Other(reason)) };
         assert_eq!(a.response(bounded).await, expected);
     }
 
-    let ids: Vec<_> = (0..=REQUESTS_PER_PEER_MAX).map(|number| a.network.request(b.id(), vec![number as u8])).collect();
-    assert_eq!(a.response(ids[REQUESTS_PER_PEER_MAX]).await, Err(RequestError::Busy), "one too many");
+    let ids: Vec<_> = (0..=REQUESTS_PER_PEER_MAX)
+        .map(|number| a.network.request(b.id(), vec![number as u8]))
+        .collect();
+    assert_eq!(
+        a.response(ids[REQUESTS_PER_PEER_MAX]).await,
+        Err(RequestError::Busy),
+        "one too many"
+    );
     for _ in 0..REQUESTS_PER_PEER_MAX {
         let (bytes, ticket) = b.request().await;
         b.network.respond(ticket, bytes);
@@ -394,7 +418,9 @@ async fn a_killed_peer_is_missed_and_its_requests_fail() {
         .event("both ends of it", |event| {
             match event {
                 PeerEvent::Disconnected(peer) if peer == b_id => gone = true,
-                PeerEvent::Response { id, result, .. } if id == open => return Some(result.is_err()),
+                PeerEvent::Response { id, result, .. } if id == open => {
+                    return Some(result.is_err());
+                }
                 _ => {}
             }
             None
@@ -430,7 +456,8 @@ async fn a_bootstrap_address_needs_no_identity_and_may_come_up_later() {
     let address = without_peer(&a.address());
     a.network.shutdown().await;
     within("the task's end", a.task).await.unwrap();
-    let mut b = Node::start(NetworkConfig { bootstrap: vec![address.clone()], ..config(&[]) }).await;
+    let mut b =
+        Node::start(NetworkConfig { bootstrap: vec![address.clone()], ..config(&[]) }).await;
     let late = Node::start(NetworkConfig { listen: vec![address], ..config(&[]) }).await;
     b.connected(late.id()).await;
 }
@@ -519,21 +546,35 @@ impl request_response::Codec for Raw {
         Ok(bytes)
     }
 
-    async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_response<T>(
+        &mut self,
+        protocol: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Vec<u8>>
     where
         T: futures::AsyncRead + Unpin + Send,
     {
         self.read_request(protocol, io).await
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> io::Result<()>
     where
         T: futures::AsyncWrite + Unpin + Send,
     {
         io.write_all(&bytes).await
     }
 
-    async fn write_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        protocol: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> io::Result<()>
     where
         T: futures::AsyncWrite + Unpin + Send,
     {
@@ -550,7 +591,11 @@ async fn hostile_frames_are_refused() {
         .unwrap()
         .with_behaviour(|_| {
             let protocol = [(Names::new("aa").exchange, ProtocolSupport::Full)];
-            request_response::Behaviour::with_codec(Raw, protocol, request_response::Config::default())
+            request_response::Behaviour::with_codec(
+                Raw,
+                protocol,
+                request_response::Config::default(),
+            )
         })
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))

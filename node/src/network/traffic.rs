@@ -101,7 +101,13 @@ impl Traffic {
     }
 
     /// A message arrived that was not seen before. `None` if there is no place for it.
-    pub(crate) fn on_message(&mut self, topic: Topic, from: PeerId, bytes: usize, now: Instant) -> Option<Place> {
+    pub(crate) fn on_message(
+        &mut self,
+        topic: Topic,
+        from: PeerId,
+        bytes: usize,
+        now: Instant,
+    ) -> Option<Place> {
         self.fresh.on_message(from, now.duration_since(self.begun));
         Place::take(&self.waiting[topic.index()], topic, from, bytes)
     }
@@ -111,7 +117,8 @@ impl Traffic {
         self.fresh.on_accepted(&place.from);
         let window = &mut self.relayed[place.topic.index()];
         let time = now.duration_since(self.begun);
-        let may = place.bytes <= SMALL_BYTES || window.total(time) + place.bytes <= relayed_max(place.topic);
+        let may = place.bytes <= SMALL_BYTES
+            || window.total(time) + place.bytes <= relayed_max(place.topic);
         if may {
             window.add(place.bytes, time);
         }
@@ -119,7 +126,12 @@ impl Traffic {
     }
 
     /// A message goes into the queues of these peers. Returns the peers that must be disconnected.
-    pub(crate) fn on_pushed(&mut self, peers: impl Iterator<Item = PeerId>, bytes: usize, now: Instant) -> Vec<PeerId> {
+    pub(crate) fn on_pushed(
+        &mut self,
+        peers: impl Iterator<Item = PeerId>,
+        bytes: usize,
+        now: Instant,
+    ) -> Vec<PeerId> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let mut is_over = false;
         for peer in peers {
@@ -137,7 +149,8 @@ impl Traffic {
         for (peer, owed) in &mut self.owed {
             self.owed_all -= owed.settle(self.written.to(peer), now);
         }
-        let mut most: Vec<(u64, PeerId)> = self.owed.iter().map(|(peer, owed)| (owed.total, *peer)).collect();
+        let mut most: Vec<(u64, PeerId)> =
+            self.owed.iter().map(|(peer, owed)| (owed.total, *peer)).collect();
         most.sort_unstable_by_key(|(total, _)| std::cmp::Reverse(*total));
         let mut over = Vec::new();
         for (total, peer) in most {
@@ -186,7 +199,12 @@ impl std::fmt::Debug for Place {
 }
 
 impl Place {
-    fn take(waiting: &Arc<Mutex<Waiting>>, topic: Topic, from: PeerId, bytes: usize) -> Option<Self> {
+    fn take(
+        waiting: &Arc<Mutex<Waiting>>,
+        topic: Topic,
+        from: PeerId,
+        bytes: usize,
+    ) -> Option<Self> {
         let mut all = lock(waiting);
         let (own, weight) = (all.peers.get(&from).copied().unwrap_or(0), weight(topic, bytes));
         if !self::waiting(topic).allows(own, all.total, weight) {
@@ -201,7 +219,8 @@ impl Place {
     /// A place in books of its own.
     #[cfg(test)]
     pub(crate) fn made_up(topic: Topic, from: PeerId) -> Self {
-        Self::take(&Arc::default(), topic, from, 0).unwrap_or_else(|| unreachable!("the books are empty"))
+        Self::take(&Arc::default(), topic, from, 0)
+            .unwrap_or_else(|| unreachable!("the books are empty"))
     }
 
     /// Bytes of the message.
@@ -241,7 +260,8 @@ struct Window {
 
 impl Window {
     fn turn(&mut self, time: Duration) {
-        let passed = usize::try_from(time.as_secs().saturating_sub(self.second)).unwrap_or(SLOTS).min(SLOTS);
+        let passed =
+            usize::try_from(time.as_secs().saturating_sub(self.second)).unwrap_or(SLOTS).min(SLOTS);
         self.slots.rotate_right(passed);
         self.slots[..passed].fill(0);
         self.second = self.second.max(time.as_secs());
@@ -290,7 +310,8 @@ impl Fresh {
     }
 
     fn on_accepted(&mut self, from: &PeerId) {
-        if let Some(count) = self.minutes.iter_mut().find_map(|minute| minute.useless.get_mut(from)) {
+        if let Some(count) = self.minutes.iter_mut().find_map(|minute| minute.useless.get_mut(from))
+        {
             *count = count.saturating_sub(1);
         }
     }
@@ -306,8 +327,10 @@ impl Fresh {
         for (peer, count) in self.minutes.iter().flat_map(|minute| &minute.useless) {
             *counts.entry(*peer).or_default() += count;
         }
-        let (worst, _) =
-            counts.into_iter().filter(|(_, count)| *count >= FRESH_LEAST).max_by_key(|(_, count)| *count)?;
+        let (worst, _) = counts
+            .into_iter()
+            .filter(|(_, count)| *count >= FRESH_LEAST)
+            .max_by_key(|(_, count)| *count)?;
         for minute in &mut self.minutes {
             minute.useless.remove(&worst);
         }
@@ -336,7 +359,9 @@ impl Owed {
     fn push(&mut self, bytes: u64, now: Instant) {
         self.total += bytes;
         match self.pushes.back_mut() {
-            Some((at, sum)) if now.duration_since(*at) < Duration::from_millis(100) => *sum += bytes,
+            Some((at, sum)) if now.duration_since(*at) < Duration::from_millis(100) => {
+                *sum += bytes
+            }
             _ => self.pushes.push_back((now, bytes)),
         }
     }
@@ -390,7 +415,8 @@ mod tests {
                 for _ in 0..16 {
                     let from = PeerId::random();
                     let before = places.len();
-                    let placed = (0..gossip_queue(topic)).map_while(|_| traffic.on_message(topic, from, bytes, now));
+                    let placed = (0..gossip_queue(topic))
+                        .map_while(|_| traffic.on_message(topic, from, bytes, now));
                     places.extend(placed);
                     assert!(places.len() > before, "each has a place");
                 }
@@ -412,7 +438,9 @@ mod tests {
         let topic = Topic::Transactions;
         let mut relay = |bytes: usize, after: Duration| {
             let now = start + after;
-            let place = traffic.on_message(topic, PeerId::random(), bytes, now).expect("nothing else waits");
+            let place = traffic
+                .on_message(topic, PeerId::random(), bytes, now)
+                .expect("nothing else waits");
             traffic.may_relay(&place, now)
         };
         let count = relayed_max(topic) / (64 << 10);
@@ -457,7 +485,8 @@ mod tests {
         let peers: Vec<PeerId> = (0..100).map(|_| PeerId::random()).collect();
         let mut cut = Vec::new();
         for _ in 0..10 {
-            let rest: Vec<PeerId> = peers.iter().filter(|peer| !cut.contains(*peer)).copied().collect();
+            let rest: Vec<PeerId> =
+                peers.iter().filter(|peer| !cut.contains(*peer)).copied().collect();
             cut.extend(traffic.on_pushed(rest.into_iter(), largest, start));
             assert!(traffic.owed_all <= OWED_ALL_MAX, "{}", traffic.owed_all);
         }
@@ -476,12 +505,21 @@ mod tests {
         assert_eq!(owed.settle(50_000, at(2)), 4_000, "control messages are written too");
         let large = 10 * TRANSMIT_BYTES_MAX as u64;
         owed.push(large, at(3));
-        assert_eq!(owed.settle(50_000 + TRANSMIT_BYTES_MAX as u64 / 2, at(20)), TRANSMIT_BYTES_MAX as u64 / 2);
-        assert_eq!(owed.settle(50_000 + TRANSMIT_BYTES_MAX as u64, at(30)), TRANSMIT_BYTES_MAX as u64 / 2);
+        assert_eq!(
+            owed.settle(50_000 + TRANSMIT_BYTES_MAX as u64 / 2, at(20)),
+            TRANSMIT_BYTES_MAX as u64 / 2
+        );
+        assert_eq!(
+            owed.settle(50_000 + TRANSMIT_BYTES_MAX as u64, at(30)),
+            TRANSMIT_BYTES_MAX as u64 / 2
+        );
         assert!(owed.total > 0, "as far as is known it was all still in the queue at the mark");
         owed.push(10, at(35));
         owed.settle(50_000 + 2 * TRANSMIT_BYTES_MAX as u64, at(50));
-        assert_eq!(owed.total, 10, "something was taken from the queue after 30 s, and what waited since 3 s is gone");
+        assert_eq!(
+            owed.total, 10,
+            "something was taken from the queue after 30 s, and what waited since 3 s is gone"
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::time::Instant;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::Abortable;
 use libp2p::Multiaddr;
-use libp2p::core::transport::{Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent};
+use libp2p::core::transport::{
+    Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent,
+};
 
 use super::dials::{Dials, Undialed};
 use super::handshakes::Handshakes;
@@ -35,7 +37,11 @@ impl<Output: Send + 'static> Transport for Guarded<Output> {
     type ListenerUpgrade = BoxFuture<'static, io::Result<Output>>;
     type Dial = <Boxed<Output> as Transport>::Dial;
 
-    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
         self.inner.listen_on(id, address)
     }
 
@@ -43,17 +49,26 @@ impl<Output: Send + 'static> Transport for Guarded<Output> {
         self.inner.remove_listener(id)
     }
 
-    fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<Self::Dial, TransportError<io::Error>> {
         if let Err(refusal) = self.dials.allow(&address, Instant::now()) {
             return Err(TransportError::Other(io::Error::other(refusal)));
         }
         self.inner.dial(address, options)
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
         for _ in 0..REFUSED_AT_ONCE {
             let event = std::task::ready!(Pin::new(&mut self.inner).poll(cx));
-            let TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr } = event else {
+            let TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr } =
+                event
+            else {
                 return Poll::Ready(event.map_upgrade(FutureExt::boxed));
             };
             let Some((place, stop)) = self.handshakes.enter(&send_back_addr, Instant::now()) else {
@@ -63,7 +78,9 @@ impl<Output: Send + 'static> Transport for Guarded<Output> {
             let upgrade = Abortable::new(upgrade, stop);
             let upgrade = async move {
                 let _place = place;
-                upgrade.await.unwrap_or_else(|_| Err(io::Error::other("gave way to a newer handshake")))
+                upgrade
+                    .await
+                    .unwrap_or_else(|_| Err(io::Error::other("gave way to a newer handshake")))
             };
             return Poll::Ready(TransportEvent::Incoming {
                 listener_id,

@@ -159,7 +159,8 @@ impl Names {
             kad: protocol("kad"),
             exchange: protocol("exchange"),
             links: [protocol("sync"), protocol("chunks")],
-            topics: Topic::ALL.map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/{VERSION}", topic.name()))),
+            topics: Topic::ALL
+                .map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/{VERSION}", topic.name()))),
         }
     }
 
@@ -178,7 +179,10 @@ mod tests {
         let (ours, theirs) = (Names::new("aa"), Names::new("bb"));
         assert_eq!(ours.exchange.as_ref(), "/cairn/aa/exchange/2");
         assert_eq!(ours.kad.as_ref(), "/cairn/aa/kad/2");
-        assert_eq!(ours.links.each_ref().map(StreamProtocol::as_ref), ["/cairn/aa/sync/2", "/cairn/aa/chunks/2"]);
+        assert_eq!(
+            ours.links.each_ref().map(StreamProtocol::as_ref),
+            ["/cairn/aa/sync/2", "/cairn/aa/chunks/2"]
+        );
         assert_ne!(ours.version, theirs.version);
         for topic in Topic::ALL {
             assert_eq!(Topic::ALL[topic.index()], topic);

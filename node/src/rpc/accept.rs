@@ -79,7 +79,8 @@ pub(super) async fn run(
     }
     // From here on connections to the port are refused.
     drop(listener);
-    if timeout(STOP_MAX, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+    if timeout(STOP_MAX, async { while connections.join_next().await.is_some() {} }).await.is_err()
+    {
         tracing::debug!("some RPC connections did not finish in time");
     }
 }
@@ -95,7 +96,13 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn serve(tcp: TcpStream, place: Place, app: App, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn serve(
+    tcp: TcpStream,
+    place: Place,
+    app: App,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
     // Answers are written whole, so waiting for more bytes (Nagle's algorithm) only delays them.
     let _ = tcp.set_nodelay(true);
     let session = Arc::new(Session { place, upgrade: Mutex::default() });

@@ -91,7 +91,10 @@ impl Budgets {
     pub(super) fn new(refill: u64) -> Self {
         let now = Instant::now();
         let others = Account::full(Rate(refill), now);
-        Self { refill, accounts: Mutex::new(Accounts { known: HashMap::new(), others, swept: now }) }
+        Self {
+            refill,
+            accounts: Mutex::new(Accounts { known: HashMap::new(), others, swept: now }),
+        }
     }
 
     /// Charges work that is about to begin.
@@ -101,7 +104,8 @@ impl Budgets {
     pub(super) fn spend(&self, origin: Origin, cost: u64) -> Result<(), Duration> {
         self.with(origin, |account, rate| {
             if account.left <= 0 {
-                let micros = (1 - account.left).unsigned_abs().saturating_mul(1_000_000).div_ceil(rate.0);
+                let micros =
+                    (1 - account.left).unsigned_abs().saturating_mul(1_000_000).div_ceil(rate.0);
                 return Err(Duration::from_micros(micros));
             }
             account.pay(cost);
@@ -127,7 +131,9 @@ impl Budgets {
         // Accounts are plain numbers, so a panic elsewhere leaves them consistent.
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, rate) = (Instant::now(), self.rate(origin));
-        if accounts.is_full_for(origin) && now.duration_since(accounts.swept) >= Duration::from_secs(1) {
+        if accounts.is_full_for(origin)
+            && now.duration_since(accounts.swept) >= Duration::from_secs(1)
+        {
             accounts.swept = now;
             accounts.known.retain(|origin, account| {
                 let rate = self.rate(*origin);
@@ -185,7 +191,8 @@ mod tests {
     async fn an_account_is_spent_and_refilled() {
         tokio::time::pause();
         let budgets = Budgets::new(REFILL);
-        let (near, far, other) = (Origin::Loopback, Origin::V4([10, 0, 0, 1]), Origin::V4([10, 0, 0, 2]));
+        let (near, far, other) =
+            (Origin::Loopback, Origin::V4([10, 0, 0, 1]), Origin::V4([10, 0, 0, 2]));
         assert_eq!(budgets.spend(far, KEPT_MAX), Ok(()));
         assert!(budgets.spend(far, 1).is_err());
         assert_eq!([budgets.spend(near, KEPT_MAX), budgets.spend(near, 1)], [Ok(()), Ok(())]);
@@ -200,7 +207,11 @@ mod tests {
         assert_eq!(budgets.spend(far, 1), Ok(()));
         budgets.refund(far, 100 * KEPT_MAX);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!((budgets.spend(far, KEPT_MAX), budgets.spend(far, 1).is_err()), (Ok(()), true), "no more is kept");
+        assert_eq!(
+            (budgets.spend(far, KEPT_MAX), budgets.spend(far, 1).is_err()),
+            (Ok(()), true),
+            "no more is kept"
+        );
     }
 
     #[tokio::test]

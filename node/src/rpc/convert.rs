@@ -2,8 +2,8 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo, Status,
-    TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerCost, PeerInfo,
+    QuorumInfo, Status, TransactionInfo, ValidatorInfo,
 };
 use ledger::block::{Block, Header};
 use ledger::certificate::Certificate;
@@ -21,7 +21,12 @@ use crate::view::{Activity, TipView, View};
 
 /// The summary of a block, as subscribers get it.
 #[must_use]
-pub fn block_summary(header: &Header, hash: BlockHash, transactions: usize, bytes: usize) -> BlockSummary {
+pub fn block_summary(
+    header: &Header,
+    hash: BlockHash,
+    transactions: usize,
+    bytes: usize,
+) -> BlockSummary {
     BlockSummary {
         height: header.height.0,
         hash: hash.to_string(),
@@ -32,7 +37,12 @@ pub fn block_summary(header: &Header, hash: BlockHash, transactions: usize, byte
     }
 }
 
-pub(super) fn block_info(chain: &Chain, block: &Block, certificate: &Certificate, bytes: usize) -> BlockInfo {
+pub(super) fn block_info(
+    chain: &Chain,
+    block: &Block,
+    certificate: &Certificate,
+    bytes: usize,
+) -> BlockInfo {
     let header = &block.header;
     let signers = certificate.signer_keys(chain.validators(header.height));
     BlockInfo {
@@ -44,22 +54,39 @@ pub(super) fn block_info(chain: &Chain, block: &Block, certificate: &Certificate
         history_root: header.history_root.to_string(),
         round: certificate.round.0,
         signers: signers.iter().map(PublicKey::to_string).collect(),
-        transaction_list: block.transactions.iter().map(|transaction| stored_transaction(chain, transaction)).collect(),
+        transaction_list: block
+            .transactions
+            .iter()
+            .map(|transaction| stored_transaction(chain, transaction))
+            .collect(),
         raw: None,
     }
 }
 
 /// A transaction of a block.
 pub(super) fn stored_transaction(chain: &Chain, transaction: &Transaction) -> TransactionInfo {
-    transaction_info(chain, transaction.body.id(chain.id()), transaction, codec::encode(transaction).len())
+    transaction_info(
+        chain,
+        transaction.body.id(chain.id()),
+        transaction,
+        codec::encode(transaction).len(),
+    )
 }
 
 /// A transaction that waits for a block.
-pub(super) fn waiting_transaction(chain: &Chain, transaction: &VerifiedTransaction) -> TransactionInfo {
+pub(super) fn waiting_transaction(
+    chain: &Chain,
+    transaction: &VerifiedTransaction,
+) -> TransactionInfo {
     transaction_info(chain, transaction.id(), transaction.transaction(), transaction.bytes())
 }
 
-fn transaction_info(chain: &Chain, id: TxId, transaction: &Transaction, bytes: usize) -> TransactionInfo {
+fn transaction_info(
+    chain: &Chain,
+    id: TxId,
+    transaction: &Transaction,
+    bytes: usize,
+) -> TransactionInfo {
     let transfer = transaction.body.transfer();
     let output = |output: &ledger::transaction::Output| OutputInfo {
         address: address(chain, &output.account),
@@ -138,7 +165,11 @@ pub(super) fn validators(chain: &Chain, height: Height) -> Vec<ValidatorInfo> {
     chain.validators(height).as_slice().iter().map(validator).collect()
 }
 
-pub(super) fn peer(peer: &network::PeerInfo, height: Option<Height>, account: BudgetReport) -> PeerInfo {
+pub(super) fn peer(
+    peer: &network::PeerInfo,
+    height: Option<Height>,
+    account: BudgetReport,
+) -> PeerInfo {
     let BudgetReport { left, spent, refused } = account;
     let Cost { decode, verify, look_up, answer, relay } = spent;
     PeerInfo {

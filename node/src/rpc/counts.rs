@@ -24,7 +24,10 @@ impl Counts {
     }
 
     pub(super) fn count(&self, method: &str, code: Option<i32>) {
-        let method = api::METHODS.iter().find(|known| known.name == method).map_or("none", |known| known.name);
+        let method = api::METHODS
+            .iter()
+            .find(|known| known.name == method)
+            .map_or("none", |known| known.name);
         self.0.get_or_create(&[("method", method), ("code", code_name(code))]).inc();
     }
 }

@@ -42,18 +42,29 @@ impl RpcError {
     }
 
     pub(super) fn invalid_request(message: impl Display) -> Self {
-        let hint = r#"a call looks like {"jsonrpc":"2.0","id":1,"method":"chain_status","params":{}}"#;
+        let hint =
+            r#"a call looks like {"jsonrpc":"2.0","id":1,"method":"chain_status","params":{}}"#;
         Self::new(standard::INVALID_REQUEST, "invalid_request", message, hint)
     }
 
     pub(super) fn batch_too_large(got: usize, max: usize) -> Self {
         let message = format!("a batch of {got} calls, expected at most {max}");
-        Self::new(standard::INVALID_REQUEST, "batch_too_large", message, "split it into several batches")
+        Self::new(
+            standard::INVALID_REQUEST,
+            "batch_too_large",
+            message,
+            "split it into several batches",
+        )
     }
 
     pub(super) fn body_too_large(max: usize) -> Self {
         let message = format!("the request is larger than {max} bytes");
-        Self::new(standard::INVALID_REQUEST, "body_too_large", message, "split it into several requests")
+        Self::new(
+            standard::INVALID_REQUEST,
+            "body_too_large",
+            message,
+            "split it into several requests",
+        )
     }
 
     pub(super) fn response_too_large(max: usize) -> Self {
@@ -67,20 +78,28 @@ impl RpcError {
     }
 
     pub(super) fn no_room_in_batch(max: usize) -> Self {
-        let message = format!("the earlier answers of this batch have {max} bytes already; this call was not made");
+        let message = format!(
+            "the earlier answers of this batch have {max} bytes already; this call was not made"
+        );
         Self::new(code::UNAVAILABLE, TOO_LARGE, message, "ask for less at once, in smaller batches")
     }
 
     pub(super) fn body_too_slow(max: Duration) -> Self {
         let message = format!("the request did not arrive within {} s", max.as_secs());
-        Self::new(standard::INVALID_REQUEST, "body_too_slow", message, "send smaller requests on this connection")
+        Self::new(
+            standard::INVALID_REQUEST,
+            "body_too_slow",
+            message,
+            "send smaller requests on this connection",
+        )
     }
 
     /// The caller's account is empty.
     pub(super) fn over_budget(retry_after: Duration) -> Self {
         let ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
         let message = "the budget of this IP address is spent";
-        let mut error = Self::new(code::OVER_BUDGET, "busy", message, format!("try again in {ms} ms"));
+        let mut error =
+            Self::new(code::OVER_BUDGET, "busy", message, format!("try again in {ms} ms"));
         error.data.retry_after_ms = Some(ms);
         error
     }
@@ -88,29 +107,57 @@ impl RpcError {
     /// No memory is left for answers or requests for the moment.
     pub(super) fn busy() -> Self {
         let message = "too many large requests and answers are in progress";
-        let mut error = Self::new(code::UNAVAILABLE, "busy", message, "try again in a second, or ask for less at once");
+        let mut error = Self::new(
+            code::UNAVAILABLE,
+            "busy",
+            message,
+            "try again in a second, or ask for less at once",
+        );
         error.data.retry_after_ms = Some(1_000);
         error
     }
 
     pub(super) fn unknown_method(name: &str) -> Self {
         let message = format!("unknown method {:?}", name.chars().take(80).collect::<String>());
-        Self::new(standard::METHOD_NOT_FOUND, "unknown_method", message, "rpc_methods lists all methods")
+        Self::new(
+            standard::METHOD_NOT_FOUND,
+            "unknown_method",
+            message,
+            "rpc_methods lists all methods",
+        )
     }
 
     pub(super) fn websocket_only(method: &str) -> Self {
         let message = format!("{method} works over WebSocket only");
-        Self::new(standard::INVALID_REQUEST, "websocket_only", message, "connect to the same address with ws://")
+        Self::new(
+            standard::INVALID_REQUEST,
+            "websocket_only",
+            message,
+            "connect to the same address with ws://",
+        )
     }
 
     pub(super) fn too_many_subscriptions(max: usize) -> Self {
-        let message = format!("this connection has {max} subscriptions, which is the most it may have");
-        Self::new(code::UNAVAILABLE, "too_many_subscriptions", message, "end one with chain_unsubscribeBlocks")
+        let message =
+            format!("this connection has {max} subscriptions, which is the most it may have");
+        Self::new(
+            code::UNAVAILABLE,
+            "too_many_subscriptions",
+            message,
+            "end one with chain_unsubscribeBlocks",
+        )
     }
 
     pub(super) fn lagged(missed: u64) -> Self {
-        let message = format!("the connection is too slow, {missed} blocks were not sent; the subscription has ended");
-        Self::new(code::UNAVAILABLE, "lagged", message, "subscribe again and fetch missed blocks with chain_block")
+        let message = format!(
+            "the connection is too slow, {missed} blocks were not sent; the subscription has ended"
+        );
+        Self::new(
+            code::UNAVAILABLE,
+            "lagged",
+            message,
+            "subscribe again and fetch missed blocks with chain_block",
+        )
     }
 
     pub(super) fn invalid_params(method: &Method, message: impl Display) -> Self {
@@ -126,17 +173,26 @@ impl RpcError {
     }
 
     pub(super) fn no_block(name: impl Display) -> Self {
-        let hint = "chain_status tells the height of the last final block; this node may also be syncing";
+        let hint =
+            "chain_status tells the height of the last final block; this node may also be syncing";
         Self::not_found(format!("block {name} is not known here"), hint)
     }
 
     /// No block is final yet, so there is no header and no certificate.
     pub(super) fn no_block_yet() -> Self {
-        Self::not_found("no block is final yet", "wait for the first block; chain_genesis shows the start of the chain")
+        Self::not_found(
+            "no block is final yet",
+            "wait for the first block; chain_genesis shows the start of the chain",
+        )
     }
 
     pub(super) fn unavailable() -> Self {
-        Self::new(code::UNAVAILABLE, "busy", "the node is busy or stopping", "try again in a moment")
+        Self::new(
+            code::UNAVAILABLE,
+            "busy",
+            "the node is busy or stopping",
+            "try again in a moment",
+        )
     }
 
     /// A fault of our disk or code. The details go to the log and not to callers.
@@ -163,11 +219,15 @@ impl From<SubmitError> for RpcError {
         match error {
             SubmitError::Rejected(error) => rejected(&error),
             SubmitError::Underpriced { least } => {
-                let hint = format!("wait for the other one, or sign again with a fee of at least {least} pebbles");
+                let hint = format!(
+                    "wait for the other one, or sign again with a fee of at least {least} pebbles"
+                );
                 Self::new(code::REJECTED, "underpriced", message, hint)
             }
             SubmitError::ExpiresSoon { least, .. } => {
-                let hint = format!("sign again with an expires_at of at least {least}; is this machine's clock right?");
+                let hint = format!(
+                    "sign again with an expires_at of at least {least}; is this machine's clock right?"
+                );
                 Self::new(code::REJECTED, "expires_soon", message, hint)
             }
             SubmitError::Full => {
@@ -181,26 +241,41 @@ impl From<SubmitError> for RpcError {
 
 fn rejected(error: &TransactionError) -> RpcError {
     let (reason, hint) = match error {
-        TransactionError::Signature => {
-            ("signature", "sign with the sender's key for this chain; chain_status has its chain_id".to_owned())
-        }
+        TransactionError::Signature => (
+            "signature",
+            "sign with the sender's key for this chain; chain_status has its chain_id".to_owned(),
+        ),
         TransactionError::Outputs(_) => ("outputs", "split the transfer into several".to_owned()),
-        TransactionError::Memo(_) => ("memo_too_long", "shorten the memo, or put a hash of it there".to_owned()),
-        TransactionError::ZeroAmount(_) => ("zero_amount", "leave that output out, or pay it something".to_owned()),
-        TransactionError::Recipient(_) => ("recipient", "ask the recipient for an address of a real key".to_owned()),
+        TransactionError::Memo(_) => {
+            ("memo_too_long", "shorten the memo, or put a hash of it there".to_owned())
+        }
+        TransactionError::ZeroAmount(_) => {
+            ("zero_amount", "leave that output out, or pay it something".to_owned())
+        }
+        TransactionError::Recipient(_) => {
+            ("recipient", "ask the recipient for an address of a real key".to_owned())
+        }
         TransactionError::Overflow => ("overflow", "send smaller amounts".to_owned()),
         TransactionError::NonceUsed { .. } => (
             "nonce_used",
-            "another transaction used this nonce; sign again with the pending_nonce of account_get".to_owned(),
+            "another transaction used this nonce; sign again with the pending_nonce of account_get"
+                .to_owned(),
         ),
-        TransactionError::NonceAhead { .. } => {
-            ("nonce_ahead", "submit the account's earlier transactions first, or sign with the next nonce".to_owned())
+        TransactionError::NonceAhead { .. } => (
+            "nonce_ahead",
+            "submit the account's earlier transactions first, or sign with the next nonce"
+                .to_owned(),
+        ),
+        TransactionError::Balance { .. } => {
+            ("balance", "send less, or wait for incoming money".to_owned())
         }
-        TransactionError::Balance { .. } => ("balance", "send less, or wait for incoming money".to_owned()),
-        TransactionError::Fee { least, .. } => ("fee_too_low", format!("sign again with a fee of {least} pebbles")),
-        TransactionError::Expired { .. } => {
-            ("expired", "sign again with a later expires_at; is this machine's clock right?".to_owned())
+        TransactionError::Fee { least, .. } => {
+            ("fee_too_low", format!("sign again with a fee of {least} pebbles"))
         }
+        TransactionError::Expired { .. } => (
+            "expired",
+            "sign again with a later expires_at; is this machine's clock right?".to_owned(),
+        ),
         TransactionError::ExpiryTooFar { latest, .. } => {
             ("expiry_too_far", format!("sign again with an expires_at of at most {latest}"))
         }
@@ -238,7 +313,12 @@ mod tests {
         ];
         let refusals = errors.map(|error| RpcError::from(SubmitError::Rejected(error)));
         let soon = SubmitError::ExpiresSoon { expires_at: Timestamp(9), least: Timestamp(4_711) };
-        let others = [SubmitError::Underpriced { least: 4_711 }, soon, SubmitError::Full, SubmitError::Unavailable];
+        let others = [
+            SubmitError::Underpriced { least: 4_711 },
+            soon,
+            SubmitError::Full,
+            SubmitError::Unavailable,
+        ];
         let all: Vec<RpcError> = refusals.into_iter().chain(others.map(RpcError::from)).collect();
         let reasons: BTreeSet<&str> = all.iter().map(|error| error.data.reason.as_str()).collect();
         assert_eq!(reasons.len(), all.len());
@@ -248,7 +328,8 @@ mod tests {
         let with_number = all.iter().filter(|error| error.data.hint.contains("4711")).count();
         assert_eq!(with_number, 4, "a hint says which fee or time would do");
         let codes = all.iter().map(|error| error.code);
-        let expected = [vec![code::REJECTED; 14], vec![code::MEMPOOL_FULL, code::UNAVAILABLE]].concat();
+        let expected =
+            [vec![code::REJECTED; 14], vec![code::MEMPOOL_FULL, code::UNAVAILABLE]].concat();
         assert!(codes.eq(expected));
     }
 }

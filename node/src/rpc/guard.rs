@@ -34,7 +34,8 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(listen: SocketAddr, hosts: &[String], origins: &[String]) -> Self {
-        let lower = |names: &[String]| names.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
+        let lower =
+            |names: &[String]| names.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
         Self { listen: listen.ip(), hosts: lower(hosts), origins: lower(origins) }
     }
 
@@ -51,22 +52,34 @@ impl Guard {
         match single(headers, &header::ORIGIN)? {
             None => Ok(None),
             // The page came from this server.
-            Some(origin) if origin.strip_prefix("http://").is_some_and(|of| of.eq_ignore_ascii_case(host)) => Ok(None),
-            Some(origin) if self.origins.contains(&origin.to_ascii_lowercase()) => Ok(headers.get(header::ORIGIN)),
-            Some(origin) => {
-                Err(format!("web pages of {origin:?} are not allowed here; add the origin to rpc.allowed_origins"))
+            Some(origin)
+                if origin
+                    .strip_prefix("http://")
+                    .is_some_and(|of| of.eq_ignore_ascii_case(host)) =>
+            {
+                Ok(None)
             }
+            Some(origin) if self.origins.contains(&origin.to_ascii_lowercase()) => {
+                Ok(headers.get(header::ORIGIN))
+            }
+            Some(origin) => Err(format!(
+                "web pages of {origin:?} are not allowed here; add the origin to rpc.allowed_origins"
+            )),
         }
     }
 
     fn allows_host(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
-        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
+        let literal =
+            name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
         match literal.parse::<IpAddr>() {
             // An address cannot be rebound by DNS. If the server listens on all addresses, any of
             // this machine's may be used.
             Ok(ip) => {
-                ip.is_loopback() || ip == self.listen || self.listen.is_unspecified() || self.hosts.contains(&name)
+                ip.is_loopback()
+                    || ip == self.listen
+                    || self.listen.is_unspecified()
+                    || self.hosts.contains(&name)
             }
             Err(_) => name == "localhost" || self.hosts.contains(&name),
         }
@@ -78,7 +91,9 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_| format!("header {name} is not plain text")),
+        (Some(value), None) => {
+            value.to_str().map(Some).map_err(|_| format!("header {name} is not plain text"))
+        }
         (Some(_), Some(_)) => Err(format!("header {name} is there twice")),
     }
 }
@@ -86,13 +101,21 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
 /// Removes the port from `name:port` or `[v6]:port`, if there is one.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(']') => name,
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(']') =>
+        {
+            name
+        }
         _ => host,
     }
 }
 
 /// Middleware that checks each request before any handler sees it.
-pub(super) async fn layer(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn layer(
+    State(guard): State<Arc<Guard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let origin = match guard.check(request.headers()) {
         Ok(origin) => origin.cloned(),
         Err(reason) => return (StatusCode::FORBIDDEN, reason + "\n").into_response(),

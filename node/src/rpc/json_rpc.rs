@@ -87,7 +87,9 @@ async fn answer_one(
 ) -> Option<String> {
     let (name, id, result) = match read(text) {
         Err((id, error)) => (Cow::Borrowed(""), Some(id), Err(error)),
-        Ok((name, id, _)) if room < ROOM_MIN => (name, id, Err(RpcError::no_room_in_batch(RESPONSE_BYTES_MAX))),
+        Ok((name, id, _)) if room < ROOM_MIN => {
+            (name, id, Err(RpcError::no_room_in_batch(RESPONSE_BYTES_MAX)))
+        }
         Ok((name, id, params)) => {
             let result = methods.call(caller, &name, params, room).await;
             (name, id, result)
@@ -98,7 +100,10 @@ async fn answer_one(
         methods.count(&name, result.as_ref().err());
         return None;
     };
-    let result = result.and_then(|result| if memory.take(result.len()) { Ok(result) } else { Err(RpcError::busy()) });
+    let result =
+        result.and_then(
+            |result| if memory.take(result.len()) { Ok(result) } else { Err(RpcError::busy()) },
+        );
     methods.count(&name, result.as_ref().err());
     Some(match result {
         Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
@@ -112,7 +117,8 @@ type Parts<'a> = (Cow<'a, str>, Option<&'a str>, Option<&'a RawValue>);
 fn read(text: &str) -> Result<Parts<'_>, (&str, RpcError)> {
     if !text.trim_start().starts_with('{') {
         let json: Result<&RawValue, _> = serde_json::from_str(text);
-        let error = json.map_or_else(RpcError::parse, |_| RpcError::invalid_request("a call is a JSON object"));
+        let error = json
+            .map_or_else(RpcError::parse, |_| RpcError::invalid_request("a call is a JSON object"));
         return Err((NO_ID, error));
     }
     let call: Call<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
@@ -161,6 +167,11 @@ pub(super) fn turn_away(request: &[u8], error: &RpcError) -> Option<Held> {
 }
 
 /// A message of a subscription. `field` is `result`, or `error` when the subscription has ended.
-pub(super) fn notification(method: &str, subscription: u32, field: &str, content: &Value) -> String {
+pub(super) fn notification(
+    method: &str,
+    subscription: u32,
+    field: &str,
+    content: &Value,
+) -> String {
     json!({"jsonrpc": "2.0", "method": method, "params": {"subscription": subscription, field: content}}).to_string()
 }

@@ -116,7 +116,12 @@ pub(super) fn bytes_written(answer: &Answer, room: usize) -> usize {
 }
 
 impl Methods {
-    pub(super) fn new(view: View, stopping: watch::Receiver<bool>, counts: Counts, bounds: Bounds) -> Self {
+    pub(super) fn new(
+        view: View,
+        stopping: watch::Receiver<bool>,
+        counts: Counts,
+        bounds: Bounds,
+    ) -> Self {
         Self {
             view,
             reads: Arc::new(Semaphore::new(READS_MAX)),
@@ -133,10 +138,17 @@ impl Methods {
         self.counts.count(name, error.map(|error| error.code));
     }
 
-    pub(super) async fn call(&self, caller: &Caller<'_>, name: &str, params: Option<&RawValue>, room: usize) -> Answer {
+    pub(super) async fn call(
+        &self,
+        caller: &Caller<'_>,
+        name: &str,
+        params: Option<&RawValue>,
+        room: usize,
+    ) -> Answer {
         self.spend(caller, cost::CALL)?;
         let method = api::METHODS.iter().find(|method| method.name == name);
-        let called = Called::new(method.ok_or_else(|| RpcError::unknown_method(name))?, params, room)?;
+        let called =
+            Called::new(method.ok_or_else(|| RpcError::unknown_method(name))?, params, room)?;
         let answer = self.dispatch(caller, &called).await;
         self.budgets.charge(caller.place.origin, cost::answer(bytes_written(&answer, room)));
         answer
@@ -152,7 +164,10 @@ impl Methods {
             api::CHAIN_BLOCK => self.chain_block(called, caller).await,
             api::CHAIN_VALIDATORS => {
                 let height = self.tip().state.tip().height.next();
-                self.spend(caller, cost::entries(self.view.chain.validators(height).as_slice().len()))?;
+                self.spend(
+                    caller,
+                    cost::entries(self.view.chain.validators(height).as_slice().len()),
+                )?;
                 reply(room, &convert::validators(&self.view.chain, height))
             }
             api::CHAIN_SUBSCRIBE | api::CHAIN_UNSUBSCRIBE => subscription(called, caller),
@@ -190,7 +205,8 @@ impl Methods {
         T: Send + 'static,
         F: FnOnce(&Store, &Chain) -> Result<T, RpcError> + Send + 'static,
     {
-        let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| RpcError::unavailable())?;
+        let permit =
+            Arc::clone(&self.reads).acquire_owned().await.map_err(|_| RpcError::unavailable())?;
         let (store, chain) = (self.view.store.clone(), Arc::clone(&self.view.chain));
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -213,7 +229,11 @@ impl Methods {
             serde_json::from_str(&file).map_or(file, |value: serde_json::Value| value.to_string())
         };
         let genesis = self.genesis.get_or_init(compact);
-        if genesis.len() <= room { Ok(genesis.clone()) } else { Err(RpcError::response_too_large(room)) }
+        if genesis.len() <= room {
+            Ok(genesis.clone())
+        } else {
+            Err(RpcError::response_too_large(room))
+        }
     }
 
     async fn chain_head(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
@@ -233,9 +253,14 @@ impl Methods {
         let raw = called.optional("raw")?.unwrap_or(false);
         let tip = self.tip().state.tip().height;
         let height = match (height, hash) {
-            (Some(_), Some(_)) => return Err(called.invalid("both height and hash are given, expected one of them")),
+            (Some(_), Some(_)) => {
+                return Err(called.invalid("both height and hash are given, expected one of them"));
+            }
             (Some(0), None) => {
-                return Err(RpcError::not_found("there is no block 0", "the first block has height 1"));
+                return Err(RpcError::not_found(
+                    "there is no block 0",
+                    "the first block has height 1",
+                ));
             }
             (None, None) if tip == Height(0) => return Err(RpcError::no_block_yet()),
             (height, None) => Some(height.map_or(tip, Height)),
@@ -249,8 +274,16 @@ impl Methods {
                     (None, Some(hash)) => store.height_of(&hash)?,
                     (height, _) => height,
                 };
-                let found = height.map(|height| reads::block(store, chain, height, raw)).transpose()?.flatten();
-                let missing = || hash.map_or_else(|| RpcError::no_block(height.unwrap_or(tip)), RpcError::no_block);
+                let found = height
+                    .map(|height| reads::block(store, chain, height, raw))
+                    .transpose()?
+                    .flatten();
+                let missing = || {
+                    hash.map_or_else(
+                        || RpcError::no_block(height.unwrap_or(tip)),
+                        RpcError::no_block,
+                    )
+                };
                 let block = found.ok_or_else(missing)?;
                 // The answer is written here, so that at most [`READS_MAX`] blocks are in memory.
                 Ok((reply(room, &block), block.summary.bytes))
@@ -271,7 +304,10 @@ impl Methods {
                 // A new and valid transaction pays a fee to the validators, so its sender need not
                 // pay this node.
                 self.budgets.refund(caller.place.origin, cost::SIGNATURE);
-                return reply(called.room, &Submitted { id: id.to_string(), status: TxStatus::Pending, height: None });
+                return reply(
+                    called.room,
+                    &Submitted { id: id.to_string(), status: TxStatus::Pending, height: None },
+                );
             }
             // The transaction was not verified.
             Err(SubmitError::Unavailable) => return Err(RpcError::unavailable()),
@@ -285,7 +321,11 @@ impl Methods {
         self.budgets.charge(caller.place.origin, cost::READ);
         match self.read(move |store, _| Ok(store.find_transaction(&id)?)).await? {
             Some((height, _)) => {
-                let submitted = Submitted { id: id.to_string(), status: TxStatus::Final, height: Some(height.0) };
+                let submitted = Submitted {
+                    id: id.to_string(),
+                    status: TxStatus::Final,
+                    height: Some(height.0),
+                };
                 reply(called.room, &submitted)
             }
             None => Err(refusal.into()),
@@ -303,11 +343,13 @@ impl Methods {
             // This precedes the read, so that a block that arrives during it ends the wait below at
             // once.
             tip.mark_unchanged();
-            let found = self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await?;
+            let found =
+                self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await?;
             if let Some((found, block_bytes)) = found {
                 self.budgets.charge(caller.place.origin, cost::block(block_bytes) - cost::READ);
                 let times = self.view.journal.get(&id);
-                let found = TxInfo { accepted_at: times.accepted_at, final_at: times.final_at, ..found };
+                let found =
+                    TxInfo { accepted_at: times.accepted_at, final_at: times.final_at, ..found };
                 return reply(called.room, &found);
             }
             if Instant::now() >= deadline {
@@ -343,8 +385,11 @@ impl Methods {
             index: None,
             accepted_at,
             final_at: None,
-            transaction: waiting.map(|waiting| convert::waiting_transaction(&self.view.chain, waiting)),
-            raw: waiting.filter(|_| raw).map(|waiting| hex::encode(codec::encode(waiting.transaction()))),
+            transaction: waiting
+                .map(|waiting| convert::waiting_transaction(&self.view.chain, waiting)),
+            raw: waiting
+                .filter(|_| raw)
+                .map(|waiting| hex::encode(codec::encode(waiting.transaction()))),
         }
     }
 
@@ -363,7 +408,9 @@ impl Methods {
     async fn tx_mempool(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
         let limit: u32 = called.optional("limit")?.unwrap_or(100);
         if limit > MEMPOOL_LIST_MAX {
-            return Err(called.invalid(format!("limit is {limit}, expected at most {MEMPOOL_LIST_MAX}")));
+            return Err(
+                called.invalid(format!("limit is {limit}, expected at most {MEMPOOL_LIST_MAX}"))
+            );
         }
         self.spend(caller, cost::mempool(self.view.activity.borrow().mempool_transactions))?;
         let waiting = self.ask(|sender| Query::Mempool(limit as usize, sender)).await?;
@@ -371,7 +418,10 @@ impl Methods {
         let list = MempoolInfo {
             transactions: convert::count(activity.mempool_transactions),
             bytes: activity.mempool_bytes as u64,
-            list: waiting.iter().map(|waiting| convert::waiting_transaction(&self.view.chain, waiting)).collect(),
+            list: waiting
+                .iter()
+                .map(|waiting| convert::waiting_transaction(&self.view.chain, waiting))
+                .collect(),
         };
         reply(called.room, &list)
     }
@@ -390,7 +440,10 @@ impl Methods {
         let pending = self.pending_nonce(key).await?;
         let proof = tip.state.state().prove(&StateKey::account(key));
         let pending_nonce = pending.max(tip.state.account(&key).nonce).0;
-        reply(called.room, &AccountProofInfo { head, proof: hex::encode(codec::encode(&proof)), pending_nonce })
+        reply(
+            called.room,
+            &AccountProofInfo { head, proof: hex::encode(codec::encode(&proof)), pending_nonce },
+        )
     }
 
     async fn net_peers(&self, caller: &Caller<'_>, room: usize) -> Answer {
@@ -430,15 +483,20 @@ impl Methods {
     }
 
     /// Asks the driver, which may be too busy to answer.
-    async fn ask<T>(&self, query: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Query) -> Result<T, RpcError> {
+    async fn ask<T>(
+        &self,
+        query: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Query,
+    ) -> Result<T, RpcError> {
         self.view.ask(query).await.ok_or_else(RpcError::unavailable)
     }
 }
 
 fn subscription(called: &Called<'_>, caller: &Caller<'_>) -> Answer {
-    let of_caller = caller.subscriptions.ok_or_else(|| RpcError::websocket_only(called.method.name))?;
+    let of_caller =
+        caller.subscriptions.ok_or_else(|| RpcError::websocket_only(called.method.name))?;
     if called.method.name == api::CHAIN_SUBSCRIBE {
-        let number = of_caller.add().ok_or_else(|| RpcError::too_many_subscriptions(SUBSCRIPTIONS_MAX))?;
+        let number =
+            of_caller.add().ok_or_else(|| RpcError::too_many_subscriptions(SUBSCRIPTIONS_MAX))?;
         return reply(called.room, &number);
     }
     reply(called.room, &of_caller.remove(called.required("subscription")?))

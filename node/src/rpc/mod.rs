@@ -150,7 +150,13 @@ pub async fn bind(config: &RpcConfig) -> Result<RpcListener, BindError> {
     let listener = listen(config.listen).map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let guard = Guard::new(address, &config.allowed_hosts, &config.allowed_origins);
-    Ok(RpcListener { listener, address, guard, connections_max: config.connections_max, bounds: Bounds::default() })
+    Ok(RpcListener {
+        listener,
+        address,
+        guard,
+        connections_max: config.connections_max,
+        bounds: Bounds::default(),
+    })
 }
 
 /// A listener whose connections have a small send buffer.
@@ -182,7 +188,13 @@ pub fn serve(
         stopping: stopping.clone(),
     };
     let router = router(app.clone(), listener.guard);
-    let accepting = accept::run(listener.listener, Places::new(listener.connections_max), app, router, stopping);
+    let accepting = accept::run(
+        listener.listener,
+        Places::new(listener.connections_max),
+        app,
+        router,
+        stopping,
+    );
     tokio::spawn(async move {
         let signal = async {
             shutdown.await;
@@ -221,7 +233,11 @@ fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
 }
 
 /// A call or batch over HTTP.
-async fn on_post(State(app): State<App>, Extension(session): Extension<Arc<Session>>, request: Request) -> Response {
+async fn on_post(
+    State(app): State<App>,
+    Extension(session): Extension<Arc<Session>>,
+    request: Request,
+) -> Response {
     let place = &session.place;
     let (head, body) = request.into_parts();
     let mut room = Room::new(&app.requests, place);
@@ -241,7 +257,11 @@ async fn on_post(State(app): State<App>, Extension(session): Extension<Arc<Sessi
 }
 
 /// Opens a WebSocket connection, or answers a plain GET with a description of the server.
-async fn on_get(State(app): State<App>, Extension(session): Extension<Arc<Session>>, mut request: Request) -> Response {
+async fn on_get(
+    State(app): State<App>,
+    Extension(session): Extension<Arc<Session>>,
+    mut request: Request,
+) -> Response {
     if !request.headers().contains_key(header::UPGRADE) {
         return pages::welcome(&app.view);
     }
@@ -259,7 +279,9 @@ async fn on_get(State(app): State<App>, Extension(session): Extension<Arc<Sessio
 
 fn no_socket(error: &SocketError) -> Response {
     let status = match error {
-        SocketError::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => StatusCode::UPGRADE_REQUIRED,
+        SocketError::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => {
+            StatusCode::UPGRADE_REQUIRED
+        }
         _ => StatusCode::BAD_REQUEST,
     };
     let version = [(http::HeaderName::from_static("sec-websocket-version"), "13")];

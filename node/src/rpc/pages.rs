@@ -35,7 +35,10 @@ fn not_ready(view: &View) -> Option<String> {
     let activity = *view.activity.borrow();
     let height = view.tip.borrow().state.tip().height;
     if activity.syncing {
-        return Some(format!("syncing: at height {height}, a peer has proved {}", activity.best_peer_height));
+        return Some(format!(
+            "syncing: at height {height}, a peer has proved {}",
+            activity.best_peer_height
+        ));
     }
     if view.is_cut_off() {
         return Some("no peer is connected".to_owned());
@@ -44,7 +47,9 @@ fn not_ready(view: &View) -> Option<String> {
     if !quorum.ok {
         let missing = view.validator_names(&quorum.missing).join(", ");
         let seconds = wall_ms().saturating_sub(quorum.since_ms.unwrap_or_else(wall_ms)) / 1_000;
-        return Some(format!("no quorum of validators is heard for {seconds} s: missing {missing}"));
+        return Some(format!(
+            "no quorum of validators is heard for {seconds} s: missing {missing}"
+        ));
     }
     let offset = view.clock_error_ms()?;
     let direction = if offset < 0 { "behind" } else { "ahead of" };
@@ -61,7 +66,8 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Response {
     let _work = session.place.work();
-    let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept: Vec<_> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&accept.join(","));
     let Ok(permit) = Arc::clone(&app.scrapes).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();

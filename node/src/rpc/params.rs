@@ -113,7 +113,11 @@ pub(super) struct Called<'a> {
 
 impl<'a> Called<'a> {
     /// Reads the names of the parameters. Each value is parsed on demand.
-    pub(super) fn new(method: &'static Method, params: Option<&'a RawValue>, room: usize) -> Result<Self, RpcError> {
+    pub(super) fn new(
+        method: &'static Method,
+        params: Option<&'a RawValue>,
+        room: usize,
+    ) -> Result<Self, RpcError> {
         let invalid = |message: String| RpcError::invalid_params(method, message);
         let text = params.map_or("{}", RawValue::get);
         let names: Vec<&str> = names(method).collect();
@@ -132,7 +136,8 @@ impl<'a> Called<'a> {
                 names.iter().map(|name| Cow::Borrowed(*name)).zip(values).collect()
             }
             Some(b'{') => {
-                let Named(given) = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+                let Named(given) =
+                    serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
                 for (at, (name, _)) in given.iter().enumerate() {
                     if !names.contains(&&**name) {
                         let name: String = name.chars().take(80).collect();
@@ -157,7 +162,8 @@ impl<'a> Called<'a> {
 
     /// A parameter that may be missing.
     pub(super) fn optional<T: Param>(&self, name: &str) -> Result<Option<T>, RpcError> {
-        let value = self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.get());
+        let value =
+            self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.get());
         let Some(value) = value.filter(|value| *value != "null") else { return Ok(None) };
         let unfit = || {
             let shown: String = value.chars().take(80).collect();

@@ -113,7 +113,12 @@ impl Places {
     /// Places for this many connections in all.
     pub(super) fn new(connections_max: usize) -> Arc<Self> {
         let pages = PAGES_PLACES.min(connections_max / 4);
-        Arc::new(Self { full: connections_max - 2 * pages, pages, entries: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self {
+            full: connections_max - 2 * pages,
+            pages,
+            entries: Mutex::default(),
+            freed: Notify::new(),
+        })
     }
 
     /// Takes a place for a new connection. `None` if all connections are at work and the places for
@@ -181,7 +186,9 @@ impl Entries {
             let crowd = by_origin.get(&entry.origin).copied().unwrap_or_default();
             (entry.usefulness(), std::cmp::Reverse(crowd), entry.since)
         };
-        let Some(entry) = self.taken.values_mut().filter(may_go).min_by_key(rank) else { return false };
+        let Some(entry) = self.taken.values_mut().filter(may_go).min_by_key(rank) else {
+            return false;
+        };
         self.staying[usize::from(pages_only)] -= 1;
         entry.leave();
         true
@@ -195,7 +202,10 @@ impl Entries {
                 && entry.usefulness() == Use::Idle
                 && entry.since.elapsed() > SOCKET_IDLE
         };
-        let Some(entry) = self.taken.values_mut().filter(may_go).min_by_key(|entry| entry.since) else { return false };
+        let Some(entry) = self.taken.values_mut().filter(may_go).min_by_key(|entry| entry.since)
+        else {
+            return false;
+        };
         self.staying[usize::from(entry.pages_only)] -= 1;
         // The connection counts no more, although it takes a moment to close.
         entry.is_socket = false;
@@ -329,7 +339,9 @@ mod tests {
         let _wait = waiting.wait();
         subscriber.subscribed(true);
         let mut later = Vec::new();
-        for expected in [[true, false, false, false], [false, true, false, false], [false, false, true, false]] {
+        for expected in
+            [[true, false, false, false], [false, true, false, false], [false, false, true, false]]
+        {
             let place = take(&places, 4);
             place.change(|entry| entry.working += 1);
             later.push(place);

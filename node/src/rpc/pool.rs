@@ -202,7 +202,8 @@ mod tests {
     async fn the_oldest_gives_way_when_there_is_no_room() {
         tokio::time::pause();
         let places = Places::new(9);
-        let [slow, other, late] = [1, 2, 3].map(|last| places.take([10, 0, 0, last].into()).unwrap());
+        let [slow, other, late] =
+            [1, 2, 3].map(|last| places.take([10, 0, 0, last].into()).unwrap());
         let is_cut = |place: &Place| place.cut().now_or_never().is_some();
         let pool = Pool::new(100 << 10);
         let held = pool.hold(60 << 10, &slow).unwrap();
@@ -211,7 +212,10 @@ mod tests {
         assert!(pool.hold(SMALL_BYTES, &late).is_some(), "small ones need no room");
         tokio::time::advance(HOLD_MIN).await;
         assert!(pool.hold(20 << 10, &late).is_none() && is_cut(&slow) && !is_cut(&other));
-        assert!(pool.hold(20 << 10, &late).is_none() && !is_cut(&other), "what leaves is room enough");
+        assert!(
+            pool.hold(20 << 10, &late).is_none() && !is_cut(&other),
+            "what leaves is room enough"
+        );
         drop(held);
         let held = pool.hold(60 << 10, &late).unwrap();
         assert!(pool.hold(20 << 10, &slow).is_none() && is_cut(&other) && !is_cut(&late));

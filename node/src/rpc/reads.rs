@@ -14,16 +14,26 @@ use super::error::RpcError;
 
 /// Header and certificate of a final block.
 pub(super) fn head(store: &Store, height: Height) -> Result<Option<Head>, RpcError> {
-    let (Some(header), Some(certificate)) = (store.header(height)?, store.certificate(height)?) else {
+    let (Some(header), Some(certificate)) = (store.header(height)?, store.certificate(height)?)
+    else {
         return Ok(None);
     };
-    let [header, certificate] = [codec::encode(&header), codec::encode(&certificate)].map(hex::encode);
+    let [header, certificate] =
+        [codec::encode(&header), codec::encode(&certificate)].map(hex::encode);
     Ok(Some(Head { header, certificate }))
 }
 
 /// A final block, with its canonical bytes if `raw`.
-pub(super) fn block(store: &Store, chain: &Chain, height: Height, raw: bool) -> Result<Option<BlockInfo>, RpcError> {
-    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else { return Ok(None) };
+pub(super) fn block(
+    store: &Store,
+    chain: &Chain,
+    height: Height,
+    raw: bool,
+) -> Result<Option<BlockInfo>, RpcError> {
+    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?)
+    else {
+        return Ok(None);
+    };
     let bytes = codec::encode(&block);
     let info = convert::block_info(chain, &block, &certificate, bytes.len());
     Ok(Some(BlockInfo { raw: raw.then(|| hex::encode(bytes)), ..info }))
@@ -56,14 +66,22 @@ pub(super) fn transaction(
 
 /// A final transaction with the proof that its block's certified header commits to it. Also returns
 /// the length of the block in bytes.
-pub(super) fn proof(store: &Store, chain: &Chain, id: &TxId) -> Result<Option<(TxProofInfo, usize)>, RpcError> {
+pub(super) fn proof(
+    store: &Store,
+    chain: &Chain,
+    id: &TxId,
+) -> Result<Option<(TxProofInfo, usize)>, RpcError> {
     let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
-    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?) else {
+    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?)
+    else {
         return Err(gone(height, id));
     };
     let place = place(index);
-    let hashes: Vec<Hash> = block.transactions.iter().map(|found| transaction_hash(chain.id(), found).0).collect();
-    let (Some(found), Some(inclusion)) = (block.transactions.get(place), merkle::prove(&hashes, place)) else {
+    let hashes: Vec<Hash> =
+        block.transactions.iter().map(|found| transaction_hash(chain.id(), found).0).collect();
+    let (Some(found), Some(inclusion)) =
+        (block.transactions.get(place), merkle::prove(&hashes, place))
+    else {
         return Err(gone(height, id));
     };
     let info = TxProofInfo {

@@ -24,10 +24,15 @@ const TYPES: [&str; 3] = ["application/json", "application/json-rpc", "applicati
 type Refusal = (StatusCode, RpcError);
 
 /// Reads a call or batch, and reserves memory for it.
-pub(super) async fn read(headers: &HeaderMap, mut body: Body, room: &mut Room<'_>) -> Result<Vec<u8>, Refusal> {
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    room: &mut Room<'_>,
+) -> Result<Vec<u8>, Refusal> {
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
-    let refusal = check(headers).or_else(|| length.filter(|length| *length > BODY_BYTES_MAX).map(|_| too_large()));
+    let refusal = check(headers)
+        .or_else(|| length.filter(|length| *length > BODY_BYTES_MAX).map(|_| too_large()));
     if let Some(refusal) = refusal {
         // A client that sends `Expect: 100-continue` has sent no body yet.
         if text(header::EXPECT).is_none() {
@@ -43,16 +48,21 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, room: &mut Room<'_
 
 /// Why the headers of a body are refused.
 fn check(headers: &HeaderMap) -> Option<Refusal> {
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    let text = |name| {
+        headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default()
+    };
     let kind = text(header::CONTENT_TYPE);
     let name = kind.split(';').next().unwrap_or_default().trim();
     if !TYPES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-        let error = RpcError::invalid_request(format!("content-type is {kind:?}, expected \"application/json\""));
+        let error = RpcError::invalid_request(format!(
+            "content-type is {kind:?}, expected \"application/json\""
+        ));
         return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
     let encoding = text(header::CONTENT_ENCODING);
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-        let error = RpcError::invalid_request(format!("content-encoding is {encoding:?}, expected none"));
+        let error =
+            RpcError::invalid_request(format!("content-encoding is {encoding:?}, expected none"));
         return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
     None

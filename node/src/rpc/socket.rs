@@ -82,7 +82,8 @@ pub(super) async fn serve(upgraded: Upgraded, place: &Place, app: &App) {
         .write_buffer_size(0)
         .max_message_size(Some(BODY_BYTES_MAX))
         .max_frame_size(Some(BODY_BYTES_MAX));
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let socket =
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let (sink, mut incoming) = socket.split();
     let (outgoing, messages) = mpsc::channel(1);
     let (close, closing) = oneshot::channel();
@@ -106,7 +107,9 @@ pub(super) async fn serve(upgraded: Upgraded, place: &Place, app: &App) {
                 if let Ok(mut socket) = sink.reunite(incoming) {
                     let stream = socket.get_mut();
                     let _ = stream.shutdown().await;
-                    let _ = tokio::io::copy(&mut stream.take(DRAIN_BYTES_MAX), &mut tokio::io::sink()).await;
+                    let _ =
+                        tokio::io::copy(&mut stream.take(DRAIN_BYTES_MAX), &mut tokio::io::sink())
+                            .await;
                 }
             }
             End::Gone => {}
@@ -127,7 +130,8 @@ async fn converse(
     let subscriptions = Subscriptions::default();
     let run = |(bytes, holds): (Bytes, Vec<Hold>)| async {
         let _work = place.work();
-        let answered = answer(&app.methods, &Caller::new(place, Some(&subscriptions)), &bytes).await;
+        let answered =
+            answer(&app.methods, &Caller::new(place, Some(&subscriptions)), &bytes).await;
         drop((bytes, holds));
         answered
     };

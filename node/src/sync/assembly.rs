@@ -31,7 +31,11 @@ pub(crate) struct Assembled {
 /// The disk refuses; or bytes that a certified header proves are not blocks with valid signatures.
 /// In the latter case more than a third of the voting power is dishonest, or this code is too old
 /// or wrong, and the node must stop.
-pub(super) fn assemble(chain: &Chain, index: SegmentIndex, mut reader: SegmentReader) -> anyhow::Result<Assembled> {
+pub(super) fn assemble(
+    chain: &Chain,
+    index: SegmentIndex,
+    mut reader: SegmentReader,
+) -> anyhow::Result<Assembled> {
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
     let context = || format!("segment {index} is certified, but breaks the rules");
@@ -49,13 +53,16 @@ pub(super) fn assemble(chain: &Chain, index: SegmentIndex, mut reader: SegmentRe
     }
     let blocks = splitter.finish().with_context(context)?;
     let counts: Vec<usize> = blocks.iter().map(|block| block.transactions.len()).collect();
-    let (headers, transactions): (Vec<_>, Vec<_>) =
-        blocks.into_iter().map(|block| ((block.header, block.parent_certificate), block.transactions)).unzip();
+    let (headers, transactions): (Vec<_>, Vec<_>) = blocks
+        .into_iter()
+        .map(|block| ((block.header, block.parent_certificate), block.transactions))
+        .unzip();
     let transactions: Vec<Transaction> = transactions.into_iter().flatten().collect();
     let mut verified = verify(chain.id(), transactions).into_iter();
     let blocks = headers.into_iter().zip(counts).map(|((header, parent_certificate), count)| {
         let transactions: Option<Vec<_>> = verified.by_ref().take(count).collect();
-        let transactions = transactions.context("a signature does not hold").with_context(context)?;
+        let transactions =
+            transactions.context("a signature does not hold").with_context(context)?;
         Ok(Block { header, parent_certificate, transactions })
     });
     let blocks = blocks.collect::<anyhow::Result<Vec<_>>>()?;
@@ -63,7 +70,10 @@ pub(super) fn assemble(chain: &Chain, index: SegmentIndex, mut reader: SegmentRe
 }
 
 /// Verifies signatures in batches, on all threads of the current pool. Keeps the order.
-fn verify(chain: ChainId, mut transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+fn verify(
+    chain: ChainId,
+    mut transactions: Vec<Transaction>,
+) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let share = transactions.len().div_ceil(rayon::current_num_threads()).max(1);
     let mut shares = Vec::new();
     while transactions.len() > share {
@@ -75,7 +85,10 @@ fn verify(chain: ChainId, mut transactions: Vec<Transaction>) -> Vec<Option<Arc<
     verified.into_iter().flatten().collect()
 }
 
-fn verify_share(chain: ChainId, transactions: Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>> {
+fn verify_share(
+    chain: ChainId,
+    transactions: Vec<Transaction>,
+) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let mut verified = Vec::with_capacity(transactions.len());
     let mut transactions = transactions.into_iter();
     while transactions.len() > 0 {

@@ -95,13 +95,22 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(parts: Parts) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Assembled>>)> {
-        let Parts { clock, store, staging, found, state, rates, network, peers, view, driver } = parts;
+    pub(crate) fn new(
+        parts: Parts,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Assembled>>)> {
+        let Parts { clock, store, staging, found, state, rates, network, peers, view, driver } =
+            parts;
         let chain = Arc::clone(state.chain());
         let nonce = getrandom::u64().context("no randomness from the system")?;
         let manifest = staging.manifest()?;
-        let setup =
-            Setup { chain: Arc::clone(&chain), history: state.history(), staged: found, manifest, nonce, rates };
+        let setup = Setup {
+            chain: Arc::clone(&chain),
+            history: state.history(),
+            staged: found,
+            manifest,
+            nonce,
+            rates,
+        };
         let (machine, first_effects) = Sync::new(setup, clock.now().elapsed);
         let (results, assembled) = mpsc::channel(ASSEMBLED);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -211,7 +220,11 @@ impl Shell {
             let some = some.into_iter().filter(|descriptor| descriptor.index < segments.0);
             let before = sealed.len();
             sealed.extend(some);
-            anyhow::ensure!(sealed.len() > before, "segment {} is committed, but not in the store", self.sealed);
+            anyhow::ensure!(
+                sealed.len() > before,
+                "segment {} is committed, but not in the store",
+                self.sealed
+            );
             self.sealed = sealed.last().map_or(segments, |last| SegmentIndex(last.index + 1));
         }
         self.give(Input::Tip(height, sealed))
@@ -232,7 +245,8 @@ impl Shell {
             }
             LinkEvent::Message(id, bytes) => {
                 let accounts = self.network.accounts();
-                let Some(number) = self.linked.get(&id).copied().filter(|_| accounts.admits(&id)) else {
+                let Some(number) = self.linked.get(&id).copied().filter(|_| accounts.admits(&id))
+                else {
                     return Ok(());
                 };
                 accounts.charge(&id, &Cost::message(bytes.len()));
@@ -264,7 +278,9 @@ impl Shell {
         let index = assembled.index;
         let damaged = assembled.damaged.clone();
         for chunk in &damaged {
-            tracing::warn!("chunk {chunk} of segment {index} was damaged on disk; it is fetched again");
+            tracing::warn!(
+                "chunk {chunk} of segment {index} was damaged on disk; it is fetched again"
+            );
             self.staging.forget(index.0, u64::from(*chunk))?;
         }
         // The segment may have been applied block by block meanwhile.
@@ -319,7 +335,9 @@ impl Shell {
             }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
-                if let Some((arrived, frame, sender)) = self.arriving.take().filter(|(arrived, ..)| *arrived == id) {
+                if let Some((arrived, frame, sender)) =
+                    self.arriving.take().filter(|(arrived, ..)| *arrived == id)
+                {
                     self.network.served(sender, Service::History);
                     let bytes = &frame[CHUNK_HEADER_BYTES..];
                     self.staging.write(arrived.segment.0, u64::from(arrived.chunk), bytes)?;
@@ -401,7 +419,8 @@ impl Shell {
 
     fn assemble(&mut self, index: SegmentIndex) -> anyhow::Result<()> {
         let reader = self.staging.reader(index.0)?;
-        let reader = reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
+        let reader =
+            reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
         self.assembly.spawn(move || {
             // If the sync thread has gone, the node is stopping.
@@ -420,7 +439,9 @@ impl Shell {
         let report = self.machine.report();
         let wall = wall_ms();
         let at = |time: Duration| {
-            wall.saturating_sub(u64::try_from(now.saturating_sub(time).as_millis()).unwrap_or(u64::MAX))
+            wall.saturating_sub(
+                u64::try_from(now.saturating_sub(time).as_millis()).unwrap_or(u64::MAX),
+            )
         };
         self.shows.verified_at_ms = report.fetched_at.map(at);
         let is_applied = report.target > Height(0) && report.tip >= report.target;
@@ -428,7 +449,8 @@ impl Shell {
             true => drop(self.shows.applied_at_ms.get_or_insert(wall)),
             false => self.shows.applied_at_ms = None,
         }
-        self.shows.peers = self.linked.iter().map(|(id, number)| (*number, id.to_string())).collect();
+        self.shows.peers =
+            self.linked.iter().map(|(id, number)| (*number, id.to_string())).collect();
         if self.shows.report.stage != report.stage {
             self.shows.since_ms = wall;
         }

@@ -41,14 +41,20 @@ impl Child {
     pub(super) fn spawn(node: &Node, log_level: Option<&str>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program's own path")?;
         let path = node.home.join("node.log");
-        let log =
-            OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
         let log_start = log.metadata()?.len();
         let mut command = Command::new(program);
         command.arg("run").arg("--home").arg(&node.home).arg("--exit-with-parent");
         // A variable that is meant for one node must not reach all of them.
         for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("CAIRN_NODE_") && name != "CAIRN_NODE_LOG") {
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with("CAIRN_NODE_") && name != "CAIRN_NODE_LOG")
+            {
                 command.env_remove(name);
             }
         }
@@ -63,7 +69,15 @@ impl Child {
         let pid = process.id().with_context(|| format!("{} ended at once", node.name))?;
         // `wait` would close stdin.
         let stdin = process.stdin.take();
-        Ok(Self { name: node.name.clone(), pid, process, stdin, log: path, log_start, running: true })
+        Ok(Self {
+            name: node.name.clone(),
+            pid,
+            process,
+            stdin,
+            log: path,
+            log_start,
+            running: true,
+        })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -77,7 +91,11 @@ impl Child {
     /// A line that says how the node ended, with the end of its log.
     pub(super) fn epitaph(&self, ended: &Ended) -> String {
         let lines = last_lines(&self.log, self.log_start).unwrap_or_default();
-        let said = if lines.is_empty() { "its log is empty".to_owned() } else { format!("last in its log: {lines}") };
+        let said = if lines.is_empty() {
+            "its log is empty".to_owned()
+        } else {
+            format!("last in its log: {lines}")
+        };
         format!("{} ended ({}); {said}", self.name, ended.how)
     }
 
@@ -91,7 +109,8 @@ impl Child {
 /// Waits until the first running node ends; for ever if none runs.
 pub(super) async fn first_end(children: &mut [Child]) -> Ended {
     let running = children.iter_mut().enumerate().filter(|(_, child)| child.running);
-    let ends: Vec<_> = running.map(|(index, child)| Box::pin(async move { (index, child.end().await) })).collect();
+    let ends: Vec<_> =
+        running.map(|(index, child)| Box::pin(async move { (index, child.end().await) })).collect();
     if ends.is_empty() {
         return pending().await;
     }
@@ -124,7 +143,8 @@ fn last_lines(path: &Path, from: u64) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut lines: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(TAIL_LINES).collect();
+    let mut lines: Vec<&str> =
+        text.lines().rev().filter(|line| !line.trim().is_empty()).take(TAIL_LINES).collect();
     lines.reverse();
     Ok(lines.join(" | "))
 }
@@ -138,9 +158,12 @@ mod tests {
     fn the_tail_of_a_log_is_short() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.log");
-        for (text, expected) in
-            [("", ""), ("one\n", "one"), ("one\ntwo\n\nthree\nfour", "two | three | four"), ("\u{1}\n", "\u{1}")]
-        {
+        for (text, expected) in [
+            ("", ""),
+            ("one\n", "one"),
+            ("one\ntwo\n\nthree\nfour", "two | three | four"),
+            ("\u{1}\n", "\u{1}"),
+        ] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(last_lines(&path, 0).unwrap(), expected);
         }

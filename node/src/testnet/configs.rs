@@ -70,9 +70,14 @@ fn moved(text: &str, own: &Place, all: &[Place]) -> anyhow::Result<String> {
         Some(listen) => SocketAddr::new(listen.ip(), own.rpc),
         None => loopback(own.rpc),
     });
-    if let Some(peers) = document.get_mut("p2p").and_then(|p2p| p2p.get_mut("peers")).and_then(Item::as_array_mut) {
+    if let Some(peers) =
+        document.get_mut("p2p").and_then(|p2p| p2p.get_mut("peers")).and_then(Item::as_array_mut)
+    {
         for peer in peers.iter_mut() {
-            let Some(address) = peer.as_str().and_then(|text| text.parse::<P2pAddress>().ok()) else { continue };
+            let Some(address) = peer.as_str().and_then(|text| text.parse::<P2pAddress>().ok())
+            else {
+                continue;
+            };
             let text = address.to_string();
             if let Some(place) = all.iter().find(|place| text.ends_with(&place.suffix)) {
                 replace(peer, &address.with_port(place.p2p).to_string());
@@ -89,7 +94,10 @@ fn item<'a>(document: &'a mut DocumentMut, section: &str) -> &'a mut Item {
 
 /// Sets an address, if that changes it. A value that is not an address is left for the node to
 /// report.
-fn put<T: std::str::FromStr + ToString + PartialEq + Clone>(item: &mut Item, change: impl Fn(Option<T>) -> T) {
+fn put<T: std::str::FromStr + ToString + PartialEq + Clone>(
+    item: &mut Item,
+    change: impl Fn(Option<T>) -> T,
+) {
     if item.is_none() {
         *item = toml_edit::value(change(None).to_string());
         return;
@@ -123,8 +131,11 @@ mod tests {
 
     #[test]
     fn only_ports_change() {
-        let places =
-            [(ONE, 1_000), (TWO, 1_010)].map(|(suffix, p2p)| Place { suffix: suffix.to_owned(), p2p, rpc: p2p + 1 });
+        let places = [(ONE, 1_000), (TWO, 1_010)].map(|(suffix, p2p)| Place {
+            suffix: suffix.to_owned(),
+            p2p,
+            rpc: p2p + 1,
+        });
         let before = format!(
             "# mine\n[log]\nlevel = \"debug\" # all of it\n\n[rpc]\n  listen = '127.0.0.1:7701'   # here\n\
              [p2p]\nlisten = \"0.0.0.0:7700\" # all\nprivate = true\npeers = [\n  # the other one\n  \
@@ -136,12 +147,19 @@ mod tests {
              \"/ip4/10.0.0.7/tcp/1010{TWO}\", # far\n  \"/dns/node.example/tcp/7700\",\n]\n"
         );
         assert_eq!(moved(&before, &places[0], &places).unwrap(), after);
-        assert_eq!(moved(&after, &places[0], &places).unwrap(), after, "a second time nothing changes");
+        assert_eq!(
+            moved(&after, &places[0], &places).unwrap(),
+            after,
+            "a second time nothing changes"
+        );
         // Addresses in another form stay as they are if they have the right ports.
         let same = "[p2p]\nlisten = '0.0.0.0:1000'\n[rpc]\nlisten='127.0.0.1:1001'\n";
         assert_eq!(moved(same, &places[0], &places).unwrap(), same);
         let filled = moved("", &places[1], &places).unwrap();
-        assert!(filled.contains("/ip4/127.0.0.1/tcp/1010") && filled.contains("127.0.0.1:1011"), "{filled}");
+        assert!(
+            filled.contains("/ip4/127.0.0.1/tcp/1010") && filled.contains("127.0.0.1:1011"),
+            "{filled}"
+        );
         assert!(moved("[p2p\n", &places[0], &places).is_err());
     }
 }

@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context;
-use ledger::genesis::{Genesis, GenesisError, GenesisValidator, LOCAL_NETWORK, TEMPLATE_ACCOUNTS, template_key};
+use ledger::genesis::{
+    Genesis, GenesisError, GenesisValidator, LOCAL_NETWORK, TEMPLATE_ACCOUNTS, template_key,
+};
 use ledger::units::{Timestamp, VotingPower};
 use serde_json::json;
 
@@ -22,7 +24,12 @@ const POWER: VotingPower = VotingPower(10);
 const SMALL_MAX: usize = 8;
 
 /// Makes all files: keys, the genesis that names them, a home for each node and one for the wallet.
-pub(super) fn create(dir: &Path, plan: &Plan, ports: &[(u16, u16)], template: &Genesis) -> anyhow::Result<()> {
+pub(super) fn create(
+    dir: &Path,
+    plan: &Plan,
+    ports: &[(u16, u16)],
+    template: &Genesis,
+) -> anyhow::Result<()> {
     let seeds = |count: usize| (0..count).map(|_| Seed::random()).collect::<Result<Vec<Seed>, _>>();
     let (node_keys, validator_keys) = (seeds(plan.count())?, seeds(usize::from(plan.nodes))?);
     let validator = |(index, key): (usize, &Seed)| GenesisValidator {
@@ -42,8 +49,15 @@ pub(super) fn create(dir: &Path, plan: &Plan, ports: &[(u16, u16)], template: &G
         problems => return Err(GenesisError { problems }.into()),
     }
     let configs = configs(&node_keys, ports)?;
-    for (index, ((home, config), node_key)) in plan.homes(dir).iter().zip(&configs).zip(&node_keys).enumerate() {
-        let contents = Contents { genesis: &genesis, config, node_key, validator_key: validator_keys.get(index) };
+    for (index, ((home, config), node_key)) in
+        plan.homes(dir).iter().zip(&configs).zip(&node_keys).enumerate()
+    {
+        let contents = Contents {
+            genesis: &genesis,
+            config,
+            node_key,
+            validator_key: validator_keys.get(index),
+        };
         Home::create(home, &contents)?;
     }
     create_wallet(&dir.join(WALLET), &genesis)?;
@@ -63,7 +77,11 @@ fn create_wallet(home: &Path, genesis: &Genesis) -> anyhow::Result<()> {
     getrandom::fill(&mut password).context("no randomness from the operating system")?;
     write(&home.join(GENESIS), &genesis.to_json(), 0o644)?;
     write(&home.join("password"), &format!("{}\n", hex::encode(password)), 0o600)?;
-    write(&home.join("template-accounts.json"), &format!("{}\n", json!({ "accounts": names })), 0o644)
+    write(
+        &home.join("template-accounts.json"),
+        &format!("{}\n", json!({ "accounts": names })),
+        0o644,
+    )
 }
 
 pub(super) fn loopback(port: u16) -> SocketAddr {
@@ -72,13 +90,17 @@ pub(super) fn loopback(port: u16) -> SocketAddr {
 
 /// The address of a node, with its peer id.
 pub(super) fn address(key: &Seed, port: u16) -> anyhow::Result<P2pAddress> {
-    Ok(format!("{}/p2p/{}", P2pAddress::from(loopback(port)), key.identity().public().to_peer_id()).parse()?)
+    Ok(format!("{}/p2p/{}", P2pAddress::from(loopback(port)), key.identity().public().to_peer_id())
+        .parse()?)
 }
 
 /// The configuration of each node: all others are its peers.
 fn configs(keys: &[Seed], ports: &[(u16, u16)]) -> anyhow::Result<Vec<Config>> {
-    let addresses: Vec<P2pAddress> =
-        keys.iter().zip(ports).map(|(key, (p2p, _))| address(key, *p2p)).collect::<Result<_, _>>()?;
+    let addresses: Vec<P2pAddress> = keys
+        .iter()
+        .zip(ports)
+        .map(|(key, (p2p, _))| address(key, *p2p))
+        .collect::<Result<_, _>>()?;
     let config = |(own, (p2p, rpc)): (&P2pAddress, &(u16, u16))| {
         let mut config = Config::default();
         config.p2p.listen = loopback(*p2p).into();

@@ -50,7 +50,11 @@ pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(name),
     };
     let is_ours = dir.join(MARKER).try_exists().with_context(name)?;
-    ensure!(!is_foreign || is_ours, "{} is not empty and not a test network: give another --dir", dir.display());
+    ensure!(
+        !is_foreign || is_ours,
+        "{} is not empty and not a test network: give another --dir",
+        dir.display()
+    );
     Ok(())
 }
 
@@ -96,8 +100,14 @@ impl Layout {
         let plan = Plan {
             format: FORMAT,
             nodes: wanted.nodes.or(resumed.as_ref().map(|plan| plan.nodes)).unwrap_or(4),
-            full_nodes: wanted.full_nodes.or(resumed.as_ref().map(|plan| plan.full_nodes)).unwrap_or(0),
-            base_port: wanted.base_port.or(resumed.as_ref().map(|plan| plan.base_port)).unwrap_or(P2P_PORT),
+            full_nodes: wanted
+                .full_nodes
+                .or(resumed.as_ref().map(|plan| plan.full_nodes))
+                .unwrap_or(0),
+            base_port: wanted
+                .base_port
+                .or(resumed.as_ref().map(|plan| plan.base_port))
+                .unwrap_or(P2P_PORT),
             complete: true,
         };
         let ports = plan.ports()?;
@@ -116,7 +126,11 @@ impl Layout {
             create(dir, &plan, &ports, template.unwrap_or(embedded))?;
             plan.write(dir)?;
         }
-        Ok(Self { dir: dir.to_owned(), genesis: read_genesis(&dir.join(GENESIS))?, nodes: nodes(dir, &plan, &ports)? })
+        Ok(Self {
+            dir: dir.to_owned(),
+            genesis: read_genesis(&dir.join(GENESIS))?,
+            nodes: nodes(dir, &plan, &ports)?,
+        })
     }
 
     pub(super) fn genesis_path(&self) -> PathBuf {
@@ -132,21 +146,31 @@ impl Layout {
     }
 }
 
-fn check_same(dir: &Path, plan: &Plan, wanted: &Wanted, template: Option<&Genesis>) -> anyhow::Result<()> {
+fn check_same(
+    dir: &Path,
+    plan: &Plan,
+    wanted: &Wanted,
+    template: Option<&Genesis>,
+) -> anyhow::Result<()> {
     let differs = |flag: &str, has: u16, asked: Option<u16>| {
         asked
             .filter(|asked| *asked != has)
             .map(|asked| format!("it has {flag} {has}, but the command line asks for {asked}"))
     };
-    let mut differences: Vec<String> =
-        [differs("--nodes", plan.nodes, wanted.nodes), differs("--full-nodes", plan.full_nodes, wanted.full_nodes)]
-            .into_iter()
-            .flatten()
-            .collect();
+    let mut differences: Vec<String> = [
+        differs("--nodes", plan.nodes, wanted.nodes),
+        differs("--full-nodes", plan.full_nodes, wanted.full_nodes),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if let Some(template) = template {
         let genesis = read_genesis(&dir.join(GENESIS))?;
         if (&template.accounts, &template.limits) != (&genesis.accounts, &genesis.limits) {
-            differences.push("its genesis has other accounts or limits than the file given by --genesis".to_owned());
+            differences.push(
+                "its genesis has other accounts or limits than the file given by --genesis"
+                    .to_owned(),
+            );
         }
     }
     if differences.is_empty() {
@@ -162,7 +186,9 @@ fn check_same(dir: &Path, plan: &Plan, wanted: &Wanted, template: Option<&Genesi
 
 fn nodes(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<Vec<Node>> {
     let mut nodes = Vec::new();
-    for ((home, key), (p2p, rpc)) in plan.homes(dir).into_iter().zip(node_keys(dir, plan)?).zip(ports) {
+    for ((home, key), (p2p, rpc)) in
+        plan.homes(dir).into_iter().zip(node_keys(dir, plan)?).zip(ports)
+    {
         nodes.push(Node {
             name: format!("node{}", nodes.len().saturating_add(1)),
             home,

@@ -52,7 +52,10 @@ fn a_network_is_made_resumed_and_reset() {
     let dir = folder.path();
     let ports = Ports::take();
     let made = prepare(dir, &wanted(2, 1, &ports), false).unwrap();
-    assert_eq!(made.nodes.iter().map(|node| node.validator).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(
+        made.nodes.iter().map(|node| node.validator).collect::<Vec<_>>(),
+        [true, true, false]
+    );
     assert_eq!(made.genesis.accounts, embedded().accounts);
     assert_eq!(made.genesis.limits, embedded().limits);
     assert_eq!(made.genesis.validators.len(), 2);
@@ -67,7 +70,10 @@ fn a_network_is_made_resumed_and_reset() {
     assert_eq!(resumed.genesis, made.genesis);
     assert_eq!(resumed.nodes.len(), 3);
     let error = prepare(dir, &wanted(4, 1, &ports), false).err().unwrap().to_string();
-    assert!(error.contains("--nodes 2, but the command line asks for 4") && error.contains("--reset"), "{error}");
+    assert!(
+        error.contains("--nodes 2, but the command line asks for 4") && error.contains("--reset"),
+        "{error}"
+    );
 
     fs::write(dir.join("notes.txt"), "mine").unwrap();
     let anew = prepare(dir, &wanted(1, 0, &ports), true).unwrap();
@@ -83,18 +89,23 @@ fn a_network_moves_to_other_ports_and_keeps_what_was_edited() {
     // A user edited the configuration and moved it elsewhere.
     let path = Home::open(&made.nodes[0].home).unwrap().config_path();
     let elsewhere = folder.path().join("mine.toml");
-    let text = fs::read_to_string(&path).unwrap().replace("level = \"info\"", "level = \"debug\" # louder");
+    let text = fs::read_to_string(&path)
+        .unwrap()
+        .replace("level = \"info\"", "level = \"debug\" # louder");
     fs::write(&elsewhere, &text).unwrap();
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
 
-    let moved = prepare(folder.path(), &Wanted { base_port: Some(after.base), ..ANY }, false).unwrap();
+    let moved =
+        prepare(folder.path(), &Wanted { base_port: Some(after.base), ..ANY }, false).unwrap();
     assert_eq!(moved.genesis, made.genesis);
     assert_eq!(moved.nodes[1].rpc.port(), after.base + 11);
     let config = Home::open(&moved.nodes[0].home).unwrap().config().unwrap();
     assert_eq!(config.p2p.peers, [moved.nodes[1].p2p.clone()]);
     assert_eq!(config.rpc.listen.port(), after.base + 1);
-    let lines = |text: &str| text.lines().filter(|line| !line.contains("tcp") && !line.contains("127.")).count();
+    let lines = |text: &str| {
+        text.lines().filter(|line| !line.contains("tcp") && !line.contains("127.")).count()
+    };
     let now = fs::read_to_string(&elsewhere).unwrap();
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "a link stays one");
     assert!(now.contains("level = \"debug\" # louder"), "{now}");
@@ -129,7 +140,8 @@ fn taken_ports_are_all_named_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let ports = Ports::take();
     let base_port = ports.base;
-    let _taken = [base_port, base_port + 11].map(|port| std::net::TcpListener::bind(loopback(port)).unwrap());
+    let _taken = [base_port, base_port + 11]
+        .map(|port| std::net::TcpListener::bind(loopback(port)).unwrap());
     let error = prepare(folder.path(), &wanted(2, 0, &ports), false);
     let error = error.err().unwrap().to_string();
     assert!(error.contains(&format!("{base_port}, {}", base_port + 11)), "{error}");
@@ -137,7 +149,12 @@ fn taken_ports_are_all_named_before_anything_is_made() {
     assert!(!folder.path().join("node1").exists());
     for (base_port, nodes) in [(0, 1), (65_535, 1), (65_530, 2)] {
         assert!(
-            prepare(folder.path(), &Wanted { base_port: Some(base_port), ..wanted(nodes, 0, &ports) }, false).is_err()
+            prepare(
+                folder.path(),
+                &Wanted { base_port: Some(base_port), ..wanted(nodes, 0, &ports) },
+                false
+            )
+            .is_err()
         );
     }
 }

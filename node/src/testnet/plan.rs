@@ -51,7 +51,12 @@ impl Plan {
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         let plan: Self = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        ensure!(plan.format == FORMAT, "{}: format {}, expected {FORMAT}", path.display(), plan.format);
+        ensure!(
+            plan.format == FORMAT,
+            "{}: format {}, expected {FORMAT}",
+            path.display(),
+            plan.format
+        );
         Ok(Some(plan))
     }
 
@@ -76,7 +81,9 @@ impl Plan {
         };
         let pairs: Option<_> = (0..self.count()).map(pair).collect();
         ensure!(self.base_port > 0, "--base-port 0: expected 1 or more");
-        pairs.with_context(|| format!("--base-port {}: {} nodes do not fit below 65536", self.base_port, self.count()))
+        pairs.with_context(|| {
+            format!("--base-port {}: {} nodes do not fit below 65536", self.base_port, self.count())
+        })
     }
 
     /// Removes the homes and the genesis of this network, and nothing else in the directory.
@@ -95,7 +102,9 @@ impl Plan {
 
 pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
         _ => Ok(()),
     }
 }

@@ -7,7 +7,8 @@ use anyhow::bail;
 /// Fails if a port is taken. The error names all taken ports.
 pub(super) fn check_free(ports: &[(u16, u16)], base_port: u16) -> anyhow::Result<()> {
     let all = ports.iter().flat_map(|(p2p, rpc)| [*p2p, *rpc]);
-    let taken: Vec<String> = all.filter(|port| !is_free(*port)).map(|port| port.to_string()).collect();
+    let taken: Vec<String> =
+        all.filter(|port| !is_free(*port)).map(|port| port.to_string()).collect();
     if taken.is_empty() {
         return Ok(());
     }
@@ -27,7 +28,12 @@ fn is_free(port: u16) -> bool {
 fn free_base(ports: &[(u16, u16)], base_port: u16) -> Option<u16> {
     let fits = |base: u16| {
         let moved = |port: u16| base.checked_add(port.checked_sub(base_port)?);
-        ports.iter().flat_map(|(p2p, rpc)| [*p2p, *rpc]).all(|port| moved(port).is_some_and(is_free))
+        ports
+            .iter()
+            .flat_map(|(p2p, rpc)| [*p2p, *rpc])
+            .all(|port| moved(port).is_some_and(is_free))
     };
-    (1..=50u16).filter_map(|step| base_port.checked_add(step.checked_mul(100)?)).find(|base| fits(*base))
+    (1..=50u16)
+        .filter_map(|step| base_port.checked_add(step.checked_mul(100)?))
+        .find(|base| fits(*base))
 }

@@ -40,7 +40,9 @@ impl Progress {
         match self {
             Self::Live(bar) => bar.set_message(text),
             Self::Plain { last } => {
-                let due = |(shown, at): &(String, Instant)| *shown != text && now.duration_since(*at) >= LINE_INTERVAL;
+                let due = |(shown, at): &(String, Instant)| {
+                    *shown != text && now.duration_since(*at) >= LINE_INTERVAL
+                };
                 if last.as_ref().is_none_or(due) {
                     // The reader of stdout may have gone. The network goes on.
                     let _ = crate::output::print(&text);
@@ -72,7 +74,8 @@ impl Drop for Progress {
 fn describe(heights: &[Option<u64>]) -> String {
     let mut reached: Vec<u64> = heights.iter().flatten().copied().collect();
     reached.sort_unstable_by(|a, b| b.cmp(a));
-    let Some(height) = reached.get((2 * reached.len()).div_ceil(3).saturating_sub(1)).copied() else {
+    let Some(height) = reached.get((2 * reached.len()).div_ceil(3).saturating_sub(1)).copied()
+    else {
         return "no node answers".to_owned();
     };
     let have = reached.iter().filter(|reached| **reached >= height).count();
@@ -99,8 +102,14 @@ mod tests {
             (&[Some(12); 4][..], "height 12 final on 4 of 4 nodes"),
             (&[Some(0)], "height 0 final on 1 of 1 nodes"),
             (&[Some(13), Some(12), Some(12), Some(12)], "height 12 final on 4 of 4 nodes"),
-            (&[Some(13), Some(13), Some(13), Some(12)], "height 13 final on 3 of 4 nodes, node4 at 12"),
-            (&[Some(13), None, Some(13), Some(13)], "height 13 final on 3 of 4 nodes, node2 does not answer"),
+            (
+                &[Some(13), Some(13), Some(13), Some(12)],
+                "height 13 final on 3 of 4 nodes, node4 at 12",
+            ),
+            (
+                &[Some(13), None, Some(13), Some(13)],
+                "height 13 final on 3 of 4 nodes, node2 does not answer",
+            ),
             (&[None, None], "no node answers"),
             (&[], "no node answers"),
         ] {

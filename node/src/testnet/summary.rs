@@ -44,7 +44,8 @@ pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
         "wallet_home": layout.wallet_home().to_string_lossy(),
     });
     let path = layout.network_path();
-    write_atomic(&path, format!("{network:#}\n").as_bytes(), 0o644).with_context(|| path.display().to_string())
+    write_atomic(&path, format!("{network:#}\n").as_bytes(), 0o644)
+        .with_context(|| path.display().to_string())
 }
 
 /// The text that a user needs to begin.
@@ -83,11 +84,17 @@ pub(super) fn text(layout: &Layout) -> String {
 /// path.
 fn wallet_program() -> String {
     let name = format!("cairn-wallet{}", env::consts::EXE_SUFFIX);
-    let beside = env::current_exe().ok().map(|program| program.with_file_name(&name)).filter(|path| path.is_file());
-    let found = env::var_os("PATH")
-        .and_then(|path| env::split_paths(&path).map(|folder| folder.join(&name)).find(|path| path.is_file()));
+    let beside = env::current_exe()
+        .ok()
+        .map(|program| program.with_file_name(&name))
+        .filter(|path| path.is_file());
+    let found = env::var_os("PATH").and_then(|path| {
+        env::split_paths(&path).map(|folder| folder.join(&name)).find(|path| path.is_file())
+    });
     match (beside, found) {
-        (Some(beside), Some(found)) if beside.canonicalize().ok() == found.canonicalize().ok() => name,
+        (Some(beside), Some(found)) if beside.canonicalize().ok() == found.canonicalize().ok() => {
+            name
+        }
         (Some(beside), _) => quote(&shorter(&beside)),
         (None, _) => name,
     }
@@ -95,10 +102,16 @@ fn wallet_program() -> String {
 
 /// The path relative to the current directory, if it is below it.
 fn shorter(path: &Path) -> String {
-    let relative = env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
+    let relative =
+        env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
     // A shell would search `PATH` for a program without a folder.
-    let relative = relative.map(|path| if path.components().count() == 1 { Path::new(".").join(path) } else { path });
-    relative.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(path)).display().to_string()
+    let relative = relative
+        .map(|path| if path.components().count() == 1 { Path::new(".").join(path) } else { path });
+    relative
+        .filter(|path| !path.as_os_str().is_empty())
+        .unwrap_or_else(|| PathBuf::from(path))
+        .display()
+        .to_string()
 }
 
 /// Quotes a word for a POSIX shell, if needed.
@@ -118,9 +131,13 @@ mod tests {
 
     #[test]
     fn words_are_quoted_only_when_they_must() {
-        for (word, quoted) in
-            [("/a/b-c.d", "/a/b-c.d"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$HOME", "'$HOME'"), ("", "''")]
-        {
+        for (word, quoted) in [
+            ("/a/b-c.d", "/a/b-c.d"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ] {
             assert_eq!(quote(word), quoted);
         }
     }

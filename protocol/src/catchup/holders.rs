@@ -57,13 +57,16 @@ impl Holders {
 
     pub(super) fn on_answer(&mut self, peer: PeerId) {
         if let Some(holder) = self.peers.get_mut(&peer) {
-            *holder = Holder { has_answered: true, failures: 0, rests_until: Duration::ZERO, ..*holder };
+            *holder =
+                Holder { has_answered: true, failures: 0, rests_until: Duration::ZERO, ..*holder };
         }
     }
 
     pub(super) fn on_failure(&mut self, peer: PeerId, now: Duration) {
         if let Some(holder) = self.peers.get_mut(&peer) {
-            let rest = REST.saturating_mul(1u32.checked_shl(holder.failures).unwrap_or(u32::MAX)).min(REST_MAX);
+            let rest = REST
+                .saturating_mul(1u32.checked_shl(holder.failures).unwrap_or(u32::MAX))
+                .min(REST_MAX);
             holder.failures = holder.failures.saturating_add(1);
             holder.rests_until = now.saturating_add(rest);
             holder.has_answered = false;

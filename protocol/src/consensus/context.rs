@@ -88,8 +88,10 @@ pub(super) struct ValidatorSet(Arc<(Arc<validators::ValidatorSet>, Vec<Validator
 
 impl ValidatorSet {
     pub(super) fn new(set: &Arc<validators::ValidatorSet>) -> Self {
-        let member =
-            |validator: &validators::Validator| Validator { address: Address(validator.key), power: validator.power.0 };
+        let member = |validator: &validators::Validator| Validator {
+            address: Address(validator.key),
+            power: validator.power.0,
+        };
         Self(Arc::new((Arc::clone(set), set.as_slice().iter().map(member).collect())))
     }
 
@@ -322,7 +324,12 @@ impl core::Context for Context {
     type Extension = Unused;
     type SigningScheme = Ed25519;
 
-    fn select_proposer<'a>(&self, set: &'a ValidatorSet, height: Height, round: Round) -> &'a Validator {
+    fn select_proposer<'a>(
+        &self,
+        set: &'a ValidatorSet,
+        height: Height,
+        round: Round,
+    ) -> &'a Validator {
         let proposer = set.ledger().proposer(height.0, round_number(round));
         let member = core::ValidatorSet::get_by_address(set, &Address(proposer.key));
         member.unwrap_or_else(|| panic!("the proposer is a member of its set"))
@@ -339,11 +346,23 @@ impl core::Context for Context {
         Proposal { height, round, value, pol_round, proposer }
     }
 
-    fn new_prevote(&self, height: Height, round: Round, value: NilOrVal<BlockHash>, voter: Address) -> Vote {
+    fn new_prevote(
+        &self,
+        height: Height,
+        round: Round,
+        value: NilOrVal<BlockHash>,
+        voter: Address,
+    ) -> Vote {
         Vote { kind: core::VoteType::Prevote, height, round, value, voter }
     }
 
-    fn new_precommit(&self, height: Height, round: Round, value: NilOrVal<BlockHash>, voter: Address) -> Vote {
+    fn new_precommit(
+        &self,
+        height: Height,
+        round: Round,
+        value: NilOrVal<BlockHash>,
+        voter: Address,
+    ) -> Vote {
         Vote { kind: core::VoteType::Precommit, height, round, value, voter }
     }
 }

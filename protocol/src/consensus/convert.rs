@@ -7,7 +7,8 @@ use malachite_types as core;
 use super::context::{Address, Context, Height, Round, Timeout, TimeoutKind, Value, round_number};
 use super::{CoreInput, context};
 use crate::message::{
-    ConsensusMessage, LogEntry, PolkaCertificate, Proposal, RoundCertificate, SignedProposal, SignedVote,
+    ConsensusMessage, LogEntry, PolkaCertificate, Proposal, RoundCertificate, SignedProposal,
+    SignedVote,
 };
 
 pub(super) fn round(round: Option<units::Round>) -> Round {
@@ -51,7 +52,10 @@ pub(super) fn unsigned_proposal(proposal: &context::Proposal) -> Proposal {
 }
 
 pub(super) fn proposal_to_wire(signed: &core::SignedProposal<Context>) -> SignedProposal {
-    SignedProposal { proposal: unsigned_proposal(&signed.message), signature: signed.signature.into() }
+    SignedProposal {
+        proposal: unsigned_proposal(&signed.message),
+        signature: signed.signature.into(),
+    }
 }
 
 pub(super) fn polka_to_core(polka: &PolkaCertificate) -> core::PolkaCertificate<Context> {
@@ -68,7 +72,8 @@ pub(super) fn polka_to_core(polka: &PolkaCertificate) -> core::PolkaCertificate<
 }
 
 pub(super) fn polka_to_wire(polka: &core::PolkaCertificate<Context>) -> PolkaCertificate {
-    let signature = |entry: &core::PolkaSignature<Context>| (entry.address.0, Signature::from(entry.signature));
+    let signature =
+        |entry: &core::PolkaSignature<Context>| (entry.address.0, Signature::from(entry.signature));
     PolkaCertificate {
         height: polka.height.0,
         round: round_number(polka.round),
@@ -77,7 +82,9 @@ pub(super) fn polka_to_wire(polka: &core::PolkaCertificate<Context>) -> PolkaCer
     }
 }
 
-pub(super) fn round_certificate_to_wire(certificate: &core::RoundCertificate<Context>) -> RoundCertificate {
+pub(super) fn round_certificate_to_wire(
+    certificate: &core::RoundCertificate<Context>,
+) -> RoundCertificate {
     RoundCertificate {
         height: certificate.height.0,
         round: round_number(certificate.round),
@@ -104,7 +111,9 @@ pub(super) fn received(message: &ConsensusMessage) -> CoreInput {
     match message {
         ConsensusMessage::Vote(vote) => CoreInput::Vote(vote_to_core(vote)),
         ConsensusMessage::Proposal(proposal, _) => CoreInput::Proposal(proposal_to_core(proposal)),
-        ConsensusMessage::Round(certificate) => CoreInput::RoundCertificate(round_certificate_to_core(certificate)),
+        ConsensusMessage::Round(certificate) => {
+            CoreInput::RoundCertificate(round_certificate_to_core(certificate))
+        }
         ConsensusMessage::Polka(polka) => CoreInput::PolkaCertificate(polka_to_core(polka)),
     }
 }
@@ -148,19 +157,23 @@ pub(super) fn replayed(height: units::Height, entry: &LogEntry) -> Option<CoreIn
         LogEntry::Proposal(proposal) if proposal.proposal.height == height => {
             CoreInput::Proposal(proposal_to_core(proposal))
         }
-        LogEntry::Polka(polka) if polka.height == height => CoreInput::PolkaCertificate(polka_to_core(polka)),
+        LogEntry::Polka(polka) if polka.height == height => {
+            CoreInput::PolkaCertificate(polka_to_core(polka))
+        }
         LogEntry::Vote(_) | LogEntry::Proposal(_) | LogEntry::Polka(_) => return None,
-        LogEntry::Known { round: at, valid_round, proposer, block, valid } => CoreInput::ProposedValue(
-            malachite::ProposedValue {
-                height: Height(height),
-                round: Round::new(at.0),
-                valid_round: round(*valid_round),
-                proposer: Address(*proposer),
-                value: Value(*block),
-                validity: core::Validity::from_bool(*valid),
-            },
-            core::ValueOrigin::Consensus,
-        ),
+        LogEntry::Known { round: at, valid_round, proposer, block, valid } => {
+            CoreInput::ProposedValue(
+                malachite::ProposedValue {
+                    height: Height(height),
+                    round: Round::new(at.0),
+                    valid_round: round(*valid_round),
+                    proposer: Address(*proposer),
+                    value: Value(*block),
+                    validity: core::Validity::from_bool(*valid),
+                },
+                core::ValueOrigin::Consensus,
+            )
+        }
         LogEntry::Timeout(kind, at) => {
             let kind = match kind {
                 0 => TimeoutKind::Propose,

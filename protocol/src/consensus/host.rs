@@ -155,7 +155,10 @@ impl Host {
     }
 
     fn log(&mut self, entry: LogEntry) {
-        let known = self.recorded.as_ref().is_some_and(|recorded| recorded.contains(&codec::encode(&entry)));
+        let known = self
+            .recorded
+            .as_ref()
+            .is_some_and(|recorded| recorded.contains(&codec::encode(&entry)));
         if self.sign && !known {
             self.unsynced = true;
             self.outputs.push(Output::Log(entry));
@@ -178,7 +181,9 @@ impl Host {
 
     fn sign(&mut self, message: &[u8]) -> Signature {
         let Some(key) = self.key.as_ref().filter(|_| self.sign) else {
-            panic!("the core asks only active validators to sign, and those have a key and may sign");
+            panic!(
+                "the core asks only active validators to sign, and those have a key and may sign"
+            );
         };
         let signature = key.sign(message);
         let name = Self::verified_name(&key.public().0, message, &signature);
@@ -190,7 +195,12 @@ impl Host {
         Hash::of(Domain::SignVote, &[key, &signature.0, message])
     }
 
-    fn verify_once(&mut self, key: &ledger::signature::PublicKey, message: &[u8], signature: &Signature) -> bool {
+    fn verify_once(
+        &mut self,
+        key: &ledger::signature::PublicKey,
+        message: &[u8],
+        signature: &Signature,
+    ) -> bool {
         let name = Self::verified_name(&key.0, message, signature);
         if self.verified.contains(&name) {
             return true;
@@ -213,12 +223,19 @@ impl Host {
     }
 
     /// Whether the signers of a message may send it at this height, and their signatures hold.
-    pub(super) fn verify_message(&mut self, message: &ConsensusMessage, set: &validators::ValidatorSet) -> bool {
+    pub(super) fn verify_message(
+        &mut self,
+        message: &ConsensusMessage,
+        set: &validators::ValidatorSet,
+    ) -> bool {
         match message {
-            ConsensusMessage::Vote(vote) => set.find(&vote.vote.validator).is_some() && self.verify_vote(vote),
+            ConsensusMessage::Vote(vote) => {
+                set.find(&vote.vote.validator).is_some() && self.verify_vote(vote)
+            }
             ConsensusMessage::Proposal(signed, _) => {
                 let proposal = &signed.proposal;
-                set.proposer(proposal.height, proposal.round).key == proposal.proposer && self.verify_proposal(signed)
+                set.proposer(proposal.height, proposal.round).key == proposal.proposer
+                    && self.verify_proposal(signed)
             }
             ConsensusMessage::Round(certificate) => {
                 let consistent = certificate.votes.iter().all(|signed| {
@@ -232,7 +249,10 @@ impl Host {
                     false => core::ThresholdParam::F_PLUS_ONE,
                 };
                 consistent
-                    && rules::check_votes(&certificate.votes, set, threshold, |vote| self.verify_vote(vote)).is_ok()
+                    && rules::check_votes(&certificate.votes, set, threshold, |vote| {
+                        self.verify_vote(vote)
+                    })
+                    .is_ok()
             }
             ConsensusMessage::Polka(polka) => {
                 let votes = polka_votes(&convert::polka_to_core(polka));
@@ -265,7 +285,9 @@ impl Host {
             }
             Effect::PublishConsensusMsg(message, resume) => {
                 self.gossip(match message {
-                    SignedConsensusMsg::Vote(vote) => ConsensusMessage::Vote(convert::vote_to_wire(&vote)),
+                    SignedConsensusMsg::Vote(vote) => {
+                        ConsensusMessage::Vote(convert::vote_to_wire(&vote))
+                    }
                     SignedConsensusMsg::Proposal(proposal) => {
                         ConsensusMessage::Proposal(convert::proposal_to_wire(&proposal), None)
                     }
@@ -275,7 +297,9 @@ impl Host {
             Effect::PublishLivenessMsg(message, resume) => {
                 self.gossip(match message {
                     LivenessMsg::Vote(vote) => ConsensusMessage::Vote(convert::vote_to_wire(&vote)),
-                    LivenessMsg::PolkaCertificate(polka) => ConsensusMessage::Polka(convert::polka_to_wire(&polka)),
+                    LivenessMsg::PolkaCertificate(polka) => {
+                        ConsensusMessage::Polka(convert::polka_to_wire(&polka))
+                    }
                     LivenessMsg::SkipRoundCertificate(certificate) => {
                         ConsensusMessage::Round(convert::round_certificate_to_wire(&certificate))
                     }
@@ -287,7 +311,9 @@ impl Host {
                 resume.resume_with(())
             }
             Effect::RepublishRoundCertificate(certificate, resume) => {
-                self.gossip(ConsensusMessage::Round(convert::round_certificate_to_wire(&certificate)));
+                self.gossip(ConsensusMessage::Round(convert::round_certificate_to_wire(
+                    &certificate,
+                )));
                 resume.resume_with(())
             }
             Effect::GetValue(_, round, _, resume) => {
@@ -316,7 +342,8 @@ impl Host {
                 resume.resume_with(core::SignedMessage::new(vote, signature.into()))
             }
             Effect::SignProposal(proposal, resume) => {
-                let signature = self.sign(&convert::unsigned_proposal(&proposal).message(self.chain));
+                let signature =
+                    self.sign(&convert::unsigned_proposal(&proposal).message(self.chain));
                 resume.resume_with(core::SignedMessage::new(proposal, signature.into()))
             }
             Effect::VerifySignature(signed, key, resume) => {
@@ -336,7 +363,9 @@ impl Host {
             }
             Effect::VerifyPolkaCertificate(polka, set, thresholds, resume) => {
                 let votes = polka_votes(&polka);
-                let result = rules::check_votes(&votes, set.ledger(), thresholds.quorum, |vote| self.verify_vote(vote));
+                let result = rules::check_votes(&votes, set.ledger(), thresholds.quorum, |vote| {
+                    self.verify_vote(vote)
+                });
                 resume.resume_with(result)
             }
             Effect::VerifyRoundCertificate(certificate, set, thresholds, resume) => {
@@ -345,7 +374,9 @@ impl Host {
                     core::RoundCertificateType::Skip => thresholds.honest,
                 };
                 let votes = convert::round_certificate_to_wire(&certificate).votes;
-                let result = rules::check_votes(&votes, set.ledger(), threshold, |vote| self.verify_vote(vote));
+                let result = rules::check_votes(&votes, set.ledger(), threshold, |vote| {
+                    self.verify_vote(vote)
+                });
                 resume.resume_with(result)
             }
             Effect::WalAppend(_, input, resume) => {
@@ -366,7 +397,8 @@ impl Host {
     }
 
     fn certificate(&self, commit: &core::CommitCertificate<Context>) -> Certificate {
-        let precommits = commit.commit_signatures.iter().map(|entry| (entry.address.0, entry.signature.into()));
+        let precommits =
+            commit.commit_signatures.iter().map(|entry| (entry.address.0, entry.signature.into()));
         let round = round_number(commit.round);
         Certificate::new(commit.height.0, round, commit.value_id, self.set.ledger(), precommits)
     }
@@ -378,9 +410,13 @@ impl Host {
         set: &ValidatorSet,
     ) -> Result<(), core::CertificateError<Context>> {
         let certificate = self.certificate(commit);
-        certificate
-            .verify(self.chain, set.ledger(), commit.height.0, commit.value_id)
-            .map_err(|error| core::CertificateError::VerificationError(Some(core::BoxError::new(Box::new(error)))))
+        certificate.verify(self.chain, set.ledger(), commit.height.0, commit.value_id).map_err(
+            |error| {
+                core::CertificateError::VerificationError(Some(core::BoxError::new(Box::new(
+                    error,
+                ))))
+            },
+        )
     }
 }
 
@@ -390,9 +426,11 @@ fn polka_votes(polka: &core::PolkaCertificate<Context>) -> Vec<SignedVote> {
 
 fn evidence_to_wire(evidence: &malachite::MisbehaviorEvidence<Context>) -> Vec<Evidence> {
     let votes = (&evidence.votes).into_iter().flat_map(|(_, pairs)| pairs);
-    let votes = votes.map(|(a, b)| Evidence::Votes(convert::vote_to_wire(a), convert::vote_to_wire(b)));
+    let votes =
+        votes.map(|(a, b)| Evidence::Votes(convert::vote_to_wire(a), convert::vote_to_wire(b)));
     let proposals = (&evidence.proposals).into_iter().flat_map(|(_, pairs)| pairs);
-    let proposals =
-        proposals.map(|(a, b)| Evidence::Proposals(convert::proposal_to_wire(a), convert::proposal_to_wire(b)));
+    let proposals = proposals.map(|(a, b)| {
+        Evidence::Proposals(convert::proposal_to_wire(a), convert::proposal_to_wire(b))
+    });
     votes.chain(proposals).collect()
 }

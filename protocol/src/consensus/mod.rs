@@ -83,7 +83,14 @@ impl Consensus {
         };
         // Queues messages of at most two later heights, of each as many as the largest set sends in
         // a few rounds.
-        let core = malachite::State::new(Context, context::Height(Height(0)), set.clone(), params, 2, 4_096);
+        let core = malachite::State::new(
+            Context,
+            context::Height(Height(0)),
+            set.clone(),
+            params,
+            2,
+            4_096,
+        );
         Self { core, host: Host::new(chain, key, set) }
     }
 
@@ -100,7 +107,13 @@ impl Consensus {
             self.host.begin_replay(start.log);
         }
         let height = context::Height(start.height);
-        self.process(CoreInput::StartHeight(height, set, replay, None, VoteExtensionPolicy::Disabled));
+        self.process(CoreInput::StartHeight(
+            height,
+            set,
+            replay,
+            None,
+            VoteExtensionPolicy::Disabled,
+        ));
         if replay {
             self.core.record_recovered_own_precommit_extensions(&entries);
             self.core.index_wal_entries(&entries);
@@ -172,7 +185,12 @@ impl Consensus {
 
     /// Takes in the verdict on a proposed block of the current height: whether it follows the tip
     /// by all rules.
-    pub fn on_block(&mut self, proposal: &SignedProposal, valid: bool, now: Duration) -> Vec<Output> {
+    pub fn on_block(
+        &mut self,
+        proposal: &SignedProposal,
+        valid: bool,
+        now: Duration,
+    ) -> Vec<Output> {
         self.host.set_now(now);
         let proposal = &proposal.proposal;
         let value = malachite::ProposedValue {

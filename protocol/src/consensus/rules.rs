@@ -21,7 +21,8 @@ pub(super) fn duration(timeout: Timeout) -> Duration {
         TimeoutKind::Rebroadcast => (1_000, 250),
         TimeoutKind::FinalizeHeight(duration) => return duration,
     };
-    Duration::from_millis(u64::from(round).saturating_mul(step).saturating_add(base)).min(Duration::from_secs(20))
+    Duration::from_millis(u64::from(round).saturating_mul(step).saturating_add(base))
+        .min(Duration::from_secs(20))
 }
 
 type CertificateResult = Result<(), core::CertificateError<Context>>;
@@ -54,5 +55,9 @@ pub(super) fn check_votes(
     if threshold.is_met(signed, total) {
         return Ok(());
     }
-    Err(core::CertificateError::NotEnoughVotingPower { signed, total, expected: threshold.min_expected(total) })
+    Err(core::CertificateError::NotEnoughVotingPower {
+        signed,
+        total,
+        expected: threshold.min_expected(total),
+    })
 }

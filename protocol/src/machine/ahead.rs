@@ -44,8 +44,7 @@ impl Ahead {
         let of_signer = of_height.entry(message.signer()).or_default();
         if let ConsensusMessage::Proposal(signed, Some(_)) = &message {
             // The list takes its place beside the proposal that came without a list.
-            let lacks_list =
-                |known: &ConsensusMessage| matches!(known, ConsensusMessage::Proposal(known, None) if known == signed);
+            let lacks_list = |known: &ConsensusMessage| matches!(known, ConsensusMessage::Proposal(known, None) if known == signed);
             if let Some(known) = of_signer.iter_mut().find(|(_, known)| lacks_list(known)) {
                 *known = (from, message);
                 self.is_new = true;
@@ -94,7 +93,9 @@ impl Ahead {
             let mut has_voted = false;
             for (_, message) in messages {
                 match message {
-                    ConsensusMessage::Proposal(signed, _) if signed.proposal.round == Round(0) => return true,
+                    ConsensusMessage::Proposal(signed, _) if signed.proposal.round == Round(0) => {
+                        return true;
+                    }
                     ConsensusMessage::Proposal(..) => {}
                     ConsensusMessage::Vote(_) => has_voted = true,
                     ConsensusMessage::Round(_) | ConsensusMessage::Polka(_) => return true,

@@ -67,7 +67,8 @@ impl Machine {
             self.logged.on_replay(&log);
         }
         let validators = Arc::clone(self.chain.chain().validators(height));
-        let start = Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };
+        let start =
+            Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };
         // If the height is begun again, as a signer, consensus forgets its proposals: they are
         // given again below.
         let proposed = self.proposals.all();
@@ -97,18 +98,25 @@ impl Machine {
         for entry in log {
             match entry {
                 LogEntry::Body(block) => {
-                    if let Some(Ok(valid)) = self.verified(block).map(|block| self.chain.validate(block)) {
+                    if let Some(Ok(valid)) =
+                        self.verified(block).map(|block| self.chain.validate(block))
+                    {
                         self.bodies.insert(valid);
                     }
                 }
-                LogEntry::Proposal(signed) => self.bodies.on_proposed(signed.proposal.block, signed.proposal.round),
+                LogEntry::Proposal(signed) => {
+                    self.bodies.on_proposed(signed.proposal.block, signed.proposal.round)
+                }
                 LogEntry::Known { round, block, .. } => self.bodies.on_proposed(*block, *round),
                 LogEntry::Vote(_) | LogEntry::Polka(_) | LogEntry::Timeout(..) => {}
             }
         }
     }
 
-    fn verified(&self, block: &Block<Transaction>) -> Option<Block<Arc<ledger::transaction::VerifiedTransaction>>> {
+    fn verified(
+        &self,
+        block: &Block<Transaction>,
+    ) -> Option<Block<Arc<ledger::transaction::VerifiedTransaction>>> {
         let verified = verify_transactions(self.chain.chain().id(), block.transactions.clone());
         Some(Block {
             header: block.header.clone(),
@@ -131,7 +139,8 @@ impl Machine {
                     self.attendance.on_round(round, self.now.elapsed);
                     if round > Round(0) {
                         self.extra_rounds = self.extra_rounds.saturating_add(1);
-                        self.effects.push(Effect::Notice(Notice::Round(self.consensus.height(), round)));
+                        self.effects
+                            .push(Effect::Notice(Notice::Round(self.consensus.height(), round)));
                     }
                 }
                 Output::Decided(certificate) => self.on_decided(certificate),
@@ -147,8 +156,10 @@ impl Machine {
             Evidence::Proposals(proposal, _) => Some(proposal.proposal.proposer),
             Evidence::Fork(..) => None,
         };
-        let evidence: Vec<_> =
-            evidence.into_iter().filter_map(|evidence| Some((offender(&evidence)?, evidence))).collect();
+        let evidence: Vec<_> = evidence
+            .into_iter()
+            .filter_map(|evidence| Some((offender(&evidence)?, evidence)))
+            .collect();
         let mut offenders: Vec<_> = evidence.iter().map(|(validator, _)| *validator).collect();
         offenders.sort();
         offenders.dedup();

@@ -14,7 +14,10 @@ use crate::bodies::Verdict;
 impl Machine {
     pub(super) fn on_decided(&mut self, certificate: Certificate) {
         let block = certificate.block;
-        let other = self.catchup.next_header(self.chain.tip().height).filter(|other| other.header.hash() != block);
+        let other = self
+            .catchup
+            .next_header(self.chain.tip().height)
+            .filter(|other| other.header.hash() != block);
         if let Some(other) = other.cloned() {
             return self.on_fork(certificate.height, block, &other);
         }
@@ -35,10 +38,15 @@ impl Machine {
 
     /// Commits a block that was just judged, if it is the decided one.
     pub(super) fn on_fetched(&mut self, block: BlockHash, verdict: &Verdict) {
-        let Some(certificate) = self.decided.take_if(|certificate| certificate.block == block) else { return };
+        let Some(certificate) = self.decided.take_if(|certificate| certificate.block == block)
+        else {
+            return;
+        };
         match verdict {
             Verdict::Valid(valid) => self.commit_decided(valid.clone(), certificate),
-            Verdict::Invalid => self.halt(format!("block {block} was decided and valid here, and is no longer")),
+            Verdict::Invalid => {
+                self.halt(format!("block {block} was decided and valid here, and is no longer"))
+            }
         }
     }
 

@@ -13,22 +13,28 @@ use crate::bodies::transactions_max;
 use crate::budget::Cost;
 use crate::ids::{PeerId, Ticket};
 use crate::message::{
-    Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, CompactBlock, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX,
-    SignedProposal,
+    Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, CompactBlock, ConsensusMessage,
+    HEADER_MESSAGE_BYTES_MAX, SignedProposal,
 };
 use crate::planted::{self, Fault};
 
 impl Machine {
     pub(super) fn on_gossip(&mut self, topic: Topic, from: PeerId, ticket: Ticket, bytes: &[u8]) {
         let verdict = match topic {
-            Topic::Consensus => match codec::decode::<Attempt<ConsensusMessage>>(bytes, CONSENSUS_BYTES_MAX) {
-                Ok(attempt) => return self.on_consensus_gossip(from, ticket, attempt.message, bytes.len()),
-                Err(_) => Verdict::Reject,
-            },
-            Topic::Headers => match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
-                Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
-                Err(_) => Verdict::Reject,
-            },
+            Topic::Consensus => {
+                match codec::decode::<Attempt<ConsensusMessage>>(bytes, CONSENSUS_BYTES_MAX) {
+                    Ok(attempt) => {
+                        return self.on_consensus_gossip(from, ticket, attempt.message, bytes.len());
+                    }
+                    Err(_) => Verdict::Reject,
+                }
+            }
+            Topic::Headers => {
+                match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
+                    Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
+                    Err(_) => Verdict::Reject,
+                }
+            }
             // Decoded and verified outside, in parallel, and given as `Input::Transactions`.
             Topic::Transactions => Verdict::Ignore,
         };
@@ -36,7 +42,13 @@ impl Machine {
     }
 
     /// Judged before it is used: others should not wait for what this node makes of it.
-    fn on_consensus_gossip(&mut self, from: PeerId, ticket: Ticket, message: ConsensusMessage, bytes: usize) {
+    fn on_consensus_gossip(
+        &mut self,
+        from: PeerId,
+        ticket: Ticket,
+        message: ConsensusMessage,
+        bytes: usize,
+    ) {
         let hearing = self.hear(&message);
         if matches!(hearing, Hearing::News) && self.heard.was_passed(&message) {
             self.cost = self.cost.and(Cost::relay(bytes));
@@ -49,7 +61,8 @@ impl Machine {
             Hearing::News | Hearing::List => {
                 let height = message.height();
                 self.heard.note(&message, self.now.elapsed);
-                let is_ours = self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
+                let is_ours =
+                    self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
                 let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
                 if is_ours && !is_signed_here && !self.signing.accounts_for(height) {
                     self.signing.on_signed_elsewhere(height, self.now);
@@ -91,7 +104,8 @@ impl Machine {
         let is_deciding = self.consensus.height() == height
             && matches!(self.phase, Phase::Deciding | Phase::Fetching | Phase::CatchingUp);
         let round = if is_deciding { self.consensus.round() } else { Round(0) };
-        let may_pass = self.heard.may_pass(message, round, self.now.elapsed) || planted::is(Fault::GossipUnbounded);
+        let may_pass = self.heard.may_pass(message, round, self.now.elapsed)
+            || planted::is(Fault::GossipUnbounded);
         // A copy of the proposal without the list may have come first.
         if !may_pass && !self.heard.lacks_list(message, round) {
             return Hearing::Useless;

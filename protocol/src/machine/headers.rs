@@ -38,7 +38,12 @@ pub(super) enum Told {
 impl Machine {
     /// Judges and uses a certified header. A status is accepted only if it proves a fork. `Reject`:
     /// the certificate does not prove the header.
-    pub(super) fn on_header(&mut self, from: PeerId, certified: &CertifiedHeader, told: Told) -> Verdict {
+    pub(super) fn on_header(
+        &mut self,
+        from: PeerId,
+        certified: &CertifiedHeader,
+        told: Told,
+    ) -> Verdict {
         let (height, hash) = (certified.header.height, certified.header.hash());
         if height == Height(0) {
             return Verdict::Reject;
@@ -103,7 +108,8 @@ impl Machine {
     fn on_near(&mut self, from: PeerId, certified: &CertifiedHeader, hash: BlockHash) -> Verdict {
         let (height, tip) = (certified.header.height, self.chain.tip().height);
         let is_final = self.final_hash(height).is_some();
-        let is_held = is_final || matches!(self.bodies.verdict(&hash), Some(bodies::Verdict::Valid(_)));
+        let is_held =
+            is_final || matches!(self.bodies.verdict(&hash), Some(bodies::Verdict::Valid(_)));
         let is_known = is_final || self.catchup.hash(height).is_some();
         let is_news = height > self.passed && height.0.saturating_add(PASSED_BELOW_TIP) > tip.0;
         if is_known && !(is_news && is_held) {
@@ -133,7 +139,9 @@ impl Machine {
         }
         self.cost = self.cost.and(Cost::signatures(certificate.signatures.len() as u64));
         let validators = self.chain.chain().validators(header.height);
-        certificate.verify(self.chain.chain().id(), validators, header.height, header.hash()).is_ok()
+        certificate
+            .verify(self.chain.chain().id(), validators, header.height, header.hash())
+            .is_ok()
     }
 
     fn learn(&mut self, certified: &CertifiedHeader) {
@@ -154,7 +162,10 @@ impl Machine {
 
     /// The hash of a height that consensus decided here and whose body is being fetched.
     fn decided_hash(&self, height: Height) -> Option<BlockHash> {
-        self.decided.as_ref().filter(|decided| decided.height == height).map(|decided| decided.block)
+        self.decided
+            .as_ref()
+            .filter(|decided| decided.height == height)
+            .map(|decided| decided.block)
     }
 
     /// Commits the next block if it is here, valid and certified.
@@ -218,7 +229,8 @@ impl Machine {
         {
             self.passed = tip;
             let attempt = self.attempt();
-            self.effects.push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
+            self.effects
+                .push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
         }
     }
 }

@@ -107,7 +107,9 @@ impl Heard {
                 let Some(words) = self.words.get(&place) else { return true };
                 match words.iter().find(|known| known.word == word) {
                     Some(known) => now >= known.at.saturating_add(AGAIN),
-                    None => words.len() < DIFFERENT_MAX || planted::is(Fault::BlocksOfRoundUnbounded),
+                    None => {
+                        words.len() < DIFFERENT_MAX || planted::is(Fault::BlocksOfRoundUnbounded)
+                    }
                 }
             }
             Named::Certificate(place, of) => {
@@ -130,9 +132,11 @@ impl Heard {
                 let mut words = self.words.get(&place).into_iter().flatten();
                 words.any(|known| known.word == word && (known.has_list || !is_new_list))
             }
-            Named::Certificate(place, of) => {
-                self.certificates.get(&place).and_then(|known| known.newest).is_some_and(|(newest, _)| of <= newest)
-            }
+            Named::Certificate(place, of) => self
+                .certificates
+                .get(&place)
+                .and_then(|known| known.newest)
+                .is_some_and(|(newest, _)| of <= newest),
         }
     }
 
@@ -194,7 +198,8 @@ const fn has_list(message: &ConsensusMessage) -> bool {
 
 /// Whether messages of the round `of` are taken while `current` is the round being decided.
 const fn is_taken(of: Round, current: Round) -> bool {
-    of.0 <= current.0.saturating_add(ROUNDS_AHEAD) && of.0 >= current.0.saturating_sub(ROUNDS_BEFORE)
+    of.0 <= current.0.saturating_add(ROUNDS_AHEAD)
+        && of.0 >= current.0.saturating_sub(ROUNDS_BEFORE)
 }
 
 fn name(message: &ConsensusMessage) -> Named {
@@ -220,6 +225,8 @@ fn name(message: &ConsensusMessage) -> Named {
             };
             Named::Certificate((certificate.height, kind), certificate.round)
         }
-        ConsensusMessage::Polka(polka) => Named::Certificate((polka.height, CertificateKind::Polka), polka.round),
+        ConsensusMessage::Polka(polka) => {
+            Named::Certificate((polka.height, CertificateKind::Polka), polka.round)
+        }
     }
 }

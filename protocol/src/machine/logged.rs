@@ -34,7 +34,11 @@ impl Logged {
 
     /// Returns the bodies to keep if the log must be shortened now, and forgets the others. `None`
     /// if it need not be shortened.
-    fn shorten(&mut self, is_held: impl Fn(&BlockHash) -> bool, bytes_max: u64) -> Option<BTreeSet<BlockHash>> {
+    fn shorten(
+        &mut self,
+        is_held: impl Fn(&BlockHash) -> bool,
+        bytes_max: u64,
+    ) -> Option<BTreeSet<BlockHash>> {
         let dropped = self.bodies.iter().filter(|(block, _)| !is_held(block));
         if dropped.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes)) <= bytes_max {
             return None;
@@ -57,16 +61,22 @@ impl Machine {
         self.effects.push(Effect::Log(LogEntry::Body(Block {
             header: block.header.clone(),
             parent_certificate: block.parent_certificate.clone(),
-            transactions: block.transactions.iter().map(|transaction| transaction.transaction().clone()).collect(),
+            transactions: block
+                .transactions
+                .iter()
+                .map(|transaction| transaction.transaction().clone())
+                .collect(),
         })));
     }
 
     /// Shortens the log if it has too many bytes of dropped bodies. All other entries stay, so
     /// replay leads to the same state.
     pub(super) fn shorten_log(&mut self) {
-        let bytes_max = self.chain.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
+        let bytes_max =
+            self.chain.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
         let bodies = &self.bodies;
-        if let Some(kept) = self.logged.shorten(|block| bodies.verdict(block).is_some(), bytes_max) {
+        if let Some(kept) = self.logged.shorten(|block| bodies.verdict(block).is_some(), bytes_max)
+        {
             self.effects.push(Effect::ShortenLog(kept));
         }
     }

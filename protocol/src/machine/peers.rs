@@ -11,7 +11,8 @@ use crate::budget::Cost;
 use crate::catchup::CatchUpError;
 use crate::ids::{PeerId, RequestId, Ticket};
 use crate::message::{
-    GENESIS_PIECE_BYTES, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX, Request, Response,
+    GENESIS_PIECE_BYTES, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX,
+    Request, Response,
 };
 use crate::offence::Offence;
 
@@ -44,7 +45,11 @@ impl Machine {
     }
 
     pub(super) fn ask_status(&mut self, peer: PeerId) {
-        if self.requests.values().any(|asked| matches!(asked, Asked::Status(asked, _) if *asked == peer)) {
+        if self
+            .requests
+            .values()
+            .any(|asked| matches!(asked, Asked::Status(asked, _) if *asked == peer))
+        {
             return;
         }
         let request = Request::Status(self.certified_header());
@@ -92,7 +97,9 @@ impl Machine {
                 Response::Status { now: self.now.wall.0, head: self.certified_header() }
             }
             Request::Genesis(piece) => Response::Genesis(self.genesis_piece(piece)),
-            Request::Blocks(height) => return self.effects.push(Effect::RespondBlocks(ticket, height)),
+            Request::Blocks(height) => {
+                return self.effects.push(Effect::RespondBlocks(ticket, height));
+            }
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
                 if hashes.len() > REQUESTED_TRANSACTIONS_MAX {
@@ -100,21 +107,24 @@ impl Machine {
                 }
                 self.cost = self.cost.and(Cost::look_ups(hashes.len() as u64, 0));
                 let known = hashes.iter().filter_map(|hash| self.transaction(hash));
-                Response::Transactions(known.map(|transaction| transaction.transaction().clone()).collect())
+                Response::Transactions(
+                    known.map(|transaction| transaction.transaction().clone()).collect(),
+                )
             }
         };
         self.effects.push(Effect::Respond(ticket, codec::encode(&response)));
     }
 
     pub(super) fn on_response(&mut self, id: RequestId, from: PeerId, bytes: Option<Vec<u8>>) {
-        let response = match bytes.map(|bytes| codec::decode::<Response>(&bytes, RESPONSE_BYTES_MAX)) {
-            None => None,
-            Some(Ok(response)) => Some(response),
-            Some(Err(error)) => {
-                self.ban(from, Offence::Response(error));
-                None
-            }
-        };
+        let response =
+            match bytes.map(|bytes| codec::decode::<Response>(&bytes, RESPONSE_BYTES_MAX)) {
+                None => None,
+                Some(Ok(response)) => Some(response),
+                Some(Err(error)) => {
+                    self.ban(from, Offence::Response(error));
+                    None
+                }
+            };
         match self.requests.remove(&id) {
             Some(Asked::Status(_, asked_at)) => {
                 let Some(Response::Status { now, head }) = response else { return };
@@ -128,13 +138,15 @@ impl Machine {
             Some(Asked::Body) => {
                 let Some(block) = self.bodies.answered(id) else { return };
                 match response {
-                    Some(Response::Proposed(Some(list))) => match self.bodies.check_list(&self.chain, block, &list) {
-                        Ok(()) => {
-                            self.bodies.on_gave(&block, from);
-                            self.bodies.on_list(&block, list, from, &self.mempool);
+                    Some(Response::Proposed(Some(list))) => {
+                        match self.bodies.check_list(&self.chain, block, &list) {
+                            Ok(()) => {
+                                self.bodies.on_gave(&block, from);
+                                self.bodies.on_list(&block, list, from, &self.mempool);
+                            }
+                            Err(offence) => self.ban(from, offence),
                         }
-                        Err(offence) => self.ban(from, offence),
-                    },
+                    }
                     Some(Response::Transactions(transactions)) => {
                         self.bodies.on_transactions(&self.chain, &block, transactions, from);
                     }
@@ -191,7 +203,9 @@ impl Machine {
             return;
         }
         match self.catchup.take_next(&self.chain) {
-            Some(Ok((commits, after))) => return self.commit(commits, after, self.source_of_others()),
+            Some(Ok((commits, after))) => {
+                return self.commit(commits, after, self.source_of_others());
+            }
             Some(Err(error)) => self.on_catchup_error(error),
             None => {}
         }
@@ -221,7 +235,9 @@ impl Machine {
                 self.catchup.on_disconnected(peer);
                 self.ban(peer, offence);
             }
-            CatchUpError::Certified(error) => self.halt(format!("a certified block breaks the rules: {error}")),
+            CatchUpError::Certified(error) => {
+                self.halt(format!("a certified block breaks the rules: {error}"))
+            }
         }
     }
 

@@ -101,7 +101,8 @@ impl Machine {
     }
 
     fn build_at(&self) -> Duration {
-        let earliest = self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
+        let earliest =
+            self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
         let early = earliest.saturating_sub(self.now.wall.0);
         let by_clock = match early {
             1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
@@ -112,7 +113,10 @@ impl Machine {
 
     /// Builds a block whose time has come, if its round is still the current one.
     pub(super) fn build_waiting(&mut self) {
-        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed) else { return };
+        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed)
+        else {
+            return;
+        };
         self.proposals.to_build = None;
         if self.consensus.is_proposing(round) {
             let outputs = self.build_block(round);
@@ -124,13 +128,15 @@ impl Machine {
         let Some(key) = &self.key else {
             panic!("only validators are asked to build, and they have a key");
         };
-        let room = usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
+        let room =
+            usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
         let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
         if let Some(hash) = self.built_before(!candidates.is_empty()) {
             self.bodies.on_proposed(hash, round);
             return self.consensus.propose(round, hash, self.now.elapsed);
         }
-        let valid = self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
+        let valid =
+            self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
         let hash = valid.hash();
         self.log_body(&valid);
         self.bodies.insert_built(valid, round);
@@ -180,7 +186,8 @@ impl Machine {
 
     fn say(&mut self, message: ConsensusMessage) {
         let attempt = self.attempt();
-        self.effects.push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
+        self.effects
+            .push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
     }
 
     /// Repeats the proposal of the current round, if it was not heard for a while. It leaves out
@@ -207,14 +214,23 @@ impl Machine {
     /// How much later than others this validator repeats a proposal.
     fn repeat_turn(&self) -> Duration {
         let validators = self.chain.chain().validators(self.chain.tip().height.next());
-        let place = self.key.as_ref().and_then(|key| validators.find(&key.public())).map_or(0, |(place, _)| place);
+        let place = self
+            .key
+            .as_ref()
+            .and_then(|key| validators.find(&key.public()))
+            .map_or(0, |(place, _)| place);
         let turn = u32::try_from(place as u64 % REPEAT_STEPS).unwrap_or(0);
         REPEAT_STEP.saturating_mul(turn)
     }
 
     /// Takes in a proposal of the height being decided. Consensus gets the proposal once its round
     /// is near.
-    pub(super) fn on_proposal(&mut self, from: PeerId, signed: &SignedProposal, list: Option<CompactBlock>) {
+    pub(super) fn on_proposal(
+        &mut self,
+        from: PeerId,
+        signed: &SignedProposal,
+        list: Option<CompactBlock>,
+    ) {
         let current = self.consensus.round();
         let round = signed.proposal.round;
         if round.0 > current.0.saturating_add(ROUNDS_AHEAD) {
@@ -243,7 +259,8 @@ impl Machine {
     /// when the body is here again.
     fn give(&mut self, signed: &SignedProposal) {
         let (block, round) = (signed.proposal.block, signed.proposal.round);
-        let is_dropped = self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);
+        let is_dropped =
+            self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);
         if !is_dropped || round < self.consensus.round() {
             let message = ConsensusMessage::Proposal(signed.clone(), None);
             let outputs = self.consensus.on_message(&message, self.now.elapsed);
@@ -255,8 +272,10 @@ impl Machine {
     /// most one from the current round. Blocks of later rounds are fetched when their round is
     /// near.
     fn look_for(&mut self, signed: &SignedProposal) {
-        let (block, round, current) = (signed.proposal.block, signed.proposal.round, self.consensus.round());
-        let verdict = self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_)));
+        let (block, round, current) =
+            (signed.proposal.block, signed.proposal.round, self.consensus.round());
+        let verdict =
+            self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_)));
         if verdict.is_some() {
             self.bodies.on_proposed(block, round);
         }
@@ -267,7 +286,9 @@ impl Machine {
             }
             // Consensus needs no body to vote against a block.
             None if self.consensus.verdict(&block) == Some(false) => {}
-            None if round.0 <= current.0.saturating_add(1) && round.0 >= current.0.saturating_sub(1) => {
+            None if round.0 <= current.0.saturating_add(1)
+                && round.0 >= current.0.saturating_sub(1) =>
+            {
                 self.bodies.want(signed.clone());
             }
             Some(_) | None => {}
@@ -321,10 +342,13 @@ impl Machine {
                             true
                         }
                         Verdict::Invalid => {
-                            let reason =
-                                error.map_or_else(|| "a signature does not hold".to_owned(), |e| e.to_string());
+                            let reason = error.map_or_else(
+                                || "a signature does not hold".to_owned(),
+                                |e| e.to_string(),
+                            );
                             let height = self.consensus.height();
-                            self.effects.push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
+                            self.effects
+                                .push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
                             false
                         }
                     };

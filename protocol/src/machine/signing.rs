@@ -127,7 +127,10 @@ impl Signing {
         }
         let next = chain.tip().height.next();
         let is_free = !self.is_elsewhere(next, now);
-        self.is_validator && is_free && !self.is_ahead(next) && (waited || self.custody == Some(next))
+        self.is_validator
+            && is_free
+            && !self.is_ahead(next)
+            && (waited || self.custody == Some(next))
     }
 
     /// Whether the log is newer than the store. Nobody knows what was signed at the heights between

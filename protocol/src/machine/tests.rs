@@ -10,7 +10,9 @@ use ledger::units::{Amount, Timestamp, VotingPower};
 
 use super::*;
 use crate::ids::Ticket;
-use crate::message::{Attempt, ConsensusMessage, Evidence, Request, Response, SignedProposal, SignedVote};
+use crate::message::{
+    Attempt, ConsensusMessage, Evidence, Request, Response, SignedProposal, SignedVote,
+};
 
 mod behind;
 mod headers;
@@ -64,7 +66,12 @@ impl Node {
 
     /// A full node with this seed of its random choices.
     fn with_seed(lot: u64) -> Self {
-        Self::start_by_lot(ChainState::genesis(chain()), None, Log::Intact(Height(1), Vec::new()), lot)
+        Self::start_by_lot(
+            ChainState::genesis(chain()),
+            None,
+            Log::Intact(Height(1), Vec::new()),
+            lot,
+        )
     }
 
     fn start_by_lot(chain: ChainState, seed: Option<u8>, log: Log, lot: u64) -> Self {
@@ -127,7 +134,9 @@ fn bans(effects: &[Effect]) -> usize {
 fn votes(effects: &[Effect]) -> Vec<Vote> {
     let message = |effect: &Effect| match effect {
         Effect::Gossip(Topic::Consensus, bytes) => {
-            codec::decode::<Attempt<ConsensusMessage>>(bytes, 1 << 20).ok().map(|attempt| attempt.message)
+            codec::decode::<Attempt<ConsensusMessage>>(bytes, 1 << 20)
+                .ok()
+                .map(|attempt| attempt.message)
         }
         _ => None,
     };
@@ -138,7 +147,11 @@ fn votes(effects: &[Effect]) -> Vec<Vote> {
     effects.iter().filter_map(message).filter_map(vote).collect()
 }
 
-fn certify(chain: &Chain, block: &ValidBlock, signers: std::ops::RangeInclusive<u8>) -> Certificate {
+fn certify(
+    chain: &Chain,
+    block: &ValidBlock,
+    signers: std::ops::RangeInclusive<u8>,
+) -> Certificate {
     let vote = |seed: u8| {
         let vote = Vote {
             kind: VoteKind::Precommit,
@@ -149,7 +162,13 @@ fn certify(chain: &Chain, block: &ValidBlock, signers: std::ops::RangeInclusive<
         };
         (vote.validator, key(seed).sign(&vote.message(chain.id())))
     };
-    Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), signers.map(vote))
+    Certificate::new(
+        block.height(),
+        Round(0),
+        block.hash(),
+        chain.validators(block.height()),
+        signers.map(vote),
+    )
 }
 
 /// A chain of `count` blocks, each with its certificate. Block times begin after `first_time`
@@ -174,16 +193,18 @@ fn header(block: &(ValidBlock, Certificate)) -> CertifiedHeader {
 }
 
 fn response(blocks: &[(ValidBlock, Certificate)]) -> Response {
-    let decoded = blocks.iter().map(|(block, _)| codec::decode(block.bytes(), codec::VALUE_BYTES_MAX).unwrap());
+    let decoded = blocks
+        .iter()
+        .map(|(block, _)| codec::decode(block.bytes(), codec::VALUE_BYTES_MAX).unwrap());
     Response::Blocks(decoded.collect(), blocks.last().unwrap().1.clone())
 }
 
 /// The requests of one kind among the effects, with the peers that are asked.
 fn requests(effects: &[Effect], is_wanted: fn(&Request) -> bool) -> Vec<(RequestId, PeerId)> {
     let request = |effect: &Effect| match effect {
-        Effect::Request(id, peer, bytes) => {
-            codec::decode(bytes, 1 << 16).is_ok_and(|request| is_wanted(&request)).then_some((*id, *peer))
-        }
+        Effect::Request(id, peer, bytes) => codec::decode(bytes, 1 << 16)
+            .is_ok_and(|request| is_wanted(&request))
+            .then_some((*id, *peer)),
         _ => None,
     };
     effects.iter().filter_map(request).collect()
@@ -221,14 +242,29 @@ fn votes_of_a_third_begin_the_height_and_a_forged_one_is_rejected() {
     let mut node = Node::fresh(Some(1));
     let mut forged = vote(2, 1);
     forged.signature.0[0] ^= 1;
-    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(forged))), Verdict::Reject);
-    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(9, 1)))), Verdict::Reject);
+    assert_eq!(
+        verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(forged))),
+        Verdict::Reject
+    );
+    assert_eq!(
+        verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(9, 1)))),
+        Verdict::Reject
+    );
     assert_eq!(node.machine.phase, Phase::Waiting);
-    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 1)))), Verdict::Accept);
+    assert_eq!(
+        verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 1)))),
+        Verdict::Accept
+    );
     assert_eq!(node.machine.phase, Phase::Waiting, "one validator must not set the pace");
-    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(3, 1)))), Verdict::Accept);
+    assert_eq!(
+        verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(3, 1)))),
+        Verdict::Accept
+    );
     assert_eq!(node.machine.phase, Phase::Deciding);
-    assert_eq!(verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 9)))), Verdict::Ignore);
+    assert_eq!(
+        verdict(&node.gossip(Topic::Consensus, ConsensusMessage::Vote(vote(2, 9)))),
+        Verdict::Ignore
+    );
     let garbage = node.give(Input::Gossip(Topic::Consensus, PEER, Ticket(1), vec![9; 100]));
     assert_eq!(verdict(&garbage), Verdict::Reject);
 }
@@ -366,7 +402,10 @@ fn an_idle_machine_never_asks_for_a_time_that_has_passed() {
     for _ in 0..400 {
         behind.elapse(Duration::from_millis(50));
         assert!(behind.machine.is_syncing());
-        assert!(behind.machine.deadline() > behind.elapsed, "a driver would spin while nobody answers");
+        assert!(
+            behind.machine.deadline() > behind.elapsed,
+            "a driver would spin while nobody answers"
+        );
     }
 }
 
@@ -374,10 +413,16 @@ fn an_idle_machine_never_asks_for_a_time_that_has_passed() {
 fn saying_a_proposal_again_does_not_make_the_log_grow() {
     let chain = chain();
     let state = ChainState::genesis(Arc::clone(&chain));
-    let proposer =
-        (1..=4).find(|seed| key(*seed).public() == chain.validators(Height(1)).proposer(Height(1), Round(0)).key);
+    let proposer = (1..=4).find(|seed| {
+        key(*seed).public() == chain.validators(Height(1)).proposer(Height(1), Round(0)).key
+    });
     let proposer = key(proposer.unwrap());
-    let block = state.propose(proposer.public(), Timestamp(START + 1), Certificate::genesis(chain.id()), []);
+    let block = state.propose(
+        proposer.public(),
+        Timestamp(START + 1),
+        Certificate::genesis(chain.id()),
+        [],
+    );
     let proposal = crate::message::Proposal {
         height: Height(1),
         round: Round(0),
@@ -385,7 +430,8 @@ fn saying_a_proposal_again_does_not_make_the_log_grow() {
         valid_round: None,
         proposer: proposer.public(),
     };
-    let signed = SignedProposal { signature: proposer.sign(&proposal.message(chain.id())), proposal };
+    let signed =
+        SignedProposal { signature: proposer.sign(&proposal.message(chain.id())), proposal };
     let compact = crate::message::CompactBlock {
         header: block.header().clone(),
         parent_certificate: Certificate::genesis(chain.id()),
@@ -393,9 +439,14 @@ fn saying_a_proposal_again_does_not_make_the_log_grow() {
     };
     let other = (1..=4).find(|seed| key(*seed).public() != proposer.public());
     let mut node = Node::fresh(other);
-    let logged = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Log(_))).count();
+    let logged = |effects: &[Effect]| {
+        effects.iter().filter(|effect| matches!(effect, Effect::Log(_))).count()
+    };
     let message = ConsensusMessage::Proposal(signed, Some(compact));
-    assert!(logged(&node.gossip(Topic::Consensus, message.clone())) >= 3, "proposal, block and vote are logged");
+    assert!(
+        logged(&node.gossip(Topic::Consensus, message.clone())) >= 3,
+        "proposal, block and vote are logged"
+    );
     for _ in 0..20 {
         assert_eq!(logged(&node.gossip(Topic::Consensus, message.clone())), 0);
     }

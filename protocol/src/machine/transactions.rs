@@ -84,7 +84,12 @@ impl Outbox {
 
     /// A transaction was passed on within its batch: queues its held-back successors, which the
     /// batch does not have.
-    fn on_passed(&mut self, mempool: &Mempool, transaction: &Arc<VerifiedTransaction>, now: Duration) {
+    fn on_passed(
+        &mut self,
+        mempool: &Mempool,
+        transaction: &Arc<VerifiedTransaction>,
+        now: Duration,
+    ) {
         let transfer = transaction.transfer();
         if mempool.is_executable(transaction) {
             self.release(mempool, transfer.sender, next(transfer.nonce), now);
@@ -92,7 +97,12 @@ impl Outbox {
     }
 
     /// A block has these transactions: releases their senders' successors.
-    pub(super) fn on_commit(&mut self, mempool: &Mempool, committed: &[Arc<VerifiedTransaction>], now: Duration) {
+    pub(super) fn on_commit(
+        &mut self,
+        mempool: &Mempool,
+        committed: &[Arc<VerifiedTransaction>],
+        now: Duration,
+    ) {
         if self.held.is_empty() {
             return;
         }
@@ -138,8 +148,10 @@ impl Outbox {
         }
         self.repeat_at = Some(now.saturating_add(REPEAT));
         let waiting = self.own.iter().filter_map(|hash| mempool.get(hash));
-        let waiting: Vec<_> =
-            waiting.filter(|transaction| mempool.is_executable(transaction)).take(REPEATED_MAX).collect();
+        let waiting: Vec<_> = waiting
+            .filter(|transaction| mempool.is_executable(transaction))
+            .take(REPEATED_MAX)
+            .collect();
         for transaction in waiting {
             self.add(transaction, now);
         }
@@ -147,7 +159,9 @@ impl Outbox {
 
     /// A batch of at most [`BATCH_BYTES`], if it is full or its delay has passed.
     fn take(&mut self, now: Duration) -> Option<Vec<Transaction>> {
-        if self.batch.is_empty() || (self.bytes < BATCH_BYTES && self.flush_at.is_some_and(|at| at > now)) {
+        if self.batch.is_empty()
+            || (self.bytes < BATCH_BYTES && self.flush_at.is_some_and(|at| at > now))
+        {
             return None;
         }
         // A single transaction always fits: it has less than half of a batch.
@@ -159,7 +173,9 @@ impl Outbox {
         };
         let count = self.batch.iter().take_while(fits).count();
         let batch: Vec<_> = self.batch.drain(..count).collect();
-        self.bytes = batch.iter().fold(self.bytes, |bytes, transaction| bytes.saturating_sub(transaction.bytes()));
+        self.bytes = batch
+            .iter()
+            .fold(self.bytes, |bytes, transaction| bytes.saturating_sub(transaction.bytes()));
         if self.batch.is_empty() {
             self.flush_at = None;
         }
@@ -176,7 +192,10 @@ impl Machine {
         self.outbox.repeat(&self.mempool, self.now.elapsed);
         while let Some(message) = self.outbox.take(self.now.elapsed) {
             let attempt = self.attempt();
-            self.effects.push(Effect::Gossip(Topic::Transactions, codec::encode(&Attempt { attempt, message })));
+            self.effects.push(Effect::Gossip(
+                Topic::Transactions,
+                codec::encode(&Attempt { attempt, message }),
+            ));
         }
     }
 
@@ -197,7 +216,11 @@ impl Machine {
     /// transaction that pays would carry 64 KiB of others through the whole network. A forged
     /// signature is the fault of the sender. Bytes that are passed on in a batch without being
     /// useful are charged.
-    pub(super) fn on_transactions(&mut self, ticket: Ticket, transactions: Vec<Option<Arc<VerifiedTransaction>>>) {
+    pub(super) fn on_transactions(
+        &mut self,
+        ticket: Ticket,
+        transactions: Vec<Option<Arc<VerifiedTransaction>>>,
+    ) {
         let (mut is_forged, mut bytes) = (false, 0usize);
         let mut new = Vec::new();
         for transaction in transactions {
@@ -214,7 +237,8 @@ impl Machine {
             }
         }
         let useful = new.iter().filter(|transaction| self.mempool.is_executable(transaction));
-        let useful = useful.fold(0usize, |sum, transaction| sum.saturating_add(transaction.bytes()));
+        let useful =
+            useful.fold(0usize, |sum, transaction| sum.saturating_add(transaction.bytes()));
         let is_passed_on = !is_forged && useful > 0 && useful.saturating_mul(2) >= bytes;
         if is_passed_on && useful < bytes {
             self.cost = self.cost.and(Cost::relay(bytes.saturating_sub(useful)));

@@ -85,7 +85,11 @@ impl Index {
         self.by_place.insert(Place::of(transaction), Arc::clone(transaction));
         self.bytes = self.bytes.saturating_add(transaction.bytes());
         self.change(transfer.sender, next, |queue| {
-            assert!(queue.next() == next, "the mempool hears of every block: next nonce {next}, was {}", queue.next());
+            assert!(
+                queue.next() == next,
+                "the mempool hears of every block: next nonce {next}, was {}",
+                queue.next()
+            );
             queue.insert(waiting);
         });
     }
@@ -118,7 +122,12 @@ impl Index {
 
     /// The only way to change a queue: also updates the indices of its ends. An absent queue begins
     /// empty, with `next`.
-    fn change<R>(&mut self, sender: PublicKey, next: Nonce, change: impl FnOnce(&mut Queue) -> R) -> R {
+    fn change<R>(
+        &mut self,
+        sender: PublicKey,
+        next: Nonce,
+        change: impl FnOnce(&mut Queue) -> R,
+    ) -> R {
         let queue = self.queues.entry(sender).or_insert_with(|| Queue::new(next));
         let (head, tail) = (queue.head(), queue.tail());
         let result = change(queue);

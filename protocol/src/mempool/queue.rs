@@ -83,7 +83,11 @@ impl Queue {
         let (mut low, mut high) = (0, self.waiting.len());
         while low < high {
             let middle = low.midpoint(high);
-            if self.executable(middle).is_some() { low = middle.saturating_add(1) } else { high = middle }
+            if self.executable(middle).is_some() {
+                low = middle.saturating_add(1)
+            } else {
+                high = middle
+            }
         }
         Nonce(self.next.0.saturating_add(low as u64))
     }
@@ -95,7 +99,10 @@ impl Queue {
 
     fn standing_at(&self, position: usize) -> Option<Standing> {
         let waiting = self.waiting.get(position)?;
-        Some(Standing { in_order: self.in_order(position, waiting), place: Place::of(&waiting.transaction) })
+        Some(Standing {
+            in_order: self.in_order(position, waiting),
+            place: Place::of(&waiting.transaction),
+        })
     }
 
     /// The place of the next transaction, if it waits.
@@ -131,8 +138,14 @@ impl Queue {
     /// When its nonce is used or taken.
     pub(super) fn insert(&mut self, waiting: Waiting) {
         let nonce = waiting.nonce();
-        assert!(nonce >= self.next, "what waits has no used nonce: {nonce}, the next is {}", self.next);
-        let Err(position) = self.position(nonce) else { panic!("a nonce waits once per sender: {nonce}") };
+        assert!(
+            nonce >= self.next,
+            "what waits has no used nonce: {nonce}, the next is {}",
+            self.next
+        );
+        let Err(position) = self.position(nonce) else {
+            panic!("a nonce waits once per sender: {nonce}")
+        };
         self.needed = self.needed.saturating_add(waiting.needed.0.into());
         self.waiting.insert(position, waiting);
     }
@@ -160,7 +173,9 @@ impl Queue {
     }
 
     fn without(&mut self, removed: Option<Waiting>) -> Option<Waiting> {
-        self.needed = self.needed.saturating_sub(removed.as_ref().map_or(0, |waiting| waiting.needed.0.into()));
+        self.needed = self
+            .needed
+            .saturating_sub(removed.as_ref().map_or(0, |waiting| waiting.needed.0.into()));
         removed
     }
 

@@ -21,14 +21,16 @@ const LEAST: u64 = 10 * SIZE as u64;
 const VALIDATOR: u8 = 9;
 
 fn key(seed: u8) -> PublicKey {
-    static KEYS: LazyLock<Vec<PublicKey>> =
-        LazyLock::new(|| (0..=255).map(|seed| SigningKey::from_seed(&[seed; 32]).public()).collect());
+    static KEYS: LazyLock<Vec<PublicKey>> = LazyLock::new(|| {
+        (0..=255).map(|seed| SigningKey::from_seed(&[seed; 32]).public()).collect()
+    });
     KEYS[usize::from(seed)]
 }
 
 /// Accounts 1 to 6 with `BALANCE` each; 9 is the validator.
 static CHAIN: LazyLock<Arc<Chain>> = LazyLock::new(|| {
-    let account = |seed| GenesisAccount { name: String::new(), account: key(seed), balance: Amount(BALANCE) };
+    let account =
+        |seed| GenesisAccount { name: String::new(), account: key(seed), balance: Amount(BALANCE) };
     let power = VotingPower(1);
     Chain::new(Genesis {
         format: FORMAT,
@@ -37,7 +39,12 @@ static CHAIN: LazyLock<Arc<Chain>> = LazyLock::new(|| {
         coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
         start_time: Timestamp(START),
         accounts: (1..=6).map(account).collect(),
-        validators: vec![GenesisValidator { name: String::new(), key: key(VALIDATOR), payout: key(VALIDATOR), power }],
+        validators: vec![GenesisValidator {
+            name: String::new(),
+            key: key(VALIDATOR),
+            payout: key(VALIDATOR),
+            power,
+        }],
         // Blocks as close together as a genesis allows: the rows below count in milliseconds.
         limits: Limits { block_interval_ms: 1, ..Limits::default() },
     })
@@ -86,7 +93,11 @@ impl Fixture {
     /// Room for `transactions` of `SIZE` bytes, and 8 nonces per sender.
     fn new(transactions: usize) -> Self {
         let limits = MempoolLimits { bytes_max: transactions * SIZE, sender_transactions_max: 8 };
-        Self { chain: ChainState::genesis(Arc::clone(&CHAIN)), mempool: Mempool::new(limits), now: START }
+        Self {
+            chain: ChainState::genesis(Arc::clone(&CHAIN)),
+            mempool: Mempool::new(limits),
+            now: START,
+        }
     }
 
     fn holding(transactions: usize, held: &[Pay]) -> Self {
@@ -102,7 +113,11 @@ impl Fixture {
         let before = format!("{:?}", self.mempool);
         let result = self.mempool.admit(&self.chain, Timestamp(self.now), pay.signed());
         if !matches!(result, Ok(Admitted::New | Admitted::Replaced(_))) {
-            assert_eq!(format!("{:?}", self.mempool), before, "nothing changes unless something was let in");
+            assert_eq!(
+                format!("{:?}", self.mempool),
+                before,
+                "nothing changes unless something was let in"
+            );
         }
         self.check();
         result
@@ -111,7 +126,8 @@ impl Fixture {
     /// Commits these transactions as one block; all of them must fit.
     fn commit(&mut self, transactions: Vec<Arc<VerifiedTransaction>>) {
         let parent = Certificate::genesis(CHAIN.id());
-        let block = self.chain.propose(key(VALIDATOR), Timestamp(self.now), parent, transactions.clone());
+        let block =
+            self.chain.propose(key(VALIDATOR), Timestamp(self.now), parent, transactions.clone());
         assert_eq!(block.block().transactions, transactions);
         self.chain.advance(&block);
         self.mempool.on_commit(&self.chain, &transactions);
@@ -122,11 +138,16 @@ impl Fixture {
         let (mempool, chain) = (&self.mempool, &self.chain);
         mempool.index.check();
         assert!(mempool.bytes() <= mempool.limits.bytes_max);
-        assert_eq!(mempool.bytes(), mempool.best(usize::MAX).iter().map(|held| held.bytes()).sum::<usize>());
+        assert_eq!(
+            mempool.bytes(),
+            mempool.best(usize::MAX).iter().map(|held| held.bytes()).sum::<usize>()
+        );
         for held in mempool.best(usize::MAX) {
             assert!(held.transfer().expires_at >= chain.next_time());
-            let (queue, account) =
-                (mempool.index.queue(&held.transfer().sender).unwrap(), chain.account(&held.transfer().sender));
+            let (queue, account) = (
+                mempool.index.queue(&held.transfer().sender).unwrap(),
+                chain.account(&held.transfer().sender),
+            );
             assert!(queue.next() == account.nonce && queue.needed() <= account.balance.0.into());
         }
         for now in [0, self.now] {
@@ -159,16 +180,25 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
     // A tenth more per byte than 100,000 for `SIZE` bytes, for 100 bytes more.
     const LONGER: u64 = (100_000 * 110 * (SIZE as u64 + 100)).div_ceil(SIZE as u64 * 100);
     let rejected = |error| Err(AdmitError::Rejected(error));
-    let fee = |got, least| rejected(TransactionError::Fee { got: Amount(got), least: Amount(least) });
-    let short =
-        |balance, needed| rejected(TransactionError::Balance { balance: Amount(balance), needed: Amount(needed) });
-    let ahead = |got, next| rejected(TransactionError::NonceAhead { got: Nonce(got), next: Nonce(next) });
+    let fee =
+        |got, least| rejected(TransactionError::Fee { got: Amount(got), least: Amount(least) });
+    let short = |balance, needed| {
+        rejected(TransactionError::Balance { balance: Amount(balance), needed: Amount(needed) })
+    };
+    let ahead =
+        |got, next| rejected(TransactionError::NonceAhead { got: Nonce(got), next: Nonce(next) });
     let used = rejected(TransactionError::NonceUsed { got: Nonce(0), next: Nonce(1) });
     let expired = |expires_at: u64, time: u64| {
-        rejected(TransactionError::Expired { expires_at: Timestamp(expires_at), time: Timestamp(time) })
+        rejected(TransactionError::Expired {
+            expires_at: Timestamp(expires_at),
+            time: Timestamp(time),
+        })
     };
     let soon = |expires_at| {
-        Err(AdmitError::ExpiresSoon { expires_at: Timestamp(expires_at), least: Timestamp(START + 2 + LIFE) })
+        Err(AdmitError::ExpiresSoon {
+            expires_at: Timestamp(expires_at),
+            least: Timestamp(START + 2 + LIFE),
+        })
     };
     let too_far = rejected(TransactionError::ExpiryTooFar {
         expires_at: Timestamp(START + 2 + EXPIRY_MAX + 1),
@@ -209,16 +239,34 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
         ("fee", vec![], START, pay(1, 0, LEAST), ok()),
         ("fee", vec![], START, pay(1, 0, LEAST - 1), fee(LEAST - 1, LEAST)),
         ("new account", vec![], START, to(&[100], LEAST + 1_000_000), ok()),
-        ("new account", vec![], START, to(&[100], LEAST + 999_999), fee(LEAST + 999_999, LEAST + 1_000_000)),
+        (
+            "new account",
+            vec![],
+            START,
+            to(&[100], LEAST + 999_999),
+            fee(LEAST + 999_999, LEAST + 1_000_000),
+        ),
         ("new once", vec![], START, to(&[100, 100], LEAST + 1_000_400), ok()),
         ("two new", vec![], START, to(&[100, 101], LEAST + 2_000_400), ok()),
-        ("two new", vec![], START, to(&[100, 101], LEAST + 2_000_399), fee(LEAST + 2_000_399, LEAST + 2_000_400)),
+        (
+            "two new",
+            vec![],
+            START,
+            to(&[100, 101], LEAST + 2_000_399),
+            fee(LEAST + 2_000_399, LEAST + 2_000_400),
+        ),
         ("to itself", vec![], START, to(&[1], LEAST), ok()),
         ("balance", vec![], START, amount(BALANCE - 10_000), ok()),
         ("balance", vec![], START, amount(BALANCE - 9_999), short(BALANCE, BALANCE + 1)),
         ("no account", vec![], START, pay(100, 0, 10_000), short(0, 11_000)),
         ("summed balance", vec![first], START, second, ok()),
-        ("summed balance", vec![first], START, Pay { amount: 39_980_001, ..second }, short(BALANCE, BALANCE + 1)),
+        (
+            "summed balance",
+            vec![first],
+            START,
+            Pay { amount: 39_980_001, ..second },
+            short(BALANCE, BALANCE + 1),
+        ),
         (
             "sum over a gap",
             vec![first],
@@ -227,7 +275,13 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
             short(BALANCE, BALANCE + 1),
         ),
         ("sum before it", vec![second], START, amount(BALANCE - 10_000), ok()),
-        ("sum without the replaced", vec![first], START, Pay { fee: 20_000, amount: BALANCE - 20_000, ..base }, ok()),
+        (
+            "sum without the replaced",
+            vec![first],
+            START,
+            Pay { fee: 20_000, amount: BALANCE - 20_000, ..base },
+            ok(),
+        ),
         ("replacing, old fee and bytes", vec![base], START, pay(1, 0, 10_000 + LEAST), ok()),
         (
             "replacing, old fee and bytes",
@@ -237,8 +291,20 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
             Err(AdmitError::Underpriced { least: 10_000 + LEAST }),
         ),
         ("replacing, a tenth", vec![dear], START, pay(1, 0, 110_000), ok()),
-        ("replacing, a tenth", vec![dear], START, pay(1, 0, 109_999), Err(AdmitError::Underpriced { least: 110_000 })),
-        ("replacing, a tenth per byte", vec![dear], START, Pay { memo: 100, ..pay(1, 0, LONGER) }, ok()),
+        (
+            "replacing, a tenth",
+            vec![dear],
+            START,
+            pay(1, 0, 109_999),
+            Err(AdmitError::Underpriced { least: 110_000 }),
+        ),
+        (
+            "replacing, a tenth per byte",
+            vec![dear],
+            START,
+            Pay { memo: 100, ..pay(1, 0, LONGER) },
+            ok(),
+        ),
         (
             "replacing, a tenth per byte",
             vec![dear],
@@ -253,7 +319,13 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
             Pay { amount: 1_001, ..dear },
             Err(AdmitError::Underpriced { least: 110_000 }),
         ),
-        ("replacing what expired", vec![dear], START + 10_001, Pay { expires_at: START + 20_000, ..base }, ok()),
+        (
+            "replacing what expired",
+            vec![dear],
+            START + 10_001,
+            Pay { expires_at: START + 20_000, ..base },
+            ok(),
+        ),
         (
             "replacing what is about to",
             vec![dear],
@@ -270,7 +342,11 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
             assert_eq!(fixture.admit(pay), Ok(Admitted::New), "{name}");
         }
         fixture.now = now;
-        let old = fixture.mempool.index.queue(&key(newcomer.from)).and_then(|queue| queue.get(Nonce(newcomer.nonce)));
+        let old = fixture
+            .mempool
+            .index
+            .queue(&key(newcomer.from))
+            .and_then(|queue| queue.get(Nonce(newcomer.nonce)));
         let old = old.map(|old| Arc::clone(&old.transaction));
         let expected = expected.map(|()| old.map_or(Admitted::New, Admitted::Replaced));
         let is_in = expected.is_ok();
@@ -284,12 +360,16 @@ fn each_rule_lets_in_up_to_its_limit_and_nothing_past_it() {
 /// The chain refuses such an account, so the transaction must not wait for a block.
 #[test]
 fn a_recipient_that_is_no_point_of_the_curve_is_refused() {
-    let no_point = (1..).map(|low| PublicKey([low; 32])).find(|key| key.check_account().is_err()).unwrap();
+    let no_point =
+        (1..).map(|low| PublicKey([low; 32])).find(|key| key.check_account().is_err()).unwrap();
     let pay = |account| {
         let body = Body::Transfer(Transfer {
             sender: key(1),
             nonce: Nonce(0),
-            outputs: vec![Output { account: key(2), amount: Amount(1) }, Output { account, amount: Amount(1) }],
+            outputs: vec![
+                Output { account: key(2), amount: Amount(1) },
+                Output { account, amount: Amount(1) },
+            ],
             fee: Amount(2_000_000),
             expires_at: Timestamp(START + 10_000),
             memo: Vec::new(),
@@ -319,9 +399,15 @@ fn what_expires_within_the_interval_is_refused() {
         Mempool::new(MempoolLimits::default()).admit(&state, Timestamp(START), verified)
     };
     let (expires_at, time) = (Timestamp(START + 49), Timestamp(START + 50));
-    assert_eq!(admit(START + 49), Err(AdmitError::Rejected(TransactionError::Expired { expires_at, time })));
+    assert_eq!(
+        admit(START + 49),
+        Err(AdmitError::Rejected(TransactionError::Expired { expires_at, time }))
+    );
     let soon = |expires_at| {
-        Err(AdmitError::ExpiresSoon { expires_at: Timestamp(expires_at), least: Timestamp(START + 2_050) })
+        Err(AdmitError::ExpiresSoon {
+            expires_at: Timestamp(expires_at),
+            least: Timestamp(START + 2_050),
+        })
     };
     for expires_at in [START + 50, START + 2_049] {
         assert_eq!(admit(expires_at), soon(expires_at));
@@ -333,7 +419,10 @@ fn what_expires_within_the_interval_is_refused() {
 fn blame_is_the_rules_own_and_nobodys_for_price_and_room() {
     let rows = [
         (AdmitError::Rejected(TransactionError::ZeroAmount(0)), Blame::Sender),
-        (AdmitError::Rejected(TransactionError::Fee { got: Amount(0), least: Amount(1) }), Blame::Nobody),
+        (
+            AdmitError::Rejected(TransactionError::Fee { got: Amount(0), least: Amount(1) }),
+            Blame::Nobody,
+        ),
         (AdmitError::Underpriced { least: 1 }, Blame::Nobody),
         (AdmitError::Full, Blame::Nobody),
         (AdmitError::ExpiresSoon { expires_at: Timestamp(1), least: Timestamp(2) }, Blame::Nobody),
@@ -357,14 +446,19 @@ fn a_replacement_always_costs_more() {
         (CHAIN.limits(), u64::MAX, SIZE, (u128::from(u64::MAX) * 11).div_ceil(10)),
     ];
     for (limits, old_fee, bytes, least) in rows {
-        assert_eq!(least_to_replace(limits, &pay(1, 0, old_fee).signed(), bytes), least, "{old_fee} for {bytes}");
+        assert_eq!(
+            least_to_replace(limits, &pay(1, 0, old_fee).signed(), bytes),
+            least,
+            "{old_fee} for {bytes}"
+        );
     }
 }
 
 #[test]
 fn an_earlier_nonce_pushes_out_what_the_balance_no_longer_covers() {
     let third = BALANCE / 3 - 10_000;
-    let pays: Vec<Pay> = (1..4).map(|nonce| Pay { amount: third, ..pay(1, nonce, 10_000) }).collect();
+    let pays: Vec<Pay> =
+        (1..4).map(|nonce| Pay { amount: third, ..pay(1, nonce, 10_000) }).collect();
     let mut fixture = Fixture::holding(9, &pays);
     assert_eq!(fixture.admit(&Pay { amount: third, ..pay(1, 0, 10_000) }), Ok(Admitted::New));
     assert_eq!(fixture.held(), [(1, 0), (1, 1), (1, 2)]);
@@ -389,16 +483,36 @@ fn when_full_who_is_worth_least_leaves() {
         ("equal rate stays", plain, pay(4, 0, 20_000), None),
         ("two leave", plain, long(4, 0, 60_000), Some(&[(3, 0), (4, 0)])),
         ("two do not suffice for less", plain, long(4, 0, 50_000), None),
-        ("only the last of a sender counts", chained, pay(4, 0, 30_001), Some(&[(1, 0), (1, 1), (4, 0)])),
+        (
+            "only the last of a sender counts",
+            chained,
+            pay(4, 0, 30_001),
+            Some(&[(1, 0), (1, 1), (4, 0)]),
+        ),
         ("only the last of a sender counts", chained, pay(4, 0, 25_000), None),
         ("one sender's, from its end", own, pay(3, 0, 25_000), Some(&[(1, 0), (2, 0), (3, 0)])),
         ("one sender's, from its end", own, long(3, 0, 99_000), Some(&[(1, 0), (3, 0)])),
         ("own predecessor never leaves", plain, pay(1, 1, 25_000), None),
         ("own predecessor never leaves", plain, pay(1, 1, 30_001), Some(&[(1, 0), (1, 1), (3, 0)])),
-        ("own successor may leave", cheap_gapped, pay(1, 0, 25_000), Some(&[(1, 0), (2, 0), (3, 0)])),
-        ("own successor stays before one worth less", gapped, pay(1, 0, 35_000), Some(&[(1, 0), (1, 1), (3, 0)])),
+        (
+            "own successor may leave",
+            cheap_gapped,
+            pay(1, 0, 25_000),
+            Some(&[(1, 0), (2, 0), (3, 0)]),
+        ),
+        (
+            "own successor stays before one worth less",
+            gapped,
+            pay(1, 0, 35_000),
+            Some(&[(1, 0), (1, 1), (3, 0)]),
+        ),
         ("behind a gap leaves first", gapped, pay(4, 0, LEAST), Some(&[(2, 0), (3, 0), (4, 0)])),
-        ("behind gaps, the lower rate leaves", gapped, pay(4, 1, 90_001), Some(&[(2, 0), (3, 0), (4, 1)])),
+        (
+            "behind gaps, the lower rate leaves",
+            gapped,
+            pay(4, 1, 90_001),
+            Some(&[(2, 0), (3, 0), (4, 1)]),
+        ),
         ("behind gaps, equal rate stays", gapped, pay(4, 1, 90_000), None),
         ("behind a gap removes none that is in order", plain, pay(4, 1, 9_000_000), None),
         ("a longer replacement needs room", own, long(1, 1, 60_000), Some(&[(1, 0), (1, 1)])),
@@ -436,8 +550,9 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
     ];
     for (held, room, expected) in ROWS {
         let fixture = Fixture::holding(20, held);
-        let names_in =
-            |bytes_max| names(&fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), bytes_max));
+        let names_in = |bytes_max| {
+            names(&fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), bytes_max))
+        };
         assert_eq!(names_in(room * SIZE), expected, "{held:?}");
         if room < held.len() {
             assert_eq!(names_in(room * SIZE - 1), expected[..room - 1], "one byte less: {held:?}");
@@ -451,7 +566,8 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
         let mut arrival = pays;
         arrival.rotate_left(turn);
         let fixture = Fixture::holding(9, &arrival);
-        let candidates = fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), usize::MAX);
+        let candidates =
+            fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), usize::MAX);
         assert_eq!(candidates.iter().map(|candidate| candidate.hash()).collect::<Vec<_>>(), hashes);
     }
 }
@@ -470,15 +586,23 @@ fn an_expired_head_does_not_keep_others_out_of_a_block() {
     admit(&pay(2, 0, 3 * LEAST));
     for (now, expected) in [(START + 2_001, 1), (START + 2_002, 2)] {
         let candidates = mempool.candidates(&chain, Timestamp(now), 2 << 20);
-        let block = chain.propose(key(VALIDATOR), Timestamp(now), Certificate::genesis(CHAIN.id()), candidates);
-        let payers: BTreeSet<_> = block.block().transactions.iter().map(|paid| paid.transfer().sender).collect();
+        let block = chain.propose(
+            key(VALIDATOR),
+            Timestamp(now),
+            Certificate::genesis(CHAIN.id()),
+            candidates,
+        );
+        let payers: BTreeSet<_> =
+            block.block().transactions.iter().map(|paid| paid.transfer().sender).collect();
         assert!(payers.contains(&key(expected)) && payers.len() == 1, "at {now}: {payers:?}");
     }
 }
 
 #[test]
 fn what_is_let_in_lives_for_two_seconds_or_a_quarter_of_the_longest_life() {
-    for (expiry_ms_max, least) in [(24 * 3_600_000, 2_000), (8_000, 2_000), (4_000, 1_000), (1_000, 250)] {
+    for (expiry_ms_max, least) in
+        [(24 * 3_600_000, 2_000), (8_000, 2_000), (4_000, 1_000), (1_000, 250)]
+    {
         assert_eq!(life_min(&Limits { expiry_ms_max, ..Limits::default() }), least);
     }
     let error = AdmitError::ExpiresSoon { expires_at: Timestamp(5), least: Timestamp(7) };
@@ -498,7 +622,13 @@ fn candidates_fit_a_block_whatever_is_asked_for() {
 
 #[test]
 fn a_commit_drops_what_can_no_longer_be_applied() {
-    let held = [pay(1, 0, 10_000), pay(1, 1, 10_000), pay(1, 2, 10_000), pay(2, 0, 10_000), pay(2, 1, 10_000)];
+    let held = [
+        pay(1, 0, 10_000),
+        pay(1, 1, 10_000),
+        pay(1, 2, 10_000),
+        pay(2, 0, 10_000),
+        pay(2, 1, 10_000),
+    ];
     // After a block at START + 2,001 the next block's time is START + 2,002.
     let soon = |expires_at| Pay { expires_at, ..pay(3, 0, 10_000) };
     let spends = |amount| Pay { amount, memo: 1, ..pay(1, 0, 50_000) };
@@ -584,11 +714,27 @@ enum Step {
 
 fn pays() -> impl Strategy<Value = Pay> {
     let amount = prop_oneof![4 => 1u64..10_000, 1 => 1_000_000u64..BALANCE];
-    let to = prop_oneof![4 => Just(&[1u8, 2][..]), 1 => Just(&[3u8][..]), 1 => Just(&[100u8, 2][..])];
+    let to =
+        prop_oneof![4 => Just(&[1u8, 2][..]), 1 => Just(&[3u8][..]), 1 => Just(&[100u8, 2][..])];
     let fee = prop_oneof![6 => LEAST..6 * LEAST, 1 => 1_000_000u64..1_100_000];
-    (1u8..=4, 0u64..6, amount, to, fee, 1_900u64..2_400, prop_oneof![3 => Just(0usize), 1 => 0usize..=256]).prop_map(
-        |(from, nonce, amount, to, fee, expires_at, memo)| Pay { from, nonce, to, amount, fee, expires_at, memo },
+    (
+        1u8..=4,
+        0u64..6,
+        amount,
+        to,
+        fee,
+        1_900u64..2_400,
+        prop_oneof![3 => Just(0usize), 1 => 0usize..=256],
     )
+        .prop_map(|(from, nonce, amount, to, fee, expires_at, memo)| Pay {
+            from,
+            nonce,
+            to,
+            amount,
+            fee,
+            expires_at,
+            memo,
+        })
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -33,7 +33,8 @@ impl Holdings {
     }
 
     pub(crate) fn has(&self, id: ChunkId) -> bool {
-        self.is_complete(id.segment) || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
+        self.is_complete(id.segment)
+            || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
     }
 
     /// Whether it claims any chunk of a segment.
@@ -81,7 +82,8 @@ impl Census {
         self.forget(peer);
         let Status { height, pruned_below, sealed, partial, nonce } = status;
         let is_possible = |bits: &Bits| {
-            bits.bytes() <= (self.chunks_max as usize).div_ceil(8) && bits.ones().all(|chunk| chunk < self.chunks_max)
+            bits.bytes() <= (self.chunks_max as usize).div_ceil(8)
+                && bits.ones().all(|chunk| chunk < self.chunks_max)
         };
         if partial.len() > PARTIAL_MAX
             || !partial.is_sorted_by(|(before, _), (after, _)| before < after)
@@ -89,8 +91,10 @@ impl Census {
         {
             return Err(Absurd);
         }
-        let mut holdings = Holdings { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
-        holdings.partial = partial.into_iter().filter(|(segment, _)| !holdings.is_complete(*segment)).collect();
+        let mut holdings =
+            Holdings { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
+        holdings.partial =
+            partial.into_iter().filter(|(segment, _)| !holdings.is_complete(*segment)).collect();
         for (segment, bits) in &holdings.partial {
             bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, 1));
         }
@@ -103,7 +107,8 @@ impl Census {
             return Err(Absurd);
         }
         let Some(holdings) = self.peers.get_mut(&peer) else { return Ok(()) };
-        let has_room = holdings.partial.len() < PARTIAL_MAX || holdings.partial.contains_key(&id.segment);
+        let has_room =
+            holdings.partial.len() < PARTIAL_MAX || holdings.partial.contains_key(&id.segment);
         if !holdings.is_complete(id.segment)
             && has_room
             && holdings.partial.entry(id.segment).or_default().set(id.chunk)
@@ -131,7 +136,11 @@ impl Census {
     fn uncount(&mut self, partial: &BTreeMap<SegmentIndex, Bits>) {
         for (segment, bits) in partial {
             bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, -1));
-            if self.partial.get(segment).is_some_and(|counts| counts.iter().all(|count| *count == 0)) {
+            if self
+                .partial
+                .get(segment)
+                .is_some_and(|counts| counts.iter().all(|count| *count == 0))
+            {
                 self.partial.remove(segment);
             }
         }
@@ -149,7 +158,10 @@ impl Census {
 
     /// The sources of a segment: peers that have all of it.
     pub(crate) fn sources(&self, segment: SegmentIndex) -> Vec<PeerId> {
-        self.peers().filter(|(_, holdings)| holdings.is_complete(segment)).map(|(peer, _)| peer).collect()
+        self.peers()
+            .filter(|(_, holdings)| holdings.is_complete(segment))
+            .map(|(peer, _)| peer)
+            .collect()
     }
 
     /// The source that all downloaders ask first for a chunk that only sources have (rendezvous
@@ -214,12 +226,19 @@ mod tests {
         let [a, b, c] = [PeerId(1), PeerId(2), PeerId(3)];
         census.on_status(a, status(2, &[(1, 3), (2, 3)])).unwrap();
         census.on_status(b, status(0, &[(2, 3)])).unwrap();
-        assert!(!census.has(a, id(0, 0)) && census.has(a, id(1, 60)) && census.has(a, id(2, 3)), "0 is pruned");
+        assert!(
+            !census.has(a, id(0, 0)) && census.has(a, id(1, 60)) && census.has(a, id(2, 3)),
+            "0 is pruned"
+        );
         assert_eq!((census.partial_holders(id(1, 3)), census.partial_holders(id(2, 3))), (0, 2));
         census.on_have(b, id(2, 3)).unwrap();
         census.on_have(b, id(2, 4)).unwrap();
         census.on_have(c, id(2, 4)).unwrap();
-        assert_eq!((census.partial_holders(id(2, 3)), census.partial_holders(id(2, 4))), (2, 1), "c never said hello");
+        assert_eq!(
+            (census.partial_holders(id(2, 3)), census.partial_holders(id(2, 4))),
+            (2, 1),
+            "c never said hello"
+        );
         census.on_sealed(a, SegmentIndex(3), Height(10));
         assert_eq!(census.partial_holders(id(2, 3)), 1);
         assert_eq!(census.sources(SegmentIndex(2)), [a]);
@@ -251,7 +270,10 @@ mod tests {
             vec![part(3), (SegmentIndex(4), status(0, &[(4, 64)]).partial[0].1.clone())],
             many,
         ] {
-            assert_eq!(census.on_status(PeerId(1), Status { partial, ..status(0, &[]) }), Err(Absurd));
+            assert_eq!(
+                census.on_status(PeerId(1), Status { partial, ..status(0, &[]) }),
+                Err(Absurd)
+            );
             assert!(census.partial.is_empty() && census.peers.is_empty(), "nothing of it stays");
         }
     }
@@ -270,6 +292,9 @@ mod tests {
                 *shares.entry(owner).or_default() += 1;
             }
         }
-        assert!(shares.len() == 4 && shares.values().all(|share| (200..300).contains(share)), "{shares:?}");
+        assert!(
+            shares.len() == 4 && shares.values().all(|share| (200..300).contains(share)),
+            "{shares:?}"
+        );
     }
 }

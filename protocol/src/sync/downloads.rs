@@ -133,7 +133,14 @@ impl Downloads {
     }
 
     /// Takes in an arriving chunk, by the hash of its bytes.
-    pub(crate) fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64, now: Duration) -> Arrival {
+    pub(crate) fn on_chunk(
+        &mut self,
+        from: PeerId,
+        id: ChunkId,
+        hash: Hash,
+        bytes: u64,
+        now: Duration,
+    ) -> Arrival {
         let Some(supplier) = self.suppliers.get_mut(&from) else { return Arrival::Unknown };
         match supplier.admit(id) {
             Ok(()) => supplier.on_chunk(bytes, now),

@@ -150,14 +150,20 @@ impl Source {
 
 impl Sync {
     /// Uses the files of an earlier run, as far as a certificate proves them.
-    pub(super) fn restore(&mut self, staged: Vec<(SegmentHead, Vec<bool>)>, manifest: Option<Vec<u8>>) {
-        let saved = manifest.and_then(|bytes| codec::decode::<Saved>(&bytes, codec::VALUE_BYTES_MAX).ok());
+    pub(super) fn restore(
+        &mut self,
+        staged: Vec<(SegmentHead, Vec<bool>)>,
+        manifest: Option<Vec<u8>>,
+    ) {
+        let saved =
+            manifest.and_then(|bytes| codec::decode::<Saved>(&bytes, codec::VALUE_BYTES_MAX).ok());
         if let Some(Saved { header, descriptors }) = saved
             && header.header.height > self.tip
             && self.is_certified(&header)
         {
             let known = self.source.manifest.segments();
-            let new: Vec<_> = descriptors.into_iter().filter(|descriptor| descriptor.index >= known).collect();
+            let new: Vec<_> =
+                descriptors.into_iter().filter(|descriptor| descriptor.index >= known).collect();
             if self.source.manifest.extend(&new, header.header.history_root).is_ok() {
                 self.progress.extend(&new, &self.rules);
                 self.source.proof = Some(header.clone());
@@ -168,7 +174,8 @@ impl Sync {
             let index = SegmentIndex(head.descriptor.index);
             let is_proved = self.source.manifest.get(index.0) == Some(&head.descriptor);
             if is_proved && index >= self.sealed && self.is_head(&head) {
-                let (chunks, rules) = (here.iter().filter(|here| **here).count() as u64, &self.rules);
+                let (chunks, rules) =
+                    (here.iter().filter(|here| **here).count() as u64, &self.rules);
                 self.progress.on_found(chunks, &head.descriptor, rules);
                 self.downloads.add_segment(head, &here);
             } else {
@@ -203,7 +210,9 @@ impl Sync {
         let begun = self.downloads.segments().len();
         while asked < HEADS_MAX && begun.saturating_add(asked) < STAGED_SEGMENTS_MAX {
             let Some(index) = self.next_head() else { return };
-            let holds = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.sealed > index);
+            let holds = |peer: PeerId| {
+                self.census.get(peer).is_some_and(|holdings| holdings.sealed > index)
+            };
             let Some(peer) = self.least_asked(holds) else { return };
             self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
             self.source.note_asked(peer);
@@ -229,7 +238,8 @@ impl Sync {
             if bytes > STAGED_BYTES_MAX && bytes > descriptor.bytes {
                 return None;
             }
-            let is_asked = self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > self.now);
+            let is_asked =
+                self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > self.now);
             if self.is_wanted(descriptor) && !self.is_begun(index) && !is_asked {
                 return Some(index);
             }
@@ -268,7 +278,8 @@ impl Sync {
     fn fetch_manifest(&mut self) {
         let Some(header) = self.source.target.clone() else { return };
         let height = header.header.height;
-        let fits = |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
+        let fits =
+            |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
         let Some(peer) = self.least_asked(fits) else { return };
         let from = SegmentIndex(self.source.manifest.segments());
         let next = self.source.manifest.next_height();
@@ -278,7 +289,8 @@ impl Sync {
             self.source.patience = self.source.patience.saturating_mul(2).min(PATIENCE_MAX);
         }
         let deadline = self.now.saturating_add(self.source.patience);
-        self.source.fetch = Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
+        self.source.fetch =
+            Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
         // With nothing else to fetch, the first head should come right after the manifest that
@@ -336,7 +348,10 @@ impl Sync {
         }
         // The chain may have sealed some of these segments itself meanwhile.
         let known = self.source.manifest.segments().saturating_sub(fetch.from.0);
-        let new = fetch.descriptors.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let new = fetch
+            .descriptors
+            .get(usize::try_from(known).unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
         match self.source.manifest.extend(new, fetch.header.header.history_root) {
             Ok(()) => {
                 self.progress.extend(new, &self.rules);

@@ -38,7 +38,8 @@ impl<const LEAST: u32> Meter<LEAST> {
 
 fn per_second(bytes: u64, time: Duration) -> u64 {
     let micros = time.as_micros().max(1);
-    u64::try_from(u128::from(bytes).saturating_mul(1_000_000).checked_div(micros).unwrap_or(0)).unwrap_or(u64::MAX)
+    u64::try_from(u128::from(bytes).saturating_mul(1_000_000).checked_div(micros).unwrap_or(0))
+        .unwrap_or(u64::MAX)
 }
 
 /// Bytes that move at a rate in this time.
@@ -48,8 +49,12 @@ pub(crate) fn bytes_in(rate: u64, time: Duration) -> u64 {
 
 /// Time that bytes take at a rate, at most a day.
 pub(crate) fn time_for(bytes: u64, rate: u64) -> Duration {
-    let micros = u128::from(bytes).saturating_mul(1_000_000).checked_div(u128::from(rate)).unwrap_or(u128::MAX);
-    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(Duration::from_secs(86_400))
+    let micros = u128::from(bytes)
+        .saturating_mul(1_000_000)
+        .checked_div(u128::from(rate))
+        .unwrap_or(u128::MAX);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        .min(Duration::from_secs(86_400))
 }
 
 /// A rate limit, as a token bucket that holds a tenth of a second's worth. One chunk may overdraw

@@ -46,7 +46,9 @@ use ledger::units::{Height, SegmentIndex};
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::plan::FetchPlan;
-use answers::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE, HEAD_COST};
+use answers::{
+    ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE, HEAD_COST,
+};
 use assembly::Step;
 use census::{Absurd, Census};
 use downloads::{Arrival, Downloads};
@@ -174,7 +176,8 @@ impl Sync {
     /// When [`Input::Time`] is due at the latest. None while nothing is pending.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
-        let has_news = !self.unfilled.is_empty() || self.links.values().any(|link| !link.have.is_empty());
+        let has_news =
+            !self.unfilled.is_empty() || self.links.values().any(|link| !link.have.is_empty());
         [
             has_news.then_some(self.tell_at),
             self.is_fetching().then_some(self.review_at),
@@ -257,7 +260,9 @@ impl Sync {
                 self.downloads.on_busy(from, self.now.saturating_add(wait));
             }
             // Refused for now: the peer asks another one, or again.
-            SyncMessage::GetManifest(height, index) if !self.may_ask(from, self.page_cost(index)) => {
+            SyncMessage::GetManifest(height, index)
+                if !self.may_ask(from, self.page_cost(index)) =>
+            {
                 self.send(from, &SyncMessage::Manifest(height, index, None));
             }
             SyncMessage::GetHead(index) if !self.may_ask(from, HEAD_COST) => {
@@ -304,7 +309,10 @@ impl Sync {
                 self.uploads.on_given(from, bytes);
                 self.progress.on_chunk(bytes, self.now);
                 for (peer, link) in &mut self.links {
-                    let knows = self.census.get(*peer).is_some_and(|holdings| !holdings.is_complete(id.segment))
+                    let knows = self
+                        .census
+                        .get(*peer)
+                        .is_some_and(|holdings| !holdings.is_complete(id.segment))
                         && self.census.has(*peer, id);
                     if !knows {
                         link.have.push(id);
@@ -395,7 +403,11 @@ impl Sync {
                 continue;
             }
             let news = self.downloads.take_news(peer);
-            let have = self.links.get_mut(&peer).map(|link| std::mem::take(&mut link.have)).unwrap_or_default();
+            let have = self
+                .links
+                .get_mut(&peer)
+                .map(|link| std::mem::take(&mut link.have))
+                .unwrap_or_default();
             if news.is_none() && have.is_empty() {
                 continue;
             }

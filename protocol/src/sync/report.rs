@@ -39,9 +39,16 @@ impl Progress {
         }
     }
 
-    pub(super) fn on_found(&mut self, chunks: u64, descriptor: &SegmentDescriptor, rules: &HistoryRules) {
+    pub(super) fn on_found(
+        &mut self,
+        chunks: u64,
+        descriptor: &SegmentDescriptor,
+        rules: &HistoryRules,
+    ) {
         self.chunks = self.chunks.saturating_add(chunks);
-        self.bytes = self.bytes.saturating_add(chunks.saturating_mul(rules.chunk_bytes).min(descriptor.bytes));
+        self.bytes = self
+            .bytes
+            .saturating_add(chunks.saturating_mul(rules.chunk_bytes).min(descriptor.bytes));
     }
 
     pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
@@ -185,7 +192,8 @@ impl Sync {
                 serve_rate,
             }
         });
-        let Progress { chunks_total, bytes_total, chunks, bytes, fetched_at, meter, .. } = &self.progress;
+        let Progress { chunks_total, bytes_total, chunks, bytes, fetched_at, meter, .. } =
+            &self.progress;
         SyncReport {
             stage,
             tip: self.tip,
@@ -245,7 +253,9 @@ impl Sync {
         }
         let segments = self.downloads.segments();
         let Some(first) = segments.iter().find(|segment| segment.missing() > 0) else {
-            return Some("no connected peer has sent the heads of the next segments yet".to_owned());
+            return Some(
+                "no connected peer has sent the heads of the next segments yet".to_owned(),
+            );
         };
         let segment = first.index();
         let is_held = |chunk| self.census.peers().any(|(_, holdings)| holdings.has(chunk));
@@ -254,8 +264,13 @@ impl Sync {
             return Some(format!("no connected peer has the missing chunks of segment {segment}"));
         }
         let rate = self.progress.meter.rate();
-        let patience = rate.map_or(QUIET, |rate| QUIET.max(time_for(self.rules.chunk_bytes.saturating_mul(4), rate)));
-        let quiet = self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > patience);
-        quiet.then(|| format!("the peers that have the missing chunks of segment {segment} do not send them"))
+        let patience = rate.map_or(QUIET, |rate| {
+            QUIET.max(time_for(self.rules.chunk_bytes.saturating_mul(4), rate))
+        });
+        let quiet =
+            self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > patience);
+        quiet.then(|| {
+            format!("the peers that have the missing chunks of segment {segment} do not send them")
+        })
     }
 }

@@ -23,7 +23,12 @@ fn genesis_state() -> ChainState {
         coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
         start_time: Timestamp(START),
         accounts: Vec::new(),
-        validators: vec![GenesisValidator { name: String::new(), key, payout: key, power: VotingPower(1) }],
+        validators: vec![GenesisValidator {
+            name: String::new(),
+            key,
+            payout: key,
+            power: VotingPower(1),
+        }],
         limits: Limits::default(),
     }))
 }
@@ -119,7 +124,8 @@ fn a_manifest_without_end_is_given_up() {
     ask(&mut sync, Duration::ZERO, liar, &SyncMessage::Status(hello));
     let certificate = Certificate::genesis(state.chain().id());
     sync.handle(Duration::ZERO, Input::Certified(CertifiedHeader { header, certificate }));
-    let is_banned = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Ban { .. }));
+    let is_banned =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Ban { .. }));
     let mut banned_after = None;
     for (at, page) in pages.chunks(DESCRIPTORS_MAX).enumerate() {
         let first = SegmentIndex(page[0].index);

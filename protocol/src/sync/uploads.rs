@@ -145,14 +145,16 @@ impl Uploads {
             peer.wants.remove(id);
         }
         let sending = &peer.sending;
-        peer.wants.extend(update.add.iter().copied().filter(|id| !sending.contains(id) && has(*id)));
+        peer.wants
+            .extend(update.add.iter().copied().filter(|id| !sending.contains(id) && has(*id)));
         if peer.wants.len() > WANTS_MAX {
             return Err(Misuse::Wants);
         }
         if update.received > peer.sent {
             return Err(Misuse::Received);
         }
-        let confirmed = update.received.saturating_sub(peer.received).saturating_mul(self.chunk_bytes);
+        let confirmed =
+            update.received.saturating_sub(peer.received).saturating_mul(self.chunk_bytes);
         peer.received = update.received.max(peer.received);
         peer.allowed = update.allowed.max(peer.allowed);
         if confirmed > 0 {
@@ -241,15 +243,20 @@ impl Uploads {
         // Chunks in flight to slow peers do not hold back the others.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
-        let may_get =
-            |peer: &Peer| peer.may_get(now) && peer.has_room(self.chunk_bytes) && has_room[usize::from(peer.is_slow)];
+        let may_get = |peer: &Peer| {
+            peer.may_get(now)
+                && peer.has_room(self.chunk_bytes)
+                && has_room[usize::from(peer.is_slow)]
+        };
         for (id, peer) in self.peers.iter().filter(|(_, peer)| may_get(peer)) {
             let copies = |chunk: &ChunkId| {
                 let sending = self.sending.get(chunk).copied().unwrap_or(0);
                 u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
             };
             let held = peer.wants.iter().filter(|chunk| has(**chunk));
-            let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else { continue };
+            let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else {
+                continue;
+            };
             // Chance last: downloaders with equal chunks begin with different peers, and then help
             // each other.
             let rank = (copies > 0, peer.turn, copies, chunk, mix(self.salt ^ mix(id.0)));
@@ -276,13 +283,15 @@ impl Uploads {
     /// Reassigns the slots when it is time. Returns peers that want chunks and got no slot, with
     /// the time to wait.
     pub(crate) fn rotate(&mut self, now: Duration) -> Vec<(PeerId, Duration)> {
-        let unsettled = self.peers.values().filter(|peer| peer.is_waiting(now) && !peer.has_slot).count();
+        let unsettled =
+            self.peers.values().filter(|peer| peer.is_waiting(now) && !peer.has_slot).count();
         let taken = self.peers.values().filter(|peer| peer.has_slot).count();
         if self.rotate_at > now {
             // Free slots go to any peer that comes.
             let free = SLOTS.saturating_sub(taken);
             if free > 0 && unsettled > 0 {
-                let newcomers = self.peers.values_mut().filter(|peer| peer.is_waiting(now) && !peer.has_slot);
+                let newcomers =
+                    self.peers.values_mut().filter(|peer| peer.is_waiting(now) && !peer.has_slot);
                 newcomers.take(free).for_each(|peer| peer.has_slot = true);
             }
             return Vec::new();
@@ -291,9 +300,12 @@ impl Uploads {
         self.rotations = self.rotations.saturating_add(1);
         let mut waiting: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.is_waiting(now)).map(|(id, _)| *id).collect();
-        let of = |id: &PeerId| self.peers.get(id).map_or((0, 0), |peer| (peer.given_lately, peer.served_bytes));
+        let of = |id: &PeerId| {
+            self.peers.get(id).map_or((0, 0), |peer| (peer.given_lately, peer.served_bytes))
+        };
         waiting.sort_by_key(|id| (std::cmp::Reverse(of(id).0), of(id).1));
-        let mut chosen: Vec<PeerId> = waiting.drain(..SLOTS_FOR_GIVERS.min(waiting.len())).collect();
+        let mut chosen: Vec<PeerId> =
+            waiting.drain(..SLOTS_FOR_GIVERS.min(waiting.len())).collect();
         waiting.sort_by_key(|id| of(id).1);
         chosen.extend(waiting.drain(..SLOTS_FOR_NEWCOMERS.min(waiting.len())));
         let turn = self.rotations;
@@ -313,7 +325,8 @@ impl Uploads {
         }
         let patience = self.patience();
         let waiting = self.peers.values().filter_map(|peer| peer.waiting_since);
-        let waiting = waiting.flat_map(|since| [since.saturating_add(patience), since.saturating_add(STUCK)]);
+        let waiting =
+            waiting.flat_map(|since| [since.saturating_add(patience), since.saturating_add(STUCK)]);
         let opens_at = self.limit.opens_at(now);
         [Some(self.rotate_at), opens_at]
             .into_iter()
@@ -326,7 +339,9 @@ impl Uploads {
 
     /// For display: bytes sent to a peer, and its rate in bytes per second.
     pub(crate) fn show(&self, peer: PeerId) -> (u64, u64) {
-        self.peers.get(&peer).map_or((0, 0), |peer| (peer.served_bytes, peer.meter.rate().unwrap_or(0)))
+        self.peers
+            .get(&peer)
+            .map_or((0, 0), |peer| (peer.served_bytes, peer.meter.rate().unwrap_or(0)))
     }
 
     pub(crate) const fn served_bytes(&self) -> u64 {
@@ -336,9 +351,12 @@ impl Uploads {
     /// Bytes sent lately and not confirmed; those to slow peers only if `slow`.
     fn under_way(&self, slow: bool, now: Duration) -> u64 {
         let patience = self.patience();
-        let is_recent = |peer: &&Peer| peer.waiting_since.is_some_and(|since| since.saturating_add(patience) > now);
+        let is_recent = |peer: &&Peer| {
+            peer.waiting_since.is_some_and(|since| since.saturating_add(patience) > now)
+        };
         let counted = self.peers.values().filter(|peer| slow || !peer.is_slow).filter(is_recent);
-        let chunks = counted.fold(0u64, |sum, peer| sum.saturating_add(peer.sent.saturating_sub(peer.received)));
+        let chunks = counted
+            .fold(0u64, |sum, peer| sum.saturating_add(peer.sent.saturating_sub(peer.received)));
         chunks.saturating_mul(self.chunk_bytes)
     }
 
@@ -346,12 +364,16 @@ impl Uploads {
     /// peer.
     fn patience(&self) -> Duration {
         let three = self.chunk_bytes.saturating_mul(3);
-        self.meter.rate().map_or(Duration::ZERO, |rate| time_for(three, rate)).max(SLOW.saturating_mul(2))
+        self.meter
+            .rate()
+            .map_or(Duration::ZERO, |rate| time_for(three, rate))
+            .max(SLOW.saturating_mul(2))
     }
 
     /// Whether one more connection may take in a chunk.
     fn may_write(&self) -> bool {
-        let writing = self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow);
+        let writing =
+            self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow);
         let rate = self.meter.rate().unwrap_or(0);
         // A peer of unknown rate could take all.
         let (count, sum) = writing.fold((0u64, 0u64), |(count, sum), peer| {
@@ -363,7 +385,10 @@ impl Uploads {
     /// Most bytes in flight: always room for a second chunk, so that the link never waits for us.
     fn room(&self) -> u64 {
         let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
-        UNDER_WAY_LEAST.saturating_add(by_rate).min(UNDER_WAY_MOST).max(self.chunk_bytes.saturating_mul(2))
+        UNDER_WAY_LEAST
+            .saturating_add(by_rate)
+            .min(UNDER_WAY_MOST)
+            .max(self.chunk_bytes.saturating_mul(2))
     }
 }
 

@@ -34,7 +34,11 @@ const OPTIONS: &str = "--seed-ratio=0.0 --file-allocation=none --check-integrity
 
 /// Checks that aria2 can run.
 pub(super) fn check() -> anyhow::Result<()> {
-    let version = Command::new("aria2c").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let version = Command::new("aria2c")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if version.is_ok_and(|status| status.success()) {
         return Ok(());
     }
@@ -52,13 +56,19 @@ struct Client {
 impl Client {
     /// When its download was complete, milliseconds since 1970.
     fn done(&self) -> Option<u64> {
-        let time = fs::metadata(self.folder.join(DONE)).and_then(|metadata| metadata.modified()).ok()?;
+        let time =
+            fs::metadata(self.folder.join(DONE)).and_then(|metadata| metadata.modified()).ok()?;
         u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 }
 
 /// One run on links of its own.
-pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folder: &Path) -> anyhow::Result<OtherRun> {
+pub(super) fn run(
+    options: &Swarm,
+    chain: &MadeChain,
+    programs: &Programs,
+    folder: &Path,
+) -> anyhow::Result<OtherRun> {
     let payload = chain.payload()?;
     let topology = Topology::shaped(&rates(options), !options.no_offload)?;
     let mut tracker = Command::new(&programs.bench);
@@ -72,7 +82,10 @@ pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folde
 
     let file = folder.join("payload.torrent");
     let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
-    fs::write(&file, torrent(&payload, NAME, piece_bytes, &format!("http://{HUB}:{TRACKER_PORT}/announce"))?)?;
+    fs::write(
+        &file,
+        torrent(&payload, NAME, piece_bytes, &format!("http://{HUB}:{TRACKER_PORT}/announce"))?,
+    )?;
     let hook = folder.join("hook");
     fs::write(&hook, format!("#!/bin/sh\n: > \"${{3%/*}}/{DONE}\"\n"))?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
@@ -80,12 +93,18 @@ pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folde
     let seeds = usize::from(options.seeds);
     let start = |index: usize| {
         let is_seed = index < seeds;
-        let name = if is_seed { format!("seed{}", index + 1) } else { format!("leecher{}", index - seeds + 1) };
+        let name = if is_seed {
+            format!("seed{}", index + 1)
+        } else {
+            format!("leecher{}", index - seeds + 1)
+        };
         let home = folder.join(&name);
         fs::create_dir(&home)?;
         let host = &topology.hosts[index];
         let mut command = Command::new("aria2c");
-        command.args(OPTIONS.split_whitespace()).arg(format!("--listen-port={}", host.address.port()));
+        command
+            .args(OPTIONS.split_whitespace())
+            .arg(format!("--listen-port={}", host.address.port()));
         command.arg(format!("--dir={}", home.display()));
         if is_seed {
             fs::copy(&payload, home.join(NAME))?;
@@ -110,18 +129,25 @@ pub(super) fn run(options: &Swarm, chain: &MadeChain, programs: &Programs, folde
             if let Some(status) = client.process.ended() {
                 bail!("{} of aria2 has ended with {status}", client.name);
             }
-            client.peak_rss_kib = client.peak_rss_kib.max(super::nodes::peak_rss_kib(client.process.id()));
+            client.peak_rss_kib =
+                client.peak_rss_kib.max(super::nodes::peak_rss_kib(client.process.id()));
         }
         if Instant::now() > deadline {
-            say!("{} of {} are done", clients.iter().filter(|c| c.done().is_some()).count(), clients.len());
+            say!(
+                "{} of {} are done",
+                clients.iter().filter(|c| c.done().is_some()).count(),
+                clients.len()
+            );
             bail!("aria2 is not done in time");
         }
     }
     let bytes = chain.facts.bytes;
-    let copies = sent()?.zip(before).map_or(0.0, |(now, before)| (now - before) as f64 / bytes as f64);
+    let copies =
+        sent()?.zip(before).map_or(0.0, |(now, before)| (now - before) as f64 / bytes as f64);
     let per_node: Vec<PerNode> = clients.iter().map(result).collect();
     drop((seeding, clients, tracker));
-    let last = per_node.iter().map(|node| node.verified_at_ms).max().context("there are leechers")?;
+    let last =
+        per_node.iter().map(|node| node.verified_at_ms).max().context("there are leechers")?;
     let seconds = last.saturating_sub(began) as f64 / 1_000.0;
     Ok(OtherRun {
         seconds,

@@ -80,7 +80,9 @@ pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
         return Ok(());
     }
     let attack = Attack::find(&options.name);
-    let attack = attack.with_context(|| format!("no attack is named {:?}: `attack list` names all", options.name))?;
+    let attack = attack.with_context(|| {
+        format!("no attack is named {:?}: `attack list` names all", options.name)
+    })?;
     if Command::new("chrt").arg("-V").stdout(Stdio::null()).status().is_err() {
         return Err(Unfit("`chrt` does not run, it is part of util-linux".to_owned()).into());
     }
@@ -120,7 +122,8 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
         key: Some(sender_key(SENDERS)),
         crowd: options.crowd(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let reached = runtime.block_on(attack.run(&field, Duration::from_secs(options.seconds)))?;
     print_line(&Reached { reached })?;
     // Its tasks may still run. They are not waited for.
@@ -150,22 +153,37 @@ impl<'a> Session<'a> {
         folder: &Path,
     ) -> anyhow::Result<Self> {
         let topology = Topology::loopback(usize::from(VALIDATORS) + 2)?;
-        let validators = (0..VALIDATORS).map(|number| (format!("validator{}", number + 1), Role::Validator(number)));
+        let validators = (0..VALIDATORS)
+            .map(|number| (format!("validator{}", number + 1), Role::Validator(number)));
         let full = if attack.is_at_sync { Role::Leecher } else { Role::Seed };
         let others = [("full".to_owned(), full), ("attacker".to_owned(), Role::Seed)];
-        let mut places: Vec<Place> =
-            validators.chain(others).map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
+        let mut places: Vec<Place> = validators
+            .chain(others)
+            .map(|(name, role)| Place::new(name, role))
+            .collect::<Result<_, _>>()?;
         let full_node = usize::from(VALIDATORS);
         if attack.is_at_sync {
             places[full_node].download_rate = Some(SYNC_RATE);
         }
-        let addresses: Vec<P2pAddress> =
-            places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
+        let addresses: Vec<P2pAddress> = places
+            .iter()
+            .zip(&topology.hosts)
+            .map(|(place, host)| place.address(host))
+            .collect::<Result<_, _>>()?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // No node names the attackers.
-            let peers = addresses.iter().take(full_node + 1).enumerate().filter(|(other, _)| *other != index);
-            let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
+            let peers = addresses
+                .iter()
+                .take(full_node + 1)
+                .enumerate()
+                .filter(|(other, _)| *other != index);
+            let home = place.furnish(
+                folder,
+                host,
+                peers.map(|(_, address)| address.clone()).collect(),
+                chain,
+            )?;
             nodes.push(Node::new(place, index, home));
             stop::check()?;
         }
@@ -181,7 +199,8 @@ impl<'a> Session<'a> {
         self.await_nodes()?;
         let chain = self.chain.genesis.chain_id();
         let last = usize::from(VALIDATORS) - 1;
-        let mut payers = Payers::start(&self.programs.bench, &self.topology.hosts[last], chain, RATE)?;
+        let mut payers =
+            Payers::start(&self.programs.bench, &self.topology.hosts[last], chain, RATE)?;
         let start = Instant::now();
         while payers.next().is_none() {
             self.look(&mut payers)?;
@@ -220,7 +239,8 @@ impl<'a> Session<'a> {
             attacked_max_ms: rank(&late, 100),
             // A transfer at the edge of the window may be counted on the other side.
             not_final: if not_final <= 1 { 0 } else { not_final },
-            peak_rss_mib: self.nodes.iter().map(|node| node.peak_rss_kib).max().unwrap_or(0) as f64 / 1_024.0,
+            peak_rss_mib: self.nodes.iter().map(|node| node.peak_rss_kib).max().unwrap_or(0) as f64
+                / 1_024.0,
             bytes_ratio: attacked.bytes_a_second() / quiet.bytes_a_second(),
             attackers_banned,
             honest_banned,
@@ -239,7 +259,11 @@ impl<'a> Session<'a> {
             while self.rpc(index).status().is_err() {
                 stop::pause(TICK)?;
                 self.nodes.iter_mut().try_for_each(Node::check)?;
-                ensure!(start.elapsed() < PATIENCE, "{} does not answer after {PATIENCE:?}", self.nodes[index].name);
+                ensure!(
+                    start.elapsed() < PATIENCE,
+                    "{} does not answer after {PATIENCE:?}",
+                    self.nodes[index].name
+                );
             }
         }
         Ok(())
@@ -272,15 +296,21 @@ impl<'a> Session<'a> {
         let honest = |id: &Value| self.nodes.iter().any(|node| *id == node.id);
         let peers = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_peers"));
         let lists: Vec<Vec<Value>> = peers.filter_map(|peers| peers.as_array().cloned()).collect();
-        let sent = lists.iter().flatten().filter(|peer| honest(&peer["id"])).map(|peer| &peer["sent_bytes"]);
+        let sent = lists
+            .iter()
+            .flatten()
+            .filter(|peer| honest(&peer["id"]))
+            .map(|peer| &peer["sent_bytes"]);
         sent.filter_map(|bytes| bytes.as_str()?.parse::<u64>().ok()).sum()
     }
 
     /// Numbers of bans of attackers and of honest nodes, as the nodes report them.
     fn bans(&self) -> (u64, u64) {
-        let lists: Vec<Value> = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_bans")).collect();
+        let lists: Vec<Value> =
+            (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_bans")).collect();
         let bans: Vec<&Value> = lists.iter().filter_map(Value::as_array).flatten().collect();
-        let honest = bans.iter().filter(|ban| self.nodes.iter().any(|node| ban["peer"] == node.id)).count();
+        let honest =
+            bans.iter().filter(|ban| self.nodes.iter().any(|node| ban["peer"] == node.id)).count();
         ((bans.len() - honest) as u64, honest as u64)
     }
 
@@ -296,7 +326,11 @@ impl<'a> Session<'a> {
 
     fn start_attackers(&self) -> anyhow::Result<Child> {
         let mut command = Command::new("chrt");
-        command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", self.attack.name, "--genesis"]);
+        command.args(["--idle", "0"]).arg(&self.programs.bench).args([
+            "attacker",
+            self.attack.name,
+            "--genesis",
+        ]);
         command.arg(self.attacker_home.join("genesis.json")).arg("--home").arg(&self.attacker_home);
         command.args(["--seconds", &self.options.seconds.to_string()]);
         // Transfers go to the last validator, the attack to all other nodes.
@@ -306,7 +340,11 @@ impl<'a> Session<'a> {
             let target = Target { p2p: host.address, peer: node.id.clone(), rpc: host.rpc.into() };
             command.args(["--target", &target.to_string()]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("the attackers do not start")
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the attackers do not start")
     }
 
     fn await_attackers(&mut self, attackers: &mut Child) -> anyhow::Result<f64> {
@@ -350,5 +388,10 @@ impl Window {
 
 /// The given percentile of sorted values; 0 if there are none.
 fn rank(sorted: &[f64], percent: usize) -> f64 {
-    (sorted.len() * percent).div_ceil(100).checked_sub(1).and_then(|place| sorted.get(place)).copied().unwrap_or(0.0)
+    (sorted.len() * percent)
+        .div_ceil(100)
+        .checked_sub(1)
+        .and_then(|place| sorted.get(place))
+        .copied()
+        .unwrap_or(0.0)
 }

@@ -39,8 +39,11 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
     let seconds: f64 = text.trim().parse().context("the copy failed")?;
     let bytes = f64::from(options.mib) * f64::from(1 << 20);
     let bound = bytes / rate(options.up.min(options.down));
-    let sent = topology.sent_by([0])?.zip(before).map(|(now, before)| (now - before) as f64 / bytes);
-    print_line(&json!({"seconds": seconds, "bound_seconds": bound, "ratio": seconds / bound, "sender_copies": sent}))
+    let sent =
+        topology.sent_by([0])?.zip(before).map(|(now, before)| (now - before) as f64 / bytes);
+    print_line(
+        &json!({"seconds": seconds, "bound_seconds": bound, "ratio": seconds / bound, "sender_copies": sent}),
+    )
 }
 
 /// A process that is killed when dropped.

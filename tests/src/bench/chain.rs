@@ -82,7 +82,14 @@ impl Recipe {
 
     /// A chain that validators continue.
     pub(super) fn to_go_on(validators: u16, mib: u32) -> Self {
-        Self { version: VERSION, mib, accounts: 64, chunk_kib: 128, segment_mib: mib.min(16), validators }
+        Self {
+            version: VERSION,
+            mib,
+            accounts: 64,
+            chunk_kib: 128,
+            segment_mib: mib.min(16),
+            validators,
+        }
     }
 
     fn limits(&self) -> Limits {
@@ -183,10 +190,12 @@ impl MadeChain {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == self.facts.bytes) {
             return Ok(path);
         }
-        let store = Store::open(&self.directory.join("db"), &Chain::new(self.genesis.clone()))?.store;
+        let store =
+            Store::open(&self.directory.join("db"), &Chain::new(self.genesis.clone()))?.store;
         let mut file = std::io::BufWriter::new(fs::File::create(&path)?);
         for height in 1..=self.facts.sealed {
-            let block = store.block_bytes(Height(height))?.context("a block that was made is missing")?;
+            let block =
+                store.block_bytes(Height(height))?.context("a block that was made is missing")?;
             std::io::Write::write_all(&mut file, &block)?;
         }
         std::io::Write::flush(&mut file)?;
@@ -196,7 +205,8 @@ impl MadeChain {
 
 /// The chain of an earlier run, if it is complete and of this store version.
 fn find(directory: &Path, genesis: &Genesis) -> Option<Facts> {
-    let facts: Facts = serde_json::from_slice(&fs::read(directory.join("facts.json")).ok()?).ok()?;
+    let facts: Facts =
+        serde_json::from_slice(&fs::read(directory.join("facts.json")).ok()?).ok()?;
     let opened = Store::open(&directory.join("db"), &Chain::new(genesis.clone())).ok()?;
     (opened.store.tip().0 == Height(facts.height)).then_some(facts)
 }
@@ -236,7 +246,9 @@ impl Maker {
         Ok(Self {
             senders: (0..SENDERS).map(sender_key).collect(),
             recipients: (0..u64::from(recipe.accounts)).map(recipient).collect(),
-            validators: (0..recipe.validators).map(|number| validator_key(number).signing_key()).collect(),
+            validators: (0..recipe.validators)
+                .map(|number| validator_key(number).signing_key())
+                .collect(),
             bytes: u64::from(recipe.mib) << 20,
             certificate: Certificate::genesis(chain.id()),
             state: ChainState::genesis(chain),
@@ -248,7 +260,9 @@ impl Maker {
         let chain = Arc::clone(self.state.chain());
         Store::create(db, chain.genesis())?;
         let store = Store::open(db, &chain)?.store;
-        let per_block = BLOCK_BYTES.div_ceil(TRANSFER_BYTES).min(chain.limits().block_bytes_max / TRANSFER_BYTES);
+        let per_block = BLOCK_BYTES
+            .div_ceil(TRANSFER_BYTES)
+            .min(chain.limits().block_bytes_max / TRANSFER_BYTES);
         let mut facts = Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 };
         let mut batch = Vec::new();
         while facts.bytes < self.bytes {
@@ -279,15 +293,21 @@ impl Maker {
         let chain = Arc::clone(self.state.chain());
         let candidates = self.transfers(transfers);
         let parent = self.certificate.clone();
-        let block = self.state.propose(self.validators[0].public(), Timestamp(0), parent, candidates);
-        assert!(block.block().transactions.len() as u64 == transfers, "transfers made by the rules can be applied");
+        let block =
+            self.state.propose(self.validators[0].public(), Timestamp(0), parent, candidates);
+        assert!(
+            block.block().transactions.len() as u64 == transfers,
+            "transfers made by the rules can be applied"
+        );
         let (kind, height, round) = (VoteKind::Precommit, block.height(), Round(0));
         let sign = |key: &SigningKey| {
-            let vote = Vote { kind, height, round, block: Some(block.hash()), validator: key.public() };
+            let vote =
+                Vote { kind, height, round, block: Some(block.hash()), validator: key.public() };
             (vote.validator, key.sign(&vote.message(chain.id())))
         };
         let signatures: Vec<_> = self.validators.iter().map(sign).collect();
-        self.certificate = Certificate::new(height, round, block.hash(), chain.validators(height), signatures);
+        self.certificate =
+            Certificate::new(height, round, block.hash(), chain.validators(height), signatures);
         self.state.commit(block, self.certificate.clone())
     }
 
@@ -307,9 +327,15 @@ impl Maker {
         let verified: Vec<_> = thread::scope(|scope| {
             let parts = numbers.chunks(numbers.len().div_ceil(cores));
             let threads: Vec<_> = parts.map(|part| scope.spawn(move || sign(part))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("signing does not panic")).collect()
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("signing does not panic"))
+                .collect()
         });
-        verified.into_iter().map(|transaction| transaction.expect("what was signed verifies")).collect()
+        verified
+            .into_iter()
+            .map(|transaction| transaction.expect("what was signed verifies"))
+            .collect()
     }
 
     fn transfer(&self, number: u64, sender: PublicKey) -> Transfer {
@@ -324,7 +350,9 @@ impl Maker {
             fee: Amount(10 * TRANSFER_BYTES),
             expires_at: Timestamp(self.state.tip().time.0 + 60_000),
             // Memos differ between transfers, so that no layer could compress them.
-            memo: (0..MEMO_BYTES_MAX as u64 / 32).flat_map(|part| seed("memo", number << 8 | part)).collect(),
+            memo: (0..MEMO_BYTES_MAX as u64 / 32)
+                .flat_map(|part| seed("memo", number << 8 | part))
+                .collect(),
         }
     }
 }
@@ -339,7 +367,14 @@ mod tests {
     #[test]
     fn a_chain_is_made_once_and_its_payload_is_its_chunks() {
         let folder = tempfile::tempdir().unwrap();
-        let recipe = Recipe { version: VERSION, mib: 2, accounts: 100, chunk_kib: 64, segment_mib: 1, validators: 4 };
+        let recipe = Recipe {
+            version: VERSION,
+            mib: 2,
+            accounts: 100,
+            chunk_kib: 64,
+            segment_mib: 1,
+            validators: 4,
+        };
         let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
         let Facts { height, sealed, segments, chunks, bytes } = made.facts;
         // A block with the most transactions fills a segment, counted with its header.
@@ -348,7 +383,9 @@ mod tests {
 
         let payload = fs::read(made.payload().unwrap()).unwrap();
         assert_eq!(payload.len() as u64, bytes);
-        let store = Store::open(&made.directory.join("db"), &Chain::new(made.genesis.clone())).unwrap().store;
+        let store = Store::open(&made.directory.join("db"), &Chain::new(made.genesis.clone()))
+            .unwrap()
+            .store;
         let mut rest = &payload[..];
         let mut count = 0;
         for index in 0..segments {

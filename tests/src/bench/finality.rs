@@ -63,7 +63,9 @@ pub(super) fn execute(options: &Finality) -> anyhow::Result<()> {
     let turn = take_turn(&folder)?;
     let chain = MadeChain::obtain(&folder, &Recipe::to_go_on(options.validators, options.mib))?;
     drop(turn);
-    let report = in_folder(&folder, options.common.keep, |home| Session::new(options, &chain, &programs, home)?.run())?;
+    let report = in_folder(&folder, options.common.keep, |home| {
+        Session::new(options, &chain, &programs, home)?.run()
+    })?;
     if options.common.json {
         return print_line(&report);
     }
@@ -74,7 +76,11 @@ pub(super) fn execute(options: &Finality) -> anyhow::Result<()> {
             "{name:9} {transfers:5} transfers final after {p50_ms:.0} ms (half), {p99_ms:.0} (99%), {max_ms:.0} (all)"
         );
     }
-    println!("ratio {:.3} at 99%; the link was used to {:.0}%", report.p99_ratio, report.link_used * 100.0);
+    println!(
+        "ratio {:.3} at 99%; the link was used to {:.0}%",
+        report.p99_ratio,
+        report.link_used * 100.0
+    );
     Ok(())
 }
 
@@ -93,19 +99,32 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(options: &'a Finality, chain: &'a MadeChain, programs: &'a Programs, folder: &Path) -> anyhow::Result<Self> {
+    fn new(
+        options: &'a Finality,
+        chain: &'a MadeChain,
+        programs: &'a Programs,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let rates = Rates { up: options.up, down: options.down };
-        let topology = Topology::shaped(&vec![rates; usize::from(options.validators + options.rounds)], false)?;
-        let validators =
-            (0..options.validators).map(|number| (format!("validator{}", number + 1), Role::Validator(number)));
+        let topology = Topology::shaped(
+            &vec![rates; usize::from(options.validators + options.rounds)],
+            false,
+        )?;
+        let validators = (0..options.validators)
+            .map(|number| (format!("validator{}", number + 1), Role::Validator(number)));
         let guests = (1..=options.rounds).map(|number| (format!("guest{number}"), Role::Guest));
-        let mut places: Vec<Place> =
-            validators.chain(guests).map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
-        places
-            .iter_mut()
-            .for_each(|place| place.upload_rate = options.upload_limit.map(|mbit| u64::from(mbit) * 125_000));
-        let addresses: Vec<P2pAddress> =
-            places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
+        let mut places: Vec<Place> = validators
+            .chain(guests)
+            .map(|(name, role)| Place::new(name, role))
+            .collect::<Result<_, _>>()?;
+        places.iter_mut().for_each(|place| {
+            place.upload_rate = options.upload_limit.map(|mbit| u64::from(mbit) * 125_000)
+        });
+        let addresses: Vec<P2pAddress> = places
+            .iter()
+            .zip(&topology.hosts)
+            .map(|(place, host)| place.address(host))
+            .collect::<Result<_, _>>()?;
         let memory = tempfile::Builder::new()
             .prefix("cairn-bench-")
             .tempdir_in(MEMORY)
@@ -116,8 +135,14 @@ impl<'a> Session<'a> {
                 Role::Guest => (memory.path(), 1),
                 _ => (folder, options.validators.into()),
             };
-            let peers = addresses.iter().enumerate().take(known).filter(|(other, _)| *other != index);
-            let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
+            let peers =
+                addresses.iter().enumerate().take(known).filter(|(other, _)| *other != index);
+            let home = place.furnish(
+                folder,
+                host,
+                peers.map(|(_, address)| address.clone()).collect(),
+                chain,
+            )?;
             nodes.push(Node::new(place, index, home));
             stop::check()?;
         }
@@ -136,7 +161,8 @@ impl<'a> Session<'a> {
         // The probes are done, and polling would cost processor time.
         self.validators.iter_mut().for_each(|node| node.probe = None);
         let chain = Chain::new(self.chain.genesis.clone()).id();
-        let mut payers = Payers::start(&self.programs.bench, &self.topology.hosts[0], chain, options.rate)?;
+        let mut payers =
+            Payers::start(&self.programs.bench, &self.topology.hosts[0], chain, options.rate)?;
         self.await_first(&mut payers)?;
         let (mut quiet, mut uploading) = (Vec::new(), Vec::new());
         let (mut sent, mut seconds) = (0, 0.0);
@@ -153,7 +179,8 @@ impl<'a> Session<'a> {
             quiet.push(start..now_ms());
         }
         let paid = payers.finish()?;
-        let times = |windows: &[Range<u64>]| Times::of(&paid, windows).context("no transfers were final");
+        let times =
+            |windows: &[Range<u64>]| Times::of(&paid, windows).context("no transfers were final");
         let (quiet, uploading) = (times(&quiet)?, times(&uploading)?);
         let p99_ratio = uploading.p99_ms / quiet.p99_ms;
         let link_used = sent as f64 / (seconds * super::measure::rate(options.up));
@@ -191,7 +218,10 @@ impl<'a> Session<'a> {
         let end = loop {
             stop::pause(TICK)?;
             payers.check()?;
-            self.validators.iter_mut().chain([&mut self.guests[round]]).try_for_each(Node::check)?;
+            self.validators
+                .iter_mut()
+                .chain([&mut self.guests[round]])
+                .try_for_each(Node::check)?;
             let guest = &mut self.guests[round];
             guest.look(&facts);
             if let Some(end) = guest.verified_at {
@@ -232,8 +262,15 @@ impl Times {
         let mut times: Vec<f64> = paid.iter().filter(counts).map(|one| one.took).collect();
         times.sort_by(f64::total_cmp);
         // Nearest rank: the smallest time that at least this percentage of transfers do not exceed.
-        let rank = |percent: usize| times.get((times.len() * percent).div_ceil(100).checked_sub(1)?).copied();
-        Some(Self { transfers: times.len(), p50_ms: rank(50)?, p99_ms: rank(99)?, max_ms: rank(100)? })
+        let rank = |percent: usize| {
+            times.get((times.len() * percent).div_ceil(100).checked_sub(1)?).copied()
+        };
+        Some(Self {
+            transfers: times.len(),
+            p50_ms: rank(50)?,
+            p99_ms: rank(99)?,
+            max_ms: rank(100)?,
+        })
     }
 }
 
@@ -246,7 +283,10 @@ mod tests {
     fn of_a_hundred_transfers_the_last_but_one_is_p99() {
         let paid: Vec<Paid> = (0..300).map(|at| Paid { at, took: 300.0 - at as f64 }).collect();
         let times = Times::of(&paid, &[0..50, 250..300]).unwrap();
-        assert_eq!((times.transfers, times.p50_ms, times.p99_ms, times.max_ms), (100, 50.0, 299.0, 300.0));
+        assert_eq!(
+            (times.transfers, times.p50_ms, times.p99_ms, times.max_ms),
+            (100, 50.0, 299.0, 300.0)
+        );
         assert!(Times::of(&paid, &[]).is_none());
     }
 }

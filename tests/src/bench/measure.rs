@@ -114,7 +114,12 @@ struct Short {
 
 impl<'a> Report<'a> {
     /// `None` if there were no runs.
-    pub(super) fn new(parameters: &'a Swarm, chain: Facts, ours: &'a [Run], others: &'a [OtherRun]) -> Option<Self> {
+    pub(super) fn new(
+        parameters: &'a Swarm,
+        chain: Facts,
+        ours: &'a [Run],
+        others: &'a [OtherRun],
+    ) -> Option<Self> {
         let runs = ours.iter().map(|run| Short {
             seconds: run.seconds,
             applied_seconds: Some(run.applied_seconds),
@@ -142,8 +147,12 @@ impl<'a> Report<'a> {
 
     /// The report as text for people.
     pub(super) fn text(&self) -> String {
-        let Run { seconds, applied_seconds, seed_copies, waste, refetched, peak_rss_mib, .. } = self.run;
-        let bound = self.run.bound_seconds.map_or(String::new(), |bound| format!(", least possible {bound:.2} s"));
+        let Run { seconds, applied_seconds, seed_copies, waste, refetched, peak_rss_mib, .. } =
+            self.run;
+        let bound = self
+            .run
+            .bound_seconds
+            .map_or(String::new(), |bound| format!(", least possible {bound:.2} s"));
         let ratio = self.run.ratio.map_or(String::new(), |ratio| format!(", ratio {ratio:.3}"));
         let mut text = format!(
             "all verified after {seconds:.2} s{bound}{ratio}; all applied after {applied_seconds:.2} s\n\
@@ -190,7 +199,10 @@ pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[
     let wanted = leechers.len() as f64 * bytes;
     let receive = leechers.iter().map(|link| link.start + bytes / link.down);
     let alone = copies.map(|copies| ((wanted - copies * bytes) + missed) / all_up);
-    receive.chain([bytes / seeds_up, (wanted + missed) / (seeds_up + all_up)]).chain(alone).fold(0.0, f64::max)
+    receive
+        .chain([bytes / seeds_up, (wanted + missed) / (seeds_up + all_up)])
+        .chain(alone)
+        .fold(0.0, f64::max)
 }
 
 /// Share of the time from `start` to `end` that the last hundredth of `total` chunks took, from the
@@ -201,11 +213,13 @@ fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64)
     let (time, chunks) = progress[after];
     let (time, chunks) = (time.min(end) as f64, chunks as f64);
     // Progress between two observations counts as even.
-    let (time_before, chunks_before) = match after.checked_sub(1).and_then(|before| progress.get(before)) {
-        Some((time, chunks)) => (*time as f64, *chunks as f64),
-        None => (start as f64, 0.0),
-    };
-    let reached = time_before + (time - time_before) * (wanted - chunks_before) / (chunks - chunks_before);
+    let (time_before, chunks_before) =
+        match after.checked_sub(1).and_then(|before| progress.get(before)) {
+            Some((time, chunks)) => (*time as f64, *chunks as f64),
+            None => (start as f64, 0.0),
+        };
+    let reached =
+        time_before + (time - time_before) * (wanted - chunks_before) / (chunks - chunks_before);
     let (start, end) = (start as f64, end as f64);
     (end > start).then(|| ((end - reached) / (end - start)).max(0.0))
 }
@@ -223,7 +237,8 @@ impl Node {
     pub(super) fn look(&mut self, facts: &Facts) {
         let Some(sample) = self.sample() else { return };
         // After a kill, a new life does not count blocks applied earlier.
-        let has_chunks = sample.segments_total >= facts.segments && sample.chunks_verified >= sample.chunks_total;
+        let has_chunks = sample.segments_total >= facts.segments
+            && sample.chunks_verified >= sample.chunks_total;
         if has_chunks || sample.height >= if sample.tells { facts.sealed } else { facts.height } {
             self.verified_at.get_or_insert(sample.verified_at.unwrap_or(sample.answered));
         }
@@ -236,7 +251,9 @@ impl Node {
     pub(super) fn share(&self, facts: &Facts) -> f64 {
         let Some(sample) = self.sample() else { return 0.0 };
         if sample.segments_total >= facts.segments {
-            return 1.0 - sample.bytes_total.saturating_sub(sample.bytes_verified) as f64 / facts.bytes as f64;
+            return 1.0
+                - sample.bytes_total.saturating_sub(sample.bytes_verified) as f64
+                    / facts.bytes as f64;
         }
         sample.height as f64 / facts.height as f64
     }

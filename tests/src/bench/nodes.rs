@@ -58,13 +58,17 @@ fn is_newer(file: &Path, than: &Path) -> bool {
 fn build(bench: &Path) -> anyhow::Result<()> {
     let folder = bench.parent().context("cargo puts programs in a folder")?;
     let target = folder.parent().context("cargo puts programs two levels deep")?;
-    let profile = folder.file_name().and_then(|name| name.to_str()).context("profiles have plain names")?;
+    let profile =
+        folder.file_name().and_then(|name| name.to_str()).context("profiles have plain names")?;
     say!("building cairn-node");
     let mut command = Command::new(env!("CARGO"));
     // The variables that cargo sets for this program's package would make build scripts run again.
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();
-        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"].iter().any(|prefix| name_text.starts_with(prefix)) {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"]
+            .iter()
+            .any(|prefix| name_text.starts_with(prefix))
+        {
             command.env_remove(name);
         }
     }
@@ -240,7 +244,12 @@ impl Node {
     }
 
     /// Starts its process.
-    pub(super) fn start(&mut self, programs: &Programs, host: &Host, log: &str) -> anyhow::Result<()> {
+    pub(super) fn start(
+        &mut self,
+        programs: &Programs,
+        host: &Host,
+        log: &str,
+    ) -> anyhow::Result<()> {
         if let Role::Hostile(kind) = self.role {
             let kind = if kind == Kind::Poison { "poison" } else { "stall" };
             let mut command = Command::new(&programs.bench);
@@ -254,7 +263,9 @@ impl Node {
             command = Command::new("chrt");
             command.args(["--idle", "0"]).arg(&programs.node);
         }
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CAIRN_")) {
+        for (name, _) in
+            env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CAIRN_"))
+        {
             command.env_remove(name);
         }
         command.args(["run", "--exit-with-parent", "--log", log, "--home"]).arg(&self.home);
@@ -287,7 +298,8 @@ impl Node {
         let sample = self.probe.as_mut().and_then(Probe::now);
         // Dropping it kills the process and waits until it is gone.
         self.process = None;
-        self.fetched_before += sample.filter(|s| s.asked >= self.restarted).map_or(0, |sample| sample.fetched_bytes);
+        self.fetched_before +=
+            sample.filter(|s| s.asked >= self.restarted).map_or(0, |sample| sample.fetched_bytes);
         self.cpu_before += std::mem::take(&mut self.cpu);
         self.kills += 1;
     }
@@ -300,7 +312,11 @@ impl Node {
         let Some(status) = self.process.as_mut().and_then(Process::ended) else { return Ok(()) };
         let log = self.log_text();
         let lines: Vec<&str> = log.lines().collect();
-        bail!("{} has ended with {status}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
+        bail!(
+            "{} has ended with {status}:\n{}",
+            self.name,
+            lines[lines.len().saturating_sub(20)..].join("\n")
+        );
     }
 
     /// Reads memory and processor time, once at the end of each life, as both only grow.
@@ -311,7 +327,8 @@ impl Node {
         // Counted after the name, which may contain anything: fields 14 and 15 of proc(5), user and
         // system time.
         let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
-        let ticks: f64 = fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok()).sum();
+        let ticks: f64 =
+            fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok()).sum();
         self.cpu = self.cpu.max(ticks / rustix::param::clock_ticks_per_second() as f64);
     }
 
@@ -324,6 +341,8 @@ impl Node {
 /// Peak memory of a process, KiB; 0 when it is gone.
 pub(super) fn peak_rss_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
     peak.unwrap_or(0)
 }

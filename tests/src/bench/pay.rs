@@ -76,7 +76,8 @@ pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
 
 fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<()> {
     let transfer = payer.transfer("");
-    let id = rpc.submit(&transfer).map_err(|failure| anyhow!("a transfer is refused: {failure:?}"))?;
+    let id =
+        rpc.submit(&transfer).map_err(|failure| anyhow!("a transfer is refused: {failure:?}"))?;
     match rpc.is_final(&id, WAIT) {
         Ok(true) => Ok(()),
         other => bail!("a transfer is not final after {WAIT:?}: {other:?}"),
@@ -92,12 +93,24 @@ pub(super) struct Payers {
 }
 
 impl Payers {
-    pub(super) fn start(program: &Path, host: &Host, chain: ChainId, rate: u32) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        host: &Host,
+        chain: ChainId,
+        rate: u32,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
-        command.args(["pay", "--rpc", &format!("http://{}", host.rpc), "--chain", &chain.to_string()]);
+        command.args([
+            "pay",
+            "--rpc",
+            &format!("http://{}", host.rpc),
+            "--chain",
+            &chain.to_string(),
+        ]);
         command.args(["--rate", &rate.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = host.inside(|| command.spawn())?.context("the payers do not start")?;
-        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().context("stdout is a pipe")?);
+        let (stdin, stdout) =
+            (process.stdin.take(), process.stdout.take().context("stdout is a pipe")?);
         let (sender, paid) = mpsc::channel();
         let payers = Self { process, stdin, paid };
         thread::Builder::new().name("paid".to_owned()).spawn(move || {

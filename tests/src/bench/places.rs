@@ -100,8 +100,9 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
     let programs = Programs::find(options.common.node.as_deref())?;
     let folder = folder(&programs.bench)?;
     std::fs::create_dir_all(&folder)?;
-    let report =
-        in_folder(&folder, options.common.keep, |home| Session::new(&programs, &options.common.node_log, home)?.run())?;
+    let report = in_folder(&folder, options.common.keep, |home| {
+        Session::new(&programs, &options.common.node_log, home)?.run()
+    })?;
     match options.common.json {
         true => print_line(&report)?,
         false => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -120,7 +121,8 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
 
 /// A chain without transactions, whose blocks come often enough to see when somebody votes.
 fn quick_genesis() -> Genesis {
-    let limits = Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 1_000, ..Limits::default() };
+    let limits =
+        Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 1_000, ..Limits::default() };
     genesis(VALIDATORS as u16, limits)
 }
 
@@ -144,24 +146,50 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(programs: &'a Programs, node_log: &'a str, folder: &'a Path) -> anyhow::Result<Self> {
         let topology = Topology::public(LISTENER + 1 + ADDRESSES)?;
-        let founders = (0..VALIDATORS).map(|number| (format!("validator{}", number + 1), Role::Founder(number as u16)));
+        let founders = (0..VALIDATORS)
+            .map(|number| (format!("validator{}", number + 1), Role::Founder(number as u16)));
         let newcomer = ("newcomer".to_owned(), Role::Follower);
-        let places: Vec<Place> =
-            founders.chain([newcomer]).map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
-        let addresses: Vec<P2pAddress> =
-            places.iter().zip(&topology.hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
+        let places: Vec<Place> = founders
+            .chain([newcomer])
+            .map(|(name, role)| Place::new(name, role))
+            .collect::<Result<_, _>>()?;
+        let addresses: Vec<P2pAddress> = places
+            .iter()
+            .zip(&topology.hosts)
+            .map(|(place, host)| place.address(host))
+            .collect::<Result<_, _>>()?;
         let (genesis, mut nodes) = (quick_genesis(), Vec::new());
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // Validators name each other. The newcomer names the first of them, and nobody names
             // it.
             let known = if index == NEWCOMER { 1 } else { VALIDATORS };
-            let peers = addresses.iter().take(known).enumerate().filter(|(other, _)| *other != index);
-            let home = place.found(folder, host, peers.map(|(_, address)| address.clone()).collect(), &genesis)?;
+            let peers =
+                addresses.iter().take(known).enumerate().filter(|(other, _)| *other != index);
+            let home = place.found(
+                folder,
+                host,
+                peers.map(|(_, address)| address.clone()).collect(),
+                &genesis,
+            )?;
             nodes.push(Node::new(place, index, home.root().to_owned()));
         }
-        let rpcs = topology.hosts.iter().take(nodes.len()).map(|host| Rpc::new(&format!("http://{}", host.rpc)));
+        let rpcs = topology
+            .hosts
+            .iter()
+            .take(nodes.len())
+            .map(|host| Rpc::new(&format!("http://{}", host.rpc)));
         let rpcs = rpcs.collect();
-        Ok(Self { programs, node_log, folder, attackers: Vec::new(), nodes, rpcs, addresses, genesis, topology })
+        Ok(Self {
+            programs,
+            node_log,
+            folder,
+            attackers: Vec::new(),
+            nodes,
+            rpcs,
+            addresses,
+            genesis,
+            topology,
+        })
     }
 
     fn run(mut self) -> anyhow::Result<Report> {
@@ -174,13 +202,18 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let full = |it: &Self| Some(it.held()).filter(|held| *held >= places);
         let held_at_restart = self.wait("attackers hold all places", SELDOM, full)?;
-        say!("attackers hold {held_at_restart} places of each validator after {:.1} s", start.elapsed().as_secs_f64());
+        say!(
+            "attackers hold {held_at_restart} places of each validator after {:.1} s",
+            start.elapsed().as_secs_f64()
+        );
 
         self.nodes[RESTARTED].kill();
         let height = self.height(0) + MISSED_BLOCKS;
         self.wait("the others go on", OFTEN, |it| (it.height(0) >= height).then_some(()))?;
         let Restart { connected, signed, counted } = self.restart()?;
-        say!("connected {connected:.1} s after its start, signed {signed:.1} s later, counted {counted:.1} s later");
+        say!(
+            "connected {connected:.1} s after its start, signed {signed:.1} s later, counted {counted:.1} s later"
+        );
 
         let held_at_newcomer = self.wait("attackers hold all places again", SELDOM, full)?;
         let newcomer_seconds = self.newcomer()?;
@@ -202,7 +235,12 @@ impl<'a> Session<'a> {
         let above = Height(self.height(0));
         let start = Instant::now();
         self.start(RESTARTED)?;
-        let wanted = Wanted { chain: self.genesis.chain_id(), key, address: self.addresses[RESTARTED].clone(), above };
+        let wanted = Wanted {
+            chain: self.genesis.chain_id(),
+            key,
+            address: self.addresses[RESTARTED].clone(),
+            above,
+        };
         let mut listener = Listener::start(&self.topology.hosts[LISTENER], wanted)?;
         // The last moment at which it surely had no connection. Before it answers, it may have one.
         let mut alone = start;
@@ -218,9 +256,11 @@ impl<'a> Session<'a> {
         // A certificate has the first votes that make a quorum, so it may take some blocks.
         let (key, mut seen) = (key.to_string(), above.0);
         self.wait("a vote of the restarted validator counts", OFTEN, |it| {
-            let blocks: Vec<BlockInfo> = (seen + 1..=it.height(0)).map_while(|height| it.block(0, height)).collect();
+            let blocks: Vec<BlockInfo> =
+                (seen + 1..=it.height(0)).map_while(|height| it.block(0, height)).collect();
             seen += blocks.len() as u64;
-            let counts = |block: &BlockInfo| block.summary.proposer == key || block.signers.contains(&key);
+            let counts =
+                |block: &BlockInfo| block.summary.proposer == key || block.signers.contains(&key);
             blocks.iter().any(counts).then_some(())
         })?;
         let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
@@ -237,7 +277,9 @@ impl<'a> Session<'a> {
             let peers = it.peers(0).into_iter().flatten();
             peers.into_iter().any(|peer| peer.id == id).then(|| it.height(0))
         })?;
-        self.wait("the newcomer follows", OFTEN, |it| (it.height(NEWCOMER) >= height + FOLLOWED_BLOCKS).then_some(()))?;
+        self.wait("the newcomer follows", OFTEN, |it| {
+            (it.height(NEWCOMER) >= height + FOLLOWED_BLOCKS).then_some(())
+        })?;
         Ok(start.elapsed().as_secs_f64())
     }
 
@@ -249,17 +291,25 @@ impl<'a> Session<'a> {
     /// Starts a process on each hostile host. They give way to the nodes, as machines of their own
     /// would.
     fn start_attackers(&mut self) -> anyhow::Result<()> {
-        let targets = self.nodes.iter().zip(&self.topology.hosts).take(VALIDATORS).map(|(node, host)| Target {
-            p2p: host.address,
-            peer: node.id.clone(),
-            rpc: host.rpc.into(),
-        });
+        let targets =
+            self.nodes.iter().zip(&self.topology.hosts).take(VALIDATORS).map(|(node, host)| {
+                Target { p2p: host.address, peer: node.id.clone(), rpc: host.rpc.into() }
+            });
         let targets: Vec<String> = targets.map(|target| target.to_string()).collect();
         for (number, host) in self.topology.hosts.iter().skip(LISTENER + 1).enumerate() {
             let mut command = Command::new("chrt");
-            command.args(["--idle", "0"]).arg(&self.programs.bench).args(["attacker", "slots", "--genesis"]);
+            command.args(["--idle", "0"]).arg(&self.programs.bench).args([
+                "attacker",
+                "slots",
+                "--genesis",
+            ]);
             command.arg(self.nodes[0].home.join("genesis.json"));
-            command.args(["--seconds", &ATTACK_SECONDS.to_string(), "--identities", &IDENTITIES.to_string()]);
+            command.args([
+                "--seconds",
+                &ATTACK_SECONDS.to_string(),
+                "--identities",
+                &IDENTITIES.to_string(),
+            ]);
             command.args(["--patience-ms", &COMING_MS.to_string()]);
             command.args(targets.iter().flat_map(|target| ["--target", target]));
             let log = self.folder.join(format!("attacker{}.log", number + 1));
@@ -271,9 +321,11 @@ impl<'a> Session<'a> {
     /// The fewest places that strangers hold of a validator that stays. The newcomer is one of
     /// them.
     fn held(&self) -> usize {
-        let validators: BTreeSet<&str> = self.nodes[..VALIDATORS].iter().map(|node| node.id.as_str()).collect();
+        let validators: BTreeSet<&str> =
+            self.nodes[..VALIDATORS].iter().map(|node| node.id.as_str()).collect();
         let is_stranger = |peer: &&PeerInfo| peer.inbound && !validators.contains(peer.id.as_str());
-        let held = |node| self.peers(node).map_or(0, |peers| peers.iter().filter(is_stranger).count());
+        let held =
+            |node| self.peers(node).map_or(0, |peers| peers.iter().filter(is_stranger).count());
         (0..RESTARTED).map(held).min().unwrap_or(0)
     }
 
@@ -290,12 +342,22 @@ impl<'a> Session<'a> {
     }
 
     /// `None` when the node does not answer.
-    fn ask<T: DeserializeOwned + Send>(&self, node: usize, method: &str, params: &Value) -> Option<T> {
+    fn ask<T: DeserializeOwned + Send>(
+        &self,
+        node: usize,
+        method: &str,
+        params: &Value,
+    ) -> Option<T> {
         self.topology.hosts[node].inside(|| self.rpcs[node].call(method, params).ok()).ok()?
     }
 
     /// Looks again and again until there is a result.
-    fn wait<T>(&mut self, what: &str, pause: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> anyhow::Result<T> {
+    fn wait<T>(
+        &mut self,
+        what: &str,
+        pause: Duration,
+        mut look: impl FnMut(&Self) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let start = Instant::now();
         loop {
             if let Some(found) = look(self) {

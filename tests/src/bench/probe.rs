@@ -35,7 +35,9 @@ pub(super) fn execute(options: &options::Probe) -> anyhow::Result<()> {
         writeln!(stdout, "{}", ask(&rpc))?;
         stdout.flush()?;
         drop(stdout);
-        if lines.recv_timeout(Duration::from_millis(options.every)) == Err(RecvTimeoutError::Disconnected) {
+        if lines.recv_timeout(Duration::from_millis(options.every))
+            == Err(RecvTimeoutError::Disconnected)
+        {
             return Ok(());
         }
     }
@@ -207,7 +209,9 @@ mod tests {
     #[test]
     fn answers_are_read_whatever_they_leave_out() {
         let sample = |sync: Value, chain: Value| {
-            Sample::read(&json!({"asked": 5, "answered": 6, "sync": sync, "chain": chain}).to_string())
+            Sample::read(
+                &json!({"asked": 5, "answered": 6, "sync": sync, "chain": chain}).to_string(),
+            )
         };
         assert_eq!(sample(Value::Null, Value::Null), None);
         assert_eq!(Sample::read("nothing"), None);

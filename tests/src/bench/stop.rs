@@ -24,7 +24,10 @@ impl std::error::Error for Interrupted {}
 
 /// From now on signals no longer end the process by themselves.
 pub(super) fn watch() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("tokio cannot start")?;
     let guard = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

@@ -55,12 +55,15 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
         say!("run {number} of {}: {:.2} s, ratio {}", options.runs, run.seconds, show(run.ratio));
         ours.push(run);
         if options.vs.is_some() {
-            let run = in_folder(&folder, options.common.keep, |folder| aria2::run(options, &chain, &programs, folder))?;
+            let run = in_folder(&folder, options.common.keep, |folder| {
+                aria2::run(options, &chain, &programs, folder)
+            })?;
             say!("aria2: {:.2} s, ratio {}", run.seconds, show(run.ratio));
             others.push(run);
         }
     }
-    let report = Report::new(options, chain.facts, &ours, &others).context("no runs were asked for")?;
+    let report =
+        Report::new(options, chain.facts, &ours, &others).context("no runs were asked for")?;
     if options.common.json {
         return print_line(&report);
     }
@@ -87,7 +90,9 @@ pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => stop::pause(TICK)?,
-            Err(TryLockError::Error(error)) => return Err(error).context("chains cannot be locked"),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context("chains cannot be locked");
+            }
         }
     }
 }
@@ -113,13 +118,23 @@ pub(super) fn rates(options: &Swarm) -> Vec<Rates> {
     let host = |up| Rates { up, down: options.down };
     let seeds = (0..options.seeds).map(|_| host(options.seed_up));
     let leechers = (0..options.leechers + options.late).map(|_| host(options.leech_up));
-    seeds.chain(leechers).chain((0..options.poison + options.stall).map(|_| host(options.seed_up))).collect()
+    seeds
+        .chain(leechers)
+        .chain((0..options.poison + options.stall).map(|_| host(options.seed_up)))
+        .collect()
 }
 
 /// Longest time that a run may take.
 pub(super) fn patience(options: &Swarm, bytes: u64) -> Duration {
-    let least = bound(bytes as f64, rate(options.seed_up) * f64::from(options.seeds), None, &links(options, &[]));
-    options.timeout.map_or_else(|| Duration::from_secs_f64(120.0 + 12.0 * least), Duration::from_secs)
+    let least = bound(
+        bytes as f64,
+        rate(options.seed_up) * f64::from(options.seeds),
+        None,
+        &links(options, &[]),
+    );
+    options
+        .timeout
+        .map_or_else(|| Duration::from_secs_f64(120.0 + 12.0 * least), Duration::from_secs)
 }
 
 /// The leechers' links in the bound, the late ones with their starts.
@@ -148,7 +163,12 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(options: &'a Swarm, chain: &MadeChain, programs: &'a Programs, folder: &Path) -> anyhow::Result<Self> {
+    fn new(
+        options: &'a Swarm,
+        chain: &MadeChain,
+        programs: &'a Programs,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let rates = rates(options);
         let topology = if options.loopback {
             Topology::loopback(rates.len())
@@ -162,12 +182,17 @@ impl<'a> Session<'a> {
             ("poisoner", Role::Hostile(Kind::Poison), options.poison),
             ("staller", Role::Hostile(Kind::Stall), options.stall),
         ];
-        let named =
-            kinds.into_iter().flat_map(|(name, role, count)| (1..=count).map(move |n| (format!("{name}{n}"), role)));
-        let places: Vec<Place> = named.map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
+        let named = kinds
+            .into_iter()
+            .flat_map(|(name, role, count)| (1..=count).map(move |n| (format!("{name}{n}"), role)));
+        let places: Vec<Place> =
+            named.map(|(name, role)| Place::new(name, role)).collect::<Result<_, _>>()?;
         let hosts = topology.hosts.iter();
-        let addresses: Vec<P2pAddress> =
-            places.iter().zip(hosts).map(|(place, host)| place.address(host)).collect::<Result<_, _>>()?;
+        let addresses: Vec<P2pAddress> = places
+            .iter()
+            .zip(hosts)
+            .map(|(place, host)| place.address(host))
+            .collect::<Result<_, _>>()?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
             // Only peers that start with the node or earlier: dialing a peer that is not there yet
@@ -177,8 +202,16 @@ impl<'a> Session<'a> {
                 Role::Late => true,
                 _ => other.role.has_chain(),
             };
-            let peers = places.iter().zip(&addresses).filter(|(other, _)| other.name != place.name && known(other));
-            let home = place.furnish(folder, host, peers.map(|(_, address)| address.clone()).collect(), chain)?;
+            let peers = places
+                .iter()
+                .zip(&addresses)
+                .filter(|(other, _)| other.name != place.name && known(other));
+            let home = place.furnish(
+                folder,
+                host,
+                peers.map(|(_, address)| address.clone()).collect(),
+                chain,
+            )?;
             nodes.push(Node::new(place, index, home));
             stop::check()?;
         }
@@ -199,7 +232,10 @@ impl<'a> Session<'a> {
         self.await_seeds()?;
         if !self.options.loopback {
             // The seeds' interfaces count what they send, and polling would cost processor time.
-            self.nodes.iter_mut().filter(|node| node.role.has_chain()).for_each(|node| node.probe = None);
+            self.nodes
+                .iter_mut()
+                .filter(|node| node.role.has_chain())
+                .for_each(|node| node.probe = None);
         }
         self.sent_before = self.seeds_sent()?;
         let started = now_ms();
@@ -218,7 +254,8 @@ impl<'a> Session<'a> {
     }
 
     fn start(&mut self, role: Role) -> anyhow::Result<()> {
-        let (programs, log, hosts) = (self.programs, &self.options.common.node_log, &self.topology.hosts);
+        let (programs, log, hosts) =
+            (self.programs, &self.options.common.node_log, &self.topology.hosts);
         let mut nodes = self.nodes.iter_mut().filter(|node| node.role == role);
         nodes.try_for_each(|node| node.start(programs, &hosts[node.host], log))
     }
@@ -270,10 +307,9 @@ impl<'a> Session<'a> {
         }
         if let Some(copies) = self.options.seed_leaves_after
             && self.of(Role::Seed).any(Node::is_running)
-            && self
-                .seeds_sent()?
-                .zip(self.sent_before)
-                .is_some_and(|(now, before)| (now - before) as f64 >= copies * self.facts.bytes as f64)
+            && self.seeds_sent()?.zip(self.sent_before).is_some_and(|(now, before)| {
+                (now - before) as f64 >= copies * self.facts.bytes as f64
+            })
         {
             say!("the seeds leave");
             self.nodes.iter_mut().filter(|node| node.role == Role::Seed).for_each(Node::kill);
@@ -283,10 +319,15 @@ impl<'a> Session<'a> {
 
     fn kill_due(&mut self, seconds: f64) -> anyhow::Result<()> {
         let now = now_ms();
-        for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running()) {
+        for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running())
+        {
             if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at.is_none() {
                 node.kill();
-                node.start(self.programs, &self.topology.hosts[node.host], &self.options.common.node_log)?;
+                node.start(
+                    self.programs,
+                    &self.topology.hosts[node.host],
+                    &self.options.common.node_log,
+                )?;
             }
         }
         Ok(())
@@ -314,7 +355,9 @@ impl<'a> Session<'a> {
                 bans.poisoned += text.lines().filter(|line| line.starts_with(chunks::LIED)).count();
             }
             let lines: Vec<&str> = text.lines().filter(|line| line.contains("banned")).collect();
-            for other in self.nodes.iter().filter(|other| lines.iter().any(|line| line.contains(&other.id))) {
+            for other in
+                self.nodes.iter().filter(|other| lines.iter().any(|line| line.contains(&other.id)))
+            {
                 match other.role {
                     Role::Hostile(Kind::Poison) => bans.poisoners += 1,
                     // Silence is no crime.
@@ -330,15 +373,23 @@ impl<'a> Session<'a> {
         let bytes = facts.bytes as f64;
         let mut per_node = Vec::new();
         for node in self.leechers() {
-            let received = self.topology.hosts[node.host].moved()?.map(|moved| moved.received as f64 / bytes);
-            per_node.extend(node.result(facts).map(|result| PerNode { received_copies: received, ..result }));
+            let received =
+                self.topology.hosts[node.host].moved()?.map(|moved| moved.received as f64 / bytes);
+            per_node.extend(
+                node.result(facts).map(|result| PerNode { received_copies: received, ..result }),
+            );
         }
-        let since = |at: Option<u64>| at.unwrap_or(started).saturating_sub(started) as f64 / 1_000.0;
+        let since =
+            |at: Option<u64>| at.unwrap_or(started).saturating_sub(started) as f64 / 1_000.0;
         let seconds = since(per_node.iter().map(|node| node.verified_at_ms).max());
         let late: Vec<f64> = self.of(Role::Late).map(|node| since(node.started)).collect();
         let bound_seconds = bound_of(self.options, facts.bytes, &late);
-        let seeds_say = || self.of(Role::Seed).filter_map(Node::sample).map(|sample| sample.served_bytes).sum();
-        let sent = self.seeds_sent()?.zip(self.sent_before).map_or_else(seeds_say, |(now, before)| now - before);
+        let seeds_say =
+            || self.of(Role::Seed).filter_map(Node::sample).map(|sample| sample.served_bytes).sum();
+        let sent = self
+            .seeds_sent()?
+            .zip(self.sent_before)
+            .map_or_else(seeds_say, |(now, before)| now - before);
         let vain: u64 = per_node.iter().map(|node| node.duplicate_bytes).sum();
         let most = |value: fn(&PerNode) -> f64| per_node.iter().map(value).fold(0.0, f64::max);
         Ok(Run {
@@ -349,7 +400,10 @@ impl<'a> Session<'a> {
             seed_copies: sent as f64 / bytes,
             waste: vain as f64 / bytes / per_node.len() as f64,
             refetched: most(|node| node.refetched_bytes as f64) / bytes,
-            last_percent_share: per_node.iter().filter_map(|node| node.last_percent_share).reduce(f64::max),
+            last_percent_share: per_node
+                .iter()
+                .filter_map(|node| node.last_percent_share)
+                .reduce(f64::max),
             bans: self.bans(),
             peak_rss_mib: most(|node| node.peak_rss_mib),
             cpu_seconds: self.nodes.iter().map(Node::cpu_seconds).sum(),

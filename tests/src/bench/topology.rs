@@ -91,7 +91,8 @@ impl Namespace {
 
 /// Checks that this machine can shape links.
 pub(super) fn check() -> anyhow::Result<()> {
-    let unfit = |what: &str| Unfit(format!("{what}; with --loopback the bench runs without shaped links"));
+    let unfit =
+        |what: &str| Unfit(format!("{what}; with --loopback the bench runs without shaped links"));
     if !rustix::process::geteuid().is_root() {
         return Err(unfit("network namespaces need root").into());
     }
@@ -112,12 +113,17 @@ impl Topology {
     /// Hosts with public addresses, each in a /24 of its own, so that nodes' limits per address
     /// group apply. At most 254 of them.
     pub(super) fn public(count: usize) -> anyhow::Result<Self> {
-        let address = |number| u8::try_from(number).ok().filter(|third| *third < u8::MAX).map(public_address);
+        let address =
+            |number| u8::try_from(number).ok().filter(|third| *third < u8::MAX).map(public_address);
         Self::linked(&vec![UNLIMITED; count], true, address)
     }
 
     /// `address` gives the address of each host by its number, from 1 on.
-    fn linked(rates: &[Rates], offload: bool, address: impl Fn(u16) -> Option<Ipv4Addr>) -> anyhow::Result<Self> {
+    fn linked(
+        rates: &[Rates],
+        offload: bool,
+        address: impl Fn(u16) -> Option<Ipv4Addr>,
+    ) -> anyhow::Result<Self> {
         let prefix = format!("cairn-{}", std::process::id());
         let hub = Namespace::add(&format!("{prefix}-hub"))?;
         let in_hub = format!("-n {}", hub.0);
@@ -126,18 +132,26 @@ impl Topology {
         ip(&format!("{in_hub} link set hub0 up"))?;
         // Keeps firewalls away from bridged packets. Where the module is missing, no firewall sees
         // them anyway.
-        let _none = run("ip", &format!("netns exec {} sysctl -qw net.bridge.bridge-nf-call-iptables=0", hub.0));
+        let _none = run(
+            "ip",
+            &format!("netns exec {} sysctl -qw net.bridge.bridge-nf-call-iptables=0", hub.0),
+        );
         let mut topology = Self { hosts: Vec::new(), hub: Some(hub), _blocks: Vec::new() };
         for (index, Rates { up, down }) in rates.iter().enumerate() {
             let namespace = Namespace::add(&format!("{prefix}-{index}"))?;
             let in_host = format!("-n {}", namespace.0);
             let number = u16::try_from(index + 1).ok();
             let address = number.and_then(&address).context("too many hosts")?;
-            ip(&format!("{in_hub} link add p{index} type veth peer name eth0 netns {}", namespace.0))?;
+            ip(&format!(
+                "{in_hub} link add p{index} type veth peer name eth0 netns {}",
+                namespace.0
+            ))?;
             ip(&format!("{in_hub} link set p{index} master hub0 up"))?;
             ip(&format!("{in_host} addr add {address}/16 dev eth0"))?;
             ip(&format!("{in_host} link set eth0 up"))?;
-            for (place, device, rate) in [(&in_host, "eth0".to_owned(), up), (&in_hub, format!("p{index}"), down)] {
+            for (place, device, rate) in
+                [(&in_host, "eth0".to_owned(), up), (&in_hub, format!("p{index}"), down)]
+            {
                 let bucket = format!("rate {rate}mbit burst {BURST} latency {LATENCY}");
                 run("tc", &format!("{place} qdisc add dev {device} root tbf {bucket}"))?;
                 let most = if offload { "gso_max_size 16384" } else { "gso_max_segs 1" };
@@ -168,18 +182,28 @@ impl Topology {
             bail!("no {} free ports in {LOOPBACK_PORTS:?}", count * 2);
         }
         let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let host = |pair: &[u16]| Host { address: address(pair[0]), rpc: address(pair[1]), namespace: None };
+        let host = |pair: &[u16]| Host {
+            address: address(pair[0]),
+            rpc: address(pair[1]),
+            namespace: None,
+        };
         let hosts = ports.chunks_exact(2).take(count).map(host).collect();
         Ok(Self { hosts, hub: None, _blocks: blocks })
     }
 
     /// Bytes that these hosts have sent; `None` without interfaces.
-    pub(super) fn sent_by(&self, hosts: impl IntoIterator<Item = usize>) -> anyhow::Result<Option<u64>> {
+    pub(super) fn sent_by(
+        &self,
+        hosts: impl IntoIterator<Item = usize>,
+    ) -> anyhow::Result<Option<u64>> {
         hosts.into_iter().map(|host| Ok(self.hosts[host].moved()?.map(|moved| moved.sent))).sum()
     }
 
     /// Like [`Host::inside`], at the hub, where no rate limit applies.
-    pub(super) fn inside_hub<T: Send>(&self, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    pub(super) fn inside_hub<T: Send>(
+        &self,
+        start: impl FnOnce() -> T + Send,
+    ) -> anyhow::Result<T> {
         inside(self.hub.as_ref(), start)
     }
 }
@@ -197,17 +221,24 @@ impl Host {
         let text = ip(&format!("-n {} -s -j link show dev eth0", namespace.0))?;
         let links: Vec<Value> = serde_json::from_str(&text).context("ip answers with JSON")?;
         // `ip` prints an empty object for each link that does not match.
-        let bytes = |way: &str| links.iter().find_map(|link| link["stats64"][way]["bytes"].as_u64());
+        let bytes =
+            |way: &str| links.iter().find_map(|link| link["stats64"][way]["bytes"].as_u64());
         let (sent, received) = (bytes("tx"), bytes("rx"));
-        sent.zip(received).map(|(sent, received)| Some(Moved { sent, received })).context("ip tells no counters")
+        sent.zip(received)
+            .map(|(sent, received)| Some(Moved { sent, received }))
+            .context("ip tells no counters")
     }
 }
 
 /// Unlike `ip netns exec` this starts no extra program, which would cost processor time just when
 /// nodes start.
-fn inside<T: Send>(namespace: Option<&Namespace>, start: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+fn inside<T: Send>(
+    namespace: Option<&Namespace>,
+    start: impl FnOnce() -> T + Send,
+) -> anyhow::Result<T> {
     let Some(Namespace(name)) = namespace else { return Ok(start()) };
-    let namespace = File::open(Path::new(NAMESPACES).join(name)).with_context(|| format!("no namespace {name}"))?;
+    let namespace = File::open(Path::new(NAMESPACES).join(name))
+        .with_context(|| format!("no namespace {name}"))?;
     let work = || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(start())
@@ -247,7 +278,8 @@ mod tests {
         // Nothing listens on any of them yet. The last needs two blocks.
         let topologies = [1, 3, 60].map(|count| Topology::loopback(count).unwrap());
         let hosts: Vec<&Host> = topologies.iter().flat_map(|topology| &topology.hosts).collect();
-        let addresses: BTreeSet<SocketAddrV4> = hosts.iter().flat_map(|host| [host.address, host.rpc]).collect();
+        let addresses: BTreeSet<SocketAddrV4> =
+            hosts.iter().flat_map(|host| [host.address, host.rpc]).collect();
         assert_eq!((hosts.len(), addresses.len()), (64, 128));
         for address in addresses {
             TcpListener::bind(address).unwrap();

@@ -18,7 +18,12 @@ const INTERVAL: u32 = 5;
 const REQUEST_BYTES_MAX: u64 = 16 << 10;
 
 /// A torrent of one file (BEP 3).
-pub(super) fn torrent(file: &Path, name: &str, piece_bytes: usize, tracker: &str) -> anyhow::Result<Vec<u8>> {
+pub(super) fn torrent(
+    file: &Path,
+    name: &str,
+    piece_bytes: usize,
+    tracker: &str,
+) -> anyhow::Result<Vec<u8>> {
     let mut input = File::open(file).with_context(|| file.display().to_string())?;
     let (mut pieces, mut length, mut piece) = (Vec::new(), 0, Vec::with_capacity(piece_bytes));
     loop {
@@ -31,7 +36,10 @@ pub(super) fn torrent(file: &Path, name: &str, piece_bytes: usize, tracker: &str
         pieces.extend_from_slice(&Sha1::digest(&piece));
     }
     // Bencoded keys must be in order.
-    let mut info = format!("d6:lengthi{length}e4:name{}:{name}12:piece lengthi{piece_bytes}e6:pieces", name.len());
+    let mut info = format!(
+        "d6:lengthi{length}e4:name{}:{name}12:piece lengthi{piece_bytes}e6:pieces",
+        name.len()
+    );
     info += &format!("{}:", pieces.len());
     let start = format!("d8:announce{}:{tracker}4:info{info}", tracker.len());
     Ok([start.as_bytes(), &pieces, b"ee"].concat())
@@ -58,11 +66,13 @@ pub(super) fn track(options: &options::Tracker) -> anyhow::Result<()> {
 
 /// Compact peers (BEP 23).
 fn answer(peers: &[SocketAddrV4]) -> Vec<u8> {
-    let compact = |peer: &SocketAddrV4| [&peer.ip().octets()[..], &peer.port().to_be_bytes()].concat();
+    let compact =
+        |peer: &SocketAddrV4| [&peer.ip().octets()[..], &peer.port().to_be_bytes()].concat();
     let peers: Vec<u8> = peers.iter().flat_map(compact).collect();
     let start = format!("d8:intervali{INTERVAL}e5:peers{}:", peers.len());
     let body = [start.as_bytes(), &peers, b"e"].concat();
-    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), &body].concat()
 }
 

@@ -37,7 +37,8 @@ impl Listener {
     pub(super) fn start(host: &Host, wanted: Wanted) -> anyhow::Result<Self> {
         // Its threads start in the host's namespace and stay there, and so do the sockets that they
         // open.
-        let runtime = host.inside(|| Builder::new_multi_thread().worker_threads(1).enable_all().build())??;
+        let runtime =
+            host.inside(|| Builder::new_multi_thread().worker_threads(1).enable_all().build())??;
         let heard = runtime.spawn(first_vote(wanted));
         Ok(Self { runtime, heard })
     }
@@ -58,7 +59,8 @@ async fn first_vote(wanted: Wanted) -> anyhow::Result<Instant> {
     let (network, mut inbox, _task) = network::start(config, &mut Registry::default())?;
     loop {
         let gossip = inbox.consensus.recv().await.context("the network has ended")?;
-        let decoded = codec::decode::<Attempt<ConsensusMessage>>(&gossip.bytes, CONSENSUS_BYTES_MAX);
+        let decoded =
+            codec::decode::<Attempt<ConsensusMessage>>(&gossip.bytes, CONSENSUS_BYTES_MAX);
         if let Ok(Attempt { message: ConsensusMessage::Vote(signed), .. }) = decoded
             && signed.vote.validator == wanted.key
             && signed.vote.height > wanted.above

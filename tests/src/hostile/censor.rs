@@ -35,8 +35,9 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let mut peer = Peer::dial(field, &field.targets)?;
     let url = format!("http://{}", field.targets[0].rpc);
     let (first, to) = account(&url, key).await?;
-    let queue: Vec<Transaction> =
-        (1..=QUEUE).map(|place| transfer(field, key, first + place, to, OUTPUTS_MAX, MEMO_BYTES_MAX)).collect();
+    let queue: Vec<Transaction> = (1..=QUEUE)
+        .map(|place| transfer(field, key, first + place, to, OUTPUTS_MAX, MEMO_BYTES_MAX))
+        .collect();
     let (mut heads, mut heights, mut last) = (0u32, 0u32, 0);
     let mut attempt = now_ms();
     while Instant::now() < until {
@@ -58,7 +59,10 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
         }
         let head = transfer(field, key, first, to, 1, 0);
         attempt += 1;
-        peer.network.publish(Topic::Transactions, codec::encode(&Attempt { attempt, message: vec![head.clone()] }));
+        peer.network.publish(
+            Topic::Transactions,
+            codec::encode(&Attempt { attempt, message: vec![head.clone()] }),
+        );
         submit(&url, head).await;
         heads += 1;
     }
@@ -86,7 +90,10 @@ fn transfer(
 }
 
 /// The next nonce of the account, and its own key, which it pays.
-async fn account(url: &str, key: &SigningKey) -> anyhow::Result<(u64, ledger::signature::PublicKey)> {
+async fn account(
+    url: &str,
+    key: &SigningKey,
+) -> anyhow::Result<(u64, ledger::signature::PublicKey)> {
     let (rpc, public) = (Rpc::new(url), key.public());
     let info = tokio::task::spawn_blocking(move || rpc.account(&public.to_string())).await?;
     Ok((info.map_err(|failure| anyhow::anyhow!("{failure:?}"))?.pending_nonce, public))
@@ -101,8 +108,9 @@ async fn height(url: &str) -> anyhow::Result<u64> {
 /// Submits by RPC. The node should refuse the transaction, so the answer is ignored.
 async fn submit(url: &str, transaction: Transaction) {
     let rpc = Rpc::new(url);
-    let _refused: Result<Value, _> = tokio::task::spawn_blocking(move || rpc.submit(&transaction).map(Value::from))
-        .await
-        .map_err(anyhow::Error::from)
-        .and_then(|result| result.map_err(|failure| anyhow::anyhow!("{failure:?}")));
+    let _refused: Result<Value, _> =
+        tokio::task::spawn_blocking(move || rpc.submit(&transaction).map(Value::from))
+            .await
+            .map_err(anyhow::Error::from)
+            .and_then(|result| result.map_err(|failure| anyhow::anyhow!("{failure:?}")));
 }

@@ -159,7 +159,8 @@ impl Hostile {
         {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             let now = u64::try_from(now).unwrap_or(u64::MAX);
-            self.network.respond(ticket, codec::encode(&Response::Status { now, head: self.tip.clone() }));
+            self.network
+                .respond(ticket, codec::encode(&Response::Status { now, head: self.tip.clone() }));
         }
     }
 
@@ -168,7 +169,8 @@ impl Hostile {
             LinkEvent::Opened(peer) => {
                 self.was_linked = true;
                 self.wanted.insert(peer, Wanted::default());
-                let descriptors = self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?;
+                let descriptors =
+                    self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?;
                 let sealed = SegmentIndex(descriptors.len() as u64);
                 let pruned_below = SegmentIndex(0);
                 let nonce = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into();

@@ -12,8 +12,10 @@ const RATE: f64 = 100.0;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let names = protocol_names(&field.chain().to_string());
-    let others = ["/meshsub/1.1.0", "/meshsub/1.2.0", "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0"].map(str::to_owned);
-    let protocols: Vec<String> = [names.exchange, names.kad].into_iter().chain(names.links).chain(others).collect();
+    let others = ["/meshsub/1.1.0", "/meshsub/1.2.0", "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0"]
+        .map(str::to_owned);
+    let protocols: Vec<String> =
+        [names.exchange, names.kad].into_iter().chain(names.links).chain(others).collect();
     let rate = RATE / protocols.len() as f64;
     let mut all = JoinSet::new();
     for protocol in protocols {

@@ -30,8 +30,12 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
         };
         let Ok(mut heard) = timeout_at(until, wait).await else { break };
         while let Some(gossip) = heard {
-            let decoded = codec::decode::<Attempt<ConsensusMessage>>(&gossip.bytes, CONSENSUS_BYTES_MAX);
-            if let Ok(Attempt { message: ConsensusMessage::Proposal(signed, Some(compact)), .. }) = decoded {
+            let decoded =
+                codec::decode::<Attempt<ConsensusMessage>>(&gossip.bytes, CONSENSUS_BYTES_MAX);
+            if let Ok(Attempt {
+                message: ConsensusMessage::Proposal(signed, Some(compact)), ..
+            }) = decoded
+            {
                 if latest.is_none() {
                     rate = Rate::start();
                 }
@@ -55,7 +59,9 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
 pub(super) fn random(first: u64, second: u64) -> Hash {
     let mut hash = [0; 32];
     for (index, part) in hash.chunks_exact_mut(8).enumerate() {
-        let mixed = (first ^ second.rotate_left(32)).wrapping_add(index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (first ^ second.rotate_left(32))
+            .wrapping_add(index as u64 + 1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         part.copy_from_slice(&(mixed ^ (mixed >> 29)).to_le_bytes());
     }
     Hash(hash)

@@ -22,8 +22,10 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let tip = store.tip().0;
     let mut headers = Vec::new();
     for height in tip.0.saturating_sub(64).max(1)..=tip.0 {
-        let (header, certificate) = (store.header(Height(height))?, store.certificate(Height(height))?);
-        let (header, certificate) = header.zip(certificate).context("a block of the chain is missing")?;
+        let (header, certificate) =
+            (store.header(Height(height))?, store.certificate(Height(height))?);
+        let (header, certificate) =
+            header.zip(certificate).context("a block of the chain is missing")?;
         headers.push(CertifiedHeader { header, certificate });
     }
     let mut peer = Peer::dial(field, std::slice::from_ref(field.full_node()?))?;
@@ -40,7 +42,9 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
             Some(to) if rate.count.is_multiple_of(2) => {
                 peer.network.request(*to, codec::encode(&Request::Status(Some(message))));
             }
-            _ => peer.network.publish(Topic::Headers, codec::encode(&Attempt { attempt: rate.count, message })),
+            _ => peer
+                .network
+                .publish(Topic::Headers, codec::encode(&Attempt { attempt: rate.count, message })),
         }
     }
     Ok(rate.per_second())

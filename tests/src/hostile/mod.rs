@@ -141,14 +141,38 @@ const fn at_sync(name: &'static str, rate: f64, does: &'static str) -> Attack {
 /// All attacks. Each description says whether the rate counts messages a second, connections or
 /// identities at a time, or another unit.
 pub const ATTACKS: [Attack; 13] = [
-    attack("replay-votes", 2_000.0, "every vote heard, again with new counters: 2,000/s from 4 identities"),
+    attack(
+        "replay-votes",
+        2_000.0,
+        "every vote heard, again with new counters: 2,000/s from 4 identities",
+    ),
     attack("garbage-proposals", 20.0, "every proposal heard, with 15,000 random hashes: 20/s"),
-    attack("unknown-transactions", 200.0, "requests for 1,000 random hashes: 200/s from 4 identities"),
-    attack("censor", 1.0, "a queue of transactions behind a head that expires at once: a head a height"),
-    attack("slots", 200.0, "200 identities that connect, identify, stay, and come back when refused"),
+    attack(
+        "unknown-transactions",
+        200.0,
+        "requests for 1,000 random hashes: 200/s from 4 identities",
+    ),
+    attack(
+        "censor",
+        1.0,
+        "a queue of transactions behind a head that expires at once: a head a height",
+    ),
+    attack(
+        "slots",
+        200.0,
+        "200 identities that connect, identify, stay, and come back when refused",
+    ),
     attack("handshakes", 64.0, "64 TCP connections at a time that say nothing, renewed"),
-    attack("slow-readers", 16.0, "16 identities with 96 requests for blocks each, a byte read in 19 s"),
-    attack("half-requests", 16.0, "16 identities with 192 streams of 60 KiB of a request that never ends"),
+    attack(
+        "slow-readers",
+        16.0,
+        "16 identities with 96 requests for blocks each, a byte read in 19 s",
+    ),
+    attack(
+        "half-requests",
+        16.0,
+        "16 identities with 192 streams of 60 KiB of a request that never ends",
+    ),
     attack("silent-rpc", 40.0, "40 WebSockets with 4 large answers each, nothing read"),
     attack("idle-rpc", 600.0, "600 RPC connections that send a byte a minute"),
     at_sync("headers", 100.0, "old certified headers to a full node that syncs: 100/s"),
@@ -206,7 +230,8 @@ impl Rate {
     /// Waits until the next event of a steady rate is due, and counts it. If the event is late, it
     /// does not wait.
     async fn due(&mut self, rate: f64) {
-        tokio::time::sleep_until(self.start + Duration::from_secs_f64(self.count as f64 / rate)).await;
+        tokio::time::sleep_until(self.start + Duration::from_secs_f64(self.count as f64 / rate))
+            .await;
         self.count += 1;
     }
 }

@@ -38,11 +38,19 @@ impl request_response::Codec for Scripts {
     type Request = Script;
     type Response = ();
 
-    async fn read_request<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<Script> {
+    async fn read_request<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        _: &mut T,
+    ) -> io::Result<Script> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn read_response<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<()> {
+    async fn read_response<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<()> {
         let mut bytes = [0; 4_096];
         match self.pause {
             None => while io.read(&mut bytes).await? > 0 {},
@@ -55,7 +63,12 @@ impl request_response::Codec for Scripts {
         Ok(())
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, script: Script) -> io::Result<()>
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        script: Script,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -136,7 +149,9 @@ impl RawPeer {
     /// Drives the swarm until the next connection is made.
     pub(super) async fn next_connection(&mut self) -> PeerId {
         loop {
-            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = self.swarm.select_next_some().await {
+            if let SwarmEvent::ConnectionEstablished { peer_id, .. } =
+                self.swarm.select_next_some().await
+            {
                 return peer_id;
             }
         }

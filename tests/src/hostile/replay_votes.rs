@@ -45,7 +45,8 @@ async fn replay(mut peer: Peer, until: Instant, first_attempt: u64) -> anyhow::R
         };
         let Ok(heard) = timeout_at(until, wait).await else { break };
         if let Some(gossip) = heard {
-            let decoded = codec::decode::<Attempt<ConsensusMessage>>(&gossip.bytes, CONSENSUS_BYTES_MAX);
+            let decoded =
+                codec::decode::<Attempt<ConsensusMessage>>(&gossip.bytes, CONSENSUS_BYTES_MAX);
             if let Ok(Attempt { message: vote @ ConsensusMessage::Vote(_), .. }) = decoded {
                 votes.push(vote);
                 votes.drain(..votes.len().saturating_sub(VOTES));

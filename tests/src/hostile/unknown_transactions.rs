@@ -38,9 +38,10 @@ async fn ask(mut peer: Peer, until: Instant, number: u64) -> anyhow::Result<f64>
             continue;
         }
         let turn = usize::try_from(rate.count)? % peer.connected.len();
-        let hashes =
-            (0..REQUESTED_TRANSACTIONS_MAX as u64).map(|index| TxHash(random(number << 32 | rate.count, index)));
-        peer.network.request(peer.connected[turn], codec::encode(&Request::Transactions(hashes.collect())));
+        let hashes = (0..REQUESTED_TRANSACTIONS_MAX as u64)
+            .map(|index| TxHash(random(number << 32 | rate.count, index)));
+        peer.network
+            .request(peer.connected[turn], codec::encode(&Request::Transactions(hashes.collect())));
     }
     Ok(rate.per_second())
 }

@@ -10,7 +10,9 @@ use ledger::chain::{Chain, ChainState, Committed};
 use ledger::hash::{BlockHash, Hash, StateRoot, TxId};
 use ledger::signature::PublicKey;
 use ledger::units::{Height, Round};
-use protocol::message::{CertifiedHeader, ConsensusMessage, Evidence, Proposal, SignedProposal, SignedVote};
+use protocol::message::{
+    CertifiedHeader, ConsensusMessage, Evidence, Proposal, SignedProposal, SignedVote,
+};
 
 /// The rules, each as what is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,29 +162,43 @@ impl Check {
 
     pub(crate) fn on_commit(&mut self, committed: &Committed) -> Result<(), Violation> {
         let header = committed.block.header();
-        let (height, hash, root) = (header.height, committed.block.hash(), committed.block.state().root());
+        let (height, hash, root) =
+            (header.height, committed.block.hash(), committed.block.state().root());
         self.check_certificate(committed)?;
         if root != header.state_root {
-            return Err(Violation::new(Rule::NoFork, format!("height {height}: the state is not the header's")));
+            return Err(Violation::new(
+                Rule::NoFork,
+                format!("height {height}: the state is not the header's"),
+            ));
         }
         if let Some(known) = self.blocks.get(&height) {
             return match *known == (hash, root) {
                 true => Ok(()),
-                false => Err(Violation::new(Rule::NoFork, format!("height {height}: block {hash} beside {}", known.0))),
+                false => Err(Violation::new(
+                    Rule::NoFork,
+                    format!("height {height}: block {hash} beside {}", known.0),
+                )),
             };
         }
         let expected = self.newest.tip();
         if height != expected.height.next() || header.parent != expected.hash {
-            return Err(Violation::new(Rule::NoFork, format!("block {hash} of height {height} follows another tip")));
+            return Err(Violation::new(
+                Rule::NoFork,
+                format!("block {hash} of height {height} follows another tip"),
+            ));
         }
         for transaction in &committed.block.block().transactions {
             if let Some(first) = self.transactions.insert(transaction.id(), height) {
-                let what = format!("transaction {} at heights {first} and {height}", transaction.id());
+                let what =
+                    format!("transaction {} at heights {first} and {height}", transaction.id());
                 return Err(Violation::new(Rule::NothingTwice, what));
             }
         }
         self.newest.advance(&committed.block);
-        self.tip = Some(CertifiedHeader { header: header.clone(), certificate: committed.certificate.clone() });
+        self.tip = Some(CertifiedHeader {
+            header: header.clone(),
+            certificate: committed.certificate.clone(),
+        });
         self.proposed.retain(|_, (proposed, _)| *proposed > height);
         let supply = supply(&self.newest);
         if supply != self.supply {
@@ -196,8 +212,15 @@ impl Check {
     fn check_certificate(&mut self, committed: &Committed) -> Result<(), Violation> {
         let (height, hash) = (committed.block.height(), committed.block.hash());
         if self.certificates.insert(committed.certificate.hash()) {
-            let verified = committed.certificate.verify(self.chain.id(), self.chain.validators(height), height, hash);
-            verified.map_err(|error| Violation::new(Rule::NothingUncertified, format!("height {height}: {error}")))?;
+            let verified = committed.certificate.verify(
+                self.chain.id(),
+                self.chain.validators(height),
+                height,
+                hash,
+            );
+            verified.map_err(|error| {
+                Violation::new(Rule::NothingUncertified, format!("height {height}: {error}"))
+            })?;
         }
         Ok(())
     }
@@ -208,10 +231,17 @@ impl Check {
         match message {
             ConsensusMessage::Vote(vote) => self.on_vote(vote),
             ConsensusMessage::Proposal(SignedProposal { proposal, .. }, _) => {
-                let slot = Slot { by: proposal.proposer, height: proposal.height, round: proposal.round, kind: None };
+                let slot = Slot {
+                    by: proposal.proposer,
+                    height: proposal.height,
+                    round: proposal.round,
+                    kind: None,
+                };
                 self.on_said(slot, (Some(proposal.block), proposal.valid_round))
             }
-            ConsensusMessage::Round(certificate) => certificate.votes.iter().try_for_each(|vote| self.on_vote(vote)),
+            ConsensusMessage::Round(certificate) => {
+                certificate.votes.iter().try_for_each(|vote| self.on_vote(vote))
+            }
             ConsensusMessage::Polka(polka) => polka.signatures.iter().try_for_each(|(by, _)| {
                 let kind = Some(VoteKind::Prevote);
                 let slot = Slot { by: *by, height: polka.height, round: polka.round, kind };
@@ -221,7 +251,12 @@ impl Check {
     }
 
     fn on_vote(&mut self, SignedVote { vote, .. }: &SignedVote) -> Result<(), Violation> {
-        let slot = Slot { by: vote.validator, height: vote.height, round: vote.round, kind: Some(vote.kind) };
+        let slot = Slot {
+            by: vote.validator,
+            height: vote.height,
+            round: vote.round,
+            kind: Some(vote.kind),
+        };
         self.on_said(slot, (vote.block, None))
     }
 
@@ -230,7 +265,10 @@ impl Check {
         if first == said || self.dishonest.contains(&slot.by) {
             return Ok(());
         }
-        Err(Violation::new(Rule::NoEquivocation, format!("{slot:?}: first {first:?}, then {said:?}")))
+        Err(Violation::new(
+            Rule::NoEquivocation,
+            format!("{slot:?}: first {first:?}, then {said:?}"),
+        ))
     }
 
     /// Evidence must prove its offence, and never accuse an honest validator.
@@ -245,16 +283,23 @@ impl Check {
             }
             Evidence::Fork(known, other) => {
                 let (height, other) = (other.header.height, other.header.hash());
-                return Err(Violation::new(Rule::NoFork, format!("height {height}: {known} and {other} certified")));
+                return Err(Violation::new(
+                    Rule::NoFork,
+                    format!("height {height}: {known} and {other} certified"),
+                ));
             }
             Evidence::Proposals(a, b) => {
                 let (one, two) = (&a.proposal, &b.proposal);
-                let same = (one.height, one.round, one.proposer) == (two.height, two.round, two.proposer);
+                let same =
+                    (one.height, one.round, one.proposer) == (two.height, two.round, two.proposer);
                 (one.proposer, same && one != two && a.verify(id) && b.verify(id))
             }
         };
         if !proves || !self.dishonest.contains(&offender) {
-            return Err(Violation::new(Rule::NoSlander, format!("evidence against {offender}: {evidence:?}")));
+            return Err(Violation::new(
+                Rule::NoSlander,
+                format!("evidence against {offender}: {evidence:?}"),
+            ));
         }
         self.evidence.push(evidence);
         Ok(())
@@ -285,7 +330,12 @@ mod tests {
     fn block(chain: &Arc<Chain>, time: u64, signers: usize) -> Committed {
         let mut state = ChainState::genesis(Arc::clone(chain));
         let time = Timestamp(state.next_time().0 + time);
-        let block = state.propose(validator_key(0).public(), time, Certificate::genesis(chain.id()), Vec::new());
+        let block = state.propose(
+            validator_key(0).public(),
+            time,
+            Certificate::genesis(chain.id()),
+            Vec::new(),
+        );
         let votes = (0..signers).map(|by| vote(chain, by, 0, Some(block.hash())));
         let signatures = votes.map(|signed| (signed.vote.validator, signed.signature));
         let set = chain.validators(Height(1));
@@ -323,9 +373,18 @@ mod tests {
         ] {
             assert_eq!(rule(check.on_message(&message)), broken, "{message:?}");
         }
-        let proof = |by, other| Evidence::Votes(vote(&chain, by, 0, hash), vote(&chain, by, 0, other));
+        let proof =
+            |by, other| Evidence::Votes(vote(&chain, by, 0, hash), vote(&chain, by, 0, other));
         assert_eq!(rule(check.on_evidence(proof(3, None))), None);
-        assert_eq!(rule(check.on_evidence(proof(3, hash))), Some(Rule::NoSlander), "proves nothing");
-        assert_eq!(rule(check.on_evidence(proof(0, None))), Some(Rule::NoSlander), "against the honest");
+        assert_eq!(
+            rule(check.on_evidence(proof(3, hash))),
+            Some(Rule::NoSlander),
+            "proves nothing"
+        );
+        assert_eq!(
+            rule(check.on_evidence(proof(0, None))),
+            Some(Rule::NoSlander),
+            "against the honest"
+        );
     }
 }

@@ -71,7 +71,11 @@ impl Cost {
     /// A proposal that was passed on only without its list may follow with the list once, at any
     /// time: other nodes may get the list in no other way. The list must be that of the block.
     /// After that no copy of the proposal may follow within 500 ms, with or without the list.
-    pub(crate) fn on_accepted(&mut self, now: Duration, message: &ConsensusMessage) -> Result<(), Violation> {
+    pub(crate) fn on_accepted(
+        &mut self,
+        now: Duration,
+        message: &ConsensusMessage,
+    ) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation::new(Rule::NoAmplification, what));
         let (round, subject, said) = match message {
             ConsensusMessage::Vote(signed) => {
@@ -81,14 +85,18 @@ impl Cost {
             ConsensusMessage::Proposal(signed, compact) => {
                 let proposal = &signed.proposal;
                 if compact.as_ref().is_some_and(|compact| !compact.is(proposal.block)) {
-                    return broken(format!("a list that {proposal:?} does not stand for is passed on"));
+                    return broken(format!(
+                        "a list that {proposal:?} does not stand for is passed on"
+                    ));
                 }
                 (proposal.round, Subject::Proposal(proposal.proposer), codec::encode(signed))
             }
             ConsensusMessage::Round(certificate) => {
                 (certificate.round, Subject::Round(certificate.is_precommit), Vec::new())
             }
-            ConsensusMessage::Polka(polka) => (polka.round, Subject::Polka(polka.block), Vec::new()),
+            ConsensusMessage::Polka(polka) => {
+                (polka.round, Subject::Polka(polka.block), Vec::new())
+            }
         };
         let has_list = matches!(message, ConsensusMessage::Proposal(_, Some(_)));
         let height = message.height();
@@ -99,13 +107,18 @@ impl Cost {
             let is_upgrade = has_list && !*had_list;
             (*last, *had_list) = (now, *had_list || has_list);
             return match pause < AGAIN && !is_upgrade {
-                true => broken(format!("height {height}, round {round}, {subject:?} again after {pause:?}")),
+                true => broken(format!(
+                    "height {height}, round {round}, {subject:?} again after {pause:?}"
+                )),
                 false => Ok(()),
             };
         }
         known.push((said, now, has_list));
         match known.len() > DIFFERENT_MAX {
-            true => broken(format!("height {height}, round {round}, {subject:?}: {} different ones", known.len())),
+            true => broken(format!(
+                "height {height}, round {round}, {subject:?}: {} different ones",
+                known.len()
+            )),
             false => Ok(()),
         }
     }
@@ -116,7 +129,10 @@ impl Cost {
         let count = self.bodies.entry((height, round)).or_default();
         *count += 1;
         match *count > BODIES_MAX {
-            true => Err(Violation::new(Rule::NoUnpaidWork, format!("height {height}, round {round}: {count} bodies"))),
+            true => Err(Violation::new(
+                Rule::NoUnpaidWork,
+                format!("height {height}, round {round}: {count} bodies"),
+            )),
             false => Ok(()),
         }
     }
@@ -126,19 +142,35 @@ impl Cost {
         let full_block = machine.chain().chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
         let held = machine.bodies_held();
         if held > HELD_MAX {
-            return Err(Violation::new(Rule::NoUnpaidWork, format!("{held} bodies of one height are in memory")));
+            return Err(Violation::new(
+                Rule::NoUnpaidWork,
+                format!("{held} bodies of one height are in memory"),
+            ));
         }
-        self.on_work(machine.chain().tip().height.next(), machine.round(), machine.work(), full_block)
+        self.on_work(
+            machine.chain().tip().height.next(),
+            machine.round(),
+            machine.work(),
+            full_block,
+        )
     }
 
     /// Checks the machine's total work since its start. `full_block` is the number of transactions
     /// that fit a block.
-    fn on_work(&mut self, height: Height, round: Round, work: Work, full_block: u64) -> Result<(), Violation> {
+    fn on_work(
+        &mut self,
+        height: Height,
+        round: Round,
+        work: Work,
+        full_block: u64,
+    ) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation::new(Rule::NoUnpaidWork, what));
         let before = std::mem::replace(&mut self.work, work);
         let looked_up = work.look_ups - before.look_ups;
         if looked_up > 2 * full_block {
-            return broken(format!("{looked_up} look-ups for one input, a full block has {full_block} transactions"));
+            return broken(format!(
+                "{looked_up} look-ups for one input, a full block has {full_block} transactions"
+            ));
         }
         if self.height != height {
             // Bodies executed by the input that began the height count for that height.
@@ -147,7 +179,8 @@ impl Cost {
         self.round = self.round.max(round);
         // The machine does not report the round of an executed body. The next round's bodies may
         // come before it begins.
-        let (executed, rounds) = (work.executed - self.executed_before, u64::from(self.round.0) + 2);
+        let (executed, rounds) =
+            (work.executed - self.executed_before, u64::from(self.round.0) + 2);
         match executed > rounds * u64::from(BODIES_MAX) {
             true => broken(format!("height {height}, round {round}: {executed} bodies executed")),
             false => Ok(()),
@@ -181,7 +214,9 @@ impl Cost {
         let waited = now.saturating_sub(*begun);
         match waited > PROMPT {
             true => {
-                let what = format!("height {height}: block {block} was here, and the vote came {waited:?} late");
+                let what = format!(
+                    "height {height}: block {block} was here, and the vote came {waited:?} late"
+                );
                 Err(Violation::new(Rule::NoIdling, what))
             }
             false => Ok(()),
@@ -212,14 +247,25 @@ mod tests {
     fn vote(by: usize, block: u8) -> ConsensusMessage {
         let chain = Chain::new(Plan::quiet(4).genesis());
         let (key, block) = (validator_key(by), Some(BlockHash(Hash([block; 32]))));
-        let vote = Vote { kind: VoteKind::Prevote, height: HEIGHT, round: Round(0), block, validator: key.public() };
+        let vote = Vote {
+            kind: VoteKind::Prevote,
+            height: HEIGHT,
+            round: Round(0),
+            block,
+            validator: key.public(),
+        };
         ConsensusMessage::Vote(SignedVote { signature: key.sign(&vote.message(chain.id())), vote })
     }
 
     #[test]
     fn amplification_is_seen() {
         let mut cost = Cost::default();
-        let certificate = RoundCertificate { height: HEIGHT, round: Round(0), is_precommit: true, votes: Vec::new() };
+        let certificate = RoundCertificate {
+            height: HEIGHT,
+            round: Round(0),
+            is_precommit: true,
+            votes: Vec::new(),
+        };
         let certificate = ConsensusMessage::Round(certificate);
         for (at, message, broken) in [
             (0, vote(0, 1), false),
@@ -232,7 +278,11 @@ mod tests {
             (9_400, certificate, true),
         ] {
             let result = cost.on_accepted(ms(at), &message);
-            assert_eq!(rule(&result), broken.then_some(Rule::NoAmplification), "at {at} ms: {result:?}");
+            assert_eq!(
+                rule(&result),
+                broken.then_some(Rule::NoAmplification),
+                "at {at} ms: {result:?}"
+            );
         }
     }
 
@@ -244,7 +294,8 @@ mod tests {
         let valid = state.propose(key.public(), state.tip().time, certificate, Vec::new());
         let (block, round, proposer) = (valid.hash(), Round(0), key.public());
         let proposal = Proposal { height: HEIGHT, round, block, valid_round: None, proposer };
-        let signed = SignedProposal { signature: key.sign(&proposal.message(chain.id())), proposal };
+        let signed =
+            SignedProposal { signature: key.sign(&proposal.message(chain.id())), proposal };
         let compact = CompactBlock {
             header: valid.header().clone(),
             parent_certificate: valid.block().parent_certificate.clone(),
@@ -266,8 +317,13 @@ mod tests {
             (540, Some(compact.clone()), false),
             (550, Some(compact), true),
         ] {
-            let result = cost.on_accepted(ms(at), &ConsensusMessage::Proposal(signed.clone(), list));
-            assert_eq!(rule(&result), broken.then_some(Rule::NoAmplification), "at {at} ms: {result:?}");
+            let result =
+                cost.on_accepted(ms(at), &ConsensusMessage::Proposal(signed.clone(), list));
+            assert_eq!(
+                rule(&result),
+                broken.then_some(Rule::NoAmplification),
+                "at {at} ms: {result:?}"
+            );
         }
     }
 
@@ -301,7 +357,11 @@ mod tests {
         ] {
             let work = Work { look_ups, executed, logged: 0 };
             let result = cost.on_work(HEIGHT, Round(round), work, 10);
-            assert_eq!(rule(&result), broken.then_some(Rule::NoUnpaidWork), "{round} {work:?}: {result:?}");
+            assert_eq!(
+                rule(&result),
+                broken.then_some(Rule::NoUnpaidWork),
+                "{round} {work:?}: {result:?}"
+            );
         }
     }
 

@@ -150,7 +150,9 @@ impl Disk {
 
     /// Final blocks from this height on, within the bounds of a response.
     pub(crate) fn blocks_from(&self, height: Height) -> Response {
-        let first = usize::try_from(height.0.saturating_sub(1)).unwrap_or(usize::MAX).min(self.blocks.len());
+        let first = usize::try_from(height.0.saturating_sub(1))
+            .unwrap_or(usize::MAX)
+            .min(self.blocks.len());
         let mut blocks: Vec<Block<Transaction>> = Vec::new();
         let (mut bytes, mut certificate) = (0, self.certificate.clone());
         for committed in self.blocks[first..].iter().take(BLOCKS_MAX) {
@@ -158,9 +160,15 @@ impl Disk {
             if bytes > BLOCKS_BYTES && !blocks.is_empty() {
                 break;
             }
-            let block =
-                ledger::codec::decode::<ledger::block::Block>(committed.block.bytes(), ledger::codec::VALUE_BYTES_MAX);
-            blocks.push(block.unwrap_or_else(|error| panic!("a committed block has canonical bytes: {error}")));
+            let block = ledger::codec::decode::<ledger::block::Block>(
+                committed.block.bytes(),
+                ledger::codec::VALUE_BYTES_MAX,
+            );
+            blocks.push(
+                block.unwrap_or_else(|error| {
+                    panic!("a committed block has canonical bytes: {error}")
+                }),
+            );
             certificate = committed.certificate.clone();
         }
         Response::Blocks(blocks, certificate)

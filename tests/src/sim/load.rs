@@ -91,7 +91,11 @@ impl Load {
 }
 
 /// Signs a transfer with a fee for its size and for every account it could create.
-fn sign(chain: &ChainState, key: &SigningKey, transfer: Transfer) -> Option<Arc<VerifiedTransaction>> {
+fn sign(
+    chain: &ChainState,
+    key: &SigningKey,
+    transfer: Transfer,
+) -> Option<Arc<VerifiedTransaction>> {
     let id = chain.chain().id();
     let created = transfer.outputs.len() as u64;
     let bytes = codec::encode(&Body::Transfer(transfer.clone()).sign(id, key)).len();

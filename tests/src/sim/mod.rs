@@ -63,6 +63,8 @@ pub fn live(seed: u64, plan: Plan, told: bool) -> Result<Summary, Failure> {
     match outcome {
         Ok(Ok(())) => Ok(world.summary()),
         Ok(Err(failure)) => Err(failure),
-        Err(_) => Err(world.failure(Violation::new(Rule::NoPanic, "a machine panicked, see above"))),
+        Err(_) => {
+            Err(world.failure(Violation::new(Rule::NoPanic, "a machine panicked, see above")))
+        }
     }
 }

@@ -61,7 +61,9 @@ impl Network {
 
     /// Whether messages get through.
     pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
-        self.split.as_ref().is_none_or(|split| split.side.contains(&from) == split.side.contains(&to))
+        self.split
+            .as_ref()
+            .is_none_or(|split| split.side.contains(&from) == split.side.contains(&to))
     }
 
     /// Whether the connection is open, even if no message gets through.
@@ -70,7 +72,8 @@ impl Network {
     }
 
     pub(crate) fn delay(&self, rng: &mut ChaCha8Rng) -> Duration {
-        Duration::from_millis(rng.random_range(self.delay.clone())) + Duration::from_micros(rng.random_range(0..1_000))
+        Duration::from_millis(rng.random_range(self.delay.clone()))
+            + Duration::from_micros(rng.random_range(0..1_000))
     }
 
     /// When a message arrives; `None` if it is lost.

@@ -141,7 +141,11 @@ impl Plan {
         // At most one disk is damaged, and the other validators have a quorum without it: a damaged
         // one may never sign again if the chain stands still.
         let total: u64 = plan.powers.iter().sum();
-        let careless = plan.powers.iter().position(|power| power * 3 < total).filter(|_| rng.random_ratio(1, 4));
+        let careless = plan
+            .powers
+            .iter()
+            .position(|power| power * 3 < total)
+            .filter(|_| rng.random_ratio(1, 4));
         let careless = careless.filter(|_| plan.byzantine.is_empty());
         let pace = *pick(&mut rng, &[1_000, 3_000, 8_000]);
         let mut at = Duration::from_millis(rng.random_range(0..=2_000));
@@ -171,7 +175,13 @@ impl Plan {
         }
     }
 
-    fn add_fault(&mut self, rng: &mut ChaCha8Rng, at: Duration, nodes: usize, careless: Option<usize>) {
+    fn add_fault(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        at: Duration,
+        nodes: usize,
+        careless: Option<usize>,
+    ) {
         let down = *pick(rng, &[20, 300, 3_000]);
         match rng.random_range(0..10) {
             0..=4 => {
@@ -192,7 +202,14 @@ impl Plan {
         }
     }
 
-    fn add_crash(&mut self, rng: &mut ChaCha8Rng, at: Duration, node: usize, down_max: u64, careless: Option<usize>) {
+    fn add_crash(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        at: Duration,
+        node: usize,
+        down_max: u64,
+        careless: Option<usize>,
+    ) {
         let effects = if rng.random_ratio(1, 4) { 0 } else { rng.random_range(1..=30) };
         let down = Duration::from_millis(rng.random_range(0..=down_max));
         let damage = match careless == Some(node) {
@@ -210,7 +227,8 @@ impl Plan {
     #[must_use]
     pub fn genesis(&self) -> Genesis {
         let template = Genesis::from_json(include_bytes!("../../../genesis.json"));
-        let mut genesis = template.unwrap_or_else(|error| panic!("the template is a valid genesis: {error}"));
+        let mut genesis =
+            template.unwrap_or_else(|error| panic!("the template is a valid genesis: {error}"));
         let payout = genesis.validators[0].payout;
         let validator = |(place, power): (usize, &u64)| GenesisValidator {
             name: format!("validator-{place}"),

@@ -22,7 +22,9 @@ pub fn each_seed(
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || is_enough(&outcomes.lock().unwrap_or_else(PoisonError::into_inner)) {
+                    if seed >= count
+                        || is_enough(&outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+                    {
                         return;
                     }
                     let outcome = live(seed);

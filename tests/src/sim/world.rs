@@ -109,7 +109,8 @@ impl World {
         rng.set_stream(1);
         let start = Timestamp(chain.genesis().start_time.0 + 86_400_000);
         let drift = milliseconds(plan.clock_drift);
-        let coalition: Vec<SigningKey> = plan.byzantine.keys().map(|place| validator_key(*place)).collect();
+        let coalition: Vec<SigningKey> =
+            plan.byzantine.keys().map(|place| validator_key(*place)).collect();
         let dishonest = coalition.iter().map(SigningKey::public).collect();
         let byzantine = |place: usize| {
             let behaviours = plan.byzantine.get(&place)?;
@@ -169,10 +170,15 @@ impl World {
     ///
     /// # Errors
     /// `Failure` at the first broken rule.
-    pub fn run_until(&mut self, bound: Duration, is_so: impl Fn(&Self) -> bool) -> Result<bool, Failure> {
+    pub fn run_until(
+        &mut self,
+        bound: Duration,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<bool, Failure> {
         let end = self.time + bound;
         while !is_so(self) {
-            let next = self.agenda.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
+            let next =
+                self.agenda.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
             if next.is_none() {
                 self.time = end;
                 return Ok(false);
@@ -216,14 +222,20 @@ impl World {
     pub fn progress(&mut self, heights: u64, patience: Duration) -> Result<(), Failure> {
         let target = Height(self.check.newest().tip().height.0 + heights);
         let is_there = |world: &Self| {
-            world.nodes.iter().filter(|node| node.is_honest()).all(|node| node.disk.height() >= target)
+            world
+                .nodes
+                .iter()
+                .filter(|node| node.is_honest())
+                .all(|node| node.disk.height() >= target)
                 && (world.loaded || world.load.waiting(world.check.newest()) == 0)
         };
         if self.run_until(patience, is_there)? {
             return Ok(());
         }
         let (heights, waiting) = (self.heights(), self.load.waiting(self.check.newest()));
-        let what = format!("heights {heights:?} after {patience:?}, expected {target}; {waiting} transfers wait");
+        let what = format!(
+            "heights {heights:?} after {patience:?}, expected {target}; {waiting} transfers wait"
+        );
         Err(self.failure(Violation::new(Rule::NoStandstill, what)))
     }
 

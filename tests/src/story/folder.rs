@@ -37,7 +37,10 @@ impl Folder {
     #[expect(clippy::new_without_default, reason = "it waits")]
     pub fn new() -> Self {
         let turn = Turn::wait();
-        let dir = tempfile::Builder::new().prefix("cairn-story-").tempdir().expect("the folder for temporary files");
+        let dir = tempfile::Builder::new()
+            .prefix("cairn-story-")
+            .tempdir()
+            .expect("the folder for temporary files");
         Self { dir, _turn: turn }
     }
 
@@ -86,7 +89,9 @@ static GIVEN_BACK: Condvar = Condvar::new();
 impl Turn {
     fn wait() -> Self {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = GIVEN_BACK.wait_while(taken, |taken| *taken >= TURNS).unwrap_or_else(PoisonError::into_inner);
+        let mut taken = GIVEN_BACK
+            .wait_while(taken, |taken| *taken >= TURNS)
+            .unwrap_or_else(PoisonError::into_inner);
         *taken += 1;
         Self
     }

@@ -49,7 +49,9 @@ impl Payer {
     /// When the template has no such account.
     #[must_use]
     pub fn new(from: &str, to: &str, chain: ChainId) -> Self {
-        let key = |name| template_key(name).unwrap_or_else(|| panic!("{name} is no account of the template"));
+        let key = |name| {
+            template_key(name).unwrap_or_else(|| panic!("{name} is no account of the template"))
+        };
         Self::with_key(key(from), key(to).public(), chain)
     }
 
@@ -106,7 +108,8 @@ impl Payer {
 
     fn burst(&mut self, rpc: &Rpc, reported: &Reported) -> Result<(), Failure> {
         self.catch_up(rpc)?;
-        let ids: Vec<String> = (0..BURST).map(|_| rpc.submit(&self.transfer(""))).collect::<Result<_, _>>()?;
+        let ids: Vec<String> =
+            (0..BURST).map(|_| rpc.submit(&self.transfer(""))).collect::<Result<_, _>>()?;
         for id in ids {
             if rpc.is_final(&id, WAIT)? {
                 reported.add(id);
@@ -134,7 +137,13 @@ impl Reported {
     /// When one is not final there.
     pub fn assert_final_at(&self, name: &str, rpc: &Rpc) {
         let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let lost: Vec<&String> = ids.iter().filter(|id| rpc.is_final(id, Duration::ZERO) != Ok(true)).collect();
-        assert!(lost.is_empty(), "{name} has lost {} of {} final transfers: {lost:?}", lost.len(), ids.len());
+        let lost: Vec<&String> =
+            ids.iter().filter(|id| rpc.is_final(id, Duration::ZERO) != Ok(true)).collect();
+        assert!(
+            lost.is_empty(),
+            "{name} has lost {} of {} final transfers: {lost:?}",
+            lost.len(),
+            ids.len()
+        );
     }
 }

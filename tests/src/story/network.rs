@@ -58,7 +58,12 @@ impl Node {
 
     fn start_as(&mut self, command: &mut Command) {
         assert!(self.process.is_none(), "{} runs", self.name);
-        command.arg("run").arg("--home").arg(&self.home).arg("--exit-with-parent").args(&self.arguments);
+        command
+            .arg("run")
+            .arg("--home")
+            .arg(&self.home)
+            .arg("--exit-with-parent")
+            .args(&self.arguments);
         self.process = Some(Process::spawn(command, &self.log()));
     }
 
@@ -133,8 +138,13 @@ impl Node {
     /// # Panics
     /// When it finds an error.
     pub fn verify(&self) {
-        let done = finish(node_program().args(["db", "verify", "--json", "--home"]).arg(&self.home));
-        assert!(done.code == Some(0) && done.stdout.contains("\"clean\":true"), "{}: {done:?}", self.name);
+        let done =
+            finish(node_program().args(["db", "verify", "--json", "--home"]).arg(&self.home));
+        assert!(
+            done.code == Some(0) && done.stdout.contains("\"clean\":true"),
+            "{}: {done:?}",
+            self.name
+        );
     }
 }
 
@@ -195,14 +205,23 @@ impl Network {
     pub fn add(&mut self, genesis: &PathBuf, peers: &[String]) -> &mut Node {
         let name = format!("node{}", self.nodes.len() + 1);
         let home = self.folder.join(&name);
-        let made = finish(node_program().args(["init", "--home"]).arg(&home).arg("--genesis").arg(genesis));
+        let made = finish(
+            node_program().args(["init", "--home"]).arg(&home).arg("--genesis").arg(genesis),
+        );
         assert_eq!(made.code, Some(0), "{made:?}");
         let port = free_ports();
         let (p2p, rpc) = (format!("/ip4/127.0.0.1/tcp/{port}"), format!("127.0.0.1:{}", port + 1));
         let listen = ["--p2p-listen", &p2p, "--rpc-listen", &rpc].map(str::to_owned);
         let peers = peers.iter().flat_map(|peer| ["--peer".to_owned(), peer.clone()]);
         let arguments = listen.into_iter().chain(peers).collect();
-        self.nodes.push(Node { name, home, rpc: Rpc::new(&format!("http://{rpc}")), p2p, arguments, process: None });
+        self.nodes.push(Node {
+            name,
+            home,
+            rpc: Rpc::new(&format!("http://{rpc}")),
+            p2p,
+            arguments,
+            process: None,
+        });
         self.nodes.last_mut().expect("one was added")
     }
 
@@ -271,14 +290,21 @@ impl Network {
         let height = self.running().map(|node| node.status().height).min().unwrap_or(0);
         let mut parent: Option<String> = None;
         for height in 1..=height {
-            let block = |node: &mut Node| node.rpc.block(height).unwrap_or_else(|error| panic!("{height}: {error:?}"));
+            let block = |node: &mut Node| {
+                node.rpc.block(height).unwrap_or_else(|error| panic!("{height}: {error:?}"))
+            };
             let blocks: Vec<_> = self.running().map(block).collect();
             let first = &blocks[0];
             let same = |block: &BlockInfo| {
-                block.summary == first.summary && block.state_root == first.state_root && block.parent == first.parent
+                block.summary == first.summary
+                    && block.state_root == first.state_root
+                    && block.parent == first.parent
             };
             assert!(blocks.iter().all(same), "a fork at height {height}: {blocks:#?}");
-            assert!(parent.is_none_or(|parent| parent == first.parent), "block {height} does not follow");
+            assert!(
+                parent.is_none_or(|parent| parent == first.parent),
+                "block {height} does not follow"
+            );
             parent = Some(first.summary.hash.clone());
         }
         self
@@ -289,14 +315,23 @@ impl Network {
     /// # Panics
     /// When one has.
     pub fn assert_no_equivocation(&mut self) -> &mut Self {
-        self.running().for_each(|node| assert_eq!(node.rpc.metric("cairn_equivocations_total"), 0.0, "{}", node.name));
+        self.running().for_each(|node| {
+            assert_eq!(node.rpc.metric("cairn_equivocations_total"), 0.0, "{}", node.name)
+        });
         self
     }
 
     /// Runs the wallet that holds the template's accounts, through a node.
     pub fn wallet(&mut self, number: usize, arguments: &[&str]) -> Finished {
         let home = self.description.wallet_home.clone();
-        finish(wallet_program().arg("--home").arg(home).arg("--rpc").arg(self.node(number).rpc.url()).args(arguments))
+        finish(
+            wallet_program()
+                .arg("--home")
+                .arg(home)
+                .arg("--rpc")
+                .arg(self.node(number).rpc.url())
+                .args(arguments),
+        )
     }
 }
 

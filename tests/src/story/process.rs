@@ -25,10 +25,12 @@ impl Process {
     /// When it cannot start.
     #[must_use]
     pub fn spawn(command: &mut Command, log: &Path) -> Self {
-        let log = OpenOptions::new().create(true).append(true).open(log).expect("a log can be opened");
+        let log =
+            OpenOptions::new().create(true).append(true).open(log).expect("a log can be opened");
         let errors = log.try_clone().expect("a log has two writers");
         command.stdin(Stdio::piped()).stdout(log).stderr(errors);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         Self { stdin: child.stdin.take(), child }
     }
 
@@ -90,7 +92,8 @@ impl Drop for Process {
 /// Whether the process with this id has ended, even if it is still a zombie.
 #[must_use]
 pub fn has_ended(pid: u32) -> bool {
-    let is_over = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
+    let is_over =
+        |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, is_over)
 }
 
@@ -111,13 +114,17 @@ pub struct Finished {
 /// When it does not start, or does not end.
 pub fn finish(command: &mut Command) -> Finished {
     // Files instead of pipes: a full pipe that no one reads would block the process.
-    let [stdout, stderr] = [(), ()].map(|()| tempfile::NamedTempFile::new().expect("a temporary file"));
-    let file = |file: &tempfile::NamedTempFile| file.reopen().expect("a temporary file opens again");
+    let [stdout, stderr] =
+        [(), ()].map(|()| tempfile::NamedTempFile::new().expect("a temporary file"));
+    let file =
+        |file: &tempfile::NamedTempFile| file.reopen().expect("a temporary file opens again");
     command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr));
-    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let child =
+        command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let mut process = Process { child, stdin: None };
     let status = until(&format!("{command:?} ends"), || process.ended());
-    let text = |file: &tempfile::NamedTempFile| fs::read_to_string(file.path()).expect("output is text");
+    let text =
+        |file: &tempfile::NamedTempFile| fs::read_to_string(file.path()).expect("output is text");
     Finished { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
 }
 
@@ -129,7 +136,11 @@ pub fn finish(command: &mut Command) -> Finished {
 #[must_use]
 pub fn with_default_signals(command: &Command) -> Command {
     const RESET: &str = "--default-signal=HUP,INT,QUIT";
-    let tried = Command::new("env").args([RESET, "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let tried = Command::new("env")
+        .args([RESET, "true"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     let program = command.get_program();
     let mut new = Command::new(program);
     if tried.is_ok_and(|status| status.success()) {
@@ -148,7 +159,8 @@ pub fn with_default_signals(command: &Command) -> Command {
 
 /// Shows the end of a log, to explain a failed story.
 pub(super) fn show_tail(log: &PathBuf) {
-    let text = File::open(log).and_then(std::io::read_to_string).unwrap_or_else(|error| error.to_string());
+    let text =
+        File::open(log).and_then(std::io::read_to_string).unwrap_or_else(|error| error.to_string());
     let lines: Vec<&str> = text.lines().collect();
     eprintln!("--- {}", log.display());
     lines[lines.len().saturating_sub(TAIL_LINES)..].iter().for_each(|line| eprintln!("{line}"));

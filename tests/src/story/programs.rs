@@ -34,7 +34,8 @@ fn clean(program: &PathBuf) -> Command {
 /// Removes the variables whose names start with one of these prefixes.
 fn without(mut command: Command, prefixes: &[&str]) -> Command {
     for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
+        if name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+        {
             command.env_remove(name);
         }
     }
@@ -48,20 +49,23 @@ fn build() -> Programs {
     // TARGET/PROFILE/deps/TEST
     let folder = test.ancestors().nth(2).expect("cargo puts tests three levels deep");
     let target = folder.parent().expect("cargo puts tests three levels deep");
-    let profile = folder.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
+    let profile =
+        folder.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
     // The variables that cargo sets for this test's package would make build scripts run again.
-    let output = without(Command::new(env!("CARGO")), &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"])
-        .args(["build", "--package", "cairn-node", "--package", "cairn-wallet", "--bins"])
-        .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-        .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
-        .arg(target)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo starts");
+    let output =
+        without(Command::new(env!("CARGO")), &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"])
+            .args(["build", "--package", "cairn-node", "--package", "cairn-wallet", "--bins"])
+            .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+            .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
+            .arg(target)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo starts");
     assert!(output.status.success(), "the programs under test do not build, see above");
     let messages = String::from_utf8_lossy(&output.stdout);
-    let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let messages: Vec<Value> =
+        messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let program = |name: &str| {
         let built = messages.iter().filter(|message| message["target"]["name"] == name);
         let path = built.filter_map(|message| message["executable"].as_str()).next_back();

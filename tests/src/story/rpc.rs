@@ -32,8 +32,10 @@ impl Rpc {
     /// A client of the node at this URL.
     #[must_use]
     pub fn new(url: &str) -> Self {
-        let config =
-            ureq::Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(TIMEOUT));
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT));
         Self { url: url.to_owned(), agent: config.build().new_agent() }
     }
 
@@ -49,8 +51,10 @@ impl Rpc {
     /// `Failure::Silent`.
     pub fn post(&self, content_type: &str, body: &[u8]) -> Result<(u16, String), Failure> {
         let silent = |error: ureq::Error| Failure::Silent(error.to_string());
-        let mut answer = self.agent.post(&self.url).content_type(content_type).send(body).map_err(silent)?;
-        let text = answer.body_mut().with_config().limit(32 << 20).read_to_string().map_err(silent)?;
+        let mut answer =
+            self.agent.post(&self.url).content_type(content_type).send(body).map_err(silent)?;
+        let text =
+            answer.body_mut().with_config().limit(32 << 20).read_to_string().map_err(silent)?;
         Ok((answer.status().as_u16(), text))
     }
 
@@ -62,7 +66,11 @@ impl Rpc {
         let silent = |error: ureq::Error| Failure::Silent(error.to_string());
         let mut answer = self.agent.get(format!("{}{path}", self.url)).call().map_err(silent)?;
         let text = answer.body_mut().read_to_string().map_err(silent)?;
-        if answer.status() == 200 { Ok(text) } else { Err(Failure::Http(answer.status().as_u16(), text)) }
+        if answer.status() == 200 {
+            Ok(text)
+        } else {
+            Err(Failure::Http(answer.status().as_u16(), text))
+        }
     }
 
     /// Calls a method with parameters by name.
@@ -72,11 +80,16 @@ impl Rpc {
     pub fn call<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, Failure> {
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let (status, text) = self.post("application/json", call.to_string().as_bytes())?;
-        let mut answer: Value = serde_json::from_str(&text).map_err(|_| Failure::Http(status, text.clone()))?;
+        let mut answer: Value =
+            serde_json::from_str(&text).map_err(|_| Failure::Http(status, text.clone()))?;
         if let Some(error) = answer.get("error") {
             let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let code = error["code"].as_i64().unwrap_or_default();
-            return Err(Failure::Refused(code, word(&error["data"]["reason"]), word(&error["message"])));
+            return Err(Failure::Refused(
+                code,
+                word(&error["data"]["reason"]),
+                word(&error["message"]),
+            ));
         }
         serde_json::from_value(answer["result"].take())
             .map_err(|error| Failure::Http(status, format!("{error}: {text}")))
@@ -147,8 +160,11 @@ impl Rpc {
     /// When the node does not answer or has no such metric.
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").unwrap_or_else(|failure| panic!("{}: {failure:?}", self.url));
+        let text =
+            self.get("/metrics").unwrap_or_else(|failure| panic!("{}: {failure:?}", self.url));
         let number = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
-        text.lines().find_map(number).unwrap_or_else(|| panic!("no {name} in /metrics of {}", self.url))
+        text.lines()
+            .find_map(number)
+            .unwrap_or_else(|| panic!("no {name} in /metrics of {}", self.url))
     }
 }

@@ -55,12 +55,16 @@ impl Description {
     /// Reads `network.json`; `None` if there is none yet.
     fn read(path: &PathBuf) -> Option<Self> {
         let text = fs::read_to_string(path).ok()?;
-        let value: Value = serde_json::from_str(&text).expect("network.json is written at once and whole");
+        let value: Value =
+            serde_json::from_str(&text).expect("network.json is written at once and whole");
         let text = |value: &Value| value.as_str().expect("a text in network.json").to_owned();
         let node = |node: &Value| NodeInfo {
             name: text(&node["name"]),
             home: text(&node["home"]).into(),
-            pid: node["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid in network.json"),
+            pid: node["pid"]
+                .as_u64()
+                .and_then(|pid| u32::try_from(pid).ok())
+                .expect("a pid in network.json"),
             rpc: text(&node["rpc"]),
             p2p: text(&node["p2p"]),
             validator: node["validator"].as_bool().expect("a truth in network.json"),
@@ -68,7 +72,12 @@ impl Description {
         Some(Self {
             chain: ChainId(text(&value["chain_id"]).parse().expect("a hash in network.json")),
             genesis: text(&value["genesis"]).into(),
-            nodes: value["nodes"].as_array().expect("nodes in network.json").iter().map(node).collect(),
+            nodes: value["nodes"]
+                .as_array()
+                .expect("nodes in network.json")
+                .iter()
+                .map(node)
+                .collect(),
             wallet_home: text(&value["wallet_home"]).into(),
         })
     }
@@ -113,7 +122,8 @@ impl Testnet {
                 show_tail(&log);
             }
             assert!(ended.is_none(), "the test network has ended: {ended:?}");
-            Description::read(&path).filter(|found| found.nodes.iter().all(|node| !has_ended(node.pid)))
+            Description::read(&path)
+                .filter(|found| found.nodes.iter().all(|node| !has_ended(node.pid)))
         });
         Self { description, process, dir, log }
     }

@@ -23,17 +23,23 @@ struct Event {
 
 /// Calls that send or write, and calls that make writes durable. The names of the rename calls
 /// differ between machines, so a pattern selects them.
-const CALLS: &str = "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync,/^rename";
+const CALLS: &str =
+    "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync,/^rename";
 
 impl Trace {
     /// strace as a command, to which a program is added; it writes the trace to this file. `None`
     /// where strace does not work.
     #[must_use]
     pub fn command(to: &Path) -> Option<Command> {
-        let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+        let works = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "true"])
+            .stderr(Stdio::null())
+            .status();
         works.is_ok_and(|status| status.success()).then(|| {
             let mut command = Command::new("strace");
-            command.args(["-f", "-qq", "-y", "-s", "2000000", "-e", CALLS, "-e", "signal=none", "-o"]).arg(to);
+            command
+                .args(["-f", "-qq", "-y", "-s", "2000000", "-e", CALLS, "-e", "signal=none", "-o"])
+                .arg(to);
             command
         })
     }
@@ -61,11 +67,17 @@ impl Trace {
             } else {
                 let Some((call, arguments)) = rest.split_once('(') else { continue };
                 let (arguments, result) = match arguments.rsplit_once(" = ") {
-                    Some((arguments, result)) if !arguments.ends_with("<unfinished ...>") => (arguments, Some(result)),
+                    Some((arguments, result)) if !arguments.ends_with("<unfinished ...>") => {
+                        (arguments, Some(result))
+                    }
                     _ => (arguments, None),
                 };
-                let begin =
-                    Event { thread, call: call.to_owned(), arguments: arguments.trim_end().to_owned(), result: None };
+                let begin = Event {
+                    thread,
+                    call: call.to_owned(),
+                    arguments: arguments.trim_end().to_owned(),
+                    result: None,
+                };
                 events.push(begin.clone());
                 if result.is_none() {
                     begun.insert(thread, begin);
@@ -73,7 +85,10 @@ impl Trace {
                 }
                 (begin, result)
             };
-            events.push(Event { result: Some(result.unwrap_or_default().trim().to_owned()), ..begin });
+            events.push(Event {
+                result: Some(result.unwrap_or_default().trim().to_owned()),
+                ..begin
+            });
         }
         Self(events)
     }
@@ -107,7 +122,8 @@ impl Trace {
             let path = Path::new(event.arguments.rsplit('"').nth(1).filter(|_| is_done)?);
             let folder = path.parent()?.to_str()?;
             let is_synced = |later: &Event| {
-                let handle = later.arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+                let handle =
+                    later.arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
                 later.is_sync()
                     && later.result.as_deref() == Some("0")
                     && handle.is_some_and(|(path, _)| path == folder)
@@ -125,16 +141,27 @@ impl Trace {
     /// The missing step.
     pub fn is_durable_before(&self, file: &str, token: &str, words: &[&str]) -> Result<(), String> {
         let said = self.0.iter().position(|event| {
-            event.result.is_none() && !event.is_sync() && words.iter().all(|word| event.arguments.contains(word))
+            event.result.is_none()
+                && !event.is_sync()
+                && words.iter().all(|word| event.arguments.contains(word))
         });
         let before = &self.0[..said.ok_or_else(|| format!("never said: {words:?}"))?];
-        let is_written = |event: &Event| event.result.is_some() && event.is_on(file) && event.arguments.contains(token);
-        let written = before.iter().position(is_written).ok_or_else(|| format!("{token} is not in {file} before"))?;
+        let is_written = |event: &Event| {
+            event.result.is_some() && event.is_on(file) && event.arguments.contains(token)
+        };
+        let written = before
+            .iter()
+            .position(is_written)
+            .ok_or_else(|| format!("{token} is not in {file} before"))?;
         // A sync that began before the write may have missed it.
-        let synced =
-            before[written..].iter().position(|event| event.is_on(file) && event.is_sync() && event.result.is_none());
-        let begun = written + synced.ok_or_else(|| format!("{file} is not synced after {token}"))?;
-        let is_done = |event: &Event| event.thread == before[begun].thread && event.result.as_deref() == Some("0");
+        let synced = before[written..]
+            .iter()
+            .position(|event| event.is_on(file) && event.is_sync() && event.result.is_none());
+        let begun =
+            written + synced.ok_or_else(|| format!("{file} is not synced after {token}"))?;
+        let is_done = |event: &Event| {
+            event.thread == before[begun].thread && event.result.as_deref() == Some("0")
+        };
         before[begun..]
             .iter()
             .any(is_done)
@@ -150,7 +177,10 @@ impl Event {
 
     /// Whether the first argument is a file descriptor whose path ends with `file`.
     fn is_on(&self, file: &str) -> bool {
-        self.arguments.split('>').next().is_some_and(|handle| handle.contains('<') && handle.ends_with(file))
+        self.arguments
+            .split('>')
+            .next()
+            .is_some_and(|handle| handle.contains('<') && handle.ends_with(file))
     }
 }
 
@@ -176,7 +206,11 @@ mod tests {
             (GOOD.replace("7 fdatasync(3</h/consensus.log>", "7 write(6</h/other>"), (2, 0)),
             (GOOD.replace("resumed>)         = 0", "resumed>) = -1 EIO"), (1, 0)),
         ] {
-            assert_eq!(Trace::parse(&text).writes_not_followed_by_sync("/consensus.log"), expected, "{text}");
+            assert_eq!(
+                Trace::parse(&text).writes_not_followed_by_sync("/consensus.log"),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -192,7 +226,10 @@ mod tests {
         ] {
             assert_eq!(Trace::parse(&text).renamed(), [("/h/a".into(), is_synced)], "{text}");
         }
-        assert_eq!(Trace::parse("7 rename(\"/h/a\", \"/h/b\") = -1 ENOENT (No such file)\n").renamed(), []);
+        assert_eq!(
+            Trace::parse("7 rename(\"/h/a\", \"/h/b\") = -1 ENOENT (No such file)\n").renamed(),
+            []
+        );
     }
 
     #[test]
@@ -207,7 +244,8 @@ mod tests {
             (GOOD.replace("memo-1", "other"), false),
             (GOOD.replace("final", "pending"), false),
         ] {
-            let verdict = Trace::parse(&text).is_durable_before("/db/db", "memo-1", &["ab", "final"]);
+            let verdict =
+                Trace::parse(&text).is_durable_before("/db/db", "memo-1", &["ab", "final"]);
             assert_eq!(verdict.is_ok(), valid, "{text}");
         }
     }

@@ -42,8 +42,9 @@ impl Made {
         let chain = Chain::new(genesis(&key, segment_bytes, chunk_bytes));
         let rules = chain.history_rules();
         let count = (bytes / segment_bytes).max(1);
-        let heads: Vec<SegmentHead> =
-            (0..count).map(|index| head(&chain, &key, index, (bytes / count).max(segment_bytes))).collect();
+        let heads: Vec<SegmentHead> = (0..count)
+            .map(|index| head(&chain, &key, index, (bytes / count).max(segment_bytes)))
+            .collect();
         let descriptors = heads.iter().map(|head| head.descriptor);
         let history = History::restore(rules, descriptors).expect("made by the rules");
         let header = Header {
@@ -107,9 +108,15 @@ impl Made {
 
 fn genesis(key: &SigningKey, segment_bytes: u64, chunk_bytes: u64) -> Genesis {
     let template = Genesis::from_json(include_bytes!("../../../genesis.json"));
-    let mut genesis = template.unwrap_or_else(|error| panic!("the template is a valid genesis: {error}"));
+    let mut genesis =
+        template.unwrap_or_else(|error| panic!("the template is a valid genesis: {error}"));
     let payout = genesis.validators[0].payout;
-    let validator = GenesisValidator { name: "one".to_owned(), key: key.public(), payout, power: VotingPower(1) };
+    let validator = GenesisValidator {
+        name: "one".to_owned(),
+        key: key.public(),
+        payout,
+        power: VotingPower(1),
+    };
     genesis.validators = vec![validator];
     genesis.limits.segment_bytes = segment_bytes;
     genesis.limits.chunk_bytes = chunk_bytes;

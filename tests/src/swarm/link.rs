@@ -87,7 +87,14 @@ pub(super) struct Piece<T> {
 impl<T> Uplink<T> {
     pub(super) fn new(rate: u64) -> Self {
         let piece = (rate / 500).clamp(1_500, 16 << 10);
-        Self { rate, piece, queues: BTreeMap::new(), turns: VecDeque::new(), sending: None, sent: 0 }
+        Self {
+            rate,
+            piece,
+            queues: BTreeMap::new(),
+            turns: VecDeque::new(),
+            sending: None,
+            sent: 0,
+        }
     }
 
     /// Queues a small frame.

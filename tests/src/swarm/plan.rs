@@ -116,7 +116,11 @@ impl Plan {
     /// The same plan with changed seeds, numbered from 0.
     #[must_use]
     pub fn with_seeds(mut self, change: impl Fn(usize, &mut Member)) -> Self {
-        self.members.iter_mut().filter(|member| member.is_seed).enumerate().for_each(|(at, member)| change(at, member));
+        self.members
+            .iter_mut()
+            .filter(|member| member.is_seed)
+            .enumerate()
+            .for_each(|(at, member)| change(at, member));
         self
     }
 
@@ -138,7 +142,8 @@ impl Plan {
         let first = leechers.first().map_or(0.0, |member| member.starts_at.as_secs_f64());
         let from_seeds = seeds.iter().map(|member| member.up).sum::<u64>() as f64;
         let bytes = bytes as f64;
-        let alone = |member: &&Member| member.starts_at.as_secs_f64() - first + bytes / member.down as f64;
+        let alone =
+            |member: &&Member| member.starts_at.as_secs_f64() - first + bytes / member.down as f64;
         let slowest = leechers.iter().map(alone).fold(0.0, f64::max);
         // All copies that must be sent, and all nodes that can send by that time.
         let (mut left, mut rate, mut time) = (bytes * leechers.len() as f64, from_seeds, 0.0);

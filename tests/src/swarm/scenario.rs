@@ -21,7 +21,10 @@ pub fn scenarios() -> Vec<(String, Plan)> {
         }
     }
     add("1 seed, 8 leechers, 512 MiB", Plan::new(1, 8).with_bytes(512 * MIB, 16 * MIB, 256 << 10));
-    add("1 seed, 8 leechers of 10 Mbit/s up", Plan::new(1, 8).with_leechers(|_, member| member.up = mbit(10)));
+    add(
+        "1 seed, 8 leechers of 10 Mbit/s up",
+        Plan::new(1, 8).with_leechers(|_, member| member.up = mbit(10)),
+    );
     for seeds in [1, 2, 4, 8] {
         let plan = Plan::new(seeds, 1).with_seeds(|_, member| member.up = mbit(20));
         add(&format!("{seeds} seeds of 20 Mbit/s, 1 leecher"), plan);
@@ -35,10 +38,14 @@ pub fn scenarios() -> Vec<(String, Plan)> {
     let homes = Plan::new(1, 15).with_seeds(|_, member| member.up = mbit(100));
     let homes = homes.with_leechers(|_, member| (member.up, member.down) = (mbit(2), mbit(10)));
     add("1 seed of 100 Mbit/s, 15 leechers of 2 up, 10 down", homes);
-    let crowd = Plan::new(1, 50).with_leechers(|at, member| member.starts_at = Duration::from_millis(200 * at as u64));
+    let crowd = Plan::new(1, 50)
+        .with_leechers(|at, member| member.starts_at = Duration::from_millis(200 * at as u64));
     add("flash crowd: 50 leechers within 10 s", crowd);
     let late = |at: usize| Duration::from_secs(if at < 8 { 0 } else { 7 });
-    add("8 leechers, 8 more after 7 s", Plan::new(1, 16).with_leechers(|at, member| member.starts_at = late(at)));
+    add(
+        "8 leechers, 8 more after 7 s",
+        Plan::new(1, 16).with_leechers(|at, member| member.starts_at = late(at)),
+    );
     add("10 seeds of 20 Mbit/s, 2 stall, 2 poison, 1 leecher", hostile());
     let leaving = Plan::new(1, 8).with_seeds(|_, member| member.leaves_after = Some(110));
     add("8 leechers, the seed leaves after 1.1 copies", leaving);

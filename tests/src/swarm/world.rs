@@ -218,7 +218,12 @@ impl World {
             self.now = event.at;
             let may_complete = matches!(event.what, Happening::Arrives { .. });
             self.happen(event.what);
-            if may_complete && self.nodes.iter().all(|node| !node.is_awaited() || node.stored_at.len() >= chunks) {
+            if may_complete
+                && self
+                    .nodes
+                    .iter()
+                    .all(|node| !node.is_awaited() || node.stored_at.len() >= chunks)
+            {
                 return false;
             }
         }
@@ -369,7 +374,10 @@ impl World {
         let node = &mut self.nodes[place];
         let Some(at) = deadline.map(|at| nanos(at).max(now)) else { return };
         node.wakes = if at == now && is_time { node.wakes + 1 } else { 0 };
-        assert!(node.wakes < WAKES_MAX, "node {place} wants to be woken again and again at {now} ns");
+        assert!(
+            node.wakes < WAKES_MAX,
+            "node {place} wants to be woken again and again at {now} ns"
+        );
         if node.wake_at.is_none_or(|known| at < known) {
             node.wake_at = Some(at);
             let life = node.life;
@@ -494,7 +502,10 @@ impl World {
             let at = self.nodes[to].downlink.take(self.now + nanos(self.plan.latency), piece.bytes);
             if let Some(link) = self.nodes[from].links[to] {
                 let bytes = piece.bytes;
-                self.plan_at(at + nanos(self.plan.latency), Happening::Taken { from, to, link, bytes });
+                self.plan_at(
+                    at + nanos(self.plan.latency),
+                    Happening::Taken { from, to, link, bytes },
+                );
                 self.on_written(from, to, link, piece.written);
             }
             for (link, content) in piece.completes {
@@ -528,7 +539,10 @@ impl World {
         let mut staged = node.staged.iter_mut();
         let staged = staged.find(|(head, _)| head.descriptor.index == id.segment.0);
         let (_, here) = staged.expect("a chunk is stored after its segment was begun");
-        assert!(!std::mem::replace(&mut here[id.chunk as usize], true), "node {place} stores {id:?} twice");
+        assert!(
+            !std::mem::replace(&mut here[id.chunk as usize], true),
+            "node {place} stores {id:?} twice"
+        );
         if node.stored.insert(id) {
             node.stored_at.push(now);
         } else {
@@ -552,10 +566,15 @@ impl World {
         let chunk_cost = |bytes: u64| bytes * CHUNK_OVERHEAD / 1_000;
         let bytes = self.made.bytes();
         let received: u64 = awaited.iter().map(|node| node.received_bytes).sum();
-        let useful =
-            self.nodes.iter().filter(|node| !node.member.is_seed).map(|node| node.stored_at.len() as u64).sum::<u64>()
-                * self.plan.chunk_bytes;
-        let from_seeds = self.nodes.iter().filter(|node| node.member.is_seed).map(|node| node.chunk_bytes_sent);
+        let useful = self
+            .nodes
+            .iter()
+            .filter(|node| !node.member.is_seed)
+            .map(|node| node.stored_at.len() as u64)
+            .sum::<u64>()
+            * self.plan.chunk_bytes;
+        let from_seeds =
+            self.nodes.iter().filter(|node| node.member.is_seed).map(|node| node.chunk_bytes_sent);
         let chunk_bytes_sent = self.nodes.iter().map(|node| node.chunk_bytes_sent).sum::<u64>();
         let sent: u64 = self.nodes.iter().map(|node| node.uplink.sent).sum();
         Outcome {
@@ -580,7 +599,11 @@ impl World {
     pub fn shares(&self) -> Vec<(f64, u64, f64)> {
         let share = |node: &Node| {
             let busy = nanos_for(node.uplink.sent, node.member.up) as f64 / self.now.max(1) as f64;
-            (busy, node.stored_at.len() as u64, node.chunk_bytes_sent as f64 / self.made.bytes() as f64)
+            (
+                busy,
+                node.stored_at.len() as u64,
+                node.chunk_bytes_sent as f64 / self.made.bytes() as f64,
+            )
         };
         self.nodes.iter().map(share).collect()
     }
@@ -608,8 +631,12 @@ struct Short<'a>(&'a [u8]);
 
 impl std::fmt::Debug for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ids =
-            |ids: &[ChunkId]| ids.iter().map(|id| format!("{}/{}", id.segment, id.chunk)).collect::<Vec<_>>().join(" ");
+        let ids = |ids: &[ChunkId]| {
+            ids.iter()
+                .map(|id| format!("{}/{}", id.segment, id.chunk))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         match SyncMessage::decode(self.0) {
             Ok(SyncMessage::Update(update)) => write!(
                 f,

@@ -60,7 +60,8 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     let asks = |effects: &[Effect], peer: PeerId| {
         effects.iter().any(|effect| match effect {
             Effect::Send(to, bytes) => {
-                *to == peer && matches!(SyncMessage::decode(bytes), Ok(SyncMessage::GetManifest(..)))
+                *to == peer
+                    && matches!(SyncMessage::decode(bytes), Ok(SyncMessage::GetManifest(..)))
             }
             _ => false,
         })
@@ -74,7 +75,10 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     forged[0].last_block = forged[1].last_block;
     let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(forged));
     let effects = sync.handle(Duration::ZERO, Input::Message(liar, say(&answer)));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ban { peer, .. } if *peer == liar)), "{effects:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Ban { peer, .. } if *peer == liar)),
+        "{effects:?}"
+    );
     assert!(asks(&effects, honest), "{effects:?}");
     let all = made.descriptors(count);
     let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(all));
@@ -167,7 +171,8 @@ fn who_claims_to_know_all_and_says_nothing_is_asked_once_in_a_while() {
         }
     }
     while told.wants.is_empty() && told.now < Duration::from_secs(30) {
-        told.now = sync.deadline().expect("something is awaited").max(told.now + Duration::from_millis(1));
+        told.now =
+            sync.deadline().expect("something is awaited").max(told.now + Duration::from_millis(1));
         let effects = sync.handle(told.now, Input::Time);
         answer(&mut sync, &made, honest, effects, &mut told);
     }
@@ -194,12 +199,14 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         };
         said.filter(is_question).collect()
     };
-    let begins = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
+    let begins =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for is_early in [false, true] {
         let mut sync = fetching(&made);
         let hello = say(&SyncMessage::Status(has(height, 4, 1)));
         sync.handle(Duration::ZERO, Input::Opened(peer));
-        let mut give = |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
+        let mut give =
+            |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
         let both = [SyncMessage::GetManifest(height, FIRST), SyncMessage::GetHead(FIRST)];
         assert_eq!(asked(&give(&hello)), both);
         if is_early {
@@ -215,7 +222,9 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         sync.handle(Duration::ZERO, Input::Opened(late));
         let effects = sync.handle(Duration::ZERO, Input::Message(late, hello));
         let is_asked = |effect: &Effect| match effect {
-            Effect::Send(to, bytes) => *to == late && matches!(SyncMessage::decode(bytes), Ok(SyncMessage::Update(_))),
+            Effect::Send(to, bytes) => {
+                *to == late && matches!(SyncMessage::decode(bytes), Ok(SyncMessage::Update(_)))
+            }
             _ => false,
         };
         assert!(effects.iter().any(is_asked), "{effects:?}");
@@ -258,7 +267,8 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     assert_eq!(asked(&greet(&mut sync, first, height, 4)), Some((first, 0)));
     assert_eq!(asked(&greet(&mut sync, second, height, 4)), None);
     let answer = say(&SyncMessage::Manifest(height, FIRST, Some(page(&made))));
-    let mut at = |tenths: u64, input: Input| sync.handle(Duration::from_millis(100 * tenths), input);
+    let mut at =
+        |tenths: u64, input: Input| sync.handle(Duration::from_millis(100 * tenths), input);
     let next = DESCRIPTORS_MAX as u64;
     assert_eq!(asked(&at(29, Input::Message(first, answer.clone()))), Some((first, next)));
     assert_eq!(asked(&at(31, Input::Time)), Some((second, 0)));
@@ -279,14 +289,19 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     assert!(count > 17, "{count}");
     let peer = PeerId(1);
     greet(&mut sync, peer, height, count as u64);
-    let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
+    let mut give =
+        |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
     give(&SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count))));
-    let begun = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
+    let begun =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for (index, is_asked) in [(count - 1, false), (15, true), (0, true)] {
         let head = Some(made.heads[index].clone());
         let effects = give(&SyncMessage::Head(SegmentIndex(index as u64), head));
         assert_eq!(begun(&effects), is_asked, "{index}");
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Ban { .. })), "it is true all the same");
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, Effect::Ban { .. })),
+            "it is true all the same"
+        );
     }
 }
 
@@ -298,7 +313,8 @@ fn no_more_heads_are_asked_for_than_may_be_staged() {
     let (height, count) = (made.target.header.height, made.heads.len());
     let peer = PeerId(1);
     greet(&mut sync, peer, height, count as u64);
-    let mut give = |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
+    let mut give =
+        |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
     let (mut asked, mut begun) = (BTreeSet::from([FIRST]), 0);
     let mut effects = give(&SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count))));
     loop {
@@ -330,13 +346,23 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     sync.handle(Duration::ZERO, Input::Tip(sealed[0].last, sealed));
     let chunks = 1_000..1_100;
     let add: Vec<ChunkId> = chunks.map(|chunk| ChunkId { segment: FIRST, chunk }).collect();
-    let update = Update { have: Vec::new(), add: add.clone(), remove: Vec::new(), received: 0, allowed: 100 };
-    let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Update(update))));
-    let sent = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SendChunk(..)));
+    let update = Update {
+        have: Vec::new(),
+        add: add.clone(),
+        remove: Vec::new(),
+        received: 0,
+        allowed: 100,
+    };
+    let effects =
+        sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Update(update))));
+    let sent =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SendChunk(..)));
     assert!(sent(&effects), "{effects:?}");
     let effects = sync.handle(Duration::ZERO, Input::Impossible(peer, add[0]));
     assert!(
-        effects.iter().any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),
         "{effects:?}"
     );
     assert!(!sent(&effects), "{effects:?}");
@@ -356,7 +382,10 @@ fn a_peer_has_few_questions_answered_in_a_second() {
             let effects = sync.handle(now, Input::Message(peer, question.clone()));
             let is_answered = effects.iter().any(|effect| matches!(effect, Effect::SendHead(..)));
             assert_eq!(is_answered, at < count, "question {at} in second {second}");
-            assert!(effects.iter().any(|effect| matches!(effect, Effect::Send(..))) || at < count, "it is told so");
+            assert!(
+                effects.iter().any(|effect| matches!(effect, Effect::Send(..))) || at < count,
+                "it is told so"
+            );
         }
     }
 }
@@ -371,7 +400,9 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
     let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));
     assert!(
-        effects.iter().any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ban { peer: who, .. } if *who == peer)),
         "{effects:?}"
     );
 }

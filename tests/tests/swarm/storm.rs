@@ -82,7 +82,10 @@ impl Shell {
                 assert!(self.begun.insert(SegmentIndex(head.descriptor.index)));
             }
             Effect::Store(id) => {
-                assert!(self.begun.contains(&id.segment) && self.stored.insert(id), "{id:?} is stored once");
+                assert!(
+                    self.begun.contains(&id.segment) && self.stored.insert(id),
+                    "{id:?} is stored once"
+                );
             }
             Effect::Ban { peer, .. } => self.close(peer.0 as usize),
             _ => {}
@@ -114,7 +117,9 @@ fn no_peer_can_break_a_machine() {
         let mut shell = Shell::new(&made);
         shell.give(Input::Certified(made.target.clone()));
         for _ in 0..400 {
-            shell.now += Duration::from_millis(*[0, 1, 20, 300, 5_000].get(rng.random_range(0..5usize)).unwrap());
+            shell.now += Duration::from_millis(
+                *[0, 1, 20, 300, 5_000].get(rng.random_range(0..5usize)).unwrap(),
+            );
             let peer = rng.random_range(0..Shell::PEERS);
             if shell.banned[peer] {
                 shell.open(peer);
@@ -170,7 +175,8 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
         }
         5 => shell.say(peer, &SyncMessage::Busy(rng.random())),
         6 => {
-            let descriptors = rng.random_ratio(4, 5).then(|| made.descriptors(rng.random_range(0..=4)));
+            let descriptors =
+                rng.random_ratio(4, 5).then(|| made.descriptors(rng.random_range(0..=4)));
             let height = made.target.header.height;
             shell.say(peer, &SyncMessage::Manifest(height, FIRST, descriptors));
         }
@@ -180,8 +186,10 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
             let head = rng.random_ratio(9, 10).then_some(head);
             shell.say(peer, &SyncMessage::Head(SegmentIndex(index), head));
         }
-        8 => shell
-            .give(Input::Message(PeerId(peer as u64), (0..rng.random_range(0..60)).map(|_| rng.random()).collect())),
+        8 => shell.give(Input::Message(
+            PeerId(peer as u64),
+            (0..rng.random_range(0..60)).map(|_| rng.random()).collect(),
+        )),
         9..=12 => {
             let wanted: Vec<ChunkId> = shell.wants[peer].0.iter().copied().collect();
             let id = if wanted.is_empty() || rng.random_ratio(1, 20) {

@@ -57,7 +57,12 @@ fn liars_are_banned_and_nobody_else_is() {
         let outcome = complete(plan.clone());
         let banned: BTreeSet<usize> = outcome.bans.iter().map(|(_, whom, _)| *whom).collect();
         assert!(banned.iter().all(|place| poisons(*place)), "seed {seed}: {:?}", outcome.bans);
-        assert_eq!(banned.len(), outcome.bans.len(), "seed {seed}: each at its first bad chunk: {:?}", outcome.bans);
+        assert_eq!(
+            banned.len(),
+            outcome.bans.len(),
+            "seed {seed}: each at its first bad chunk: {:?}",
+            outcome.bans
+        );
     }
     let outcome = complete(hostile());
     assert!(outcome.ratio() <= 1.2 && outcome.bans.len() == 2, "{outcome}");
@@ -66,7 +71,8 @@ fn liars_are_banned_and_nobody_else_is() {
 #[test]
 fn a_swarm_lives_without_its_seed() {
     for (seed, leechers) in [(1, 3), (2, 8), (3, 12)] {
-        let plan = short(Plan::new(1, leechers)).with_seeds(|_, member| member.leaves_after = Some(110));
+        let plan =
+            short(Plan::new(1, leechers)).with_seeds(|_, member| member.leaves_after = Some(110));
         complete(plan.with_seed(seed));
     }
 }

@@ -16,7 +16,9 @@ pub(crate) fn run(wallet: &Wallet, account: Option<&str>) -> Result<(), WalletEr
     let asked: Vec<(Option<&str>, PublicKey)> = match account {
         Some(text) => vec![(None, Wallet::account(&chain, &keys, text)?)],
         None if keys.is_empty() => return Err(WalletError::NoKeys(wallet.home.dir().to_owned())),
-        None => keys.iter().map(|key| (Some(key.name.as_str()), PublicKey(key.public_key))).collect(),
+        None => {
+            keys.iter().map(|key| (Some(key.name.as_str()), PublicKey(key.public_key))).collect()
+        }
     };
     let width = asked.iter().filter_map(|(name, _)| *name).map(str::len).max().unwrap_or(0);
     let mut trust = Trust::connect(chain.clone(), &wallet.home, &wallet.node)?;
@@ -24,7 +26,8 @@ pub(crate) fn run(wallet: &Wallet, account: Option<&str>) -> Result<(), WalletEr
     for (name, account) in asked {
         let held = trust.account(&account, Height(0))?.account.unwrap_or_default();
         let (balance, nonce) = (held.balance.to_string(), held.nonce.to_string());
-        let mut entry = json!({ "address": trust.address(&account), "balance": balance, "nonce": nonce });
+        let mut entry =
+            json!({ "address": trust.address(&account), "balance": balance, "nonce": nonce });
         let shown = chain.genesis().coin.format(held.balance);
         match name {
             Some(name) => entry["name"] = name.into(),

@@ -32,7 +32,9 @@ pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {
     let phrase = args.show_phrase.then(|| unlocked.phrase());
     let printed = match (wallet.json, phrase) {
         (true, None) => print_json(&json!({ "name": key.name, "address": address })),
-        (true, Some(phrase)) => print_json(&json!({ "name": key.name, "address": address, "phrase": *phrase })),
+        (true, Some(phrase)) => {
+            print_json(&json!({ "name": key.name, "address": address, "phrase": *phrase }))
+        }
         (false, None) => print(&address),
         (false, Some(phrase)) => print(&address).and_then(|()| print(&phrase)),
     };
@@ -67,11 +69,16 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
         (Some(mut unlocked), Secret::Seed(seed)) => unlocked.import_seed(args.name, &seed)?,
     };
     if key.origin == Origin::Imported {
-        note("note: the keystore's 24 words do not bring this key back: keep what you brought it in from");
+        note(
+            "note: the keystore's 24 words do not bring this key back: keep what you brought it in from",
+        );
     }
     let address = wallet::address(&chain, &key);
-    let printed =
-        if wallet.json { print_json(&json!({ "name": key.name, "address": address })) } else { print(&address) };
+    let printed = if wallet.json {
+        print_json(&json!({ "name": key.name, "address": address }))
+    } else {
+        print(&address)
+    };
     printed.map_err(|error| error.after(kept(&key, &address)))
 }
 
@@ -87,7 +94,9 @@ pub(crate) fn list(wallet: &Wallet) -> Result<(), WalletError> {
         note(&WalletError::NoKeys(wallet.home.dir().to_owned()).to_string());
     }
     let width = keys.iter().map(|key| key.name.as_str().len()).max().unwrap_or(0);
-    keys.iter().try_for_each(|key| print(&format!("{:width$}  {}", key.name, wallet::address(&chain, key))))
+    keys.iter().try_for_each(|key| {
+        print(&format!("{:width$}  {}", key.name, wallet::address(&chain, key)))
+    })
 }
 
 fn entry(chain: &Chain, key: &Key) -> Value {
@@ -105,7 +114,11 @@ pub(crate) fn address(wallet: &Wallet, name: &str) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let key = Wallet::key(&wallet.keys(&chain)?, name)?;
     let address = wallet::address(&chain, &key);
-    if wallet.json { print_json(&json!({ "name": key.name, "address": address })) } else { print(&address) }
+    if wallet.json {
+        print_json(&json!({ "name": key.name, "address": address }))
+    } else {
+        print(&address)
+    }
 }
 
 /// Prints the keystore's words.
@@ -130,7 +143,11 @@ pub(crate) fn generate(prefix: &str, json: bool) -> Result<(), WalletError> {
 
 /// The keystore to add a key to, unlocked; `None` if there is none. The name is checked before the
 /// password is asked for.
-fn existing(wallet: &Wallet, chain: &Chain, name: &KeyName) -> Result<Option<Unlocked>, WalletError> {
+fn existing(
+    wallet: &Wallet,
+    chain: &Chain,
+    name: &KeyName,
+) -> Result<Option<Unlocked>, WalletError> {
     let Some(keystore) = wallet.home.keystore(chain.genesis())? else { return Ok(None) };
     if keystore.keys().any(|key| key.name == *name) {
         return Err(KeystoreError::NameTaken(name.clone()).into());
@@ -141,7 +158,9 @@ fn existing(wallet: &Wallet, chain: &Chain, name: &KeyName) -> Result<Option<Unl
 /// Shows a new keystore's words, but only if stderr is a terminal: a log or a file would keep them.
 fn hand_over(unlocked: &Unlocked) {
     if !is_watched() {
-        return note("note: the keystore has 24 words to write down; `cairn-wallet phrase` prints them");
+        return note(
+            "note: the keystore has 24 words to write down; `cairn-wallet phrase` prints them",
+        );
     }
     note("\nWrite down these 24 words, in order, and keep them where nobody else looks.");
     note("They bring back every key made with `new`; whoever has them can spend.\n");
@@ -158,7 +177,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         Some(0) => 0,
         Some(digits) => digits + usize::from(word[digits..].starts_with(['.', ')', ':'])),
     };
-    text.split_whitespace().map(move |word| &word[unnumbered(word)..]).filter(|word| !word.is_empty())
+    text.split_whitespace()
+        .map(move |word| &word[unnumbered(word)..])
+        .filter(|word| !word.is_empty())
 }
 
 enum Secret {
@@ -169,17 +190,21 @@ enum Secret {
 impl Secret {
     /// Whether the text is a whole phrase or seed.
     fn is_complete(text: &str) -> bool {
-        words(text).count() >= WORDS || text.trim().len() == 64 && text.trim().bytes().all(|b| b.is_ascii_hexdigit())
+        words(text).count() >= WORDS
+            || text.trim().len() == 64 && text.trim().bytes().all(|b| b.is_ascii_hexdigit())
     }
 
     /// Parses a seed of 64 hex digits or a phrase.
     fn parse(text: &str) -> Result<Self, WalletError> {
         let text = text.trim();
-        let words = Zeroizing::new(words(text).fold(String::with_capacity(text.len() + 1), |mut all, word| {
-            all.push_str(word);
-            all.push(' ');
-            all
-        }));
+        let words = Zeroizing::new(words(text).fold(
+            String::with_capacity(text.len() + 1),
+            |mut all, word| {
+                all.push_str(word);
+                all.push(' ');
+                all
+            },
+        ));
         let mut seed = Zeroizing::new([0; 32]);
         match hex::decode_to_slice(text, &mut *seed) {
             Ok(()) => Ok(Self::Seed(seed)),

@@ -59,12 +59,15 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
         return Err(WalletError::Declined);
     }
 
-    let key = SigningKey::from_seed(&*wallet.unlock(&chain, &keystore)?.signing_seed(from.name.as_str())?);
+    let key = SigningKey::from_seed(
+        &*wallet.unlock(&chain, &keystore)?.signing_seed(from.name.as_str())?,
+    );
     // Held to the end, so that the next `send` sees the outcome of this one.
     let _turn = wallet.home.turn(&sender, args.timeout.max(TURN_WAIT))?;
     let deadline = Instant::now() + args.timeout;
     let fee = args.fee.is_some().then_some(transfer.fee);
-    let paid = Payment { wallet, trust: &mut trust, key: &key, wanted: transfer, fee, deadline }.run()?;
+    let paid =
+        Payment { wallet, trust: &mut trust, key: &key, wanted: transfer, fee, deadline }.run()?;
     tell(wallet, args, &chain, paid)
 }
 
@@ -100,29 +103,50 @@ fn amount(chain: &Chain, text: &str) -> Result<Amount, WalletError> {
 fn memo(text: &str) -> Result<Vec<u8>, WalletError> {
     match text.len() {
         0..=MEMO_BYTES_MAX => Ok(text.as_bytes().to_vec()),
-        got => Err(WalletError::Usage(format!("memo of {got} bytes, expected at most {MEMO_BYTES_MAX}"))),
+        got => Err(WalletError::Usage(format!(
+            "memo of {got} bytes, expected at most {MEMO_BYTES_MAX}"
+        ))),
     }
 }
 
 /// Size of the transaction in bytes. Numbers and signatures have fixed widths, so the size is known
 /// before they are chosen.
 fn bytes(transfer: &Transfer) -> usize {
-    codec::encode(&Transaction { body: Body::Transfer(transfer.clone()), signature: Signature([0; 64]) }).len()
+    codec::encode(&Transaction {
+        body: Body::Transfer(transfer.clone()),
+        signature: Signature([0; 64]),
+    })
+    .len()
 }
 
 /// Refuses a transfer that the chain would refuse, before anything is signed.
-fn check(chain: &Chain, transfer: &Transfer, least: Amount, payer: &Proven) -> Result<(), WalletError> {
+fn check(
+    chain: &Chain,
+    transfer: &Transfer,
+    least: Amount,
+    payer: &Proven,
+) -> Result<(), WalletError> {
     let coin = &chain.genesis().coin;
     if transfer.fee < least {
         let (got, least) = (coin.format(transfer.fee), coin.format(least));
-        let (reason, hint) = (format!("the fee is {got}, expected at least {least}"), "leave out --fee".to_owned());
+        let (reason, hint) =
+            (format!("the fee is {got}, expected at least {least}"), "leave out --fee".to_owned());
         return Err(WalletError::Rejected { reason, hint });
     }
     let balance = payer.account.unwrap_or_default().balance;
-    let needed = transfer.outputs.iter().try_fold(transfer.fee, |sum, output| sum.checked_add(output.amount.0));
+    let needed = transfer
+        .outputs
+        .iter()
+        .try_fold(transfer.fee, |sum, output| sum.checked_add(output.amount.0));
     if needed.is_none_or(|needed| needed > balance) {
-        let needed = needed.map_or_else(|| "more than all coins that exist".to_owned(), |needed| coin.format(needed));
-        let reason = format!("the balance of {} does not cover {needed}, fee included", coin.format(balance));
+        let needed = needed.map_or_else(
+            || "more than all coins that exist".to_owned(),
+            |needed| coin.format(needed),
+        );
+        let reason = format!(
+            "the balance of {} does not cover {needed}, fee included",
+            coin.format(balance)
+        );
         return Err(WalletError::Rejected {
             reason,
             hint: "send less, or wait for a payment to this account".to_owned(),
@@ -136,18 +160,29 @@ fn show(chain: &Chain, wallet: &Wallet, from: &Key, transfer: &Transfer, created
     let genesis = chain.genesis();
     let new = match created {
         0 => String::new(),
-        _ => format!(", {} of it because the recipient is new", genesis.coin.format(chain.limits().new_account_fee)),
+        _ => format!(
+            ", {} of it because the recipient is new",
+            genesis.coin.format(chain.limits().new_account_fee)
+        ),
     };
     note(&format!("from    {} ({})", wallet::address(chain, from), from.name));
     for output in &transfer.outputs {
-        note(&format!("to      {}", ledger::address::encode_address(&genesis.address_prefix, &output.account)));
+        note(&format!(
+            "to      {}",
+            ledger::address::encode_address(&genesis.address_prefix, &output.account)
+        ));
         note(&format!("amount  {}", genesis.coin.format(output.amount)));
     }
     note(&format!("fee     {}{new}", genesis.coin.format(transfer.fee)));
     if !transfer.memo.is_empty() {
         note(&format!("memo    {:?}", String::from_utf8_lossy(&transfer.memo)));
     }
-    note(&format!("on      {} (chain {}), by way of {}", genesis.network, chain.id(), wallet.node.url()));
+    note(&format!(
+        "on      {} (chain {}), by way of {}",
+        genesis.network,
+        chain.id(),
+        wallet.node.url()
+    ));
 }
 
 fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), WalletError> {

@@ -29,15 +29,20 @@ pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
     }
     let transfer = match &info.transaction {
         Some(transaction) => match transfer(&chain, transaction) {
-            Some(transfer) if Body::Transfer(transfer.clone()).id(chain.id()) == id => Some(transfer),
+            Some(transfer) if Body::Transfer(transfer.clone()).id(chain.id()) == id => {
+                Some(transfer)
+            }
             _ => return Err(malformed("the transaction's details do not have its id").into()),
         },
         None => None,
     };
     let mut proved = None;
     if info.status == TxStatus::Final {
-        let height = info.height.ok_or_else(|| malformed("the status is final, but there is no height"))?;
-        let transfer = transfer.as_ref().ok_or_else(|| malformed("the status is final, but there are no details"))?;
+        let height =
+            info.height.ok_or_else(|| malformed("the status is final, but there is no height"))?;
+        let transfer = transfer
+            .as_ref()
+            .ok_or_else(|| malformed("the status is final, but there are no details"))?;
         proved = Some(prove(&mut trust, id, transfer, Height(height))?);
     }
     let told = if wallet.json {
@@ -72,12 +77,20 @@ impl Proved {
     }
 }
 
-fn prove(trust: &mut Trust<'_>, id: TxId, transfer: &Transfer, height: Height) -> Result<Proved, WalletError> {
+fn prove(
+    trust: &mut Trust<'_>,
+    id: TxId,
+    transfer: &Transfer,
+    height: Height,
+) -> Result<Proved, WalletError> {
     let not_final = |reason: String| TrustError::NotFinal { id: id.to_string(), reason };
     match trust.transaction(&id)? {
         Some(proved) if proved == height => return Ok(Proved::Transaction),
         Some(proved) => {
-            return Err(not_final(format!("the proof is for height {proved}, but the node said {height}")).into());
+            return Err(not_final(format!(
+                "the proof is for height {proved}, but the node said {height}"
+            ))
+            .into());
         }
         None => {}
     }
@@ -94,8 +107,9 @@ fn prove(trust: &mut Trust<'_>, id: TxId, transfer: &Transfer, height: Height) -
 /// The transfer that the details describe; `None` if they are not valid.
 fn transfer(chain: &Chain, info: &TransactionInfo) -> Option<Transfer> {
     let account = |address: &str| decode_address(&chain.genesis().address_prefix, address).ok();
-    let output =
-        |output: &api::OutputInfo| Some(Output { account: account(&output.address)?, amount: Amount(output.amount) });
+    let output = |output: &api::OutputInfo| {
+        Some(Output { account: account(&output.address)?, amount: Amount(output.amount) })
+    };
     Some(Transfer {
         sender: account(&info.sender)?,
         nonce: Nonce(info.nonce),
@@ -106,7 +120,12 @@ fn transfer(chain: &Chain, info: &TransactionInfo) -> Option<Transfer> {
     })
 }
 
-fn show(chain: &Chain, info: &TxInfo, transfer: Option<&Transfer>, proved: Option<Proved>) -> Result<(), WalletError> {
+fn show(
+    chain: &Chain,
+    info: &TxInfo,
+    transfer: Option<&Transfer>,
+    proved: Option<Proved>,
+) -> Result<(), WalletError> {
     let coin = &chain.genesis().coin;
     print(match info.status {
         TxStatus::Final => "status    final",
@@ -116,7 +135,9 @@ fn show(chain: &Chain, info: &TxInfo, transfer: Option<&Transfer>, proved: Optio
     let line = |name: &str, text: String| print(&format!("{name:8}  {text}"));
     match proved {
         Some(Proved::Transaction) => line("proved", "yes, a certified block holds it".to_owned())?,
-        Some(Proved::Nonce) => line("proved", "only that the sender has used its nonce".to_owned())?,
+        Some(Proved::Nonce) => {
+            line("proved", "only that the sender has used its nonce".to_owned())?
+        }
         None => {}
     }
     info.height.map_or(Ok(()), |height| line("height", height.to_string()))?;

@@ -23,11 +23,15 @@ struct Template {
 pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
     let path = home.path(TEMPLATE);
     let bytes = read(&path, SMALL_FILE_BYTES_MAX)?.unwrap_or_default();
-    let Template { accounts } = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
-    if let Some(stranger) = accounts.iter().find(|name| !TEMPLATE_ACCOUNTS.contains(&name.as_str())) {
+    let Template { accounts } =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
+    if let Some(stranger) = accounts.iter().find(|name| !TEMPLATE_ACCOUNTS.contains(&name.as_str()))
+    {
         return Err(damaged(
             &path,
-            format!("{stranger} is not an account of the template, expected one of {TEMPLATE_ACCOUNTS:?}"),
+            format!(
+                "{stranger} is not an account of the template, expected one of {TEMPLATE_ACCOUNTS:?}"
+            ),
         ));
     }
     if home.open_keystore()?.is_some_and(|store| missing(&store, &accounts).is_empty()) {
@@ -42,8 +46,12 @@ pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
             // `create` refuses a directory that is open to others. Closing it now is early enough,
             // since all keys in it are public.
             #[cfg(unix)]
-            let _ = std::fs::set_permissions(home.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700));
-            let mnemonic = Mnemonic::generate().map_err(|error| KeystoreError::NoRandomness(error.to_string()))?;
+            let _ = std::fs::set_permissions(
+                home.dir(),
+                std::os::unix::fs::PermissionsExt::from_mode(0o700),
+            );
+            let mnemonic = Mnemonic::generate()
+                .map_err(|error| KeystoreError::NoRandomness(error.to_string()))?;
             Keystore::create(home.dir(), &password, mnemonic, KdfParams::LOCAL)?
         }
     };

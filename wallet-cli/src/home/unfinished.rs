@@ -75,7 +75,8 @@ impl Unfinished {
 
 impl Entry {
     fn unfinished(self, path: &Path) -> Result<Unfinished, HomeError> {
-        let bytes = |text: &str| hex::decode(text).map_err(|error| damaged(path, error.to_string()));
+        let bytes =
+            |text: &str| hex::decode(text).map_err(|error| damaged(path, error.to_string()));
         let transaction = Transaction::decode(&bytes(&self.transaction)?);
         let sender = codec::decode(&bytes(&self.sender)?, ACCOUNT_BYTES_MAX);
         Ok(Unfinished {
@@ -92,7 +93,8 @@ impl Home {
     pub(crate) fn unfinished(&self) -> Result<Vec<Unfinished>, HomeError> {
         let path = self.path(UNFINISHED);
         let Some(bytes) = read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(Vec::new()) };
-        let entries: Vec<Entry> = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
+        let entries: Vec<Entry> =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
         entries.into_iter().map(|entry| entry.unfinished(&path)).collect()
     }
 
@@ -104,7 +106,10 @@ impl Home {
             Some(place) if all[place] == *new => return Ok(()),
             Some(place) => all[place] = new.clone(),
             None if all.len() >= UNFINISHED_MAX => {
-                return Err(HomeError::Crowded { path: self.path(UNFINISHED), max: UNFINISHED_MAX });
+                return Err(HomeError::Crowded {
+                    path: self.path(UNFINISHED),
+                    max: UNFINISHED_MAX,
+                });
             }
             None => all.push(new.clone()),
         }
@@ -136,11 +141,15 @@ impl Home {
         let deadline = Instant::now() + wait;
         let path = self.path(&format!("send-{}.lock", hex::encode(&sender.0[..8])));
         let fail = |error| HomeError::Io { action: "lock", path: path.clone(), error };
-        let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&path).map_err(fail)?;
+        let file = private(OpenOptions::new().write(true).create(true).truncate(false))
+            .open(&path)
+            .map_err(fail)?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(TRY_AGAIN),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(TRY_AGAIN)
+                }
                 Err(TryLockError::WouldBlock) => return Err(HomeError::Busy { wait }),
                 Err(TryLockError::Error(error)) => return Err(fail(error)),
             }

@@ -100,7 +100,11 @@ pub(super) struct StoreKey(XChaCha20Poly1305);
 
 impl StoreKey {
     /// Runs Argon2id once, by design slow.
-    pub(super) fn derive(password: &Password, params: KdfParams, salt: &[u8; 16]) -> Result<Self, KeystoreError> {
+    pub(super) fn derive(
+        password: &Password,
+        params: KdfParams,
+        salt: &[u8; 16],
+    ) -> Result<Self, KeystoreError> {
         params.check()?;
         let mut key = Zeroizing::new([0; 32]);
         Params::new(params.memory_kib, params.passes, params.lanes, Some(key.len()))
@@ -149,7 +153,11 @@ mod tests {
     fn parameters_are_bounded_on_both_sides() {
         let check = |memory_kib, passes, lanes, refused: Option<&str>| {
             let got = KdfParams { memory_kib, passes, lanes }.check();
-            assert_eq!(got.err().map(|error| error.parameter), refused, "{memory_kib} {passes} {lanes}");
+            assert_eq!(
+                got.err().map(|error| error.parameter),
+                refused,
+                "{memory_kib} {passes} {lanes}"
+            );
         };
         check(8, 1, 1, None);
         check(7, 1, 1, Some("memory_kib"));
@@ -169,8 +177,9 @@ mod tests {
 
     #[test]
     fn opens_only_with_the_same_password_salt_parameters_and_data() {
-        let key =
-            |text: &str, params, salt| StoreKey::derive(&Password::new(text.into()), params, &[salt; 16]).unwrap();
+        let key = |text: &str, params, salt| {
+            StoreKey::derive(&Password::new(text.into()), params, &[salt; 16]).unwrap()
+        };
         let sealed = key("secret", CHEAP, 1).seal(&[7; 32], b"data").unwrap();
         let opens = |key: StoreKey, data: &[u8]| key.open(&sealed, data).is_some();
         assert_eq!(*key("secret", CHEAP, 1).open(&sealed, b"data").unwrap(), [7; 32]);
@@ -187,7 +196,8 @@ mod tests {
 
     #[test]
     fn one_password_in_two_unicode_spellings() {
-        let key = |text: &str| StoreKey::derive(&Password::new(text.into()), CHEAP, &[0; 16]).unwrap();
+        let key =
+            |text: &str| StoreKey::derive(&Password::new(text.into()), CHEAP, &[0; 16]).unwrap();
         let sealed = key("caf\u{e9}").seal(b"", b"").unwrap();
         assert!(key("cafe\u{301}").open(&sealed, b"").is_some());
         assert!(key("cafe").open(&sealed, b"").is_none());

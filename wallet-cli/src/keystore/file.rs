@@ -66,7 +66,9 @@ pub(super) fn read(dir: &Path) -> Result<Document, KeystoreError> {
         return Err(damaged(&path, "not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(&path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(fail)?;
+    File::open(&path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(fail)?;
     parse(&path, &bytes)
 }
 
@@ -79,17 +81,22 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Document, KeystoreError> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(damaged(path, "longer than 1 MiB"));
     }
-    let Format { format } = serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    let Format { format } =
+        serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
     if format != FORMAT {
         return Err(KeystoreError::Format { path: path.to_owned(), got: format });
     }
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    let document: Document =
+        serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
     document.argon2id.check().map_err(|error| damaged(path, &error.to_string()))?;
     if document.keys.len() > KEYS_MAX {
         return Err(damaged(path, &format!("{} keys, at most {KEYS_MAX}", document.keys.len())));
     }
     for (i, key) in document.keys.iter().enumerate() {
-        if document.keys[..i].iter().any(|other| other.name == key.name || other.public_key == key.public_key) {
+        if document.keys[..i]
+            .iter()
+            .any(|other| other.name == key.name || other.public_key == key.public_key)
+        {
             return Err(damaged(path, &format!("key {} is there twice", key.name)));
         }
     }
@@ -216,8 +223,8 @@ impl<'de, T: TryFrom<Vec<u8>>> Deserialize<'de> for Hex<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
         let got = bytes.len();
-        T::try_from(bytes)
-            .map(Self)
-            .map_err(|_| D::Error::custom(format!("{got} bytes, which is not the length of this field")))
+        T::try_from(bytes).map(Self).map_err(|_| {
+            D::Error::custom(format!("{got} bytes, which is not the length of this field"))
+        })
     }
 }

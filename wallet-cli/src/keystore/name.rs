@@ -16,7 +16,9 @@ pub struct KeyName(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Wrong length or characters.
-    #[error("a key name has 1 to 32 characters out of a-z, 0-9, _ and -, and does not begin with -")]
+    #[error(
+        "a key name has 1 to 32 characters out of a-z, 0-9, _ and -, and does not begin with -"
+    )]
     Characters,
     /// Begins as an address does.
     #[error("a key name must not look like an address")]
@@ -35,7 +37,8 @@ impl FromStr for KeyName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-';
+        let allowed =
+            |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-';
         if !(1..=32).contains(&text.len()) || !text.bytes().all(allowed) || text.starts_with('-') {
             return Err(NameError::Characters);
         }
@@ -83,10 +86,32 @@ mod tests {
         let check = |text: &str, expected: Result<(), NameError>| {
             assert_eq!(text.parse::<KeyName>().map(|_| ()), expected, "{text:?}");
         };
-        for good in ["a", "main", "cold-1", "_", "9", "alice1", "savings1account", "1qqqqqq", &"x".repeat(32)] {
+        for good in [
+            "a",
+            "main",
+            "cold-1",
+            "_",
+            "9",
+            "alice1",
+            "savings1account",
+            "1qqqqqq",
+            &"x".repeat(32),
+        ] {
             check(good, Ok(()));
         }
-        for bad in ["", "Main", "a b", "a.b", "a/b", "..", "-rf", "caf\u{e9}", "a\n", "a\0", &"x".repeat(33)] {
+        for bad in [
+            "",
+            "Main",
+            "a b",
+            "a.b",
+            "a/b",
+            "..",
+            "-rf",
+            "caf\u{e9}",
+            "a\n",
+            "a\0",
+            &"x".repeat(33),
+        ] {
             check(bad, Err(NameError::Characters));
         }
         for address in ["crn1qpzry9", "cairn1q0w5ss7ekfsyufd", "local1zzzzzz"] {

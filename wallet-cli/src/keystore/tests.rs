@@ -22,7 +22,8 @@ fn name(text: &str) -> KeyName {
 /// (imported).
 fn store() -> (TempDir, Unlocked) {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = Keystore::create(dir.path(), &password(), Mnemonic::from_entropy(&[0; 32]), CHEAP).unwrap();
+    let mut store =
+        Keystore::create(dir.path(), &password(), Mnemonic::from_entropy(&[0; 32]), CHEAP).unwrap();
     store.derive(name("main")).unwrap();
     store.import_seed(name("old"), &SEED).unwrap();
     store.derive(name("second")).unwrap();
@@ -78,11 +79,14 @@ fn no_secret_is_on_disk_in_clear() {
 #[test]
 fn format_1_is_frozen() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(file::path(dir.path()), include_bytes!("../../tests/vectors/keystore-format-1.json")).unwrap();
+    fs::write(file::path(dir.path()), include_bytes!("../../tests/vectors/keystore-format-1.json"))
+        .unwrap();
     let store = unlock(dir.path()).unwrap();
     let got: Vec<_> = store
         .keys()
-        .map(|key| (key.name.to_string(), hex::encode(*store.signing_seed(key.name.as_str()).unwrap())))
+        .map(|key| {
+            (key.name.to_string(), hex::encode(*store.signing_seed(key.name.as_str()).unwrap()))
+        })
         .collect();
     let expected = [
         ("main", "6662642da489f4835f09f419a3801cb0bfeaa27db99f8882135b96a716eaf3ee"),
@@ -118,7 +122,9 @@ fn tampering_with_what_is_in_clear_is_refused() {
     check("origin", &|file| file["keys"][1]["origin"] = json!({ "derived": { "account": 5 } }));
     check("removed", &|file| drop(file["keys"].as_array_mut().unwrap().pop()));
     check("order", &|file| file["keys"].as_array_mut().unwrap().swap(0, 2));
-    check("imported secret", &|file| file["keys"][1]["origin"]["imported"]["secret"] = file["phrase"].clone());
+    check("imported secret", &|file| {
+        file["keys"][1]["origin"]["imported"]["secret"] = file["phrase"].clone()
+    });
     check("seal", &|file| file["seal"] = file["phrase"].clone());
     check("two names swapped", &|file| {
         let first = file["keys"][0]["name"].take();
@@ -171,14 +177,26 @@ fn damage_is_named_with_its_file() {
         "memory_kib of 2097152, expected 8 to 1048576",
     );
     check(&edited(&|file| file["argon2id"]["passes"] = json!(4_000_000)), "passes of 4000000");
-    check(&edited(&|file| file["salt"] = json!("00")), "1 bytes, which is not the length of this field");
+    check(
+        &edited(&|file| file["salt"] = json!("00")),
+        "1 bytes, which is not the length of this field",
+    );
     check(&edited(&|file| file["salt"] = json!("zz")), "Invalid character");
     check(&edited(&|file| file["keys"][0]["name"] = json!("../x")), "a key name has");
     check(&edited(&|file| file["keys"][1] = key(0)), "key main is there twice");
-    check(&edited(&|file| file["keys"][0]["origin"]["derived"]["account"] = json!(1u32 << 31)), "too large");
+    check(
+        &edited(&|file| file["keys"][0]["origin"]["derived"]["account"] = json!(1u32 << 31)),
+        "too large",
+    );
     check(&edited(&|file| file["\u{1b}[2J".repeat(1000)] = json!(1)), "unknown field");
-    check(&edited(&|file| drop(file.as_object_mut().unwrap().remove("seal"))), "missing field `seal`");
-    check(&edited(&|file| file["keys"] = json!(vec![key(0); KEYS_MAX + 1])), "1025 keys, at most 1024");
+    check(
+        &edited(&|file| drop(file.as_object_mut().unwrap().remove("seal"))),
+        "missing field `seal`",
+    );
+    check(
+        &edited(&|file| file["keys"] = json!(vec![key(0); KEYS_MAX + 1])),
+        "1025 keys, at most 1024",
+    );
 }
 
 #[test]
@@ -213,7 +231,12 @@ fn create_overwrites_nothing() {
     let (dir, _) = store();
     let before = fs::read(file::path(dir.path())).unwrap();
     let create = |dir: &Path, password: &str, argon2id| {
-        Keystore::create(dir, &Password::new(password.into()), Mnemonic::from_entropy(&[1; 32]), argon2id)
+        Keystore::create(
+            dir,
+            &Password::new(password.into()),
+            Mnemonic::from_entropy(&[1; 32]),
+            argon2id,
+        )
     };
     assert!(matches!(create(dir.path(), "other", CHEAP), Err(KeystoreError::Exists { .. })));
     assert_eq!(fs::read(file::path(dir.path())).unwrap(), before);
@@ -228,14 +251,19 @@ fn create_overwrites_nothing() {
     let weak = KdfParams { passes: 0, ..CHEAP };
     assert!(matches!(create(dir.path(), "p", weak), Err(KeystoreError::KdfParams(_))));
     assert!(matches!(Keystore::open(dir.path()), Err(KeystoreError::NoKeystore { .. })));
-    assert!(matches!(Keystore::open(&dir.path().join("absent")), Err(KeystoreError::NoKeystore { .. })));
+    assert!(matches!(
+        Keystore::open(&dir.path().join("absent")),
+        Err(KeystoreError::NoKeystore { .. })
+    ));
 }
 
 #[test]
 fn one_name_and_one_key_only_once() {
     let (dir, mut store) = store();
     let before = fs::read(file::path(dir.path())).unwrap();
-    assert!(matches!(store.derive(name("main")), Err(KeystoreError::NameTaken(taken)) if taken == name("main")));
+    assert!(
+        matches!(store.derive(name("main")), Err(KeystoreError::NameTaken(taken)) if taken == name("main"))
+    );
     assert!(matches!(store.import_seed(name("old"), &[1; 32]), Err(KeystoreError::NameTaken(_))));
     assert!(
         matches!(store.import_seed(name("new"), &SEED), Err(KeystoreError::KeyExists(other)) if other == name("old"))
@@ -278,8 +306,12 @@ fn two_creators_make_one_store() {
     let parent = tempfile::tempdir().unwrap();
     let dir = &parent.path().join("home/keys");
     let made: usize = std::thread::scope(|scope| {
-        let create =
-            |byte| move || Keystore::create(dir, &password(), Mnemonic::from_entropy(&[byte; 32]), CHEAP).is_ok();
+        let create = |byte| {
+            move || {
+                Keystore::create(dir, &password(), Mnemonic::from_entropy(&[byte; 32]), CHEAP)
+                    .is_ok()
+            }
+        };
         let threads: Vec<_> = (0..8).map(|byte| scope.spawn(create(byte))).collect();
         threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
     });

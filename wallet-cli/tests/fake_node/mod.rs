@@ -15,10 +15,14 @@ use ledger::api;
 use ledger::certificate::{Certificate, Vote, VoteKind};
 use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
-use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits, TEMPLATE_ACCOUNTS, template_key};
+use ledger::genesis::{
+    FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits, TEMPLATE_ACCOUNTS, template_key,
+};
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::state::StateKey;
-use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions};
+use ledger::transaction::{
+    Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
+};
 use ledger::units::{Amount, Nonce, Round, Timestamp, VotingPower};
 use serde_json::{Value, json};
 
@@ -58,7 +62,9 @@ pub fn validator(seed: u8) -> SigningKey {
 pub fn genesis(network: &str) -> Genesis {
     let start = now() - 1_000;
     // Other networks refuse the template's public keys.
-    let key = |name: &str| if network == "local" { template_key(name).unwrap() } else { validator(name.as_bytes()[0]) };
+    let key = |name: &str| {
+        if network == "local" { template_key(name).unwrap() } else { validator(name.as_bytes()[0]) }
+    };
     let account = |name: &&str| GenesisAccount {
         name: (*name).to_owned(),
         account: key(name).public(),
@@ -76,7 +82,11 @@ pub fn genesis(network: &str) -> Genesis {
                 name: format!("v{seed}"),
                 key: validator(seed).public(),
                 // One validator's fees go to alice, so that fees touch a sender too.
-                payout: if seed == 1 { key("alice").public() } else { validator(seed + 10).public() },
+                payout: if seed == 1 {
+                    key("alice").public()
+                } else {
+                    validator(seed + 10).public()
+                },
                 power: VotingPower(1),
             })
             .collect(),
@@ -101,7 +111,13 @@ fn certificate(chain: &Chain, block: &ValidBlock, signers: &[u8]) -> Certificate
         (vote.validator, validator(*seed).sign(&vote.message(chain.id())))
     };
     let votes: Vec<_> = signers.iter().map(vote).collect();
-    Certificate::new(block.height(), Round(0), block.hash(), chain.validators(block.height()), votes)
+    Certificate::new(
+        block.height(),
+        Round(0),
+        block.hash(),
+        chain.validators(block.height()),
+        votes,
+    )
 }
 
 impl FakeNode {
@@ -169,11 +185,16 @@ impl FakeNode {
         let status = if self.lock().lie == Lie::Forbids { "403 Forbidden" } else { "200 OK" };
         let answer = match answer {
             Ok(result) => json!({ "jsonrpc": "2.0", "id": 1, "result": result }).to_string(),
-            Err(_) if status != "200 OK" => "host \u{1b}[2Jis not allowed; start the node with it\n".to_owned(),
+            Err(_) if status != "200 OK" => {
+                "host \u{1b}[2Jis not allowed; start the node with it\n".to_owned()
+            }
             Err(error) if error.is_null() => "<html>hello</html>".to_owned(),
             Err(error) => json!({ "jsonrpc": "2.0", "id": 1, "error": error }).to_string(),
         };
-        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            answer.len()
+        );
         (&stream).write_all(format!("{head}{answer}").as_bytes()).ok()
     }
 }
@@ -181,10 +202,14 @@ impl FakeNode {
 impl Inner {
     /// Makes the next block, with any of the four as proposer in turn.
     pub fn commit(&mut self, transactions: Vec<Arc<VerifiedTransaction>>) {
-        let parent = self.blocks.last().map_or_else(|| Certificate::genesis(self.chain.id()), |(_, c)| c.clone());
+        let parent = self
+            .blocks
+            .last()
+            .map_or_else(|| Certificate::genesis(self.chain.id()), |(_, c)| c.clone());
         let proposer = validator(u8::try_from(self.blocks.len() % 4).unwrap() + 1).public();
         let count = transactions.len();
-        let block = self.state.propose(proposer, Timestamp(now() - self.behind_ms), parent, transactions);
+        let block =
+            self.state.propose(proposer, Timestamp(now() - self.behind_ms), parent, transactions);
         assert_eq!(block.block().transactions.len(), count, "the fake node commits all it takes");
         self.state.advance(&block);
         let certificate = certificate(&self.chain, &block, &[1, 2, 3]);
@@ -223,7 +248,13 @@ impl Inner {
     }
 
     /// The same with another expiry.
-    pub fn transfer_until(&self, from: &str, to: &str, nonce: u64, expires_at: u64) -> Arc<VerifiedTransaction> {
+    pub fn transfer_until(
+        &self,
+        from: &str,
+        to: &str,
+        nonce: u64,
+        expires_at: u64,
+    ) -> Arc<VerifiedTransaction> {
         let (from, to) = (template_key(from).unwrap(), template_key(to).unwrap());
         let transfer = Transfer {
             sender: from.public(),
@@ -249,8 +280,12 @@ impl Inner {
         }
         Some(match method {
             api::CHAIN_STATUS => Ok(self.status()),
-            api::CHAIN_GENESIS => Ok(serde_json::from_str(&self.chain.genesis().to_json()).unwrap()),
-            api::ACCOUNT_PROOF if self.lie == Lie::Vanishes && !self.blocks.is_empty() => return None,
+            api::CHAIN_GENESIS => {
+                Ok(serde_json::from_str(&self.chain.genesis().to_json()).unwrap())
+            }
+            api::ACCOUNT_PROOF if self.lie == Lie::Vanishes && !self.blocks.is_empty() => {
+                return None;
+            }
             api::ACCOUNT_PROOF => match self.proof(params["account"].as_str()?) {
                 Some(proof) => Ok(proof),
                 None => Err(error(api::code::NOT_FOUND, "no block yet")),
@@ -259,7 +294,13 @@ impl Inner {
                 let account = self.account(params["account"].as_str()?);
                 let (balance, nonce) = (account.balance.0, account.nonce.0);
                 let pending_nonce = self.claimed_nonce(params["account"].as_str()?);
-                let info = api::AccountInfo { address: String::new(), balance, nonce, pending_nonce, height: 0 };
+                let info = api::AccountInfo {
+                    address: String::new(),
+                    balance,
+                    nonce,
+                    pending_nonce,
+                    height: 0,
+                };
                 Ok(json!(info))
             }
             api::CHAIN_BLOCK => {
@@ -274,19 +315,28 @@ impl Inner {
                 let id = verified.id().to_string();
                 let known = self.transaction(&id).status;
                 match (self.lie, self.refusal(&verified)) {
-                    (Lie::Rejects, _) => Err(error(api::code::REJECTED, "I do not\u{1b}[2J like it")),
+                    (Lie::Rejects, _) => {
+                        Err(error(api::code::REJECTED, "I do not\u{1b}[2J like it"))
+                    }
                     (Lie::Drops, _) => return None,
                     (_, _) if known != api::TxStatus::Unknown => {
                         Ok(json!({ "id": id, "status": known, "height": null }))
                     }
                     (_, _) if verified.transfer().expires_at.0 > self.latest_expiry() => {
-                        let hint = format!("sign again with an expires_at of at most {}", self.latest_expiry());
+                        let hint = format!(
+                            "sign again with an expires_at of at most {}",
+                            self.latest_expiry()
+                        );
                         let data = json!({ "reason": "expiry_too_far", "hint": hint });
-                        Err(json!({ "code": api::code::REJECTED, "message": "expires too late", "data": data }))
+                        Err(
+                            json!({ "code": api::code::REJECTED, "message": "expires too late", "data": data }),
+                        )
                     }
                     (_, Some(reason)) => {
                         let data = json!({ "reason": reason, "hint": "sign again" });
-                        Err(json!({ "code": api::code::REJECTED, "message": "the nonce is wrong", "data": data }))
+                        Err(
+                            json!({ "code": api::code::REJECTED, "message": "the nonce is wrong", "data": data }),
+                        )
                     }
                     _ => {
                         self.take(verified);
@@ -307,7 +357,8 @@ impl Inner {
             }
             api::TX_MEMPOOL => {
                 self.lists_asked += 1;
-                let list: Vec<_> = self.waiting.iter().map(|transaction| self.info(transaction)).collect();
+                let list: Vec<_> =
+                    self.waiting.iter().map(|transaction| self.info(transaction)).collect();
                 match self.lie {
                     Lie::NoList => Err(error(api::code::UNAVAILABLE, "busy")),
                     _ => Ok(json!({ "transactions": list.len(), "bytes": "0", "list": list })),
@@ -323,7 +374,9 @@ impl Inner {
         let address = self.address(sender);
         match nonce.0 {
             nonce if nonce < self.account(&address).nonce.0 => Some("nonce_used"),
-            nonce if nonce < self.pending_nonce(&address) && !self.has_expired(sender, nonce) => Some("underpriced"),
+            nonce if nonce < self.pending_nonce(&address) && !self.has_expired(sender, nonce) => {
+                Some("underpriced")
+            }
             nonce if nonce > self.pending_nonce(&address) => Some("nonce_ahead"),
             _ => None,
         }
@@ -335,7 +388,8 @@ impl Inner {
 
     fn has_expired(&self, sender: &PublicKey, nonce: u64) -> bool {
         let transfers = self.waiting.iter().map(|transaction| transaction.transfer());
-        let mut same = transfers.filter(|transfer| transfer.sender == *sender && transfer.nonce.0 == nonce);
+        let mut same =
+            transfers.filter(|transfer| transfer.sender == *sender && transfer.nonce.0 == nonce);
         same.any(|transfer| transfer.expires_at.0 < now())
     }
 
@@ -348,7 +402,9 @@ impl Inner {
     }
 
     fn pending_nonce(&self, address: &str) -> u64 {
-        let waits = |transaction: &&Arc<VerifiedTransaction>| self.address(&transaction.transfer().sender) == address;
+        let waits = |transaction: &&Arc<VerifiedTransaction>| {
+            self.address(&transaction.transfer().sender) == address
+        };
         self.account(address).nonce.0 + self.waiting.iter().filter(waits).count() as u64
     }
 
@@ -359,7 +415,9 @@ impl Inner {
             return None;
         }
         let is_it = |transaction: &&Arc<VerifiedTransaction>| transaction.id().to_string() == id;
-        let holds = |(block, _): &&(ValidBlock, Certificate)| block.block().transactions.iter().any(|t| is_it(&t));
+        let holds = |(block, _): &&(ValidBlock, Certificate)| {
+            block.block().transactions.iter().any(|t| is_it(&t))
+        };
         let forged = (self.lie == Lie::FinalInForged).then(|| self.blocks.last()).flatten();
         let real = self.blocks.iter().find(holds);
         let (block, certificate) = real.or(forged)?;
@@ -429,10 +487,15 @@ impl Inner {
     }
 
     fn proof(&self, address: &str) -> Option<Value> {
-        let height = if let Lie::Old(height) = self.lie { usize::try_from(height).unwrap() } else { self.blocks.len() };
+        let height = if let Lie::Old(height) = self.lie {
+            usize::try_from(height).unwrap()
+        } else {
+            self.blocks.len()
+        };
         let (block, good) = self.blocks.get(height.checked_sub(1)?)?;
         let key = ledger::address::decode_address("crn", address).unwrap();
-        let proved = if self.lie == Lie::StaleProof { &self.blocks.get(height - 2)?.0 } else { block };
+        let proved =
+            if self.lie == Lie::StaleProof { &self.blocks.get(height - 2)?.0 } else { block };
         let mut proof = codec::encode(&proved.state().prove(&StateKey::account(key)));
         let mut header = block.header().clone();
         match self.lie {
@@ -446,7 +509,10 @@ impl Inner {
             Lie::ForeignSignatures => {
                 let mut certificate = good.clone();
                 let message = b"another message";
-                certificate.signatures.iter_mut().for_each(|signature| *signature = validator(1).sign(message));
+                certificate
+                    .signatures
+                    .iter_mut()
+                    .for_each(|signature| *signature = validator(1).sign(message));
                 certificate
             }
             _ => good.clone(),
@@ -462,8 +528,10 @@ impl Inner {
     fn info(&self, transaction: &VerifiedTransaction) -> api::TransactionInfo {
         let transfer = transaction.transfer();
         let lie = u64::from(self.lie == Lie::OtherDetails);
-        let output =
-            |output: &Output| api::OutputInfo { address: self.address(&output.account), amount: output.amount.0 + lie };
+        let output = |output: &Output| api::OutputInfo {
+            address: self.address(&output.account),
+            amount: output.amount.0 + lie,
+        };
         api::TransactionInfo {
             id: transaction.id().to_string(),
             kind: "transfer".to_owned(),
@@ -480,7 +548,8 @@ impl Inner {
     fn block(&self, height: usize) -> Option<api::BlockInfo> {
         let (block, certificate) = self.blocks.get(height.checked_sub(1)?)?;
         let header = block.header();
-        let mut list: Vec<_> = block.block().transactions.iter().map(|transaction| self.info(transaction)).collect();
+        let mut list: Vec<_> =
+            block.block().transactions.iter().map(|transaction| self.info(transaction)).collect();
         if self.lie == Lie::Withholds {
             list.clear();
         }
@@ -527,7 +596,9 @@ impl Inner {
         if self.lie == Lie::Withholds {
             return info;
         }
-        if let Some(transaction) = self.waiting.iter().find(|transaction| transaction.id().to_string() == id) {
+        if let Some(transaction) =
+            self.waiting.iter().find(|transaction| transaction.id().to_string() == id)
+        {
             info.status = api::TxStatus::Pending;
             info.transaction = Some(self.info(transaction));
             let mut raw = codec::encode(transaction.transaction());
@@ -541,7 +612,9 @@ impl Inner {
             }
         }
         for (block, _) in &self.blocks {
-            if let Some(transaction) = block.block().transactions.iter().find(|t| t.id().to_string() == id) {
+            if let Some(transaction) =
+                block.block().transactions.iter().find(|t| t.id().to_string() == id)
+            {
                 info.status = api::TxStatus::Final;
                 info.height = Some(block.height().0);
                 info.block_hash = Some(block.hash().to_string());

@@ -22,7 +22,10 @@ pub struct Outcome {
 impl Outcome {
     #[track_caller]
     pub fn expect(self, code: i32, in_stderr: &str) -> Self {
-        assert!(self.code == code && self.stderr.contains(in_stderr), "expected {code}, {in_stderr:?}: {self:#?}");
+        assert!(
+            self.code == code && self.stderr.contains(in_stderr),
+            "expected {code}, {in_stderr:?}: {self:#?}"
+        );
         self
     }
 
@@ -92,7 +95,11 @@ pub fn run_into(home: &Path, url: &str, stdin: &str, args: &[&str], stdout: Stdi
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Outcome {
+        code: output.status.code().unwrap(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 impl Setup {

@@ -56,12 +56,14 @@ fn a_torn_commit_is_there_whole_or_not_at_all() {
     let (place, opened) = created(&maker);
     let mut blocks = Vec::new();
     for _ in 0..5 {
-        let [before, witness] = ["db", "durable"].map(|name| fs::read(place.path.join(name)).unwrap());
+        let [before, witness] =
+            ["db", "durable"].map(|name| fs::read(place.path.join(name)).unwrap());
         let known = blocks.len() as u64;
         blocks.push(maker.next(60));
         opened.store.commit(&blocks[blocks.len() - 1..]).unwrap();
         let after = fs::read(place.path.join("db")).unwrap();
-        let changed: Vec<usize> = (0..after.len()).filter(|at| before.get(*at) != Some(&after[*at])).collect();
+        let changed: Vec<usize> =
+            (0..after.len()).filter(|at| before.get(*at) != Some(&after[*at])).collect();
         assert!(changed.len() > 6_000);
         for part in 0..=16 {
             let cut = changed.get(changed.len() * part / 16).copied().unwrap_or(after.len());
@@ -113,18 +115,27 @@ fn inside_a_namespace() -> Option<PathBuf> {
     let mount = "mount -t tmpfs -o size=24m small \"$TMPDIR\"";
     let inside = |command: &str| {
         let mut unshare = Command::new("unshare");
-        unshare.args(["-rm", "sh", "-c", command]).env("TMPDIR", small.path()).env(ROOMY, roomy.path());
+        unshare
+            .args(["-rm", "sh", "-c", command])
+            .env("TMPDIR", small.path())
+            .env(ROOMY, roomy.path());
         unshare
     };
     if !inside(mount).output().is_ok_and(|output| output.status.success()) {
-        eprintln!("not tried: this machine lets nobody mount a file system in a namespace of their own");
+        eprintln!(
+            "not tried: this machine lets nobody mount a file system in a namespace of their own"
+        );
         return None;
     }
     let test = std::env::current_exe().unwrap();
-    let run =
-        format!("{mount} && exec '{}' --exact {} --nocapture", test.display(), std::thread::current().name().unwrap());
+    let run = format!(
+        "{mount} && exec '{}' --exact {} --nocapture",
+        test.display(),
+        std::thread::current().name().unwrap()
+    );
     let output = inside(&run).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     None
 }
@@ -152,17 +163,29 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     drop(store);
     let [current] = &snapshots(&place.path)[..] else { panic!("{:?}", snapshots(&place.path)) };
     let (whole, own) = (fs::read(current).unwrap(), current.file_name().unwrap().to_str().unwrap());
-    let names = ["snap.FFFFFFFFFFFFFFFF.generating", "snap.FFFFFFFFFFFFFFFF", "snap.0000000000000000.generating", own];
+    let names = [
+        "snap.FFFFFFFFFFFFFFFF.generating",
+        "snap.FFFFFFFFFFFFFFFF",
+        "snap.0000000000000000.generating",
+        own,
+    ];
     for name in names {
         for length in [0, 1, 12, 13, whole.len() / 2, whole.len() - 1, whole.len()] {
             let crash = crashed(&place.path);
             fs::write(crash.path.join(name), &whole[..length]).unwrap();
-            assert_eq!(verified(&crash.path, &maker.chain).problems, [], "{name} of {length} bytes");
+            assert_eq!(
+                verified(&crash.path, &maker.chain).problems,
+                [],
+                "{name} of {length} bytes"
+            );
             let opened = Store::open(&crash.path, &maker.chain).unwrap();
             same_state(&opened.state, &maker.state);
             check_readers(&opened.store, &maker.chain, &blocks);
             drop(opened);
-            assert!(snapshots(&crash.path).iter().all(|path| path.extension().unwrap() != "generating"), "{name}");
+            assert!(
+                snapshots(&crash.path).iter().all(|path| path.extension().unwrap() != "generating"),
+                "{name}"
+            );
         }
     }
     // A flipped bit in the current snapshot: the log has the same content.
@@ -215,7 +238,8 @@ fn a_full_disk_loses_nothing() {
     let mut blocks = Vec::new();
     let error = loop {
         blocks.push(maker.next(150));
-        let result = opened.store.commit(&blocks[blocks.len() - 1..]).and_then(|()| opened.store.maintain());
+        let result =
+            opened.store.commit(&blocks[blocks.len() - 1..]).and_then(|()| opened.store.maintain());
         if let Err(error) = result {
             break error;
         }

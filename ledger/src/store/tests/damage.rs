@@ -15,7 +15,9 @@ fn flip(store: &Store, key: Key, at: usize) {
 
 fn corrupt<T: std::fmt::Debug>(result: Result<T, StoreError>, name: &str) {
     match result {
-        Err(StoreError::Corrupt { what, .. }) => assert!(what.contains(name), "{what}, expected {name}"),
+        Err(StoreError::Corrupt { what, .. }) => {
+            assert!(what.contains(name), "{what}, expected {name}")
+        }
         other => panic!("{other:?}, expected damage of {name}"),
     }
 }
@@ -34,12 +36,19 @@ fn every_flipped_bit_is_named_and_never_served() {
 
     type Read = fn(&Store, &[Committed]) -> Result<(), StoreError>;
     type Row<'a> = (&'a dyn Fn(&Store) -> Key, &'a str, bool, Read);
-    let page = |store: &Store| store.shared.disk.scan_keys(&prefix::pages(schema::Slot::A)).next().unwrap().unwrap().0;
-    let evidence = |store: &Store| store.shared.disk.scan_keys(&prefix::EVIDENCE).next().unwrap().unwrap().0;
+    let page = |store: &Store| {
+        store.shared.disk.scan_keys(&prefix::pages(schema::Slot::A)).next().unwrap().unwrap().0
+    };
+    let evidence =
+        |store: &Store| store.shared.disk.scan_keys(&prefix::EVIDENCE).next().unwrap().unwrap().0;
     let hash = blocks[4].block.hash();
     let rows: [Row; 12] = [
-        (&|_| Key::Body(Height(9), 0), "block 9, piece 0", false, |store, _| store.block(Height(9)).map(drop)),
-        (&|_| Key::Body(Height(9), 0), "block 9, piece 0", false, |store, _| store.certificate(Height(8)).map(drop)),
+        (&|_| Key::Body(Height(9), 0), "block 9, piece 0", false, |store, _| {
+            store.block(Height(9)).map(drop)
+        }),
+        (&|_| Key::Body(Height(9), 0), "block 9, piece 0", false, |store, _| {
+            store.certificate(Height(8)).map(drop)
+        }),
         (&|_| Key::Body(Height(9), 0), "block 9, piece 0", false, |store, blocks| {
             store.find_transaction(&blocks[8].block.block().transactions[3].id()).map(drop)
         }),
@@ -70,7 +79,11 @@ fn every_flipped_bit_is_named_and_never_served() {
             }
             drop(opened);
             let report = verified(&damaged.path, &maker.chain);
-            assert!(report.problems.iter().any(|problem| problem.what.contains(name)), "{name}: {:?}", report.problems);
+            assert!(
+                report.problems.iter().any(|problem| problem.what.contains(name)),
+                "{name}: {:?}",
+                report.problems
+            );
             match Store::open(&damaged.path, &maker.chain) {
                 Ok(_) => assert!(!stops, "{name} is needed to open"),
                 Err(error) => {
@@ -126,7 +139,10 @@ fn verify_finds_values_that_do_not_belong() {
             put(disk, key, &codec::encode(&entries));
         }),
         ("pages, expected", |disk| {
-            let (Key::Page(slot, mut page), content) = first(disk, &prefix::pages(schema::Slot::A)) else { panic!() };
+            let (Key::Page(slot, mut page), content) = first(disk, &prefix::pages(schema::Slot::A))
+            else {
+                panic!()
+            };
             page.depth += 1;
             put(disk, Key::Page(slot, page), &content);
         }),
@@ -162,7 +178,11 @@ fn verify_finds_values_that_do_not_belong() {
     }
     fs::write(place.path.join("blobs/123"), b"").unwrap();
     let report = verified(&place.path, &maker.chain);
-    assert!(matches!(&report.problems[..], [problem] if problem.what.contains("blobs")), "{:?}", report.problems);
+    assert!(
+        matches!(&report.problems[..], [problem] if problem.what.contains("blobs")),
+        "{:?}",
+        report.problems
+    );
 }
 
 /// A flipped bit in the file itself. sled answers with an error, a panic, or by ending its log

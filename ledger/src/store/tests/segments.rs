@@ -8,7 +8,8 @@ use crate::history::{HistoryRules, SealedSegment, chunk_hash};
 fn filled() -> (Place, Store, Maker, Vec<Committed>) {
     let mut maker = Maker::new(genesis(0));
     let (place, opened) = created(&maker);
-    let counts = [0, 290, 1, 2, 3, 280, 50, 290, 290].into_iter().chain([0; 100]).chain([270, 30, 290, 290]);
+    let counts =
+        [0, 290, 1, 2, 3, 280, 50, 290, 290].into_iter().chain([0; 100]).chain([270, 30, 290, 290]);
     let blocks: Vec<_> = counts.map(|count| maker.next(count)).collect();
     opened.store.commit(&blocks).unwrap();
     (place, opened.store, maker, blocks)
@@ -19,7 +20,8 @@ fn sealed(blocks: &[Committed]) -> Vec<SealedSegment> {
 }
 
 fn joined(blocks: &[Committed], first: Height, last: Height) -> Vec<u8> {
-    let within = blocks.iter().filter(|committed| (first..=last).contains(&committed.block.height()));
+    let within =
+        blocks.iter().filter(|committed| (first..=last).contains(&committed.block.height()));
     within.flat_map(|committed| committed.block.bytes().iter().copied()).collect()
 }
 
@@ -44,12 +46,17 @@ fn chunks_are_those_of_the_joined_blocks() {
         // Chunks of any size, which end at, before and after the ends of pieces.
         for chunk_bytes in [701, 6_127, 6_128, 6_129, 100_000, u64::MAX] {
             let rules = HistoryRules { chunk_bytes, ..rules };
-            let chunks = (0..).map_while(|chunk| store.chunk(descriptor.index, chunk, &rules).unwrap());
+            let chunks =
+                (0..).map_while(|chunk| store.chunk(descriptor.index, chunk, &rules).unwrap());
             assert!(chunks.flatten().eq(expected.iter().copied()), "{chunk_bytes}");
         }
     }
     for segment in [segments.len() as u64, u64::MAX] {
-        assert_eq!(store.chunk(segment, 0, &rules).unwrap(), None, "the open segment has no chunks");
+        assert_eq!(
+            store.chunk(segment, 0, &rules).unwrap(),
+            None,
+            "the open segment has no chunks"
+        );
     }
 }
 
@@ -81,7 +88,10 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
     let whole = store.shared.disk.get_raw(&key).unwrap();
     // Piece 4 of block 2 is in the second chunk.
     let at = joined(&blocks, Height(1), Height(1)).len() + 4 * schema::PIECE_BYTES;
-    assert_eq!((at as u64 / rules.chunk_bytes, (at + schema::PIECE_BYTES) as u64 / rules.chunk_bytes), (1, 1));
+    assert_eq!(
+        (at as u64 / rules.chunk_bytes, (at + schema::PIECE_BYTES) as u64 / rules.chunk_bytes),
+        (1, 1)
+    );
     let mut flipped = whole.clone();
     flipped[999] ^= 1;
     let short = schema::seal(&key, &schema::unseal(&key, &whole).unwrap()[1..]);
@@ -94,8 +104,12 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
         store.shared.disk.put_raw(&key, damaged);
         for chunk in 0..chunks.len() as u64 {
             match store.chunk(descriptor.index, chunk, &rules) {
-                Err(StoreError::Corrupt { what, .. }) => assert_eq!((what.as_str(), chunk), ("block 2, piece 4", 1)),
-                Ok(Some(bytes)) => assert_eq!((chunk != 1, chunk_hash(&bytes)), (true, chunks[chunk as usize])),
+                Err(StoreError::Corrupt { what, .. }) => {
+                    assert_eq!((what.as_str(), chunk), ("block 2, piece 4", 1))
+                }
+                Ok(Some(bytes)) => {
+                    assert_eq!((chunk != 1, chunk_hash(&bytes)), (true, chunks[chunk as usize]))
+                }
                 other => panic!("{other:?}"),
             }
         }

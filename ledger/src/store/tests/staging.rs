@@ -4,7 +4,8 @@
 use super::*;
 use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};
 
-const RULES: HistoryRules = HistoryRules { segment_bytes: 100, segment_blocks: 10, chunk_bytes: 16 };
+const RULES: HistoryRules =
+    HistoryRules { segment_bytes: 100, segment_blocks: 10, chunk_bytes: 16 };
 const CHUNKS: u64 = 7;
 
 /// Heads and bytes of segments with seven chunks each, the last chunk shorter.
@@ -30,8 +31,10 @@ fn open(directory: &Path) -> (Staging, Vec<Found>) {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -65,8 +68,13 @@ fn damage(path: &Path, at: usize) {
 fn read_all(mut reader: SegmentReader) -> Result<Vec<u8>, Vec<u64>> {
     let read: Vec<_> = (0..CHUNKS).map(|chunk| (chunk, reader.read(chunk).unwrap())).collect();
     assert_eq!(reader.read(CHUNKS).unwrap(), None);
-    let bad: Vec<u64> = read.iter().filter(|(_, bytes)| bytes.is_none()).map(|(chunk, _)| *chunk).collect();
-    if bad.is_empty() { Ok(read.into_iter().filter_map(|(_, bytes)| bytes).flatten().collect()) } else { Err(bad) }
+    let bad: Vec<u64> =
+        read.iter().filter(|(_, bytes)| bytes.is_none()).map(|(chunk, _)| *chunk).collect();
+    if bad.is_empty() {
+        Ok(read.into_iter().filter_map(|(_, bytes)| bytes).flatten().collect())
+    } else {
+        Err(bad)
+    }
 }
 
 #[test]
@@ -127,7 +135,9 @@ fn damaged_bytes_of_an_earlier_run_cost_only_their_chunk() {
     drop(staging);
     // From now on both chunks are known to be missing.
     let (mut staging, found) = open(directory.path());
-    let missing = |index: usize| (0..CHUNKS).filter(|chunk| !found[index].1[*chunk as usize]).collect::<Vec<_>>();
+    let missing = |index: usize| {
+        (0..CHUNKS).filter(|chunk| !found[index].1[*chunk as usize]).collect::<Vec<_>>()
+    };
     assert_eq!((missing(0), missing(1)), (vec![2], vec![1, 2, 4, 5]));
     staging.write(0, 2, part(bytes, 2)).unwrap();
     assert_eq!(read_all(staging.reader(0).unwrap().unwrap()).as_ref(), Ok(bytes));
@@ -150,7 +160,9 @@ fn what_does_not_fit_is_removed() {
         ("an empty head", |at| fs::write(at.join("0.head"), "").unwrap()),
         ("garbage for a head", |at| fs::write(at.join("0.head"), [7; 500]).unwrap()),
         ("a damaged head", |at| damage(&at.join("0.head"), 60)),
-        ("the head of another segment", |at| assert!(fs::copy(at.join("1.head"), at.join("0.head")).is_ok())),
+        ("the head of another segment", |at| {
+            assert!(fs::copy(at.join("1.head"), at.join("0.head")).is_ok())
+        }),
         ("another spelling", |at| {
             fs::rename(at.join("0.data"), at.join("00.data")).unwrap();
             fs::rename(at.join("0.head"), at.join("00.head")).unwrap();
@@ -160,7 +172,11 @@ fn what_does_not_fit_is_removed() {
         let (directory, all) = staged();
         change(directory.path());
         let (mut staging, found) = open(directory.path());
-        assert_eq!(found.iter().map(|(head, _)| head.descriptor.index).collect::<Vec<_>>(), [1], "{name}");
+        assert_eq!(
+            found.iter().map(|(head, _)| head.descriptor.index).collect::<Vec<_>>(),
+            [1],
+            "{name}"
+        );
         let mut left = names(directory.path());
         left.retain(|name| !name.starts_with("00."));
         assert_eq!(left, ["1.data", "1.head"], "{name}");
@@ -185,7 +201,8 @@ fn heads_of_other_rules_are_removed_and_another_descriptor_begins_anew() {
     drop(staging);
     assert_eq!(open(directory.path()).1[0], (other, vec![false; 7]));
 
-    let (_, found) = Staging::open(directory.path(), HistoryRules { chunk_bytes: 8, ..RULES }).unwrap();
+    let (_, found) =
+        Staging::open(directory.path(), HistoryRules { chunk_bytes: 8, ..RULES }).unwrap();
     assert_eq!(found, []);
     assert_eq!(names(directory.path()), [""; 0]);
 }
@@ -225,7 +242,9 @@ fn a_disk_that_refuses_is_an_error() {
     let (directory, all) = staged();
     let (mut staging, _) = open(directory.path());
     fs::remove_dir_all(directory.path()).unwrap();
-    let is_io = |result: Result<(), StoreError>| assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}");
+    let is_io = |result: Result<(), StoreError>| {
+        assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}")
+    };
     is_io(staging.write(1, 1, part(&all[1].1, 1)));
     is_io(staging.read(0, 0).map(drop));
     is_io(staging.reader(0).map(drop));

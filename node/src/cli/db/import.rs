@@ -34,7 +34,8 @@ impl Source {
     /// that damage is found before any block is imported.
     pub(super) fn open(from: &Path) -> anyhow::Result<Self> {
         if from == Path::new("-") {
-            let reader = Reader::new(Box::new(io::stdin().lock()) as Box<dyn Read>).context("stdin")?;
+            let reader =
+                Reader::new(Box::new(io::stdin().lock()) as Box<dyn Read>).context("stdin")?;
             return Ok(Self { name: "stdin".to_owned(), reader });
         }
         let name = from.display().to_string();
@@ -43,7 +44,8 @@ impl Source {
             check(BufReader::new(&file)).with_context(|| name.clone())?;
             file.rewind().with_context(|| name.clone())?;
         }
-        let reader = Reader::new(Box::new(BufReader::new(file)) as Box<dyn Read>).with_context(|| name.clone())?;
+        let reader = Reader::new(Box::new(BufReader::new(file)) as Box<dyn Read>)
+            .with_context(|| name.clone())?;
         Ok(Self { name, reader })
     }
 }
@@ -52,7 +54,10 @@ pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<
     let Source { name, mut reader } = source;
     let contents = reader.contents();
     let (ours, theirs) = (held.chain.id(), contents.chain);
-    ensure!(theirs == ours, "{name}: its blocks are of chain {theirs}, but this home is of chain {ours}");
+    ensure!(
+        theirs == ours,
+        "{name}: its blocks are of chain {theirs}, but this home is of chain {ours}"
+    );
 
     let mut import = Import::new(held.open()?);
     let before = import.state.tip().height;
@@ -65,7 +70,10 @@ pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<
     let bar = progress_bar("import", contents.last.0);
     for height in (contents.first.0..=contents.last.0).map(Height) {
         let at = reader.at();
-        let added = reader.piece().map_err(anyhow::Error::from).and_then(|bytes| import.block(height, &bytes));
+        let added = reader
+            .piece()
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| import.block(height, &bytes));
         added.with_context(|| format!("{name}: block {height} at byte {at}"))?;
         bar.set_position(height.0);
     }
@@ -81,7 +89,9 @@ pub(super) fn import(held: &Held, source: Source, json: bool) -> anyhow::Result<
     let added = tip.0.saturating_sub(before.0);
     if json {
         let (height, hash) = (tip.to_string(), hash.to_string());
-        return print_json(&json!({ "imported": added.to_string(), "height": height, "block_hash": hash }));
+        return print_json(
+            &json!({ "imported": added.to_string(), "height": height, "block_hash": hash }),
+        );
     }
     Ok(print(&format!("{added} blocks imported, height {tip}"))?)
 }
@@ -101,7 +111,13 @@ struct Import {
 
 impl Import {
     fn new(opened: Opened) -> Self {
-        Self { store: opened.store, state: opened.state, newest: None, batch: Vec::new(), batch_bytes: 0 }
+        Self {
+            store: opened.store,
+            state: opened.state,
+            newest: None,
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }
     }
 
     fn chain(&self) -> &Chain {
@@ -113,21 +129,31 @@ impl Import {
         if height < tip.height {
             return Ok(());
         }
-        let bytes_max = usize::try_from(self.chain().limits().block_bytes_max)?.saturating_add(BLOCK_OVERHEAD_MAX);
+        let bytes_max = usize::try_from(self.chain().limits().block_bytes_max)?
+            .saturating_add(BLOCK_OVERHEAD_MAX);
         let block: Block = codec::decode(bytes, bytes_max)?;
         if height == tip.height {
             let hash = block.header.hash();
-            ensure!(hash == tip.hash, "its hash is {hash}, but this home has block {} at that height", tip.hash);
+            ensure!(
+                hash == tip.hash,
+                "its hash is {hash}, but this home has block {} at that height",
+                tip.hash
+            );
             return Ok(());
         }
         let chain = self.chain().id();
         let transactions = verify_transactions(chain, block.transactions).into_iter().enumerate();
         let transactions = transactions
             .map(|(index, verified)| {
-                verified.with_context(|| format!("transaction {index}: the signature does not hold"))
+                verified
+                    .with_context(|| format!("transaction {index}: the signature does not hold"))
             })
             .collect::<anyhow::Result<_>>()?;
-        let block = Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
+        let block = Block {
+            header: block.header,
+            parent_certificate: block.parent_certificate,
+            transactions,
+        };
         let valid = self.state.validate(block)?;
         // Validation has verified the parent's certificate.
         self.settle(&valid.block().parent_certificate)?;
@@ -151,7 +177,11 @@ impl Import {
             self.batch_bytes = self.batch_bytes.saturating_add(block.bytes().len());
             self.batch.push(Committed { block, certificate: certificate.clone(), sealed });
         }
-        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS { self.write() } else { Ok(()) }
+        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS {
+            self.write()
+        } else {
+            Ok(())
+        }
     }
 
     fn write(&mut self) -> anyhow::Result<()> {

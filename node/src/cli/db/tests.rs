@@ -35,7 +35,13 @@ fn new_home(root: &Path, genesis: &Genesis) -> Held {
 fn precommit(chain: &Chain, height: Height, block: ledger::hash::BlockHash) -> Certificate {
     let round = Round(0);
     let key = validator();
-    let vote = Vote { kind: VoteKind::Precommit, height, round, block: Some(block), validator: key.public() };
+    let vote = Vote {
+        kind: VoteKind::Precommit,
+        height,
+        round,
+        block: Some(block),
+        validator: key.public(),
+    };
     let signature = key.sign(&vote.message(chain.id()));
     Certificate::new(height, round, block, chain.validators(height), [(key.public(), signature)])
 }
@@ -61,7 +67,10 @@ fn grow(held: &Held, blocks: u64) {
         assert_eq!(block.block().transactions.len(), 1);
         certificate = precommit(chain, block.height(), block.hash());
         let sealed = state.advance(&block);
-        opened.store.commit(&[Committed { block, certificate: certificate.clone(), sealed }]).unwrap();
+        opened
+            .store
+            .commit(&[Committed { block, certificate: certificate.clone(), sealed }])
+            .unwrap();
     }
 }
 

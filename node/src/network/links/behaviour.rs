@@ -10,11 +10,13 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{ReadyUpgrade, SelectUpgrade};
 use libp2p::swarm::handler::{
-    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, StreamUpgradeError,
+    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+    StreamUpgradeError,
 };
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-    NotifyHandler, Stream, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+    NetworkBehaviour, NotifyHandler, Stream, SubstreamProtocol, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
@@ -62,7 +64,12 @@ impl Behaviour {
     }
 
     fn handler(&self) -> Handler {
-        Handler { protocols: self.protocols.clone(), wanted: None, control: None, waiting: VecDeque::new() }
+        Handler {
+            protocols: self.protocols.clone(),
+            wanted: None,
+            control: None,
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -93,7 +100,12 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, _: FromSwarm) {}
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
         let event = match event {
             Opened::Inward(lane, stream) => StreamEvent::Inward { peer, lane, stream },
             Opened::Outward(streams) => StreamEvent::Outward { peer, connection, streams },
@@ -142,7 +154,10 @@ impl ConnectionHandler for Handler {
         self.wanted = Some(Lane::Control);
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Lane, Opened>> {
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Lane, Opened>> {
         if let Some(opened) = self.waiting.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(opened));
         }
@@ -152,26 +167,34 @@ impl ConnectionHandler for Handler {
         Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<Inbound, Self::OutboundProtocol, (), Lane>) {
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<Inbound, Self::OutboundProtocol, (), Lane>,
+    ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
-                if self.waiting.len() < INWARD_WAITING =>
-            {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol, ..
+            }) if self.waiting.len() < INWARD_WAITING => {
                 self.waiting.push_back(match protocol {
                     Either::Left(stream) => Opened::Inward(Lane::Control, stream),
                     Either::Right(stream) => Opened::Inward(Lane::Data, stream),
                 });
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: lane }) => {
-                match (lane, self.control.take()) {
-                    (Lane::Control, _) => {
-                        self.control = Some(stream);
-                        self.wanted = Some(Lane::Data);
-                    }
-                    (Lane::Data, Some(control)) => self.waiting.push_back(Opened::Outward(Ok([control, stream]))),
-                    (Lane::Data, None) => unreachable!("invariant: data is asked for when control is open"),
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info: lane,
+            }) => match (lane, self.control.take()) {
+                (Lane::Control, _) => {
+                    self.control = Some(stream);
+                    self.wanted = Some(Lane::Data);
                 }
-            }
+                (Lane::Data, Some(control)) => {
+                    self.waiting.push_back(Opened::Outward(Ok([control, stream])))
+                }
+                (Lane::Data, None) => {
+                    unreachable!("invariant: data is asked for when control is open")
+                }
+            },
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
                 self.control = None;
                 self.waiting.push_back(Opened::Outward(Err(error)));

@@ -97,12 +97,23 @@ enum State {
 
 impl Links {
     /// No links yet. `rate`: see [`NetworkConfig::data_rate`](super::NetworkConfig::data_rate).
-    pub(crate) fn new(meters: Meters, rate: Option<NonZeroU64>) -> (Self, Outlets, mpsc::Receiver<LinkEvent>) {
+    pub(crate) fn new(
+        meters: Meters,
+        rate: Option<NonZeroU64>,
+    ) -> (Self, Outlets, mpsc::Receiver<LinkEvent>) {
         let (events, reader) = mpsc::channel(EVENTS);
         let outlets = Outlets::default();
         let sessions = JoinSet::new();
         let intake = Intake::new(FRAMES);
-        let links = Self { links: HashMap::new(), outlets: outlets.clone(), events, intake, sessions, meters, rate };
+        let links = Self {
+            links: HashMap::new(),
+            outlets: outlets.clone(),
+            events,
+            intake,
+            sessions,
+            meters,
+            rate,
+        };
         (links, outlets, reader)
     }
 
@@ -123,7 +134,8 @@ impl Links {
         if self.events.is_closed() {
             return Vec::new();
         }
-        let due = |link: &Link| link.admitted && matches!(link.state, State::Shut) && link.due <= now;
+        let due =
+            |link: &Link| link.admitted && matches!(link.state, State::Shut) && link.due <= now;
         self.links.iter().filter(|(_, link)| due(link)).map(|(peer, _)| *peer).collect()
     }
 
@@ -204,7 +216,12 @@ impl Links {
     }
 
     /// A connection is gone, perhaps one of several.
-    pub(crate) fn on_connection_closed(&mut self, peer: &PeerId, connection: ConnectionId, now: Instant) {
+    pub(crate) fn on_connection_closed(
+        &mut self,
+        peer: &PeerId,
+        connection: ConnectionId,
+        now: Instant,
+    ) {
         if let Some(link) = self.links.get_mut(peer)
             && matches!(link.state, State::Opening(asked) if asked == connection)
         {
@@ -237,7 +254,8 @@ impl Links {
             Ok(peer) => peer,
             Err(error) => panic::resume_unwind(error.into_panic()),
         };
-        let link = self.links.get_mut(&peer).expect("invariant: a link stays until its session has ended");
+        let link =
+            self.links.get_mut(&peer).expect("invariant: a link stays until its session has ended");
         if !link.admitted {
             self.links.remove(&peer);
             return;

@@ -150,9 +150,19 @@ mod tests {
             for number in 0..fit {
                 assert!(outlets.send(&peer, lane, vec![0; length]), "{lane:?} {length} {number}");
             }
-            assert!(outbox.closed.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+            assert!(
+                outbox
+                    .closed
+                    .try_recv()
+                    .is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
+            );
             assert!(!outlets.send(&peer, lane, vec![0; length]), "{lane:?} {length}");
-            assert!(outbox.closed.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+            assert!(
+                outbox
+                    .closed
+                    .try_recv()
+                    .is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
+            );
             assert!(!outlets.send(&peer, lane, vec![]), "there is no link any more");
             assert!(outlets.send(&other, lane, vec![1]), "the other peer has its own");
             assert_eq!(other_outbox.frames[lane.index()].next().await, Some(vec![1]));

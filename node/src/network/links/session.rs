@@ -32,8 +32,13 @@ const STALL: Duration = Duration::from_secs(60);
 /// since a link cannot leave out a frame. A node has credit out for about 32 MiB of chunks, so
 /// honest peers alone leave room. The rate is low, since the frames of many peers may share a slow
 /// connection to the network.
-pub(super) const FRAMES: Limits =
-    Limits { begins: None, stall: STALL, rate: 8 << 10, share: Share { all: 40 << 20, floor: 320 << 10 }, waits: true };
+pub(super) const FRAMES: Limits = Limits {
+    begins: None,
+    stall: STALL,
+    rate: 8 << 10,
+    share: Share { all: 40 << 20, floor: 320 << 10 },
+    waits: true,
+};
 
 /// An open link.
 pub(super) struct Session {
@@ -81,7 +86,11 @@ impl Session {
         let mut streams = JoinSet::new();
         for ((lane, stream), frames) in Lane::ALL.into_iter().zip(outward).zip(frames) {
             // Control frames are neither delayed nor spread.
-            let pace = if lane == Lane::Data { Pace { rate, taken: taken.clone(), end: 0 } } else { Pace::default() };
+            let pace = if lane == Lane::Data {
+                Pace { rate, taken: taken.clone(), end: 0 }
+            } else {
+                Pace::default()
+            };
             streams.spawn(write(peer, lane, stream, frames, events.clone(), meters.clone(), pace));
         }
         let reason = loop {
@@ -141,12 +150,16 @@ async fn write(
 ) -> io::Result<()> {
     let limit = pace.rate;
     while let Some(frame) = frames.next().await {
-        pace.rate = limit.map(|rate| rate.saturating_add(rate.get() / 8).max(least_rate(frame.len())));
+        pace.rate =
+            limit.map(|rate| rate.saturating_add(rate.get() / 8).max(least_rate(frame.len())));
         write_frame(&mut stream, &frame, None, &mut pace).await?;
         frames.on_written(frame.len());
         meters.link_bytes("out", lane, frame.len());
         if lane == Lane::Data {
-            events.send(LinkEvent::Written(peer)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            events
+                .send(LinkEvent::Written(peer))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
     }
     Ok(())

@@ -37,7 +37,9 @@ async fn frames_arrive_whole_and_in_order_until_the_link_closes() {
     let step = 64 << 10;
     let lengths = [0, 1, 100, step - 5, step - 4, step - 3, step, 256 << 10, LINK_DATA_BYTES_MAX];
     let message = |number: usize| {
-        let length = lengths.get(number).map_or(LINK_MESSAGE_BYTES_MAX, |length| LINK_MESSAGE_BYTES_MAX.min(*length));
+        let length = lengths
+            .get(number)
+            .map_or(LINK_MESSAGE_BYTES_MAX, |length| LINK_MESSAGE_BYTES_MAX.min(*length));
         numbered(number as u64, length)
     };
     let data = |number: usize| numbered(number as u64, lengths[number]);
@@ -91,7 +93,8 @@ async fn frames_arrive_whole_and_in_order_until_the_link_closes() {
 /// is checked.
 #[tokio::test]
 async fn data_is_spread_over_time() {
-    let mut a = Node::start(NetworkConfig { data_rate: Some(NonZeroU64::MIN), ..config(&[]) }).await;
+    let mut a =
+        Node::start(NetworkConfig { data_rate: Some(NonZeroU64::MIN), ..config(&[]) }).await;
     let mut b = Node::start(config(&[&a])).await;
     assert_eq!(next(&mut a).await, LinkEvent::Opened(b.id()));
     assert_eq!(next(&mut b).await, LinkEvent::Opened(a.id()));
@@ -279,8 +282,12 @@ impl Hostile {
                     self.connection = Some(connection_id);
                     self.swarm.behaviour_mut().open(peer_id, connection_id);
                 }
-                SwarmEvent::Behaviour(StreamEvent::Inward { stream, .. }) => self.inward.push(stream),
-                SwarmEvent::Behaviour(StreamEvent::Outward { streams, .. }) => return streams.unwrap(),
+                SwarmEvent::Behaviour(StreamEvent::Inward { stream, .. }) => {
+                    self.inward.push(stream)
+                }
+                SwarmEvent::Behaviour(StreamEvent::Outward { streams, .. }) => {
+                    return streams.unwrap();
+                }
                 _ => {}
             }
         }
@@ -343,7 +350,9 @@ async fn a_peer_that_opens_its_streams_anew_gets_a_new_link() {
     let mut first = hostile.streams(&node).await;
     first[0].write_all(&[1, 0, 0, 0, 1]).await.unwrap();
     hostile.during(async { assert_eq!(next(&mut node).await, LinkEvent::Opened(id)) }).await;
-    hostile.during(async { assert_eq!(next(&mut node).await, LinkEvent::Message(id, vec![1])) }).await;
+    hostile
+        .during(async { assert_eq!(next(&mut node).await, LinkEvent::Message(id, vec![1])) })
+        .await;
 
     // The old streams are still open: the new ones wait for the next session.
     let mut second = hostile.streams(&node).await;
@@ -364,7 +373,8 @@ async fn a_peer_that_opens_its_streams_anew_gets_a_new_link() {
 #[test]
 fn links_that_fail_wait_ever_longer() {
     let (mut links, _, _reader) = Links::new(Meters::default(), None);
-    let (peer, connection, mut now) = (PeerId::random(), ConnectionId::new_unchecked(1), Instant::now());
+    let (peer, connection, mut now) =
+        (PeerId::random(), ConnectionId::new_unchecked(1), Instant::now());
     links.on_admitted(peer, now);
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -417,7 +427,11 @@ async fn unfinished_frames_hold_a_bounded_number_of_bytes_and_let_others_in() {
         source.read(&mut whole, LINK_DATA_BYTES_MAX).await.map(|(frame, _)| frame.len())
     };
     let chunk = (128 << 10) + 12;
-    assert_eq!(read(chunk).now_or_never().unwrap().unwrap(), chunk, "a chunk of the usual size has room");
+    assert_eq!(
+        read(chunk).now_or_never().unwrap().unwrap(),
+        chunk,
+        "a chunk of the usual size has room"
+    );
     let begun = tokio::time::Instant::now();
     assert_eq!(read(LINK_DATA_BYTES_MAX).await.unwrap(), LINK_DATA_BYTES_MAX);
     let waited = begun.elapsed();
@@ -427,8 +441,14 @@ async fn unfinished_frames_hold_a_bounded_number_of_bytes_and_let_others_in() {
         *ended.entry(kind.unwrap()).or_insert(0) += 1;
         assert!(intake.total() <= all + LINKS * floor, "{} bytes", intake.total());
     }
-    let (slow, late) = (ended.remove(&std::io::ErrorKind::QuotaExceeded), ended.remove(&std::io::ErrorKind::TimedOut));
-    assert!(slow.is_some_and(|slow| slow > 100) && late.is_some() && ended.is_empty(), "{slow:?} {late:?} {ended:?}");
+    let (slow, late) = (
+        ended.remove(&std::io::ErrorKind::QuotaExceeded),
+        ended.remove(&std::io::ErrorKind::TimedOut),
+    );
+    assert!(
+        slow.is_some_and(|slow| slow > 100) && late.is_some() && ended.is_empty(),
+        "{slow:?} {late:?} {ended:?}"
+    );
     let longest = FRAMES.time(LINK_DATA_BYTES_MAX) + Duration::from_secs(1);
     assert!(begun.elapsed() < longest, "{:?}", begun.elapsed());
     assert_eq!(intake.total(), 0);
@@ -473,7 +493,9 @@ async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
     while gave_way.is_none() || !came {
         match next(&mut node).await {
             LinkEvent::Opened(_) => {}
-            LinkEvent::Closed(peer) => assert!(gave_way.replace(peer).is_none() && peers.contains(&peer)),
+            LinkEvent::Closed(peer) => {
+                assert!(gave_way.replace(peer).is_none() && peers.contains(&peer))
+            }
             LinkEvent::Data(peer, bytes) => came = peer == honest.id() && bytes == frame,
             other => panic!("{other:?}"),
         }

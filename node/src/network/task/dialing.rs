@@ -49,7 +49,8 @@ impl Task {
 
     /// Dials an address of the store. The rules for learned addresses apply to it.
     fn dial_stored(&mut self, peer: PeerId, address: &Multiaddr) {
-        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build();
+        let dial =
+            DialOpts::peer_id(peer).addresses(vec![address.clone()]).allocate_new_port().build();
         let connection = dial.connection_id();
         self.swarm.behaviour_mut().gate.choose(connection, Choice::Chosen);
         if let Err(error) = self.swarm.dial(dial) {
@@ -84,7 +85,12 @@ impl Task {
         }
     }
 
-    pub(super) fn on_dial_error(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+    pub(super) fn on_dial_error(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        error: &DialError,
+    ) {
         tracing::debug!(%error, "dial failed");
         if let DialError::LocalPeerId { .. } = error {
             self.bootstrap.on_self(connection);

@@ -18,9 +18,18 @@ pub(super) type ExchangeEvent = request_response::Event<Request, Response>;
 pub(in crate::network) const REFUSAL_DELAY: Duration = Duration::from_millis(250);
 
 impl Task {
-    pub(super) fn request(&mut self, id: RequestId, peer: PeerId, bytes: Vec<u8>, answer_bytes_max: usize) {
+    pub(super) fn request(
+        &mut self,
+        id: RequestId,
+        peer: PeerId,
+        bytes: Vec<u8>,
+        answer_bytes_max: usize,
+    ) {
         let refusal = if bytes.len() > REQUEST_BYTES_MAX {
-            let reason = format!("a request of {} bytes, at most {REQUEST_BYTES_MAX} are allowed", bytes.len());
+            let reason = format!(
+                "a request of {} bytes, at most {REQUEST_BYTES_MAX} are allowed",
+                bytes.len()
+            );
             Some(RequestError::Other(reason))
         } else if !self.peers.is_admitted(&peer) {
             Some(RequestError::Disconnected)
@@ -30,10 +39,15 @@ impl Task {
             None
         };
         match refusal {
-            Some(error) => self.events.push(PeerEvent::Response { id, from: peer, result: Err(error) }),
+            Some(error) => {
+                self.events.push(PeerEvent::Response { id, from: peer, result: Err(error) })
+            }
             None => {
-                let outbound =
-                    self.swarm.behaviour_mut().exchange.send_request(&peer, Request::new(bytes, answer_bytes_max));
+                let outbound = self
+                    .swarm
+                    .behaviour_mut()
+                    .exchange
+                    .send_request(&peer, Request::new(bytes, answer_bytes_max));
                 self.requests.on_asked(outbound, id, peer);
                 self.meters.request("sent");
             }
@@ -58,10 +72,16 @@ impl Task {
     pub(super) fn on_exchange_event(&mut self, event: ExchangeEvent) {
         use request_response::{Event, Message};
         match event {
-            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+            Event::Message {
+                peer,
+                message: Message::Request { request_id, request, channel },
+                ..
+            } => {
                 self.on_request(peer, request, ResponseTicket { id: request_id, channel });
             }
-            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+            Event::Message {
+                peer, message: Message::Response { request_id, response }, ..
+            } => {
                 self.meters.request("answered");
                 self.on_answer(request_id, peer, Ok(response.bytes));
             }
@@ -105,7 +125,12 @@ impl Task {
         }
     }
 
-    pub(super) fn on_answer(&mut self, id: OutboundRequestId, from: PeerId, result: Result<Vec<u8>, RequestError>) {
+    pub(super) fn on_answer(
+        &mut self,
+        id: OutboundRequestId,
+        from: PeerId,
+        result: Result<Vec<u8>, RequestError>,
+    ) {
         if let Some(id) = self.requests.on_answered(id) {
             self.events.push(PeerEvent::Response { id, from, result });
         }

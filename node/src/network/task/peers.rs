@@ -18,7 +18,12 @@ use crate::network::peers::ADDRESSES_MAX;
 
 impl Task {
     /// A peer made claims about itself. It may do so at any rate, so most claims wait.
-    pub(super) fn on_identify(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+    pub(super) fn on_identify(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        info: identify::Info,
+    ) {
         if let Some(info) = self.peers.on_claims(&peer, connection, info, Instant::now()) {
             self.on_identified(peer, info);
         }
@@ -28,7 +33,8 @@ impl Task {
     /// wrong chain only costs it the connection; the rest is bounded and filtered.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         if info.protocol_version != self.names.version {
-            let theirs: String = info.protocol_version.chars().filter(|char| !char.is_control()).take(100).collect();
+            let theirs: String =
+                info.protocol_version.chars().filter(|char| !char.is_control()).take(100).collect();
             if self.foreign_throttle.allows(Instant::now()) {
                 let ours = &self.names.version;
                 tracing::warn!(%peer, %theirs, %ours, "disconnecting a peer of another chain: one of us has another genesis");
@@ -40,7 +46,8 @@ impl Task {
         }
         let routes = info.protocols.contains(&self.names.kad);
         let private = self.private;
-        let claimed = info.listen_addrs.into_iter().filter(|address| routes && is_dialable(address, private));
+        let claimed =
+            info.listen_addrs.into_iter().filter(|address| routes && is_dialable(address, private));
         let addresses: Vec<Multiaddr> = claimed.take(ADDRESSES_MAX).collect();
         let former = self.peers.on_identified(&peer, &info.agent_version, addresses.clone());
         let claimed: Vec<Multiaddr> = addresses.iter().map(without_peer).collect();
@@ -60,7 +67,9 @@ impl Task {
         if !self.peers.admit(&peer) {
             return;
         }
-        for address in self.peers.dialed(&peer).iter().filter(|address| is_dialable(address, self.private)) {
+        for address in
+            self.peers.dialed(&peer).iter().filter(|address| is_dialable(address, self.private))
+        {
             self.store.addresses.on_success(peer, &without_peer(address), wall_ms());
         }
         for address in self.bootstrap.on_admitted(&peer) {
@@ -139,7 +148,9 @@ impl Task {
                     tracing::debug!(%peer, %offence, %detail, until_ms, "banned a peer");
                 }
             }
-            Sentence::Closed => tracing::debug!(%peer, %offence, %detail, "disconnecting a peer for a mistake"),
+            Sentence::Closed => {
+                tracing::debug!(%peer, %offence, %detail, "disconnecting a peer for a mistake")
+            }
         }
         self.publish_bans();
         self.saver.save_soon();
@@ -169,7 +180,8 @@ impl Task {
     pub(super) fn publish_addresses(&self) {
         let local = *self.swarm.local_peer_id();
         let known = self.swarm.listeners().chain(self.swarm.external_addresses());
-        let mut addresses: Vec<Multiaddr> = known.filter_map(|address| address.clone().with_p2p(local).ok()).collect();
+        let mut addresses: Vec<Multiaddr> =
+            known.filter_map(|address| address.clone().with_p2p(local).ok()).collect();
         addresses.dedup();
         self.addresses.send_replace(Arc::new(addresses));
     }

@@ -25,9 +25,9 @@ impl Socket {
     /// Asks for a WebSocket, and reads the head of the answer.
     pub(super) async fn ask(fixture: &Fixture) -> (Self, String) {
         let mut stream = TcpStream::connect(fixture.address).await.unwrap();
-        let head = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", fixture.address);
-        let more =
-            "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let head =
+            format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", fixture.address);
+        let more = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
         stream.write_all((head + more).as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.ends_with(b"\r\n\r\n") {
@@ -97,13 +97,20 @@ impl Socket {
     }
 
     pub(super) async fn call(&mut self, method: &str, params: Value) -> Value {
-        self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).await;
+        self.send(
+            &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string(),
+        )
+        .await;
         self.receive().await.unwrap()["result"].take()
     }
 
     /// Begins a call that waits for half a minute.
     pub(super) async fn wait_for_nothing(&mut self) {
         let params = json!(["0".repeat(64), 30_000]);
-        self.send(&json!({"jsonrpc": "2.0", "id": 1, "method": api::TX_GET, "params": params}).to_string()).await;
+        self.send(
+            &json!({"jsonrpc": "2.0", "id": 1, "method": api::TX_GET, "params": params})
+                .to_string(),
+        )
+        .await;
     }
 }

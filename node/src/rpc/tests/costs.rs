@@ -74,12 +74,17 @@ async fn a_wait_is_paid_by_the_block() {
     let mut fixture = poor().await;
     let mut socket = Socket::connect(&fixture).await;
     let id = "0".repeat(64);
-    socket.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",30000]}}"#)).await;
+    socket
+        .send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",30000]}}"#))
+        .await;
     for _ in 0..60 {
         fixture.commit(vec![]);
         // The call costs 5, and its answer 2.
         if is_refused(
-            &fixture.call(api::CHAIN_STATUS, json!({})).await.map_or_else(|e| json!({"error": e}), |_| json!({})),
+            &fixture
+                .call(api::CHAIN_STATUS, json!({}))
+                .await
+                .map_or_else(|e| json!({"error": e}), |_| json!({})),
         ) {
             return;
         }

@@ -11,7 +11,9 @@ use ledger::chain::{Chain, ChainState, TransactionError};
 use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, LOCAL_NETWORK, Limits};
 use ledger::signature::SigningKey;
 use ledger::store::Store;
-use ledger::transaction::{Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions};
+use ledger::transaction::{
+    Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
+};
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use prometheus_client::registry::Registry;
 use protocol::Quorum;
@@ -61,7 +63,11 @@ pub(super) struct Fixture {
 
 /// One ban that has ended and one that lasts.
 fn bans() -> Vec<BanInfo> {
-    let ban = |until_ms| BanInfo { peer: PEER.parse().unwrap(), offence: "wrong_chunk".to_owned(), until_ms };
+    let ban = |until_ms| BanInfo {
+        peer: PEER.parse().unwrap(),
+        offence: "wrong_chunk".to_owned(),
+        until_ms,
+    };
     vec![ban(1), ban(u64::MAX)]
 }
 
@@ -97,7 +103,9 @@ impl Fixture {
                         let _ = answer.send(waiting.into_iter().find(|waiting| waiting.id() == id));
                     }
                     Query::PendingNonce(_, answer) => drop(answer.send(Nonce(7))),
-                    Query::Mempool(limit, answer) => drop(answer.send(waiting.into_iter().take(limit).collect())),
+                    Query::Mempool(limit, answer) => {
+                        drop(answer.send(waiting.into_iter().take(limit).collect()))
+                    }
                     Query::PeerHeights(answer) => {
                         answer.send(BTreeMap::from([(PEER.to_owned(), Height(3))])).unwrap();
                     }
@@ -138,10 +146,15 @@ impl Fixture {
         Store::create(&directory, &genesis).unwrap();
         let chain = Chain::new(genesis);
         let opened = Store::open(&directory, &chain).unwrap();
-        let tip = TipView { state: opened.state.clone(), certificate: opened.certificate.clone(), header: None };
+        let tip = TipView {
+            state: opened.state.clone(),
+            certificate: opened.certificate.clone(),
+            header: None,
+        };
         let (tip, tip_reader) = watch::channel(Arc::new(tip));
         let (activity, activity_reader) = watch::channel(Activity::default());
-        let (quorum, quorum_reader) = watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
+        let (quorum, quorum_reader) =
+            watch::channel(Quorum { ok: true, missing: Vec::new(), since_ms: None });
         let (sync, sync_reader) = watch::channel(Arc::new(SyncView::default()));
         let (peers, peers_reader) = watch::channel(Arc::new(Vec::new()));
         let (blocks, _) = broadcast::channel(4);
@@ -217,7 +230,8 @@ impl Fixture {
     /// Makes a block of these transactions final, as the driver would.
     pub(super) fn commit(&mut self, transactions: Vec<Transaction>) -> Header {
         let count = transactions.len();
-        let verified = verify_transactions(self.chain.id(), transactions).into_iter().map(Option::unwrap);
+        let verified =
+            verify_transactions(self.chain.id(), transactions).into_iter().map(Option::unwrap);
         let now = Timestamp(self.state.tip().time.0 + 50);
         let block = self.state.propose(key(100).public(), now, self.certificate.clone(), verified);
         assert_eq!(block.block().transactions.len(), count);
@@ -234,7 +248,9 @@ impl Fixture {
             (validator.public(), vote.message(self.chain.id()), validator)
         };
         let set = self.chain.validators(height);
-        let votes = (0..set.as_slice().len()).map(vote).map(|(public, message, key)| (public, key.sign(&message)));
+        let votes = (0..set.as_slice().len())
+            .map(vote)
+            .map(|(public, message, key)| (public, key.sign(&message)));
         self.certificate = Certificate::new(height, round, block.hash(), set, votes);
         let header = block.header().clone();
         let summary = block_summary(&header, block.hash(), count, block.bytes().len());
@@ -252,7 +268,10 @@ impl Fixture {
     /// Puts this many transactions into the mempool.
     pub(super) fn fill_mempool(&self, count: u64) {
         let transactions = (0..count).map(|nonce| self.transfer(nonce)).collect();
-        self.mempool.lock().unwrap().extend(verify_transactions(self.chain.id(), transactions).into_iter().flatten());
+        self.mempool
+            .lock()
+            .unwrap()
+            .extend(verify_transactions(self.chain.id(), transactions).into_iter().flatten());
     }
 
     pub(super) fn connect_peer(&self) {
@@ -280,8 +299,10 @@ impl Fixture {
         body: &str,
     ) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let mut request =
-            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
         let host = ("host", &*self.address.to_string());
         let default = (!headers.iter().any(|(name, _)| *name == "host")).then_some(host);
         for (name, value) in headers.iter().copied().chain(default) {
@@ -297,21 +318,30 @@ impl Fixture {
     }
 
     pub(super) async fn post(&self, body: &str) -> (u16, Value) {
-        let (status, _, body) = self.http("POST", "/", &[("content-type", "application/json")], body).await;
+        let (status, _, body) =
+            self.http("POST", "/", &[("content-type", "application/json")], body).await;
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
     /// Result or error of a call.
     pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value, Value> {
-        let body = json!({"jsonrpc": "2.0", "id": "x", "method": method, "params": params}).to_string();
+        let body =
+            json!({"jsonrpc": "2.0", "id": "x", "method": method, "params": params}).to_string();
         let (status, mut answer) = self.post(&body).await;
         assert_eq!((status, &answer["id"], &answer["jsonrpc"]), (200, &json!("x"), &json!("2.0")));
-        if answer.get("error").is_some() { Err(answer["error"].take()) } else { Ok(answer["result"].take()) }
+        if answer.get("error").is_some() {
+            Err(answer["error"].take())
+        } else {
+            Ok(answer["result"].take())
+        }
     }
 
     pub(super) async fn refusal(&self, method: &str, params: Value) -> (i64, String) {
         let error = self.call(method, params).await.unwrap_err();
-        assert!(!error["message"].as_str().unwrap().is_empty() && !error["data"]["hint"].as_str().unwrap().is_empty());
+        assert!(
+            !error["message"].as_str().unwrap().is_empty()
+                && !error["data"]["hint"].as_str().unwrap().is_empty()
+        );
         (error["code"].as_i64().unwrap(), error["data"]["reason"].as_str().unwrap().to_owned())
     }
 }

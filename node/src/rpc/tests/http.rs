@@ -8,8 +8,12 @@ use crate::rpc::{BODY_BYTES_MAX, RpcConfig, bind};
 #[tokio::test]
 async fn requests_that_are_no_calls() {
     let fixture = Fixture::start().await;
-    let batch =
-        |count: usize| format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"chain_status"}"#; count].join(","));
+    let batch = |count: usize| {
+        format!(
+            "[{}]",
+            vec![r#"{"jsonrpc":"2.0","id":1,"method":"chain_status"}"#; count].join(",")
+        )
+    };
     let deep = "[".repeat(100_000);
     for (body, code, reason) in [
         ("", -32_700, "parse_error"),
@@ -38,13 +42,19 @@ async fn requests_that_are_no_calls() {
     let mixed = r#"[{"jsonrpc":"2.0","id":1,"method":"rpc_methods"}, {"jsonrpc":"2.0","method":"rpc_methods"}, 7,
         {"jsonrpc":"2.0","id":null,"method":"nothing"}]"#;
     let (_, answers) = fixture.post(mixed).await;
-    let codes: Vec<_> = answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
+    let codes: Vec<_> =
+        answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
     assert_eq!(codes, [None, Some(-32_600), Some(-32_601)]);
-    assert_eq!(fixture.post(r#"{"jsonrpc":"2.0","method":"rpc_methods"}"#).await.0, 204, "a notification");
+    assert_eq!(
+        fixture.post(r#"{"jsonrpc":"2.0","method":"rpc_methods"}"#).await.0,
+        204,
+        "a notification"
+    );
 
     let (status, answer) = fixture.post(&" ".repeat(BODY_BYTES_MAX + 1)).await;
     assert_eq!((status, &answer["error"]["data"]["reason"]), (413, &json!("body_too_large")));
-    let (status, _, body) = fixture.http("POST", "/", &[("content-type", "text/plain")], &batch(1)).await;
+    let (status, _, body) =
+        fixture.http("POST", "/", &[("content-type", "text/plain")], &batch(1)).await;
     assert!(status == 415 && body.contains("application/json"), "{body}");
 }
 
@@ -68,13 +78,19 @@ async fn foreign_pages_and_names_are_refused() {
         assert_eq!(readable, headers.contains(&("origin", "https://wallet.example")), "{head}");
     }
     for path in ["/", "/metrics", "/health", "/ready", "/nothing"] {
-        assert_eq!(fixture.http("GET", path, &[("host", "evil.example")], "").await.0, 403, "{path}");
+        assert_eq!(
+            fixture.http("GET", path, &[("host", "evil.example")], "").await.0,
+            403,
+            "{path}"
+        );
     }
-    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
+    let upgrade =
+        [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
     let key = ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
     let headers = [&upgrade[..], &[key, ("origin", "https://evil.example")]].concat();
     assert_eq!(fixture.http("GET", "/", &headers, "").await.0, 403);
-    let (status, head, _) = fixture.http("OPTIONS", "/", &[("origin", "https://wallet.example")], "").await;
+    let (status, head, _) =
+        fixture.http("OPTIONS", "/", &[("origin", "https://wallet.example")], "").await;
     assert!(status == 204 && head.contains("access-control-allow-headers: content-type"), "{head}");
 }
 
@@ -111,10 +127,14 @@ async fn pages_for_operators() {
         "process_start_time_seconds",
         "cairn_disk_store_bytes",
     ] {
-        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
         assert!(value.is_some_and(|value| value > 0.0), "{name} is not in\n{metrics}");
     }
-    assert!(metrics.contains("cairn_node_info{") && metrics.contains(&fixture.chain.id().to_string()));
+    assert!(
+        metrics.contains("cairn_node_info{") && metrics.contains(&fixture.chain.id().to_string())
+    );
     assert_eq!(fixture.http("GET", "/health", &[], "").await.0, 200);
     assert_eq!(fixture.http("GET", "/nothing", &[], "").await.0, 404);
     let (status, _, body) = fixture.http("GET", "/", &[], "").await;
@@ -153,7 +173,10 @@ async fn a_missing_quorum_is_a_reason_not_to_be_ready() {
     fixture.quorum.send_replace(Quorum { ok: false, missing, since_ms: Some(since_ms) });
     let status = fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap();
     let missing = json!(["validator 1", stranger.to_string()]);
-    assert_eq!(status["quorum"], json!({"ok": false, "missing": missing, "since_ms": since_ms.to_string()}));
+    assert_eq!(
+        status["quorum"],
+        json!({"ok": false, "missing": missing, "since_ms": since_ms.to_string()})
+    );
     let (code, _, body) = fixture.http("GET", "/ready", &[], "").await;
     assert!(code == 503 && body.contains("no quorum") && body.contains("validator 1"), "{body}");
     let (_, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
@@ -180,17 +203,26 @@ async fn a_wrong_clock_is_a_reason_not_to_be_ready() {
         let (status, _, body) = fixture.http("GET", "/ready", &[], "").await;
         assert_eq!(status, if words.is_some() { 503 } else { 200 }, "{offset:?} {body}");
         assert!(body.contains(words.unwrap_or("ready")), "{body}");
-        assert_eq!(fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap()["clock_offset_ms"], json!(offset));
+        assert_eq!(
+            fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap()["clock_offset_ms"],
+            json!(offset)
+        );
         let (_, _, metrics) = fixture.http("GET", "/metrics", &[], "").await;
-        let shown = metrics.lines().find_map(|line| line.strip_prefix("cairn_clock_offset_seconds ")?.parse().ok());
+        let shown = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("cairn_clock_offset_seconds ")?.parse().ok());
         assert_eq!(shown, offset.map(|offset| offset as f64 / 1_000.0), "{metrics}");
     }
 }
 
 #[tokio::test]
 async fn a_taken_port_is_named() {
-    let config =
-        |listen| RpcConfig { listen, allowed_hosts: Vec::new(), allowed_origins: Vec::new(), connections_max: 8 };
+    let config = |listen| RpcConfig {
+        listen,
+        allowed_hosts: Vec::new(),
+        allowed_origins: Vec::new(),
+        connections_max: 8,
+    };
     let first = bind(&config("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let Err(error) = bind(&config(first.address())).await else { panic!("two have one port") };
     assert!(error.to_string().contains(&first.address().to_string()), "{error}");

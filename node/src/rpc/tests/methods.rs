@@ -36,28 +36,39 @@ async fn every_method_answers() {
                 assert_eq!(methods.as_array().unwrap().len(), api::METHODS.len());
             }
             api::CHAIN_STATUS => {
-                let status: api::Status = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                let status: api::Status =
+                    serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
                 assert_eq!((status.height, &status.block_hash, status.peers), (1, &hash, 1));
                 assert_eq!(status.validator, Some(key(100).public().to_string()));
                 assert_eq!(status.state_root, header.state_root.to_string());
             }
             api::CHAIN_GENESIS => {
                 let text = result(json!({})).await.unwrap().to_string();
-                assert_eq!(Genesis::from_json(text.as_bytes()).unwrap().chain_id(), fixture.chain.id());
+                assert_eq!(
+                    Genesis::from_json(text.as_bytes()).unwrap().chain_id(),
+                    fixture.chain.id()
+                );
             }
             api::CHAIN_HEAD => {
-                let head: api::Head = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
-                let read: Header = codec::decode(&hex::decode(head.header).unwrap(), 4_096).unwrap();
-                let proof: Certificate = codec::decode(&hex::decode(head.certificate).unwrap(), 1 << 20).unwrap();
+                let head: api::Head =
+                    serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                let read: Header =
+                    codec::decode(&hex::decode(head.header).unwrap(), 4_096).unwrap();
+                let proof: Certificate =
+                    codec::decode(&hex::decode(head.certificate).unwrap(), 1 << 20).unwrap();
                 assert_eq!(read, header);
                 let set = fixture.chain.validators(Height(1));
                 assert_eq!(proof.verify(fixture.chain.id(), set, Height(1), header.hash()), Ok(()));
             }
             api::CHAIN_BLOCK => {
                 let tip = result(json!({})).await.unwrap();
-                for params in
-                    [json!({"height": "1"}), json!({"hash": hash}), json!(["1"]), json!([null, hash]), json!([])]
-                {
+                for params in [
+                    json!({"height": "1"}),
+                    json!({"hash": hash}),
+                    json!(["1"]),
+                    json!([null, hash]),
+                    json!([]),
+                ] {
                     assert_eq!(result(params).await.unwrap(), tip);
                 }
                 let block: api::BlockInfo = serde_json::from_value(tip).unwrap();
@@ -65,16 +76,23 @@ async fn every_method_answers() {
                 assert_eq!(block.signers, [key(100).public().to_string()]);
                 assert_eq!(block.transaction_list[0].id, id);
                 assert_eq!(block.transaction_list[0].memo, hex::encode("hello"));
-                assert_eq!(block.summary.bytes, fixture.store.block_bytes(Height(1)).unwrap().unwrap().len() as u64);
+                assert_eq!(
+                    block.summary.bytes,
+                    fixture.store.block_bytes(Height(1)).unwrap().unwrap().len() as u64
+                );
             }
             api::CHAIN_VALIDATORS => {
-                let list: Vec<api::ValidatorInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                let list: Vec<api::ValidatorInfo> =
+                    serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
                 assert_eq!((list.len(), &*list[0].name, list[0].power), (1, "validator 0", 10));
             }
             api::CHAIN_SUBSCRIBE => assert_eq!(socket.call(method.name, json!([])).await, json!(1)),
             api::CHAIN_UNSUBSCRIBE => {
                 assert_eq!(socket.call(method.name, json!([1])).await, json!(true));
-                assert_eq!(socket.call(method.name, json!({"subscription": 1})).await, json!(false));
+                assert_eq!(
+                    socket.call(method.name, json!({"subscription": 1})).await,
+                    json!(false)
+                );
             }
             api::TX_SUBMIT => {
                 let bytes = hex::encode(codec::encode(&waiting));
@@ -83,17 +101,20 @@ async fn every_method_answers() {
                 assert_eq!(submitted, json!({"id": id, "status": "pending", "height": null}));
             }
             api::TX_GET => {
-                let info: api::TxInfo = serde_json::from_value(result(json!({"id": id})).await.unwrap()).unwrap();
+                let info: api::TxInfo =
+                    serde_json::from_value(result(json!({"id": id})).await.unwrap()).unwrap();
                 let at = (info.status, info.height, info.index, info.block_hash.as_ref());
                 assert_eq!(at, (api::TxStatus::Final, Some(1), Some(0), Some(&hash)));
                 assert_eq!(info.transaction.unwrap().sender, address);
             }
             api::TX_PROOF => {
-                let proof: api::TxProofInfo = serde_json::from_value(result(json!([id])).await.unwrap()).unwrap();
+                let proof: api::TxProofInfo =
+                    serde_json::from_value(result(json!([id])).await.unwrap()).unwrap();
                 assert_eq!((&proof.id, proof.height), (&id, 1));
             }
             api::TX_MEMPOOL => {
-                let pool: api::MempoolInfo = serde_json::from_value(result(json!([10])).await.unwrap()).unwrap();
+                let pool: api::MempoolInfo =
+                    serde_json::from_value(result(json!([10])).await.unwrap()).unwrap();
                 assert_eq!(pool.list[0].nonce, 1, "submitted above");
                 assert_eq!(result(json!({"limit": 0})).await.unwrap()["list"], json!([]));
             }
@@ -107,25 +128,41 @@ async fn every_method_answers() {
             api::ACCOUNT_PROOF => {
                 let answer = result(json!({"account": address})).await.unwrap();
                 let answer: api::AccountProofInfo = serde_json::from_value(answer).unwrap();
-                let proof: AccountProof = codec::decode(&hex::decode(answer.proof).unwrap(), 1 << 20).unwrap();
+                let proof: AccountProof =
+                    codec::decode(&hex::decode(answer.proof).unwrap(), 1 << 20).unwrap();
                 let root: StateRoot = header.state_root;
                 let proved = proof.verify(&root, &StateKey::account(key(1).public())).unwrap();
                 assert_eq!(proved.unwrap_or_default().nonce, Nonce(1));
             }
             api::SYNC_STATUS => {
-                let sync: api::SyncStatus = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
-                assert_eq!((sync.state, sync.applied_height, sync.target_height), (api::SyncState::Live, 1, 1));
+                let sync: api::SyncStatus =
+                    serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!(
+                    (sync.state, sync.applied_height, sync.target_height),
+                    (api::SyncState::Live, 1, 1)
+                );
             }
             api::NET_PEERS => {
-                let peers: Vec<api::PeerInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
-                assert_eq!((&*peers[0].id, peers[0].ping_us, peers[0].height), (PEER, Some(1_500), Some(3)));
+                let peers: Vec<api::PeerInfo> =
+                    serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                assert_eq!(
+                    (&*peers[0].id, peers[0].ping_us, peers[0].height),
+                    (PEER, Some(1_500), Some(3))
+                );
                 assert_eq!((peers[0].sent_bytes, peers[0].received_bytes), (0, 0));
-                assert_eq!(peers[0].cost, api::PeerCost { left: 500_000, ..api::PeerCost::default() });
+                assert_eq!(
+                    peers[0].cost,
+                    api::PeerCost { left: 500_000, ..api::PeerCost::default() }
+                );
             }
             api::NET_BANS => {
-                let bans: Vec<api::BanInfo> = serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
+                let bans: Vec<api::BanInfo> =
+                    serde_json::from_value(result(json!({})).await.unwrap()).unwrap();
                 let [ban] = &bans[..] else { panic!("{bans:?}") };
-                assert_eq!((&*ban.peer, &*ban.offence, ban.until_ms), (PEER, "wrong_chunk", u64::MAX));
+                assert_eq!(
+                    (&*ban.peer, &*ban.offence, ban.until_ms),
+                    (PEER, "wrong_chunk", u64::MAX)
+                );
             }
             other => panic!("{other} has no test"),
         }
@@ -140,12 +177,17 @@ async fn final_blocks_and_transactions_can_be_proved() {
     let header = fixture.commit(transactions.clone());
     fixture.commit(vec![]);
 
-    let head: api::Head =
-        serde_json::from_value(fixture.call(api::CHAIN_HEAD, json!({"height": "1"})).await.unwrap()).unwrap();
+    let head: api::Head = serde_json::from_value(
+        fixture.call(api::CHAIN_HEAD, json!({"height": "1"})).await.unwrap(),
+    )
+    .unwrap();
     assert_eq!(head.header, hex::encode(codec::encode(&header)));
     let tip = fixture.call(api::CHAIN_HEAD, json!({})).await.unwrap();
     assert_eq!(fixture.call(api::CHAIN_HEAD, json!(["2"])).await.unwrap(), tip);
-    for params in [json!({"height": "1", "raw": true}), json!({"hash": header.hash().to_string(), "raw": true})] {
+    for params in [
+        json!({"height": "1", "raw": true}),
+        json!({"hash": header.hash().to_string(), "raw": true}),
+    ] {
         let block = fixture.call(api::CHAIN_BLOCK, params).await.unwrap();
         let bytes = hex::decode(block["raw"].as_str().unwrap()).unwrap();
         assert_eq!(bytes, fixture.store.block_bytes(Height(1)).unwrap().unwrap());
@@ -156,11 +198,19 @@ async fn final_blocks_and_transactions_can_be_proved() {
     for transaction in &transactions {
         let id = transaction.body.id(fixture.chain.id()).to_string();
         let raw = hex::encode(codec::encode(transaction));
-        assert_eq!(fixture.call(api::TX_GET, json!([id, 0, true])).await.unwrap()["raw"], json!(raw));
+        assert_eq!(
+            fixture.call(api::TX_GET, json!([id, 0, true])).await.unwrap()["raw"],
+            json!(raw)
+        );
         let proof: api::TxProofInfo =
-            serde_json::from_value(fixture.call(api::TX_PROOF, json!({"id": id})).await.unwrap()).unwrap();
-        assert_eq!((&proof.raw, &proof.header, &proof.certificate), (&raw, &head.header, &head.certificate));
-        let inclusion: MerkleProof = codec::decode(&hex::decode(proof.inclusion).unwrap(), 4_096).unwrap();
+            serde_json::from_value(fixture.call(api::TX_PROOF, json!({"id": id})).await.unwrap())
+                .unwrap();
+        assert_eq!(
+            (&proof.raw, &proof.header, &proof.certificate),
+            (&raw, &head.header, &head.certificate)
+        );
+        let inclusion: MerkleProof =
+            codec::decode(&hex::decode(proof.inclusion).unwrap(), 4_096).unwrap();
         let leaf = transaction_hash(fixture.chain.id(), transaction);
         assert_eq!(inclusion.verify(header.transactions_root, leaf.0), Ok(()));
     }
@@ -195,14 +245,16 @@ async fn a_final_transaction_that_is_submitted_again_is_final() {
     let mut forged = transaction.clone();
     forged.signature.0[0] = 0;
     for again in [&transaction, &forged] {
-        let answer = fixture.call(api::TX_SUBMIT, json!([hex::encode(codec::encode(again))])).await.unwrap();
+        let answer =
+            fixture.call(api::TX_SUBMIT, json!([hex::encode(codec::encode(again))])).await.unwrap();
         assert_eq!(answer, json!({"id": id, "status": "final", "height": "1"}));
     }
     let mut other = other;
     match &mut other.body {
         Body::Transfer(transfer) => transfer.memo = b"another".to_vec(),
     }
-    let refusal = fixture.refusal(api::TX_SUBMIT, json!([hex::encode(codec::encode(&other))])).await;
+    let refusal =
+        fixture.refusal(api::TX_SUBMIT, json!([hex::encode(codec::encode(&other))])).await;
     assert!(["nonce_used", "signature"].contains(&&*refusal.1), "{refusal:?}");
     answers.abort();
 }
@@ -226,7 +278,12 @@ async fn refusals_say_what_was_expected() {
         (api::CHAIN_BLOCK, json!({"height": "1", "hash": zeros}), -32_602, "invalid_params"),
         (api::CHAIN_BLOCK, json!(["1", null, 3]), -32_602, "invalid_params"),
         (api::CHAIN_BLOCK, json!({"height": "0"}), api::code::NOT_FOUND, "not_found"),
-        (api::CHAIN_BLOCK, json!({"height": "18446744073709551615"}), api::code::NOT_FOUND, "not_found"),
+        (
+            api::CHAIN_BLOCK,
+            json!({"height": "18446744073709551615"}),
+            api::code::NOT_FOUND,
+            "not_found",
+        ),
         (api::CHAIN_BLOCK, json!({"hash": zeros}), api::code::NOT_FOUND, "not_found"),
         (api::CHAIN_BLOCK, json!({}), api::code::NOT_FOUND, "not_found"),
         (api::CHAIN_HEAD, json!({"height": "7"}), api::code::NOT_FOUND, "not_found"),
@@ -245,14 +302,28 @@ async fn refusals_say_what_was_expected() {
         (api::TX_GET, json!({"id": zeros, "wait_ms": -1}), -32_602, "invalid_params"),
         (api::TX_MEMPOOL, json!({"limit": 1_001}), -32_602, "invalid_params"),
         (api::ACCOUNT_GET, json!({"account": "crn1xyz"}), -32_602, "invalid_params"),
-        (api::ACCOUNT_GET, json!({"account": encode_address("other", &key(1).public())}), -32_602, "invalid_params"),
+        (
+            api::ACCOUNT_GET,
+            json!({"account": encode_address("other", &key(1).public())}),
+            -32_602,
+            "invalid_params",
+        ),
         (api::ACCOUNT_GET, json!({"account": zeros}), -32_602, "invalid_params"),
-        (api::ACCOUNT_PROOF, json!({"account": key(1).public().to_string()}), api::code::NOT_FOUND, "not_found"),
+        (
+            api::ACCOUNT_PROOF,
+            json!({"account": key(1).public().to_string()}),
+            api::code::NOT_FOUND,
+            "not_found",
+        ),
         ("chain_nothing", json!({}), -32_601, "unknown_method"),
         ("", json!({}), -32_601, "unknown_method"),
     ] {
         let name = format!("{method} {params}");
-        assert_eq!(fixture.refusal(method, params).await, (i64::from(code), reason.to_owned()), "{name}");
+        assert_eq!(
+            fixture.refusal(method, params).await,
+            (i64::from(code), reason.to_owned()),
+            "{name}"
+        );
     }
     let error = fixture.call(api::CHAIN_BLOCK, json!({"heigth": "1"})).await.unwrap_err();
     assert!(error["message"].as_str().unwrap().contains("heigth"), "{error}");
@@ -264,7 +335,10 @@ async fn a_driver_that_does_not_answer_is_no_reason_to_hang() {
     let mut fixture = Fixture::without_driver(1).await;
     drop(fixture.queries.take());
     let account = json!([key(1).public().to_string()]);
-    assert_eq!(fixture.refusal(api::ACCOUNT_GET, account).await, (api::code::UNAVAILABLE.into(), "busy".to_owned()));
+    assert_eq!(
+        fixture.refusal(api::ACCOUNT_GET, account).await,
+        (api::code::UNAVAILABLE.into(), "busy".to_owned())
+    );
     fixture.connect_peer();
     assert_eq!(fixture.call(api::NET_PEERS, json!({})).await.unwrap()[0]["height"], Value::Null);
 }

@@ -25,13 +25,18 @@ async fn a_long_poll_ends_with_the_block_or_the_time() {
 
     let mut socket = Socket::connect(&fixture).await;
     // A wait above the longest one is cut to it.
-    socket.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",90000]}}"#)).await;
+    socket
+        .send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",90000]}}"#))
+        .await;
     fixture.commit(vec![]);
     assert!(timeout(SOON, socket.receive()).await.is_err(), "another block does not end the wait");
     fixture.journal.finalized(id, 18);
     fixture.commit(vec![transaction]);
     let found = socket.receive().await.unwrap()["result"].take();
-    assert_eq!((&found["status"], &found["height"], &found["index"]), (&json!("final"), &json!("2"), &json!(0)));
+    assert_eq!(
+        (&found["status"], &found["height"], &found["index"]),
+        (&json!("final"), &json!("2"), &json!(0))
+    );
     assert_eq!((&found["accepted_at"], &found["final_at"]), (&json!("17"), &json!("18")));
 }
 
@@ -45,19 +50,29 @@ async fn subscribers_get_each_block_until_they_end_it() {
     let header = fixture.commit(vec![]);
     for number in [&first, &second] {
         let pushed = socket.receive().await.unwrap();
-        assert_eq!((&pushed["method"], &pushed["params"]["subscription"]), (&json!(api::CHAIN_SUBSCRIBE), number));
-        let block: BlockSummary = serde_json::from_value(pushed["params"]["result"].clone()).unwrap();
+        assert_eq!(
+            (&pushed["method"], &pushed["params"]["subscription"]),
+            (&json!(api::CHAIN_SUBSCRIBE), number)
+        );
+        let block: BlockSummary =
+            serde_json::from_value(pushed["params"]["result"].clone()).unwrap();
         assert_eq!((block.height, block.hash), (1, header.hash().to_string()));
     }
     assert_eq!(socket.call(api::CHAIN_UNSUBSCRIBE, json!([first])).await, json!(true));
     fixture.commit(vec![]);
     let pushed = socket.receive().await.unwrap();
-    assert_eq!((&pushed["params"]["subscription"], &pushed["params"]["result"]["height"]), (&second, &json!("2")));
+    assert_eq!(
+        (&pushed["params"]["subscription"], &pushed["params"]["result"]["height"]),
+        (&second, &json!("2"))
+    );
     for _ in 0..7 {
         socket.call(api::CHAIN_SUBSCRIBE, json!({})).await;
     }
     socket.send(r#"{"jsonrpc":"2.0","id":1,"method":"chain_subscribeBlocks"}"#).await;
-    assert_eq!(socket.receive().await.unwrap()["error"]["data"]["reason"], json!("too_many_subscriptions"));
+    assert_eq!(
+        socket.receive().await.unwrap()["error"]["data"]["reason"],
+        json!("too_many_subscriptions")
+    );
 }
 
 #[tokio::test]
@@ -72,8 +87,15 @@ async fn a_subscriber_that_missed_blocks_is_told() {
         fixture.blocks.send(block_summary(&header, header.hash(), 0, 0)).unwrap();
     }
     let told = socket.receive().await.unwrap()["params"].take();
-    assert_eq!((&told["subscription"], &told["error"]["data"]["reason"]), (&number, &json!("lagged")));
-    assert_eq!(socket.call(api::CHAIN_UNSUBSCRIBE, json!([number])).await, json!(false), "it has ended");
+    assert_eq!(
+        (&told["subscription"], &told["error"]["data"]["reason"]),
+        (&number, &json!("lagged"))
+    );
+    assert_eq!(
+        socket.call(api::CHAIN_UNSUBSCRIBE, json!([number])).await,
+        json!(false),
+        "it has ended"
+    );
 }
 
 /// The calls of a client that sends without end and reads no answer must not pile up in memory.
@@ -84,7 +106,11 @@ async fn few_calls_of_a_connection_are_under_way() {
     let mut socket = Socket::connect(&fixture).await;
     let account = key(1).public();
     for _ in 0..50 {
-        socket.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"account_get","params":["{account}"]}}"#)).await;
+        socket
+            .send(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"account_get","params":["{account}"]}}"#
+            ))
+            .await;
     }
     let mut held = Vec::new();
     while let Ok(Some(query)) = timeout(SOON, queries.recv()).await {
@@ -93,15 +119,23 @@ async fn few_calls_of_a_connection_are_under_way() {
     assert_eq!(held.len(), 4);
     held.clear();
     assert_eq!(socket.receive().await.unwrap()["error"]["data"]["reason"], json!("busy"));
-    assert!(matches!(timeout(LATE, queries.recv()).await, Ok(Some(_))), "an answer makes room for the next call");
+    assert!(
+        matches!(timeout(LATE, queries.recv()).await, Ok(Some(_))),
+        "an answer makes room for the next call"
+    );
 }
 
 #[tokio::test]
 async fn stopping_tells_those_who_wait() {
     let mut fixture = Fixture::start().await;
-    let [mut waiting, mut idle] = [Socket::connect(&fixture).await, Socket::connect(&fixture).await];
+    let [mut waiting, mut idle] =
+        [Socket::connect(&fixture).await, Socket::connect(&fixture).await];
     let unknown = "0".repeat(64);
-    waiting.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{unknown}",30000]}}"#)).await;
+    waiting
+        .send(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{unknown}",30000]}}"#
+        ))
+        .await;
     let id = json!({"id": unknown, "wait_ms": 30_000});
     let stop = fixture.stop.take().unwrap();
     let (answer, ()) = tokio::join!(fixture.refusal(api::TX_GET, id), async {

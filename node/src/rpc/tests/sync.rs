@@ -44,7 +44,13 @@ fn fetching(measured_ms: u64) -> SyncView {
         rate: Some(2_000),
         fetched_at: None,
         reason: None,
-        segments: vec![SegmentReport { index: SegmentIndex(2), chunks: 10, verified: 3, is_assembled: false, here }],
+        segments: vec![SegmentReport {
+            index: SegmentIndex(2),
+            chunks: 10,
+            verified: 3,
+            is_assembled: false,
+            here,
+        }],
         peers: vec![peer(PeerId(1), 4), peer(PeerId(2), 0)],
         bans: 1,
     };
@@ -102,7 +108,11 @@ async fn the_state_is_live_only_when_the_network_is_followed() {
             fixture.connect_peer();
         }
         let status = ask(&fixture).await;
-        assert_eq!((status.state, status.reason.as_deref()), (state, reason), "{validators} {peer} {syncing} {proved}");
+        assert_eq!(
+            (status.state, status.reason.as_deref()),
+            (state, reason),
+            "{validators} {peer} {syncing} {proved}"
+        );
         assert_eq!((status.applied_height, status.target_height), (0, proved));
         let busy = [
             (Stage::Manifest, SyncState::Manifest),
@@ -133,7 +143,10 @@ fn a_time_left_needs_a_rate_that_was_measured_and_still_holds() {
         (view(|report| report.rate = Some(0), 9_000), (None, None)),
         (view(|report| report.reason = Some("nobody".to_owned()), 9_000), (None, None)),
         (view(|report| report.bytes_verified = 40_000, 9_000), (Some(2_000), Some(0))),
-        (view(|report| report.bytes_total = u64::MAX, 9_000), (Some(2_000), Some(9_223_372_036_854_764_307))),
+        (
+            view(|report| report.bytes_total = u64::MAX, 9_000),
+            (Some(2_000), Some(9_223_372_036_854_764_307)),
+        ),
     ] {
         assert_eq!(given, expected);
     }

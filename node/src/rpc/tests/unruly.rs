@@ -20,7 +20,8 @@ async fn many_connections_that_say_nothing_do_not_silence_the_server() {
         silent.push(stream);
     }
     for path in ["/health", "/ready", "/metrics"] {
-        let answer = timeout(LATE, fixture.http("GET", path, &[], "")).await.expect("an answer in time");
+        let answer =
+            timeout(LATE, fixture.http("GET", path, &[], "")).await.expect("an answer in time");
         assert_eq!(answer.0, 200, "{path}");
     }
     assert!(timeout(LATE, fixture.call(api::CHAIN_STATUS, json!({}))).await.unwrap().is_ok());
@@ -67,12 +68,17 @@ async fn what_breaks_the_protocol_of_websocket_is_named_by_its_code() {
     ] {
         let mut socket = Socket::connect(&fixture).await;
         socket.send_frame(opcode, content).await;
-        let (kind, told) = socket.frame().await.unwrap_or_else(|| panic!("closed without a word for {code}"));
+        let (kind, told) =
+            socket.frame().await.unwrap_or_else(|| panic!("closed without a word for {code}"));
         assert_eq!((kind, &told[..2]), (CLOSE, &code.to_be_bytes()[..]), "{opcode}");
     }
     let mut socket = Socket::connect(&fixture).await;
     socket.send_frame(1, &large[1..]).await;
-    assert_eq!(socket.receive().await.unwrap()["error"]["code"], json!(-32_700), "1 MiB is not too large");
+    assert_eq!(
+        socket.receive().await.unwrap()["error"]["code"],
+        json!(-32_700),
+        "1 MiB is not too large"
+    );
 }
 
 #[tokio::test]
@@ -102,7 +108,11 @@ async fn the_body_of_a_request_may_be_too_large_or_packed() {
     stream.write_all(&vec![b' '; length]).await.expect("the server takes all of it");
     let mut answer = [0; 64];
     let read = timeout(LATE, stream.read(&mut answer)).await.unwrap().unwrap();
-    assert!(answer[..read].starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer[..read]));
+    assert!(
+        answer[..read].starts_with(b"HTTP/1.1 413 "),
+        "{}",
+        String::from_utf8_lossy(&answer[..read])
+    );
 }
 
 #[tokio::test]
@@ -115,13 +125,19 @@ async fn calls_in_odd_shapes() {
     for id in ["18446744073709551616", "1.0", "-0", "1e3", r#""\u0041""#, "null"] {
         for method in [r#""rpc_methods""#, "7", r#""nothing""#] {
             let body = format!(r#"{{"jsonrpc":"2.0","id": {id} ,"method":{method}}}"#);
-            let (_, _, answer) = fixture.http("POST", "/", &[("content-type", "application/json")], &body).await;
+            let (_, _, answer) =
+                fixture.http("POST", "/", &[("content-type", "application/json")], &body).await;
             assert!(answer.contains(&format!(r#""id":{id},"#)), "{body} {answer}");
         }
     }
     for id in ["{}", "[]", "true"] {
-        let (_, answer) = fixture.post(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"rpc_methods"}}"#)).await;
-        assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(-32_600)), "{id}");
+        let (_, answer) =
+            fixture.post(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"rpc_methods"}}"#)).await;
+        assert_eq!(
+            (&answer["id"], &answer["error"]["code"]),
+            (&Value::Null, &json!(-32_600)),
+            "{id}"
+        );
     }
 }
 
@@ -141,7 +157,11 @@ async fn errors_are_in_words_for_people() {
         (api::CHAIN_BLOCK, json!({"height": 1}), "height is 1, expected a decimal number as text"),
         (api::CHAIN_BLOCK, json!({"heigth": "1"}), "there is no parameter heigth"),
         (api::CHAIN_BLOCK, json!({"hash": "abc"}), "hash is \"abc\", expected"),
-        (api::TX_SUBMIT, json!({"transaction": "0g"}), "transaction is \"0g\", expected text of hexadecimal digits"),
+        (
+            api::TX_SUBMIT,
+            json!({"transaction": "0g"}),
+            "transaction is \"0g\", expected text of hexadecimal digits",
+        ),
         (api::CHAIN_STATUS, json!([1]), "1 parameter is given, expected none"),
     ] {
         let error = fixture.call(method, params.clone()).await.unwrap_err();
@@ -155,7 +175,8 @@ async fn errors_are_in_words_for_people() {
 #[tokio::test]
 async fn metrics_are_classic_text_unless_openmetrics_is_asked_for() {
     let fixture = Fixture::start().await;
-    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+    let prometheus =
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
     for (accept, open) in [
         (None, false),
         (Some("*/*"), false),
@@ -166,7 +187,11 @@ async fn metrics_are_classic_text_unless_openmetrics_is_asked_for() {
     ] {
         let headers: Vec<_> = accept.iter().map(|accept| ("accept", *accept)).collect();
         let (_, head, text) = fixture.http("GET", "/metrics", &headers, "").await;
-        let kind = if open { "application/openmetrics-text; version=1.0.0" } else { "text/plain; version=0.0.4" };
+        let kind = if open {
+            "application/openmetrics-text; version=1.0.0"
+        } else {
+            "text/plain; version=0.0.4"
+        };
         assert!(head.contains(kind), "{accept:?} {head}");
         for (line, in_open) in [
             ("# TYPE cairn_blocks counter", true),
@@ -175,7 +200,11 @@ async fn metrics_are_classic_text_unless_openmetrics_is_asked_for() {
             ("# TYPE cairn_node_info gauge", false),
             ("# EOF", true),
         ] {
-            assert_eq!(text.lines().any(|found| found == line), in_open == open, "{accept:?} {line}\n{text}");
+            assert_eq!(
+                text.lines().any(|found| found == line),
+                in_open == open,
+                "{accept:?} {line}\n{text}"
+            );
         }
         assert!(text.lines().any(|line| line == "cairn_blocks_total 0"), "{text}");
     }
@@ -188,13 +217,18 @@ async fn a_caller_without_budget_is_told_when_to_come_back() {
     let zeros = "0".repeat(64);
     let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_proof","params":["{zeros}"]}}"#);
     let (_, answers) = fixture.post(&format!("[{}]", vec![call; 100].join(","))).await;
-    let codes: Vec<_> = answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
+    let codes: Vec<_> =
+        answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
     // This machine's full account holds 5,000, a read costs 55, and the account gains a little
     // meanwhile.
-    let served = codes.iter().filter(|code| **code == Some(i64::from(api::code::NOT_FOUND))).count();
+    let served =
+        codes.iter().filter(|code| **code == Some(i64::from(api::code::NOT_FOUND))).count();
     assert!((90..100).contains(&served), "{codes:?}");
     let refused = &answers[99]["error"];
-    assert_eq!((&refused["code"], &refused["data"]["reason"]), (&json!(api::code::OVER_BUDGET), &json!("busy")));
+    assert_eq!(
+        (&refused["code"], &refused["data"]["reason"]),
+        (&json!(api::code::OVER_BUDGET), &json!("busy"))
+    );
     assert!(refused["data"]["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{refused}");
     assert_eq!(fixture.http("GET", "/health", &[], "").await.0, 200);
 }
@@ -213,7 +247,8 @@ async fn answers_that_nobody_reads_are_bounded_in_bytes() {
     silent.send(&batch).await;
     silent.0.readable().await.unwrap();
     let (_, answers) = fixture.post(&batch).await;
-    let reasons = answers.as_array().unwrap().iter().map(|answer| &answer["error"]["data"]["reason"]);
+    let reasons =
+        answers.as_array().unwrap().iter().map(|answer| &answer["error"]["data"]["reason"]);
     let refused = reasons.filter(|reason| **reason == json!("busy")).count();
     assert!((1..(2 << 20) / large).contains(&refused), "{refused} were refused");
     assert!(fixture.call(api::RPC_METHODS, json!({})).await.is_ok());
@@ -234,7 +269,10 @@ async fn a_ping_behind_many_calls_is_found() {
             (PONG, _) => break,
             (_, answer) => {
                 let answer: Value = serde_json::from_slice(&answer).unwrap();
-                assert_eq!((&answer["id"], &answer["error"]["data"]["reason"]), (&json!(1), &json!("busy")));
+                assert_eq!(
+                    (&answer["id"], &answer["error"]["data"]["reason"]),
+                    (&json!(1), &json!("busy"))
+                );
                 refused += 1;
             }
         }

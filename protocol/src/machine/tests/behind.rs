@@ -23,15 +23,27 @@ fn old_votes_and_headers_of_final_heights_cost_no_signature_and_no_question() {
     let mut node = decided(&blocks);
     for height in 1..=4 {
         let heard = node.gossip(Topic::Consensus, ConsensusMessage::Vote(nil_prevote(2, height)));
-        assert_eq!((verdict(&heard), node.machine.cost().verify), (Verdict::Ignore, 0), "vote of height {height}");
+        assert_eq!(
+            (verdict(&heard), node.machine.cost().verify),
+            (Verdict::Ignore, 0),
+            "vote of height {height}"
+        );
         assert_eq!(asked_for_tip(&heard), [], "vote of height {height}");
     }
     for block in &blocks[..3] {
         let heard = node.gossip(Topic::Headers, header(block));
-        assert_eq!((verdict(&heard), node.machine.cost().verify), (Verdict::Ignore, 0), "{}", block.0.height());
+        assert_eq!(
+            (verdict(&heard), node.machine.cost().verify),
+            (Verdict::Ignore, 0),
+            "{}",
+            block.0.height()
+        );
     }
     let next = node.gossip(Topic::Consensus, ConsensusMessage::Vote(nil_prevote(2, 5)));
-    assert_eq!((verdict(&next), node.machine.cost().verify), (Verdict::Accept, crate::budget::SIGNATURE));
+    assert_eq!(
+        (verdict(&next), node.machine.cost().verify),
+        (Verdict::Accept, crate::budget::SIGNATURE)
+    );
 }
 
 #[test]
@@ -108,8 +120,10 @@ fn of_two_peers_with_the_next_block_the_one_that_answered_before_is_asked() {
         for peer in [9, 5] {
             assert_eq!(asked_for_blocks(&claim(&mut node, peer, &blocks[5])), []);
         }
-        let next: Vec<PeerId> =
-            asked_for_blocks(&node.give(Input::Response(id, peer, None))).into_iter().map(|(_, peer)| peer).collect();
+        let next: Vec<PeerId> = asked_for_blocks(&node.give(Input::Response(id, peer, None)))
+            .into_iter()
+            .map(|(_, peer)| peer)
+            .collect();
         assert_eq!(next, [PeerId(5)], "seed {seed}");
     }
 }

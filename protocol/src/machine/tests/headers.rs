@@ -7,16 +7,25 @@ use crate::message::{CompactBlock, Proposal};
 type Blocks = Vec<(ValidBlock, Certificate)>;
 
 /// The header of this height with a certificate of these signers.
-fn signed_by(blocks: &Blocks, height: usize, signers: std::ops::RangeInclusive<u8>) -> CertifiedHeader {
+fn signed_by(
+    blocks: &Blocks,
+    height: usize,
+    signers: std::ops::RangeInclusive<u8>,
+) -> CertifiedHeader {
     let block = &blocks[height - 1].0;
-    CertifiedHeader { header: block.header().clone(), certificate: certify(&chain(), block, signers) }
+    CertifiedHeader {
+        header: block.header().clone(),
+        certificate: certify(&chain(), block, signers),
+    }
 }
 
 fn published_headers(effects: &[Effect]) -> Vec<u64> {
     let height = |effect: &Effect| match effect {
-        Effect::Gossip(Topic::Headers, bytes) => codec::decode::<Attempt<CertifiedHeader>>(bytes, 1 << 17)
-            .ok()
-            .map(|attempt| attempt.message.header.height.0),
+        Effect::Gossip(Topic::Headers, bytes) => {
+            codec::decode::<Attempt<CertifiedHeader>>(bytes, 1 << 17)
+                .ok()
+                .map(|attempt| attempt.message.header.height.0)
+        }
         _ => None,
     };
     effects.iter().filter_map(height).collect()
@@ -45,7 +54,8 @@ fn proposal(block: &ValidBlock) -> ConsensusMessage {
         valid_round: None,
         proposer: block.header().proposer,
     };
-    let signed = SignedProposal { signature: key(seed).sign(&proposal.message(chain.id())), proposal };
+    let signed =
+        SignedProposal { signature: key(seed).sign(&proposal.message(chain.id())), proposal };
     let compact = CompactBlock {
         header: block.header().clone(),
         parent_certificate: block.block().parent_certificate.clone(),
@@ -62,7 +72,10 @@ fn vote(block: &ValidBlock, kind: VoteKind, seed: u8) -> ConsensusMessage {
         block: Some(block.hash()),
         validator: key(seed).public(),
     };
-    ConsensusMessage::Vote(SignedVote { signature: key(seed).sign(&vote.message(chain().id())), vote })
+    ConsensusMessage::Vote(SignedVote {
+        signature: key(seed).sign(&vote.message(chain().id())),
+        vote,
+    })
 }
 
 /// Makes a node decide a block by consensus, and returns all effects.
@@ -117,13 +130,21 @@ impl Line {
             for effect in self.nodes[index].give(input) {
                 let said = match effect {
                     Effect::Judge(_, Verdict::Accept) => passed.clone(),
-                    Effect::Judge(_, Verdict::Reject) | Effect::Ban { .. } => panic!("nobody is to blame"),
+                    Effect::Judge(_, Verdict::Reject) | Effect::Ban { .. } => {
+                        panic!("nobody is to blame")
+                    }
                     Effect::Gossip(Topic::Headers, bytes) => Some(bytes),
                     Effect::Request(id, peer, bytes) => {
                         if let Ok(Request::Blocks(height)) = codec::decode(&bytes, 1 << 16) {
-                            let known = if peer.0 == 0 { u64::MAX } else { self.nodes[index_of(peer.0)].tip() };
-                            let there = self.blocks.iter().filter(|(block, _)| block.height().0 <= known);
-                            let blocks: Blocks = there.skip(index_of(height.0)).take(1).cloned().collect();
+                            let known = if peer.0 == 0 {
+                                u64::MAX
+                            } else {
+                                self.nodes[index_of(peer.0)].tip()
+                            };
+                            let there =
+                                self.blocks.iter().filter(|(block, _)| block.height().0 <= known);
+                            let blocks: Blocks =
+                                there.skip(index_of(height.0)).take(1).cloned().collect();
                             assert!(!blocks.is_empty(), "whoever passes a header on has its block");
                             let answer = Some(codec::encode(&response(&blocks)));
                             inputs.push_back((place, peer.0, Input::Response(id, peer, answer)));
@@ -154,7 +175,11 @@ fn a_node_that_nobody_but_a_follower_is_connected_to_has_each_block_at_once() {
     let mut line = Line::new(4, blocks.clone());
     for (place, block) in blocks.iter().enumerate() {
         let message = Attempt { attempt: place as u64, message: header(block) };
-        line.give(1, 0, Input::Gossip(Topic::Headers, PeerId(0), Ticket(1), codec::encode(&message)));
+        line.give(
+            1,
+            0,
+            Input::Gossip(Topic::Headers, PeerId(0), Ticket(1), codec::encode(&message)),
+        );
         let tips: Vec<_> = line.nodes.iter().map(Node::tip).collect();
         assert_eq!(tips, [place as u64 + 1; 4], "no time has passed");
     }
@@ -172,7 +197,9 @@ fn of_each_final_block_the_first_header_is_passed_on_and_no_other() {
     let mut forged = signed_by(&blocks, 1, 2..=4);
     forged.certificate.signatures[0].0[0] ^= 1;
     assert_eq!(verdict(&node.gossip(Topic::Headers, forged)), Verdict::Reject);
-    for (signers, expected) in [(1..=3, Verdict::Accept), (2..=4, Verdict::Ignore), (1..=3, Verdict::Ignore)] {
+    for (signers, expected) in
+        [(1..=3, Verdict::Accept), (2..=4, Verdict::Ignore), (1..=3, Verdict::Ignore)]
+    {
         assert_eq!(verdict(&node.gossip(Topic::Headers, signed_by(&blocks, 1, signers))), expected);
     }
     let later: Vec<_> = (0..40).flat_map(|_| node.elapse(Duration::from_millis(50))).collect();
@@ -183,7 +210,10 @@ fn of_each_final_block_the_first_header_is_passed_on_and_no_other() {
     node.give(Input::Connected(PEER));
     assert_eq!(verdict(&node.gossip(Topic::Headers, header(&blocks[11]))), Verdict::Accept);
     for height in [12, 11, 10] {
-        assert_eq!(verdict(&node.gossip(Topic::Headers, signed_by(&blocks, height, 2..=4))), Verdict::Ignore);
+        assert_eq!(
+            verdict(&node.gossip(Topic::Headers, signed_by(&blocks, height, 2..=4))),
+            Verdict::Ignore
+        );
     }
 }
 
@@ -194,7 +224,8 @@ fn a_proposer_announces_at_once_and_the_others_only_if_it_does_not() {
         let mut node = Node::fresh(seed);
         let effects = decide(&mut node, &blocks[0].0);
         assert_eq!(node.tip(), 1);
-        let is_proposer = seed.is_some_and(|seed| key(seed).public() == blocks[0].0.header().proposer);
+        let is_proposer =
+            seed.is_some_and(|seed| key(seed).public() == blocks[0].0.header().proposer);
         assert_eq!(published_headers(&effects), vec![1; usize::from(is_proposer)]);
         let later: Vec<_> = (0..60).flat_map(|_| node.elapse(Duration::from_millis(10))).collect();
         assert_eq!(published_headers(&later), vec![1; usize::from(!is_proposer)]);
@@ -217,7 +248,11 @@ fn a_certificate_of_a_block_that_is_here_commits_it_at_once() {
     let mut node = Node::fresh(Some(2));
     assert_eq!(verdict(&node.gossip(Topic::Headers, header(&blocks[0]))), Verdict::Ignore);
     let effects = node.gossip(Topic::Consensus, proposal(&blocks[0].0));
-    assert_eq!((node.tip(), published_headers(&effects)), (1, vec![1]), "said anew, now that it is here");
+    assert_eq!(
+        (node.tip(), published_headers(&effects)),
+        (1, vec![1]),
+        "said anew, now that it is here"
+    );
 }
 
 #[test]
@@ -244,7 +279,8 @@ fn whoever_keeps_a_certified_block_to_itself_does_not_stop_consensus() {
             block: None,
             validator: key(seed).public(),
         };
-        let signed = SignedVote { signature: key(seed).sign(&nil.message(chain().id())), vote: nil };
+        let signed =
+            SignedVote { signature: key(seed).sign(&nil.message(chain().id())), vote: nil };
         node.gossip(Topic::Consensus, ConsensusMessage::Vote(signed));
     }
     assert_eq!(node.machine.phase, Phase::Deciding, "it hears the votes of others");
@@ -308,7 +344,8 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
     assert_eq!(peer, PeerId(5));
     node.give(Input::Response(id, peer, Some(codec::encode(&response(&blocks[..4])))));
     assert_eq!(node.tip(), 4);
-    let effects: Vec<_> = [2, 9, 5].into_iter().flat_map(|peer| claim(&mut node, peer, 6)).collect();
+    let effects: Vec<_> =
+        [2, 9, 5].into_iter().flat_map(|peer| claim(&mut node, peer, 6)).collect();
     let first = asked(&effects)[0];
     assert_eq!(first.1, PeerId(2), "nobody else has said so yet");
     node.give(Input::Response(first.0, first.1, None));
@@ -320,23 +357,28 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
 fn a_body_is_asked_of_a_second_peer_soon_and_the_first_answer_counts() {
     let blocks = blocks(1, 0);
     let block = &blocks[0].0;
-    let ConsensusMessage::Proposal(signed, Some(compact)) = proposal(block) else { panic!("a proposal with its list") };
+    let ConsensusMessage::Proposal(signed, Some(compact)) = proposal(block) else {
+        panic!("a proposal with its list")
+    };
     let asked = |effects: &[Effect]| -> Vec<(RequestId, PeerId)> {
         let request = |effect: &Effect| match effect {
             Effect::Request(id, peer, bytes) => {
-                matches!(codec::decode(bytes, 1 << 16), Ok(Request::Proposed(..))).then_some((*id, *peer))
+                matches!(codec::decode(bytes, 1 << 16), Ok(Request::Proposed(..)))
+                    .then_some((*id, *peer))
             }
             _ => None,
         };
         effects.iter().filter_map(request).collect()
     };
-    let (mut firsts, mut seconds) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    let (mut firsts, mut seconds) =
+        (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     for seed in 0..24 {
         let mut node = Node::with_seed(seed);
         for peer in [PEER, PeerId(1), PeerId(2), PeerId(9)] {
             node.give(Input::Connected(peer));
         }
-        let first = asked(&node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), None)));
+        let first =
+            asked(&node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), None)));
         assert_eq!(first.len(), 1);
         firsts.insert(first[0].1);
         let second = asked(&node.elapse(Duration::from_millis(400)));
@@ -345,7 +387,14 @@ fn a_body_is_asked_of_a_second_peer_soon_and_the_first_answer_counts() {
         let (id, peer) = if seed % 2 == 0 { first[0] } else { second[0] };
         let answer = codec::encode(&Response::Proposed(Some(compact.clone())));
         node.give(Input::Response(id, peer, Some(answer)));
-        assert!(matches!(node.machine.bodies.verdict(&block.hash()), Some(crate::bodies::Verdict::Valid(_))));
+        assert!(matches!(
+            node.machine.bodies.verdict(&block.hash()),
+            Some(crate::bodies::Verdict::Valid(_))
+        ));
     }
-    assert_eq!((firsts.len(), seconds.len()), (4, 4), "nobody is asked sooner for having come or spoken sooner");
+    assert_eq!(
+        (firsts.len(), seconds.len()),
+        (4, 4),
+        "nobody is asked sooner for having come or spoken sooner"
+    );
 }

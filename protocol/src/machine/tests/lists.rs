@@ -32,7 +32,11 @@ fn a_list_is_passed_on_once_after_copies_without_it() {
         assert_eq!(node.hear(proposed(&signed, Some(list(&block)))), Verdict::Ignore, "once");
         assert_eq!(node.hear(proposed(&signed, None)), Verdict::Ignore);
         effects.extend(node.elapse(Duration::from_millis(300)));
-        assert_eq!(votes(&effects).first().and_then(|vote| vote.block), Some(block.hash()), "it is used as well");
+        assert_eq!(
+            votes(&effects).first().and_then(|vote| vote.block),
+            Some(block.hash()),
+            "it is used as well"
+        );
     }
 }
 
@@ -60,7 +64,9 @@ fn who_was_silent_is_asked_last_and_who_gave_something_first() {
     let mut ask = |bodies: &mut Bodies, block: BlockHash| {
         asked += 1;
         let now = Duration::from_secs(asked);
-        let Progress::Ask(peer, _) = bodies.advance(block, &chain, &mempool, &peers, now, Timestamp(START)) else {
+        let Progress::Ask(peer, _) =
+            bodies.advance(block, &chain, &mempool, &peers, now, Timestamp(START))
+        else {
             panic!("a peer to ask");
         };
         bodies.asked(&block, RequestId(asked), peer, now);

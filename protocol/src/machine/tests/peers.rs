@@ -42,7 +42,8 @@ fn ask(node: &mut Node, hashes: Vec<TxHash>) -> Vec<Effect> {
 }
 
 fn unknown(count: usize) -> Vec<TxHash> {
-    let hash = |number: usize| TxHash(Hash::of(ledger::hash::Domain::Chunk, &[&number.to_le_bytes()]));
+    let hash =
+        |number: usize| TxHash(Hash::of(ledger::hash::Domain::Chunk, &[&number.to_le_bytes()]));
     (0..count).map(hash).collect()
 }
 
@@ -87,12 +88,20 @@ fn response_of(effects: &[Effect]) -> Response {
 fn the_genesis_is_given_in_pieces_that_hash_to_the_chain() {
     let account = |seed: u32| GenesisAccount {
         name: format!("{seed:0>64}"),
-        account: SigningKey::from_seed(&Hash::of(ledger::hash::Domain::Chunk, &[&seed.to_le_bytes()]).0).public(),
+        account: SigningKey::from_seed(
+            &Hash::of(ledger::hash::Domain::Chunk, &[&seed.to_le_bytes()]).0,
+        )
+        .public(),
         balance: Amount(1),
     };
-    let genesis = Genesis { accounts: (0..15_000).map(account).collect(), ..chain().genesis().clone() };
+    let genesis =
+        Genesis { accounts: (0..15_000).map(account).collect(), ..chain().genesis().clone() };
     let chain = Chain::new(genesis);
-    let mut node = Node::start(ChainState::genesis(Arc::clone(&chain)), None, Log::Intact(Height(1), Vec::new()));
+    let mut node = Node::start(
+        ChainState::genesis(Arc::clone(&chain)),
+        None,
+        Log::Intact(Height(1), Vec::new()),
+    );
     let mut piece = |number: u32| {
         let request = codec::encode(&Request::Genesis(number));
         match response_of(&node.give(Input::Request(PEER, Ticket(1), request))) {
@@ -116,7 +125,8 @@ fn tell_clock(node: &mut Node, peer: u64, ahead: i64, trip: u64) -> Vec<Effect> 
         _ => None,
     });
     node.elapse(Duration::from_millis(trip / 2));
-    let now = (START + u64::try_from(node.elapsed.as_millis()).unwrap()).saturating_add_signed(ahead);
+    let now =
+        (START + u64::try_from(node.elapsed.as_millis()).unwrap()).saturating_add_signed(ahead);
     node.elapse(Duration::from_millis(trip / 2));
     let answer = codec::encode(&Response::Status { now, head: None });
     node.give(Input::Response(id.unwrap(), PeerId(peer), Some(answer)))
@@ -124,7 +134,9 @@ fn tell_clock(node: &mut Node, peer: u64, ahead: i64, trip: u64) -> Vec<Effect> 
 
 fn clock_notices(effects: &[Effect]) -> Vec<Notice> {
     let notices = effects.iter().filter_map(|effect| match effect {
-        Effect::Notice(notice @ (Notice::ClockOff(_) | Notice::ClockRight(_))) => Some(notice.clone()),
+        Effect::Notice(notice @ (Notice::ClockOff(_) | Notice::ClockRight(_))) => {
+            Some(notice.clone())
+        }
         _ => None,
     });
     notices.collect()
@@ -138,7 +150,11 @@ fn a_clock_that_is_off_shows_once_three_peers_say_so() {
     let rows: [Row; 7] = [
         (&[(9_000, 0), (9_000, 0)], None, vec![]),
         (&[(0, 0), (0, 100), (0, 400)], Some(0), vec![]),
-        (&[(3_600_000, 0), (3_600_000, 80), (3_600_000, 20)], Some(-3_600_000), vec![Notice::ClockOff(-3_600_000)]),
+        (
+            &[(3_600_000, 0), (3_600_000, 80), (3_600_000, 20)],
+            Some(-3_600_000),
+            vec![Notice::ClockOff(-3_600_000)],
+        ),
         (&[(-501, 0), (-501, 0), (-501, 0)], Some(501), vec![Notice::ClockOff(501)]),
         (&[(-500, 0), (-500, 0), (-500, 0)], Some(500), vec![]),
         (&[(9_000, 0), (1, 0), (-9_000, 0)], Some(-1), vec![]),

@@ -19,9 +19,24 @@ pub(super) fn follower(heights: std::ops::RangeInclusive<u64>) -> u8 {
     (1..=4).find(|seed| heights.clone().all(|height| proposer(height, 0) != *seed)).unwrap()
 }
 
-pub(super) fn vote(seed: u8, kind: VoteKind, height: u64, round: u32, block: Option<BlockHash>) -> ConsensusMessage {
-    let vote = Vote { kind, height: Height(height), round: Round(round), block, validator: key(seed).public() };
-    ConsensusMessage::Vote(SignedVote { signature: key(seed).sign(&vote.message(chain().id())), vote })
+pub(super) fn vote(
+    seed: u8,
+    kind: VoteKind,
+    height: u64,
+    round: u32,
+    block: Option<BlockHash>,
+) -> ConsensusMessage {
+    let vote = Vote {
+        kind,
+        height: Height(height),
+        round: Round(round),
+        block,
+        validator: key(seed).public(),
+    };
+    ConsensusMessage::Vote(SignedVote {
+        signature: key(seed).sign(&vote.message(chain().id())),
+        vote,
+    })
 }
 
 fn nil(seed: u8, height: u64) -> ConsensusMessage {
@@ -43,7 +58,12 @@ pub(super) fn list(block: &ValidBlock) -> CompactBlock {
     CompactBlock {
         header: block.header().clone(),
         parent_certificate: block.block().parent_certificate.clone(),
-        transactions: block.block().transactions.iter().map(|transaction| transaction.hash()).collect(),
+        transactions: block
+            .block()
+            .transactions
+            .iter()
+            .map(|transaction| transaction.hash())
+            .collect(),
     }
 }
 
@@ -51,7 +71,12 @@ pub(super) fn list(block: &ValidBlock) -> CompactBlock {
 pub(super) fn first(time: u64) -> (ValidBlock, SignedProposal) {
     let (seed, chain) = (proposer(1, 0), chain());
     let state = ChainState::genesis(Arc::clone(&chain));
-    let block = state.propose(key(seed).public(), Timestamp(START + time), Certificate::genesis(chain.id()), []);
+    let block = state.propose(
+        key(seed).public(),
+        Timestamp(START + time),
+        Certificate::genesis(chain.id()),
+        [],
+    );
     let signed = propose(seed, 0, &block);
     (block, signed)
 }
@@ -99,7 +124,11 @@ fn copies_of_a_vote_are_passed_on_once_in_half_a_second() {
     }
     assert_eq!(passed_on, 1);
     node.elapse(Duration::from_millis(500));
-    assert_eq!(node.hear(message.clone()), Verdict::Accept, "said again after a loss, it reaches everybody");
+    assert_eq!(
+        node.hear(message.clone()),
+        Verdict::Accept,
+        "said again after a loss, it reaches everybody"
+    );
     assert_eq!(node.hear(message), Verdict::Ignore);
 }
 
@@ -109,7 +138,9 @@ fn passing_on_is_charged_for_what_was_passed_on_before_and_for_nothing_else() {
     let mut node = Node::fresh(Some(follower(1..=1)));
     let proposal = ConsensusMessage::Proposal(signed, Some(list(&block)));
     for message in [nil(2, 1), vote(2, VoteKind::Prevote, 1, 0, Some(block.hash())), proposal] {
-        for (again, expected) in [(false, Verdict::Accept), (false, Verdict::Ignore), (true, Verdict::Accept)] {
+        for (again, expected) in
+            [(false, Verdict::Accept), (false, Verdict::Ignore), (true, Verdict::Accept)]
+        {
             if again {
                 node.elapse(Duration::from_millis(500));
             }
@@ -122,14 +153,22 @@ fn passing_on_is_charged_for_what_was_passed_on_before_and_for_nothing_else() {
 #[test]
 fn of_one_validator_round_and_kind_two_different_votes_are_passed_on() {
     let mut node = Node::fresh(Some(1));
-    for (number, expected) in [(1, Verdict::Accept), (2, Verdict::Accept), (3, Verdict::Ignore), (4, Verdict::Ignore)] {
+    for (number, expected) in
+        [(1, Verdict::Accept), (2, Verdict::Accept), (3, Verdict::Ignore), (4, Verdict::Ignore)]
+    {
         let block = BlockHash(Hash::of(Domain::Chunk, &[&[number]]));
         for kind in [VoteKind::Prevote, VoteKind::Precommit] {
             assert_eq!(node.hear(vote(2, kind, 1, 0, Some(block))), expected, "{number}");
         }
     }
-    for (round, expected) in [(10, Verdict::Accept), (11, Verdict::Ignore), (u32::MAX, Verdict::Ignore)] {
-        assert_eq!(node.hear(vote(2, VoteKind::Prevote, 1, round, None)), expected, "round {round}");
+    for (round, expected) in
+        [(10, Verdict::Accept), (11, Verdict::Ignore), (u32::MAX, Verdict::Ignore)]
+    {
+        assert_eq!(
+            node.hear(vote(2, VoteKind::Prevote, 1, round, None)),
+            expected,
+            "round {round}"
+        );
     }
 }
 
@@ -141,7 +180,10 @@ fn nothing_is_passed_on_of_a_height_that_is_final_here() {
     let effects = node.gossip(Topic::Headers, header(&blocks[0]));
     answer(&mut node, &effects, &response(&blocks));
     assert_eq!(node.tip(), 1);
-    assert_eq!(node.hear(vote(2, VoteKind::Precommit, 1, 0, Some(blocks[0].0.hash()))), Verdict::Ignore);
+    assert_eq!(
+        node.hear(vote(2, VoteKind::Precommit, 1, 0, Some(blocks[0].0.hash()))),
+        Verdict::Ignore
+    );
     assert_eq!(node.hear(nil(2, 2)), Verdict::Accept);
 }
 
@@ -188,11 +230,20 @@ fn a_list_beside_a_proposal_that_is_not_its_blocks_is_rejected() {
     let most = transactions_max(node.machine.chain());
     for transactions in [hashes(1), hashes(most), hashes(most + 1)] {
         let garbage = CompactBlock { transactions, ..list(&block) };
-        assert_eq!(node.hear(ConsensusMessage::Proposal(signed.clone(), Some(garbage))), Verdict::Reject);
+        assert_eq!(
+            node.hear(ConsensusMessage::Proposal(signed.clone(), Some(garbage))),
+            Verdict::Reject
+        );
     }
     let (other, _) = first(200);
-    assert_eq!(node.hear(ConsensusMessage::Proposal(signed.clone(), Some(list(&other)))), Verdict::Reject);
-    assert_eq!(node.hear(ConsensusMessage::Proposal(signed.clone(), Some(list(&block)))), Verdict::Accept);
+    assert_eq!(
+        node.hear(ConsensusMessage::Proposal(signed.clone(), Some(list(&other)))),
+        Verdict::Reject
+    );
+    assert_eq!(
+        node.hear(ConsensusMessage::Proposal(signed.clone(), Some(list(&block)))),
+        Verdict::Accept
+    );
     node.elapse(Duration::from_millis(500));
     let garbage = CompactBlock { transactions: hashes(1), ..list(&block) };
     let judged = node.hear(ConsensusMessage::Proposal(signed, Some(garbage)));
@@ -205,9 +256,14 @@ fn a_copy_without_its_list_does_not_keep_the_list_out() {
     let mut node = Node::fresh(Some(follower(1..=1)));
     node.elapse(Duration::from_millis(300));
     node.hear(ConsensusMessage::Proposal(signed.clone(), None));
-    let effects = node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed, Some(list(&block))));
+    let effects =
+        node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed, Some(list(&block))));
     assert_eq!(verdict(&effects), Verdict::Accept, "others beyond this node lack the list as well");
-    assert_eq!(votes(&effects).first().and_then(|vote| vote.block), Some(block.hash()), "and of use");
+    assert_eq!(
+        votes(&effects).first().and_then(|vote| vote.block),
+        Some(block.hash()),
+        "and of use"
+    );
 }
 
 #[test]
@@ -216,7 +272,9 @@ fn of_one_round_two_blocks_are_executed_and_logged_at_most() {
     let mut logged = 0;
     for time in 0..200 {
         let (block, signed) = first(100 + time);
-        logged += bodies_logged(&node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed, Some(list(&block)))));
+        logged += bodies_logged(
+            &node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed, Some(list(&block)))),
+        );
     }
     assert!((1..=2).contains(&logged), "{logged} blocks logged");
     let work = node.machine.work();
@@ -239,9 +297,15 @@ fn looking_for(count: usize) -> (Node, BlockHash) {
     let mut header = block.header().clone();
     header.transactions_root = ledger::block::transactions_root(&transactions);
     let (seed, hash) = (proposer(1, 0), header.hash());
-    let proposal =
-        Proposal { height: Height(1), round: Round(0), block: hash, valid_round: None, proposer: key(seed).public() };
-    let signed = SignedProposal { signature: key(seed).sign(&proposal.message(chain().id())), proposal };
+    let proposal = Proposal {
+        height: Height(1),
+        round: Round(0),
+        block: hash,
+        valid_round: None,
+        proposer: key(seed).public(),
+    };
+    let signed =
+        SignedProposal { signature: key(seed).sign(&proposal.message(chain().id())), proposal };
     let mut node = Node::fresh(Some(follower(1..=1)));
     node.give(Input::Connected(PEER));
     node.elapse(Duration::from_millis(300));
@@ -252,11 +316,19 @@ fn looking_for(count: usize) -> (Node, BlockHash) {
         }
         _ => None,
     });
-    let list = CompactBlock { header, parent_certificate: Certificate::genesis(chain().id()), transactions };
+    let list = CompactBlock {
+        header,
+        parent_certificate: Certificate::genesis(chain().id()),
+        transactions,
+    };
     let answer = codec::encode(&Response::Proposed(Some(list)));
     let effects = node.give(Input::Response(id.unwrap(), PEER, Some(answer)));
     let most = transactions_max(node.machine.chain());
-    assert_eq!(bans(&effects), usize::from(count > most), "who names more transactions than fit in a block is banned");
+    assert_eq!(
+        bans(&effects),
+        usize::from(count > most),
+        "who names more transactions than fit in a block is banned"
+    );
     (node, hash)
 }
 
@@ -293,8 +365,10 @@ fn a_block_with_missing_transactions_is_complete_when_the_last_one_comes() {
         })
         .sign(chain.id(), &alice)
     };
-    let verified: Vec<_> =
-        verify_transactions(chain.id(), (0..3).map(transfer).collect()).into_iter().map(Option::unwrap).collect();
+    let verified: Vec<_> = verify_transactions(chain.id(), (0..3).map(transfer).collect())
+        .into_iter()
+        .map(Option::unwrap)
+        .collect();
     let seed = proposer(1, 0);
     let state = ChainState::genesis(Arc::clone(&chain));
     let parent = Certificate::genesis(chain.id());
@@ -326,11 +400,18 @@ fn no_transaction_is_smaller_than_lists_are_bounded_by() {
 }
 
 /// Makes the other validators decide a block of height 1 at this node.
-fn decide(node: &mut Node, seeds: &[u8], block: &ValidBlock, signed: &SignedProposal) -> Vec<Effect> {
-    let mut effects = node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), Some(list(block))));
+fn decide(
+    node: &mut Node,
+    seeds: &[u8],
+    block: &ValidBlock,
+    signed: &SignedProposal,
+) -> Vec<Effect> {
+    let mut effects = node
+        .gossip(Topic::Consensus, ConsensusMessage::Proposal(signed.clone(), Some(list(block))));
     for kind in [VoteKind::Prevote, VoteKind::Precommit] {
         for seed in seeds {
-            effects.extend(node.gossip(Topic::Consensus, vote(*seed, kind, 1, 0, Some(block.hash()))));
+            effects
+                .extend(node.gossip(Topic::Consensus, vote(*seed, kind, 1, 0, Some(block.hash()))));
         }
     }
     assert_eq!(node.tip(), 1);
@@ -348,8 +429,10 @@ fn a_proposal_that_comes_a_height_early_is_voted_for_when_its_height_begins() {
     let mut state = ChainState::genesis(chain());
     let certificate = certify(&chain(), &block, 1..=3);
     state.commit(block.clone(), certificate.clone());
-    let second = state.propose(key(proposer(2, 0)).public(), Timestamp(START + 200), certificate, []);
-    let early = ConsensusMessage::Proposal(propose(proposer(2, 0), 0, &second), Some(list(&second)));
+    let second =
+        state.propose(key(proposer(2, 0)).public(), Timestamp(START + 200), certificate, []);
+    let early =
+        ConsensusMessage::Proposal(propose(proposer(2, 0), 0, &second), Some(list(&second)));
     let mut node = Node::fresh(Some(ours));
     node.elapse(Duration::from_millis(300));
     assert_eq!(node.hear(early), Verdict::Accept);
@@ -358,7 +441,10 @@ fn a_proposal_that_comes_a_height_early_is_voted_for_when_its_height_begins() {
     for _ in 0..4 {
         effects.extend(node.elapse(Duration::from_millis(25)));
     }
-    assert!(votes(&effects).iter().any(|vote| vote.block == Some(second.hash())), "no vote for the early proposal");
+    assert!(
+        votes(&effects).iter().any(|vote| vote.block == Some(second.hash())),
+        "no vote for the early proposal"
+    );
 }
 
 #[test]
@@ -393,7 +479,10 @@ fn a_proposal_is_repeated_without_its_list_and_only_if_nobody_else_does() {
         for step in 1..=100 {
             repeated.extend(proposals(&node.elapse(Duration::from_millis(50))));
             if is_said_by_others && step % 12 == 0 {
-                assert_eq!(node.hear(ConsensusMessage::Proposal(signed.clone(), None)), Verdict::Accept);
+                assert_eq!(
+                    node.hear(ConsensusMessage::Proposal(signed.clone(), None)),
+                    Verdict::Accept
+                );
             }
         }
         assert!(repeated.iter().all(|(_, list)| list.is_none()), "the list is asked for");
@@ -432,7 +521,11 @@ fn a_proposer_does_not_build_before_the_least_interval_whoever_begins_the_height
     for seed in others(ours) {
         effects.extend(node.gossip(Topic::Consensus, nil(seed, 2)));
     }
-    assert_eq!(node.machine.phase, Phase::Deciding, "votes of more than a third of the power begin the height");
+    assert_eq!(
+        node.machine.phase,
+        Phase::Deciding,
+        "votes of more than a third of the power begin the height"
+    );
     assert_eq!(proposals(&effects), []);
     let interval = Limits::default().block_interval_ms;
     effects.extend(node.elapse(Duration::from_millis(interval - 1)));
@@ -450,7 +543,9 @@ fn a_missing_quorum_is_told_with_the_names_of_the_missing_and_so_is_its_return()
             for _ in 0..seconds * 20 {
                 let effects = node.elapse(Duration::from_millis(50));
                 notices.extend(effects.into_iter().filter_map(|effect| match effect {
-                    Effect::Notice(notice @ (Notice::Quorum(_) | Notice::NoQuorum(..))) => Some(notice),
+                    Effect::Notice(notice @ (Notice::Quorum(_) | Notice::NoQuorum(..))) => {
+                        Some(notice)
+                    }
                     _ => None,
                 }));
             }
@@ -470,7 +565,10 @@ fn a_missing_quorum_is_told_with_the_names_of_the_missing_and_so_is_its_return()
         }
         run(&mut node, 2);
         assert!(node.machine.quorum().ok);
-        assert!(matches!(&notices[..], [Notice::NoQuorum(Height(1), _), Notice::Quorum(Height(1))]), "{notices:?}");
+        assert!(
+            matches!(&notices[..], [Notice::NoQuorum(Height(1), _), Notice::Quorum(Height(1))]),
+            "{notices:?}"
+        );
     }
 }
 
@@ -504,5 +602,9 @@ fn one_validator_does_not_fill_the_store_with_proofs_against_it() {
     let effects = node.give(Input::Time);
     let kept = effects.iter().filter(|effect| matches!(effect, Effect::Evidence(_))).count();
     assert_eq!(kept, 4 + 2);
-    assert_eq!(node.machine.troubles().1, 20 + 2, "all are counted, and a validator once at a time");
+    assert_eq!(
+        node.machine.troubles().1,
+        20 + 2,
+        "all are counted, and a validator once at a time"
+    );
 }

@@ -20,7 +20,10 @@ fn a_log_that_was_never_written_to_is_lost_beside_a_chain_that_has_blocks() {
     later.advance(&blocks(1, 0)[0].0);
     let unwritten = || Log::Intact(Height(1), Vec::new());
     assert!(!votes_within(later.clone(), unwritten(), 60_000), "at open");
-    assert!(votes_within(later, Log::Intact(Height(2), Vec::new()), 4_000), "cut for the next height it is whole");
+    assert!(
+        votes_within(later, Log::Intact(Height(2), Vec::new()), 4_000),
+        "cut for the next height it is whole"
+    );
     let chain_of = blocks(5, 0);
     let mut node = Node::fresh(Some(1));
     node.give(Input::Connected(PEER));
@@ -32,7 +35,10 @@ fn a_log_that_was_never_written_to_is_lost_beside_a_chain_that_has_blocks() {
     }
     assert_eq!(votes(&effects).len(), 0, "in the run that caught up");
     let reasons = reasons(&effects);
-    assert!(matches!(&reasons[..], [reason] if reason.contains("--sign-without-log")), "{reasons:?}");
+    assert!(
+        matches!(&reasons[..], [reason] if reason.contains("--sign-without-log")),
+        "{reasons:?}"
+    );
 }
 
 #[test]

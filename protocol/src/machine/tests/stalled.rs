@@ -18,7 +18,11 @@ struct Validator {
 
 impl Validator {
     fn start(seed: u8, log: Vec<LogEntry>) -> Self {
-        let node = Node::start(ChainState::genesis(chain()), Some(seed), Log::Intact(Height(1), log.clone()));
+        let node = Node::start(
+            ChainState::genesis(chain()),
+            Some(seed),
+            Log::Intact(Height(1), log.clone()),
+        );
         let mut validator = Self { node, seed, log };
         validator.node.give(Input::Connected(PEER));
         let effects = validator.node.elapse(Duration::from_millis(300));
@@ -52,7 +56,8 @@ impl Validator {
     /// Votes of more than a third of the power lead into a round.
     fn enter(&mut self, round: u32) -> Vec<Effect> {
         let voters = others(self.seed);
-        let votes = voters.iter().take(2).map(|seed| vote(*seed, VoteKind::Prevote, 1, round, None));
+        let votes =
+            voters.iter().take(2).map(|seed| vote(*seed, VoteKind::Prevote, 1, round, None));
         votes.flat_map(|vote| self.hear(vote)).collect()
     }
 
@@ -66,7 +71,10 @@ impl Validator {
                     continue;
                 }
                 let (block, _) = first(time + 2 * u64::from(round));
-                self.hear(ConsensusMessage::Proposal(propose(seed, round, &block), Some(list(&block))));
+                self.hear(ConsensusMessage::Proposal(
+                    propose(seed, round, &block),
+                    Some(list(&block)),
+                ));
             }
             let held = self.node.machine.bodies_held();
             assert!(held <= HELD_MAX, "round {round}: {held} bodies in memory");
@@ -81,7 +89,10 @@ impl Validator {
     }
 
     fn holds(&self, block: &ValidBlock) -> bool {
-        matches!(self.node.machine.bodies.verdict(&block.hash()), Some(crate::bodies::Verdict::Valid(_)))
+        matches!(
+            self.node.machine.bodies.verdict(&block.hash()),
+            Some(crate::bodies::Verdict::Valid(_))
+        )
     }
 
     /// Gives the list of a block to the request for it among the effects.
@@ -96,7 +107,9 @@ impl Validator {
 
     /// The votes of all others for a block in a round.
     fn hear_votes(&mut self, kind: VoteKind, round: u32, block: &ValidBlock) -> Vec<Effect> {
-        let votes = others(self.seed).into_iter().map(|seed| vote(seed, kind, 1, round, Some(block.hash())));
+        let votes = others(self.seed)
+            .into_iter()
+            .map(|seed| vote(seed, kind, 1, round, Some(block.hash())));
         votes.collect::<Vec<_>>().into_iter().flat_map(|vote| self.hear(vote)).collect()
     }
 }
@@ -134,7 +147,10 @@ fn a_decided_block_whose_body_was_dropped_is_fetched_and_committed() {
     }
     let effects = validator.node.elapse(Duration::from_millis(400));
     validator.give_list(&effects, &block);
-    assert_eq!((validator.node.tip(), validator.node.machine.chain().tip().hash), (1, block.hash()));
+    assert_eq!(
+        (validator.node.tip(), validator.node.machine.chain().tip().hash),
+        (1, block.hash())
+    );
 }
 
 #[test]
@@ -155,7 +171,11 @@ fn a_locked_block_survives_many_rounds_and_a_restart() {
     let (block, signed) = first(50);
     validator.hear(ConsensusMessage::Proposal(signed, Some(list(&block))));
     let effects = validator.hear_votes(VoteKind::Prevote, 0, &block);
-    assert!(votes(&effects).iter().any(|vote| vote.kind == VoteKind::Precommit && vote.block == Some(block.hash())));
+    assert!(
+        votes(&effects)
+            .iter()
+            .any(|vote| vote.kind == VoteKind::Precommit && vote.block == Some(block.hash()))
+    );
     validator.endure(1..=ROUNDS);
     assert!(validator.holds(&block));
     let mut validator = Validator::start(validator.seed, validator.log);
@@ -203,9 +223,17 @@ fn a_proposer_of_many_rounds_proposes_one_block_until_a_better_one_is_possible()
     assert_eq!(rounds(&mut validator, ROUNDS + 1..=ROUNDS + 10), (2, 2), "a transaction waits");
     let effects = validator.node.give(Input::Submit(Ticket(2), transfer(1, 3_600_000)));
     validator.write(&effects);
-    assert_eq!(rounds(&mut validator, ROUNDS + 11..=ROUNDS + 20), (2, 2), "it goes into the next height");
+    assert_eq!(
+        rounds(&mut validator, ROUNDS + 11..=ROUNDS + 20),
+        (2, 2),
+        "it goes into the next height"
+    );
     validator.node.elapsed += Duration::from_secs(60);
-    assert_eq!(rounds(&mut validator, ROUNDS + 21..=ROUNDS + 30), (3, 3), "the first one has expired");
+    assert_eq!(
+        rounds(&mut validator, ROUNDS + 21..=ROUNDS + 30),
+        (3, 3),
+        "the first one has expired"
+    );
     assert_eq!(validator.node.machine.work().executed, 3);
 }
 

@@ -5,7 +5,10 @@ use ledger::transaction::{Transaction, VerifiedTransaction};
 use super::*;
 
 /// Transfers of alice with these nonces, each with a memo of `memo` bytes.
-pub(super) fn transfers(nonces: impl IntoIterator<Item = u64>, memo: usize) -> Vec<Option<Arc<VerifiedTransaction>>> {
+pub(super) fn transfers(
+    nonces: impl IntoIterator<Item = u64>,
+    memo: usize,
+) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let alice = template_key("alice").unwrap();
     let transfer = |nonce| {
         let transfer = Transfer {
@@ -25,7 +28,9 @@ pub(super) fn transfers(nonces: impl IntoIterator<Item = u64>, memo: usize) -> V
 fn said(effects: &[Effect]) -> Vec<u64> {
     let decode = |effect: &Effect| match effect {
         Effect::Gossip(Topic::Transactions, bytes) => {
-            codec::decode::<Attempt<Vec<Transaction>>>(bytes, 1 << 16).ok().map(|attempt| attempt.message)
+            codec::decode::<Attempt<Vec<Transaction>>>(bytes, 1 << 16)
+                .ok()
+                .map(|attempt| attempt.message)
         }
         _ => None,
     };
@@ -67,7 +72,11 @@ fn a_batch_is_passed_on_if_half_of_it_pays() {
 #[test]
 fn behind_a_gap_nothing_is_carried_until_the_gap_closes() {
     let mut node = Node::fresh(None);
-    assert_eq!(node.batch(transfers(1..300, 0)), Verdict::Ignore, "it can be in no block, so it would never pay");
+    assert_eq!(
+        node.batch(transfers(1..300, 0)),
+        Verdict::Ignore,
+        "it can be in no block, so it would never pay"
+    );
     assert_eq!(said(&node.soon()), [0; 0]);
     let mut effects = node.give(Input::Transactions(Ticket(1), transfers(0..1, 0)));
     assert_eq!(verdict(&effects), Verdict::Accept);

@@ -119,12 +119,18 @@ fn a_source_may_choose_and_each_chunk_is_offered_to_one() {
     for peer in [A, B, C] {
         fetch.open(peer, 1, []);
     }
-    let offers: Vec<Vec<u32>> = [A, B, C].map(|peer| (fetch.fill(peer), fetch.wants(peer)).1).to_vec();
+    let offers: Vec<Vec<u32>> =
+        [A, B, C].map(|peer| (fetch.fill(peer), fetch.wants(peer)).1).to_vec();
     let all: BTreeSet<u32> = offers.iter().flatten().copied().collect();
-    assert_eq!(all.len(), offers.iter().map(Vec::len).sum::<usize>(), "no chunk is wanted from two: {offers:?}");
+    assert_eq!(
+        all.len(),
+        offers.iter().map(Vec::len).sum::<usize>(),
+        "no chunk is wanted from two: {offers:?}"
+    );
     let sources = fetch.census.sources(SegmentIndex(0));
     for (peer, offers) in [A, B, C].into_iter().zip(&offers) {
-        let owned = offers.iter().filter(|chunk| fetch.census.owner(&sources, id(**chunk)) == Some(peer));
+        let owned =
+            offers.iter().filter(|chunk| fetch.census.owner(&sources, id(**chunk)) == Some(peer));
         assert_eq!(owned.count(), offers.len(), "all who fetch ask {peer:?} for the same ones");
     }
 }
@@ -140,7 +146,8 @@ fn what_fewest_have_is_fetched_first() {
     let mut order: Vec<u16> = Vec::new();
     while !fetch.downloads.segments().is_complete() {
         let add = fetch.fill(A).add;
-        let mut holders: Vec<u16> = add.into_iter().map(|id| fetch.census.partial_holders(id)).collect();
+        let mut holders: Vec<u16> =
+            add.into_iter().map(|id| fetch.census.partial_holders(id)).collect();
         holders.sort_unstable();
         order.extend(holders);
         let chunk = fetch.wants(A)[0];
@@ -170,10 +177,18 @@ fn what_comes_is_judged_by_the_manifest() {
         let peer = fetch.downloads.suppliers.get_mut(&A).unwrap();
         (peer.allowed, peer.withdrawn) = (peer.allowed + 1, 1);
         let before = fetch.downloads.totals();
-        assert_eq!(fetch.downloads.on_chunk(A, chunk, hash, CHUNK, fetch.now), expected, "{chunk:?}");
+        assert_eq!(
+            fetch.downloads.on_chunk(A, chunk, hash, CHUNK, fetch.now),
+            expected,
+            "{chunk:?}"
+        );
         let after = fetch.downloads.totals();
         let is_waste = matches!(expected, Arrival::Duplicate | Arrival::Unknown);
-        assert_eq!((after.0 - before.0, after.1 - before.1), (CHUNK, if is_waste { CHUNK } else { 0 }), "{chunk:?}");
+        assert_eq!(
+            (after.0 - before.0, after.1 - before.1),
+            (CHUNK, if is_waste { CHUNK } else { 0 }),
+            "{chunk:?}"
+        );
     };
     check(id(1), hash(1), Arrival::New);
     check(id(1), hash(1), Arrival::Duplicate);
@@ -253,7 +268,10 @@ fn sources_are_given_work_last_while_they_alone_have_something() {
     let turn = |fetch: &Fetch, peer: PeerId| fetch.downloads.turn(peer, &fetch.census);
     assert!(turn(&fetch, B) < turn(&fetch, A), "nobody else has chunk 1");
     fetch.census.on_have(B, id(1)).unwrap();
-    assert!(!turn(&fetch, A).0 && turn(&fetch, B) < turn(&fetch, A), "now a peer like others, with more to do");
+    assert!(
+        !turn(&fetch, A).0 && turn(&fetch, B) < turn(&fetch, A),
+        "now a peer like others, with more to do"
+    );
 }
 
 #[test]
@@ -277,7 +295,15 @@ fn at_the_end_a_faster_peer_is_asked_too_and_the_slower_is_told_when_it_is_here(
 #[test]
 fn the_last_chunks_are_asked_for_twice_and_others_taken_from_much_slower_peers_only() {
     // chunks missing, times slower, wanted from two, taken over
-    let cases = [(3, 1, 0, 0), (3, 3, 3, 0), (3, 30, 3, 0), (4, 1, 0, 0), (4, 3, 0, 0), (4, 30, 0, 4), (6, 30, 0, 6)];
+    let cases = [
+        (3, 1, 0, 0),
+        (3, 3, 3, 0),
+        (3, 30, 3, 0),
+        (4, 1, 0, 0),
+        (4, 3, 0, 0),
+        (4, 30, 0, 4),
+        (6, 30, 0, 6),
+    ];
     for (missing, slower, twice, taken) in cases {
         let case = format!("{missing} missing, slower by {slower}");
         let mut fetch = Fetch::new(40);

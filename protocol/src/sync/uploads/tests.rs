@@ -24,7 +24,11 @@ fn id(chunk: u32) -> ChunkId {
 impl Serve {
     fn new(peers: u64) -> Self {
         let now = Duration::from_secs(100);
-        let mut serve = Self { uploads: Uploads::new(CHUNK, 5, Limit::new(None)), census: Census::new(1_000), now };
+        let mut serve = Self {
+            uploads: Uploads::new(CHUNK, 5, Limit::new(None)),
+            census: Census::new(1_000),
+            now,
+        };
         for peer in (1..=peers).map(PeerId) {
             let none = SegmentIndex(0);
             let (pruned_below, sealed, partial) = (none, none, vec![]);
@@ -57,7 +61,9 @@ impl Serve {
     /// The next chunk to send, without waiting for the one before to be written.
     fn next(&mut self) -> Option<(PeerId, u32)> {
         drop(self.uploads.rotate(self.now));
-        self.uploads.next(&self.census, |id| id.chunk < 500, self.now).map(|(peer, id)| (peer, id.chunk))
+        self.uploads
+            .next(&self.census, |id| id.chunk < 500, self.now)
+            .map(|(peer, id)| (peer, id.chunk))
     }
 
     /// All chunks that may go, each written and confirmed at once.
@@ -67,7 +73,8 @@ impl Serve {
             all.push((peer, chunk));
             self.uploads.on_written(peer, self.now);
             let received = self.uploads.peers[&peer].sent;
-            self.updates(peer, &Update { have: vec![id(chunk)], received, ..Update::default() }).unwrap();
+            self.updates(peer, &Update { have: vec![id(chunk)], received, ..Update::default() })
+                .unwrap();
         }
         all
     }
@@ -82,7 +89,11 @@ fn what_nobody_has_goes_first_then_those_who_got_least_then_what_fewest_have() {
     serve.wants(B, [1, 5], 9);
     serve.wants(C, [600], 9);
     let all = serve.all();
-    assert_eq!(all[..2].iter().map(|(_, chunk)| *chunk).collect::<BTreeSet<_>>(), BTreeSet::from([4, 5]), "{all:?}");
+    assert_eq!(
+        all[..2].iter().map(|(_, chunk)| *chunk).collect::<BTreeSet<_>>(),
+        BTreeSet::from([4, 5]),
+        "{all:?}"
+    );
     assert_eq!(all[2..], [(A, 3), (B, 1), (A, 2), (A, 1)].map(|each| each), "{all:?}");
 }
 
@@ -123,7 +134,11 @@ fn few_chunks_at_a_time_are_written_but_nobody_waits_for_slow_connections() {
     }
     let first: Vec<PeerId> = std::iter::from_fn(|| serve.next()).map(|(peer, _)| peer).collect();
     let least = WRITING_LEAST as usize;
-    assert_eq!((first.len(), first.iter().collect::<BTreeSet<_>>().len()), (least, least), "one for each");
+    assert_eq!(
+        (first.len(), first.iter().collect::<BTreeSet<_>>().len()),
+        (least, least),
+        "one for each"
+    );
     assert_eq!(serve.uploads.deadline(serve.now), Some(serve.now + SLOW));
     serve.now += SLOW / 2;
     let (quick, slow) = (first[0], first[1]);
@@ -133,7 +148,11 @@ fn few_chunks_at_a_time_are_written_but_nobody_waits_for_slow_connections() {
     serve.now += SLOW / 2 - Duration::from_nanos(1);
     assert_eq!(serve.next(), None);
     serve.now += Duration::from_nanos(1);
-    assert_eq!(serve.next().map(|(peer, _)| peer), Some(quick), "it has had as much, but is not slow");
+    assert_eq!(
+        serve.next().map(|(peer, _)| peer),
+        Some(quick),
+        "it has had as much, but is not slow"
+    );
     assert_eq!(serve.next(), None, "slow ones get no second chunk");
     serve.uploads.on_written(slow, serve.now);
     assert!(serve.uploads.peers[&slow].is_slow && !serve.uploads.peers[&quick].is_slow);
@@ -143,13 +162,20 @@ fn few_chunks_at_a_time_are_written_but_nobody_waits_for_slow_connections() {
 fn where_peers_take_less_than_the_link_moves_more_of_them_are_sent_to() {
     // Chunks per second that our link moves; that each peer gains, if known; connections used at a
     // time.
-    for (link, gets, writing) in
-        [(0, None, 3), (40, None, 3), (40, Some(40), 3), (40, Some(20), 4), (40, Some(10), 8), (400, Some(1), 50)]
-    {
+    for (link, gets, writing) in [
+        (0, None, 3),
+        (40, None, 3),
+        (40, Some(40), 3),
+        (40, Some(20), 4),
+        (40, Some(10), 8),
+        (400, Some(1), 50),
+    ] {
         let mut serve = Serve::new(50);
         serve.uploads.meter.add(link * CHUNK, Duration::from_secs(1));
         (1..=50).for_each(|peer| serve.wants(PeerId(peer), 0..9, 9));
-        for (chunk, peer) in (1..=50).map(PeerId).flat_map(|peer| (100..120).map(move |chunk| (chunk, peer))) {
+        for (chunk, peer) in
+            (1..=50).map(PeerId).flat_map(|peer| (100..120).map(move |chunk| (chunk, peer)))
+        {
             if let Some(gets) = gets {
                 serve.now += Duration::from_micros(1_000_000 / gets);
                 serve.has(peer, [chunk]);
@@ -191,10 +217,14 @@ fn a_peer_that_asks_or_confirms_too_much_is_told_apart() {
         serve.next().unwrap();
         assert_eq!(serve.updates(A, &update), expected, "{update:?}");
     };
-    let wants = |count: usize| Update { add: (0..count as u32).map(id).collect(), ..Update::default() };
+    let wants =
+        |count: usize| Update { add: (0..count as u32).map(id).collect(), ..Update::default() };
     check(Update { received: 1, ..Update::default() }, Ok(()));
     check(Update { received: 2, ..Update::default() }, Err(Misuse::Received));
-    check(Update { received: u64::MAX, allowed: u64::MAX, ..Update::default() }, Err(Misuse::Received));
+    check(
+        Update { received: u64::MAX, allowed: u64::MAX, ..Update::default() },
+        Err(Misuse::Received),
+    );
     check(Update { allowed: u64::MAX, ..Update::default() }, Ok(()));
     check(wants(WANTS_MAX), Ok(()));
     check(wants(WANTS_MAX + 2), Err(Misuse::Wants));
@@ -211,13 +241,16 @@ fn slots_go_to_givers_to_newcomers_and_to_anybody_in_turn() {
     let givers = &peers[10..10 + SLOTS_FOR_GIVERS];
     // These peers were sent much already and gave nothing.
     let takers = &peers[10 + SLOTS_FOR_GIVERS..];
-    takers.iter().for_each(|taker| serve.uploads.peers.get_mut(taker).unwrap().served_bytes = 9 * CHUNK);
+    takers
+        .iter()
+        .for_each(|taker| serve.uploads.peers.get_mut(taker).unwrap().served_bytes = 9 * CHUNK);
     let (mut lucky, mut first) = (BTreeSet::<PeerId>::new(), 0);
     for round in 0..40 {
         givers.iter().for_each(|giver| serve.uploads.on_given(*giver, CHUNK));
         let told = serve.uploads.rotate(serve.now);
         assert_eq!(told.len(), 26, "{round}: all others are told when to come again");
-        let slots: Vec<PeerId> = peers.iter().copied().filter(|peer| serve.uploads.peers[peer].has_slot).collect();
+        let slots: Vec<PeerId> =
+            peers.iter().copied().filter(|peer| serve.uploads.peers[peer].has_slot).collect();
         assert_eq!(slots.len(), SLOTS, "{round}");
         assert!(givers.iter().all(|giver| slots.contains(giver)), "{round}");
         assert!(peers[..10].iter().all(|newcomer| slots.contains(newcomer)), "{round}");

@@ -23,7 +23,8 @@ use ledger::signature::SigningKey;
 use ledger::units::{Height, Round, Timestamp};
 use protocol::Topic;
 use protocol::message::{
-    Attempt, CertifiedHeader, CompactBlock, ConsensusMessage, Proposal, Request, Response, SignedProposal, SignedVote,
+    Attempt, CertifiedHeader, CompactBlock, ConsensusMessage, Proposal, Request, Response,
+    SignedProposal, SignedVote,
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -139,7 +140,11 @@ pub(crate) struct Byzantine {
 }
 
 impl Byzantine {
-    pub(crate) fn new(key: SigningKey, coalition: Vec<SigningKey>, behaviours: &[Behaviour]) -> Self {
+    pub(crate) fn new(
+        key: SigningKey,
+        coalition: Vec<SigningKey>,
+        behaviours: &[Behaviour],
+    ) -> Self {
         let distinct: BTreeSet<Behaviour> = behaviours.iter().copied().collect();
         Self {
             key,
@@ -157,8 +162,13 @@ impl Byzantine {
         if self.conducts.is_empty() || !self.seen.insert(Arc::clone(bytes)) {
             return Vec::new();
         }
-        let attempt = codec::decode::<Attempt<ConsensusMessage>>(bytes, protocol::message::CONSENSUS_BYTES_MAX);
-        let message = attempt.unwrap_or_else(|error| panic!("what is passed on can be read: {error}")).message;
+        let attempt = codec::decode::<Attempt<ConsensusMessage>>(
+            bytes,
+            protocol::message::CONSENSUS_BYTES_MAX,
+        );
+        let message = attempt
+            .unwrap_or_else(|error| panic!("what is passed on can be read: {error}"))
+            .message;
         self.talk.note(&message, &self.coalition);
         self.perform(world, |conduct, scene| {
             conduct.hear(scene, &message);
@@ -175,7 +185,11 @@ impl Byzantine {
     }
 
     /// The answer to a request, if any.
-    pub(crate) fn answer(&mut self, world: Surroundings<'_>, request: &Request) -> Option<Response> {
+    pub(crate) fn answer(
+        &mut self,
+        world: Surroundings<'_>,
+        request: &Request,
+    ) -> Option<Response> {
         let made = match request {
             Request::Proposed(_, block) => self.made.get(block).cloned(),
             _ => None,
@@ -189,7 +203,11 @@ impl Byzantine {
         answer
     }
 
-    fn perform(&mut self, world: Surroundings<'_>, mut each: impl FnMut(&mut dyn Conduct, &mut Scene<'_>)) -> Vec<Act> {
+    fn perform(
+        &mut self,
+        world: Surroundings<'_>,
+        mut each: impl FnMut(&mut dyn Conduct, &mut Scene<'_>),
+    ) -> Vec<Act> {
         let mut scene = Scene {
             world,
             key: &self.key,
@@ -233,7 +251,9 @@ impl Scene<'_> {
         let (height, round) = (self.height(), self.talk.round(self.height()));
         let validators = self.world.chain.chain().validators(height);
         let rounds = (round.0..=round.0 + ROUNDS_AHEAD).map(Round);
-        rounds.filter(|round| validators.proposer(height, *round).key == self.key.public()).collect()
+        rounds
+            .filter(|round| validators.proposer(height, *round).key == self.key.public())
+            .collect()
     }
 
     /// A valid block on top of the tip, without transactions. Each number gives another block.
@@ -283,6 +303,11 @@ fn compact(block: &ValidBlock) -> CompactBlock {
     CompactBlock {
         header: block.header().clone(),
         parent_certificate: block.block().parent_certificate.clone(),
-        transactions: block.block().transactions.iter().map(|transaction| transaction.hash()).collect(),
+        transactions: block
+            .block()
+            .transactions
+            .iter()
+            .map(|transaction| transaction.hash())
+            .collect(),
     }
 }

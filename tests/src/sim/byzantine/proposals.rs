@@ -32,7 +32,10 @@ impl Conduct for ManyProposals {
                 }
                 let block = compact.header.hash();
                 scene.made.insert(block, compact.clone());
-                scene.say(ConsensusMessage::Proposal(scene.sign_proposal(round, block), Some(compact)));
+                scene.say(ConsensusMessage::Proposal(
+                    scene.sign_proposal(round, block),
+                    Some(compact),
+                ));
             }
         }
     }

@@ -34,8 +34,11 @@ impl Talk {
             }
             ConsensusMessage::Proposal(signed, compact) => {
                 let place = (signed.proposal.round, signed.proposal.block);
-                let known = of_height.proposals.entry(place).or_insert_with(|| (signed.clone(), None));
-                if let Some(compact) = compact.as_ref().filter(|compact| compact.is(signed.proposal.block)) {
+                let known =
+                    of_height.proposals.entry(place).or_insert_with(|| (signed.clone(), None));
+                if let Some(compact) =
+                    compact.as_ref().filter(|compact| compact.is(signed.proposal.block))
+                {
                     known.1.get_or_insert_with(|| compact.clone());
                 }
             }
@@ -51,8 +54,15 @@ impl Talk {
         self.heights.get(&height).map(|of_height| of_height.round).unwrap_or_default()
     }
 
-    pub(super) fn proposals(&self, height: Height) -> impl Iterator<Item = (&SignedProposal, Option<&CompactBlock>)> {
-        let proposals = self.heights.get(&height).into_iter().flat_map(|of_height| of_height.proposals.values());
+    pub(super) fn proposals(
+        &self,
+        height: Height,
+    ) -> impl Iterator<Item = (&SignedProposal, Option<&CompactBlock>)> {
+        let proposals = self
+            .heights
+            .get(&height)
+            .into_iter()
+            .flat_map(|of_height| of_height.proposals.values());
         proposals.map(|(signed, compact)| (signed, compact.as_ref()))
     }
 

@@ -20,7 +20,8 @@ impl Conduct for DoubleVotes {
         let height = scene.height();
         self.done = self.done.split_off(&(height, Round(0), VoteKind::Prevote));
         let proposed = scene.talk.proposals(height);
-        let prevotes = proposed.map(|(signed, _)| (signed.proposal.round, VoteKind::Prevote, signed.proposal.block));
+        let prevotes = proposed
+            .map(|(signed, _)| (signed.proposal.round, VoteKind::Prevote, signed.proposal.block));
         // It waits for another validator's precommit, since a quorum may prevote without it.
         let precommits = scene.talk.votes(height, VoteKind::Precommit);
         let precommits = precommits.map(|(round, block, _)| (round, VoteKind::Precommit, block));
@@ -42,7 +43,8 @@ fn vote(scene: &mut Scene<'_>, round: Round, kind: VoteKind, block: BlockHash) {
         ballots.push(Some(BlockHash(Hash(scene.world.rng.random()))));
     }
     for block in ballots {
-        let vote = Vote { kind, height: scene.height(), round, block, validator: scene.key.public() };
+        let vote =
+            Vote { kind, height: scene.height(), round, block, validator: scene.key.public() };
         let signed = scene.sign_vote(scene.key, vote);
         scene.say(ConsensusMessage::Vote(signed));
     }

@@ -58,7 +58,10 @@ impl Withholding {
     /// precommit.
     fn prevote(&mut self, scene: &mut Scene<'_>) {
         let height = scene.height();
-        let proposed = scene.talk.proposals(height).map(|(signed, _)| (signed.proposal.round, signed.proposal.block));
+        let proposed = scene
+            .talk
+            .proposals(height)
+            .map(|(signed, _)| (signed.proposal.round, signed.proposal.block));
         let due: Vec<(Round, BlockHash)> = proposed.collect();
         for (round, block) in due {
             if !self.prevoted.insert((height, round)) {
@@ -66,7 +69,8 @@ impl Withholding {
             }
             for key in scene.coalition {
                 let (kind, validator) = (VoteKind::Prevote, key.public());
-                let signed = scene.sign_vote(key, Vote { kind, height, round, block: Some(block), validator });
+                let signed = scene
+                    .sign_vote(key, Vote { kind, height, round, block: Some(block), validator });
                 scene.say(ConsensusMessage::Vote(signed));
             }
         }
@@ -86,7 +90,8 @@ fn certify(scene: &Scene<'_>) -> Option<CertifiedHeader> {
             signatures.insert(validator, scene.sign_vote(key, vote).signature);
         }
         let of_block = |compact: &&protocol::message::CompactBlock| compact.header.hash() == block;
-        let compact = scene.talk.proposals(height).filter_map(|(_, compact)| compact).find(of_block)?;
+        let compact =
+            scene.talk.proposals(height).filter_map(|(_, compact)| compact).find(of_block)?;
         let header = compact.header.clone();
         let certificate = Certificate::new(height, round, block, validators, signatures);
         certificate.verify(scene.id(), validators, height, block).ok()?;

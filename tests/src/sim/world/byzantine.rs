@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use ledger::codec;
-use protocol::message::{Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, REQUEST_BYTES_MAX, Request};
+use protocol::message::{
+    Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, REQUEST_BYTES_MAX, Request,
+};
 use protocol::{RequestId, Topic};
 
 use super::super::byzantine::{Act, Byzantine, PACE, Surroundings};
@@ -27,17 +29,31 @@ impl World {
     }
 
     /// `who`: the node that asked, its life, and the request's number.
-    pub(super) fn ask_byzantine(&mut self, node: usize, who: (usize, u64, RequestId), bytes: &[u8]) {
+    pub(super) fn ask_byzantine(
+        &mut self,
+        node: usize,
+        who: (usize, u64, RequestId),
+        bytes: &[u8],
+    ) {
         let request = codec::decode::<Request>(bytes, REQUEST_BYTES_MAX);
-        let request = request.unwrap_or_else(|error| panic!("machines ask what can be read: {error}"));
-        let answer = self.with_byzantine(node, |byzantine, world| byzantine.answer(world, &request));
+        let request =
+            request.unwrap_or_else(|error| panic!("machines ask what can be read: {error}"));
+        let answer =
+            self.with_byzantine(node, |byzantine, world| byzantine.answer(world, &request));
         let (to, life, id) = who;
         if let (Some(answer), Some(delay)) = (answer, self.network.send(&mut self.rng, node, to)) {
-            self.plan_in(delay, Happening::Answer { to, life, id, bytes: Some(codec::encode(&answer)) });
+            self.plan_in(
+                delay,
+                Happening::Answer { to, life, id, bytes: Some(codec::encode(&answer)) },
+            );
         }
     }
 
-    fn with_byzantine<T>(&mut self, node: usize, act: impl FnOnce(&mut Byzantine, Surroundings<'_>) -> T) -> T {
+    fn with_byzantine<T>(
+        &mut self,
+        node: usize,
+        act: impl FnOnce(&mut Byzantine, Surroundings<'_>) -> T,
+    ) -> T {
         let peers = (0..self.nodes.len()).filter(|peer| *peer != node).collect();
         let wall = self.nodes[node].now(self.time).wall;
         let Some(byzantine) = &mut self.nodes[node].byzantine else {
@@ -62,15 +78,21 @@ impl World {
                     self.note(node, 5, &bytes);
                     self.on_proposed(topic, &bytes);
                     let key = Arc::new(bytes.clone());
-                    let gossip = Arc::new(Gossip { topic, bytes, transactions: Vec::new(), spreads: true });
-                    self.broadcast(node, &gossip, &key, |to| listeners.as_ref().is_none_or(|some| some.contains(&to)));
+                    let gossip =
+                        Arc::new(Gossip { topic, bytes, transactions: Vec::new(), spreads: true });
+                    self.broadcast(node, &gossip, &key, |to| {
+                        listeners.as_ref().is_none_or(|some| some.contains(&to))
+                    });
                 }
                 Act::Ask(to, bytes) => {
                     let life = self.nodes[node].life;
                     self.note(node, 6, &bytes);
                     if let Some(delay) = self.network.send(&mut self.rng, node, to) {
                         // The answer is discarded.
-                        self.plan_in(delay, Happening::Request { from: node, life, to, id: RequestId(0), bytes });
+                        self.plan_in(
+                            delay,
+                            Happening::Request { from: node, life, to, id: RequestId(0), bytes },
+                        );
                     }
                 }
             }

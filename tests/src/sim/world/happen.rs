@@ -17,17 +17,22 @@ impl World {
         match happening {
             Happening::Wake { node, life } => {
                 let time = self.time;
-                if let Some(running) = self.nodes[node].in_life(life).filter(|it| it.alarm == Some(time)) {
+                if let Some(running) =
+                    self.nodes[node].in_life(life).filter(|it| it.alarm == Some(time))
+                {
                     running.alarm = None;
                     self.give(node, Input::Time);
                 }
             }
-            Happening::Gossip { from, to, gossip, bytes } => self.on_gossip(from, to, gossip, bytes),
+            Happening::Gossip { from, to, gossip, bytes } => {
+                self.on_gossip(from, to, gossip, bytes)
+            }
             Happening::Request { from, life, to, id, bytes } if !self.nodes[to].is_honest() => {
                 self.ask_byzantine(to, (from, life, id), &bytes);
             }
             Happening::Request { from, life, to, id, bytes } => {
-                let Some(running) = self.nodes[to].running.as_mut().filter(|it| it.peers.get(&from) == Some(&life))
+                let Some(running) =
+                    self.nodes[to].running.as_mut().filter(|it| it.peers.get(&from) == Some(&life))
                 else {
                     return;
                 };
@@ -36,7 +41,8 @@ impl World {
                 self.give(to, Input::Request(peer_id(from), ticket, bytes));
             }
             Happening::Answer { to, life, id, bytes } => {
-                let asked = self.nodes[to].in_life(life).and_then(|running| running.asked.remove(&id));
+                let asked =
+                    self.nodes[to].in_life(life).and_then(|running| running.asked.remove(&id));
                 if let Some(from) = asked {
                     self.give(to, Input::Response(id, peer_id(from), bytes));
                 }
@@ -55,7 +61,10 @@ impl World {
             }
             Happening::Fault(Fault::Partition { side, lasts, noticed }) => {
                 self.tell(None, || {
-                    format!("{side:?} are alone for {lasts:?}{}", if noticed { "" } else { ", silently" })
+                    format!(
+                        "{side:?} are alone for {lasts:?}{}",
+                        if noticed { "" } else { ", silently" }
+                    )
                 });
                 let number = self.network.split(side, noticed);
                 self.plan_in(lasts, Happening::Join(number));
@@ -77,7 +86,9 @@ impl World {
         let memory = self.plan.memory;
         self.nodes[node].start(self.time, memory);
         let disk = &self.nodes[node].disk;
-        self.tell(Some(node), || format!("starts at height {}, log {}", disk.height(), disk.log_text()));
+        self.tell(Some(node), || {
+            format!("starts at height {}, log {}", disk.height(), disk.log_text())
+        });
         self.note(node, 1, &[]);
         self.meet_all(node);
         self.set_alarm(node);
@@ -117,11 +128,17 @@ impl World {
         }
         if known.is_some() {
             running.peers.remove(&peer);
-            let failed: Vec<RequestId> =
-                running.asked.iter().filter(|(_, asked)| **asked == peer).map(|(id, _)| *id).collect();
+            let failed: Vec<RequestId> = running
+                .asked
+                .iter()
+                .filter(|(_, asked)| **asked == peer)
+                .map(|(id, _)| *id)
+                .collect();
             running.asked.retain(|_, asked| *asked != peer);
             self.give(node, Input::Disconnected(peer_id(peer)));
-            failed.into_iter().for_each(|id| self.give(node, Input::Response(id, peer_id(peer), None)));
+            failed
+                .into_iter()
+                .for_each(|id| self.give(node, Input::Response(id, peer_id(peer), None)));
         }
         if let (Some(life), Some(running)) = (life, &mut self.nodes[node].running) {
             running.peers.insert(peer, life);
@@ -145,14 +162,24 @@ impl World {
         }
     }
 
-    pub(super) fn on_gossip(&mut self, from: usize, to: usize, gossip: Arc<Gossip>, bytes: Arc<Vec<u8>>) {
+    pub(super) fn on_gossip(
+        &mut self,
+        from: usize,
+        to: usize,
+        gossip: Arc<Gossip>,
+        bytes: Arc<Vec<u8>>,
+    ) {
         if !self.network.reaches(from, to) {
             return;
         }
         if !self.nodes[to].is_honest() {
             return self.tell_byzantine(to, &gossip, &bytes);
         }
-        let Some(running) = self.nodes[to].running.as_mut().filter(|it| it.peers.contains_key(&from)) else { return };
+        let Some(running) =
+            self.nodes[to].running.as_mut().filter(|it| it.peers.contains_key(&from))
+        else {
+            return;
+        };
         if !running.seen.insert(Arc::clone(&bytes)) {
             return;
         }

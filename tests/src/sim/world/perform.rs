@@ -9,7 +9,9 @@ use ledger::codec;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::Round;
 use protocol::machine::Notice;
-use protocol::message::{Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX};
+use protocol::message::{
+    Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX,
+};
 use protocol::{Effect, FetchPlan, Input, RequestId, Ticket, Topic, Verdict};
 use rand::RngExt;
 
@@ -51,7 +53,9 @@ impl World {
                 }
             }
         }
-        if let Some(running) = self.nodes[node].running.as_mut().filter(|running| running.machine.is_syncing()) {
+        if let Some(running) =
+            self.nodes[node].running.as_mut().filter(|running| running.machine.is_syncing())
+        {
             running.cost.on_behind();
         }
         self.set_alarm(node);
@@ -71,7 +75,10 @@ impl World {
             self.plan_at(at, Happening::Wake { node, life });
         }
         if is_restless {
-            self.forbid(Rule::NoSpin, format!("node {node} wants to be woken at {deadline:?} for ever"));
+            self.forbid(
+                Rule::NoSpin,
+                format!("node {node} wants to be woken at {deadline:?} for ever"),
+            );
         }
     }
 
@@ -109,13 +116,18 @@ impl World {
             // A banned byzantine peer comes back under another name.
             Effect::Ban { peer, .. } if !self.nodes[node_of(peer)].is_honest() => {}
             Effect::Ban { peer, offence } => {
-                self.forbid(Rule::NoSlander, format!("node {node} bans node {}: {offence}", node_of(peer)));
+                self.forbid(
+                    Rule::NoSlander,
+                    format!("node {node} bans node {}: {offence}", node_of(peer)),
+                );
             }
             Effect::Notice(notice) => {
                 self.rounds += u64::from(matches!(notice, Notice::Round(..)));
                 self.tell(Some(node), || format!("{notice:?}"));
             }
-            Effect::Halt(reason) => self.forbid(Rule::NoHalt, format!("node {node} halts: {reason}")),
+            Effect::Halt(reason) => {
+                self.forbid(Rule::NoHalt, format!("node {node} halts: {reason}"))
+            }
         }
     }
 
@@ -128,7 +140,8 @@ impl World {
                 self.on_said(from, &message);
             }
             Topic::Transactions => {
-                let Attempt { message, .. } = decode::<Vec<Transaction>>(&bytes, TRANSACTIONS_BYTES_MAX);
+                let Attempt { message, .. } =
+                    decode::<Vec<Transaction>>(&bytes, TRANSACTIONS_BYTES_MAX);
                 transactions = verify_transactions(self.chain.id(), message);
             }
             Topic::Headers => {}
@@ -157,7 +170,8 @@ impl World {
     /// Messages that an honest node sends or passes on are accepted or ignored by all others.
     /// Passing one on is charged to the node's [`Cost`](crate::sim::cost::Cost).
     fn on_judged(&mut self, node: usize, ticket: Ticket, verdict: Verdict) {
-        let heard = self.nodes[node].running.as_mut().and_then(|running| running.heard.remove(&ticket));
+        let heard =
+            self.nodes[node].running.as_mut().and_then(|running| running.heard.remove(&ticket));
         let Some(Heard { from, gossip, bytes }) = heard else {
             panic!("gossip is judged once");
         };
@@ -205,11 +219,16 @@ impl World {
         let result = match entry {
             LogEntry::Body(block) => {
                 // A node logs its own block before it proposes it.
-                let round = self.check.round_of(&block.header.hash()).unwrap_or_else(|| running.machine.round());
+                let round = self
+                    .check
+                    .round_of(&block.header.hash())
+                    .unwrap_or_else(|| running.machine.round());
                 running.cost.on_body(block.header.height, round)
             }
             LogEntry::Vote(SignedVote { vote, .. })
-                if Some(vote.validator) == own && vote.kind == VoteKind::Prevote && vote.round == Round(0) =>
+                if Some(vote.validator) == own
+                    && vote.kind == VoteKind::Prevote
+                    && vote.round == Round(0) =>
             {
                 running.cost.on_prevote(vote.height, time)
             }
@@ -227,14 +246,19 @@ impl World {
         self.require(result);
         let own = self.nodes[from].public();
         let entry = match message {
-            ConsensusMessage::Vote(vote) if Some(vote.vote.validator) == own => LogEntry::Vote(vote.clone()),
+            ConsensusMessage::Vote(vote) if Some(vote.vote.validator) == own => {
+                LogEntry::Vote(vote.clone())
+            }
             ConsensusMessage::Proposal(signed, _) if Some(signed.proposal.proposer) == own => {
                 LogEntry::Proposal(signed.clone())
             }
             _ => return,
         };
         if !self.nodes[from].disk.has_logged(&entry) {
-            self.forbid(Rule::NothingUnlogged, format!("node {from} says what it has not logged: {message:?}"));
+            self.forbid(
+                Rule::NothingUnlogged,
+                format!("node {from} says what it has not logged: {message:?}"),
+            );
         }
     }
 
@@ -251,7 +275,8 @@ impl World {
 
     pub(super) fn respond(&mut self, from: usize, ticket: Ticket, bytes: Vec<u8>) {
         self.note(from, 4, &bytes);
-        let question = self.nodes[from].running.as_mut().and_then(|running| running.questions.remove(&ticket));
+        let question =
+            self.nodes[from].running.as_mut().and_then(|running| running.questions.remove(&ticket));
         let Some((to, life, id)) = question else {
             panic!("a request is answered once");
         };
@@ -262,5 +287,6 @@ impl World {
 }
 
 fn decode<T: codec::Decode<()>>(bytes: &[u8], max: usize) -> Attempt<T> {
-    codec::decode(bytes, max).unwrap_or_else(|error| panic!("machines gossip what they can read: {error}"))
+    codec::decode(bytes, max)
+        .unwrap_or_else(|error| panic!("machines gossip what they can read: {error}"))
 }
