@@ -321,5 +321,4 @@ impl Claim {
 }
 
 #[cfg(test)]
-#[path = "intake_tests.rs"]
 mod tests;

@@ -302,5 +302,4 @@ fn frame_at(bytes: &[u8], secret: u64, at: usize) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-#[path = "consensus_log_tests.rs"]
 mod tests;

@@ -296,5 +296,4 @@ impl request_response::Codec for Frames {
 }
 
 #[cfg(test)]
-#[path = "exchange_tests.rs"]
 pub(super) mod tests;

@@ -201,5 +201,4 @@ fn nodes(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<Vec<No
 }
 
 #[cfg(test)]
-#[path = "layout_tests.rs"]
 mod tests;

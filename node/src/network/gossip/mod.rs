@@ -245,5 +245,4 @@ fn score_thresholds() -> PeerScoreThresholds {
 }
 
 #[cfg(test)]
-#[path = "gossip_tests.rs"]
 mod tests;

@@ -517,5 +517,4 @@ impl NetworkBehaviour for Gate {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
 mod tests;
