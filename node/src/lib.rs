@@ -18,10 +18,6 @@ pub mod view;
 
 mod driver;
 mod memory;
-mod notices;
-mod peer_numbers;
-mod priority;
-mod sync;
 mod verifier;
 
 pub mod network;
@@ -35,7 +31,6 @@ pub mod client;
 
 // Helpers at the bottom, which any module may use.
 pub mod accounts;
-mod blame;
 mod clock;
 mod descriptors;
 mod files;

@@ -10,7 +10,7 @@ use ledger::chain::Chain;
 use ledger::store::{Opened, Staging, Store};
 use ledger::units::Height;
 use prometheus_client::registry::Registry;
-use protocol::mempool::MempoolLimits;
+use protocol::live::mempool::MempoolLimits;
 use protocol::{Log, Machine, Quorum, Setup};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -18,14 +18,15 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::consensus_log::ConsensusLog;
 use crate::descriptors::Descriptors;
-use crate::driver::{Driver, Inputs, Outputs, Parts};
+use crate::driver::live::{Driver, Inputs, Outputs, Parts};
+use crate::driver::peer_numbers::PeerNumbers;
+use crate::driver::swarm;
 use crate::home::Home;
 use crate::network::{self, NetworkConfig};
-use crate::peer_numbers::PeerNumbers;
 use crate::signals::StopSignals;
 use crate::tasks::{Tasks, spawn_thread};
 use crate::view::{Activity, Journal, SyncView, TipView, View};
-use crate::{rpc, space, submission, sync, verifier};
+use crate::{rpc, space, submission, verifier};
 
 /// Most queries that wait for the driver. Beyond it a query is refused as busy.
 const QUERIES: usize = 1_024;
@@ -204,13 +205,13 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
     let log_height = store.tip().0;
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
-    let (shell, assembled) = sync::Shell::new(sync::Parts {
+    let (shell, assembled) = swarm::Shell::new(swarm::Parts {
         clock,
         store: store.clone(),
         staging,
         found,
         state: state_at_start,
-        rates: protocol::sync::Rates {
+        rates: protocol::swarm::Rates {
             upload: config.sync.upload_rate,
             download: config.sync.download_rate,
         },
@@ -220,7 +221,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
         driver: to_driver,
     })?;
     let sync_inputs =
-        sync::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
+        swarm::Inputs { links: inbox.links, tip: sync_tip, target, stop: stop_receiver.clone() };
     let sync_end = shell.spawn(sync_inputs, assembled)?;
     let driver = Driver::new(Parts {
         clock,

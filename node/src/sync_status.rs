@@ -1,7 +1,7 @@
 //! The progress of sync, in the shapes of RPC. The progress bar shows the same numbers.
 
 use ledger::api::{SyncPeer, SyncSegment, SyncState, SyncStatus};
-use protocol::sync::{PeerReport, SegmentReport, Stage, SyncReport};
+use protocol::swarm::{PeerReport, SegmentReport, Stage, SyncReport};
 
 use crate::view::{SyncView, View};
 

@@ -14,7 +14,7 @@ use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce, Round};
 use prometheus_client::metrics::histogram::Histogram;
-use protocol::sync::SyncReport;
+use protocol::swarm::SyncReport;
 use protocol::{PeerId, Quorum};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 

@@ -20,13 +20,13 @@ use ledger::signature::{
 use ledger::transaction::{Body, Output, Transaction, Transfer, verify_transactions};
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp, VotingPower};
 use ledger::validators::{Validator, ValidatorSet};
-use protocol::consensus::Consensus;
+use protocol::live::consensus::Consensus;
 use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response,
     SignedProposal, SignedVote,
 };
-use protocol::sync::Bits;
-use protocol::sync::message::{ChunkId, Status, SyncMessage, Update};
+use protocol::swarm::Bits;
+use protocol::swarm::message::{ChunkId, Status, SyncMessage, Update};
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()
@@ -520,7 +520,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
     for (message, _) in sync_messages(&chain) {
         canonical::<SyncMessage>(
             &codec::encode(&message),
-            protocol::sync::message::SYNC_MESSAGE_BYTES_MAX,
+            protocol::swarm::message::SYNC_MESSAGE_BYTES_MAX,
         );
     }
 }

@@ -113,7 +113,10 @@ where
     while filled < length {
         match within(stall, io.read(&mut frame[filled..])).await? {
             0 => {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame was cut short"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the frame was cut short",
+                ));
             }
             read => filled += read,
         }

@@ -30,7 +30,7 @@ use plan::{NODES_MAX, Wanted};
 use progress::Progress;
 
 /// The template of local networks: limits and accounts. Its validator is replaced.
-const TEMPLATE: &str = include_str!("../../genesis.json");
+const TEMPLATE: &str = include_str!("../../../genesis.json");
 /// Longest time until all nodes answer: on a busy machine, opening a chain takes a while.
 const START_MAX: Duration = Duration::from_secs(120);
 /// Longest time that a node may take to stop before it is killed.

@@ -17,7 +17,7 @@ use node::home::Home;
 use node::network::{self, Inbox, LinkEvent, Multiaddr, Network, NetworkConfig, PeerEvent, PeerId};
 use prometheus_client::registry::Registry;
 use protocol::message::{CertifiedHeader, Request, Response};
-use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
+use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
 use tokio::time::{Instant, timeout_at};
 
 use super::Field;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::units::Timestamp;
-use protocol::mempool::MempoolLimits;
+use protocol::live::mempool::MempoolLimits;
 use protocol::{Log, Machine, Now, PeerId, RequestId, Setup, Ticket};
 
 use super::byzantine::Byzantine;

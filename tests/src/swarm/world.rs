@@ -9,8 +9,8 @@ use ledger::hash::Hash;
 use ledger::history::SegmentHead;
 use ledger::units::SegmentIndex;
 use protocol::message::CertifiedHeader;
-use protocol::sync::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
-use protocol::sync::{Effect, Input, Rates, Setup, Sync};
+use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
 use protocol::{Offence, PeerId};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -91,7 +91,7 @@ impl Ord for Event {
 /// A node: the machine while it runs, and the state that outlives it.
 struct Node {
     member: Member,
-    sync: Option<Sync>,
+    sync: Option<Swarm>,
     life: u64,
     uplink: Uplink<(u64, Content)>,
     downlink: Downlink,
@@ -233,7 +233,7 @@ impl World {
 
     /// A node's machine, while it runs.
     #[must_use]
-    pub fn machine(&self, place: usize) -> Option<&Sync> {
+    pub fn machine(&self, place: usize) -> Option<&Swarm> {
         self.nodes[place].sync.as_ref()
     }
 
@@ -310,7 +310,7 @@ impl World {
             nonce,
             rates: Rates::default(),
         };
-        let (sync, effects) = Sync::new(setup, Duration::from_nanos(self.now));
+        let (sync, effects) = Swarm::new(setup, Duration::from_nanos(self.now));
         node.sync = Some(sync);
         let killed_at = node.member.killed_every.map(|every| self.now + nanos(every));
         self.perform(place, effects);

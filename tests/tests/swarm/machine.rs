@@ -6,15 +6,15 @@ use std::time::Duration;
 use ledger::codec;
 use ledger::history::SegmentDescriptor;
 use ledger::units::{Height, SegmentIndex};
-use protocol::sync::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
-use protocol::sync::{Effect, Input, Rates, Setup, Stage, Sync};
+use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
+use protocol::swarm::{Effect, Input, Rates, Setup, Stage, Swarm};
 use protocol::{FetchPlan, PeerId};
 use tests::swarm::Made;
 
 use super::{FIRST, MIB};
 
 /// A machine that applied so many segments.
-fn machine(made: &Made, segments: usize) -> Sync {
+fn machine(made: &Made, segments: usize) -> Swarm {
     let history = made.history(segments);
     let setup = Setup {
         chain: made.chain.clone(),
@@ -24,11 +24,11 @@ fn machine(made: &Made, segments: usize) -> Sync {
         nonce: 7,
         rates: Rates::default(),
     };
-    Sync::new(setup, Duration::ZERO).0
+    Swarm::new(setup, Duration::ZERO).0
 }
 
 /// A machine that knows a chain to fetch.
-fn fetching(made: &Made) -> Sync {
+fn fetching(made: &Made) -> Swarm {
     let mut sync = machine(made, 0);
     sync.handle(Duration::ZERO, Input::Certified(made.target.clone()));
     sync
@@ -45,7 +45,7 @@ fn has(height: Height, segments: u64, nonce: u64) -> Status {
 }
 
 /// A peer comes and says that it has so much.
-fn greet(sync: &mut Sync, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
+fn greet(sync: &mut Swarm, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
     sync.handle(Duration::ZERO, Input::Opened(peer));
     let status = has(height, sealed, peer.0);
     sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))))
@@ -89,7 +89,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
 }
 
 /// Answers as `peer`, which has everything. `told` collects wants and applies.
-fn answer(sync: &mut Sync, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
+fn answer(sync: &mut Swarm, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {
         let input = match effect {

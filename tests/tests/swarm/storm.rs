@@ -8,8 +8,8 @@ use ledger::codec;
 use ledger::hash::Hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
-use protocol::sync::message::{ChunkId, Status, SyncMessage, Update, WANTS_MAX};
-use protocol::sync::{Bits, Effect, Input, Rates, Setup, Sync};
+use protocol::swarm::message::{ChunkId, Status, SyncMessage, Update, WANTS_MAX};
+use protocol::swarm::{Bits, Effect, Input, Rates, Setup, Swarm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tests::swarm::Made;
@@ -19,7 +19,7 @@ use super::{FIRST, MIB};
 /// A machine, and what its shell knows of it.
 struct Shell {
     made: Arc<Made>,
-    sync: Sync,
+    sync: Swarm,
     now: Duration,
     begun: BTreeSet<SegmentIndex>,
     stored: BTreeSet<ChunkId>,
@@ -41,7 +41,7 @@ impl Shell {
             nonce: 9,
             rates: Rates::default(),
         };
-        let (sync, effects) = Sync::new(setup, Duration::ZERO);
+        let (sync, effects) = Swarm::new(setup, Duration::ZERO);
         assert!(effects.is_empty(), "{effects:?}");
         Self {
             made: made.clone(),

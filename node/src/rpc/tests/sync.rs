@@ -4,7 +4,7 @@ use std::sync::Arc;
 use ledger::api::{self, SyncState, SyncStatus};
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
-use protocol::sync::{Bits, PeerReport, SegmentReport, Stage, SyncReport};
+use protocol::swarm::{Bits, PeerReport, SegmentReport, Stage, SyncReport};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, PEER};

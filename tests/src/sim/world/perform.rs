@@ -8,7 +8,7 @@ use ledger::certificate::VoteKind;
 use ledger::codec;
 use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::Round;
-use protocol::machine::Notice;
+use protocol::live::Notice;
 use protocol::message::{
     Attempt, CONSENSUS_BYTES_MAX, ConsensusMessage, LogEntry, SignedVote, TRANSACTIONS_BYTES_MAX,
 };

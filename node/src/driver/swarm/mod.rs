@@ -1,0 +1,460 @@
+//! Performs segmented sync: links to peers, staging on disk, verification on all cores, blocks for
+//! the driver.
+//!
+//! It runs on its own thread, so that neither consensus waits for history nor history for
+//! consensus. [`protocol::swarm`] decides; this module performs. Protocol: `docs/protocol/sync.md`.
+
+mod assembly;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ledger::chain::{Chain, ChainState};
+use ledger::codec;
+use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
+use ledger::store::{Staging, Store, StoreError};
+use ledger::units::{Height, SegmentIndex};
+use protocol::budget::Cost;
+use protocol::message::CertifiedHeader;
+use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+use protocol::{FetchPlan, Offence, PeerId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::blame::charge;
+use super::live::ToDriver;
+use super::peer_numbers::PeerNumbers;
+use super::priority::patient_threads;
+use crate::clock::{Clock, wall_ms};
+use crate::network::{self, LinkEvent, Network, Service};
+use crate::view::{SyncView, TipView};
+use assembly::Assembled;
+
+/// Time between two updates of the view while something happens.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Most assembled segments that wait for this thread. The machine has fewer in assembly.
+const ASSEMBLED: usize = 8;
+
+/// Everything that sync starts with.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) staging: Staging,
+    pub(crate) found: Vec<(SegmentHead, Vec<bool>)>,
+    pub(crate) state: ChainState,
+    pub(crate) rates: Rates,
+    pub(crate) network: Network,
+    pub(crate) peers: PeerNumbers,
+    pub(crate) view: watch::Sender<Arc<SyncView>>,
+    /// Plans and segments for the driver. At most one segment and one plan wait here for room.
+    pub(crate) driver: mpsc::Sender<ToDriver>,
+}
+
+/// The inputs, except time.
+pub(crate) struct Inputs {
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    /// The committed tip.
+    pub(crate) tip: watch::Receiver<Arc<TipView>>,
+    /// A certified header far ahead of the tip.
+    pub(crate) target: watch::Receiver<Option<CertifiedHeader>>,
+    /// Becomes true when the node must stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+pub(crate) struct Shell {
+    clock: Clock,
+    chain: Arc<Chain>,
+    rules: HistoryRules,
+    store: Store,
+    staging: Staging,
+    network: Network,
+    machine: Swarm,
+    view: watch::Sender<Arc<SyncView>>,
+    shown_at: Duration,
+    /// Something happened since the view was updated.
+    is_unshown: bool,
+    shows: SyncView,
+    driver: mpsc::Sender<ToDriver>,
+    /// The last plan that the driver has not taken yet.
+    plan: Option<FetchPlan>,
+    segments: VecDeque<ToDriver>,
+    peers: PeerNumbers,
+    /// Peers with a link, and their numbers.
+    linked: HashMap<network::PeerId, PeerId>,
+    /// The chunk that came with the current input, its frame and its sender.
+    arriving: Option<(ChunkId, Vec<u8>, network::PeerId)>,
+    /// The threads that assemble segments, one for each core.
+    assembly: rayon::ThreadPool,
+    results: mpsc::Sender<anyhow::Result<Assembled>>,
+    assembled: BTreeMap<SegmentIndex, Assembled>,
+    /// Number of segments that the machine knows to be committed.
+    sealed: SegmentIndex,
+    first_effects: Vec<Effect>,
+}
+
+impl Shell {
+    pub(crate) fn new(
+        parts: Parts,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Assembled>>)> {
+        let Parts { clock, store, staging, found, state, rates, network, peers, view, driver } =
+            parts;
+        let chain = Arc::clone(state.chain());
+        let nonce = getrandom::u64().context("no randomness from the system")?;
+        let manifest = staging.manifest()?;
+        let setup = Setup {
+            chain: Arc::clone(&chain),
+            history: state.history(),
+            staged: found,
+            manifest,
+            nonce,
+            rates,
+        };
+        let (machine, first_effects) = Swarm::new(setup, clock.now().elapsed);
+        let (results, assembled) = mpsc::channel(ASSEMBLED);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let shell = Self {
+            clock,
+            rules: chain.history_rules(),
+            chain,
+            store,
+            staging,
+            network,
+            machine,
+            shown_at: Duration::ZERO,
+            is_unshown: true,
+            shows: SyncView { since_ms: wall_ms(), ..SyncView::default() },
+            view,
+            driver,
+            plan: None,
+            segments: VecDeque::new(),
+            peers,
+            linked: HashMap::new(),
+            arriving: None,
+            assembly: patient_threads("assembly", cores)?,
+            results,
+            assembled: BTreeMap::new(),
+            sealed: SegmentIndex(state.history().segments()),
+            first_effects,
+        };
+        Ok((shell, assembled))
+    }
+
+    /// Runs on its own thread until the node must stop. If it ends, the node stops.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn spawn(
+        self,
+        inputs: Inputs,
+        results: mpsc::Receiver<anyhow::Result<Assembled>>,
+    ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+        let (sender, receiver) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("sync".to_owned());
+        let work = move || {
+            // If a panic drops the sender, the receiver gets an error.
+            let _nobody_waits = sender.send(runtime.block_on(self.run(inputs, results)));
+        };
+        thread.spawn(work).context("cannot start the thread of sync")?;
+        Ok(receiver)
+    }
+
+    async fn run(
+        mut self,
+        mut inputs: Inputs,
+        mut results: mpsc::Receiver<anyhow::Result<Assembled>>,
+    ) -> anyhow::Result<()> {
+        let first = std::mem::take(&mut self.first_effects);
+        self.perform(first)?;
+        let driver = self.driver.clone();
+        loop {
+            let now = self.clock.now().elapsed;
+            let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
+            let show = self.shown_at.saturating_add(SHOW_EVERY).saturating_sub(now);
+            let has_output = self.plan.is_some() || !self.segments.is_empty();
+            tokio::select! {
+                biased;
+                _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
+                Ok(permit) = driver.reserve(), if has_output => {
+                    if let Some(output) = self.take_output() {
+                        permit.send(output);
+                    }
+                }
+                changed = inputs.tip.changed() => match changed {
+                    Ok(()) => self.on_tip(&inputs.tip.borrow_and_update().clone())?,
+                    Err(_) => return Ok(()),
+                },
+                Ok(()) = inputs.target.changed() => {
+                    let target = inputs.target.borrow_and_update().clone();
+                    if let Some(target) = target {
+                        self.give(Input::Certified(target))?;
+                    }
+                }
+                Some(result) = results.recv() => self.on_assembled(result?)?,
+                // A timer that is due goes before messages, which may arrive without end.
+                () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
+                event = inputs.links.recv() => match event {
+                    Some(event) => self.on_link(event)?,
+                    // The network reports the cause.
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.give(Input::Time)?,
+                () = tokio::time::sleep(show), if self.is_unshown => {}
+            }
+            self.show();
+        }
+    }
+
+    fn take_output(&mut self) -> Option<ToDriver> {
+        self.plan.take().map(ToDriver::Plan).or_else(|| self.segments.pop_front())
+    }
+
+    fn on_tip(&mut self, tip: &TipView) -> anyhow::Result<()> {
+        let height = tip.state.tip().height;
+        let segments = SegmentIndex(tip.state.history().segments());
+        let mut sealed: Vec<SegmentDescriptor> = Vec::new();
+        while self.sealed < segments {
+            let some = self.store.descriptors(self.sealed.0, height.next(), DESCRIPTORS_MAX)?;
+            let some = some.into_iter().filter(|descriptor| descriptor.index < segments.0);
+            let before = sealed.len();
+            sealed.extend(some);
+            anyhow::ensure!(
+                sealed.len() > before,
+                "segment {} is committed, but not in the store",
+                self.sealed
+            );
+            self.sealed = sealed.last().map_or(segments, |last| SegmentIndex(last.index + 1));
+        }
+        self.give(Input::Tip(height, sealed))
+    }
+
+    fn on_link(&mut self, event: LinkEvent) -> anyhow::Result<()> {
+        match event {
+            LinkEvent::Opened(id) => {
+                let number = self.peers.hold(id);
+                self.linked.insert(id, number);
+                self.give(Input::Opened(number))
+            }
+            LinkEvent::Closed(id) => {
+                let Some(number) = self.linked.remove(&id) else { return Ok(()) };
+                self.give(Input::Closed(number))?;
+                self.peers.release(&id);
+                Ok(())
+            }
+            LinkEvent::Message(id, bytes) => {
+                let accounts = self.network.accounts();
+                let Some(number) = self.linked.get(&id).copied().filter(|_| accounts.admits(&id))
+                else {
+                    return Ok(());
+                };
+                accounts.charge(&id, &Cost::message(bytes.len()));
+                self.give(Input::Message(number, bytes))
+            }
+            LinkEvent::Written(id) => match self.linked.get(&id) {
+                Some(number) => self.give(Input::Written(*number)),
+                None => Ok(()),
+            },
+            LinkEvent::Data(id, frame) => {
+                let Some(number) = self.linked.get(&id).copied() else { return Ok(()) };
+                let Some((chunk, bytes)) = ChunkId::parse(&frame) else {
+                    self.network.ban(id, charge(&Offence::NamelessChunk));
+                    return Ok(());
+                };
+                let (hash, bytes) = (chunk_hash(bytes), bytes.len() as u64);
+                self.arriving = Some((chunk, frame, id));
+                let done = self.give(Input::Chunk { from: number, id: chunk, hash, bytes });
+                if let Some((_, frame, _)) = self.arriving.take() {
+                    // A chunk that was of no use is paid by its sender.
+                    self.network.accounts().charge(&id, &Cost::message(frame.len()));
+                }
+                done
+            }
+        }
+    }
+
+    fn on_assembled(&mut self, assembled: Assembled) -> anyhow::Result<()> {
+        let index = assembled.index;
+        let damaged = assembled.damaged.clone();
+        for chunk in &damaged {
+            tracing::warn!(
+                "chunk {chunk} of segment {index} was damaged on disk; it is fetched again"
+            );
+            self.staging.forget(index.0, u64::from(*chunk))?;
+        }
+        // The segment may have been applied block by block meanwhile.
+        if damaged.is_empty() && index >= self.sealed {
+            self.assembled.insert(index, assembled);
+        }
+        self.give(Input::Assembled(index, damaged))
+    }
+
+    /// Gives the machine one input and performs its effects, and those of the inputs that follow
+    /// from them.
+    fn give(&mut self, input: Input) -> anyhow::Result<()> {
+        self.is_unshown = true;
+        let effects = self.machine.handle(self.clock.now().elapsed, input);
+        self.perform(effects)
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            if let Some(input) = self.perform_one(effect)? {
+                effects.extend(self.machine.handle(self.clock.now().elapsed, input));
+            }
+        }
+        Ok(())
+    }
+
+    fn perform_one(&mut self, effect: Effect) -> anyhow::Result<Option<Input>> {
+        match effect {
+            Effect::Send(peer, bytes) => self.send(peer, bytes),
+            Effect::SendChunk(peer, id) => return self.send_chunk(peer, id),
+            Effect::SendManifest { peer, height, first, known } => {
+                if !self.admits(peer) {
+                    self.send_message(peer, &SyncMessage::Manifest(height, first, None));
+                    return Ok(None);
+                }
+                let stored = self.store.descriptors(first.0, height, DESCRIPTORS_MAX);
+                let Some(mut descriptors) = self.served(stored) else { return Ok(None) };
+                self.charge(peer, &Cost::look_ups(descriptors.len() as u64, 1));
+                let next = descriptors.last().map_or(first.0, |last| last.index + 1);
+                descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
+                descriptors.truncate(DESCRIPTORS_MAX);
+                self.send_message(peer, &SyncMessage::Manifest(height, first, Some(descriptors)));
+            }
+            Effect::SendHead(peer, index) => {
+                let head = match self.admits(peer) {
+                    true => self.served(self.stored_head(index)).flatten(),
+                    false => None,
+                };
+                self.charge(peer, &Cost::look_ups(0, 2));
+                self.send_message(peer, &SyncMessage::Head(index, head));
+            }
+            Effect::Begin(head) => self.staging.begin(&head)?,
+            Effect::Store(id) => {
+                if let Some((arrived, frame, sender)) =
+                    self.arriving.take().filter(|(arrived, ..)| *arrived == id)
+                {
+                    self.network.served(sender, Service::History);
+                    let bytes = &frame[CHUNK_HEADER_BYTES..];
+                    self.staging.write(arrived.segment.0, u64::from(arrived.chunk), bytes)?;
+                }
+            }
+            Effect::SaveManifest(bytes) => self.staging.put_manifest(&bytes)?,
+            Effect::Assemble(index) => self.assemble(index)?,
+            Effect::Apply(index) => {
+                if let Some(Assembled { blocks, certificate, .. }) = self.assembled.remove(&index) {
+                    self.segments.push_back(ToDriver::Segment(blocks, certificate));
+                }
+            }
+            Effect::Release(index) => {
+                self.assembled.remove(&index);
+                self.staging.remove(index.0)?;
+            }
+            Effect::Plan(plan) => self.plan = Some(plan),
+            Effect::Ban { peer, offence } => {
+                if let Some(id) = self.peers.id(peer) {
+                    self.network.ban(id, charge(&offence));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the peer may cause more work now.
+    fn admits(&self, peer: PeerId) -> bool {
+        self.peers.id(peer).is_some_and(|id| self.network.accounts().admits(&id))
+    }
+
+    fn charge(&self, peer: PeerId, cost: &Cost) {
+        if let Some(id) = self.peers.id(peer) {
+            self.network.accounts().charge(&id, cost);
+        }
+    }
+
+    fn send_message(&self, peer: PeerId, message: &SyncMessage) {
+        self.send(peer, codec::encode(message));
+    }
+
+    fn send(&self, peer: PeerId, bytes: Vec<u8>) {
+        if let Some(id) = self.peers.id(peer) {
+            self.network.send_message(id, bytes);
+        }
+    }
+
+    fn send_chunk(&mut self, peer: PeerId, id: ChunkId) -> anyhow::Result<Option<Input>> {
+        let chunk = u64::from(id.chunk);
+        let bytes = match id.segment < self.sealed {
+            true => self.store.chunk(id.segment.0, chunk, &self.rules),
+            false => self.staging.read(id.segment.0, chunk),
+        };
+        let bytes = match self.served(bytes) {
+            Some(Some(bytes)) => bytes,
+            Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
+            _ => return Ok(Some(Input::Unsent(peer, id))),
+        };
+        // The read itself is not charged: at 400 MB/s a budget just lasts, which is faster than
+        // links are. This node decides which chunks it sends, within its upload slots and rate.
+        self.charge(peer, &Cost::answer(bytes.len()));
+        if let Some(to) = self.peers.id(peer) {
+            self.network.send_data(to, id.frame(&bytes));
+        }
+        Ok(None)
+    }
+
+    /// The result of a read for a peer. A failed read is logged and not served, so no peer can stop
+    /// this node by its requests.
+    fn served<T>(&self, read: Result<T, StoreError>) -> Option<T> {
+        read.inspect_err(|error| tracing::error!(%error, "history cannot be read for a peer")).ok()
+    }
+
+    fn stored_head(&self, index: SegmentIndex) -> Result<Option<SegmentHead>, StoreError> {
+        let Some((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else { return Ok(None) };
+        let certificate = self.store.certificate(descriptor.last)?;
+        Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
+    }
+
+    fn assemble(&mut self, index: SegmentIndex) -> anyhow::Result<()> {
+        let reader = self.staging.reader(index.0)?;
+        let reader =
+            reader.with_context(|| format!("segment {index} is complete, but not on disk"))?;
+        let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
+        self.assembly.spawn(move || {
+            // If the sync thread has gone, the node is stopping.
+            let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
+        });
+        Ok(())
+    }
+
+    /// Updates the view if something happened, at most once in [`SHOW_EVERY`].
+    fn show(&mut self) {
+        let now = self.clock.now().elapsed;
+        if !self.is_unshown || self.shown_at.saturating_add(SHOW_EVERY) > now {
+            return;
+        }
+        (self.shown_at, self.is_unshown) = (now, false);
+        let report = self.machine.report();
+        let wall = wall_ms();
+        let at = |time: Duration| {
+            wall.saturating_sub(
+                u64::try_from(now.saturating_sub(time).as_millis()).unwrap_or(u64::MAX),
+            )
+        };
+        self.shows.verified_at_ms = report.fetched_at.map(at);
+        let is_applied = report.target > Height(0) && report.tip >= report.target;
+        match is_applied {
+            true => drop(self.shows.applied_at_ms.get_or_insert(wall)),
+            false => self.shows.applied_at_ms = None,
+        }
+        self.shows.peers =
+            self.linked.iter().map(|(id, number)| (*number, id.to_string())).collect();
+        if self.shows.report.stage != report.stage {
+            self.shows.since_ms = wall;
+        }
+        self.shows.report = report;
+        self.view.send_replace(Arc::new(self.shows.clone()));
+    }
+}

@@ -1,0 +1,560 @@
+//! Bodies of proposed blocks: assembled from the mempool and from peers, judged, and kept while
+//! they can still matter.
+//!
+//! A height can take any number of rounds, so bodies of rounds further back are dropped
+//! ([`Bodies::on_round`]). A dropped body that is needed again is fetched like any missing body.
+//!
+//! A proposer chooses the content of a block, so all work on it is bounded here: two blocks a
+//! round, one look-up for each transaction of a block, one execution for each block. The missing
+//! transactions are a set that shrinks; no block is assembled again at every input.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::block::Block;
+use ledger::chain::{BlockError, ChainState, ValidBlock};
+use ledger::hash::{BlockHash, TxHash};
+use ledger::transaction::{
+    Transaction, VerifiedTransaction, transaction_hash, verify_transactions,
+};
+use ledger::units::{Round, Timestamp};
+
+use crate::ids::{PeerId, RequestId};
+use crate::live::mempool::Mempool;
+use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
+use crate::offence::Offence;
+
+/// Blocks of one round that are ever fetched or judged. An honest proposer has one; the consensus
+/// core drops a third one.
+const PER_ROUND_MAX: usize = 2;
+/// Proposals kept for one block, which may be proposed again in later rounds.
+const PROPOSALS_MAX: usize = 8;
+/// Timeout of a request, after which another peer is asked.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Requests of one block whose answers are still taken. Older ones are forgotten.
+const ASKED_MAX: usize = 4;
+/// Bytes of the smallest transaction: a transfer with one output and no memo. A block has at most
+/// as many transactions as fit by this size, so a longer list names no block.
+pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
+
+/// Work of a machine for others since its start, to be compared with bounds. Counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Look-ups of single transactions of proposed blocks, in the mempool or among the missing
+    /// ones.
+    pub look_ups: u64,
+    /// Blocks built, or executed to be judged. Blocks that a restart executes again from its log
+    /// are not counted.
+    pub executed: u64,
+    /// Blocks written to the log.
+    pub logged: u64,
+}
+
+/// A proposed block that is not judged yet.
+#[derive(Debug)]
+struct Wanted {
+    /// Every proposal for this block, which may be proposed again in later rounds.
+    proposals: Vec<SignedProposal>,
+    /// The block without its transactions, and the transactions found so far.
+    list: Option<List>,
+    /// The peer that sent the list. A peer that sent only a proposal may have nothing else.
+    source: Option<PeerId>,
+    /// Unanswered requests, newest last; and until when no other peer is asked.
+    asked: Vec<RequestId>,
+    patience_ends: Duration,
+    /// Peers that were asked. Once all were, each may be asked again.
+    tried: BTreeSet<PeerId>,
+    /// Peers that were asked and gave nothing for this block. All other peers are asked first.
+    silent: BTreeSet<PeerId>,
+    /// Something happened since the last [`Bodies::advance`].
+    is_due: bool,
+    /// When to try again anyway.
+    wait: Option<Duration>,
+    /// The block is final, so it is fetched whatever its round.
+    is_decided: bool,
+}
+
+impl Wanted {
+    const fn new() -> Self {
+        Self {
+            proposals: Vec::new(),
+            list: None,
+            source: None,
+            asked: Vec::new(),
+            patience_ends: Duration::ZERO,
+            tried: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            is_due: true,
+            wait: None,
+            is_decided: false,
+        }
+    }
+}
+
+/// The transactions of a block by place.
+#[derive(Debug)]
+struct List {
+    compact: CompactBlock,
+    found: Vec<Option<Arc<VerifiedTransaction>>>,
+    /// Places of each missing transaction.
+    missing: BTreeMap<TxHash, Vec<usize>>,
+    /// A transaction of the list has a signature that does not hold, so the block is invalid.
+    is_forged: bool,
+}
+
+/// The verdict on a block.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
+pub(crate) enum Verdict {
+    /// It follows the tip.
+    Valid(ValidBlock),
+    /// It does not follow the tip, and never will.
+    Invalid,
+}
+
+/// The result of trying to complete a block.
+pub(crate) enum Progress {
+    /// Judged: tell consensus about these proposals.
+    Judged(Vec<SignedProposal>, Verdict, Option<BlockError>),
+    /// Ask a peer.
+    Ask(PeerId, Request),
+    /// A request is in flight, or the block's time is ahead of the clock.
+    Wait,
+}
+
+/// Bodies of the height after the tip.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies {
+    verdicts: BTreeMap<BlockHash, Verdict>,
+    wanted: BTreeMap<BlockHash, Wanted>,
+    /// The transactions of all valid blocks by hash. Built when a peer asks, dropped when a block
+    /// is added: without this index each requested hash would cost up to 12,000 comparisons a
+    /// block.
+    transactions: Option<BTreeMap<TxHash, Arc<VerifiedTransaction>>>,
+    /// Blocks fetched or judged, by the rounds near the current one in which they were proposed.
+    rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
+    /// The last block that was built here.
+    built: Option<BlockHash>,
+    /// Connected peers that gave something when they were last asked.
+    gave: BTreeSet<PeerId>,
+    work: Work,
+}
+
+impl Bodies {
+    /// Forgets the decided height.
+    pub(crate) fn next_height(&mut self) {
+        self.verdicts.clear();
+        self.transactions = None;
+        self.wanted.clear();
+        self.rounds.clear();
+        self.built = None;
+    }
+
+    /// Keeps the blocks of the last, this and the next round, the last block built here and the
+    /// `pinned` ones. All others are dropped, also those of rounds far ahead: a height that is
+    /// begun again starts at round 0.
+    ///
+    /// If a dropped block is decided after all, it is fetched again: see [`Bodies::want_decided`].
+    /// A quorum precommitted it, so the honest validators of this quorum are locked on it and hold
+    /// it.
+    pub(crate) fn on_round(&mut self, round: Round, pinned: &BTreeSet<BlockHash>) {
+        let near = Round(round.0.saturating_sub(1))..=Round(round.0.saturating_add(1));
+        self.wanted.retain(|_, wanted| {
+            wanted.is_decided
+                || wanted.proposals.iter().any(|signed| near.contains(&signed.proposal.round))
+        });
+        self.rounds.retain(|round, _| near.contains(round));
+        let (rounds, built, before) = (&self.rounds, self.built, self.verdicts.len());
+        self.verdicts.retain(|block, _| {
+            pinned.contains(block)
+                || built == Some(*block)
+                || rounds.values().any(|blocks| blocks.contains(block))
+        });
+        if self.verdicts.len() < before {
+            self.transactions = None;
+        }
+    }
+
+    /// Blocks in memory: judged, or being fetched.
+    pub(crate) fn held(&self) -> usize {
+        self.verdicts.len().saturating_add(self.wanted.len())
+    }
+
+    pub(crate) const fn work(&self) -> Work {
+        self.work
+    }
+
+    /// The last block that was built here, if it is held.
+    pub(crate) fn built(&self) -> Option<&ValidBlock> {
+        match self.verdicts.get(&self.built?) {
+            Some(Verdict::Valid(valid)) => Some(valid),
+            Some(Verdict::Invalid) | None => None,
+        }
+    }
+
+    /// A block that is held is proposed in a round, so it is kept while the round is near.
+    pub(crate) fn on_proposed(&mut self, block: BlockHash, round: Round) {
+        self.rounds.entry(round).or_default().insert(block);
+    }
+
+    pub(crate) const fn note_logged(&mut self) {
+        self.work.logged = self.work.logged.saturating_add(1);
+    }
+
+    pub(crate) fn verdict(&self, block: &BlockHash) -> Option<&Verdict> {
+        self.verdicts.get(block)
+    }
+
+    /// Blocks that follow the tip.
+    pub(crate) fn valid(&self) -> impl Iterator<Item = &ValidBlock> {
+        self.verdicts.values().filter_map(|verdict| match verdict {
+            Verdict::Valid(valid) => Some(valid),
+            Verdict::Invalid => None,
+        })
+    }
+
+    /// Adds a block that was built here, for a round.
+    pub(crate) fn insert_built(&mut self, block: ValidBlock, round: Round) {
+        self.work.executed = self.work.executed.saturating_add(1);
+        self.built = Some(block.hash());
+        self.on_proposed(block.hash(), round);
+        self.insert(block);
+    }
+
+    /// Adds a block that was judged before a restart.
+    pub(crate) fn insert(&mut self, block: ValidBlock) {
+        self.verdicts.insert(block.hash(), Verdict::Valid(block));
+        self.transactions = None;
+    }
+
+    /// The block without its transactions, for a peer.
+    pub(crate) fn compact(&self, block: &BlockHash) -> Option<CompactBlock> {
+        match self.verdicts.get(block) {
+            Some(Verdict::Valid(valid)) => Some(CompactBlock {
+                header: valid.header().clone(),
+                parent_certificate: valid.block().parent_certificate.clone(),
+                transactions: valid
+                    .block()
+                    .transactions
+                    .iter()
+                    .map(|transaction| transaction.hash())
+                    .collect(),
+            }),
+            _ => self.wanted.get(block)?.list.as_ref().map(|list| list.compact.clone()),
+        }
+    }
+
+    /// Checks that a list is the one of a block. Cheap checks go first, and a list that is known
+    /// already is compared, not hashed.
+    ///
+    /// # Errors
+    /// `Offence::BlockList` when the list has more transactions than fit in a block,
+    /// `Offence::WrongBlock` when it is not the list of this block.
+    pub(crate) fn check_list(
+        &self,
+        chain: &ChainState,
+        block: BlockHash,
+        list: &CompactBlock,
+    ) -> Result<(), Offence> {
+        let (count, most) = (list.transactions.len(), transactions_max(chain));
+        if count > most {
+            return Err(Offence::BlockList { count, most });
+        }
+        let is_same = match (
+            self.verdicts.get(&block),
+            self.wanted.get(&block).and_then(|wanted| wanted.list.as_ref()),
+        ) {
+            (Some(Verdict::Valid(valid)), _) => {
+                let known = valid.block();
+                known.header == list.header
+                    && known.parent_certificate == list.parent_certificate
+                    && known.transactions.len() == count
+                    && known
+                        .transactions
+                        .iter()
+                        .zip(&list.transactions)
+                        .all(|(known, hash)| known.hash() == *hash)
+            }
+            (None, Some(known)) => known.compact == *list,
+            _ => list.is(block),
+        };
+        if is_same { Ok(()) } else { Err(Offence::WrongBlock) }
+    }
+
+    /// A transaction of a valid proposed block, for a peer. It may have left the mempool.
+    pub(crate) fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
+        let verdicts = &self.verdicts;
+        let index = self.transactions.get_or_insert_with(|| {
+            let valid = verdicts.values().filter_map(|verdict| match verdict {
+                Verdict::Valid(valid) => Some(valid),
+                Verdict::Invalid => None,
+            });
+            let all = valid.flat_map(|valid| &valid.block().transactions);
+            all.map(|transaction| (transaction.hash(), Arc::clone(transaction))).collect()
+        });
+        index.get(hash).cloned()
+    }
+
+    /// Fetches the block of a proposal from now on, unless its round already has [`PER_ROUND_MAX`]
+    /// blocks.
+    pub(crate) fn want(&mut self, proposal: SignedProposal) {
+        let (block, round) = (proposal.proposal.block, proposal.proposal.round);
+        let is_known = self.rounds.values().any(|blocks| blocks.contains(&block));
+        let of_round = self.rounds.entry(round).or_default();
+        let is_bounded = !crate::planted::is(crate::planted::Fault::BlocksOfRoundUnbounded);
+        if !is_known && of_round.len() >= PER_ROUND_MAX && is_bounded {
+            return;
+        }
+        of_round.insert(block);
+        let wanted = self.wanted.entry(block).or_insert_with(Wanted::new);
+        if !wanted.proposals.contains(&proposal) {
+            // The newest proposals stay: consensus can still vote in their rounds.
+            if wanted.proposals.len() >= PROPOSALS_MAX {
+                wanted.proposals.remove(0);
+            }
+            wanted.proposals.push(proposal);
+        }
+    }
+
+    /// Fetches a decided block that was dropped.
+    pub(crate) fn want_decided(&mut self, block: BlockHash) {
+        self.wanted.entry(block).or_insert_with(Wanted::new).is_decided = true;
+    }
+
+    /// Takes in the list of a block that is being fetched. The caller has checked the list by
+    /// [`Bodies::check_list`].
+    pub(crate) fn on_list(
+        &mut self,
+        block: &BlockHash,
+        compact: CompactBlock,
+        from: PeerId,
+        mempool: &Mempool,
+    ) {
+        let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else {
+            return;
+        };
+        let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
+        let found = compact.transactions.iter().enumerate().map(|(place, hash)| {
+            let found = mempool.get(hash);
+            if found.is_none() {
+                missing.entry(*hash).or_default().push(place);
+            }
+            found
+        });
+        let found: Vec<_> = found.collect();
+        self.work.look_ups = self.work.look_ups.saturating_add(found.len() as u64);
+        wanted.list = Some(List { compact, found, missing, is_forged: false });
+        // The peer that sent the list is asked first for the transactions, unless it was silent.
+        wanted.source = Some(from);
+        wanted.tried.clear();
+        wanted.is_due = true;
+    }
+
+    /// Takes in a verified transaction, whether or not the mempool admitted it.
+    pub(crate) fn on_transaction(&mut self, transaction: &Arc<VerifiedTransaction>) {
+        let hash = transaction.hash();
+        for wanted in self.wanted.values_mut() {
+            let Some(list) = wanted.list.as_mut().filter(|list| !list.missing.is_empty()) else {
+                continue;
+            };
+            self.work.look_ups = self.work.look_ups.saturating_add(1);
+            list.fill(&hash, transaction);
+            wanted.is_due |= list.missing.is_empty();
+        }
+    }
+
+    /// When the next fetched block needs attention.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.wanted.values().filter_map(|wanted| wanted.wait).min()
+    }
+
+    pub(crate) fn is_wanted(&self, block: &BlockHash) -> bool {
+        self.wanted.contains_key(block)
+    }
+
+    /// Blocks that need attention now.
+    pub(crate) fn due(&self, now: Duration) -> Vec<BlockHash> {
+        let is_due = |wanted: &Wanted| {
+            wanted.is_due
+                || wanted.wait.is_some_and(|at| at <= now)
+                || crate::planted::is(crate::planted::Fault::AssembledAtEachInput)
+        };
+        self.wanted.iter().filter(|(_, wanted)| is_due(wanted)).map(|(block, _)| *block).collect()
+    }
+
+    /// A request was sent.
+    pub(crate) fn asked(&mut self, block: &BlockHash, id: RequestId, peer: PeerId, now: Duration) {
+        if let Some(wanted) = self.wanted.get_mut(block) {
+            if wanted.asked.len() >= ASKED_MAX {
+                wanted.asked.remove(0);
+            }
+            wanted.asked.push(id);
+            wanted.patience_ends = now.saturating_add(PATIENCE);
+            wanted.wait = Some(wanted.patience_ends);
+            wanted.tried.insert(peer);
+            wanted.silent.insert(peer);
+            self.gave.remove(&peer);
+        }
+    }
+
+    /// A peer gave a part of a block when it was asked.
+    pub(crate) fn on_gave(&mut self, block: &BlockHash, peer: PeerId) {
+        self.gave.insert(peer);
+        if let Some(wanted) = self.wanted.get_mut(block) {
+            wanted.silent.remove(&peer);
+        }
+    }
+
+    pub(crate) fn on_disconnected(&mut self, peer: PeerId) {
+        self.gave.remove(&peer);
+    }
+
+    /// The block that a request was about. The first answer counts, even if another peer was asked
+    /// meanwhile.
+    pub(crate) fn answered(&mut self, id: RequestId) -> Option<BlockHash> {
+        let (block, wanted) =
+            self.wanted.iter_mut().find(|(_, wanted)| wanted.asked.contains(&id))?;
+        if wanted.asked.last() == Some(&id) {
+            wanted.patience_ends = Duration::ZERO;
+        }
+        wanted.asked.retain(|asked| *asked != id);
+        wanted.is_due = true;
+        Some(*block)
+    }
+
+    /// Takes in transactions from a peer for a block that is being fetched. Transactions that are
+    /// not missing are ignored.
+    pub(crate) fn on_transactions(
+        &mut self,
+        chain: &ChainState,
+        block: &BlockHash,
+        transactions: Vec<Transaction>,
+        from: PeerId,
+    ) {
+        let id = chain.chain().id();
+        let Some(list) = self.wanted.get_mut(block).and_then(|wanted| wanted.list.as_mut()) else {
+            return;
+        };
+        let mut missing: BTreeMap<TxHash, Transaction> = BTreeMap::new();
+        for transaction in transactions.into_iter().take(REQUESTED_TRANSACTIONS_MAX) {
+            self.work.look_ups = self.work.look_ups.saturating_add(1);
+            let hash = transaction_hash(id, &transaction);
+            if list.missing.contains_key(&hash) {
+                missing.insert(hash, transaction);
+            }
+        }
+        let (hashes, missing): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+        let mut fetched = Vec::new();
+        for (hash, verified) in hashes.into_iter().zip(verify_transactions(id, missing)) {
+            match verified {
+                Some(transaction) => {
+                    list.fill(&hash, &transaction);
+                    fetched.push(transaction);
+                }
+                None => list.is_forged = true,
+            }
+        }
+        // Other blocks that are being fetched have many of the same transactions.
+        fetched.iter().for_each(|transaction| self.on_transaction(transaction));
+        if !fetched.is_empty() {
+            self.on_gave(block, from);
+        }
+    }
+
+    /// Judges a block if it is complete, or returns the next step towards that.
+    pub(crate) fn advance(
+        &mut self,
+        block: BlockHash,
+        chain: &ChainState,
+        mempool: &Mempool,
+        peers: &[PeerId],
+        now: Duration,
+        wall: Timestamp,
+    ) -> Progress {
+        let Some(wanted) = self.wanted.get_mut(&block) else { return Progress::Wait };
+        wanted.is_due = false;
+        wanted.wait = None;
+        if crate::planted::is(crate::planted::Fault::AssembledAtEachInput)
+            && let Some(list) = &wanted.list
+        {
+            let known =
+                list.compact.transactions.iter().filter(|hash| mempool.get(hash).is_some()).count();
+            let looked_up = list.compact.transactions.len().max(known) as u64;
+            self.work.look_ups = self.work.look_ups.saturating_add(looked_up);
+        }
+        let request = match &wanted.list {
+            None => Request::Proposed(chain.tip().height.next(), block),
+            Some(list) if list.is_forged => return self.judge(block, Verdict::Invalid, None),
+            Some(list) if list.missing.is_empty() => {
+                let latest = wall.0.saturating_add(chain.chain().limits().clock_drift_ms);
+                if let Some(early @ 1..) = list.compact.header.time.0.checked_sub(latest) {
+                    // Not invalid: the clock will get there, and clocks are not part of the rules.
+                    wanted.wait = Some(now.saturating_add(Duration::from_millis(early)));
+                    return Progress::Wait;
+                }
+                self.work.executed = self.work.executed.saturating_add(1);
+                return match chain.validate(list.block()) {
+                    Ok(valid) => self.judge(block, Verdict::Valid(valid), None),
+                    Err(error) => self.judge(block, Verdict::Invalid, Some(error)),
+                };
+            }
+            Some(list) => {
+                let missing = list.missing.keys().copied().take(REQUESTED_TRANSACTIONS_MAX);
+                Request::Transactions(missing.collect())
+            }
+        };
+        if wanted.patience_ends > now {
+            wanted.wait = Some(wanted.patience_ends);
+            return Progress::Wait;
+        }
+        // Each peer once. Of equal peers `min_by_key` returns the first in the given order.
+        if peers.iter().all(|peer| wanted.tried.contains(peer)) {
+            wanted.tried.clear();
+        }
+        let rank = |peer: &&PeerId| {
+            (wanted.silent.contains(peer), wanted.source != Some(**peer), !self.gave.contains(peer))
+        };
+        let next =
+            peers.iter().filter(|peer| !wanted.tried.contains(peer)).min_by_key(rank).copied();
+        match next {
+            Some(peer) => Progress::Ask(peer, request),
+            None => {
+                wanted.wait = Some(now.saturating_add(PATIENCE));
+                Progress::Wait
+            }
+        }
+    }
+
+    fn judge(&mut self, block: BlockHash, verdict: Verdict, error: Option<BlockError>) -> Progress {
+        let proposals =
+            self.wanted.remove(&block).map(|wanted| wanted.proposals).unwrap_or_default();
+        self.verdicts.insert(block, verdict.clone());
+        self.transactions = None;
+        Progress::Judged(proposals, verdict, error)
+    }
+}
+
+impl List {
+    fn fill(&mut self, hash: &TxHash, transaction: &Arc<VerifiedTransaction>) {
+        for place in self.missing.remove(hash).unwrap_or_default() {
+            if let Some(found) = self.found.get_mut(place) {
+                *found = Some(Arc::clone(transaction));
+            }
+        }
+    }
+
+    fn block(&self) -> Block<Arc<VerifiedTransaction>> {
+        Block {
+            header: self.compact.header.clone(),
+            parent_certificate: self.compact.parent_certificate.clone(),
+            transactions: self.found.iter().flatten().cloned().collect(),
+        }
+    }
+}
+
+/// Most transactions that fit in a block.
+pub(crate) fn transactions_max(chain: &ChainState) -> usize {
+    let most = chain.chain().limits().block_bytes_max / TRANSACTION_BYTES_MIN;
+    usize::try_from(most).unwrap_or(usize::MAX)
+}

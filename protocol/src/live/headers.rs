@@ -1,0 +1,236 @@
+//! Certified headers: how nodes hear of final blocks, and who passes the headers on.
+//!
+//! Every node hears of each block at once, whatever peers it has. A node that has the block passes
+//! on the first header that comes with a valid certificate. A node that lacks the block first
+//! fetches it from the sender, then announces it itself. So a node has each block whose header it
+//! passes on, unless it is far behind, and it sends at most one header of a height.
+
+use std::time::Duration;
+
+use ledger::codec;
+use ledger::hash::BlockHash;
+use ledger::units::Height;
+
+use super::{Effect, Machine, Phase, Source, Topic, Verdict};
+use crate::budget::Cost;
+use crate::ids::PeerId;
+use crate::live::bodies;
+use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
+use crate::planted::{self, Fault};
+
+/// Headers of blocks this far below the tip are not passed on: later ones prove more.
+const PASSED_BELOW_TIP: u64 = 8;
+/// Least time for which other deciders leave the announcement to the proposer.
+const PROPOSER_FIRST: Duration = Duration::from_millis(200);
+/// If the proposer does not announce, the others are spread over this time, so that the first one
+/// spares the rest.
+const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
+
+/// How a header came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// By gossip: the sender may pass on headers of blocks that it lacks.
+    Gossip,
+    /// As the sender's own tip.
+    Status,
+}
+
+impl Machine {
+    /// Judges and uses a certified header. A status is accepted only if it proves a fork. `Reject`:
+    /// the certificate does not prove the header.
+    pub(super) fn on_header(
+        &mut self,
+        from: PeerId,
+        certified: &CertifiedHeader,
+        told: Told,
+    ) -> Verdict {
+        let (height, hash) = (certified.header.height, certified.header.hash());
+        if height == Height(0) {
+            return Verdict::Reject;
+        }
+        let known = self.final_hash(height).or_else(|| self.decided_hash(height));
+        match known.or_else(|| self.catchup.hash(height)) {
+            Some(known) if known != hash => {
+                if !self.proves(certified) {
+                    return Verdict::Reject;
+                }
+                self.on_fork(height, known, certified);
+                return Verdict::Accept;
+            }
+            None if height <= self.chain.tip().height => return Verdict::Ignore,
+            _ => {}
+        }
+        match told {
+            Told::Status => self.on_status(from, certified),
+            Told::Gossip if height.0.saturating_sub(self.chain.tip().height.0) > BEHIND_FAR => {
+                self.on_far(from, certified)
+            }
+            Told::Gossip => self.on_near(from, certified, hash),
+        }
+    }
+
+    /// Takes in a peer's own tip. Only the next header and one above the highest proved height are
+    /// verified. Other claims are about heights that exist, so a false one costs only a request in
+    /// vain.
+    fn on_status(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
+        let (height, tip) = (certified.header.height, self.chain.tip().height);
+        let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
+        if height > tip && (is_next || height > self.catchup.known()) {
+            if !self.proves(certified) {
+                return Verdict::Reject;
+            }
+            self.learn(certified);
+        }
+        self.catchup.on_claim(from, height);
+        Verdict::Ignore
+    }
+
+    /// Gossip of a block that this node will not have soon. It is passed on at once: nodes behind
+    /// this one should not wait to learn where the chain is.
+    fn on_far(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
+        let height = certified.header.height;
+        if height <= self.passed {
+            return Verdict::Ignore;
+        }
+        if !self.proves(certified) {
+            return Verdict::Reject;
+        }
+        self.learn(certified);
+        self.passed = height;
+        if self.catchup.claim(from) <= self.chain.tip().height {
+            // The sender may pass this on without the block, and be as far behind as this node.
+            self.ask_status(from);
+        }
+        Verdict::Accept
+    }
+
+    /// Gossip of a block that is final here, or will be soon.
+    fn on_near(&mut self, from: PeerId, certified: &CertifiedHeader, hash: BlockHash) -> Verdict {
+        let (height, tip) = (certified.header.height, self.chain.tip().height);
+        let is_final = self.final_hash(height).is_some();
+        let is_held =
+            is_final || matches!(self.bodies.verdict(&hash), Some(bodies::Verdict::Valid(_)));
+        let is_known = is_final || self.catchup.hash(height).is_some();
+        let is_news = height > self.passed && height.0.saturating_add(PASSED_BELOW_TIP) > tip.0;
+        if is_known && !(is_news && is_held) {
+            self.catchup.on_claim(from, height);
+            return Verdict::Ignore;
+        }
+        if !self.proves(certified) {
+            return Verdict::Reject;
+        }
+        if !is_final {
+            self.learn(certified);
+        }
+        self.catchup.on_claim(from, height);
+        if !is_held {
+            // This node announces it once it has the block.
+            return Verdict::Ignore;
+        }
+        self.passed = self.passed.max(height);
+        Verdict::Accept
+    }
+
+    /// Whether the certificate makes the header final.
+    fn proves(&mut self, certified: &CertifiedHeader) -> bool {
+        let CertifiedHeader { header, certificate } = certified;
+        if *certificate == self.certificate && header.height == self.chain.tip().height {
+            return header.hash() == self.chain.tip().hash;
+        }
+        self.cost = self.cost.and(Cost::signatures(certificate.signatures.len() as u64));
+        let validators = self.chain.chain().validators(header.height);
+        certificate
+            .verify(self.chain.chain().id(), validators, header.height, header.hash())
+            .is_ok()
+    }
+
+    fn learn(&mut self, certified: &CertifiedHeader) {
+        let tip = self.chain.tip().height;
+        self.catchup.on_verified(tip, certified);
+        if self.catchup.is_news_to_sync(tip, certified.header.height) {
+            self.effects.push(Effect::Sync(certified.clone()));
+        }
+    }
+
+    /// The hash of a height that is final here, or being committed.
+    fn final_hash(&self, height: Height) -> Option<BlockHash> {
+        let committing = self.committing.iter().flat_map(|(commits, ..)| commits);
+        let mut hashes = committing.map(|commit| (commit.block.height(), commit.block.hash()));
+        let is_it = |(other, hash): (Height, BlockHash)| (other == height).then_some(hash);
+        self.recent.get(&height).copied().or_else(|| hashes.find_map(is_it))
+    }
+
+    /// The hash of a height that consensus decided here and whose body is being fetched.
+    fn decided_hash(&self, height: Height) -> Option<BlockHash> {
+        self.decided
+            .as_ref()
+            .filter(|decided| decided.height == height)
+            .map(|decided| decided.block)
+    }
+
+    /// Commits the next block if it is here, valid and certified.
+    pub(super) fn commit_certified(&mut self) {
+        let is_off = planted::is(Fault::CertificateStopsConsensus);
+        if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
+            return;
+        }
+        let Some(certified) = self.catchup.next_header(self.chain.tip().height) else { return };
+        let verdict = self.bodies.verdict(&certified.header.hash());
+        let Some(bodies::Verdict::Valid(valid)) = verdict else { return };
+        let mut after = self.chain.clone();
+        let commit = after.commit(valid.clone(), certified.certificate.clone());
+        self.commit(vec![commit], after, self.source_of_others());
+    }
+
+    /// How a block that consensus here did not decide became final.
+    pub(super) fn source_of_others(&self) -> Source {
+        if self.phase == Phase::CatchingUp { Source::CatchUp } else { Source::Certified }
+    }
+
+    /// Two certificates for one height: more than a third of the power signed both. No node can
+    /// tell which one is right.
+    pub(super) fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
+        self.effects.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
+        self.halt(format!(
+            "two certificates for height {height}: block {known} here and block {} elsewhere. More than a third of the voting power \
+             signed both. The proof is in the store",
+            other.header.hash(),
+        ));
+    }
+
+    /// The tip has advanced. Plans its announcement, unless another node's was heard. The proposer
+    /// announces at once, and so does a node that fetched the block, since peers behind it may hear
+    /// of it from nobody else. Others wait for the proposer first.
+    pub(super) fn plan_announcement(&mut self, source: Source) {
+        let (tip, now) = (self.chain.tip(), self.now.elapsed);
+        let is_proposer = |key: &ledger::signature::SigningKey| {
+            self.header.as_ref().is_some_and(|header| header.proposer == key.public())
+        };
+        self.announce_at = match source {
+            _ if self.passed >= tip.height || self.catchup.known() > tip.height => None,
+            Source::Consensus if !self.key.as_ref().is_some_and(is_proposer) => {
+                let within = u64::try_from(ANNOUNCED_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                let spread = Duration::from_millis(self.lots.below(within));
+                Some(now.saturating_add(PROPOSER_FIRST).saturating_add(spread))
+            }
+            _ => Some(now),
+        };
+    }
+
+    /// Announces the tip, unless another node's announcement was heard meanwhile.
+    pub(super) fn announce(&mut self) {
+        if self.announce_at.is_none_or(|at| at > self.now.elapsed) {
+            return;
+        }
+        self.announce_at = None;
+        let tip = self.chain.tip().height;
+        if self.passed < tip
+            && let Some(message) = self.certified_header()
+        {
+            self.passed = tip;
+            let attempt = self.attempt();
+            self.effects
+                .push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! The machine: the one door for every input, and the only place where mempool, consensus and
+//! catch-up meet.
+
+mod ahead;
+mod attendance;
+mod bodies;
+mod catchup;
+mod clock;
+pub mod consensus;
+mod decided;
+mod effect;
+mod gossip;
+mod headers;
+mod heard;
+mod heights;
+mod input;
+mod logged;
+pub mod mempool;
+mod peers;
+mod proposals;
+mod signing;
+mod transactions;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::block::Header;
+use ledger::certificate::Certificate;
+use ledger::chain::{ChainState, Committed};
+use ledger::hash::{BlockHash, TxHash};
+use ledger::signature::{PublicKey, SigningKey};
+use ledger::transaction::VerifiedTransaction;
+use ledger::units::{Height, Nonce, Round};
+
+use crate::budget::Cost;
+use crate::ids::{PeerId, RequestId};
+use crate::lots::Lots;
+use crate::message::{CertifiedHeader, LogEntry};
+use ahead::Ahead;
+use attendance::Attendance;
+pub use attendance::Quorum;
+use bodies::Bodies;
+pub use bodies::Work;
+use catchup::CatchUp;
+use clock::Clocks;
+use consensus::Consensus;
+pub use effect::{Effect, Notice};
+use heard::Heard;
+pub use input::{Input, Now, Topic, Verdict};
+use logged::Logged;
+use mempool::{Mempool, MempoolLimits};
+use proposals::Proposals;
+use signing::Signing;
+use transactions::Outbox;
+
+/// The log as found at start.
+#[derive(Clone, Debug)]
+pub enum Log {
+    /// The log of this height, complete.
+    Intact(Height, Vec<LogEntry>),
+    /// There is no log, or it cannot be read: nobody knows what was signed.
+    Lost,
+}
+
+/// What a machine starts with.
+pub struct Setup {
+    /// The chain as stored.
+    pub chain: ChainState,
+    /// Header of the tip; none before the first block.
+    pub header: Option<Header>,
+    /// Certificate of the tip.
+    pub certificate: Certificate,
+    /// Consensus key of a validator.
+    pub key: Option<SigningKey>,
+    /// The log.
+    pub log: Log,
+    /// Sign although the log is lost. The operator vouches that nothing was signed above the tip.
+    pub sign_without_log: bool,
+    /// Bounds of the mempool.
+    pub mempool: MempoolLimits,
+    /// Seed of random choices, such as which peer is asked. Secret, or peers foresee the choices.
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Between heights.
+    Waiting,
+    /// Consensus decides the next height.
+    Deciding,
+    /// Consensus has decided a block whose body is being fetched. Meanwhile consensus rests.
+    Fetching,
+    /// A commit is being made durable.
+    Committing,
+    /// Others are ahead, so consensus rests.
+    CatchingUp,
+    /// [`Effect::Halt`] was given.
+    Halted,
+}
+
+/// How a block became final here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Consensus decided it on this node.
+    Consensus,
+    /// Others decided it. It was fetched during [`Phase::CatchingUp`].
+    CatchUp,
+    /// Others decided it. Its certificate came before consensus here had decided.
+    Certified,
+}
+
+/// The state machine of a node: all decisions, no I/O.
+pub struct Machine {
+    now: Now,
+    chain: ChainState,
+    header: Option<Header>,
+    certificate: Certificate,
+    key: Option<SigningKey>,
+    signing: Signing,
+    phase: Phase,
+    consensus: Consensus,
+    mempool: Mempool,
+    bodies: Bodies,
+    catchup: CatchUp,
+    outbox: Outbox,
+    peers: BTreeSet<PeerId>,
+    clocks: Clocks,
+    /// The canonical bytes of the genesis, once a peer has asked for them.
+    genesis: Option<Vec<u8>>,
+    /// Requests in flight, except those for final blocks.
+    requests: BTreeMap<RequestId, peers::Asked>,
+    next_request: u64,
+    next_attempt: u64,
+    next_poll: Duration,
+    /// The peer that was polled last. Peers are polled in turn, so that no tip or clock grows old.
+    polled: PeerId,
+    /// When the last begun height began; none before the first one of this run.
+    started_at: Option<Duration>,
+    /// When the first height of this run begins, so that peers can connect before.
+    first_start: Duration,
+    /// Earliest time to build a block of the height after the tip.
+    build_from: Duration,
+    proposals: Proposals,
+    /// Consensus messages that were passed on lately.
+    heard: Heard,
+    /// Consensus messages that came before their height began.
+    ahead: Ahead,
+    attendance: Attendance,
+    /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
+    told: BTreeSet<(Round, BlockHash)>,
+    /// The bodies in the log of the height after the tip.
+    logged: Logged,
+    /// The certificate of a decided block whose body is not here.
+    decided: Option<Certificate>,
+    /// Blocks of the pending [`Effect::Commit`], the chain after them, and how they became final.
+    committing: Option<(Vec<Committed>, ChainState, Source)>,
+    /// Log entries of a height above the tip, until it begins.
+    replay: Vec<LogEntry>,
+    /// The height of the log.
+    log_height: Option<Height>,
+    /// Hashes of recent blocks, to detect two certificates for one height.
+    recent: BTreeMap<Height, BlockHash>,
+    /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
+    /// most one of each height.
+    passed: Height,
+    /// When to announce the tip, unless another node is heard to do so first.
+    announce_at: Option<Duration>,
+    lots: Lots,
+    effects: Vec<Effect>,
+    /// Verifications and look-ups that the current input has caused, without decoding.
+    cost: Cost,
+    extra_rounds: u64,
+    equivocations: u64,
+    /// Number of proofs of double signing kept, by validator.
+    evidence: BTreeMap<PublicKey, u32>,
+}
+
+/// Most hashes of recent blocks.
+const RECENT_MAX: usize = 1_024;
+/// Delay of the first height after the start.
+const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
+
+impl Machine {
+    /// A machine that continues from a stored chain and its log.
+    #[must_use]
+    pub fn new(setup: Setup, now: Now) -> Self {
+        let Setup { chain, header, certificate, key, log, sign_without_log, mempool, seed } = setup;
+        let next = chain.tip().height.next();
+        let validators = chain.chain().validators(next);
+        let is_validator = key.as_ref().is_some_and(|key| validators.find(&key.public()).is_some());
+        let consensus = Consensus::new(chain.chain().id(), key.clone(), validators);
+        let drift = Duration::from_millis(chain.chain().limits().clock_drift_ms);
+        // A clock behind the chain must not shorten the wait.
+        let start = now.wall.max(chain.tip().time);
+        let signing =
+            Signing::new(is_validator, &log, chain.tip().height, sign_without_log, drift, start);
+        let (log_height, replay) = match log {
+            // The log is ahead of the store: its entries wait until the store has caught up.
+            Log::Intact(height, entries) if height >= next => (Some(height), entries),
+            Log::Intact(height, _) => (Some(height), Vec::new()),
+            Log::Lost => (None, Vec::new()),
+        };
+        let recent = BTreeMap::from([(chain.tip().height, chain.tip().hash)]);
+        let mut lots = Lots::new(seed);
+        Self {
+            now,
+            header,
+            certificate,
+            key,
+            signing,
+            phase: Phase::Waiting,
+            consensus,
+            mempool: Mempool::new(mempool),
+            bodies: Bodies::default(),
+            catchup: CatchUp::new(lots.draw()),
+            lots,
+            passed: chain.tip().height,
+            announce_at: None,
+            outbox: Outbox::default(),
+            peers: BTreeSet::new(),
+            clocks: Clocks::default(),
+            genesis: None,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            // Above the counters of an earlier run, which the peers' gossip remembers.
+            next_attempt: now.wall.0,
+            next_poll: now.elapsed,
+            polled: PeerId(0),
+            started_at: None,
+            first_start: now.elapsed.saturating_add(FIRST_HEIGHT_DELAY),
+            build_from: now.elapsed,
+            proposals: Proposals::default(),
+            heard: Heard::default(),
+            ahead: Ahead::default(),
+            attendance: Attendance::new(),
+            told: BTreeSet::new(),
+            logged: Logged::default(),
+            decided: None,
+            committing: None,
+            replay,
+            log_height,
+            recent,
+            effects: Vec::new(),
+            cost: Cost::NONE,
+            extra_rounds: 0,
+            equivocations: 0,
+            evidence: BTreeMap::new(),
+            chain,
+        }
+    }
+
+    /// Takes in one input and returns its effects.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if self.phase == Phase::Halted {
+            return Vec::new();
+        }
+        self.now = now;
+        self.cost = Cost::NONE;
+        match input {
+            Input::Time => {}
+            Input::Connected(peer) => self.on_connected(peer),
+            Input::Disconnected(peer) => self.on_disconnected(peer),
+            Input::Gossip(topic, from, ticket, bytes) => {
+                self.on_gossip(topic, from, ticket, &bytes)
+            }
+            Input::Transactions(ticket, transactions) => self.on_transactions(ticket, transactions),
+            Input::Submit(ticket, transaction) => self.on_submit(ticket, transaction),
+            Input::Request(from, ticket, bytes) => self.on_request(from, ticket, &bytes),
+            Input::Response(id, from, bytes) => self.on_response(id, from, bytes),
+            Input::Committed => self.on_committed(),
+            Input::Plan(plan) => self.catchup.on_plan(plan),
+            Input::Segment(blocks, certificate) => {
+                self.catchup.on_segment(self.chain.tip().height, blocks, certificate);
+            }
+        }
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Does everything that is due now.
+    fn settle(&mut self) {
+        if self.phase == Phase::Halted {
+            return;
+        }
+        self.poll_peers();
+        self.flush_transactions();
+        self.commit_certified();
+        self.follow_others();
+        if self.phase == Phase::Deciding
+            && self.signing.resumes(&self.chain, self.now, self.consensus_signs())
+        {
+            // The wait before signing ended in the middle of a height: begin the height again, as a
+            // signer.
+            self.begin_height();
+        }
+        if self.phase == Phase::Waiting && self.height_begins() {
+            self.begin_height();
+        }
+        if self.phase == Phase::Deciding {
+            self.take_in_early();
+        }
+        if self.phase == Phase::Deciding {
+            let outputs = self.consensus.on_time(self.now.elapsed);
+            self.perform(outputs);
+        }
+        if self.phase == Phase::Deciding {
+            self.build_waiting();
+        }
+        if self.phase == Phase::Deciding {
+            self.look_at_round();
+        }
+        if matches!(self.phase, Phase::Deciding | Phase::Fetching) {
+            self.advance_bodies();
+        }
+        if self.phase == Phase::Deciding {
+            self.repeat_proposals();
+        }
+        self.commit_certified();
+        self.announce();
+        self.attend();
+    }
+
+    /// Gives a notice when a quorum is no longer heard, or is heard again.
+    fn attend(&mut self) {
+        if self.phase != Phase::Deciding {
+            return self.attendance.on_pause();
+        }
+        self.attendance.on_deciding(self.now);
+        let height = self.chain.tip().height.next();
+        let validators = self.chain.chain().validators(height);
+        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators)
+        {
+            self.effects.push(Effect::Notice(match ok {
+                true => Notice::Quorum(height),
+                false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
+            }));
+        }
+    }
+
+    /// Verifications and look-ups that the last input caused. Its sender pays, unless it was of
+    /// use.
+    #[must_use]
+    pub const fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// When [`Input::Time`] is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        let mut deadline = self.next_poll;
+        let mut at =
+            |time: Option<Duration>| deadline = time.map_or(deadline, |time| deadline.min(time));
+        at(self.outbox.deadline());
+        at(self.announce_at);
+        match self.phase {
+            Phase::Waiting => {
+                at(Some(self.start_at()));
+                at(self.follow_deadline());
+            }
+            Phase::Deciding => {
+                at(self.consensus.deadline());
+                at(self.bodies.deadline());
+                at(self.proposals.deadline());
+                at(self.attendance.deadline());
+                at(self.signing.deadline(self.now).filter(|_| !self.consensus_signs()));
+                at(self.follow_deadline());
+            }
+            Phase::Fetching => {
+                at(self.bodies.deadline());
+                at(self.follow_deadline());
+            }
+            Phase::CatchingUp => at(self.follow_deadline()),
+            Phase::Committing | Phase::Halted => {}
+        }
+        deadline
+    }
+
+    fn on_committed(&mut self) {
+        let Some((commits, chain, source)) = self.committing.take() else {
+            panic!("a commit is confirmed once, after it was asked for");
+        };
+        let Some(last) = commits.last() else { return };
+        self.chain = chain;
+        self.certificate = last.certificate.clone();
+        self.header = Some(last.block.header().clone());
+        for commit in &commits {
+            self.recent.insert(commit.block.height(), commit.block.hash());
+            let committed = &commit.block.block().transactions;
+            self.mempool.on_commit(&self.chain, committed);
+            self.outbox.on_commit(&self.mempool, committed, self.now.elapsed);
+        }
+        while self.recent.len() > RECENT_MAX {
+            self.recent.pop_first();
+        }
+        let tip = self.chain.tip().height;
+        self.outbox.retain(&self.mempool);
+        self.bodies.next_height();
+        self.decided = None;
+        self.proposals = Proposals::default();
+        self.forget_heights();
+        if self.attendance.on_commit() {
+            self.effects.push(Effect::Notice(Notice::Quorum(tip)));
+        }
+        if self.log_height.is_none_or(|height| height <= tip) {
+            // The next height has no use for log entries of a final height.
+            self.replay.clear();
+        }
+        let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
+        self.build_from = match (source, self.started_at) {
+            (Source::Consensus | Source::Certified, Some(started_at)) => {
+                started_at.saturating_add(interval)
+            }
+            _ => self.now.elapsed,
+        };
+        // What this node signed at a height that it took part in is in its log, even if the
+        // certificate came from others.
+        let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
+        self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
+        if source != Source::Consensus {
+            let outputs = self.consensus.stop();
+            self.perform(outputs);
+        }
+        if source == Source::Consensus || (source == Source::Certified && took_part) {
+            self.signing.on_decided(tip);
+        }
+        self.signing.on_caught_up(tip);
+        if source != Source::CatchUp && took_part {
+            // At once: after a restart, a log that stands at the tip would look older than the
+            // network.
+            self.log_height = Some(tip.next());
+            self.logged = Logged::default();
+            self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
+        }
+        self.plan_announcement(source);
+        self.report_signing();
+    }
+
+    fn commit(&mut self, commits: Vec<Committed>, after: ChainState, source: Source) {
+        self.phase = Phase::Committing;
+        self.committing = Some((commits.clone(), after, source));
+        self.effects.push(Effect::Commit(commits));
+    }
+
+    fn halt(&mut self, reason: String) {
+        self.phase = Phase::Halted;
+        self.effects.push(Effect::Halt(reason));
+    }
+
+    /// The chain as of the tip.
+    #[must_use]
+    pub const fn chain(&self) -> &ChainState {
+        &self.chain
+    }
+
+    /// The tip's header and certificate; none before the first block.
+    #[must_use]
+    pub fn certified_header(&self) -> Option<CertifiedHeader> {
+        let header = self.header.clone()?;
+        Some(CertifiedHeader { header, certificate: self.certificate.clone() })
+    }
+
+    /// Certificate of the tip.
+    #[must_use]
+    pub const fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Transactions that wait for a block.
+    #[must_use]
+    pub const fn mempool(&self) -> &Mempool {
+        &self.mempool
+    }
+
+    /// The nonce to sign next: after those in the chain and those that wait without a gap.
+    #[must_use]
+    pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
+        self.mempool.next_nonce(&self.chain, account)
+    }
+
+    /// Round of the height being decided.
+    #[must_use]
+    pub fn round(&self) -> Round {
+        if self.phase == Phase::Deciding { self.consensus.round() } else { Round(0) }
+    }
+
+    /// Whether this node fetches final blocks while consensus rests.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.phase == Phase::CatchingUp || matches!(self.committing, Some((_, _, Source::CatchUp)))
+    }
+
+    /// Highest height that each peer claims.
+    #[must_use]
+    pub fn peer_heights(&self) -> BTreeMap<PeerId, Height> {
+        self.catchup.claims()
+    }
+
+    /// Whether votes of a quorum are heard.
+    #[must_use]
+    pub const fn quorum(&self) -> &Quorum {
+        self.attendance.quorum()
+    }
+
+    /// Counters of this machine's work for others since its start.
+    #[must_use]
+    pub const fn work(&self) -> Work {
+        self.bodies.work()
+    }
+
+    /// Blocks of the height after the tip that are in memory: judged, or being fetched.
+    #[must_use]
+    pub fn bodies_held(&self) -> usize {
+        self.bodies.held()
+    }
+
+    /// Since start: rounds beyond the first of their height, and reported equivocations.
+    #[must_use]
+    pub const fn troubles(&self) -> (u64, u64) {
+        (self.extra_rounds, self.equivocations)
+    }
+
+    fn attempt(&mut self) -> u64 {
+        self.next_attempt = self.next_attempt.saturating_add(1);
+        self.next_attempt
+    }
+
+    fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
+        self.mempool.get(hash).or_else(|| self.bodies.transaction(hash))
+    }
+}
+
+#[cfg(test)]
+mod tests;

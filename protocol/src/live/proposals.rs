@@ -1,0 +1,377 @@
+//! Proposals: built in time, repeated if nobody else does, and their blocks fetched and judged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::chain::check_expiry;
+use ledger::codec;
+use ledger::hash::BlockHash;
+use ledger::units::Round;
+
+use super::heard::{ROUNDS_AHEAD, ROUNDS_BEFORE};
+use super::{Effect, Machine, Notice, Phase, Topic};
+use crate::ids::PeerId;
+use crate::live::bodies::{Progress, Verdict};
+use crate::live::consensus::Output;
+use crate::message::{Attempt, CompactBlock, ConsensusMessage, SignedProposal};
+
+/// A proposal of the current round is repeated after this time without hearing it: a peer may have
+/// missed it, and its proposer may be gone.
+const REPEAT: Duration = Duration::from_secs(1);
+/// Validators repeat a proposal in turn, this far apart: a validator that hears another one repeat
+/// it does not.
+const REPEAT_STEP: Duration = Duration::from_millis(50);
+/// Number of turns. More validators than turns share them.
+const REPEAT_STEPS: u64 = 10;
+/// Longest wait, in milliseconds, for this clock to reach the earliest time of the block, when
+/// clocks differ a little. A clock further behind is not waited for: the round would be over
+/// before.
+const CLOCK_WAIT_MAX: u64 = 250;
+/// Most proposals remembered per round, from peers.
+const PER_ROUND_MAX: usize = 2;
+
+/// Proposals of the height after the tip.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    /// The first proposals of each round.
+    of_round: BTreeMap<Round, Vec<SignedProposal>>,
+    /// The round and time of the last proposal of a current round that was heard or sent.
+    said: Option<(Round, Duration)>,
+    repeat_at: Option<Duration>,
+    /// A round in which this validator proposes, and when it may build the block.
+    to_build: Option<(Round, Duration)>,
+    /// A round began since its proposals were last looked at.
+    is_new_round: bool,
+    /// The highest round that was near so far. Proposals of later rounds are only remembered.
+    near: Round,
+}
+
+impl Proposals {
+    /// A height begins.
+    pub(super) fn on_height(&mut self, now: Duration) {
+        self.repeat_at = Some(now.saturating_add(REPEAT));
+        self.to_build = None;
+        self.is_new_round = true;
+        self.near = Round(1);
+    }
+
+    /// A round begins.
+    pub(super) const fn on_round(&mut self) {
+        self.is_new_round = true;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.repeat_at.into_iter().chain(self.to_build.map(|(_, at)| at)).min()
+    }
+
+    /// All remembered proposals.
+    pub(super) fn all(&self) -> Vec<SignedProposal> {
+        self.of_round.values().flatten().cloned().collect()
+    }
+
+    /// The rounds up to `last` are near now. Returns the remembered proposals of those that were
+    /// not near before: consensus did not get them when they came. Forgets the rounds before
+    /// `first`.
+    fn on_near(&mut self, first: Round, last: Round) -> Vec<SignedProposal> {
+        self.of_round.retain(|round, _| *round >= first);
+        let near = self.near;
+        self.near = near.max(last);
+        let is_new = |(round, _): &(&Round, _)| **round > near && **round <= last;
+        self.of_round.iter().filter(is_new).flat_map(|(_, all)| all).cloned().collect()
+    }
+
+    fn remember(&mut self, signed: &SignedProposal) {
+        let of_round = self.of_round.entry(signed.proposal.round).or_default();
+        if of_round.len() < PER_ROUND_MAX && !of_round.contains(signed) {
+            of_round.push(signed.clone());
+        }
+    }
+}
+
+impl Machine {
+    /// It is this validator's turn. The block is built no earlier than the minimum interval after
+    /// the one before, even if others began the height sooner.
+    pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
+        let at = self.build_at();
+        if at > self.now.elapsed {
+            self.proposals.to_build = Some((round, at));
+            return Vec::new();
+        }
+        self.build_block(round)
+    }
+
+    fn build_at(&self) -> Duration {
+        let earliest =
+            self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
+        let early = earliest.saturating_sub(self.now.wall.0);
+        let by_clock = match early {
+            1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
+            _ => Duration::ZERO,
+        };
+        self.build_from.max(self.now.elapsed.saturating_add(by_clock))
+    }
+
+    /// Builds a block whose time has come, if its round is still the current one.
+    pub(super) fn build_waiting(&mut self) {
+        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed)
+        else {
+            return;
+        };
+        self.proposals.to_build = None;
+        if self.consensus.is_proposing(round) {
+            let outputs = self.build_block(round);
+            self.perform(outputs);
+        }
+    }
+
+    fn build_block(&mut self, round: Round) -> Vec<Output> {
+        let Some(key) = &self.key else {
+            panic!("only validators are asked to build, and they have a key");
+        };
+        let room =
+            usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
+        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
+        if let Some(hash) = self.built_before(!candidates.is_empty()) {
+            self.bodies.on_proposed(hash, round);
+            return self.consensus.propose(round, hash, self.now.elapsed);
+        }
+        let valid =
+            self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
+        let hash = valid.hash();
+        self.log_body(&valid);
+        self.bodies.insert_built(valid, round);
+        self.consensus.propose(round, hash, self.now.elapsed)
+    }
+
+    /// The block that this validator built in an earlier round of the height, unless it would build
+    /// a better one now. A block that is proposed again needs no new execution, and peers that have
+    /// it fetch nothing.
+    ///
+    /// Each of its transactions must still wait here and must not have expired by the clock.
+    /// Otherwise a transaction could become final that its sender has replaced or believes expired.
+    /// An empty block gives way to the first transaction that can go into a block.
+    fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
+        let built = self.bodies.built()?;
+        let (block, chain) = (built.block(), &self.chain);
+        let time = self.now.wall.max(chain.next_time());
+        let limits = chain.chain().limits();
+        let is_current = block.transactions.iter().all(|transaction| {
+            let is_waiting = self.mempool.get(&transaction.hash()).is_some();
+            is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
+        });
+        let is_outdone = block.transactions.is_empty() && has_candidate;
+        // After this clock was ahead and was set back, others would wait for the time of the block.
+        (block.header.time <= time && is_current && !is_outdone).then(|| built.hash())
+    }
+
+    /// Sends a message of consensus. Adds the block without its transactions to an own proposal.
+    pub(super) fn gossip_consensus(&mut self, message: ConsensusMessage) {
+        let message = match message {
+            ConsensusMessage::Proposal(signed, _) => {
+                let compact = self.bodies.compact(&signed.proposal.block);
+                let round = signed.proposal.round;
+                self.proposals.said = Some((round, self.now.elapsed));
+                // First of its round, since the first one is repeated.
+                self.proposals.of_round.entry(round).or_default().insert(0, signed.clone());
+                ConsensusMessage::Proposal(signed, compact)
+            }
+            ConsensusMessage::Vote(vote) => {
+                self.attendance.on_vote(vote.vote.validator, self.now.elapsed);
+                ConsensusMessage::Vote(vote)
+            }
+            other => other,
+        };
+        self.say(message);
+    }
+
+    fn say(&mut self, message: ConsensusMessage) {
+        let attempt = self.attempt();
+        self.effects
+            .push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
+    }
+
+    /// Repeats the proposal of the current round, if it was not heard for a while. It leaves out
+    /// the list of transactions, which is large: peers that lack it ask for it.
+    pub(super) fn repeat_proposals(&mut self) {
+        if self.proposals.repeat_at.is_none_or(|at| at > self.now.elapsed) {
+            return;
+        }
+        let (now, round) = (self.now.elapsed, self.consensus.round());
+        let said = self.proposals.said.filter(|(of, _)| *of == round).map(|(_, at)| at);
+        let due = said.map(|at| at.saturating_add(REPEAT).saturating_add(self.repeat_turn()));
+        if let Some(due) = due.filter(|due| *due > now) {
+            self.proposals.repeat_at = Some(due);
+            return;
+        }
+        self.proposals.repeat_at = Some(now.saturating_add(REPEAT));
+        let first = self.proposals.of_round.get(&round).and_then(|of_round| of_round.first());
+        if let Some(signed) = first.filter(|_| self.consensus.is_signing()).cloned() {
+            self.proposals.said = Some((round, now));
+            self.say(ConsensusMessage::Proposal(signed, None));
+        }
+    }
+
+    /// How much later than others this validator repeats a proposal.
+    fn repeat_turn(&self) -> Duration {
+        let validators = self.chain.chain().validators(self.chain.tip().height.next());
+        let place = self
+            .key
+            .as_ref()
+            .and_then(|key| validators.find(&key.public()))
+            .map_or(0, |(place, _)| place);
+        let turn = u32::try_from(place as u64 % REPEAT_STEPS).unwrap_or(0);
+        REPEAT_STEP.saturating_mul(turn)
+    }
+
+    /// Takes in a proposal of the height being decided. Consensus gets the proposal once its round
+    /// is near.
+    pub(super) fn on_proposal(
+        &mut self,
+        from: PeerId,
+        signed: &SignedProposal,
+        list: Option<CompactBlock>,
+    ) {
+        let current = self.consensus.round();
+        let round = signed.proposal.round;
+        if round.0 > current.0.saturating_add(ROUNDS_AHEAD) {
+            return;
+        }
+        if round == current {
+            self.proposals.said = Some((round, self.now.elapsed));
+        }
+        self.proposals.remember(signed);
+        if round.0 > current.0.saturating_add(1) {
+            return;
+        }
+        self.give(signed);
+        if self.phase != Phase::Deciding {
+            return;
+        }
+        self.look_for(signed);
+        if let Some(list) = list {
+            self.bodies.on_list(&signed.proposal.block, list, from, &self.mempool);
+        }
+    }
+
+    /// Gives a proposal to consensus, unless it is of the current round or a later one and proposes
+    /// a valid block whose body was dropped. Consensus would vote for this block at once, but a
+    /// validator votes only for a block that it can give to others. Consensus gets the proposal
+    /// when the body is here again.
+    fn give(&mut self, signed: &SignedProposal) {
+        let (block, round) = (signed.proposal.block, signed.proposal.round);
+        let is_dropped =
+            self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);
+        if !is_dropped || round < self.consensus.round() {
+            let message = ConsensusMessage::Proposal(signed.clone(), None);
+            let outputs = self.consensus.on_message(&message, self.now.elapsed);
+            self.perform(outputs);
+        }
+    }
+
+    /// Tells consensus the verdict on a proposed block, or fetches the block if its round is at
+    /// most one from the current round. Blocks of later rounds are fetched when their round is
+    /// near.
+    fn look_for(&mut self, signed: &SignedProposal) {
+        let (block, round, current) =
+            (signed.proposal.block, signed.proposal.round, self.consensus.round());
+        let verdict =
+            self.bodies.verdict(&block).map(|verdict| matches!(verdict, Verdict::Valid(_)));
+        if verdict.is_some() {
+            self.bodies.on_proposed(block, round);
+        }
+        match verdict {
+            Some(valid) if self.told.insert((round, block)) => {
+                let outputs = self.consensus.on_block(signed, valid, self.now.elapsed);
+                self.perform(outputs);
+            }
+            // Consensus needs no body to vote against a block.
+            None if self.consensus.verdict(&block) == Some(false) => {}
+            None if round.0 <= current.0.saturating_add(1)
+                && round.0 >= current.0.saturating_sub(1) =>
+            {
+                self.bodies.want(signed.clone());
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// A round began: fetches blocks that were proposed early for it and for the next one.
+    pub(super) fn look_at_round(&mut self) {
+        if !std::mem::take(&mut self.proposals.is_new_round) {
+            return;
+        }
+        let round = self.consensus.round();
+        self.bodies.on_round(round, &self.consensus.pinned());
+        self.shorten_log();
+        self.heard.on_round(self.consensus.height(), round);
+        let first = Round(round.0.saturating_sub(ROUNDS_BEFORE));
+        self.told.retain(|(of, _)| *of >= first);
+        for signed in self.proposals.on_near(first, Round(round.0.saturating_add(1))) {
+            self.give(&signed);
+            if self.phase == Phase::Deciding && signed.proposal.round >= round {
+                self.look_for(&signed);
+            }
+            if self.phase != Phase::Deciding {
+                return;
+            }
+        }
+    }
+
+    /// Tries to complete the fetched blocks that need attention.
+    pub(super) fn advance_bodies(&mut self) {
+        let due = self.bodies.due(self.now.elapsed);
+        if due.is_empty() {
+            return;
+        }
+        // By lot: in any other order a peer could get itself asked first, such as by connecting
+        // early.
+        let mut peers: Vec<_> = self.peers.iter().copied().collect();
+        peers.sort_by_cached_key(|_| self.lots.draw());
+        for block in due {
+            let (now, wall) = (self.now.elapsed, self.now.wall);
+            match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
+                Progress::Wait => {}
+                Progress::Ask(peer, request) => {
+                    let id = self.ask(peer, &request, super::peers::Asked::Body);
+                    self.bodies.asked(&block, id, peer, now);
+                }
+                Progress::Judged(proposals, verdict, error) => {
+                    let valid = match &verdict {
+                        Verdict::Valid(valid) => {
+                            self.log_body(valid);
+                            true
+                        }
+                        Verdict::Invalid => {
+                            let reason = error.map_or_else(
+                                || "a signature does not hold".to_owned(),
+                                |e| e.to_string(),
+                            );
+                            let height = self.consensus.height();
+                            self.effects
+                                .push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
+                            false
+                        }
+                    };
+                    let proposals = if self.decided.is_some() { Vec::new() } else { proposals };
+                    for proposal in proposals {
+                        // Consensus does not have it yet if the body was dropped before.
+                        self.give(&proposal);
+                        if self.phase != Phase::Deciding {
+                            return;
+                        }
+                        self.told.insert((proposal.proposal.round, block));
+                        let outputs = self.consensus.on_block(&proposal, valid, now);
+                        self.perform(outputs);
+                        if self.phase != Phase::Deciding {
+                            return;
+                        }
+                    }
+                    self.on_fetched(block, &verdict);
+                }
+            }
+        }
+    }
+}
+
+/// Stands for this node as a sender. The shell numbers peers from 0 up, so no peer has this number.
+pub(super) const OWN: PeerId = PeerId(u64::MAX);

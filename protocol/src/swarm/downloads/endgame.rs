@@ -1,0 +1,56 @@
+//! The endgame: the last chunks are requested from a second peer too, or from a faster one.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::Downloads;
+use crate::ids::PeerId;
+use crate::swarm::census::Census;
+use crate::swarm::message::ChunkId;
+use crate::swarm::supplier::Supplier;
+
+/// Once at most one chunk in this many is missing, a chunk may be requested from two peers.
+/// Earlier, duplicates would take upload rate from others.
+const TWICE_ONE_IN: u64 = 200;
+/// Once at most this many chunks are missing, they may be requested twice however small the total.
+const TWICE_LEAST: u64 = 3;
+
+impl Downloads {
+    /// Endgame, once everything missing may be in flight. If few chunks are missing, requests
+    /// chunks of peers that are twice as slow from this peer too. Otherwise moves chunks to it from
+    /// peers that are eight times slower.
+    pub(super) fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
+        let missing = self.segments.missing();
+        let total = self.verified.saturating_add(missing);
+        let may_be_twice = missing <= (total / TWICE_ONE_IN).max(TWICE_LEAST);
+        let in_flight = self.suppliers.values().map(Supplier::in_flight);
+        let on_way = in_flight.fold(0u64, u64::saturating_add);
+        if missing > on_way {
+            return;
+        }
+        let Some(mine) = self.suppliers.get(&id) else { return };
+        let mine = mine.time_to_clear(self.chunk_bytes, now);
+        let mut candidates = Vec::new();
+        for (other, peer) in self.suppliers.iter().filter(|(other, _)| **other != id) {
+            let theirs = peer.time_to_clear(self.chunk_bytes, now);
+            if theirs > mine.saturating_mul(2) {
+                let single = |chunk: &&ChunkId| {
+                    let request = self.requests.get(**chunk);
+                    request.is_some_and(|request| request.also_from.is_none())
+                };
+                let held = peer.wants().iter().filter(|chunk| census.has(id, **chunk));
+                let held = held.filter(single);
+                candidates.extend(held.map(|chunk| (Reverse(theirs), *chunk, *other)));
+            }
+        }
+        candidates.sort_unstable();
+        for (Reverse(theirs), chunk, other) in candidates.into_iter().take(room) {
+            if may_be_twice {
+                self.want_too(id, chunk);
+            } else if theirs > mine.saturating_mul(8) {
+                self.release(other, chunk);
+                self.want(id, chunk);
+            }
+        }
+    }
+}

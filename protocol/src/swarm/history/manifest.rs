@@ -1,0 +1,418 @@
+//! How segments are found: the manifest that a certified header proves, and the head of each
+//! segment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use ledger::codec;
+use ledger::history::{History, Manifest, SegmentDescriptor, SegmentHead};
+use ledger::units::{Height, SegmentIndex};
+
+use crate::ids::PeerId;
+use crate::message::{BEHIND_FAR, CertifiedHeader};
+use crate::offence::Offence;
+use crate::plan::{FetchPlan, HeightRange};
+use crate::swarm::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
+use crate::swarm::segments::{STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX};
+use crate::swarm::{Effect, Swarm};
+
+/// Timeout of a request, after which another peer is asked; a late answer still counts.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Cap of the manifest timeout. It runs from the first request to the last page, starts at
+/// [`PATIENCE`] and doubles whenever a manifest has begun but is not finished in time.
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
+/// Delay until peers are asked again, once none of them had an answer.
+const RETRY: Duration = Duration::from_millis(750);
+/// Most heads asked for at a time.
+const HEADS_MAX: usize = 16;
+
+/// The content of [`Effect::SaveManifest`].
+#[derive(Debug, Encode, Decode)]
+struct Saved {
+    header: CertifiedHeader,
+    descriptors: Vec<SegmentDescriptor>,
+}
+
+/// A manifest in flight: all of it from one peer, which alone is to blame if it is wrong.
+#[derive(Debug)]
+struct Fetch {
+    peer: PeerId,
+    header: CertifiedHeader,
+    from: SegmentIndex,
+    /// Height after the last descriptor so far.
+    next: Height,
+    descriptors: Vec<SegmentDescriptor>,
+    deadline: Duration,
+}
+
+impl Fetch {
+    /// The segment after the last descriptor so far.
+    fn next_index(&self) -> SegmentIndex {
+        SegmentIndex(self.from.0.saturating_add(self.descriptors.len() as u64))
+    }
+}
+
+/// The manifest, and the requests that extend it.
+#[derive(Debug)]
+pub(in crate::swarm) struct Source {
+    manifest: Manifest,
+    /// The highest certified header that sync was told of.
+    target: Option<CertifiedHeader>,
+    /// The header that proves the manifest.
+    proof: Option<CertifiedHeader>,
+    fetch: Option<Fetch>,
+    /// The timeout of a whole manifest.
+    patience: Duration,
+    /// Unanswered requests in a row to each peer, and the number of the last request. The peer with
+    /// fewest is asked next; of these, the one asked longest ago. So a peer that claims everything
+    /// and answers nothing is one of many.
+    asked: BTreeMap<PeerId, (u64, u64)>,
+    questions: u64,
+    heads: BTreeMap<SegmentIndex, (PeerId, Duration)>,
+}
+
+impl Source {
+    pub(in crate::swarm) fn new(history: &History) -> Self {
+        Self {
+            manifest: Manifest::after(history),
+            target: None,
+            proof: None,
+            fetch: None,
+            patience: PATIENCE,
+            asked: BTreeMap::new(),
+            questions: 0,
+            heads: BTreeMap::new(),
+        }
+    }
+
+    pub(in crate::swarm) fn on_certified(&mut self, certified: CertifiedHeader) {
+        if self.target_height() < certified.header.height {
+            self.target = Some(certified);
+        }
+    }
+
+    pub(in crate::swarm) fn on_closed(&mut self, peer: PeerId) {
+        self.asked.remove(&peer);
+        self.fetch = self.fetch.take().filter(|fetch| fetch.peer != peer);
+        self.heads.retain(|_, (asked, _)| *asked != peer);
+    }
+
+    pub(in crate::swarm) fn on_sealed(&mut self, descriptor: &SegmentDescriptor) {
+        self.manifest.sealed(descriptor);
+    }
+
+    pub(in crate::swarm) fn forget_below(&mut self, index: SegmentIndex) {
+        self.manifest.forget_below(index.0);
+        self.heads = self.heads.split_off(&index);
+    }
+
+    pub(in crate::swarm) fn deadline(&self, now: Duration) -> Option<Duration> {
+        let fetch = self.fetch.as_ref().map(|fetch| fetch.deadline);
+        let all = fetch.into_iter().chain(self.heads.values().map(|(_, deadline)| *deadline));
+        // A request that timed out and was not repeated is not needed now.
+        all.filter(|deadline| *deadline > now).min()
+    }
+
+    pub(in crate::swarm) fn target_height(&self) -> Height {
+        self.target.as_ref().map_or(Height(0), |target| target.header.height)
+    }
+
+    pub(in crate::swarm) fn proven_height(&self) -> Height {
+        self.proof.as_ref().map_or(Height(0), |proof| proof.header.height)
+    }
+
+    pub(in crate::swarm) const fn is_asking(&self) -> bool {
+        self.fetch.is_some()
+    }
+
+    pub(in crate::swarm) const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn note_asked(&mut self, peer: PeerId) {
+        self.questions = self.questions.saturating_add(1);
+        let (unanswered, number) = self.asked.entry(peer).or_default();
+        (*unanswered, *number) = (unanswered.saturating_add(1), self.questions);
+    }
+
+    fn note_answered(&mut self, peer: PeerId) {
+        if let Some((unanswered, _)) = self.asked.get_mut(&peer) {
+            *unanswered = 0;
+        }
+    }
+
+    /// Unanswered requests in a row to a peer, and the number of the last request.
+    fn patience_with(&self, peer: PeerId) -> (u64, u64) {
+        self.asked.get(&peer).copied().unwrap_or_default()
+    }
+}
+
+impl Swarm {
+    /// Uses the files of an earlier run, as far as a certificate proves them.
+    pub(in crate::swarm) fn restore(
+        &mut self,
+        staged: Vec<(SegmentHead, Vec<bool>)>,
+        manifest: Option<Vec<u8>>,
+    ) {
+        let saved =
+            manifest.and_then(|bytes| codec::decode::<Saved>(&bytes, codec::VALUE_BYTES_MAX).ok());
+        if let Some(Saved { header, descriptors }) = saved
+            && header.header.height > self.tip
+            && self.is_certified(&header)
+        {
+            let known = self.source.manifest.segments();
+            let new: Vec<_> =
+                descriptors.into_iter().filter(|descriptor| descriptor.index >= known).collect();
+            if self.source.manifest.extend(&new, header.header.history_root).is_ok() {
+                self.progress.extend(&new, &self.rules);
+                self.source.proof = Some(header.clone());
+                self.source.target = Some(header);
+            }
+        }
+        for (head, here) in staged {
+            let index = SegmentIndex(head.descriptor.index);
+            let is_proved = self.source.manifest.get(index.0) == Some(&head.descriptor);
+            if is_proved && index >= self.sealed && self.is_head(&head) {
+                let (chunks, rules) =
+                    (here.iter().filter(|here| **here).count() as u64, &self.rules);
+                self.progress.on_found(chunks, &head.descriptor, rules);
+                self.downloads.add_segment(head, &here);
+            } else {
+                self.effects.push(Effect::Release(index));
+            }
+        }
+    }
+
+    fn is_certified(&self, certified: &CertifiedHeader) -> bool {
+        let CertifiedHeader { header, certificate } = certified;
+        let validators = self.chain.validators(header.height);
+        certificate.verify(self.chain.id(), validators, header.height, header.hash()).is_ok()
+    }
+
+    /// Whether the chunk hashes match the descriptor, and its last block is certified.
+    fn is_head(&self, head: &SegmentHead) -> bool {
+        let SegmentDescriptor { last, last_block, .. } = head.descriptor;
+        let validators = self.chain.validators(last);
+        head.descriptor.verify_chunks(&self.rules, &head.chunks).is_ok()
+            && head.certificate.verify(self.chain.id(), validators, last, last_block).is_ok()
+    }
+
+    /// Asks for a later header's manifest once all known segments are requested, and for the heads
+    /// of the next segments.
+    pub(in crate::swarm) fn seek_manifest(&mut self) {
+        let now = self.now;
+        let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
+        if self.is_manifest_due() && is_open && self.next_head().is_none() {
+            self.fetch_manifest();
+        }
+        let mut asked = self.source.heads.values().filter(|(_, deadline)| *deadline > now).count();
+        let begun = self.downloads.segments().len();
+        while asked < HEADS_MAX && begun.saturating_add(asked) < STAGED_SEGMENTS_MAX {
+            let Some(index) = self.next_head() else { return };
+            let holds = |peer: PeerId| {
+                self.census.get(peer).is_some_and(|holdings| holdings.sealed > index)
+            };
+            let Some(peer) = self.least_asked(holds) else { return };
+            self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
+            self.source.note_asked(peer);
+            self.send(peer, &SyncMessage::GetHead(index));
+            asked = asked.saturating_add(1);
+        }
+    }
+
+    /// Whether a longer manifest is needed: both the tip and the proved height are far below the
+    /// target.
+    fn is_manifest_due(&self) -> bool {
+        let target = self.source.target_height().0;
+        let is_far = |from: Height| target.saturating_sub(from.0) > BEHIND_FAR;
+        is_far(self.tip) && is_far(self.source.proven_height())
+    }
+
+    /// The first segment to fetch whose head is neither here nor asked for.
+    fn next_head(&self) -> Option<SegmentIndex> {
+        let mut bytes = 0u64;
+        for descriptor in self.source.manifest.descriptors() {
+            let index = SegmentIndex(descriptor.index);
+            bytes = bytes.saturating_add(descriptor.bytes);
+            if bytes > STAGED_BYTES_MAX && bytes > descriptor.bytes {
+                return None;
+            }
+            let is_asked =
+                self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > self.now);
+            if self.is_wanted(descriptor) && !self.is_begun(index) && !is_asked {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Segments wholly above the tip are fetched as segments, and so are those already begun.
+    fn is_wanted(&self, descriptor: &SegmentDescriptor) -> bool {
+        descriptor.first > self.tip || self.is_begun(SegmentIndex(descriptor.index))
+    }
+
+    /// Whether the head of a segment is here, so that its chunks are fetched.
+    fn is_begun(&self, index: SegmentIndex) -> bool {
+        self.downloads.segments().get(index).is_some()
+    }
+
+    /// The peer with the fewest unanswered requests; of these one that fits, if any; of these the
+    /// one asked longest ago.
+    fn least_asked(&self, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
+        let said_hello = self.links.keys().copied().filter(|peer| self.census.get(*peer).is_some());
+        said_hello.min_by_key(|peer| {
+            let (unanswered, number) = self.source.patience_with(*peer);
+            (unanswered, !fits(*peer), number)
+        })
+    }
+
+    /// When to ask again after a peer had no answer: at once if some peer has no unanswered
+    /// request.
+    fn retry_at(&self) -> Duration {
+        let mut peers = self.links.keys().filter(|peer| self.census.get(**peer).is_some());
+        let is_fresh = peers.any(|peer| self.source.patience_with(*peer).0 == 0);
+        if is_fresh { self.now } else { self.now.saturating_add(RETRY) }
+    }
+
+    fn fetch_manifest(&mut self) {
+        let Some(header) = self.source.target.clone() else { return };
+        let height = header.header.height;
+        let fits =
+            |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
+        let Some(peer) = self.least_asked(fits) else { return };
+        let from = SegmentIndex(self.source.manifest.segments());
+        let next = self.source.manifest.next_height();
+        // A peer that gives page after page without end must not keep others from being asked;
+        // doubling still gives slow links time.
+        if self.source.fetch.as_ref().is_some_and(|fetch| !fetch.descriptors.is_empty()) {
+            self.source.patience = self.source.patience.saturating_mul(2).min(PATIENCE_MAX);
+        }
+        let deadline = self.now.saturating_add(self.source.patience);
+        self.source.fetch =
+            Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
+        self.source.note_asked(peer);
+        self.send(peer, &SyncMessage::GetManifest(height, from));
+        // With nothing else to fetch, the first head should come right after the manifest that
+        // proves it.
+        let first = SegmentIndex(from.0.saturating_add(u64::from(next <= self.tip)));
+        let is_idle = self.downloads.segments().is_empty();
+        if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
+            self.source.heads.insert(first, (peer, self.now.saturating_add(PATIENCE)));
+            self.send(peer, &SyncMessage::GetHead(first));
+        }
+    }
+
+    pub(in crate::swarm) fn on_manifest(
+        &mut self,
+        from: PeerId,
+        height: Height,
+        index: SegmentIndex,
+        descriptors: Option<Vec<SegmentDescriptor>>,
+    ) {
+        let Some(mut fetch) = self.source.fetch.take() else { return };
+        if (fetch.peer, fetch.header.header.height, fetch.next_index()) != (from, height, index) {
+            // The answer to a request that was given up.
+            self.source.fetch = Some(fetch);
+            return;
+        }
+        // The peer does not know the height (yet): the next peer is asked, after a while if there
+        // is no other.
+        let Some(descriptors) = descriptors else {
+            fetch.deadline = self.retry_at();
+            self.source.fetch = Some(fetch);
+            return;
+        };
+        let is_whole = descriptors.len() < DESCRIPTORS_MAX;
+        if fetch.descriptors.len().saturating_add(descriptors.len()) > MANIFEST_SEGMENTS_MAX {
+            return self.ban(from, Offence::ManifestTooLarge { most: MANIFEST_SEGMENTS_MAX });
+        }
+        // Validated page by page, so an unproved manifest never outgrows what a chain of that
+        // height can hold.
+        for descriptor in descriptors {
+            match descriptor.validate_at(fetch.next_index().0, fetch.next, &self.rules) {
+                Ok(next) if next <= height => fetch.next = next,
+                Ok(next) => return self.ban(from, Offence::ManifestTooLong { height, next }),
+                Err(error) => return self.ban(from, Offence::Manifest(error)),
+            }
+            fetch.descriptors.push(descriptor);
+        }
+        if !is_whole {
+            let next = fetch.next_index();
+            self.source.fetch = Some(fetch);
+            return self.send(from, &SyncMessage::GetManifest(height, next));
+        }
+        self.source.note_answered(from);
+        if height <= self.tip {
+            return;
+        }
+        // The chain may have sealed some of these segments itself meanwhile.
+        let known = self.source.manifest.segments().saturating_sub(fetch.from.0);
+        let new = fetch
+            .descriptors
+            .get(usize::try_from(known).unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
+        match self.source.manifest.extend(new, fetch.header.header.history_root) {
+            Ok(()) => {
+                self.progress.extend(new, &self.rules);
+                self.source.proof = Some(fetch.header.clone());
+                self.source.patience = PATIENCE;
+                let descriptors = self.source.manifest.descriptors().copied().collect();
+                let saved = Saved { header: fetch.header, descriptors };
+                self.effects.push(Effect::SaveManifest(codec::encode(&saved)));
+            }
+            Err(error) => self.ban(from, Offence::Manifest(error)),
+        }
+    }
+
+    pub(in crate::swarm) fn on_head(
+        &mut self,
+        from: PeerId,
+        index: SegmentIndex,
+        head: Option<SegmentHead>,
+    ) {
+        let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
+        let Some(head) = head else {
+            // The peer does not have the head: another is asked, later if there is no other.
+            if is_asked {
+                let retry_at = self.retry_at();
+                self.source.heads.insert(index, (from, retry_at));
+            }
+            return;
+        };
+        let Some(descriptor) = self.source.manifest.get(index.0).copied() else {
+            // The head came before the end of its manifest, so it is asked for again.
+            self.source.heads.retain(|asked, _| *asked != index || !is_asked);
+            return;
+        };
+        // An unrequested head may be of any segment: it would take the place of the next ones.
+        let is_unasked = !self.source.heads.contains_key(&index);
+        let is_full = self.downloads.segments().len() >= STAGED_SEGMENTS_MAX;
+        if is_unasked || is_full || !self.is_wanted(&descriptor) || self.is_begun(index) {
+            return;
+        }
+        if head.descriptor != descriptor || !self.is_head(&head) {
+            return self.ban(from, Offence::SegmentHead { segment: index });
+        }
+        self.source.heads.remove(&index);
+        self.source.note_answered(from);
+        self.effects.push(Effect::Begin(head.clone()));
+        self.downloads.add_segment(head, &[]);
+        self.unfilled.extend(self.links.keys());
+    }
+
+    /// How the blocks above the tip are fetched. None: not known yet.
+    pub(in crate::swarm) fn current_plan(&self) -> Option<FetchPlan> {
+        if self.source.proof.is_none() || self.is_manifest_due() {
+            return None;
+        }
+        let manifest = &self.source.manifest;
+        let mut above = manifest.descriptors().filter(|descriptor| descriptor.last > self.tip);
+        let first = above.find(|descriptor| self.is_wanted(descriptor));
+        let last = Height(manifest.next_height().0.saturating_sub(1));
+        Some(match first {
+            Some(descriptor) => FetchPlan::Segments(HeightRange { first: descriptor.first, last }),
+            None => FetchPlan::Blocks,
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! What sync starts with, and everything that happens to it.
+
+use std::sync::Arc;
+
+use ledger::chain::Chain;
+use ledger::hash::Hash;
+use ledger::history::{History, SegmentDescriptor, SegmentHead};
+use ledger::units::{Height, SegmentIndex};
+
+use super::message::ChunkId;
+use crate::ids::PeerId;
+use crate::message::CertifiedHeader;
+
+/// Rates in bytes per second. `None` means unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Limit for chunks to peers.
+    pub upload: Option<u64>,
+    /// Limit for chunks from peers.
+    pub download: Option<u64>,
+}
+
+/// What sync starts with.
+pub struct Setup<'a> {
+    /// The chain's constants.
+    pub chain: Arc<Chain>,
+    /// The history of all applied blocks.
+    pub history: &'a History,
+    /// Segments staged by an earlier run, with one flag for each chunk: whether it is here.
+    pub staged: Vec<(SegmentHead, Vec<bool>)>,
+    /// The bytes of the last [`Effect::SaveManifest`](super::Effect::SaveManifest).
+    pub manifest: Option<Vec<u8>>,
+    /// A random number, different at each start and on each node.
+    pub nonce: u64,
+    /// Limits of the rates.
+    pub rates: Rates,
+}
+
+/// Everything that happens to sync.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
+pub enum Input {
+    /// Only time has passed. Due at [`Swarm::deadline`](super::Swarm::deadline).
+    Time,
+    /// The link to a peer is open.
+    Opened(PeerId),
+    /// The link to a peer is closed.
+    Closed(PeerId),
+    /// A message of a peer.
+    Message(PeerId, Vec<u8>),
+    /// A chunk arrived. [`Effect::Store`](super::Effect::Store) follows if it is of use.
+    Chunk {
+        /// The peer that sent it.
+        from: PeerId,
+        /// The name that the peer gave it.
+        id: ChunkId,
+        /// Hash of its bytes.
+        hash: Hash,
+        /// Number of its bytes.
+        bytes: u64,
+    },
+    /// The connection has taken in the whole chunk for a peer: another one may follow.
+    Written(PeerId),
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk.
+    Unsent(PeerId, ChunkId),
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has
+    /// no such chunk.
+    Impossible(PeerId, ChunkId),
+    /// A certified header far above the tip.
+    Certified(CertifiedHeader),
+    /// The chain has grown to this height and has sealed these segments meanwhile.
+    Tip(Height, Vec<SegmentDescriptor>),
+    /// The answer to [`Effect::Assemble`](super::Effect::Assemble): chunks damaged on disk. If
+    /// none, all is verified.
+    Assembled(SegmentIndex, Vec<u32>),
+}

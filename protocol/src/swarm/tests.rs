@@ -1,0 +1,139 @@
+#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
+use ledger::address::Coin;
+use ledger::certificate::Certificate;
+use ledger::chain::ChainState;
+use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
+use ledger::hash::BlockHash;
+use ledger::signature::SigningKey;
+use ledger::units::{Timestamp, VotingPower};
+
+use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX};
+use super::*;
+use crate::message::CertifiedHeader;
+
+const START: u64 = 1_767_225_600_000;
+
+fn genesis_state() -> ChainState {
+    let key = SigningKey::from_seed(&[1; 32]).public();
+    ChainState::genesis(Chain::new(Genesis {
+        format: FORMAT,
+        network: "local".to_owned(),
+        address_prefix: "crn".to_owned(),
+        coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+        start_time: Timestamp(START),
+        accounts: Vec::new(),
+        validators: vec![GenesisValidator {
+            name: String::new(),
+            key,
+            payout: key,
+            power: VotingPower(1),
+        }],
+        limits: Limits::default(),
+    }))
+}
+
+fn sync(state: &ChainState) -> Swarm {
+    let setup = Setup {
+        chain: Arc::clone(state.chain()),
+        history: state.history(),
+        staged: Vec::new(),
+        manifest: None,
+        nonce: 1,
+        rates: Rates::default(),
+    };
+    Swarm::new(setup, Duration::ZERO).0
+}
+
+/// Valid descriptors, from the first segment on.
+fn descriptors(rules: &HistoryRules, count: usize) -> Vec<SegmentDescriptor> {
+    let descriptor = |index: u64| SegmentDescriptor {
+        index,
+        first: Height(1 + index * rules.segment_blocks),
+        last: Height((1 + index) * rules.segment_blocks),
+        bytes: rules.segment_blocks,
+        chunks_root: Hash::ZERO,
+        blocks_root: Hash::ZERO,
+        last_block: BlockHash(Hash::ZERO),
+    };
+    (0..count as u64).map(descriptor).collect()
+}
+
+fn ask(sync: &mut Swarm, at: Duration, peer: PeerId, message: &SyncMessage) -> Vec<Effect> {
+    sync.handle(at, Input::Message(peer, codec::encode(message)))
+}
+
+/// Ninety-six peers ask for the longest page of a manifest and for heads as often as they can.
+#[test]
+fn what_peers_have_read_from_the_store_is_bounded_for_each_and_for_all() {
+    let state = genesis_state();
+    let mut sync = sync(&state);
+    let sealed = descriptors(state.history().rules(), DESCRIPTORS_MAX);
+    let tip = sealed.last().unwrap().last;
+    sync.handle(Duration::ZERO, Input::Tip(tip, sealed));
+    let (page, pages) = (DESCRIPTORS_MAX as u64, |units: u64| units / DESCRIPTORS_MAX as u64);
+    let (mut first, mut all) = (0, 0);
+    for peer in (1..=96).map(PeerId) {
+        sync.handle(Duration::ZERO, Input::Opened(peer));
+    }
+    for second in 0..10 {
+        for peer in (1..=96).map(PeerId) {
+            for _ in 0..40 {
+                let question = SyncMessage::GetManifest(tip, SegmentIndex(0));
+                let effects = ask(&mut sync, Duration::from_secs(second), peer, &question);
+                let is_page = |effect: &Effect| matches!(effect, Effect::SendManifest { .. });
+                let read = effects.iter().any(is_page);
+                assert_eq!(effects.len(), 1, "each question has an answer");
+                all += u64::from(read);
+                first += u64::from(read && peer == PeerId(1));
+            }
+        }
+    }
+    assert!(first <= pages(ANSWERED_EACH_AT_ONCE + 10 * ANSWERED_EACH), "{first} pages for one");
+    assert!(first >= pages(ANSWERED_EACH_AT_ONCE), "a whole manifest is read for a newcomer");
+    assert!(all <= pages(ANSWERED_ALL_AT_ONCE + 10 * ANSWERED_ALL), "{all} pages");
+    assert!(all * page >= 9 * ANSWERED_ALL, "and no fewer");
+    let heads = (0..1_000).filter(|_| {
+        let question = SyncMessage::GetHead(SegmentIndex(0));
+        let effects = ask(&mut sync, Duration::from_secs(10), PeerId(50), &question);
+        effects.iter().any(|effect| matches!(effect, Effect::SendHead(..)))
+    });
+    let heads = heads.count() as u64;
+    assert!((1..=ANSWERED_EACH_AT_ONCE / HEAD_COST).contains(&heads), "{heads} heads");
+}
+
+/// A peer sends page after page of a manifest that no certificate proves.
+#[test]
+fn a_manifest_without_end_is_given_up() {
+    let state = genesis_state();
+    let mut sync = sync(&state);
+    let block = state.propose(
+        SigningKey::from_seed(&[1; 32]).public(),
+        Timestamp(START + 1),
+        Certificate::genesis(state.chain().id()),
+        Vec::new(),
+    );
+    let mut header = block.block().header.clone();
+    let pages = descriptors(state.history().rules(), MANIFEST_SEGMENTS_MAX + DESCRIPTORS_MAX);
+    header.height = Height(pages.last().unwrap().last.0 + 1_000_000);
+    let height = header.height;
+    let liar = PeerId(1);
+    sync.handle(Duration::ZERO, Input::Opened(liar));
+    let (pruned_below, sealed) = (SegmentIndex(0), SegmentIndex(u64::MAX));
+    let hello = Status { height, pruned_below, sealed, partial: Vec::new(), nonce: 1 };
+    ask(&mut sync, Duration::ZERO, liar, &SyncMessage::Status(hello));
+    let certificate = Certificate::genesis(state.chain().id());
+    sync.handle(Duration::ZERO, Input::Certified(CertifiedHeader { header, certificate }));
+    let is_banned =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Ban { .. }));
+    let mut banned_after = None;
+    for (at, page) in pages.chunks(DESCRIPTORS_MAX).enumerate() {
+        let first = SegmentIndex(page[0].index);
+        let message = SyncMessage::Manifest(height, first, Some(page.to_vec()));
+        if is_banned(&ask(&mut sync, Duration::from_millis(at as u64), liar, &message)) {
+            banned_after = Some(at);
+            break;
+        }
+    }
+    assert_eq!(banned_after, Some(MANIFEST_SEGMENTS_MAX / DESCRIPTORS_MAX));
+}
