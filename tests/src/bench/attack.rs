@@ -35,6 +35,8 @@ const QUIET: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(10);
 /// Time from the first final transfer to the first transfer that counts.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Transfers that take longer are told on stderr, in milliseconds.
+const SLOW_MS: f64 = 1_000.0;
 const TICK: Duration = Duration::from_millis(50);
 /// How long to wait for the nodes to answer, for a first final transfer, and for the attackers to
 /// end.
@@ -223,6 +225,7 @@ impl<'a> Session<'a> {
         self.nodes.iter_mut().for_each(Node::observe);
         let (attackers_banned, honest_banned) = self.bans();
         let (times, late) = (quiet.times(&paid), attacked.times(&paid));
+        attacked.tell_slow(&paid);
         ensure!(
             !times.is_empty(),
             "no transfer that was due in the quiet time is final: \
@@ -379,6 +382,21 @@ impl Window {
         let mut times: Vec<f64> = due.map(|one| one.took).collect();
         times.sort_by(f64::total_cmp);
         times
+    }
+
+    /// Says when the transfers were due that took longer than [`SLOW_MS`].
+    fn tell_slow(&self, paid: &[Paid]) {
+        let is_slow = |one: &&Paid| (self.start..self.end).contains(&one.at) && one.took > SLOW_MS;
+        let slow: Vec<&Paid> = paid.iter().filter(is_slow).collect();
+        if let Some(first) = slow.iter().min_by_key(|one| one.at) {
+            let at = (first.at - self.start) as f64 / 1_000.0;
+            say!(
+                "{} transfers took longer than {SLOW_MS:.0} ms; the first, due {at:.1} s into the \
+                 attack, took {:.0} ms",
+                slow.len(),
+                first.took
+            );
+        }
     }
 
     fn bytes_a_second(&self) -> f64 {
