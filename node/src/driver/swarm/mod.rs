@@ -7,6 +7,7 @@
 mod assembly;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,11 +170,14 @@ impl Shell {
         let first = std::mem::take(&mut self.first_effects);
         self.perform(first)?;
         let driver = self.driver.clone();
+        let mut was_timer = false;
         loop {
             let now = self.clock.now().elapsed;
             let wait = self.machine.deadline().map(|at| at.saturating_sub(now));
             let show = self.shown_at.saturating_add(SHOW_EVERY).saturating_sub(now);
             let has_output = self.plan.is_some() || !self.segments.is_empty();
+            let is_due = wait.is_some_and(|wait| wait.is_zero()) && !was_timer;
+            was_timer = false;
             tokio::select! {
                 biased;
                 _ = inputs.stop.wait_for(|stop| *stop) => return Ok(()),
@@ -193,8 +197,12 @@ impl Shell {
                     }
                 }
                 Some(result) = results.recv() => self.on_assembled(result?)?,
-                // A timer that is due goes before messages, which may arrive without end.
-                () = tokio::time::sleep(Duration::ZERO), if wait.is_some_and(|wait| wait.is_zero()) => self.give(Input::Time)?,
+                // A due timer goes before messages, which may arrive without end, but never twice in
+                // a row. `ready` is used since even a `sleep` of no time is not ready at once.
+                () = ready(()), if is_due => {
+                    was_timer = true;
+                    self.give(Input::Time)?;
+                }
                 event = inputs.links.recv() => match event {
                     Some(event) => self.on_link(event)?,
                     // The network reports the cause.
