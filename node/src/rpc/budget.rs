@@ -43,6 +43,10 @@ pub(super) mod cost {
         bytes as u64 / 512
     }
 
+    /// Writing the metrics: files of the system are read, and about 60 KiB of text are written (an
+    /// estimate).
+    pub(in crate::rpc) const SCRAPE: u64 = 2_000;
+
     /// Preparing this many entries of a list in memory, such as peers: look-ups, locks and texts
     /// (an estimate).
     pub(in crate::rpc) const fn entries(count: usize) -> u64 {

@@ -49,7 +49,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tower_http::timeout::TimeoutLayer;
 
 use self::accept::Session;
-use self::budget::REFILL;
+use self::budget::{Budgets, REFILL};
 pub use self::convert::block_summary;
 use self::counts::Counts;
 use self::error::RpcError;
@@ -185,6 +185,7 @@ pub fn serve(
         registry: Arc::new(registry),
         requests: Pool::new(REQUESTS_BYTES_MAX),
         scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+        scrape_budgets: Arc::new(Budgets::new(listener.bounds.refill)),
         stopping: stopping.clone(),
     };
     let router = router(app.clone(), listener.guard);
@@ -213,6 +214,9 @@ struct App {
     /// Memory for requests until they are answered.
     requests: Arc<Pool>,
     scrapes: Arc<Semaphore>,
+    /// Scrapes are paid from accounts of their own: a monitor must see a node whose calls use up
+    /// the budget of the same address.
+    scrape_budgets: Arc<Budgets>,
     stopping: watch::Receiver<bool>,
 }
 

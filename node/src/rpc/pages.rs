@@ -10,6 +10,7 @@ use ledger::api;
 use serde_json::json;
 
 use super::accept::Session;
+use super::budget::cost;
 use super::{App, json_response};
 use crate::clock::wall_ms;
 use crate::metrics::exposition::Format;
@@ -66,6 +67,13 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Response {
     let _work = session.place.work();
+    if let Err(wait) = app.scrape_budgets.spend(session.place.origin, cost::SCRAPE) {
+        let seconds = wait.as_secs() + 1;
+        let body = json!({"error": format!("too many scrapes: try again in {seconds} s")});
+        let mut response = json_response(StatusCode::TOO_MANY_REQUESTS, body.to_string());
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        return response;
+    }
     let accept: Vec<_> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&accept.join(","));

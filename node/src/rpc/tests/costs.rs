@@ -98,3 +98,20 @@ fn an_answer_that_does_not_fit_costs_its_room() {
         assert_eq!(bytes_written(&reply(room, "0123456789"), room), bytes, "within {room}");
     }
 }
+
+#[tokio::test]
+async fn scrapes_are_paid_from_a_budget_of_their_own() {
+    // A full account holds 5,000 microseconds.
+    let fixture = Fixture::start_with(Bounds { refill: 100, ..Bounds::default() }).await;
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(fixture.http("GET", "/metrics", &[], "").await);
+    }
+    let refused = statuses.iter().filter(|(status, _, _)| *status == 429).count();
+    assert!(statuses[0].0 == 200 && refused > 0, "{refused} scrapes were refused");
+    let (_, head, body) = statuses.iter().find(|(status, _, _)| *status == 429).unwrap();
+    assert!(body.contains("too many scrapes"), "{body}");
+    assert!(head.to_lowercase().contains("retry-after: "), "{head}");
+    assert_eq!(fixture.http("GET", "/health", &[], "").await.0, 200);
+    assert!(fixture.call(api::CHAIN_STATUS, json!({})).await.is_ok(), "calls have their own");
+}
