@@ -1,5 +1,14 @@
 # The few commands of everyday work. `make check` is what CI runs.
-.PHONY: check fmt test sim swarm-sim bench testnet
+.PHONY: help check fmt test sim swarm-sim bench testnet
+
+help:
+	@echo 'make check          what CI runs: format, clippy, documentation, all tests'
+	@echo 'make fmt            format the code'
+	@echo 'make test           all tests'
+	@echo 'make sim SEED=4711  one seed of the simulator, told in full'
+	@echo 'make swarm-sim      the table of docs/swarm-simulation.md'
+	@echo 'make bench          measure the account tree and the store'
+	@echo 'make testnet        four validators on this machine'
 
 check:
 	.ci/run
