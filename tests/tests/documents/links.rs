@@ -1,0 +1,103 @@
+//! What the documents name: files of the code, and each other.
+
+use std::path::{Path, PathBuf};
+
+/// The rooms, and the folder of the documents.
+const ROOMS: [&str; 6] = ["ledger", "protocol", "node", "wallet-cli", "tests", "docs"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// All files below a folder, as paths from the root.
+fn files(below: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(below)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let path = path.strip_prefix(root()).unwrap();
+                found.push(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found
+}
+
+/// All documents but the changelog, which speaks of the past: path from the root, and text.
+fn documents() -> Vec<(String, String)> {
+    let mut paths: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
+        .map(str::to_owned)
+        .to_vec();
+    paths.extend(files("docs").into_iter().filter(|path| path.ends_with(".md")));
+    let text = |path: String| (path.clone(), std::fs::read_to_string(root().join(path)).unwrap());
+    paths.into_iter().map(text).collect()
+}
+
+/// What stands between backticks in a line.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// A name such as `live/heights.rs` stands for a file whose path ends so. `NAME` stands for any.
+#[test]
+fn each_file_that_a_document_names_exists() {
+    let all: Vec<String> = ROOMS.into_iter().flat_map(files).collect();
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for (document, text) in documents() {
+        for (number, line) in text.lines().enumerate() {
+            for name in quoted(line) {
+                let is_path =
+                    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
+                let in_room = name.split_once('/').is_some_and(|(room, _)| ROOMS.contains(&room));
+                if !is_path || name.contains("NAME") || !(name.ends_with(".rs") || in_room) {
+                    continue;
+                }
+                named += 1;
+                let ending = format!("/{name}");
+                let exists = root().join(name).exists()
+                    || all.iter().any(|path| format!("/{path}").ends_with(&ending));
+                if !exists {
+                    missing.push(format!("{document}:{}: {name}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn each_link_between_documents_leads_somewhere() {
+    let mut broken = Vec::new();
+    for (document, text) in documents() {
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            if path.contains("://") {
+                continue;
+            }
+            let file = if path.is_empty() { root().join(&document) } else { folder.join(path) };
+            let has_anchor = || {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                text.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == anchor)
+            };
+            if !file.exists() || !(anchor.is_empty() || has_anchor()) {
+                broken.push(format!("{document}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The anchor of a heading.
+fn slug(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
