@@ -6,7 +6,7 @@ help:
 	@echo 'make fmt            format the code'
 	@echo 'make test           all tests'
 	@echo 'make sim SEED=4711  one seed of the simulator, told in full'
-	@echo 'make swarm-sim      the table of docs/swarm-simulation.md'
+	@echo 'make swarm-sim      the table of docs/measurements/swarm-simulation.md'
 	@echo 'make bench          measure the account tree and the store'
 	@echo 'make testnet        four validators on this machine'
 
@@ -24,7 +24,7 @@ SEED ?= 1
 sim:
 	CAIRN_SIM_SEED=$(SEED) cargo test -p tests --test simulation every_seed -- --nocapture
 
-# The table of docs/swarm-simulation.md
+# The table of docs/measurements/swarm-simulation.md
 swarm-sim:
 	cargo run --release -p tests --example swarm_sim
 

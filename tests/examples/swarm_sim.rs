@@ -1,4 +1,5 @@
-//! Prints the table of `docs/swarm-simulation.md`: all scenarios, or those with a given name.
+//! Prints the table of `docs/measurements/swarm-simulation.md`: all scenarios, or those with a given
+//! name.
 //! `--told` tells each as it happens.
 
 use std::env::args;

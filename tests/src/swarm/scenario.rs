@@ -1,4 +1,4 @@
-//! The scenarios of the table in `docs/swarm-simulation.md`.
+//! The scenarios of the table in `docs/measurements/swarm-simulation.md`.
 
 use std::time::Duration;
 
