@@ -42,7 +42,19 @@ fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// A name such as `live/heights.rs` stands for a file whose path ends so. `NAME` stands for any.
+/// A name such as `live/heights.rs` stands for a file whose path ends so.
+fn find<'a>(all: &'a [String], name: &str) -> Option<&'a String> {
+    let ending = format!("/{name}");
+    all.iter().find(|path| format!("/{path}").ends_with(&ending))
+}
+
+/// Whether a word names a file or folder. `NAME` stands for any.
+fn is_path(word: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+    let in_room = word.split_once('/').is_some_and(|(room, _)| ROOMS.contains(&room));
+    word.bytes().all(is_plain) && !word.contains("NAME") && (word.ends_with(".rs") || in_room)
+}
+
 #[test]
 fn each_file_that_a_document_names_exists() {
     let all: Vec<String> = ROOMS.into_iter().flat_map(files).collect();
@@ -50,18 +62,9 @@ fn each_file_that_a_document_names_exists() {
     let mut named = 0;
     for (document, text) in documents() {
         for (number, line) in text.lines().enumerate() {
-            for name in quoted(line) {
-                let is_path =
-                    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
-                let in_room = name.split_once('/').is_some_and(|(room, _)| ROOMS.contains(&room));
-                if !is_path || name.contains("NAME") || !(name.ends_with(".rs") || in_room) {
-                    continue;
-                }
+            for name in quoted(line).filter(|word| is_path(word)) {
                 named += 1;
-                let ending = format!("/{name}");
-                let exists = root().join(name).exists()
-                    || all.iter().any(|path| format!("/{path}").ends_with(&ending));
-                if !exists {
+                if !root().join(name).exists() && find(&all, name).is_none() {
                     missing.push(format!("{document}:{}: {name}", number + 1));
                 }
             }
@@ -69,6 +72,28 @@ fn each_file_that_a_document_names_exists() {
     }
     assert!(named > 100, "{named}");
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// The table *Where to look* of ARCHITECTURE.md: each name to begin at stands in a file of its row.
+#[test]
+fn each_name_to_begin_at_is_in_its_file() {
+    let all: Vec<String> = ROOMS.into_iter().flat_map(files).collect();
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, table) = text.split_once("| Question | File | Begin at |").unwrap();
+    let mut rows = 0;
+    for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let paths =
+            quoted(cells[2]).map(|name| find(&all, name).unwrap_or_else(|| panic!("{row}")));
+        let code: String =
+            paths.map(|path| std::fs::read_to_string(root().join(path)).unwrap()).collect();
+        for name in quoted(cells[3]) {
+            let last = name.rsplit("::").next().unwrap();
+            assert!(code.contains(last), "{name} is not in {}", cells[2]);
+        }
+        rows += 1;
+    }
+    assert!(rows > 10, "{rows}");
 }
 
 #[test]
