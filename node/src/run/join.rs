@@ -1,0 +1,51 @@
+//! The third step: waits for a reason to stop, and ends the parts in order.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Stop;
+use crate::network::Network;
+use crate::tasks::Tasks;
+
+/// How long the driver and sync may take to end: a write that has begun is made durable first.
+const END_MAX: Duration = Duration::from_secs(60);
+/// How long all other parts may take after that. They write nothing to disk.
+const REST_MAX: Duration = Duration::from_millis(500);
+/// Names of the parts that get [`END_MAX`].
+pub(super) const DRIVER: &str = "the driver";
+pub(super) const SYNC: &str = "sync";
+
+/// A node whose parts run.
+pub(super) struct Running {
+    pub(super) tasks: Tasks,
+    /// Tells all parts but the network to stop.
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) network: Network,
+}
+
+impl Running {
+    /// Waits for a reason to stop or for the end of any part. Then ends the driver and sync, the
+    /// network, and the rest.
+    ///
+    /// # Errors
+    /// A part failed, or ended although nobody asked the node to stop.
+    pub(super) async fn join(self, mut stop: Stop) -> anyhow::Result<()> {
+        let Self { mut tasks, stop: stop_sender, network } = self;
+        let was_asked = tokio::select! {
+            reason = stop.next() => {
+                tracing::info!("stopping: {reason}");
+                true
+            }
+            () = tasks.any_end() => false,
+        };
+        let _none_left = stop_sender.send(true);
+        if tokio::time::timeout(END_MAX, tasks.await_ends(&[DRIVER, SYNC])).await.is_err() {
+            tracing::error!("the driver or sync has not ended after {} s", END_MAX.as_secs());
+        }
+        network.shutdown().await;
+        let result = tasks.outcome(was_asked, REST_MAX).await;
+        tracing::info!("stopped");
+        result
+    }
+}

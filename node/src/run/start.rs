@@ -1,0 +1,182 @@
+//! The second step: connects the parts of an opened node by bounded channels, and starts them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ledger::chain::Chain;
+use ledger::signature::PublicKey;
+use ledger::store::{Staging, Store};
+use ledger::units::Height;
+use protocol::Quorum;
+use protocol::message::CertifiedHeader;
+use protocol::swarm::Rates;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::join::{DRIVER, Running, SYNC};
+use super::open::Opened;
+use crate::driver::live::{self, Driver};
+use crate::driver::peer_numbers::PeerNumbers;
+use crate::driver::swarm::{self, Shell};
+use crate::home::Home;
+use crate::network::Network;
+use crate::submission::{SUBMISSIONS, Submission};
+use crate::tasks::{Tasks, spawn_thread};
+use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
+use crate::{metrics, progress, rpc, space, verifier};
+
+/// Most queries that wait for the driver. Beyond it a query is refused as busy.
+const QUERIES: usize = 1_024;
+/// Most blocks that a slow subscriber may fall behind before it loses some.
+const BLOCKS: usize = 256;
+/// Most plans and segments from sync that wait for the driver.
+const FROM_SYNC: usize = 2;
+
+/// Starts all parts: first those that only read, then sync, then the driver.
+///
+/// # Errors
+/// Staged segments cannot be opened, or a thread cannot be started.
+pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
+    let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
+    let (rpc_address, state) = (opened.listener.address(), opened.tip.state.clone());
+    let role = role(opened.validator.as_ref(), &chain, state.tip().height);
+    let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network);
+    let (stop, stopping) = watch::channel(false);
+    let sync_tip = view.tip.clone();
+
+    let (verified_sender, verified) = mpsc::channel(verifier::RESULTS);
+    let submissions = ends.submissions;
+    let verifier = verifier::run(chain.id(), inbox.transactions, submissions, verified_sender);
+    let verifier = tokio::spawn(verifier);
+    metrics::register(&mut registry, view.clone(), disk(&home));
+    let progress = tokio::spawn(progress::run(view.clone(), wait_for(stopping.clone())));
+    let space = tokio::spawn(space::watch(home.root().to_owned(), wait_for(stopping.clone())));
+    let rpc = rpc::serve(opened.listener, view, registry, wait_for(stopping.clone()));
+
+    let peers = PeerNumbers::default();
+    let height = store.tip().0;
+    let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
+    let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
+    let (shell, assembled) = Shell::new(swarm::Parts {
+        clock,
+        store: store.clone(),
+        staging,
+        found,
+        state,
+        rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
+        network: network.clone(),
+        peers: peers.clone(),
+        view: ends.sync,
+        driver: to_driver,
+    })?;
+    let (links, target) = (inbox.links, ends.target);
+    let inputs = swarm::Inputs { links, tip: sync_tip, target, stop: stopping.clone() };
+    let sync = shell.spawn(inputs, assembled)?;
+
+    let driver = Driver::new(live::Parts {
+        clock,
+        machine: opened.machine,
+        store,
+        log: opened.log,
+        network: network.clone(),
+        peers,
+        outputs: ends.outputs,
+    })?;
+    let inputs = live::Inputs {
+        consensus: inbox.consensus,
+        headers: inbox.headers,
+        events: inbox.events,
+        verified,
+        queries: ends.queries,
+        sync: from_sync,
+        stop: stopping,
+    };
+    let driver = spawn_thread("driver", move || driver.run(inputs))?;
+    let chain = chain.id();
+    tracing::info!("node of chain {chain} at height {height}, RPC on http://{rpc_address}, {role}");
+
+    let mut tasks = Tasks::default();
+    tasks.add_thread(DRIVER, driver);
+    tasks.add_thread(SYNC, sync);
+    tasks.add("the network", opened.network_task);
+    tasks.add("the verifier", verifier);
+    tasks.add("the RPC server", rpc);
+    tasks.add("the progress bar", progress);
+    tasks.add("the watch on free space", space);
+    Ok(Running { tasks, stop, network })
+}
+
+/// The ends of the view's channels that other parts hold.
+struct Ends {
+    outputs: live::Outputs,
+    sync: watch::Sender<Arc<SyncView>>,
+    target: watch::Receiver<Option<CertifiedHeader>>,
+    queries: mpsc::Receiver<Query>,
+    submissions: mpsc::Receiver<Submission>,
+}
+
+/// Makes the view for readers, and the ends of its channels for the parts that write them.
+fn connect(
+    chain: &Arc<Chain>,
+    store: &Store,
+    validator: Option<PublicKey>,
+    tip: TipView,
+    network: &Network,
+) -> (View, Ends) {
+    let (tip_sender, tip) = watch::channel(Arc::new(tip));
+    let (sync_sender, sync) = watch::channel(Arc::new(SyncView::default()));
+    let (activity_sender, activity) = watch::channel(Activity::default());
+    let quorum = Quorum { ok: true, missing: Vec::new(), since_ms: None };
+    let (quorum_sender, quorum) = watch::channel(quorum);
+    let (blocks, _) = broadcast::channel(BLOCKS);
+    let (queries_sender, queries) = mpsc::channel(QUERIES);
+    let (submissions_sender, submissions) = mpsc::channel(SUBMISSIONS);
+    let (target_sender, target) = watch::channel(None);
+    let journal = Arc::new(Journal::default());
+    let outputs = live::Outputs {
+        tip: tip_sender,
+        activity: activity_sender,
+        quorum: quorum_sender,
+        blocks: blocks.clone(),
+        journal: Arc::clone(&journal),
+        target: target_sender,
+    };
+    let view = View {
+        chain: Arc::clone(chain),
+        store: store.clone(),
+        validator,
+        tip,
+        activity,
+        quorum,
+        sync,
+        peers: network.peers(),
+        accounts: network.accounts().clone(),
+        bans: network.bans(),
+        blocks,
+        queries: queries_sender,
+        submissions: submissions_sender,
+        journal,
+    };
+    (view, Ends { outputs, sync: sync_sender, target, queries, submissions })
+}
+
+/// What the node is on its chain, for the log.
+fn role(validator: Option<&PublicKey>, chain: &Chain, tip: Height) -> &'static str {
+    match validator {
+        Some(key) if chain.validators(tip.next()).find(key).is_some() => "validator",
+        Some(_) => "full node: its validator key is not in the genesis",
+        None => "full node: its home has no validator_key",
+    }
+}
+
+/// The files whose sizes metrics show.
+fn disk(home: &Home) -> Vec<(&'static str, PathBuf)> {
+    vec![
+        ("store", home.db_path()),
+        ("sync", home.sync_path()),
+        ("consensus_log", home.consensus_log_path()),
+    ]
+}
+
+async fn wait_for(mut stop: watch::Receiver<bool>) {
+    let _sender_gone = stop.wait_for(|stop| *stop).await;
+}
