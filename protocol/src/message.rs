@@ -1,7 +1,7 @@
 //! Messages between nodes, and entries of a validator's log. All use the ledger's codec.
 
 use bincode::{Decode, Encode};
-use ledger::block::{Block, Header, transactions_root};
+use ledger::block::{Block, Header};
 use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, Vote};
 use ledger::codec::{self, CodecError};
 use ledger::hash::{BlockHash, ChainId, Domain, TxHash};
@@ -114,8 +114,7 @@ impl CompactBlock {
     #[must_use]
     pub fn is(&self, block: BlockHash) -> bool {
         self.header.hash() == block
-            && self.header.parent_certificate == self.parent_certificate.hash()
-            && self.header.transactions_root == transactions_root(&self.transactions)
+            && self.header.check_content(&self.parent_certificate, &self.transactions).is_ok()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a transaction or a block is refused, and whose fault it is.
 
-use crate::block::HEADER_VERSION;
+use crate::block::{HEADER_VERSION, SignatureError};
 use crate::certificate::CertificateError;
 use crate::genesis::MADE_BY_0_1;
 use crate::hash::{BlockHash, Hash};
@@ -182,4 +182,10 @@ pub enum BlockError {
         /// The reason.
         error: TransactionError,
     },
+}
+
+impl From<SignatureError> for BlockError {
+    fn from(SignatureError { index }: SignatureError) -> Self {
+        Self::Transaction { index, error: TransactionError::Signature }
+    }
 }

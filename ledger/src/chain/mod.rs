@@ -5,7 +5,9 @@ mod overlay;
 
 use std::sync::Arc;
 
-use crate::block::{Block, HEADER_VERSION, Header, genesis_parent, transactions_root};
+use crate::block::{
+    Block, HEADER_VERSION, Header, VerifiedBlock, genesis_parent, transactions_root,
+};
 use crate::certificate::Certificate;
 use crate::codec;
 use crate::genesis::{Genesis, Limits};
@@ -97,7 +99,7 @@ pub struct ChainState {
 /// A block that is valid on the tip, with the state after it. Only this module can build one.
 #[derive(Clone)]
 pub struct ValidBlock {
-    block: Block<Arc<VerifiedTransaction>>,
+    block: VerifiedBlock,
     hash: BlockHash,
     bytes: Arc<Vec<u8>>,
     state: State,
@@ -129,7 +131,7 @@ impl std::fmt::Debug for ValidBlock {
 impl ValidBlock {
     /// The block.
     #[must_use]
-    pub const fn block(&self) -> &Block<Arc<VerifiedTransaction>> {
+    pub const fn block(&self) -> &VerifiedBlock {
         &self.block
     }
 
@@ -288,7 +290,7 @@ impl ChainState {
         }
     }
 
-    fn valid(&self, block: Block<Arc<VerifiedTransaction>>, state: State) -> ValidBlock {
+    fn valid(&self, block: VerifiedBlock, state: State) -> ValidBlock {
         ValidBlock {
             hash: block.header.hash(),
             bytes: Arc::new(codec::encode(&block)),
@@ -302,10 +304,7 @@ impl ChainState {
     ///
     /// # Errors
     /// `BlockError`: the proposer's fault, or `BlockError::Version` for a version of other rules.
-    pub fn validate(
-        &self,
-        block: Block<Arc<VerifiedTransaction>>,
-    ) -> Result<ValidBlock, BlockError> {
+    pub fn validate(&self, block: VerifiedBlock) -> Result<ValidBlock, BlockError> {
         self.check_header(&block)?;
         let (height, parent) = (self.tip.height, self.tip.hash);
         if height == Height(0) {
@@ -338,7 +337,7 @@ impl ChainState {
     }
 
     /// Checks the rules that need no execution.
-    fn check_header(&self, block: &Block<Arc<VerifiedTransaction>>) -> Result<(), BlockError> {
+    fn check_header(&self, block: &VerifiedBlock) -> Result<(), BlockError> {
         let header = &block.header;
         if header.version != HEADER_VERSION {
             return Err(BlockError::Version { got: header.version });
@@ -366,7 +365,7 @@ impl ChainState {
         Ok(())
     }
 
-    fn execute(&self, block: Block<Arc<VerifiedTransaction>>) -> Result<ValidBlock, BlockError> {
+    fn execute(&self, block: VerifiedBlock) -> Result<ValidBlock, BlockError> {
         let header = &block.header;
         let mut overlay = Overlay::new(self, header.time);
         for (index, transaction) in block.transactions.iter().enumerate() {

@@ -251,8 +251,8 @@ fn each_payout_proves_its_income(chain: &Chain, state: &ChainState) {
     }
 }
 
-fn each_tampering_is_refused(state: &ChainState, good: &Block<Arc<VerifiedTransaction>>) {
-    let refused = |change: &dyn Fn(&mut Block<Arc<VerifiedTransaction>>), name: &str| {
+fn each_tampering_is_refused(state: &ChainState, good: &VerifiedBlock) {
+    let refused = |change: &dyn Fn(&mut VerifiedBlock), name: &str| {
         let mut block = good.clone();
         change(&mut block);
         let error = state.validate(block).unwrap_err();

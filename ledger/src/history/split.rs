@@ -1,12 +1,11 @@
 //! Splits the bytes of a whole segment into its blocks.
 
-use crate::block::{Block, transactions_root};
+use crate::block::{Block, ContentError};
 use crate::chain::Chain;
 use crate::codec::{self, CodecError};
 use crate::hash::{BlockHash, Hash};
 use crate::history::{BLOCK_BYTES_MAX, SegmentDescriptor};
 use crate::merkle;
-use crate::transaction::transaction_hash;
 use crate::units::Height;
 
 /// Most bytes of a block.
@@ -214,18 +213,9 @@ fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), S
 }
 
 fn check_content(chain: &Chain, block: &Block) -> Result<(), SegmentError> {
-    let header = &block.header;
-    let hashes: Vec<_> =
-        block.transactions.iter().map(|one| transaction_hash(chain.id(), one)).collect();
-    for (field, expected, got) in [
-        ("transactions_root", header.transactions_root, transactions_root(&hashes)),
-        ("parent_certificate", header.parent_certificate, block.parent_certificate.hash()),
-    ] {
-        if got != expected {
-            return Err(SegmentError::Commitment { height: header.height, field, expected, got });
-        }
-    }
-    Ok(())
+    block.check_content(chain.id()).map_err(|ContentError { field, expected, got }| {
+        SegmentError::Commitment { height: block.header.height, field, expected, got }
+    })
 }
 
 #[cfg(test)]
@@ -234,11 +224,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::block::transactions_root;
     use crate::certificate::Certificate;
     use crate::chain::ChainState;
     use crate::genesis::{Genesis, Limits, template_key};
     use crate::history::{History, SealedSegment};
-    use crate::transaction::{Body, Output, Transfer};
+    use crate::transaction::{Body, Output, Transfer, transaction_hash};
     use crate::units::{Amount, Nonce, Round, Timestamp};
 
     fn chain() -> Arc<Chain> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::block::Block;
 use crate::chain::{Chain, ChainState, ValidBlock};
 use crate::codec;
-use crate::hash::{ChainId, Domain, Hash};
+use crate::hash::{Domain, Hash};
 use crate::history::SealedSegment;
 use crate::state::State;
 use crate::store::disk::{self, Disk};
@@ -15,7 +15,6 @@ use crate::store::recover::{check_witness, open_for, read_tip};
 use crate::store::schema::{self, Key, Marker, TipValue, prefix};
 use crate::store::segments::segment;
 use crate::store::{Store, StoreError, block_bytes, evidence};
-use crate::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use crate::units::Height;
 
 /// Most problems that are named. The rest are only counted.
@@ -234,10 +233,7 @@ fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidB
     };
     let bytes = block_bytes(disk, height)?;
     let block: Block = schema::decode(format_args!("block {height}"), &bytes)?;
-    let transactions = verify_all(state.chain().id(), block.transactions)
-        .map_err(|place| wrong(&format!("the signature of transaction {place} does not hold")))?;
-    let block =
-        Block { header: block.header, parent_certificate: block.parent_certificate, transactions };
+    let block = block.verify(state.chain().id()).map_err(|error| wrong(&error))?;
     let valid = state.validate(block).map_err(|error| wrong(&error))?;
     if **valid.bytes() != bytes {
         return Err(wrong(&"not its canonical bytes"));
@@ -248,16 +244,6 @@ fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidB
         Some(found) => Err(StoreError::corrupt(key, format!("{found}, expected {height}"))),
         None => Err(StoreError::corrupt(key, format!("missing, expected {height}"))),
     }
-}
-
-/// Verifies all signatures of a block in one batch. `Err` is the index of the first that does not
-/// hold.
-fn verify_all(
-    chain: ChainId,
-    transactions: Vec<Transaction>,
-) -> Result<Vec<Arc<VerifiedTransaction>>, usize> {
-    let verified = verify_transactions(chain, transactions);
-    verified.into_iter().enumerate().map(|(place, one)| one.ok_or(place)).collect()
 }
 
 fn check_segment(

@@ -11,7 +11,6 @@ use ledger::chain::{Chain, ChainState, Committed, ValidBlock};
 use ledger::codec;
 use ledger::history::SealedSegment;
 use ledger::store::{Opened, Store};
-use ledger::transaction::verify_transactions;
 use ledger::units::Height;
 use serde_json::json;
 
@@ -141,20 +140,7 @@ impl Import {
             );
             return Ok(());
         }
-        let chain = self.chain().id();
-        let transactions = verify_transactions(chain, block.transactions).into_iter().enumerate();
-        let transactions = transactions
-            .map(|(index, verified)| {
-                verified
-                    .with_context(|| format!("transaction {index}: the signature does not hold"))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let block = Block {
-            header: block.header,
-            parent_certificate: block.parent_certificate,
-            transactions,
-        };
-        let valid = self.state.validate(block)?;
+        let valid = self.state.validate(block.verify(self.chain().id())?)?;
         // Validation has verified the parent's certificate.
         self.settle(&valid.block().parent_certificate)?;
         let sealed = self.state.advance(&valid);

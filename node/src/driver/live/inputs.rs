@@ -6,12 +6,10 @@
 //! served within two cycles, however much the others have.
 
 use std::future::ready;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::block::Block;
+use ledger::block::VerifiedBlock;
 use ledger::certificate::Certificate;
-use ledger::transaction::VerifiedTransaction;
 use protocol::FetchPlan;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, unconstrained};
@@ -51,7 +49,7 @@ pub(crate) enum ToDriver {
     /// How the blocks above the tip are fetched.
     Plan(FetchPlan),
     /// The verified blocks of a segment, and the certificate of the last one.
-    Segment(Vec<Block<Arc<VerifiedTransaction>>>, Certificate),
+    Segment(Vec<VerifiedBlock>, Certificate),
 }
 
 /// The inputs, except time.

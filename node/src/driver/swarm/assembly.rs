@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use ledger::block::Block;
+use ledger::block::{VerifiedBlock, verify_blocks};
 use ledger::certificate::Certificate;
 use ledger::chain::Chain;
 use ledger::hash::ChainId;
@@ -21,7 +21,7 @@ const BATCH: usize = 256;
 pub(crate) struct Assembled {
     pub(crate) index: SegmentIndex,
     pub(crate) damaged: Vec<u32>,
-    pub(crate) blocks: Vec<Block<Arc<VerifiedTransaction>>>,
+    pub(crate) blocks: Vec<VerifiedBlock>,
     pub(crate) certificate: Certificate,
 }
 
@@ -52,20 +52,8 @@ pub(super) fn assemble(
         return Ok(Assembled { index, damaged, blocks: Vec::new(), certificate });
     }
     let blocks = splitter.finish().with_context(context)?;
-    let counts: Vec<usize> = blocks.iter().map(|block| block.transactions.len()).collect();
-    let (headers, transactions): (Vec<_>, Vec<_>) = blocks
-        .into_iter()
-        .map(|block| ((block.header, block.parent_certificate), block.transactions))
-        .unzip();
-    let transactions: Vec<Transaction> = transactions.into_iter().flatten().collect();
-    let mut verified = verify(chain.id(), transactions).into_iter();
-    let blocks = headers.into_iter().zip(counts).map(|((header, parent_certificate), count)| {
-        let transactions: Option<Vec<_>> = verified.by_ref().take(count).collect();
-        let transactions =
-            transactions.context("a signature does not hold").with_context(context)?;
-        Ok(Block { header, parent_certificate, transactions })
-    });
-    let blocks = blocks.collect::<anyhow::Result<Vec<_>>>()?;
+    let blocks = verify_blocks(blocks, |transactions| verify(chain.id(), transactions));
+    let blocks = blocks.collect::<Result<Vec<_>, _>>().with_context(context)?;
     Ok(Assembled { index, damaged: Vec::new(), blocks, certificate })
 }
 
