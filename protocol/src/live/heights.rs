@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::block::Block;
-use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::{Height, Round};
 
 use super::logged::Logged;
@@ -98,9 +96,8 @@ impl Machine {
         for entry in log {
             match entry {
                 LogEntry::Body(block) => {
-                    if let Some(Ok(valid)) =
-                        self.verified(block).map(|block| self.chain.validate(block))
-                    {
+                    let verified = block.clone().verify(self.chain.chain().id());
+                    if let Ok(Ok(valid)) = verified.map(|block| self.chain.validate(block)) {
                         self.bodies.insert(valid);
                     }
                 }
@@ -111,18 +108,6 @@ impl Machine {
                 LogEntry::Vote(_) | LogEntry::Polka(_) | LogEntry::Timeout(..) => {}
             }
         }
-    }
-
-    fn verified(
-        &self,
-        block: &Block<Transaction>,
-    ) -> Option<Block<Arc<ledger::transaction::VerifiedTransaction>>> {
-        let verified = verify_transactions(self.chain.chain().id(), block.transactions.clone());
-        Some(Block {
-            header: block.header.clone(),
-            parent_certificate: block.parent_certificate.clone(),
-            transactions: verified.into_iter().collect::<Option<_>>()?,
-        })
     }
 
     /// Performs the outputs of consensus, and further outputs that follow from them.

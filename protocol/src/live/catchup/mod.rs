@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::block::Block;
+use ledger::block::{Block, verify_blocks};
 use ledger::certificate::Certificate;
 use ledger::chain::{BlockError, ChainState, Committed};
 use ledger::hash::BlockHash;
@@ -427,38 +427,18 @@ fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError>
         certificate
             .verify(id, validators, header.height, hash)
             .map_err(|error| blame(Offence::BlockUncertified { height: header.height, error }))?;
-        let hashes: Vec<_> = block
-            .transactions
-            .iter()
-            .map(|transaction| ledger::transaction::transaction_hash(id, transaction))
-            .collect();
-        if header.transactions_root != ledger::block::transactions_root(&hashes)
-            || header.parent_certificate != block.parent_certificate.hash()
-        {
+        if block.check_content(id).is_err() {
             return Err(blame(Offence::BlockBody { height: header.height }));
         }
         parent = hash;
     }
-    let counts: Vec<usize> = blocks.iter().map(|block| block.transactions.len()).collect();
-    let (headers, transactions): (Vec<_>, Vec<_>) = blocks
-        .into_iter()
-        .map(|block| ((block.header, block.parent_certificate), block.transactions))
-        .unzip();
-    let mut verified =
-        verify_transactions(id, transactions.into_iter().flatten().collect()).into_iter();
     let mut state = chain.clone();
-    let mut commits = Vec::with_capacity(headers.len());
-    for (((header, parent_certificate), count), certificate) in
-        headers.into_iter().zip(counts).zip(certificates)
-    {
-        let transactions: Option<Vec<Arc<_>>> = verified.by_ref().take(count).collect();
-        let Some(transactions) = transactions else {
-            let error = ledger::chain::TransactionError::Signature;
-            return Err(CatchUpError::Certified(BlockError::Transaction { index: 0, error }));
-        };
-        let block = Block { header, parent_certificate, transactions };
-        let valid = state.validate(block).map_err(CatchUpError::Certified)?;
-        commits.push(state.commit(valid, certificate));
+    let mut commits = Vec::with_capacity(blocks.len());
+    let verified = verify_blocks(blocks, |transactions| verify_transactions(id, transactions));
+    for (block, certificate) in verified.zip(certificates) {
+        let block = block.map_err(BlockError::from);
+        let valid = block.and_then(|block| state.validate(block));
+        commits.push(state.commit(valid.map_err(CatchUpError::Certified)?, certificate));
     }
     Ok((commits, state))
 }
