@@ -26,6 +26,8 @@ pub const MADE_BY_0_1: &str =
     "made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`";
 /// Most bytes a genesis file may have.
 pub const GENESIS_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of a chunk that a genesis may ask for.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// The network name of local test networks. Only this one may use the public template keys.
 pub const LOCAL_NETWORK: &str = "local";
 /// Names of the accounts of local test networks. Their keys are public: see [`template_key`].
@@ -134,7 +136,7 @@ const LIMIT_BOUNDS: [(&str, u64, u64); 11] = [
     ("clock_drift_ms", 100, 60_000),
     ("segment_bytes", 64 << 10, 64 << 20),
     ("segment_blocks", 16, 65_536),
-    ("chunk_bytes", 16 << 10, 1 << 20),
+    ("chunk_bytes", 16 << 10, CHUNK_BYTES_MAX as u64),
     ("snapshot_segments", 1, 65_536),
 ];
 

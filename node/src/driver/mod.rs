@@ -11,3 +11,22 @@ pub(crate) mod swarm;
 mod blame;
 pub(crate) mod peer_numbers;
 mod priority;
+
+use ledger::genesis::CHUNK_BYTES_MAX;
+use protocol::message;
+use protocol::swarm::message::{CHUNK_HEADER_BYTES, SYNC_MESSAGE_BYTES_MAX};
+
+use crate::network::{self, Topic};
+
+// The network and the protocol do not know each other, so both state these limits. If they differed,
+// a valid message would not be delivered, or the network would carry one that no decoder accepts.
+const _: () = {
+    assert!(Topic::Consensus.bytes_max() == message::CONSENSUS_BYTES_MAX);
+    assert!(Topic::Headers.bytes_max() == message::HEADER_MESSAGE_BYTES_MAX);
+    assert!(Topic::Transactions.bytes_max() == message::TRANSACTIONS_BYTES_MAX);
+    assert!(network::REQUEST_BYTES_MAX == message::REQUEST_BYTES_MAX);
+    assert!(network::RESPONSE_BYTES_MAX == message::RESPONSE_BYTES_MAX);
+    assert!(network::LINK_MESSAGE_BYTES_MAX == SYNC_MESSAGE_BYTES_MAX);
+    // The network leaves room for a longer name of a chunk.
+    assert!(CHUNK_HEADER_BYTES + CHUNK_BYTES_MAX <= network::LINK_DATA_BYTES_MAX);
+};
