@@ -8,7 +8,7 @@ use ledger::api::BlockSummary;
 use ledger::block::Header;
 use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState};
-use ledger::hash::TxId;
+use ledger::hash::{BlockHash, TxId};
 use ledger::signature::PublicKey;
 use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
@@ -34,6 +34,24 @@ pub struct TipView {
     pub certificate: Certificate,
     /// Header of the tip; `None` before the first block.
     pub header: Option<Header>,
+}
+
+/// The summary of a block, as subscribers get it.
+#[must_use]
+pub fn block_summary(
+    header: &Header,
+    hash: BlockHash,
+    transactions: usize,
+    bytes: usize,
+) -> BlockSummary {
+    BlockSummary {
+        height: header.height.0,
+        hash: hash.to_string(),
+        time: header.time.0,
+        proposer: header.proposer.to_string(),
+        transactions: u32::try_from(transactions).unwrap_or(u32::MAX),
+        bytes: bytes as u64,
+    }
 }
 
 /// What sync is doing, and when it reached its milestones.

@@ -2,14 +2,14 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, BlockSummary, Head, OutputInfo, PeerCost, PeerInfo,
-    QuorumInfo, Status, TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo, Status,
+    TransactionInfo, ValidatorInfo,
 };
-use ledger::block::{Block, Header};
+use ledger::block::Block;
 use ledger::certificate::Certificate;
 use ledger::chain::Chain;
 use ledger::codec;
-use ledger::hash::{BlockHash, TxId};
+use ledger::hash::TxId;
 use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
@@ -17,25 +17,7 @@ use protocol::Quorum;
 use protocol::budget::{BudgetReport, Cost};
 
 use crate::network;
-use crate::view::{Activity, TipView, View};
-
-/// The summary of a block, as subscribers get it.
-#[must_use]
-pub fn block_summary(
-    header: &Header,
-    hash: BlockHash,
-    transactions: usize,
-    bytes: usize,
-) -> BlockSummary {
-    BlockSummary {
-        height: header.height.0,
-        hash: hash.to_string(),
-        time: header.time.0,
-        proposer: header.proposer.to_string(),
-        transactions: count(transactions),
-        bytes: bytes as u64,
-    }
-}
+use crate::view::{Activity, TipView, View, block_summary};
 
 pub(super) fn block_info(
     chain: &Chain,

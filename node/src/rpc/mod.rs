@@ -50,7 +50,6 @@ use tower_http::timeout::TimeoutLayer;
 
 use self::accept::Session;
 use self::budget::{Budgets, REFILL};
-pub use self::convert::block_summary;
 use self::counts::Counts;
 use self::error::RpcError;
 use self::guard::Guard;

@@ -32,7 +32,7 @@ use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
 use crate::submission::{Reply, SubmitError};
 use crate::verifier::Verified;
-use crate::view::{Activity, Journal, Query, TipView};
+use crate::view::{Activity, Journal, Query, TipView, block_summary};
 use notices::report;
 
 /// The outputs, except network traffic.
@@ -368,14 +368,8 @@ impl Driver {
                 .for_each(|transaction| note(&self.outputs.journal, transaction.id(), now));
             self.activity.blocks_committed += 1;
             self.activity.transactions_committed += transactions.len() as u64;
-            let summary = BlockSummary {
-                height: block.height().0,
-                hash: block.hash().to_string(),
-                time: block.header().time.0,
-                proposer: block.header().proposer.to_string(),
-                transactions: u32::try_from(transactions.len()).unwrap_or(u32::MAX),
-                bytes: block.bytes().len() as u64,
-            };
+            let (count, bytes) = (transactions.len(), block.bytes().len());
+            let summary = block_summary(block.header(), block.hash(), count, bytes);
             // Fails if there are no subscribers.
             let _unheard = self.outputs.blocks.send(summary);
         }

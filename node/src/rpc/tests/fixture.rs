@@ -27,9 +27,9 @@ use tokio::time::timeout;
 
 use crate::accounts::Accounts;
 use crate::network::{BanInfo, PeerId, PeerInfo, Traffic};
-use crate::rpc::{Bounds, RpcConfig, bind, block_summary, serve};
+use crate::rpc::{Bounds, RpcConfig, bind, serve};
 use crate::submission::{Submission, SubmitError};
-use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
+use crate::view::{Activity, Journal, Query, SyncView, TipView, View, block_summary};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
 pub(super) const LATE: Duration = Duration::from_secs(20);

@@ -6,7 +6,8 @@ use tokio::time::timeout;
 
 use super::client::Socket;
 use super::fixture::{Fixture, LATE, SOON, key};
-use crate::rpc::{STOP_MAX, block_summary};
+use crate::rpc::STOP_MAX;
+use crate::view::block_summary;
 
 #[tokio::test]
 async fn a_long_poll_ends_with_the_block_or_the_time() {
