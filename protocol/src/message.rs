@@ -184,7 +184,7 @@ pub struct CertifiedHeader {
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Request {
     /// Asks for the peer's last final block, and tells of the sender's.
-    Status(Option<CertifiedHeader>),
+    Tip(Option<CertifiedHeader>),
     /// Asks for final blocks from this height on, as many as fit [`BLOCKS_MAX`] and
     /// [`BLOCKS_BYTES`].
     Blocks(Height),
@@ -204,7 +204,7 @@ pub fn answer_bytes_max(request: &[u8]) -> usize {
     // The number of the answer, the clock, the marks of options, and the lengths of lists.
     const FRAME: usize = 32;
     let bytes = match codec::decode(request, REQUEST_BYTES_MAX) {
-        Ok(Request::Status(_)) => HEADER_MESSAGE_BYTES_MAX,
+        Ok(Request::Tip(_)) => HEADER_MESSAGE_BYTES_MAX,
         Ok(Request::Proposed(..)) => CONSENSUS_BYTES_MAX,
         Ok(Request::Transactions(hashes)) => {
             hashes.len().saturating_mul(TRANSACTION_BYTES_MAX).saturating_add(FRAME)
@@ -220,7 +220,7 @@ pub fn answer_bytes_max(request: &[u8]) -> usize {
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Response {
     /// The peer's clock and tip.
-    Status {
+    Tip {
         /// The peer's clock, in milliseconds since 1970.
         now: u64,
         /// The peer's last final block; none before the first one.
@@ -318,13 +318,13 @@ mod tests {
     #[test]
     fn the_largest_honest_answer_to_each_request_is_allowed_and_little_more() {
         const PIECE: usize = 4 + 1 + 8 + GENESIS_PIECE_BYTES;
-        const STATUS: usize = 4 + 8 + 1 + HEADER_BYTES + CERTIFICATE_BYTES_MAX;
+        const TIP: usize = 4 + 8 + 1 + HEADER_BYTES + CERTIFICATE_BYTES_MAX;
         // The smallest transaction has 177 bytes.
         const LIST: usize = 4 + 1 + BLOCK_OVERHEAD_MAX + 32 * ((2 << 20) / 177);
         let transactions = |count: usize| Request::Transactions(vec![TxHash::default(); count]);
         // request, bytes of the largest honest answer, bytes that are too many
         let cases = [
-            (Request::Status(None), STATUS, 256 << 10),
+            (Request::Tip(None), TIP, 256 << 10),
             (Request::Proposed(Height(1), BlockHash::default()), LIST, 1 << 20),
             (Request::Genesis(0), PIECE, PIECE + 100),
             (transactions(0), 12, 100),

@@ -178,7 +178,7 @@ async fn an_answer_longer_than_its_request_allows_is_not_read() {
     while asked < 3 {
         match event(&mut inbox).await {
             PeerEvent::Request { bytes, ticket, .. } => {
-                assert!(matches!(codec::decode(&bytes, REQUEST_BYTES_MAX), Ok(Request::Status(_))));
+                assert!(matches!(codec::decode(&bytes, REQUEST_BYTES_MAX), Ok(Request::Tip(_))));
                 peer.respond(ticket, vec![0xff; HEADER_MESSAGE_BYTES_MAX + 1]);
                 asked += 1;
             }

@@ -26,7 +26,7 @@ use protocol::message::{
     SignedProposal, SignedVote,
 };
 use protocol::swarm::Bits;
-use protocol::swarm::message::{ChunkId, Status, SyncMessage, Update};
+use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()
@@ -320,15 +320,12 @@ fn every_format_has_the_bytes_it_always_had() {
         ),
         (
             "status without a block",
-            hex::encode(codec::encode(&Response::Status { now: 5, head: None })),
+            hex::encode(codec::encode(&Response::Tip { now: 5, head: None })),
             "00000000050000000000000000",
         ),
         (
             "status",
-            print(&codec::encode(&Response::Status {
-                now: 1_767_225_602_000,
-                head: Some(certified),
-            })),
+            print(&codec::encode(&Response::Tip { now: 1_767_225_602_000, head: Some(certified) })),
             "412 6962f9a04fdbb5ad",
         ),
         (
@@ -366,7 +363,7 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let mut partial = Bits::new(12);
     partial.set(1);
     partial.set(11);
-    let status = Status {
+    let holdings = Holdings {
         height: Height(70),
         pruned_below: SegmentIndex(1),
         sealed: segment,
@@ -394,7 +391,7 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
     let page = Some(vec![descriptor]);
     vec![
-        (SyncMessage::Status(status), "62 b2211b6e1b99478e"),
+        (SyncMessage::Holdings(holdings), "62 b2211b6e1b99478e"),
         (SyncMessage::Update(update), "92 46fa300e129274cb"),
         (SyncMessage::Sealed(segment, Height(70)), "20 50c3da84d1c2c177"),
         (SyncMessage::Busy(10_000), "8 180006146f444d4f"),
@@ -491,10 +488,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         protocol::message::TRANSACTIONS_BYTES_MAX,
     );
     canonical::<LogEntry>(&codec::encode(&LogEntry::Vote(vote)), codec::VALUE_BYTES_MAX);
-    canonical::<Request>(
-        &codec::encode(&Request::Status(None)),
-        protocol::message::REQUEST_BYTES_MAX,
-    );
+    canonical::<Request>(&codec::encode(&Request::Tip(None)), protocol::message::REQUEST_BYTES_MAX);
     for request in [
         Request::Genesis(3),
         Request::Transactions(vec![Default::default()]),
@@ -503,7 +497,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);
     }
     for response in [
-        Response::Status { now: 5, head: None },
+        Response::Tip { now: 5, head: None },
         Response::Genesis(Some(vec![7, 8])),
         Response::Transactions(vec![transaction.clone()]),
         Response::NotKept,

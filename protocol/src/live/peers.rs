@@ -52,7 +52,7 @@ impl Machine {
         {
             return;
         }
-        let request = Request::Status(self.certified_header());
+        let request = Request::Tip(self.certified_header());
         self.ask(peer, &request, Asked::Status(peer, self.now.elapsed));
     }
 
@@ -88,13 +88,13 @@ impl Machine {
             Err(error) => return self.ban(from, Offence::Request(error)),
         };
         let response = match request {
-            Request::Status(theirs) => {
+            Request::Tip(theirs) => {
                 if let Some(certified) = theirs
                     && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject
                 {
                     return self.ban(from, Offence::Tip);
                 }
-                Response::Status { now: self.now.wall.0, head: self.certified_header() }
+                Response::Tip { now: self.now.wall.0, head: self.certified_header() }
             }
             Request::Genesis(piece) => Response::Genesis(self.genesis_piece(piece)),
             Request::Blocks(height) => {
@@ -127,7 +127,7 @@ impl Machine {
             };
         match self.requests.remove(&id) {
             Some(Asked::Status(_, asked_at)) => {
-                let Some(Response::Status { now, head }) = response else { return };
+                let Some(Response::Tip { now, head }) = response else { return };
                 self.on_peer_clock(from, now, asked_at);
                 if let Some(certified) = head
                     && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject

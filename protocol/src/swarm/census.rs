@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use ledger::units::{Height, SegmentIndex};
 
 use super::bits::Bits;
-use super::message::{ChunkId, Status};
+use super::message::{ChunkId, Holdings};
 use crate::ids::PeerId;
 
 /// Most segments of which one peer may have parts: no more are fetched at a time.
 const PARTIAL_MAX: usize = super::segments::STAGED_SEGMENTS_MAX;
 
-/// What a peer claims to have.
+/// A peer, and what it claims to have.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Holdings {
+pub(crate) struct Holder {
     pub(crate) height: Height,
     pub(crate) pruned_below: SegmentIndex,
     pub(crate) sealed: SegmentIndex,
@@ -22,7 +22,7 @@ pub(crate) struct Holdings {
     partial: BTreeMap<SegmentIndex, Bits>,
 }
 
-impl Holdings {
+impl Holder {
     /// Whether it claims that it once held a whole segment.
     pub(crate) fn is_source(&self) -> bool {
         self.sealed > SegmentIndex(0)
@@ -51,10 +51,10 @@ impl Holdings {
 /// By segment and chunk, a number of peers.
 type Counts = BTreeMap<SegmentIndex, Vec<u16>>;
 
-/// The holdings of all peers, and the number of holders of each chunk.
+/// What each peer claims to have, and the number of holders of each chunk.
 #[derive(Debug)]
 pub(crate) struct Census {
-    peers: BTreeMap<PeerId, Holdings>,
+    peers: BTreeMap<PeerId, Holder>,
     /// Peers that have a chunk without its whole segment.
     partial: Counts,
     /// Most chunks that a segment can have.
@@ -70,17 +70,17 @@ impl Census {
         Self { peers: BTreeMap::new(), partial: BTreeMap::new(), chunks_max }
     }
 
-    pub(crate) fn get(&self, peer: PeerId) -> Option<&Holdings> {
+    pub(crate) fn get(&self, peer: PeerId) -> Option<&Holder> {
         self.peers.get(&peer)
     }
 
-    pub(crate) fn peers(&self) -> impl Iterator<Item = (PeerId, &Holdings)> {
-        self.peers.iter().map(|(peer, holdings)| (*peer, holdings))
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (PeerId, &Holder)> {
+        self.peers.iter().map(|(peer, holder)| (*peer, holder))
     }
 
-    pub(crate) fn on_status(&mut self, peer: PeerId, status: Status) -> Result<(), Absurd> {
+    pub(crate) fn on_holdings(&mut self, peer: PeerId, holdings: Holdings) -> Result<(), Absurd> {
         self.forget(peer);
-        let Status { height, pruned_below, sealed, partial, nonce } = status;
+        let Holdings { height, pruned_below, sealed, partial, nonce } = holdings;
         let is_possible = |bits: &Bits| {
             bits.bytes() <= (self.chunks_max as usize).div_ceil(8)
                 && bits.ones().all(|chunk| chunk < self.chunks_max)
@@ -91,14 +91,13 @@ impl Census {
         {
             return Err(Absurd);
         }
-        let mut holdings =
-            Holdings { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
-        holdings.partial =
-            partial.into_iter().filter(|(segment, _)| !holdings.is_complete(*segment)).collect();
-        for (segment, bits) in &holdings.partial {
+        let mut holder = Holder { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
+        holder.partial =
+            partial.into_iter().filter(|(segment, _)| !holder.is_complete(*segment)).collect();
+        for (segment, bits) in &holder.partial {
             bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, 1));
         }
-        self.peers.insert(peer, holdings);
+        self.peers.insert(peer, holder);
         Ok(())
     }
 
@@ -106,12 +105,12 @@ impl Census {
         if id.chunk >= self.chunks_max {
             return Err(Absurd);
         }
-        let Some(holdings) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let Some(holder) = self.peers.get_mut(&peer) else { return Ok(()) };
         let has_room =
-            holdings.partial.len() < PARTIAL_MAX || holdings.partial.contains_key(&id.segment);
-        if !holdings.is_complete(id.segment)
+            holder.partial.len() < PARTIAL_MAX || holder.partial.contains_key(&id.segment);
+        if !holder.is_complete(id.segment)
             && has_room
-            && holdings.partial.entry(id.segment).or_default().set(id.chunk)
+            && holder.partial.entry(id.segment).or_default().set(id.chunk)
         {
             count(&mut self.partial, id.segment, id.chunk, 1);
         }
@@ -119,17 +118,17 @@ impl Census {
     }
 
     pub(crate) fn on_sealed(&mut self, peer: PeerId, sealed: SegmentIndex, height: Height) {
-        let Some(holdings) = self.peers.get_mut(&peer) else { return };
-        holdings.sealed = sealed.max(holdings.sealed);
-        holdings.height = height.max(holdings.height);
-        let open = holdings.partial.split_off(&holdings.sealed);
-        let done = std::mem::replace(&mut holdings.partial, open);
+        let Some(holder) = self.peers.get_mut(&peer) else { return };
+        holder.sealed = sealed.max(holder.sealed);
+        holder.height = height.max(holder.height);
+        let open = holder.partial.split_off(&holder.sealed);
+        let done = std::mem::replace(&mut holder.partial, open);
         self.uncount(&done);
     }
 
     pub(crate) fn forget(&mut self, peer: PeerId) {
-        if let Some(holdings) = self.peers.remove(&peer) {
-            self.uncount(&holdings.partial);
+        if let Some(holder) = self.peers.remove(&peer) {
+            self.uncount(&holder.partial);
         }
     }
 
@@ -147,7 +146,7 @@ impl Census {
     }
 
     pub(crate) fn has(&self, peer: PeerId, id: ChunkId) -> bool {
-        self.peers.get(&peer).is_some_and(|holdings| holdings.has(id))
+        self.peers.get(&peer).is_some_and(|holder| holder.has(id))
     }
 
     /// Number of peers that have a chunk without its whole segment.
@@ -159,7 +158,7 @@ impl Census {
     /// The sources of a segment: peers that have all of it.
     pub(crate) fn sources(&self, segment: SegmentIndex) -> Vec<PeerId> {
         self.peers()
-            .filter(|(_, holdings)| holdings.is_complete(segment))
+            .filter(|(_, holder)| holder.is_complete(segment))
             .map(|(peer, _)| peer)
             .collect()
     }
@@ -171,7 +170,7 @@ impl Census {
             [] => None,
             [one] => Some(*one),
             _ => sources.iter().copied().max_by_key(|peer| {
-                let nonce = self.peers.get(peer).map_or(0, |holdings| holdings.nonce);
+                let nonce = self.peers.get(peer).map_or(0, |holder| holder.nonce);
                 (mix(nonce ^ mix(place(id))), *peer)
             }),
         }
@@ -210,22 +209,22 @@ mod tests {
         ChunkId { segment: SegmentIndex(segment), chunk }
     }
 
-    fn status(sealed: u64, partial: &[(u64, u32)]) -> Status {
+    fn holdings(sealed: u64, partial: &[(u64, u32)]) -> Holdings {
         let mut bits: BTreeMap<SegmentIndex, Bits> = BTreeMap::new();
         for (segment, chunk) in partial {
             bits.entry(SegmentIndex(*segment)).or_default().set(*chunk);
         }
         let partial = bits.into_iter().collect();
         let (pruned_below, nonce) = (SegmentIndex(1), sealed);
-        Status { height: Height(9), pruned_below, sealed: SegmentIndex(sealed), partial, nonce }
+        Holdings { height: Height(9), pruned_below, sealed: SegmentIndex(sealed), partial, nonce }
     }
 
     #[test]
     fn holders_are_counted_once_and_leave_with_their_peer() {
         let mut census = Census::new(64);
         let [a, b, c] = [PeerId(1), PeerId(2), PeerId(3)];
-        census.on_status(a, status(2, &[(1, 3), (2, 3)])).unwrap();
-        census.on_status(b, status(0, &[(2, 3)])).unwrap();
+        census.on_holdings(a, holdings(2, &[(1, 3), (2, 3)])).unwrap();
+        census.on_holdings(b, holdings(0, &[(2, 3)])).unwrap();
         assert!(
             !census.has(a, id(0, 0)) && census.has(a, id(1, 60)) && census.has(a, id(2, 3)),
             "0 is pruned"
@@ -250,8 +249,8 @@ mod tests {
     #[test]
     fn a_chunk_that_cannot_be_takes_no_memory() {
         let mut census = Census::new(64);
-        assert_eq!(census.on_status(PeerId(1), status(0, &[(2, 64)])), Err(Absurd));
-        census.on_status(PeerId(1), status(0, &[(2, 63)])).unwrap();
+        assert_eq!(census.on_holdings(PeerId(1), holdings(0, &[(2, 64)])), Err(Absurd));
+        census.on_holdings(PeerId(1), holdings(0, &[(2, 63)])).unwrap();
         assert_eq!(census.on_have(PeerId(1), id(2, u32::MAX)), Err(Absurd));
         for segment in 0..5_000 {
             census.on_have(PeerId(1), id(segment, 63)).unwrap();
@@ -267,11 +266,11 @@ mod tests {
         for partial in [
             vec![part(3), part(3)],
             vec![part(3), part(2)],
-            vec![part(3), (SegmentIndex(4), status(0, &[(4, 64)]).partial[0].1.clone())],
+            vec![part(3), (SegmentIndex(4), holdings(0, &[(4, 64)]).partial[0].1.clone())],
             many,
         ] {
             assert_eq!(
-                census.on_status(PeerId(1), Status { partial, ..status(0, &[]) }),
+                census.on_holdings(PeerId(1), Holdings { partial, ..holdings(0, &[]) }),
                 Err(Absurd)
             );
             assert!(census.partial.is_empty() && census.peers.is_empty(), "nothing of it stays");
@@ -283,7 +282,9 @@ mod tests {
         let mut census = Census::new(64);
         let peers: Vec<PeerId> = (1..=4).map(PeerId).collect();
         for peer in &peers {
-            census.on_status(*peer, Status { nonce: mix(peer.0), ..status(100, &[]) }).unwrap();
+            census
+                .on_holdings(*peer, Holdings { nonce: mix(peer.0), ..holdings(100, &[]) })
+                .unwrap();
         }
         let mut shares = BTreeMap::<PeerId, u32>::new();
         for segment in 1..100 {

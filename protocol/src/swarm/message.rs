@@ -48,7 +48,7 @@ impl ChunkId {
 
 /// The sender's holdings. The first message of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Status {
+pub struct Holdings {
     /// The sender's last final block. For display: which chunks are fetched depends on certificates
     /// alone.
     pub height: Height,
@@ -85,7 +85,7 @@ pub struct Update {
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum SyncMessage {
     /// The sender's holdings.
-    Status(Status),
+    Holdings(Holdings),
     /// Changes.
     Update(Update),
     /// The sender has all segments before this one; and its last final block.

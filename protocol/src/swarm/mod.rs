@@ -50,7 +50,7 @@ use history::answers::{
 };
 use history::assembly::Step;
 use history::manifest::Source;
-use message::{ChunkId, Status, SyncMessage, Update};
+use message::{ChunkId, Holdings, SyncMessage, Update};
 use meter::{Allowance, Limit};
 use segments::STAGED_SEGMENTS_MAX;
 use uploads::{Misuse, Uploads};
@@ -207,14 +207,14 @@ impl Swarm {
         let open = open.filter(|segment| segment.index() >= self.sealed);
         let partial = open.filter(|segment| segment.missing() < segment.chunks());
         let partial = partial.map(|segment| (segment.index(), segment.here().clone()));
-        let status = Status {
+        let holdings = Holdings {
             height: self.tip,
             pruned_below: SegmentIndex(0),
             sealed: self.sealed,
             partial: partial.take(STAGED_SEGMENTS_MAX).collect(),
             nonce: self.nonce,
         };
-        self.send(peer, &SyncMessage::Status(status));
+        self.send(peer, &SyncMessage::Holdings(holdings));
     }
 
     fn on_closed(&mut self, peer: PeerId) {
@@ -236,13 +236,13 @@ impl Swarm {
             Err(error) => return self.ban(from, Offence::SyncMessage(error)),
         };
         match message {
-            SyncMessage::Status(_) if self.census.get(from).is_some() => {
+            SyncMessage::Holdings(_) if self.census.get(from).is_some() => {
                 self.ban(from, Offence::SecondHello);
             }
-            SyncMessage::Status(status) => {
+            SyncMessage::Holdings(holdings) => {
                 // Its chunks are requested at once.
                 self.urgent.insert(from);
-                let result = self.census.on_status(from, status);
+                let result = self.census.on_holdings(from, holdings);
                 self.on_census(from, result);
             }
             SyncMessage::Update(update) => self.on_update(from, &update),

@@ -120,8 +120,8 @@ fn a_manifest_without_end_is_given_up() {
     let liar = PeerId(1);
     sync.handle(Duration::ZERO, Input::Opened(liar));
     let (pruned_below, sealed) = (SegmentIndex(0), SegmentIndex(u64::MAX));
-    let hello = Status { height, pruned_below, sealed, partial: Vec::new(), nonce: 1 };
-    ask(&mut sync, Duration::ZERO, liar, &SyncMessage::Status(hello));
+    let hello = Holdings { height, pruned_below, sealed, partial: Vec::new(), nonce: 1 };
+    ask(&mut sync, Duration::ZERO, liar, &SyncMessage::Holdings(hello));
     let certificate = Certificate::genesis(state.chain().id());
     sync.handle(Duration::ZERO, Input::Certified(CertifiedHeader { header, certificate }));
     let is_banned =

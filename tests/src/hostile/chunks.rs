@@ -17,7 +17,7 @@ use node::home::Home;
 use node::network::{self, Inbox, LinkEvent, Multiaddr, Network, NetworkConfig, PeerEvent, PeerId};
 use prometheus_client::registry::Registry;
 use protocol::message::{CertifiedHeader, Request, Response};
-use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
+use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Holdings, SyncMessage, Update};
 use tokio::time::{Instant, timeout_at};
 
 use super::Field;
@@ -155,12 +155,12 @@ impl Hostile {
     /// *busy*.
     fn on_event(&self, event: PeerEvent) {
         if let PeerEvent::Request { bytes, ticket, .. } = event
-            && matches!(codec::decode(&bytes, network::REQUEST_BYTES_MAX), Ok(Request::Status(_)))
+            && matches!(codec::decode(&bytes, network::REQUEST_BYTES_MAX), Ok(Request::Tip(_)))
         {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             let now = u64::try_from(now).unwrap_or(u64::MAX);
             self.network
-                .respond(ticket, codec::encode(&Response::Status { now, head: self.tip.clone() }));
+                .respond(ticket, codec::encode(&Response::Tip { now, head: self.tip.clone() }));
         }
     }
 
@@ -175,8 +175,8 @@ impl Hostile {
                 let pruned_below = SegmentIndex(0);
                 let nonce = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into();
                 let height = self.store.tip().0;
-                let status = Status { height, pruned_below, sealed, partial: vec![], nonce };
-                self.say(peer, &SyncMessage::Status(status));
+                let holdings = Holdings { height, pruned_below, sealed, partial: vec![], nonce };
+                self.say(peer, &SyncMessage::Holdings(holdings));
             }
             LinkEvent::Closed(peer) => drop(self.wanted.remove(&peer)),
             LinkEvent::Data(..) | LinkEvent::Written(_) => {}

@@ -40,7 +40,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
         let message = headers[usize::try_from(rate.count)? % headers.len()].clone();
         match peer.connected.first() {
             Some(to) if rate.count.is_multiple_of(2) => {
-                peer.network.request(*to, codec::encode(&Request::Status(Some(message))));
+                peer.network.request(*to, codec::encode(&Request::Tip(Some(message))));
             }
             _ => peer
                 .network

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ledger::codec;
 use ledger::history::SegmentDescriptor;
 use ledger::units::{Height, SegmentIndex};
-use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Status, SyncMessage, Update};
+use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Holdings, SyncMessage, Update};
 use protocol::swarm::{Effect, Input, Rates, Setup, Stage, Swarm};
 use protocol::{FetchPlan, PeerId};
 use tests::swarm::Made;
@@ -38,17 +38,17 @@ fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
 }
 
-/// The status of a peer at this height with this many segments, and with no chunk of any other.
-fn has(height: Height, segments: u64, nonce: u64) -> Status {
+/// The holdings of a peer at this height: this many segments, and no chunk of any other.
+fn has(height: Height, segments: u64, nonce: u64) -> Holdings {
     let sealed = SegmentIndex(segments);
-    Status { height, pruned_below: FIRST, sealed, partial: Vec::new(), nonce }
+    Holdings { height, pruned_below: FIRST, sealed, partial: Vec::new(), nonce }
 }
 
 /// A peer comes and says that it has so much.
 fn greet(sync: &mut Swarm, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
     sync.handle(Duration::ZERO, Input::Opened(peer));
-    let status = has(height, sealed, peer.0);
-    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Status(status))))
+    let holdings = has(height, sealed, peer.0);
+    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Holdings(holdings))))
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let (liar, honest) = (PeerId(1), PeerId(2));
-    let hello = |sealed| say(&SyncMessage::Status(has(made.target.header.height, sealed, 1)));
+    let hello = |sealed| say(&SyncMessage::Holdings(has(made.target.header.height, sealed, 1)));
     let asks = |effects: &[Effect], peer: PeerId| {
         effects.iter().any(|effect| match effect {
             Effect::Send(to, bytes) => {
@@ -137,7 +137,7 @@ fn segments_that_complete_in_any_order_are_all_applied() {
     for order in orders.filter(|order| BTreeSet::from(*order).len() == 4) {
         let peer = PeerId(1);
         let (mut sync, mut told) = (fetching(&made), Told::default());
-        let hello = say(&SyncMessage::Status(has(made.target.header.height, count, 1)));
+        let hello = say(&SyncMessage::Holdings(has(made.target.header.height, count, 1)));
         for input in [Input::Opened(peer), Input::Message(peer, hello), Input::Time] {
             told.now += Duration::from_millis(100);
             let effects = sync.handle(told.now, input);
@@ -164,7 +164,7 @@ fn who_claims_to_know_all_and_says_nothing_is_asked_once_in_a_while() {
     // The honest one said hello when it was lower than the target.
     for (peer, height) in silent.iter().map(|peer| (*peer, u64::MAX)).chain([(honest, 1)]) {
         let sealed = if peer == honest { made.heads.len() as u64 } else { u64::MAX };
-        let hello = say(&SyncMessage::Status(has(Height(height), sealed, peer.0)));
+        let hello = say(&SyncMessage::Holdings(has(Height(height), sealed, peer.0)));
         for input in [Input::Opened(peer), Input::Message(peer, hello)] {
             let effects = sync.handle(told.now, input);
             answer(&mut sync, &made, honest, effects, &mut told);
@@ -203,7 +203,7 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for is_early in [false, true] {
         let mut sync = fetching(&made);
-        let hello = say(&SyncMessage::Status(has(height, 4, 1)));
+        let hello = say(&SyncMessage::Holdings(has(height, 4, 1)));
         sync.handle(Duration::ZERO, Input::Opened(peer));
         let mut give =
             |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));

@@ -8,7 +8,7 @@ use ledger::codec;
 use ledger::hash::Hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
-use protocol::swarm::message::{ChunkId, Status, SyncMessage, Update, WANTS_MAX};
+use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update, WANTS_MAX};
 use protocol::swarm::{Bits, Effect, Input, Rates, Setup, Swarm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -149,14 +149,14 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
                 bits.set(rng.random_range(0..20));
             }
             let sealed = *[0, 2, 4, u64::MAX].get(rng.random_range(0..4usize)).unwrap();
-            let status = Status {
+            let holdings = Holdings {
                 height: Height(rng.random_range(0..1_000)),
                 pruned_below: SegmentIndex(rng.random_range(0..2)),
                 sealed: SegmentIndex(sealed),
                 partial: vec![(SegmentIndex(rng.random_range(0..5)), bits)],
                 nonce: rng.random(),
             };
-            shell.say(peer, &SyncMessage::Status(status));
+            shell.say(peer, &SyncMessage::Holdings(holdings));
         }
         1..=3 => {
             let update = Update {

@@ -13,7 +13,7 @@ fn decided(blocks: &[(ValidBlock, Certificate)]) -> Node {
 
 /// A connected peer shows the certified header of its tip.
 fn claim(node: &mut Node, peer: u64, tip: &(ValidBlock, Certificate)) -> Vec<Effect> {
-    let status = Request::Status(Some(header(tip)));
+    let status = Request::Tip(Some(header(tip)));
     node.give(Input::Request(PeerId(peer), Ticket(1), codec::encode(&status)))
 }
 
@@ -50,7 +50,7 @@ fn old_votes_and_headers_of_final_heights_cost_no_signature_and_no_question() {
 fn a_true_vote_of_a_far_height_makes_a_node_ask_for_the_tip() {
     let mut node = Node::fresh(None);
     let (id, peer) = asked_for_tip(&node.give(Input::Connected(PEER)))[0];
-    let nothing = Response::Status { now: START, head: None };
+    let nothing = Response::Tip { now: START, head: None };
     node.give(Input::Response(id, peer, Some(codec::encode(&nothing))));
     let mut forged = nil_prevote(2, 9);
     forged.signature.0[0] ^= 1;

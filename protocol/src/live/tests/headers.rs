@@ -299,7 +299,7 @@ fn a_second_peer_is_asked_soon_and_the_first_answer_counts() {
         let mut effects = Vec::new();
         for peer in peers {
             node.give(Input::Connected(peer));
-            let status = Request::Status(Some(header(&blocks[2])));
+            let status = Request::Tip(Some(header(&blocks[2])));
             effects.extend(node.give(Input::Request(peer, Ticket(peer.0), codec::encode(&status))));
         }
         let first = asked(&effects);
@@ -322,7 +322,7 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
     let blocks = blocks(6, 0);
     let mut node = Node::fresh(None);
     let claim = |node: &mut Node, peer: u64, height: usize| {
-        let status = Request::Status(Some(header(&blocks[height - 1])));
+        let status = Request::Tip(Some(header(&blocks[height - 1])));
         node.give(Input::Request(PeerId(peer), Ticket(1), codec::encode(&status)))
     };
     for peer in 1..=9 {

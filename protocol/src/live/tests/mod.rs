@@ -215,7 +215,7 @@ fn asked_for_blocks(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
 }
 
 fn asked_for_tip(effects: &[Effect]) -> Vec<(RequestId, PeerId)> {
-    requests(effects, |request| matches!(request, Request::Status(_)))
+    requests(effects, |request| matches!(request, Request::Tip(_)))
 }
 
 /// Answers the request for blocks among the effects.

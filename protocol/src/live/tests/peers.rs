@@ -128,7 +128,7 @@ fn tell_clock(node: &mut Node, peer: u64, ahead: i64, trip: u64) -> Vec<Effect> 
     let now =
         (START + u64::try_from(node.elapsed.as_millis()).unwrap()).saturating_add_signed(ahead);
     node.elapse(Duration::from_millis(trip / 2));
-    let answer = codec::encode(&Response::Status { now, head: None });
+    let answer = codec::encode(&Response::Tip { now, head: None });
     node.give(Input::Response(id.unwrap(), PeerId(peer), Some(answer)))
 }
 
@@ -191,7 +191,7 @@ fn each_peer_is_polled_in_turn() {
     for _ in 0..13 {
         for (id, peer) in asked_for_tip(&node.elapse(Duration::from_secs(2))) {
             polled.push(peer.0);
-            let answer = codec::encode(&Response::Status { now: START, head: None });
+            let answer = codec::encode(&Response::Tip { now: START, head: None });
             node.give(Input::Response(id, peer, Some(answer)));
         }
         let few = transfers.by_ref().take(polled.len() % 3);

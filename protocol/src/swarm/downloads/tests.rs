@@ -6,7 +6,7 @@ use ledger::history::SegmentDescriptor;
 use ledger::units::Height;
 
 use super::super::bits::Bits;
-use super::super::message::Status;
+use super::super::message::Holdings;
 use super::super::supplier::LATE_AT_FIRST;
 use super::*;
 
@@ -52,14 +52,14 @@ impl Fetch {
     fn open(&mut self, peer: PeerId, sealed: u64, has: impl IntoIterator<Item = u32>) {
         let mut bits = Bits::default();
         has.into_iter().for_each(|chunk| assert!(bits.set(chunk)));
-        let status = Status {
+        let holdings = Holdings {
             height: Height(9),
             pruned_below: SegmentIndex(0),
             sealed: SegmentIndex(sealed),
             partial: vec![(SegmentIndex(0), bits)],
             nonce: mix(peer.0),
         };
-        self.census.on_status(peer, status).unwrap();
+        self.census.on_holdings(peer, holdings).unwrap();
         self.downloads.on_opened(peer);
     }
 

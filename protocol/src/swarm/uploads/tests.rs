@@ -2,7 +2,7 @@
 
 use ledger::units::Height;
 
-use super::super::message::Status;
+use super::super::message::Holdings;
 use super::*;
 
 const CHUNK: u64 = 64 << 10;
@@ -32,8 +32,8 @@ impl Serve {
         for peer in (1..=peers).map(PeerId) {
             let none = SegmentIndex(0);
             let (pruned_below, sealed, partial) = (none, none, vec![]);
-            let status = Status { height: Height(0), pruned_below, sealed, partial, nonce: 0 };
-            serve.census.on_status(peer, status).unwrap();
+            let holdings = Holdings { height: Height(0), pruned_below, sealed, partial, nonce: 0 };
+            serve.census.on_holdings(peer, holdings).unwrap();
             serve.uploads.on_opened(peer);
         }
         serve

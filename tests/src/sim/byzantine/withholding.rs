@@ -37,7 +37,7 @@ impl Conduct for Withholding {
         {
             *at = scene.world.time + AGAIN;
             scene.show(certified.clone());
-            let request = codec::encode(&Request::Status(Some(certified.clone())));
+            let request = codec::encode(&Request::Tip(Some(certified.clone())));
             let asks = scene.world.peers.iter().map(|peer| Act::Ask(*peer, request.clone()));
             scene.acts.extend(asks);
         }
@@ -45,8 +45,8 @@ impl Conduct for Withholding {
 
     fn answer(&mut self, scene: &mut Scene<'_>, request: &Request) -> Option<Response> {
         match (request, &self.kept) {
-            (Request::Status(_), Some((certified, _))) => {
-                Some(Response::Status { now: scene.world.wall.0, head: Some(certified.clone()) })
+            (Request::Tip(_), Some((certified, _))) => {
+                Some(Response::Tip { now: scene.world.wall.0, head: Some(certified.clone()) })
             }
             _ => None,
         }
