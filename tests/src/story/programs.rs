@@ -44,6 +44,10 @@ fn without(mut command: Command, prefixes: &[&str]) -> Command {
 
 /// Builds both programs with the cargo that built this test, in this test's profile and target
 /// directory.
+///
+/// With the whole workspace and its examples, cargo resolves the same features as for all tests, so
+/// that no crate is compiled twice. Tests add tokio's `test-util`, by which a test may stop the
+/// clock; the programs do not use it.
 fn build() -> Programs {
     let test = env::current_exe().expect("a test has a path");
     // TARGET/PROFILE/deps/TEST
@@ -54,7 +58,7 @@ fn build() -> Programs {
     // The variables that cargo sets for this test's package would make build scripts run again.
     let output =
         without(Command::new(env!("CARGO")), &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"])
-            .args(["build", "--package", "cairn-node", "--package", "cairn-wallet", "--bins"])
+            .args(["build", "--workspace", "--bins", "--examples"])
             .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
             .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
