@@ -5,6 +5,140 @@
 //! and an input and returns effects, which the caller performs in order. This crate never waits,
 //! opens a socket, touches a disk or asks a clock, so that a simulator can run many machines under
 //! a seed. The modules below are in reading order.
+//!
+//! # Example: a block
+//!
+//! A validator that is alone makes its first block final. The loop is the whole work of a driver:
+//! it hands in the time or an event, and performs the effects in order.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ledger::address::Coin;
+//! use ledger::certificate::Certificate;
+//! use ledger::chain::{Chain, ChainState};
+//! use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
+//! use ledger::signature::SigningKey;
+//! use ledger::units::{Height, Timestamp, VotingPower};
+//! use protocol::live::mempool::MempoolLimits;
+//! use protocol::{Effect, Input, Log, Machine, Now, Setup};
+//!
+//! const START: u64 = 1_767_225_600_000;
+//!
+//! let key = SigningKey::from_seed(&[1; 32]);
+//! let chain = Chain::new(Genesis {
+//!     format: FORMAT,
+//!     network: "example".to_owned(),
+//!     address_prefix: "crn".to_owned(),
+//!     coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+//!     start_time: Timestamp(START),
+//!     accounts: Vec::new(),
+//!     validators: vec![GenesisValidator {
+//!         name: "one".to_owned(),
+//!         key: key.public(),
+//!         payout: key.public(),
+//!         power: VotingPower(1),
+//!     }],
+//!     limits: Limits::default(),
+//! });
+//! let setup = Setup {
+//!     certificate: Certificate::genesis(chain.id()),
+//!     chain: ChainState::genesis(chain.clone()),
+//!     header: None,
+//!     key: Some(key),
+//!     log: Log::Intact(Height(1), Vec::new()),
+//!     sign_without_log: false,
+//!     mempool: MempoolLimits::default(),
+//!     seed: 1,
+//! };
+//!
+//! // No clock: the caller says what time it is.
+//! let at = |elapsed: Duration| {
+//!     let wall = Timestamp(START + u64::try_from(elapsed.as_millis()).unwrap());
+//!     Now { elapsed, wall }
+//! };
+//! let mut elapsed = Duration::ZERO;
+//! let mut machine = Machine::new(setup, at(elapsed));
+//! while machine.chain().tip().height == Height(0) {
+//!     assert!(elapsed < Duration::from_secs(60), "no block within a minute");
+//!     let mut inputs = vec![Input::Time];
+//!     while let Some(input) = inputs.pop() {
+//!         for effect in machine.handle(at(elapsed), input) {
+//!             match effect {
+//!                 // Final: a node makes the blocks durable here, then confirms.
+//!                 Effect::Commit(blocks) => {
+//!                     let certificate = &blocks[0].certificate;
+//!                     let (height, hash) = (Height(1), blocks[0].block.hash());
+//!                     let validators = chain.validators(height);
+//!                     assert!(certificate.verify(chain.id(), validators, height, hash).is_ok());
+//!                     inputs.push(Input::Committed);
+//!                 }
+//!                 // A node writes its log here and publishes its votes. This one has no peers.
+//!                 _ => {}
+//!             }
+//!         }
+//!     }
+//!     elapsed = machine.deadline();
+//! }
+//! assert_eq!(machine.chain().tip().height, Height(1));
+//! ```
+//!
+//! # Example: a chunk
+//!
+//! A peer may send as many chunks as this node has given it credit for: those that were requested.
+//! One that sends a chunk unasked commits an offence.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ledger::address::Coin;
+//! use ledger::chain::Chain;
+//! use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
+//! use ledger::history::{History, chunk_hash};
+//! use ledger::signature::SigningKey;
+//! use ledger::units::{SegmentIndex, Timestamp, VotingPower};
+//! use protocol::swarm::message::ChunkId;
+//! use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+//! use protocol::{Offence, PeerId};
+//!
+//! let key = SigningKey::from_seed(&[1; 32]).public();
+//! let chain = Chain::new(Genesis {
+//!     format: FORMAT,
+//!     network: "example".to_owned(),
+//!     address_prefix: "crn".to_owned(),
+//!     coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+//!     start_time: Timestamp(1_767_225_600_000),
+//!     accounts: Vec::new(),
+//!     validators: vec![GenesisValidator {
+//!         name: "one".to_owned(),
+//!         key,
+//!         payout: key,
+//!         power: VotingPower(1),
+//!     }],
+//!     limits: Limits::default(),
+//! });
+//! let history = History::new(chain.history_rules());
+//! let setup = Setup {
+//!     chain,
+//!     history: &history,
+//!     staged: Vec::new(),
+//!     manifest: None,
+//!     nonce: 1,
+//!     rates: Rates::default(),
+//! };
+//! let (mut swarm, _) = Swarm::new(setup, Duration::ZERO);
+//!
+//! // A link opens. The first effect is a message that tells the peer what this node holds.
+//! let from = PeerId(1);
+//! let greeting = swarm.handle(Duration::ZERO, Input::Opened(from));
+//! assert!(matches!(greeting[..], [Effect::Send(..)]));
+//!
+//! // The caller hashes a chunk when it arrives. The machine never sees the bytes.
+//! let (id, bytes) = (ChunkId { segment: SegmentIndex(0), chunk: 0 }, b"nobody wants this");
+//! let (hash, bytes) = (chunk_hash(bytes), bytes.len() as u64);
+//! let effects = swarm.handle(Duration::ZERO, Input::Chunk { from, id, hash, bytes });
+//! assert!(matches!(effects[..], [Effect::Ban { offence: Offence::TooManyChunks, .. }]));
+//! ```
 #![warn(
     missing_docs,
     clippy::arithmetic_side_effects,
