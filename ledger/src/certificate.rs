@@ -74,7 +74,8 @@ pub struct Certificate {
 pub enum CertificateError {
     /// The certificate is for another height or block than expected.
     #[error(
-        "certificate for height {got_height}, block {got_block}; expected height {height}, block {block}"
+        "certificate for height {got_height}, block {got_block}; expected height {height}, block \
+         {block}"
     )]
     Target {
         /// Height in the certificate.
@@ -88,7 +89,8 @@ pub enum CertificateError {
     },
     /// Bitmap and signatures do not fit the validator set.
     #[error(
-        "bitmap of {bytes} bytes with {bits} signers and {signatures} signatures does not fit {validators} validators"
+        "bitmap of {bytes} bytes with {bits} signers and {signatures} signatures does not fit \
+         {validators} validators"
     )]
     Shape {
         /// Bytes of the bitmap.

@@ -151,7 +151,8 @@ impl ValidatorSet {
 ///
 /// After as many turns as the (reduced) total power, each validator has proposed as often as its
 /// (reduced) power says, and the schedule repeats.
-#[allow(clippy::arithmetic_side_effects)] // Credits stay within the total in i128; divisors are at least 1.
+// Credits stay within the total in i128; divisors are at least 1.
+#[allow(clippy::arithmetic_side_effects)]
 fn schedule(validators: &[Validator], total: u64) -> Vec<u16> {
     let divisor = validators.iter().fold(0, |divisor, validator| gcd(divisor, validator.power.0));
     let scale = |power: u64| -> i128 {

@@ -39,7 +39,10 @@ pub enum ClientError {
         reason: String,
     },
     /// The node answered with an error.
-    #[error("{message}{}", data.as_ref().map(|data| format!(" ({})", data.hint)).unwrap_or_default())]
+    #[error(
+        "{message}{}",
+        data.as_ref().map(|data| format!(" ({})", data.hint)).unwrap_or_default()
+    )]
     Answer {
         /// A code of JSON-RPC or of `ledger::api::code`.
         code: i32,
@@ -222,7 +225,8 @@ mod tests {
     #[test]
     fn tells_apart_who_answers_and_how() {
         assert_eq!(ask("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":[]}"#).unwrap(), Vec::new());
-        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32003,"message":"busy","data":{"reason":"r","hint":"wait"}}}"#;
+        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32003,"message":"busy",
+            "data":{"reason":"r","hint":"wait"}}}"#;
         let error = ask("200 OK", error).unwrap_err();
         assert!(matches!(error, ClientError::Answer { code: -32_003, .. }));
         assert_eq!(error.to_string(), "busy (wait)");

@@ -47,8 +47,8 @@ impl Descriptors {
         let shares = Self::share(raise(), kept, peers_wanted(limits), rpc_wanted as u64)?;
         if shares.peers < peers_wanted(limits) || shares.rpc < rpc_wanted as u64 {
             tracing::warn!(
-                "this process may open {} files, which leaves room for {} peers and {} RPC connections; \
-                 raise the limit (`ulimit -n`, LimitNOFILE in systemd) to {}",
+                "this process may open {} files, which leaves room for {} peers and {} RPC \
+                 connections; raise the limit (`ulimit -n`, LimitNOFILE in systemd) to {}",
                 shares.limit,
                 shares.limits(limits).connections(),
                 shares.rpc,

@@ -44,7 +44,10 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// `open` found no home.
-    #[error("{} is not a node's home directory: {reason}; make one with `cairn-node init`", path.display())]
+    #[error(
+        "{} is not a node's home directory: {reason}; make one with `cairn-node init`",
+        path.display()
+    )]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -203,8 +206,9 @@ impl Home {
         };
         contents.node_key.write(&self.node_key_path(), "Identity of this node on the network.")?;
         if let Some(key) = contents.validator_key {
-            let about = "Consensus key of a validator. Two nodes must never sign with one key: contradicting votes \
-                         can undo final blocks, and other nodes keep them as evidence.";
+            let about = "Consensus key of a validator. Two nodes must never sign with one key: \
+                         contradicting votes can undo final blocks, and other nodes keep them as \
+                         evidence.";
             key.write(&self.validator_key_path(), about)?;
         }
         let chain =

@@ -32,7 +32,10 @@ pub enum KeyFileError {
         reason: String,
     },
     /// Others may read the secret.
-    #[error("{} is open to others (mode {mode:o}); allow only yourself with `chmod 600`", path.display())]
+    #[error(
+        "{} is open to others (mode {mode:o}); allow only yourself with `chmod 600`",
+        path.display()
+    )]
     Exposed {
         /// The file.
         path: PathBuf,

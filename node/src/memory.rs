@@ -8,7 +8,9 @@
 ///   above would set both to 128 KiB, and threads would ask the system for the same pages again and
 ///   again.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const TUNABLES: &str = "glibc.malloc.mmap_threshold=262144:glibc.malloc.trim_threshold=2097152:glibc.malloc.top_pad=524288";
+const TUNABLES: &str = "glibc.malloc.mmap_threshold=262144:\
+                        glibc.malloc.trim_threshold=2097152:\
+                        glibc.malloc.top_pad=524288";
 
 /// Environment variable that marks the second start. `GLIBC_TUNABLES` cannot serve as the mark,
 /// because glibc removes it from setuid programs.
@@ -42,7 +44,10 @@ pub(crate) fn give_back() -> anyhow::Result<()> {
         }
         let error = command.args(arguments).env(NAME, TUNABLES).env(MARK, "1").exec();
         Err(error).with_context(|| {
-            format!("cannot restart itself with settings that save memory (set {NAME} to run without them)")
+            format!(
+                "cannot restart itself with settings that save memory (set {NAME} to run \
+                 without them)"
+            )
         })
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -41,7 +41,8 @@ pub(crate) async fn watch(home: PathBuf, stop: impl Future<Output = ()>) {
         if let Some(space) = Space::of(&home) {
             if space.is_low() && !was_low {
                 tracing::warn!(
-                    "the disk of {} is nearly full: {} MiB are free; a node stops when it cannot write",
+                    "the disk of {} is nearly full: {} MiB are free; a node stops when it cannot \
+                     write",
                     home.display(),
                     space.free >> 20
                 );

@@ -31,8 +31,8 @@ pub enum SubmitError {
     /// The sender has another transaction with this nonce in the mempool, and this fee is too low
     /// to replace it.
     #[error(
-        "another transaction of the sender with this nonce is pending; a replacement needs a fee of at least {least} \
-         pebbles"
+        "another transaction of the sender with this nonce is pending; a replacement needs a fee \
+         of at least {least} pebbles"
     )]
     Underpriced {
         /// Smallest fee that replaces it.
@@ -40,7 +40,8 @@ pub enum SubmitError {
     },
     /// The transaction would probably expire before it is in a block.
     #[error(
-        "expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block"
+        "expires at {expires_at}, expected at least {least}: a transaction needs some time to get \
+         into a block"
     )]
     ExpiresSoon {
         /// The last block time at which it is valid.

@@ -127,7 +127,9 @@ pub(crate) async fn run(
     loop {
         tokio::select! {
             count = gossip.recv_many(&mut from_gossip, TOGETHER_MAX) => if count == 0 { return },
-            count = submissions.recv_many(&mut from_users, TOGETHER_MAX) => if count == 0 { return },
+            count = submissions.recv_many(&mut from_users, TOGETHER_MAX) => {
+                if count == 0 { return }
+            }
         }
         // Messages that wait already join the batch.
         while from_gossip.len() < TOGETHER_MAX

@@ -48,8 +48,8 @@ fn every_seed_keeps_the_rules_and_goes_on() {
         }
     }
     println!(
-        "{count} seeds: {heights} heights, {transactions} transfers, {crashes} crashes, {rounds} extra rounds, {misdeeds} messages of \
-         byzantine validators in {time:.0?}"
+        "{count} seeds: {heights} heights, {transactions} transfers, {crashes} crashes, {rounds} \
+         extra rounds, {misdeeds} messages of byzantine validators in {time:.0?}"
     );
     assert!(
         failures.is_empty(),

@@ -183,7 +183,8 @@ fn dispatch(options: Options, command: Command) -> Result<(), WalletError> {
 fn rpc_url(text: &str) -> Result<String, String> {
     match text.strip_prefix("http://") {
         Some(host) if !host.is_empty() => Ok(text.to_owned()),
-        _ => Err("expected http://HOST:PORT (for a node elsewhere, use a tunnel: its answers are proved, not private)"
+        _ => Err("expected http://HOST:PORT (for a node elsewhere, use a tunnel: its answers are \
+                  proved, not private)"
             .to_owned()),
     }
 }

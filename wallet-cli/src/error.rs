@@ -19,7 +19,11 @@ pub(crate) enum WalletError {
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
     /// There are no keys yet.
-    #[error("no keys in {} yet\nhint: `cairn-wallet new NAME` makes one, `cairn-wallet import NAME` brings one in", .0.display())]
+    #[error(
+        "no keys in {} yet\n\
+         hint: `cairn-wallet new NAME` makes one, `cairn-wallet import NAME` brings one in",
+        .0.display()
+    )]
     NoKeys(PathBuf),
     /// The text is not a phrase.
     #[error(transparent)]
@@ -110,7 +114,9 @@ impl WalletError {
 
 /// The table of exit codes, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable, 4 rejected, 5 submitted and not proved final (may still land),
-6 bad password, 7 done, but the result cannot be written to stdout (stderr has it), 130 interrupted. With 1, 2, 3, 4 and 6
+Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable, 4 rejected, 5 submitted and not proved \
+final (may still land),
+6 bad password, 7 done, but the result cannot be written to stdout (stderr has it), 130 \
+interrupted. With 1, 2, 3, 4 and 6
 no transfer was submitted, or the node refused it.
 Results go to stdout, everything else to stderr. Secrets are never taken from the command line.";

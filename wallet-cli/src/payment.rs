@@ -104,8 +104,8 @@ impl Payment<'_, '_> {
                 Next::Unshown(_) => {
                     if !is_waiting {
                         note(
-                            "note: the node claims that other transfers from this account wait, but does not show \
-                             them; waiting until they are final",
+                            "note: the node claims that other transfers from this account wait, \
+                             but does not show them; waiting until they are final",
                         );
                         is_waiting = true;
                     }
@@ -192,7 +192,8 @@ impl Payment<'_, '_> {
             match fate {
                 Fate::Final(height) if is_this => {
                     note(&format!(
-                        "note: an earlier run submitted this very payment as {id}; it is not sent again"
+                        "note: an earlier run submitted this very payment as {id}; it is not sent \
+                         again"
                     ));
                     return Ok(Next::Final(id, expires_at, height));
                 }
@@ -209,8 +210,9 @@ impl Payment<'_, '_> {
                     self.wallet.home.forget(chain, &id)?;
                 }
                 Fate::Unknown if is_this => {
-                    let text = "an earlier run submitted this very payment. Its nonce is used up, and the node does \
-                                not prove which transaction used it: ask another node with --rpc URL";
+                    let text = "an earlier run submitted this very payment. Its nonce is used up, \
+                                and the node does not prove which transaction used it: ask another \
+                                node with --rpc URL";
                     return Err(open(WalletError::Unproved(text.to_owned()), id, expires_at));
                 }
                 // This transfer is another payment. It stays in the file until its fate is proved.
@@ -230,7 +232,8 @@ impl Payment<'_, '_> {
             if wants_this_fee && old.transfer().expires_at >= now {
                 if !old.refused {
                     note(
-                        "note: an earlier run submitted this very payment; it is resumed, not sent a second time",
+                        "note: an earlier run submitted this very payment; it is resumed, not sent \
+                         a second time",
                     );
                 }
                 return Next::Submit(old.clone());
@@ -325,8 +328,9 @@ fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletErr
     let side = if now > head { "ahead of" } else { "behind" };
     let (hours, minutes) = (apart / 3_600_000, apart / 60_000 % 60);
     let hint = format!(
-        "this machine's clock is {hours} h {minutes} min {side} the newest block: the clock says {}, the block {}. \
-         Set the clock; if it is right, the network stands still or this node is behind",
+        "this machine's clock is {hours} h {minutes} min {side} the newest block: the clock says \
+         {}, the block {}. Set the clock; if it is right, the network stands still or this node is \
+         behind",
         utc(now.0),
         utc(head.0)
     );
@@ -337,8 +341,8 @@ fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletErr
 pub(crate) fn open(cause: WalletError, id: TxId, expires_at: Timestamp) -> WalletError {
     let open = format!(
         "It may still land, in a block with a time up to {}\n\
-         hint: the same command again resumes this transfer and pays only once; `cairn-wallet tx {id}` shows its \
-         status",
+         hint: the same command again resumes this transfer and pays only once; `cairn-wallet tx \
+         {id}` shows its status",
         utc(expires_at.0)
     );
     WalletError::Open { cause: Box::new(cause), open }

@@ -92,7 +92,8 @@ pub(crate) enum TrustError {
     },
     /// The node shows an older state than one that this wallet has seen.
     #[error(
-        "the node is at height {got}, expected at least {least}, which is final: it is syncing, stuck or hides blocks\n\
+        "the node is at height {got}, expected at least {least}, which is final: it is syncing, \
+         stuck or hides blocks\n\
          hint: wait, or ask another node with --rpc URL"
     )]
     Behind {
@@ -103,10 +104,11 @@ pub(crate) enum TrustError {
     },
     /// The node claims that transfers of an account wait, and does not show them.
     #[error(
-        "the node at {url} claims that the next nonce of {account} is {claimed}, but it is {proved} by proof, and the \
-         node shows no waiting transfer of nonce {missing}; nothing was sent\n\
-         hint: if another wallet sends with this key, try again once its transfers are final; else ask another node \
-         with --rpc URL"
+        "the node at {url} claims that the next nonce of {account} is {claimed}, but it is \
+         {proved} by proof, and the node shows no waiting transfer of nonce {missing}; nothing was \
+         sent\n\
+         hint: if another wallet sends with this key, try again once its transfers are final; else \
+         ask another node with --rpc URL"
     )]
     Unshown {
         /// The node's URL.
@@ -123,7 +125,8 @@ pub(crate) enum TrustError {
     /// Two blocks of one height are both certified.
     #[error(
         "THE CHAIN HAS FORKED: two different blocks of height {height} are both certified.\n\
-         More than a third of the validators are dishonest or have lost control of their keys. Accept no payment.\n\
+         More than a third of the validators are dishonest or have lost control of their keys. \
+         Accept no payment.\n\
          The proof is in {path}; show it to others"
     )]
     Fork {
@@ -359,8 +362,8 @@ impl<'a> Trust<'a> {
         (age > old).then(|| {
             let minutes = age / 60_000;
             format!(
-                "note: the newest block, height {height}, is {minutes} min old by this machine's clock: the network \
-                 stands still, this node is behind, or the clock is ahead"
+                "note: the newest block, height {height}, is {minutes} min old by this machine's \
+                 clock: the network stands still, this node is behind, or the clock is ahead"
             )
         })
     }

@@ -59,7 +59,8 @@ impl Wallet {
         self.home.pin(&genesis)?;
         note(&format!(
             "note: this wallet is now for the network {:?}, chain {}, as told by {}.\n\
-             Compare the chain id with one from a source you trust: everything is checked against it from now on.",
+             Compare the chain id with one from a source you trust: everything is checked against \
+             it from now on.",
             genesis.network,
             genesis.chain_id(),
             self.node.url()
@@ -140,7 +141,8 @@ impl Wallet {
         }
         decode_address(&chain.genesis().address_prefix, text).map_err(|error| {
             WalletError::Usage(format!(
-                "{text:?} is neither one of this wallet's keys nor an address\n  as a key: {}\n  as an address: {error}",
+                "{text:?} is neither one of this wallet's keys nor an address\n  as a key: {}\n  \
+                 as an address: {error}",
                 Self::names(keys)
             ))
         })

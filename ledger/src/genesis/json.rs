@@ -293,7 +293,13 @@ pub(super) fn read(text: &[u8]) -> (Option<Genesis>, Vec<Problem>) {
 
 pub(super) fn write(genesis: &Genesis) -> String {
     let address = |key: &PublicKey| encode_address(&genesis.address_prefix, key);
-    let account = |entry: &GenesisAccount| json!({ "name": entry.name, "address": address(&entry.account), "balance": genesis.coin.format(entry.balance) });
+    let account = |entry: &GenesisAccount| {
+        json!({
+            "name": entry.name,
+            "address": address(&entry.account),
+            "balance": genesis.coin.format(entry.balance),
+        })
+    };
     let validator = |entry: &GenesisValidator| {
         json!({
             "name": entry.name,

@@ -205,10 +205,17 @@ pub fn template_seed(name: &str) -> [u8; 32] {
 
 /// A genesis that breaks rules, with everything that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} in genesis:{}", if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) }, list(problems))]
+#[error("{} in genesis:{}", count(problems), list(problems))]
 pub struct GenesisError {
     /// The problems, each with its JSON path.
     pub problems: Vec<Problem>,
+}
+
+fn count(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    }
 }
 
 fn list(problems: &[Problem]) -> String {

@@ -120,13 +120,15 @@ proptest! {
             let last = usize::try_from(descriptor.last.0).unwrap();
             let part = &blocks[first..last];
             let joined: Vec<u8> = part.iter().flat_map(|(_, _, bytes)| bytes.clone()).collect();
-            let expected: Vec<Hash> = joined.chunks(usize::try_from(chunk_bytes).unwrap()).map(chunk_hash).collect();
+            let parts = joined.chunks(usize::try_from(chunk_bytes).unwrap());
+            let expected: Vec<Hash> = parts.map(chunk_hash).collect();
             prop_assert_eq!(&chunks, &expected);
             prop_assert_eq!(descriptor.verify_chunks(&rules, &chunks), Ok(()));
             for (i, chunk) in (0..).zip(&chunks) {
                 let range = descriptor.chunk_range(i, &rules).unwrap();
-                let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
-                prop_assert_eq!(chunk_hash(&joined[range]), *chunk);
+                let [start, end] =
+                    [range.start, range.end].map(|at| usize::try_from(at).unwrap());
+                prop_assert_eq!(chunk_hash(&joined[start..end]), *chunk);
             }
             prop_assert_eq!(descriptor.bytes, joined.len() as u64);
             prop_assert_eq!(descriptor.block_count(), Some(part.len() as u64));

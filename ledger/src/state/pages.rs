@@ -120,7 +120,12 @@ mod tests {
         /// The pages of a state, with the changes applied, are those of the other state; also for
         /// forks and states with fewer entries.
         #[test]
-        fn changes_lead_from_pages_to_pages(batches in prop::collection::vec(prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..90), 1..5)) {
+        fn changes_lead_from_pages_to_pages(
+            batches in prop::collection::vec(
+                prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..90),
+                1..5,
+            ),
+        ) {
             let base = State::default();
             let fork = base.with(&model(&batches[0]));
             let mut states = vec![base.clone(), fork];
@@ -129,7 +134,8 @@ mod tests {
                 state.apply(&model(batch));
                 states.push(state.clone());
             }
-            for (old, new) in states.iter().flat_map(|old| states.iter().map(move |new| (old, new))) {
+            let pairs = states.iter().flat_map(|old| states.iter().map(move |new| (old, new)));
+            for (old, new) in pairs {
                 let mut pages: Pages = old.pages().collect();
                 write(&mut pages, new.changed_pages(old));
                 prop_assert_eq!(pages, new.pages().collect::<Pages>());

@@ -389,11 +389,15 @@ mod tests {
     proptest! {
         /// The proof of every key shows what the map holds, under this root and no other.
         #[test]
-        fn each_key_is_proved_present_or_absent(chosen in prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..200), asked in 0..KEYS.len()) {
+        fn each_key_is_proved_present_or_absent(
+            chosen in prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..200),
+            asked in 0..KEYS.len(),
+        ) {
             let model = model(&chosen);
             let state = State::default().with(&model);
             let proof = state.prove(&KEYS[asked]);
-            prop_assert_eq!(proof.verify(&state.root(), &KEYS[asked]), Ok(model.get(&KEYS[asked]).copied()));
+            let expected = model.get(&KEYS[asked]).copied();
+            prop_assert_eq!(proof.verify(&state.root(), &KEYS[asked]), Ok(expected));
             let other = state.with(&[(KEYS[asked], account(77))].into());
             prop_assert!(proof.verify(&other.root(), &KEYS[asked]).is_err());
         }
@@ -414,7 +418,8 @@ mod tests {
                 path
             };
             let within = |first: &Hash, last: &Hash| -> Vec<Entry> {
-                state.iter().filter(|(key, _)| (first..=last).contains(&&key.path())).copied().collect()
+                let inside = state.iter().filter(|(key, _)| (first..=last).contains(&&key.path()));
+                inside.copied().collect()
             };
             let (first, last) = (path(a), path(b));
             let bytes = encode(&state.prove_range(&first, &last));

@@ -58,7 +58,12 @@ fn check(state: &State, model: &BTreeMap<StateKey, Account>) {
 proptest! {
     /// After each batch the state has the content of the map, and each snapshot still its own.
     #[test]
-    fn a_state_is_a_map(batches in prop::collection::vec((prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..80), any::<bool>()), 0..6)) {
+    fn a_state_is_a_map(
+        batches in prop::collection::vec(
+            (prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..80), any::<bool>()),
+            0..6,
+        ),
+    ) {
         let (mut state, mut expected) = (State::default(), BTreeMap::new());
         let mut snapshots = Vec::new();
         for (batch, keep) in &batches {
@@ -80,7 +85,10 @@ proptest! {
 
     /// One batch, or one change at a time in any order, gives the same root.
     #[test]
-    fn the_root_depends_on_the_content_alone(order in prop::sample::subsequence((0..KEYS.len()).collect::<Vec<_>>(), 0..150).prop_shuffle()) {
+    fn the_root_depends_on_the_content_alone(
+        order in prop::sample::subsequence((0..KEYS.len()).collect::<Vec<_>>(), 0..150)
+            .prop_shuffle(),
+    ) {
         let all: BTreeMap<usize, u64> = order.iter().map(|i| (*i, *i as u64)).collect();
         let mut state = State::default();
         for i in order {
@@ -152,11 +160,15 @@ fn frozen_vectors() {
 }
 
 const PROOF_OF_ACCOUNT_3_OF_9: &str = "\
-        030000000000000002000000000000002ac693442900079afde4699d9dace6fa6c8b3dea5a4b6340c3c40f41c6a50ef50100\
-        00000400000000000000000400000000000000000000000000000000000000000000000000000000000000ec030000000000\
-        000400000000000000442adc735ec868c1de36e20a6b5ed4be8eff690e89c9b8750c82586565101d0c000300000000000000\
-        000000000000000000000000000000000000000000000000eb030000000000000300000000000000249d3a1ca37c754983fe\
-        8d6604f18dbfc32035616a1e7ab014a1a39a303140b700070000000000000000000000000000000000000000000000000000\
-        0000000000ef03000000000000070000000000000089788b23dd331ead23d73529d045239decafa0be91b5b7e3b7589c10d8\
-        f6327d000100000000000000000000000000000000000000000000000000000000000000e903000000000000010000000000\
-        000059fdffd6852a9724ec5201cce74c4691c9296005ee7cc0448427cd40fdadcefb";
+    030000000000000002000000000000002ac693442900079afde4699d9dace6fa\
+    6c8b3dea5a4b6340c3c40f41c6a50ef501000000040000000000000000040000\
+    0000000000000000000000000000000000000000000000000000000000ec0300\
+    00000000000400000000000000442adc735ec868c1de36e20a6b5ed4be8eff69\
+    0e89c9b8750c82586565101d0c00030000000000000000000000000000000000\
+    0000000000000000000000000000eb030000000000000300000000000000249d\
+    3a1ca37c754983fe8d6604f18dbfc32035616a1e7ab014a1a39a303140b70007\
+    00000000000000000000000000000000000000000000000000000000000000ef\
+    03000000000000070000000000000089788b23dd331ead23d73529d045239dec\
+    afa0be91b5b7e3b7589c10d8f6327d0001000000000000000000000000000000\
+    00000000000000000000000000000000e9030000000000000100000000000000\
+    59fdffd6852a9724ec5201cce74c4691c9296005ee7cc0448427cd40fdadcefb";

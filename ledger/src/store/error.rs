@@ -22,7 +22,10 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Another version of this program wrote the store.
-    #[error("the store has schema version {got}, expected {expected}: {}", what_to_do(*got, *expected))]
+    #[error(
+        "the store has schema version {got}, expected {expected}: {}",
+        what_to_do(*got, *expected)
+    )]
     Schema {
         /// Version found.
         got: u32,
@@ -31,7 +34,8 @@ pub enum StoreError {
     },
     /// The store belongs to another chain.
     #[error(
-        "the store is of chain {got}, the genesis of chain {expected}: one of them belongs to another home"
+        "the store is of chain {got}, the genesis of chain {expected}: one of them belongs to \
+         another home"
     )]
     Chain {
         /// Chain found.

@@ -39,13 +39,15 @@ pub(super) enum ArchiveError {
     #[error("{MADE_BY_0_1}")]
     Old,
     #[error(
-        "it claims blocks {first} to {last}, expected at least one block and a first height of at least 1"
+        "it claims blocks {first} to {last}, expected at least one block and a first height of at \
+         least 1"
     )]
     Heights { first: Height, last: Height },
     #[error("it ends in the middle, at byte {at}: the file was cut off")]
     Truncated { at: u64 },
     #[error(
-        "a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is damaged"
+        "a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is \
+         damaged"
     )]
     Length { at: u64, length: u32 },
     #[error("its checksum does not match: the file is damaged")]

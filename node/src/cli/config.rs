@@ -33,7 +33,12 @@ pub(super) struct Overrides {
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
     p2p_listen: Option<P2pAddress>,
     /// Address on which RPC listens: IP:PORT
-    #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
+    #[arg(
+        long,
+        env = "CAIRN_NODE_RPC_LISTEN",
+        value_name = "ADDR",
+        value_parser = parse_socket_address
+    )]
     rpc_listen: Option<SocketAddr>,
     /// A peer to stay connected to, besides those of the file: a multiaddr, HOST:PORT or IP:PORT;
     /// may be given again

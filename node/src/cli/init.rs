@@ -35,7 +35,12 @@ pub(super) struct Init {
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
     p2p_listen: Option<P2pAddress>,
     /// Address on which RPC will listen, for config.toml: IP:PORT
-    #[arg(long, env = "CAIRN_NODE_RPC_LISTEN", value_name = "ADDR", value_parser = parse_socket_address)]
+    #[arg(
+        long,
+        env = "CAIRN_NODE_RPC_LISTEN",
+        value_name = "ADDR",
+        value_parser = parse_socket_address
+    )]
     rpc_listen: Option<SocketAddr>,
     /// Print the result as JSON
     #[arg(long)]
@@ -76,15 +81,16 @@ impl Init {
         }
         if self.validator_key.is_some() {
             tracing::info!(
-                "this key may have signed before: if the network has blocks already, this node signs only above a \
-                 block that is certified after its start; with `run --sign-without-log` it signs at once, which is \
-                 safe only if nothing ever signed with this key"
+                "this key may have signed before: if the network has blocks already, this node \
+                 signs only above a block that is certified after its start; with `run \
+                 --sign-without-log` it signs at once, which is safe only if nothing ever signed \
+                 with this key"
             );
         }
         if config.p2p.listen.is_loopback() {
             tracing::info!(
-                "only this machine can reach the node at {}; on a server give --p2p-listen 0.0.0.0:{P2P_PORT}, or set \
-                 p2p.listen in {}",
+                "only this machine can reach the node at {}; on a server give --p2p-listen \
+                 0.0.0.0:{P2P_PORT}, or set p2p.listen in {}",
                 config.p2p.listen,
                 home.config_path().display()
             );

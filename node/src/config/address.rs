@@ -17,7 +17,8 @@ pub struct P2pAddress(pub Multiaddr);
 /// The text is not an address of a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not an address, expected e.g. \"127.0.0.1:7700\", \"node.example:7700\" or \"/dns4/node.example/tcp/7700/p2p/<peer id>\""
+    "{text:?} is not an address, expected e.g. \"127.0.0.1:7700\", \"node.example:7700\" or \
+     \"/dns4/node.example/tcp/7700/p2p/<peer id>\""
 )]
 pub struct P2pAddressError {
     text: String,

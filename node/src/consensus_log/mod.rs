@@ -49,7 +49,8 @@ const FRAME_HEADER: usize = 16;
 const COMPACT_BYTES: u64 = 8 << 20;
 
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-#[allow(clippy::large_enum_variant)] // Made once and handed on: a box would cost more than the move.
+// Made once and handed on: a box would cost more than the move.
+#[allow(clippy::large_enum_variant)]
 enum Frame {
     /// Everything before is void; the log goes on at this height.
     Cut(Height),

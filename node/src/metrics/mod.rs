@@ -175,7 +175,8 @@ impl Collector for NodeMetrics {
         )?;
 
         let finality = &view.journal.finality;
-        let help = "Time from the mempool to a durable block, for transactions received while the node followed the chain";
+        let help = "Time from the mempool to a durable block, for transactions received while the \
+                    node followed the chain";
         put("cairn_finality", help, Some(Unit::Seconds), finality)?;
         for (part, bytes) in self.process.disk_bytes() {
             let help = format!("Bytes on disk: {part}");

@@ -64,9 +64,11 @@ pub use self::wire::{
 
 /// Part of a log filter that silences libp2p. Most of its lines are meant for its authors, and some
 /// come once per message.
-pub const LOG_FILTER: &str = "libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
-    libp2p_identify=error,libp2p_mdns=error,libp2p_swarm=warn,libp2p_tcp=warn,libp2p_core=warn,yamux=error,\
-    multistream_select=warn,hickory_resolver=error,hickory_proto=error,hickory_net=error,netlink_proto=warn";
+pub const LOG_FILTER: &str = "\
+    libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
+    libp2p_identify=error,libp2p_mdns=error,libp2p_swarm=warn,libp2p_tcp=warn,\
+    libp2p_core=warn,yamux=error,multistream_select=warn,hickory_resolver=error,\
+    hickory_proto=error,hickory_net=error,netlink_proto=warn";
 
 /// Settings of the network. All but `chain` are local to a node.
 #[derive(Clone)]

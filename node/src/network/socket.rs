@@ -169,7 +169,9 @@ mod tests {
         while counts.len() < 2 {
             let (event, sockets) = tokio::select! {
                 event = within("an event", a.select_next_some()) => (event, &a_sockets),
-                event = within("an event", b.select_next_some()), if is_listening => (event, &b_sockets),
+                event = within("an event", b.select_next_some()), if is_listening => {
+                    (event, &b_sockets)
+                }
             };
             match event {
                 SwarmEvent::NewListenAddr { address, .. } => {
@@ -188,8 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_several_dials_to_one_address_at_a_time_none_is_counted_and_what_failed_is_forgotten()
-     {
+    async fn several_dials_to_one_address_at_a_time_are_not_counted_and_failures_are_forgotten() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let connect = async || {
             TcpStream(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap())

@@ -263,7 +263,8 @@ mod tests {
             assert!(read(&path).is_err(), "{text}");
             assert!(open(&path).addresses.all().is_empty());
         }
-        let odd = r#"{"version":1,"anchors":[{"peer":"x","address":"y"}],"identities":[],"offenders":[],"addresses":[]}"#;
+        let odd = r#"{"version":1,"anchors":[{"peer":"x","address":"y"}],"identities":[],
+            "offenders":[],"addresses":[]}"#;
         std::fs::write(&path, odd).unwrap();
         assert!(open(&path).anchors.is_empty(), "one odd entry is left out");
         std::fs::File::create(&path).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();

@@ -226,7 +226,8 @@ impl From<SubmitError> for RpcError {
             }
             SubmitError::ExpiresSoon { least, .. } => {
                 let hint = format!(
-                    "sign again with an expires_at of at least {least}; is this machine's clock right?"
+                    "sign again with an expires_at of at least {least}; is this machine's clock \
+                     right?"
                 );
                 Self::new(code::REJECTED, "expires_soon", message, hint)
             }

@@ -45,8 +45,8 @@ impl Guard {
         let host = single(headers, &header::HOST)?.ok_or("the Host header is missing")?;
         if !self.allows_host(host) {
             return Err(format!(
-                "host {host:?} is not allowed here; use the listening address or localhost, or add the name \
-                 to rpc.allowed_hosts"
+                "host {host:?} is not allowed here; use the listening address or localhost, or add \
+                 the name to rpc.allowed_hosts"
             ));
         }
         match single(headers, &header::ORIGIN)? {
@@ -63,7 +63,8 @@ impl Guard {
                 Ok(headers.get(header::ORIGIN))
             }
             Some(origin) => Err(format!(
-                "web pages of {origin:?} are not allowed here; add the origin to rpc.allowed_origins"
+                "web pages of {origin:?} are not allowed here; add the origin to \
+                 rpc.allowed_origins"
             )),
         }
     }

@@ -173,5 +173,6 @@ pub(super) fn notification(
     field: &str,
     content: &Value,
 ) -> String {
-    json!({"jsonrpc": "2.0", "method": method, "params": {"subscription": subscription, field: content}}).to_string()
+    let params = json!({"subscription": subscription, field: content});
+    json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()
 }

@@ -111,6 +111,9 @@ pub(super) fn welcome(view: &View) -> Response {
 }
 
 pub(super) async fn not_found(uri: Uri) -> Response {
-    let body = json!({"error": format!("nothing at {}", uri.path()), "see": ["/", "/metrics", "/health", "/ready"]});
+    let body = json!({
+        "error": format!("nothing at {}", uri.path()),
+        "see": ["/", "/metrics", "/health", "/ready"],
+    });
     json_response(StatusCode::NOT_FOUND, body.to_string())
 }

@@ -137,14 +137,18 @@ mod tests {
             rpc: p2p + 1,
         });
         let before = format!(
-            "# mine\n[log]\nlevel = \"debug\" # all of it\n\n[rpc]\n  listen = '127.0.0.1:7701'   # here\n\
-             [p2p]\nlisten = \"0.0.0.0:7700\" # all\nprivate = true\npeers = [\n  # the other one\n  \
-             \"/ip4/10.0.0.7/tcp/7710{TWO}\", # far\n  \"/dns/node.example/tcp/7700\",\n]\n"
+            "# mine\n[log]\nlevel = \"debug\" # all of it\n\n[rpc]\n\
+             \x20 listen = '127.0.0.1:7701'   # here\n\
+             [p2p]\nlisten = \"0.0.0.0:7700\" # all\nprivate = true\npeers = [\n\
+             \x20 # the other one\n\
+             \x20 \"/ip4/10.0.0.7/tcp/7710{TWO}\", # far\n  \"/dns/node.example/tcp/7700\",\n]\n"
         );
         let after = format!(
-            "# mine\n[log]\nlevel = \"debug\" # all of it\n\n[rpc]\n  listen = \"127.0.0.1:1001\"   # here\n\
-             [p2p]\nlisten = \"/ip4/0.0.0.0/tcp/1000\" # all\nprivate = true\npeers = [\n  # the other one\n  \
-             \"/ip4/10.0.0.7/tcp/1010{TWO}\", # far\n  \"/dns/node.example/tcp/7700\",\n]\n"
+            "# mine\n[log]\nlevel = \"debug\" # all of it\n\n[rpc]\n\
+             \x20 listen = \"127.0.0.1:1001\"   # here\n\
+             [p2p]\nlisten = \"/ip4/0.0.0.0/tcp/1000\" # all\nprivate = true\npeers = [\n\
+             \x20 # the other one\n\
+             \x20 \"/ip4/10.0.0.7/tcp/1010{TWO}\", # far\n  \"/dns/node.example/tcp/7700\",\n]\n"
         );
         assert_eq!(moved(&before, &places[0], &places).unwrap(), after);
         assert_eq!(

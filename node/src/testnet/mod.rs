@@ -148,7 +148,8 @@ impl Testnet {
                     ensure!(children.iter().any(Child::is_running), "all nodes have ended");
                 }
                 _ = tick.tick() => {
-                    let heights: Vec<Option<u64>> = heights.iter().map(|height| *height.borrow()).collect();
+                    let heights: Vec<Option<u64>> =
+                        heights.iter().map(|height| *height.borrow()).collect();
                     progress.show(&heights, Instant::now());
                 }
             }

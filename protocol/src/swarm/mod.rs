@@ -1,5 +1,5 @@
-//! The swarm machine fetches history as chunks from many peers at once, checks each, offers it to others, and
-//! applies complete segments in order.
+//! The swarm machine fetches history as chunks from many peers at once, checks each, offers it to
+//! others, and applies complete segments in order.
 //!
 //! One door: [`Swarm::handle`] takes the time and an input and returns effects. A certified header
 //! proves the manifest, the manifest each chunk: a chunk is right or convicts its sender. Sync

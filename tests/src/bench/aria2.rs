@@ -28,9 +28,11 @@ const SEEDS_READY: Duration = Duration::from_secs(30);
 
 /// Upload limits and queues stay at their defaults. Files are neither preallocated nor checked
 /// again. Peers are found only through the tracker, which knows all of them.
-const OPTIONS: &str = "--seed-ratio=0.0 --file-allocation=none --check-integrity=false --enable-dht=false \
-    --enable-dht6=false --bt-enable-lpd=false --disable-ipv6=true --allow-overwrite=true --auto-file-renaming=false \
-    --bt-max-peers=0 --summary-interval=0 --console-log-level=notice --follow-torrent=true --no-conf=true";
+const OPTIONS: &str = "--seed-ratio=0.0 --file-allocation=none --check-integrity=false \
+                       --enable-dht=false --enable-dht6=false --bt-enable-lpd=false \
+                       --disable-ipv6=true --allow-overwrite=true --auto-file-renaming=false \
+                       --bt-max-peers=0 --summary-interval=0 --console-log-level=notice \
+                       --follow-torrent=true --no-conf=true";
 
 /// Checks that aria2 can run.
 pub(super) fn check() -> anyhow::Result<()> {

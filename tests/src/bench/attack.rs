@@ -101,7 +101,8 @@ pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
         })?;
         let Run { reached, attacked_max_ms, not_final, peak_rss_mib, .. } = run;
         say!(
-            "run {number}: reached {reached:.0}, at most {attacked_max_ms:.0} ms, {not_final} not final, {peak_rss_mib:.0} MiB"
+            "run {number}: reached {reached:.0}, at most {attacked_max_ms:.0} ms, {not_final} not \
+             final, {peak_rss_mib:.0} MiB"
         );
         runs.push(run);
     }

@@ -41,9 +41,12 @@ pub(super) fn execute(options: &options::Calibrate) -> anyhow::Result<()> {
     let bound = bytes / rate(options.up.min(options.down));
     let sent =
         topology.sent_by([0])?.zip(before).map(|(now, before)| (now - before) as f64 / bytes);
-    print_line(
-        &json!({"seconds": seconds, "bound_seconds": bound, "ratio": seconds / bound, "sender_copies": sent}),
-    )
+    print_line(&json!({
+        "seconds": seconds,
+        "bound_seconds": bound,
+        "ratio": seconds / bound,
+        "sender_copies": sent,
+    }))
 }
 
 /// A process that is killed when dropped.

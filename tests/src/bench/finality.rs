@@ -73,7 +73,8 @@ pub(super) fn execute(options: &Finality) -> anyhow::Result<()> {
     for (name, times) in [("quiet", quiet), ("uploading", uploading)] {
         let Times { transfers, p50_ms, p99_ms, max_ms } = times;
         println!(
-            "{name:9} {transfers:5} transfers final after {p50_ms:.0} ms (half), {p99_ms:.0} (99%), {max_ms:.0} (all)"
+            "{name:9} {transfers:5} transfers final after {p50_ms:.0} ms (half), {p99_ms:.0} \
+             (99%), {max_ms:.0} (all)"
         );
     }
     println!(

@@ -155,8 +155,10 @@ impl<'a> Report<'a> {
             .map_or(String::new(), |bound| format!(", least possible {bound:.2} s"));
         let ratio = self.run.ratio.map_or(String::new(), |ratio| format!(", ratio {ratio:.3}"));
         let mut text = format!(
-            "all verified after {seconds:.2} s{bound}{ratio}; all applied after {applied_seconds:.2} s\n\
-             the seeds sent {seed_copies:.3} copies; {:.2}% fetched in vain, {:.2}% again; at most {peak_rss_mib:.0} MiB",
+            "all verified after {seconds:.2} s{bound}{ratio}; all applied after \
+             {applied_seconds:.2} s\n\
+             the seeds sent {seed_copies:.3} copies; {:.2}% fetched in vain, {:.2}% again; at most \
+             {peak_rss_mib:.0} MiB",
             waste * 100.0,
             refetched * 100.0,
         );

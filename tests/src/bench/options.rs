@@ -113,7 +113,11 @@ pub(super) struct Swarm {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) mib: u32,
     /// Accounts that the chain's transfers pay, in turn
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
+    #[arg(
+        long,
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(64..=10_000_000)
+    )]
     pub(super) accounts: u32,
     /// Size of a chunk, KiB
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=1_024))]
@@ -137,7 +141,12 @@ pub(super) struct Swarm {
     #[arg(long, value_name = "COPIES", value_parser = positive, conflicts_with = "loopback")]
     pub(super) seed_leaves_after: Option<f64>,
     /// Measure another program too, alternating run by run
-    #[arg(long, value_name = "TOOL", conflicts_with_all = ["loopback", "late", "poison", "stall", "kill_every", "seed_leaves_after"])]
+    #[arg(
+        long,
+        value_name = "TOOL",
+        conflicts_with_all =
+            ["loopback", "late", "poison", "stall", "kill_every", "seed_leaves_after"]
+    )]
     pub(super) vs: Option<Tool>,
     /// Number of runs; the result is the median run, and all runs are listed
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]

@@ -110,7 +110,8 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
     let Report { signed_seconds, newcomer_seconds, .. } = report;
     ensure!(
         signed_seconds <= SIGNS_WITHIN,
-        "the restarted validator signed {signed_seconds:.1} s after its first connection, expected {SIGNS_WITHIN} s"
+        "the restarted validator signed {signed_seconds:.1} s after its first connection, expected \
+         {SIGNS_WITHIN} s"
     );
     ensure!(
         newcomer_seconds <= PLACE_WITHIN,
@@ -212,7 +213,8 @@ impl<'a> Session<'a> {
         self.wait("the others go on", OFTEN, |it| (it.height(0) >= height).then_some(()))?;
         let Restart { connected, signed, counted } = self.restart()?;
         say!(
-            "connected {connected:.1} s after its start, signed {signed:.1} s later, counted {counted:.1} s later"
+            "connected {connected:.1} s after its start, signed {signed:.1} s later, counted \
+             {counted:.1} s later"
         );
 
         let held_at_newcomer = self.wait("attackers hold all places again", SELDOM, full)?;

@@ -218,8 +218,9 @@ mod tests {
         let chain = sample(Value::Null, json!({"height": "7"})).unwrap();
         assert_eq!(chain, Sample { asked: 5, answered: 6, height: 7, ..Sample::default() });
         let sync = json!({
-            "applied_height": "8", "chunks_total": "4", "chunks_verified": "3", "bytes_verified": "30",
-            "fetched_bytes": "40", "duplicate_bytes": "10", "verified_at_ms": null, "applied_at_ms": "9", "bans": 2,
+            "applied_height": "8", "chunks_total": "4", "chunks_verified": "3",
+            "bytes_verified": "30", "fetched_bytes": "40", "duplicate_bytes": "10",
+            "verified_at_ms": null, "applied_at_ms": "9", "bans": 2,
             "segments_total": "2", "bytes_total": "50", "served_bytes": "3",
         });
         let expected = Sample {

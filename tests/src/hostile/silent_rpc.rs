@@ -57,7 +57,8 @@ async fn ask(address: std::net::SocketAddr) -> anyhow::Result<TcpStream> {
     }
     anyhow::ensure!(head.starts_with(b"HTTP/1.1 101"), "no WebSocket");
     for id in 0..CALLS {
-        let call = json!({"jsonrpc": "2.0", "id": id, "method": "chain_block", "params": {"height": (id + 1).to_string()}});
+        let params = json!({"height": (id + 1).to_string()});
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": "chain_block", "params": params});
         stream.write_all(&text_frame(call.to_string().as_bytes())).await?;
     }
     Ok(stream)

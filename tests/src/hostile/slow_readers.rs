@@ -44,10 +44,12 @@ pub(super) async fn hold(
             let mut retry = tokio::time::interval(Duration::from_secs(2));
             while Instant::now() < until {
                 tokio::select! {
-                    connected = timeout_at(until, peer.next_connection()) => if let Ok(id) = connected {
-                        was_connected = true;
-                        (0..streams).for_each(|_| peer.play(id, script.clone()));
-                    },
+                    connected = timeout_at(until, peer.next_connection()) => {
+                        if let Ok(id) = connected {
+                            was_connected = true;
+                            (0..streams).for_each(|_| peer.play(id, script.clone()));
+                        }
+                    }
                     _ = retry.tick() => targets.iter().for_each(|target| peer.redial(target)),
                 }
             }

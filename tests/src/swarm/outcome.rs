@@ -48,7 +48,8 @@ impl Outcome {
     }
 
     /// Column names for a table of outcomes.
-    pub const COLUMNS: &str = "seconds | bound | ratio | on wire | seed copies | waste | duplicates | control | last 1% | bans";
+    pub const COLUMNS: &str = "seconds | bound | ratio | on wire | seed copies | waste | \
+                               duplicates | control | last 1% | bans";
 }
 
 impl fmt::Display for Outcome {

@@ -70,7 +70,8 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
     };
     if key.origin == Origin::Imported {
         note(
-            "note: the keystore's 24 words do not bring this key back: keep what you brought it in from",
+            "note: the keystore's 24 words do not bring this key back: keep what you brought it in \
+             from",
         );
     }
     let address = wallet::address(&chain, &key);

@@ -99,7 +99,8 @@ fn prove(
         return Err(not_final("the sender has not used the transaction's nonce".to_owned()).into());
     }
     note(
-        "note: it is proved that the sender has used this nonce; that this transaction used it is only the node's word",
+        "note: it is proved that the sender has used this nonce; that this transaction used it is \
+         only the node's word",
     );
     Ok(Proved::Nonce)
 }

@@ -75,7 +75,8 @@ pub(crate) enum HomeError {
     },
     /// Another process sends from this account, and only one may at a time.
     #[error(
-        "another `send` from this key has been under way for {wait:?}; nothing was sent\nhint: try again"
+        "another `send` from this key has been under way for {wait:?}; nothing was sent\nhint: try \
+         again"
     )]
     Busy {
         /// How long this process waited.
@@ -83,7 +84,8 @@ pub(crate) enum HomeError {
     },
     /// Too many transfers may still land.
     #[error(
-        "{} holds {max} transfers that may still land; nothing was sent\nhint: wait until they are final or expired",
+        "{} holds {max} transfers that may still land; nothing was sent\nhint: wait until they are \
+         final or expired",
         path.display()
     )]
     Crowded {

@@ -30,7 +30,8 @@ pub(super) fn put_in(home: &Home, password: &Path) -> Result<(), HomeError> {
         return Err(damaged(
             &path,
             format!(
-                "{stranger} is not an account of the template, expected one of {TEMPLATE_ACCOUNTS:?}"
+                "{stranger} is not an account of the template, expected one of \
+                 {TEMPLATE_ACCOUNTS:?}"
             ),
         ));
     }

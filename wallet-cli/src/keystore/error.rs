@@ -22,7 +22,10 @@ pub enum KeystoreError {
         path: PathBuf,
     },
     /// `create` was given a directory that is not empty and is open to others.
-    #[error("{} is open to others (mode {mode:o}); allow only yourself with `chmod 700`", path.display())]
+    #[error(
+        "{} is open to others (mode {mode:o}); allow only yourself with `chmod 700`",
+        path.display()
+    )]
     Exposed {
         /// The directory.
         path: PathBuf,
@@ -59,7 +62,10 @@ pub enum KeystoreError {
     #[error("wrong password")]
     BadPassword,
     /// The password is right, but another part of the file was not sealed with it.
-    #[error("{} was changed without its password: do not trust its names and public keys", path.display())]
+    #[error(
+        "{} was changed without its password: do not trust its names and public keys",
+        path.display()
+    )]
     Tampered {
         /// The file.
         path: PathBuf,

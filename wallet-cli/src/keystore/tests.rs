@@ -261,13 +261,15 @@ fn create_overwrites_nothing() {
 fn one_name_and_one_key_only_once() {
     let (dir, mut store) = store();
     let before = fs::read(file::path(dir.path())).unwrap();
-    assert!(
-        matches!(store.derive(name("main")), Err(KeystoreError::NameTaken(taken)) if taken == name("main"))
-    );
+    assert!(matches!(
+        store.derive(name("main")),
+        Err(KeystoreError::NameTaken(taken)) if taken == name("main")
+    ));
     assert!(matches!(store.import_seed(name("old"), &[1; 32]), Err(KeystoreError::NameTaken(_))));
-    assert!(
-        matches!(store.import_seed(name("new"), &SEED), Err(KeystoreError::KeyExists(other)) if other == name("old"))
-    );
+    assert!(matches!(
+        store.import_seed(name("new"), &SEED),
+        Err(KeystoreError::KeyExists(other)) if other == name("old")
+    ));
     let derived = store.signing_seed("main").unwrap();
     assert!(matches!(store.import_seed(name("new"), &derived), Err(KeystoreError::KeyExists(_))));
     assert_eq!(fs::read(file::path(dir.path())).unwrap(), before);

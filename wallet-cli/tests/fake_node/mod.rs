@@ -99,6 +99,10 @@ pub fn now() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
+fn rejected(message: &str, data: Value) -> Value {
+    json!({ "code": api::code::REJECTED, "message": message, "data": data })
+}
+
 fn certificate(chain: &Chain, block: &ValidBlock, signers: &[u8]) -> Certificate {
     let vote = |seed: &u8| {
         let vote = Vote {
@@ -274,7 +278,10 @@ impl Inner {
     }
 
     fn answer(&mut self, method: &str, params: &Value) -> Option<Result<Value, Value>> {
-        let error = |code: i32, message: &str| json!({ "code": code, "message": message, "data": { "reason": "why", "hint": "do this" } });
+        let error = |code: i32, message: &str| {
+            let data = json!({ "reason": "why", "hint": "do this" });
+            json!({ "code": code, "message": message, "data": data })
+        };
         if matches!(self.lie, Lie::Html | Lie::Forbids) {
             return Some(Err(Value::Null));
         }
@@ -328,15 +335,11 @@ impl Inner {
                             self.latest_expiry()
                         );
                         let data = json!({ "reason": "expiry_too_far", "hint": hint });
-                        Err(
-                            json!({ "code": api::code::REJECTED, "message": "expires too late", "data": data }),
-                        )
+                        Err(rejected("expires too late", data))
                     }
                     (_, Some(reason)) => {
                         let data = json!({ "reason": reason, "hint": "sign again" });
-                        Err(
-                            json!({ "code": api::code::REJECTED, "message": "the nonce is wrong", "data": data }),
-                        )
+                        Err(rejected("the nonce is wrong", data))
                     }
                     _ => {
                         self.take(verified);

@@ -322,9 +322,10 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
         disk.put_raw(&meta, &schema::seal(&meta, &content));
         drop(disk);
         let error = Store::open(&place.path, &maker.chain).map(|opened| opened.store).unwrap_err();
-        assert!(
-            matches!(error, StoreError::Schema { got, expected: schema::SCHEMA_VERSION } if got == version)
-        );
+        assert!(matches!(
+            error,
+            StoreError::Schema { got, expected: schema::SCHEMA_VERSION } if got == version
+        ));
         assert!(error.to_string().contains(hint), "{error}");
     }
 }

@@ -159,11 +159,17 @@ impl Inputs {
                     Some(verified) => (Kind::Verified, Next::Verified(verified)),
                     None => return Next::Stop,
                 },
-                Some(query) = self.queries.recv(), if cycle.may(Kind::Queries) => (Kind::Queries, Next::Query(query)),
-                Some(read) = reads.ended(), if cycle.may(Kind::Reads) => (Kind::Reads, Next::Read(read)),
+                Some(query) = self.queries.recv(), if cycle.may(Kind::Queries) => {
+                    (Kind::Queries, Next::Query(query))
+                }
+                Some(read) = reads.ended(), if cycle.may(Kind::Reads) => {
+                    (Kind::Reads, Next::Read(read))
+                }
                 // Blocks of history come after all work that somebody waits for, a few at a time.
                 () = ready(()), if due.past && cycle.may(Kind::Past) => (Kind::Past, Next::Past),
-                Some(news) = self.sync.recv(), if cycle.may(Kind::Sync) => (Kind::Sync, Next::Sync(news)),
+                Some(news) = self.sync.recv(), if cycle.may(Kind::Sync) => {
+                    (Kind::Sync, Next::Sync(news))
+                }
                 // All inputs have had their turns or have nothing to do: a new cycle.
                 () = ready(()), if cycle.is_used_up() => {
                     cycle.left = QUANTA;

@@ -87,7 +87,8 @@ fn line(notice: &Notice, genesis: &Genesis) -> (Level, String) {
             (
                 Level::WARN,
                 format!(
-                    "validators that signed two different messages for one round: {who}; the proof is in the store"
+                    "validators that signed two different messages for one round: {who}; the proof \
+                     is in the store"
                 ),
             )
         }

@@ -197,8 +197,8 @@ impl Shell {
                     }
                 }
                 Some(result) = results.recv() => self.on_assembled(result?)?,
-                // A due timer goes before messages, which may arrive without end, but never twice in
-                // a row. `ready` is used since even a `sleep` of no time is not ready at once.
+                // A due timer goes before messages, which may arrive without end, but never twice
+                // in a row. `ready` is used since even a `sleep` of no time is not ready at once.
                 () = ready(()), if is_due => {
                     was_timer = true;
                     self.give(Input::Time)?;
@@ -208,7 +208,9 @@ impl Shell {
                     // The network reports the cause.
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.give(Input::Time)?,
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    self.give(Input::Time)?;
+                }
                 () = tokio::time::sleep(show), if self.is_unshown => {}
             }
             self.show();

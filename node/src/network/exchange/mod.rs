@@ -290,7 +290,9 @@ impl request_response::Codec for Frames {
         tokio::select! {
             written = write => written?,
             // Nothing is ever sent on this channel. It resolves when the sender is dropped.
-            _ = cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its reader was too slow")),
+            _ = cut => {
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its reader was too slow"))
+            }
         }
     }
 }

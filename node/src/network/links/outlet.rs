@@ -80,7 +80,8 @@ impl Outlets {
         let mut outlets = self.lock();
         let Some(outlet) = outlets.get(peer) else { return false };
         if length > lane.bytes_max() {
-            tracing::error!(%peer, lane = lane.name(), length, "closing a link: a frame is over the limit");
+            let lane = lane.name();
+            tracing::error!(%peer, lane, length, "closing a link: a frame is over the limit");
         } else if outlet.queues[lane.index()].push(lane, bytes) {
             return true;
         } else {

@@ -97,7 +97,8 @@ impl Session {
             tokio::select! {
                 _ = &mut closed => break io::Error::other("it was closed"),
                 Some((lane, stream)) = inward.recv() => {
-                    streams.spawn(read(peer, lane, stream, source.clone(), events.clone(), meters.clone()));
+                    let (source, events, meters) = (source.clone(), events.clone(), meters.clone());
+                    streams.spawn(read(peer, lane, stream, source, events, meters));
                 }
                 Some(ended) = streams.join_next() => {
                     break end_of(ended).unwrap_or_else(|| io::Error::other("it was closed"));

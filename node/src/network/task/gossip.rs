@@ -101,7 +101,10 @@ impl Task {
     /// Disconnects a peer whose useless messages fill memory.
     pub(super) fn check_floods(&mut self, now: Instant) {
         if let Some(peer) = self.traffic.flooder(now) {
-            tracing::debug!(%peer, "disconnecting a peer that sends more gossip than the network can produce");
+            tracing::debug!(
+                %peer,
+                "disconnecting a peer that sends more gossip than the network can produce"
+            );
             self.disconnect(peer);
         }
     }

@@ -37,7 +37,12 @@ impl Task {
                 info.protocol_version.chars().filter(|char| !char.is_control()).take(100).collect();
             if self.foreign_throttle.allows(Instant::now()) {
                 let ours = &self.names.version;
-                tracing::warn!(%peer, %theirs, %ours, "disconnecting a peer of another chain: one of us has another genesis");
+                tracing::warn!(
+                    %peer,
+                    %theirs,
+                    %ours,
+                    "disconnecting a peer of another chain: one of us has another genesis"
+                );
             } else {
                 tracing::debug!(%peer, %theirs, "disconnecting a peer of another chain");
             }

@@ -27,7 +27,8 @@ impl Socket {
         let mut stream = TcpStream::connect(fixture.address).await.unwrap();
         let head =
             format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", fixture.address);
-        let more = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let more = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: \
+                    AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
         stream.write_all((head + more).as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.ends_with(b"\r\n\r\n") {

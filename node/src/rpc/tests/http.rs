@@ -39,7 +39,8 @@ async fn requests_that_are_no_calls() {
     assert_eq!(answer["id"], json!("mine"), "a faulty call is answered by its id");
     assert_eq!(fixture.post(&batch(100)).await.1.as_array().unwrap().len(), 100);
 
-    let mixed = r#"[{"jsonrpc":"2.0","id":1,"method":"rpc_methods"}, {"jsonrpc":"2.0","method":"rpc_methods"}, 7,
+    let mixed = r#"[{"jsonrpc":"2.0","id":1,"method":"rpc_methods"},
+        {"jsonrpc":"2.0","method":"rpc_methods"}, 7,
         {"jsonrpc":"2.0","id":null,"method":"nothing"}]"#;
     let (_, answers) = fixture.post(mixed).await;
     let codes: Vec<_> =

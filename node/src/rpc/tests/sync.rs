@@ -68,16 +68,21 @@ async fn all_that_sync_tells_is_in_the_answer() {
     fixture.sync.send_replace(Arc::new(fetching(60_000)));
     let answer = fixture.call(api::SYNC_STATUS, json!({})).await.unwrap();
     let expected = json!({
-        "state": "chunks", "target_height": "1000", "applied_height": "0", "segments": "2", "segments_total": "7",
-        "chunks_total": "40", "chunks_verified": "23", "bytes_total": "40000", "bytes_verified": "23000",
-        "fetched_bytes": "24000", "duplicate_bytes": "1000", "served_bytes": "4000", "rate": "2000", "eta_ms": "8500",
+        "state": "chunks", "target_height": "1000", "applied_height": "0",
+        "segments": "2", "segments_total": "7", "chunks_total": "40", "chunks_verified": "23",
+        "bytes_total": "40000", "bytes_verified": "23000",
+        "fetched_bytes": "24000", "duplicate_bytes": "1000", "served_bytes": "4000",
+        "rate": "2000", "eta_ms": "8500",
         "reason": null, "verified_at_ms": null, "applied_at_ms": null, "bans": "1",
         // The other peer has left, so its id is unknown.
         "peers": [{
             "peer": PEER, "height": "900", "segments": "7", "partial_chunks": "5", "in_flight": "4",
-            "fetched_bytes": "3000", "fetch_rate": "1000", "served_bytes": "4000", "serve_rate": "2000",
+            "fetched_bytes": "3000", "fetch_rate": "1000",
+            "served_bytes": "4000", "serve_rate": "2000",
         }],
-        "segment_list": [{"index": "2", "chunks": "10", "verified": "3", "assembled": false, "holdings": "0902"}],
+        "segment_list": [{
+            "index": "2", "chunks": "10", "verified": "3", "assembled": false, "holdings": "0902",
+        }],
     });
     assert_eq!(answer, expected);
 

@@ -102,7 +102,8 @@ async fn the_body_of_a_request_may_be_too_large_or_packed() {
     let mut stream = TcpStream::connect(fixture.address).await.unwrap();
     let length = 4 << 20;
     let head = format!(
-        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: \
+         {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; length]).await.expect("the server takes all of it");

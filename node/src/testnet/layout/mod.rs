@@ -177,8 +177,8 @@ fn check_same(
         return Ok(());
     }
     bail!(
-        "{} has another test network: {}. Leave these options out to resume it, give --reset to replace it, \
-         or give another --dir",
+        "{} has another test network: {}. Leave these options out to resume it, give --reset to \
+         replace it, or give another --dir",
         dir.display(),
         differences.join("; ")
     )
