@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::file::{FORMAT, KEYS_MAX};
 use super::{KdfError, KeyName};
 
 /// Why a keystore could not be made, opened or changed.
@@ -51,12 +50,14 @@ pub enum KeystoreError {
         reason: String,
     },
     /// The file has another format than the one this program reads.
-    #[error("{} has format {got}, this program reads {FORMAT}", path.display())]
+    #[error("{} has format {got}, this program reads {expected}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// Its format.
         got: u32,
+        /// The format that this program reads.
+        expected: u32,
     },
     /// The password does not open the phrase.
     #[error("wrong password")]
@@ -92,6 +93,9 @@ pub enum KeystoreError {
     #[error("there is no key of that name")]
     NoSuchKey,
     /// The keystore has no room for another key.
-    #[error("a keystore holds at most {KEYS_MAX} keys")]
-    Full,
+    #[error("a keystore holds at most {max} keys")]
+    Full {
+        /// Most keys of a keystore.
+        max: usize,
+    },
 }

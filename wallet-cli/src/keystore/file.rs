@@ -4,11 +4,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::cipher::{KdfParams, Sealed};
-use super::{KeyName, KeystoreError};
+use super::cipher::Sealed;
+use super::hexadecimal::Hex;
+use super::{KdfParams, KeyName, KeystoreError};
 use crate::slip10::Index;
 
 /// The only format so far. A later format gets another number, and its program must still read this
@@ -84,7 +84,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Document, KeystoreError> {
     let Format { format } =
         serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
     if format != FORMAT {
-        return Err(KeystoreError::Format { path: path.to_owned(), got: format });
+        return Err(KeystoreError::Format { path: path.to_owned(), got: format, expected: FORMAT });
     }
     let document: Document =
         serde_json::from_slice(bytes).map_err(|error| damaged(path, &error.to_string()))?;
@@ -207,24 +207,4 @@ fn open_to_others(_: &fs::Permissions) -> Option<u32> {
 /// Makes a rename durable. Does nothing on Windows, where a directory cannot be opened as a file.
 pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
-}
-
-/// Bytes, written as lower-case hex.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Hex<T>(pub(super) T);
-
-impl<T: AsRef<[u8]>> Serialize for Hex<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(&self.0))
-    }
-}
-
-impl<'de, T: TryFrom<Vec<u8>>> Deserialize<'de> for Hex<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
-        let got = bytes.len();
-        T::try_from(bytes).map(Self).map_err(|_| {
-            D::Error::custom(format!("{got} bytes, which is not the length of this field"))
-        })
-    }
 }

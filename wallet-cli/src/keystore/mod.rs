@@ -10,7 +10,9 @@
 mod cipher;
 mod error;
 mod file;
+mod hexadecimal;
 mod name;
+mod password;
 #[cfg(test)]
 mod tests;
 
@@ -22,12 +24,13 @@ use ed25519_dalek::SigningKey;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-pub use self::cipher::{KdfError, KdfParams, Password};
 use self::cipher::{StoreKey, random};
 pub use self::error::KeystoreError;
-use self::file::{Document, Entry, EntryOrigin, FORMAT, Hex, KEYS_MAX, Lock};
+use self::file::{Document, Entry, EntryOrigin, FORMAT, KEYS_MAX, Lock};
 pub(crate) use self::file::{prepare, sync_directory};
+use self::hexadecimal::Hex;
 pub use self::name::{KeyName, NameError};
+pub use self::password::{KdfError, KdfParams, Password};
 use crate::mnemonic::Mnemonic;
 use crate::slip10::{Index, account_secret};
 
@@ -206,7 +209,8 @@ impl Unlocked {
                     EntryOrigin::Imported { .. } => None,
                 });
             let next = accounts.max().map_or(0, |highest| highest.saturating_add(1));
-            let account = Index::try_from(next).map_err(|_| KeystoreError::Full)?;
+            let account =
+                Index::try_from(next).map_err(|_| KeystoreError::Full { max: KEYS_MAX })?;
             let public_key = Hex(public_key(&account_secret(&unlocked.mnemonic.seed(""), account)));
             Ok(Entry { name, public_key, origin: EntryOrigin::Derived { account } })
         })
@@ -238,7 +242,7 @@ impl Unlocked {
 
         let keys = &self.store.document.keys;
         if keys.len() >= KEYS_MAX {
-            return Err(KeystoreError::Full);
+            return Err(KeystoreError::Full { max: KEYS_MAX });
         }
         if keys.iter().any(|other| other.name == name) {
             return Err(KeystoreError::NameTaken(name));

@@ -362,7 +362,7 @@ fn a_full_store_fits_its_file() {
     Lock::take(dir.path()).unwrap().write(&document).unwrap();
     let mut store = unlock(dir.path()).unwrap();
     assert_eq!(store.keys().count(), KEYS_MAX);
-    assert!(matches!(store.derive(name("more")), Err(KeystoreError::Full)));
+    assert!(matches!(store.derive(name("more")), Err(KeystoreError::Full { max: KEYS_MAX })));
 }
 
 #[cfg(unix)]
