@@ -13,7 +13,7 @@ use crate::error::{EXIT_CODES, WalletError};
 use crate::home::Home;
 use crate::keystore::KeyName;
 use crate::rpc::Node;
-use crate::terminal::note;
+use crate::terminal::{note, print};
 use crate::wallet::Wallet;
 
 /// Holds your keys, signs with them, and believes nothing that a node does not prove.
@@ -157,7 +157,7 @@ fn dispatch(options: Options, command: Command) -> Result<(), WalletError> {
     if let Command::Completions { shell } = command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "cairn-wallet", &mut script);
-        return crate::terminal::print(String::from_utf8_lossy(&script).trim_end());
+        return Ok(print(String::from_utf8_lossy(&script).trim_end())?);
     }
     if let Command::Generate { address_prefix } = command {
         return commands::keys::generate(&address_prefix, options.json);

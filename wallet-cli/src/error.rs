@@ -7,6 +7,7 @@ use crate::home::HomeError;
 use crate::keystore::KeystoreError;
 use crate::mnemonic::MnemonicError;
 use crate::rpc::RpcError;
+use crate::terminal::TerminalError;
 use crate::trust::TrustError;
 
 /// Why a command failed. Its text goes to stderr.
@@ -36,7 +37,7 @@ pub(crate) enum WalletError {
     Rpc(#[from] RpcError),
     /// The node's answer is false or cannot be proved.
     #[error(transparent)]
-    Trust(#[from] TrustError),
+    Trust(TrustError),
     /// The rules of the chain refuse the transfer. Either this wallet or the node found that out.
     #[error("rejected: {reason}\nhint: {hint}")]
     Rejected {
@@ -67,17 +68,19 @@ pub(crate) enum WalletError {
     /// The user answered the confirmation with no.
     #[error("nothing was sent")]
     Declined,
-    /// A file named on the command line cannot be read.
-    #[error("cannot read {}: {error}", path.display())]
-    Input {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system answered.
-        error: io::Error,
-    },
-    /// The result of a command that changes nothing cannot be written to stdout.
-    #[error("cannot write the result: {0}")]
-    Output(io::Error),
+    /// The user cannot be asked or told.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+}
+
+impl From<TrustError> for WalletError {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Rpc(error) => Self::Rpc(error),
+            TrustError::Home(error) => Self::Home(error),
+            error => Self::Trust(error),
+        }
+    }
 }
 
 impl WalletError {
@@ -85,7 +88,7 @@ impl WalletError {
     /// report as 130.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Terminal(TerminalError::Usage(_)) => 2,
             Self::Rpc(RpcError::Unreachable { .. }) => 3,
             Self::Rejected { .. } => 4,
             Self::Open { .. } => 5,
@@ -99,14 +102,18 @@ impl WalletError {
     /// Whether the reader of stdout has closed it, as `head -1` does. That is not a failure of this
     /// program.
     pub(crate) fn is_reader_gone(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        matches!(
+            self,
+            Self::Terminal(TerminalError::Output(error))
+                if error.kind() == io::ErrorKind::BrokenPipe
+        )
     }
 
     /// Turns a failure to write the result into `Unwritten`, for a command whose work is done even
     /// if stdout is broken. `done` says what it did.
     pub(crate) fn after(self, done: String) -> Self {
         match self {
-            Self::Output(error) => Self::Unwritten { done, error },
+            Self::Terminal(TerminalError::Output(error)) => Self::Unwritten { done, error },
             other => other,
         }
     }

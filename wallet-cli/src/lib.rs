@@ -16,15 +16,17 @@ mod terminal;
 
 mod trust;
 
+mod error;
+
 mod finality;
 mod nonce;
 
-mod error;
 mod wallet;
 
 mod payment;
 
-mod cli;
 mod commands;
+
+mod cli;
 
 pub use cli::run;

@@ -3,12 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::error::WalletError;
 #[cfg(unix)]
 use crate::hidden;
 use crate::keystore::Password;
@@ -20,14 +19,33 @@ const SECRET_BYTES_MAX: usize = 4 << 10;
 #[cfg(unix)]
 const PASTE: std::time::Duration = std::time::Duration::from_millis(300);
 
+/// Why a text cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TerminalError {
+    /// Nobody can be asked, or the answer makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A file named on the command line cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system answered.
+        error: io::Error,
+    },
+    /// The result cannot be written to stdout.
+    #[error("cannot write the result: {0}")]
+    Output(io::Error),
+}
+
 /// Writes a result and a line end to stdout.
-pub(crate) fn print(text: &str) -> Result<(), WalletError> {
+pub(crate) fn print(text: &str) -> Result<(), TerminalError> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(WalletError::Output)
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(TerminalError::Output)
 }
 
 /// Writes a result as JSON and a line end to stdout.
-pub(crate) fn print_json(value: &impl Serialize) -> Result<(), WalletError> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), TerminalError> {
     match serde_json::to_string(value) {
         Ok(text) => print(&text),
         Err(error) => panic!("results are texts, numbers and lists of them: {error}"),
@@ -45,9 +63,9 @@ pub(crate) fn is_watched() -> bool {
 }
 
 /// Asks on stderr and reads the answer from stdin. Anything but `y` or `yes` means no.
-pub(crate) fn confirm(question: &str) -> Result<bool, WalletError> {
+pub(crate) fn confirm(question: &str) -> Result<bool, TerminalError> {
     if !io::stdin().is_terminal() {
-        return Err(WalletError::Usage(
+        return Err(TerminalError::Usage(
             "stdin is not a terminal, so nobody can be asked: add --yes to agree".to_owned(),
         ));
     }
@@ -55,13 +73,13 @@ pub(crate) fn confirm(question: &str) -> Result<bool, WalletError> {
     let mut answer = String::new();
     io::stdin()
         .read_line(&mut answer)
-        .map_err(|error| WalletError::Usage(format!("no answer: {error}")))?;
+        .map_err(|error| TerminalError::Usage(format!("no answer: {error}")))?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A password from a file: its text without one final line end.
-pub(crate) fn read_password(path: &Path) -> Result<Password, WalletError> {
-    let input = |error| WalletError::Input { path: path.to_owned(), error };
+pub(crate) fn read_password(path: &Path) -> Result<Password, TerminalError> {
+    let input = |error| TerminalError::Input { path: path.to_owned(), error };
     let text = File::open(path).and_then(read_secret).map_err(input)?;
     Ok(Password::new(without_line_end(&text).to_owned()))
 }
@@ -72,9 +90,9 @@ fn without_line_end(text: &str) -> &str {
 }
 
 /// A password from the terminal.
-pub(crate) fn ask_password(prompt: &str) -> Result<Password, WalletError> {
+pub(crate) fn ask_password(prompt: &str) -> Result<Password, TerminalError> {
     let no_terminal = |error| {
-        WalletError::Usage(format!(
+        TerminalError::Usage(format!(
             "no terminal to ask for the password ({error}): use --password-file FILE"
         ))
     };
@@ -82,10 +100,10 @@ pub(crate) fn ask_password(prompt: &str) -> Result<Password, WalletError> {
 }
 
 /// A new password from the terminal, typed twice.
-pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
+pub(crate) fn ask_new_password() -> Result<Password, TerminalError> {
     let ask = |prompt: &str| {
         let no_terminal = |error| {
-            WalletError::Usage(format!(
+            TerminalError::Usage(format!(
                 "no terminal to ask for a new password ({error}): use --password-file FILE"
             ))
         };
@@ -93,10 +111,10 @@ pub(crate) fn ask_new_password() -> Result<Password, WalletError> {
     };
     let first = ask("New password for the keystore: ")?;
     if first.is_empty() {
-        return Err(WalletError::Usage("the password is empty".to_owned()));
+        return Err(TerminalError::Usage("the password is empty".to_owned()));
     }
     if *ask("The same again: ")? != *first {
-        return Err(WalletError::Usage("the two passwords differ".to_owned()));
+        return Err(TerminalError::Usage("the two passwords differ".to_owned()));
     }
     Ok(Password::new(first.to_string()))
 }
@@ -121,8 +139,8 @@ fn ask_line(prompt: &str) -> io::Result<Zeroizing<String>> {
 pub(crate) fn ask_secret(
     prompt: &str,
     is_complete: impl Fn(&str) -> bool,
-) -> Result<Zeroizing<String>, WalletError> {
-    let usage = |error| WalletError::Usage(format!("no secret on stdin: {error}"));
+) -> Result<Zeroizing<String>, TerminalError> {
+    let usage = |error| TerminalError::Usage(format!("no secret on stdin: {error}"));
     if io::stdin().is_terminal() {
         #[cfg(unix)]
         return hidden::read_lines(prompt, SECRET_BYTES_MAX, Some(PASTE), |text| {

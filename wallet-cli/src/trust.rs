@@ -25,9 +25,8 @@ use ledger::transaction::TRANSACTION_BYTES_MAX;
 use ledger::units::{Height, Nonce, Timestamp};
 use serde_json::json;
 
-use crate::error::WalletError;
 use crate::home::{Home, HomeError, Kept, Seen};
-use crate::rpc::{Node, clean};
+use crate::rpc::{Node, RpcError, clean};
 
 /// How long the wallet waits for a node to reach a height that it has seen elsewhere.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -36,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// A head counts as old beyond this age plus the time of three empty blocks.
 const OLD_MS: u64 = 60_000;
 
-/// Why a node's answer is not believed.
+/// Why a node's answer is not believed, or why there is none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
     /// It serves another chain.
@@ -146,6 +145,12 @@ pub(crate) enum TrustError {
         /// What is missing or contradicts the claim.
         reason: String,
     },
+    /// The node cannot be reached, or answers with an error.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// The wallet's own files cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
 }
 
 /// An account, proved as of a block.
@@ -188,13 +193,13 @@ impl<'a> Trust<'a> {
         chain: Arc<Chain>,
         home: &'a Home,
         node: &'a Node,
-    ) -> Result<Self, WalletError> {
+    ) -> Result<Self, TrustError> {
         let status: Status = node.call(api::CHAIN_STATUS, json!({}))?;
         let expected = chain.id().to_string();
         if status.chain_id != expected {
             let (got_network, got) = (clean(&status.network), clean(&status.chain_id));
             let (url, network) = (node.url().to_owned(), chain.genesis().network.clone());
-            return Err(TrustError::OtherChain { url, got_network, got, network, expected }.into());
+            return Err(TrustError::OtherChain { url, got_network, got, network, expected });
         }
         let seen = home.head()?.map(|head| reread(&chain, home, head)).transpose()?;
         Ok(Self { chain, home, node, seen, no_block_yet: status.height == 0 })
@@ -224,11 +229,11 @@ impl<'a> Trust<'a> {
         &mut self,
         account: &PublicKey,
         least: Height,
-    ) -> Result<Proven, WalletError> {
+    ) -> Result<Proven, TrustError> {
         let deadline = Instant::now() + CATCH_UP;
         loop {
             match self.prove(account, least) {
-                Err(WalletError::Trust(TrustError::Behind { .. })) if Instant::now() < deadline => {
+                Err(TrustError::Behind { .. }) if Instant::now() < deadline => {
                     std::thread::sleep(LOOK_AGAIN);
                 }
                 result => return result,
@@ -236,7 +241,7 @@ impl<'a> Trust<'a> {
         }
     }
 
-    fn prove(&mut self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
+    fn prove(&mut self, account: &PublicKey, least: Height) -> Result<Proven, TrustError> {
         let address = self.address(account);
         let params = json!({ "account": address });
         let answer: AccountProofInfo = match self.node.call(api::ACCOUNT_PROOF, params) {
@@ -258,7 +263,7 @@ impl<'a> Trust<'a> {
         let Header { height, time, .. } = *certified.header.header();
         let least = self.seen.as_ref().map_or(least, |seen| least.max(seen.header.header().height));
         if height < least {
-            return Err(TrustError::Behind { got: height, least }.into());
+            return Err(TrustError::Behind { got: height, least });
         }
         let proof = unhex("account proof", &answer.proof, AccountProof::BYTES_MAX)?;
         let held = certified.header.account(account, &proof);
@@ -294,7 +299,7 @@ impl<'a> Trust<'a> {
     ///
     /// # Errors
     /// `TrustError` for a proof that does not hold; those of the request.
-    pub(crate) fn transaction(&mut self, id: &TxId) -> Result<Option<Height>, WalletError> {
+    pub(crate) fn transaction(&mut self, id: &TxId) -> Result<Option<Height>, TrustError> {
         let proof: TxProofInfo =
             match self.node.call(api::TX_PROOF, json!({ "id": id.to_string() })) {
                 Err(error) if error.code() == Some(api::code::NOT_FOUND) => return Ok(None),
@@ -310,7 +315,7 @@ impl<'a> Trust<'a> {
         let not_final = |reason: String| TrustError::NotFinal { id: id.to_string(), reason };
         let held = held.map_err(|error| not_final(error.to_string()))?;
         if held.id() != *id {
-            return Err(not_final("its proof is for another transaction".to_owned()).into());
+            return Err(not_final("its proof is for another transaction".to_owned()));
         }
         let height = certified.header.header().height;
         if self.seen.as_ref().is_none_or(|seen| seen.header.header().height <= height) {
@@ -319,9 +324,9 @@ impl<'a> Trust<'a> {
         Ok(Some(height))
     }
 
-    fn at_genesis(&self, account: &PublicKey, least: Height) -> Result<Proven, WalletError> {
+    fn at_genesis(&self, account: &PublicKey, least: Height) -> Result<Proven, TrustError> {
         if least > Height(0) {
-            return Err(TrustError::Behind { got: Height(0), least }.into());
+            return Err(TrustError::Behind { got: Height(0), least });
         }
         let genesis = self.chain.genesis();
         let entry = genesis.accounts.iter().find(|entry| entry.account == *account);
@@ -333,7 +338,7 @@ impl<'a> Trust<'a> {
     }
 
     /// Stores a head. From now on no node may show an older state.
-    fn keep(&mut self, new: Certified) -> Result<(), WalletError> {
+    fn keep(&mut self, new: Certified) -> Result<(), TrustError> {
         let height = new.header.header().height;
         if self.seen.as_ref().is_some_and(|seen| seen.header.hash() == new.header.hash()) {
             return Ok(());
@@ -342,7 +347,7 @@ impl<'a> Trust<'a> {
         match self.home.keep(&new.seen(), read)? {
             Kept::Known => {}
             Kept::Fork(path) => {
-                return Err(TrustError::Fork { height, path: path.display().to_string() }.into());
+                return Err(TrustError::Fork { height, path: path.display().to_string() });
             }
         }
         self.seen = Some(new);

@@ -118,7 +118,8 @@ impl Wallet {
 
     fn password_from_file(&self, chain: &Chain) -> Result<Option<Password>, WalletError> {
         let template = || self.home.template_password(chain.genesis());
-        self.password_file.clone().or_else(template).map(|path| read_password(&path)).transpose()
+        let file = self.password_file.clone().or_else(template);
+        Ok(file.map(|path| read_password(&path)).transpose()?)
     }
 
     /// The key of this name.

@@ -38,7 +38,7 @@ pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {
         (false, None) => print(&address),
         (false, Some(phrase)) => print(&address).and_then(|()| print(&phrase)),
     };
-    printed.map_err(|error| error.after(kept(&key, &address)))
+    printed.map_err(|error| WalletError::from(error).after(kept(&key, &address)))
 }
 
 /// The result of `new` and `import`, as a sentence for stderr.
@@ -80,7 +80,7 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
     } else {
         print(&address)
     };
-    printed.map_err(|error| error.after(kept(&key, &address)))
+    printed.map_err(|error| WalletError::from(error).after(kept(&key, &address)))
 }
 
 /// Lists names and addresses; as JSON also where each key comes from.
@@ -89,14 +89,14 @@ pub(crate) fn list(wallet: &Wallet) -> Result<(), WalletError> {
     let keys = wallet.keys(&chain)?;
     if wallet.json {
         let entries: Vec<Value> = keys.iter().map(|key| entry(&chain, key)).collect();
-        return print_json(&entries);
+        return Ok(print_json(&entries)?);
     }
     if keys.is_empty() {
         note(&WalletError::NoKeys(wallet.home.dir().to_owned()).to_string());
     }
     let width = keys.iter().map(|key| key.name.as_str().len()).max().unwrap_or(0);
     keys.iter().try_for_each(|key| {
-        print(&format!("{:width$}  {}", key.name, wallet::address(&chain, key)))
+        Ok(print(&format!("{:width$}  {}", key.name, wallet::address(&chain, key)))?)
     })
 }
 
@@ -116,17 +116,23 @@ pub(crate) fn address(wallet: &Wallet, name: &str) -> Result<(), WalletError> {
     let key = Wallet::key(&wallet.keys(&chain)?, name)?;
     let address = wallet::address(&chain, &key);
     if wallet.json {
-        print_json(&json!({ "name": key.name, "address": address }))
+        print_json(&json!({ "name": key.name, "address": address }))?;
     } else {
-        print(&address)
+        print(&address)?;
     }
+    Ok(())
 }
 
 /// Prints the keystore's words.
 pub(crate) fn phrase(wallet: &Wallet) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let phrase = wallet.unlock(&chain, &wallet.keystore(&chain)?)?.phrase();
-    if wallet.json { print_json(&json!({ "phrase": *phrase })) } else { print(&phrase) }
+    if wallet.json {
+        print_json(&json!({ "phrase": *phrase }))?
+    } else {
+        print(&phrase)?
+    }
+    Ok(())
 }
 
 /// Makes a phrase for a network that does not exist yet, whose genesis needs the address. Nothing
@@ -137,9 +143,10 @@ pub(crate) fn generate(prefix: &str, json: bool) -> Result<(), WalletError> {
     let address = encode_address(prefix, &PublicKey(keystore::public_key(&secret)));
     let phrase = mnemonic.phrase();
     match json {
-        true => print_json(&json!({ "address": address, "phrase": *phrase })),
-        false => print(&address).and_then(|()| print(&phrase)),
+        true => print_json(&json!({ "address": address, "phrase": *phrase }))?,
+        false => print(&address).and_then(|()| print(&phrase))?,
     }
+    Ok(())
 }
 
 /// The keystore to add a key to, unlocked; `None` if there is none. The name is checked before the

@@ -14,7 +14,7 @@ use crate::cli::SendArgs;
 use crate::error::WalletError;
 use crate::keystore::Key;
 use crate::payment::{self, Paid, Payment};
-use crate::terminal::{confirm, note, print, print_json};
+use crate::terminal::{TerminalError, confirm, note, print, print_json};
 use crate::trust::{Proven, Trust};
 use crate::wallet::{self, Wallet, now};
 
@@ -80,7 +80,9 @@ fn tell(wallet: &Wallet, args: &SendArgs, chain: &Chain, paid: Paid) -> Result<(
         if let Err(error) = wallet.home.forget(chain.id(), &id) {
             note(&format!("note: {error}"));
         }
-        return told.map_err(|error| error.after(format!("{id} is final at height {height}")));
+        return told.map_err(|error| {
+            WalletError::from(error).after(format!("{id} is final at height {height}"))
+        });
     }
     if let Err(error) = told {
         note(&format!("note: {error}"));
@@ -185,7 +187,7 @@ fn show(chain: &Chain, wallet: &Wallet, from: &Key, transfer: &Transfer, created
     ));
 }
 
-fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), WalletError> {
+fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), TerminalError> {
     let status = if height.is_some() { "final" } else { "pending" };
     let height = height.map(|height| height.to_string());
     if wallet.json {

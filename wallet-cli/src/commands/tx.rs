@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::WalletError;
 use crate::rpc::clean;
-use crate::terminal::{note, print, print_json, utc};
+use crate::terminal::{TerminalError, note, print, print_json, utc};
 use crate::trust::{Trust, TrustError};
 use crate::wallet::Wallet;
 
@@ -56,7 +56,7 @@ pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
         // The user has seen the outcome, so the same payment made again is a new one.
         wallet.home.forget(chain.id(), &id)?;
     }
-    told
+    Ok(told?)
 }
 
 /// What is proved about a transaction that a node calls final.
@@ -126,7 +126,7 @@ fn show(
     info: &TxInfo,
     transfer: Option<&Transfer>,
     proved: Option<Proved>,
-) -> Result<(), WalletError> {
+) -> Result<(), TerminalError> {
     let coin = &chain.genesis().coin;
     print(match info.status {
         TxStatus::Final => "status    final",
