@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -11,7 +10,6 @@ use ledger::hash::TxId;
 use crate::commands;
 use crate::error::{EXIT_CODES, WalletError};
 use crate::home::Home;
-use crate::keystore::KeyName;
 use crate::rpc::Node;
 use crate::terminal::{note, print};
 use crate::wallet::Wallet;
@@ -52,9 +50,9 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Make a key; the first one also makes the keystore and its 24 words
-    New(NewArgs),
+    New(commands::keys::NewArgs),
     /// Bring in a key: 24 words, or a seed of 64 hex digits, from the terminal or stdin
-    Import(ImportArgs),
+    Import(commands::keys::ImportArgs),
     /// List the keys
     List,
     /// Print the address of a key
@@ -77,7 +75,7 @@ enum Command {
         account: Option<String>,
     },
     /// Pay, and wait until the transfer is final
-    Send(SendArgs),
+    Send(commands::send::SendArgs),
     /// Show what the node knows of a transaction
     Tx {
         /// Id of the transaction
@@ -88,52 +86,6 @@ enum Command {
         /// Name of the shell
         shell: Shell,
     },
-}
-
-#[derive(Args)]
-pub(crate) struct NewArgs {
-    /// Name of the key
-    pub(crate) name: KeyName,
-    /// Genesis file of the network, instead of asking the node for it at first use
-    #[arg(long, value_name = "FILE")]
-    pub(crate) genesis: Option<PathBuf>,
-    /// Print the keystore's 24 words to stdout as well
-    #[arg(long)]
-    pub(crate) show_phrase: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct ImportArgs {
-    /// Name of the key
-    pub(crate) name: KeyName,
-    /// Genesis file of the network, instead of asking the node for it at first use
-    #[arg(long, value_name = "FILE")]
-    pub(crate) genesis: Option<PathBuf>,
-}
-
-#[derive(Args)]
-pub(crate) struct SendArgs {
-    /// Key that pays
-    #[arg(long, value_name = "NAME")]
-    pub(crate) from: String,
-    /// Who receives: an address, or a key of this wallet
-    #[arg(long, value_name = "ADDRESS_OR_NAME")]
-    pub(crate) to: String,
-    /// Amount with its unit: "1.5 CRN"
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) amount: String,
-    /// Text of the transfer, which everybody can read: up to 256 bytes
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(crate) memo: String,
-    /// Fee with its unit [default: the least that the chain accepts]
-    #[arg(long, value_name = "AMOUNT")]
-    pub(crate) fee: Option<String>,
-    /// Do not ask for confirmation
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// How long to wait until the transfer is final: 500ms, 30s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub(crate) timeout: Duration,
 }
 
 /// Runs the program: parses the command line, runs the command, and returns its exit code (the
@@ -193,21 +145,6 @@ fn address_prefix(text: &str) -> Result<String, String> {
     ledger::genesis::check_address_prefix(text).map(|()| text.to_owned())
 }
 
-/// Parses `500ms`, `30s` or `2m`. The longest duration is a day.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        _ => return Err("expected a whole number with its unit: 500ms, 30s, 2m".to_owned()),
-    };
-    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    let milliseconds = milliseconds.filter(|milliseconds| *milliseconds <= 24 * 3_600_000);
-    milliseconds.map(Duration::from_millis).ok_or_else(|| "expected 0ms to 1440m".to_owned())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -216,20 +153,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_a_unit_and_an_end() {
-        for (text, milliseconds) in
-            [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0s", 0), ("1440m", 86_400_000)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in
-            ["", "5", "s", "-5s", "1.5s", "5 s", "5h", "1441m", "99999999999999999999s", "5sm"]
-        {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -1,18 +1,41 @@
 //! `new`, `import`, `list`, `address`, `phrase`, `generate`.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ledger::address::encode_address;
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::{ImportArgs, NewArgs};
 use crate::error::WalletError;
 use crate::keystore::{self, Key, KeyName, KeystoreError, Origin, Unlocked};
 use crate::mnemonic::{Mnemonic, WORDS};
 use crate::slip10::{Index, account_secret};
 use crate::terminal::{ask_secret, is_watched, note, print, print_json};
 use crate::wallet::{self, Wallet};
+
+#[derive(Args)]
+pub(crate) struct NewArgs {
+    /// Name of the key
+    name: KeyName,
+    /// Genesis file of the network, instead of asking the node for it at first use
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// Print the keystore's 24 words to stdout as well
+    #[arg(long)]
+    show_phrase: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ImportArgs {
+    /// Name of the key
+    name: KeyName,
+    /// Genesis file of the network, instead of asking the node for it at first use
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+}
 
 /// Derives the next key. Makes the keystore first if there is none.
 pub(crate) fn new(wallet: &Wallet, args: NewArgs) -> Result<(), WalletError> {

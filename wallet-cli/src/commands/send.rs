@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use ledger::chain::{Chain, least_fee};
 use ledger::codec;
 use ledger::hash::TxId;
@@ -10,7 +11,6 @@ use ledger::transaction::{Body, MEMO_BYTES_MAX, Output, Transaction, Transfer};
 use ledger::units::{Amount, Height, Timestamp};
 use serde_json::json;
 
-use crate::cli::SendArgs;
 use crate::error::WalletError;
 use crate::keystore::Key;
 use crate::payment::{self, Paid, Payment};
@@ -21,6 +21,31 @@ use crate::wallet::{self, Wallet, now};
 /// Least time to wait for other commands that send from the same key, even if `--timeout` is
 /// shorter: each of them takes a block.
 const TURN_WAIT: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub(crate) struct SendArgs {
+    /// Key that pays
+    #[arg(long, value_name = "NAME")]
+    from: String,
+    /// Who receives: an address, or a key of this wallet
+    #[arg(long, value_name = "ADDRESS_OR_NAME")]
+    to: String,
+    /// Amount with its unit: "1.5 CRN"
+    #[arg(long, allow_hyphen_values = true)]
+    amount: String,
+    /// Text of the transfer, which everybody can read: up to 256 bytes
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    memo: String,
+    /// Fee with its unit [default: the least that the chain accepts]
+    #[arg(long, value_name = "AMOUNT")]
+    fee: Option<String>,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+    /// How long to wait until the transfer is final: 500ms, 30s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+}
 
 /// Runs the command. Prints the id; as JSON the id, height and status. Prints them at a timeout
 /// too, because the signed transfer may still land.
@@ -194,5 +219,39 @@ fn result(wallet: &Wallet, id: TxId, height: Option<Height>) -> Result<(), Termi
         print_json(&json!({ "id": id.to_string(), "height": height, "status": status }))
     } else {
         print(&id.to_string())
+    }
+}
+
+/// Parses `500ms`, `30s` or `2m`. The longest duration is a day.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err("expected a whole number with its unit: 500ms, 30s, 2m".to_owned()),
+    };
+    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let milliseconds = milliseconds.filter(|milliseconds| *milliseconds <= 24 * 3_600_000);
+    milliseconds.map(Duration::from_millis).ok_or_else(|| "expected 0ms to 1440m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_and_an_end() {
+        for (text, milliseconds) in
+            [("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0s", 0), ("1440m", 86_400_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in
+            ["", "5", "s", "-5s", "1.5s", "5 s", "5h", "1441m", "99999999999999999999s", "5sm"]
+        {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
     }
 }
