@@ -1,0 +1,222 @@
+//! Splits the bytes of a whole segment into its blocks.
+
+use crate::block::{Block, ContentError};
+use crate::chain::Chain;
+use crate::codec::{self, CodecError};
+use crate::hash::{BlockHash, Hash};
+use crate::history::{BLOCK_BYTES_MAX, SegmentDescriptor};
+use crate::merkle;
+use crate::units::Height;
+
+/// Most bytes of a block.
+#[allow(clippy::cast_possible_truncation)]
+const BLOCK_BYTES: usize = BLOCK_BYTES_MAX as usize;
+
+/// Bytes that are not the blocks of their segment.
+///
+/// If the bytes matched all chunk hashes of a certified manifest, their senders are not to blame:
+/// then a quorum has signed a false header, or this code is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// Too few or too many bytes.
+    #[error("{got} bytes, expected {expected}")]
+    Length {
+        /// Bytes of the segment.
+        expected: u64,
+        /// Bytes given.
+        got: u64,
+    },
+    /// There is no block where one must be, or bytes follow the last one.
+    #[error("block {height}: {error}")]
+    Block {
+        /// Height of that block, or of the last one.
+        height: Height,
+        /// What is wrong with the bytes.
+        error: CodecError,
+    },
+    /// A block has another height than its place.
+    #[error("a block of height {got} in the place of height {expected}")]
+    Height {
+        /// Height of the place.
+        expected: Height,
+        /// Height in the header.
+        got: Height,
+    },
+    /// A block's hash is not the one that its child names, or for the last block the descriptor.
+    #[error("block {height} is {got}, expected {expected}")]
+    Link {
+        /// Height of the block.
+        height: Height,
+        /// Hash that the child or the descriptor names.
+        expected: BlockHash,
+        /// Hash of the block.
+        got: BlockHash,
+    },
+    /// A block's content differs from a commitment in its header.
+    #[error("block {height} has {field} {got}, expected {expected}")]
+    Commitment {
+        /// Height of the block.
+        height: Height,
+        /// Field of the header.
+        field: &'static str,
+        /// Value in the header.
+        expected: Hash,
+        /// Value computed from the content.
+        got: Hash,
+    },
+    /// The descriptor commits to another list of blocks.
+    #[error("the blocks have root {got}, expected {expected}")]
+    BlocksRoot {
+        /// Root in the descriptor.
+        expected: Hash,
+        /// Root of the blocks.
+        got: Hash,
+    },
+    /// The rules close the segment before its last block.
+    #[error("the segment ends before height {last}: there are {bytes} bytes before it")]
+    Closing {
+        /// Last height in the descriptor.
+        last: Height,
+        /// Bytes before that block.
+        bytes: u64,
+    },
+}
+
+/// Splits the bytes of a segment into its blocks while they are read. Beyond the blocks it buffers
+/// at most a few times the size of the largest block.
+///
+/// Once [`Self::finish`] returns `Ok`, the blocks are those that the descriptor commits to, and the
+/// content of each matches its header. If the bytes also matched the chunk hashes, a chain that
+/// takes these blocks seals this very segment. Not checked yet are signatures, certificates, the
+/// link of the first block to its parent, and the rules of the state.
+#[derive(Debug)]
+pub struct SegmentSplitter<'a> {
+    chain: &'a Chain,
+    descriptor: &'a SegmentDescriptor,
+    /// The bytes that were pushed last. The first `cut` of them are in `blocks` already.
+    tail: Vec<u8>,
+    cut: usize,
+    got: u64,
+    last_bytes: usize,
+    blocks: Vec<Block>,
+}
+
+impl<'a> SegmentSplitter<'a> {
+    /// A splitter for the segment of a descriptor.
+    #[must_use]
+    pub const fn new(chain: &'a Chain, descriptor: &'a SegmentDescriptor) -> Self {
+        Self {
+            chain,
+            descriptor,
+            tail: Vec::new(),
+            cut: 0,
+            got: 0,
+            last_bytes: 0,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes, however many.
+    ///
+    /// # Errors
+    /// `SegmentError::Length`, `Block` or `Height`. The splitter is of no use after an error.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.got = self.got.saturating_add(bytes.len() as u64);
+        if self.got > self.descriptor.bytes {
+            return Err(self.length());
+        }
+        if self.cut >= BLOCK_BYTES {
+            self.tail.drain(..self.cut);
+            self.cut = 0;
+        }
+        self.tail.extend_from_slice(bytes);
+        // Every block fits into `BLOCK_BYTES`, so bytes that do not decode are wrong and not
+        // incomplete.
+        while self.rest().len() >= BLOCK_BYTES {
+            if !self.cut_block()? {
+                return Err(self.trailing());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the blocks once all bytes were pushed.
+    ///
+    /// # Errors
+    /// `SegmentError`: what does not match the descriptor or a header.
+    pub fn finish(mut self) -> Result<Vec<Block>, SegmentError> {
+        if self.got != self.descriptor.bytes {
+            return Err(self.length());
+        }
+        while self.cut_block()? {}
+        if !self.rest().is_empty() {
+            return Err(self.trailing());
+        }
+        let bytes_before = self.got.saturating_sub(self.last_bytes as u64);
+        if bytes_before >= self.chain.history_rules().segment_bytes {
+            return Err(SegmentError::Closing { last: self.descriptor.last, bytes: bytes_before });
+        }
+        check_names(self.descriptor, &self.blocks)?;
+        self.blocks.iter().try_for_each(|block| check_content(self.chain, block))?;
+        Ok(self.blocks)
+    }
+
+    /// Cuts off the next block; `false` if the segment has no more.
+    fn cut_block(&mut self) -> Result<bool, SegmentError> {
+        let height = Height(self.descriptor.first.0.saturating_add(self.blocks.len() as u64));
+        if height > self.descriptor.last {
+            return Ok(false);
+        }
+        let rest = self.rest();
+        let head = &rest[..rest.len().min(BLOCK_BYTES)];
+        let (block, used) = codec::decode_prefix::<Block>(head)
+            .map_err(|error| SegmentError::Block { height, error })?;
+        if block.header.height != height {
+            return Err(SegmentError::Height { expected: height, got: block.header.height });
+        }
+        (self.cut, self.last_bytes) = (self.cut.saturating_add(used), used);
+        self.blocks.push(block);
+        Ok(true)
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.tail[self.cut..]
+    }
+
+    /// The error for bytes after the last block; it counts the bytes still to come too.
+    fn trailing(&self) -> SegmentError {
+        let to_come =
+            usize::try_from(self.descriptor.bytes.saturating_sub(self.got)).unwrap_or(usize::MAX);
+        let error = CodecError::Trailing { extra: self.rest().len().saturating_add(to_come) };
+        SegmentError::Block { height: self.descriptor.last, error }
+    }
+
+    const fn length(&self) -> SegmentError {
+        SegmentError::Length { expected: self.descriptor.bytes, got: self.got }
+    }
+}
+
+/// Checks that each block has the hash that its child names, and the last one that of the
+/// descriptor.
+fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), SegmentError> {
+    let names: Vec<Hash> = blocks.iter().map(|block| block.header.hash().0).collect();
+    let expected =
+        blocks.iter().skip(1).map(|child| child.header.parent).chain([descriptor.last_block]);
+    for ((block, got), expected) in blocks.iter().zip(&names).zip(expected) {
+        let (height, got) = (block.header.height, BlockHash(*got));
+        if got != expected {
+            return Err(SegmentError::Link { height, expected, got });
+        }
+    }
+    let (expected, got) = (descriptor.blocks_root, merkle::root(&names));
+    if got == expected { Ok(()) } else { Err(SegmentError::BlocksRoot { expected, got }) }
+}
+
+fn check_content(chain: &Chain, block: &Block) -> Result<(), SegmentError> {
+    block.check_content(chain.id()).map_err(|ContentError { field, expected, got }| {
+        SegmentError::Commitment { height: block.header.height, field, expected, got }
+    })
+}
+
+#[cfg(test)]
+mod tests;
