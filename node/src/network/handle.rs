@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::bans::{BanInfo, Charge};
 use super::eviction::Service;
-use super::inbox::{GossipTicket, RequestId, ResponseTicket, Verdict};
+use super::inbox::{GossipTicket, ResponseTicket, Verdict};
 use super::links::Outlets;
 use super::meters::Meters;
 use super::peers::PeerInfo;
+use super::requests::RequestId;
 use super::wire::{Lane, RESPONSE_BYTES_MAX, Topic};
 use crate::accounts::Accounts;
 

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::exchange::{RequestError, Response};
 use super::links::LinkEvent;
+use super::requests::RequestId;
 use super::traffic::Place;
 use super::wire::Topic;
 
@@ -30,17 +31,6 @@ pub struct Inbox {
     /// and nothing else does. There is no order between these and `events`. Without a receiver no
     /// links are opened.
     pub links: mpsc::Receiver<LinkEvent>,
-}
-
-/// Most messages of a topic that wait. One peer may have about half of the room that the others
-/// leave, and fewer messages if they are large: see [`Traffic`](super::traffic::Traffic). Without
-/// room a new message is ignored: it is not forwarded, and its sender is not blamed.
-pub(crate) const fn gossip_queue(topic: Topic) -> usize {
-    match topic {
-        Topic::Consensus => 512,
-        Topic::Headers => 256,
-        Topic::Transactions => 1_024,
-    }
 }
 
 /// A gossip message that waits for its verdict. It is forwarded only after [`Verdict::Accept`], and
@@ -93,10 +83,6 @@ pub enum Verdict {
     /// sent it are penalized.
     Reject,
 }
-
-/// Identifies a request of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
 
 /// Names one received request in [`Network::respond`](super::Network::respond). If it is dropped,
 /// the peer sees that we are busy.

@@ -51,12 +51,13 @@ use tokio::task::JoinHandle;
 
 pub use self::bans::{BanInfo, Charge, Severity};
 pub use self::eviction::Service;
-pub use self::exchange::{REQUESTS_PER_PEER_MAX, RequestError};
+pub use self::exchange::RequestError;
 use self::group::Grouping;
 pub use self::handle::Network;
-pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, RequestId, ResponseTicket, Verdict};
+pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, ResponseTicket, Verdict};
 pub use self::links::LinkEvent;
 pub use self::peers::{PeerInfo, Traffic};
+pub use self::requests::{REQUESTS_PER_PEER_MAX, RequestId};
 pub use self::wire::{
     LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, ProtocolNames, REQUEST_BYTES_MAX,
     RESPONSE_BYTES_MAX, Topic, protocol_names,

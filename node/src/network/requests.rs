@@ -11,9 +11,18 @@ use libp2p::PeerId;
 use libp2p::request_response::{InboundRequestId, OutboundRequestId};
 use tokio::sync::oneshot;
 
-use super::exchange::{INBOUND_PER_PEER_MAX, REQUESTS_PER_PEER_MAX};
-use super::inbox::RequestId;
 use super::share::Share;
+
+/// Identifies a request of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Most requests in flight to one peer. More fail with [`RequestError::Busy`](super::RequestError::Busy).
+pub const REQUESTS_PER_PEER_MAX: usize = 64;
+
+/// Most requests of one peer that we work on. This is more than the peer may have in flight, as the
+/// peer sees an answer before we see that it was sent.
+pub(crate) const INBOUND_PER_PEER_MAX: usize = REQUESTS_PER_PEER_MAX + 32;
 
 /// Most requests of all peers that we work on.
 const INBOUND_MAX: usize = 1024;

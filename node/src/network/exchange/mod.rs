@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::frame::{Counted, Pace, read_frame_within, write_frame};
 use super::intake::{Arrival, Intake, Limits, Source};
-use super::requests::Sending;
+use super::requests::{INBOUND_PER_PEER_MAX, REQUESTS_PER_PEER_MAX, Sending};
 use super::share::Share;
 use super::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
@@ -53,13 +53,6 @@ const ANSWERS: Limits = Limits {
     share: Share { all: 64 << 20, floor: 128 << 10 },
     waits: false,
 };
-
-/// Most requests in flight to one peer. More fail with [`RequestError::Busy`].
-pub const REQUESTS_PER_PEER_MAX: usize = 64;
-
-/// Most requests of one peer that we work on. This is more than the peer may have in flight, as the
-/// peer sees an answer before we see that it was sent.
-pub(crate) const INBOUND_PER_PEER_MAX: usize = REQUESTS_PER_PEER_MAX + 32;
 
 /// Most streams of one connection, both directions together.
 const STREAMS_MAX: usize = REQUESTS_PER_PEER_MAX + INBOUND_PER_PEER_MAX + 32;

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 
 use super::Task;
 use crate::network::exchange::{Request, RequestError, Response};
-use crate::network::inbox::{PeerEvent, RequestId, ResponseTicket};
+use crate::network::inbox::{PeerEvent, ResponseTicket};
+use crate::network::requests::RequestId;
 use crate::network::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 pub(super) type ExchangeEvent = request_response::Event<Request, Response>;

@@ -18,10 +18,20 @@ use std::time::{Duration, Instant};
 use libp2p::PeerId;
 
 use super::gossip::{CACHE_TIME, QUEUE_TIME};
-use super::inbox::gossip_queue;
 use super::muxer::Written;
 use super::share::Share;
 use super::wire::{TRANSMIT_BYTES_MAX, Topic};
+
+/// Most messages of a topic that wait. One peer may have about half of the room that the others
+/// leave, and fewer messages if they are large: see [`Traffic`]. Without
+/// room a new message is ignored: it is not forwarded, and its sender is not blamed.
+pub(crate) const fn gossip_queue(topic: Topic) -> usize {
+    match topic {
+        Topic::Consensus => 512,
+        Topic::Headers => 256,
+        Topic::Transactions => 1_024,
+    }
+}
 
 /// Bytes of messages that wait for their verdict. Gossipsub has another copy of each. One message
 /// of each peer always has a place, and a peer that is alone may have half of the bytes: 32 of the
