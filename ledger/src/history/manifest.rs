@@ -149,7 +149,6 @@ impl Manifest {
 #[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
-    use crate::genesis::{Genesis, Limits};
     use crate::hash::{BlockHash, Domain};
     use crate::history::BLOCK_BYTES_MAX;
 
@@ -276,18 +275,5 @@ mod tests {
     #[should_panic(expected = "in order")]
     fn a_sealed_segment_after_a_gap_is_never_taken() {
         Manifest::after(&history(1).0).sealed(&history(3).1[2]);
-    }
-
-    /// No genesis allows a block that is larger than the bound on `bytes` assumes.
-    #[test]
-    fn no_genesis_allows_a_larger_block() {
-        let template = include_bytes!("../../../genesis.json");
-        let genesis = Genesis::from_json(template).unwrap();
-        let is_allowed = |block_bytes_max| {
-            let limits = Limits { block_bytes_max, ..Limits::default() };
-            Genesis { limits, ..genesis.clone() }.problems().is_empty()
-        };
-        let largest = BLOCK_BYTES_MAX - crate::block::BLOCK_OVERHEAD_MAX as u64;
-        assert!(is_allowed(largest) && !is_allowed(largest + 1));
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec;
+use crate::genesis::{Genesis, Limits};
 use crate::hash::Domain;
 
 const RULES: HistoryRules = HistoryRules { segment_bytes: 20, segment_blocks: 4, chunk_bytes: 8 };
@@ -203,4 +204,17 @@ fn frozen_vectors() {
     ]
     .concat();
     assert_eq!(hex::encode(codec::encode(&sealed[1].descriptor)), encoding);
+}
+
+/// No genesis allows a block that is larger than the bound on `bytes` assumes.
+#[test]
+fn no_genesis_allows_a_larger_block() {
+    let template = include_bytes!("../../../genesis.json");
+    let genesis = Genesis::from_json(template).unwrap();
+    let is_allowed = |block_bytes_max| {
+        let limits = Limits { block_bytes_max, ..Limits::default() };
+        Genesis { limits, ..genesis.clone() }.problems().is_empty()
+    };
+    let largest = BLOCK_BYTES_MAX - crate::block::BLOCK_OVERHEAD_MAX as u64;
+    assert!(is_allowed(largest) && !is_allowed(largest + 1));
 }

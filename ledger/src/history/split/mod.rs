@@ -1,10 +1,9 @@
 //! Splits the bytes of a whole segment into its blocks.
 
 use crate::block::{Block, ContentError};
-use crate::chain::Chain;
 use crate::codec::{self, CodecError};
-use crate::hash::{BlockHash, Hash};
-use crate::history::{BLOCK_BYTES_MAX, SegmentDescriptor};
+use crate::hash::{BlockHash, ChainId, Hash};
+use crate::history::{BLOCK_BYTES_MAX, HistoryRules, SegmentDescriptor};
 use crate::merkle;
 use crate::units::Height;
 
@@ -91,7 +90,8 @@ pub enum SegmentError {
 /// link of the first block to its parent, and the rules of the state.
 #[derive(Debug)]
 pub struct SegmentSplitter<'a> {
-    chain: &'a Chain,
+    chain: ChainId,
+    rules: HistoryRules,
     descriptor: &'a SegmentDescriptor,
     /// The bytes that were pushed last. The first `cut` of them are in `blocks` already.
     tail: Vec<u8>,
@@ -102,11 +102,16 @@ pub struct SegmentSplitter<'a> {
 }
 
 impl<'a> SegmentSplitter<'a> {
-    /// A splitter for the segment of a descriptor.
+    /// A splitter for the segment of a descriptor, on this chain and under its rules.
     #[must_use]
-    pub const fn new(chain: &'a Chain, descriptor: &'a SegmentDescriptor) -> Self {
+    pub const fn new(
+        chain: ChainId,
+        rules: HistoryRules,
+        descriptor: &'a SegmentDescriptor,
+    ) -> Self {
         Self {
             chain,
+            rules,
             descriptor,
             tail: Vec::new(),
             cut: 0,
@@ -153,7 +158,7 @@ impl<'a> SegmentSplitter<'a> {
             return Err(self.trailing());
         }
         let bytes_before = self.got.saturating_sub(self.last_bytes as u64);
-        if bytes_before >= self.chain.history_rules().segment_bytes {
+        if bytes_before >= self.rules.segment_bytes {
             return Err(SegmentError::Closing { last: self.descriptor.last, bytes: bytes_before });
         }
         check_names(self.descriptor, &self.blocks)?;
@@ -212,8 +217,8 @@ fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), S
     if got == expected { Ok(()) } else { Err(SegmentError::BlocksRoot { expected, got }) }
 }
 
-fn check_content(chain: &Chain, block: &Block) -> Result<(), SegmentError> {
-    block.check_content(chain.id()).map_err(|ContentError { field, expected, got }| {
+fn check_content(chain: ChainId, block: &Block) -> Result<(), SegmentError> {
+    block.check_content(chain).map_err(|ContentError { field, expected, got }| {
         SegmentError::Commitment { height: block.header.height, field, expected, got }
     })
 }

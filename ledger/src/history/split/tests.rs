@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::block::transactions_root;
 use crate::certificate::Certificate;
-use crate::chain::ChainState;
+use crate::chain::{Chain, ChainState};
 use crate::genesis::{Genesis, Limits, template_key};
 use crate::history::{History, SealedSegment};
 use crate::transaction::{Body, Output, Transfer, transaction_hash};
@@ -69,7 +69,7 @@ fn split(
     bytes: &[u8],
     at_once: usize,
 ) -> Result<Vec<Block>, SegmentError> {
-    let mut splitter = SegmentSplitter::new(chain, descriptor);
+    let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), descriptor);
     bytes.chunks(at_once).try_for_each(|part| splitter.push(part))?;
     splitter.finish()
 }
@@ -121,7 +121,7 @@ fn large_segments_are_cut_while_they_are_read() {
         blocks_root: merkle::root(&names),
         last_block: BlockHash(names[11]),
     };
-    let mut splitter = SegmentSplitter::new(&chain, &descriptor);
+    let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), &descriptor);
     for part in bytes.chunks(64 << 10) {
         splitter.push(part).unwrap();
         assert!(splitter.tail.len() <= 2 * BLOCK_BYTES + part.len());
@@ -133,7 +133,7 @@ fn large_segments_are_cut_while_they_are_read() {
     assert_eq!(splitter.finish(), Ok(all.clone()));
     // Bytes after the last block are refused before the end.
     let early = SegmentDescriptor { last: Height(1), ..descriptor };
-    let mut splitter = SegmentSplitter::new(&chain, &early);
+    let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), &early);
     let error = bytes.chunks(64 << 10).find_map(|part| splitter.push(part).err()).unwrap();
     let extra = bytes.len() - codec::encode(&all[0]).len();
     assert_eq!(

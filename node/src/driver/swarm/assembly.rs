@@ -39,7 +39,7 @@ pub(super) fn assemble(
     let certificate = reader.head().certificate.clone();
     let descriptor = reader.head().descriptor;
     let context = || format!("segment {index} is certified, but breaks the rules");
-    let mut splitter = SegmentSplitter::new(chain, &descriptor);
+    let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), &descriptor);
     let mut damaged = Vec::new();
     for (chunk, number) in (0..descriptor.chunk_count(&chain.history_rules())).zip(0u32..) {
         match reader.read(chunk)? {
