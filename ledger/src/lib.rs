@@ -1,7 +1,8 @@
 //! What is true on a Cairn chain: types, bytes, the state transition, history, proofs and the
 //! store.
 //!
-//! There is no async code, socket or clock here. The modules stand in the order to read them.
+//! There is no async code, socket or clock here. The modules stand in the order to read them: each
+//! imports only modules that stand above it.
 //!
 //! # Example
 //!

@@ -4,7 +4,7 @@
 //! [`swarm`] fetches and serves history. Its door is [`swarm::Swarm::handle`]. Each takes the time
 //! and an input and returns effects, which the caller performs in order. This crate never waits,
 //! opens a socket, touches a disk or asks a clock, so that a simulator can run many machines under
-//! a seed. The modules below are in reading order.
+//! a seed. The modules below are in reading order: each imports only modules that stand below it.
 //!
 //! # Example: a block
 //!

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use anyhow::{Context, bail};
 
 use super::chain::MadeChain;
+use super::links::{bound_of, patience, rates};
 use super::measure::{OtherRun, PerNode};
 use super::nodes::Programs;
 use super::options::Swarm;
-use super::swarm::{bound_of, patience, rates};
 use super::topology::{HUB, Topology};
 use super::torrent::torrent;
 use super::{Unfit, say, stop};
@@ -71,7 +71,6 @@ pub(super) fn run(
     programs: &Programs,
     folder: &Path,
 ) -> anyhow::Result<OtherRun> {
-    let payload = chain.payload()?;
     let topology = Topology::shaped(&rates(options), !options.no_offload)?;
     let mut tracker = Command::new(&programs.bench);
     tracker.args(["tracker", "--listen", &format!("{HUB}:{TRACKER_PORT}")]);
@@ -82,42 +81,9 @@ pub(super) fn run(
     let tracker = topology.inside_hub(|| Process::spawn(&mut tracker, &announces))?;
     await_lines(&announces, 1, "the tracker does not listen")?;
 
-    let file = folder.join("payload.torrent");
-    let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
-    fs::write(
-        &file,
-        torrent(&payload, NAME, piece_bytes, &format!("http://{HUB}:{TRACKER_PORT}/announce"))?,
-    )?;
-    let hook = folder.join("hook");
-    fs::write(&hook, format!("#!/bin/sh\n: > \"${{3%/*}}/{DONE}\"\n"))?;
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
-
-    let seeds = usize::from(options.seeds);
-    let start = |index: usize| {
-        let is_seed = index < seeds;
-        let name = if is_seed {
-            format!("seed{}", index + 1)
-        } else {
-            format!("leecher{}", index - seeds + 1)
-        };
-        let home = folder.join(&name);
-        fs::create_dir(&home)?;
-        let host = &topology.hosts[index];
-        let mut command = Command::new("aria2c");
-        command
-            .args(OPTIONS.split_whitespace())
-            .arg(format!("--listen-port={}", host.address.port()));
-        command.arg(format!("--dir={}", home.display()));
-        if is_seed {
-            fs::copy(&payload, home.join(NAME))?;
-            command.arg("--bt-seed-unverified=true");
-        } else {
-            command.arg(format!("--on-bt-download-complete={}", hook.display()));
-        }
-        let started = now_ms();
-        let process = host.inside(|| Process::spawn(command.arg(&file), &home.join("log")))?;
-        anyhow::Ok(Client { name, folder: home, process, started, peak_rss_kib: 0 })
-    };
+    let offer = Offer::new(options, chain, folder)?;
+    let start = |index| offer.start(&topology, index);
+    let seeds = offer.seeds;
     let mut seeding = (0..seeds).map(start).collect::<Result<Vec<_>, _>>()?;
     await_lines(&announces, 1 + seeds, "the seeds do not announce themselves")?;
     let sent = || topology.sent_by(0..seeds);
@@ -125,24 +91,7 @@ pub(super) fn run(
     let began = now_ms();
     let mut clients = (seeds..topology.hosts.len()).map(start).collect::<Result<Vec<_>, _>>()?;
     let deadline = Instant::now() + patience(options, chain.facts.bytes);
-    while !clients.iter().all(|client| client.done().is_some()) {
-        stop::pause(TICK)?;
-        for client in seeding.iter_mut().chain(&mut clients) {
-            if let Some(status) = client.process.ended() {
-                bail!("{} of aria2 has ended with {status}", client.name);
-            }
-            client.peak_rss_kib =
-                client.peak_rss_kib.max(super::nodes::peak_rss_kib(client.process.id()));
-        }
-        if Instant::now() > deadline {
-            say!(
-                "{} of {} are done",
-                clients.iter().filter(|c| c.done().is_some()).count(),
-                clients.len()
-            );
-            bail!("aria2 is not done in time");
-        }
-    }
+    await_all(&mut seeding, &mut clients, deadline)?;
     let bytes = chain.facts.bytes;
     let copies =
         sent()?.zip(before).map_or(0.0, |(now, before)| (now - before) as f64 / bytes as f64);
@@ -158,6 +107,82 @@ pub(super) fn run(
         peak_rss_mib: per_node.iter().map(|node| node.peak_rss_mib).fold(0.0, f64::max),
         per_node,
     })
+}
+
+/// What the clients share, and the files that each of them is started with.
+struct Offer<'a> {
+    folder: &'a Path,
+    payload: PathBuf,
+    torrent: PathBuf,
+    /// Program that a client runs when its download is complete.
+    hook: PathBuf,
+    /// The first clients are seeds.
+    seeds: usize,
+}
+
+impl<'a> Offer<'a> {
+    fn new(options: &Swarm, chain: &MadeChain, folder: &'a Path) -> anyhow::Result<Self> {
+        let payload = chain.payload()?;
+        let piece_bytes = usize::try_from(chain.genesis.limits.chunk_bytes)?;
+        let tracker = format!("http://{HUB}:{TRACKER_PORT}/announce");
+        let file = folder.join("payload.torrent");
+        fs::write(&file, torrent(&payload, NAME, piece_bytes, &tracker)?)?;
+        let hook = folder.join("hook");
+        fs::write(&hook, format!("#!/bin/sh\n: > \"${{3%/*}}/{DONE}\"\n"))?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { folder, payload, torrent: file, hook, seeds: usize::from(options.seeds) })
+    }
+
+    /// Starts a client on the host of this number.
+    fn start(&self, topology: &Topology, index: usize) -> anyhow::Result<Client> {
+        let is_seed = index < self.seeds;
+        let name = if is_seed {
+            format!("seed{}", index + 1)
+        } else {
+            format!("leecher{}", index - self.seeds + 1)
+        };
+        let home = self.folder.join(&name);
+        fs::create_dir(&home)?;
+        let host = &topology.hosts[index];
+        let mut command = Command::new("aria2c");
+        command
+            .args(OPTIONS.split_whitespace())
+            .arg(format!("--listen-port={}", host.address.port()));
+        command.arg(format!("--dir={}", home.display()));
+        if is_seed {
+            fs::copy(&self.payload, home.join(NAME))?;
+            command.arg("--bt-seed-unverified=true");
+        } else {
+            command.arg(format!("--on-bt-download-complete={}", self.hook.display()));
+        }
+        let (started, log) = (now_ms(), home.join("log"));
+        let process = host.inside(|| Process::spawn(command.arg(&self.torrent), &log))?;
+        Ok(Client { name, folder: home, process, started, peak_rss_kib: 0 })
+    }
+}
+
+/// Waits until all clients have the payload, and notes how much memory each took.
+fn await_all(
+    seeding: &mut [Client],
+    clients: &mut [Client],
+    deadline: Instant,
+) -> anyhow::Result<()> {
+    while !clients.iter().all(|client| client.done().is_some()) {
+        stop::pause(TICK)?;
+        for client in seeding.iter_mut().chain(&mut *clients) {
+            if let Some(status) = client.process.ended() {
+                bail!("{} of aria2 has ended with {status}", client.name);
+            }
+            client.peak_rss_kib =
+                client.peak_rss_kib.max(super::nodes::peak_rss_kib(client.process.id()));
+        }
+        if Instant::now() > deadline {
+            let done = clients.iter().filter(|client| client.done().is_some()).count();
+            say!("{done} of {} are done", clients.len());
+            bail!("aria2 is not done in time");
+        }
+    }
+    Ok(())
 }
 
 fn result(client: &Client) -> PerNode {

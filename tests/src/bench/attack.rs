@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::chain::{MadeChain, Recipe, SENDERS, sender_key};
+use super::folder::{folder, in_folder, take_turn};
 use super::nodes::{Node, Place, Programs, Role};
 use super::options::{self, Attacker};
 use super::pay::{Paid, Payers};
-use super::swarm::{folder, in_folder, take_turn};
 use super::topology::Topology;
 use super::{Unfit, print_line, say, stop};
 use crate::hostile::{ATTACKS, Attack, Field, Target};

@@ -17,10 +17,10 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::chain::{MadeChain, Recipe};
+use super::folder::{folder, in_folder, take_turn};
 use super::nodes::{Node, Place, Programs, Role};
 use super::options::Finality;
 use super::pay::{Paid, Payers};
-use super::swarm::{folder, in_folder, take_turn};
 use super::topology::{self, Rates, Topology};
 use super::{print_line, say, stop};
 use crate::story::now_ms;

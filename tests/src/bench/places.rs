@@ -24,9 +24,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::chain::{genesis, validator_key};
+use super::folder::{folder, in_folder};
 use super::nodes::{Node, Place, Programs, Role};
 use super::options;
-use super::swarm::{folder, in_folder};
 use super::topology::{self, Topology};
 use super::votes::{Listener, Wanted};
 use super::{print_line, say, stop};

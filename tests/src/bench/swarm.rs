@@ -1,19 +1,19 @@
 //! A run: seeds start first, then all leechers at once, observed until each has verified and
 //! applied everything.
 
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use node::config::P2pAddress;
-use tempfile::TempDir;
 
 use super::chain::{Facts, MadeChain, Recipe};
-use super::measure::{Bans, Link, OtherRun, PerNode, Report, Run, bound, rate};
+use super::folder::{folder, in_folder, take_turn};
+use super::links::{bound_of, patience, rates};
+use super::measure::{Bans, OtherRun, PerNode, Report, Run};
 use super::nodes::{Node, Place, Programs, Role};
 use super::options::Swarm;
-use super::topology::{self, Rates, Topology};
+use super::topology::{self, Topology};
 use super::{aria2, print_line, say, stop};
 use crate::hostile::chunks::{self, Kind};
 use crate::story::now_ms;
@@ -73,81 +73,6 @@ pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
 
 fn show(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.3}"))
-}
-
-/// The bench folder in cargo's target directory: TARGET/bench for TARGET/PROFILE/bench.
-pub(super) fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
-    let target = bench.ancestors().nth(2).context("cargo puts programs two levels deep")?;
-    Ok(target.join("bench"))
-}
-
-/// Waits until no other bench makes or copies a chain: a store can be opened only once, and must
-/// not change while it is copied.
-pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(folder)?;
-    let file = File::create(folder.join("lock"))?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => stop::pause(TICK)?,
-            Err(TryLockError::Error(error)) => {
-                return Err(error).context("chains cannot be locked");
-            }
-        }
-    }
-}
-
-/// Gives `work` a temporary folder. It is removed at the end, unless the work fails or the user
-/// wants to keep it.
-pub(super) fn in_folder<T>(
-    folder: &Path,
-    keep: bool,
-    work: impl FnOnce(&Path) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let folder: TempDir = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
-    let result = work(folder.path());
-    let interrupted = result.as_ref().is_err_and(|error| error.is::<stop::Interrupted>());
-    if keep || (result.is_err() && !interrupted) {
-        say!("homes and logs are in {}", folder.keep().display());
-    }
-    result
-}
-
-/// The rates of all hosts: seeds, leechers, late leechers, hostile seeds.
-pub(super) fn rates(options: &Swarm) -> Vec<Rates> {
-    let host = |up| Rates { up, down: options.down };
-    let seeds = (0..options.seeds).map(|_| host(options.seed_up));
-    let leechers = (0..options.leechers + options.late).map(|_| host(options.leech_up));
-    seeds
-        .chain(leechers)
-        .chain((0..options.poison + options.stall).map(|_| host(options.seed_up)))
-        .collect()
-}
-
-/// Longest time that a run may take.
-pub(super) fn patience(options: &Swarm, bytes: u64) -> Duration {
-    let least = bound(
-        bytes as f64,
-        rate(options.seed_up) * f64::from(options.seeds),
-        None,
-        &links(options, &[]),
-    );
-    options
-        .timeout
-        .map_or_else(|| Duration::from_secs_f64(120.0 + 12.0 * least), Duration::from_secs)
-}
-
-/// The leechers' links in the bound, the late ones with their starts.
-fn links(options: &Swarm, late: &[f64]) -> Vec<Link> {
-    let link = |start| Link { start, up: rate(options.leech_up), down: rate(options.down) };
-    (0..options.leechers).map(|_| 0.0).chain(late.iter().copied()).map(link).collect()
-}
-
-/// The least possible time for these options; `None` when links are not shaped.
-pub(super) fn bound_of(options: &Swarm, bytes: u64, late: &[f64]) -> Option<f64> {
-    let seeds_up = rate(options.seed_up) * f64::from(options.seeds);
-    let least = || bound(bytes as f64, seeds_up, options.seed_leaves_after, &links(options, late));
-    (!options.loopback).then(least)
 }
 
 /// Everything of one run. Dropped in this order: processes before links before files.

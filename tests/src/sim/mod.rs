@@ -24,8 +24,7 @@ mod seeds;
 
 pub use byzantine::Behaviour;
 pub use check::{Check, Rule, Violation};
-pub use node::Memory;
-pub use plan::{Damage, Fault, Plan};
+pub use plan::{Damage, Fault, Memory, Plan};
 pub use seeds::{Outcome, each_seed};
 pub use world::{Failure, Summary, World};
 

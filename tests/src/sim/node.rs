@@ -13,16 +13,7 @@ use super::byzantine::Byzantine;
 use super::cost::Cost;
 use super::disk::Disk;
 use super::network::Gossip;
-use super::plan::{Damage, milliseconds};
-
-/// What a restarted node remembers of its own signatures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
-    /// Its log.
-    Log,
-    /// Nothing, although it signed before: this shows what the log is for.
-    None,
-}
+use super::plan::{Damage, Memory, milliseconds};
 
 /// A node's clock.
 #[derive(Clone, Copy, Debug)]

@@ -12,11 +12,19 @@ use rand_chacha::ChaCha8Rng;
 
 use super::byzantine::Behaviour;
 use super::check::Rule;
-use super::node::Memory;
 
 /// Block size limit in plans drawn from a seed, in bytes. A small limit keeps oversized lists
 /// short, so they cost the simulator little.
 const BLOCK_BYTES: u64 = 8 << 10;
+
+/// What a restarted node remembers of its own signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Its log.
+    Log,
+    /// Nothing, although it signed before: this shows what the log is for.
+    None,
+}
 
 /// Damage by a crash, beyond the loss of unsynced writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
