@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::story::{Network, Trace, finish, node_program, pause_up_to, throughout, wallet_program};
 
-use super::{GENESIS, Running, folder, init, new_home, node, run};
+use super::{GENESIS, Running, closed_pipe, folder, init, new_home, node};
 
 #[test]
 fn a_home_may_have_any_name_and_lie_on_a_fresh_volume() {

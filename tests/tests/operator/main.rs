@@ -80,3 +80,10 @@ impl Drop for Running {
         let _ = self.0.wait();
     }
 }
+
+/// The end of a pipe that nobody reads any more.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}

@@ -11,14 +11,7 @@ use tests::story::{
     with_default_signals,
 };
 
-use super::{GENESIS, Running, folder, init, new_home, node, run};
-
-/// The end of a pipe that nobody reads any more.
-fn closed_pipe() -> Stdio {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    writer.into()
-}
+use super::{GENESIS, Running, closed_pipe, folder, init, new_home, node, run};
 
 #[test]
 fn losing_its_log_never_ends_a_node() {

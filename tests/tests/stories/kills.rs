@@ -1,7 +1,6 @@
 //! Validators that are killed and come back.
 
 use std::fs;
-use std::io::Write;
 use std::time::Duration;
 
 use tests::story::{

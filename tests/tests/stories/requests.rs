@@ -43,29 +43,7 @@ fn hostile_requests_are_answered_and_harm_nobody() {
         refused(&flipped);
     }
 
-    let post = |body: &[u8]| rpc.post("application/json", body);
-    let code_of = |text: &str| json_of(text)["error"]["code"].as_i64().unwrap();
-    for (body, code) in [
-        (&b""[..], -32_700),
-        (b"{", -32_700),
-        (b"\xff\xfe\x00", -32_700),
-        (b"[]", -32_600),
-        (b"7", -32_600),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"nothing"}"#, -32_601),
-        (
-            br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":"xyz"}}"#,
-            -32_602,
-        ),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":7}}"#, -32_602),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"chain_block","params":{"height":"-1"}}"#, -32_602),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"tx_get","params":{"id":"zz"}}"#, -32_602),
-    ] {
-        let (_, text) = post(body).unwrap();
-        assert_eq!(code_of(&text), code, "{:?}: {text}", String::from_utf8_lossy(body));
-    }
-    let deep = "[".repeat(500_000);
-    assert!(matches!(code_of(&post(deep.as_bytes()).unwrap().1), -32_700 | -32_600));
-    assert_eq!(rpc.post("text/plain", b"{}").map(|(status, _)| status), Ok(415));
+    bodies_that_are_no_calls_are_answered(&rpc);
 
     // Far too long bodies, from many at once; and bytes that are no HTTP, and none of our protocol
     // between peers.
@@ -93,6 +71,32 @@ fn hostile_requests_are_answered_and_harm_nobody() {
     assert_eq!(rpc.submit_bytes(&good).and_then(|id| rpc.is_final(&id, SOON)), Ok(true));
     network.await_blocks(2);
     assert!(!network.node(1).log_text().contains("panicked"));
+}
+
+fn bodies_that_are_no_calls_are_answered(rpc: &Rpc) {
+    let post = |body: &[u8]| rpc.post("application/json", body);
+    let code_of = |text: &str| json_of(text)["error"]["code"].as_i64().unwrap();
+    for (body, code) in [
+        (&b""[..], -32_700),
+        (b"{", -32_700),
+        (b"\xff\xfe\x00", -32_700),
+        (b"[]", -32_600),
+        (b"7", -32_600),
+        (br#"{"jsonrpc":"2.0","id":1,"method":"nothing"}"#, -32_601),
+        (
+            br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":"xyz"}}"#,
+            -32_602,
+        ),
+        (br#"{"jsonrpc":"2.0","id":1,"method":"tx_submit","params":{"transaction":7}}"#, -32_602),
+        (br#"{"jsonrpc":"2.0","id":1,"method":"chain_block","params":{"height":"-1"}}"#, -32_602),
+        (br#"{"jsonrpc":"2.0","id":1,"method":"tx_get","params":{"id":"zz"}}"#, -32_602),
+    ] {
+        let (_, text) = post(body).unwrap();
+        assert_eq!(code_of(&text), code, "{:?}: {text}", String::from_utf8_lossy(body));
+    }
+    let deep = "[".repeat(500_000);
+    assert!(matches!(code_of(&post(deep.as_bytes()).unwrap().1), -32_700 | -32_600));
+    assert_eq!(rpc.post("text/plain", b"{}").map(|(status, _)| status), Ok(415));
 }
 
 /// Sends bytes without meaning and waits until the other side hangs up, or says no more.

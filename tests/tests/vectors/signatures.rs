@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ledger::certificate::{Certificate, Vote};
+use ledger::certificate::Certificate;
 use ledger::codec;
 use ledger::hash::{BlockHash, ChainId, Hash};
 use ledger::signature::{
@@ -12,9 +12,7 @@ use ledger::transaction::{Transaction, verify_transactions};
 use ledger::units::{Height, VotingPower};
 use ledger::validators::{Validator, ValidatorSet};
 use protocol::live::consensus::Consensus;
-use protocol::message::{ConsensusMessage, Proposal, SignedProposal, SignedVote};
-
-use super::{canonical, chain, transaction};
+use protocol::message::{ConsensusMessage, SignedProposal, SignedVote};
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
     hex::decode(text).unwrap().try_into().unwrap()

@@ -6,7 +6,6 @@ use ledger::api;
 use ledger::certificate::Certificate;
 use ledger::chain::ValidBlock;
 use ledger::codec;
-use ledger::signature::PublicKey;
 use ledger::state::StateKey;
 use ledger::transaction::{
     Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
