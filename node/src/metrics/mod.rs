@@ -34,73 +34,109 @@ impl fmt::Debug for NodeMetrics {
 }
 
 impl Collector for NodeMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Output(encoder);
+        self.chain(&mut out)?;
+        self.quorum(&mut out)?;
+        self.since_start(&mut out)?;
+        self.sync(&mut out)?;
+        self.process(&mut out)
+    }
+}
+
+/// Writes one metric after the other.
+struct Output<'a>(DescriptorEncoder<'a>);
+
+impl Output<'_> {
+    fn put(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        metric: &dyn EncodeMetric,
+    ) -> fmt::Result {
+        // The registry adds this point to the help of other metrics.
+        let help = format!("{help}.");
+        metric.encode(self.0.encode_descriptor(name, &help, unit.as_ref(), metric.metric_type())?)
+    }
+}
+
+fn gauge(value: u64) -> ConstGauge<u64> {
+    ConstGauge::new(value)
+}
+
+fn counter(value: u64) -> ConstCounter<u64> {
+    ConstCounter::new(value)
+}
+
+impl NodeMetrics {
+    /// The node and its chain, as they are now.
+    fn chain(&self, out: &mut Output<'_>) -> fmt::Result {
         let view = &self.view;
         let activity = *view.activity.borrow();
         let tip = view.tip.borrow().state.tip().clone();
-        let mut put = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn EncodeMetric| {
-            // The registry adds this point to the help of other metrics.
-            let help = format!("{help}.");
-            metric.encode(encoder.encode_descriptor(
-                name,
-                &help,
-                unit.as_ref(),
-                metric.metric_type(),
-            )?)
-        };
         let info = Info::new(vec![
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("network", view.chain.genesis().network.clone()),
             ("chain_id", view.chain.id().to_string()),
         ]);
-        put("cairn_node", "The node and its chain", None, &info)?;
+        out.put("cairn_node", "The node and its chain", None, &info)?;
 
-        let gauge = ConstGauge::new;
-        put("cairn_height", "Height of the last final block", None, &gauge(tip.height.0))?;
+        out.put("cairn_height", "Height of the last final block", None, &gauge(tip.height.0))?;
         let seconds = Some(Unit::Seconds);
         let time = ConstGauge::new(tip.time.0 as f64 / 1_000.0);
-        put("cairn_block_time", "Time of the last final block since 1970", seconds, &time)?;
+        out.put("cairn_block_time", "Time of the last final block since 1970", seconds, &time)?;
         let best = activity.best_peer_height.0;
-        put("cairn_best_peer_height", "Highest height that a peer has proved", None, &gauge(best))?;
+        out.put(
+            "cairn_best_peer_height",
+            "Highest height that a peer has proved",
+            None,
+            &gauge(best),
+        )?;
         let syncing = u64::from(activity.syncing);
-        put(
+        out.put(
             "cairn_syncing",
             "1 while a peer has proved a height not reached here",
             None,
             &gauge(syncing),
         )?;
         let round = u64::from(activity.round.0);
-        put("cairn_round", "Round of the height being decided", None, &gauge(round))?;
+        out.put("cairn_round", "Round of the height being decided", None, &gauge(round))?;
         let validator = u64::from(view.validator.is_some());
-        put("cairn_validator", "1 if this node has a consensus key", None, &gauge(validator))?;
+        out.put("cairn_validator", "1 if this node has a consensus key", None, &gauge(validator))?;
         let peers = view.peers.borrow().len() as u64;
-        put("cairn_peers", "Connected peers", None, &gauge(peers))?;
+        out.put("cairn_peers", "Connected peers", None, &gauge(peers))?;
         let waiting = activity.mempool_transactions as u64;
-        put(
+        out.put(
             "cairn_mempool_transactions",
             "Transactions that wait for a block",
             None,
             &gauge(waiting),
         )?;
         let bytes = activity.mempool_bytes as u64;
-        put(
+        out.put(
             "cairn_mempool",
             "Bytes of transactions that wait for a block",
             Some(Unit::Bytes),
             &gauge(bytes),
         )?;
+        Ok(())
+    }
 
+    fn quorum(&self, out: &mut Output<'_>) -> fmt::Result {
+        let view = &self.view;
+        let activity = *view.activity.borrow();
         let (quorum, missing) = {
             let quorum = view.quorum.borrow();
             (u64::from(quorum.ok), quorum.missing.len() as u64)
         };
-        put(
+        out.put(
             "cairn_quorum",
             "1 while votes of a quorum of validators are heard",
             None,
             &gauge(quorum),
         )?;
-        put(
+        out.put(
             "cairn_validators_missing",
             "Validators that are not heard while there is no quorum",
             None,
@@ -109,44 +145,57 @@ impl Collector for NodeMetrics {
         if let Some(offset) = activity.clock_offset_ms {
             let offset = ConstGauge::new(offset as f64 / 1_000.0);
             let help = "How far this machine's clock is ahead of most peers' clocks";
-            put("cairn_clock_offset", help, Some(Unit::Seconds), &offset)?;
+            out.put("cairn_clock_offset", help, Some(Unit::Seconds), &offset)?;
         }
+        Ok(())
+    }
 
-        let counter = ConstCounter::new;
-        put(
+    fn since_start(&self, out: &mut Output<'_>) -> fmt::Result {
+        let activity = *self.view.activity.borrow();
+        out.put(
             "cairn_blocks",
             "Blocks made final since start",
             None,
             &counter(activity.blocks_committed),
         )?;
         let transactions = counter(activity.transactions_committed);
-        put("cairn_transactions", "Transactions made final since start", None, &transactions)?;
+        out.put("cairn_transactions", "Transactions made final since start", None, &transactions)?;
         let extra = counter(activity.extra_rounds);
-        put("cairn_extra_rounds", "Rounds beyond the first of a height since start", None, &extra)?;
+        out.put(
+            "cairn_extra_rounds",
+            "Rounds beyond the first of a height since start",
+            None,
+            &extra,
+        )?;
         let equivocations = counter(activity.equivocations);
-        put(
+        out.put(
             "cairn_equivocations",
             "Validators caught signing twice since start",
             None,
             &equivocations,
         )?;
+        Ok(())
+    }
 
+    /// Progress of sync.
+    fn sync(&self, out: &mut Output<'_>) -> fmt::Result {
+        let view = &self.view;
         let sync = &view.sync.borrow().report;
-        put("cairn_sync_segments", "Segments of history applied", None, &gauge(sync.sealed))?;
-        put(
+        out.put("cairn_sync_segments", "Segments of history applied", None, &gauge(sync.sealed))?;
+        out.put(
             "cairn_sync_segments_known",
             "Segments of history known",
             None,
             &gauge(sync.segments_total),
         )?;
         let (known, verified) = (gauge(sync.chunks_total), gauge(sync.chunks_verified));
-        put(
+        out.put(
             "cairn_sync_chunks_known",
             "Chunks to fetch since start, fetched ones included",
             None,
             &known,
         )?;
-        put(
+        out.put(
             "cairn_sync_chunks_verified",
             "Chunks fetched and verified since start",
             None,
@@ -165,28 +214,33 @@ impl Collector for NodeMetrics {
             ),
             ("cairn_sync_served", "Bytes of chunks sent to peers since start", sync.served_bytes),
         ] {
-            put(name, help, Some(Unit::Bytes), &counter(bytes))?;
+            out.put(name, help, Some(Unit::Bytes), &counter(bytes))?;
         }
-        put(
+        out.put(
             "cairn_sync_bans",
             "Peers banned for the history they sent",
             None,
             &counter(sync.bans),
         )?;
+        Ok(())
+    }
 
+    /// Finality, disk and the process.
+    fn process(&self, out: &mut Output<'_>) -> fmt::Result {
+        let view = &self.view;
         let finality = &view.journal.finality;
         let help = "Time from the mempool to a durable block, for transactions received while the \
                     node followed the chain";
-        put("cairn_finality", help, Some(Unit::Seconds), finality)?;
+        out.put("cairn_finality", help, Some(Unit::Seconds), finality)?;
         for (part, bytes) in self.process.disk_bytes() {
             let help = format!("Bytes on disk: {part}");
-            put(&format!("cairn_disk_{part}"), &help, Some(Unit::Bytes), &gauge(bytes))?;
+            out.put(&format!("cairn_disk_{part}"), &help, Some(Unit::Bytes), &gauge(bytes))?;
         }
 
         let cpu = ConstCounter::new(process::cpu_seconds());
-        put("process_cpu", "CPU time that all threads have used", Some(Unit::Seconds), &cpu)?;
+        out.put("process_cpu", "CPU time that all threads have used", Some(Unit::Seconds), &cpu)?;
         let started = ConstGauge::new(self.process.started);
-        put(
+        out.put(
             "process_start_time",
             "When the process began, since 1970",
             Some(Unit::Seconds),
@@ -204,7 +258,7 @@ impl Collector for NodeMetrics {
         ] {
             // Not every system has this value.
             if let Some(value) = value {
-                put(name, help, unit, &gauge(value))?;
+                out.put(name, help, unit, &gauge(value))?;
             }
         }
         Ok(())
