@@ -156,13 +156,10 @@ async fn converse(
         tokio::select! {
             message = incoming.next(), if is_reading => {
                 heard = Instant::now();
-                let bytes = match message {
-                    Some(Ok(Message::Text(text))) => Bytes::from(text),
-                    Some(Ok(Message::Binary(bytes))) => bytes,
-                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                    Some(Ok(Message::Close(_))) => return End::Answered,
-                    Some(Err(error)) => return broken(&error),
-                    None => return End::Gone,
+                let bytes = match call_of(message) {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => continue,
+                    Err(end) => return end,
                 };
                 let mut room = Room::new(&app.requests, place);
                 if !is_full && room.take(bytes.len()) {
@@ -199,6 +196,18 @@ async fn converse(
             () = place.cut() => return End::Gone,
             _ = stopping.wait_for(|stopping| *stopping) => return End::Close(stopped()),
         }
+    }
+}
+
+/// The bytes of a call; `None` for a message that holds no call. The error ends the connection.
+fn call_of(message: Option<Result<Message, Error>>) -> Result<Option<Bytes>, End> {
+    match message {
+        Some(Ok(Message::Text(text))) => Ok(Some(Bytes::from(text))),
+        Some(Ok(Message::Binary(bytes))) => Ok(Some(bytes)),
+        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
+        Some(Ok(Message::Close(_))) => Err(End::Answered),
+        Some(Err(error)) => Err(broken(&error)),
+        None => Err(End::Gone),
     }
 }
 

@@ -129,19 +129,24 @@ fn no_peer_can_break_a_machine() {
     }
 }
 
-fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
-    let made = shell.made.clone();
-    let any = |rng: &mut ChaCha8Rng| match rng.random_range(0..12) {
+/// Any chunk, mostly one of the chain or near it.
+fn any(rng: &mut ChaCha8Rng) -> ChunkId {
+    match rng.random_range(0..12) {
         0 => ChunkId { segment: SegmentIndex(rng.random()), chunk: rng.random() },
         _ => {
             let segment = SegmentIndex(rng.random_range(0..5));
             ChunkId { segment, chunk: rng.random_range(0..17) }
         }
-    };
-    let ids = |rng: &mut ChaCha8Rng, most: usize| {
-        let count = rng.random_range(0..=most);
-        (0..count).map(|_| any(rng)).collect::<Vec<_>>()
-    };
+    }
+}
+
+fn ids(rng: &mut ChaCha8Rng, most: usize) -> Vec<ChunkId> {
+    let count = rng.random_range(0..=most);
+    (0..count).map(|_| any(rng)).collect()
+}
+
+fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
+    let made = shell.made.clone();
     match rng.random_range(0..16) {
         0 => {
             let mut bits = Bits::new(16);

@@ -95,6 +95,17 @@ fn every_flipped_bit_is_named_and_never_served() {
     }
 }
 
+type Damage = fn(&Disk);
+
+fn put(disk: &Disk, key: Key, content: &[u8]) {
+    let key = key.bytes();
+    disk.put_raw(&key, &schema::seal(&key, content));
+}
+
+fn first(disk: &Disk, prefix: &[u8]) -> (Key, Vec<u8>) {
+    disk.scan_keys(prefix).next().unwrap().unwrap()
+}
+
 /// Values with a right checksum that do not follow from the blocks.
 #[test]
 fn verify_finds_values_that_do_not_belong() {
@@ -105,14 +116,6 @@ fn verify_finds_values_that_do_not_belong() {
     opened.store.maintain().unwrap();
     drop(opened);
 
-    type Damage = fn(&Disk);
-    fn put(disk: &Disk, key: Key, content: &[u8]) {
-        let key = key.bytes();
-        disk.put_raw(&key, &schema::seal(&key, content));
-    }
-    fn first(disk: &Disk, prefix: &[u8]) -> (Key, Vec<u8>) {
-        disk.scan_keys(prefix).next().unwrap().unwrap()
-    }
     let rows: [(&str, Damage); 11] = [
         ("unknown", |disk| disk.put_raw(&[99, 1], &schema::seal(&[99, 1], b"x"))),
         ("beyond the tip", |disk| put(disk, Key::Body(Height(71), 0), b"x")),

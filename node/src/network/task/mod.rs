@@ -76,6 +76,25 @@ pub(crate) struct Task {
     ban_throttle: Throttle,
 }
 
+/// Listens on the configured addresses, and says which addresses others can reach.
+fn listen(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig) -> Result<(), NetworkError> {
+    let failed =
+        |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
+    for address in &config.listen {
+        check_free(address).map_err(|error| failed(address, error))?;
+    }
+    for address in &config.listen {
+        swarm
+            .listen_on(address.clone())
+            .map_err(|error| failed(address, std::io::Error::other(error)))?;
+    }
+    let public = config.listen.iter().filter(|address| is_dialable(address, false));
+    for address in config.external.iter().chain(public) {
+        swarm.add_external_address(address.clone());
+    }
+    Ok(())
+}
+
 impl Task {
     /// Builds the swarm and listens.
     pub(crate) fn new(
@@ -85,20 +104,7 @@ impl Task {
         let names = Names::new(&config.chain);
         let guards = Guards::new(&config);
         let mut swarm = behaviour::swarm(&config, &names, registry, &guards)?;
-        let failed =
-            |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };
-        for address in &config.listen {
-            check_free(address).map_err(|error| failed(address, error))?;
-        }
-        for address in &config.listen {
-            swarm
-                .listen_on(address.clone())
-                .map_err(|error| failed(address, std::io::Error::other(error)))?;
-        }
-        let public = config.listen.iter().filter(|address| is_dialable(address, false));
-        for address in config.external.iter().chain(public) {
-            swarm.add_external_address(address.clone());
-        }
+        listen(&mut swarm, &config)?;
 
         let local = *swarm.local_peer_id();
         let metrics = Metrics::new(registry);

@@ -71,6 +71,30 @@ fn bans() -> Vec<BanInfo> {
     vec![ban(1), ban(u64::MAX)]
 }
 
+fn genesis(validators: u8) -> Genesis {
+    let validator = |seed: u8| GenesisValidator {
+        name: format!("validator {seed}"),
+        key: key(100 + seed).public(),
+        payout: key(200 + seed).public(),
+        power: VotingPower(10),
+    };
+    let account = |seed: u8| GenesisAccount {
+        name: format!("account {seed}"),
+        account: key(seed).public(),
+        balance: Amount(u64::MAX / 4),
+    };
+    Genesis {
+        format: FORMAT,
+        network: LOCAL_NETWORK.to_owned(),
+        address_prefix: "crn".to_owned(),
+        coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
+        start_time: Timestamp(1_767_225_600_000),
+        accounts: vec![account(1), account(2)],
+        validators: (0..validators).map(validator).collect(),
+        limits: Limits::default(),
+    }
+}
+
 impl Fixture {
     /// With a driver that answers.
     pub(super) async fn start() -> Self {
@@ -120,27 +144,7 @@ impl Fixture {
     }
 
     async fn bounded(validators: u8, bounds: Bounds) -> Self {
-        let validator = |seed: u8| GenesisValidator {
-            name: format!("validator {seed}"),
-            key: key(100 + seed).public(),
-            payout: key(200 + seed).public(),
-            power: VotingPower(10),
-        };
-        let account = |seed: u8| GenesisAccount {
-            name: format!("account {seed}"),
-            account: key(seed).public(),
-            balance: Amount(u64::MAX / 4),
-        };
-        let genesis = Genesis {
-            format: FORMAT,
-            network: LOCAL_NETWORK.to_owned(),
-            address_prefix: "crn".to_owned(),
-            coin: Coin { symbol: "CRN".to_owned(), decimals: 9 },
-            start_time: Timestamp(1_767_225_600_000),
-            accounts: vec![account(1), account(2)],
-            validators: (0..validators).map(validator).collect(),
-            limits: Limits::default(),
-        };
+        let genesis = genesis(validators);
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("store");
         Store::create(&directory, &genesis).unwrap();
