@@ -1,0 +1,128 @@
+//! Where a chain stands, its blocks and validators.
+
+use serde::{Deserialize, Serialize};
+
+use super::{TransactionInfo, decimal, decimal_option};
+
+/// Where a node stands: chain, tip, peers, consensus and mempool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Chain id, hex.
+    pub chain_id: String,
+    /// Name of the network.
+    pub network: String,
+    /// Version of the node's program.
+    pub version: String,
+    /// Height of the last final block.
+    #[serde(with = "decimal")]
+    pub height: u64,
+    /// Hash of that block.
+    pub block_hash: String,
+    /// Root over all accounts after that block.
+    pub state_root: String,
+    /// Root over all segments sealed up to that block, a segment that it closes included.
+    pub history_root: String,
+    /// Time of that block, milliseconds since 1970.
+    #[serde(with = "decimal")]
+    pub time: u64,
+    /// Connected peers.
+    pub peers: u32,
+    /// Whether a peer has proved a height that this node has not reached.
+    pub syncing: bool,
+    /// Consensus key, if this node is a validator.
+    pub validator: Option<String>,
+    /// Current round of the height being decided, while consensus runs.
+    pub round: u32,
+    /// Transactions in the mempool.
+    pub mempool_transactions: u32,
+    /// Bytes of these transactions.
+    #[serde(with = "decimal")]
+    pub mempool_bytes: u64,
+    /// How far the node's clock is ahead of the median of its peers' clocks, milliseconds; negative
+    /// if it is behind, null with fewer than three peers.
+    pub clock_offset_ms: Option<i64>,
+    /// Whether enough validators are heard for blocks to become final.
+    pub quorum: QuorumInfo,
+}
+
+/// Whether enough validators are heard for blocks to become final.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumInfo {
+    /// False once a height has lasted three rounds or 10 s without votes from a quorum.
+    pub ok: bool,
+    /// Validators that are not heard: their names in the genesis, or else keys. Empty while `ok`.
+    pub missing: Vec<String>,
+    /// When that height began, milliseconds since 1970; null while `ok`.
+    #[serde(with = "decimal_option")]
+    pub since_ms: Option<u64>,
+}
+
+/// A final block, as anybody can verify it from the genesis validators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Canonical bytes of the header, hex.
+    pub header: String,
+    /// Canonical bytes of the certificate, hex.
+    pub certificate: String,
+}
+
+/// Summary of a final block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockSummary {
+    /// Height.
+    #[serde(with = "decimal")]
+    pub height: u64,
+    /// Hash.
+    pub hash: String,
+    /// Time, milliseconds since 1970.
+    #[serde(with = "decimal")]
+    pub time: u64,
+    /// Consensus key of the proposer.
+    pub proposer: String,
+    /// Number of transactions.
+    pub transactions: u32,
+    /// Size of the block in bytes.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+}
+
+/// A final block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockInfo {
+    /// The summary.
+    #[serde(flatten)]
+    pub summary: BlockSummary,
+    /// Hash of the parent.
+    pub parent: String,
+    /// Header version.
+    pub version: u16,
+    /// Root over the transactions.
+    pub transactions_root: String,
+    /// Root over all accounts after this block.
+    pub state_root: String,
+    /// Root over all segments sealed before this block.
+    pub history_root: String,
+    /// Round in which the block was decided.
+    pub round: u32,
+    /// Consensus keys of the validators whose precommits made the block final.
+    pub signers: Vec<String>,
+    /// The transactions, in order.
+    pub transaction_list: Vec<TransactionInfo>,
+    /// Canonical bytes of the block, hex, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+}
+
+/// A validator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidatorInfo {
+    /// Name in the genesis.
+    pub name: String,
+    /// Consensus key.
+    pub key: String,
+    /// Address that receives the fees.
+    pub payout: String,
+    /// Voting power.
+    #[serde(with = "decimal")]
+    pub power: u64,
+}

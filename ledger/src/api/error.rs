@@ -1,0 +1,29 @@
+//! Why a call fails.
+
+use serde::{Deserialize, Serialize};
+
+/// Error codes beyond those of JSON-RPC 2.0.
+pub mod code {
+    /// A transaction was refused; `data.reason` says why.
+    pub const REJECTED: i32 = -32_000;
+    /// The named block, transaction or account is not known here.
+    pub const NOT_FOUND: i32 = -32_001;
+    /// The mempool is full, and the fee is too low for a place.
+    pub const MEMPOOL_FULL: i32 = -32_002;
+    /// The node is stopping or overloaded; try again.
+    pub const UNAVAILABLE: i32 = -32_003;
+    /// The caller's address has spent its budget; `data.retry_after_ms` says when to call again.
+    pub const OVER_BUDGET: i32 = -32_004;
+}
+
+/// The `data` of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorData {
+    /// Stable word for programs, such as `nonce_used`.
+    pub reason: String,
+    /// What to do about it.
+    pub hint: String,
+    /// Milliseconds after which the same call may be accepted, if it only has to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
+}

@@ -1,0 +1,62 @@
+//! Peers, and what they may cost.
+
+use serde::{Deserialize, Serialize};
+
+use super::{decimal, decimal_option};
+
+/// A connected peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// libp2p peer id.
+    pub id: String,
+    /// Address of the connection.
+    pub address: String,
+    /// Whether it dialled us.
+    pub inbound: bool,
+    /// Agent string that the peer gives.
+    pub agent: String,
+    /// Last round-trip time in microseconds.
+    pub ping_us: Option<u32>,
+    /// Certified height that it last announced, if any.
+    #[serde(with = "decimal_option")]
+    pub height: Option<u64>,
+    /// Bytes sent to it on its connections, encrypted.
+    #[serde(with = "decimal")]
+    pub sent_bytes: u64,
+    /// Bytes received from it on its connections, encrypted.
+    #[serde(with = "decimal")]
+    pub received_bytes: u64,
+    /// Its cost account.
+    pub cost: PeerCost,
+}
+
+/// Cost of what a peer has made the node do, in microseconds, from a table of constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCost {
+    /// Budget that is left; below zero while the peer is in debt.
+    pub left: i64,
+    /// Charged for decoding messages.
+    pub decode: u64,
+    /// Charged for verifying signatures.
+    pub verify: u64,
+    /// Charged for look-ups in memory and reads of the store.
+    pub look_up: u64,
+    /// Charged for sending answers.
+    pub answer: u64,
+    /// Charged for passing on messages that were passed on before.
+    pub relay: u64,
+    /// Messages ignored and requests refused because the budget was spent.
+    pub refused: u64,
+}
+
+/// A peer that may not connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanInfo {
+    /// libp2p peer id.
+    pub peer: String,
+    /// Name of the offence, for programs.
+    pub offence: String,
+    /// End of the ban, in milliseconds since 1970.
+    #[serde(with = "decimal")]
+    pub until_ms: u64,
+}

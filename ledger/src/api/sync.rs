@@ -1,0 +1,147 @@
+//! The progress of sync.
+
+use serde::{Deserialize, Serialize};
+
+use super::{decimal, decimal_option};
+
+/// What sync is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncState {
+    /// Nothing to fetch is known, and there is nobody to ask.
+    Idle,
+    /// A certified height is known, but not yet the segments up to it.
+    Manifest,
+    /// Chunks are missing.
+    Chunks,
+    /// All known chunks are here; blocks are verified and applied.
+    Applying,
+    /// Blocks after the last sealed segment are fetched in ranges.
+    Tail,
+    /// Consensus follows the network.
+    Live,
+}
+
+impl std::fmt::Display for SyncState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Manifest => "manifest",
+            Self::Chunks => "chunks",
+            Self::Applying => "applying",
+            Self::Tail => "tail",
+            Self::Live => "live",
+        })
+    }
+}
+
+/// Progress of sync. Counts of chunks and bytes are since the start of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// What sync is doing.
+    pub state: SyncState,
+    /// Highest certified height that this node knows of.
+    #[serde(with = "decimal")]
+    pub target_height: u64,
+    /// Height of the last block that is applied and durable.
+    #[serde(with = "decimal")]
+    pub applied_height: u64,
+    /// Sealed segments that are applied.
+    #[serde(with = "decimal")]
+    pub segments: u64,
+    /// Sealed segments that are known.
+    #[serde(with = "decimal")]
+    pub segments_total: u64,
+    /// Chunks to fetch, including those that an earlier run left.
+    #[serde(with = "decimal")]
+    pub chunks_total: u64,
+    /// Chunks of these that are here, each verified by its hash, or were applied.
+    #[serde(with = "decimal")]
+    pub chunks_verified: u64,
+    /// Bytes of the chunks to fetch.
+    #[serde(with = "decimal")]
+    pub bytes_total: u64,
+    /// Bytes of the verified chunks.
+    #[serde(with = "decimal")]
+    pub bytes_verified: u64,
+    /// Bytes of chunks received from peers, good or not.
+    #[serde(with = "decimal")]
+    pub fetched_bytes: u64,
+    /// Bytes of received chunks that were here already.
+    #[serde(with = "decimal")]
+    pub duplicate_bytes: u64,
+    /// Bytes of chunks sent to peers.
+    #[serde(with = "decimal")]
+    pub served_bytes: u64,
+    /// Bytes verified per second, lately; null while nothing comes, and in the first two seconds.
+    #[serde(with = "decimal_option")]
+    pub rate: Option<u64>,
+    /// Milliseconds until all known chunks are here at this rate; null without a rate.
+    #[serde(with = "decimal_option")]
+    pub eta_ms: Option<u64>,
+    /// Why there is no progress, if there is none.
+    pub reason: Option<String>,
+    /// When all known chunks were here, milliseconds since 1970; null while some are missing.
+    #[serde(with = "decimal_option")]
+    pub verified_at_ms: Option<u64>,
+    /// When the last fetched block was applied and durable, milliseconds since 1970; null while
+    /// some are missing.
+    #[serde(with = "decimal_option")]
+    pub applied_at_ms: Option<u64>,
+    /// Number of peers banned for what they sent.
+    #[serde(with = "decimal")]
+    pub bans: u64,
+    /// Peers with a link for chunks.
+    pub peers: Vec<SyncPeer>,
+    /// Segments that are being fetched or wait to be applied.
+    pub segment_list: Vec<SyncSegment>,
+}
+
+/// A peer with which history is exchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPeer {
+    /// libp2p peer id.
+    pub peer: String,
+    /// Its last final block when it connected, or last sealed a segment, by its word.
+    #[serde(with = "decimal")]
+    pub height: u64,
+    /// It has all segments before this one, by its word.
+    #[serde(with = "decimal")]
+    pub segments: u64,
+    /// Chunks of later segments that it has, by its word.
+    #[serde(with = "decimal")]
+    pub partial_chunks: u64,
+    /// Chunks in flight: requested from it, but not received.
+    #[serde(with = "decimal")]
+    pub in_flight: u64,
+    /// Bytes of chunks received from it.
+    #[serde(with = "decimal")]
+    pub fetched_bytes: u64,
+    /// Bytes per second received from it, lately.
+    #[serde(with = "decimal")]
+    pub fetch_rate: u64,
+    /// Bytes of chunks sent to it.
+    #[serde(with = "decimal")]
+    pub served_bytes: u64,
+    /// Bytes per second sent to it, lately.
+    #[serde(with = "decimal")]
+    pub serve_rate: u64,
+}
+
+/// A segment that is being fetched or waits to be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncSegment {
+    /// Index in history, from 0.
+    #[serde(with = "decimal")]
+    pub index: u64,
+    /// Number of its chunks.
+    #[serde(with = "decimal")]
+    pub chunks: u64,
+    /// Number of its chunks that are here.
+    #[serde(with = "decimal")]
+    pub verified: u64,
+    /// Whether all its chunks are here and all signatures in them verified.
+    pub assembled: bool,
+    /// One bit for each chunk, set if it is here, from the lowest bit of the first byte on. Hex.
+    pub holdings: String,
+}

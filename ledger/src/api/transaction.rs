@@ -1,0 +1,123 @@
+//! Transactions, waiting and final.
+
+use serde::{Deserialize, Serialize};
+
+use super::{decimal, decimal_option};
+
+/// A transaction as people read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionInfo {
+    /// Id of the transaction.
+    pub id: String,
+    /// Always `transfer` so far.
+    pub kind: String,
+    /// Address of the sender.
+    pub sender: String,
+    /// Nonce.
+    #[serde(with = "decimal")]
+    pub nonce: u64,
+    /// Payments.
+    pub outputs: Vec<OutputInfo>,
+    /// Fee in base units.
+    #[serde(with = "decimal")]
+    pub fee: u64,
+    /// Latest time of a block that may hold it, milliseconds since 1970.
+    #[serde(with = "decimal")]
+    pub expires_at: u64,
+    /// Memo bytes, hex.
+    pub memo: String,
+    /// Encoded size in bytes.
+    pub bytes: u32,
+}
+
+/// One payment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputInfo {
+    /// Address of the recipient.
+    pub address: String,
+    /// Amount in base units.
+    #[serde(with = "decimal")]
+    pub amount: u64,
+}
+
+/// Answer to a submission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Id of the transaction.
+    pub id: String,
+    /// `pending`, or `final` if a transaction with this id is in a block already, whatever its
+    /// signature.
+    pub status: TxStatus,
+    /// Height of its block, if final.
+    #[serde(with = "decimal_option")]
+    pub height: Option<u64>,
+}
+
+/// Status of a transaction on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TxStatus {
+    /// In a final block.
+    Final,
+    /// In this node's mempool.
+    Pending,
+    /// Neither: never seen, or dropped.
+    Unknown,
+}
+
+/// What a node knows of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxInfo {
+    /// Id of the transaction.
+    pub id: String,
+    /// Status.
+    pub status: TxStatus,
+    /// Height of its block, if final.
+    #[serde(with = "decimal_option")]
+    pub height: Option<u64>,
+    /// Hash of its block, if final.
+    pub block_hash: Option<String>,
+    /// Index in the block, from 0, if final.
+    pub index: Option<u32>,
+    /// When this node accepted it, by its own clock, milliseconds since 1970; only if recent.
+    #[serde(with = "decimal_option")]
+    pub accepted_at: Option<u64>,
+    /// When it was final and durable here, by the same clock; only if recent.
+    #[serde(with = "decimal_option")]
+    pub final_at: Option<u64>,
+    /// The transaction.
+    pub transaction: Option<TransactionInfo>,
+    /// Canonical bytes of the transaction, hex, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+}
+
+/// A final transaction with everything that is needed to verify it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxProofInfo {
+    /// Id of the transaction.
+    pub id: String,
+    /// Height of its block.
+    #[serde(with = "decimal")]
+    pub height: u64,
+    /// Canonical bytes of the transaction, hex.
+    pub raw: String,
+    /// Canonical bytes of the `MerkleProof` of its full hash under `transactions_root`, hex.
+    pub inclusion: String,
+    /// Canonical bytes of the header, hex.
+    pub header: String,
+    /// Canonical bytes of the certificate, hex.
+    pub certificate: String,
+}
+
+/// Transactions that wait for a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MempoolInfo {
+    /// Number of transactions.
+    pub transactions: u32,
+    /// Bytes of all of them.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+    /// Some of them, best fee first.
+    pub list: Vec<TransactionInfo>,
+}
