@@ -1,7 +1,6 @@
 //! The methods of RPC. Each reads its parameters and a snapshot or the store, and gives an answer.
 //! None changes the chain.
 
-use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,11 +14,11 @@ use ledger::state::StateKey;
 use ledger::store::{Store, StoreError};
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::{Answer, bytes_written, reply};
 use super::budget::{Budgets, cost};
 use super::convert;
 use super::counts::Counts;
@@ -42,9 +41,6 @@ const MEMPOOL_LIST_MAX: u32 = 1_000;
 /// Most reads of the store at once; further reads wait. Each takes a thread, and the memory of a
 /// block and its answer.
 const READS_MAX: usize = 8;
-
-/// A result as JSON.
-pub(super) type Answer = Result<String, RpcError>;
 
 /// The methods' shared state.
 pub(super) struct Methods {
@@ -72,46 +68,6 @@ pub(super) struct Caller<'a> {
 impl<'a> Caller<'a> {
     pub(super) fn new(place: &'a Place, subscriptions: Option<&'a Subscriptions>) -> Self {
         Self { place, deadline: Instant::now() + WAIT_MAX, subscriptions }
-    }
-}
-
-/// A writer that fails beyond `room` bytes.
-struct Limited {
-    bytes: Vec<u8>,
-    room: usize,
-}
-
-impl Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.room - self.bytes.len() {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A result as JSON. Fails as soon as it is larger than `room` bytes.
-pub(super) fn reply<T: Serialize + ?Sized>(room: usize, result: &T) -> Answer {
-    let mut limited = Limited { bytes: Vec::new(), room };
-    match serde_json::to_writer(&mut limited, result) {
-        Ok(()) => String::from_utf8(limited.bytes).map_err(RpcError::internal),
-        Err(error) if error.is_io() => Err(RpcError::response_too_large(room)),
-        Err(error) => Err(RpcError::internal(error)),
-    }
-}
-
-/// Bytes that were written for an answer. An answer that does not fit was written up to `room`, and
-/// costs as much.
-pub(super) fn bytes_written(answer: &Answer, room: usize) -> usize {
-    match answer {
-        Ok(answer) => answer.len(),
-        Err(error) if error.is_too_large() => room,
-        Err(_) => 0,
     }
 }
 

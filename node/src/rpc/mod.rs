@@ -6,6 +6,7 @@
 //! memory run out, the least useful connection is closed.
 
 mod accept;
+mod answer;
 mod budget;
 mod convert;
 mod counts;

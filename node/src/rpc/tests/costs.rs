@@ -8,7 +8,7 @@ use super::client::Socket;
 use super::fixture::Fixture;
 use crate::network::PeerId;
 use crate::rpc::Bounds;
-use crate::rpc::methods::{bytes_written, reply};
+use crate::rpc::answer::{bytes_written, reply};
 
 /// A server at which this machine's full account holds 1,000 microseconds. It gains 200 a second.
 async fn poor() -> Fixture {

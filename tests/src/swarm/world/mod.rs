@@ -1,92 +1,34 @@
 //! The world: all nodes, all links, and the one order of events.
 
+mod event;
+mod frames;
+mod perform;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
-use ledger::hash::Hash;
 use ledger::history::SegmentHead;
-use ledger::units::SegmentIndex;
 use protocol::message::CertifiedHeader;
-use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
-use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+use protocol::swarm::message::ChunkId;
+use protocol::swarm::{Input, Rates, Setup, Swarm};
 use protocol::{Offence, PeerId};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::event::{Content, Event, Happening};
 use super::chain::Made;
 use super::link::{Downlink, Nanos, Uplink, nanos_for};
 use super::outcome::Outcome;
 use super::plan::{Conduct, Member, Plan};
 
-/// Overhead of a small frame, bytes: headers of TCP, Noise and the multiplexer.
-const FRAME_OVERHEAD: u64 = 100;
 /// Length of a chunk frame on the wire, in thousandths of the frame's own length.
 const CHUNK_OVERHEAD: u64 = 1_045;
+
 /// Wakes without any time passing that only a faulty machine asks for.
 const WAKES_MAX: u32 = 1_000;
-
-/// The content of a frame.
-#[derive(Debug)]
-enum Content {
-    Message(Vec<u8>),
-    Chunk(ChunkId, Hash, u64),
-}
-
-/// An event that may come next.
-#[derive(Debug)]
-enum Happening {
-    Start(usize),
-    Kill(usize, u64),
-    Wake(usize, u64),
-    /// A piece has left this node.
-    Sent(usize),
-    /// The receiver has taken in a piece, and the sender learns of it.
-    Taken {
-        from: usize,
-        to: usize,
-        link: u64,
-        bytes: u64,
-    },
-    Written {
-        from: usize,
-        to: usize,
-        link: u64,
-    },
-    Arrives {
-        from: usize,
-        to: usize,
-        link: u64,
-        content: Content,
-    },
-    Assembled(usize, u64, SegmentIndex),
-    Applied(usize, u64, SegmentIndex),
-}
-
-struct Event {
-    at: Nanos,
-    sequence: u64,
-    what: Happening,
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.sequence) == (other.at, other.sequence)
-    }
-}
-impl Eq for Event {}
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Event {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
 
 /// A node: the machine while it runs, and the state that outlives it.
 struct Node {
@@ -385,171 +327,6 @@ impl World {
         }
     }
 
-    fn perform(&mut self, place: usize, effects: Vec<Effect>) {
-        for effect in effects {
-            self.perform_one(place, effect);
-        }
-    }
-
-    fn perform_one(&mut self, place: usize, effect: Effect) {
-        match effect {
-            Effect::Send(peer, bytes) => self.send_message(place, peer, bytes),
-            Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
-            Effect::SendManifest { peer, height, first, known } => {
-                let stored = self.made.descriptors(self.nodes[place].applied).into_iter();
-                let stored = stored.filter(|descriptor| descriptor.index >= first.0);
-                let stored = stored.filter(|descriptor| descriptor.last < height);
-                let all = stored.chain(known).take(DESCRIPTORS_MAX).collect();
-                self.say(place, peer, &SyncMessage::Manifest(height, first, Some(all)));
-            }
-            Effect::SendHead(peer, index) => {
-                let is_applied = (index.0 as usize) < self.nodes[place].applied;
-                let head = self.made.heads.get(index.0 as usize).filter(|_| is_applied);
-                let message = SyncMessage::Head(index, head.cloned());
-                self.say(place, peer, &message);
-            }
-            Effect::Begin(head) => {
-                let here = vec![false; head.chunks.len()];
-                self.nodes[place].staged.push((head, here));
-            }
-            Effect::Store(id) => self.store(place, id),
-            Effect::SaveManifest(bytes) => self.nodes[place].manifest = Some(bytes),
-            Effect::Assemble(index) => {
-                let at = self.compute(place, index);
-                let life = self.nodes[place].life;
-                self.plan_at(at, Happening::Assembled(place, life, index));
-            }
-            Effect::Apply(index) => {
-                let at = self.compute(place, index);
-                let life = self.nodes[place].life;
-                self.plan_at(at, Happening::Applied(place, life, index));
-            }
-            Effect::Release(index) => {
-                let staged = &mut self.nodes[place].staged;
-                staged.retain(|(head, _)| head.descriptor.index != index.0);
-            }
-            Effect::Plan(_) => {}
-            Effect::Ban { peer, offence } => {
-                let other = peer.0 as usize;
-                self.tell(place, || format!("bans {other}: {offence}"));
-                self.nodes[place].banned.insert(other);
-                self.bans.push((place, other, offence));
-                self.close(place, other);
-            }
-        }
-    }
-
-    /// When the node's core has processed a segment.
-    fn compute(&mut self, place: usize, index: SegmentIndex) -> Nanos {
-        let bytes = self.made.head(index).descriptor.bytes;
-        let node = &mut self.nodes[place];
-        node.cpu_free_at = node.cpu_free_at.max(self.now) + bytes * self.plan.cpu_per_byte;
-        node.cpu_free_at
-    }
-
-    fn say(&mut self, place: usize, peer: PeerId, message: &SyncMessage) {
-        self.send_message(place, peer, ledger::codec::encode(message));
-    }
-
-    fn send_message(&mut self, place: usize, peer: PeerId, bytes: Vec<u8>) {
-        if self.told {
-            self.tell(place, || format!("to {}: {:?}", peer.0, Short(&bytes)));
-        }
-        let cost = bytes.len() as u64 + FRAME_OVERHEAD;
-        self.control_bytes += cost;
-        self.push(place, peer, cost, Content::Message(bytes));
-    }
-
-    fn send_chunk(&mut self, place: usize, peer: PeerId, id: ChunkId) {
-        let Some((hash, bytes)) = self.made.chunk(id.segment, id.chunk) else {
-            return self.give(place, Input::Unsent(peer, id));
-        };
-        let hash = match self.nodes[place].member.conduct {
-            Conduct::Honest => hash,
-            Conduct::Stalls => return,
-            Conduct::Poisons => Hash::ZERO,
-        };
-        self.tell(place, || format!("to {}: chunk {}/{}", peer.0, id.segment, id.chunk));
-        self.nodes[place].chunk_bytes_sent += bytes;
-        let cost = (bytes + CHUNK_HEADER_BYTES as u64) * CHUNK_OVERHEAD / 1_000;
-        self.push(place, peer, cost, Content::Chunk(id, hash, bytes));
-    }
-
-    fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
-        let to = peer.0 as usize;
-        if let Some(link) = self.nodes[place].links[to] {
-            let uplink = &mut self.nodes[place].uplink;
-            match content {
-                Content::Message(_) => uplink.push(to, bytes, (link, content)),
-                Content::Chunk(..) => {
-                    let written = uplink.push_chunk(to, bytes, (link, content));
-                    self.on_written(place, to, link, written);
-                }
-            }
-            self.send_on(place);
-        }
-    }
-
-    fn send_on(&mut self, place: usize) {
-        if let Some(time) = self.nodes[place].uplink.start() {
-            self.plan_at(self.now + time, Happening::Sent(place));
-        }
-    }
-
-    fn on_sent(&mut self, from: usize) {
-        if let Some(piece) = self.nodes[from].uplink.finish() {
-            let to = piece.to;
-            let at = self.nodes[to].downlink.take(self.now + nanos(self.plan.latency), piece.bytes);
-            if let Some(link) = self.nodes[from].links[to] {
-                let bytes = piece.bytes;
-                self.plan_at(
-                    at + nanos(self.plan.latency),
-                    Happening::Taken { from, to, link, bytes },
-                );
-                self.on_written(from, to, link, piece.written);
-            }
-            for (link, content) in piece.completes {
-                self.plan_at(at, Happening::Arrives { from, to, link, content });
-            }
-        }
-        self.send_on(from);
-        let node = &self.nodes[from];
-        let is_over = node.member.leaves_after.is_some_and(|most| {
-            let copies = self.made.bytes() / 100 * most;
-            node.uplink.sent >= copies * CHUNK_OVERHEAD / 1_000
-        });
-        if is_over && node.sync.is_some() {
-            self.stop(from);
-        }
-    }
-
-    fn on_written(&mut self, from: usize, to: usize, link: u64, written: usize) {
-        for _ in 0..written {
-            self.plan_at(self.now, Happening::Written { from, to, link });
-        }
-    }
-
-    fn store(&mut self, place: usize, id: ChunkId) {
-        self.tell(place, || format!("stores {}/{}", id.segment, id.chunk));
-        self.digest.write_u64(self.now);
-        self.digest.write_usize(place);
-        self.digest.write_u64(id.segment.0 << 32 | u64::from(id.chunk));
-        let now = self.now;
-        let node = &mut self.nodes[place];
-        let mut staged = node.staged.iter_mut();
-        let staged = staged.find(|(head, _)| head.descriptor.index == id.segment.0);
-        let (_, here) = staged.expect("a chunk is stored after its segment was begun");
-        assert!(
-            !std::mem::replace(&mut here[id.chunk as usize], true),
-            "node {place} stores {id:?} twice"
-        );
-        if node.stored.insert(id) {
-            node.stored_at.push(now);
-        } else {
-            node.stored_twice += 1;
-        }
-    }
-
     /// The result so far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -623,37 +400,6 @@ impl World {
 impl Node {
     fn is_awaited(&self) -> bool {
         !self.member.is_seed && self.member.conduct == Conduct::Honest && self.member.is_awaited
-    }
-}
-
-/// A message in short, for people.
-struct Short<'a>(&'a [u8]);
-
-impl std::fmt::Debug for Short<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ids = |ids: &[ChunkId]| {
-            ids.iter()
-                .map(|id| format!("{}/{}", id.segment, id.chunk))
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        match SyncMessage::decode(self.0) {
-            Ok(SyncMessage::Update(update)) => write!(
-                f,
-                "have [{}] add [{}] remove [{}] received {} allowed {}",
-                ids(&update.have),
-                ids(&update.add),
-                ids(&update.remove),
-                update.received,
-                update.allowed
-            ),
-            Ok(SyncMessage::Head(index, head)) => write!(f, "head {index}: {}", head.is_some()),
-            Ok(SyncMessage::Manifest(height, index, all)) => {
-                write!(f, "manifest at {height} from {index}: {:?}", all.map(|all| all.len()))
-            }
-            Ok(other) => write!(f, "{other:?}"),
-            Err(error) => write!(f, "{error}"),
-        }
     }
 }
 

@@ -1,0 +1,95 @@
+//! The effects of a node, performed in the world.
+
+use std::hash::Hasher;
+
+use ledger::units::SegmentIndex;
+use protocol::swarm::Effect;
+use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, SyncMessage};
+
+use super::{Happening, World};
+use crate::swarm::link::Nanos;
+
+impl World {
+    pub(super) fn perform(&mut self, place: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(place, effect);
+        }
+    }
+
+    fn perform_one(&mut self, place: usize, effect: Effect) {
+        match effect {
+            Effect::Send(peer, bytes) => self.send_message(place, peer, bytes),
+            Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
+            Effect::SendManifest { peer, height, first, known } => {
+                let stored = self.made.descriptors(self.nodes[place].applied).into_iter();
+                let stored = stored.filter(|descriptor| descriptor.index >= first.0);
+                let stored = stored.filter(|descriptor| descriptor.last < height);
+                let all = stored.chain(known).take(DESCRIPTORS_MAX).collect();
+                self.say(place, peer, &SyncMessage::Manifest(height, first, Some(all)));
+            }
+            Effect::SendHead(peer, index) => {
+                let is_applied = (index.0 as usize) < self.nodes[place].applied;
+                let head = self.made.heads.get(index.0 as usize).filter(|_| is_applied);
+                let message = SyncMessage::Head(index, head.cloned());
+                self.say(place, peer, &message);
+            }
+            Effect::Begin(head) => {
+                let here = vec![false; head.chunks.len()];
+                self.nodes[place].staged.push((head, here));
+            }
+            Effect::Store(id) => self.store(place, id),
+            Effect::SaveManifest(bytes) => self.nodes[place].manifest = Some(bytes),
+            Effect::Assemble(index) => {
+                let at = self.compute(place, index);
+                let life = self.nodes[place].life;
+                self.plan_at(at, Happening::Assembled(place, life, index));
+            }
+            Effect::Apply(index) => {
+                let at = self.compute(place, index);
+                let life = self.nodes[place].life;
+                self.plan_at(at, Happening::Applied(place, life, index));
+            }
+            Effect::Release(index) => {
+                let staged = &mut self.nodes[place].staged;
+                staged.retain(|(head, _)| head.descriptor.index != index.0);
+            }
+            Effect::Plan(_) => {}
+            Effect::Ban { peer, offence } => {
+                let other = peer.0 as usize;
+                self.tell(place, || format!("bans {other}: {offence}"));
+                self.nodes[place].banned.insert(other);
+                self.bans.push((place, other, offence));
+                self.close(place, other);
+            }
+        }
+    }
+
+    /// When the node's core has processed a segment.
+    fn compute(&mut self, place: usize, index: SegmentIndex) -> Nanos {
+        let bytes = self.made.head(index).descriptor.bytes;
+        let node = &mut self.nodes[place];
+        node.cpu_free_at = node.cpu_free_at.max(self.now) + bytes * self.plan.cpu_per_byte;
+        node.cpu_free_at
+    }
+
+    fn store(&mut self, place: usize, id: ChunkId) {
+        self.tell(place, || format!("stores {}/{}", id.segment, id.chunk));
+        self.digest.write_u64(self.now);
+        self.digest.write_usize(place);
+        self.digest.write_u64(id.segment.0 << 32 | u64::from(id.chunk));
+        let now = self.now;
+        let node = &mut self.nodes[place];
+        let mut staged = node.staged.iter_mut();
+        let staged = staged.find(|(head, _)| head.descriptor.index == id.segment.0);
+        let (_, here) = staged.expect("a chunk is stored after its segment was begun");
+        assert!(
+            !std::mem::replace(&mut here[id.chunk as usize], true),
+            "node {place} stores {id:?} twice"
+        );
+        if node.stored.insert(id) {
+            node.stored_at.push(now);
+        } else {
+            node.stored_twice += 1;
+        }
+    }
+}
