@@ -65,6 +65,11 @@ impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
         books.budget(peer, now).charge(now, cost);
     }
 
+    /// Subtracts the price of a request of this many bytes from the peer's budget.
+    pub fn charge_request(&self, peer: &Peer, bytes: usize) {
+        self.charge(peer, &Cost::request(bytes));
+    }
+
     /// A peer's account as of now.
     #[must_use]
     pub fn report(&self, peer: &Peer) -> BudgetReport {

@@ -2,7 +2,8 @@
 //! decides, RPC and the local testnet.
 //!
 //! The modules below stand in reading order: each imports only modules that stand below it. The
-//! network knows no ledger rules, RPC reads snapshots, and only the driver changes the node's state.
+//! network knows no ledger rules, RPC reads snapshots, and only the driver changes the node's
+//! state.
 
 pub mod cli;
 

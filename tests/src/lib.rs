@@ -8,5 +8,6 @@ pub mod bench;
 pub mod hostile;
 
 pub mod sim;
+pub mod source;
 pub mod story;
 pub mod swarm;

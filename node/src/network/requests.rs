@@ -17,7 +17,8 @@ use super::share::Share;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// Most requests in flight to one peer. More fail with [`RequestError::Busy`](super::RequestError::Busy).
+/// Most requests in flight to one peer. More fail with
+/// [`RequestError::Busy`](super::RequestError::Busy).
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
 
 /// Most requests of one peer that we work on. This is more than the peer may have in flight, as the

@@ -3,11 +3,11 @@
 //!
 //! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and
 //! `topology` what it is transferred over; `nodes` runs the processes and `probe` asks them from
-//! within their namespace; `folder` holds their files; `swarm` tells a run, `links` says how fast it
-//! can be, and `measure` judges it. `finality` looks at validators instead, by the transfers of
+//! within their namespace; `folder` holds their files; `swarm` tells a run, `links` says how fast
+//! it can be, and `measure` judges it. `finality` looks at validators instead, by the transfers of
 //! `pay`, and `attack` at validators and a full node beside hostile peers, and `places` at whom
-//! these keep out, by the votes that `votes` hears. `aria2` does the same work with another program,
-//! and `calibrate` measures the links alone.
+//! these keep out, by the votes that `votes` hears. `aria2` does the same work with another
+//! program, and `calibrate` measures the links alone.
 
 pub mod options;
 

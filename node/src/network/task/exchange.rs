@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::request_response::{self, OutboundRequestId};
-use protocol::budget::Cost;
 use tokio::time::sleep;
 
 use super::Task;
@@ -115,7 +114,7 @@ impl Task {
             });
             return;
         }
-        self.accounts.charge(&from, &Cost::request(bytes.len()));
+        self.accounts.charge_request(&from, bytes.len());
         if self.requests.on_request(ticket.id, from, bytes.len()) {
             self.meters.request("received");
             self.admit(from);
