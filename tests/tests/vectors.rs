@@ -1,11 +1,8 @@
-//! Frozen vectors: signatures that other libraries disagree on, hash domains, and the bytes of
-//! every format.
+//! Frozen vectors: hash domains, and the bytes of every format.
 //!
 //! Changing an expected value here is a change of protocol: it splits the network from nodes of an
 //! earlier version.
 #![allow(clippy::unwrap_used)]
-
-mod signatures;
 
 use std::sync::Arc;
 
@@ -29,7 +26,7 @@ use protocol::swarm::Bits;
 use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
 
 fn chain() -> Arc<Chain> {
-    Chain::new(Genesis::from_json(include_bytes!("../../../genesis.json")).unwrap())
+    Chain::new(Genesis::from_json(include_bytes!("../../genesis.json")).unwrap())
 }
 
 fn transaction(chain: &Chain) -> Transaction {
