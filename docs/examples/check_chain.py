@@ -15,6 +15,7 @@ Exit code 0: all blocks follow the rules. 1: the node or a file could not be rea
 stdout is {"height","block_hash","blocks","transfers"}. Needs Python 3.9 and python3-cryptography,
 nothing else.
 """
+
 import argparse
 import hashlib
 import json
@@ -36,7 +37,7 @@ def require(condition, complaint):
         raise Refused(complaint)
 
 
-# --- Hashes and bytes -------------------------------------------------------------------------------------------------
+# --- Hashes and bytes -----------------------------------------------------------------------------
 
 
 def tagged(tag):
@@ -56,7 +57,8 @@ def text(string):
 
 
 class Reader:
-    """Reads the codec: fixed-width little-endian numbers, lists with a u64 length, no bytes after the value."""
+    """Reads the codec: fixed-width little-endian numbers, lists with a u64 length, no bytes after
+    the value."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -71,7 +73,9 @@ class Reader:
 
     def length(self, item_bytes):
         count = self.number(8)
-        require(count * item_bytes <= len(self.data) - self.at, "a length beyond the end of the bytes")
+        require(
+            count * item_bytes <= len(self.data) - self.at, "a length beyond the end of the bytes"
+        )
         return count
 
     def end(self):
@@ -86,7 +90,7 @@ def merkle_root(items):
     return H("cairn/root", u(count, 8), *level)
 
 
-# --- Ed25519 after ZIP-215, in integers -------------------------------------------------------------------------------
+# --- Ed25519 after ZIP-215, in integers -----------------------------------------------------------
 
 P = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493
@@ -138,7 +142,8 @@ def is_key(data):
     if int.from_bytes(data, "little") & ((1 << 255) - 1) >= P:
         return False
     point = decompress(data)
-    # A sign bit with x = 0 is not canonical. It is not checked: such points have small order anyway.
+    # A sign bit with x = 0 is not canonical. It is not checked: such points have small order
+    # anyway.
     return point is not None and not is_neutral(times(8, point))
 
 
@@ -172,16 +177,20 @@ def verify_vote(key, message, signature):
         return False
 
 
-# --- The genesis ------------------------------------------------------------------------------------------------------
+# --- The genesis ----------------------------------------------------------------------------------
 
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-LIMITS = """block_bytes_max block_interval_ms empty_block_interval_ms fee_per_byte new_account_fee expiry_ms_max
-    clock_drift_ms segment_bytes segment_blocks chunk_bytes snapshot_segments""".split()
+LIMITS = """block_bytes_max block_interval_ms empty_block_interval_ms fee_per_byte
+new_account_fee expiry_ms_max clock_drift_ms segment_bytes segment_blocks
+chunk_bytes snapshot_segments""".split()
 
 
 def address_key(address, prefix):
     """The key of an address: bech32m (BIP-350)."""
-    require(address.startswith(prefix + "1") and address == address.lower(), f"not an address of {prefix}: {address}")
+    require(
+        address.startswith(prefix + "1") and address == address.lower(),
+        f"not an address of {prefix}: {address}",
+    )
     digits = [BECH32.index(char) for char in address[len(prefix) + 1 :]]
     checksum = 1
     for value in [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix] + digits:
@@ -193,7 +202,10 @@ def address_key(address, prefix):
     number = 0
     for digit in digits[:-6]:
         number = number << 5 | digit
-    require(len(digits) == 58 and number & 15 == 0, f"an address of another length, or with bits after the key: {address}")
+    require(
+        len(digits) == 58 and number & 15 == 0,
+        f"an address of another length, or with bits after the key: {address}",
+    )
     return (number >> 4).to_bytes(32, "big")
 
 
@@ -215,17 +227,36 @@ class Genesis:
             whole, _, part = number.partition(".")
             return int(whole + part.ljust(coin["decimals"], "0"))
 
-        self.accounts = [(a["name"], address_key(a["address"], prefix), amount(a["balance"])) for a in data["accounts"]]
-        listed = [(v["name"], bytes.fromhex(v["key"]), address_key(v["payout"], prefix), int(v["power"])) for v in data["validators"]]
+        self.accounts = [
+            (a["name"], address_key(a["address"], prefix), amount(a["balance"]))
+            for a in data["accounts"]
+        ]
+        listed = [
+            (v["name"], bytes.fromhex(v["key"]), address_key(v["payout"], prefix), int(v["power"]))
+            for v in data["validators"]
+        ]
         limits = {name: amount(data["limits"][name]) for name in LIMITS}
         self.limits, self.start_time = limits, int(data["start_time"])
-        encoded = u(2, 4) + text(data["network"]) + text(prefix) + text(coin["symbol"]) + u(coin["decimals"], 1)
+        encoded = (
+            u(2, 4)
+            + text(data["network"])
+            + text(prefix)
+            + text(coin["symbol"])
+            + u(coin["decimals"], 1)
+        )
         encoded += u(self.start_time, 8) + u(len(self.accounts), 8)
-        encoded += b"".join(text(name) + key + u(balance, 8) for name, key, balance in self.accounts)
-        encoded += u(len(listed), 8) + b"".join(text(n) + key + payout + u(power, 8) for n, key, payout, power in listed)
+        encoded += b"".join(
+            text(name) + key + u(balance, 8) for name, key, balance in self.accounts
+        )
+        encoded += u(len(listed), 8) + b"".join(
+            text(n) + key + payout + u(power, 8) for n, key, payout, power in listed
+        )
         encoded += b"".join(u(limits[name], 8) for name in LIMITS)
         self.chain = H("cairn/genesis", encoded)
-        require(all(is_validator_key(key) for _, key, _, _ in listed), "a validator key that libraries disagree on")
+        require(
+            all(is_validator_key(key) for _, key, _, _ in listed),
+            "a validator key that libraries disagree on",
+        )
         keys = [key for _, key, _ in self.accounts] + [payout for _, _, payout, _ in listed]
         require(all(is_key(key) for key in keys), "an account that can never sign")
         self.validators = sorted((key, payout, power) for _, key, payout, power in listed)
@@ -234,7 +265,7 @@ class Genesis:
         self.quorum = sum(power for _, _, power in self.validators) * 2 // 3 + 1
 
 
-# --- Certificates, blocks, transfers ----------------------------------------------------------------------------------
+# --- Certificates, blocks, transfers --------------------------------------------------------------
 
 
 class Certificate:
@@ -250,14 +281,22 @@ class Certificate:
         require((self.height, self.block) == (height, block), "a certificate of another block")
         count = len(genesis.validators)
         bits = int.from_bytes(self.signers, "little")
-        require(len(self.signers) == (count + 7) // 8 and bits >> count == 0, "a bitmap that does not fit the validators")
-        signers = [validator for place, validator in enumerate(genesis.validators) if bits >> place & 1]
+        require(
+            len(self.signers) == (count + 7) // 8 and bits >> count == 0,
+            "a bitmap that does not fit the validators",
+        )
+        signers = [
+            validator for place, validator in enumerate(genesis.validators) if bits >> place & 1
+        ]
         require(len(signers) == len(self.signatures), "not one signature for each signer")
         require(sum(power for _, _, power in signers) >= genesis.quorum, "too little voting power")
         vote = u(1, 4) + u(height, 8) + u(self.round, 4) + b"\x01" + block
         message = tagged("cairn/sign-vote") + genesis.chain + vote
         for (key, _, _), signature in zip(signers, self.signatures):
-            require(verify_vote(key, message, signature), f"a vote of {key.hex()} with a wrong signature")
+            require(
+                verify_vote(key, message, signature),
+                f"a vote of {key.hex()} with a wrong signature",
+            )
 
 
 class Transfer:
@@ -266,7 +305,11 @@ class Transfer:
         require(reader.number(1) == 0, "an unknown kind of transaction")
         self.sender, self.nonce = reader.take(32), reader.number(8)
         self.outputs = [(reader.take(32), reader.number(8)) for _ in range(reader.length(40))]
-        self.fee, self.expires_at, self.memo = reader.number(8), reader.number(8), reader.take(reader.length(1))
+        self.fee, self.expires_at, self.memo = (
+            reader.number(8),
+            reader.number(8),
+            reader.take(reader.length(1)),
+        )
         self.body = reader.data[start : reader.at]
         self.signature = reader.take(64)
         self.raw = reader.data[start : reader.at]
@@ -277,32 +320,52 @@ class Block:
         reader = Reader(raw)
         self.raw, self.header = raw, raw[:274]
         self.version, self.height, self.time = reader.number(2), reader.number(8), reader.number(8)
-        (self.parent, self.proposer, self.transactions_root, self.state_root, self.history_root, self.validators,
-         self.next_validators, self.certificate_hash) = (reader.take(32) for _ in range(8))
+        (
+            self.parent,
+            self.proposer,
+            self.transactions_root,
+            self.state_root,
+            self.history_root,
+            self.validators,
+            self.next_validators,
+            self.certificate_hash,
+        ) = (reader.take(32) for _ in range(8))
         self.certificate = Certificate(reader)
         self.transfers = [Transfer(reader) for _ in range(reader.length(177))]
         reader.end()
         self.hash = H("cairn/block", self.header)
 
 
-# --- The chain --------------------------------------------------------------------------------------------------------
+# --- The chain ------------------------------------------------------------------------------------
 
 
 def state_root(accounts, depth=0):
     """Root of the radix tree over (path, key, balance, nonce, activity), given in path order."""
     if len(accounts) <= 8:
-        entries = (b"\0" + key + u(balance, 8) + u(nonce, 8) + activity for _, key, balance, nonce, activity in accounts)
+        entries = (
+            b"\0" + key + u(balance, 8) + u(nonce, 8) + activity
+            for _, key, balance, nonce, activity in accounts
+        )
         return H("cairn/page", u(len(accounts), 8), *entries)
     is_right = [path[depth // 8] >> (7 - depth % 8) & 1 for path, *_ in accounts]
     split = is_right.index(1) if 1 in is_right else len(accounts)
-    return H("cairn/s-inner", state_root(accounts[:split], depth + 1), state_root(accounts[split:], depth + 1))
+    return H(
+        "cairn/s-inner",
+        state_root(accounts[:split], depth + 1),
+        state_root(accounts[split:], depth + 1),
+    )
 
 
 class Chain:
     """The chain so far, and the rules for what may follow."""
 
     def __init__(self, genesis):
-        self.genesis, self.height, self.time, self.tip = genesis, 0, genesis.start_time, genesis.chain
+        self.genesis, self.height, self.time, self.tip = (
+            genesis,
+            0,
+            genesis.start_time,
+            genesis.chain,
+        )
         # Key to [balance, nonce, activity].
         self.accounts = {key: [balance, 0, bytes(32)] for _, key, balance in genesis.accounts}
         self.blocks = self.transfers = 0
@@ -317,21 +380,34 @@ class Chain:
         """Applies one block. The next block has the certificate that makes this one final."""
         block, genesis, limits = Block(raw), self.genesis, self.genesis.limits
         require(block.version == 2, f"header version {block.version}, expected 2")
-        require(block.height == self.height + 1, f"height {block.height}, expected {self.height + 1}")
+        require(
+            block.height == self.height + 1, f"height {block.height}, expected {self.height + 1}"
+        )
         require(block.parent == self.tip, "another parent")
         least = self.time + limits["block_interval_ms"]
         require(block.time >= least, f"time {block.time}, expected at least {least}")
-        require(block.validators == block.next_validators == genesis.validators_hash, "other validators")
+        require(
+            block.validators == block.next_validators == genesis.validators_hash, "other validators"
+        )
         payout = {key: payout for key, payout, _ in genesis.validators}.get(block.proposer)
         require(payout is not None, "a proposer that is no validator")
-        require(block.certificate_hash == H("cairn/certificate", block.certificate.raw), "another certificate than the header says")
+        require(
+            block.certificate_hash == H("cairn/certificate", block.certificate.raw),
+            "another certificate than the header says",
+        )
         if self.height:
             block.certificate.check(genesis, self.height, self.tip)
         else:
-            require(block.certificate.raw == u(0, 8) + u(0, 4) + genesis.chain + u(0, 16), "a certificate before the first block")
+            require(
+                block.certificate.raw == u(0, 8) + u(0, 4) + genesis.chain + u(0, 16),
+                "a certificate before the first block",
+            )
         hashes = [H("cairn/tx-hash", genesis.chain, transfer.raw) for transfer in block.transfers]
         require(block.transactions_root == merkle_root(hashes), "another transactions root")
-        require(sum(len(t.raw) for t in block.transfers) <= limits["block_bytes_max"], "a block over the limit")
+        require(
+            sum(len(t.raw) for t in block.transfers) <= limits["block_bytes_max"],
+            "a block over the limit",
+        )
         require(block.history_root == self.history_root(), "another history root")
         for transfer in block.transfers:
             self.transfer(transfer, block)
@@ -340,7 +416,9 @@ class Chain:
             account = self.accounts.setdefault(payout, [0, 0, bytes(32)])
             account[0] += fees
             self.touch(payout, block.height, H("cairn/fees", u(fees, 8)))
-        rows = sorted((H("cairn/path", b"\0" + key), key, *account) for key, account in self.accounts.items())
+        rows = sorted(
+            (H("cairn/path", b"\0" + key), key, *account) for key, account in self.accounts.items()
+        )
         require(block.state_root == state_root(rows), "another state root")
         self.seal(block)
         self.height, self.time, self.tip = block.height, block.time, block.hash
@@ -348,13 +426,25 @@ class Chain:
 
     def transfer(self, transfer, block):
         limits = self.genesis.limits
-        require(1 <= len(transfer.outputs) <= 64 and len(transfer.memo) <= 256, "a transfer of a shape that cannot be")
+        require(
+            1 <= len(transfer.outputs) <= 64 and len(transfer.memo) <= 256,
+            "a transfer of a shape that cannot be",
+        )
         require(all(amount > 0 for _, amount in transfer.outputs), "an output of nothing")
-        require(block.time <= transfer.expires_at <= block.time + limits["expiry_ms_max"], "an expiry out of its bounds")
+        require(
+            block.time <= transfer.expires_at <= block.time + limits["expiry_ms_max"],
+            "an expiry out of its bounds",
+        )
         message = tagged("cairn/sign-tx") + self.genesis.chain + transfer.body
-        require(verify_transfer(transfer.sender, message, transfer.signature), "a transfer with a wrong signature")
+        require(
+            verify_transfer(transfer.sender, message, transfer.signature),
+            "a transfer with a wrong signature",
+        )
         sender = self.accounts.get(transfer.sender)
-        require(sender is not None and sender[1] == transfer.nonce, "another nonce than the account's next")
+        require(
+            sender is not None and sender[1] == transfer.nonce,
+            "another nonce than the account's next",
+        )
         new = {key for key, _ in transfer.outputs if key not in self.accounts}
         require(all(is_key(key) for key in new), "a recipient that can never sign")
         least = limits["fee_per_byte"] * len(transfer.raw) + limits["new_account_fee"] * len(new)
@@ -380,8 +470,12 @@ class Chain:
             return
         data, step = b"".join(block.raw for block in self.open), limits["chunk_bytes"]
         chunks = [H("cairn/chunk", data[at : at + step]) for at in range(0, size, step)]
-        descriptor = u(self.segments, 8) + u(self.open[0].height, 8) + u(block.height, 8) + u(size, 8)
-        descriptor += merkle_root(chunks) + merkle_root([block.hash for block in self.open]) + block.hash
+        descriptor = (
+            u(self.segments, 8) + u(self.open[0].height, 8) + u(block.height, 8) + u(size, 8)
+        )
+        descriptor += (
+            merkle_root(chunks) + merkle_root([block.hash for block in self.open]) + block.hash
+        )
         leaves, peak = 1, H("cairn/segment", descriptor)
         while self.peaks and self.peaks[-1][0] == leaves:
             leaves, peak = leaves * 2, H("cairn/h-inner", self.peaks.pop()[1], peak)
@@ -389,7 +483,7 @@ class Chain:
         self.segments, self.open = self.segments + 1, []
 
 
-# --- Where blocks come from -------------------------------------------------------------------------------------------
+# --- Where blocks come from -----------------------------------------------------------------------
 
 
 def call(url, method, **params):
@@ -426,13 +520,17 @@ def main():
     source.add_argument("--rpc", metavar="URL")
     source.add_argument("--replay", metavar="FILE")
     parser.add_argument("--blocks", metavar="N", type=int, help="check at most N blocks")
-    parser.add_argument("--record", metavar="FILE", help="write what the node sent to FILE, for --replay")
+    parser.add_argument(
+        "--record", metavar="FILE", help="write what the node sent to FILE, for --replay"
+    )
     options = parser.parse_args()
     chain = None
     try:
         chain = Chain(Genesis(options.genesis))
         record = open(options.record, "wb") if options.record else None
-        items = from_rpc(options.rpc, options.blocks) if options.rpc else from_recording(options.replay)
+        items = (
+            from_rpc(options.rpc, options.blocks) if options.rpc else from_recording(options.replay)
+        )
         if record:
             record.write(MAGIC)
         last = None
@@ -458,7 +556,12 @@ def main():
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    counts = {"height": str(chain.height), "block_hash": chain.tip.hex(), "blocks": chain.blocks, "transfers": chain.transfers}
+    counts = {
+        "height": str(chain.height),
+        "block_hash": chain.tip.hex(),
+        "blocks": chain.blocks,
+        "transfers": chain.transfers,
+    }
     print(json.dumps(counts))
     return 0
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""The checker of docs/examples against the signature vectors and a real chain: it accepts the chain, and no changed byte.
+"""The checker of docs/examples against the signature vectors and a real chain: it accepts the
+chain, and no changed byte.
 
     chain.py NODE WALLET
 
-NODE and WALLET are the programs. Starts a local network of its own, records its first thousand blocks, replays them, and
-changes the recording: 200 places at random and one in each field of a block with a transfer.
-"""
+NODE and WALLET are the programs. Starts a local network of its own, records its first thousand
+blocks, replays them, and changes the recording: 200 places at random and one in each field of a
+block with a transfer."""
+
 import copy
 import json
 import os
@@ -35,7 +37,10 @@ def vectors():
     verdicts = []
     for row in data["keys"]:
         (key,) = parts(row, "key")
-        verdicts += [(row, checker.is_key(key), row["account"]), (row, checker.is_validator_key(key), row["validator"])]
+        verdicts += [
+            (row, checker.is_key(key), row["account"]),
+            (row, checker.is_validator_key(key), row["validator"]),
+        ]
     for row in data["signatures"]:
         key, message, signature = parts(row, "key", "message", "signature")
         is_vote = checker.is_validator_key(key) and checker.verify_vote(key, message, signature)
@@ -46,7 +51,9 @@ def vectors():
             (raw,) = parts(row, "bytes")
             body, key, signature = raw[:-96], raw[-96:-64], raw[-64:]
             message = checker.tagged(tag) + chain + body
-            is_valid = checker.is_validator_key(key) and checker.verify_vote(key, message, signature)
+            is_valid = checker.is_validator_key(key) and checker.verify_vote(
+                key, message, signature
+            )
             verdicts.append((row, is_valid, row["valid"]))
     genesis = copy.copy(object.__new__(checker.Genesis))
     genesis.chain = chain
@@ -59,7 +66,13 @@ def vectors():
         (raw,) = parts(row, "bytes")
         transfer = checker.Transfer(checker.Reader(raw))
         message = checker.tagged("cairn/sign-tx") + chain + transfer.body
-        verdicts.append((row, checker.verify_transfer(transfer.sender, message, transfer.signature), row["valid"]))
+        verdicts.append(
+            (
+                row,
+                checker.verify_transfer(transfer.sender, message, transfer.signature),
+                row["valid"],
+            )
+        )
     wrong = [row["name"] for row, got, expected in verdicts if got != expected]
     assert not wrong, f"another verdict than the vectors: {wrong}"
     return len(verdicts)
@@ -78,12 +91,15 @@ def is_proof(genesis, raw, height, block):
 
 def run(*command, expected=0):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == expected, f"{command} ended with {done.returncode}, expected {expected}: {done.stderr}"
+    assert done.returncode == expected, (
+        f"{command} ended with {done.returncode}, expected {expected}: {done.stderr}"
+    )
     return done.stdout
 
 
 def record(node, wallet, folder):
-    """A local network with blocks in quick succession and some transfers: its genesis and its first blocks."""
+    """A local network with blocks in quick succession and some transfers: its genesis and its
+    first blocks."""
     with open(os.path.join(ROOT, "genesis.json"), encoding="utf-8") as file:
         template = json.load(file)
     template["limits"]["empty_block_interval_ms"] = "50"
@@ -93,7 +109,17 @@ def record(node, wallet, folder):
     path, home = os.path.join(folder, "template.json"), os.path.join(folder, "net")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(template, file)
-    command = [node, "testnet", "--plain", "--dir", home, "--genesis", path, "--base-port", str(PORT)]
+    command = [
+        node,
+        "testnet",
+        "--plain",
+        "--dir",
+        home,
+        "--genesis",
+        path,
+        "--base-port",
+        str(PORT),
+    ]
     with open(os.path.join(folder, "log"), "wb") as log:
         network = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.PIPE)
     try:
@@ -108,7 +134,17 @@ def record(node, wallet, folder):
             run(*pay, "--from", "alice", "--to", to, "--amount", f"{amount} CRN")
         wait(lambda: height() >= BLOCKS, network)
         genesis, recording = os.path.join(home, "genesis.json"), os.path.join(folder, "recording")
-        told = run(sys.executable, CHECKER, genesis, "--rpc", rpc, "--blocks", str(BLOCKS), "--record", recording)
+        told = run(
+            sys.executable,
+            CHECKER,
+            genesis,
+            "--rpc",
+            rpc,
+            "--blocks",
+            str(BLOCKS),
+            "--record",
+            recording,
+        )
         return genesis, recording, told
     finally:
         network.terminate()
@@ -141,16 +177,37 @@ def fields(raw):
 
     for name, width in [("version", 2), ("height", 8), ("time", 8)]:
         field(name, width)
-    for name in ["parent", "proposer", "transactions root", "state root", "history root", "validators", "next validators", "certificate hash"]:
+    for name in [
+        "parent",
+        "proposer",
+        "transactions root",
+        "state root",
+        "history root",
+        "validators",
+        "next validators",
+        "certificate hash",
+    ]:
         field(name, 32)
     certificate = checker.Block(raw).certificate
-    for name, width in [("certificate height", 8), ("certificate round", 4), ("certificate block", 32), ("bitmap length", 8)]:
+    for name, width in [
+        ("certificate height", 8),
+        ("certificate round", 4),
+        ("certificate block", 32),
+        ("bitmap length", 8),
+    ]:
         field(name, width)
     field("bitmap", len(certificate.signers))
     field("signature count", 8)
     field("signatures", 64 * len(certificate.signatures))
     field("transfer count", 8)
-    for name, width in [("kind", 1), ("sender", 32), ("nonce", 8), ("output count", 8), ("recipient", 32), ("amount", 8)]:
+    for name, width in [
+        ("kind", 1),
+        ("sender", 32),
+        ("nonce", 8),
+        ("output count", 8),
+        ("recipient", 32),
+        ("amount", 8),
+    ]:
         field(name, width)
     outputs = len(checker.Block(raw).transfers[0].outputs)
     at += 40 * (outputs - 1)
@@ -162,14 +219,19 @@ def fields(raw):
 
 
 def refuses(states, items, data, place):
-    """Whether the checker refuses the recording with this byte changed, going on from the state before the change."""
+    """Whether the checker refuses the recording with this byte changed, going on from the state
+    before the change."""
     start = len(checker.MAGIC)
     if place < start:
         return not data[:start].startswith(checker.MAGIC)
     offset, number = start, 0
     while number < len(items) and offset + 4 + len(items[number]) <= place:
         offset, number = offset + 4 + len(items[number]), number + 1
-    reader, chain, last = checker.Reader(data), copy.deepcopy(states[min(number, len(states) - 1)]), None
+    reader, chain, last = (
+        checker.Reader(data),
+        copy.deepcopy(states[min(number, len(states) - 1)]),
+        None,
+    )
     reader.at = offset
     try:
         while reader.at < len(data):
@@ -205,7 +267,9 @@ def main():
             states.append(copy.deepcopy(chain))
             chain.apply(item)
         states.append(copy.deepcopy(chain))
-        paid = next(number for number, item in enumerate(items[:-1]) if checker.Block(item).transfers)
+        paid = next(
+            number for number, item in enumerate(items[:-1]) if checker.Block(item).transfers
+        )
         before = len(checker.MAGIC) + sum(4 + len(item) for item in items[:paid]) + 4
         rng = random.Random(7)
         places = [(name, before + place) for name, place in fields(items[paid]).items()]
@@ -213,7 +277,9 @@ def main():
         for name, place in places:
             changed = bytearray(data)
             changed[place] ^= 1 << rng.randrange(8)
-            assert refuses(states, items, bytes(changed), place), f"{name}: byte {place} was changed and nobody noticed"
+            assert refuses(states, items, bytes(changed), place), (
+                f"{name}: byte {place} was changed and nobody noticed"
+            )
         # And a few times as a whole program, which ends with 4.
         for _, place in [places[3], places[20], places[-1]]:
             changed = bytearray(data)

@@ -140,7 +140,7 @@ const COLUMNS_MAX: usize = 100;
 #[test]
 fn no_line_is_wider_than_a_screen() {
     let mut wide = Vec::new();
-    for ending in [".rs", ".md", ".toml", "Makefile", "run"] {
+    for ending in [".rs", ".md", ".py", ".toml", "Makefile", "run"] {
         for (path, text) in files("", ending) {
             let is_prose = ending == ".md";
             let mut is_quoted = false;
