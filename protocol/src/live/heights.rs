@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ledger::units::{Height, Round};
 
-use super::logged::Logged;
 use super::proposals::OWN;
+use super::validator::log::Logged;
 use super::{Effect, Machine, Notice, Phase};
 use crate::ids::PeerId;
 use crate::live::consensus::{Output, Start};

@@ -1,25 +1,21 @@
 //! The machine: the one door for every input, and the only place where mempool, consensus and
 //! catch-up meet.
 
-mod ahead;
-mod attendance;
 mod bodies;
 mod catchup;
-mod clock;
+mod clocks;
+mod commits;
 pub mod consensus;
-mod decided;
 mod effect;
-mod gossip;
 mod headers;
-mod heard;
 mod heights;
 mod input;
-mod logged;
 pub mod mempool;
-mod peers;
 mod proposals;
-mod signing;
+mod requests;
 mod transactions;
+mod validator;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,22 +33,22 @@ use crate::budget::Cost;
 use crate::ids::{PeerId, RequestId};
 use crate::lots::Lots;
 use crate::message::{CertifiedHeader, LogEntry};
-use ahead::Ahead;
-use attendance::Attendance;
-pub use attendance::Quorum;
 use bodies::Bodies;
 pub use bodies::Work;
 use catchup::CatchUp;
-use clock::Clocks;
+use clocks::Clocks;
 use consensus::Consensus;
 pub use effect::{Effect, Notice};
-use heard::Heard;
 pub use input::{Input, Now, Topic, Verdict};
-use logged::Logged;
 use mempool::{Mempool, MempoolLimits};
 use proposals::Proposals;
-use signing::Signing;
 use transactions::Outbox;
+use validator::log::Logged;
+use validator::signing::Signing;
+use votes::attendance::Attendance;
+pub use votes::attendance::Quorum;
+use votes::early::Ahead;
+use votes::relay::Heard;
 
 /// The log as found at start.
 #[derive(Clone, Debug)]
@@ -129,7 +125,7 @@ pub struct Machine {
     /// The canonical bytes of the genesis, once a peer has asked for them.
     genesis: Option<Vec<u8>>,
     /// Requests in flight, except those for final blocks.
-    requests: BTreeMap<RequestId, peers::Asked>,
+    requests: BTreeMap<RequestId, requests::Asked>,
     next_request: u64,
     next_attempt: u64,
     next_poll: Duration,

@@ -8,7 +8,7 @@ use ledger::codec;
 use ledger::hash::BlockHash;
 use ledger::units::Round;
 
-use super::heard::{ROUNDS_AHEAD, ROUNDS_BEFORE};
+use super::votes::relay::{ROUNDS_AHEAD, ROUNDS_BEFORE};
 use super::{Effect, Machine, Notice, Phase, Topic};
 use crate::ids::PeerId;
 use crate::live::bodies::{Progress, Verdict};
@@ -332,7 +332,7 @@ impl Machine {
             match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
                 Progress::Wait => {}
                 Progress::Ask(peer, request) => {
-                    let id = self.ask(peer, &request, super::peers::Asked::Body);
+                    let id = self.ask(peer, &request, super::requests::Asked::Body);
                     self.bodies.asked(&block, id, peer, now);
                 }
                 Progress::Judged(proposals, verdict, error) => {

@@ -15,10 +15,10 @@ use std::time::Duration;
 use ledger::chain::ChainState;
 use ledger::units::{Height, Timestamp};
 
-use super::{Log, Now};
+use crate::live::{Log, Now};
 
 #[derive(Debug)]
-pub(super) struct Signing {
+pub(crate) struct Signing {
     is_validator: bool,
     /// The height up to which the log accounts for every signature.
     custody: Option<Height>,
@@ -59,7 +59,7 @@ enum Loss {
 }
 
 impl Signing {
-    pub(super) fn new(
+    pub(crate) fn new(
         is_validator: bool,
         log: &Log,
         tip: Height,
@@ -102,20 +102,20 @@ impl Signing {
 
     /// The tip has advanced. If the log was never written to, the blocks may contain votes of this
     /// key, so the log counts as lost.
-    pub(super) fn on_caught_up(&mut self, tip: Height) {
+    pub(crate) fn on_caught_up(&mut self, tip: Height) {
         if self.is_unwritten && tip > Height(0) {
             self.on_lost(Loss::Unwritten);
         }
     }
 
     /// A height begins as a signer: from now on the log holds everything signed there.
-    pub(super) fn on_begun(&mut self, height: Height) {
+    pub(crate) fn on_begun(&mut self, height: Height) {
         self.custody = Some(height);
         self.is_unwritten = false;
     }
 
     /// Whether this validator may sign the height after the tip.
-    pub(super) fn may_sign(&mut self, chain: &ChainState, now: Now) -> bool {
+    pub(crate) fn may_sign(&mut self, chain: &ChainState, now: Now) -> bool {
         let waited = match self.rule {
             Rule::Free => true,
             Rule::Listen(_) => false,
@@ -144,13 +144,13 @@ impl Signing {
     }
 
     /// Whether signing became possible since the height began without it.
-    pub(super) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
+    pub(crate) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
         // Called in either case: it also ends the wait, and with it the deadline.
         self.may_sign(chain, now) && !signs
     }
 
     /// When a wait ends that only needs time.
-    pub(super) fn deadline(&self, now: Now) -> Option<Duration> {
+    pub(crate) fn deadline(&self, now: Now) -> Option<Duration> {
         let rule = match self.rule {
             Rule::ListenUntil(until) => Some(until),
             _ => None,
@@ -160,26 +160,26 @@ impl Signing {
     }
 
     /// A peer connected, so listening begins.
-    pub(super) fn on_connected(&mut self, now: Now) {
+    pub(crate) fn on_connected(&mut self, now: Now) {
         if let Rule::Listen(wait) = self.rule {
             self.rule = Rule::ListenUntil(now.elapsed.saturating_add(wait));
         }
     }
 
     /// Whether the log accounts for any signature of this key at this height.
-    pub(super) fn accounts_for(&self, height: Height) -> bool {
+    pub(crate) fn accounts_for(&self, height: Height) -> bool {
         self.custody.is_some_and(|custody| height <= custody)
     }
 
     /// A message with this validator's key is of a height that this process does not sign: a second
     /// signer is at work, so listen again.
-    pub(super) fn on_signed_elsewhere(&mut self, height: Height, now: Now) {
+    pub(crate) fn on_signed_elsewhere(&mut self, height: Height, now: Now) {
         let highest = self.elsewhere.map_or(height, |(known, _)| known.max(height));
         self.elsewhere = Some((highest, now.elapsed.saturating_add(self.wait)));
     }
 
     /// A decided height extends what the log accounts for, if the log accounted for that height.
-    pub(super) fn on_decided(&mut self, decided: Height) {
+    pub(crate) fn on_decided(&mut self, decided: Height) {
         if self.custody == Some(decided) {
             self.custody = Some(decided.next());
         }
@@ -187,7 +187,7 @@ impl Signing {
 
     /// If whether this validator signs has changed since the last report: the reason why not, or
     /// `None` if it signs. A validator that signs from the start is not reported.
-    pub(super) fn report(&mut self, chain: &ChainState, now: Now) -> Option<Option<String>> {
+    pub(crate) fn report(&mut self, chain: &ChainState, now: Now) -> Option<Option<String>> {
         if !self.is_validator {
             return None;
         }

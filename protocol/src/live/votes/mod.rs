@@ -1,5 +1,9 @@
 //! Incoming gossip: the verdict for each topic's messages, and the way of consensus messages.
 
+pub(super) mod attendance;
+pub(super) mod early;
+pub(super) mod relay;
+
 use std::sync::Arc;
 
 use ledger::codec;

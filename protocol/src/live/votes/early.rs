@@ -25,7 +25,7 @@ type OfHeight = BTreeMap<Option<PublicKey>, VecDeque<(PeerId, ConsensusMessage)>
 
 /// Verified messages of later heights.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     heights: BTreeMap<Height, OfHeight>,
     /// Messages changed since the last [`Ahead::is_begun`].
     is_new: bool,
@@ -33,7 +33,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Keeps a verified message.
-    pub(super) fn keep(&mut self, from: PeerId, message: ConsensusMessage) {
+    pub(crate) fn keep(&mut self, from: PeerId, message: ConsensusMessage) {
         let message = match message {
             ConsensusMessage::Proposal(signed, Some(_)) if self.lists() >= LISTS_MAX => {
                 ConsensusMessage::Proposal(signed, None)
@@ -68,12 +68,12 @@ impl Ahead {
 
     /// The messages of a height that has begun: one signer after the other, each in order of
     /// arrival.
-    pub(super) fn take(&mut self, height: Height) -> Vec<(PeerId, ConsensusMessage)> {
+    pub(crate) fn take(&mut self, height: Height) -> Vec<(PeerId, ConsensusMessage)> {
         self.heights.remove(&height).unwrap_or_default().into_values().flatten().collect()
     }
 
     /// Forgets heights that are no longer near.
-    pub(super) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
+    pub(crate) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
         self.heights.retain(|height, _| is_near(*height));
         self.is_new = true;
     }
@@ -83,7 +83,7 @@ impl Ahead {
     ///
     /// Votes of a single validator must not begin heights for all: it would set the pace of an idle
     /// network.
-    pub(super) fn is_begun(&mut self, height: Height, set: &ValidatorSet) -> bool {
+    pub(crate) fn is_begun(&mut self, height: Height, set: &ValidatorSet) -> bool {
         if !std::mem::take(&mut self.is_new) {
             return false;
         }

@@ -8,7 +8,7 @@ use ledger::signature::PublicKey;
 use ledger::units::Round;
 use ledger::validators::ValidatorSet;
 
-use super::Now;
+use crate::live::Now;
 
 /// A height without a quorum is reported after this time or [`ROUNDS`], whichever is first.
 /// Ordinary rounds take less than two seconds.
@@ -35,7 +35,7 @@ impl Quorum {
 
 /// Which validators vote at the height being decided.
 #[derive(Debug)]
-pub(super) struct Attendance {
+pub(crate) struct Attendance {
     /// When each validator's last vote of the height was heard. Votes are retransmitted while a
     /// height lasts.
     heard: BTreeMap<PublicKey, Duration>,
@@ -46,21 +46,21 @@ pub(super) struct Attendance {
 }
 
 impl Attendance {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { heard: BTreeMap::new(), begun: None, look_at: None, quorum: Quorum::OK }
     }
 
-    pub(super) const fn quorum(&self) -> &Quorum {
+    pub(crate) const fn quorum(&self) -> &Quorum {
         &self.quorum
     }
 
     /// A verified vote of the height after the tip.
-    pub(super) fn on_vote(&mut self, validator: PublicKey, now: Duration) {
+    pub(crate) fn on_vote(&mut self, validator: PublicKey, now: Duration) {
         self.heard.insert(validator, now);
     }
 
     /// The height is being decided.
-    pub(super) fn on_deciding(&mut self, now: Now) {
+    pub(crate) fn on_deciding(&mut self, now: Now) {
         if self.begun.is_none() {
             self.begun = Some(now);
             self.look_at = Some(now.elapsed.saturating_add(PATIENCE));
@@ -68,33 +68,33 @@ impl Attendance {
     }
 
     /// Nothing is being decided: between heights, or while others are known to be ahead.
-    pub(super) const fn on_pause(&mut self) {
+    pub(crate) const fn on_pause(&mut self) {
         self.begun = None;
         self.look_at = None;
     }
 
     /// A round began.
-    pub(super) fn on_round(&mut self, round: Round, now: Duration) {
+    pub(crate) fn on_round(&mut self, round: Round, now: Duration) {
         if round.0 >= ROUNDS && self.begun.is_some() {
             self.look_at = Some(now);
         }
     }
 
     /// A block is final, so there was a quorum. Returns whether that is news.
-    pub(super) fn on_commit(&mut self) -> bool {
+    pub(crate) fn on_commit(&mut self) -> bool {
         self.heard.clear();
         self.on_pause();
         let was_ok = std::mem::replace(&mut self.quorum, Quorum::OK).ok;
         !was_ok
     }
 
-    pub(super) const fn deadline(&self) -> Option<Duration> {
+    pub(crate) const fn deadline(&self) -> Option<Duration> {
         self.look_at
     }
 
     /// Checks which validators are heard, when it is time. Returns whether they are a quorum, if
     /// that has changed.
-    pub(super) fn look(&mut self, now: Duration, round: Round, set: &ValidatorSet) -> Option<bool> {
+    pub(crate) fn look(&mut self, now: Duration, round: Round, set: &ValidatorSet) -> Option<bool> {
         let begun = self.begun.filter(|_| self.look_at.is_some_and(|at| at <= now))?;
         self.look_at = Some(now.saturating_add(LOOK_EVERY));
         let oldest = now.saturating_sub(memory(round));

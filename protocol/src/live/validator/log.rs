@@ -8,7 +8,7 @@ use ledger::chain::ValidBlock;
 use ledger::codec;
 use ledger::hash::BlockHash;
 
-use super::{Effect, Machine};
+use crate::live::{Effect, Machine};
 use crate::message::LogEntry;
 
 /// The log is shortened when it has more bytes of dropped bodies than this many of the largest
@@ -18,13 +18,13 @@ const DROPPED_BLOCKS_MAX: u64 = 3;
 
 /// The bodies in the log of the height being decided, with their bytes.
 #[derive(Debug, Default)]
-pub(super) struct Logged {
-    pub(super) bodies: BTreeMap<BlockHash, u64>,
+pub(crate) struct Logged {
+    pub(crate) bodies: BTreeMap<BlockHash, u64>,
 }
 
 impl Logged {
     /// The log as it was found.
-    pub(super) fn on_replay(&mut self, log: &[LogEntry]) {
+    pub(crate) fn on_replay(&mut self, log: &[LogEntry]) {
         for entry in log {
             if let LogEntry::Body(block) = entry {
                 self.bodies.insert(block.header.hash(), codec::encode(block).len() as u64);
@@ -51,7 +51,7 @@ impl Logged {
 impl Machine {
     /// Logs a block that is not in the log yet. After a restart a vote for a block can be acted on
     /// only if the block is in the log too.
-    pub(super) fn log_body(&mut self, valid: &ValidBlock) {
+    pub(crate) fn log_body(&mut self, valid: &ValidBlock) {
         if !self.consensus.is_signing() || self.logged.bodies.contains_key(&valid.hash()) {
             return;
         }
@@ -71,7 +71,7 @@ impl Machine {
 
     /// Shortens the log if it has too many bytes of dropped bodies. All other entries stay, so
     /// replay leads to the same state.
-    pub(super) fn shorten_log(&mut self) {
+    pub(crate) fn shorten_log(&mut self) {
         let bytes_max =
             self.chain.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
         let bodies = &self.bodies;

@@ -32,10 +32,10 @@ const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
 const DIFFERENT_MAX: usize = 2;
 /// Rounds before the current one whose messages are still taken: late precommits can decide a block
 /// of an earlier round.
-pub(super) const ROUNDS_BEFORE: u32 = 16;
+pub(crate) const ROUNDS_BEFORE: u32 = 16;
 /// Rounds after the current one whose messages are taken. The consensus core drops later ones;
 /// round certificates lead there.
-pub(super) const ROUNDS_AHEAD: u32 = 10;
+pub(crate) const ROUNDS_AHEAD: u32 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -84,7 +84,7 @@ type Place = (Height, Round, Kind, PublicKey);
 /// The accepted messages of heights that are near. At most [`DIFFERENT_MAX`] for each validator,
 /// kind and round taken.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     words: BTreeMap<Place, Vec<Known>>,
     certificates: BTreeMap<(Height, CertificateKind), Certificates>,
 }
@@ -98,7 +98,7 @@ enum Named {
 impl Heard {
     /// Whether a message should be verified, used and passed on. `round` is the current round of
     /// the message's height.
-    pub(super) fn may_pass(&self, message: &ConsensusMessage, round: Round, now: Duration) -> bool {
+    pub(crate) fn may_pass(&self, message: &ConsensusMessage, round: Round, now: Duration) -> bool {
         match name(message) {
             Named::Word(place, word) => {
                 if !is_taken(place.1, round) {
@@ -125,7 +125,7 @@ impl Heard {
     }
 
     /// Whether a message that may pass says nothing that was not passed on before.
-    pub(super) fn was_passed(&self, message: &ConsensusMessage) -> bool {
+    pub(crate) fn was_passed(&self, message: &ConsensusMessage) -> bool {
         match name(message) {
             Named::Word(place, word) => {
                 let is_new_list = has_list(message);
@@ -143,7 +143,7 @@ impl Heard {
     /// Whether a message is a proposal with a list, and every accepted copy of the proposal was
     /// without a list. Such a message is accepted once, even within [`AGAIN`]. The caller checks
     /// that the list is that of the block.
-    pub(super) fn lacks_list(&self, message: &ConsensusMessage, round: Round) -> bool {
+    pub(crate) fn lacks_list(&self, message: &ConsensusMessage, round: Round) -> bool {
         match name(message) {
             Named::Word(place, word) if has_list(message) && is_taken(place.1, round) => {
                 let mut words = self.words.get(&place).into_iter().flatten();
@@ -154,7 +154,7 @@ impl Heard {
     }
 
     /// A message was verified and is passed on.
-    pub(super) fn note(&mut self, message: &ConsensusMessage, now: Duration) {
+    pub(crate) fn note(&mut self, message: &ConsensusMessage, now: Duration) {
         match name(message) {
             Named::Word(place, word) => {
                 let words = self.words.entry(place).or_default();
@@ -180,13 +180,13 @@ impl Heard {
     }
 
     /// Forgets heights that are no longer near.
-    pub(super) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
+    pub(crate) fn keep_heights(&mut self, is_near: impl Fn(Height) -> bool) {
         self.words.retain(|(height, ..), _| is_near(*height));
         self.certificates.retain(|(height, _), _| is_near(*height));
     }
 
     /// Forgets rounds of a height that are no longer taken.
-    pub(super) fn on_round(&mut self, height: Height, round: Round) {
+    pub(crate) fn on_round(&mut self, height: Height, round: Round) {
         let first = round.0.saturating_sub(ROUNDS_BEFORE);
         self.words.retain(|(of, round, ..), _| *of != height || round.0 >= first);
     }
