@@ -160,6 +160,29 @@ pub enum ConsensusMessage {
     Polka(PolkaCertificate),
 }
 
+impl ConsensusMessage {
+    /// The validator that signed it; none for certificates, which have several signers.
+    #[must_use]
+    pub const fn signer(&self) -> Option<PublicKey> {
+        match self {
+            Self::Vote(vote) => Some(vote.vote.validator),
+            Self::Proposal(proposal, _) => Some(proposal.proposal.proposer),
+            Self::Round(_) | Self::Polka(_) => None,
+        }
+    }
+
+    /// The height of its votes or proposal.
+    #[must_use]
+    pub const fn height(&self) -> Height {
+        match self {
+            Self::Vote(vote) => vote.vote.height,
+            Self::Proposal(proposal, _) => proposal.proposal.height,
+            Self::Round(certificate) => certificate.height,
+            Self::Polka(polka) => polka.height,
+        }
+    }
+}
+
 /// A gossip message with a counter. Gossip drops bytes that it has seen, so a retransmission needs
 /// another counter.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

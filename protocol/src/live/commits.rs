@@ -1,15 +1,24 @@
-//! A block that consensus decided: committed at once if its body is here, else fetched first.
+//! Commits: how a block becomes final here, and what follows once it is durable.
 //!
+//! A block that consensus decided is committed at once if its body is here, else fetched first.
 //! Consensus knows blocks by their hashes. It may decide one whose body was dropped, for example
 //! when late precommits of an earlier round arrive. The honest validators that precommitted the
 //! block are locked on it and hold its body, so they give it.
 
+use std::time::Duration;
+
 use ledger::certificate::Certificate;
-use ledger::chain::ValidBlock;
+use ledger::chain::{ChainState, Committed, ValidBlock};
 use ledger::hash::BlockHash;
 
+use super::proposals::Proposals;
+use super::validator::log::Logged;
 use super::{Effect, Machine, Notice, Phase, Source};
 use crate::live::bodies::Verdict;
+use crate::planted::{self, Fault};
+
+/// Most hashes of recent blocks.
+const RECENT_MAX: usize = 1_024;
 
 impl Machine {
     pub(super) fn on_decided(&mut self, certificate: Certificate) {
@@ -54,5 +63,90 @@ impl Machine {
         let mut after = self.chain.clone();
         let commit = after.commit(valid, certificate);
         self.commit(vec![commit], after, Source::Consensus);
+    }
+
+    /// Commits the next block if it is here, valid and certified.
+    pub(super) fn commit_certified(&mut self) {
+        let is_off = planted::is(Fault::CertificateStopsConsensus);
+        if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
+            return;
+        }
+        let Some(certified) = self.catchup.next_header(self.chain.tip().height) else { return };
+        let verdict = self.bodies.verdict(&certified.header.hash());
+        let Some(Verdict::Valid(valid)) = verdict else { return };
+        let mut after = self.chain.clone();
+        let commit = after.commit(valid.clone(), certified.certificate.clone());
+        self.commit(vec![commit], after, self.source_of_others());
+    }
+
+    /// How a block that consensus here did not decide became final.
+    pub(super) fn source_of_others(&self) -> Source {
+        if self.phase == Phase::CatchingUp { Source::CatchUp } else { Source::Certified }
+    }
+
+    pub(super) fn commit(&mut self, commits: Vec<Committed>, after: ChainState, source: Source) {
+        self.phase = Phase::Committing;
+        self.committing = Some((commits.clone(), after, source));
+        self.effects.push(Effect::Commit(commits));
+    }
+
+    pub(super) fn on_committed(&mut self) {
+        let Some((commits, chain, source)) = self.committing.take() else {
+            panic!("a commit is confirmed once, after it was asked for");
+        };
+        let Some(last) = commits.last() else { return };
+        self.chain = chain;
+        self.certificate = last.certificate.clone();
+        self.header = Some(last.block.header().clone());
+        for commit in &commits {
+            self.recent.insert(commit.block.height(), commit.block.hash());
+            let committed = &commit.block.block().transactions;
+            self.mempool.on_commit(&self.chain, committed);
+            self.outbox.on_commit(&self.mempool, committed, self.now.elapsed);
+        }
+        while self.recent.len() > RECENT_MAX {
+            self.recent.pop_first();
+        }
+        let tip = self.chain.tip().height;
+        self.outbox.retain(&self.mempool);
+        self.bodies.next_height();
+        self.decided = None;
+        self.proposals = Proposals::default();
+        self.forget_heights();
+        if self.attendance.on_commit() {
+            self.effects.push(Effect::Notice(Notice::Quorum(tip)));
+        }
+        if self.log_height.is_none_or(|height| height <= tip) {
+            // The next height has no use for log entries of a final height.
+            self.replay.clear();
+        }
+        let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
+        self.build_from = match (source, self.started_at) {
+            (Source::Consensus | Source::Certified, Some(started_at)) => {
+                started_at.saturating_add(interval)
+            }
+            _ => self.now.elapsed,
+        };
+        // What this node signed at a height that it took part in is in its log, even if the
+        // certificate came from others.
+        let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
+        self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
+        if source != Source::Consensus {
+            let outputs = self.consensus.stop();
+            self.perform(outputs);
+        }
+        if source == Source::Consensus || (source == Source::Certified && took_part) {
+            self.signing.on_decided(tip);
+        }
+        self.signing.on_caught_up(tip);
+        if source != Source::CatchUp && took_part {
+            // At once: after a restart, a log that stands at the tip would look older than the
+            // network.
+            self.log_height = Some(tip.next());
+            self.logged = Logged::default();
+            self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
+        }
+        self.plan_announcement(source);
+        self.report_signing();
     }
 }

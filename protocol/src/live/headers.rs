@@ -11,12 +11,11 @@ use ledger::codec;
 use ledger::hash::BlockHash;
 use ledger::units::Height;
 
-use super::{Effect, Machine, Phase, Source, Topic, Verdict};
+use super::{Effect, Machine, Source, Topic, Verdict};
 use crate::budget::Cost;
 use crate::ids::PeerId;
 use crate::live::bodies;
 use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
-use crate::planted::{self, Fault};
 
 /// Headers of blocks this far below the tip are not passed on: later ones prove more.
 const PASSED_BELOW_TIP: u64 = 8;
@@ -166,25 +165,6 @@ impl Machine {
             .as_ref()
             .filter(|decided| decided.height == height)
             .map(|decided| decided.block)
-    }
-
-    /// Commits the next block if it is here, valid and certified.
-    pub(super) fn commit_certified(&mut self) {
-        let is_off = planted::is(Fault::CertificateStopsConsensus);
-        if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
-            return;
-        }
-        let Some(certified) = self.catchup.next_header(self.chain.tip().height) else { return };
-        let verdict = self.bodies.verdict(&certified.header.hash());
-        let Some(bodies::Verdict::Valid(valid)) = verdict else { return };
-        let mut after = self.chain.clone();
-        let commit = after.commit(valid.clone(), certified.certificate.clone());
-        self.commit(vec![commit], after, self.source_of_others());
-    }
-
-    /// How a block that consensus here did not decide became final.
-    pub(super) fn source_of_others(&self) -> Source {
-        if self.phase == Phase::CatchingUp { Source::CatchUp } else { Source::Certified }
     }
 
     /// Two certificates for one height: more than a third of the power signed both. No node can

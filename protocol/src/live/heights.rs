@@ -1,21 +1,15 @@
-//! The machine's side of consensus: when a height begins, and how its outputs are performed.
+//! Heights: when the next one begins, and how the outputs of consensus are performed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::units::{Height, Round};
+use ledger::units::Round;
 
 use super::proposals::OWN;
 use super::validator::log::Logged;
 use super::{Effect, Machine, Notice, Phase};
-use crate::ids::PeerId;
 use crate::live::consensus::{Output, Start};
-use crate::message::{ConsensusMessage, Evidence, LogEntry};
-use crate::planted::{self, Fault};
-
-/// Most proofs of double signing kept per validator in a run. One is enough; more could fill the
-/// store.
-const EVIDENCE_PER_VALIDATOR: u32 = 4;
+use crate::message::ConsensusMessage;
 
 impl Machine {
     /// When the next height begins: after the minimum interval if a transaction that could go in
@@ -81,35 +75,6 @@ impl Machine {
         self.report_signing();
     }
 
-    pub(super) fn report_signing(&mut self) {
-        if let Some(report) = self.signing.report(&self.chain, self.now) {
-            self.effects.push(Effect::Notice(match report {
-                Some(reason) => Notice::NotSigning(reason),
-                None => Notice::Signing(self.chain.tip().height.next()),
-            }));
-        }
-    }
-
-    /// Restores blocks that were found valid before a restart, since the log has votes for them.
-    /// Blocks of rounds further back are dropped once the log is replayed.
-    fn restore_bodies(&mut self, log: &[LogEntry]) {
-        for entry in log {
-            match entry {
-                LogEntry::Body(block) => {
-                    let verified = block.clone().verify(self.chain.chain().id());
-                    if let Ok(Ok(valid)) = verified.map(|block| self.chain.validate(block)) {
-                        self.bodies.insert(valid);
-                    }
-                }
-                LogEntry::Proposal(signed) => {
-                    self.bodies.on_proposed(signed.proposal.block, signed.proposal.round)
-                }
-                LogEntry::Known { round, block, .. } => self.bodies.on_proposed(*block, *round),
-                LogEntry::Vote(_) | LogEntry::Polka(_) | LogEntry::Timeout(..) => {}
-            }
-        }
-    }
-
     /// Performs the outputs of consensus, and further outputs that follow from them.
     pub(super) fn perform(&mut self, outputs: Vec<Output>) {
         let mut queue: std::collections::VecDeque<Output> = outputs.into();
@@ -135,89 +100,10 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_evidence(&mut self, evidence: Vec<Evidence>) {
-        let offender = |evidence: &Evidence| match evidence {
-            Evidence::Votes(vote, _) => Some(vote.vote.validator),
-            Evidence::Proposals(proposal, _) => Some(proposal.proposal.proposer),
-            Evidence::Fork(..) => None,
-        };
-        let evidence: Vec<_> = evidence
-            .into_iter()
-            .filter_map(|evidence| Some((offender(&evidence)?, evidence)))
-            .collect();
-        let mut offenders: Vec<_> = evidence.iter().map(|(validator, _)| *validator).collect();
-        offenders.sort();
-        offenders.dedup();
-        self.equivocations = self.equivocations.saturating_add(offenders.len() as u64);
-        for (validator, evidence) in evidence {
-            let kept = self.evidence.entry(validator).or_default();
-            if *kept < EVIDENCE_PER_VALIDATOR {
-                *kept = kept.saturating_add(1);
-                self.effects.push(Effect::Evidence(evidence));
-            }
-        }
-        self.effects.push(Effect::Notice(Notice::Equivocation(offenders)));
-    }
-
-    /// Takes in a verified message of a height that is near, or keeps it until its height begins.
-    pub(super) fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
-        let (height, next) = (message.height(), self.chain.tip().height.next());
-        if height == next {
-            if let ConsensusMessage::Vote(signed) = &message {
-                self.attendance.on_vote(signed.vote.validator, self.now.elapsed);
-            }
-            if self.phase == Phase::Deciding {
-                return self.take_in(from, message);
-            }
-        }
-        let is_forgotten = planted::is(Fault::EarlyProposalForgotten) && height > next;
-        if is_forgotten && matches!(message, ConsensusMessage::Proposal(..)) {
-            return;
-        }
-        self.ahead.keep(from, message);
-    }
-
     /// Whether the height after the tip begins: its time has come, or an honest validator has begun
     /// it.
     pub(super) fn height_begins(&mut self) -> bool {
         let next = self.chain.tip().height.next();
         self.height_is_due() || self.ahead.is_begun(next, self.chain.chain().validators(next))
     }
-
-    /// Takes in messages that came before the height began.
-    pub(super) fn take_in_early(&mut self) {
-        for (from, message) in self.ahead.take(self.chain.tip().height.next()) {
-            if self.phase == Phase::Deciding {
-                self.take_in(from, message);
-            }
-        }
-    }
-
-    /// Takes in a message of the height being decided.
-    fn take_in(&mut self, from: PeerId, message: ConsensusMessage) {
-        match message {
-            ConsensusMessage::Proposal(signed, list) => self.on_proposal(from, &signed, list),
-            message => {
-                let outputs = self.consensus.on_message(&message, self.now.elapsed);
-                self.perform(outputs);
-            }
-        }
-    }
-
-    /// Whether messages of a height can be verified and used soon: the two heights after the tip,
-    /// and the two after the highest proved height.
-    pub(super) fn is_near(&self, height: Height) -> bool {
-        is_near(self.chain.tip().height, self.catchup.known(), height)
-    }
-
-    /// Forgets messages of heights that are no longer near.
-    pub(super) fn forget_heights(&mut self) {
-        let (tip, best) = (self.chain.tip().height, self.catchup.known());
-        self.ahead.keep_heights(|height| is_near(tip, best, height));
-        self.heard.keep_heights(|height| is_near(tip, best, height));
-    }
-}
-
-fn is_near(tip: Height, best: Height, height: Height) -> bool {
-    [tip, best].iter().any(|of| *of < height && height <= of.next().next()) && height > tip
 }

@@ -2,6 +2,7 @@
 //! catch-up meet.
 
 mod bodies;
+mod building;
 mod catchup;
 mod clocks;
 mod commits;
@@ -11,6 +12,8 @@ mod headers;
 mod heights;
 mod input;
 pub mod mempool;
+mod peers;
+mod phase;
 mod proposals;
 mod requests;
 mod transactions;
@@ -24,40 +27,38 @@ use std::time::Duration;
 use ledger::block::Header;
 use ledger::certificate::Certificate;
 use ledger::chain::{ChainState, Committed};
+use ledger::codec;
 use ledger::hash::{BlockHash, TxHash};
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::{Height, Nonce, Round};
 
 use crate::budget::Cost;
-use crate::ids::{PeerId, RequestId};
+use crate::ids::{PeerId, RequestId, Ticket};
 use crate::lots::Lots;
-use crate::message::{CertifiedHeader, LogEntry};
+use crate::message::{
+    Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX,
+    LogEntry,
+};
 use bodies::Bodies;
 pub use bodies::Work;
 use catchup::CatchUp;
 use clocks::Clocks;
 use consensus::Consensus;
 pub use effect::{Effect, Notice};
+use headers::Told;
 pub use input::{Input, Now, Topic, Verdict};
 use mempool::{Mempool, MempoolLimits};
+use phase::{Phase, Source};
 use proposals::Proposals;
 use transactions::Outbox;
+pub use validator::log::Log;
 use validator::log::Logged;
 use validator::signing::Signing;
 use votes::attendance::Attendance;
 pub use votes::attendance::Quorum;
 use votes::early::Ahead;
 use votes::relay::Heard;
-
-/// The log as found at start.
-#[derive(Clone, Debug)]
-pub enum Log {
-    /// The log of this height, complete.
-    Intact(Height, Vec<LogEntry>),
-    /// There is no log, or it cannot be read: nobody knows what was signed.
-    Lost,
-}
 
 /// What a machine starts with.
 pub struct Setup {
@@ -77,33 +78,6 @@ pub struct Setup {
     pub mempool: MempoolLimits,
     /// Seed of random choices, such as which peer is asked. Secret, or peers foresee the choices.
     pub seed: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Between heights.
-    Waiting,
-    /// Consensus decides the next height.
-    Deciding,
-    /// Consensus has decided a block whose body is being fetched. Meanwhile consensus rests.
-    Fetching,
-    /// A commit is being made durable.
-    Committing,
-    /// Others are ahead, so consensus rests.
-    CatchingUp,
-    /// [`Effect::Halt`] was given.
-    Halted,
-}
-
-/// How a block became final here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// Consensus decided it on this node.
-    Consensus,
-    /// Others decided it. It was fetched during [`Phase::CatchingUp`].
-    CatchUp,
-    /// Others decided it. Its certificate came before consensus here had decided.
-    Certified,
 }
 
 /// The state machine of a node: all decisions, no I/O.
@@ -172,8 +146,6 @@ pub struct Machine {
     evidence: BTreeMap<PublicKey, u32>,
 }
 
-/// Most hashes of recent blocks.
-const RECENT_MAX: usize = 1_024;
 /// Delay of the first height after the start.
 const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
 
@@ -274,6 +246,33 @@ impl Machine {
         std::mem::take(&mut self.effects)
     }
 
+    fn on_gossip(&mut self, topic: Topic, from: PeerId, ticket: Ticket, bytes: &[u8]) {
+        let verdict = match topic {
+            Topic::Consensus => {
+                match codec::decode::<Attempt<ConsensusMessage>>(bytes, CONSENSUS_BYTES_MAX) {
+                    Ok(attempt) => {
+                        return self.on_consensus_gossip(
+                            from,
+                            ticket,
+                            attempt.message,
+                            bytes.len(),
+                        );
+                    }
+                    Err(_) => Verdict::Reject,
+                }
+            }
+            Topic::Headers => {
+                match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
+                    Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
+                    Err(_) => Verdict::Reject,
+                }
+            }
+            // Decoded and verified outside, in parallel, and given as `Input::Transactions`.
+            Topic::Transactions => Verdict::Ignore,
+        };
+        self.effects.push(Effect::Judge(ticket, verdict));
+    }
+
     /// Does everything that is due now.
     fn settle(&mut self) {
         if self.phase == Phase::Halted {
@@ -317,23 +316,6 @@ impl Machine {
         self.attend();
     }
 
-    /// Gives a notice when a quorum is no longer heard, or is heard again.
-    fn attend(&mut self) {
-        if self.phase != Phase::Deciding {
-            return self.attendance.on_pause();
-        }
-        self.attendance.on_deciding(self.now);
-        let height = self.chain.tip().height.next();
-        let validators = self.chain.chain().validators(height);
-        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators)
-        {
-            self.effects.push(Effect::Notice(match ok {
-                true => Notice::Quorum(height),
-                false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
-            }));
-        }
-    }
-
     /// Verifications and look-ups that the last input caused. Its sender pays, unless it was of
     /// use.
     #[must_use]
@@ -370,72 +352,6 @@ impl Machine {
             Phase::Committing | Phase::Halted => {}
         }
         deadline
-    }
-
-    fn on_committed(&mut self) {
-        let Some((commits, chain, source)) = self.committing.take() else {
-            panic!("a commit is confirmed once, after it was asked for");
-        };
-        let Some(last) = commits.last() else { return };
-        self.chain = chain;
-        self.certificate = last.certificate.clone();
-        self.header = Some(last.block.header().clone());
-        for commit in &commits {
-            self.recent.insert(commit.block.height(), commit.block.hash());
-            let committed = &commit.block.block().transactions;
-            self.mempool.on_commit(&self.chain, committed);
-            self.outbox.on_commit(&self.mempool, committed, self.now.elapsed);
-        }
-        while self.recent.len() > RECENT_MAX {
-            self.recent.pop_first();
-        }
-        let tip = self.chain.tip().height;
-        self.outbox.retain(&self.mempool);
-        self.bodies.next_height();
-        self.decided = None;
-        self.proposals = Proposals::default();
-        self.forget_heights();
-        if self.attendance.on_commit() {
-            self.effects.push(Effect::Notice(Notice::Quorum(tip)));
-        }
-        if self.log_height.is_none_or(|height| height <= tip) {
-            // The next height has no use for log entries of a final height.
-            self.replay.clear();
-        }
-        let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
-        self.build_from = match (source, self.started_at) {
-            (Source::Consensus | Source::Certified, Some(started_at)) => {
-                started_at.saturating_add(interval)
-            }
-            _ => self.now.elapsed,
-        };
-        // What this node signed at a height that it took part in is in its log, even if the
-        // certificate came from others.
-        let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
-        self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
-        if source != Source::Consensus {
-            let outputs = self.consensus.stop();
-            self.perform(outputs);
-        }
-        if source == Source::Consensus || (source == Source::Certified && took_part) {
-            self.signing.on_decided(tip);
-        }
-        self.signing.on_caught_up(tip);
-        if source != Source::CatchUp && took_part {
-            // At once: after a restart, a log that stands at the tip would look older than the
-            // network.
-            self.log_height = Some(tip.next());
-            self.logged = Logged::default();
-            self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
-        }
-        self.plan_announcement(source);
-        self.report_signing();
-    }
-
-    fn commit(&mut self, commits: Vec<Committed>, after: ChainState, source: Source) {
-        self.phase = Phase::Committing;
-        self.committing = Some((commits.clone(), after, source));
-        self.effects.push(Effect::Commit(commits));
     }
 
     fn halt(&mut self, reason: String) {

@@ -1,18 +1,16 @@
-//! Proposals: built in time, repeated if nobody else does, and their blocks fetched and judged.
+//! Proposals: remembered, given to consensus when their round is near, and repeated if nobody else
+//! does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::chain::check_expiry;
 use ledger::codec;
-use ledger::hash::BlockHash;
 use ledger::units::Round;
 
 use super::votes::relay::{ROUNDS_AHEAD, ROUNDS_BEFORE};
-use super::{Effect, Machine, Notice, Phase, Topic};
+use super::{Effect, Machine, Phase, Topic};
 use crate::ids::PeerId;
-use crate::live::bodies::{Progress, Verdict};
-use crate::live::consensus::Output;
+use crate::live::bodies::Verdict;
 use crate::message::{Attempt, CompactBlock, ConsensusMessage, SignedProposal};
 
 /// A proposal of the current round is repeated after this time without hearing it: a peer may have
@@ -23,10 +21,6 @@ const REPEAT: Duration = Duration::from_secs(1);
 const REPEAT_STEP: Duration = Duration::from_millis(50);
 /// Number of turns. More validators than turns share them.
 const REPEAT_STEPS: u64 = 10;
-/// Longest wait, in milliseconds, for this clock to reach the earliest time of the block, when
-/// clocks differ a little. A clock further behind is not waited for: the round would be over
-/// before.
-const CLOCK_WAIT_MAX: u64 = 250;
 /// Most proposals remembered per round, from peers.
 const PER_ROUND_MAX: usize = 2;
 
@@ -39,7 +33,7 @@ pub(super) struct Proposals {
     said: Option<(Round, Duration)>,
     repeat_at: Option<Duration>,
     /// A round in which this validator proposes, and when it may build the block.
-    to_build: Option<(Round, Duration)>,
+    pub(super) to_build: Option<(Round, Duration)>,
     /// A round began since its proposals were last looked at.
     is_new_round: bool,
     /// The highest round that was near so far. Proposals of later rounds are only remembered.
@@ -89,81 +83,6 @@ impl Proposals {
 }
 
 impl Machine {
-    /// It is this validator's turn. The block is built no earlier than the minimum interval after
-    /// the one before, even if others began the height sooner.
-    pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
-        let at = self.build_at();
-        if at > self.now.elapsed {
-            self.proposals.to_build = Some((round, at));
-            return Vec::new();
-        }
-        self.build_block(round)
-    }
-
-    fn build_at(&self) -> Duration {
-        let earliest =
-            self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
-        let early = earliest.saturating_sub(self.now.wall.0);
-        let by_clock = match early {
-            1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
-            _ => Duration::ZERO,
-        };
-        self.build_from.max(self.now.elapsed.saturating_add(by_clock))
-    }
-
-    /// Builds a block whose time has come, if its round is still the current one.
-    pub(super) fn build_waiting(&mut self) {
-        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed)
-        else {
-            return;
-        };
-        self.proposals.to_build = None;
-        if self.consensus.is_proposing(round) {
-            let outputs = self.build_block(round);
-            self.perform(outputs);
-        }
-    }
-
-    fn build_block(&mut self, round: Round) -> Vec<Output> {
-        let Some(key) = &self.key else {
-            panic!("only validators are asked to build, and they have a key");
-        };
-        let room =
-            usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
-        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
-        if let Some(hash) = self.built_before(!candidates.is_empty()) {
-            self.bodies.on_proposed(hash, round);
-            return self.consensus.propose(round, hash, self.now.elapsed);
-        }
-        let valid =
-            self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
-        let hash = valid.hash();
-        self.log_body(&valid);
-        self.bodies.insert_built(valid, round);
-        self.consensus.propose(round, hash, self.now.elapsed)
-    }
-
-    /// The block that this validator built in an earlier round of the height, unless it would build
-    /// a better one now. A block that is proposed again needs no new execution, and peers that have
-    /// it fetch nothing.
-    ///
-    /// Each of its transactions must still wait here and must not have expired by the clock.
-    /// Otherwise a transaction could become final that its sender has replaced or believes expired.
-    /// An empty block gives way to the first transaction that can go into a block.
-    fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
-        let built = self.bodies.built()?;
-        let (block, chain) = (built.block(), &self.chain);
-        let time = self.now.wall.max(chain.next_time());
-        let limits = chain.chain().limits();
-        let is_current = block.transactions.iter().all(|transaction| {
-            let is_waiting = self.mempool.get(&transaction.hash()).is_some();
-            is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
-        });
-        let is_outdone = block.transactions.is_empty() && has_candidate;
-        // After this clock was ahead and was set back, others would wait for the time of the block.
-        (block.header.time <= time && is_current && !is_outdone).then(|| built.hash())
-    }
-
     /// Sends a message of consensus. Adds the block without its transactions to an own proposal.
     pub(super) fn gossip_consensus(&mut self, message: ConsensusMessage) {
         let message = match message {
@@ -257,7 +176,7 @@ impl Machine {
     /// a valid block whose body was dropped. Consensus would vote for this block at once, but a
     /// validator votes only for a block that it can give to others. Consensus gets the proposal
     /// when the body is here again.
-    fn give(&mut self, signed: &SignedProposal) {
+    pub(super) fn give(&mut self, signed: &SignedProposal) {
         let (block, round) = (signed.proposal.block, signed.proposal.round);
         let is_dropped =
             self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);
@@ -313,61 +232,6 @@ impl Machine {
             }
             if self.phase != Phase::Deciding {
                 return;
-            }
-        }
-    }
-
-    /// Tries to complete the fetched blocks that need attention.
-    pub(super) fn advance_bodies(&mut self) {
-        let due = self.bodies.due(self.now.elapsed);
-        if due.is_empty() {
-            return;
-        }
-        // By lot: in any other order a peer could get itself asked first, such as by connecting
-        // early.
-        let mut peers: Vec<_> = self.peers.iter().copied().collect();
-        peers.sort_by_cached_key(|_| self.lots.draw());
-        for block in due {
-            let (now, wall) = (self.now.elapsed, self.now.wall);
-            match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
-                Progress::Wait => {}
-                Progress::Ask(peer, request) => {
-                    let id = self.ask(peer, &request, super::requests::Asked::Body);
-                    self.bodies.asked(&block, id, peer, now);
-                }
-                Progress::Judged(proposals, verdict, error) => {
-                    let valid = match &verdict {
-                        Verdict::Valid(valid) => {
-                            self.log_body(valid);
-                            true
-                        }
-                        Verdict::Invalid => {
-                            let reason = error.map_or_else(
-                                || "a signature does not hold".to_owned(),
-                                |e| e.to_string(),
-                            );
-                            let height = self.consensus.height();
-                            self.effects
-                                .push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
-                            false
-                        }
-                    };
-                    let proposals = if self.decided.is_some() { Vec::new() } else { proposals };
-                    for proposal in proposals {
-                        // Consensus does not have it yet if the body was dropped before.
-                        self.give(&proposal);
-                        if self.phase != Phase::Deciding {
-                            return;
-                        }
-                        self.told.insert((proposal.proposal.round, block));
-                        let outputs = self.consensus.on_block(&proposal, valid, now);
-                        self.perform(outputs);
-                        if self.phase != Phase::Deciding {
-                            return;
-                        }
-                    }
-                    self.on_fetched(block, &verdict);
-                }
             }
         }
     }

@@ -1,23 +1,18 @@
-//! Peers: their tips, their requests and their responses.
+//! Requests: those of this node with the answers to them, and the answers to those of peers.
 
 use std::time::Duration;
 
 use ledger::codec;
-use ledger::units::Height;
 
 use super::headers::Told;
-use super::{Effect, Machine, Notice, Phase};
+use super::{Effect, Machine};
 use crate::budget::Cost;
 use crate::ids::{PeerId, RequestId, Ticket};
-use crate::live::catchup::CatchUpError;
 use crate::message::{
     GENESIS_PIECE_BYTES, REQUEST_BYTES_MAX, REQUESTED_TRANSACTIONS_MAX, RESPONSE_BYTES_MAX,
     Request, Response,
 };
 use crate::offence::Offence;
-
-/// Interval of status requests. One peer is asked at a time, in turn.
-const POLL: Duration = Duration::from_secs(2);
 
 /// Purpose of a request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,57 +24,17 @@ pub(super) enum Asked {
 }
 
 impl Machine {
-    pub(super) fn on_connected(&mut self, peer: PeerId) {
-        self.peers.insert(peer);
-        self.catchup.on_connected(peer);
-        self.signing.on_connected(self.now);
-        self.outbox.on_connected(self.now.elapsed);
-        self.ask_status(peer);
-    }
-
-    pub(super) fn on_disconnected(&mut self, peer: PeerId) {
-        self.peers.remove(&peer);
-        self.catchup.on_disconnected(peer);
-        self.bodies.on_disconnected(peer);
-        self.clocks.on_disconnected(peer);
-    }
-
-    pub(super) fn ask_status(&mut self, peer: PeerId) {
-        if self
-            .requests
-            .values()
-            .any(|asked| matches!(asked, Asked::Status(asked, _) if *asked == peer))
-        {
-            return;
-        }
-        let request = Request::Tip(self.certified_header());
-        self.ask(peer, &request, Asked::Status(peer, self.now.elapsed));
-    }
-
     pub(super) fn ask(&mut self, peer: PeerId, request: &Request, asked: Asked) -> RequestId {
         let id = self.request(peer, request);
         self.requests.insert(id, asked);
         id
     }
 
-    fn request(&mut self, peer: PeerId, request: &Request) -> RequestId {
+    pub(super) fn request(&mut self, peer: PeerId, request: &Request) -> RequestId {
         self.next_request = self.next_request.saturating_add(1);
         let id = RequestId(self.next_request);
         self.effects.push(Effect::Request(id, peer, codec::encode(request)));
         id
-    }
-
-    pub(super) fn poll_peers(&mut self) {
-        if self.now.elapsed < self.next_poll {
-            return;
-        }
-        self.next_poll = self.now.elapsed.saturating_add(POLL);
-        let after = (std::ops::Bound::Excluded(self.polled), std::ops::Bound::Unbounded);
-        let next = self.peers.range(after).next().or_else(|| self.peers.first()).copied();
-        if let Some(peer) = next {
-            self.polled = peer;
-            self.ask_status(peer);
-        }
     }
 
     pub(super) fn on_request(&mut self, from: PeerId, ticket: Ticket, bytes: &[u8]) {
@@ -172,82 +127,7 @@ impl Machine {
         bytes.chunks(GENESIS_PIECE_BYTES).nth(usize::try_from(piece).ok()?).map(<[u8]>::to_vec)
     }
 
-    /// Fetches and commits blocks that others made final, and begins or ends catching up.
-    pub(super) fn follow_others(&mut self) {
-        if matches!(self.phase, Phase::Committing | Phase::Halted) {
-            return;
-        }
-        let (tip, now) = (self.chain.tip().height, self.now.elapsed);
-        let is_catching_up = self.phase == Phase::CatchingUp;
-        match (is_catching_up, self.catchup.is_behind(tip, now, is_catching_up)) {
-            (true, false) => {
-                // A height that has begun goes on where it stood: beginning it again would forget
-                // what was signed in it.
-                let is_begun = self.consensus.height() == tip.next();
-                self.phase = match is_begun {
-                    true if self.decided.is_some() => Phase::Fetching,
-                    true => Phase::Deciding,
-                    false => Phase::Waiting,
-                };
-                self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
-            }
-            (false, true) => {
-                // While it catches up, a node never signs: consensus gets no messages and no
-                // timeouts.
-                self.phase = Phase::CatchingUp;
-                self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.known())));
-            }
-            _ => {}
-        }
-        if self.phase != Phase::CatchingUp && self.fetch_at().is_none_or(|at| at > now) {
-            return;
-        }
-        match self.catchup.take_next(&self.chain) {
-            Some(Ok((commits, after))) => {
-                return self.commit(commits, after, self.source_of_others());
-            }
-            Some(Err(error)) => self.on_catchup_error(error),
-            None => {}
-        }
-        for (peer, from) in self.catchup.next_requests(tip, now) {
-            let id = self.request(peer, &Request::Blocks(from));
-            self.catchup.asked(id, peer, from, now);
-        }
-    }
-
-    /// When to fetch the next block while consensus still works on it, if a certificate proves it.
-    fn fetch_at(&self) -> Option<Duration> {
-        let next = self.catchup.next_header(self.chain.tip().height);
-        let is_body_coming = next.is_some_and(|next| self.bodies.is_wanted(&next.header.hash()));
-        self.catchup.fetch_at(is_body_coming)
-    }
-
-    /// When [`Machine::follow_others`] is due next.
-    pub(super) fn follow_deadline(&self) -> Option<Duration> {
-        let now = self.now.elapsed;
-        let fetch = self.fetch_at().filter(|at| *at > now);
-        fetch.into_iter().chain(self.catchup.deadline(now)).min()
-    }
-
-    fn on_catchup_error(&mut self, error: CatchUpError) {
-        match error {
-            CatchUpError::Peer(peer, offence) => {
-                self.catchup.on_disconnected(peer);
-                self.ban(peer, offence);
-            }
-            CatchUpError::Certified(error) => {
-                self.halt(format!("a certified block breaks the rules: {error}"))
-            }
-        }
-    }
-
-    fn ban(&mut self, peer: PeerId, offence: Offence) {
+    pub(super) fn ban(&mut self, peer: PeerId, offence: Offence) {
         self.effects.push(Effect::Ban { peer, offence });
-    }
-
-    /// Highest height that any peer claims, without the peers that failed when last asked.
-    #[must_use]
-    pub fn best_peer_height(&self) -> Height {
-        self.catchup.best()
     }
 }

@@ -8,6 +8,8 @@
 //! round, one look-up for each transaction of a block, one execution for each block. The missing
 //! transactions are a set that shrinks; no block is assembled again at every input.
 
+mod fetch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

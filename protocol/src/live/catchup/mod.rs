@@ -4,6 +4,7 @@
 //! fetched here, by ranges, from several peers at once. A height counts only with its certificate,
 //! a block only if a certificate names it. So a peer can delay, never mislead.
 
+mod follow;
 mod holders;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,15 +1,27 @@
-//! The bodies in the log of a height: none is in it twice, and the log is shortened when it holds
-//! too many that no longer matter.
+//! The log of consensus: what a node finds in it at start, and which bodies it holds. No body is in
+//! it twice, and it is shortened when it holds too many that no longer matter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ledger::block::Block;
 use ledger::chain::ValidBlock;
 use ledger::codec;
 use ledger::hash::BlockHash;
+use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
+use ledger::units::Height;
 
 use crate::live::{Effect, Machine};
 use crate::message::LogEntry;
+
+/// The log as found at start.
+#[derive(Clone, Debug)]
+pub enum Log {
+    /// The log of this height, complete.
+    Intact(Height, Vec<LogEntry>),
+    /// There is no log, or it cannot be read: nobody knows what was signed.
+    Lost,
+}
 
 /// The log is shortened when it has more bytes of dropped bodies than this many of the largest
 /// blocks. With a lower value the kept bodies are written again more often; with a higher one the
@@ -78,6 +90,26 @@ impl Machine {
         if let Some(kept) = self.logged.shorten(|block| bodies.verdict(block).is_some(), bytes_max)
         {
             self.effects.push(Effect::ShortenLog(kept));
+        }
+    }
+
+    /// Restores blocks that were found valid before a restart, since the log has votes for them.
+    /// Blocks of rounds further back are dropped once the log is replayed.
+    pub(crate) fn restore_bodies(&mut self, log: &[LogEntry]) {
+        for entry in log {
+            match entry {
+                LogEntry::Body(block) => {
+                    let verified = block.clone().verify(self.chain.chain().id());
+                    if let Ok(Ok(valid)) = verified.map(|block| self.chain.validate(block)) {
+                        self.bodies.insert(valid);
+                    }
+                }
+                LogEntry::Proposal(signed) => {
+                    self.bodies.on_proposed(signed.proposal.block, signed.proposal.round)
+                }
+                LogEntry::Known { round, block, .. } => self.bodies.on_proposed(*block, *round),
+                LogEntry::Vote(_) | LogEntry::Polka(_) | LogEntry::Timeout(..) => {}
+            }
         }
     }
 }

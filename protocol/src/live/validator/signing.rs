@@ -15,7 +15,7 @@ use std::time::Duration;
 use ledger::chain::ChainState;
 use ledger::units::{Height, Timestamp};
 
-use crate::live::{Log, Now};
+use crate::live::{Effect, Log, Machine, Notice, Now};
 
 #[derive(Debug)]
 pub(crate) struct Signing {
@@ -230,5 +230,16 @@ impl Signing {
             }
             Rule::Free => None,
         })
+    }
+}
+
+impl Machine {
+    pub(crate) fn report_signing(&mut self) {
+        if let Some(report) = self.signing.report(&self.chain, self.now) {
+            self.effects.push(Effect::Notice(match report {
+                Some(reason) => Notice::NotSigning(reason),
+                None => Notice::Signing(self.chain.tip().height.next()),
+            }));
+        }
     }
 }

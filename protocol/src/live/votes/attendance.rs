@@ -8,7 +8,7 @@ use ledger::signature::PublicKey;
 use ledger::units::Round;
 use ledger::validators::ValidatorSet;
 
-use crate::live::Now;
+use crate::live::{Effect, Machine, Notice, Now, Phase};
 
 /// A height without a quorum is reported after this time or [`ROUNDS`], whichever is first.
 /// Ordinary rounds take less than two seconds.
@@ -119,4 +119,23 @@ impl Attendance {
 /// How long a vote counts as heard: several retransmissions, whose interval grows with the rounds.
 fn memory(round: Round) -> Duration {
     Duration::from_secs(u64::from(round.0)).max(PATIENCE).min(Duration::from_secs(60))
+}
+
+impl Machine {
+    /// Gives a notice when a quorum is no longer heard, or is heard again.
+    pub(crate) fn attend(&mut self) {
+        if self.phase != Phase::Deciding {
+            return self.attendance.on_pause();
+        }
+        self.attendance.on_deciding(self.now);
+        let height = self.chain.tip().height.next();
+        let validators = self.chain.chain().validators(height);
+        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators)
+        {
+            self.effects.push(Effect::Notice(match ok {
+                true => Notice::Quorum(height),
+                false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
+            }));
+        }
+    }
 }

@@ -1,57 +1,26 @@
-//! Incoming gossip: the verdict for each topic's messages, and the way of consensus messages.
+//! Votes, and all other messages of consensus: each is judged, then used, kept until its height
+//! begins, or dropped.
 
 pub(super) mod attendance;
 pub(super) mod early;
+mod evidence;
 pub(super) mod relay;
 
 use std::sync::Arc;
 
-use ledger::codec;
-use ledger::signature::PublicKey;
 use ledger::units::{Height, Round};
 use ledger::validators::ValidatorSet;
 
-use super::headers::Told;
-use super::{Effect, Machine, Phase, Topic, Verdict};
+use super::{Effect, Machine, Phase, Verdict};
 use crate::budget::Cost;
 use crate::ids::{PeerId, Ticket};
 use crate::live::bodies::transactions_max;
-use crate::message::{
-    Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, CompactBlock, ConsensusMessage,
-    HEADER_MESSAGE_BYTES_MAX, SignedProposal,
-};
+use crate::message::{CompactBlock, ConsensusMessage, SignedProposal};
 use crate::planted::{self, Fault};
 
 impl Machine {
-    pub(super) fn on_gossip(&mut self, topic: Topic, from: PeerId, ticket: Ticket, bytes: &[u8]) {
-        let verdict = match topic {
-            Topic::Consensus => {
-                match codec::decode::<Attempt<ConsensusMessage>>(bytes, CONSENSUS_BYTES_MAX) {
-                    Ok(attempt) => {
-                        return self.on_consensus_gossip(
-                            from,
-                            ticket,
-                            attempt.message,
-                            bytes.len(),
-                        );
-                    }
-                    Err(_) => Verdict::Reject,
-                }
-            }
-            Topic::Headers => {
-                match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
-                    Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
-                    Err(_) => Verdict::Reject,
-                }
-            }
-            // Decoded and verified outside, in parallel, and given as `Input::Transactions`.
-            Topic::Transactions => Verdict::Ignore,
-        };
-        self.effects.push(Effect::Judge(ticket, verdict));
-    }
-
     /// Judged before it is used: others should not wait for what this node makes of it.
-    fn on_consensus_gossip(
+    pub(super) fn on_consensus_gossip(
         &mut self,
         from: PeerId,
         ticket: Ticket,
@@ -144,6 +113,57 @@ impl Machine {
         }
         self.bodies.check_list(&self.chain, signed.proposal.block, list).is_ok()
     }
+
+    /// Takes in a verified message of a height that is near, or keeps it until its height begins.
+    fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
+        let (height, next) = (message.height(), self.chain.tip().height.next());
+        if height == next {
+            if let ConsensusMessage::Vote(signed) = &message {
+                self.attendance.on_vote(signed.vote.validator, self.now.elapsed);
+            }
+            if self.phase == Phase::Deciding {
+                return self.take_in(from, message);
+            }
+        }
+        let is_forgotten = planted::is(Fault::EarlyProposalForgotten) && height > next;
+        if is_forgotten && matches!(message, ConsensusMessage::Proposal(..)) {
+            return;
+        }
+        self.ahead.keep(from, message);
+    }
+
+    /// Takes in messages that came before the height began.
+    pub(super) fn take_in_early(&mut self) {
+        for (from, message) in self.ahead.take(self.chain.tip().height.next()) {
+            if self.phase == Phase::Deciding {
+                self.take_in(from, message);
+            }
+        }
+    }
+
+    /// Takes in a message of the height being decided.
+    pub(super) fn take_in(&mut self, from: PeerId, message: ConsensusMessage) {
+        match message {
+            ConsensusMessage::Proposal(signed, list) => self.on_proposal(from, &signed, list),
+            message => {
+                let outputs = self.consensus.on_message(&message, self.now.elapsed);
+                self.perform(outputs);
+            }
+        }
+    }
+
+    /// Whether messages of a height can be verified and used soon: the two heights after the tip,
+    /// and the two after the highest proved height.
+    fn is_near(&self, height: Height) -> bool {
+        is_near(self.chain.tip().height, self.catchup.known(), height)
+    }
+
+    /// Forgets messages of heights that are no longer near.
+    pub(super) fn forget_heights(&mut self) {
+        let (tip, best) = (self.chain.tip().height, self.catchup.known());
+        self.ahead.keep_heights(|height| is_near(tip, best, height));
+        self.heard.keep_heights(|height| is_near(tip, best, height));
+    }
 }
 
 /// What a consensus message is to this node.
@@ -171,25 +191,6 @@ impl Hearing {
     }
 }
 
-impl ConsensusMessage {
-    /// The validator that signed it; none for certificates, which have several signers.
-    #[must_use]
-    pub const fn signer(&self) -> Option<PublicKey> {
-        match self {
-            Self::Vote(vote) => Some(vote.vote.validator),
-            Self::Proposal(proposal, _) => Some(proposal.proposal.proposer),
-            Self::Round(_) | Self::Polka(_) => None,
-        }
-    }
-
-    /// The height of its votes or proposal.
-    #[must_use]
-    pub const fn height(&self) -> Height {
-        match self {
-            Self::Vote(vote) => vote.vote.height,
-            Self::Proposal(proposal, _) => proposal.proposal.height,
-            Self::Round(certificate) => certificate.height,
-            Self::Polka(polka) => polka.height,
-        }
-    }
+fn is_near(tip: Height, best: Height, height: Height) -> bool {
+    [tip, best].iter().any(|of| *of < height && height <= of.next().next()) && height > tip
 }

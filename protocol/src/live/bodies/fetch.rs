@@ -1,0 +1,63 @@
+//! The machine's side of fetching a body: peers are asked for missing parts, and consensus is told
+//! the verdict.
+
+use super::{Progress, Verdict};
+use crate::live::requests::Asked;
+use crate::live::{Effect, Machine, Notice, Phase};
+
+impl Machine {
+    /// Tries to complete the fetched blocks that need attention.
+    pub(crate) fn advance_bodies(&mut self) {
+        let due = self.bodies.due(self.now.elapsed);
+        if due.is_empty() {
+            return;
+        }
+        // By lot: in any other order a peer could get itself asked first, such as by connecting
+        // early.
+        let mut peers: Vec<_> = self.peers.iter().copied().collect();
+        peers.sort_by_cached_key(|_| self.lots.draw());
+        for block in due {
+            let (now, wall) = (self.now.elapsed, self.now.wall);
+            match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
+                Progress::Wait => {}
+                Progress::Ask(peer, request) => {
+                    let id = self.ask(peer, &request, Asked::Body);
+                    self.bodies.asked(&block, id, peer, now);
+                }
+                Progress::Judged(proposals, verdict, error) => {
+                    let valid = match &verdict {
+                        Verdict::Valid(valid) => {
+                            self.log_body(valid);
+                            true
+                        }
+                        Verdict::Invalid => {
+                            let reason = error.map_or_else(
+                                || "a signature does not hold".to_owned(),
+                                |e| e.to_string(),
+                            );
+                            let height = self.consensus.height();
+                            self.effects
+                                .push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
+                            false
+                        }
+                    };
+                    let proposals = if self.decided.is_some() { Vec::new() } else { proposals };
+                    for proposal in proposals {
+                        // Consensus does not have it yet if the body was dropped before.
+                        self.give(&proposal);
+                        if self.phase != Phase::Deciding {
+                            return;
+                        }
+                        self.told.insert((proposal.proposal.round, block));
+                        let outputs = self.consensus.on_block(&proposal, valid, now);
+                        self.perform(outputs);
+                        if self.phase != Phase::Deciding {
+                            return;
+                        }
+                    }
+                    self.on_fetched(block, &verdict);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Building blocks: when a proposer builds, and which block it proposes.
+
+use std::time::Duration;
+
+use ledger::chain::check_expiry;
+use ledger::hash::BlockHash;
+use ledger::units::Round;
+
+use super::Machine;
+use crate::live::consensus::Output;
+
+/// Longest wait, in milliseconds, for this clock to reach the earliest time of the block, when
+/// clocks differ a little. A clock further behind is not waited for: the round would be over
+/// before.
+const CLOCK_WAIT_MAX: u64 = 250;
+
+impl Machine {
+    /// It is this validator's turn. The block is built no earlier than the minimum interval after
+    /// the one before, even if others began the height sooner.
+    pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
+        let at = self.build_at();
+        if at > self.now.elapsed {
+            self.proposals.to_build = Some((round, at));
+            return Vec::new();
+        }
+        self.build_block(round)
+    }
+
+    fn build_at(&self) -> Duration {
+        let earliest =
+            self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
+        let early = earliest.saturating_sub(self.now.wall.0);
+        let by_clock = match early {
+            1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
+            _ => Duration::ZERO,
+        };
+        self.build_from.max(self.now.elapsed.saturating_add(by_clock))
+    }
+
+    /// Builds a block whose time has come, if its round is still the current one.
+    pub(super) fn build_waiting(&mut self) {
+        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed)
+        else {
+            return;
+        };
+        self.proposals.to_build = None;
+        if self.consensus.is_proposing(round) {
+            let outputs = self.build_block(round);
+            self.perform(outputs);
+        }
+    }
+
+    fn build_block(&mut self, round: Round) -> Vec<Output> {
+        let Some(key) = &self.key else {
+            panic!("only validators are asked to build, and they have a key");
+        };
+        let room =
+            usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
+        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
+        if let Some(hash) = self.built_before(!candidates.is_empty()) {
+            self.bodies.on_proposed(hash, round);
+            return self.consensus.propose(round, hash, self.now.elapsed);
+        }
+        let valid =
+            self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
+        let hash = valid.hash();
+        self.log_body(&valid);
+        self.bodies.insert_built(valid, round);
+        self.consensus.propose(round, hash, self.now.elapsed)
+    }
+
+    /// The block that this validator built in an earlier round of the height, unless it would build
+    /// a better one now. A block that is proposed again needs no new execution, and peers that have
+    /// it fetch nothing.
+    ///
+    /// Each of its transactions must still wait here and must not have expired by the clock.
+    /// Otherwise a transaction could become final that its sender has replaced or believes expired.
+    /// An empty block gives way to the first transaction that can go into a block.
+    fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
+        let built = self.bodies.built()?;
+        let (block, chain) = (built.block(), &self.chain);
+        let time = self.now.wall.max(chain.next_time());
+        let limits = chain.chain().limits();
+        let is_current = block.transactions.iter().all(|transaction| {
+            let is_waiting = self.mempool.get(&transaction.hash()).is_some();
+            is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
+        });
+        let is_outdone = block.transactions.is_empty() && has_candidate;
+        // After this clock was ahead and was set back, others would wait for the time of the block.
+        (block.header.time <= time && is_current && !is_outdone).then(|| built.hash())
+    }
+}

@@ -1,0 +1,86 @@
+//! The machine's side of catching up: when it begins and ends, and what is asked for.
+
+use std::time::Duration;
+
+use ledger::units::Height;
+
+use super::CatchUpError;
+use crate::live::{Effect, Machine, Notice, Phase};
+use crate::message::Request;
+
+impl Machine {
+    /// Fetches and commits blocks that others made final, and begins or ends catching up.
+    pub(crate) fn follow_others(&mut self) {
+        if matches!(self.phase, Phase::Committing | Phase::Halted) {
+            return;
+        }
+        let (tip, now) = (self.chain.tip().height, self.now.elapsed);
+        let is_catching_up = self.phase == Phase::CatchingUp;
+        match (is_catching_up, self.catchup.is_behind(tip, now, is_catching_up)) {
+            (true, false) => {
+                // A height that has begun goes on where it stood: beginning it again would forget
+                // what was signed in it.
+                let is_begun = self.consensus.height() == tip.next();
+                self.phase = match is_begun {
+                    true if self.decided.is_some() => Phase::Fetching,
+                    true => Phase::Deciding,
+                    false => Phase::Waiting,
+                };
+                self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
+            }
+            (false, true) => {
+                // While it catches up, a node never signs: consensus gets no messages and no
+                // timeouts.
+                self.phase = Phase::CatchingUp;
+                self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.known())));
+            }
+            _ => {}
+        }
+        if self.phase != Phase::CatchingUp && self.fetch_at().is_none_or(|at| at > now) {
+            return;
+        }
+        match self.catchup.take_next(&self.chain) {
+            Some(Ok((commits, after))) => {
+                return self.commit(commits, after, self.source_of_others());
+            }
+            Some(Err(error)) => self.on_catchup_error(error),
+            None => {}
+        }
+        for (peer, from) in self.catchup.next_requests(tip, now) {
+            let id = self.request(peer, &Request::Blocks(from));
+            self.catchup.asked(id, peer, from, now);
+        }
+    }
+
+    /// When to fetch the next block while consensus still works on it, if a certificate proves it.
+    fn fetch_at(&self) -> Option<Duration> {
+        let next = self.catchup.next_header(self.chain.tip().height);
+        let is_body_coming = next.is_some_and(|next| self.bodies.is_wanted(&next.header.hash()));
+        self.catchup.fetch_at(is_body_coming)
+    }
+
+    /// When [`Machine::follow_others`] is due next.
+    pub(crate) fn follow_deadline(&self) -> Option<Duration> {
+        let now = self.now.elapsed;
+        let fetch = self.fetch_at().filter(|at| *at > now);
+        fetch.into_iter().chain(self.catchup.deadline(now)).min()
+    }
+
+    pub(crate) fn on_catchup_error(&mut self, error: CatchUpError) {
+        match error {
+            CatchUpError::Peer(peer, offence) => {
+                self.catchup.on_disconnected(peer);
+                self.ban(peer, offence);
+            }
+            CatchUpError::Certified(error) => {
+                self.halt(format!("a certified block breaks the rules: {error}"))
+            }
+        }
+    }
+
+    /// Highest height that any peer claims, without the peers that failed when last asked.
+    #[must_use]
+    pub fn best_peer_height(&self) -> Height {
+        self.catchup.best()
+    }
+}
