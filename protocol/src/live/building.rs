@@ -19,7 +19,7 @@ impl Machine {
     /// the one before, even if others began the height sooner.
     pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
         let at = self.build_at();
-        if at > self.now.elapsed {
+        if at > self.turn.now.elapsed {
             self.proposals.to_build = Some((round, at));
             return Vec::new();
         }
@@ -27,19 +27,25 @@ impl Machine {
     }
 
     fn build_at(&self) -> Duration {
-        let earliest =
-            self.chain.tip().time.0.saturating_add(self.chain.chain().limits().block_interval_ms);
-        let early = earliest.saturating_sub(self.now.wall.0);
+        let earliest = self
+            .chain
+            .state
+            .tip()
+            .time
+            .0
+            .saturating_add(self.chain.state.chain().limits().block_interval_ms);
+        let early = earliest.saturating_sub(self.turn.now.wall.0);
         let by_clock = match early {
             1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
             _ => Duration::ZERO,
         };
-        self.build_from.max(self.now.elapsed.saturating_add(by_clock))
+        self.build_from.max(self.turn.now.elapsed.saturating_add(by_clock))
     }
 
     /// Builds a block whose time has come, if its round is still the current one.
     pub(super) fn build_waiting(&mut self) {
-        let Some((round, _)) = self.proposals.to_build.filter(|(_, at)| *at <= self.now.elapsed)
+        let Some((round, _)) =
+            self.proposals.to_build.filter(|(_, at)| *at <= self.turn.now.elapsed)
         else {
             return;
         };
@@ -54,19 +60,23 @@ impl Machine {
         let Some(key) = &self.key else {
             panic!("only validators are asked to build, and they have a key");
         };
-        let room =
-            usize::try_from(self.chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
-        let candidates = self.mempool.candidates(&self.chain, self.now.wall, room);
+        let room = usize::try_from(self.chain.state.chain().limits().block_bytes_max)
+            .unwrap_or(usize::MAX);
+        let candidates = self.mempool.candidates(&self.chain.state, self.turn.now.wall, room);
         if let Some(hash) = self.built_before(!candidates.is_empty()) {
             self.bodies.on_proposed(hash, round);
-            return self.consensus.propose(round, hash, self.now.elapsed);
+            return self.consensus.propose(round, hash, self.turn.now.elapsed);
         }
-        let valid =
-            self.chain.propose(key.public(), self.now.wall, self.certificate.clone(), candidates);
+        let valid = self.chain.state.propose(
+            key.public(),
+            self.turn.now.wall,
+            self.chain.certificate().clone(),
+            candidates,
+        );
         let hash = valid.hash();
         self.log_body(&valid);
         self.bodies.insert_built(valid, round);
-        self.consensus.propose(round, hash, self.now.elapsed)
+        self.consensus.propose(round, hash, self.turn.now.elapsed)
     }
 
     /// The block that this validator built in an earlier round of the height, unless it would build
@@ -78,8 +88,8 @@ impl Machine {
     /// An empty block gives way to the first transaction that can go into a block.
     fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
         let built = self.bodies.built()?;
-        let (block, chain) = (built.block(), &self.chain);
-        let time = self.now.wall.max(chain.next_time());
+        let (block, chain) = (built.block(), &self.chain.state);
+        let time = self.turn.now.wall.max(chain.next_time());
         let limits = chain.chain().limits();
         let is_current = block.transactions.iter().all(|transaction| {
             let is_waiting = self.mempool.get(&transaction.hash()).is_some();

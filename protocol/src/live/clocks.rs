@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Effect, Machine, Notice};
+use super::{Machine, Notice};
 use crate::ids::PeerId;
 
 /// With fewer peers there is no offset: one of them may be wrong itself.
@@ -63,14 +63,14 @@ impl Machine {
         if !self.peers.contains(&peer) {
             return;
         }
-        let round_trip = self.now.elapsed.saturating_sub(asked_at);
-        self.clocks.on_answer(peer, self.now.wall.0, theirs, round_trip);
+        let round_trip = self.turn.now.elapsed.saturating_sub(asked_at);
+        self.clocks.on_answer(peer, self.turn.now.wall.0, theirs, round_trip);
         // Half of the drift at which others hold back their votes: time to act before anything
         // stops.
-        let limit = self.chain.chain().limits().clock_drift_ms / 2;
+        let limit = self.chain.state.chain().limits().clock_drift_ms / 2;
         if let Some((offset, is_off)) = self.clocks.news(limit) {
             let notice = if is_off { Notice::ClockOff(offset) } else { Notice::ClockRight(offset) };
-            self.effects.push(Effect::Notice(notice));
+            self.turn.notice(notice);
         }
     }
 

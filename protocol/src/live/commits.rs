@@ -17,15 +17,12 @@ use super::{Effect, Machine, Notice, Phase, Source};
 use crate::live::bodies::Verdict;
 use crate::planted::{self, Fault};
 
-/// Most hashes of recent blocks.
-const RECENT_MAX: usize = 1_024;
-
 impl Machine {
     pub(super) fn on_decided(&mut self, certificate: Certificate) {
         let block = certificate.block;
         let other = self
             .catchup
-            .next_header(self.chain.tip().height)
+            .next_header(self.chain.height())
             .filter(|other| other.header.hash() != block);
         if let Some(other) = other.cloned() {
             return self.on_fork(certificate.height, block, &other);
@@ -36,7 +33,7 @@ impl Machine {
                 self.commit_decided(valid, certificate);
             }
             None if self.consensus.verdict(&block) == Some(true) => {
-                self.effects.push(Effect::Notice(Notice::Fetching(certificate.height, block)));
+                self.turn.notice(Notice::Fetching(certificate.height, block));
                 self.decided = Some(certificate);
                 self.phase = Phase::Fetching;
                 self.bodies.want_decided(block);
@@ -60,7 +57,7 @@ impl Machine {
     }
 
     fn commit_decided(&mut self, valid: ValidBlock, certificate: Certificate) {
-        let mut after = self.chain.clone();
+        let mut after = self.chain.state.clone();
         let commit = after.commit(valid, certificate);
         self.commit(vec![commit], after, Source::Consensus);
     }
@@ -71,10 +68,10 @@ impl Machine {
         if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
             return;
         }
-        let Some(certified) = self.catchup.next_header(self.chain.tip().height) else { return };
+        let Some(certified) = self.catchup.next_header(self.chain.height()) else { return };
         let verdict = self.bodies.verdict(&certified.header.hash());
         let Some(Verdict::Valid(valid)) = verdict else { return };
-        let mut after = self.chain.clone();
+        let mut after = self.chain.state.clone();
         let commit = after.commit(valid.clone(), certified.certificate.clone());
         self.commit(vec![commit], after, self.source_of_others());
     }
@@ -87,45 +84,38 @@ impl Machine {
     pub(super) fn commit(&mut self, commits: Vec<Committed>, after: ChainState, source: Source) {
         self.phase = Phase::Committing;
         self.committing = Some((commits.clone(), after, source));
-        self.effects.push(Effect::Commit(commits));
+        self.turn.push(Effect::Commit(commits));
     }
 
     pub(super) fn on_committed(&mut self) {
-        let Some((commits, chain, source)) = self.committing.take() else {
+        let Some((commits, after, source)) = self.committing.take() else {
             panic!("a commit is confirmed once, after it was asked for");
         };
-        let Some(last) = commits.last() else { return };
-        self.chain = chain;
-        self.certificate = last.certificate.clone();
-        self.header = Some(last.block.header().clone());
+        self.chain.advance(&commits, after);
         for commit in &commits {
-            self.recent.insert(commit.block.height(), commit.block.hash());
             let committed = &commit.block.block().transactions;
-            self.mempool.on_commit(&self.chain, committed);
-            self.outbox.on_commit(&self.mempool, committed, self.now.elapsed);
+            self.mempool.on_commit(&self.chain.state, committed);
+            self.outbox.on_commit(&self.mempool, committed, self.turn.now.elapsed);
         }
-        while self.recent.len() > RECENT_MAX {
-            self.recent.pop_first();
-        }
-        let tip = self.chain.tip().height;
+        let tip = self.chain.height();
         self.outbox.retain(&self.mempool);
         self.bodies.next_height();
         self.decided = None;
         self.proposals = Proposals::default();
         self.forget_heights();
         if self.attendance.on_commit() {
-            self.effects.push(Effect::Notice(Notice::Quorum(tip)));
+            self.turn.notice(Notice::Quorum(tip));
         }
         if self.log_height.is_none_or(|height| height <= tip) {
             // The next height has no use for log entries of a final height.
             self.replay.clear();
         }
-        let interval = Duration::from_millis(self.chain.chain().limits().block_interval_ms);
+        let interval = Duration::from_millis(self.chain.state.chain().limits().block_interval_ms);
         self.build_from = match (source, self.started_at) {
             (Source::Consensus | Source::Certified, Some(started_at)) => {
                 started_at.saturating_add(interval)
             }
-            _ => self.now.elapsed,
+            _ => self.turn.now.elapsed,
         };
         // What this node signed at a height that it took part in is in its log, even if the
         // certificate came from others.
@@ -144,7 +134,8 @@ impl Machine {
             // network.
             self.log_height = Some(tip.next());
             self.logged = Logged::default();
-            self.effects.extend([Effect::CutLog(tip.next()), Effect::SyncLog]);
+            self.turn.push(Effect::CutLog(tip.next()));
+            self.turn.push(Effect::SyncLog);
         }
         self.plan_announcement(source);
         self.report_signing();

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use ledger::codec;
 use ledger::hash::BlockHash;
 use ledger::units::Height;
 
@@ -15,7 +14,7 @@ use super::{Effect, Machine, Source, Topic, Verdict};
 use crate::budget::Cost;
 use crate::ids::PeerId;
 use crate::live::bodies;
-use crate::message::{Attempt, BEHIND_FAR, CertifiedHeader, Evidence};
+use crate::message::{BEHIND_FAR, CertifiedHeader, Evidence};
 
 /// Headers of blocks this far below the tip are not passed on: later ones prove more.
 const PASSED_BELOW_TIP: u64 = 8;
@@ -56,12 +55,12 @@ impl Machine {
                 self.on_fork(height, known, certified);
                 return Verdict::Accept;
             }
-            None if height <= self.chain.tip().height => return Verdict::Ignore,
+            None if height <= self.chain.height() => return Verdict::Ignore,
             _ => {}
         }
         match told {
             Told::Status => self.on_status(from, certified),
-            Told::Gossip if height.0.saturating_sub(self.chain.tip().height.0) > BEHIND_FAR => {
+            Told::Gossip if height.0.saturating_sub(self.chain.height().0) > BEHIND_FAR => {
                 self.on_far(from, certified)
             }
             Told::Gossip => self.on_near(from, certified, hash),
@@ -72,7 +71,7 @@ impl Machine {
     /// verified. Other claims are about heights that exist, so a false one costs only a request in
     /// vain.
     fn on_status(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
-        let (height, tip) = (certified.header.height, self.chain.tip().height);
+        let (height, tip) = (certified.header.height, self.chain.height());
         let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
         if height > tip && (is_next || height > self.catchup.known()) {
             if !self.proves(certified) {
@@ -96,7 +95,7 @@ impl Machine {
         }
         self.learn(certified);
         self.passed = height;
-        if self.catchup.claim(from) <= self.chain.tip().height {
+        if self.catchup.claim(from) <= self.chain.height() {
             // The sender may pass this on without the block, and be as far behind as this node.
             self.ask_status(from);
         }
@@ -105,7 +104,7 @@ impl Machine {
 
     /// Gossip of a block that is final here, or will be soon.
     fn on_near(&mut self, from: PeerId, certified: &CertifiedHeader, hash: BlockHash) -> Verdict {
-        let (height, tip) = (certified.header.height, self.chain.tip().height);
+        let (height, tip) = (certified.header.height, self.chain.height());
         let is_final = self.final_hash(height).is_some();
         let is_held =
             is_final || matches!(self.bodies.verdict(&hash), Some(bodies::Verdict::Valid(_)));
@@ -133,21 +132,21 @@ impl Machine {
     /// Whether the certificate makes the header final.
     fn proves(&mut self, certified: &CertifiedHeader) -> bool {
         let CertifiedHeader { header, certificate } = certified;
-        if *certificate == self.certificate && header.height == self.chain.tip().height {
-            return header.hash() == self.chain.tip().hash;
+        if certificate == self.chain.certificate() && header.height == self.chain.height() {
+            return header.hash() == self.chain.state.tip().hash;
         }
-        self.cost = self.cost.and(Cost::signatures(certificate.signatures.len() as u64));
-        let validators = self.chain.chain().validators(header.height);
+        self.turn.charge(Cost::signatures(certificate.signatures.len() as u64));
+        let validators = self.chain.state.chain().validators(header.height);
         certificate
-            .verify(self.chain.chain().id(), validators, header.height, header.hash())
+            .verify(self.chain.state.chain().id(), validators, header.height, header.hash())
             .is_ok()
     }
 
     fn learn(&mut self, certified: &CertifiedHeader) {
-        let tip = self.chain.tip().height;
+        let tip = self.chain.height();
         self.catchup.on_verified(tip, certified);
         if self.catchup.is_news_to_sync(tip, certified.header.height) {
-            self.effects.push(Effect::Sync(certified.clone()));
+            self.turn.push(Effect::Sync(certified.clone()));
         }
     }
 
@@ -156,7 +155,7 @@ impl Machine {
         let committing = self.committing.iter().flat_map(|(commits, ..)| commits);
         let mut hashes = committing.map(|commit| (commit.block.height(), commit.block.hash()));
         let is_it = |(other, hash): (Height, BlockHash)| (other == height).then_some(hash);
-        self.recent.get(&height).copied().or_else(|| hashes.find_map(is_it))
+        self.chain.hash(height).or_else(|| hashes.find_map(is_it))
     }
 
     /// The hash of a height that consensus decided here and whose body is being fetched.
@@ -170,7 +169,7 @@ impl Machine {
     /// Two certificates for one height: more than a third of the power signed both. No node can
     /// tell which one is right.
     pub(super) fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
-        self.effects.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
+        self.turn.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
         self.halt(format!(
             "two certificates for height {height}: block {known} here and block {} elsewhere. More than a third of the voting power \
              signed both. The proof is in the store",
@@ -182,15 +181,15 @@ impl Machine {
     /// announces at once, and so does a node that fetched the block, since peers behind it may hear
     /// of it from nobody else. Others wait for the proposer first.
     pub(super) fn plan_announcement(&mut self, source: Source) {
-        let (tip, now) = (self.chain.tip(), self.now.elapsed);
+        let (tip, now) = (self.chain.state.tip(), self.turn.now.elapsed);
         let is_proposer = |key: &ledger::signature::SigningKey| {
-            self.header.as_ref().is_some_and(|header| header.proposer == key.public())
+            self.chain.header().is_some_and(|header| header.proposer == key.public())
         };
         self.announce_at = match source {
             _ if self.passed >= tip.height || self.catchup.known() > tip.height => None,
             Source::Consensus if !self.key.as_ref().is_some_and(is_proposer) => {
                 let within = u64::try_from(ANNOUNCED_WITHIN.as_millis()).unwrap_or(u64::MAX);
-                let spread = Duration::from_millis(self.lots.below(within));
+                let spread = Duration::from_millis(self.turn.lots.below(within));
                 Some(now.saturating_add(PROPOSER_FIRST).saturating_add(spread))
             }
             _ => Some(now),
@@ -199,18 +198,16 @@ impl Machine {
 
     /// Announces the tip, unless another node's announcement was heard meanwhile.
     pub(super) fn announce(&mut self) {
-        if self.announce_at.is_none_or(|at| at > self.now.elapsed) {
+        if self.announce_at.is_none_or(|at| at > self.turn.now.elapsed) {
             return;
         }
         self.announce_at = None;
-        let tip = self.chain.tip().height;
+        let tip = self.chain.height();
         if self.passed < tip
             && let Some(message) = self.certified_header()
         {
             self.passed = tip;
-            let attempt = self.attempt();
-            self.effects
-                .push(Effect::Gossip(Topic::Headers, codec::encode(&Attempt { attempt, message })));
+            self.turn.gossip(Topic::Headers, message);
         }
     }
 }

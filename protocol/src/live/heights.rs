@@ -16,7 +16,7 @@ impl Machine {
     /// waits, else after the interval of empty blocks.
     pub(super) fn start_at(&self) -> Duration {
         let Some(started_at) = self.started_at else { return self.first_start };
-        let limits = self.chain.chain().limits();
+        let limits = self.chain.state.chain().limits();
         let interval = match self.mempool.has_candidate() {
             true => limits.block_interval_ms,
             false => limits.empty_block_interval_ms,
@@ -25,7 +25,7 @@ impl Machine {
     }
 
     fn height_is_due(&self) -> bool {
-        self.now.elapsed >= self.start_at()
+        self.turn.now.elapsed >= self.start_at()
     }
 
     pub(super) fn consensus_signs(&self) -> bool {
@@ -33,11 +33,11 @@ impl Machine {
     }
 
     pub(super) fn begin_height(&mut self) {
-        let height = self.chain.tip().height.next();
-        let sign = self.signing.may_sign(&self.chain, self.now);
+        let height = self.chain.next_height();
+        let sign = self.signing.may_sign(&self.chain.state, self.turn.now);
         self.phase = Phase::Deciding;
-        self.started_at = Some(self.now.elapsed);
-        self.proposals.on_height(self.now.elapsed);
+        self.started_at = Some(self.turn.now.elapsed);
+        self.proposals.on_height(self.turn.now.elapsed);
         self.told.clear();
         let log = match self.log_height == Some(height) {
             true if sign => std::mem::take(&mut self.replay),
@@ -47,7 +47,7 @@ impl Machine {
         if sign && self.log_height != Some(height) {
             self.log_height = Some(height);
             self.logged = Logged::default();
-            self.effects.push(Effect::CutLog(height));
+            self.turn.push(Effect::CutLog(height));
         }
         if sign {
             self.signing.on_begun(height);
@@ -58,9 +58,9 @@ impl Machine {
         if sign {
             self.logged.on_replay(&log);
         }
-        let validators = Arc::clone(self.chain.chain().validators(height));
+        let validators = Arc::clone(self.chain.state.chain().validators(height));
         let start =
-            Start { height, validators: &validators, sign, log: &log, now: self.now.elapsed };
+            Start { height, validators: &validators, sign, log: &log, now: self.turn.now.elapsed };
         // If the height is begun again, as a signer, consensus forgets its proposals: they are
         // given again below.
         let proposed = self.proposals.all();
@@ -80,17 +80,16 @@ impl Machine {
         let mut queue: std::collections::VecDeque<Output> = outputs.into();
         while let Some(output) = queue.pop_front() {
             match output {
-                Output::Log(entry) => self.effects.push(Effect::Log(entry)),
-                Output::Sync => self.effects.push(Effect::SyncLog),
+                Output::Log(entry) => self.turn.push(Effect::Log(entry)),
+                Output::Sync => self.turn.push(Effect::SyncLog),
                 Output::Gossip(message) => self.gossip_consensus(message),
                 Output::BuildBlock(round) => queue.extend(self.on_turn(round)),
                 Output::RoundStarted(round) => {
                     self.proposals.on_round();
-                    self.attendance.on_round(round, self.now.elapsed);
+                    self.attendance.on_round(round, self.turn.now.elapsed);
                     if round > Round(0) {
                         self.extra_rounds = self.extra_rounds.saturating_add(1);
-                        self.effects
-                            .push(Effect::Notice(Notice::Round(self.consensus.height(), round)));
+                        self.turn.notice(Notice::Round(self.consensus.height(), round));
                     }
                 }
                 Output::Decided(certificate) => self.on_decided(certificate),
@@ -103,7 +102,7 @@ impl Machine {
     /// Whether the height after the tip begins: its time has come, or an honest validator has begun
     /// it.
     pub(super) fn height_begins(&mut self) -> bool {
-        let next = self.chain.tip().height.next();
-        self.height_is_due() || self.ahead.is_begun(next, self.chain.chain().validators(next))
+        let next = self.chain.next_height();
+        self.height_is_due() || self.ahead.is_begun(next, self.chain.state.chain().validators(next))
     }
 }

@@ -8,6 +8,7 @@ mod clocks;
 mod commits;
 pub mod consensus;
 mod effect;
+mod final_chain;
 mod headers;
 mod heights;
 mod input;
@@ -17,6 +18,7 @@ mod phase;
 mod proposals;
 mod requests;
 mod transactions;
+mod turn;
 mod validator;
 mod votes;
 
@@ -46,12 +48,14 @@ use catchup::CatchUp;
 use clocks::Clocks;
 use consensus::Consensus;
 pub use effect::{Effect, Notice};
+use final_chain::FinalChain;
 use headers::Told;
 pub use input::{Input, Now, Topic, Verdict};
 use mempool::{Mempool, MempoolLimits};
 use phase::{Phase, Source};
 use proposals::Proposals;
 use transactions::Outbox;
+use turn::Turn;
 pub use validator::log::Log;
 use validator::log::Logged;
 use validator::signing::Signing;
@@ -82,10 +86,8 @@ pub struct Setup {
 
 /// The state machine of a node: all decisions, no I/O.
 pub struct Machine {
-    now: Now,
-    chain: ChainState,
-    header: Option<Header>,
-    certificate: Certificate,
+    turn: Turn,
+    chain: FinalChain,
     key: Option<SigningKey>,
     signing: Signing,
     phase: Phase,
@@ -100,8 +102,6 @@ pub struct Machine {
     genesis: Option<Vec<u8>>,
     /// Requests in flight, except those for final blocks.
     requests: BTreeMap<RequestId, requests::Asked>,
-    next_request: u64,
-    next_attempt: u64,
     next_poll: Duration,
     /// The peer that was polled last. Peers are polled in turn, so that no tip or clock grows old.
     polled: PeerId,
@@ -129,17 +129,11 @@ pub struct Machine {
     replay: Vec<LogEntry>,
     /// The height of the log.
     log_height: Option<Height>,
-    /// Hashes of recent blocks, to detect two certificates for one height.
-    recent: BTreeMap<Height, BlockHash>,
     /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
     /// most one of each height.
     passed: Height,
     /// When to announce the tip, unless another node is heard to do so first.
     announce_at: Option<Duration>,
-    lots: Lots,
-    effects: Vec<Effect>,
-    /// Verifications and look-ups that the current input has caused, without decoding.
-    cost: Cost,
     extra_rounds: u64,
     equivocations: u64,
     /// Number of proofs of double signing kept, by validator.
@@ -169,20 +163,16 @@ impl Machine {
             Log::Intact(height, _) => (Some(height), Vec::new()),
             Log::Lost => (None, Vec::new()),
         };
-        let recent = BTreeMap::from([(chain.tip().height, chain.tip().hash)]);
         let mut lots = Lots::new(seed);
         Self {
-            now,
-            header,
-            certificate,
+            catchup: CatchUp::new(lots.draw()),
+            turn: Turn::new(now, lots),
             key,
             signing,
             phase: Phase::Waiting,
             consensus,
             mempool: Mempool::new(mempool),
             bodies: Bodies::default(),
-            catchup: CatchUp::new(lots.draw()),
-            lots,
             passed: chain.tip().height,
             announce_at: None,
             outbox: Outbox::default(),
@@ -190,9 +180,6 @@ impl Machine {
             clocks: Clocks::default(),
             genesis: None,
             requests: BTreeMap::new(),
-            next_request: 0,
-            // Above the counters of an earlier run, which the peers' gossip remembers.
-            next_attempt: now.wall.0,
             next_poll: now.elapsed,
             polled: PeerId(0),
             started_at: None,
@@ -208,13 +195,10 @@ impl Machine {
             committing: None,
             replay,
             log_height,
-            recent,
-            effects: Vec::new(),
-            cost: Cost::NONE,
             extra_rounds: 0,
             equivocations: 0,
             evidence: BTreeMap::new(),
-            chain,
+            chain: FinalChain::new(chain, header, certificate),
         }
     }
 
@@ -223,8 +207,7 @@ impl Machine {
         if self.phase == Phase::Halted {
             return Vec::new();
         }
-        self.now = now;
-        self.cost = Cost::NONE;
+        self.turn.begin(now);
         match input {
             Input::Time => {}
             Input::Connected(peer) => self.on_connected(peer),
@@ -239,11 +222,11 @@ impl Machine {
             Input::Committed => self.on_committed(),
             Input::Plan(plan) => self.catchup.on_plan(plan),
             Input::Segment(blocks, certificate) => {
-                self.catchup.on_segment(self.chain.tip().height, blocks, certificate);
+                self.catchup.on_segment(self.chain.height(), blocks, certificate);
             }
         }
         self.settle();
-        std::mem::take(&mut self.effects)
+        self.turn.take_effects()
     }
 
     fn on_gossip(&mut self, topic: Topic, from: PeerId, ticket: Ticket, bytes: &[u8]) {
@@ -270,7 +253,7 @@ impl Machine {
             // Decoded and verified outside, in parallel, and given as `Input::Transactions`.
             Topic::Transactions => Verdict::Ignore,
         };
-        self.effects.push(Effect::Judge(ticket, verdict));
+        self.turn.push(Effect::Judge(ticket, verdict));
     }
 
     /// Does everything that is due now.
@@ -283,7 +266,7 @@ impl Machine {
         self.commit_certified();
         self.follow_others();
         if self.phase == Phase::Deciding
-            && self.signing.resumes(&self.chain, self.now, self.consensus_signs())
+            && self.signing.resumes(&self.chain.state, self.turn.now, self.consensus_signs())
         {
             // The wait before signing ended in the middle of a height: begin the height again, as a
             // signer.
@@ -296,7 +279,7 @@ impl Machine {
             self.take_in_early();
         }
         if self.phase == Phase::Deciding {
-            let outputs = self.consensus.on_time(self.now.elapsed);
+            let outputs = self.consensus.on_time(self.turn.now.elapsed);
             self.perform(outputs);
         }
         if self.phase == Phase::Deciding {
@@ -320,7 +303,7 @@ impl Machine {
     /// use.
     #[must_use]
     pub const fn cost(&self) -> Cost {
-        self.cost
+        self.turn.cost()
     }
 
     /// When [`Input::Time`] is due at the latest.
@@ -341,7 +324,7 @@ impl Machine {
                 at(self.bodies.deadline());
                 at(self.proposals.deadline());
                 at(self.attendance.deadline());
-                at(self.signing.deadline(self.now).filter(|_| !self.consensus_signs()));
+                at(self.signing.deadline(self.turn.now).filter(|_| !self.consensus_signs()));
                 at(self.follow_deadline());
             }
             Phase::Fetching => {
@@ -356,26 +339,25 @@ impl Machine {
 
     fn halt(&mut self, reason: String) {
         self.phase = Phase::Halted;
-        self.effects.push(Effect::Halt(reason));
+        self.turn.push(Effect::Halt(reason));
     }
 
     /// The chain as of the tip.
     #[must_use]
     pub const fn chain(&self) -> &ChainState {
-        &self.chain
+        &self.chain.state
     }
 
     /// The tip's header and certificate; none before the first block.
     #[must_use]
     pub fn certified_header(&self) -> Option<CertifiedHeader> {
-        let header = self.header.clone()?;
-        Some(CertifiedHeader { header, certificate: self.certificate.clone() })
+        self.chain.certified_header()
     }
 
     /// Certificate of the tip.
     #[must_use]
     pub const fn certificate(&self) -> &Certificate {
-        &self.certificate
+        self.chain.certificate()
     }
 
     /// Transactions that wait for a block.
@@ -387,7 +369,7 @@ impl Machine {
     /// The nonce to sign next: after those in the chain and those that wait without a gap.
     #[must_use]
     pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
-        self.mempool.next_nonce(&self.chain, account)
+        self.mempool.next_nonce(&self.chain.state, account)
     }
 
     /// Round of the height being decided.
@@ -430,11 +412,6 @@ impl Machine {
     #[must_use]
     pub const fn troubles(&self) -> (u64, u64) {
         (self.extra_rounds, self.equivocations)
-    }
-
-    fn attempt(&mut self) -> u64 {
-        self.next_attempt = self.next_attempt.saturating_add(1);
-        self.next_attempt
     }
 
     fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {

@@ -14,8 +14,8 @@ impl Machine {
     pub(super) fn on_connected(&mut self, peer: PeerId) {
         self.peers.insert(peer);
         self.catchup.on_connected(peer);
-        self.signing.on_connected(self.now);
-        self.outbox.on_connected(self.now.elapsed);
+        self.signing.on_connected(self.turn.now);
+        self.outbox.on_connected(self.turn.now.elapsed);
         self.ask_status(peer);
     }
 
@@ -27,10 +27,10 @@ impl Machine {
     }
 
     pub(super) fn poll_peers(&mut self) {
-        if self.now.elapsed < self.next_poll {
+        if self.turn.now.elapsed < self.next_poll {
             return;
         }
-        self.next_poll = self.now.elapsed.saturating_add(POLL);
+        self.next_poll = self.turn.now.elapsed.saturating_add(POLL);
         let after = (std::ops::Bound::Excluded(self.polled), std::ops::Bound::Unbounded);
         let next = self.peers.range(after).next().or_else(|| self.peers.first()).copied();
         if let Some(peer) = next {
@@ -48,6 +48,6 @@ impl Machine {
             return;
         }
         let request = Request::Tip(self.certified_header());
-        self.ask(peer, &request, Asked::Status(peer, self.now.elapsed));
+        self.ask(peer, &request, Asked::Status(peer, self.turn.now.elapsed));
     }
 }

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::codec;
 use ledger::units::Round;
 
 use super::votes::relay::{ROUNDS_AHEAD, ROUNDS_BEFORE};
-use super::{Effect, Machine, Phase, Topic};
+use super::{Machine, Phase, Topic};
 use crate::ids::PeerId;
 use crate::live::bodies::Verdict;
-use crate::message::{Attempt, CompactBlock, ConsensusMessage, SignedProposal};
+use crate::message::{CompactBlock, ConsensusMessage, SignedProposal};
 
 /// A proposal of the current round is repeated after this time without hearing it: a peer may have
 /// missed it, and its proposer may be gone.
@@ -89,13 +88,13 @@ impl Machine {
             ConsensusMessage::Proposal(signed, _) => {
                 let compact = self.bodies.compact(&signed.proposal.block);
                 let round = signed.proposal.round;
-                self.proposals.said = Some((round, self.now.elapsed));
+                self.proposals.said = Some((round, self.turn.now.elapsed));
                 // First of its round, since the first one is repeated.
                 self.proposals.of_round.entry(round).or_default().insert(0, signed.clone());
                 ConsensusMessage::Proposal(signed, compact)
             }
             ConsensusMessage::Vote(vote) => {
-                self.attendance.on_vote(vote.vote.validator, self.now.elapsed);
+                self.attendance.on_vote(vote.vote.validator, self.turn.now.elapsed);
                 ConsensusMessage::Vote(vote)
             }
             other => other,
@@ -104,18 +103,16 @@ impl Machine {
     }
 
     fn say(&mut self, message: ConsensusMessage) {
-        let attempt = self.attempt();
-        self.effects
-            .push(Effect::Gossip(Topic::Consensus, codec::encode(&Attempt { attempt, message })));
+        self.turn.gossip(Topic::Consensus, message);
     }
 
     /// Repeats the proposal of the current round, if it was not heard for a while. It leaves out
     /// the list of transactions, which is large: peers that lack it ask for it.
     pub(super) fn repeat_proposals(&mut self) {
-        if self.proposals.repeat_at.is_none_or(|at| at > self.now.elapsed) {
+        if self.proposals.repeat_at.is_none_or(|at| at > self.turn.now.elapsed) {
             return;
         }
-        let (now, round) = (self.now.elapsed, self.consensus.round());
+        let (now, round) = (self.turn.now.elapsed, self.consensus.round());
         let said = self.proposals.said.filter(|(of, _)| *of == round).map(|(_, at)| at);
         let due = said.map(|at| at.saturating_add(REPEAT).saturating_add(self.repeat_turn()));
         if let Some(due) = due.filter(|due| *due > now) {
@@ -132,7 +129,7 @@ impl Machine {
 
     /// How much later than others this validator repeats a proposal.
     fn repeat_turn(&self) -> Duration {
-        let validators = self.chain.chain().validators(self.chain.tip().height.next());
+        let validators = self.chain.state.chain().validators(self.chain.next_height());
         let place = self
             .key
             .as_ref()
@@ -156,7 +153,7 @@ impl Machine {
             return;
         }
         if round == current {
-            self.proposals.said = Some((round, self.now.elapsed));
+            self.proposals.said = Some((round, self.turn.now.elapsed));
         }
         self.proposals.remember(signed);
         if round.0 > current.0.saturating_add(1) {
@@ -182,7 +179,7 @@ impl Machine {
             self.bodies.verdict(&block).is_none() && self.consensus.verdict(&block) == Some(true);
         if !is_dropped || round < self.consensus.round() {
             let message = ConsensusMessage::Proposal(signed.clone(), None);
-            let outputs = self.consensus.on_message(&message, self.now.elapsed);
+            let outputs = self.consensus.on_message(&message, self.turn.now.elapsed);
             self.perform(outputs);
         }
     }
@@ -200,7 +197,7 @@ impl Machine {
         }
         match verdict {
             Some(valid) if self.told.insert((round, block)) => {
-                let outputs = self.consensus.on_block(signed, valid, self.now.elapsed);
+                let outputs = self.consensus.on_block(signed, valid, self.turn.now.elapsed);
                 self.perform(outputs);
             }
             // Consensus needs no body to vote against a block.

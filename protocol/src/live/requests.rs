@@ -25,15 +25,8 @@ pub(super) enum Asked {
 
 impl Machine {
     pub(super) fn ask(&mut self, peer: PeerId, request: &Request, asked: Asked) -> RequestId {
-        let id = self.request(peer, request);
+        let id = self.turn.request(peer, request);
         self.requests.insert(id, asked);
-        id
-    }
-
-    pub(super) fn request(&mut self, peer: PeerId, request: &Request) -> RequestId {
-        self.next_request = self.next_request.saturating_add(1);
-        let id = RequestId(self.next_request);
-        self.effects.push(Effect::Request(id, peer, codec::encode(request)));
         id
     }
 
@@ -49,25 +42,25 @@ impl Machine {
                 {
                     return self.ban(from, Offence::Tip);
                 }
-                Response::Tip { now: self.now.wall.0, head: self.certified_header() }
+                Response::Tip { now: self.turn.now.wall.0, head: self.certified_header() }
             }
             Request::Genesis(piece) => Response::Genesis(self.genesis_piece(piece)),
             Request::Blocks(height) => {
-                return self.effects.push(Effect::RespondBlocks(ticket, height));
+                return self.turn.push(Effect::RespondBlocks(ticket, height));
             }
             Request::Proposed(_, block) => Response::Proposed(self.bodies.compact(&block)),
             Request::Transactions(hashes) => {
                 if hashes.len() > REQUESTED_TRANSACTIONS_MAX {
                     return self.ban(from, Offence::TransactionsAsked { count: hashes.len() });
                 }
-                self.cost = self.cost.and(Cost::look_ups(hashes.len() as u64, 0));
+                self.turn.charge(Cost::look_ups(hashes.len() as u64, 0));
                 let known = hashes.iter().filter_map(|hash| self.transaction(hash));
                 Response::Transactions(
                     known.map(|transaction| transaction.transaction().clone()).collect(),
                 )
             }
         };
-        self.effects.push(Effect::Respond(ticket, codec::encode(&response)));
+        self.turn.push(Effect::Respond(ticket, codec::encode(&response)));
     }
 
     pub(super) fn on_response(&mut self, id: RequestId, from: PeerId, bytes: Option<Vec<u8>>) {
@@ -94,7 +87,7 @@ impl Machine {
                 let Some(block) = self.bodies.answered(id) else { return };
                 match response {
                     Some(Response::Proposed(Some(list))) => {
-                        match self.bodies.check_list(&self.chain, block, &list) {
+                        match self.bodies.check_list(&self.chain.state, block, &list) {
                             Ok(()) => {
                                 self.bodies.on_gave(&block, from);
                                 self.bodies.on_list(&block, list, from, &self.mempool);
@@ -103,7 +96,7 @@ impl Machine {
                         }
                     }
                     Some(Response::Transactions(transactions)) => {
-                        self.bodies.on_transactions(&self.chain, &block, transactions, from);
+                        self.bodies.on_transactions(&self.chain.state, &block, transactions, from);
                     }
                     // The peer does not have it (any more), so the next peer is asked.
                     _ => {}
@@ -114,7 +107,8 @@ impl Machine {
                     Some(Response::Blocks(blocks, certificate)) => Some((blocks, certificate)),
                     _ => None,
                 };
-                if let Some(Err(error)) = self.catchup.on_blocks(id, blocks, self.now.elapsed) {
+                if let Some(Err(error)) = self.catchup.on_blocks(id, blocks, self.turn.now.elapsed)
+                {
                     self.on_catchup_error(error);
                 }
             }
@@ -122,12 +116,12 @@ impl Machine {
     }
 
     fn genesis_piece(&mut self, piece: u32) -> Option<Vec<u8>> {
-        let chain = self.chain.chain();
+        let chain = self.chain.state.chain();
         let bytes = self.genesis.get_or_insert_with(|| codec::encode(chain.genesis()));
         bytes.chunks(GENESIS_PIECE_BYTES).nth(usize::try_from(piece).ok()?).map(<[u8]>::to_vec)
     }
 
     pub(super) fn ban(&mut self, peer: PeerId, offence: Offence) {
-        self.effects.push(Effect::Ban { peer, offence });
+        self.turn.push(Effect::Ban { peer, offence });
     }
 }

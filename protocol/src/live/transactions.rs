@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::chain::Blame;
-use ledger::codec;
 use ledger::hash::TxHash;
 use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
@@ -15,7 +14,7 @@ use super::{Effect, Machine, Topic, Verdict};
 use crate::budget::Cost;
 use crate::ids::Ticket;
 use crate::live::mempool::{Admitted, Mempool};
-use crate::message::{Attempt, BATCH_BYTES};
+use crate::message::BATCH_BYTES;
 
 /// A batch is sent this long after its first transaction, unless it is full before.
 const BATCH_DELAY: Duration = Duration::from_millis(5);
@@ -189,24 +188,21 @@ const fn next(nonce: Nonce) -> Nonce {
 
 impl Machine {
     pub(super) fn flush_transactions(&mut self) {
-        self.outbox.repeat(&self.mempool, self.now.elapsed);
-        while let Some(message) = self.outbox.take(self.now.elapsed) {
-            let attempt = self.attempt();
-            self.effects.push(Effect::Gossip(
-                Topic::Transactions,
-                codec::encode(&Attempt { attempt, message }),
-            ));
+        self.outbox.repeat(&self.mempool, self.turn.now.elapsed);
+        while let Some(message) = self.outbox.take(self.turn.now.elapsed) {
+            self.turn.gossip(Topic::Transactions, message);
         }
     }
 
     pub(super) fn on_submit(&mut self, ticket: Ticket, transaction: Arc<VerifiedTransaction>) {
         self.bodies.on_transaction(&transaction);
-        let result = self.mempool.admit(&self.chain, self.now.wall, Arc::clone(&transaction));
+        let result =
+            self.mempool.admit(&self.chain.state, self.turn.now.wall, Arc::clone(&transaction));
         if matches!(result, Ok(Admitted::New | Admitted::Replaced(_))) {
-            self.outbox.own(transaction.hash(), self.now.elapsed);
-            self.outbox.push(&self.mempool, &transaction, self.now.elapsed);
+            self.outbox.own(transaction.hash(), self.turn.now.elapsed);
+            self.outbox.push(&self.mempool, &transaction, self.turn.now.elapsed);
         }
-        self.effects.push(Effect::Submitted(ticket, result.map(|_| ())));
+        self.turn.push(Effect::Submitted(ticket, result.map(|_| ())));
     }
 
     /// Judges a batch. It is passed on if at least half of its bytes are useful: new here, and able
@@ -230,7 +226,11 @@ impl Machine {
             };
             bytes = bytes.saturating_add(transaction.bytes());
             self.bodies.on_transaction(&transaction);
-            match self.mempool.admit(&self.chain, self.now.wall, Arc::clone(&transaction)) {
+            match self.mempool.admit(
+                &self.chain.state,
+                self.turn.now.wall,
+                Arc::clone(&transaction),
+            ) {
                 Ok(Admitted::New | Admitted::Replaced(_)) => new.push(transaction),
                 Err(error) if error.blame() == Blame::Sender => is_forged = true,
                 Ok(Admitted::Known) | Err(_) => {}
@@ -241,15 +241,15 @@ impl Machine {
             useful.fold(0usize, |sum, transaction| sum.saturating_add(transaction.bytes()));
         let is_passed_on = !is_forged && useful > 0 && useful.saturating_mul(2) >= bytes;
         if is_passed_on && useful < bytes {
-            self.cost = self.cost.and(Cost::relay(bytes.saturating_sub(useful)));
+            self.turn.charge(Cost::relay(bytes.saturating_sub(useful)));
         }
         for transaction in &new {
             match is_passed_on {
-                true => self.outbox.on_passed(&self.mempool, transaction, self.now.elapsed),
-                false => self.outbox.push(&self.mempool, transaction, self.now.elapsed),
+                true => self.outbox.on_passed(&self.mempool, transaction, self.turn.now.elapsed),
+                false => self.outbox.push(&self.mempool, transaction, self.turn.now.elapsed),
             }
         }
-        self.effects.push(Effect::Judge(
+        self.turn.push(Effect::Judge(
             ticket,
             match (is_forged, is_passed_on) {
                 (true, _) => Verdict::Reject,

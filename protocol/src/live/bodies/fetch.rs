@@ -3,22 +3,22 @@
 
 use super::{Progress, Verdict};
 use crate::live::requests::Asked;
-use crate::live::{Effect, Machine, Notice, Phase};
+use crate::live::{Machine, Notice, Phase};
 
 impl Machine {
     /// Tries to complete the fetched blocks that need attention.
     pub(crate) fn advance_bodies(&mut self) {
-        let due = self.bodies.due(self.now.elapsed);
+        let due = self.bodies.due(self.turn.now.elapsed);
         if due.is_empty() {
             return;
         }
         // By lot: in any other order a peer could get itself asked first, such as by connecting
         // early.
         let mut peers: Vec<_> = self.peers.iter().copied().collect();
-        peers.sort_by_cached_key(|_| self.lots.draw());
+        peers.sort_by_cached_key(|_| self.turn.lots.draw());
         for block in due {
-            let (now, wall) = (self.now.elapsed, self.now.wall);
-            match self.bodies.advance(block, &self.chain, &self.mempool, &peers, now, wall) {
+            let (now, wall) = (self.turn.now.elapsed, self.turn.now.wall);
+            match self.bodies.advance(block, &self.chain.state, &self.mempool, &peers, now, wall) {
                 Progress::Wait => {}
                 Progress::Ask(peer, request) => {
                     let id = self.ask(peer, &request, Asked::Body);
@@ -36,8 +36,7 @@ impl Machine {
                                 |e| e.to_string(),
                             );
                             let height = self.consensus.height();
-                            self.effects
-                                .push(Effect::Notice(Notice::InvalidBlock(height, block, reason)));
+                            self.turn.notice(Notice::InvalidBlock(height, block, reason));
                             false
                         }
                     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ledger::units::Height;
 
 use super::CatchUpError;
-use crate::live::{Effect, Machine, Notice, Phase};
+use crate::live::{Machine, Notice, Phase};
 use crate::message::Request;
 
 impl Machine {
@@ -14,7 +14,7 @@ impl Machine {
         if matches!(self.phase, Phase::Committing | Phase::Halted) {
             return;
         }
-        let (tip, now) = (self.chain.tip().height, self.now.elapsed);
+        let (tip, now) = (self.chain.height(), self.turn.now.elapsed);
         let is_catching_up = self.phase == Phase::CatchingUp;
         match (is_catching_up, self.catchup.is_behind(tip, now, is_catching_up)) {
             (true, false) => {
@@ -26,20 +26,20 @@ impl Machine {
                     true => Phase::Deciding,
                     false => Phase::Waiting,
                 };
-                self.effects.push(Effect::Notice(Notice::CaughtUp(tip)));
+                self.turn.notice(Notice::CaughtUp(tip));
             }
             (false, true) => {
                 // While it catches up, a node never signs: consensus gets no messages and no
                 // timeouts.
                 self.phase = Phase::CatchingUp;
-                self.effects.push(Effect::Notice(Notice::Behind(tip, self.catchup.known())));
+                self.turn.notice(Notice::Behind(tip, self.catchup.known()));
             }
             _ => {}
         }
         if self.phase != Phase::CatchingUp && self.fetch_at().is_none_or(|at| at > now) {
             return;
         }
-        match self.catchup.take_next(&self.chain) {
+        match self.catchup.take_next(&self.chain.state) {
             Some(Ok((commits, after))) => {
                 return self.commit(commits, after, self.source_of_others());
             }
@@ -47,21 +47,21 @@ impl Machine {
             None => {}
         }
         for (peer, from) in self.catchup.next_requests(tip, now) {
-            let id = self.request(peer, &Request::Blocks(from));
+            let id = self.turn.request(peer, &Request::Blocks(from));
             self.catchup.asked(id, peer, from, now);
         }
     }
 
     /// When to fetch the next block while consensus still works on it, if a certificate proves it.
     fn fetch_at(&self) -> Option<Duration> {
-        let next = self.catchup.next_header(self.chain.tip().height);
+        let next = self.catchup.next_header(self.chain.height());
         let is_body_coming = next.is_some_and(|next| self.bodies.is_wanted(&next.header.hash()));
         self.catchup.fetch_at(is_body_coming)
     }
 
     /// When [`Machine::follow_others`] is due next.
     pub(crate) fn follow_deadline(&self) -> Option<Duration> {
-        let now = self.now.elapsed;
+        let now = self.turn.now.elapsed;
         let fetch = self.fetch_at().filter(|at| *at > now);
         fetch.into_iter().chain(self.catchup.deadline(now)).min()
     }

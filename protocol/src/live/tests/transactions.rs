@@ -97,7 +97,8 @@ fn behind_a_gap_nothing_is_carried_until_the_gap_closes() {
     let proposer = chain.validators(Height(1)).proposer(Height(1), Round(0)).key;
     let first = transfers([0], 0).remove(0).unwrap();
     let parent = Certificate::genesis(chain.id());
-    let block = node.machine.chain.propose(proposer, Timestamp(START + 5_000), parent, [first]);
+    let block =
+        node.machine.chain.state.propose(proposer, Timestamp(START + 5_000), parent, [first]);
     let certified = header(&(block.clone(), certify(&chain, &block, 1..=3)));
     node.machine.bodies.insert(block);
     node.gossip(Topic::Headers, certified);

@@ -70,7 +70,7 @@ impl Machine {
         let block = valid.block();
         self.logged.bodies.insert(valid.hash(), valid.bytes().len() as u64);
         self.bodies.note_logged();
-        self.effects.push(Effect::Log(LogEntry::Body(Block {
+        self.turn.push(Effect::Log(LogEntry::Body(Block {
             header: block.header.clone(),
             parent_certificate: block.parent_certificate.clone(),
             transactions: block
@@ -85,11 +85,11 @@ impl Machine {
     /// replay leads to the same state.
     pub(crate) fn shorten_log(&mut self) {
         let bytes_max =
-            self.chain.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
+            self.chain.state.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
         let bodies = &self.bodies;
         if let Some(kept) = self.logged.shorten(|block| bodies.verdict(block).is_some(), bytes_max)
         {
-            self.effects.push(Effect::ShortenLog(kept));
+            self.turn.push(Effect::ShortenLog(kept));
         }
     }
 
@@ -99,8 +99,8 @@ impl Machine {
         for entry in log {
             match entry {
                 LogEntry::Body(block) => {
-                    let verified = block.clone().verify(self.chain.chain().id());
-                    if let Ok(Ok(valid)) = verified.map(|block| self.chain.validate(block)) {
+                    let verified = block.clone().verify(self.chain.state.chain().id());
+                    if let Ok(Ok(valid)) = verified.map(|block| self.chain.state.validate(block)) {
                         self.bodies.insert(valid);
                     }
                 }
@@ -112,4 +112,5 @@ impl Machine {
             }
         }
     }
+
 }

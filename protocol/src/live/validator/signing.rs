@@ -15,7 +15,7 @@ use std::time::Duration;
 use ledger::chain::ChainState;
 use ledger::units::{Height, Timestamp};
 
-use crate::live::{Effect, Log, Machine, Notice, Now};
+use crate::live::{Log, Machine, Notice, Now};
 
 #[derive(Debug)]
 pub(crate) struct Signing {
@@ -235,11 +235,11 @@ impl Signing {
 
 impl Machine {
     pub(crate) fn report_signing(&mut self) {
-        if let Some(report) = self.signing.report(&self.chain, self.now) {
-            self.effects.push(Effect::Notice(match report {
+        if let Some(report) = self.signing.report(&self.chain.state, self.turn.now) {
+            self.turn.notice(match report {
                 Some(reason) => Notice::NotSigning(reason),
-                None => Notice::Signing(self.chain.tip().height.next()),
-            }));
+                None => Notice::Signing(self.chain.next_height()),
+            });
         }
     }
 }

@@ -8,7 +8,7 @@ use ledger::signature::PublicKey;
 use ledger::units::Round;
 use ledger::validators::ValidatorSet;
 
-use crate::live::{Effect, Machine, Notice, Now, Phase};
+use crate::live::{Machine, Notice, Now, Phase};
 
 /// A height without a quorum is reported after this time or [`ROUNDS`], whichever is first.
 /// Ordinary rounds take less than two seconds.
@@ -127,15 +127,16 @@ impl Machine {
         if self.phase != Phase::Deciding {
             return self.attendance.on_pause();
         }
-        self.attendance.on_deciding(self.now);
-        let height = self.chain.tip().height.next();
-        let validators = self.chain.chain().validators(height);
-        if let Some(ok) = self.attendance.look(self.now.elapsed, self.consensus.round(), validators)
+        self.attendance.on_deciding(self.turn.now);
+        let height = self.chain.next_height();
+        let validators = self.chain.state.chain().validators(height);
+        if let Some(ok) =
+            self.attendance.look(self.turn.now.elapsed, self.consensus.round(), validators)
         {
-            self.effects.push(Effect::Notice(match ok {
+            self.turn.notice(match ok {
                 true => Notice::Quorum(height),
                 false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
-            }));
+            });
         }
     }
 }

@@ -26,9 +26,9 @@ impl Machine {
             let kept = self.evidence.entry(validator).or_default();
             if *kept < EVIDENCE_PER_VALIDATOR {
                 *kept = kept.saturating_add(1);
-                self.effects.push(Effect::Evidence(evidence));
+                self.turn.push(Effect::Evidence(evidence));
             }
         }
-        self.effects.push(Effect::Notice(Notice::Equivocation(offenders)));
+        self.turn.notice(Notice::Equivocation(offenders));
     }
 }

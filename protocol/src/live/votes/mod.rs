@@ -29,21 +29,21 @@ impl Machine {
     ) {
         let hearing = self.hear(&message);
         if matches!(hearing, Hearing::News) && self.heard.was_passed(&message) {
-            self.cost = self.cost.and(Cost::relay(bytes));
+            self.turn.charge(Cost::relay(bytes));
         }
-        self.effects.push(Effect::Judge(ticket, hearing.verdict()));
+        self.turn.push(Effect::Judge(ticket, hearing.verdict()));
         match hearing {
             Hearing::Forged | Hearing::Useless => {}
             // Validators work at a height far ahead, so this node missed something.
             Hearing::Far => self.ask_status(from),
             Hearing::News | Hearing::List => {
                 let height = message.height();
-                self.heard.note(&message, self.now.elapsed);
+                self.heard.note(&message, self.turn.now.elapsed);
                 let is_ours =
                     self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
                 let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
                 if is_ours && !is_signed_here && !self.signing.accounts_for(height) {
-                    self.signing.on_signed_elsewhere(height, self.now);
+                    self.signing.on_signed_elsewhere(height, self.turn.now);
                     self.report_signing();
                 }
                 self.on_consensus(from, message);
@@ -57,19 +57,19 @@ impl Machine {
             ConsensusMessage::Round(certificate) => certificate.votes.len(),
             ConsensusMessage::Polka(polka) => polka.signatures.len(),
         };
-        self.cost = self.cost.and(Cost::signatures(signatures as u64));
+        self.turn.charge(Cost::signatures(signatures as u64));
         self.consensus.verify(message, validators)
     }
 
     /// Judges a message, cheapest checks first: a repeated message costs a look-up, not a signature
     /// or a Merkle root.
     fn hear(&mut self, message: &ConsensusMessage) -> Hearing {
-        self.cost = self.cost.and(Cost::look_ups(1, 0));
-        let (height, tip) = (message.height(), self.chain.tip().height);
+        self.turn.charge(Cost::look_ups(1, 0));
+        let (height, tip) = (message.height(), self.chain.height());
         if height <= tip {
             return Hearing::Useless;
         }
-        let validators = Arc::clone(self.chain.chain().validators(height));
+        let validators = Arc::clone(self.chain.state.chain().validators(height));
         if !self.is_near(height) {
             // If the height before is proved already, there is nothing new to ask about.
             let is_known = self.catchup.known().next() >= height;
@@ -82,7 +82,7 @@ impl Machine {
         let is_deciding = self.consensus.height() == height
             && matches!(self.phase, Phase::Deciding | Phase::Fetching | Phase::CatchingUp);
         let round = if is_deciding { self.consensus.round() } else { Round(0) };
-        let may_pass = self.heard.may_pass(message, round, self.now.elapsed)
+        let may_pass = self.heard.may_pass(message, round, self.turn.now.elapsed)
             || planted::is(Fault::GossipUnbounded);
         // A copy of the proposal without the list may have come first.
         if !may_pass && !self.heard.lacks_list(message, round) {
@@ -108,18 +108,18 @@ impl Machine {
             return false;
         }
         let count = list.transactions.len();
-        if count <= transactions_max(&self.chain) {
-            self.cost = self.cost.and(Cost::hashes(count as u64));
+        if count <= transactions_max(&self.chain.state) {
+            self.turn.charge(Cost::hashes(count as u64));
         }
-        self.bodies.check_list(&self.chain, signed.proposal.block, list).is_ok()
+        self.bodies.check_list(&self.chain.state, signed.proposal.block, list).is_ok()
     }
 
     /// Takes in a verified message of a height that is near, or keeps it until its height begins.
     fn on_consensus(&mut self, from: PeerId, message: ConsensusMessage) {
-        let (height, next) = (message.height(), self.chain.tip().height.next());
+        let (height, next) = (message.height(), self.chain.next_height());
         if height == next {
             if let ConsensusMessage::Vote(signed) = &message {
-                self.attendance.on_vote(signed.vote.validator, self.now.elapsed);
+                self.attendance.on_vote(signed.vote.validator, self.turn.now.elapsed);
             }
             if self.phase == Phase::Deciding {
                 return self.take_in(from, message);
@@ -134,7 +134,7 @@ impl Machine {
 
     /// Takes in messages that came before the height began.
     pub(super) fn take_in_early(&mut self) {
-        for (from, message) in self.ahead.take(self.chain.tip().height.next()) {
+        for (from, message) in self.ahead.take(self.chain.next_height()) {
             if self.phase == Phase::Deciding {
                 self.take_in(from, message);
             }
@@ -146,7 +146,7 @@ impl Machine {
         match message {
             ConsensusMessage::Proposal(signed, list) => self.on_proposal(from, &signed, list),
             message => {
-                let outputs = self.consensus.on_message(&message, self.now.elapsed);
+                let outputs = self.consensus.on_message(&message, self.turn.now.elapsed);
                 self.perform(outputs);
             }
         }
@@ -155,12 +155,12 @@ impl Machine {
     /// Whether messages of a height can be verified and used soon: the two heights after the tip,
     /// and the two after the highest proved height.
     fn is_near(&self, height: Height) -> bool {
-        is_near(self.chain.tip().height, self.catchup.known(), height)
+        is_near(self.chain.height(), self.catchup.known(), height)
     }
 
     /// Forgets messages of heights that are no longer near.
     pub(super) fn forget_heights(&mut self) {
-        let (tip, best) = (self.chain.tip().height, self.catchup.known());
+        let (tip, best) = (self.chain.height(), self.catchup.known());
         self.ahead.keep_heights(|height| is_near(tip, best, height));
         self.heard.keep_heights(|height| is_near(tip, best, height));
     }

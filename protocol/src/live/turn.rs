@@ -1,0 +1,79 @@
+//! A turn: one input, what the machine reads for it, and what it gives back.
+
+use ledger::codec;
+
+use super::effect::{Effect, Notice};
+use super::input::{Now, Topic};
+use crate::budget::Cost;
+use crate::ids::{PeerId, RequestId};
+use crate::lots::Lots;
+use crate::message::{Attempt, Request};
+
+/// What one input reads, and what follows from it.
+pub(super) struct Turn {
+    /// The time of the input.
+    pub(super) now: Now,
+    /// Random choices.
+    pub(super) lots: Lots,
+    effects: Vec<Effect>,
+    /// Verifications and look-ups that the input has caused, without decoding.
+    cost: Cost,
+    /// The counter of the last gossip message.
+    last_attempt: u64,
+    last_request: RequestId,
+}
+
+impl Turn {
+    pub(super) const fn new(now: Now, lots: Lots) -> Self {
+        Self {
+            now,
+            lots,
+            effects: Vec::new(),
+            cost: Cost::NONE,
+            // Above the counters of an earlier run, which the peers' gossip remembers.
+            last_attempt: now.wall.0,
+            last_request: RequestId(0),
+        }
+    }
+
+    /// An input came.
+    pub(super) const fn begin(&mut self, now: Now) {
+        self.now = now;
+        self.cost = Cost::NONE;
+    }
+
+    /// Takes all effects that were given.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub(super) const fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    pub(super) const fn charge(&mut self, cost: Cost) {
+        self.cost = self.cost.and(cost);
+    }
+
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.push(Effect::Notice(notice));
+    }
+
+    /// Publishes a message. Its counter makes it another message than earlier copies.
+    pub(super) fn gossip<T: codec::Encode>(&mut self, topic: Topic, message: T) {
+        self.last_attempt = self.last_attempt.saturating_add(1);
+        let attempt = Attempt { attempt: self.last_attempt, message };
+        self.push(Effect::Gossip(topic, codec::encode(&attempt)));
+    }
+
+    /// Sends a request. The caller remembers its purpose by the number.
+    pub(super) fn request(&mut self, peer: PeerId, request: &Request) -> RequestId {
+        self.last_request = RequestId(self.last_request.0.saturating_add(1));
+        self.push(Effect::Request(self.last_request, peer, codec::encode(request)));
+        self.last_request
+    }
+}
