@@ -39,7 +39,7 @@ impl Machine {
             1..=CLOCK_WAIT_MAX => Duration::from_millis(early),
             _ => Duration::ZERO,
         };
-        self.build_from.max(self.turn.now.elapsed.saturating_add(by_clock))
+        self.pace.build_from.max(self.turn.now.elapsed.saturating_add(by_clock))
     }
 
     /// Builds a block whose time has come, if its round is still the current one.
@@ -57,12 +57,13 @@ impl Machine {
     }
 
     fn build_block(&mut self, round: Round) -> Vec<Output> {
-        let Some(key) = &self.key else {
+        let Some(key) = &self.validator.key else {
             panic!("only validators are asked to build, and they have a key");
         };
         let room = usize::try_from(self.chain.state.chain().limits().block_bytes_max)
             .unwrap_or(usize::MAX);
-        let candidates = self.mempool.candidates(&self.chain.state, self.turn.now.wall, room);
+        let candidates =
+            self.transactions.mempool.candidates(&self.chain.state, self.turn.now.wall, room);
         if let Some(hash) = self.built_before(!candidates.is_empty()) {
             self.bodies.on_proposed(hash, round);
             return self.consensus.propose(round, hash, self.turn.now.elapsed);
@@ -92,7 +93,7 @@ impl Machine {
         let time = self.turn.now.wall.max(chain.next_time());
         let limits = chain.chain().limits();
         let is_current = block.transactions.iter().all(|transaction| {
-            let is_waiting = self.mempool.get(&transaction.hash()).is_some();
+            let is_waiting = self.transactions.mempool.get(&transaction.hash()).is_some();
             is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
         });
         let is_outdone = block.transactions.is_empty() && has_candidate;

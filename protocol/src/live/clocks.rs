@@ -60,15 +60,15 @@ impl Clocks {
 
 impl Machine {
     pub(super) fn on_peer_clock(&mut self, peer: PeerId, theirs: u64, asked_at: Duration) {
-        if !self.peers.contains(&peer) {
+        if !self.peers.connected.contains(&peer) {
             return;
         }
         let round_trip = self.turn.now.elapsed.saturating_sub(asked_at);
-        self.clocks.on_answer(peer, self.turn.now.wall.0, theirs, round_trip);
+        self.peers.clocks.on_answer(peer, self.turn.now.wall.0, theirs, round_trip);
         // Half of the drift at which others hold back their votes: time to act before anything
         // stops.
         let limit = self.chain.state.chain().limits().clock_drift_ms / 2;
-        if let Some((offset, is_off)) = self.clocks.news(limit) {
+        if let Some((offset, is_off)) = self.peers.clocks.news(limit) {
             let notice = if is_off { Notice::ClockOff(offset) } else { Notice::ClockRight(offset) };
             self.turn.notice(notice);
         }
@@ -78,6 +78,6 @@ impl Machine {
     /// is behind. None with fewer than three peers.
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
-        self.clocks.offset()
+        self.peers.clocks.offset()
     }
 }

@@ -12,7 +12,6 @@ use ledger::chain::{ChainState, Committed, ValidBlock};
 use ledger::hash::BlockHash;
 
 use super::proposals::Proposals;
-use super::validator::log::Logged;
 use super::{Effect, Machine, Notice, Phase, Source};
 use crate::live::bodies::Verdict;
 use crate::planted::{self, Fault};
@@ -92,31 +91,21 @@ impl Machine {
             panic!("a commit is confirmed once, after it was asked for");
         };
         self.chain.advance(&commits, after);
-        for commit in &commits {
-            let committed = &commit.block.block().transactions;
-            self.mempool.on_commit(&self.chain.state, committed);
-            self.outbox.on_commit(&self.mempool, committed, self.turn.now.elapsed);
-        }
-        let tip = self.chain.height();
-        self.outbox.retain(&self.mempool);
+        let (tip, now) = (self.chain.height(), self.turn.now.elapsed);
+        self.transactions.on_commits(&self.chain.state, &commits, now);
         self.bodies.next_height();
         self.decided = None;
         self.proposals = Proposals::default();
         self.forget_heights();
-        if self.attendance.on_commit() {
+        if self.votes.attendance.on_commit() {
             self.turn.notice(Notice::Quorum(tip));
         }
-        if self.log_height.is_none_or(|height| height <= tip) {
-            // The next height has no use for log entries of a final height.
-            self.replay.clear();
-        }
+        self.validator.log.on_final(tip);
         let interval = Duration::from_millis(self.chain.state.chain().limits().block_interval_ms);
-        self.build_from = match (source, self.started_at) {
-            (Source::Consensus | Source::Certified, Some(started_at)) => {
-                started_at.saturating_add(interval)
-            }
-            _ => self.turn.now.elapsed,
-        };
+        match source {
+            Source::Consensus | Source::Certified => self.pace.on_decided(interval, now),
+            Source::CatchUp => self.pace.on_caught_up(now),
+        }
         // What this node signed at a height that it took part in is in its log, even if the
         // certificate came from others.
         let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
@@ -126,14 +115,13 @@ impl Machine {
             self.perform(outputs);
         }
         if source == Source::Consensus || (source == Source::Certified && took_part) {
-            self.signing.on_decided(tip);
+            self.validator.signing.on_decided(tip);
         }
-        self.signing.on_caught_up(tip);
+        self.validator.signing.on_caught_up(tip);
         if source != Source::CatchUp && took_part {
             // At once: after a restart, a log that stands at the tip would look older than the
             // network.
-            self.log_height = Some(tip.next());
-            self.logged = Logged::default();
+            self.validator.log.cut(tip.next());
             self.turn.push(Effect::CutLog(tip.next()));
             self.turn.push(Effect::SyncLog);
         }

@@ -33,6 +33,22 @@ pub(super) enum Told {
     Status,
 }
 
+/// The headers that this node has sent, and its next announcement.
+pub(super) struct Headers {
+    /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
+    /// most one of each height.
+    passed: Height,
+    /// When to announce the tip, unless another node is heard to do so first.
+    pub(super) announce_at: Option<Duration>,
+}
+
+impl Headers {
+    /// `tip` needs no announcement: an earlier run has made it.
+    pub(super) const fn new(tip: Height) -> Self {
+        Self { passed: tip, announce_at: None }
+    }
+}
+
 impl Machine {
     /// Judges and uses a certified header. A status is accepted only if it proves a fork. `Reject`:
     /// the certificate does not prove the header.
@@ -87,14 +103,14 @@ impl Machine {
     /// this one should not wait to learn where the chain is.
     fn on_far(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let height = certified.header.height;
-        if height <= self.passed {
+        if height <= self.headers.passed {
             return Verdict::Ignore;
         }
         if !self.proves(certified) {
             return Verdict::Reject;
         }
         self.learn(certified);
-        self.passed = height;
+        self.headers.passed = height;
         if self.catchup.claim(from) <= self.chain.height() {
             // The sender may pass this on without the block, and be as far behind as this node.
             self.ask_status(from);
@@ -109,7 +125,8 @@ impl Machine {
         let is_held =
             is_final || matches!(self.bodies.verdict(&hash), Some(bodies::Verdict::Valid(_)));
         let is_known = is_final || self.catchup.hash(height).is_some();
-        let is_news = height > self.passed && height.0.saturating_add(PASSED_BELOW_TIP) > tip.0;
+        let is_news =
+            height > self.headers.passed && height.0.saturating_add(PASSED_BELOW_TIP) > tip.0;
         if is_known && !(is_news && is_held) {
             self.catchup.on_claim(from, height);
             return Verdict::Ignore;
@@ -125,7 +142,7 @@ impl Machine {
             // This node announces it once it has the block.
             return Verdict::Ignore;
         }
-        self.passed = self.passed.max(height);
+        self.headers.passed = self.headers.passed.max(height);
         Verdict::Accept
     }
 
@@ -185,9 +202,9 @@ impl Machine {
         let is_proposer = |key: &ledger::signature::SigningKey| {
             self.chain.header().is_some_and(|header| header.proposer == key.public())
         };
-        self.announce_at = match source {
-            _ if self.passed >= tip.height || self.catchup.known() > tip.height => None,
-            Source::Consensus if !self.key.as_ref().is_some_and(is_proposer) => {
+        self.headers.announce_at = match source {
+            _ if self.headers.passed >= tip.height || self.catchup.known() > tip.height => None,
+            Source::Consensus if !self.validator.key.as_ref().is_some_and(is_proposer) => {
                 let within = u64::try_from(ANNOUNCED_WITHIN.as_millis()).unwrap_or(u64::MAX);
                 let spread = Duration::from_millis(self.turn.lots.below(within));
                 Some(now.saturating_add(PROPOSER_FIRST).saturating_add(spread))
@@ -198,15 +215,15 @@ impl Machine {
 
     /// Announces the tip, unless another node's announcement was heard meanwhile.
     pub(super) fn announce(&mut self) {
-        if self.announce_at.is_none_or(|at| at > self.turn.now.elapsed) {
+        if self.headers.announce_at.is_none_or(|at| at > self.turn.now.elapsed) {
             return;
         }
-        self.announce_at = None;
+        self.headers.announce_at = None;
         let tip = self.chain.height();
-        if self.passed < tip
+        if self.headers.passed < tip
             && let Some(message) = self.certified_header()
         {
-            self.passed = tip;
+            self.headers.passed = tip;
             self.turn.gossip(Topic::Headers, message);
         }
     }

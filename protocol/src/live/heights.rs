@@ -6,18 +6,53 @@ use std::time::Duration;
 use ledger::units::Round;
 
 use super::proposals::OWN;
-use super::validator::log::Logged;
 use super::{Effect, Machine, Notice, Phase};
 use crate::live::consensus::{Output, Start};
 use crate::message::ConsensusMessage;
+
+/// Delay of the first height after the start, so that peers can connect before.
+const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
+
+/// How the heights of this run follow each other.
+pub(super) struct Pace {
+    /// When the last begun height began; none before the first one of this run.
+    started_at: Option<Duration>,
+    /// When the first height of this run begins.
+    first_start: Duration,
+    /// Earliest time to build a block of the height after the tip.
+    pub(super) build_from: Duration,
+    /// Rounds beyond the first of their height.
+    pub(super) extra_rounds: u64,
+}
+
+impl Pace {
+    pub(super) const fn new(now: Duration) -> Self {
+        Self {
+            started_at: None,
+            first_start: now.saturating_add(FIRST_HEIGHT_DELAY),
+            build_from: now,
+            extra_rounds: 0,
+        }
+    }
+
+    /// The height before is final, and its block was not fetched after others made it final.
+    pub(super) fn on_decided(&mut self, interval: Duration, now: Duration) {
+        self.build_from = self.started_at.map_or(now, |at| at.saturating_add(interval));
+    }
+
+    /// The height before is final, and its block was fetched.
+    pub(super) const fn on_caught_up(&mut self, now: Duration) {
+        self.build_from = now;
+    }
+}
 
 impl Machine {
     /// When the next height begins: after the minimum interval if a transaction that could go in
     /// waits, else after the interval of empty blocks.
     pub(super) fn start_at(&self) -> Duration {
-        let Some(started_at) = self.started_at else { return self.first_start };
+        let Some(started_at) = self.pace.started_at else { return self.pace.first_start };
         let limits = self.chain.state.chain().limits();
-        let interval = match self.mempool.has_candidate() {
+        let interval = match self.transactions.mempool.has_candidate() {
             true => limits.block_interval_ms,
             false => limits.empty_block_interval_ms,
         };
@@ -34,30 +69,21 @@ impl Machine {
 
     pub(super) fn begin_height(&mut self) {
         let height = self.chain.next_height();
-        let sign = self.signing.may_sign(&self.chain.state, self.turn.now);
+        let sign = self.validator.signing.may_sign(&self.chain.state, self.turn.now);
         self.phase = Phase::Deciding;
-        self.started_at = Some(self.turn.now.elapsed);
+        self.pace.started_at = Some(self.turn.now.elapsed);
         self.proposals.on_height(self.turn.now.elapsed);
         self.told.clear();
-        let log = match self.log_height == Some(height) {
-            true if sign => std::mem::take(&mut self.replay),
-            true => self.replay.clone(),
-            false => Vec::new(),
-        };
-        if sign && self.log_height != Some(height) {
-            self.log_height = Some(height);
-            self.logged = Logged::default();
+        let (log, is_cut) = self.validator.log.begin(height, sign);
+        if is_cut {
             self.turn.push(Effect::CutLog(height));
         }
         if sign {
-            self.signing.on_begun(height);
+            self.validator.signing.on_begun(height);
         }
         // Blocks that were judged before this node began to sign the height are not in the log yet.
         let judged: Vec<_> = self.bodies.valid().filter(|_| sign).cloned().collect();
         self.restore_bodies(&log);
-        if sign {
-            self.logged.on_replay(&log);
-        }
         let validators = Arc::clone(self.chain.state.chain().validators(height));
         let start =
             Start { height, validators: &validators, sign, log: &log, now: self.turn.now.elapsed };
@@ -86,9 +112,9 @@ impl Machine {
                 Output::BuildBlock(round) => queue.extend(self.on_turn(round)),
                 Output::RoundStarted(round) => {
                     self.proposals.on_round();
-                    self.attendance.on_round(round, self.turn.now.elapsed);
+                    self.votes.attendance.on_round(round, self.turn.now.elapsed);
                     if round > Round(0) {
-                        self.extra_rounds = self.extra_rounds.saturating_add(1);
+                        self.pace.extra_rounds = self.pace.extra_rounds.saturating_add(1);
                         self.turn.notice(Notice::Round(self.consensus.height(), round));
                     }
                 }
@@ -103,6 +129,7 @@ impl Machine {
     /// it.
     pub(super) fn height_begins(&mut self) -> bool {
         let next = self.chain.next_height();
-        self.height_is_due() || self.ahead.is_begun(next, self.chain.state.chain().validators(next))
+        self.height_is_due()
+            || self.votes.early.is_begun(next, self.chain.state.chain().validators(next))
     }
 }

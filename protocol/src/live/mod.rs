@@ -36,33 +36,30 @@ use ledger::transaction::VerifiedTransaction;
 use ledger::units::{Height, Nonce, Round};
 
 use crate::budget::Cost;
-use crate::ids::{PeerId, RequestId, Ticket};
+use crate::ids::{PeerId, Ticket};
 use crate::lots::Lots;
 use crate::message::{
     Attempt, CONSENSUS_BYTES_MAX, CertifiedHeader, ConsensusMessage, HEADER_MESSAGE_BYTES_MAX,
-    LogEntry,
 };
 use bodies::Bodies;
 pub use bodies::Work;
 use catchup::CatchUp;
-use clocks::Clocks;
 use consensus::Consensus;
 pub use effect::{Effect, Notice};
 use final_chain::FinalChain;
-use headers::Told;
+use headers::{Headers, Told};
+use heights::Pace;
 pub use input::{Input, Now, Topic, Verdict};
 use mempool::{Mempool, MempoolLimits};
+use peers::Peers;
 use phase::{Phase, Source};
 use proposals::Proposals;
-use transactions::Outbox;
+use transactions::Transactions;
 use turn::Turn;
+use validator::Validator;
 pub use validator::log::Log;
-use validator::log::Logged;
-use validator::signing::Signing;
-use votes::attendance::Attendance;
+use votes::Votes;
 pub use votes::attendance::Quorum;
-use votes::early::Ahead;
-use votes::relay::Heard;
 
 /// What a machine starts with.
 pub struct Setup {
@@ -88,116 +85,48 @@ pub struct Setup {
 pub struct Machine {
     turn: Turn,
     chain: FinalChain,
-    key: Option<SigningKey>,
-    signing: Signing,
     phase: Phase,
+    pace: Pace,
     consensus: Consensus,
-    mempool: Mempool,
-    bodies: Bodies,
-    catchup: CatchUp,
-    outbox: Outbox,
-    peers: BTreeSet<PeerId>,
-    clocks: Clocks,
-    /// The canonical bytes of the genesis, once a peer has asked for them.
-    genesis: Option<Vec<u8>>,
-    /// Requests in flight, except those for final blocks.
-    requests: BTreeMap<RequestId, requests::Asked>,
-    next_poll: Duration,
-    /// The peer that was polled last. Peers are polled in turn, so that no tip or clock grows old.
-    polled: PeerId,
-    /// When the last begun height began; none before the first one of this run.
-    started_at: Option<Duration>,
-    /// When the first height of this run begins, so that peers can connect before.
-    first_start: Duration,
-    /// Earliest time to build a block of the height after the tip.
-    build_from: Duration,
     proposals: Proposals,
-    /// Consensus messages that were passed on lately.
-    heard: Heard,
-    /// Consensus messages that came before their height began.
-    ahead: Ahead,
-    attendance: Attendance,
     /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
     told: BTreeSet<(Round, BlockHash)>,
-    /// The bodies in the log of the height after the tip.
-    logged: Logged,
     /// The certificate of a decided block whose body is not here.
     decided: Option<Certificate>,
     /// Blocks of the pending [`Effect::Commit`], the chain after them, and how they became final.
     committing: Option<(Vec<Committed>, ChainState, Source)>,
-    /// Log entries of a height above the tip, until it begins.
-    replay: Vec<LogEntry>,
-    /// The height of the log.
-    log_height: Option<Height>,
-    /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
-    /// most one of each height.
-    passed: Height,
-    /// When to announce the tip, unless another node is heard to do so first.
-    announce_at: Option<Duration>,
-    extra_rounds: u64,
-    equivocations: u64,
-    /// Number of proofs of double signing kept, by validator.
-    evidence: BTreeMap<PublicKey, u32>,
+    bodies: Bodies,
+    votes: Votes,
+    headers: Headers,
+    transactions: Transactions,
+    catchup: CatchUp,
+    peers: Peers,
+    validator: Validator,
 }
-
-/// Delay of the first height after the start.
-const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
 
 impl Machine {
     /// A machine that continues from a stored chain and its log.
     #[must_use]
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { chain, header, certificate, key, log, sign_without_log, mempool, seed } = setup;
-        let next = chain.tip().height.next();
-        let validators = chain.chain().validators(next);
-        let is_validator = key.as_ref().is_some_and(|key| validators.find(&key.public()).is_some());
-        let consensus = Consensus::new(chain.chain().id(), key.clone(), validators);
-        let drift = Duration::from_millis(chain.chain().limits().clock_drift_ms);
-        // A clock behind the chain must not shorten the wait.
-        let start = now.wall.max(chain.tip().time);
-        let signing =
-            Signing::new(is_validator, &log, chain.tip().height, sign_without_log, drift, start);
-        let (log_height, replay) = match log {
-            // The log is ahead of the store: its entries wait until the store has caught up.
-            Log::Intact(height, entries) if height >= next => (Some(height), entries),
-            Log::Intact(height, _) => (Some(height), Vec::new()),
-            Log::Lost => (None, Vec::new()),
-        };
+        let (rules, tip) = (chain.chain(), chain.tip().height);
         let mut lots = Lots::new(seed);
         Self {
             catchup: CatchUp::new(lots.draw()),
             turn: Turn::new(now, lots),
-            key,
-            signing,
             phase: Phase::Waiting,
-            consensus,
-            mempool: Mempool::new(mempool),
-            bodies: Bodies::default(),
-            passed: chain.tip().height,
-            announce_at: None,
-            outbox: Outbox::default(),
-            peers: BTreeSet::new(),
-            clocks: Clocks::default(),
-            genesis: None,
-            requests: BTreeMap::new(),
-            next_poll: now.elapsed,
-            polled: PeerId(0),
-            started_at: None,
-            first_start: now.elapsed.saturating_add(FIRST_HEIGHT_DELAY),
-            build_from: now.elapsed,
+            pace: Pace::new(now.elapsed),
+            consensus: Consensus::new(rules.id(), key.clone(), rules.validators(tip.next())),
             proposals: Proposals::default(),
-            heard: Heard::default(),
-            ahead: Ahead::default(),
-            attendance: Attendance::new(),
             told: BTreeSet::new(),
-            logged: Logged::default(),
             decided: None,
             committing: None,
-            replay,
-            log_height,
-            extra_rounds: 0,
-            equivocations: 0,
-            evidence: BTreeMap::new(),
+            bodies: Bodies::default(),
+            votes: Votes::new(),
+            headers: Headers::new(tip),
+            transactions: Transactions::new(mempool),
+            peers: Peers::new(now.elapsed),
+            validator: Validator::new(key, log, sign_without_log, &chain, now),
             chain: FinalChain::new(chain, header, certificate),
         }
     }
@@ -266,7 +195,11 @@ impl Machine {
         self.commit_certified();
         self.follow_others();
         if self.phase == Phase::Deciding
-            && self.signing.resumes(&self.chain.state, self.turn.now, self.consensus_signs())
+            && self.validator.signing.resumes(
+                &self.chain.state,
+                self.turn.now,
+                self.consensus_signs(),
+            )
         {
             // The wait before signing ended in the middle of a height: begin the height again, as a
             // signer.
@@ -309,11 +242,11 @@ impl Machine {
     /// When [`Input::Time`] is due at the latest.
     #[must_use]
     pub fn deadline(&self) -> Duration {
-        let mut deadline = self.next_poll;
+        let mut deadline = self.peers.next_poll;
         let mut at =
             |time: Option<Duration>| deadline = time.map_or(deadline, |time| deadline.min(time));
-        at(self.outbox.deadline());
-        at(self.announce_at);
+        at(self.transactions.outbox.deadline());
+        at(self.headers.announce_at);
         match self.phase {
             Phase::Waiting => {
                 at(Some(self.start_at()));
@@ -323,8 +256,12 @@ impl Machine {
                 at(self.consensus.deadline());
                 at(self.bodies.deadline());
                 at(self.proposals.deadline());
-                at(self.attendance.deadline());
-                at(self.signing.deadline(self.turn.now).filter(|_| !self.consensus_signs()));
+                at(self.votes.attendance.deadline());
+                at(self
+                    .validator
+                    .signing
+                    .deadline(self.turn.now)
+                    .filter(|_| !self.consensus_signs()));
                 at(self.follow_deadline());
             }
             Phase::Fetching => {
@@ -363,13 +300,13 @@ impl Machine {
     /// Transactions that wait for a block.
     #[must_use]
     pub const fn mempool(&self) -> &Mempool {
-        &self.mempool
+        &self.transactions.mempool
     }
 
     /// The nonce to sign next: after those in the chain and those that wait without a gap.
     #[must_use]
     pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
-        self.mempool.next_nonce(&self.chain.state, account)
+        self.transactions.mempool.next_nonce(&self.chain.state, account)
     }
 
     /// Round of the height being decided.
@@ -393,7 +330,7 @@ impl Machine {
     /// Whether votes of a quorum are heard.
     #[must_use]
     pub const fn quorum(&self) -> &Quorum {
-        self.attendance.quorum()
+        self.votes.attendance.quorum()
     }
 
     /// Counters of this machine's work for others since its start.
@@ -411,11 +348,11 @@ impl Machine {
     /// Since start: rounds beyond the first of their height, and reported equivocations.
     #[must_use]
     pub const fn troubles(&self) -> (u64, u64) {
-        (self.extra_rounds, self.equivocations)
+        (self.pace.extra_rounds, self.votes.offenders.equivocations())
     }
 
     fn transaction(&mut self, hash: &TxHash) -> Option<Arc<VerifiedTransaction>> {
-        self.mempool.get(hash).or_else(|| self.bodies.transaction(hash))
+        self.transactions.mempool.get(hash).or_else(|| self.bodies.transaction(hash))
     }
 }
 

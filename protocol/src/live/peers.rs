@@ -1,46 +1,83 @@
 //! Connected peers: who they are, and how they are asked for their tips.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::Machine;
+use super::clocks::Clocks;
 use super::requests::Asked;
-use crate::ids::PeerId;
+use crate::ids::{PeerId, RequestId};
 use crate::message::Request;
 
 /// Interval of status requests. One peer is asked at a time, in turn.
 const POLL: Duration = Duration::from_secs(2);
 
+/// All connected peers.
+pub(super) struct Peers {
+    pub(super) connected: BTreeSet<PeerId>,
+    /// How far this clock is from theirs.
+    pub(super) clocks: Clocks,
+    /// Requests in flight, except those for final blocks.
+    pub(super) requests: BTreeMap<RequestId, Asked>,
+    /// The canonical bytes of the genesis, once a peer has asked for them.
+    pub(super) genesis: Option<Vec<u8>>,
+    /// When the next peer is asked for its tip.
+    pub(super) next_poll: Duration,
+    /// The peer that was polled last. Peers are polled in turn, so that no tip or clock grows old.
+    polled: PeerId,
+}
+
+impl Peers {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            connected: BTreeSet::new(),
+            clocks: Clocks::default(),
+            requests: BTreeMap::new(),
+            genesis: None,
+            next_poll: now,
+            polled: PeerId(0),
+        }
+    }
+
+    /// The peer to ask for its tip now, if a poll is due.
+    fn next_polled(&mut self, now: Duration) -> Option<PeerId> {
+        if now < self.next_poll {
+            return None;
+        }
+        self.next_poll = now.saturating_add(POLL);
+        let after = (Bound::Excluded(self.polled), Bound::Unbounded);
+        let next = self.connected.range(after).next().or_else(|| self.connected.first()).copied();
+        self.polled = next.unwrap_or(self.polled);
+        next
+    }
+}
+
 impl Machine {
     pub(super) fn on_connected(&mut self, peer: PeerId) {
-        self.peers.insert(peer);
+        self.peers.connected.insert(peer);
         self.catchup.on_connected(peer);
-        self.signing.on_connected(self.turn.now);
-        self.outbox.on_connected(self.turn.now.elapsed);
+        self.validator.signing.on_connected(self.turn.now);
+        self.transactions.outbox.on_connected(self.turn.now.elapsed);
         self.ask_status(peer);
     }
 
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
-        self.peers.remove(&peer);
+        self.peers.connected.remove(&peer);
         self.catchup.on_disconnected(peer);
         self.bodies.on_disconnected(peer);
-        self.clocks.on_disconnected(peer);
+        self.peers.clocks.on_disconnected(peer);
     }
 
     pub(super) fn poll_peers(&mut self) {
-        if self.turn.now.elapsed < self.next_poll {
-            return;
-        }
-        self.next_poll = self.turn.now.elapsed.saturating_add(POLL);
-        let after = (std::ops::Bound::Excluded(self.polled), std::ops::Bound::Unbounded);
-        let next = self.peers.range(after).next().or_else(|| self.peers.first()).copied();
-        if let Some(peer) = next {
-            self.polled = peer;
+        if let Some(peer) = self.peers.next_polled(self.turn.now.elapsed) {
             self.ask_status(peer);
         }
     }
 
     pub(super) fn ask_status(&mut self, peer: PeerId) {
         if self
+            .peers
             .requests
             .values()
             .any(|asked| matches!(asked, Asked::Status(asked, _) if *asked == peer))

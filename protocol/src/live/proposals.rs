@@ -94,7 +94,7 @@ impl Machine {
                 ConsensusMessage::Proposal(signed, compact)
             }
             ConsensusMessage::Vote(vote) => {
-                self.attendance.on_vote(vote.vote.validator, self.turn.now.elapsed);
+                self.votes.attendance.on_vote(vote.vote.validator, self.turn.now.elapsed);
                 ConsensusMessage::Vote(vote)
             }
             other => other,
@@ -131,6 +131,7 @@ impl Machine {
     fn repeat_turn(&self) -> Duration {
         let validators = self.chain.state.chain().validators(self.chain.next_height());
         let place = self
+            .validator
             .key
             .as_ref()
             .and_then(|key| validators.find(&key.public()))
@@ -165,7 +166,7 @@ impl Machine {
         }
         self.look_for(signed);
         if let Some(list) = list {
-            self.bodies.on_list(&signed.proposal.block, list, from, &self.mempool);
+            self.bodies.on_list(&signed.proposal.block, list, from, &self.transactions.mempool);
         }
     }
 
@@ -219,7 +220,7 @@ impl Machine {
         let round = self.consensus.round();
         self.bodies.on_round(round, &self.consensus.pinned());
         self.shorten_log();
-        self.heard.on_round(self.consensus.height(), round);
+        self.votes.relay.on_round(self.consensus.height(), round);
         let first = Round(round.0.saturating_sub(ROUNDS_BEFORE));
         self.told.retain(|(of, _)| *of >= first);
         for signed in self.proposals.on_near(first, Round(round.0.saturating_add(1))) {

@@ -26,7 +26,7 @@ pub(super) enum Asked {
 impl Machine {
     pub(super) fn ask(&mut self, peer: PeerId, request: &Request, asked: Asked) -> RequestId {
         let id = self.turn.request(peer, request);
-        self.requests.insert(id, asked);
+        self.peers.requests.insert(id, asked);
         id
     }
 
@@ -73,7 +73,7 @@ impl Machine {
                     None
                 }
             };
-        match self.requests.remove(&id) {
+        match self.peers.requests.remove(&id) {
             Some(Asked::Status(_, asked_at)) => {
                 let Some(Response::Tip { now, head }) = response else { return };
                 self.on_peer_clock(from, now, asked_at);
@@ -90,7 +90,7 @@ impl Machine {
                         match self.bodies.check_list(&self.chain.state, block, &list) {
                             Ok(()) => {
                                 self.bodies.on_gave(&block, from);
-                                self.bodies.on_list(&block, list, from, &self.mempool);
+                                self.bodies.on_list(&block, list, from, &self.transactions.mempool);
                             }
                             Err(offence) => self.ban(from, offence),
                         }
@@ -117,7 +117,7 @@ impl Machine {
 
     fn genesis_piece(&mut self, piece: u32) -> Option<Vec<u8>> {
         let chain = self.chain.state.chain();
-        let bytes = self.genesis.get_or_insert_with(|| codec::encode(chain.genesis()));
+        let bytes = self.peers.genesis.get_or_insert_with(|| codec::encode(chain.genesis()));
         bytes.chunks(GENESIS_PIECE_BYTES).nth(usize::try_from(piece).ok()?).map(<[u8]>::to_vec)
     }
 

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::chain::Blame;
+use ledger::chain::{Blame, ChainState, Committed};
 use ledger::hash::TxHash;
 use ledger::signature::PublicKey;
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::Nonce;
 
-use super::{Effect, Machine, Topic, Verdict};
+use super::{Effect, Machine, Now, Topic, Verdict};
 use crate::budget::Cost;
 use crate::ids::Ticket;
-use crate::live::mempool::{Admitted, Mempool};
+use crate::live::mempool::{Admitted, Mempool, MempoolLimits};
 use crate::message::BATCH_BYTES;
 
 /// A batch is sent this long after its first transaction, unless it is full before.
@@ -96,7 +96,7 @@ impl Outbox {
     }
 
     /// A block has these transactions: releases their senders' successors.
-    pub(super) fn on_commit(
+    fn on_commit(
         &mut self,
         mempool: &Mempool,
         committed: &[Arc<VerifiedTransaction>],
@@ -121,7 +121,7 @@ impl Outbox {
     }
 
     /// Forgets own transactions that no longer wait.
-    pub(super) fn retain(&mut self, mempool: &Mempool) {
+    fn retain(&mut self, mempool: &Mempool) {
         self.own.retain(|hash| mempool.get(hash).is_some());
         if self.own.is_empty() {
             self.repeat_at = None;
@@ -182,25 +182,50 @@ impl Outbox {
     }
 }
 
+/// Transactions that wait for a block, and those of them that leave by gossip.
+pub(super) struct Transactions {
+    pub(super) mempool: Mempool,
+    pub(super) outbox: Outbox,
+}
+
+impl Transactions {
+    pub(super) fn new(limits: MempoolLimits) -> Self {
+        Self { mempool: Mempool::new(limits), outbox: Outbox::default() }
+    }
+
+    /// These blocks are final, and `chain` is the chain after them.
+    pub(super) fn on_commits(&mut self, chain: &ChainState, commits: &[Committed], now: Duration) {
+        for commit in commits {
+            let committed = &commit.block.block().transactions;
+            self.mempool.on_commit(chain, committed);
+            self.outbox.on_commit(&self.mempool, committed, now);
+        }
+        self.outbox.retain(&self.mempool);
+    }
+}
+
 const fn next(nonce: Nonce) -> Nonce {
     Nonce(nonce.0.saturating_add(1))
 }
 
 impl Machine {
     pub(super) fn flush_transactions(&mut self) {
-        self.outbox.repeat(&self.mempool, self.turn.now.elapsed);
-        while let Some(message) = self.outbox.take(self.turn.now.elapsed) {
+        let Transactions { mempool, outbox } = &mut self.transactions;
+        let now = self.turn.now.elapsed;
+        outbox.repeat(mempool, now);
+        while let Some(message) = outbox.take(now) {
             self.turn.gossip(Topic::Transactions, message);
         }
     }
 
     pub(super) fn on_submit(&mut self, ticket: Ticket, transaction: Arc<VerifiedTransaction>) {
         self.bodies.on_transaction(&transaction);
-        let result =
-            self.mempool.admit(&self.chain.state, self.turn.now.wall, Arc::clone(&transaction));
+        let Transactions { mempool, outbox } = &mut self.transactions;
+        let Now { elapsed: now, wall } = self.turn.now;
+        let result = mempool.admit(&self.chain.state, wall, Arc::clone(&transaction));
         if matches!(result, Ok(Admitted::New | Admitted::Replaced(_))) {
-            self.outbox.own(transaction.hash(), self.turn.now.elapsed);
-            self.outbox.push(&self.mempool, &transaction, self.turn.now.elapsed);
+            outbox.own(transaction.hash(), now);
+            outbox.push(mempool, &transaction, now);
         }
         self.turn.push(Effect::Submitted(ticket, result.map(|_| ())));
     }
@@ -217,6 +242,8 @@ impl Machine {
         ticket: Ticket,
         transactions: Vec<Option<Arc<VerifiedTransaction>>>,
     ) {
+        let Transactions { mempool, outbox } = &mut self.transactions;
+        let Now { elapsed: now, wall } = self.turn.now;
         let (mut is_forged, mut bytes) = (false, 0usize);
         let mut new = Vec::new();
         for transaction in transactions {
@@ -226,17 +253,13 @@ impl Machine {
             };
             bytes = bytes.saturating_add(transaction.bytes());
             self.bodies.on_transaction(&transaction);
-            match self.mempool.admit(
-                &self.chain.state,
-                self.turn.now.wall,
-                Arc::clone(&transaction),
-            ) {
+            match mempool.admit(&self.chain.state, wall, Arc::clone(&transaction)) {
                 Ok(Admitted::New | Admitted::Replaced(_)) => new.push(transaction),
                 Err(error) if error.blame() == Blame::Sender => is_forged = true,
                 Ok(Admitted::Known) | Err(_) => {}
             }
         }
-        let useful = new.iter().filter(|transaction| self.mempool.is_executable(transaction));
+        let useful = new.iter().filter(|transaction| mempool.is_executable(transaction));
         let useful =
             useful.fold(0usize, |sum, transaction| sum.saturating_add(transaction.bytes()));
         let is_passed_on = !is_forged && useful > 0 && useful.saturating_mul(2) >= bytes;
@@ -245,8 +268,8 @@ impl Machine {
         }
         for transaction in &new {
             match is_passed_on {
-                true => self.outbox.on_passed(&self.mempool, transaction, self.turn.now.elapsed),
-                false => self.outbox.push(&self.mempool, transaction, self.turn.now.elapsed),
+                true => outbox.on_passed(mempool, transaction, now),
+                false => outbox.push(mempool, transaction, now),
             }
         }
         self.turn.push(Effect::Judge(

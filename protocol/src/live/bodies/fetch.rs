@@ -14,11 +14,18 @@ impl Machine {
         }
         // By lot: in any other order a peer could get itself asked first, such as by connecting
         // early.
-        let mut peers: Vec<_> = self.peers.iter().copied().collect();
+        let mut peers: Vec<_> = self.peers.connected.iter().copied().collect();
         peers.sort_by_cached_key(|_| self.turn.lots.draw());
         for block in due {
             let (now, wall) = (self.turn.now.elapsed, self.turn.now.wall);
-            match self.bodies.advance(block, &self.chain.state, &self.mempool, &peers, now, wall) {
+            match self.bodies.advance(
+                block,
+                &self.chain.state,
+                &self.transactions.mempool,
+                &peers,
+                now,
+                wall,
+            ) {
                 Progress::Wait => {}
                 Progress::Ask(peer, request) => {
                     let id = self.ask(peer, &request, Asked::Body);

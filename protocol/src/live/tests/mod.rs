@@ -9,9 +9,9 @@ use ledger::transaction::{Body, Output, Transfer, verify_transactions};
 use ledger::units::{Amount, Timestamp, VotingPower};
 
 use super::*;
-use crate::ids::Ticket;
+use crate::ids::{RequestId, Ticket};
 use crate::message::{
-    Attempt, ConsensusMessage, Evidence, Request, Response, SignedProposal, SignedVote,
+    Attempt, ConsensusMessage, Evidence, LogEntry, Request, Response, SignedProposal, SignedVote,
 };
 
 mod behind;

@@ -198,7 +198,7 @@ fn certificates_of_a_kind_are_passed_on_once_a_second_and_stale_ones_do_not_take
             signatures: Vec::new(),
         })
     };
-    let mut heard = super::super::votes::relay::Heard::default();
+    let mut heard = super::super::votes::relay::Relay::default();
     let mut passes = |round, at| {
         let (message, now) = (polka(round), Duration::from_millis(at));
         let passes = heard.may_pass(&message, Round(3), now);

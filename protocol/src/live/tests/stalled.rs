@@ -44,7 +44,7 @@ impl Validator {
         }
         // As if each block were a full one.
         let full = self.node.machine.chain().chain().limits().block_bytes_max;
-        self.node.machine.logged.bodies.values_mut().for_each(|bytes| *bytes = full);
+        self.node.machine.validator.log.bodies.values_mut().for_each(|bytes| *bytes = full);
     }
 
     fn hear(&mut self, message: ConsensusMessage) -> Vec<Effect> {

@@ -28,19 +28,62 @@ pub enum Log {
 /// file grows further.
 const DROPPED_BLOCKS_MAX: u64 = 3;
 
-/// The bodies in the log of the height being decided, with their bytes.
+/// The log as it is on the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Logged {
+    /// The height of the log; none while there is no log. All below is of this height.
+    height: Option<Height>,
+    /// Entries of an earlier run, until the height begins.
+    replay: Vec<LogEntry>,
+    /// Bodies that this run has written or replayed, with their bytes.
     pub(crate) bodies: BTreeMap<BlockHash, u64>,
 }
 
 impl Logged {
-    /// The log as it was found.
-    pub(crate) fn on_replay(&mut self, log: &[LogEntry]) {
-        for entry in log {
+    /// The log as found at start; `next` is the height after the tip. Entries of a final height are
+    /// of no use.
+    pub(crate) fn new(log: Log, next: Height) -> Self {
+        match log {
+            // A log ahead of the store waits until the store has caught up.
+            Log::Intact(height, replay) => Self {
+                height: Some(height),
+                replay: if height >= next { replay } else { Vec::new() },
+                bodies: BTreeMap::new(),
+            },
+            Log::Lost => Self::default(),
+        }
+    }
+
+    /// A height begins. Returns the entries to replay, and whether to cut the log first. Only a
+    /// signer writes to the log, so only a signer uses the entries up.
+    pub(crate) fn begin(&mut self, height: Height, sign: bool) -> (Vec<LogEntry>, bool) {
+        if self.height != Some(height) {
+            if sign {
+                self.cut(height);
+            }
+            return (Vec::new(), sign);
+        }
+        if !sign {
+            return (self.replay.clone(), false);
+        }
+        let replay = std::mem::take(&mut self.replay);
+        for entry in &replay {
             if let LogEntry::Body(block) = entry {
                 self.bodies.insert(block.header.hash(), codec::encode(block).len() as u64);
             }
+        }
+        (replay, false)
+    }
+
+    /// The log begins anew, for this height.
+    pub(crate) fn cut(&mut self, height: Height) {
+        *self = Self { height: Some(height), ..Self::default() };
+    }
+
+    /// Blocks up to this height are final. The next height has no use for their log entries.
+    pub(crate) fn on_final(&mut self, tip: Height) {
+        if self.height.is_none_or(|height| height <= tip) {
+            self.replay.clear();
         }
     }
 
@@ -64,11 +107,11 @@ impl Machine {
     /// Logs a block that is not in the log yet. After a restart a vote for a block can be acted on
     /// only if the block is in the log too.
     pub(crate) fn log_body(&mut self, valid: &ValidBlock) {
-        if !self.consensus.is_signing() || self.logged.bodies.contains_key(&valid.hash()) {
+        if !self.consensus.is_signing() || self.validator.log.bodies.contains_key(&valid.hash()) {
             return;
         }
         let block = valid.block();
-        self.logged.bodies.insert(valid.hash(), valid.bytes().len() as u64);
+        self.validator.log.bodies.insert(valid.hash(), valid.bytes().len() as u64);
         self.bodies.note_logged();
         self.turn.push(Effect::Log(LogEntry::Body(Block {
             header: block.header.clone(),
@@ -87,7 +130,8 @@ impl Machine {
         let bytes_max =
             self.chain.state.chain().limits().block_bytes_max.saturating_mul(DROPPED_BLOCKS_MAX);
         let bodies = &self.bodies;
-        if let Some(kept) = self.logged.shorten(|block| bodies.verdict(block).is_some(), bytes_max)
+        if let Some(kept) =
+            self.validator.log.shorten(|block| bodies.verdict(block).is_some(), bytes_max)
         {
             self.turn.push(Effect::ShortenLog(kept));
         }

@@ -235,7 +235,7 @@ impl Signing {
 
 impl Machine {
     pub(crate) fn report_signing(&mut self) {
-        if let Some(report) = self.signing.report(&self.chain.state, self.turn.now) {
+        if let Some(report) = self.validator.signing.report(&self.chain.state, self.turn.now) {
             self.turn.notice(match report {
                 Some(reason) => Notice::NotSigning(reason),
                 None => Notice::Signing(self.chain.next_height()),

@@ -125,17 +125,17 @@ impl Machine {
     /// Gives a notice when a quorum is no longer heard, or is heard again.
     pub(crate) fn attend(&mut self) {
         if self.phase != Phase::Deciding {
-            return self.attendance.on_pause();
+            return self.votes.attendance.on_pause();
         }
-        self.attendance.on_deciding(self.turn.now);
+        self.votes.attendance.on_deciding(self.turn.now);
         let height = self.chain.next_height();
         let validators = self.chain.state.chain().validators(height);
         if let Some(ok) =
-            self.attendance.look(self.turn.now.elapsed, self.consensus.round(), validators)
+            self.votes.attendance.look(self.turn.now.elapsed, self.consensus.round(), validators)
         {
             self.turn.notice(match ok {
                 true => Notice::Quorum(height),
-                false => Notice::NoQuorum(height, self.attendance.quorum().missing.clone()),
+                false => Notice::NoQuorum(height, self.votes.attendance.quorum().missing.clone()),
             });
         }
     }

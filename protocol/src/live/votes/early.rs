@@ -25,13 +25,13 @@ type OfHeight = BTreeMap<Option<PublicKey>, VecDeque<(PeerId, ConsensusMessage)>
 
 /// Verified messages of later heights.
 #[derive(Debug, Default)]
-pub(crate) struct Ahead {
+pub(crate) struct Early {
     heights: BTreeMap<Height, OfHeight>,
-    /// Messages changed since the last [`Ahead::is_begun`].
+    /// Messages changed since the last [`Early::is_begun`].
     is_new: bool,
 }
 
-impl Ahead {
+impl Early {
     /// Keeps a verified message.
     pub(crate) fn keep(&mut self, from: PeerId, message: ConsensusMessage) {
         let message = match message {

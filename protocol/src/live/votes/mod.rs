@@ -2,7 +2,7 @@
 //! begins, or dropped.
 
 pub(super) mod attendance;
-pub(super) mod early;
+mod early;
 mod evidence;
 pub(super) mod relay;
 
@@ -17,6 +17,33 @@ use crate::ids::{PeerId, Ticket};
 use crate::live::bodies::transactions_max;
 use crate::message::{CompactBlock, ConsensusMessage, SignedProposal};
 use crate::planted::{self, Fault};
+use attendance::Attendance;
+use early::Early;
+use evidence::Offenders;
+use relay::Relay;
+
+/// What came from the validators, besides the proposals of the height that is being decided.
+pub(super) struct Votes {
+    /// Messages that were passed on lately.
+    pub(super) relay: Relay,
+    /// Messages that came before their height began.
+    pub(super) early: Early,
+    /// Validators that are heard.
+    pub(super) attendance: Attendance,
+    /// Validators that signed twice.
+    pub(super) offenders: Offenders,
+}
+
+impl Votes {
+    pub(super) fn new() -> Self {
+        Self {
+            relay: Relay::default(),
+            early: Early::default(),
+            attendance: Attendance::new(),
+            offenders: Offenders::default(),
+        }
+    }
+}
 
 impl Machine {
     /// Judged before it is used: others should not wait for what this node makes of it.
@@ -28,7 +55,7 @@ impl Machine {
         bytes: usize,
     ) {
         let hearing = self.hear(&message);
-        if matches!(hearing, Hearing::News) && self.heard.was_passed(&message) {
+        if matches!(hearing, Hearing::News) && self.votes.relay.was_passed(&message) {
             self.turn.charge(Cost::relay(bytes));
         }
         self.turn.push(Effect::Judge(ticket, hearing.verdict()));
@@ -38,12 +65,15 @@ impl Machine {
             Hearing::Far => self.ask_status(from),
             Hearing::News | Hearing::List => {
                 let height = message.height();
-                self.heard.note(&message, self.turn.now.elapsed);
-                let is_ours =
-                    self.key.as_ref().is_some_and(|key| message.signer() == Some(key.public()));
+                self.votes.relay.note(&message, self.turn.now.elapsed);
+                let is_ours = self
+                    .validator
+                    .key
+                    .as_ref()
+                    .is_some_and(|key| message.signer() == Some(key.public()));
                 let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
-                if is_ours && !is_signed_here && !self.signing.accounts_for(height) {
-                    self.signing.on_signed_elsewhere(height, self.turn.now);
+                if is_ours && !is_signed_here && !self.validator.signing.accounts_for(height) {
+                    self.validator.signing.on_signed_elsewhere(height, self.turn.now);
                     self.report_signing();
                 }
                 self.on_consensus(from, message);
@@ -82,10 +112,10 @@ impl Machine {
         let is_deciding = self.consensus.height() == height
             && matches!(self.phase, Phase::Deciding | Phase::Fetching | Phase::CatchingUp);
         let round = if is_deciding { self.consensus.round() } else { Round(0) };
-        let may_pass = self.heard.may_pass(message, round, self.turn.now.elapsed)
+        let may_pass = self.votes.relay.may_pass(message, round, self.turn.now.elapsed)
             || planted::is(Fault::GossipUnbounded);
         // A copy of the proposal without the list may have come first.
-        if !may_pass && !self.heard.lacks_list(message, round) {
+        if !may_pass && !self.votes.relay.lacks_list(message, round) {
             return Hearing::Useless;
         }
         // An earlier copy without the list was verified, but this copy may have a forged signature.
@@ -119,7 +149,7 @@ impl Machine {
         let (height, next) = (message.height(), self.chain.next_height());
         if height == next {
             if let ConsensusMessage::Vote(signed) = &message {
-                self.attendance.on_vote(signed.vote.validator, self.turn.now.elapsed);
+                self.votes.attendance.on_vote(signed.vote.validator, self.turn.now.elapsed);
             }
             if self.phase == Phase::Deciding {
                 return self.take_in(from, message);
@@ -129,12 +159,12 @@ impl Machine {
         if is_forgotten && matches!(message, ConsensusMessage::Proposal(..)) {
             return;
         }
-        self.ahead.keep(from, message);
+        self.votes.early.keep(from, message);
     }
 
     /// Takes in messages that came before the height began.
     pub(super) fn take_in_early(&mut self) {
-        for (from, message) in self.ahead.take(self.chain.next_height()) {
+        for (from, message) in self.votes.early.take(self.chain.next_height()) {
             if self.phase == Phase::Deciding {
                 self.take_in(from, message);
             }
@@ -161,8 +191,8 @@ impl Machine {
     /// Forgets messages of heights that are no longer near.
     pub(super) fn forget_heights(&mut self) {
         let (tip, best) = (self.chain.height(), self.catchup.known());
-        self.ahead.keep_heights(|height| is_near(tip, best, height));
-        self.heard.keep_heights(|height| is_near(tip, best, height));
+        self.votes.early.keep_heights(|height| is_near(tip, best, height));
+        self.votes.relay.keep_heights(|height| is_near(tip, best, height));
     }
 }
 

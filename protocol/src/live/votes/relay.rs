@@ -9,7 +9,7 @@
 //!
 //! Anybody can send a copy of a proposal without the list of its block. This copy is small, so it
 //! overtakes the one with the list. So a copy with the list is accepted once, even if the proposal
-//! was accepted lately without it: see [`Heard::lacks_list`].
+//! was accepted lately without it: see [`Relay::lacks_list`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -84,7 +84,7 @@ type Place = (Height, Round, Kind, PublicKey);
 /// The accepted messages of heights that are near. At most [`DIFFERENT_MAX`] for each validator,
 /// kind and round taken.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Relay {
     words: BTreeMap<Place, Vec<Known>>,
     certificates: BTreeMap<(Height, CertificateKind), Certificates>,
 }
@@ -95,7 +95,7 @@ enum Named {
     Certificate((Height, CertificateKind), Round),
 }
 
-impl Heard {
+impl Relay {
     /// Whether a message should be verified, used and passed on. `round` is the current round of
     /// the message's height.
     pub(crate) fn may_pass(&self, message: &ConsensusMessage, round: Round, now: Duration) -> bool {
