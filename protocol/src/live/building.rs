@@ -20,7 +20,9 @@ impl Machine {
     pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
         let at = self.build_at();
         if at > self.turn.now.elapsed {
-            self.proposals.to_build = Some((round, at));
+            if let Some(proposals) = self.phase.proposals() {
+                proposals.to_build = Some((round, at));
+            }
             return Vec::new();
         }
         self.build_block(round)
@@ -44,12 +46,9 @@ impl Machine {
 
     /// Builds a block whose time has come, if its round is still the current one.
     pub(super) fn build_waiting(&mut self) {
-        let Some((round, _)) =
-            self.proposals.to_build.filter(|(_, at)| *at <= self.turn.now.elapsed)
-        else {
-            return;
-        };
-        self.proposals.to_build = None;
+        let now = self.turn.now.elapsed;
+        let Some(proposals) = self.phase.proposals() else { return };
+        let Some((round, _)) = proposals.to_build.take_if(|(_, at)| *at <= now) else { return };
         if self.consensus.is_proposing(round) {
             let outputs = self.build_block(round);
             self.perform(outputs);

@@ -11,8 +11,8 @@ use ledger::certificate::Certificate;
 use ledger::chain::{ChainState, Committed, ValidBlock};
 use ledger::hash::BlockHash;
 
-use super::proposals::Proposals;
-use super::{Effect, Machine, Notice, Phase, Source};
+use super::phase::{Begun, Committing, Origin, Phase};
+use super::{Effect, Machine, Notice};
 use crate::live::bodies::Verdict;
 use crate::planted::{self, Fault};
 
@@ -33,8 +33,7 @@ impl Machine {
             }
             None if self.consensus.verdict(&block) == Some(true) => {
                 self.turn.notice(Notice::Fetching(certificate.height, block));
-                self.decided = Some(certificate);
-                self.phase = Phase::Fetching;
+                self.phase = Phase::Begun(Begun::Fetching(certificate));
                 self.bodies.want_decided(block);
             }
             _ => self.halt(format!("block {block} was decided but is not valid here")),
@@ -43,10 +42,7 @@ impl Machine {
 
     /// Commits a block that was just judged, if it is the decided one.
     pub(super) fn on_fetched(&mut self, block: BlockHash, verdict: &Verdict) {
-        let Some(certificate) = self.decided.take_if(|certificate| certificate.block == block)
-        else {
-            return;
-        };
+        let Some(certificate) = self.phase.take_decided(block) else { return };
         match verdict {
             Verdict::Valid(valid) => self.commit_decided(valid.clone(), certificate),
             Verdict::Invalid => {
@@ -58,13 +54,13 @@ impl Machine {
     fn commit_decided(&mut self, valid: ValidBlock, certificate: Certificate) {
         let mut after = self.chain.state.clone();
         let commit = after.commit(valid, certificate);
-        self.commit(vec![commit], after, Source::Consensus);
+        self.commit(vec![commit], after, Origin::Consensus);
     }
 
     /// Commits the next block if it is here, valid and certified.
     pub(super) fn commit_certified(&mut self) {
         let is_off = planted::is(Fault::CertificateStopsConsensus);
-        if matches!(self.phase, Phase::Committing | Phase::Halted) || is_off {
+        if self.phase.is_closed() || is_off {
             return;
         }
         let Some(certified) = self.catchup.next_header(self.chain.height()) else { return };
@@ -72,60 +68,61 @@ impl Machine {
         let Some(Verdict::Valid(valid)) = verdict else { return };
         let mut after = self.chain.state.clone();
         let commit = after.commit(valid.clone(), certified.certificate.clone());
-        self.commit(vec![commit], after, self.source_of_others());
+        self.commit(vec![commit], after, self.origin_of_others());
     }
 
     /// How a block that consensus here did not decide became final.
-    pub(super) fn source_of_others(&self) -> Source {
-        if self.phase == Phase::CatchingUp { Source::CatchUp } else { Source::Certified }
+    pub(super) fn origin_of_others(&self) -> Origin {
+        if self.phase.is_catching_up() { Origin::CatchUp } else { Origin::Certified }
     }
 
-    pub(super) fn commit(&mut self, commits: Vec<Committed>, after: ChainState, source: Source) {
-        self.phase = Phase::Committing;
-        self.committing = Some((commits.clone(), after, source));
-        self.turn.push(Effect::Commit(commits));
+    pub(super) fn commit(&mut self, commits: Vec<Committed>, after: ChainState, origin: Origin) {
+        self.turn.push(Effect::Commit(commits.clone()));
+        self.phase = Phase::Committing(Committing { commits, after, origin });
     }
 
     pub(super) fn on_committed(&mut self) {
-        let Some((commits, after, source)) = self.committing.take() else {
+        let Phase::Committing(committing) = std::mem::replace(&mut self.phase, Phase::Waiting)
+        else {
             panic!("a commit is confirmed once, after it was asked for");
         };
+        let Committing { commits, after, origin } = committing;
         self.chain.advance(&commits, after);
         let (tip, now) = (self.chain.height(), self.turn.now.elapsed);
         self.transactions.on_commits(&self.chain.state, &commits, now);
         self.bodies.next_height();
-        self.decided = None;
-        self.proposals = Proposals::default();
         self.forget_heights();
         if self.votes.attendance.on_commit() {
             self.turn.notice(Notice::Quorum(tip));
         }
         self.validator.log.on_final(tip);
         let interval = Duration::from_millis(self.chain.state.chain().limits().block_interval_ms);
-        match source {
-            Source::Consensus | Source::Certified => self.pace.on_decided(interval, now),
-            Source::CatchUp => self.pace.on_caught_up(now),
+        match origin {
+            Origin::Consensus | Origin::Certified => self.pace.on_decided(interval, now),
+            Origin::CatchUp => self.pace.on_caught_up(now),
         }
         // What this node signed at a height that it took part in is in its log, even if the
         // certificate came from others.
         let took_part = self.consensus.is_signing() && self.consensus.height() == tip;
-        self.phase = if source == Source::CatchUp { Phase::CatchingUp } else { Phase::Waiting };
-        if source != Source::Consensus {
+        if origin == Origin::CatchUp {
+            self.phase.rest();
+        }
+        if origin != Origin::Consensus {
             let outputs = self.consensus.stop();
             self.perform(outputs);
         }
-        if source == Source::Consensus || (source == Source::Certified && took_part) {
+        if origin == Origin::Consensus || (origin == Origin::Certified && took_part) {
             self.validator.signing.on_decided(tip);
         }
         self.validator.signing.on_caught_up(tip);
-        if source != Source::CatchUp && took_part {
+        if origin != Origin::CatchUp && took_part {
             // At once: after a restart, a log that stands at the tip would look older than the
             // network.
             self.validator.log.cut(tip.next());
             self.turn.push(Effect::CutLog(tip.next()));
             self.turn.push(Effect::SyncLog);
         }
-        self.plan_announcement(source);
+        self.plan_announcement(origin);
         self.report_signing();
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ledger::hash::BlockHash;
 use ledger::units::Height;
 
-use super::{Effect, Machine, Source, Topic, Verdict};
+use super::phase::{Origin, Phase};
+use super::{Effect, Machine, Topic, Verdict};
 use crate::budget::Cost;
 use crate::ids::PeerId;
 use crate::live::bodies;
@@ -169,18 +170,20 @@ impl Machine {
 
     /// The hash of a height that is final here, or being committed.
     fn final_hash(&self, height: Height) -> Option<BlockHash> {
-        let committing = self.committing.iter().flat_map(|(commits, ..)| commits);
-        let mut hashes = committing.map(|commit| (commit.block.height(), commit.block.hash()));
+        let committing = match &self.phase {
+            Phase::Committing(committing) => committing.commits.as_slice(),
+            _ => &[],
+        };
+        let mut hashes =
+            committing.iter().map(|commit| (commit.block.height(), commit.block.hash()));
         let is_it = |(other, hash): (Height, BlockHash)| (other == height).then_some(hash);
         self.chain.hash(height).or_else(|| hashes.find_map(is_it))
     }
 
     /// The hash of a height that consensus decided here and whose body is being fetched.
     fn decided_hash(&self, height: Height) -> Option<BlockHash> {
-        self.decided
-            .as_ref()
-            .filter(|decided| decided.height == height)
-            .map(|decided| decided.block)
+        let decided = self.phase.decided().filter(|decided| decided.height == height);
+        decided.map(|decided| decided.block)
     }
 
     /// Two certificates for one height: more than a third of the power signed both. No node can
@@ -197,14 +200,14 @@ impl Machine {
     /// The tip has advanced. Plans its announcement, unless another node's was heard. The proposer
     /// announces at once, and so does a node that fetched the block, since peers behind it may hear
     /// of it from nobody else. Others wait for the proposer first.
-    pub(super) fn plan_announcement(&mut self, source: Source) {
+    pub(super) fn plan_announcement(&mut self, origin: Origin) {
         let (tip, now) = (self.chain.state.tip(), self.turn.now.elapsed);
         let is_proposer = |key: &ledger::signature::SigningKey| {
             self.chain.header().is_some_and(|header| header.proposer == key.public())
         };
-        self.headers.announce_at = match source {
+        self.headers.announce_at = match origin {
             _ if self.headers.passed >= tip.height || self.catchup.known() > tip.height => None,
-            Source::Consensus if !self.validator.key.as_ref().is_some_and(is_proposer) => {
+            Origin::Consensus if !self.validator.key.as_ref().is_some_and(is_proposer) => {
                 let within = u64::try_from(ANNOUNCED_WITHIN.as_millis()).unwrap_or(u64::MAX);
                 let spread = Duration::from_millis(self.turn.lots.below(within));
                 Some(now.saturating_add(PROPOSER_FIRST).saturating_add(spread))

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ledger::units::Round;
 
-use super::proposals::OWN;
-use super::{Effect, Machine, Notice, Phase};
+use super::phase::{Begun, Phase};
+use super::proposals::{OWN, Proposals};
+use super::{Effect, Machine, Notice};
 use crate::live::consensus::{Output, Start};
 use crate::message::ConsensusMessage;
 
@@ -68,12 +69,17 @@ impl Machine {
     }
 
     pub(super) fn begin_height(&mut self) {
-        let height = self.chain.next_height();
+        let (height, now) = (self.chain.next_height(), self.turn.now.elapsed);
         let sign = self.validator.signing.may_sign(&self.chain.state, self.turn.now);
-        self.phase = Phase::Deciding;
-        self.pace.started_at = Some(self.turn.now.elapsed);
-        self.proposals.on_height(self.turn.now.elapsed);
-        self.told.clear();
+        // If the height is begun again, as a signer, consensus forgets its proposals: they are
+        // given again below.
+        let proposals = match std::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Begun(Begun::Deciding(proposals)) => proposals.again(now),
+            _ => Proposals::new(now),
+        };
+        let proposed = proposals.all();
+        self.phase = Phase::Begun(Begun::Deciding(proposals));
+        self.pace.started_at = Some(now);
         let (log, is_cut) = self.validator.log.begin(height, sign);
         if is_cut {
             self.turn.push(Effect::CutLog(height));
@@ -85,16 +91,12 @@ impl Machine {
         let judged: Vec<_> = self.bodies.valid().filter(|_| sign).cloned().collect();
         self.restore_bodies(&log);
         let validators = Arc::clone(self.chain.state.chain().validators(height));
-        let start =
-            Start { height, validators: &validators, sign, log: &log, now: self.turn.now.elapsed };
-        // If the height is begun again, as a signer, consensus forgets its proposals: they are
-        // given again below.
-        let proposed = self.proposals.all();
+        let start = Start { height, validators: &validators, sign, log: &log, now };
         let outputs = self.consensus.start(&start);
         judged.iter().for_each(|valid| self.log_body(valid));
         self.perform(outputs);
         for signed in proposed {
-            if self.phase == Phase::Deciding {
+            if self.phase.is_deciding() {
                 self.take_in(OWN, ConsensusMessage::Proposal(signed, None));
             }
         }
@@ -111,7 +113,9 @@ impl Machine {
                 Output::Gossip(message) => self.gossip_consensus(message),
                 Output::BuildBlock(round) => queue.extend(self.on_turn(round)),
                 Output::RoundStarted(round) => {
-                    self.proposals.on_round();
+                    if let Some(proposals) = self.phase.proposals() {
+                        proposals.on_round();
+                    }
                     self.votes.attendance.on_round(round, self.turn.now.elapsed);
                     if round > Round(0) {
                         self.pace.extra_rounds = self.pace.extra_rounds.saturating_add(1);

@@ -22,15 +22,15 @@ mod turn;
 mod validator;
 mod votes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::block::Header;
 use ledger::certificate::Certificate;
-use ledger::chain::{ChainState, Committed};
+use ledger::chain::ChainState;
 use ledger::codec;
-use ledger::hash::{BlockHash, TxHash};
+use ledger::hash::TxHash;
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::{Height, Nonce, Round};
@@ -52,8 +52,7 @@ use heights::Pace;
 pub use input::{Input, Now, Topic, Verdict};
 use mempool::{Mempool, MempoolLimits};
 use peers::Peers;
-use phase::{Phase, Source};
-use proposals::Proposals;
+use phase::{Begun, Origin, Phase};
 use transactions::Transactions;
 use turn::Turn;
 use validator::Validator;
@@ -88,13 +87,6 @@ pub struct Machine {
     phase: Phase,
     pace: Pace,
     consensus: Consensus,
-    proposals: Proposals,
-    /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
-    told: BTreeSet<(Round, BlockHash)>,
-    /// The certificate of a decided block whose body is not here.
-    decided: Option<Certificate>,
-    /// Blocks of the pending [`Effect::Commit`], the chain after them, and how they became final.
-    committing: Option<(Vec<Committed>, ChainState, Source)>,
     bodies: Bodies,
     votes: Votes,
     headers: Headers,
@@ -117,10 +109,6 @@ impl Machine {
             phase: Phase::Waiting,
             pace: Pace::new(now.elapsed),
             consensus: Consensus::new(rules.id(), key.clone(), rules.validators(tip.next())),
-            proposals: Proposals::default(),
-            told: BTreeSet::new(),
-            decided: None,
-            committing: None,
             bodies: Bodies::default(),
             votes: Votes::new(),
             headers: Headers::new(tip),
@@ -133,7 +121,7 @@ impl Machine {
 
     /// Takes in one input and returns its effects.
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Effect> {
-        if self.phase == Phase::Halted {
+        if matches!(self.phase, Phase::Halted) {
             return Vec::new();
         }
         self.turn.begin(now);
@@ -187,14 +175,14 @@ impl Machine {
 
     /// Does everything that is due now.
     fn settle(&mut self) {
-        if self.phase == Phase::Halted {
+        if matches!(self.phase, Phase::Halted) {
             return;
         }
         self.poll_peers();
         self.flush_transactions();
         self.commit_certified();
         self.follow_others();
-        if self.phase == Phase::Deciding
+        if self.phase.is_deciding()
             && self.validator.signing.resumes(
                 &self.chain.state,
                 self.turn.now,
@@ -205,26 +193,26 @@ impl Machine {
             // signer.
             self.begin_height();
         }
-        if self.phase == Phase::Waiting && self.height_begins() {
+        if matches!(self.phase, Phase::Waiting) && self.height_begins() {
             self.begin_height();
         }
-        if self.phase == Phase::Deciding {
+        if self.phase.is_deciding() {
             self.take_in_early();
         }
-        if self.phase == Phase::Deciding {
+        if self.phase.is_deciding() {
             let outputs = self.consensus.on_time(self.turn.now.elapsed);
             self.perform(outputs);
         }
-        if self.phase == Phase::Deciding {
+        if self.phase.is_deciding() {
             self.build_waiting();
         }
-        if self.phase == Phase::Deciding {
+        if self.phase.is_deciding() {
             self.look_at_round();
         }
-        if matches!(self.phase, Phase::Deciding | Phase::Fetching) {
+        if matches!(self.phase, Phase::Begun(_)) {
             self.advance_bodies();
         }
-        if self.phase == Phase::Deciding {
+        if self.phase.is_deciding() {
             self.repeat_proposals();
         }
         self.commit_certified();
@@ -247,15 +235,15 @@ impl Machine {
             |time: Option<Duration>| deadline = time.map_or(deadline, |time| deadline.min(time));
         at(self.transactions.outbox.deadline());
         at(self.headers.announce_at);
-        match self.phase {
+        match &self.phase {
             Phase::Waiting => {
                 at(Some(self.start_at()));
                 at(self.follow_deadline());
             }
-            Phase::Deciding => {
+            Phase::Begun(Begun::Deciding(proposals)) => {
                 at(self.consensus.deadline());
                 at(self.bodies.deadline());
-                at(self.proposals.deadline());
+                at(Some(proposals.deadline()));
                 at(self.votes.attendance.deadline());
                 at(self
                     .validator
@@ -264,12 +252,12 @@ impl Machine {
                     .filter(|_| !self.consensus_signs()));
                 at(self.follow_deadline());
             }
-            Phase::Fetching => {
+            Phase::Begun(Begun::Fetching(_)) => {
                 at(self.bodies.deadline());
                 at(self.follow_deadline());
             }
-            Phase::CatchingUp => at(self.follow_deadline()),
-            Phase::Committing | Phase::Halted => {}
+            Phase::CatchingUp(_) => at(self.follow_deadline()),
+            Phase::Committing(_) | Phase::Halted => {}
         }
         deadline
     }
@@ -312,13 +300,17 @@ impl Machine {
     /// Round of the height being decided.
     #[must_use]
     pub fn round(&self) -> Round {
-        if self.phase == Phase::Deciding { self.consensus.round() } else { Round(0) }
+        if self.phase.is_deciding() { self.consensus.round() } else { Round(0) }
     }
 
     /// Whether this node fetches final blocks while consensus rests.
     #[must_use]
     pub fn is_syncing(&self) -> bool {
-        self.phase == Phase::CatchingUp || matches!(self.committing, Some((_, _, Source::CatchUp)))
+        match &self.phase {
+            Phase::CatchingUp(_) => true,
+            Phase::Committing(committing) => committing.origin == Origin::CatchUp,
+            _ => false,
+        }
     }
 
     /// Highest height that each peer claims.

@@ -1,28 +1,120 @@
-//! The phases of the machine.
+//! The phases of the machine. Each carries the data that exists only while it lasts.
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use ledger::certificate::Certificate;
+use ledger::chain::{ChainState, Committed};
+use ledger::hash::BlockHash;
+
+use super::proposals::Proposals;
+
+/// What the machine is at.
 pub(super) enum Phase {
     /// Between heights.
     Waiting,
-    /// Consensus decides the next height.
-    Deciding,
-    /// Consensus has decided a block whose body is being fetched. Meanwhile consensus rests.
-    Fetching,
+    /// The height after the tip has begun.
+    Begun(Begun),
     /// A commit is being made durable.
-    Committing,
-    /// Others are ahead, so consensus rests.
-    CatchingUp,
+    Committing(Committing),
+    /// Others are ahead, so consensus rests: it gets no messages and no timeouts, and this node
+    /// signs nothing. A height that had begun waits here. It goes on where it stood: beginning it
+    /// again would forget what was signed in it.
+    CatchingUp(Option<Begun>),
     /// [`Effect::Halt`](super::Effect::Halt) was given.
     Halted,
 }
 
+/// A height that has begun.
+pub(super) enum Begun {
+    /// Consensus decides it, among these proposals.
+    Deciding(Proposals),
+    /// Consensus has decided a block whose body is being fetched. This is its certificate.
+    /// Meanwhile consensus rests.
+    Fetching(Certificate),
+}
+
+/// The pending [`Effect::Commit`](super::Effect::Commit).
+pub(super) struct Committing {
+    /// Its blocks.
+    pub(super) commits: Vec<Committed>,
+    /// The chain after them.
+    pub(super) after: ChainState,
+    /// How they became final.
+    pub(super) origin: Origin,
+}
+
 /// How a block became final here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum Origin {
     /// Consensus decided it on this node.
     Consensus,
     /// Others decided it. It was fetched during [`Phase::CatchingUp`].
     CatchUp,
     /// Others decided it. Its certificate came before consensus here had decided.
     Certified,
+}
+
+impl Phase {
+    pub(super) const fn is_deciding(&self) -> bool {
+        matches!(self, Self::Begun(Begun::Deciding(_)))
+    }
+
+    /// Whether the height after the tip has begun.
+    pub(super) const fn has_begun(&self) -> bool {
+        matches!(self, Self::Begun(_) | Self::CatchingUp(Some(_)))
+    }
+
+    pub(super) const fn is_catching_up(&self) -> bool {
+        matches!(self, Self::CatchingUp(_))
+    }
+
+    /// Whether nothing may be committed now.
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self, Self::Committing(_) | Self::Halted)
+    }
+
+    /// The proposals of the height that is being decided.
+    pub(super) const fn proposals(&mut self) -> Option<&mut Proposals> {
+        match self {
+            Self::Begun(Begun::Deciding(proposals)) => Some(proposals),
+            _ => None,
+        }
+    }
+
+    /// The certificate of a decided block whose body is not here.
+    pub(super) const fn decided(&self) -> Option<&Certificate> {
+        match self {
+            Self::Begun(Begun::Fetching(certificate))
+            | Self::CatchingUp(Some(Begun::Fetching(certificate))) => Some(certificate),
+            _ => None,
+        }
+    }
+
+    /// The body of a block is here. If it is the decided one, takes its certificate: the height is
+    /// over.
+    pub(super) fn take_decided(&mut self, block: BlockHash) -> Option<Certificate> {
+        match std::mem::replace(self, Self::Waiting) {
+            Self::Begun(Begun::Fetching(certificate)) if certificate.block == block => {
+                Some(certificate)
+            }
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// Catching up begins.
+    pub(super) fn rest(&mut self) {
+        let begun = match std::mem::replace(self, Self::Waiting) {
+            Self::Begun(begun) => Some(begun),
+            _ => None,
+        };
+        *self = Self::CatchingUp(begun);
+    }
+
+    /// Catching up ends.
+    pub(super) fn resume(&mut self) {
+        if let Self::CatchingUp(begun) = self {
+            *self = begun.take().map_or(Self::Waiting, Self::Begun);
+        }
+    }
 }

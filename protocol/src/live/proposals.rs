@@ -1,13 +1,14 @@
 //! Proposals: remembered, given to consensus when their round is near, and repeated if nobody else
 //! does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ledger::hash::BlockHash;
 use ledger::units::Round;
 
 use super::votes::relay::{ROUNDS_AHEAD, ROUNDS_BEFORE};
-use super::{Machine, Phase, Topic};
+use super::{Machine, Topic};
 use crate::ids::PeerId;
 use crate::live::bodies::Verdict;
 use crate::message::{CompactBlock, ConsensusMessage, SignedProposal};
@@ -23,29 +24,41 @@ const REPEAT_STEPS: u64 = 10;
 /// Most proposals remembered per round, from peers.
 const PER_ROUND_MAX: usize = 2;
 
-/// Proposals of the height after the tip.
-#[derive(Debug, Default)]
+/// Proposals of the height that is being decided.
+#[derive(Debug)]
 pub(super) struct Proposals {
     /// The first proposals of each round.
     of_round: BTreeMap<Round, Vec<SignedProposal>>,
     /// The round and time of the last proposal of a current round that was heard or sent.
     said: Option<(Round, Duration)>,
-    repeat_at: Option<Duration>,
+    repeat_at: Duration,
     /// A round in which this validator proposes, and when it may build the block.
     pub(super) to_build: Option<(Round, Duration)>,
     /// A round began since its proposals were last looked at.
     is_new_round: bool,
     /// The highest round that was near so far. Proposals of later rounds are only remembered.
     near: Round,
+    /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
+    told: BTreeSet<(Round, BlockHash)>,
 }
 
 impl Proposals {
     /// A height begins.
-    pub(super) fn on_height(&mut self, now: Duration) {
-        self.repeat_at = Some(now.saturating_add(REPEAT));
-        self.to_build = None;
-        self.is_new_round = true;
-        self.near = Round(1);
+    pub(super) const fn new(now: Duration) -> Self {
+        Self {
+            of_round: BTreeMap::new(),
+            said: None,
+            repeat_at: now.saturating_add(REPEAT),
+            to_build: None,
+            is_new_round: true,
+            near: Round(1),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// The height begins again. Proposals are still known, but consensus is told nothing yet.
+    pub(super) fn again(self, now: Duration) -> Self {
+        Self { of_round: self.of_round, said: self.said, ..Self::new(now) }
     }
 
     /// A round begins.
@@ -53,8 +66,8 @@ impl Proposals {
         self.is_new_round = true;
     }
 
-    pub(super) fn deadline(&self) -> Option<Duration> {
-        self.repeat_at.into_iter().chain(self.to_build.map(|(_, at)| at)).min()
+    pub(super) fn deadline(&self) -> Duration {
+        self.to_build.map_or(self.repeat_at, |(_, at)| at.min(self.repeat_at))
     }
 
     /// All remembered proposals.
@@ -62,11 +75,17 @@ impl Proposals {
         self.of_round.values().flatten().cloned().collect()
     }
 
+    /// Consensus is told the verdict on a block in a round. Returns whether this is new to it.
+    pub(super) fn tell(&mut self, round: Round, block: BlockHash) -> bool {
+        self.told.insert((round, block))
+    }
+
     /// The rounds up to `last` are near now. Returns the remembered proposals of those that were
     /// not near before: consensus did not get them when they came. Forgets the rounds before
     /// `first`.
     fn on_near(&mut self, first: Round, last: Round) -> Vec<SignedProposal> {
         self.of_round.retain(|round, _| *round >= first);
+        self.told.retain(|(round, _)| *round >= first);
         let near = self.near;
         self.near = near.max(last);
         let is_new = |(round, _): &(&Round, _)| **round > near && **round <= last;
@@ -88,9 +107,11 @@ impl Machine {
             ConsensusMessage::Proposal(signed, _) => {
                 let compact = self.bodies.compact(&signed.proposal.block);
                 let round = signed.proposal.round;
-                self.proposals.said = Some((round, self.turn.now.elapsed));
-                // First of its round, since the first one is repeated.
-                self.proposals.of_round.entry(round).or_default().insert(0, signed.clone());
+                if let Some(proposals) = self.phase.proposals() {
+                    proposals.said = Some((round, self.turn.now.elapsed));
+                    // First of its round, since the first one is repeated.
+                    proposals.of_round.entry(round).or_default().insert(0, signed.clone());
+                }
                 ConsensusMessage::Proposal(signed, compact)
             }
             ConsensusMessage::Vote(vote) => {
@@ -109,20 +130,22 @@ impl Machine {
     /// Repeats the proposal of the current round, if it was not heard for a while. It leaves out
     /// the list of transactions, which is large: peers that lack it ask for it.
     pub(super) fn repeat_proposals(&mut self) {
-        if self.proposals.repeat_at.is_none_or(|at| at > self.turn.now.elapsed) {
-            return;
-        }
         let (now, round) = (self.turn.now.elapsed, self.consensus.round());
-        let said = self.proposals.said.filter(|(of, _)| *of == round).map(|(_, at)| at);
-        let due = said.map(|at| at.saturating_add(REPEAT).saturating_add(self.repeat_turn()));
-        if let Some(due) = due.filter(|due| *due > now) {
-            self.proposals.repeat_at = Some(due);
+        if self.phase.proposals().is_none_or(|proposals| proposals.repeat_at > now) {
             return;
         }
-        self.proposals.repeat_at = Some(now.saturating_add(REPEAT));
-        let first = self.proposals.of_round.get(&round).and_then(|of_round| of_round.first());
-        if let Some(signed) = first.filter(|_| self.consensus.is_signing()).cloned() {
-            self.proposals.said = Some((round, now));
+        let (signs, turn) = (self.consensus.is_signing(), self.repeat_turn());
+        let Some(proposals) = self.phase.proposals() else { return };
+        let said = proposals.said.filter(|(of, _)| *of == round).map(|(_, at)| at);
+        let due = said.map(|at| at.saturating_add(REPEAT).saturating_add(turn));
+        if let Some(due) = due.filter(|due| *due > now) {
+            proposals.repeat_at = due;
+            return;
+        }
+        proposals.repeat_at = now.saturating_add(REPEAT);
+        let first = proposals.of_round.get(&round).and_then(|of_round| of_round.first());
+        if let Some(signed) = first.filter(|_| signs).cloned() {
+            proposals.said = Some((round, now));
             self.say(ConsensusMessage::Proposal(signed, None));
         }
     }
@@ -153,15 +176,16 @@ impl Machine {
         if round.0 > current.0.saturating_add(ROUNDS_AHEAD) {
             return;
         }
+        let Some(proposals) = self.phase.proposals() else { return };
         if round == current {
-            self.proposals.said = Some((round, self.turn.now.elapsed));
+            proposals.said = Some((round, self.turn.now.elapsed));
         }
-        self.proposals.remember(signed);
+        proposals.remember(signed);
         if round.0 > current.0.saturating_add(1) {
             return;
         }
         self.give(signed);
-        if self.phase != Phase::Deciding {
+        if !self.phase.is_deciding() {
             return;
         }
         self.look_for(signed);
@@ -197,7 +221,7 @@ impl Machine {
             self.bodies.on_proposed(block, round);
         }
         match verdict {
-            Some(valid) if self.told.insert((round, block)) => {
+            Some(valid) if self.phase.proposals().is_some_and(|all| all.tell(round, block)) => {
                 let outputs = self.consensus.on_block(signed, valid, self.turn.now.elapsed);
                 self.perform(outputs);
             }
@@ -214,7 +238,8 @@ impl Machine {
 
     /// A round began: fetches blocks that were proposed early for it and for the next one.
     pub(super) fn look_at_round(&mut self) {
-        if !std::mem::take(&mut self.proposals.is_new_round) {
+        let is_new = |proposals: &mut Proposals| std::mem::take(&mut proposals.is_new_round);
+        if !self.phase.proposals().is_some_and(is_new) {
             return;
         }
         let round = self.consensus.round();
@@ -222,13 +247,13 @@ impl Machine {
         self.shorten_log();
         self.votes.relay.on_round(self.consensus.height(), round);
         let first = Round(round.0.saturating_sub(ROUNDS_BEFORE));
-        self.told.retain(|(of, _)| *of >= first);
-        for signed in self.proposals.on_near(first, Round(round.0.saturating_add(1))) {
+        let Some(proposals) = self.phase.proposals() else { return };
+        for signed in proposals.on_near(first, Round(round.0.saturating_add(1))) {
             self.give(&signed);
-            if self.phase == Phase::Deciding && signed.proposal.round >= round {
+            if self.phase.is_deciding() && signed.proposal.round >= round {
                 self.look_for(&signed);
             }
-            if self.phase != Phase::Deciding {
+            if !self.phase.is_deciding() {
                 return;
             }
         }

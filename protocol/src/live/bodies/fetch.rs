@@ -3,7 +3,7 @@
 
 use super::{Progress, Verdict};
 use crate::live::requests::Asked;
-use crate::live::{Machine, Notice, Phase};
+use crate::live::{Machine, Notice};
 
 impl Machine {
     /// Tries to complete the fetched blocks that need attention.
@@ -47,17 +47,19 @@ impl Machine {
                             false
                         }
                     };
-                    let proposals = if self.decided.is_some() { Vec::new() } else { proposals };
+                    // Consensus needs no verdict on a block that it has decided.
+                    let proposals = match self.phase.decided() {
+                        Some(_) => Vec::new(),
+                        None => proposals,
+                    };
                     for proposal in proposals {
                         // Consensus does not have it yet if the body was dropped before.
                         self.give(&proposal);
-                        if self.phase != Phase::Deciding {
-                            return;
-                        }
-                        self.told.insert((proposal.proposal.round, block));
+                        let Some(proposals) = self.phase.proposals() else { return };
+                        proposals.tell(proposal.proposal.round, block);
                         let outputs = self.consensus.on_block(&proposal, valid, now);
                         self.perform(outputs);
-                        if self.phase != Phase::Deciding {
+                        if !self.phase.is_deciding() {
                             return;
                         }
                     }

@@ -5,43 +5,34 @@ use std::time::Duration;
 use ledger::units::Height;
 
 use super::CatchUpError;
-use crate::live::{Machine, Notice, Phase};
+use crate::live::{Machine, Notice};
 use crate::message::Request;
 
 impl Machine {
     /// Fetches and commits blocks that others made final, and begins or ends catching up.
     pub(crate) fn follow_others(&mut self) {
-        if matches!(self.phase, Phase::Committing | Phase::Halted) {
+        if self.phase.is_closed() {
             return;
         }
         let (tip, now) = (self.chain.height(), self.turn.now.elapsed);
-        let is_catching_up = self.phase == Phase::CatchingUp;
+        let is_catching_up = self.phase.is_catching_up();
         match (is_catching_up, self.catchup.is_behind(tip, now, is_catching_up)) {
             (true, false) => {
-                // A height that has begun goes on where it stood: beginning it again would forget
-                // what was signed in it.
-                let is_begun = self.consensus.height() == tip.next();
-                self.phase = match is_begun {
-                    true if self.decided.is_some() => Phase::Fetching,
-                    true => Phase::Deciding,
-                    false => Phase::Waiting,
-                };
+                self.phase.resume();
                 self.turn.notice(Notice::CaughtUp(tip));
             }
             (false, true) => {
-                // While it catches up, a node never signs: consensus gets no messages and no
-                // timeouts.
-                self.phase = Phase::CatchingUp;
+                self.phase.rest();
                 self.turn.notice(Notice::Behind(tip, self.catchup.known()));
             }
             _ => {}
         }
-        if self.phase != Phase::CatchingUp && self.fetch_at().is_none_or(|at| at > now) {
+        if !self.phase.is_catching_up() && self.fetch_at().is_none_or(|at| at > now) {
             return;
         }
         match self.catchup.take_next(&self.chain.state) {
             Some(Ok((commits, after))) => {
-                return self.commit(commits, after, self.source_of_others());
+                return self.commit(commits, after, self.origin_of_others());
             }
             Some(Err(error)) => self.on_catchup_error(error),
             None => {}

@@ -283,7 +283,7 @@ fn whoever_keeps_a_certified_block_to_itself_does_not_stop_consensus() {
             SignedVote { signature: key(seed).sign(&nil.message(chain().id())), vote: nil };
         node.gossip(Topic::Consensus, ConsensusMessage::Vote(signed));
     }
-    assert_eq!(node.machine.phase, Phase::Deciding, "it hears the votes of others");
+    assert!(node.machine.phase.is_deciding(), "it hears the votes of others");
     assert!(node.machine.round() > Round(0) || node.machine.deadline() > node.elapsed);
     node.gossip(Topic::Consensus, proposal(block));
     assert_eq!(node.tip(), 1);

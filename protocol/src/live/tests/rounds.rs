@@ -460,8 +460,8 @@ fn votes_that_come_while_a_node_catches_up_count_when_it_is_there() {
     }
     answer(&mut node, &effects, &response(&chain_of));
     assert_eq!(
-        (node.tip(), node.machine.phase),
-        (5, Phase::Deciding),
+        (node.tip(), node.machine.phase.is_deciding()),
+        (5, true),
         "votes of a third of the power begin the height"
     );
 }
@@ -521,9 +521,8 @@ fn a_proposer_does_not_build_before_the_least_interval_whoever_begins_the_height
     for seed in others(ours) {
         effects.extend(node.gossip(Topic::Consensus, nil(seed, 2)));
     }
-    assert_eq!(
-        node.machine.phase,
-        Phase::Deciding,
+    assert!(
+        node.machine.phase.is_deciding(),
         "votes of more than a third of the power begin the height"
     );
     assert_eq!(proposals(&effects), []);

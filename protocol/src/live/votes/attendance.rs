@@ -8,7 +8,7 @@ use ledger::signature::PublicKey;
 use ledger::units::Round;
 use ledger::validators::ValidatorSet;
 
-use crate::live::{Machine, Notice, Now, Phase};
+use crate::live::{Machine, Notice, Now};
 
 /// A height without a quorum is reported after this time or [`ROUNDS`], whichever is first.
 /// Ordinary rounds take less than two seconds.
@@ -124,7 +124,7 @@ fn memory(round: Round) -> Duration {
 impl Machine {
     /// Gives a notice when a quorum is no longer heard, or is heard again.
     pub(crate) fn attend(&mut self) {
-        if self.phase != Phase::Deciding {
+        if !self.phase.is_deciding() {
             return self.votes.attendance.on_pause();
         }
         self.votes.attendance.on_deciding(self.turn.now);

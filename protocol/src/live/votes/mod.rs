@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ledger::units::{Height, Round};
 use ledger::validators::ValidatorSet;
 
-use super::{Effect, Machine, Phase, Verdict};
+use super::{Effect, Machine, Verdict};
 use crate::budget::Cost;
 use crate::ids::{PeerId, Ticket};
 use crate::live::bodies::transactions_max;
@@ -71,7 +71,7 @@ impl Machine {
                     .key
                     .as_ref()
                     .is_some_and(|key| message.signer() == Some(key.public()));
-                let is_signed_here = self.phase == Phase::Deciding && self.consensus_signs();
+                let is_signed_here = self.phase.is_deciding() && self.consensus_signs();
                 if is_ours && !is_signed_here && !self.validator.signing.accounts_for(height) {
                     self.validator.signing.on_signed_elsewhere(height, self.turn.now);
                     self.report_signing();
@@ -109,9 +109,8 @@ impl Machine {
                 false => Hearing::Forged,
             };
         }
-        let is_deciding = self.consensus.height() == height
-            && matches!(self.phase, Phase::Deciding | Phase::Fetching | Phase::CatchingUp);
-        let round = if is_deciding { self.consensus.round() } else { Round(0) };
+        let has_begun = height == tip.next() && self.phase.has_begun();
+        let round = if has_begun { self.consensus.round() } else { Round(0) };
         let may_pass = self.votes.relay.may_pass(message, round, self.turn.now.elapsed)
             || planted::is(Fault::GossipUnbounded);
         // A copy of the proposal without the list may have come first.
@@ -151,7 +150,7 @@ impl Machine {
             if let ConsensusMessage::Vote(signed) = &message {
                 self.votes.attendance.on_vote(signed.vote.validator, self.turn.now.elapsed);
             }
-            if self.phase == Phase::Deciding {
+            if self.phase.is_deciding() {
                 return self.take_in(from, message);
             }
         }
@@ -165,7 +164,7 @@ impl Machine {
     /// Takes in messages that came before the height began.
     pub(super) fn take_in_early(&mut self) {
         for (from, message) in self.votes.early.take(self.chain.next_height()) {
-            if self.phase == Phase::Deciding {
+            if self.phase.is_deciding() {
                 self.take_in(from, message);
             }
         }
