@@ -1,9 +1,213 @@
-//! The machine's side of fetching a body: peers are asked for missing parts, and consensus is told
-//! the verdict.
+//! Fetching a body: what is missing of a proposed block, and which peer is asked for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::block::Block;
+use ledger::chain::ChainState;
+use ledger::hash::{BlockHash, TxHash};
+use ledger::transaction::VerifiedTransaction;
 
 use super::{Progress, Verdict};
+use crate::ids::{PeerId, RequestId};
+use crate::live::mempool::Mempool;
 use crate::live::requests::Asked;
 use crate::live::{Machine, Notice};
+use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
+
+/// Proposals kept for one block, which may be proposed again in later rounds.
+const PROPOSALS_MAX: usize = 8;
+/// Timeout of a request, after which another peer is asked.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Requests of one block whose answers are still taken. Older ones are forgotten.
+const ASKED_MAX: usize = 4;
+
+/// A proposed block that is not judged yet.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Every proposal for this block, which may be proposed again in later rounds.
+    pub(super) proposals: Vec<SignedProposal>,
+    /// The block without its transactions, and the transactions found so far.
+    pub(super) list: Option<List>,
+    /// The peer that sent the list. A peer that sent only a proposal may have nothing else.
+    source: Option<PeerId>,
+    /// Unanswered requests, newest last; and until when no other peer is asked.
+    asked: Vec<RequestId>,
+    patience_ends: Duration,
+    /// Peers that were asked. Once all were, each may be asked again.
+    tried: BTreeSet<PeerId>,
+    /// Peers that were asked and gave nothing for this block. All other peers are asked first.
+    silent: BTreeSet<PeerId>,
+    /// Something happened since the last [`Bodies::advance`].
+    pub(super) is_due: bool,
+    /// When to try again anyway.
+    pub(super) wait: Option<Duration>,
+    /// The block is final, so it is fetched whatever its round.
+    pub(super) is_decided: bool,
+}
+
+impl Wanted {
+    pub(super) const fn new() -> Self {
+        Self {
+            proposals: Vec::new(),
+            list: None,
+            source: None,
+            asked: Vec::new(),
+            patience_ends: Duration::ZERO,
+            tried: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            is_due: true,
+            wait: None,
+            is_decided: false,
+        }
+    }
+
+    pub(super) fn on_proposal(&mut self, proposal: SignedProposal) {
+        if self.proposals.contains(&proposal) {
+            return;
+        }
+        // The newest proposals stay: consensus can still vote in their rounds.
+        if self.proposals.len() >= PROPOSALS_MAX {
+            self.proposals.remove(0);
+        }
+        self.proposals.push(proposal);
+    }
+
+    /// Takes in the first list. Returns the number of look-ups in the mempool.
+    pub(super) fn on_list(
+        &mut self,
+        compact: CompactBlock,
+        from: PeerId,
+        mempool: &Mempool,
+    ) -> u64 {
+        let list = List::new(compact, mempool);
+        let look_ups = list.found.len() as u64;
+        self.list = Some(list);
+        // The peer that sent the list is asked first for the transactions, unless it was silent.
+        self.source = Some(from);
+        self.tried.clear();
+        self.is_due = true;
+        look_ups
+    }
+
+    /// A request was sent to a peer.
+    pub(super) fn on_asked(&mut self, id: RequestId, peer: PeerId, now: Duration) {
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.remove(0);
+        }
+        self.asked.push(id);
+        self.patience_ends = now.saturating_add(PATIENCE);
+        self.wait = Some(self.patience_ends);
+        self.tried.insert(peer);
+        self.silent.insert(peer);
+    }
+
+    /// Takes in that a request was answered. Returns false if it was about another block. The first
+    /// answer counts, even if another peer was asked meanwhile.
+    pub(super) fn on_answer(&mut self, id: RequestId) -> bool {
+        if !self.asked.contains(&id) {
+            return false;
+        }
+        if self.asked.last() == Some(&id) {
+            self.patience_ends = Duration::ZERO;
+        }
+        self.asked.retain(|asked| *asked != id);
+        self.is_due = true;
+        true
+    }
+
+    /// A peer gave a part of the block when it was asked.
+    pub(super) fn on_gave(&mut self, peer: PeerId) {
+        self.silent.remove(&peer);
+    }
+
+    /// The request for what is missing.
+    pub(super) fn request(&self, block: BlockHash, chain: &ChainState) -> Request {
+        match &self.list {
+            None => Request::Proposed(chain.tip().height.next(), block),
+            Some(list) => {
+                let missing = list.missing.keys().copied().take(REQUESTED_TRANSACTIONS_MAX);
+                Request::Transactions(missing.collect())
+            }
+        }
+    }
+
+    /// The peer to ask now; none while another one has time to answer, or if there is no peer.
+    /// `gave` are peers that gave something when they were last asked.
+    ///
+    /// Peers that gave nothing for this block when they were asked come last. Of the others, the
+    /// peer that sent the list comes first, then those that gave something. Of equal peers, the
+    /// first in the given order.
+    pub(super) fn choose(
+        &mut self,
+        peers: &[PeerId],
+        gave: &BTreeSet<PeerId>,
+        now: Duration,
+    ) -> Option<PeerId> {
+        if self.patience_ends > now {
+            self.wait = Some(self.patience_ends);
+            return None;
+        }
+        // Each peer once.
+        if peers.iter().all(|peer| self.tried.contains(peer)) {
+            self.tried.clear();
+        }
+        let rank = |peer: &&PeerId| {
+            (self.silent.contains(peer), self.source != Some(**peer), !gave.contains(peer))
+        };
+        // Of equal peers `min_by_key` returns the first.
+        let next = peers.iter().filter(|peer| !self.tried.contains(peer)).min_by_key(rank).copied();
+        if next.is_none() {
+            self.wait = Some(now.saturating_add(PATIENCE));
+        }
+        next
+    }
+}
+
+/// The transactions of a block by place.
+#[derive(Debug)]
+pub(super) struct List {
+    pub(super) compact: CompactBlock,
+    found: Vec<Option<Arc<VerifiedTransaction>>>,
+    /// Places of each missing transaction.
+    pub(super) missing: BTreeMap<TxHash, Vec<usize>>,
+    /// A transaction of the list has a signature that does not hold, so the block is invalid.
+    pub(super) is_forged: bool,
+}
+
+impl List {
+    /// Finds the transactions that the mempool has.
+    fn new(compact: CompactBlock, mempool: &Mempool) -> Self {
+        let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
+        let found = compact.transactions.iter().enumerate().map(|(place, hash)| {
+            let found = mempool.get(hash);
+            if found.is_none() {
+                missing.entry(*hash).or_default().push(place);
+            }
+            found
+        });
+        let found = found.collect();
+        Self { compact, found, missing, is_forged: false }
+    }
+
+    pub(super) fn fill(&mut self, hash: &TxHash, transaction: &Arc<VerifiedTransaction>) {
+        for place in self.missing.remove(hash).unwrap_or_default() {
+            if let Some(found) = self.found.get_mut(place) {
+                *found = Some(Arc::clone(transaction));
+            }
+        }
+    }
+
+    /// The block, once nothing is missing.
+    pub(super) fn block(&self) -> Block<Arc<VerifiedTransaction>> {
+        Block {
+            header: self.compact.header.clone(),
+            parent_certificate: self.compact.parent_certificate.clone(),
+            transactions: self.found.iter().flatten().cloned().collect(),
+        }
+    }
+}
 
 impl Machine {
     /// Tries to complete the fetched blocks that need attention.

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::block::Block;
 use ledger::chain::{BlockError, ChainState, ValidBlock};
 use ledger::hash::{BlockHash, TxHash};
 use ledger::transaction::{
@@ -26,16 +25,11 @@ use crate::ids::{PeerId, RequestId};
 use crate::live::mempool::Mempool;
 use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
 use crate::offence::Offence;
+use fetch::Wanted;
 
 /// Blocks of one round that are ever fetched or judged. An honest proposer has one; the consensus
 /// core drops a third one.
 const PER_ROUND_MAX: usize = 2;
-/// Proposals kept for one block, which may be proposed again in later rounds.
-const PROPOSALS_MAX: usize = 8;
-/// Timeout of a request, after which another peer is asked.
-const PATIENCE: Duration = Duration::from_millis(400);
-/// Requests of one block whose answers are still taken. Older ones are forgotten.
-const ASKED_MAX: usize = 4;
 /// Bytes of the smallest transaction: a transfer with one output and no memo. A block has at most
 /// as many transactions as fit by this size, so a longer list names no block.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
@@ -51,58 +45,6 @@ pub struct Work {
     pub executed: u64,
     /// Blocks written to the log.
     pub logged: u64,
-}
-
-/// A proposed block that is not judged yet.
-#[derive(Debug)]
-struct Wanted {
-    /// Every proposal for this block, which may be proposed again in later rounds.
-    proposals: Vec<SignedProposal>,
-    /// The block without its transactions, and the transactions found so far.
-    list: Option<List>,
-    /// The peer that sent the list. A peer that sent only a proposal may have nothing else.
-    source: Option<PeerId>,
-    /// Unanswered requests, newest last; and until when no other peer is asked.
-    asked: Vec<RequestId>,
-    patience_ends: Duration,
-    /// Peers that were asked. Once all were, each may be asked again.
-    tried: BTreeSet<PeerId>,
-    /// Peers that were asked and gave nothing for this block. All other peers are asked first.
-    silent: BTreeSet<PeerId>,
-    /// Something happened since the last [`Bodies::advance`].
-    is_due: bool,
-    /// When to try again anyway.
-    wait: Option<Duration>,
-    /// The block is final, so it is fetched whatever its round.
-    is_decided: bool,
-}
-
-impl Wanted {
-    const fn new() -> Self {
-        Self {
-            proposals: Vec::new(),
-            list: None,
-            source: None,
-            asked: Vec::new(),
-            patience_ends: Duration::ZERO,
-            tried: BTreeSet::new(),
-            silent: BTreeSet::new(),
-            is_due: true,
-            wait: None,
-            is_decided: false,
-        }
-    }
-}
-
-/// The transactions of a block by place.
-#[derive(Debug)]
-struct List {
-    compact: CompactBlock,
-    found: Vec<Option<Arc<VerifiedTransaction>>>,
-    /// Places of each missing transaction.
-    missing: BTreeMap<TxHash, Vec<usize>>,
-    /// A transaction of the list has a signature that does not hold, so the block is invalid.
-    is_forged: bool,
 }
 
 /// The verdict on a block.
@@ -310,13 +252,7 @@ impl Bodies {
         }
         of_round.insert(block);
         let wanted = self.wanted.entry(block).or_insert_with(Wanted::new);
-        if !wanted.proposals.contains(&proposal) {
-            // The newest proposals stay: consensus can still vote in their rounds.
-            if wanted.proposals.len() >= PROPOSALS_MAX {
-                wanted.proposals.remove(0);
-            }
-            wanted.proposals.push(proposal);
-        }
+        wanted.on_proposal(proposal);
     }
 
     /// Fetches a decided block that was dropped.
@@ -336,21 +272,8 @@ impl Bodies {
         let Some(wanted) = self.wanted.get_mut(block).filter(|wanted| wanted.list.is_none()) else {
             return;
         };
-        let mut missing: BTreeMap<TxHash, Vec<usize>> = BTreeMap::new();
-        let found = compact.transactions.iter().enumerate().map(|(place, hash)| {
-            let found = mempool.get(hash);
-            if found.is_none() {
-                missing.entry(*hash).or_default().push(place);
-            }
-            found
-        });
-        let found: Vec<_> = found.collect();
-        self.work.look_ups = self.work.look_ups.saturating_add(found.len() as u64);
-        wanted.list = Some(List { compact, found, missing, is_forged: false });
-        // The peer that sent the list is asked first for the transactions, unless it was silent.
-        wanted.source = Some(from);
-        wanted.tried.clear();
-        wanted.is_due = true;
+        let look_ups = wanted.on_list(compact, from, mempool);
+        self.work.look_ups = self.work.look_ups.saturating_add(look_ups);
     }
 
     /// Takes in a verified transaction, whether or not the mempool admitted it.
@@ -388,14 +311,7 @@ impl Bodies {
     /// A request was sent.
     pub(crate) fn asked(&mut self, block: &BlockHash, id: RequestId, peer: PeerId, now: Duration) {
         if let Some(wanted) = self.wanted.get_mut(block) {
-            if wanted.asked.len() >= ASKED_MAX {
-                wanted.asked.remove(0);
-            }
-            wanted.asked.push(id);
-            wanted.patience_ends = now.saturating_add(PATIENCE);
-            wanted.wait = Some(wanted.patience_ends);
-            wanted.tried.insert(peer);
-            wanted.silent.insert(peer);
+            wanted.on_asked(id, peer, now);
             self.gave.remove(&peer);
         }
     }
@@ -404,7 +320,7 @@ impl Bodies {
     pub(crate) fn on_gave(&mut self, block: &BlockHash, peer: PeerId) {
         self.gave.insert(peer);
         if let Some(wanted) = self.wanted.get_mut(block) {
-            wanted.silent.remove(&peer);
+            wanted.on_gave(peer);
         }
     }
 
@@ -412,17 +328,10 @@ impl Bodies {
         self.gave.remove(&peer);
     }
 
-    /// The block that a request was about. The first answer counts, even if another peer was asked
-    /// meanwhile.
+    /// The block that an answered request was about.
     pub(crate) fn answered(&mut self, id: RequestId) -> Option<BlockHash> {
-        let (block, wanted) =
-            self.wanted.iter_mut().find(|(_, wanted)| wanted.asked.contains(&id))?;
-        if wanted.asked.last() == Some(&id) {
-            wanted.patience_ends = Duration::ZERO;
-        }
-        wanted.asked.retain(|asked| *asked != id);
-        wanted.is_due = true;
-        Some(*block)
+        let mut wanted = self.wanted.iter_mut();
+        wanted.find_map(|(block, wanted)| wanted.on_answer(id).then_some(*block))
     }
 
     /// Takes in transactions from a peer for a block that is being fetched. Transactions that are
@@ -485,8 +394,7 @@ impl Bodies {
             let looked_up = list.compact.transactions.len().max(known) as u64;
             self.work.look_ups = self.work.look_ups.saturating_add(looked_up);
         }
-        let request = match &wanted.list {
-            None => Request::Proposed(chain.tip().height.next(), block),
+        match &wanted.list {
             Some(list) if list.is_forged => return self.judge(block, Verdict::Invalid, None),
             Some(list) if list.missing.is_empty() => {
                 let latest = wall.0.saturating_add(chain.chain().limits().clock_drift_ms);
@@ -501,30 +409,11 @@ impl Bodies {
                     Err(error) => self.judge(block, Verdict::Invalid, Some(error)),
                 };
             }
-            Some(list) => {
-                let missing = list.missing.keys().copied().take(REQUESTED_TRANSACTIONS_MAX);
-                Request::Transactions(missing.collect())
-            }
-        };
-        if wanted.patience_ends > now {
-            wanted.wait = Some(wanted.patience_ends);
-            return Progress::Wait;
+            Some(_) | None => {}
         }
-        // Each peer once. Of equal peers `min_by_key` returns the first in the given order.
-        if peers.iter().all(|peer| wanted.tried.contains(peer)) {
-            wanted.tried.clear();
-        }
-        let rank = |peer: &&PeerId| {
-            (wanted.silent.contains(peer), wanted.source != Some(**peer), !self.gave.contains(peer))
-        };
-        let next =
-            peers.iter().filter(|peer| !wanted.tried.contains(peer)).min_by_key(rank).copied();
-        match next {
-            Some(peer) => Progress::Ask(peer, request),
-            None => {
-                wanted.wait = Some(now.saturating_add(PATIENCE));
-                Progress::Wait
-            }
+        match wanted.choose(peers, &self.gave, now) {
+            Some(peer) => Progress::Ask(peer, wanted.request(block, chain)),
+            None => Progress::Wait,
         }
     }
 
@@ -534,24 +423,6 @@ impl Bodies {
         self.verdicts.insert(block, verdict.clone());
         self.transactions = None;
         Progress::Judged(proposals, verdict, error)
-    }
-}
-
-impl List {
-    fn fill(&mut self, hash: &TxHash, transaction: &Arc<VerifiedTransaction>) {
-        for place in self.missing.remove(hash).unwrap_or_default() {
-            if let Some(found) = self.found.get_mut(place) {
-                *found = Some(Arc::clone(transaction));
-            }
-        }
-    }
-
-    fn block(&self) -> Block<Arc<VerifiedTransaction>> {
-        Block {
-            header: self.compact.header.clone(),
-            parent_certificate: self.compact.parent_certificate.clone(),
-            transactions: self.found.iter().flatten().cloned().collect(),
-        }
     }
 }
 
