@@ -127,3 +127,60 @@ fn of_two_peers_with_the_next_block_the_one_that_answered_before_is_asked() {
         assert_eq!(next, [PeerId(5)], "seed {seed}");
     }
 }
+
+#[test]
+fn a_node_behind_fetches_what_certificates_prove() {
+    let blocks = blocks(5, 0);
+    let mut node = Node::fresh(None);
+    node.give(Input::Connected(PEER));
+    let effects = node.gossip(Topic::Headers, header(&blocks[4]));
+    assert_eq!(verdict(&effects), Verdict::Ignore, "said anew once its block is here");
+    assert!(node.machine.is_syncing());
+    answer(&mut node, &effects, &response(&blocks));
+    assert_eq!(node.tip(), 5);
+    assert!(!node.machine.is_syncing());
+}
+
+#[test]
+fn who_sends_blocks_that_no_certificate_names_is_banned_and_another_is_asked() {
+    let (good, other) = (blocks(5, 0), blocks(5, 77));
+    let chain = chain();
+    let weak = certify(&chain, &good[4].0, 1..=2);
+    let mut unsigned = good.clone();
+    unsigned[4].1 = weak.clone();
+    let mut swapped = good.clone();
+    swapped[2] = other[2].clone();
+    for bad in [response(&unsigned), response(&swapped), response(&good[1..])] {
+        let mut node = Node::fresh(None);
+        node.give(Input::Connected(PEER));
+        let effects = node.gossip(Topic::Headers, header(&good[4]));
+        assert_eq!(bans(&answer(&mut node, &effects, &bad)), 1);
+        assert_eq!(node.tip(), 0, "nothing of a bad answer is believed");
+        // A height that a certificate proved stays known after the peer has gone.
+        let effects = node.give(Input::Connected(PeerId(8)));
+        answer(&mut node, &effects, &response(&good));
+        assert_eq!(node.tip(), 5);
+    }
+    let mut node = Node::fresh(None);
+    let claim = CertifiedHeader { header: good[4].0.header().clone(), certificate: weak };
+    assert_eq!(verdict(&node.gossip(Topic::Headers, claim)), Verdict::Reject);
+    assert!(!node.machine.is_syncing(), "a height counts only with its certificate");
+}
+
+#[test]
+fn a_late_answer_counts_and_a_slow_peer_is_asked_last() {
+    let blocks = blocks(5, 0);
+    let mut node = Node::fresh(None);
+    let asked = asked_for_blocks;
+    let mut effects = Vec::new();
+    for peer in [PEER, PeerId(8)] {
+        node.give(Input::Connected(peer));
+        let bytes = codec::encode(&Attempt { attempt: peer.0, message: header(&blocks[4]) });
+        effects.extend(node.give(Input::Gossip(Topic::Headers, peer, Ticket(peer.0), bytes)));
+    }
+    let first = asked(&effects)[0];
+    let second = asked(&node.elapse(Duration::from_secs(6)))[0];
+    assert_ne!(first.1, second.1, "another peer is asked when the first is late");
+    node.give(Input::Response(first.0, first.1, Some(codec::encode(&response(&blocks)))));
+    assert_eq!(node.tip(), 5);
+}

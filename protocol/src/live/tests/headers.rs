@@ -2,7 +2,6 @@
 //! certificate does to consensus.
 
 use super::*;
-use crate::message::{CompactBlock, Proposal};
 
 type Blocks = Vec<(ValidBlock, Certificate)>;
 

@@ -1,11 +1,9 @@
 //! Tests of the lists of proposed blocks: a copy of a proposal without the list does not stop the
 //! list from spreading.
 
-use super::rounds::{first, follower, hashes, list};
 use super::*;
 use crate::budget::SIGNATURE;
-use crate::live::bodies::{Bodies, Progress, transactions_max};
-use crate::message::CompactBlock;
+use crate::live::bodies::Progress;
 
 fn proposed(signed: &SignedProposal, list: Option<CompactBlock>) -> ConsensusMessage {
     ConsensusMessage::Proposal(signed.clone(), list)
@@ -98,4 +96,47 @@ fn who_was_silent_is_asked_last_and_who_gave_something_first() {
     bodies.on_gave(&other.hash(), PeerId(2));
     bodies.on_disconnected(PeerId(2));
     assert_eq!(ask(&mut bodies, other.hash()), 1, "who is gone is forgotten");
+}
+
+#[test]
+fn a_list_beside_a_proposal_that_is_not_its_blocks_is_rejected() {
+    let (block, signed) = first(100);
+    let mut node = Node::fresh(Some(follower(1..=1)));
+    let most = transactions_max(node.machine.chain());
+    for transactions in [hashes(1), hashes(most), hashes(most + 1)] {
+        let garbage = CompactBlock { transactions, ..list(&block) };
+        assert_eq!(
+            node.hear(ConsensusMessage::Proposal(signed.clone(), Some(garbage))),
+            Verdict::Reject
+        );
+    }
+    let (other, _) = first(200);
+    assert_eq!(
+        node.hear(ConsensusMessage::Proposal(signed.clone(), Some(list(&other)))),
+        Verdict::Reject
+    );
+    assert_eq!(
+        node.hear(ConsensusMessage::Proposal(signed.clone(), Some(list(&block)))),
+        Verdict::Accept
+    );
+    node.elapse(Duration::from_millis(500));
+    let garbage = CompactBlock { transactions: hashes(1), ..list(&block) };
+    let judged = node.hear(ConsensusMessage::Proposal(signed, Some(garbage)));
+    assert_eq!(judged, Verdict::Reject, "also when the block is known");
+}
+
+#[test]
+fn a_copy_without_its_list_does_not_keep_the_list_out() {
+    let (block, signed) = first(100);
+    let mut node = Node::fresh(Some(follower(1..=1)));
+    node.elapse(Duration::from_millis(300));
+    node.hear(ConsensusMessage::Proposal(signed.clone(), None));
+    let effects =
+        node.gossip(Topic::Consensus, ConsensusMessage::Proposal(signed, Some(list(&block))));
+    assert_eq!(verdict(&effects), Verdict::Accept, "others beyond this node lack the list as well");
+    assert_eq!(
+        votes(&effects).first().and_then(|vote| vote.block),
+        Some(block.hash()),
+        "and of use"
+    );
 }

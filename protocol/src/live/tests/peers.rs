@@ -1,7 +1,5 @@
 //! Tests of requests and responses.
 
-use ledger::hash::{Hash, TxHash};
-
 use super::*;
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
 

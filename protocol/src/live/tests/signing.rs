@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn nil(seed: u8, height: u64) -> ConsensusMessage {
-    ConsensusMessage::Vote(nil_prevote(seed, height))
-}
-
 fn reasons(effects: &[Effect]) -> Vec<String> {
     let reason = |effect: &Effect| match effect {
         Effect::Notice(Notice::NotSigning(reason)) => Some(reason.clone()),
@@ -80,4 +76,51 @@ fn a_validator_whose_key_signs_elsewhere_listens_again_before_it_signs_a_later_h
         said.extend(votes(&node.elapse(Duration::from_millis(50))));
     }
     assert!(!said.is_empty());
+}
+
+/// A log of height 1 with an entry.
+fn written() -> Log {
+    Log::Intact(Height(1), vec![LogEntry::Timeout(0, Round(0))])
+}
+
+/// Whether a validator with this log votes within `limit` milliseconds of its first peer.
+fn votes_within(state: ChainState, log: Log, limit: u64) -> bool {
+    let mut node = Node::start(state, Some(1), log);
+    node.give(Input::Connected(PEER));
+    (0..limit / 50).any(|_| !votes(&node.elapse(Duration::from_millis(50))).is_empty())
+}
+
+#[test]
+fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() {
+    let fresh = || ChainState::genesis(chain());
+    let mut later = fresh();
+    later.advance(&blocks(1, 0)[0].0);
+    // Within 1.9 s: the first height begins at 0.3 s, and if another validator proposes, the
+    // propose timeout of 1 s makes this one vote nil.
+    assert!(votes_within(fresh(), Log::Intact(Height(1), Vec::new()), 1_900));
+    assert!(!votes_within(later.clone(), written(), 1_900));
+    assert!(votes_within(later, written(), 4_000));
+    assert!(!votes_within(fresh(), Log::Lost, 60_000));
+}
+
+#[test]
+fn a_validator_whose_key_signs_elsewhere_does_not_sign_that_height() {
+    let chain = chain();
+    let mut later = ChainState::genesis(Arc::clone(&chain));
+    later.advance(&blocks(1, 0)[0].0);
+    for signer in [1, 2] {
+        let mut node = Node::start(later.clone(), Some(1), written());
+        node.give(Input::Connected(PEER));
+        let vote = Vote {
+            kind: VoteKind::Prevote,
+            height: Height(2),
+            round: Round(0),
+            block: None,
+            validator: key(signer).public(),
+        };
+        let signed = SignedVote { signature: key(signer).sign(&vote.message(chain.id())), vote };
+        node.gossip(Topic::Consensus, ConsensusMessage::Vote(signed));
+        let votes = (0..400).any(|_| !votes(&node.elapse(Duration::from_millis(50))).is_empty());
+        assert_eq!(votes, signer != 1);
+    }
 }

@@ -1,9 +1,7 @@
 //! Tests of a height that takes many rounds: memory and log stay bounded, and nothing is lost that
 //! can still matter.
 
-use super::rounds::{first, follower, list, others, proposals, propose, proposer, vote};
 use super::*;
-use crate::live::bodies::Bodies;
 
 const ROUNDS: u32 = 50;
 /// Two bodies of each of three rounds, the last one built here, the locked and the valid one.

@@ -105,3 +105,46 @@ fn behind_a_gap_nothing_is_carried_until_the_gap_closes() {
     assert_eq!(node.tip(), 1);
     assert_eq!(said(&node.soon()), [1, 2]);
 }
+
+#[test]
+fn own_transactions_leave_in_batches_and_are_said_again_until_final() {
+    let chain = chain();
+    let alice = template_key("alice").unwrap();
+    let transfer = |nonce| {
+        Body::Transfer(Transfer {
+            sender: alice.public(),
+            nonce: Nonce(nonce),
+            outputs: vec![Output { account: key(1).public(), amount: Amount(1) }],
+            fee: Amount(1_100_000),
+            expires_at: Timestamp(START + 3_600_000),
+            memo: Vec::new(),
+        })
+        .sign(chain.id(), &alice)
+    };
+    let verified = verify_transactions(chain.id(), (0..3).map(transfer).collect());
+    let mut node = Node::fresh(None);
+    let batches = |effects: &[Effect]| -> Vec<usize> {
+        let decode = |effect: &Effect| match effect {
+            Effect::Gossip(Topic::Transactions, bytes) => {
+                codec::decode::<Attempt<Vec<ledger::transaction::Transaction>>>(bytes, 1 << 16).ok()
+            }
+            _ => None,
+        };
+        effects.iter().filter_map(decode).map(|attempt| attempt.message.len()).collect()
+    };
+    for transaction in verified {
+        let effects = node.give(Input::Submit(Ticket(1), transaction.unwrap()));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Submitted(_, Ok(())))));
+        assert_eq!(batches(&effects), [0; 0], "a batch waits a little for company");
+    }
+    assert_eq!(batches(&node.elapse(Duration::from_millis(5))), [3]);
+    let mut again = Vec::new();
+    for _ in 0..110 {
+        again.extend(batches(&node.elapse(Duration::from_millis(50))));
+    }
+    assert_eq!(again, [3]);
+    node.give(Input::Connected(PEER));
+    assert_eq!(batches(&node.elapse(Duration::from_millis(400))), [0; 0]);
+    node.elapse(Duration::from_millis(100));
+    assert_eq!(batches(&node.elapse(Duration::from_millis(5))), [3], "a new peer hears them soon");
+}
