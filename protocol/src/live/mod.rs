@@ -1,5 +1,12 @@
 //! The machine: the one door for every input, and the only place where mempool, consensus and
 //! catch-up meet.
+//!
+//! Each file is one subject. `heights` begins a height, `building` builds its block, `proposals`
+//! and `votes` follow what validators say, `bodies` fetches and judges blocks, `commits` makes one
+//! final. `headers` tells and hears of final blocks, `catchup` fetches those of others.
+//! `transactions`, `requests` and `peers` are what their names say, and `validator` decides when
+//! this node may sign. `phase` has the data that exists only for a while, `turn` what one input
+//! causes.
 
 mod bodies;
 mod building;
@@ -82,17 +89,29 @@ pub struct Setup {
 
 /// The state machine of a node: all decisions, no I/O.
 pub struct Machine {
+    /// The current input: its time, and what follows from it.
     turn: Turn,
+    /// The chain up to the tip.
     chain: FinalChain,
+    /// What the machine is at, with the data of this phase.
     phase: Phase,
+    /// When heights begin.
     pace: Pace,
+    /// Decides one height at a time.
     consensus: Consensus,
+    /// Proposed blocks of the height after the tip.
     bodies: Bodies,
+    /// Messages of consensus: passed on, kept for later heights, counted.
     votes: Votes,
+    /// Certified headers that this node sends.
     headers: Headers,
+    /// Transactions that wait for a block.
     transactions: Transactions,
+    /// Blocks that others made final.
     catchup: CatchUp,
+    /// Connected peers, and requests in flight with them.
     peers: Peers,
+    /// The validator of this node: key, log, and rule of signing.
     validator: Validator,
 }
 

@@ -75,7 +75,7 @@ impl Logged {
         (replay, false)
     }
 
-    /// The log begins anew, for this height.
+    /// The log is emptied and starts over, for this height.
     pub(crate) fn cut(&mut self, height: Height) {
         *self = Self { height: Some(height), ..Self::default() };
     }

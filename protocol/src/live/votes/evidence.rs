@@ -36,14 +36,9 @@ impl Offenders {
 
 impl Machine {
     pub(crate) fn on_evidence(&mut self, evidence: Vec<Evidence>) {
-        let offender = |evidence: &Evidence| match evidence {
-            Evidence::Votes(vote, _) => Some(vote.vote.validator),
-            Evidence::Proposals(proposal, _) => Some(proposal.proposal.proposer),
-            Evidence::Fork(..) => None,
-        };
         let evidence: Vec<_> = evidence
             .into_iter()
-            .filter_map(|evidence| Some((offender(&evidence)?, evidence)))
+            .filter_map(|evidence| Some((evidence.about()?, evidence)))
             .collect();
         let mut offenders: Vec<_> = evidence.iter().map(|(validator, _)| *validator).collect();
         offenders.sort();
