@@ -2,13 +2,11 @@
 //! it twice, and it is shortened when it holds too many that no longer matter.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use ledger::block::Block;
 use ledger::chain::ValidBlock;
 use ledger::codec;
 use ledger::hash::BlockHash;
-use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
 use ledger::units::Height;
 
 use crate::live::{Effect, Machine};
@@ -156,5 +154,4 @@ impl Machine {
             }
         }
     }
-
 }
