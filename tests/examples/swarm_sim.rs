@@ -1,6 +1,5 @@
-//! Prints the table of `docs/measurements/swarm-simulation.md`: all scenarios, or those with a given
-//! name.
-//! `--told` tells each as it happens.
+//! Prints the table of `docs/measurements/swarm-simulation.md`: all scenarios, or those with a
+//! given name. `--told` tells each as it happens.
 
 use std::env::args;
 

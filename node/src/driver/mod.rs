@@ -18,8 +18,9 @@ use protocol::swarm::message::{CHUNK_HEADER_BYTES, SYNC_MESSAGE_BYTES_MAX};
 
 use crate::network::{self, Topic};
 
-// The network and the protocol do not know each other, so both state these limits. If they differed,
-// a valid message would not be delivered, or the network would carry one that no decoder accepts.
+// The network and the protocol do not know each other, so both state these limits. If they
+// differed, a valid message would not be delivered, or the network would carry one that no decoder
+// accepts.
 const _: () = {
     assert!(Topic::Consensus.bytes_max() == message::CONSENSUS_BYTES_MAX);
     assert!(Topic::Headers.bytes_max() == message::HEADER_MESSAGE_BYTES_MAX);

@@ -27,7 +27,7 @@ const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
 
 /// How a header came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+enum Told {
     /// By gossip: the sender may pass on headers of blocks that it lacks.
     Gossip,
     /// As the sender's own tip.
@@ -51,14 +51,19 @@ impl Headers {
 }
 
 impl Machine {
-    /// Judges and uses a certified header. A status is accepted only if it proves a fork. `Reject`:
-    /// the certificate does not prove the header.
-    pub(super) fn on_header(
-        &mut self,
-        from: PeerId,
-        certified: &CertifiedHeader,
-        told: Told,
-    ) -> Verdict {
+    /// Judges and uses a certified header from gossip. `Reject`: the certificate does not prove the
+    /// header.
+    pub(super) fn on_header(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
+        self.on_certified(from, certified, Told::Gossip)
+    }
+
+    /// Uses a peer's tip. False: the certificate does not prove the header.
+    pub(super) fn on_tip(&mut self, from: PeerId, certified: &CertifiedHeader) -> bool {
+        self.on_certified(from, certified, Told::Status) != Verdict::Reject
+    }
+
+    /// A tip is accepted only if it proves a fork.
+    fn on_certified(&mut self, from: PeerId, certified: &CertifiedHeader, told: Told) -> Verdict {
         let (height, hash) = (certified.header.height, certified.header.hash());
         if height == Height(0) {
             return Verdict::Reject;

@@ -54,7 +54,7 @@ use catchup::CatchUp;
 use consensus::Consensus;
 pub use effect::{Effect, Notice};
 use final_chain::FinalChain;
-use headers::{Headers, Told};
+use headers::Headers;
 use heights::Pace;
 pub use input::{Input, Now, Topic, Verdict};
 use mempool::{Mempool, MempoolLimits};
@@ -182,7 +182,7 @@ impl Machine {
             }
             Topic::Headers => {
                 match codec::decode::<Attempt<CertifiedHeader>>(bytes, HEADER_MESSAGE_BYTES_MAX) {
-                    Ok(attempt) => self.on_header(from, &attempt.message, Told::Gossip),
+                    Ok(attempt) => self.on_header(from, &attempt.message),
                     Err(_) => Verdict::Reject,
                 }
             }

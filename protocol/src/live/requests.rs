@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use ledger::codec;
 
-use super::headers::Told;
 use super::{Effect, Machine};
 use crate::budget::Cost;
 use crate::ids::{PeerId, RequestId, Ticket};
@@ -38,7 +37,7 @@ impl Machine {
         let response = match request {
             Request::Tip(theirs) => {
                 if let Some(certified) = theirs
-                    && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject
+                    && !self.on_tip(from, &certified)
                 {
                     return self.ban(from, Offence::Tip);
                 }
@@ -78,7 +77,7 @@ impl Machine {
                 let Some(Response::Tip { now, head }) = response else { return };
                 self.on_peer_clock(from, now, asked_at);
                 if let Some(certified) = head
-                    && self.on_header(from, &certified, Told::Status) == super::Verdict::Reject
+                    && !self.on_tip(from, &certified)
                 {
                     self.ban(from, Offence::Tip);
                 }

@@ -31,8 +31,8 @@ fn token(rest: &str, before: Option<char>) -> Option<usize> {
     if rest.starts_with("/*") {
         return Some(rest.find("*/").map_or(rest.len(), |end| end + 2));
     }
-    if rest.starts_with('"') {
-        return Some(1 + end_of_text(&rest[1..]));
+    if let Some(text) = rest.strip_prefix('"') {
+        return Some(1 + end_of_text(text));
     }
     if rest.starts_with('\'') {
         return character(rest);
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn functions_are_measured() {
-        let code = "impl A {\n    fn one(&self) -> [u8; 2] {\n        match x {\n            1 => {}\n        \
-                    }\n    }\n    fn none();\n}\nfn two<const N: usize>() {}\n";
+        let code = "impl A {\n    fn one(&self) -> [u8; 2] {\n        match x {\n            1 => {}\n\
+                    \x20       }\n    }\n    fn none();\n}\nfn two<const N: usize>() {}\n";
         let found: Vec<_> = functions(code)
             .into_iter()
             .map(|one| (one.name, one.line, one.lines, one.besides_match))
