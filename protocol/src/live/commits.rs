@@ -12,6 +12,7 @@ use ledger::chain::{ChainState, Committed, ValidBlock};
 use ledger::hash::BlockHash;
 
 use super::phase::{Begun, Committing, Origin, Phase};
+use super::proposals::Proposals;
 use super::{Effect, Machine, Notice};
 use crate::live::bodies::Verdict;
 use crate::planted::{self, Fault};
@@ -33,6 +34,7 @@ impl Machine {
             }
             None if self.consensus.verdict(&block) == Some(true) => {
                 self.turn.notice(Notice::Fetching(certificate.height, block));
+                self.report_conflicts();
                 self.phase = Phase::Begun(Begun::Fetching(certificate));
                 self.bodies.want_decided(block);
             }
@@ -48,6 +50,15 @@ impl Machine {
             Verdict::Invalid => {
                 self.halt(format!("block {block} was decided and valid here, and is no longer"))
             }
+        }
+    }
+
+    /// The height is over, and its proposals are forgotten. Reports those that prove double signing
+    /// and that consensus did not get.
+    fn report_conflicts(&mut self) {
+        let proofs = self.phase.known_proposals().map(Proposals::conflicts).unwrap_or_default();
+        if !proofs.is_empty() {
+            self.on_evidence(proofs);
         }
     }
 
@@ -77,6 +88,7 @@ impl Machine {
     }
 
     pub(super) fn commit(&mut self, commits: Vec<Committed>, after: ChainState, origin: Origin) {
+        self.report_conflicts();
         self.turn.push(Effect::Commit(commits.clone()));
         self.phase = Phase::Committing(Committing { commits, after, origin });
     }

@@ -36,12 +36,12 @@ impl Pace {
         }
     }
 
-    /// The height before is final, and its block was not fetched after others made it final.
+    /// A height that this node followed is final. The next block keeps the interval to it.
     pub(super) fn on_decided(&mut self, interval: Duration, now: Duration) {
         self.build_from = self.started_at.map_or(now, |at| at.saturating_add(interval));
     }
 
-    /// The height before is final, and its block was fetched.
+    /// The node fetched a block that others made final long ago. The next block need not wait.
     pub(super) const fn on_caught_up(&mut self, now: Duration) {
         self.build_from = now;
     }
@@ -68,6 +68,7 @@ impl Machine {
         self.consensus.is_signing()
     }
 
+    /// Begins the height after the tip, or begins it again, as a signer.
     pub(super) fn begin_height(&mut self) {
         let (height, now) = (self.chain.next_height(), self.turn.now.elapsed);
         let sign = self.validator.signing.may_sign(&self.chain.state, self.turn.now);

@@ -79,6 +79,15 @@ impl Phase {
         }
     }
 
+    /// The proposals of the height that has begun, also while it waits for catching up.
+    pub(super) const fn known_proposals(&self) -> Option<&Proposals> {
+        match self {
+            Self::Begun(Begun::Deciding(proposals))
+            | Self::CatchingUp(Some(Begun::Deciding(proposals))) => Some(proposals),
+            _ => None,
+        }
+    }
+
     /// The certificate of a decided block whose body is not here.
     pub(super) const fn decided(&self) -> Option<&Certificate> {
         match self {

@@ -11,7 +11,7 @@ use super::votes::relay::{ROUNDS_AHEAD, ROUNDS_BEFORE};
 use super::{Machine, Topic};
 use crate::ids::PeerId;
 use crate::live::bodies::Verdict;
-use crate::message::{CompactBlock, ConsensusMessage, SignedProposal};
+use crate::message::{CompactBlock, ConsensusMessage, Evidence, SignedProposal};
 
 /// A proposal of the current round is repeated after this time without hearing it: a peer may have
 /// missed it, and its proposer may be gone.
@@ -92,9 +92,24 @@ impl Proposals {
         self.of_round.iter().filter(is_new).flat_map(|(_, all)| all).cloned().collect()
     }
 
+    /// Proofs that a proposer of a later round signed two proposals of it. Consensus did not get
+    /// them, so it cannot report them.
+    pub(super) fn conflicts(&self) -> Vec<Evidence> {
+        let later = self.of_round.iter().filter(|(round, _)| **round > self.near);
+        let conflict = |(_, of_round): (&Round, &Vec<SignedProposal>)| match of_round.as_slice() {
+            [one, other, ..] if one.proposal != other.proposal => {
+                Some(Evidence::Proposals(one.clone(), other.clone()))
+            }
+            _ => None,
+        };
+        later.filter_map(conflict).collect()
+    }
+
     fn remember(&mut self, signed: &SignedProposal) {
         let of_round = self.of_round.entry(signed.proposal.round).or_default();
-        if of_round.len() < PER_ROUND_MAX && !of_round.contains(signed) {
+        // Another signature does not make it another proposal.
+        let is_known = of_round.iter().any(|known| known.proposal == signed.proposal);
+        if of_round.len() < PER_ROUND_MAX && !is_known {
             of_round.push(signed.clone());
         }
     }

@@ -39,3 +39,45 @@ fn one_validator_does_not_fill_the_store_with_proofs_against_it() {
         "all are counted, and a validator once at a time"
     );
 }
+
+fn kept(effects: &[Effect]) -> Vec<&Evidence> {
+    let kept = effects.iter().filter_map(|effect| match effect {
+        Effect::Evidence(evidence) => Some(evidence),
+        _ => None,
+    });
+    kept.collect()
+}
+
+/// Whether the round comes near or not, and the height is decided here or by others.
+#[test]
+fn two_proposals_of_a_far_round_are_kept_as_evidence_once() {
+    let ours = follower(1..=1);
+    let (block, signed) = first(100);
+    let far = (2..).find(|round| proposer(1, *round) != ours).unwrap();
+    let twice = [200, 300].map(|time| propose(proposer(1, far), far, &first(time).0));
+    for (comes_near, is_decided_here) in [(false, true), (false, false), (true, false)] {
+        let mut node = Node::fresh(Some(ours));
+        node.give(Input::Connected(PEER));
+        let mut effects = node.elapse(Duration::from_millis(300));
+        for signed in &twice {
+            let message = ConsensusMessage::Proposal(signed.clone(), None);
+            effects.extend(node.gossip(Topic::Consensus, message));
+        }
+        for seed in others(ours).into_iter().take(2).filter(|_| comes_near) {
+            let vote = vote(seed, VoteKind::Prevote, 1, far, None);
+            effects.extend(node.gossip(Topic::Consensus, vote));
+        }
+        assert_eq!(node.machine.round(), Round(if comes_near { far } else { 0 }));
+        if is_decided_here {
+            effects.extend(decide(&mut node, &others(ours), &block, &signed));
+        } else {
+            let blocks = blocks(1, 0);
+            let heard = node.gossip(Topic::Headers, header(&blocks[0]));
+            effects.extend(answer(&mut node, &heard, &response(&blocks)));
+        }
+        assert_eq!(node.tip(), 1);
+        let proof = Evidence::Proposals(twice[0].clone(), twice[1].clone());
+        assert_eq!(kept(&effects), [&proof], "{comes_near} {is_decided_here}");
+        assert_eq!(node.machine.troubles().1, 1);
+    }
+}
