@@ -196,8 +196,8 @@ impl Machine {
     pub(super) fn on_fork(&mut self, height: Height, known: BlockHash, other: &CertifiedHeader) {
         self.turn.push(Effect::Evidence(Evidence::Fork(known, Box::new(other.clone()))));
         self.halt(format!(
-            "two certificates for height {height}: block {known} here and block {} elsewhere. More than a third of the voting power \
-             signed both. The proof is in the store",
+            "two certificates for height {height}: block {known} here and block {} elsewhere. \
+             More than a third of the voting power signed both. The proof is in the store",
             other.header.hash(),
         ));
     }

@@ -170,9 +170,19 @@ mod tests {
 
     #[test]
     fn functions_are_measured() {
-        let code = "impl A {\n    fn one(&self) -> [u8; 2] {\n        match x {\n            1 => {}\n\
-                    \x20       }\n    }\n    fn none();\n}\nfn two<const N: usize>() {}\n";
-        let found: Vec<_> = functions(code)
+        let code = [
+            "impl A {",
+            "    fn one(&self) -> [u8; 2] {",
+            "        match x {",
+            "            1 => {}",
+            "        }",
+            "    }",
+            "    fn none();",
+            "}",
+            "fn two<const N: usize>() {}",
+        ]
+        .join("\n");
+        let found: Vec<_> = functions(&code)
             .into_iter()
             .map(|one| (one.name, one.line, one.lines, one.besides_match))
             .collect();

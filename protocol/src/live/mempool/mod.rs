@@ -53,8 +53,8 @@ pub enum AdmitError {
     /// Another transaction of this sender and nonce waits, and this one does not pay enough to
     /// replace it.
     #[error(
-        "another transaction of the sender with this nonce is pending; a replacement needs a fee of at least {least} \
-         pebbles"
+        "another transaction of the sender with this nonce is pending; a replacement needs a fee of \
+         at least {least} pebbles"
     )]
     Underpriced {
         /// Smallest fee that replaces it, in pebbles; `u64::MAX` if none does.
@@ -62,7 +62,8 @@ pub enum AdmitError {
     },
     /// It would expire too soon to get into a block reliably.
     #[error(
-        "expires at {expires_at}, expected at least {least}: a transaction needs some time to get into a block"
+        "expires at {expires_at}, expected at least {least}: a transaction needs some time to get \
+         into a block"
     )]
     ExpiresSoon {
         /// Last time at which the transaction is valid.

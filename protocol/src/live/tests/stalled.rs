@@ -235,7 +235,8 @@ fn a_proposer_of_many_rounds_proposes_one_block_until_a_better_one_is_possible()
     assert_eq!(validator.node.machine.work().executed, 3);
 }
 
-/// Two certificates for one height, in either order. One was decided here, and its body was dropped.
+/// Two certificates for one height, in either order. One was decided here, and its body was
+/// dropped.
 #[test]
 fn a_second_certificate_for_a_decided_block_halts_the_node() {
     for decided_first in [true, false] {

@@ -200,32 +200,34 @@ impl Signing {
             _ if signs => None,
             _ if self.is_ahead(chain.tip().height.next()) => {
                 Some(
-                    "its consensus log is newer than its store; it first fetches the blocks up to the height that it \
-                     last signed"
+                    "its consensus log is newer than its store; it first fetches the blocks up to \
+                     the height that it last signed"
                         .to_owned(),
                 )
             }
             _ if self.is_elsewhere(chain.tip().height.next(), now) => Some(
-                "another process signs with its key: another copy of this home runs, or ran after this one was copied. \
-                 It listens for twice the clock drift after each such message"
+                "another process signs with its key: another copy of this home runs, or ran after \
+                 this one was copied. It listens for twice the clock drift after each such message"
                     .to_owned(),
             ),
             Rule::Listen(_) | Rule::ListenUntil(_) => Some(
-                "its consensus log is older than the chain; for twice the clock drift it first listens for messages \
-                 signed with its key"
+                "its consensus log is older than the chain; for twice the clock drift it first \
+                 listens for messages signed with its key"
                     .to_owned(),
             ),
             Rule::BlockAfter(time, loss) => {
                 let loss = match loss {
                     Loss::Missing => "its consensus log is lost",
                     Loss::Unwritten => {
-                        "its consensus log is empty, although the chain has blocks: this home was made again"
+                        "its consensus log is empty, although the chain has blocks: this home was \
+                         made again"
                     }
                 };
                 Some(format!(
-                    "{loss}, so it does not know which votes its key has signed. It waits for a certified block later \
-                     than {time} (milliseconds since 1970). --sign-without-log lets it sign at once: give it only if \
-                     nothing else ever ran with this key, because two votes of one round can undo final blocks"
+                    "{loss}, so it does not know which votes its key has signed. It waits for a \
+                     certified block later than {time} (milliseconds since 1970). \
+                     --sign-without-log lets it sign at once: give it only if nothing else ever \
+                     ran with this key, because two votes of one round can undo final blocks"
                 ))
             }
             Rule::Free => None,

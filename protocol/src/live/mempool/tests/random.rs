@@ -67,15 +67,17 @@ proptest! {
                 Step::Admit(pay) => drop(fixture.admit(&place(pay, &fixture))),
                 Step::Wait(time) => fixture.now += time,
                 Step::Commit(room) => {
-                    let candidates = fixture.mempool.candidates(&fixture.chain, Timestamp(fixture.now), room * SIZE);
+                    let now = Timestamp(fixture.now);
+                    let candidates = fixture.mempool.candidates(&fixture.chain, now, room * SIZE);
                     let parent = Certificate::genesis(CHAIN.id());
-                    let block = fixture.chain.propose(key(VALIDATOR), Timestamp(fixture.now), parent, candidates);
+                    let block = fixture.chain.propose(key(VALIDATOR), now, parent, candidates);
                     fixture.commit(block.block().transactions.clone());
                 }
                 Step::Foreign(pay) => {
                     let foreign = place(Pay { nonce: 0, ..pay }, &fixture).signed();
                     let parent = Certificate::genesis(CHAIN.id());
-                    let block = fixture.chain.propose(key(VALIDATOR), Timestamp(fixture.now), parent, [foreign]);
+                    let now = Timestamp(fixture.now);
+                    let block = fixture.chain.propose(key(VALIDATOR), now, parent, [foreign]);
                     fixture.commit(block.block().transactions.clone());
                 }
             }
