@@ -198,13 +198,11 @@ impl Signing {
         }
         Some(match self.rule {
             _ if signs => None,
-            _ if self.is_ahead(chain.tip().height.next()) => {
-                Some(
-                    "its consensus log is newer than its store; it first fetches the blocks up to \
+            _ if self.is_ahead(chain.tip().height.next()) => Some(
+                "its consensus log is newer than its store; it first fetches the blocks up to \
                      the height that it last signed"
-                        .to_owned(),
-                )
-            }
+                    .to_owned(),
+            ),
             _ if self.is_elsewhere(chain.tip().height.next(), now) => Some(
                 "another process signs with its key: another copy of this home runs, or ran after \
                  this one was copied. It listens for twice the clock drift after each such message"
