@@ -44,7 +44,10 @@ impl Early {
         let of_signer = of_height.entry(message.signer()).or_default();
         if let ConsensusMessage::Proposal(signed, Some(_)) = &message {
             // The list takes its place beside the proposal that came without a list.
-            let lacks_list = |known: &ConsensusMessage| matches!(known, ConsensusMessage::Proposal(known, None) if known == signed);
+            let lacks_list = |known: &ConsensusMessage| match known {
+                ConsensusMessage::Proposal(known, None) => known == signed,
+                _ => false,
+            };
             if let Some(known) = of_signer.iter_mut().find(|(_, known)| lacks_list(known)) {
                 *known = (from, message);
                 self.is_new = true;
