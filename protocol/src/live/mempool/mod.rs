@@ -53,8 +53,8 @@ pub enum AdmitError {
     /// Another transaction of this sender and nonce waits, and this one does not pay enough to
     /// replace it.
     #[error(
-        "another transaction of the sender with this nonce is pending; a replacement needs a fee of \
-         at least {least} pebbles"
+        "another transaction of the sender with this nonce is pending; a replacement needs a fee \
+         of at least {least} pebbles"
     )]
     Underpriced {
         /// Smallest fee that replaces it, in pebbles; `u64::MAX` if none does.

@@ -200,7 +200,7 @@ impl Signing {
             _ if signs => None,
             _ if self.is_ahead(chain.tip().height.next()) => Some(
                 "its consensus log is newer than its store; it first fetches the blocks up to \
-                     the height that it last signed"
+                 the height that it last signed"
                     .to_owned(),
             ),
             _ if self.is_elsewhere(chain.tip().height.next(), now) => Some(
