@@ -49,7 +49,7 @@ fn each_room_knows_only_its_own() {
     let changes = ["crate::driver", "network::Network", "consensus_log", "ChainState", "commit("];
     absent(&changes, "node/src/rpc", &["node/src/rpc/tests"]);
     let server = std::fs::read_to_string(root().join("node/src/rpc/methods.rs")).unwrap();
-    assert!(server.contains("    view: View,\n"), "the methods of RPC hold a `View`");
+    assert!(server.contains("struct Methods {\n    view: View,\n"), "the methods hold a `View`");
 
     unlisted("wallet-cli", &["protocol", "node", "sled", "libp2p"]);
     absent(&["ledger::store", "store::Store"], "wallet-cli/src", &[]);
