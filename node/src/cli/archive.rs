@@ -20,51 +20,60 @@ const MAGIC_1: &[u8; 16] = b"cairn archive 1\n";
 
 /// The content of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Contents {
+pub struct Contents {
     /// The chain of its blocks.
-    pub(super) chain: ChainId,
+    pub chain: ChainId,
     /// Height of the first block.
-    pub(super) first: Height,
+    pub first: Height,
     /// Height of the last block, not below the first.
-    pub(super) last: Height,
+    pub last: Height,
 }
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ArchiveError {
+pub enum ArchiveError {
+    /// Reading failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Other first bytes.
     #[error("not an archive: it does not begin as a file of `db export` does")]
     Foreign,
+    /// The format of an earlier version.
     #[error("{MADE_BY_0_1}")]
     Old,
+    /// No block, or a first height of 0.
     #[error(
         "it claims blocks {first} to {last}, expected at least one block and a first height of at \
          least 1"
     )]
     Heights { first: Height, last: Height },
+    /// Bytes are missing at the end.
     #[error("it ends in the middle, at byte {at}: the file was cut off")]
     Truncated { at: u64 },
+    /// A piece longer than any value.
     #[error(
         "a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is \
          damaged"
     )]
     Length { at: u64, length: u32 },
+    /// The hash at the end is not that of the bytes before it.
     #[error("its checksum does not match: the file is damaged")]
     Checksum,
+    /// Bytes after the hash.
     #[error("bytes follow its end: the file is damaged")]
     Trailing,
 }
 
 /// Writes an archive.
-pub(super) struct Writer<W> {
+pub struct Writer<W> {
     to: W,
     hash: Sha256,
     bytes: u64,
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(to: W, contents: Contents) -> io::Result<Self> {
+    /// Begins an archive of this content.
+    pub fn new(to: W, contents: Contents) -> io::Result<Self> {
         let mut writer = Self { to, hash: Sha256::new(), bytes: 0 };
         writer.put(MAGIC)?;
         writer.put(contents.chain.as_bytes())?;
@@ -74,7 +83,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Adds the next block, or after all blocks the certificate of the last one.
-    pub(super) fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = u32::try_from(bytes.len())
             .map_err(|_| io::Error::other("a block of more than 4 GiB"))?;
         self.put(&length.to_le_bytes())?;
@@ -82,7 +91,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive. Also returns its length in bytes.
-    pub(super) fn finish(mut self) -> io::Result<(W, u64)> {
+    pub fn finish(mut self) -> io::Result<(W, u64)> {
         let hash = self.hash.finalize();
         self.to.write_all(&hash)?;
         self.to.flush()?;
@@ -97,7 +106,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// Reads an archive, with one piece in memory at a time.
-pub(super) struct Reader<R> {
+pub struct Reader<R> {
     from: R,
     hash: Sha256,
     at: u64,
@@ -105,7 +114,8 @@ pub(super) struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    pub(super) fn new(from: R) -> Result<Self, ArchiveError> {
+    /// Reads the header of an archive.
+    pub fn new(from: R) -> Result<Self, ArchiveError> {
         let nothing = Contents { chain: ChainId(Hash::ZERO), first: Height(0), last: Height(0) };
         let mut reader = Self { from, hash: Sha256::new(), at: 0, contents: nothing };
         match reader.take::<16>() {
@@ -124,17 +134,18 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    pub(super) fn contents(&self) -> Contents {
+    /// The content, as the header says.
+    pub fn contents(&self) -> Contents {
         self.contents
     }
 
     /// Bytes read so far.
-    pub(super) fn at(&self) -> u64 {
+    pub fn at(&self) -> u64 {
         self.at
     }
 
     /// Reads the next block, or after all blocks the certificate of the last one.
-    pub(super) fn piece(&mut self) -> Result<Vec<u8>, ArchiveError> {
+    pub fn piece(&mut self) -> Result<Vec<u8>, ArchiveError> {
         let at = self.at;
         let length = u32::from_le_bytes(self.take()?);
         if length as usize > VALUE_BYTES_MAX {
@@ -153,7 +164,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Checks the hash and the end, once all pieces are read.
-    pub(super) fn finish(mut self) -> Result<(), ArchiveError> {
+    pub fn finish(mut self) -> Result<(), ArchiveError> {
         let expected: [u8; 32] = self.hash.clone().finalize().into();
         if self.take::<32>()? != expected {
             return Err(ArchiveError::Checksum);
@@ -177,7 +188,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// Reads a whole archive to check it for damage. Returns its content.
-pub(super) fn check(from: impl Read) -> Result<Contents, ArchiveError> {
+pub fn check(from: impl Read) -> Result<Contents, ArchiveError> {
     let mut reader = Reader::new(from)?;
     let contents = reader.contents();
     // One piece for each block, and the certificate.

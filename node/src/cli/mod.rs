@@ -1,6 +1,7 @@
 //! The command line: results on stdout, logs and progress on stderr.
 
-mod archive;
+pub mod archive;
+
 mod config;
 mod db;
 mod genesis;
