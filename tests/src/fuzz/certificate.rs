@@ -1,0 +1,46 @@
+//! Certificates.
+
+use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
+use ledger::units::Height;
+
+use super::canonical;
+use super::fixture::fixture;
+
+/// A certificate. One that fits the validators is the one canonical collection of its signatures,
+/// and one that holds is of a quorum and proves a single block.
+pub fn certificate(data: &[u8]) -> bool {
+    let Some(certificate) = canonical::<Certificate>(data, CERTIFICATE_BYTES_MAX) else {
+        return false;
+    };
+    let fixture = fixture();
+    let (id, validators) = (fixture.chain.id(), fixture.chain.validators(certificate.height));
+    let Certificate { height, round, block, signatures, .. } = certificate.clone();
+    let signers = certificate.signer_keys(validators);
+    if !signers.is_empty() {
+        let collected = Certificate::new(
+            height,
+            round,
+            block,
+            validators,
+            signers.iter().copied().zip(signatures),
+        );
+        assert_eq!(collected, certificate, "the same votes give the same certificate");
+    }
+    if certificate.verify(id, validators, height, block).is_ok() {
+        let power: u64 =
+            signers.iter().filter_map(|key| Some(validators.find(key)?.1.power.0)).sum();
+        assert!(power >= validators.quorum_power().0, "{power} is no quorum");
+        assert!(
+            certificate.verify(id, validators, height, block).is_ok(),
+            "a certificate that holds stays so"
+        );
+        let other = Height(height.0.wrapping_add(1));
+        assert!(
+            certificate.verify(id, validators, other, block).is_err(),
+            "it holds for one height"
+        );
+        let known = fixture.block(height).map(|(block, _)| block.hash());
+        assert_eq!(known, Some(block), "nobody signed another block");
+    }
+    true
+}

@@ -1,0 +1,473 @@
+//! The shell of the swarm machine: its links and staging files, and a check of each effect.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::hash::Hash;
+use ledger::history::{SegmentDescriptor, SegmentHead};
+use ledger::units::{Height, SegmentIndex};
+use protocol::swarm::message::{
+    ChunkId, DESCRIPTORS_MAX, SYNC_MESSAGE_BYTES_MAX, Status, SyncMessage, Update, WANTS_MAX,
+};
+use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+use protocol::{HeightRange, PeerId};
+
+use super::{CHUNK_BYTES, HOSTILE, SEGMENTS};
+use crate::swarm::Made;
+
+/// Most chunks in flight from one peer.
+const IN_FLIGHT_MAX: u64 = 64;
+/// Most segments in memory as blocks.
+const IN_MEMORY_MAX: usize = 2;
+/// Most bytes in flight to one slow peer, or to all.
+const UNDER_WAY_MAX: u64 = 64 << 20;
+
+/// A link as its peer sees it.
+#[derive(Default)]
+struct Link {
+    is_greeted: bool,
+    /// Whether the peer has said hello.
+    has_greeted: bool,
+    /// Chunks that the machine wants from the peer, its credit, and chunks given.
+    wants: BTreeSet<ChunkId>,
+    allowed: u64,
+    given: u64,
+    /// Chunks that the peer asked for, its credit, and chunks that were sent to it.
+    asked: BTreeSet<ChunkId>,
+    credit: u64,
+    sent: u64,
+    received: u64,
+    /// Questions of the machine that the peer has not answered.
+    questions: VecDeque<SyncMessage>,
+}
+
+impl Link {
+    fn wanted(&self, which: u8) -> Option<ChunkId> {
+        self.wants.iter().nth(usize::from(which) % self.wants.len().max(1)).copied()
+    }
+}
+
+pub(super) struct Shell {
+    made: &'static Made,
+    swarm: Swarm,
+    now: Duration,
+    links: BTreeMap<PeerId, Link>,
+    /// Segments before this one are applied.
+    sealed: SegmentIndex,
+    begun: BTreeMap<SegmentIndex, SegmentHead>,
+    stored: BTreeSet<ChunkId>,
+    assembling: Option<SegmentIndex>,
+    /// Segments in memory: assembled, and perhaps being applied.
+    assembled: BTreeSet<SegmentIndex>,
+    applying: Option<SegmentIndex>,
+    manifest: Option<Vec<u8>>,
+    /// Chunks being written to connections.
+    writing: VecDeque<(PeerId, ChunkId)>,
+}
+
+impl Shell {
+    pub(super) fn new(made: &'static Made) -> Self {
+        let none = SegmentIndex(0);
+        let (swarm, effects) = swarm(made, none, Vec::new(), None, Duration::ZERO);
+        assert!(effects.is_empty(), "an empty node has nothing to do: {effects:?}");
+        Self {
+            made,
+            swarm,
+            now: Duration::ZERO,
+            links: BTreeMap::new(),
+            sealed: none,
+            begun: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            assembling: None,
+            assembled: BTreeSet::new(),
+            applying: None,
+            manifest: None,
+            writing: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.sealed == SegmentIndex(SEGMENTS)
+    }
+
+    pub(super) fn has_any(&self) -> bool {
+        self.sealed > SegmentIndex(0) || !self.stored.is_empty()
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!(
+            "{} applied, {} begun, {} chunks",
+            self.sealed.0,
+            self.begun.len(),
+            self.stored.len()
+        )
+    }
+
+    pub(super) fn elapse(&mut self, time: Duration) {
+        self.now += time;
+        self.give(Input::Time);
+    }
+
+    pub(super) fn open(&mut self, peer: PeerId) {
+        if let Entry::Vacant(place) = self.links.entry(peer) {
+            place.insert(Link::default());
+            self.give(Input::Opened(peer));
+        }
+    }
+
+    pub(super) fn close(&mut self, peer: PeerId) {
+        if self.links.remove(&peer).is_some() {
+            self.writing.retain(|(to, _)| *to != peer);
+            self.give(Input::Closed(peer));
+        }
+    }
+
+    /// Bytes from a peer.
+    pub(super) fn message(&mut self, peer: PeerId, bytes: Vec<u8>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if let Ok(SyncMessage::Update(update)) = SyncMessage::decode(&bytes) {
+            for id in &update.remove {
+                link.asked.remove(id);
+            }
+            link.asked.extend(&update.add);
+            link.credit = link.credit.max(update.allowed);
+            link.received = link.received.max(update.received);
+        }
+        self.give(Input::Message(peer, bytes));
+    }
+
+    pub(super) fn say(&mut self, peer: PeerId, message: &SyncMessage) {
+        self.message(peer, ledger::codec::encode(message));
+    }
+
+    /// An honest peer says hello once.
+    pub(super) fn greet(&mut self, peer: PeerId) {
+        let height = self.made.target.header.height;
+        if let Some(link) = self.links.get_mut(&peer)
+            && !std::mem::replace(&mut link.has_greeted, true)
+        {
+            let (sealed, partial) = (SegmentIndex(SEGMENTS), Vec::new());
+            self.say(
+                peer,
+                &SyncMessage::Status(Status {
+                    height,
+                    pruned_below: SegmentIndex(0),
+                    sealed,
+                    partial,
+                    nonce: peer.0,
+                }),
+            );
+        }
+    }
+
+    /// An honest peer answers its first question.
+    pub(super) fn answer(&mut self, peer: PeerId) {
+        let Some(question) = self.links.get_mut(&peer).and_then(|link| link.questions.pop_front())
+        else {
+            return;
+        };
+        let made = self.made;
+        let answer = match question {
+            SyncMessage::GetManifest(height, from) => {
+                let all = made.descriptors(SEGMENTS as usize);
+                let page = all
+                    .into_iter()
+                    .filter(|descriptor| descriptor.index >= from.0 && descriptor.last < height);
+                SyncMessage::Manifest(height, from, Some(page.take(DESCRIPTORS_MAX).collect()))
+            }
+            SyncMessage::GetHead(index) => SyncMessage::Head(index, known(made, index).cloned()),
+            other => panic!("{other:?} is no question"),
+        };
+        self.say(peer, &answer);
+    }
+
+    /// An honest peer sends a chunk that is wanted from it, within its credit.
+    pub(super) fn give_chunk(&mut self, peer: PeerId, which: u8) {
+        let Some(link) = self.links.get(&peer).filter(|link| link.given < link.allowed) else {
+            return;
+        };
+        let Some(id) = link.wanted(which) else { return };
+        let (hash, bytes) =
+            self.made.chunk(id.segment, id.chunk).expect("only chunks that exist are wanted");
+        self.chunk(peer, id, hash, bytes);
+    }
+
+    /// One of the chunks that are wanted from a peer.
+    pub(super) fn wanted(&self, peer: PeerId, which: u8) -> Option<ChunkId> {
+        self.links.get(&peer)?.wanted(which)
+    }
+
+    /// A chunk from a peer.
+    pub(super) fn chunk(&mut self, peer: PeerId, id: ChunkId, hash: Hash, bytes: u64) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.given += 1;
+        link.wants.remove(&id);
+        self.give(Input::Chunk { from: peer, id, hash, bytes });
+    }
+
+    /// The connection takes in a chunk that is being sent.
+    pub(super) fn write(&mut self, which: u8) {
+        let place = usize::from(which) % self.writing.len().max(1);
+        let Some((peer, id)) = self.writing.remove(place) else { return };
+        if self.made.chunk(id.segment, id.chunk).is_none() {
+            return self.give(Input::Impossible(peer, id));
+        }
+        self.give(Input::Written(peer));
+    }
+
+    /// A chunk that is being sent is damaged on disk.
+    pub(super) fn lose(&mut self, which: u8) {
+        let place = usize::from(which) % self.writing.len().max(1);
+        let Some((peer, id)) = self.writing.get(place).copied() else { return };
+        if self.made.chunk(id.segment, id.chunk).is_none() {
+            return self.write(which);
+        }
+        self.writing.remove(place);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.sent -= 1;
+            if id.segment >= self.sealed {
+                link.asked.insert(id);
+                self.stored.remove(&id);
+            }
+        }
+        self.give(Input::Unsent(peer, id));
+    }
+
+    pub(super) fn certify(&mut self) {
+        self.give(Input::Certified(self.made.target.clone()));
+    }
+
+    /// A complete segment was read, of which a chunk may be damaged.
+    pub(super) fn assemble(&mut self, damaged: Option<u32>) {
+        let Some(index) = self.assembling.take() else { return };
+        let damaged: Vec<u32> =
+            damaged.into_iter().filter(|chunk| self.made.chunk(index, *chunk).is_some()).collect();
+        for chunk in &damaged {
+            self.stored.remove(&ChunkId { segment: index, chunk: *chunk });
+        }
+        if damaged.is_empty() {
+            self.assembled.insert(index);
+        }
+        self.give(Input::Assembled(index, damaged));
+    }
+
+    /// The blocks of a segment are final.
+    pub(super) fn apply(&mut self) {
+        let Some(index) = self.applying.take() else { return };
+        let descriptor =
+            self.begun.get(&index).expect("a segment is released once it is applied").descriptor;
+        self.sealed = SegmentIndex(index.0 + 1);
+        self.give(Input::Tip(descriptor.last, vec![descriptor]));
+    }
+
+    /// An honest peer without history asks for a chunk. Mostly it gives credit for one more.
+    pub(super) fn want(&mut self, peer: PeerId, id: ChunkId, choice: u8) {
+        let Some(link) = self.links.get(&peer) else { return };
+        if self.made.chunk(id.segment, id.chunk).is_none() || link.asked.len() >= WANTS_MAX {
+            return;
+        }
+        let writing = self.writing.iter().filter(|(to, _)| *to == peer).count() as u64;
+        let arrived = link.sent.saturating_sub(writing);
+        let received = link.received.max(arrived.saturating_sub(u64::from(choice % 4)));
+        let allowed = link.credit + u64::from(choice & 4 == 0);
+        let update = Update { add: vec![id], allowed, received, ..Update::default() };
+        self.say(peer, &SyncMessage::Update(update));
+    }
+
+    /// Starts again from what is on disk. A power failure may have damaged a chunk.
+    pub(super) fn restart(&mut self, damaged: u8) {
+        if damaged > 200 {
+            self.stored.pop_first();
+        }
+        self.links.clear();
+        self.writing.clear();
+        (self.assembling, self.applying) = (None, None);
+        self.assembled.clear();
+        let here = |head: &SegmentHead| {
+            let id = |chunk| ChunkId { segment: SegmentIndex(head.descriptor.index), chunk };
+            (0..)
+                .zip(&head.chunks)
+                .map(|(chunk, _)| self.stored.contains(&id(chunk)))
+                .collect::<Vec<bool>>()
+        };
+        let staged = self.begun.values().map(|head| (head.clone(), here(head))).collect();
+        let (swarm, effects) =
+            swarm(self.made, self.sealed, staged, self.manifest.clone(), self.now);
+        self.swarm = swarm;
+        self.perform(effects, None);
+    }
+
+    /// Gives an input, then checks and performs its effects.
+    fn give(&mut self, input: Input) {
+        let arriving = match &input {
+            Input::Chunk { id, hash, bytes, .. } => Some((*id, *hash, *bytes)),
+            _ => None,
+        };
+        let effects = self.swarm.handle(self.now, input);
+        self.perform(effects, arriving);
+        assert!(self.begun.len() as u64 <= SEGMENTS);
+        let in_memory = self.assembled.len() + usize::from(self.assembling.is_some());
+        assert!(in_memory <= IN_MEMORY_MAX, "{in_memory} segments in memory");
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, arriving: Option<(ChunkId, Hash, u64)>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(peer, bytes) => self.on_message(peer, &bytes),
+                Effect::SendChunk(peer, id) => self.on_send_chunk(peer, id),
+                Effect::SendManifest { peer, height, first, known } => {
+                    assert!(self.links.contains_key(&peer), "{peer:?} is not linked");
+                    let is_asked =
+                        |one: &SegmentDescriptor| one.index >= first.0 && one.last < height;
+                    assert!(known.len() <= DESCRIPTORS_MAX && known.iter().all(is_asked));
+                    let made = self.made.descriptors(SEGMENTS as usize);
+                    assert!(known.iter().all(|one| made.contains(one)), "{known:?} is not proved");
+                }
+                Effect::SendHead(peer, index) => {
+                    assert!(self.links.contains_key(&peer), "{peer:?} is not linked");
+                    assert!(index < self.sealed, "the store has no segment {index:?}");
+                }
+                Effect::Begin(head) => {
+                    let index = SegmentIndex(head.descriptor.index);
+                    assert_eq!(
+                        Some(&head),
+                        known(self.made, index),
+                        "only proved segments are fetched"
+                    );
+                    assert!(
+                        index >= self.sealed && self.begun.insert(index, head).is_none(),
+                        "{index:?} is begun once"
+                    );
+                }
+                Effect::Store(id) => {
+                    let proved = self.made.chunk(id.segment, id.chunk).map(|(hash, _)| hash);
+                    let (arrived, hash, _) = arriving.expect("only a chunk that arrived is stored");
+                    assert_eq!(
+                        (arrived, Some(hash)),
+                        (id, proved),
+                        "only proved chunks are stored"
+                    );
+                    assert!(
+                        self.begun.contains_key(&id.segment) && self.stored.insert(id),
+                        "{id:?} is stored once"
+                    );
+                }
+                Effect::SaveManifest(bytes) => self.manifest = Some(bytes),
+                Effect::Assemble(index) => {
+                    assert!(self.assembling.is_none(), "one segment is read at a time");
+                    let chunks = self.begun.get(&index).map_or(0, |head| head.chunks.len());
+                    let here = self.stored.iter().filter(|id| id.segment == index).count();
+                    assert!(chunks > 0 && here == chunks, "{here} of {chunks} chunks of {index:?}");
+                    self.assembling = Some(index);
+                }
+                Effect::Apply(index) => {
+                    assert!(
+                        self.assembled.contains(&index),
+                        "{index:?} is applied once it is verified"
+                    );
+                    assert_eq!(
+                        (index, self.applying),
+                        (self.sealed, None),
+                        "segments are applied in order"
+                    );
+                    self.applying = Some(index);
+                }
+                Effect::Release(index) => {
+                    assert!(index < self.sealed, "{index:?} is still needed");
+                    self.begun.remove(&index);
+                    self.assembled.remove(&index);
+                    self.stored.retain(|id| id.segment != index);
+                }
+                Effect::Plan(plan) => {
+                    let end = Height(self.made.target.header.height.0 - 1);
+                    let is_whole =
+                        |range: HeightRange| range.first <= range.last && range.last == end;
+                    assert!(plan.segments().is_none_or(is_whole), "{plan:?}");
+                }
+                Effect::Ban { peer, offence } => {
+                    assert!(HOSTILE.contains(&peer), "the honest {peer:?} is banned: {offence}");
+                    self.links.remove(&peer);
+                    self.writing.retain(|(to, _)| *to != peer);
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, peer: PeerId, bytes: &[u8]) {
+        assert!(bytes.len() <= SYNC_MESSAGE_BYTES_MAX, "{} bytes", bytes.len());
+        let message = SyncMessage::decode(bytes).expect("the machine sends messages");
+        let link = self
+            .links
+            .get_mut(&peer)
+            .unwrap_or_else(|| panic!("{peer:?} is not linked: {message:?}"));
+        assert_eq!(
+            link.is_greeted,
+            !matches!(message, SyncMessage::Status(_)),
+            "the first message is the status"
+        );
+        match message {
+            SyncMessage::Status(_) => link.is_greeted = true,
+            SyncMessage::Update(update) => {
+                for id in &update.remove {
+                    link.wants.remove(id);
+                }
+                for id in update.add {
+                    assert!(
+                        self.made.chunk(id.segment, id.chunk).is_some(),
+                        "{id:?} does not exist"
+                    );
+                    link.wants.insert(id);
+                }
+                assert!(
+                    link.wants.len() <= WANTS_MAX,
+                    "{} chunks are wanted from {peer:?}",
+                    link.wants.len()
+                );
+                assert!(
+                    update.allowed >= link.allowed && update.received <= link.given,
+                    "counts never go back"
+                );
+                link.allowed = update.allowed;
+                let in_flight = link.allowed.saturating_sub(link.given);
+                assert!(in_flight <= IN_FLIGHT_MAX, "{in_flight} chunks in flight from {peer:?}");
+            }
+            question @ (SyncMessage::GetManifest(..) | SyncMessage::GetHead(_)) => {
+                link.questions.push_back(question)
+            }
+            SyncMessage::Manifest(..)
+            | SyncMessage::Head(..)
+            | SyncMessage::Sealed(..)
+            | SyncMessage::Busy(_) => {}
+        }
+    }
+
+    fn on_send_chunk(&mut self, peer: PeerId, id: ChunkId) {
+        assert!(id.segment < self.sealed || self.stored.contains(&id), "{id:?} is not here");
+        let link = self.links.get_mut(&peer).unwrap_or_else(|| panic!("{peer:?} is not linked"));
+        assert!(link.asked.remove(&id), "{peer:?} did not ask for {id:?}");
+        link.sent += 1;
+        assert!(link.sent <= link.credit, "{peer:?} allowed {} chunks", link.credit);
+        let under_way = link.sent.saturating_sub(link.received) * CHUNK_BYTES;
+        assert!(under_way <= UNDER_WAY_MAX, "{under_way} bytes are in flight to {peer:?}");
+        self.writing.push_back((peer, id));
+    }
+}
+
+/// The head of a segment; `None` if there is no such segment.
+fn known(made: &Made, index: SegmentIndex) -> Option<&SegmentHead> {
+    made.heads.get(usize::try_from(index.0).ok()?)
+}
+
+fn swarm(
+    made: &'static Made,
+    sealed: SegmentIndex,
+    staged: Vec<(SegmentHead, Vec<bool>)>,
+    manifest: Option<Vec<u8>>,
+    now: Duration,
+) -> (Swarm, Vec<Effect>) {
+    let history = made.history(usize::try_from(sealed.0).expect("few segments"));
+    let (chain, rates) = (Arc::clone(&made.chain), Rates::default());
+    Swarm::new(Setup { chain, history: &history, staged, manifest, nonce: 1, rates }, now)
+}
