@@ -13,7 +13,7 @@ use protocol::message::{
     RoundCertificate, SignedProposal, SignedVote,
 };
 use protocol::swarm::Bits;
-use protocol::swarm::message::{ChunkId, Status, SyncMessage, Update};
+use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
 
 use super::archive::whole;
 use super::fixture::{ACCOUNTS, Fixture, START, compact, fixture, plain};
@@ -200,12 +200,12 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
         trailing(&not_kept),
         ("refused_endless".to_owned(), endless),
         not_kept,
-        named("request_status", &Request::Status(head.clone())),
+        named("request_tip", &Request::Tip(head.clone())),
         named("request_blocks", &Request::Blocks(Height(2))),
         named("request_proposed", &Request::Proposed(Height(2), block.hash())),
         named("request_transactions", &Request::Transactions(hashes)),
         named("request_genesis", &Request::Genesis(3)),
-        named("status", &Response::Status { now: START, head }),
+        named("tip", &Response::Tip { now: START, head }),
         named("blocks", &Response::Blocks(vec![plain(block)], fixture.blocks[1].1.clone())),
         named("proposed", &Response::Proposed(Some(compact(block)))),
         named("transactions", &Response::Transactions(plain_transactions)),
@@ -295,7 +295,7 @@ fn sync_messages() -> Vec<Sample> {
     let mut bits = Bits::new(12);
     bits.set(1);
     bits.set(11);
-    let status = Status {
+    let holdings = Holdings {
         height: Height(70),
         pruned_below: SegmentIndex(1),
         sealed: SegmentIndex(3),
@@ -313,7 +313,7 @@ fn sync_messages() -> Vec<Sample> {
     vec![
         trailing(&sealed),
         sealed,
-        named("status", &SyncMessage::Status(status)),
+        named("holdings", &SyncMessage::Holdings(holdings)),
         named("update", &SyncMessage::Update(update)),
         named("busy", &SyncMessage::Busy(10_000)),
         named("get_manifest", &SyncMessage::GetManifest(Height(70), SegmentIndex(2))),

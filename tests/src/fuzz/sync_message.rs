@@ -16,7 +16,7 @@ pub fn sync_message(data: &[u8]) -> bool {
     }
     let message = canonical::<SyncMessage>(data, SYNC_MESSAGE_BYTES_MAX);
     assert_eq!(SyncMessage::decode(data).ok(), message, "a message has one decoder");
-    if let Some(SyncMessage::Status(status)) = &message {
+    if let Some(SyncMessage::Holdings(status)) = &message {
         for (_, bits) in &status.partial {
             let ones: Vec<u32> = bits.ones().collect();
             assert_eq!(ones.len() as u64, bits.count());

@@ -22,9 +22,7 @@ const NAMED: usize = HEIGHTS as usize + 3;
 pub(super) fn answer(request: &Request) -> Option<Vec<u8>> {
     let fixture = fixture();
     let response = match request {
-        Request::Status(_) => {
-            Response::Status { now: START, head: fixture.certified(Height(HEIGHTS)) }
-        }
+        Request::Tip(_) => Response::Tip { now: START, head: fixture.certified(Height(HEIGHTS)) },
         Request::Blocks(from) => {
             let blocks = fixture.blocks.iter().filter(|(block, _)| block.height() >= *from);
             let blocks = blocks.map(|(block, _)| plain(block)).collect();
@@ -164,7 +162,7 @@ pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
     let fixture = fixture();
     let height = Height(stream.below(NAMED) as u64);
     let request = match stream.below(5) {
-        0 => Request::Status(fixture.certified(height)),
+        0 => Request::Tip(fixture.certified(height)),
         1 => Request::Blocks(height),
         2 => Request::Proposed(
             height,

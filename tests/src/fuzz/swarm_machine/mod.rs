@@ -14,7 +14,7 @@ use ledger::hash::Hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
 use protocol::swarm::Bits;
-use protocol::swarm::message::{ChunkId, Status, SyncMessage, Update};
+use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
 
 use super::stream::Stream;
 use crate::swarm::Made;
@@ -126,7 +126,7 @@ fn lie(stream: &mut Stream<'_>) -> SyncMessage {
                 if stream.byte() & 1 == 0 { vec![(segment(stream), bits)] } else { Vec::new() };
             let height = Height(number(stream));
             let (pruned_below, sealed) = (SegmentIndex(0), segment(stream));
-            SyncMessage::Status(Status { height, pruned_below, sealed, partial, nonce: 3 })
+            SyncMessage::Holdings(Holdings { height, pruned_below, sealed, partial, nonce: 3 })
         }
         1 => SyncMessage::Update(Update {
             have: ids(stream),

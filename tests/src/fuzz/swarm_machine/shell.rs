@@ -9,7 +9,7 @@ use ledger::hash::Hash;
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::{
-    ChunkId, DESCRIPTORS_MAX, SYNC_MESSAGE_BYTES_MAX, Status, SyncMessage, Update, WANTS_MAX,
+    ChunkId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SyncMessage, Update, WANTS_MAX,
 };
 use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
 use protocol::{HeightRange, PeerId};
@@ -151,7 +151,7 @@ impl Shell {
             let (sealed, partial) = (SegmentIndex(SEGMENTS), Vec::new());
             self.say(
                 peer,
-                &SyncMessage::Status(Status {
+                &SyncMessage::Holdings(Holdings {
                     height,
                     pruned_below: SegmentIndex(0),
                     sealed,
@@ -404,11 +404,11 @@ impl Shell {
             .unwrap_or_else(|| panic!("{peer:?} is not linked: {message:?}"));
         assert_eq!(
             link.is_greeted,
-            !matches!(message, SyncMessage::Status(_)),
+            !matches!(message, SyncMessage::Holdings(_)),
             "the first message is the status"
         );
         match message {
-            SyncMessage::Status(_) => link.is_greeted = true,
+            SyncMessage::Holdings(_) => link.is_greeted = true,
             SyncMessage::Update(update) => {
                 for id in &update.remove {
                     link.wants.remove(id);
