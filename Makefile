@@ -8,7 +8,7 @@ help:
 	@echo 'make sim SEED=4711  one seed of the simulator, told in full'
 	@echo 'make swarm-sim      the table of docs/measurements/swarm-simulation.md'
 	@echo 'make bench          measure the account tree and the store'
-	@echo 'make fuzz           twelve fuzz targets, each for SECONDS=60'
+	@echo 'make fuzz           all fuzz targets, each for SECONDS=60'
 	@echo 'make testnet        four validators on this machine'
 
 check:

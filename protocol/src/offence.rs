@@ -1,8 +1,10 @@
 //! All offences for which a peer is disconnected or banned, with their facts as fields.
+//! [`Offence::severity`] decides which of the two.
 //!
 //! The bytes alone show each offence. An honest peer that runs this version commits none, however
 //! slow it is and however old its data. A peer that is late, silent or lacks data is asked less,
-//! but keeps its connection.
+//! but keeps its connection. The network also ends connections without blame: of a peer that does
+//! not read what it is sent, and of one that gives way to another.
 
 use ledger::certificate::CertificateError;
 use ledger::chain::Blame;

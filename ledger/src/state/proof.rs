@@ -202,7 +202,7 @@ impl AccountProof {
     /// The account of the key in the state with this root; `None` if there is none.
     ///
     /// # Errors
-    /// `ProofError`, unless this is the one proof that the state gives for this key.
+    /// `ProofError`, unless this is the canonical proof for this key in that state.
     pub fn verify(&self, root: &StateRoot, key: &StateKey) -> Result<Option<Account>, ProofError> {
         let path = key.path();
         let held = self.0.verify(root, &path, &path)?;

@@ -24,8 +24,7 @@ const _: () = assert!(PIECE_ENTRIES * ENTRY_BYTES + 16 <= VALUE_BYTES_MAX);
 /// Number of runs of one size class that are merged. Each entry is rewritten once in each class.
 const MERGE_RUNS: usize = 8;
 /// Runs of this size class (8^7, two million entries) and above are not merged. So a merge takes
-/// about a second at most, and a billion transactions make at most 500 runs, each one read for a
-/// search.
+/// about a second at most. A billion transactions make about 500 runs; a search reads once in each.
 const CLASS_FINAL: u32 = 7;
 
 /// The place of a transaction, under the first eight bytes of its id. Ids may share these bytes, so

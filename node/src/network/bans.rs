@@ -22,7 +22,8 @@ const FIRST_MS: u64 = 3_600_000;
 /// ban, or after its offence if there was no ban.
 const LONGEST_MS: u64 = 24 * FIRST_MS;
 
-/// How grave an offence is.
+/// How grave an offence is: the same two degrees as in `protocol`, whose rules the network does not
+/// know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// Bytes that break a format. An honest peer of another version may send them.

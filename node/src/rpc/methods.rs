@@ -1,5 +1,5 @@
-//! The methods of RPC. Each reads its parameters and a snapshot or the store, and gives an answer.
-//! None changes the chain.
+//! The methods of RPC. Each answers from a snapshot, the store or a question to the driver. None
+//! changes the chain.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -177,8 +177,7 @@ impl<'a> Called<'a> {
     }
 }
 
-/// The parameters' names in the method's table, which has texts such as `height?: text, hash?:
-/// text`.
+/// Names of a method's parameters, out of a list such as `height?: text, hash?: text`.
 fn names(method: &Method) -> impl Iterator<Item = &'static str> {
     let name = |text: &'static str| text.split([':', '?']).next().unwrap_or(text);
     method.params.split(", ").map(name).filter(|name| !name.is_empty())

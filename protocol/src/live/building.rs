@@ -83,9 +83,9 @@ impl Machine {
     /// a better one now. A block that is proposed again needs no new execution, and peers that have
     /// it fetch nothing.
     ///
-    /// Each of its transactions must still wait here and must not have expired by the clock.
-    /// Otherwise a transaction could become final that its sender has replaced or believes expired.
-    /// An empty block gives way to the first transaction that can go into a block.
+    /// All its transactions must still be in the mempool and unexpired by the clock. Otherwise one
+    /// could become final that its sender has replaced or believes expired. An empty block gives
+    /// way to the first transaction that can go into a block.
     fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
         let built = self.bodies.built()?;
         let (block, chain) = (built.block(), &self.chain.state);

@@ -31,7 +31,7 @@ enum Told {
     /// By gossip: the sender may pass on headers of blocks that it lacks.
     Gossip,
     /// As the sender's own tip.
-    Status,
+    Tip,
 }
 
 /// The headers that this node has sent, and its next announcement.
@@ -59,7 +59,7 @@ impl Machine {
 
     /// Uses a peer's tip. False: the certificate does not prove the header.
     pub(super) fn on_tip(&mut self, from: PeerId, certified: &CertifiedHeader) -> bool {
-        self.on_certified(from, certified, Told::Status) != Verdict::Reject
+        self.on_certified(from, certified, Told::Tip) != Verdict::Reject
     }
 
     /// A tip is accepted only if it proves a fork.
@@ -81,7 +81,7 @@ impl Machine {
             _ => {}
         }
         match told {
-            Told::Status => self.on_status(from, certified),
+            Told::Tip => self.judge_tip(from, certified),
             Told::Gossip if height.0.saturating_sub(self.chain.height().0) > BEHIND_FAR => {
                 self.on_far(from, certified)
             }
@@ -92,7 +92,7 @@ impl Machine {
     /// Takes in a peer's own tip. Only the next header and one above the highest proved height are
     /// verified. Other claims are about heights that exist, so a false one costs only a request in
     /// vain.
-    fn on_status(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
+    fn judge_tip(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let (height, tip) = (certified.header.height, self.chain.height());
         let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
         if height > tip && (is_next || height > self.catchup.known()) {
@@ -119,7 +119,7 @@ impl Machine {
         self.headers.passed = height;
         if self.catchup.claim(from) <= self.chain.height() {
             // The sender may pass this on without the block, and be as far behind as this node.
-            self.ask_status(from);
+            self.ask_tip(from);
         }
         Verdict::Accept
     }

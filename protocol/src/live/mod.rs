@@ -239,8 +239,7 @@ impl Machine {
         self.attend();
     }
 
-    /// Verifications and look-ups that the last input caused. Its sender pays, unless it was of
-    /// use.
+    /// What the last input cost, without decoding. Its sender pays, unless the input was of use.
     #[must_use]
     pub const fn cost(&self) -> Cost {
         self.turn.cost()

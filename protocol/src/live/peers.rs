@@ -10,7 +10,7 @@ use super::requests::Asked;
 use crate::ids::{PeerId, RequestId};
 use crate::message::Request;
 
-/// Interval of status requests. One peer is asked at a time, in turn.
+/// Interval of requests for tips. One peer is asked at a time, in turn.
 const POLL: Duration = Duration::from_secs(2);
 
 /// All connected peers.
@@ -59,7 +59,7 @@ impl Machine {
         self.catchup.on_connected(peer);
         self.validator.signing.on_connected(self.turn.now);
         self.transactions.outbox.on_connected(self.turn.now.elapsed);
-        self.ask_status(peer);
+        self.ask_tip(peer);
     }
 
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
@@ -71,20 +71,20 @@ impl Machine {
 
     pub(super) fn poll_peers(&mut self) {
         if let Some(peer) = self.peers.next_polled(self.turn.now.elapsed) {
-            self.ask_status(peer);
+            self.ask_tip(peer);
         }
     }
 
-    pub(super) fn ask_status(&mut self, peer: PeerId) {
+    pub(super) fn ask_tip(&mut self, peer: PeerId) {
         if self
             .peers
             .requests
             .values()
-            .any(|asked| matches!(asked, Asked::Status(asked, _) if *asked == peer))
+            .any(|asked| matches!(asked, Asked::Tip(asked, _) if *asked == peer))
         {
             return;
         }
         let request = Request::Tip(self.certified_header());
-        self.ask(peer, &request, Asked::Status(peer, self.turn.now.elapsed));
+        self.ask(peer, &request, Asked::Tip(peer, self.turn.now.elapsed));
     }
 }

@@ -17,7 +17,7 @@ use crate::offence::Offence;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// The peer's tip and clock; and when it was asked.
-    Status(PeerId, Duration),
+    Tip(PeerId, Duration),
     /// The list or transactions of a proposed block.
     Body,
 }
@@ -73,7 +73,7 @@ impl Machine {
                 }
             };
         match self.peers.requests.remove(&id) {
-            Some(Asked::Status(_, asked_at)) => {
+            Some(Asked::Tip(_, asked_at)) => {
                 let Some(Response::Tip { now, head }) = response else { return };
                 self.on_peer_clock(from, now, asked_at);
                 if let Some(certified) = head

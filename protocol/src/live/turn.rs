@@ -16,7 +16,7 @@ pub(super) struct Turn {
     /// Random choices.
     pub(super) lots: Lots,
     effects: Vec<Effect>,
-    /// Verifications and look-ups that the input has caused, without decoding.
+    /// What the input has cost, without decoding.
     cost: Cost,
     /// The counter of the last gossip message.
     last_attempt: u64,

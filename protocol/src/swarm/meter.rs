@@ -5,8 +5,7 @@ use std::time::Duration;
 /// After this much busy time, earlier measurements count half.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// A rate, measured over busy time. It halves the past only while at least `LEAST` measurements
-/// remain.
+/// A rate over busy time. Old measurements decay, but at least `LEAST` always keep counting.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter<const LEAST: u32 = 0> {
     bytes: u64,

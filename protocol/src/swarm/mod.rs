@@ -371,8 +371,8 @@ impl Swarm {
         if !self.is_fetching() {
             return self.unfilled.clear();
         }
-        // Room found through announcements waits for the next batch; a chunk that arrived is
-        // followed up at once.
+        // A peer that sent a chunk gets new requests at once, one that announced chunks in the
+        // next batch.
         let is_due = |peer: &PeerId| self.tell_at <= self.now || self.urgent.contains(peer);
         let (due, later): (BTreeSet<PeerId>, _) = self.unfilled.iter().copied().partition(is_due);
         self.unfilled = later;
@@ -439,7 +439,8 @@ impl Swarm {
         self.effects.push(Effect::Send(peer, codec::encode(message)));
     }
 
-    /// The shell closes the link.
+    /// The driver closes the link. The network bans or only disconnects the peer, by the severity of
+    /// the offence.
     fn ban(&mut self, peer: PeerId, offence: Offence) {
         self.bans = self.bans.saturating_add(1);
         self.effects.push(Effect::Ban { peer, offence });

@@ -94,8 +94,8 @@ pub struct Crowd {
     /// The number of identities. The default reaches the rate of `slots`.
     pub identities: usize,
     /// Longest time that an identity waits for the one before it to be connected to all targets. A
-    /// node has two handshakes with one address at a time, so impatient identities of one address
-    /// refuse each other.
+    /// node accepts two handshakes of one host at a time, so impatient identities of one host are
+    /// refused.
     pub patience: Duration,
 }
 

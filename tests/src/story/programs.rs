@@ -45,9 +45,9 @@ fn without(mut command: Command, prefixes: &[&str]) -> Command {
 /// Builds both programs with the cargo that built this test, in this test's profile and target
 /// directory.
 ///
-/// With the whole workspace and its examples, cargo resolves the same features as for all tests, so
-/// that no crate is compiled twice. Tests add tokio's `test-util`, by which a test may stop the
-/// clock; the programs do not use it.
+/// The workspace and its examples are built whole, so that cargo resolves the features of the tests
+/// and compiles no crate twice. So the programs have tokio's `test-util`, which stops the clock in
+/// tests; they do not use it.
 fn build() -> Programs {
     let test = env::current_exe().expect("a test has a path");
     // TARGET/PROFILE/deps/TEST

@@ -1,5 +1,4 @@
-//! Staging: what was written is found again, what was damaged is fetched again, and nothing else
-//! is.
+//! Staging: chunks of an earlier run are found again, and only damaged or unfit ones are lost.
 
 use super::*;
 use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};

@@ -25,9 +25,9 @@ use crate::view::Query;
 pub(super) const IDLE: Duration = Duration::from_millis(20);
 
 /// Turns of each input in a cycle, in the order of [`Kind`]. A turn takes microseconds to a
-/// millisecond, one of history (the last two kinds) up to a tenth of a second. With larger quanta
-/// one input would delay the others for longer. With smaller ones the burst of votes that ends a
-/// round of a large network would be split.
+/// millisecond, one of history (the last two kinds) up to a tenth of a second. Larger quanta would
+/// let one input delay the others for longer. Smaller ones would split the burst of votes that ends
+/// a round of a large network.
 const QUANTA: [u32; 8] = [64, 16, 32, 16, 32, 8, 1, 1];
 
 /// The inputs that have a quantum, the most urgent first.

@@ -23,8 +23,8 @@ const READS_MAX: usize = 4;
 /// Most requests of one peer that wait. An honest peer that catches up has four in flight; further
 /// ones are refused as busy.
 const OF_PEER_MAX: usize = 4;
-/// Most waiting requests of all named peers together, and of all other peers together. There are
-/// about 128 connections, so a smaller bound could refuse the first request of an honest peer.
+/// Most waiting requests of all named peers together, and of all others: [`OF_PEER_MAX`] for each
+/// of about 128 connections, so that no honest peer has its first request refused.
 const WAITING_MAX: usize = 512;
 
 /// The reads that run and the requests that wait.

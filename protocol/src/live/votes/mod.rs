@@ -62,7 +62,7 @@ impl Machine {
         match hearing {
             Hearing::Forged | Hearing::Useless => {}
             // Validators work at a height far ahead, so this node missed something.
-            Hearing::Far => self.ask_status(from),
+            Hearing::Far => self.ask_tip(from),
             Hearing::News | Hearing::List => {
                 let height = message.height();
                 self.votes.relay.note(&message, self.turn.now.elapsed);
