@@ -12,7 +12,6 @@ use ledger::chain::{ChainState, Committed, ValidBlock};
 use ledger::hash::BlockHash;
 
 use super::phase::{Begun, Committing, Origin, Phase};
-use super::proposals::Proposals;
 use super::{Effect, Machine, Notice};
 use crate::live::bodies::Verdict;
 use crate::planted::{self, Fault};
@@ -56,7 +55,9 @@ impl Machine {
     /// The height is over, and its proposals are forgotten. Reports those that prove double signing
     /// and that consensus did not get.
     fn report_conflicts(&mut self) {
-        let proofs = self.phase.known_proposals().map(Proposals::conflicts).unwrap_or_default();
+        let round = self.consensus.round();
+        let proposals = self.phase.known_proposals();
+        let proofs = proposals.map(|known| known.conflicts(round)).unwrap_or_default();
         if !proofs.is_empty() {
             self.on_evidence(proofs);
         }

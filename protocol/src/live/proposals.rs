@@ -92,10 +92,11 @@ impl Proposals {
         self.of_round.iter().filter(is_new).flat_map(|(_, all)| all).cloned().collect()
     }
 
-    /// Proofs that a proposer of a later round signed two proposals of it. Consensus did not get
-    /// them, so it cannot report them.
-    pub(super) fn conflicts(&self) -> Vec<Evidence> {
-        let later = self.of_round.iter().filter(|(round, _)| **round > self.near);
+    /// Proofs that a proposer of a later round signed two proposals of it. Consensus, which is in
+    /// round `current`, did not get them, so it cannot report them.
+    pub(super) fn conflicts(&self, current: Round) -> Vec<Evidence> {
+        let last = self.near.max(Round(current.0.saturating_add(1)));
+        let later = self.of_round.iter().filter(|(round, _)| **round > last);
         let conflict = |(_, of_round): (&Round, &Vec<SignedProposal>)| match of_round.as_slice() {
             [one, other, ..] if one.proposal != other.proposal => {
                 Some(Evidence::Proposals(one.clone(), other.clone()))

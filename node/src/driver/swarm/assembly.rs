@@ -53,7 +53,11 @@ pub(super) fn assemble(
     }
     let blocks = splitter.finish().with_context(context)?;
     let blocks = verify_blocks(blocks, |transactions| verify(chain.id(), transactions));
-    let blocks = blocks.collect::<Result<Vec<_>, _>>().with_context(context)?;
+    let heights = descriptor.first.0..;
+    let blocks = heights.zip(blocks).map(|(height, block)| {
+        block.with_context(|| format!("block {height}")).with_context(context)
+    });
+    let blocks = blocks.collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Assembled { index, damaged: Vec::new(), blocks, certificate })
 }
 
