@@ -89,8 +89,8 @@ pub struct Transaction {
 }
 
 impl Body {
-    /// The transfer, which is the only kind so far. With a second kind this function ends: once it is
-    /// gone, the compiler names every place that knows transfers only.
+    /// The transfer, which is the only kind so far. With a second kind this function ends: once it
+    /// is gone, the compiler names every place that knows transfers only.
     #[must_use]
     pub const fn transfer(&self) -> &Transfer {
         match self {

@@ -439,8 +439,8 @@ impl Swarm {
         self.effects.push(Effect::Send(peer, codec::encode(message)));
     }
 
-    /// The driver closes the link. The network bans or only disconnects the peer, by the severity of
-    /// the offence.
+    /// The driver closes the link. The network bans or only disconnects the peer, by the severity
+    /// of the offence.
     fn ban(&mut self, peer: PeerId, offence: Offence) {
         self.bans = self.bans.saturating_add(1);
         self.effects.push(Effect::Ban { peer, offence });

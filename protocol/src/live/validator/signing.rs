@@ -10,9 +10,9 @@
 //! A log that was never written to, beside a chain that has blocks, counts as lost: a home made
 //! again with a key that has signed before looks like that.
 //!
-//! A message with the validator's own key that this process did not sign shows a second signer, such
-//! as a copy of the home. Then this one signs nothing for twice the clock drift, and never at the
-//! heights that the other may have signed.
+//! A message with the validator's own key that this process did not sign shows a second signer,
+//! such as a copy of the home. Then this one signs nothing for twice the clock drift, and never at
+//! the heights that the other may have signed.
 //!
 //! [`Signing::may_sign`] decides for the height after the tip. That consensus rests while the node
 //! is behind is `Phase::CatchingUp`.
