@@ -251,6 +251,7 @@ async fn bytes_of_peers_are_counted() {
     a.network.request(b.id(), vec![0; REQUEST_BYTES_MAX]);
     let counted = async {
         while of(&b).1 < before.0 + REQUEST_BYTES_MAX as u64 {
+            // The socket counts bytes without an event.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };

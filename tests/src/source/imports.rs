@@ -295,7 +295,7 @@ impl File {
     }
 }
 
-/// Whether what comes next is the place in `pub(in PLACE)`.
+/// Whether the path that follows is the PLACE of a visibility, `pub(in PLACE)`.
 fn is_visibility(before: &[Token<'_>]) -> bool {
     before.ends_with(&[Token::Word("pub"), Token::Other('('), Token::Word("in")])
 }

@@ -13,7 +13,7 @@ const DOCUMENTS: [&str; 4] = [
 /// A type, as the tables name it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Type {
-    /// An integer of so many bytes.
+    /// An integer, with its length in bytes.
     Number(usize),
     Bool,
     /// So many bytes.

@@ -93,22 +93,8 @@ fn a_list_longer_than_a_block_costs_no_look_up() {
 #[test]
 fn a_block_with_missing_transactions_is_complete_when_the_last_one_comes() {
     let chain = chain();
-    let alice = template_key("alice").unwrap();
-    let transfer = |nonce| {
-        Body::Transfer(Transfer {
-            sender: alice.public(),
-            nonce: Nonce(nonce),
-            outputs: vec![Output { account: key(1).public(), amount: Amount(1) }],
-            fee: Amount(1_100_000),
-            expires_at: Timestamp(START + 3_600_000),
-            memo: Vec::new(),
-        })
-        .sign(chain.id(), &alice)
-    };
-    let verified: Vec<_> = verify_transactions(chain.id(), (0..3).map(transfer).collect())
-        .into_iter()
-        .map(Option::unwrap)
-        .collect();
+    let verified = super::transactions::transfers(0..3, 0);
+    let verified: Vec<_> = verified.into_iter().map(Option::unwrap).collect();
     let seed = proposer(1, 0);
     let state = ChainState::genesis(Arc::clone(&chain));
     let parent = Certificate::genesis(chain.id());

@@ -108,20 +108,7 @@ fn behind_a_gap_nothing_is_carried_until_the_gap_closes() {
 
 #[test]
 fn own_transactions_leave_in_batches_and_are_said_again_until_final() {
-    let chain = chain();
-    let alice = template_key("alice").unwrap();
-    let transfer = |nonce| {
-        Body::Transfer(Transfer {
-            sender: alice.public(),
-            nonce: Nonce(nonce),
-            outputs: vec![Output { account: key(1).public(), amount: Amount(1) }],
-            fee: Amount(1_100_000),
-            expires_at: Timestamp(START + 3_600_000),
-            memo: Vec::new(),
-        })
-        .sign(chain.id(), &alice)
-    };
-    let verified = verify_transactions(chain.id(), (0..3).map(transfer).collect());
+    let verified = transfers(0..3, 0);
     let mut node = Node::fresh(None);
     let batches = |effects: &[Effect]| -> Vec<usize> {
         let decode = |effect: &Effect| match effect {
