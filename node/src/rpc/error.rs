@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ledger::api::{ErrorData, Method, code};
 use ledger::chain::TransactionError;
+use protocol::live::mempool::AdmitError;
 use serde::Serialize;
 
 use crate::submission::SubmitError;
@@ -215,27 +216,34 @@ impl RpcError {
 
 impl From<SubmitError> for RpcError {
     fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
         match error {
-            SubmitError::Rejected(error) => rejected(&error),
-            SubmitError::Underpriced { least } => {
+            SubmitError::Refused(error) => error.into(),
+            SubmitError::Unavailable => Self::unavailable(),
+        }
+    }
+}
+
+impl From<AdmitError> for RpcError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Rejected(error) => rejected(&error),
+            AdmitError::Underpriced { least } => {
                 let hint = format!(
                     "wait for the other one, or sign again with a fee of at least {least} pebbles"
                 );
-                Self::new(code::REJECTED, "underpriced", message, hint)
+                Self::new(code::REJECTED, "underpriced", error, hint)
             }
-            SubmitError::ExpiresSoon { least, .. } => {
+            AdmitError::ExpiresSoon { least, .. } => {
                 let hint = format!(
                     "sign again with an expires_at of at least {least}; is this machine's clock \
                      right?"
                 );
-                Self::new(code::REJECTED, "expires_soon", message, hint)
+                Self::new(code::REJECTED, "expires_soon", error, hint)
             }
-            SubmitError::Full => {
+            AdmitError::Full => {
                 let hint = "wait for a block, or offer a better fee per byte";
-                Self::new(code::MEMPOOL_FULL, "mempool_full", message, hint)
+                Self::new(code::MEMPOOL_FULL, "mempool_full", error, hint)
             }
-            SubmitError::Unavailable => Self::unavailable(),
         }
     }
 }
@@ -312,12 +320,12 @@ mod tests {
             TransactionError::Expired { expires_at: Timestamp(1), time: Timestamp(2) },
             TransactionError::ExpiryTooFar { expires_at: Timestamp(9), latest: Timestamp(4_711) },
         ];
-        let refusals = errors.map(|error| RpcError::from(SubmitError::Rejected(error)));
-        let soon = SubmitError::ExpiresSoon { expires_at: Timestamp(9), least: Timestamp(4_711) };
+        let refusals = errors.map(|error| RpcError::from(AdmitError::Rejected(error)));
+        let soon = AdmitError::ExpiresSoon { expires_at: Timestamp(9), least: Timestamp(4_711) };
         let others = [
-            SubmitError::Underpriced { least: 4_711 },
-            soon,
-            SubmitError::Full,
+            AdmitError::Underpriced { least: 4_711 }.into(),
+            soon.into(),
+            AdmitError::Full.into(),
             SubmitError::Unavailable,
         ];
         let all: Vec<RpcError> = refusals.into_iter().chain(others.map(RpcError::from)).collect();

@@ -14,6 +14,7 @@ use ledger::state::StateKey;
 use ledger::store::{Store, StoreError};
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
+use protocol::live::mempool::AdmitError;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -269,7 +270,10 @@ impl Methods {
             Err(SubmitError::Unavailable) => return Err(RpcError::unavailable()),
             Err(refusal) => refusal,
         };
-        if matches!(refusal, SubmitError::Rejected(TransactionError::Signature)) {
+        if matches!(
+            refusal,
+            SubmitError::Refused(AdmitError::Rejected(TransactionError::Signature))
+        ) {
             self.budgets.charge(caller.place.origin, cost::BAD_SIGNATURE);
         }
         // A client that lost the first answer submits again. It must learn that the transaction is

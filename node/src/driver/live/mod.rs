@@ -30,7 +30,7 @@ use super::priority::patient_threads;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
-use crate::submission::{Reply, SubmitError};
+use crate::submission::Reply;
 use crate::verifier::Verified;
 use crate::view::{Activity, Journal, Query, TipView, block_summary};
 use notices::report;
@@ -225,7 +225,8 @@ impl Driver {
                 self.turn(Input::Submit(number, transaction))
             }
             Verified::Submission(None, reply) => {
-                let _gone = reply.send(Err(SubmitError::Rejected(TransactionError::Signature)));
+                let refusal = AdmitError::Rejected(TransactionError::Signature);
+                let _gone = reply.send(Err(refusal.into()));
                 Ok(())
             }
         }
@@ -418,12 +419,7 @@ impl Driver {
                 self.outputs.journal.accepted(transaction.id(), wall_ms());
                 Ok(transaction.id())
             }
-            Err(AdmitError::Rejected(error)) => Err(SubmitError::Rejected(error)),
-            Err(AdmitError::Underpriced { least }) => Err(SubmitError::Underpriced { least }),
-            Err(AdmitError::ExpiresSoon { expires_at, least }) => {
-                Err(SubmitError::ExpiresSoon { expires_at, least })
-            }
-            Err(AdmitError::Full) => Err(SubmitError::Full),
+            Err(error) => Err(error.into()),
         };
         let _gone = reply.send(answer);
     }

@@ -17,6 +17,7 @@ use ledger::transaction::{
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use prometheus_client::registry::Registry;
 use protocol::Quorum;
+use protocol::live::mempool::AdmitError;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +29,7 @@ use tokio::time::timeout;
 use crate::accounts::Accounts;
 use crate::network::{BanInfo, PeerId, PeerInfo, Traffic};
 use crate::rpc::{Bounds, RpcConfig, bind, serve};
-use crate::submission::{Submission, SubmitError};
+use crate::submission::Submission;
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View, block_summary};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
@@ -114,7 +115,7 @@ impl Fixture {
                 if let Some(verified) = &verified {
                     mempool.lock().unwrap().push(Arc::clone(verified));
                 }
-                let refusal = SubmitError::Rejected(TransactionError::Signature);
+                let refusal = AdmitError::Rejected(TransactionError::Signature).into();
                 let _gone = reply.send(verified.map(|_| id).ok_or(refusal));
             }
         });

@@ -10,11 +10,11 @@ use ledger::merkle::MerkleProof;
 use ledger::state::{AccountProof, StateKey};
 use ledger::transaction::{Body, Transaction, transaction_hash};
 use ledger::units::{Height, Nonce};
+use protocol::live::mempool::AdmitError;
 use serde_json::{Value, json};
 
 use super::client::Socket;
 use super::fixture::{Fixture, PEER, key};
-use crate::submission::SubmitError;
 
 /// A chain of one block with one transfer, and another transfer that is not submitted yet.
 struct Asked {
@@ -292,7 +292,7 @@ async fn a_final_transaction_that_is_submitted_again_is_final() {
                 0 => TransactionError::Signature,
                 _ => TransactionError::NonceUsed { got, next },
             };
-            submission.reply.send(Err(SubmitError::Rejected(error))).unwrap();
+            submission.reply.send(Err(AdmitError::Rejected(error).into())).unwrap();
         }
     });
     let mut forged = transaction.clone();
