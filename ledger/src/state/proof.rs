@@ -402,8 +402,8 @@ mod tests {
             prop_assert!(proof.verify(&other.root(), &KEYS[asked]).is_err());
         }
 
-        /// The proof of a range shows exactly that range. Verified for another range, it shows that
-        /// one or fails.
+        /// The proof of a range shows exactly that range. If it is verified for another range, it
+        /// either shows exactly that other range or fails.
         #[test]
         fn ranges_are_shown_whole(
             chosen in prop::collection::btree_map(0..KEYS.len(), 0u64..9, 0..200),

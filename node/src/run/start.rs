@@ -31,7 +31,8 @@ const BLOCKS: usize = 256;
 /// Most plans and segments from sync that wait for the driver.
 const FROM_SYNC: usize = 2;
 
-/// Starts all parts: first those that only read, then sync, then the driver.
+/// Starts all parts: first the verifier, RPC and the parts that only watch, then sync, and last the
+/// driver.
 ///
 /// # Errors
 /// Staged segments cannot be opened, or a thread cannot be started.

@@ -59,8 +59,8 @@ pub(crate) struct Testnet {
         default_value = ".cairn-testnet"
     )]
     dir: PathBuf,
-    /// First port: node i listens for peers on this port plus 10 * i, and for RPC on the port after
-    /// that; 7700 in a new network
+    /// First port: node1 listens for peers on this port and for RPC on the next one, and the ports
+    /// of each further node are 10 higher; 7700 in a new network
     #[arg(long, env = "CAIRN_NODE_TESTNET_BASE_PORT", value_name = "PORT")]
     base_port: Option<u16>,
     /// Take accounts and limits of a new network from this genesis

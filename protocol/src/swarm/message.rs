@@ -93,8 +93,8 @@ pub enum SyncMessage {
     /// No upload slot is free: ask again after this many milliseconds. Wanted chunks stay noted
     /// meanwhile.
     Busy(u32),
-    /// Asks for descriptors of segments from this index on that were sealed before the block of
-    /// this height.
+    /// Asks for the descriptors of all segments that were sealed before the block of this height,
+    /// beginning with the segment of this index.
     GetManifest(Height, SegmentIndex),
     /// The descriptors, at most [`DESCRIPTORS_MAX`]. None if the height is unknown, or to refuse
     /// for now.

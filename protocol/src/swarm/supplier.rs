@@ -168,8 +168,8 @@ impl Supplier {
         }
     }
 
-    /// Time in which it sends the awaited chunks and one more. A guess if it is stuck or has no
-    /// rate.
+    /// How long the peer needs to send the awaited chunks and one more. If the peer is stuck or has
+    /// no rate yet, the result is a guess, which grows while nothing arrives.
     pub(super) fn time_to_clear(&self, chunk_bytes: u64, now: Duration) -> Duration {
         let chunks = self.awaited().saturating_add(1);
         let waited = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));

@@ -191,9 +191,10 @@ pub(super) fn rate(mbit: u32) -> f64 {
     f64::from(mbit) * 125_000.0
 }
 
-/// Least seconds in which all leechers can have `bytes`, treated as a fluid (Kumar and Ross, 2006):
-/// the seeds must send every byte once, each leecher must receive it, and all copies must be sent
-/// by some node. `copies` limits the seeds' uploads, if they leave.
+/// Least seconds in which all leechers can have `bytes`, if data flows like a fluid (Kumar and
+/// Ross, 2006). The slowest of these decides: the seeds send every byte once, each leecher receives
+/// every byte, and all nodes together send all copies. If the seeds leave after they have sent
+/// `copies` copies, the leechers alone send the rest.
 pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[Link]) -> f64 {
     let all_up: f64 = leechers.iter().map(|link| link.up).sum();
     // Bytes that late leechers could not send before their start.

@@ -24,8 +24,8 @@ pub struct Crate {
 /// Where the imports of a crate lead in the list of modules in `lib.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Each module imports only modules that stand above it: the list begins with the words that
-    /// all others use.
+    /// Each module imports only modules that stand above it: the list begins with the
+    /// foundations.
     Upward,
     /// Each module imports only modules that stand below it: the list begins with what the crate
     /// is for.

@@ -1,5 +1,5 @@
-//! The project's own text, as the house rules read it: files, code without texts and comments,
-//! functions, and which file imports which.
+//! Reads the source of this workspace, so that tests can check the project's own rules: files, code
+//! without comments and string literals, functions, and which file imports which.
 
 mod code;
 mod imports;

@@ -188,8 +188,9 @@ fn verify_finds_values_that_do_not_belong() {
     );
 }
 
-/// A flipped bit in the file itself. sled answers with an error, a panic, or by ending its log
-/// there, which would lose final blocks. The store serves none of this as the chain.
+/// One bit of sled's file is flipped. sled itself may return an error, panic, or end its log at
+/// that bit, which would lose final blocks. The store reports the damage or serves the whole chain,
+/// never a shorter or different one.
 #[test]
 fn damage_to_the_file_is_an_error_and_no_panic() {
     let mut maker = Maker::new(genesis(100));

@@ -147,11 +147,12 @@ impl Response {
     }
 }
 
-/// The codec: bytes in, bytes out.
+/// The codec: it reads and writes frames as bytes, and bounds those that are being received.
 ///
-/// The behaviour clones its codec for each connection, and a connection clones its own codec for
-/// each stream. So each clone of the first codec has counts of its own, and the clones of that
-/// clone share them. The request and the answer of one stream go through the same clone.
+/// libp2p clones the behaviour's codec for each connection, and clones that clone for each stream
+/// of the connection. So all clones share `all` and `answers`, and the clones of one connection
+/// share `connection` and `source`. The request and the answer of one stream go through the same
+/// clone, so `answer_bytes_max` can be set by the request.
 pub(crate) struct Frames {
     all: Arc<AtomicUsize>,
     connection: Option<Arc<AtomicUsize>>,

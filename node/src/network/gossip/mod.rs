@@ -27,8 +27,8 @@ pub(crate) const QUEUE_TIME: Duration = Duration::from_secs(10);
 /// How long a message is kept for peers that ask for it. The heartbeat is one second.
 pub(crate) const CACHE_TIME: Duration = Duration::from_secs(5);
 
-/// How often one peer is sent a message that it asks for. A copy that the peer does not read stays
-/// in its queue.
+/// How often one peer may ask for the same message and get it. Each answer puts one more copy into
+/// our queue for that peer, which fills up if the peer does not read.
 const ASKED_MAX: u32 = 1;
 
 /// Most messages in a received frame. Gossipsub sends one at a time. Many tiny messages in a frame
@@ -189,9 +189,9 @@ pub(crate) fn publish(
 /// address.
 ///
 /// Everything that measures a rate or a delay has weight zero (deliveries per second, unkept IWANT
-/// promises, slow readers): on a loaded or quiet network these penalize honest peers. Nothing earns
-/// a positive score either, which could be saved up to pay for later misbehaviour. Named peers have
-/// a small one, which a tenth of one rejected message uses up.
+/// promises, slow readers): on a loaded or quiet network these penalize honest peers. No peer can
+/// earn a positive score: it could be saved up to pay for later misbehaviour. Only named peers have
+/// a positive score, [`NAMED_SCORE`]. It is a tenth of the penalty for one rejected message.
 fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
     let topic = TopicScoreParams {
         topic_weight: 1.0,

@@ -2,8 +2,9 @@
 //!
 //! Each side opens two streams, one per [`Lane`], and only writes on them. It only reads from the
 //! two streams that the other side opens. Every stream has a task of its own, so reading and
-//! writing never wait for each other. A link is open while its own two streams are. It ends on both
-//! sides when any of the four streams ends, and is opened again after a backoff.
+//! writing never wait for each other. For each side the link is open while the two streams that
+//! this side opened are open. The link ends on both sides when any of the four streams ends, and is
+//! opened again after a backoff.
 
 mod behaviour;
 mod outlet;
@@ -50,8 +51,9 @@ pub enum LinkEvent {
     Message(PeerId, Vec<u8>),
     /// A data frame, at most [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX).
     Data(PeerId, Vec<u8>),
-    /// The next data frame, in order, has left: the system has taken in all but 32 KiB of it. If
-    /// the connection's socket is not counted, the frame is only in the stream.
+    /// One more data frame has left; frames leave in the order of sending. The operating system has
+    /// taken in all but about 32 KiB of the frame. If it is unknown how many bytes of the
+    /// connection the system has taken in, the frame is only known to be in the stream.
     Written(PeerId),
     /// The link is gone, with all queued frames. It may open again after at least 1 s while the
     /// peer stays connected, or when the peer connects again.

@@ -27,11 +27,13 @@ const PACED: Duration = Duration::from_millis(150);
 /// end.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Limits of frames that are being received. The floor holds a chunk of the usual 128 KiB beside
-/// messages, so these arrive whatever other peers hold. A larger frame may have to wait for room,
-/// since a link cannot leave out a frame. A node has credit out for about 32 MiB of chunks, so
-/// honest peers alone leave room. The rate is low, since the frames of many peers may share a slow
-/// connection to the network.
+/// Limits of frames that are being received.
+///
+/// The floor of each link holds a chunk of the usual 128 KiB beside messages, so both arrive
+/// however much room other peers hold. A larger frame that finds no room waits for it. It is not
+/// refused, since a link with a missing frame is useless. The room for all is 40 MiB, and a node
+/// gives credit for about 32 MiB of chunks at a time, so honest peers alone leave room. The rate is
+/// low, since the frames of many peers may share a slow connection to the network.
 pub(super) const FRAMES: Limits = Limits {
     begins: None,
     stall: STALL,
@@ -138,8 +140,8 @@ fn least_rate(length: usize) -> NonZeroU64 {
     NonZeroU64::MIN.saturating_add(length as u64 * 1_000 / PACED.as_millis() as u64)
 }
 
-/// Writes frames until the outlet is gone. There is no timeout for a slow peer: a dead one loses
-/// its connection.
+/// Writes frames until the peer's queue of frames is removed. A slow peer has no timeout here. A
+/// dead peer needs none: its connection ends, and the link with it.
 async fn write(
     peer: PeerId,
     lane: Lane,

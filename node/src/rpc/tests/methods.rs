@@ -275,8 +275,9 @@ async fn final_blocks_and_transactions_can_be_proved() {
     assert_eq!(fixture.refusal(api::TX_PROOF, json!([id])).await.1, "not_found", "it is not final");
 }
 
-/// A client that lost the first answer submits again. It must not learn that another transaction
-/// used the nonce: its next attempt would pay twice.
+/// A client that lost the first answer submits again. The answer must be that its transaction is
+/// final, not that the nonce is used. Otherwise the client would believe that another transaction
+/// used the nonce, and would pay a second time with the next one.
 #[tokio::test]
 async fn a_final_transaction_that_is_submitted_again_is_final() {
     let mut fixture = Fixture::without_driver(1).await;

@@ -220,8 +220,9 @@ async fn a_caller_without_budget_is_told_when_to_come_back() {
     let (_, answers) = fixture.post(&format!("[{}]", vec![call; 100].join(","))).await;
     let codes: Vec<_> =
         answers.as_array().unwrap().iter().map(|answer| answer["error"]["code"].as_i64()).collect();
-    // This machine's full account holds 5,000, a read costs 55, and the account gains a little
-    // meanwhile.
+    // The budget of callers on this machine holds 5,000 microseconds of work when it is full: 100
+    // a second, times 10 for loopback, for 5 seconds. A call with a read costs 55, and the budget
+    // gains a little during the calls.
     let served =
         codes.iter().filter(|code| **code == Some(i64::from(api::code::NOT_FOUND))).count();
     assert!((90..100).contains(&served), "{codes:?}");

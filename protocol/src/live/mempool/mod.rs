@@ -112,8 +112,9 @@ pub struct Mempool {
 /// much longer time would refuse honest transactions.
 const LIFE_MIN_MS: u64 = 2_000;
 
-/// [`LIFE_MIN_MS`], but at most a quarter of the longest life that the chain allows, so that
-/// wallets have the rest of it.
+/// How long a transaction must still be valid to be let in, in milliseconds: [`LIFE_MIN_MS`], but
+/// at most a quarter of the longest life that the chain allows. So a wallet has at least the other
+/// three quarters to submit it.
 fn life_min(limits: &Limits) -> u64 {
     LIFE_MIN_MS.min(limits.expiry_ms_max / 4)
 }

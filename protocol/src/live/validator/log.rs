@@ -1,5 +1,6 @@
-//! The log of consensus: what a node finds in it at start, and which bodies it holds. No body is in
-//! it twice, and it is shortened when it holds too many that no longer matter.
+//! The log of consensus: the entries that a node finds at start, and the bodies of blocks that the
+//! log holds. No body is logged twice. The log is shortened when bodies that no longer matter take
+//! too many bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

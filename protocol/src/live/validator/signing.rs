@@ -140,8 +140,8 @@ impl Signing {
             && (waited || self.custody == Some(next))
     }
 
-    /// Whether the log is newer than the store. Nobody knows what was signed at the heights between
-    /// them.
+    /// Whether the log is of a later height than the store needs next. The log holds the signatures
+    /// of its own height only, so it does not tell what was signed at the heights before.
     fn is_ahead(&self, next: Height) -> bool {
         self.custody.is_some_and(|custody| custody > next)
     }

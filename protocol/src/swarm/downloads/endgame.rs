@@ -16,9 +16,11 @@ const TWICE_ONE_IN: u64 = 200;
 const TWICE_LEAST: u64 = 3;
 
 impl Downloads {
-    /// Endgame, once everything missing may be in flight. If few chunks are missing, requests
-    /// chunks of peers that are twice as slow from this peer too. Otherwise moves chunks to it from
-    /// peers that are eight times slower.
+    /// The endgame, which begins once the peers have credit for as many chunks as are missing.
+    ///
+    /// If few chunks are missing, this peer is asked too for chunks that another peer was asked for
+    /// and that the other peer needs more than twice as long to send. If more are missing, requests
+    /// move to this peer from peers that need more than eight times as long.
     pub(super) fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.missing();
         let total = self.verified.saturating_add(missing);

@@ -310,8 +310,8 @@ fn the_last_chunks_are_asked_for_twice_and_others_taken_from_much_slower_peers_o
         fetch.open(A, 0, 0..40);
         fetch.open(B, 0, 0..40);
         fetch.works(B, 40 - missing, milliseconds(50));
-        // Everything missing is in flight from B, which takes `slower` times as long for it as A
-        // takes for one chunk.
+        // All missing chunks are in flight from B. For them and one more, B needs `slower` times as
+        // long as A needs for one chunk.
         fetch.fill(B);
         assert_eq!((fetch.wants(B).len(), fetch.in_flight(B)), (missing, missing as u64), "{case}");
         let meter = &mut fetch.downloads.suppliers.get_mut(&A).unwrap().meter;

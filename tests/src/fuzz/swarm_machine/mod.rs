@@ -1,9 +1,9 @@
 //! The swarm machine, among honest and hostile peers.
 //!
-//! The chain is a [`Made`]: heads and certificates without blocks behind them. The rules hold
-//! whatever the bytes choose. Only proved chunks are stored. Only stored chunks are sent, and to
-//! peers alone that asked for them and gave credit. Requests and segments are bounded, and no
-//! honest peer is banned.
+//! The chain is a [`Made`]: heads and certificates without blocks behind them. Whatever the input
+//! chooses, these rules hold. Only proved chunks are stored. Only stored chunks are sent, and only
+//! to peers that asked for them and gave credit. Requests and segments are bounded, and no honest
+//! peer is banned.
 
 mod shell;
 
@@ -42,8 +42,9 @@ pub(super) fn made() -> &'static Made {
     &MADE
 }
 
-/// Choices: a byte each that names it, and its details. At the end the hostile peers leave, and an
-/// honest peer gives the machine all segments.
+/// Runs one input, which is a list of choices. A choice is a byte that selects an action, and then
+/// the bytes of its details. At the end the hostile peers leave, and an honest peer gives the
+/// machine all segments. Returns whether the machine had stored anything before that.
 pub fn swarm_machine(data: &[u8]) -> bool {
     let mut stream = Stream(data);
     let mut shell = Shell::new(made());

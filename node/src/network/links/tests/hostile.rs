@@ -210,8 +210,8 @@ async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
             };
             peer.during(write).await;
             sender.send(peer.id()).await.unwrap();
-            // Nothing more comes, and the streams stay open. This test ends long before the time
-            // after which a frame that stands still ends.
+            // The peer sends nothing more and keeps its streams open. The test ends long before
+            // `FRAMES.stall`, after which the node would end a frame that stands still.
             peer.during::<()>(std::future::pending()).await;
         });
     }
