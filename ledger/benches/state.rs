@@ -1,5 +1,5 @@
-//! Cost of the state at a million accounts. An iteration is one block of 3,000 accounts, or one
-//! account.
+//! Measures the state with a million accounts. An iteration changes 3,000 accounts, as one block
+//! might, or reads, proves or verifies one account.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -25,7 +25,8 @@ fn account(i: u64) -> Account {
     Account { balance: Amount(i), nonce: Nonce(1), ..Account::default() }
 }
 
-/// Changes to `CHANGES` accounts from number `start` on, each far from the one before.
+/// Changes to `CHANGES` accounts. `start` selects them, and each is `STEP` numbers after the one
+/// before. If `offset` is `ACCOUNTS`, the accounts are new.
 fn changes(start: u64, offset: u64) -> BTreeMap<StateKey, Account> {
     (start..start + CHANGES).map(|i| (key(i * STEP % ACCOUNTS + offset), account(i))).collect()
 }
@@ -75,7 +76,7 @@ fn blocks(c: &mut Criterion) {
     });
     group.finish();
 
-    // Half of these are proofs of absence.
+    // Half of these keys have no account, so half of the proofs are proofs of absence.
     let longest = (0..ACCOUNTS / 10).map(|i| encode(&state.prove(&key(i * 20))).len()).max();
     println!(
         "longest of {} account proofs: {} bytes",

@@ -60,8 +60,8 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     if hrp != prefix {
         return Err(AddressError::ForeignPrefix { got: hrp, expected: prefix.to_owned() });
     }
-    // 52 characters hold four bits more than the key. If these could be other than zero, a key
-    // would have sixteen spellings.
+    // The 52 characters of a key hold 260 bits, four more than the key. If those four bits could be
+    // other than zero, a key would have sixteen addresses.
     let padded = |_| malformed("the padding bits of its last character are not zero".to_owned());
     checked.validate_segwit_padding().map_err(padded)?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
@@ -88,12 +88,12 @@ fn explain(error: &CheckedHrpstringError) -> String {
         CheckedHrpstringError::Parse(_) => {
             "the text before its last 1 is not a valid prefix".to_owned()
         }
-        // The checksum does not hold. What is wrong is not known.
+        // The checksum does not hold. It does not tell which character is wrong.
         _ => "its checksum does not hold: a character is wrong, missing or too many".to_owned(),
     }
 }
 
-/// The coin of a network: how amounts are written.
+/// The coin of a network, which determines how amounts are written.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Coin {
     /// Unit of the decimal form, e.g. `CRN`.
@@ -125,7 +125,7 @@ impl Coin {
         }
     }
 
-    /// Reads `1.5 CRN` or `1500 pebbles`. The unit is not optional: a bare number could mean
+    /// Reads `1.5 CRN` or `1500 pebbles`. The unit is required, since a bare number could mean
     /// either.
     ///
     /// # Errors
@@ -248,8 +248,8 @@ mod tests {
         }
     }
 
-    /// The last character has four bits that are not of the key (BIP-173, "bits of padding must be
-    /// zero").
+    /// The last character before the checksum holds four bits that are not part of the key. They
+    /// must be zero (BIP-173).
     #[test]
     fn of_sixteen_spellings_of_an_address_one_is_an_address() {
         use bech32::primitives::iter::{ByteIterExt, Fe32IterExt};

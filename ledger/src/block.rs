@@ -13,7 +13,7 @@ use crate::signature::PublicKey;
 use crate::transaction::{Transaction, VerifiedTransaction, transaction_hash, verify_transactions};
 use crate::units::{Height, Timestamp};
 
-/// The header version that this code writes and accepts, from height 1.
+/// The header version that this code writes, and the only one that it accepts.
 pub const HEADER_VERSION: u16 = 2;
 /// Exact size of a header of version 2, in bytes.
 pub const HEADER_BYTES: usize = 2 + 8 + 8 + 8 * 32;
@@ -23,12 +23,13 @@ pub const BLOCK_OVERHEAD_MAX: usize = HEADER_BYTES + CERTIFICATE_BYTES_MAX + 64;
 /// The header of a block. Validators sign its hash.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Header {
-    /// Version of the rules. It is the first field, so that a node reads it before any field that
-    /// it may not know.
+    /// Version of the rules. It is the first field, so that a node can read it even if it does not
+    /// know the other fields.
     pub version: u16,
     /// Height, from 1.
     pub height: Height,
-    /// The proposer's clock, but at least `block_interval_ms` after the parent's time.
+    /// Time of the proposer's clock, or `block_interval_ms` after the parent's time if that is
+    /// later.
     pub time: Timestamp,
     /// Hash of the parent; the chain id for height 1.
     pub parent: BlockHash,
@@ -89,14 +90,14 @@ pub struct ContentError {
     pub got: Hash,
 }
 
-/// A header with the content that it commits to. `T` is a transaction as decoded ([`Transaction`])
-/// or verified and shared.
+/// A header with the content that it commits to. `T` is [`Transaction`] in a decoded block, and
+/// `Arc<VerifiedTransaction>` once all signatures are verified.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Block<T = Transaction> {
     /// The header.
     pub header: Header,
-    /// Proves that the parent is final. Nodes may hold different certificates of one block; this
-    /// one is agreed on, so history has the same bytes on every node.
+    /// Proves that the parent is final. Nodes may hold different certificates for one block. The
+    /// certificate here is part of the block, so the bytes of history are the same on every node.
     pub parent_certificate: Certificate,
     /// In the order in which they are applied.
     pub transactions: Vec<T>,
@@ -109,7 +110,7 @@ pub type VerifiedBlock = Block<Arc<VerifiedTransaction>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature of transaction {index} does not hold")]
 pub struct SignatureError {
-    /// Place in the block, from 0.
+    /// Index of the transaction in the block, from 0.
     pub index: usize,
 }
 

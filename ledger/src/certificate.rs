@@ -1,4 +1,5 @@
-//! Votes, and certificates: proof that more than two thirds of the voting power made a block final.
+//! Votes, and certificates: the proof that validators with more than two thirds of the voting power
+//! made a block final.
 
 use bincode::{Decode, Encode};
 
@@ -36,8 +37,8 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// The bytes that the validator signs: chain, kind, height, round, block. The key is not among
-    /// them, since only its owner can make the signature.
+    /// The bytes that the validator signs: chain, kind, height, round, block. The key need not be
+    /// among them: the signature is verified with this key.
     #[must_use]
     pub fn message(&self, chain: ChainId) -> Vec<u8> {
         vote_message(chain, self.kind, self.height, self.round, self.block)
@@ -69,7 +70,7 @@ pub struct Certificate {
     pub signatures: Vec<Signature>,
 }
 
-/// Why a certificate proves nothing.
+/// Why a certificate is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// The certificate is for another height or block than expected.
@@ -116,7 +117,7 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// The certificate of the state before the first block: without signers, for height 0, with the
+    /// The certificate that stands before the first block. It has no signers, height 0, and the
     /// chain id as its block.
     #[must_use]
     pub const fn genesis(chain: ChainId) -> Self {
@@ -129,8 +130,8 @@ impl Certificate {
         }
     }
 
-    /// Collects precommits into the one canonical form. Signatures by keys outside the set are left
-    /// out. Verifies nothing.
+    /// Builds the canonical certificate from precommits in any order. Signatures by keys outside
+    /// the set are left out. This function verifies nothing.
     #[must_use]
     pub fn new(
         height: Height,
@@ -158,8 +159,9 @@ impl Certificate {
         Hash::of(Domain::Certificate, &[&codec::encode(self)])
     }
 
-    /// Verifies that this certificate makes the block final: shape, power, and every signature. One
-    /// bad signature spoils it, so that all nodes agree on which certificates are valid.
+    /// Verifies that this certificate makes the block final: its shape, the power of its signers,
+    /// and every signature. One bad signature makes it invalid, so that all nodes agree on which
+    /// certificates are valid.
     ///
     /// # Errors
     /// `CertificateError`; the sender is at fault.

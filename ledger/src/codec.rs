@@ -1,16 +1,17 @@
-//! The one codec: every byte that is hashed, signed, stored or sent is written and read here.
+//! The only binary codec: values that are hashed, signed, stored or sent to peers are encoded and
+//! decoded here.
 //!
-//! bincode 2 with fixed-width little-endian integers, since variable-width integers would give one
-//! number several spellings. A size limit holds before anything is allocated, and no byte may
-//! follow a value. So one value has exactly one encoding: `encode(decode(bytes)) == bytes` for all
-//! bytes that decode.
+//! It is bincode 2 with fixed-width little-endian integers. Variable-width integers would give one
+//! number several encodings. Sizes are checked before anything is allocated, and no byte may follow
+//! a value. So one value has exactly one encoding: `encode(decode(bytes)) == bytes` for all bytes
+//! that decode.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::error::DecodeError;
 pub use bincode::{Decode, Encode};
 
-/// Most bytes of any single value: the largest block that a genesis allows, with its certificate,
-/// and room to spare.
+/// Most bytes of one encoded value: enough for the largest block that a genesis allows, with its
+/// certificate.
 pub const VALUE_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes that are not the canonical encoding of the expected value.
@@ -66,15 +67,17 @@ pub fn decode<T: Decode<()>>(bytes: &[u8], max: usize) -> Result<T, CodecError> 
     }
 }
 
-/// Decodes a value from the start of the bytes. Returns it with the number of bytes used. For
-/// streams of values, such as history.
+/// Decodes a value from the start of the bytes. Returns the value and the number of bytes used.
+/// Meant for streams of values, such as history.
 ///
 /// # Errors
 /// `CodecError::Malformed`.
 pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-    // bincode's limit counts claimed memory, not bytes read, and must be known at compile time. An
-    // item of a list takes less than 8 times its encoding in memory. With limits in steps of 4, no
-    // length can claim more than 32 times the bytes given.
+    // bincode's limit counts the memory that lengths in the input claim, not the bytes read, and
+    // must be known at compile time. An item of a list takes less than 8 times as many bytes in
+    // memory as in its encoding, so each limit is 8 times the longest input of its row. The rows
+    // grow by a factor of 4, so no length can claim more than 32 times the bytes given, or 32 KiB
+    // if that is more.
     let result = match bytes.len() {
         0..=0x1000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x1000 }>()),
         0x1001..=0x4000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x4000 }>()),
@@ -88,8 +91,8 @@ pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecErr
     result.map_err(|error| CodecError::Malformed { reason: explain(error) })
 }
 
-/// What is wrong with the bytes, in words. bincode's other errors are for types that this project
-/// does not have.
+/// Says in words what is wrong with the bytes. bincode's other errors concern types that this
+/// project does not have.
 fn explain(error: DecodeError) -> String {
     match error {
         DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),
@@ -137,7 +140,6 @@ mod tests {
         assert!(matches!(decode::<Vec<u8>>(&bytes, 100), Err(CodecError::Malformed { .. })));
     }
 
-    /// The memory that a length may claim grows with the bytes given.
     #[test]
     fn a_length_claims_at_most_a_small_multiple_of_the_bytes_given() {
         const LEAST: usize = 32 << 10;

@@ -5,15 +5,15 @@ use std::fmt;
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-/// The purpose of a hash or signature. Two domains never share a preimage: each tag is written with
-/// its length before the bytes.
+/// The purpose of a hash or signature. Two domains never share a preimage, since each preimage
+/// begins with the tag's length and the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
     /// The canonical encoding of a genesis; gives the `ChainId`.
     Genesis,
-    /// Kind and body of a transaction under a chain; gives the `TxId`.
+    /// The chain id, and a transaction's kind and body; gives the `TxId`.
     TxId,
-    /// A whole transaction with its signature under a chain; gives the `TxHash`.
+    /// The chain id, and a whole transaction with its signature; gives the `TxHash`.
     TxHash,
     /// A block header; gives the `BlockHash`.
     Block,
@@ -25,15 +25,15 @@ pub enum Domain {
     MerkleLeaf,
     /// Inner node of a binary Merkle tree.
     MerkleInner,
-    /// Root of a binary Merkle tree, over leaf count and top node.
+    /// Root of a binary Merkle tree: its leaf count and top node.
     MerkleRoot,
     /// A chunk of a history segment.
     Chunk,
     /// A segment descriptor.
     Segment,
-    /// Inner node of a history mountain.
+    /// Inner node of a tree in the history's Merkle mountain range.
     HistoryInner,
-    /// Root of the history mountain range, over leaf count and peaks.
+    /// Root of the history's Merkle mountain range: its leaf count and peaks.
     HistoryRoot,
     /// Path of an account in the state tree.
     StatePath,
@@ -57,7 +57,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// The tag as it is hashed. Frozen: changing one is a change of protocol.
+    /// The text of the tag. To change one is to change the protocol.
     #[must_use]
     pub const fn tag(self) -> &'static str {
         match self {
@@ -121,9 +121,10 @@ impl Hash {
     /// All zero bytes, such as the activity of an account that nothing has touched.
     pub const ZERO: Self = Self([0; 32]);
 
-    /// SHA-256 of one length byte, the domain's tag and the parts, one after the other.
+    /// SHA-256 of the tag's length as one byte, the tag, and the parts one after the other.
     ///
-    /// Parts are not separated: a caller with parts of variable length writes their lengths too.
+    /// The parts are not separated. A caller with parts of variable length must include their
+    /// lengths.
     #[must_use]
     pub fn of(domain: Domain, parts: &[&[u8]]) -> Self {
         let tag = domain.tag().as_bytes();
@@ -213,13 +214,14 @@ macro_rules! hash_newtype {
 }
 
 hash_newtype!(
-    /// Identity of a chain: the hash of its genesis. It is part of everything signed, so nothing
-    /// replays on another chain.
+    /// Identity of a chain: the hash of its genesis. It is part of every signed message, so no
+    /// signature is valid on another chain.
     ChainId,
-    /// Id of a transaction: hash of chain, kind and body. The signature is not part of it, so it
-    /// cannot be malleated.
+    /// Id of a transaction: hash of chain id, kind and body. The signature is not part of it, so
+    /// nobody can change the id by changing the signature.
     TxId,
-    /// Hash of a whole transaction, signature included. Blocks commit to it, and nodes fetch by it.
+    /// Hash of a whole transaction, signature included. Blocks commit to this hash, and nodes
+    /// request transactions by it.
     TxHash,
     /// Hash of a block header.
     BlockHash,

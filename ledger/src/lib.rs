@@ -1,8 +1,8 @@
-//! What is true on a Cairn chain: types, bytes, the state transition, history, proofs and the
-//! store.
+//! The rules and the data of a Cairn chain: types, their encoding, the state transition, history,
+//! proofs and the store.
 //!
-//! There is no async code, socket or clock here. The modules stand in the order to read them: each
-//! imports only modules that stand above it.
+//! There is no async code, socket or clock here. The modules below are in the order in which to
+//! read them: each imports only modules above it.
 //!
 //! # Example
 //!

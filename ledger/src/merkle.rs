@@ -2,10 +2,10 @@
 //! in the list.
 //!
 //! The shape is that of RFC 6962, section 2.1: a tree splits at the largest power of two below its
-//! leaf count. Level by level, nodes pair up from the left and an odd last node moves up unchanged.
-//! Leaves and inner nodes have domains of their own, so an inner node never passes for a leaf. No
-//! node is ever paired with itself, and the root commits to the leaf count, so no two lists share a
-//! root (compare CVE-2012-2459).
+//! leaf count. Seen level by level, nodes pair up from the left, and an odd last node moves up
+//! unchanged. Leaves and inner nodes are hashed under different domains, so an inner node never
+//! passes for a leaf. No node is ever paired with itself, and the root commits to the leaf count,
+//! so no two lists share a root (compare CVE-2012-2459).
 
 use crate::codec::{Decode, Encode};
 use crate::hash::{Domain, Hash};
@@ -21,7 +21,7 @@ pub enum ProofError {
         /// Leaves claimed.
         count: u64,
     },
-    /// Too few or too many hashes for the place of the leaf.
+    /// The proof has too few or too many hashes for the place of the leaf.
     #[error("{got} hashes do not make a path from leaf {index} of {count}")]
     Length {
         /// Leaf claimed, from 0.
@@ -43,8 +43,8 @@ pub enum ProofError {
 
 /// Root over a list of hashes; a constant for the empty list.
 ///
-/// Each item is the hash of some content under a domain of its own. Costs two hash operations for
-/// each leaf.
+/// Each item is itself a hash, made under a domain that the tree does not use. The cost is two hash
+/// operations for each leaf.
 #[must_use]
 pub fn root(leaves: &[Hash]) -> Hash {
     let mut level: Vec<Hash> = leaves.iter().map(leaf_node).collect();
@@ -57,7 +57,7 @@ pub fn root(leaves: &[Hash]) -> Hash {
 /// Proof that `leaves[index]` is at its place under `root(leaves)`; `None` if there is no such
 /// leaf.
 ///
-/// Costs as much as the root.
+/// It costs as many hash operations as the root.
 #[must_use]
 pub fn prove(leaves: &[Hash], index: usize) -> Option<MerkleProof> {
     leaves.get(index)?;
@@ -72,10 +72,10 @@ pub fn prove(leaves: &[Hash], index: usize) -> Option<MerkleProof> {
     Some(MerkleProof { index: index as u64, count: leaves.len() as u64, siblings })
 }
 
-/// Proves that a hash is at one place of a list whose root is known.
+/// Proves that a hash has a certain index in a list whose root is known.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MerkleProof {
-    /// Place of the leaf, from 0.
+    /// Index of the leaf, from 0.
     pub index: u64,
     /// Number of leaves in the list.
     pub count: u64,
@@ -136,7 +136,7 @@ fn inner_node(left: &Hash, right: &Hash) -> Hash {
     Hash::of(Domain::MerkleInner, &[left.as_bytes(), right.as_bytes()])
 }
 
-/// The count determines whether a top follows, so the parts need no separator.
+/// The count determines whether a top node follows, so the parts need no separator.
 fn root_node(count: u64, top: Option<&Hash>) -> Hash {
     let top: &[u8] = top.map_or(&[], |top| top.as_bytes());
     Hash::of(Domain::MerkleRoot, &[&count.to_le_bytes(), top])
@@ -153,7 +153,7 @@ mod tests {
         (0..count as u64).map(|i| Hash::of(Domain::Chunk, &[&i.to_le_bytes()])).collect()
     }
 
-    /// The definition of RFC 6962, word for word.
+    /// The recursive definition of RFC 6962.
     fn top_by_split(items: &[Hash]) -> Hash {
         match items {
             [item] => leaf_node(item),
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Frozen: another root here is another protocol.
+    /// If one of these roots changes, the protocol has changed.
     #[test]
     fn frozen_roots() {
         let frozen = [

@@ -1,19 +1,21 @@
 //! Keys and signatures: Ed25519 under two rules of verification, one for transfers and one for
 //! validators.
 //!
-//! RFC 8032 leaves open which malformed points pass. Libraries differ, even between their single
-//! and batch checks, and nodes that differ fork. So each rule names every case.
+//! RFC 8032 leaves open which malformed points are accepted. Libraries differ, and some differ even
+//! between a single check and a batch. If two nodes differed, the chain would fork. So each rule
+//! decides every case.
 //!
 //! *Transfers* ([`verify`], [`verify_batch`]) follow ZIP-215 (<https://zips.z.cash/zip-0215>). Its
-//! equation is cofactored, so that a batch and a single check give the same verdict. ZIP-215 admits
-//! *public keys* of small order or in a non-canonical encoding. They are refused here by their
-//! bytes: a small-order key has signatures that nobody made.
+//! equation is multiplied by the cofactor, so that a batch and a single check give the same
+//! verdict. ZIP-215 also accepts *public keys* of small order or in a non-canonical encoding. This
+//! module refuses such keys by their bytes, since anybody can sign for a key of small order.
 //!
-//! *Votes and proposals* ([`ValidatorKey::verify`], [`verify_strict`]) follow a stricter rule: a
-//! canonical S, an R in its one encoding and not of small order, a key without torsion, and the
-//! equation without the cofactor. Every common Ed25519 library accepts what passes, so a
-//! certificate that the nodes accept is valid for another library too. These signatures are few, so
-//! they need no batch, and a batch without the cofactor would accept torsion by chance.
+//! *Votes and proposals* ([`ValidatorKey::verify`], [`verify_strict`]) follow a stricter rule: S
+//! and R are canonical, R is not of small order, the key has no torsion component, and the equation
+//! holds without the cofactor. Every common Ed25519 library accepts such a signature, so a
+//! certificate that the nodes accept is valid for other libraries too. These signatures are
+//! verified one by one. They are few, and a batch without the cofactor would accept some torsion
+//! components by chance.
 
 use std::fmt;
 
@@ -25,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::hash::{ChainId, Domain};
 
-/// An Ed25519 public key. For a sender of transfers it *is* the account.
+/// An Ed25519 public key. An account is named by the public key of its owner.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PublicKey(pub [u8; 32]);
 
@@ -41,25 +43,25 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Why no account, or no validator, may have a public key.
+/// Why a public key is refused for an account or for a validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The point has order 1, 2, 4 or 8: anybody can sign for it.
+    /// The point has order 1, 2, 4 or 8, so anybody can sign for it.
     #[error("public key {0} has small order, anybody can sign for it")]
     SmallOrder(PublicKey),
-    /// The y coordinate is not below 2^255 - 19: a second spelling of another key.
+    /// The y coordinate is not below 2^255 - 19, so the bytes are a second encoding of another key.
     #[error("public key {0} is not canonical")]
     NotCanonical(PublicKey),
-    /// No point of the curve has this y coordinate: there is no secret key for it.
+    /// No point of the curve has this y coordinate, so there is no secret key for it.
     #[error("public key {0} is not a point of the curve, nobody can sign for it")]
     NoPoint(PublicKey),
-    /// The point has a part of small order. Libraries differ on its signatures, so no validator may
-    /// have it.
+    /// The point has a component of small order. Libraries differ on the signatures of such a key,
+    /// so no validator may have one.
     #[error("public key {0} has a torsion component, libraries differ on its signatures")]
     Torsion(PublicKey),
 }
 
-/// The y coordinates of the eight points of small order, sign bit cleared.
+/// The y coordinates of the eight points of small order, with the sign bit cleared.
 const SMALL_ORDER_Y: [[u8; 32]; 5] = [
     little_endian(0),
     little_endian(1),
@@ -89,10 +91,11 @@ const fn little_endian(low: u8) -> [u8; 32] {
 }
 
 impl PublicKey {
-    /// Refuses keys that no honest owner has, by their bytes alone.
+    /// Refuses keys of small order and non-canonical encodings. It compares bytes and computes
+    /// nothing.
     ///
     /// # Errors
-    /// `KeyError` for small-order points and non-canonical encodings.
+    /// `KeyError::SmallOrder` or `KeyError::NotCanonical`.
     pub fn check(&self) -> Result<(), KeyError> {
         let mut y = self.0;
         y[31] &= 0x7f;
@@ -107,8 +110,9 @@ impl PublicKey {
     }
 
     /// Whether an account may have this key: it passes [`Self::check`] and is a point of the curve.
-    /// Half of all 32-byte strings are none, and what is paid to them is lost. This costs some
-    /// microseconds, so it is checked once, when an account is created.
+    /// About half of all 32-byte strings are not points, and money paid to them would be lost. The
+    /// check takes some microseconds, so the state transition makes it only once for each account,
+    /// when the account is created.
     ///
     /// # Errors
     /// `KeyError`.
@@ -122,13 +126,14 @@ impl PublicKey {
     }
 }
 
-/// A public key that may vote and propose, with its point, which is thus not computed for each
-/// signature.
+/// A public key that may vote and propose. It holds the point of the key, so that the point is not
+/// computed again for each signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidatorKey(VerifyingKey);
 
 impl ValidatorKey {
-    /// Takes a key that a validator may have: one that an account may have, and without torsion.
+    /// Checks that a validator may have this key: an account may have it, and it has no torsion
+    /// component.
     ///
     /// # Errors
     /// `KeyError`.
@@ -140,22 +145,22 @@ impl ValidatorKey {
         Ok(Self(point))
     }
 
-    /// Whether the signature holds under the rule for validators.
+    /// Whether the signature holds under the rule for votes and proposals.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
         is_strict(&self.0, message, signature)
     }
 }
 
-/// [`ValidatorKey::verify`] for a key that is known to be a validator's, but whose point is not at
-/// hand.
+/// As [`ValidatorKey::verify`], but computes the point of the key. The caller knows that the key is
+/// a validator's: its torsion is not checked again.
 #[must_use]
 pub fn verify_strict(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     key.point().is_ok_and(|point| is_strict(&point, message, signature))
 }
 
-/// The one place where signatures of validators are verified. For a key without torsion, the
-/// equation admits no R with torsion.
+/// The only place where signatures of validators are verified. If the key has no torsion component,
+/// the equation does not hold for an R that has one.
 fn is_strict(key: &VerifyingKey, message: &[u8], signature: &Signature) -> bool {
     key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
 }
@@ -170,7 +175,7 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// A secret key. Wiped from memory when dropped; never printed.
+/// A secret key. It is wiped from memory when dropped, and never printed.
 #[derive(Clone)]
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
@@ -200,7 +205,7 @@ impl SigningKey {
     }
 }
 
-/// The bytes that are signed: length and text of the domain's tag, the chain id, the parts.
+/// The bytes that are signed: the length and text of the domain's tag, the chain id and the parts.
 #[must_use]
 pub fn message(domain: Domain, chain: ChainId, parts: &[&[u8]]) -> Vec<u8> {
     let tag = domain.tag().as_bytes();
@@ -236,35 +241,36 @@ pub struct Item {
     pub signature: Signature,
 }
 
-/// The checks behind the verdicts on some items. A signature counts once for each check that it was
-/// part of.
+/// How many signatures were checked, together and alone, for the verdicts on a batch. A signature
+/// counts once for each check that it was part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checks {
-    /// Signatures in equations of a batch, at about a third of the cost of one alone.
+    /// Signatures that were part of a batch equation. Each costs about a third of a signature that
+    /// is verified alone.
     pub together: u64,
     /// Signatures that were verified alone.
     pub alone: u64,
 }
 
-/// A batch of up to this many items whose equation does not hold is verified one by one. Halving so
-/// few would save next to nothing.
+/// If the equation of a batch does not hold and the batch has at most this many items, they are
+/// verified one by one. Halving so few items would save next to nothing.
 const HALVED_MIN: usize = 4;
 
-/// Most equations that an item is part of while bad signatures are searched for, on average. One
-/// bad signature needs at most two. With many bad ones halving never ends early, and would cost
-/// more than verifying each alone.
+/// Bound of the search for bad signatures: on average, an item is part of at most this many
+/// equations. To find a single bad signature, two are enough. With many bad signatures, halving
+/// without this bound would cost more than verifying each signature alone.
 const HALVINGS: usize = 2;
 
-/// Verdicts for many signatures of transfers, each equal to that of [`verify`], at about a third of
-/// the cost. Also returns which checks were made: as many `together` as there are items if all
+/// Verifies many signatures of transfers at about a third of the cost of [`verify`], and with the
+/// same verdicts. Also returns how many checks were made: one for each item, `together`, if all
 /// signatures hold.
 ///
 /// If the equation of a batch does not hold, the batch is halved until the bad signatures are
-/// found. An item whose key is refused by its bytes is part of no equation.
+/// found. An item whose key [`PublicKey::check`] refuses is part of no equation.
 ///
-/// The random weights of the batch equation are derived from its whole content, so no source of
-/// entropy is needed: to find a bad signature that passes takes 2^128 tries (Bellare, Garay, Rabin
-/// 1998).
+/// The random weights of the batch equation are derived from a hash of the whole batch, so no
+/// source of entropy is needed. To find a bad signature that passes, an attacker needs about 2^128
+/// tries (Bellare, Garay, Rabin 1998).
 #[must_use]
 pub fn verify_batch(items: &[Item]) -> (Vec<bool>, Checks) {
     let mut verdicts = vec![false; items.len()];
@@ -286,8 +292,8 @@ struct Search<'a> {
     items: &'a [Item],
     verdicts: &'a mut [bool],
     checks: Checks,
-    /// Signatures that further equations may hold. When it is used up, the rest is verified one by
-    /// one.
+    /// How many more signatures may become part of equations. If this is too few for the next
+    /// equation, its items are verified one by one.
     room: usize,
 }
 
@@ -311,7 +317,7 @@ impl Search<'_> {
         places.iter().for_each(|place| self.verdicts[*place] = true);
     }
 
-    /// Finds the bad ones of these items, whose equation does not hold.
+    /// Finds the bad signatures among these items. Their common equation is known not to hold.
     fn halve(&mut self, places: &[usize]) {
         if places.len() <= HALVED_MIN || self.room < places.len() {
             return self.one_by_one(places);
@@ -319,7 +325,7 @@ impl Search<'_> {
         let (left, right) = places.split_at(places.len() / 2);
         self.room = self.room.saturating_sub(left.len());
         if self.holds(left) {
-            // The bad one is in the right half, whose equation need not be computed.
+            // A bad signature must be in the right half, so its equation need not be computed.
             self.accept(left);
             return self.halve(right);
         }
@@ -348,7 +354,7 @@ impl Search<'_> {
 mod tests {
     use super::*;
 
-    /// This many signatures, of which those at some places are bad.
+    /// Makes `count` signed items. The signatures at the indices in `bad` do not hold.
     fn items(count: usize, bad: &[usize]) -> Vec<Item> {
         let key = SigningKey::from_seed(&[7; 32]);
         let item = |place: usize| {
@@ -360,7 +366,8 @@ mod tests {
         (0..count).map(item).collect()
     }
 
-    /// The checks of a batch whose verdicts are right.
+    /// Verifies the batch, asserts that its verdicts are right, and returns the checks that were
+    /// made.
     fn checks(count: usize, bad: &[usize]) -> Checks {
         let (verdicts, checks) = verify_batch(&items(count, bad));
         let expected: Vec<bool> = (0..count).map(|place| !bad.contains(&place)).collect();

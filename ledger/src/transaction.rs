@@ -17,7 +17,7 @@ use crate::units::{Amount, Nonce, Timestamp};
 pub const OUTPUTS_MAX: usize = 64;
 /// Most bytes a memo may have.
 pub const MEMO_BYTES_MAX: usize = 256;
-/// Most bytes of a transaction. 64 outputs and a full memo need 2,953.
+/// Most bytes of a transaction. A transfer with 64 outputs and a full memo has 2,953.
 pub const TRANSACTION_BYTES_MAX: usize = 3_072;
 
 /// One payment within a transfer.
@@ -34,7 +34,7 @@ pub struct Output {
 pub struct Transfer {
     /// Account that pays: an Ed25519 public key.
     pub sender: PublicKey,
-    /// Exactly the sender's next nonce.
+    /// The sender's next nonce: how many transactions the sender has sent before this one.
     pub nonce: Nonce,
     /// Payments in the sender's order, 1 to [`OUTPUTS_MAX`].
     pub outputs: Vec<Output>,
@@ -46,7 +46,8 @@ pub struct Transfer {
     pub memo: Vec<u8>,
 }
 
-/// What a transaction does. The first byte is the kind; an unknown kind does not decode.
+/// What a transaction does. The first byte of the encoding is the kind. An unknown kind does not
+/// decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// Kind 0.
@@ -79,7 +80,7 @@ impl<Context> Decode<Context> for Body {
 
 bincode::impl_borrow_decode!(Body);
 
-/// A body with the sender's signature over chain and body.
+/// A body with the sender's signature over the chain id and the body.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Transaction {
     /// What the transaction does, kind first.
@@ -89,8 +90,8 @@ pub struct Transaction {
 }
 
 impl Body {
-    /// The transfer, which is the only kind so far. With a second kind this function ends: once it
-    /// is gone, the compiler names every place that knows transfers only.
+    /// The transfer, which is the only kind so far. Whoever adds a second kind should remove this
+    /// function: then the compiler reports every place that knows transfers only.
     #[must_use]
     pub const fn transfer(&self) -> &Transfer {
         match self {
@@ -182,8 +183,8 @@ pub fn transaction_hash(chain: ChainId, transaction: &Transaction) -> TxHash {
     TxHash(Hash::of(Domain::TxHash, &[chain.as_bytes(), &codec::encode(transaction)]))
 }
 
-/// Verifies many signatures at once. Each verdict is the one that the transaction would get alone:
-/// `None` if its signature does not hold.
+/// Verifies the signatures of many transactions at once. The result is `None` for each transaction
+/// whose signature does not hold, as if it had been verified alone.
 #[must_use]
 pub fn verify_transactions(
     chain: ChainId,
@@ -192,7 +193,7 @@ pub fn verify_transactions(
     verify_and_count(chain, transactions).0
 }
 
-/// As [`verify_transactions`]. Also returns which checks were made.
+/// As [`verify_transactions`], but also returns how many checks were made.
 #[must_use]
 pub fn verify_and_count(
     chain: ChainId,
@@ -215,7 +216,8 @@ pub fn verify_and_count(
     (verified, checks)
 }
 
-/// Takes a signature as verified. Only for one that was just verified, or was before it was stored.
+/// Wraps a transaction without verifying its signature. The caller has just verified the signature,
+/// or the transaction was verified before it was stored.
 pub(crate) fn assume_verified(chain: ChainId, transaction: Transaction) -> VerifiedTransaction {
     let id = transaction.body.id(chain);
     let bytes = codec::encode(&transaction);

@@ -1,4 +1,4 @@
-//! Numbers with a meaning: one newtype each, so that a height is never added to an amount.
+//! Newtypes for the numbers of a chain, so that a height is never added to an amount.
 
 use std::fmt;
 
@@ -46,13 +46,15 @@ number!(
     Round(u32),
     /// Money in base units (pebbles).
     Amount(u64),
-    /// Number of transactions that an account has sent, which is the nonce of its next one.
+    /// Number of transactions that an account has sent. It is the nonce of the account's next
+    /// transaction.
     Nonce(u64),
     /// Milliseconds since 1970-01-01 UTC.
     Timestamp(u64),
-    /// Place of a segment in the history, from 0.
+    /// Index of a segment in the history, from 0.
     SegmentIndex(u64),
-    /// Weight of a validator's vote. A genesis bounds the total by `VOTING_POWER_MAX`.
+    /// Weight of a validator's vote. The validators of a chain have at most `VOTING_POWER_MAX`
+    /// together.
     VotingPower(u64),
 );
 
@@ -70,7 +72,7 @@ impl Height {
         }
     }
 
-    /// The height before this one; 0 has none.
+    /// The height before this one; `None` for height 0.
     #[must_use]
     pub const fn previous(self) -> Option<Self> {
         self.checked_sub(1)

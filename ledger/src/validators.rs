@@ -11,16 +11,16 @@ use crate::units::{Height, Round, VotingPower};
 
 /// Most validators of a chain.
 pub const VALIDATORS_MAX: usize = 256;
-/// Most voting power of all validators together. Three times as much still fits 64 bits.
+/// Most voting power of all validators together. Three times as much still fits into 64 bits.
 pub const VOTING_POWER_MAX: u64 = u64::MAX / 3;
-/// Turns of a proposer schedule to which larger powers are scaled down. A power that would become 0
-/// gets one turn, so a schedule may have a few more.
+/// If the powers would need more turns in a proposer schedule, they are scaled down to about this
+/// many turns. A power that would become 0 gets one turn, so a schedule may have a few more.
 const SCHEDULE_MAX: u64 = 4_096;
 
-/// One voter.
+/// One validator of a set.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Validator {
-    /// Key that signs proposals and votes. It is not an account.
+    /// Key that signs proposals and votes. Fees do not go to it, but to `payout`.
     pub key: PublicKey,
     /// Account that receives the fees.
     pub payout: PublicKey,
@@ -115,17 +115,18 @@ impl ValidatorSet {
 
     /// Smallest voting power strictly above two thirds of the total. Unit: power, not validators.
     ///
-    /// Two quorums share more than a third of the power, so at least one honest validator
-    /// (Tendermint, arXiv:1807.04938). Multiply first: `5 / 3 * 2 + 1` is 3, too few. Cannot
-    /// overflow: the total is at most [`VOTING_POWER_MAX`].
+    /// Two quorums share more than a third of the power. So they share an honest validator, as long
+    /// as at most a third of the power is dishonest (Tendermint, arXiv:1807.04938). The
+    /// multiplication comes first: `5 / 3 * 2 + 1` is 3, which is too few. It cannot overflow,
+    /// since the total is at most [`VOTING_POWER_MAX`].
     #[must_use]
     #[allow(clippy::arithmetic_side_effects)]
     pub const fn quorum_power(&self) -> VotingPower {
         VotingPower(self.total * 2 / 3 + 1)
     }
 
-    /// The proposer of a round. Its turn has the number height plus round. Each validator has turns
-    /// in proportion to its power, spread evenly over the schedule.
+    /// The proposer of a round. Turn number height + round of the repeating schedule names it. In
+    /// the schedule each validator has turns in proportion to its power, evenly spread.
     #[must_use]
     pub fn proposer(&self, height: Height, round: Round) -> &Validator {
         let turn = height.0.wrapping_add(u64::from(round.0));
@@ -146,12 +147,13 @@ impl ValidatorSet {
     }
 }
 
-/// Smooth weighted round-robin: in each turn every validator gains its power as credit, and the one
-/// with the most credit proposes and pays the total.
+/// The order of proposers, by smooth weighted round-robin. In each turn every validator gains its
+/// weight as credit. The validator with the most credit proposes, and loses the sum of all weights.
 ///
-/// After as many turns as the (reduced) total power, each validator has proposed as often as its
-/// (reduced) power says, and the schedule repeats.
-// Credits stay within the total in i128; divisors are at least 1.
+/// The weights are the powers, divided by their greatest common divisor or scaled down to
+/// [`SCHEDULE_MAX`]. After as many turns as the sum of all weights, each validator has proposed as
+/// often as its weight says, and the schedule repeats.
+// Credits stay between plus and minus the sum of all weights. Divisors are at least 1.
 #[allow(clippy::arithmetic_side_effects)]
 fn schedule(validators: &[Validator], total: u64) -> Vec<u16> {
     let divisor = validators.iter().fold(0, |divisor, validator| gcd(divisor, validator.power.0));
@@ -175,7 +177,7 @@ fn schedule(validators: &[Validator], total: u64) -> Vec<u16> {
             }
         }
         credits[richest] -= turns;
-        // At most VALIDATORS_MAX places.
+        // An index is below `VALIDATORS_MAX`, so it fits.
         schedule.push(u16::try_from(richest).unwrap_or(u16::MAX));
     }
     schedule

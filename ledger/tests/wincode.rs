@@ -1,5 +1,6 @@
-//! The encoding does not depend on bincode: wincode writes the same bytes for mirrors of these
-//! types, and reads them back. So it could replace bincode (`docs/adr/0004-crates.md`).
+//! Shows that the encoding does not depend on bincode. For mirrors of the types of the ledger, the
+//! crate wincode writes the same bytes and reads them back. So wincode could replace bincode
+//! (`docs/adr/0004-crates.md`).
 #![allow(clippy::unwrap_used)]
 
 use ledger::block::{HEADER_BYTES, HEADER_VERSION, Header};
@@ -157,8 +158,8 @@ fn a_certificate_has_the_same_bytes() {
     assert_eq!(codec::decode::<Certificate>(&bytes, bytes.len()).unwrap(), certificate);
 }
 
-/// What `codec` promises for hostile bytes, wincode keeps as well: no unknown kind, no bytes after
-/// a value, and no memory for a length that the bytes do not hold.
+/// wincode too keeps what `codec` promises for hostile bytes. It accepts no unknown kind and no
+/// bytes after a value, and takes no memory for a length that the bytes do not hold.
 #[test]
 fn hostile_bytes_are_refused() {
     let mirror = CertificateMirror {

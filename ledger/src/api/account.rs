@@ -15,7 +15,7 @@ pub struct AccountInfo {
     /// Nonce of its next transaction.
     #[serde(with = "decimal")]
     pub nonce: u64,
-    /// Nonce after the account's transactions in this node's mempool.
+    /// Nonce after the account's transactions in this node's mempool, if these become final.
     #[serde(with = "decimal")]
     pub pending_nonce: u64,
     /// Height of the block.
@@ -30,7 +30,8 @@ pub struct AccountProofInfo {
     pub head: Head,
     /// Canonical bytes of the account proof, hex.
     pub proof: String,
-    /// Nonce after the account's transactions in this node's mempool. Not proved.
+    /// Nonce after the account's transactions in this node's mempool, if these become final. It is
+    /// not proved.
     #[serde(with = "decimal")]
     pub pending_nonce: u64,
 }

@@ -1,10 +1,10 @@
-//! Where a chain stands, its blocks and validators.
+//! The status of a node, blocks and validators.
 
 use serde::{Deserialize, Serialize};
 
 use super::{TransactionInfo, decimal, decimal_option};
 
-/// Where a node stands: chain, tip, peers, consensus and mempool.
+/// The status of a node: chain, tip, peers, consensus and mempool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Chain id, hex.
@@ -20,7 +20,7 @@ pub struct Status {
     pub block_hash: String,
     /// Root over all accounts after that block.
     pub state_root: String,
-    /// Root over all segments sealed up to that block, a segment that it closes included.
+    /// Root over all segments sealed up to that block, including a segment that this block closes.
     pub history_root: String,
     /// Time of that block, milliseconds since 1970.
     #[serde(with = "decimal")]
@@ -52,12 +52,13 @@ pub struct QuorumInfo {
     pub ok: bool,
     /// Validators that are not heard: their names in the genesis, or else keys. Empty while `ok`.
     pub missing: Vec<String>,
-    /// When that height began, milliseconds since 1970; null while `ok`.
+    /// When the height began that now lasts so long, milliseconds since 1970; null while `ok`.
     #[serde(with = "decimal_option")]
     pub since_ms: Option<u64>,
 }
 
-/// A final block, as anybody can verify it from the genesis validators.
+/// A header and its certificate. They prove that the block is final to anybody who knows the
+/// genesis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Canonical bytes of the header, hex.

@@ -8,7 +8,7 @@ pub mod code {
     pub const REJECTED: i32 = -32_000;
     /// The named block, transaction or account is not known here.
     pub const NOT_FOUND: i32 = -32_001;
-    /// The mempool is full, and the fee is too low for a place.
+    /// The mempool is full, and the fee is too low to replace another transaction.
     pub const MEMPOOL_FULL: i32 = -32_002;
     /// The node is stopping or overloaded; try again.
     pub const UNAVAILABLE: i32 = -32_003;
@@ -19,7 +19,7 @@ pub mod code {
 /// The `data` of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorData {
-    /// Stable word for programs, such as `nonce_used`.
+    /// A word for programs, which never changes, such as `nonce_used`.
     pub reason: String,
     /// What to do about it.
     pub hint: String,

@@ -1,8 +1,8 @@
-//! The shapes of the JSON-RPC interface, defined once for node and wallet.
+//! The types of the JSON-RPC interface, shared by node and wallet.
 //!
-//! JSON-RPC 2.0 over HTTP and WebSocket. Every 64-bit number is a decimal text, so that no JSON
-//! reader rounds it; smaller numbers are JSON numbers; hashes, keys and canonical bytes are
-//! lower-case hexadecimal. Parameters are given by name.
+//! The interface is JSON-RPC 2.0 over HTTP and WebSocket. Parameters are given by name. Numbers
+//! that may exceed 2^53 are strings of decimal digits, so that no JSON parser rounds them. Other
+//! numbers are JSON numbers. Hashes, keys and canonical bytes are lower-case hexadecimal.
 
 mod account;
 mod chain;

@@ -1,4 +1,4 @@
-//! Peers, and what they may cost.
+//! Connected peers, their cost, and bans.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,17 +20,18 @@ pub struct PeerInfo {
     /// Certified height that it last announced, if any.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
-    /// Bytes sent to it on its connections, encrypted.
+    /// Bytes sent to it on its connections, counted after encryption.
     #[serde(with = "decimal")]
     pub sent_bytes: u64,
-    /// Bytes received from it on its connections, encrypted.
+    /// Bytes received from it on its connections, counted before decryption.
     #[serde(with = "decimal")]
     pub received_bytes: u64,
-    /// Its cost account.
+    /// What its messages and requests have cost this node.
     pub cost: PeerCost,
 }
 
-/// Cost of what a peer has made the node do, in microseconds, from a table of constants.
+/// Estimated cost of the work that a peer has caused, in microseconds. Each kind of work has a
+/// constant price.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCost {
     /// Budget that is left; below zero while the peer is in debt.
@@ -45,7 +46,7 @@ pub struct PeerCost {
     pub answer: u64,
     /// Charged for passing on messages that were passed on before.
     pub relay: u64,
-    /// Messages ignored and requests refused because the budget was spent.
+    /// Number of messages ignored and requests refused because the budget was spent.
     pub refused: u64,
 }
 

@@ -8,13 +8,14 @@ use super::{decimal, decimal_option};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncState {
-    /// Nothing to fetch is known, and there is nobody to ask.
+    /// The node cannot know whether it has all blocks: no peer is connected, or none has proved a
+    /// height.
     Idle,
     /// A certified height is known, but not yet the segments up to it.
     Manifest,
     /// Chunks are missing.
     Chunks,
-    /// All known chunks are here; blocks are verified and applied.
+    /// This node has all known chunks, and verifies and applies their blocks.
     Applying,
     /// Blocks after the last sealed segment are fetched in ranges.
     Tail,
@@ -35,7 +36,7 @@ impl std::fmt::Display for SyncState {
     }
 }
 
-/// Progress of sync. Counts of chunks and bytes are since the start of the process.
+/// Progress of sync. Chunks and bytes are counted from the start of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// What sync is doing.
@@ -52,36 +53,37 @@ pub struct SyncStatus {
     /// Sealed segments that are known.
     #[serde(with = "decimal")]
     pub segments_total: u64,
-    /// Chunks to fetch, including those that an earlier run left.
+    /// Chunks of the segments to fetch, including chunks that an earlier run has stored.
     #[serde(with = "decimal")]
     pub chunks_total: u64,
-    /// Chunks of these that are here, each verified by its hash, or were applied.
+    /// How many of these chunks are stored, each verified by its hash, or were applied.
     #[serde(with = "decimal")]
     pub chunks_verified: u64,
-    /// Bytes of the chunks to fetch.
+    /// Bytes of all these chunks.
     #[serde(with = "decimal")]
     pub bytes_total: u64,
     /// Bytes of the verified chunks.
     #[serde(with = "decimal")]
     pub bytes_verified: u64,
-    /// Bytes of chunks received from peers, good or not.
+    /// Bytes of chunks received from peers, valid or not.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Bytes of received chunks that were here already.
+    /// Bytes of received chunks that this node had already.
     #[serde(with = "decimal")]
     pub duplicate_bytes: u64,
     /// Bytes of chunks sent to peers.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Bytes verified per second, lately; null while nothing comes, and in the first two seconds.
+    /// Recent rate of verified bytes, per second; null while no chunk arrives, and in the first two
+    /// seconds.
     #[serde(with = "decimal_option")]
     pub rate: Option<u64>,
-    /// Milliseconds until all known chunks are here at this rate; null without a rate.
+    /// Milliseconds until this node has all known chunks at this rate; null without a rate.
     #[serde(with = "decimal_option")]
     pub eta_ms: Option<u64>,
     /// Why there is no progress, if there is none.
     pub reason: Option<String>,
-    /// When all known chunks were here, milliseconds since 1970; null while some are missing.
+    /// When this node had all known chunks, milliseconds since 1970; null while some are missing.
     #[serde(with = "decimal_option")]
     pub verified_at_ms: Option<u64>,
     /// When the last fetched block was applied and durable, milliseconds since 1970; null while
@@ -91,7 +93,7 @@ pub struct SyncStatus {
     /// Number of peers banned for what they sent.
     #[serde(with = "decimal")]
     pub bans: u64,
-    /// Peers with a link for chunks.
+    /// Peers with which chunks can be exchanged.
     pub peers: Vec<SyncPeer>,
     /// Segments that are being fetched or wait to be applied.
     pub segment_list: Vec<SyncSegment>,
@@ -102,13 +104,13 @@ pub struct SyncStatus {
 pub struct SyncPeer {
     /// libp2p peer id.
     pub peer: String,
-    /// Its last final block when it connected, or last sealed a segment, by its word.
+    /// Height of its last final block, as the peer said when it connected or last sealed a segment.
     #[serde(with = "decimal")]
     pub height: u64,
-    /// It has all segments before this one, by its word.
+    /// The peer says that it has all segments before this index.
     #[serde(with = "decimal")]
     pub segments: u64,
-    /// Chunks of later segments that it has, by its word.
+    /// How many chunks of later segments the peer says that it has.
     #[serde(with = "decimal")]
     pub partial_chunks: u64,
     /// Chunks in flight: requested from it, but not received.
@@ -117,13 +119,13 @@ pub struct SyncPeer {
     /// Bytes of chunks received from it.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Bytes per second received from it, lately.
+    /// Recent bytes per second received from it.
     #[serde(with = "decimal")]
     pub fetch_rate: u64,
     /// Bytes of chunks sent to it.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Bytes per second sent to it, lately.
+    /// Recent bytes per second sent to it.
     #[serde(with = "decimal")]
     pub serve_rate: u64,
 }
@@ -137,11 +139,12 @@ pub struct SyncSegment {
     /// Number of its chunks.
     #[serde(with = "decimal")]
     pub chunks: u64,
-    /// Number of its chunks that are here.
+    /// Number of its chunks that this node has.
     #[serde(with = "decimal")]
     pub verified: u64,
-    /// Whether all its chunks are here and all signatures in them verified.
+    /// Whether this node has all its chunks and has verified all signatures in them.
     pub assembled: bool,
-    /// One bit for each chunk, set if it is here, from the lowest bit of the first byte on. Hex.
+    /// Bitmap in hex: one bit for each chunk, set if this node has the chunk. The first chunk has
+    /// the lowest bit of the first byte.
     pub holdings: String,
 }

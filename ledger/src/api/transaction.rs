@@ -1,10 +1,10 @@
-//! Transactions, waiting and final.
+//! Transactions, pending and final.
 
 use serde::{Deserialize, Serialize};
 
 use super::{decimal, decimal_option};
 
-/// A transaction as people read it.
+/// A transaction in readable form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionInfo {
     /// Id of the transaction.
@@ -45,7 +45,7 @@ pub struct OutputInfo {
 pub struct Submitted {
     /// Id of the transaction.
     pub id: String,
-    /// `pending`, or `final` if a transaction with this id is in a block already, whatever its
+    /// `pending`, or `final` if a transaction with this id is in a block already, even with another
     /// signature.
     pub status: TxStatus,
     /// Height of its block, if final.
@@ -61,7 +61,7 @@ pub enum TxStatus {
     Final,
     /// In this node's mempool.
     Pending,
-    /// Neither: never seen, or dropped.
+    /// Neither final nor pending: the node has never seen it, or has dropped it.
     Unknown,
 }
 
@@ -79,10 +79,11 @@ pub struct TxInfo {
     pub block_hash: Option<String>,
     /// Index in the block, from 0, if final.
     pub index: Option<u32>,
-    /// When this node accepted it, by its own clock, milliseconds since 1970; only if recent.
+    /// When this node accepted it, by the node's clock, milliseconds since 1970; null unless
+    /// recent.
     #[serde(with = "decimal_option")]
     pub accepted_at: Option<u64>,
-    /// When it was final and durable here, by the same clock; only if recent.
+    /// When it was final and durable on this node, by the same clock; null unless recent.
     #[serde(with = "decimal_option")]
     pub final_at: Option<u64>,
     /// The transaction.
@@ -115,9 +116,9 @@ pub struct TxProofInfo {
 pub struct MempoolInfo {
     /// Number of transactions.
     pub transactions: u32,
-    /// Bytes of all of them.
+    /// Bytes of all these transactions.
     #[serde(with = "decimal")]
     pub bytes: u64,
-    /// Some of them, best fee first.
+    /// The transactions with the best fees, best first.
     pub list: Vec<TransactionInfo>,
 }

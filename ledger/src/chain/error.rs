@@ -8,10 +8,10 @@ use crate::signature::{KeyError, PublicKey};
 use crate::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX};
 use crate::units::{Amount, Height, Nonce, Timestamp};
 
-/// Whose fault an error is: what a peer's score depends on.
+/// Whose fault an error is. The score of the peer that sent the message depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The sender could have known.
+    /// The sender could have known that the message is wrong.
     Sender,
     /// The message may have been right when or where it was sent.
     Nobody,
@@ -91,8 +91,8 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
-    /// Whose fault it is: the sender's if the bytes alone show the error, nobody's if it depends on
-    /// the state or the time.
+    /// Whose fault the error is. It is the sender's if the bytes alone show the error, and nobody's
+    /// if the error depends on the state or the time.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
@@ -116,11 +116,11 @@ const fn what_to_do(version: u16) -> &'static str {
     if version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade this program" }
 }
 
-/// Why a block does not follow the tip. All but `Version` are the proposer's fault.
+/// Why a block is not valid on the tip. All but `Version` are the proposer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// The version has other rules than this code: the program is too old for the chain, or too
-    /// new.
+    /// The version stands for other rules than those of this code: the program is too old for the
+    /// chain, or too new.
     #[error("header version {got}, expected {HEADER_VERSION}: {}", what_to_do(*got))]
     Version {
         /// Version found.
@@ -142,7 +142,7 @@ pub enum BlockError {
         /// Hash of the tip.
         expected: BlockHash,
     },
-    /// The block comes sooner after its parent than the block interval allows.
+    /// The block's time is less than the block interval after its parent's.
     #[error("time {got}, expected at least {earliest}")]
     Time {
         /// Time found.

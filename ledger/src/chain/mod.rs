@@ -31,7 +31,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The chain of a checked genesis.
+    /// The chain of a genesis, which [`Genesis::from_json`] would accept.
     #[must_use]
     pub fn new(genesis: Genesis) -> Arc<Self> {
         let validators = Arc::new(genesis.validator_set());
@@ -105,7 +105,7 @@ pub struct ValidBlock {
     state: State,
 }
 
-/// A final block with its consequences: what a store writes for it.
+/// A final block, with all that a store writes for it.
 #[derive(Clone, Debug)]
 pub struct Committed {
     /// The block.
@@ -186,7 +186,7 @@ impl ChainState {
         Self { chain, tip, state, history }
     }
 
-    /// The state that a store holds.
+    /// Builds the state from the parts that a store holds.
     #[must_use]
     pub(crate) const fn restored(
         chain: Arc<Chain>,
@@ -229,17 +229,17 @@ impl ChainState {
 
     /// Earliest time of the next block: the tip's time plus the block interval.
     ///
-    /// This rule of validity needs no clock. Block times grow by at least the interval at each
-    /// height, and voters accept no time far ahead of their clocks. So in the long run no proposer
-    /// can make blocks faster than one per interval.
+    /// This rule needs no clock. Block times grow by at least the interval at each height, and
+    /// voters accept no time far ahead of their clocks. So in the long run no proposer can make
+    /// blocks faster than one per interval.
     #[must_use]
     pub fn next_time(&self) -> Timestamp {
         Timestamp(self.tip.time.0.saturating_add(self.chain.limits().block_interval_ms))
     }
 
     /// Builds the next block from the candidates, in their order. Skips candidates that cannot be
-    /// applied, and stops at the first one that exceeds the size limit. The block's time is `now`,
-    /// or [`Self::next_time`] if that is later.
+    /// applied, and stops at the first one that does not fit into the size limit. The block's time
+    /// is `now`, or [`Self::next_time`] if that is later.
     #[must_use]
     pub fn propose(
         &self,
@@ -299,11 +299,11 @@ impl ChainState {
         }
     }
 
-    /// Validates a block against all rules on this tip. Reads no clock: voters check whether its
-    /// time is too far ahead.
+    /// Validates a block against all rules on this tip. Reads no clock. Voters themselves check
+    /// whether the block's time is too far ahead of their clocks.
     ///
     /// # Errors
-    /// `BlockError`: the proposer's fault, or `BlockError::Version` for a version of other rules.
+    /// `BlockError`. The proposer is at fault, unless it is `BlockError::Version`.
     pub fn validate(&self, block: VerifiedBlock) -> Result<ValidBlock, BlockError> {
         self.check_header(&block)?;
         let (height, parent) = (self.tip.height, self.tip.hash);
@@ -320,8 +320,8 @@ impl ChainState {
         self.execute(block)
     }
 
-    /// Applies a stored block, which was validated before it was stored. Signatures, those of the
-    /// parent's certificate included, are not verified again; all other rules are checked.
+    /// Applies a stored block, which was validated before it was stored. All rules are checked
+    /// again, except the signatures of transactions and the parent's certificate.
     ///
     /// # Errors
     /// `BlockError` if the stored block breaks a rule: the store is at fault.
@@ -336,7 +336,7 @@ impl ChainState {
         self.execute(block)
     }
 
-    /// Checks the rules that need no execution.
+    /// Checks the rules for which no transaction is executed.
     fn check_header(&self, block: &VerifiedBlock) -> Result<(), BlockError> {
         let header = &block.header;
         if header.version != HEADER_VERSION {
@@ -404,7 +404,7 @@ impl ChainState {
     /// Makes a block the tip. Returns the segment that the block closed, if any.
     ///
     /// # Panics
-    /// If the block does not follow this tip: it was validated on another one.
+    /// If the block was validated on another tip.
     pub fn advance(&mut self, valid: &ValidBlock) -> Option<SealedSegment> {
         let header = valid.header();
         assert!(
@@ -425,7 +425,7 @@ impl ChainState {
         Committed { block, certificate, sealed }
     }
 
-    /// Roots as of the tip: of the accounts and of sealed history.
+    /// The roots of the accounts and of sealed history, as of the tip.
     #[must_use]
     pub fn roots(&self) -> (StateRoot, HistoryRoot) {
         (self.state.root(), self.history.root())

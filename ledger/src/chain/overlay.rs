@@ -1,4 +1,5 @@
-//! Applies transactions: the rules of a transfer, on top of a state that stays unchanged.
+//! Applies transactions by the rules of a transfer. Changes are collected on top of a state, which
+//! stays unchanged.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use crate::state::{Account, State, StateKey};
 use crate::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX, VerifiedTransaction};
 use crate::units::{Amount, Timestamp};
 
-/// Changes on top of a state: the accounts while a block is applied.
+/// The accounts that a block has changed so far, on top of the state before the block.
 pub struct Overlay<'a> {
     base: &'a ChainState,
     time: Timestamp,
@@ -53,8 +54,8 @@ impl<'a> Overlay<'a> {
             balance.checked_sub(needed.0).ok_or(TransactionError::Balance { balance, needed })?;
         account.nonce = next.checked_add(1).ok_or(TransactionError::Overflow)?;
 
-        // The changes of this transaction alone, so that an error below leaves the overlay as it
-        // was.
+        // Holds the changes of this transaction alone, so that an error below leaves the overlay as
+        // it was.
         let mut touched = BTreeMap::from([(sender, account)]);
         let mut created = 0u64;
         for output in &transfer.outputs {
@@ -87,8 +88,8 @@ impl<'a> Overlay<'a> {
     /// Credits the fees to the proposer's payout account. Returns the accounts after the block.
     ///
     /// # Panics
-    /// If there are fees and the proposer is no validator, or if money was made or lost: such a bug
-    /// must not become final.
+    /// If there are fees and the proposer is no validator, or if the block would make or lose
+    /// money. The effect of such a bug must not become final.
     #[must_use]
     pub fn finish(mut self, proposer: &PublicKey) -> State {
         let height = self.base.tip.height.next();
@@ -152,7 +153,8 @@ pub fn check_form(transaction: &VerifiedTransaction) -> Result<Amount, Transacti
 /// to it do not check again.
 ///
 /// # Errors
-/// `TransactionError::Recipient`. The bytes of the transaction show it, so the sender is to blame.
+/// `TransactionError::Recipient`. The bytes of the transaction show the error, so the sender is to
+/// blame.
 pub fn check_created(account: &PublicKey) -> Result<(), TransactionError> {
     account.check_account().map_err(TransactionError::Recipient)
 }

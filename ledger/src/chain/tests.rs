@@ -158,14 +158,14 @@ fn an_account_comes_into_being_only_for_a_point_of_the_curve() {
     };
     check(pay(no_point, true), Err(refused));
     check(pay(no_point, false), Err(refused));
-    // Torsion is harmless here: ZIP-215 gives one verdict on the signatures of such a key.
+    // A torsion component is harmless in an account's key, since all nodes get the same verdict on
+    // its signatures by ZIP-215.
     let torsion =
         "cdb267ce40c5cd45306fa5d2f29731459387dbf9eb933b7bd5aed9a765b88d4d".parse::<Hash>().unwrap();
     check(pay(PublicKey(torsion.0), true), Ok(()));
 }
 
-/// Block times are an interval apart at least, whatever the proposer's clock and however early a
-/// height begins.
+/// Block times are at least the block interval apart, even if the proposer's clock is behind.
 #[test]
 fn a_block_sooner_than_the_interval_is_invalid_and_nobody_proposes_one() {
     let chain = chain();

@@ -1,5 +1,5 @@
-//! The file form of a genesis. It is read field by field, so that one run names everything that is
-//! wrong.
+//! Reads and writes a genesis as JSON. Fields are read one by one, so that one run reports all
+//! problems.
 
 use std::fmt;
 
@@ -33,7 +33,8 @@ struct Reader {
     problems: Vec<Problem>,
 }
 
-/// An object, its path, and the fields that were read. A field that nobody reads is a typing error.
+/// A JSON object, its path, and the names of the fields that were read. Any other field in the
+/// object is reported as a typing error.
 struct Fields<'a> {
     path: String,
     map: &'a Map<String, Value>,
@@ -113,7 +114,7 @@ impl Reader {
         text
     }
 
-    /// A 64-bit number as decimal text, so that no JSON reader rounds it.
+    /// Reads a 64-bit number from decimal text. As a JSON number it could be rounded by a parser.
     fn number(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<u64> {
         let text = self.text(fields, name)?;
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -230,7 +231,8 @@ impl Reader {
         coin: Option<&Coin>,
     ) -> Option<GenesisAccount> {
         let name = self.text(fields, "name");
-        // Neither can be checked without prefix and coin, whose absence is already reported.
+        // The address cannot be read without the prefix, nor the balance without the coin. If one
+        // is missing, that is reported already.
         let account = self.address(fields, "address", prefix?);
         let balance = self.amount(fields, "balance", coin?);
         self.end(fields);
@@ -256,7 +258,8 @@ impl Reader {
     }
 
     fn limits(&mut self, fields: &mut Fields<'_>) -> Option<Limits> {
-        // All limits are read before a missing one ends this, so that all problems are named.
+        // All limits are read before a missing one ends the function, so that all problems are
+        // reported.
         let mut values = [None; super::LIMIT_BOUNDS.len()];
         for (value, (name, ..)) in values.iter_mut().zip(super::LIMIT_BOUNDS) {
             *value = self.number(fields, name);
@@ -275,7 +278,8 @@ pub(super) fn read(text: &[u8]) -> (Option<Genesis>, Vec<Problem>) {
         );
         return (None, reader.problems);
     }
-    // Editors on some systems put a byte order mark before the text. It means nothing in UTF-8.
+    // Editors on some systems put a byte order mark before the text. It means nothing in UTF-8 and
+    // is skipped.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let genesis = match serde_json::from_slice(text) {
         Ok(value) => reader.genesis(&value),

@@ -17,18 +17,19 @@ use crate::validators::{VALIDATORS_MAX, VOTING_POWER_MAX, Validator, ValidatorSe
 
 pub use json::Problem;
 
-/// The genesis format that this code reads. It determines the header version and the rules. A chain
-/// has one format for ever.
+/// The genesis format that this code reads. It determines the header version and the rules. The
+/// format of a chain never changes.
 pub const FORMAT: u32 = 2;
-/// What to do with a genesis, home, store or archive of format 1. It cannot be converted: the
-/// format is part of the chain id.
+/// Tells the user what to do with a genesis, home, store or archive of format 1. None of them can
+/// be converted, since the chain id is a hash over the format too.
 pub const MADE_BY_0_1: &str =
     "made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`";
 /// Most bytes a genesis file may have.
 pub const GENESIS_BYTES_MAX: usize = 16 << 20;
-/// Most bytes of a chunk that a genesis may ask for.
+/// Highest `chunk_bytes` that a genesis may choose.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// The network name of local test networks. Only this one may use the public template keys.
+/// The network name of local test networks. Only a network of this name may use the public template
+/// keys.
 pub const LOCAL_NETWORK: &str = "local";
 /// Names of the accounts of local test networks. Their keys are public: see [`template_key`].
 pub const TEMPLATE_ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
@@ -42,7 +43,7 @@ pub struct Genesis {
     pub network: String,
     /// Human-readable part of addresses (BIP-173): 1 to 16 characters of `a-z`, `0-9`.
     pub address_prefix: String,
-    /// How amounts are written.
+    /// The coin, which determines how amounts are written.
     pub coin: Coin,
     /// Time of the state before the first block.
     pub start_time: Timestamp,
@@ -78,15 +79,15 @@ pub struct GenesisValidator {
     pub power: VotingPower,
 }
 
-/// Limits of a chain. The code bounds each from below and above; a genesis chooses within the
-/// bounds.
+/// Limits of a chain. A genesis chooses each limit within bounds that are part of the code.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Limits {
     /// Most bytes of a block's transactions.
     pub block_bytes_max: u64,
-    /// Least time between two blocks, in milliseconds. A block with an earlier time is invalid.
+    /// Least time from a block's parent to the block, in milliseconds. A block with an earlier time
+    /// is invalid.
     pub block_interval_ms: u64,
-    /// Time between two blocks while there is nothing to do, in milliseconds.
+    /// Time between two blocks while no transaction waits, in milliseconds.
     pub empty_block_interval_ms: u64,
     /// Least fee per byte of a transaction, in pebbles.
     pub fee_per_byte: Amount,
@@ -97,9 +98,9 @@ pub struct Limits {
     pub expiry_ms_max: u64,
     /// Most time that a header may be ahead of a voter's own clock, in milliseconds.
     pub clock_drift_ms: u64,
-    /// A history segment closes at this many bytes.
+    /// A history segment closes after the block that brings it to this many bytes.
     pub segment_bytes: u64,
-    /// A history segment closes at this many blocks.
+    /// A history segment closes after this many blocks.
     pub segment_blocks: u64,
     /// Bytes of a chunk of a segment. The last chunk may have fewer.
     pub chunk_bytes: u64,
@@ -190,14 +191,15 @@ impl Limits {
 
 /// The key of a template account of local test networks; `None` for another name.
 ///
-/// It is derived from the public name, so everybody has it: money there is play money.
+/// It is derived from the public name, so everybody can compute it. Money in such an account is
+/// worthless.
 #[must_use]
 pub fn template_key(name: &str) -> Option<SigningKey> {
     TEMPLATE_ACCOUNTS.contains(&name).then(|| SigningKey::from_seed(&template_seed(name)))
 }
 
-/// The seed of [`template_key`]. Only for the names in [`TEMPLATE_ACCOUNTS`] and the template's one
-/// validator.
+/// The seed of [`template_key`]. Meant only for the names in [`TEMPLATE_ACCOUNTS`], and for
+/// `validator`, the one validator of the template genesis.
 #[must_use]
 pub fn template_seed(name: &str) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[b"public key of a local test network: ", name.as_bytes()]).0
@@ -239,7 +241,7 @@ impl Genesis {
         Err(GenesisError { problems })
     }
 
-    /// Writes the file form. Reading it gives the same genesis.
+    /// Writes the genesis as JSON. [`Self::from_json`] reads the same genesis from it.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::write(self)
@@ -283,7 +285,7 @@ impl Genesis {
         self.accounts.iter().find(|account| account.name == name)
     }
 
-    /// Everything that breaks a rule in a genesis whose fields could be read.
+    /// Every rule that this genesis breaks.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -346,7 +348,7 @@ impl Genesis {
                 ),
             );
         }
-        // Anybody can sign with these keys.
+        // Keys to refuse, since anybody can sign with them.
         let public = if self.network == LOCAL_NETWORK { BTreeSet::new() } else { template_keys() };
         self.account_problems(&public, &mut report);
         self.validator_problems(&public, &mut report);
@@ -443,7 +445,7 @@ fn template_keys() -> BTreeSet<PublicKey> {
 }
 
 /// The format determines what the other fields mean, so a genesis of another format has no other
-/// problem.
+/// problem reported.
 fn check_format(format: u32) -> Result<(), String> {
     match format {
         FORMAT => Ok(()),

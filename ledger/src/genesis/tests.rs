@@ -122,8 +122,9 @@ fn a_byte_order_mark_before_the_text_is_accepted_once() {
     assert!(Genesis::from_json(&marked(2)).is_err());
 }
 
-/// Half of all 32-byte strings are no point of the curve: nobody can spend what such an account
-/// holds. A validator's key needs more, since libraries differ on torsion.
+/// About half of all 32-byte strings are not points of the curve, and nobody could spend the money
+/// of such an account. A validator's key must not have a torsion component either, since libraries
+/// differ on the signatures of such a key.
 #[test]
 fn keys_that_nobody_can_use_are_refused_everywhere() {
     let mut y = [0; 32];

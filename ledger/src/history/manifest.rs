@@ -1,4 +1,5 @@
-//! The manifest: the segments of the chain that certified headers prove, applied here or not.
+//! The manifest: the segments that certified headers prove to be part of the chain, whether or not
+//! this node has applied them.
 
 use std::collections::VecDeque;
 
@@ -9,10 +10,10 @@ use crate::history::mountain::MountainRange;
 use crate::history::{History, HistoryError, HistoryRules, SegmentDescriptor};
 use crate::units::Height;
 
-/// A manifest's entry for one segment: enough to verify every byte of it and to commit its last
-/// block.
+/// A segment's descriptor, chunk hashes and last certificate: enough to verify every byte of the
+/// segment and to commit its last block.
 ///
-/// An entry from a peer is a claim until its descriptor is in a [`Manifest`], `verify_chunks`
+/// A head from a peer is a mere claim until its descriptor is in a [`Manifest`], `verify_chunks`
 /// succeeds and the certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentHead {
@@ -20,8 +21,8 @@ pub struct SegmentHead {
     pub descriptor: SegmentDescriptor,
     /// Hash of each chunk.
     pub chunks: Vec<Hash>,
-    /// Makes the block at `descriptor.last` final. The certificate of each other block is in its
-    /// child.
+    /// Proves that the block at `descriptor.last` is final. The certificate of each other block of
+    /// the segment is in the block after it.
     pub certificate: Certificate,
 }
 
@@ -32,7 +33,8 @@ pub struct SegmentHead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     rules: HistoryRules,
-    /// Leaves of all segments from 0 on: the root covers the forgotten ones too.
+    /// Leaves of all segments from 0 on, since the root covers segments with forgotten descriptors
+    /// too.
     leaves: MountainRange,
     /// The descriptors that are not forgotten, in order.
     descriptors: VecDeque<SegmentDescriptor>,
@@ -40,8 +42,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The manifest of what this node has applied: it covers all sealed segments, and has no
-    /// descriptors.
+    /// The manifest of the blocks that this node has applied. It covers all their sealed segments,
+    /// and has no descriptors.
     #[must_use]
     pub fn after(history: &History) -> Self {
         Self {
@@ -70,8 +72,8 @@ impl Manifest {
         self.leaves.root()
     }
 
-    /// Descriptor of a segment; `None` if the segment is not covered, was covered from the start or
-    /// is forgotten.
+    /// Descriptor of a segment; `None` if the segment is not covered, was covered by
+    /// [`Self::after`] already, or is forgotten.
     #[must_use]
     pub fn get(&self, index: u64) -> Option<&SegmentDescriptor> {
         self.descriptors.get(usize::try_from(index.checked_sub(self.base())?).ok()?)
@@ -82,9 +84,9 @@ impl Manifest {
         self.descriptors.iter()
     }
 
-    /// Adds the descriptors that follow, all or none. They are checked as by `History::restore`.
-    /// The root after them must equal `root`, which the caller takes from a certified header. Costs
-    /// some hashes for each descriptor, even if the root is wrong.
+    /// Adds the descriptors of the next segments, all or none. They are checked as by
+    /// `History::restore`. The root that results must equal `root`, which the caller takes from a
+    /// certified header. Costs some hashes for each descriptor, even if the root is wrong.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow;
@@ -132,7 +134,8 @@ impl Manifest {
         self.descriptors.push_back(*descriptor);
     }
 
-    /// Forgets the descriptors of segments below `index`, which are applied. Their leaves stay.
+    /// Forgets the descriptors of the segments below `index`, once these are applied. Their leaves
+    /// stay.
     pub fn forget_below(&mut self, index: u64) {
         while self.descriptors.front().is_some_and(|descriptor| descriptor.index < index) {
             self.descriptors.pop_front();
@@ -155,8 +158,8 @@ mod tests {
     const RULES: HistoryRules =
         HistoryRules { segment_bytes: 20, segment_blocks: 4, chunk_bytes: 8 };
 
-    /// A history with one block of 20 bytes in each segment, all its descriptors, and the root
-    /// after each of them.
+    /// A history with one block of 20 bytes in each segment, all its descriptors, and the roots:
+    /// before the first segment and after each.
     fn history(segments: u64) -> (History, Vec<SegmentDescriptor>, Vec<HistoryRoot>) {
         let mut history = History::new(RULES);
         let mut roots = vec![history.root()];
@@ -242,8 +245,8 @@ mod tests {
         check(|list| list[3].bytes = u64::MAX, roots[9], is_closing);
         check(|list| list[3].bytes = 1 + BLOCK_BYTES_MAX, roots[9], is_closing);
         check(|list| list[3].bytes = BLOCK_BYTES_MAX, roots[9], is_root);
-        // Two blocks: the second one begins before byte 20, so it may end 19 bytes later than a
-        // first one.
+        // With two blocks, the second begins at byte 19 at the latest. So the segment may have 19
+        // bytes more than a segment of one block.
         check(
             |list| (list[3].last, list[3].bytes) = (Height(10), 20 + BLOCK_BYTES_MAX),
             roots[9],

@@ -2,10 +2,10 @@
 //! every sealed segment.
 //!
 //! Canonical block bytes, one block after the other, form *segments* of whole blocks. A segment is
-//! cut into *chunks*: the unit of request, hash and blame. Descriptors of sealed segments are the
-//! leaves of a Merkle mountain range, whose root goes into the next header. So a certified header
-//! proves each descriptor, a descriptor proves its chunk hashes, and a chunk hash proves the bytes.
-//! Any later header proves any sealed block.
+//! cut into *chunks*. A chunk is requested, hashed and, if it is wrong, blamed on its sender as a
+//! whole. Descriptors of sealed segments are the leaves of a Merkle mountain range, whose root goes
+//! into the next header. So a certified header proves each descriptor, a descriptor proves its
+//! chunk hashes, and a chunk hash proves the bytes. Any later header proves any sealed block.
 
 mod manifest;
 mod mountain;
@@ -49,7 +49,7 @@ impl HistoryRules {
         bytes >= self.segment_bytes || blocks >= self.segment_blocks
     }
 
-    /// Most bytes that a segment can have: its last block begins below `segment_bytes`.
+    /// Every segment has fewer bytes than this, since its last block begins below `segment_bytes`.
     #[must_use]
     pub const fn segment_bytes_max(&self) -> u64 {
         self.segment_bytes.saturating_add(BLOCK_BYTES_MAX)
@@ -146,8 +146,8 @@ pub enum HistoryError {
 /// The growing history of one chain. Takes each block once, in order of height.
 ///
 /// Keeps 64 bytes for each sealed segment. For the open segment it keeps 40 bytes for each block,
-/// 32 for each chunk, and less than one chunk of bytes. Histories are equal if the same blocks led
-/// to them, restored or not.
+/// 32 for each chunk, and less than one chunk of bytes. Two histories of the same blocks are equal,
+/// even if one of them was restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     rules: HistoryRules,
@@ -170,12 +170,12 @@ impl History {
         Self { rules, sealed: MountainRange::default(), open: OpenSegment::new(0, Height(1)) }
     }
 
-    /// The history after these sealed segments. Its open segment is empty: push the blocks after
-    /// the sealed ones again.
+    /// The history after these sealed segments. Its open segment is empty, so the caller must push
+    /// the blocks after the sealed segments again.
     ///
-    /// Checks what can be checked without a root: order, no gaps, and that each segment ends where
-    /// the rules end one. Descriptors from a peer are proved only if `root` then equals that of a
-    /// certified header.
+    /// Checks what can be checked without a root: their order, that there are no gaps, and that
+    /// each segment ends where the rules close a segment. Descriptors from a peer are proved only
+    /// if [`Self::root`] then equals the root in a certified header.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow
@@ -221,7 +221,7 @@ impl History {
         Some(segment)
     }
 
-    /// Commitment to all sealed segments, as in the header after `tip`.
+    /// Commitment to all sealed segments, as it is in the header of the block after `tip`.
     #[must_use]
     pub fn root(&self) -> HistoryRoot {
         self.sealed.root()
@@ -233,13 +233,13 @@ impl History {
         self.sealed.root_at(segments)
     }
 
-    /// Number of sealed segments, which is the index of the open one.
+    /// Number of sealed segments. It is also the index of the open segment.
     #[must_use]
     pub const fn segments(&self) -> u64 {
         self.open.index
     }
 
-    /// Height of the first block of the open segment, which may not exist yet.
+    /// Height of the first block of the open segment. This block may not exist yet.
     #[must_use]
     pub const fn open_first(&self) -> Height {
         self.open.first
@@ -259,8 +259,8 @@ impl History {
 
     /// Proof of segment `index` under `root_at(segments)`; `None` if there is no such segment.
     ///
-    /// A header commits to the segments sealed before it, so the header that a verifier trusts
-    /// decides `segments`.
+    /// A header commits to the segments sealed before it, so the header that the verifier trusts
+    /// determines `segments`.
     #[must_use]
     pub fn prove_segment(&self, index: u64, segments: u64) -> Option<SegmentProof> {
         let (siblings, peaks) = self.sealed.path(index, segments)?;
@@ -287,7 +287,7 @@ impl History {
         })
     }
 
-    /// Starts an empty segment after the open one. Returns the one that was open.
+    /// Replaces the open segment by an empty one after it. Returns the segment that was open.
     fn open_next(&mut self, first: Height) -> OpenSegment {
         let next = OpenSegment::new(self.open.index.saturating_add(1), first);
         std::mem::replace(&mut self.open, next)

@@ -1,16 +1,16 @@
 //! Merkle mountain range: an append-only list of hashes under one root.
 //!
-//! Leaves gather in perfect binary trees ("mountains"), one for each set bit of the leaf count,
-//! highest first. A new leaf adds nodes and never changes one (Peter Todd, OpenTimestamps,
+//! Leaves form perfect binary trees ("mountains"), one for each set bit of the leaf count, highest
+//! first. A new leaf adds nodes and never changes one (Peter Todd, OpenTimestamps,
 //! `doc/merkle-mountain-range.md`). So the same nodes also give the root and the proofs at every
 //! earlier leaf count.
 
 use crate::hash::{Domain, Hash, HistoryRoot};
 
-/// All nodes of the range: 64 bytes a leaf, so that making a proof hashes nothing.
+/// All nodes of the range. They take 64 bytes for each leaf, and a proof is made without hashing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct MountainRange {
-    /// `levels[h][i]` is the top of leaves `i << h .. (i + 1) << h`; level 0 holds the leaves.
+    /// `levels[h][i]` is the node over leaves `i << h .. (i + 1) << h`; level 0 holds the leaves.
     levels: Vec<Vec<Hash>>,
 }
 
@@ -75,8 +75,8 @@ impl MountainRange {
     /// leaves must exist.
     fn peaks(&self, count: u64) -> Vec<Hash> {
         let heights = (0..u64::BITS).rev().filter(|height| (count >> height) & 1 == 1);
-        // With `count` leaves, a set bit makes the number of nodes at its height odd. The peak is
-        // the last of them.
+        // At this height there are `count >> height` nodes. The number is odd, since the bit is
+        // set. The last of these nodes is the peak.
         heights.map(|height| self.node(height, (count >> height) ^ 1)).collect()
     }
 
@@ -98,13 +98,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// `None` if there is no such leaf.
+    /// The place of leaf `index` among `count` leaves; `None` if there is no such leaf.
     pub(super) fn of(index: u64, count: u64) -> Option<Self> {
         if index >= count {
             return None;
         }
-        // Above the bit of the leaf's mountain, index and count are equal. At that bit the count
-        // has a one and the index a zero.
+        // Above the bit of the leaf's mountain, index and count have the same bits. At that bit the
+        // count has a one and the index a zero.
         let height = (index ^ count).ilog2();
         Some(Self { height, rank: ((count >> height) ^ 1).count_ones() })
     }

@@ -46,8 +46,8 @@ impl SegmentProof {
         if got == root { Ok(()) } else { Err(ProofError::Root { expected: root.0, got: got.0 }) }
     }
 
-    /// The other peaks, left and right of the leaf's own. `None` unless there are exactly as many
-    /// hashes as the place needs.
+    /// The peaks to the left and to the right of the leaf's own peak. `None` unless the proof has
+    /// exactly as many hashes as the place needs.
     fn split(&self, place: Place) -> Option<(&[Hash], &[Hash])> {
         let others = self.count.count_ones().saturating_sub(1);
         let fits = self.siblings.len() as u64 == u64::from(place.height)
@@ -238,8 +238,8 @@ mod tests {
         check(|proof| proof.descriptor.first.0 += 1, is_position);
         check(|proof| proof.block.index = 0, is_position);
         check(|proof| proof.block.count = 3, is_position);
-        // If the segment and its block proof are both shifted, the segment is not the committed
-        // one.
+        // If the descriptor and the block proof are shifted together, the descriptor is not the one
+        // that the root commits to.
         check(
             |proof| {
                 proof.descriptor.first.0 -= 1;

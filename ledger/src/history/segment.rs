@@ -15,7 +15,8 @@ pub fn chunk_hash(bytes: &[u8]) -> Hash {
     Hash::of(Domain::Chunk, &[bytes])
 }
 
-/// The commitment to a sealed segment: a leaf of the history's mountain range. 128 bytes.
+/// The commitment to a sealed segment: a leaf of the history's mountain range. Its encoding has 128
+/// bytes.
 ///
 /// A descriptor from a peer is a claim until a `SegmentProof` ties it to a certified header, or
 /// `History::restore` gives the root of that header. All methods are safe on a claim, but `bytes`
@@ -45,9 +46,9 @@ impl SegmentDescriptor {
         Hash::of(Domain::Segment, &[&codec::encode(self)])
     }
 
-    /// Validates a segment at this place against the rules: order, no gap, and an end where the
-    /// rules end one. Returns the height after it. Only a root can prove the rest of the
-    /// descriptor.
+    /// Validates that this can be segment `index`, beginning at height `first`: it has this index
+    /// and height, and it ends where the rules close a segment. Returns the height after its last
+    /// block. Everything else in the descriptor can be proved only by a root.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing`.
@@ -100,7 +101,7 @@ impl SegmentDescriptor {
     /// Verifies that these are the hashes of all chunks, in order.
     ///
     /// # Errors
-    /// `HistoryError::ChunkCount`, before anything is hashed; `HistoryError::ChunksRoot`.
+    /// `HistoryError::ChunkCount`, which is checked before anything is hashed, or `ChunksRoot`.
     pub fn verify_chunks(&self, rules: &HistoryRules, chunks: &[Hash]) -> Result<(), HistoryError> {
         let (expected, got) = (self.chunk_count(rules), chunks.len() as u64);
         if got != expected {
@@ -114,7 +115,8 @@ impl SegmentDescriptor {
     }
 }
 
-/// A segment that has just closed, with the hashes under its roots and the ends of its blocks.
+/// A segment that has just closed, with the hashes under its roots and the places where its blocks
+/// end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedSegment {
     /// The segment as history commits to it.

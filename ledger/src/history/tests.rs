@@ -91,7 +91,7 @@ fn restore_refuses_what_does_not_follow() {
     check(|list| list[3].last = Height(7), is_closing);
     check(|list| list[1].bytes = 19, is_closing);
     check(|list| list[1].last = Height(u64::MAX), is_closing);
-    // Without a root no check can tell that this is not the length.
+    // Without a root to compare with, no check can find that these lengths are wrong.
     let longer = good.iter().map(|d| SegmentDescriptor { bytes: d.bytes + 20, ..*d });
     let roots =
         [good.clone(), longer.collect()].map(|list| History::restore(RULES, list).unwrap().root());
@@ -171,7 +171,7 @@ proptest! {
     }
 }
 
-/// Frozen: another value here is another protocol.
+/// If one of these values changes, the protocol has changed.
 #[test]
 fn frozen_vectors() {
     let mut history = History::new(RULES);
@@ -206,7 +206,7 @@ fn frozen_vectors() {
     assert_eq!(hex::encode(codec::encode(&sealed[1].descriptor)), encoding);
 }
 
-/// No genesis allows a block that is larger than the bound on `bytes` assumes.
+/// The checks of segments rely on `BLOCK_BYTES_MAX`, so it must hold for every genesis.
 #[test]
 fn no_genesis_allows_a_larger_block() {
     let template = include_bytes!("../../../genesis.json");

@@ -69,7 +69,8 @@ impl FinalHeader {
     /// # Errors
     /// `LightError`.
     pub fn verify(chain: &Chain, header: &[u8], certificate: &[u8]) -> Result<Self, LightError> {
-        // The version comes first: under another one, the rest may mean something else.
+        // The version is checked first. In a header of another version, the other bytes may mean
+        // something else.
         if let Some(version) = header.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
             && version != HEADER_VERSION
         {

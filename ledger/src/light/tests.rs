@@ -114,7 +114,6 @@ fn what_a_node_shows_is_proved() {
     assert_eq!(transaction.transfer().sender, key(21).public());
 }
 
-/// Whichever byte a node changes, nothing is proved any more.
 #[test]
 fn no_changed_byte_passes() {
     let shown = shown();

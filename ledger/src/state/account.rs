@@ -5,7 +5,8 @@ use crate::hash::{Domain, Hash, TxId};
 use crate::signature::PublicKey;
 use crate::units::{Amount, Height, Nonce};
 
-/// First byte of every key, so that later kinds of state never collide with accounts.
+/// Kind of an entry of the state. It is the first byte of every key, so that kinds which may be
+/// added later never collide with accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Namespace(pub u8);
 
@@ -48,7 +49,7 @@ pub struct Account {
     /// Nonce of its next transaction.
     pub nonce: Nonce,
     /// Hash chain, from `Hash::ZERO`, over every transaction that touched the account and every
-    /// credit of fees. So a claimed list of them can be proved complete.
+    /// credit of fees. So a list of these can be proved complete.
     pub activity: Hash,
 }
 

@@ -1,8 +1,9 @@
 //! The state: an authenticated map from keys to accounts.
 //!
-//! A binary radix tree in memory, whose root commits to every account. Shared nodes are never
-//! changed, so a copy costs nothing. A proposer and each voter compute the state after a candidate
-//! block beside the final state, and readers keep snapshots. Accounts are never removed.
+//! It is a binary radix tree in memory, whose root commits to every account. Nodes that several
+//! copies share are never changed, so a copy takes constant time. Proposers and voters compute the
+//! state after a candidate block in a copy of the final state, and readers keep copies as
+//! snapshots. Accounts are never removed.
 
 mod account;
 mod page_id;
@@ -41,7 +42,7 @@ impl State {
         Self { root: Arc::new(Node::build(&sorted, 0)) }
     }
 
-    /// Sets these accounts. Snapshots keep their content.
+    /// Sets these accounts. Copies of this state keep their content.
     pub fn apply(&mut self, changes: &BTreeMap<StateKey, Account>) {
         let mut sorted: Vec<Placed> =
             changes.iter().map(|(key, account)| placed(key, account)).collect();
@@ -49,7 +50,7 @@ impl State {
         Node::apply(&mut self.root, &sorted, 0);
     }
 
-    /// This state with these accounts set.
+    /// A copy of this state with these accounts set.
     #[must_use]
     pub fn with(&self, changes: &BTreeMap<StateKey, Account>) -> Self {
         let mut state = self.clone();

@@ -3,14 +3,14 @@
 use crate::codec::{Decode, Encode};
 use crate::hash::Hash;
 
-/// Bits of a path, which is also the greatest depth of a subtree.
+/// Number of bits of a path. It is also the greatest depth of a subtree.
 pub(super) const PATH_BITS: u16 = 256;
 
 /// The bit of a path by which an inner node at this depth splits. Depth 0 is the highest bit of the
 /// first byte.
 ///
 /// # Panics
-/// At depth 256 and below. Distinct keys have distinct paths, so no inner node is that deep.
+/// At depth 256 or more. Distinct keys have distinct paths, so no inner node is that deep.
 pub(super) fn bit(path: &Hash, depth: u16) -> bool {
     assert!(depth < PATH_BITS, "distinct keys have distinct paths of {PATH_BITS} bits");
     path.0[usize::from(depth / 8)] & bit_mask(depth) != 0
@@ -18,11 +18,11 @@ pub(super) fn bit(path: &Hash, depth: u16) -> bool {
 
 /// Mask of the bit for this depth, within its byte.
 const fn bit_mask(depth: u16) -> u8 {
-    // The shift is below 8: nothing is lost.
+    // The shift is below 8, so the bit stays within the byte.
     0x80 >> (depth % 8)
 }
 
-/// Place of a subtree, which is also the name of the page that a checkpoint stores for it.
+/// Place of a subtree. It is also the name of the page that a checkpoint stores for the subtree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PageId {
     /// Number of bits that all paths of the subtree share, 0 to 256.
@@ -72,8 +72,8 @@ mod tests {
     use crate::signature::PublicKey;
     use crate::state::StateKey;
 
-    /// On the way down any path: the halves touch, the path is in the half that its bit names, and
-    /// the last place holds the path alone.
+    /// On the way down to a path, the two halves at each depth touch, and the path is in the half
+    /// that its bit names. The last place holds only the path itself.
     #[test]
     fn a_path_leads_through_halves_to_itself() {
         for path in [

@@ -6,8 +6,8 @@ use super::account::Entry;
 use super::page_id::PageId;
 use super::tree::{LEAF_ENTRIES_MAX, Node};
 
-/// Most entries of a page, at 81 bytes each. So a page stays under 6 KiB, the largest value of the
-/// store.
+/// Most entries of a page. An entry has 81 bytes, so a page stays under 6 KiB, the largest value of
+/// the store.
 pub const PAGE_ENTRIES_MAX: usize = 64;
 const _: () = assert!(PAGE_ENTRIES_MAX >= LEAF_ENTRIES_MAX);
 
@@ -15,7 +15,7 @@ const _: () = assert!(PAGE_ENTRIES_MAX >= LEAF_ENTRIES_MAX);
 /// twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageChanges {
-    /// Pages that are new or have other entries, whole, in path order.
+    /// New pages and pages whose entries changed, each with all its entries, in path order.
     pub written: Vec<(PageId, Vec<Entry>)>,
     /// Pages that no longer exist, in path order.
     pub removed: Vec<PageId>,
@@ -67,8 +67,8 @@ mod tests {
 
     type Pages = BTreeMap<PageId, Vec<Entry>>;
 
-    /// What the store does. Removed pages were there, written pages differ, and no page is named
-    /// twice.
+    /// Applies changes to pages, as the store does. Asserts that removed pages existed and that
+    /// written pages differ from the old ones.
     fn write(pages: &mut Pages, changes: PageChanges) {
         for id in changes.removed {
             assert!(pages.remove(&id).is_some(), "{id:?} was no page");
@@ -109,7 +109,7 @@ mod tests {
         let changes = next.changed_pages(&state);
         assert_eq!((changes.written.len(), changes.removed.len()), (1, 0));
         assert_eq!(state.changed_pages(&state.clone()), PageChanges::default());
-        // Equal content without a shared node.
+        // A state with equal content that shares no node.
         assert_eq!(
             State::from_entries(entries(0..5_000)).changed_pages(&state),
             PageChanges::default()
@@ -117,8 +117,8 @@ mod tests {
     }
 
     proptest! {
-        /// The pages of a state, with the changes applied, are those of the other state; also for
-        /// forks and states with fewer entries.
+        /// If the changes between two states are applied to the pages of the older state, the pages
+        /// of the newer one result. This also holds for forks, and for a state with fewer entries.
         #[test]
         fn changes_lead_from_pages_to_pages(
             batches in prop::collection::vec(

@@ -1,9 +1,9 @@
 //! Proofs of the content of a state, verified against its root alone.
 //!
-//! A proof lists the tree in pre-order, down to the leaves that meet a range of paths. Of a subtree
-//! beside the range it has only the hash. So for one root and range exactly one list of nodes
-//! passes, and it shows everything in the range: absence is seen, not claimed. The proof of an
-//! account is the proof of the range that has only its path.
+//! A proof lists the tree in pre-order, down to the leaves that meet a range of paths. A subtree
+//! outside the range is given by its hash alone. So for one root and range exactly one list of
+//! nodes verifies. It shows every entry in the range, so a key that it does not show has no
+//! account. The proof of an account is the proof of a range that consists of its path.
 
 use super::account::{Account, Entry, StateKey};
 use super::page_id::{PATH_BITS, PageId};
@@ -23,7 +23,7 @@ pub enum ProofError {
         /// Nodes left over.
         extra: usize,
     },
-    /// An inner node is below the last bit of a path.
+    /// An inner node is deeper than the last bit of a path.
     #[error("the tree is deeper than a path has bits")]
     TooDeep,
     /// A subtree that meets the range is given as a hash.
@@ -32,7 +32,7 @@ pub enum ProofError {
         /// Depth of the subtree.
         depth: u16,
     },
-    /// A subtree beside the range is given in full.
+    /// A subtree outside the range is given in full.
     #[error("the subtree at depth {depth} is shown, expected its hash: it is beside the range")]
     Beside {
         /// Depth of the subtree.
@@ -44,7 +44,7 @@ pub enum ProofError {
         /// Entries of the leaf.
         got: usize,
     },
-    /// The path of an entry is not below its leaf's place.
+    /// The path of an entry does not begin with the bits of its leaf's place.
     #[error(
         "the leaf at depth {depth} has an entry with path {path}, which does not lead to this leaf"
     )]
@@ -73,16 +73,16 @@ pub enum ProofError {
 /// A node in the list of a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 enum Shown {
-    /// The hash of a subtree beside the range.
+    /// The hash of a subtree outside the range.
     Hidden(Hash),
     /// The entries of a leaf.
     Leaf(Vec<Entry>),
-    /// An inner node. Its halves follow, the one of bit 0 first.
+    /// An inner node. Its two children follow, the child for bit 0 first.
     Inner,
 }
 
-/// The complete content of a range of paths. It takes about 80 bytes an entry, and at each end the
-/// size of an `AccountProof` more.
+/// Proves all entries in a range of paths. A proof takes about 80 bytes for each entry, and at each
+/// end of the range about as much as an `AccountProof`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RangeProof {
     nodes: Vec<Shown>,
@@ -96,8 +96,8 @@ impl RangeProof {
         Self { nodes }
     }
 
-    /// All entries of the state with this root from path `first` to path `last`, both included, in
-    /// path order; none if `first` is above `last`.
+    /// Verifies the proof. Returns all entries of the state with this root from path `first` to
+    /// path `last`, both included, in path order. There are none if `first` is above `last`.
     ///
     /// # Errors
     /// `ProofError`, unless this is the one proof that the state gives for this range.
@@ -130,7 +130,7 @@ fn show(nodes: &mut Vec<Shown>, node: &Node, at: PageId, first: &Hash, last: &Ha
     }
 }
 
-/// Reads the list, one subtree after the other.
+/// Reads the nodes of a proof, one subtree after the other.
 struct Reader<'a> {
     nodes: std::slice::Iter<'a, Shown>,
     first: &'a Hash,
@@ -179,18 +179,19 @@ impl Reader<'_> {
     }
 }
 
-/// The account of a key, or its absence.
+/// Proves the account of a key, or that there is none.
 ///
-/// At most 2,048 bytes at a million accounts: 668 for the list with a full leaf, 40 for each inner
-/// node above it, and no leaf is below depth 34. (A deeper one takes nine paths with 34 bits in
-/// common. Among n random paths the probability is below n^9 / 9! / 2^272, here 10^-33.) Whoever
-/// works to deepen the leaf of one account doubles the work with each level, and pays for eight
-/// accounts. `BYTES_MAX` holds even then.
+/// With a million accounts a proof has at most 2,048 bytes: 668 for the list and a full leaf, and
+/// 40 for each of the inner nodes above the leaf, of which there are at most 34. A leaf deeper than
+/// 34 would need nine paths whose first 34 bits are equal. Among n random paths the probability of
+/// this is below n^9 / 9! / 2^272, here 10^-33. An attacker who deepens the leaf of one account
+/// pays for eight new accounts, and has to do twice the work for each further level. `BYTES_MAX` is
+/// enough even then.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AccountProof(RangeProof);
 
 impl AccountProof {
-    /// Most bytes of a proof that verifies: a leaf at depth 256.
+    /// Most bytes of a proof that verifies. It has this size if it shows a full leaf at depth 256.
     pub const BYTES_MAX: usize = 8 + 256 * 40 + 12 + LEAF_ENTRIES_MAX * 81;
 
     /// The proof for one key.
@@ -242,7 +243,8 @@ mod tests {
         State::from_entries(entries(keys)).iter().copied().collect()
     }
 
-    /// Lists under their own roots. Each wrong one fails for its own reason, not for its hash.
+    /// Each list is verified under the root that it gives itself. So a wrong list fails for its own
+    /// defect, not for its root.
     #[test]
     fn a_wrong_list_is_refused_even_under_its_own_root() {
         let leaf = |keys: &[Entry]| Shown::Leaf(keys.to_vec());
@@ -381,8 +383,8 @@ mod tests {
     fn proofs_are_short() {
         let state = State::from_entries(entries(0..20_000));
         let bytes_max = (0..40_000).map(|i| encode(&state.prove(&key(i))).len()).max().unwrap();
-        // A leaf at depth 19 takes nine paths with 18 bits in common: at most 20,000^9 / 9! /
-        // 2^144, below 10^-10.
+        // A leaf at depth 19 would need nine paths whose first 18 bits are equal. The probability
+        // of this is at most 20,000^9 / 9! / 2^144, which is below 10^-10.
         assert!((668..=668 + 18 * 40).contains(&bytes_max), "{bytes_max}");
     }
 
@@ -411,7 +413,7 @@ mod tests {
         ) {
             let model = model(&chosen);
             let state = State::default().with(&model);
-            // A path of the keys, or just before or after it.
+            // The path of a key, or the path just before or after it.
             let path = |(i, step): (usize, i8)| {
                 let mut path = KEYS[i].path();
                 path.0[31] = path.0[31].saturating_add_signed(step);

@@ -1,5 +1,5 @@
-//! The state as a map, compared with a `BTreeMap`; and frozen vectors. The tests of other modules
-//! use the helpers too.
+//! Compares the state with a `BTreeMap`, and with frozen vectors. Tests of other modules use the
+//! helpers too.
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 use std::sync::LazyLock;
@@ -29,8 +29,8 @@ pub(super) fn entries(keys: impl IntoIterator<Item = u64>) -> Vec<Entry> {
     keys.into_iter().map(|i| (key(i), account(i))).collect()
 }
 
-/// Keys to choose from: half of them anywhere, half with twelve path bits in common, so that trees
-/// get deep.
+/// Keys to choose from. The paths of one half are spread over the tree. The paths of the other half
+/// begin with the same twelve bits, so that trees get deep.
 pub(super) static KEYS: LazyLock<Vec<StateKey>> = LazyLock::new(|| {
     let crowded =
         (1_000..).map(key).filter(|key| key.path().0[0] == 0x5a && key.path().0[1] >> 4 == 0xf);
@@ -50,13 +50,13 @@ fn check(state: &State, model: &BTreeMap<StateKey, Account>) {
     let mut by_path: Vec<Entry> = model.iter().map(|(key, account)| (*key, *account)).collect();
     by_path.sort_by_key(|(key, _)| key.path());
     assert!(state.iter().eq(&by_path));
-    // Built in another order than the batches had.
+    // The root is the same if the state is built in another order.
     by_path.reverse();
     assert_eq!(State::from_entries(by_path).root(), state.root());
 }
 
 proptest! {
-    /// After each batch the state has the content of the map, and each snapshot still its own.
+    /// After each batch the state has the content of the map, and each snapshot still has its own.
     #[test]
     fn a_state_is_a_map(
         batches in prop::collection::vec(
@@ -67,7 +67,8 @@ proptest! {
         let (mut state, mut expected) = (State::default(), BTreeMap::new());
         let mut snapshots = Vec::new();
         for (batch, keep) in &batches {
-            // With a snapshot, nodes are shared and copied. Without one, they change in place.
+            // A snapshot shares the nodes, so changes must copy them. Without one, nodes change in
+            // place.
             if *keep {
                 snapshots.push((state.clone(), expected.clone()));
             }

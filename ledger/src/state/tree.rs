@@ -2,8 +2,8 @@
 //! applied.
 //!
 //! A subtree with at most `LEAF_ENTRIES_MAX` entries is one leaf, with its entries sorted by path.
-//! Any other is an inner node that splits at the next bit. Nothing else decides, so shape and root
-//! are a function of the content alone.
+//! A larger subtree is an inner node, which splits at the next bit of the paths. Nothing else has
+//! an influence, so shape and root are a function of the content alone.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::page_id::{PageId, bit};
 use crate::codec;
 use crate::hash::{Domain, Hash};
 
-/// Most entries of a leaf. More make proofs longer, fewer make the tree deeper.
+/// Most entries of a leaf. A higher number would make proofs longer, a lower one the tree deeper.
 pub(super) const LEAF_ENTRIES_MAX: usize = 8;
 
 /// An entry with its path, which is computed once for sorting and for every level.
@@ -22,12 +22,12 @@ pub(super) fn placed(key: &StateKey, account: &Account) -> Placed {
     (key.path(), (*key, *account))
 }
 
-/// A subtree. States that have it in common share it.
+/// A subtree. Several states may share it.
 #[derive(Clone)]
 pub(super) enum Node {
     /// At most `LEAF_ENTRIES_MAX` entries in path order.
     Leaf { hash: Hash, entries: Vec<Entry> },
-    /// More entries: those whose next bit is 0, and those whose next bit is 1.
+    /// More entries, in two children: the entries whose next path bit is 0, and those with a 1.
     Inner { hash: Hash, count: usize, children: [Arc<Node>; 2] },
 }
 
@@ -45,8 +45,8 @@ impl Node {
         Self::Inner { hash, count: sorted.len(), children: children.map(Arc::new) }
     }
 
-    /// Overwrites or adds entries, sorted by path, each path once. A node above several of them is
-    /// hashed only once, and copied only if another state shares it.
+    /// Overwrites or adds entries, which are sorted by path, each path once. A node above several
+    /// changes is hashed only once. It is copied only if another state shares it.
     pub(super) fn apply(node: &mut Arc<Self>, changes: &[Placed], depth: u16) {
         if changes.is_empty() {
             return;
@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    /// The account of a key, searched from the root.
+    /// The account of a key. `self` is the root.
     pub(super) fn get(&self, key: &StateKey) -> Option<&Account> {
         let path = key.path();
         let (mut node, mut depth) = (self, 0u16);
@@ -148,18 +148,18 @@ pub(super) fn leaf_hash(entries: &[Entry]) -> Hash {
     Hash::of(Domain::StatePage, &[&codec::encode(&entries)])
 }
 
-/// Hash of an inner node over its halves.
+/// Hash of an inner node with these children.
 pub(super) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
     Hash::of(Domain::StateInner, &[left.as_bytes(), right.as_bytes()])
 }
 
-/// The entries whose bit at this depth is 0, and those where it is 1.
+/// The entries whose path bit at this depth is 0, and the entries whose bit is 1.
 fn split(sorted: &[Placed], depth: u16) -> [&[Placed]; 2] {
     let (left, right) = sorted.split_at(sorted.partition_point(|(path, _)| !bit(path, depth)));
     [left, right]
 }
 
-/// Sets the account if the key is here. Returns whether it is.
+/// Sets the account if a leaf with these entries has the key. Returns whether it has.
 fn overwrite(entries: &mut [Entry], (key, account): &Entry) -> bool {
     match entries.iter_mut().find(|(held, _)| held == key) {
         Some((_, old)) => {

@@ -1,9 +1,9 @@
-//! Checkpoints: all accounts at one height, so that opening the store applies only the blocks after
-//! it.
+//! Checkpoints: all accounts at one height, so that only the blocks after this height are applied
+//! when the store is opened.
 //!
-//! There are two slots. One holds the newest checkpoint, the other the one before it. The next
-//! checkpoint goes to the other slot, and only the pages that differ there are written. The marker
-//! moves last, in a batch of its own, after all pages are durable. So the marked slot is whole
+//! There are two slots. The marked slot holds the newest checkpoint, the other slot the checkpoint
+//! before it. The next checkpoint replaces the older one, and only the pages that differ are
+//! written. The marker moves last, after all pages are durable. So the marked slot is whole
 //! whenever a crash comes.
 
 use std::collections::BTreeSet;
@@ -14,10 +14,11 @@ use crate::store::disk::{Batch, Disk};
 use crate::store::schema::{self, Key, Marker, Slot, prefix};
 use crate::units::Height;
 
-/// A checkpoint is due after this many blocks. Fewer cost more writes, more make opening slower.
+/// A checkpoint is due after this many blocks. A lower number would cost more writes, a higher one
+/// would make opening slower.
 pub(super) const CHECKPOINT_BLOCKS: u64 = 64;
-/// A commit that would leave more than this many blocks without a checkpoint makes one first. This
-/// bounds memory and the time to open.
+/// If a commit would leave more than this many blocks without a checkpoint, it makes one first.
+/// This bounds memory and the time to open.
 pub(super) const CHECKPOINT_BLOCKS_MAX: u64 = 4 * CHECKPOINT_BLOCKS;
 
 /// The state of the two slots.
@@ -28,7 +29,7 @@ pub(super) struct Slots {
     pub(super) height: Height,
     /// Accounts in the marked slot; `None` if there is no checkpoint.
     marked_state: Option<State>,
-    /// Accounts in the other slot; `None` after opening or a failed write, when it may hold
+    /// Accounts in the other slot; `None` after opening or a failed write, when that slot may hold
     /// anything.
     other_state: Option<State>,
 }
@@ -49,11 +50,12 @@ impl Slots {
         self.marked.other()
     }
 
-    /// Writes all accounts to the unmarked slot. Nothing refers to that slot before `mark`.
+    /// Writes all accounts to the unmarked slot. Nothing refers to that slot before the marker
+    /// moves to it.
     pub(super) fn write(&mut self, disk: &Disk, state: &State) -> Result<(), StoreError> {
         let slot = self.next();
         let mut bulk = disk.bulk();
-        // Taken out, since an error from here on leaves the slot half-written.
+        // `other_state` is taken out, since an error from here on leaves the slot half-written.
         match self.other_state.take() {
             Some(before) => {
                 let changes = state.changed_pages(&before);
@@ -94,7 +96,7 @@ impl Slots {
     }
 }
 
-/// Reads all accounts of a checkpoint. The caller compares the root with a header.
+/// Reads all accounts of a checkpoint. The caller must compare their root with a header.
 pub(super) fn load(disk: &Disk, slot: Slot) -> Result<State, StoreError> {
     let mut entries: Vec<Entry> = Vec::new();
     for item in disk.scan_keys(&prefix::pages(slot)) {

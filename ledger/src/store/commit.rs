@@ -1,4 +1,4 @@
-//! Writes: the blocks of a commit become durable together, and checkpoints follow.
+//! Writes to the store: commits, whose blocks become durable together, and checkpoints.
 
 use std::sync::PoisonError;
 
@@ -19,8 +19,8 @@ use crate::store::{Store, StoreError};
 #[allow(clippy::cast_possible_truncation)] // Three.
 const CERTIFICATE_PIECES: u32 = CERTIFICATE_BYTES_MAX.div_ceil(PIECE_BYTES) as u32;
 
-/// State of the one writer. It is behind a lock, so that a second writer waits and does not
-/// interleave.
+/// State that only writes use. It is behind a lock, so that a second write waits until the first
+/// one ends.
 pub(super) struct Writer {
     pub(super) tip: TipValue,
     pub(super) state: State,
@@ -33,18 +33,20 @@ pub(super) struct Writer {
 }
 
 impl Store {
-    /// Makes blocks final and durable: all of them, or none if the write fails or the machine dies.
-    /// A batch has one block when live, and many when catching up. It is in memory several times
-    /// while it is written, so it should have some tens of megabytes at most.
+    /// Makes final blocks durable: all of them, or none if the write fails or the machine dies. A
+    /// batch has one block while the node follows the network, and many while it catches up. While
+    /// a batch is written, its bytes are in memory several times, so it should have at most some
+    /// tens of megabytes.
     ///
     /// Readers see the blocks once this returns `Ok`. Call [`Self::maintain`] some time after each
     /// commit.
     ///
     /// # Errors
     /// `StoreError::Io` if the disk refuses, such as when it is full, or `StoreError::Corrupt`. All
-    /// later writes return `StoreError::Failed`. Acknowledged blocks are safe, but only opening the
-    /// store again shows what the disk holds. No reader ever sees a part of a failed commit.
-    /// Readers may get the same error: stop, make room, open again.
+    /// later writes return `StoreError::Failed`, and readers may get the same error. Acknowledged
+    /// blocks are safe, and no reader ever sees a part of a failed commit. Whether the disk holds
+    /// the failed commit is known only when the store is opened again. So the caller should stop,
+    /// and open the store again once there is room.
     ///
     /// # Panics
     /// If the first block does not follow the tip, another does not follow the one before it, or a
@@ -67,7 +69,7 @@ impl Store {
             self.shared.disk.sync()?;
             writer.witness.write(tip.height, tip.hash)?;
 
-            // Durable before visible.
+            // Readers see the blocks only now that they are durable.
             let entries: Vec<_> =
                 batch.iter().map(|committed| index::entries(&committed.block)).collect();
             {
@@ -76,8 +78,8 @@ impl Store {
                 view.certificate = last.certificate.clone();
                 entries.into_iter().for_each(|entries| view.index.push(entries));
             }
-            // Readers do not wait until the accounts of the block before are freed, which takes
-            // milliseconds.
+            // The accounts of the block before are freed here, outside the lock of the readers,
+            // since that takes milliseconds.
             writer.tip = tip;
             writer.state = last.block.state().clone();
             Ok(())
@@ -88,8 +90,8 @@ impl Store {
     /// states, and about half a second for a million accounts. Call it after each commit, once
     /// everybody who waited for the commit was answered. Returns whether a checkpoint was due.
     ///
-    /// A crash in here loses nothing. If this is never called, commits make a checkpoint every 256
-    /// blocks.
+    /// A crash during a checkpoint loses nothing. If this is never called, commits make a
+    /// checkpoint every 256 blocks.
     ///
     /// # Errors
     /// As [`Self::commit`]. Blocks that were committed stay committed.
@@ -135,13 +137,13 @@ impl Store {
         writer.slots.mark(&marker, &writer.state);
         let merged = !change.removed.is_empty();
         self.shared.view.write().unwrap_or_else(PoisonError::into_inner).index.replace(change);
-        // No reader uses the merged runs any more. Pieces that a crash leaves here are removed when
-        // the store is opened.
+        // No reader uses the merged runs any more, so their pieces are removed. If a crash leaves
+        // some, they are removed when the store is opened.
         if merged { self.read_view().index.sweep(disk) } else { Ok(()) }
     }
 
-    /// Runs one write. After a failed write the disk may differ from what this store believes, so
-    /// no other write runs.
+    /// Runs one write. After a failed write the disk may differ from what is in memory, so no other
+    /// write runs.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
@@ -187,7 +189,8 @@ pub(super) fn segment_record(segment: &SealedSegment) -> Vec<u8> {
     codec::encode(&(&segment.descriptor, &segment.chunks, &segment.ends, &segment.blocks))
 }
 
-/// Also removes the pieces of a longer certificate that was stored before.
+/// Sets the certificate of the tip. A longer certificate that was stored before may have had more
+/// pieces, so all pieces are removed first.
 fn put_certificate(batch: &mut Batch, certificate: &Certificate) {
     for piece in 0..CERTIFICATE_PIECES {
         batch.remove(Key::TipCertificate(piece));

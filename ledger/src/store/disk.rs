@@ -1,15 +1,15 @@
-//! sled, and the only code that calls it. Values carry checksums, and a write is durable once it
-//! says so.
+//! The only code that calls sled. Every value carries a checksum, and all writes are durable once
+//! `Disk::sync` returns.
 //!
 //! Four traps of sled 0.34.7 shape this module:
 //!
-//! - `flush` returns before the bytes are safe, since it never calls fsync. A handle of our own on
-//!   the same file does.
-//! - Large leaves go to files that are never synced, so values are short.
+//! - `flush` returns before the bytes are safe, since it never calls fsync. So this module has its
+//!   own handle on the same file and syncs it.
+//! - sled writes large leaves to files that it never syncs, so all values must be short.
 //! - Damaged bytes can make sled panic, so every panic is caught and reported as damage.
 //! - sled frees pages only at every 64th access to one of the 256 shards of its cache. Pages that
-//!   are written once and never used would fill memory far beyond the cache, so values are read
-//!   after they are written.
+//!   are written once and never read would fill memory far beyond the cache's limit, so values are
+//!   read after they are written.
 
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
@@ -23,8 +23,8 @@ use crate::store::{StoreError, unfinished};
 
 /// Size of sled's cache of pages, in bytes.
 const CACHE_BYTES: u64 = 24 << 20;
-/// A value is read once for each of this many bytes after it is written. So at most 16 MiB of pages
-/// (256 shards, 64 accesses, 1 KiB) wait to be freed.
+/// After a value is written, it is read once for every 1 KiB that it has. So at most 16 MiB of
+/// pages wait to be freed: 256 shards times 64 accesses times 1 KiB.
 const USE_BYTES: usize = 1 << 10;
 /// A bulk write applies a batch when it has this many bytes. This bounds memory, and the time that
 /// readers wait.
@@ -49,7 +49,7 @@ pub(super) struct Disk {
 pub(super) struct Batch {
     writes: sled::Batch,
     bytes: usize,
-    /// Keys to read after the write, and how often.
+    /// Keys to read after the write, and how often to read each.
     uses: Vec<(Vec<u8>, usize)>,
 }
 
@@ -74,7 +74,7 @@ impl Batch {
         self.put(key, &encode(value));
     }
 
-    /// Sets a record. A record that was there before must not have more pieces.
+    /// Sets a record. A record that it replaces must not have more pieces.
     pub(super) fn put_record(&mut self, key: impl Fn(u32) -> Key, record: &[u8]) {
         for (number, piece) in schema::pieces(record) {
             self.put(key(number), &piece);
@@ -122,7 +122,7 @@ impl Disk {
         directory.join("db").is_file()
     }
 
-    /// The content of a value.
+    /// The content of the value at a key; `None` if there is none.
     pub(super) fn get(&self, key: Key) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.bytes();
         match caught(&self.path, || self.db.get(&key))? {
@@ -147,7 +147,7 @@ impl Disk {
         Ok(Some(record))
     }
 
-    /// The length of a record, and at least its first `bytes` bytes, or all of a shorter one.
+    /// The length of a record, and its beginning: at least `bytes` bytes, or all if it is shorter.
     pub(super) fn record_prefix(
         &self,
         key: impl Fn(u32) -> Key,
@@ -203,8 +203,8 @@ impl Disk {
         Ok(())
     }
 
-    /// All keys with a prefix, in order, each with its content. A damaged value is an item, and the
-    /// scan goes on; an error of sled ends it.
+    /// All keys with a prefix, in order, each with its content. If a value is damaged, its item
+    /// holds an error and the scan goes on. An error of sled ends the scan.
     pub(super) fn scan(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Scanned, StoreError>> {
         let mut values = self.db.scan_prefix(prefix);
         let mut failed = false;
@@ -241,7 +241,7 @@ impl Disk {
         Ok(found.and_then(|(key, _)| Key::parse(&key)))
     }
 
-    /// Makes a batch visible to `get` and `scan`. Not durable before `sync`.
+    /// Makes a batch visible to `get` and `scan`. The batch is not durable before `sync`.
     pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         caught(&self.path, || self.db.apply_batch(batch.writes))?;
         let mut keys = batch.uses.iter().flat_map(|(key, times)| std::iter::repeat_n(key, *times));
@@ -258,8 +258,8 @@ impl Disk {
         self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
     }
 
-    /// A write of any size, in many batches. Only for data that nothing refers to before it is
-    /// complete.
+    /// Starts a write of any size, which is applied in many batches. It is meant only for data that
+    /// nothing refers to before the write is complete.
     pub(super) fn bulk(&self) -> Bulk<'_> {
         Bulk { disk: self, batch: Batch::default() }
     }
@@ -282,7 +282,7 @@ impl Disk {
     }
 }
 
-/// A key as it is stored, with its content, or an error if that is damaged.
+/// A stored key with its content, or with an error if the content is damaged.
 pub(super) type Scanned = (Vec<u8>, Result<Vec<u8>, StoreError>);
 
 /// A write in many batches: see `Disk::bulk`.
@@ -325,8 +325,8 @@ pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
     }
 }
 
-/// Makes the names in a directory durable. Only Unix can do this; elsewhere the file system
-/// journals them.
+/// Makes the names in a directory durable. On Unix this takes a call; on other systems the file
+/// system journals names itself.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         let synced = File::open(directory).and_then(|handle| handle.sync_all());
@@ -335,8 +335,9 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Runs a call into sled, which answers unexpected bytes with a panic. The panic leaves sled's
-/// locks free and our data untouched. If it ends a write, the store takes no more writes.
+/// Runs a call into sled, and returns a panic as `StoreError::Corrupt`, since sled panics at
+/// unexpected bytes. The panic leaves sled's locks free and our data untouched. If it ends a write,
+/// the store takes no more writes.
 fn caught<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| match error {

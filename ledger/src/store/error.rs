@@ -1,4 +1,5 @@
-//! What can go wrong with the store. Our disk or our operator is always at fault: the node stops.
+//! What can go wrong with the store. The disk or the operator is at fault, never a peer, so the
+//! node stops.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,8 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A write failed earlier. What was acknowledged before is safe; opening the store again shows
-    /// what the disk holds.
+    /// A write failed earlier. Everything that was acknowledged before is safe. What the disk holds
+    /// of the failed write is known only when the store is opened again.
     #[error("the store takes no more writes since one failed: {reason}")]
     Failed {
         /// The first failure.

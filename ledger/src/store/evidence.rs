@@ -12,19 +12,21 @@ use crate::store::{Store, StoreError};
 
 /// Most pieces of evidence that are kept.
 pub const EVIDENCE_MAX: usize = 1_024;
-/// Most pieces about one validator, and about nobody in particular: a 256th of all. So each of 256
-/// validators finds room, however often another one signs twice.
+/// Most pieces about one validator, and most pieces about nobody in particular. It is a 256th of
+/// [`EVIDENCE_MAX`], so evidence about a few validators leaves room for evidence about the others.
 pub const EVIDENCE_ABOUT_ONE_MAX: usize = 4;
 /// Most bytes of a piece, name and content together.
 pub const EVIDENCE_BYTES_MAX: usize = 64 << 10;
 
-/// Name and content of a piece. A name is kept once. The caller decides what both mean.
+/// Name and content of a piece of evidence. Only one piece of a name is kept. The caller decides
+/// what both mean.
 pub type Evidence = (Vec<u8>, Vec<u8>);
 
 /// A stored piece: whom it is about, name, content.
 type Stored = (Option<PublicKey>, Vec<u8>, Vec<u8>);
 
-/// The names of the kept pieces, and how many are about whom. Read at the first write of evidence.
+/// The hashes of the names of all kept pieces, and how many pieces are about each validator. They
+/// are read when evidence is first written.
 #[derive(Default)]
 pub(super) struct Kept {
     names: BTreeSet<Hash>,
@@ -35,7 +37,7 @@ impl Kept {
     fn load(disk: &Disk) -> Result<Self, StoreError> {
         let mut kept = Self::default();
         for name in hashes(disk)? {
-            // The first piece of the record holds its first field.
+            // The beginning of the record is enough, since `about` is its first field.
             let start = disk.record_prefix(|piece| Key::Evidence(name, piece), 64)?;
             let start =
                 start.ok_or_else(|| StoreError::corrupt(Key::Evidence(name, 0), "missing"))?.1;
@@ -62,9 +64,9 @@ impl Kept {
 
 impl Store {
     /// Keeps evidence about a validator, or about none in particular. It is durable when this
-    /// returns. `false` if it is not kept: the name is taken, there are [`EVIDENCE_ABOUT_ONE_MAX`]
-    /// pieces about the same validator or [`EVIDENCE_MAX`] in all, or `key` and `value` exceed
-    /// [`EVIDENCE_BYTES_MAX`].
+    /// returns. Returns `false` if it is not kept: there is a piece with the name `key`, there are
+    /// [`EVIDENCE_ABOUT_ONE_MAX`] pieces about the same validator or [`EVIDENCE_MAX`] in all, or
+    /// `key` and `value` exceed [`EVIDENCE_BYTES_MAX`].
     ///
     /// # Errors
     /// As [`Store::commit`].

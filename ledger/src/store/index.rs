@@ -1,9 +1,9 @@
-//! The index of transactions: sorted runs of short entries, many to a value. A key for each entry
-//! would cost more than all other data together.
+//! The index of transactions by id. It consists of sorted runs of short entries, with many entries
+//! in each stored value. A stored key for each entry would cost more than all other data together.
 //!
-//! Transactions of blocks after the newest checkpoint are in memory only; opening the store applies
-//! those blocks again anyway. A checkpoint writes them as a run. Eight runs of one size class are
-//! merged into one of the next class, so that a search reads few runs.
+//! Entries of blocks after the newest checkpoint are in memory only, since these blocks are applied
+//! again anyway when the store is opened. A checkpoint writes the entries as a run. Eight runs of
+//! one size class are merged into one of the next class, so that a search reads few runs.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,10 +21,12 @@ const ENTRY_BYTES: usize = 20;
 /// Most entries of a piece: 6,000 bytes.
 pub(super) const PIECE_ENTRIES: usize = 300;
 const _: () = assert!(PIECE_ENTRIES * ENTRY_BYTES + 16 <= VALUE_BYTES_MAX);
-/// Number of runs of one size class that are merged. Each entry is rewritten once in each class.
+/// Number of runs of one size class that are merged into one. An entry is rewritten once for each
+/// class.
 const MERGE_RUNS: usize = 8;
-/// Runs of this size class (8^7, two million entries) and above are not merged. So a merge takes
-/// about a second at most. A billion transactions make about 500 runs; a search reads once in each.
+/// Runs of this size class, which have at least 8^7 (two million) entries, are not merged. So a
+/// merge takes about a second at most. A billion transactions make about 500 runs, and a search
+/// reads once in each.
 const CLASS_FINAL: u32 = 7;
 
 /// The place of a transaction, under the first eight bytes of its id. Ids may share these bytes, so
@@ -57,7 +59,8 @@ pub(super) fn entries(block: &ValidBlock) -> Vec<Entry> {
     entries
 }
 
-/// Description of a stored run: number of entries, and the first `start` in each of its pieces.
+/// Description of a stored run: the number of its entries, and as `fences` the first `start` in
+/// each of its pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Run {
     pub(super) entries: u64,
@@ -69,7 +72,7 @@ impl Run {
         u32::try_from(self.fences.len()).unwrap_or(u32::MAX)
     }
 
-    /// Class n has 8^n to 8^(n + 1) - 1 entries.
+    /// The size class. A run of class n has 8^n to 8^(n + 1) - 1 entries.
     fn class(&self) -> u32 {
         self.entries.max(1).ilog2() / 3
     }
@@ -83,7 +86,7 @@ pub(super) struct Index {
     runs: BTreeMap<u64, Run>,
 }
 
-/// Runs that replace others.
+/// Runs to add, and the runs that they replace.
 pub(super) struct Change {
     pub(super) added: Vec<(u64, Run)>,
     pub(super) removed: Vec<u64>,
@@ -114,8 +117,8 @@ impl Index {
         }
     }
 
-    /// Every place where a transaction with this id may be. They are few, and include the right one
-    /// if there is one.
+    /// Every place where a transaction with this id may be. These places are few, and the right one
+    /// is among them if there is one.
     pub(super) fn find(&self, disk: &Disk, id: &TxId) -> Result<Vec<Entry>, StoreError> {
         let start = id_start(id);
         let mut found = Vec::new();
@@ -123,8 +126,8 @@ impl Index {
             found.extend_from_slice(equal(block, start));
         }
         for (run, description) in &self.runs {
-            // Entries with one `start` may cross the edge of a piece, so the piece before the first
-            // such fence may have some too.
+            // Entries with the same `start` may lie in several pieces. So the piece before the
+            // first fence that equals `start` may hold some too.
             let fences = &description.fences;
             let first = fences.partition_point(|fence| *fence < start).saturating_sub(1);
             let candidates =
@@ -136,8 +139,8 @@ impl Index {
         Ok(found)
     }
 
-    /// Writes the entries in memory as a run, and makes one merge that is due. Nothing refers to
-    /// the new pieces before their descriptions are stored and `replace` is called.
+    /// Writes the entries in memory as a run, and makes one merge if one is due. Nothing refers to
+    /// the new pieces until the caller has stored their descriptions and called `replace`.
     pub(super) fn write(&self, disk: &Disk) -> Result<Change, StoreError> {
         let mut next = self.runs.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
         let mut change = Change { added: Vec::new(), removed: Vec::new() };

@@ -1,13 +1,13 @@
-//! The store: chain data that outlives the process, on sled. No code outside this module knows
+//! The store: the chain data on the disk, in a sled database. No code outside this module knows
 //! sled.
 //!
-//! Blocks are the truth. Blocks and their certificates are durable before anybody hears of them.
-//! Accounts live in memory and are checkpointed every 64 blocks, so opening the store applies the
-//! blocks since the newest checkpoint. All other data but evidence follows from the blocks: heights
-//! by hash, sealed segments, an index of transactions.
+//! Blocks and their certificates are durable before anybody hears of the blocks. All other data
+//! except evidence can be derived from the blocks: accounts, heights by hash, sealed segments, an
+//! index of transactions. Accounts are in memory, and a checkpoint writes them every 64 blocks.
+//! When the store is opened, it applies the blocks since the newest checkpoint.
 //!
-//! A [`Store`] is a handle: readers clone it, one task writes. Every value carries a checksum. A
-//! damaged value is never served; reading it is an error that names it.
+//! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value carries
+//! a checksum. A damaged value is never served: the read fails with an error that names the value.
 
 mod checkpoint;
 mod commit;
@@ -43,7 +43,8 @@ use index::Index;
 use schema::{Key, TipValue};
 use segments::Layouts;
 
-/// An open store. Clones share it. After the last one is dropped, another process may open it.
+/// An open store. Clones share it. After the last clone is dropped, another process may open the
+/// store.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -129,8 +130,8 @@ impl Store {
         Ok(height.filter(|height| self.has(*height)))
     }
 
-    /// The certificate of a block: at the tip the stored one, below it the one in the block's
-    /// child, at height 0 the empty one. `None` above the tip.
+    /// The certificate of a block: at the tip the stored one, below the tip the one in the block's
+    /// child. At height 0 it is `Certificate::genesis`. `None` above the tip.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -144,7 +145,8 @@ impl Store {
         Ok(self.block_start(height.next())?.map(|(_, certificate)| certificate))
     }
 
-    /// Height and index in its block, from 0, of a transaction; `None` if no block has it.
+    /// The height of the block that holds a transaction, and its index in this block, from 0.
+    /// `None` if no block holds it.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.

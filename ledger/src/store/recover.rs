@@ -1,4 +1,4 @@
-//! Creates a store, and opens one after any kind of end.
+//! Creates a store, and opens a store again, however its last process ended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct Opened {
 
 impl Store {
     /// Creates the store of a new chain. It is durable when this returns. A crash or an error
-    /// leaves no half-made store.
+    /// leaves no incomplete store in this directory.
     ///
     /// # Errors
     /// `StoreError::Exists` if the directory is not empty, `StoreError::Io`.
@@ -45,7 +45,8 @@ impl Store {
             }
             fs::remove_dir(directory).map_err(io)?;
         }
-        // Built beside its place and renamed when whole, so that no crash leaves half a store.
+        // The store is built beside its place and renamed when complete, so that no crash leaves
+        // half of it.
         let mut building = directory.as_os_str().to_owned();
         building.push(".new");
         let building = PathBuf::from(building);
@@ -173,7 +174,7 @@ fn read_genesis(disk: &Disk, meta: &Meta) -> Result<Genesis, StoreError> {
     Ok(genesis)
 }
 
-/// The tip and its certificate, which must match.
+/// Reads the tip and its certificate, and checks that they match.
 pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certificate), StoreError> {
     let Some(tip) = disk.value::<TipValue>(Key::Tip)? else {
         let certificate = Certificate::genesis(chain);
@@ -195,7 +196,7 @@ pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certifi
     Ok((tip, certificate))
 }
 
-/// Checks that the last block that was durable is in the chain.
+/// Checks that the database has the block that the witness file names as the last durable one.
 pub(super) fn check_witness(
     directory: &Path,
     disk: &Disk,
@@ -214,7 +215,7 @@ pub(super) fn check_witness(
     Ok(witness)
 }
 
-/// The chain at the newest checkpoint.
+/// The state of the chain at the newest checkpoint.
 fn restore(
     disk: &Disk,
     chain: &Arc<Chain>,

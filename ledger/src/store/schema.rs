@@ -1,8 +1,9 @@
 //! What is stored under which key. Any change here needs a new `SCHEMA_VERSION`.
 //!
-//! There is one tree. A key is a tag byte and big-endian numbers, so that the tree sorts keys by
-//! meaning. A value is a checksum over key and content, then the content. Data that may be long is
-//! a *record*: it is cut into pieces, with its length before the first.
+//! There is one tree. A key is a tag byte, then hashes and big-endian numbers, so that the tree
+//! sorts keys by meaning. A value is a checksum over key and content, then the content. Data that
+//! may be long is stored as a *record*: it is cut into pieces, and each piece is a value. The first
+//! piece begins with the length of the record.
 
 use std::fmt;
 
@@ -14,18 +15,18 @@ use crate::units::Height;
 
 /// Version of keys and values.
 pub(super) const SCHEMA_VERSION: u32 = 3;
-/// Most bytes of a value, checksum included. A leaf of sled's tree has up to 20 values while it
-/// merges. Above 128 KiB it becomes a file of its own, which sled never syncs.
+/// Most bytes of a value, checksum included. While sled merges leaves of its tree, a leaf has up to
+/// 20 values. A leaf above 128 KiB would become a file of its own, which sled never syncs.
 pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
 pub(super) const CHECKSUM_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 8;
 /// Most bytes of a record in one piece.
 pub(super) const PIECE_BYTES: usize = VALUE_BYTES_MAX - CHECKSUM_BYTES - LENGTH_BYTES;
 
-/// Name of a value. A `u32` is the number of a piece, from 0.
+/// Key of a value. A `u32` is the number of a piece, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
-    /// `Meta`.
+    /// `Meta`: the schema version and the chain id.
     Meta,
     /// Record: the canonical genesis.
     Genesis(u32),
@@ -43,9 +44,9 @@ pub(super) enum Key {
     Marker,
     /// Entries of a page of the state, in one of the two slots.
     Page(Slot, PageId),
-    /// Record: a `Run` of the transaction index. The run is complete once this is there.
+    /// Record: a `Run` of the transaction index. The run is complete once this record is there.
     Run(u64, u32),
-    /// Entries of a run, up to `PIECE_ENTRIES`.
+    /// Up to `PIECE_ENTRIES` entries of a run.
     RunPiece(u64, u32),
     /// Record: a piece of evidence (whom it is about, key, value), under the hash of its key.
     Evidence(Hash, u32),
@@ -77,7 +78,7 @@ impl Slot {
 /// Which schema and chain a store has.
 #[derive(Debug, Encode, Decode)]
 pub(super) struct Meta {
-    /// The first field in every version, so that each version can read it.
+    /// It is the first field in every schema version, so that every program can read it.
     pub(super) schema: u32,
     pub(super) chain: ChainId,
 }
@@ -227,8 +228,8 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreE
     }
 }
 
-/// Covers the key, so that a value under a wrong key is noticed too. A tag determines the length of
-/// its keys, so no two pairs of key and content look alike.
+/// The checksum covers the key, so that a value under a wrong key is noticed too. The tag of a key
+/// determines its length, so different pairs of key and content never hash the same bytes.
 fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = Hash::of(Domain::StoreValue, &[key, content]);
     hash.0.first_chunk().copied().unwrap_or_default()

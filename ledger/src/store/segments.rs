@@ -1,5 +1,5 @@
-//! Sealed segments as peers request them: descriptors, lists of hashes, and chunks, which are cut
-//! from the blocks when they are read.
+//! Reads sealed segments as peers request them: descriptors, chunk hashes, and chunks. Chunks are
+//! not stored, but put together from the stored blocks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,11 @@ use crate::store::schema::{self, Key, PIECE_BYTES};
 use crate::store::{Store, StoreError};
 use crate::units::Height;
 
-/// Most layouts that are kept: those of the segments served last. Enough for a window of segments
-/// that many peers fetch in any order.
+/// Most layouts that are kept in memory: those of the segments served last. They are enough while
+/// many peers fetch the same segments in any order.
 const LAYOUTS_MAX: usize = 64;
-/// Most blocks in all kept layouts, 8 bytes each: eight segments with the most blocks that a
-/// genesis allows. One layout is always kept.
+/// Most blocks in all kept layouts together, each with 8 bytes: as many as eight segments have at
+/// most by any genesis. One layout is kept even if it has more.
 const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
 
 /// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or
@@ -33,8 +33,8 @@ impl Store {
         segment(&self.shared.disk, index).map(Some)
     }
 
-    /// Descriptors of at most `max` sealed segments from index `from` on, all blocks of which are
-    /// below a height. Reads one piece for each.
+    /// Descriptors of the sealed segments from index `from` on whose blocks are all below the
+    /// height `below`, but at most `max`. Reads one piece of each segment's record.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -73,8 +73,8 @@ impl Store {
     }
 
     /// The bytes of a chunk of a sealed segment; `None` if there is no such segment or chunk. Reads
-    /// little more than these bytes. The first chunk of a segment that was not served lately also
-    /// costs 8 bytes for each of its blocks and 32 for each of its chunks.
+    /// little more than these bytes. For a segment that was not served lately, it also reads the
+    /// layout: 8 bytes for each block of the segment and 32 for each chunk.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -99,7 +99,7 @@ impl Store {
                 break;
             }
             let height = Height(layout.descriptor.first.0.saturating_add(block as u64));
-            // Offsets within one block, whose length fits memory.
+            // Turns an offset in the segment into one in this block, whose length fits into memory.
             let within = |at: u64| {
                 usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(usize::MAX)
             };
@@ -116,10 +116,10 @@ impl Store {
     }
 }
 
-/// The places of a segment's blocks in its bytes.
+/// Where the blocks of a segment lie in its bytes.
 struct Layout {
     descriptor: SegmentDescriptor,
-    /// Where each block ends. The last one ends with the segment.
+    /// Where each block ends. The last block ends with the segment.
     ends: Vec<u64>,
 }
 
@@ -137,8 +137,8 @@ impl Layout {
     }
 }
 
-/// Layouts of the segments served last, newest first. Beyond the limits the least recently used
-/// ones are dropped.
+/// Layouts of the segments served last, the last one first. Beyond the limits, the least recently
+/// used layouts are dropped.
 #[derive(Default)]
 pub(super) struct Layouts {
     recent: Mutex<VecDeque<Arc<Layout>>>,
@@ -149,8 +149,8 @@ impl Layouts {
         if let Some(layout) = self.find(index) {
             return Ok(layout);
         }
-        // Read outside of the lock, so that other readers go on. Two that read the same layout
-        // waste one read.
+        // The layout is read outside of the lock, so that other readers go on. If two readers need
+        // the same layout at once, one of the two reads is wasted.
         let layout = Arc::new(Layout::read(disk, index)?);
         self.keep(Arc::clone(&layout));
         Ok(layout)
@@ -192,7 +192,7 @@ pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, S
     start(disk, index, 0)
 }
 
-/// Most bytes from the beginning of a segment's record to the end of this many chunk hashes and
+/// Bytes from the beginning of a segment's record that surely include this many chunk hashes and
 /// ends of blocks.
 fn start_bytes(chunks: u64, ends: u64) -> usize {
     let bytes = chunks.saturating_mul(32).saturating_add(ends.saturating_mul(8));

@@ -1,10 +1,10 @@
 //! Staging: chunks of segments that are being fetched, as plain files in a directory of their own.
 //!
-//! They are not in the database, where their bytes would be written twice and grow its log. Chunks
-//! come in any order, give way to blocks as soon as their segment is whole, and may be lost, since
-//! peers have them. So nothing here is synced, and files that cannot be used are removed in
-//! silence. After a kill the system still has all that the process wrote; after a loss of power the
-//! hashes decide.
+//! Chunks are not in the database, since their bytes would be written twice there and would grow
+//! its log. They arrive in any order and are needed only until their blocks are stored. They may be
+//! lost, since peers have them. So nothing here is synced, and files that cannot be used are
+//! removed silently. If the process is killed, the operating system still has all that it wrote.
+//! After a loss of power, the hashes show which chunks are intact.
 //!
 //! A segment has two files. `<index>.head` is its [`SegmentHead`] with a checksum. `<index>.data`
 //! is its bytes, then one byte for each chunk: 1 if the chunk is there. `Staging` keeps no file
@@ -29,8 +29,8 @@ const THERE: u8 = 1;
 /// A segment that an earlier run left, with one flag for each chunk: whether it was written.
 pub type Found = (SegmentHead, Vec<bool>);
 
-/// The files of segments that are being fetched. They have one owner; only [`SegmentReader`]s go to
-/// other threads.
+/// The files of segments that are being fetched. One thread owns them. Other threads read them
+/// through a [`SegmentReader`].
 #[derive(Debug)]
 pub struct Staging {
     directory: PathBuf,
@@ -105,8 +105,8 @@ impl Staging {
         Ok((staging, found))
     }
 
-    /// Makes room for a segment. Does nothing if the segment is there with this descriptor. A
-    /// segment with another descriptor is removed first.
+    /// Creates the files of a segment. Does nothing if they exist with this descriptor. If they
+    /// exist with another descriptor, they are removed first.
     ///
     /// # Errors
     /// `StoreError::Io`, as when the disk is full.
@@ -123,7 +123,8 @@ impl Staging {
             Some(_) => self.remove(index)?,
             None => {}
         }
-        // The head comes last: a head means that there is data of its length.
+        // The head is written last, since a head means that the data file exists with its full
+        // length.
         let path = self.data(index);
         let file = File::create(&path).and_then(|file| file.set_len(data_bytes(head)));
         file.map_err(|error| StoreError::io(&path, error))?;
@@ -162,8 +163,8 @@ impl Staging {
         Ok(())
     }
 
-    /// The bytes of a chunk; `None` if it is missing. A chunk of an earlier run is checked against
-    /// its hash once, and forgotten if it does not match.
+    /// The bytes of a chunk; `None` if it is missing. A chunk that an earlier run wrote is checked
+    /// against its hash once. If it does not match, it counts as missing.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -301,7 +302,7 @@ impl Staging {
         self.directory.join(format!("{index}.data"))
     }
 
-    /// Replaces a small file atomically. The checksum covers its name.
+    /// Replaces a small file atomically. Its checksum covers the name too.
     fn put_sealed(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let path = self.directory.join(name);
         let new = self.directory.join(format!("{name}.new"));
@@ -323,7 +324,8 @@ impl Staging {
     }
 }
 
-/// Reads a segment that was complete when the reader was made, even if it is removed meanwhile.
+/// Reads a segment that was complete when the reader was made. The reader works even if the segment
+/// is removed meanwhile.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
@@ -340,7 +342,7 @@ impl SegmentReader {
     }
 
     /// The bytes of a chunk; `None` if there is no such chunk, or if its bytes do not match its
-    /// hash: then call [`Staging::forget`].
+    /// hash. If they do not match, call [`Staging::forget`].
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -359,8 +361,8 @@ impl SegmentReader {
     }
 }
 
-/// Whether a head is consistent: not above the largest segment, one hash for each chunk, and the
-/// certificate of its last block.
+/// Whether a head is consistent: the segment is no longer than the rules allow, there is one hash
+/// for each chunk, and the certificate is for the last block.
 fn fits(head: &SegmentHead, rules: &HistoryRules) -> bool {
     let SegmentHead { descriptor, chunks, certificate } = head;
     descriptor.bytes < rules.segment_bytes_max()

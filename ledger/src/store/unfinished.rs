@@ -1,12 +1,13 @@
-//! Files that sled leaves unfinished, and takes for damage at each later start.
+//! Removes files that sled left unfinished, and that it would take for damage at each later start.
 //!
 //! sled 0.34.7 keeps a *snapshot* beside its log, so that it need not read the whole log when it
-//! opens. It writes one at each start: it writes and syncs `snap.LSN.generating`, renames that to
-//! `snap.LSN`, and removes the older ones. It takes as the newest the last by name of *all* files
-//! that begin with `snap.`, renamed or not (`pagecache/snapshot.rs`, `config.rs`). So a kill or a
-//! full disk in between leaves a file that makes every later start fail as corruption. The log has
-//! everything that a snapshot has: without the unfinished one, sled reads on from the one before,
-//! or from the beginning.
+//! opens. At each start it makes a new snapshot: it writes and syncs `snap.LSN.generating`, renames
+//! this file to `snap.LSN`, and removes the older snapshots. When it opens, it uses the file whose
+//! name sorts last among *all* files that begin with `snap.`, renamed or not
+//! (`pagecache/snapshot.rs`, `config.rs`). So if the process is killed or the disk is full before
+//! the rename, a file is left with which every later start fails as if the data were corrupt. The
+//! log has everything that a snapshot has. Without the unfinished snapshot, sled reads the log from
+//! the snapshot before it, or from the beginning.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,8 +21,8 @@ const TRAILER_BYTES: usize = 12;
 /// Removes snapshots that are not whole. Must be called right before sled opens the directory.
 ///
 /// # Errors
-/// `StoreError::Io`: if another process has the database open, as sled's own error, or if the
-/// system refuses.
+/// `StoreError::Io`: if another process has the database open, with the text of sled's own error,
+/// or if the system refuses.
 pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
     let path = directory.join("db");
     let file = match File::open(&path) {
@@ -30,8 +31,8 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StoreError::io(&path, error)),
     };
-    // The lock that sled takes. Another process may be about to finish its snapshot, which must
-    // stay.
+    // This is the lock that sled takes. If another process has it, that process may be about to
+    // finish its snapshot, which must stay.
     file.try_lock().map_err(|error| match error {
         fs::TryLockError::WouldBlock => StoreError::io(&path, io::Error::other(LOCKED)),
         fs::TryLockError::Error(error) => StoreError::io(&path, error),
@@ -54,7 +55,7 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Part of sled's error text for a database that is open already, and of our own.
+/// Part of the error text for a database that is open already, in sled and in this module.
 pub(super) const LOCKED: &str = "could not acquire lock";
 
 fn is_whole(bytes: &[u8]) -> bool {

@@ -17,13 +17,13 @@ use crate::store::segments::segment;
 use crate::store::{Store, StoreError, block_bytes, evidence};
 use crate::units::Height;
 
-/// Most problems that are named. The rest are only counted.
+/// Most problems that a report names. Further problems are only counted.
 const PROBLEMS_MAX: usize = 1_000;
 
 /// One thing that is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The value.
+    /// The value or file.
     pub what: String,
     /// What is wrong with it.
     pub reason: String,
@@ -64,7 +64,7 @@ impl VerifyReport {
     fn add(&mut self, what: impl ToString, reason: impl ToString) {
         if self.problems.len() < PROBLEMS_MAX {
             let problem = Problem { what: what.to_string(), reason: reason.to_string() };
-            // Each check that reads a damaged value reports it.
+            // Several checks may read one damaged value, and each of them reports it.
             if !self.problems.contains(&problem) {
                 self.problems.push(problem);
             }
@@ -87,13 +87,15 @@ impl VerifyReport {
 }
 
 impl Store {
-    /// Checks everything in a store that is not open: first checksums and keys, then every block
-    /// from the genesis on by all rules, with every signature and certificate, then that all other
-    /// data follows from the blocks. Takes longer than a sync.
+    /// Checks everything in a store, which must not be open. First it checks all checksums and
+    /// keys. Then it checks every block from the genesis on by all rules, with every signature and
+    /// certificate, and that all other data can be derived from the blocks. This takes longer than
+    /// a sync.
     ///
     /// Changes nothing that is stored. An unfinished checkpoint, which a crash may leave, is no
-    /// problem. `progress` gets height and tip. The database opens only files that it may write, so
-    /// a store on a read-only volume has to be copied first.
+    /// problem. After each block `progress` is called with its height and the height of the tip.
+    /// The database opens only files that it may write, so a store on a read-only volume has to be
+    /// copied first.
     ///
     /// # Errors
     /// As [`Self::open`], if the store cannot be read at all. Damage inside is in the report.
@@ -226,7 +228,7 @@ fn check_blocks(
     check_index(disk, &expected, report)
 }
 
-/// Checks a block by all rules, and the height under its hash.
+/// Checks a block by all rules, and the height that is stored under its hash.
 fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidBlock, StoreError> {
     let wrong = |reason: &dyn ToString| {
         StoreError::corrupt(format_args!("block {height}"), reason.to_string())
@@ -312,8 +314,9 @@ fn check_index(
     Ok(())
 }
 
-/// A set of index entries in constant memory: their number and the sum of their hashes. This finds
-/// loss and damage. It need not find malice, since no reader believes an entry without the block.
+/// Represents a set of index entries in constant memory, by their number and the sum of their
+/// hashes. Lost or damaged entries change it. It need not reveal entries that are forged on
+/// purpose, since a reader checks each entry against its block.
 #[derive(Default, PartialEq, Eq)]
 struct Fingerprint {
     count: u64,

@@ -1,12 +1,12 @@
-//! A second, tiny file that names the last durable block.
+//! A small file beside the database that names the last durable block.
 //!
-//! sled ends its log in silence at the first bytes that fail its check. That is right after a
-//! crash, since the last writes were never acknowledged. It is wrong after damage in the middle,
-//! since final blocks would be lost. The witness tells the two apart.
+//! sled silently ends its log at the first bytes that fail its check. After a crash this is right,
+//! since the last writes were never acknowledged. After damage in the middle of the log it is
+//! wrong, since final blocks would be lost. The witness tells the two cases apart.
 //!
-//! It is written after each commit but synced only with each checkpoint, so it costs no second wait
-//! for the disk. It may be older than the database, by what the system had not written when the
-//! machine died; never newer.
+//! It is written after each commit but synced only with each checkpoint, so a commit does not wait
+//! for the disk twice. After a loss of power it may name an older block than the tip of the
+//! database, but never a newer one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,10 +18,10 @@ use crate::store::StoreError;
 use crate::store::schema;
 use crate::units::Height;
 
-/// The name of the file. Its checksums cover it.
+/// The name of the file. The checksums in the file cover the name.
 const NAME: &str = "durable";
-/// Size of a place, in bytes. The two places are written in turn, so one is whole whatever happens
-/// to the other.
+/// The file has two places of this many bytes. They are written in turn, so one is whole whatever
+/// happens to the other.
 const PLACE_BYTES: usize = 512;
 const PLACES_BYTES: u64 = 2 * PLACE_BYTES as u64;
 /// Bytes of checksum, height and hash.

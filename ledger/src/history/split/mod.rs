@@ -13,8 +13,8 @@ const BLOCK_BYTES: usize = BLOCK_BYTES_MAX as usize;
 
 /// Bytes that are not the blocks of their segment.
 ///
-/// If the bytes matched all chunk hashes of a certified manifest, their senders are not to blame:
-/// then a quorum has signed a false header, or this code is wrong.
+/// If the bytes matched all chunk hashes of a certified manifest, their senders are not to blame.
+/// In that case a quorum has signed a false header, or this code is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SegmentError {
     /// Too few or too many bytes.
@@ -25,23 +25,24 @@ pub enum SegmentError {
         /// Bytes given.
         got: u64,
     },
-    /// There is no block where one must be, or bytes follow the last one.
+    /// There is no block where one must be, or bytes follow the last block.
     #[error("block {height}: {error}")]
     Block {
-        /// Height of that block, or of the last one.
+        /// Height of the missing block, or of the last block.
         height: Height,
         /// What is wrong with the bytes.
         error: CodecError,
     },
-    /// A block has another height than its place.
+    /// The height in a header does not fit the place of the block.
     #[error("a block of height {got} in the place of height {expected}")]
     Height {
-        /// Height of the place.
+        /// Height that belongs to the place.
         expected: Height,
         /// Height in the header.
         got: Height,
     },
-    /// A block's hash is not the one that its child names, or for the last block the descriptor.
+    /// A block's hash differs from the one that its child names as its parent. For the last block,
+    /// it differs from `last_block` of the descriptor.
     #[error("block {height} is {got}, expected {expected}")]
     Link {
         /// Height of the block.
@@ -81,13 +82,13 @@ pub enum SegmentError {
     },
 }
 
-/// Splits the bytes of a segment into its blocks while they are read. Beyond the blocks it buffers
-/// at most a few times the size of the largest block.
+/// Splits the bytes of a segment into its blocks while the bytes arrive. Beyond the blocks it
+/// buffers at most a few times the size of the largest block.
 ///
 /// Once [`Self::finish`] returns `Ok`, the blocks are those that the descriptor commits to, and the
 /// content of each matches its header. If the bytes also matched the chunk hashes, a chain that
-/// takes these blocks seals this very segment. Not checked yet are signatures, certificates, the
-/// link of the first block to its parent, and the rules of the state.
+/// takes these blocks seals this very segment. The caller must still check the signatures, the
+/// certificates, the parent of the first block, and the rules of the state.
 #[derive(Debug)]
 pub struct SegmentSplitter<'a> {
     chain: ChainId,
@@ -135,8 +136,8 @@ impl<'a> SegmentSplitter<'a> {
             self.cut = 0;
         }
         self.tail.extend_from_slice(bytes);
-        // Every block fits into `BLOCK_BYTES`, so bytes that do not decode are wrong and not
-        // incomplete.
+        // Every block fits into `BLOCK_BYTES`. So if this many bytes do not begin with a block,
+        // they are wrong, not incomplete.
         while self.rest().len() >= BLOCK_BYTES {
             if !self.cut_block()? {
                 return Err(self.trailing());
@@ -188,7 +189,8 @@ impl<'a> SegmentSplitter<'a> {
         &self.tail[self.cut..]
     }
 
-    /// The error for bytes after the last block; it counts the bytes still to come too.
+    /// The error for bytes after the last block. It also counts the bytes that are still to be
+    /// pushed.
     fn trailing(&self) -> SegmentError {
         let to_come =
             usize::try_from(self.descriptor.bytes.saturating_sub(self.got)).unwrap_or(usize::MAX);
@@ -201,8 +203,8 @@ impl<'a> SegmentSplitter<'a> {
     }
 }
 
-/// Checks that each block has the hash that its child names, and the last one that of the
-/// descriptor.
+/// Checks that each block has the hash that its child names, the last block the hash in the
+/// descriptor, and that the descriptor commits to all of these hashes.
 fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), SegmentError> {
     let names: Vec<Hash> = blocks.iter().map(|block| block.header.hash().0).collect();
     let expected =

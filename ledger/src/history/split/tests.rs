@@ -131,7 +131,7 @@ fn large_segments_are_cut_while_they_are_read() {
     assert_eq!(splitter.push(&[0]).unwrap_err(), splitter.length());
     splitter.got -= 1;
     assert_eq!(splitter.finish(), Ok(all.clone()));
-    // Bytes after the last block are refused before the end.
+    // Bytes after the last block are refused before all bytes are pushed.
     let early = SegmentDescriptor { last: Height(1), ..descriptor };
     let mut splitter = SegmentSplitter::new(chain.id(), chain.history_rules(), &early);
     let error = bytes.chunks(64 << 10).find_map(|part| splitter.push(part).err()).unwrap();
@@ -146,7 +146,7 @@ fn large_segments_are_cut_while_they_are_read() {
 type Change = fn(&mut Vec<Block>, &mut SegmentDescriptor);
 type Expected = fn(&SegmentError) -> bool;
 
-/// Changes a good segment of five blocks, one row at a time, and expects an error.
+/// For each row, changes a valid segment of five blocks and expects an error.
 fn check(rows: &[(&str, Change, Expected)]) {
     let chain = chain();
     let all = blocks(&chain, &[0, 3, 1, 2, 20]);

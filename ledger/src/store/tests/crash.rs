@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::*;
 
-/// After a crash at any stage of a checkpoint, the one before it is usable, and the half-written
-/// one is not in the way.
+/// After a crash at any stage of a checkpoint, the checkpoint before it is usable, and the
+/// half-written one does no harm.
 #[test]
 fn a_crash_within_a_checkpoint_loses_nothing() {
     let mut maker = Maker::new(genesis(500));
@@ -28,7 +28,7 @@ fn a_crash_within_a_checkpoint_loses_nothing() {
             let opened = Store::open(&crash.path, &maker.chain).unwrap();
             same_state(&opened.state, &maker.state);
             check_readers(&opened.store, &maker.chain, &blocks);
-            // The next checkpoint is written over what is left.
+            // The next checkpoint is written over the half-written one.
             opened.store.write(|writer| opened.store.checkpoint(writer)).unwrap();
             drop(opened);
             let report = verified(&crash.path, &maker.chain);
@@ -48,8 +48,8 @@ fn a_crash_within_a_checkpoint_loses_nothing() {
     }
 }
 
-/// The machine loses power before a commit is acknowledged: only the first part of the bytes that
-/// the commit changed in the file reached the disk. What was acknowledged before is there.
+/// The machine loses power during a commit: of the bytes that the commit changed in the file, only
+/// a first part has reached the disk. Blocks that were acknowledged before must be there.
 #[test]
 fn a_torn_commit_is_there_whole_or_not_at_all() {
     let mut maker = Maker::new(genesis(10));
@@ -103,9 +103,10 @@ fn a_refused_write_is_invisible_and_the_last() {
     assert!(Store::open(&place.path, &maker.chain).unwrap().store.tip().0 >= Height(1));
 }
 
-/// Runs the calling test once more, in a namespace where it may mount file systems, with a small
-/// one as its temporary folder. In that inner run it returns a folder outside the small file
-/// system. In the outer run it returns `None` once the inner run has ended.
+/// Runs the calling test again, in a process with a namespace where it may mount file systems. The
+/// temporary folder of this inner run is a file system of 24 MiB. In the inner run the function
+/// returns a folder outside the small file system. In the outer run it returns `None`, after the
+/// inner run has passed or if this machine allows none.
 fn inside_a_namespace() -> Option<PathBuf> {
     const ROOMY: &str = "CAIRN_TEST_ROOMY";
     if let Some(roomy) = std::env::var_os(ROOMY) {
@@ -140,14 +141,14 @@ fn inside_a_namespace() -> Option<PathBuf> {
     None
 }
 
-/// sled's snapshots of its log.
+/// The files with sled's snapshots of its log.
 fn snapshots(store: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
     paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("snap.")).collect()
 }
 
-/// A kill while the database opens leaves a snapshot that is not renamed yet, or not whole.
-/// Everything committed is there.
+/// If the process is killed while the database opens, it may leave a snapshot that is not renamed
+/// yet or not complete. Everything committed must still be there.
 #[test]
 fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     let mut maker = Maker::new(genesis(300));
@@ -188,7 +189,7 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
             );
         }
     }
-    // A flipped bit in the current snapshot: the log has the same content.
+    // A flipped bit in the current snapshot does no harm, since the log has the same content.
     let crash = crashed(&place.path);
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
@@ -196,8 +197,8 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     assert_eq!(verified(&crash.path, &maker.chain).problems, []);
 }
 
-/// Starts with room for four pages, which is less than the database may need. Whatever the database
-/// tries to write, the disk refuses it, and the store is whole once there is room again. The test
+/// Opens the store while the disk has room for four pages of 4 KiB, which is less than the database
+/// may need. Whatever write the disk refuses, the store is whole once there is room again. The test
 /// above covers unfinished snapshots of several lengths.
 #[test]
 fn a_start_on_a_full_disk_is_no_damage() {
@@ -227,8 +228,8 @@ fn a_start_on_a_full_disk_is_no_damage() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// Fills a small file system of its own, mounted in a namespace that only the inner run of this
-/// test sees.
+/// Fills the small file system of the inner run with blocks. A copy of the store on a larger disk
+/// has all acknowledged blocks.
 #[test]
 fn a_full_disk_loses_nothing() {
     let Some(roomy) = inside_a_namespace() else { return };

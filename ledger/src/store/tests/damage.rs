@@ -1,4 +1,4 @@
-//! Damage to each kind of value and to the files is named, and never served.
+//! Damage to any kind of value and to the files is reported by name. Damaged data is never served.
 
 use std::fs;
 
@@ -106,7 +106,7 @@ fn first(disk: &Disk, prefix: &[u8]) -> (Key, Vec<u8>) {
     disk.scan_keys(prefix).next().unwrap().unwrap()
 }
 
-/// Values with a right checksum that do not follow from the blocks.
+/// Stores values that have a correct checksum but a wrong content.
 #[test]
 fn verify_finds_values_that_do_not_belong() {
     let mut maker = Maker::new(genesis(300));
@@ -203,7 +203,8 @@ fn damage_to_the_file_is_an_error_and_no_panic() {
     let mut found = 0;
     for reopened in [false, true] {
         if reopened {
-            // Now sled has a snapshot, and reads the log before it only when needed.
+            // The store was opened a second time, so sled has a snapshot now. It reads the log
+            // before the snapshot only when needed.
             drop(Store::open(&place.path, &maker.chain).unwrap());
         }
         let good = fs::read(place.path.join("db")).unwrap();
@@ -233,7 +234,8 @@ fn damage_to_the_file_is_an_error_and_no_panic() {
     assert!(found > 48, "{found}");
 }
 
-/// The witness is small and has two copies. Damage to one is no loss; damage to both is named.
+/// The witness file holds its content twice. Damage to one copy does no harm, and damage to both is
+/// reported.
 #[test]
 fn the_witness_stands_for_the_tip() {
     let mut maker = Maker::new(genesis(0));

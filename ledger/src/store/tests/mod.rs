@@ -92,7 +92,8 @@ impl Maker {
         }
     }
 
-    /// Signed transfers by the senders in turn, to the next sender and to strangers.
+    /// Signed transfers by the senders in turn. Each pays the next sender, and this many accounts
+    /// that only receive.
     fn transfers(&mut self, count: usize, strangers: u64) -> Vec<Arc<VerifiedTransaction>> {
         let height = self.state.tip().height.0;
         let strangers: Vec<PublicKey> =
@@ -192,7 +193,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Readers return everything that was committed, and nothing more.
+/// Checks that readers return everything that was committed, and nothing more.
 fn check_readers(store: &Store, chain: &Chain, blocks: &[Committed]) {
     let tip = blocks.last().unwrap();
     assert_eq!(store.tip(), (tip.block.height(), tip.block.hash()));
@@ -339,8 +340,8 @@ fn a_block_that_does_not_follow_is_our_bug() {
     let _ = opened.store.commit(&[maker.next(0)]);
 }
 
-/// Several checkpoints in both slots, runs of two size classes, new accounts and pages that split.
-/// Then the store is opened in each way.
+/// The chain is long enough for several checkpoints in both slots, runs of two size classes, new
+/// accounts, and pages that split. The store is opened after crashes and after clean ends.
 #[test]
 fn a_long_chain_with_checkpoints_and_crashes() {
     let mut maker = Maker::new(genesis(2_000));
@@ -360,7 +361,8 @@ fn a_long_chain_with_checkpoints_and_crashes() {
             assert_eq!(opened.store.tip().0, Height(height));
         }
         if height == 300 {
-            // The newly opened store does not know the content of the other slot, and rewrites it.
+            // A newly opened store does not know the content of the slot that is not marked, and
+            // rewrites it.
             drop(store);
             store = Store::open(&place.path, &maker.chain).unwrap().store;
         }
@@ -419,8 +421,8 @@ fn evidence_is_kept_once_and_bounded() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// sled puts large leaves into files that it never syncs. None may appear, whatever is stored,
-/// grows and is removed.
+/// sled puts large leaves into files that it never syncs. No such file may appear, whatever is
+/// stored or removed.
 #[test]
 fn no_file_beside_the_log_with_large_blocks_and_many_accounts() {
     let mut maker = Maker::new(Genesis { limits: Limits::default(), ..genesis(10_000) });
@@ -443,7 +445,7 @@ fn no_file_beside_the_log_with_large_blocks_and_many_accounts() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// Readers beside a writer: each sees only durable blocks, and the whole of each.
+/// Readers that run beside a writer see only durable blocks, and each of them whole.
 #[test]
 fn readers_and_the_writer_work_side_by_side() {
     let mut maker = Maker::new(genesis(50));

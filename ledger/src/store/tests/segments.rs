@@ -3,8 +3,8 @@
 use super::*;
 use crate::history::{HistoryRules, SealedSegment, chunk_hash};
 
-/// A store of some segments: one has a block longer than the rest of its segment, one has many
-/// short blocks.
+/// A store with several segments. One has a block that is longer than the rest of the segment,
+/// another one has many short blocks.
 fn filled() -> (Place, Store, Maker, Vec<Committed>) {
     let mut maker = Maker::new(genesis(0));
     let (place, opened) = created(&maker);
@@ -114,7 +114,7 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
             }
         }
     }
-    // A block with another length than when the segment was sealed.
+    // Now the block has another length than when the segment was sealed.
     for (piece, content) in schema::pieces(b"short") {
         let key = Key::Body(Height(2), piece).bytes();
         store.shared.disk.put_raw(&key, &schema::seal(&key, &content));
@@ -123,7 +123,7 @@ fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
         Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, "block 2, piece 0"),
         result => panic!("{result:?}"),
     }
-    // A record with a right checksum that the store never wrote.
+    // Records of a segment that have a correct checksum but wrong ends of blocks.
     let changes: [fn(&mut Vec<u64>); 4] =
         [|ends| ends.swap(0, 1), |ends| ends[0] += 1, Vec::clear, |ends| ends.truncate(1)];
     for change in changes {

@@ -63,7 +63,7 @@ fn damage(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// All bytes of a segment, or the chunks that do not match.
+/// All bytes of a segment, or the numbers of the chunks that do not match their hashes.
 fn read_all(mut reader: SegmentReader) -> Result<Vec<u8>, Vec<u64>> {
     let read: Vec<_> = (0..CHUNKS).map(|chunk| (chunk, reader.read(chunk).unwrap())).collect();
     assert_eq!(reader.read(CHUNKS).unwrap(), None);
@@ -117,7 +117,8 @@ fn what_was_written_is_there_after_a_kill() {
 #[test]
 fn damaged_bytes_of_an_earlier_run_cost_only_their_chunk() {
     let (directory, all) = staged();
-    // A bit of chunk 2 of segment 0, and the mark of chunk 1 of segment 1, which was never written.
+    // Damages a bit of chunk 2 of segment 0, and the mark of chunk 1 of segment 1, which was never
+    // written.
     damage(&directory.path().join("0.data"), 40);
     damage(&directory.path().join("1.data"), 105 + 1);
     let (mut staging, found) = open(directory.path());
