@@ -39,7 +39,7 @@ struct Options {
         value_parser = rpc_url
     )]
     rpc: String,
-    /// File with the keystore's password, instead of being asked
+    /// File with the keystore's password; without it, you are asked
     #[arg(long, global = true, value_name = "FILE", env = "CAIRN_WALLET_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
     /// Print the result as JSON
@@ -51,7 +51,7 @@ struct Options {
 enum Command {
     /// Make a key; the first one also makes the keystore and its 24 words
     New(commands::keys::NewArgs),
-    /// Bring in a key: 24 words, or a seed of 64 hex digits, from the terminal or stdin
+    /// Import a key: 24 words, or a seed of 64 hex digits, from the terminal or stdin
     Import(commands::keys::ImportArgs),
     /// List the keys
     List,

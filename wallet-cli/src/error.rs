@@ -49,7 +49,7 @@ pub(crate) enum WalletError {
     /// The node proves neither a statement nor its opposite.
     #[error("{0}")]
     Unproved(String),
-    /// Something went wrong after a transfer was submitted. It may be final all the same.
+    /// Something went wrong after a transfer was submitted. The transfer may still become final.
     #[error("{cause}\n{open}")]
     Open {
         /// What failed after the submission.
@@ -68,7 +68,7 @@ pub(crate) enum WalletError {
     /// The user answered the confirmation with no.
     #[error("nothing was sent")]
     Declined,
-    /// The user cannot be asked or told.
+    /// The terminal cannot be used to ask or tell the user.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
 }

@@ -1,12 +1,13 @@
-//! Whether a transfer is final: waits until a node says so, then asks the node for a proof.
+//! Finds out whether a transfer is final: waits until a node says so, then asks the node for a
+//! proof.
 //!
 //! A transfer is final if a certified header commits to a block that holds it. One request fetches
 //! the proof.
 //!
 //! A transfer whose nonce is used up may also be proved *not* to be final. The sender's `activity`
-//! chains the height and id of everything that ever touched the account. The wallet replays the
-//! blocks since the sender was last proved. The node may lie about these blocks, but only the truth
-//! leads to the activity that the certified header commits to.
+//! is a hash chain over the height and id of every transaction that ever touched the account. The
+//! wallet replays the blocks since the sender was last proved. The node may lie about these blocks,
+//! but only the truth leads to the activity that the certified header commits to.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Those of the request. Until the deadline it is no error if the node is unreachable or does not
-/// know the transaction: a submitted transfer may land all the same.
+/// know the transaction, since a submitted transfer may still become final.
 pub(crate) fn wait(
     node: &Node,
     id: TxId,
@@ -70,8 +71,8 @@ pub(crate) fn wait(
 /// height.
 ///
 /// # Errors
-/// `TrustError::NotFinal` when the node gives no proof; those of the request, and of a proof that
-/// does not hold.
+/// `TrustError::NotFinal` if the node gives no proof; the errors of the request, and of a proof
+/// that does not hold.
 pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletError> {
     let reason = || "it has no proof that a block holds the transaction".to_owned();
     let proved = trust.transaction(&id)?;
@@ -82,15 +83,15 @@ pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletErr
 pub(crate) enum Fate {
     /// It is proved to be in the block of this height.
     Final(Height),
-    /// It is proved to be in no block: all that happened to the sender is known, and the transfer
-    /// is not part of it.
+    /// It is proved to be in no block: every transaction that touched the sender is known, and the
+    /// transfer is not among them.
     Never,
     /// The node proves neither, or the deadline has passed.
     Unknown,
 }
 
-/// Finds the fate of a transfer. `before` is its sender at `height`, before the transfer was
-/// signed; `after` is the sender once the nonce was used up.
+/// Finds the fate of a transfer. `before` is the sender's account at `height`, before the transfer
+/// was signed. `after` is the account once the nonce was used up.
 ///
 /// # Errors
 /// Those of the requests, and of a proof that does not hold.
@@ -107,7 +108,7 @@ pub(crate) fn fate(
     }
     let (mut account, mut at, mut is_named) = (before, height, false);
     while at < after.height {
-        // There may be many blocks in between: the deadline bounds how many are requested.
+        // There may be many blocks to replay. The deadline bounds how many are requested.
         if Instant::now() >= deadline {
             return Ok(Fate::Unknown);
         }
@@ -118,8 +119,8 @@ pub(crate) fn fate(
     Ok(if is_all && !is_named { Fate::Never } else { Fate::Unknown })
 }
 
-/// Touches the account with everything that, by the node's word, happened to it in a block. Returns
-/// the ids of these transactions.
+/// Adds to the account's activity all that touched the account in a block, as the node says.
+/// Returns the ids of these transactions.
 fn replay(
     trust: &Trust<'_>,
     key: &PublicKey,

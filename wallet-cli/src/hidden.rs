@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 
 /// The terminal and its modes before echo was switched off. `None` while echo is on.
 static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
-/// Set once the signal thread runs. The thread lives as long as the process: without it nothing
-/// would act on these signals any more.
+/// Set once the signal thread runs. The thread lives as long as the process, since without it
+/// nothing would act on these signals any more.
 static HEARD: OnceLock<()> = OnceLock::new();
 
 /// Switches echo off until dropped.
@@ -74,17 +74,17 @@ fn hear(mut signals: Signals) {
     for signal in signals.forever() {
         // Input that was typed but not read was meant to be secret, so the shell must not get it.
         restore(OptionalActions::Flush);
-        // Returns only after a stop (SIGTSTP) was continued; the program still waits for the secret
-        // then.
+        // This returns only if the process was stopped (SIGTSTP) and continued. Then the program
+        // still waits for the secret, so echo is switched off again.
         let _ = emulate_default_handler(signal);
         let _ = hide();
     }
 }
 
 /// Writes the prompt and reads lines until `is_enough` holds, or until the end of input. Echo is
-/// off. With `linger`, input that arrives within that time afterwards, or after an error, is
-/// discarded: it is the rest of a paste, which the shell would run and keep. Without `linger` it
-/// stays for the next question.
+/// off. With `linger`, the function then waits that long and discards further input: it is the rest
+/// of a paste, which the shell would otherwise run and keep in its history. Without `linger`,
+/// further input stays for the next question, unless there was an error.
 ///
 /// # Errors
 /// No terminal, an error of the terminal, text that is not UTF-8, or `bytes_max` bytes or more.

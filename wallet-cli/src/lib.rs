@@ -1,8 +1,8 @@
-//! Who holds the keys: a keystore, signing, and proofs checked on the user's own machine.
+//! The wallet: a keystore, signing, and proofs that are verified on the user's own machine.
 //!
 //! No node is trusted. A balance, or the finality of a transfer, is shown only if certificates and
-//! proofs show it under the pinned genesis. The modules below stand in reading order: each imports
-//! only modules that stand above it.
+//! proofs show it under the pinned genesis. The modules below are in the order in which to read
+//! them: each imports only modules above it.
 
 pub mod mnemonic;
 pub mod slip10;

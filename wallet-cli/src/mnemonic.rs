@@ -92,8 +92,8 @@ impl Mnemonic {
     /// The words in order, one space between them.
     #[must_use]
     pub fn phrase(&self) -> Zeroizing<String> {
-        // Words of the list have at most 8 letters. All is reserved at once, because a string that
-        // grows leaves copies of the secret in memory.
+        // Words of the list have at most 8 letters. The whole capacity is reserved at once, because
+        // a string that grows leaves copies of the secret in memory.
         let mut phrase = Zeroizing::new(String::with_capacity(WORDS * 9));
         for word in self.0.words() {
             if !phrase.is_empty() {

@@ -1,10 +1,11 @@
 //! The nonce of a new transfer: the first one that no waiting transfer of the account has.
 //!
-//! A transfer whose nonce is too high cannot be final before the nonces below it are used, so a
-//! node could block an account by naming one. A nonce therefore counts as taken only by things that
-//! a node cannot make up: the proved state, this wallet's own unfinished transfers, and waiting
-//! transfers that the account's key signed, which another wallet with the same key has submitted.
-//! The node's `pending_nonce` is only a hint that there are such transfers.
+//! A transfer whose nonce is too high cannot become final before all lower nonces are used. So a
+//! node could block an account if the wallet used whatever nonce the node names. A nonce therefore
+//! counts as taken only by things that a node cannot make up: the proved state, this wallet's own
+//! unfinished transfers, and waiting transfers that the account's key signed, which another wallet
+//! with the same key has submitted. The node's `pending_nonce` is only a hint that there are such
+//! transfers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,16 +29,16 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 /// The nonce of a new transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// No transfer that the wallet knows and that may still land has this nonce. All lower nonces
-    /// are taken.
+    /// No transfer that the wallet knows and that may still become final has this nonce. All lower
+    /// nonces are taken.
     Free(Nonce),
     /// The node claims that a transfer with this nonce waits, and does not show it.
     Unshown(Nonce),
 }
 
 /// Chooses the nonce of a new transfer of `sender`. `own` are this wallet's transfers that may
-/// still land, already submitted again. Asks the node for other waiting transfers only if the node
-/// claims that there are some.
+/// still become final; the caller has submitted them again. Asks the node for other waiting
+/// transfers only if the node claims that there are some.
 pub(crate) fn choose<'o>(
     trust: &Trust<'_>,
     sender: &PublicKey,
@@ -56,7 +57,7 @@ pub(crate) fn choose<'o>(
         waiting.insert(other.nonce, other.expires_at);
     }
     let nonce = first_free(proved, &waiting, now);
-    // A transfer that has expired is shown, and its nonce is free.
+    // If a transfer with this nonce is known, it has expired, so the nonce is free.
     if nonce >= payer.pending_nonce || waiting.contains_key(&nonce) {
         Choice::Free(nonce)
     } else {
@@ -64,8 +65,8 @@ pub(crate) fn choose<'o>(
     }
 }
 
-/// The first nonce from `proved` on without a transfer that may still land. `waiting` maps nonces
-/// to expiries.
+/// The first nonce from `proved` on without a transfer that may still become final. `waiting` maps
+/// nonces to expiries.
 fn first_free(proved: Nonce, waiting: &BTreeMap<Nonce, Timestamp>, now: Timestamp) -> Nonce {
     let mut nonce = proved;
     while waiting.get(&nonce).is_some_and(|expires_at| *expires_at >= now) {

@@ -1,9 +1,10 @@
 //! Pays once, whatever nodes answer or withhold, and however often the same command is run.
 //!
-//! Of all transfers that were ever signed for one payment, at most one can land. A transfer is
-//! stored before it is submitted, and the same payment resumes that transfer. Another transfer is
-//! signed for the payment only under the same nonce, or once it is proved that the first never
-//! landed: it had expired under a certified header, or another transfer used its nonce.
+//! Of all transfers that were ever signed for one payment, at most one can become final. A transfer
+//! is stored before it is submitted, and if the same payment is made again, the wallet resumes this
+//! transfer. Another transfer is signed for the payment only under the same nonce, or once it is
+//! proved that the first one can never become final: a certified header has a time after its
+//! expiry, or another transfer used its nonce.
 
 use std::time::{Duration, Instant};
 
@@ -30,13 +31,14 @@ const LIFETIME_MS: u64 = 10 * 60_000;
 /// Pause before the next attempt of a transfer that lost a race for its nonce: about the time of a
 /// block on a busy network.
 const RACE_PAUSE: Duration = Duration::from_millis(100);
-/// Pause before the account is proved again after the node claimed waiting transfers and did not
-/// show them. `tx_get` can wait for a transfer only by its id, which the node does not show. Each
-/// attempt fetches the list of the mempool, which is long, so this is more than [`RACE_PAUSE`].
+/// Pause before the next attempt if the node claims that transfers wait, but does not show them.
+/// The wallet cannot wait for them by `tx_get`, which needs their ids. Each attempt fetches the
+/// list of the mempool, which is long, so this pause is longer than [`RACE_PAUSE`].
 const UNSHOWN_PAUSE: Duration = Duration::from_millis(500);
 
-/// Below this difference, in milliseconds, no clock is blamed for a refusal: the newest block of an
-/// idle network is some seconds old.
+/// If this machine's clock differs from the time of the newest block by less than this, in
+/// milliseconds, no clock is blamed for a refusal. The newest block of an idle network is some
+/// seconds old.
 const CLOCKS_APART_MS: u64 = 60_000;
 
 /// A payment that is being made. The caller holds the sender's lock, [`crate::home::Home::turn`].
@@ -68,8 +70,8 @@ enum Next {
     Final(TxId, Timestamp, Height),
     /// This transfer is to be submitted for this payment.
     Submit(Unfinished),
-    /// The node claims that a transfer with this nonce waits, and does not show it. If it does not
-    /// exist, a transfer with a higher nonce would block the account until that transfer expires.
+    /// The node claims that a transfer with this nonce waits, and does not show it. If no such
+    /// transfer exists, a transfer with a higher nonce would block the account until it expires.
     Unshown(Nonce),
 }
 
@@ -87,8 +89,9 @@ impl Payment<'_, '_> {
     /// Submits a transfer and waits until it is proved final or the deadline has passed.
     ///
     /// # Errors
-    /// Only when nothing was submitted, or when the node says that it refused everything that was.
-    /// `Open` when an earlier run submitted this payment and its fate cannot be proved.
+    /// After an error, nothing was submitted, or the node says that it refused all that was
+    /// submitted. The error is `Open` if an earlier run submitted this payment and its outcome
+    /// cannot be proved.
     pub(crate) fn run(&mut self) -> Result<Paid, WalletError> {
         let mut is_waiting = false;
         loop {
@@ -150,7 +153,8 @@ impl Payment<'_, '_> {
                         next.refused = true;
                         self.wallet.home.remember(&next)?;
                     }
-                    // Another wallet's transfer from this account came first, or is about to.
+                    // Then a transfer from this account by another wallet came first, or is about
+                    // to.
                     let is_race =
                         matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
                     if is_race && Instant::now() < self.deadline {
@@ -167,8 +171,8 @@ impl Payment<'_, '_> {
         self.trust.chain()
     }
 
-    /// Forgets the transfers that are proved to be final or never to land, and decides what to
-    /// submit.
+    /// Forgets the transfers that are proved to be final or never to become final, and decides what
+    /// to submit.
     fn settle(&mut self, payer: &Proven) -> Result<Next, WalletError> {
         let account = payer.account.unwrap_or_default();
         let chain = self.chain().id();
@@ -215,14 +219,15 @@ impl Payment<'_, '_> {
                                 node with --rpc URL";
                     return Err(open(WalletError::Unproved(text.to_owned()), id, expires_at));
                 }
-                // This transfer is another payment. It stays in the file until its fate is proved.
+                // This transfer is another payment. It stays in the file until its outcome is
+                // proved.
                 Fate::Unknown => {}
             }
         }
         Ok(self.choose(payer, &waiting))
     }
 
-    /// The transfer to submit, given those of the sender that may still land.
+    /// The transfer to submit, given the sender's transfers that may still become final.
     fn choose(&self, payer: &Proven, waiting: &[Unfinished]) -> Next {
         let (account, now) = (payer.account.unwrap_or_default(), now());
         let mut transfer = self.wanted.clone();
@@ -238,11 +243,11 @@ impl Payment<'_, '_> {
                 }
                 return Next::Submit(old.clone());
             }
-            // With one nonce, only one of the two transfers can ever land.
+            // With the same nonce, only one of the two transfers can ever become final.
             transfer.nonce = old.transfer().nonce;
         } else {
-            // Transfers that may still land go first. They are submitted again, because this node
-            // may not have them.
+            // Transfers that may still become final go first. They are submitted again, because
+            // this node may not have them.
             for old in waiting.iter().filter(live) {
                 let _ = self.submit(old);
             }
@@ -288,7 +293,8 @@ impl Payment<'_, '_> {
         Answer::Taken
     }
 
-    /// From here on the money may have moved, so no error may look as if it had not.
+    /// Waits until the submitted transfer is proved final. The money may have moved by now, so an
+    /// error is returned as part of `Paid`, never as if nothing had been sent.
     fn follow(&mut self, id: TxId, expires_at: Timestamp) -> Paid {
         let followed = finality::wait(&self.wallet.node, id, self.deadline)
             .and_then(|said| said.map(|_| finality::prove(self.trust, id)).transpose());
@@ -306,9 +312,9 @@ fn is_same(one: &Transfer, other: &Transfer) -> bool {
 }
 
 /// The expiry of a new transfer: at most half of the longest that the chain allows, so that clocks
-/// may differ either way. Up to an eighth is taken off at random. Otherwise two wallets with one
-/// key that make the same payment at once could sign the same transaction, and both would call the
-/// one payment theirs.
+/// may differ in either direction. Up to an eighth is taken off at random. Otherwise two wallets
+/// with one key that make the same payment at once could sign the same transaction, and both would
+/// call the one payment theirs.
 fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
     let longest = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
     // Without randomness the two expiries differ by the clocks alone.
@@ -316,9 +322,9 @@ fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
     Timestamp(now.max(head).0.saturating_add(longest - chance))
 }
 
-/// The error for a transfer that the node refuses for its expiry. The wallet chose the expiry by
-/// this machine's clock and the newest block. If these two differ much, a clock is wrong, and
-/// signing again would not help.
+/// The error for a transfer that the node refuses because of its expiry. The wallet chose the
+/// expiry by this machine's clock and the newest block. If these two differ much, a clock is wrong,
+/// and signing again would not help.
 fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletError {
     let apart = now.0.abs_diff(head.0);
     let WalletError::Rejected { reason, hint } = error else { return error };

@@ -1,6 +1,6 @@
 //! Asks a node: JSON-RPC 2.0 over HTTP, one request per connection.
 //!
-//! An answer is bounded in size and time. Its content is not believed here: see `trust`.
+//! An answer is bounded in size and time. Its content is verified in `trust`, not here.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Keys from a seed: SLIP-0010 for ed25519, where every step is hardened.
+//! Derives keys from a seed: SLIP-0010 for ed25519, where every step of a path is hardened.
 //!
 //! A hardened step needs the parent's secret, so a leaked account key reveals no other account.
 
@@ -10,8 +10,8 @@ use sha2::Sha512;
 use zeroize::{Zeroize, Zeroizing};
 
 /// The coin type of the path: the letters `CRN` as a number, 4,411,982. SLIP-0044 does not register
-/// this number for any coin. Frozen: another number would derive other keys from every phrase ever
-/// written down.
+/// this number for any coin. It must never change, since another number would derive other keys
+/// from every phrase ever written down.
 pub const COIN: Index = Index(0x43_524e);
 
 const PURPOSE: Index = Index(44);

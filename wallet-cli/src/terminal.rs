@@ -15,7 +15,8 @@ use crate::keystore::Password;
 /// Most bytes of a password file, and of a secret on stdin.
 const SECRET_BYTES_MAX: usize = 4 << 10;
 
-/// How long the rest of a paste may take to arrive after enough of it was read.
+/// Once a secret is complete, input that arrives within this time is discarded as the rest of a
+/// paste.
 #[cfg(unix)]
 const PASTE: std::time::Duration = std::time::Duration::from_millis(300);
 
@@ -154,7 +155,8 @@ pub(crate) fn ask_secret(
 }
 
 fn read_secret(from: impl Read) -> io::Result<Zeroizing<String>> {
-    // All is reserved at once, because a string that grows leaves copies of the secret in memory.
+    // The whole capacity is reserved at once, because a string that grows leaves copies of the
+    // secret in memory.
     let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_BYTES_MAX));
     from.take(SECRET_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
     if text.len() > SECRET_BYTES_MAX {

@@ -1,9 +1,10 @@
 //! Checks a node's answers: accounts and transactions under headers that a quorum of the chain's
 //! validators signed.
 //!
-//! Three things are checked. The certificate of the header must hold for the validators of the
-//! pinned genesis. The account, or its absence, must follow from the header's state root. And the
-//! header must not be older than the highest one that this wallet has seen from any node. No proof
+//! For an account, three things are checked. The certificate of the header must hold for the
+//! validators of the pinned genesis. The account, or its absence, must follow from the header's
+//! state root. And the header must not be lower than the highest one that this wallet has seen from
+//! any node. A transaction is proved under the header of its own block, which may be any. No proof
 //! can show that there is no later block: a node that shows an old state is recognized only by the
 //! state's age.
 
@@ -28,17 +29,18 @@ use serde_json::json;
 use crate::home::{Home, HomeError, Kept, Seen};
 use crate::rpc::{Node, RpcError, clean};
 
-/// How long the wallet waits for a node to reach a height that it has seen elsewhere.
+/// How long the wallet waits for a node to reach a height that the wallet has seen elsewhere.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Pause between two requests to a node that is behind.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A head counts as old beyond this age plus the time of three empty blocks.
+/// A head counts as old if its age exceeds this, in milliseconds, plus the time of three empty
+/// blocks.
 const OLD_MS: u64 = 60_000;
 
 /// Why a node's answer is not believed, or why there is none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
-    /// It serves another chain.
+    /// The node serves another chain.
     #[error(
         "the node at {url} is on another chain: network {got_network:?} (chain {got}), \
          this wallet is for network {network:?} (chain {expected})\n\
@@ -114,9 +116,9 @@ pub(crate) enum TrustError {
         url: String,
         /// Address of the account.
         account: String,
-        /// Next nonce of the account, by the node's word.
+        /// Next nonce of the account, as the node claims.
         claimed: Nonce,
-        /// Next nonce of the account, by proof.
+        /// Next nonce of the account, as it is proved.
         proved: Nonce,
         /// Lowest nonce for which the node shows no transfer.
         missing: Nonce,
@@ -160,10 +162,10 @@ pub(crate) struct Proven {
     pub(crate) account: Option<Account>,
     /// Height of the block; 0 for the genesis.
     pub(crate) height: Height,
-    /// Its time.
+    /// Time of the block.
     pub(crate) time: Timestamp,
-    /// The next nonce after the transactions in the node's mempool. Not proved, only the node's
-    /// word: see `nonce`.
+    /// The next nonce after the transactions in the node's mempool, as the node claims. It is not
+    /// proved: see `nonce`.
     pub(crate) pending_nonce: Nonce,
 }
 
@@ -220,8 +222,8 @@ impl<'a> Trust<'a> {
         encode_address(&self.chain.genesis().address_prefix, account)
     }
 
-    /// The account as of a block that is no lower than `least` or than any this wallet has seen.
-    /// Waits up to [`CATCH_UP`] for a node that is behind.
+    /// The account as of a block whose height is at least `least`, and at least that of every
+    /// header that this wallet has seen. Waits up to [`CATCH_UP`] for a node that is behind.
     ///
     /// # Errors
     /// `TrustError` for an answer that does not hold; those of the request.
@@ -245,8 +247,8 @@ impl<'a> Trust<'a> {
         let address = self.address(account);
         let params = json!({ "account": address });
         let answer: AccountProofInfo = match self.node.call(api::ACCOUNT_PROOF, params) {
-            // Before the first block there is no header to prove an account under. The genesis has
-            // its state.
+            // Before the first block there is no header that could prove an account. The account is
+            // then as the genesis says.
             Err(error)
                 if self.no_block_yet
                     && self.seen.is_none()

@@ -1,5 +1,5 @@
-//! The program as scripts see it: stdout, stderr, exit codes; against an honest node and lying
-//! ones.
+//! The program as scripts see it, by stdout, stderr and exit codes, with an honest node and with
+//! lying ones.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod fake_node;

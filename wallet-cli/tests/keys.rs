@@ -62,7 +62,7 @@ fn the_public_password_is_for_local_networks_only() {
     assert!(!home.path().join("keystore.json").exists());
 }
 
-/// Wallets beside one another, with one password and the genesis of one node.
+/// The homes of several wallets, which share a password file and a genesis file.
 struct Homes {
     dir: tempfile::TempDir,
     password: String,
@@ -80,7 +80,7 @@ impl Homes {
         homes
     }
 
-    /// Puts the genesis of this node into the file.
+    /// Puts the genesis of this node into the genesis file.
     fn offer(&self, node: &FakeNode) {
         std::fs::write(&self.genesis, node.lock().chain.genesis().to_json()).unwrap();
     }
@@ -91,7 +91,7 @@ impl Homes {
     }
 }
 
-/// Nothing listens there.
+/// A URL where no node listens.
 const OFFLINE: &str = "http://127.0.0.1:1";
 
 #[test]
@@ -100,7 +100,7 @@ fn keys_are_made_kept_and_brought_back() {
     let homes = Homes::new(&node);
     let file = &*homes.genesis;
 
-    // Without a node, only a genesis file says which chain this is.
+    // Without a node, the wallet learns its chain only from a genesis file.
     homes.with("a", OFFLINE, "", &["new", "main"]).expect(3, "no answer");
     let main = homes
         .with("a", OFFLINE, "", &["new", "main", "--genesis", file])

@@ -1,5 +1,5 @@
-//! No node can make the wallet sign a transfer that waits for others that do not exist; wallets
-//! that share a key still send one transfer behind the other.
+//! No node can make the wallet sign a transfer that would have to wait for transfers that do not
+//! exist. Wallets that share a key can still send transfers one after the other.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod fake_node;
@@ -90,7 +90,7 @@ fn a_script_that_does_not_wait_sends_transfers_in_a_row() {
         setup.run(&args).expect(5, "It may still land");
     }
     assert_eq!(waiting(&setup.node), (0..10).collect::<Vec<_>>());
-    // The wallet's own record explains the node's claims.
+    // The wallet stored all these transfers itself, so it did not ask for the node's mempool.
     assert_eq!(setup.node.lock().lists_asked, 0);
 }
 

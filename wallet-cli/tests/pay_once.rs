@@ -8,7 +8,7 @@ use fake_node::Lie;
 use program::{Setup, run_with, setup};
 
 impl Setup {
-    /// Transfers in blocks.
+    /// Number of transfers in blocks.
     fn paid(&self) -> usize {
         self.node.lock().blocks.iter().map(|(block, _)| block.block().transactions.len()).sum()
     }
@@ -80,8 +80,8 @@ fn a_payment_that_a_node_keeps_back_is_resumed_and_not_made_twice() {
     let last = setup.send(&[]).expect(0, "it is not sent again");
     assert_eq!(last.line(), id);
     assert_eq!(setup.paid(), 2);
-    // Once the user has seen that a payment is final, the same payment is a new one. `tx` counts
-    // too.
+    // Once the user has seen that a payment is final, the same payment is a new one. It is enough
+    // to have seen it by `tx`.
     setup.run(&["tx", &other]).expect(0, "");
     let new = setup.send(&[]).expect(0, "");
     assert!(new.line() != id && setup.paid() == 3, "{new:?}");
@@ -100,7 +100,7 @@ fn a_payment_is_not_made_again_while_its_fate_is_hidden() {
         setup.send(&["--timeout", timeout]).expect(5, "ask another node");
         assert_eq!(setup.paid(), 1);
     }
-    // Other payments go on.
+    // Other payments can still be made.
     setup.node.lie(Lie::None);
     let args = ["send", "--from", "alice", "--to", "carol", "--amount", "1 CRN", "--yes"];
     setup.run(&args).expect(0, &format!("the earlier transfer {id} is final at height 1"));
@@ -145,7 +145,7 @@ fn a_payment_whose_nonce_another_transfer_took_is_made_anew() {
         node.waiting.clear();
         let other = node.transfer("alice", "dave", 0);
         node.commit(vec![other]);
-        // More happens to the sender: the first validator is paid to it.
+        // More touches the sender: the fees of the first validator are paid to it.
         for nonce in 0..5 {
             let more = node.transfer("dave", "carol", nonce);
             node.commit(vec![more]);

@@ -20,7 +20,7 @@ use crate::wallet::{self, Wallet};
 pub(crate) struct NewArgs {
     /// Name of the key
     name: KeyName,
-    /// Genesis file of the network, instead of asking the node for it at first use
+    /// Genesis file of the network; without it, the node is asked for it at first use
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
     /// Print the keystore's 24 words to stdout as well
@@ -32,7 +32,7 @@ pub(crate) struct NewArgs {
 pub(crate) struct ImportArgs {
     /// Name of the key
     name: KeyName,
-    /// Genesis file of the network, instead of asking the node for it at first use
+    /// Genesis file of the network; without it, the node is asked for it at first use
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `send`: pays, waits until the transfer is final, and has that proved.
+//! `send`: pays, waits until the transfer is final, and verifies a proof of it.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use crate::terminal::{TerminalError, confirm, note, print, print_json};
 use crate::trust::{Proven, Trust};
 use crate::wallet::{self, Wallet, now};
 
-/// Least time to wait for other commands that send from the same key, even if `--timeout` is
-/// shorter: each of them takes a block.
+/// A `send` waits at least this long for other `send` commands from the same key, even if
+/// `--timeout` is shorter. Each of them takes as long as a block.
 const TURN_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -48,7 +48,7 @@ pub(crate) struct SendArgs {
 }
 
 /// Runs the command. Prints the id; as JSON the id, height and status. Prints them at a timeout
-/// too, because the signed transfer may still land.
+/// too, because the signed transfer may still become final.
 pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let keystore = wallet.keystore(&chain)?;
@@ -87,7 +87,7 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     let key = SigningKey::from_seed(
         &*wallet.unlock(&chain, &keystore)?.signing_seed(from.name.as_str())?,
     );
-    // Held to the end, so that the next `send` sees the outcome of this one.
+    // The lock is held to the end, so that the next `send` sees the outcome of this one.
     let _turn = wallet.home.turn(&sender, args.timeout.max(TURN_WAIT))?;
     let deadline = Instant::now() + args.timeout;
     let fee = args.fee.is_some().then_some(transfer.fee);
@@ -96,8 +96,8 @@ pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     tell(wallet, args, &chain, paid)
 }
 
-/// Prints the outcome. A transfer that may still land is also named on stderr, so a broken stdout
-/// loses nothing.
+/// Prints the outcome. A transfer that may still become final is also named on stderr, so its id is
+/// not lost if stdout is broken.
 fn tell(wallet: &Wallet, args: &SendArgs, chain: &Chain, paid: Paid) -> Result<(), WalletError> {
     let Paid { id, expires_at, height, trouble } = paid;
     let told = result(wallet, id, height);

@@ -53,7 +53,7 @@ pub(crate) fn run(wallet: &Wallet, id: TxId) -> Result<(), WalletError> {
         show(&chain, &info, transfer.as_ref(), proved)
     };
     if proved == Some(Proved::Transaction) {
-        // The user has seen the outcome, so the same payment made again is a new one.
+        // The user has seen the outcome, so the same payment would be a new one from now on.
         wallet.home.forget(chain.id(), &id)?;
     }
     Ok(told?)

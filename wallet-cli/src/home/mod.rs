@@ -1,9 +1,10 @@
 //! The wallet's directory: keys, the pinned genesis, and the highest head seen.
 //!
-//! `keystore.json` belongs to the keystore. `genesis.json` says which chain this wallet is for and
+//! `keystore.json` belongs to the keystore. `genesis.json` determines the chain of this wallet and
 //! never changes. `head.json` is the highest certified header that this wallet has verified.
-//! `unfinished.json` holds the transfers whose fate is not proved. `wallet.lock` is held while one
-//! of the last three is written, `send-KEY.lock` while a transfer from that account is made.
+//! `unfinished.json` holds the transfers whose outcome is not proved. `wallet.lock` is locked while
+//! one of these files except the keystore is written, and `send-KEY.lock` while a transfer from the
+//! account with this key is made.
 
 mod template;
 mod unfinished;
@@ -147,7 +148,7 @@ impl Home {
         self.dir.join(name)
     }
 
-    /// The pinned genesis, which says which chain this wallet is for; `None` until one is pinned.
+    /// The pinned genesis, which determines the chain of this wallet; `None` until one is pinned.
     pub(crate) fn genesis(&self) -> Result<Option<Genesis>, HomeError> {
         let path = self.path(GENESIS);
         read(&path, GENESIS_BYTES_MAX)?.map(|bytes| parse_genesis(&path, &bytes)).transpose()
@@ -249,12 +250,12 @@ impl Home {
             let mut file = private(OpenOptions::new().write(true).create(true).truncate(true))
                 .open(&temporary)?;
             file.write_all(bytes)?;
-            // Content before name: if the rename survived a power cut and the bytes did not, the
-            // file would be damaged.
+            // The content is synced before the rename. If a power cut kept the rename but not the
+            // bytes, the file would be damaged.
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
-            // Without this, a power cut may bring back the old file or none. A lost pin would let
-            // the next node choose the chain.
+            // Without this sync, a power cut may leave the old file or none. If the pinned genesis
+            // were lost, the next node could choose the chain.
             sync_directory(&self.dir)
         };
         replace().map_err(|error| HomeError::Io { action: "write", path: path.clone(), error })

@@ -1,6 +1,6 @@
-//! `unfinished.json`: transfers that were signed and whose fate is not proved.
+//! `unfinished.json`: transfers that were signed, and whose outcome is not proved yet.
 //!
-//! A transfer is stored before it is submitted, and removed once its fate is proved and shown to
+//! A transfer is stored before it is submitted, and removed once its outcome is proved and shown to
 //! the user. If the wallet is asked for the same payment again, after a crash or with a node that
 //! kept silent, it resumes the first transfer instead of paying twice.
 
@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::{Home, HomeError, SMALL_FILE_BYTES_MAX, damaged, private, read};
 
 const UNFINISHED: &str = "unfinished.json";
-/// Most transfers in the file. Each takes at most 1.3 KB with one output, so they fit into
-/// `SMALL_FILE_BYTES_MAX`. A transfer is removed when it has expired with its nonce unused, which
-/// takes minutes, or when it is proved what used its nonce.
+/// Most transfers in the file. A transfer with one output takes at most 1.3 KB, so they fit into
+/// `SMALL_FILE_BYTES_MAX`. A transfer is removed when it has expired, within minutes, and its nonce
+/// is unused, or when it is proved which transaction used its nonce.
 const UNFINISHED_MAX: usize = 256;
 /// Most bytes of an encoded account: balance, nonce, activity.
 const ACCOUNT_BYTES_MAX: usize = 64;
@@ -34,9 +34,9 @@ pub(crate) struct Unfinished {
     /// Its canonical form, to be submitted again.
     pub(crate) transaction: Transaction,
     /// Whether the last node that was asked refused it. That node may have lied, so the transfer
-    /// may still land.
+    /// may still become final.
     pub(crate) refused: bool,
-    /// The sender as it was proved before the transfer was signed.
+    /// The sender's account, as it was proved before the transfer was signed.
     pub(crate) sender: Account,
     /// Height of that proof.
     pub(crate) height: Height,
@@ -89,7 +89,7 @@ impl Entry {
 }
 
 impl Home {
-    /// The transfers whose fate is not proved, in the order in which they were signed.
+    /// The transfers whose outcome is not proved yet, in the order in which they were signed.
     pub(crate) fn unfinished(&self) -> Result<Vec<Unfinished>, HomeError> {
         let path = self.path(UNFINISHED);
         let Some(bytes) = read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(Vec::new()) };
@@ -98,7 +98,7 @@ impl Home {
         entries.into_iter().map(|entry| entry.unfinished(&path)).collect()
     }
 
-    /// Stores a transfer, or updates the stored one. Durable when this returns.
+    /// Stores a transfer, or updates the stored one. It is durable when this returns.
     pub(crate) fn remember(&self, new: &Unfinished) -> Result<(), HomeError> {
         let _lock = self.lock()?;
         let mut all = self.unfinished()?;
@@ -116,7 +116,7 @@ impl Home {
         self.write_unfinished(&all)
     }
 
-    /// Removes a transfer: its fate is proved, or it never left this machine.
+    /// Removes a transfer whose outcome is proved, or that never left this machine.
     pub(crate) fn forget(&self, chain: ChainId, id: &TxId) -> Result<(), HomeError> {
         if !self.unfinished()?.iter().any(|old| old.id(chain) == *id) {
             return Ok(());
@@ -133,7 +133,8 @@ impl Home {
     }
 
     /// Locks an account for sending, until the result is dropped. Only one `send` runs at a time,
-    /// so that no two choose the same nonce and none misses the other's unfinished transfer.
+    /// so that no two of them choose the same nonce, and each knows the unfinished transfers of the
+    /// others.
     ///
     /// # Errors
     /// `Busy` if another process holds the lock for all of `wait`; `Io`.

@@ -23,7 +23,7 @@ pub(super) struct Sealed {
 pub(super) struct StoreKey(XChaCha20Poly1305);
 
 impl StoreKey {
-    /// Runs Argon2id once, by design slow.
+    /// Runs Argon2id once, which is slow by design.
     pub(super) fn derive(
         password: &Password,
         params: KdfParams,

@@ -1,4 +1,5 @@
-//! `keystore.json`: its shape, its checks when read, and its replacement as a whole or not at all.
+//! The file `keystore.json`: its format, the checks when it is read, and how it is replaced as a
+//! whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,8 +12,8 @@ use super::hexadecimal::Hex;
 use super::{KdfParams, KeyName, KeystoreError};
 use crate::slip10::Index;
 
-/// The only format so far. A later format gets another number, and its program must still read this
-/// one.
+/// The only format so far. A later format gets another number. A program with a later format must
+/// still read this one.
 pub(super) const FORMAT: u32 = 1;
 /// Most keys of a store. A file with this many keys stays below `FILE_BYTES_MAX`.
 pub(super) const KEYS_MAX: usize = 1024;
@@ -25,12 +26,12 @@ pub(super) struct Document {
     pub(super) format: u32,
     pub(super) argon2id: KdfParams,
     pub(super) salt: Hex<[u8; 16]>,
-    /// The entropy of the phrase, with the fields above as associated data. So it opens only if the
-    /// password is right and these fields are unchanged.
+    /// The entropy of the phrase, sealed with the fields above as associated data. So it opens only
+    /// if the password is right and these fields are unchanged.
     pub(super) phrase: Sealed,
     pub(super) keys: Vec<Entry>,
-    /// An empty secret, sealed with all fields above as associated data. Authenticates the part in
-    /// clear.
+    /// An empty secret, sealed with all fields above as associated data. It authenticates the
+    /// fields that are not encrypted.
     pub(super) seal: Sealed,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn read(dir: &Path) -> Result<Document, KeystoreError> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Document, KeystoreError> {
-    /// Parsed first, so that a later format is reported as such and not as damage.
+    /// This field is parsed first, so that a later format is reported as such and not as damage.
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -112,8 +113,8 @@ fn damaged(path: &Path, reason: &str) -> KeystoreError {
 
 /// The right to change the keystore in a directory. One process holds it at a time, until dropped.
 ///
-/// An advisory lock on a separate file: `keystore.json` is replaced, and a lock on it would stay
-/// with the old file.
+/// It is an advisory lock on a separate file. `keystore.json` itself is replaced, so a lock on it
+/// would stay with the old file.
 pub(super) struct Lock {
     dir: PathBuf,
     /// The lock lasts while this file is open.
@@ -121,8 +122,8 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Waits for other holders. Each holds the lock for one file write, never while a password is
-    /// typed or hashed.
+    /// Waits while another process holds the lock. A process holds it for one write of the file,
+    /// never while a password is typed or hashed.
     pub(super) fn take(dir: &Path) -> Result<Self, KeystoreError> {
         let path = dir.join("keystore.lock");
         let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&path);
@@ -154,8 +155,8 @@ impl Lock {
         }
         let mut file = private(OpenOptions::new().write(true).create_new(true)).open(temporary)?;
         file.write_all(&bytes)?;
-        // Content before name: if the rename survived a power cut and the bytes did not, the file
-        // would be empty.
+        // The content is synced before the rename. If a power cut kept the rename but not the
+        // bytes, the file would be empty.
         file.sync_all()?;
         fs::rename(temporary, path)?;
         sync_directory(&self.dir)
@@ -163,7 +164,7 @@ impl Lock {
 }
 
 /// Makes the directory for its owner alone. An existing directory must already be closed to others,
-/// or be empty: closing an empty one locks nobody out.
+/// or be empty. An empty directory is closed to others here, which locks nobody out.
 pub(crate) fn prepare(dir: &Path) -> Result<(), KeystoreError> {
     let fail = |error| KeystoreError::Io { action: "create", path: dir.to_owned(), error };
     let Ok(found) = fs::metadata(dir) else {

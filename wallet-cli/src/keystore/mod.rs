@@ -3,9 +3,9 @@
 //! The keystore is one file, `keystore.json` (mode 0600), in a directory for the owner alone (mode
 //! 0700). Names and public keys are in clear, so that listing them needs no password. The phrase
 //! from which keys derive, and imported secrets, are sealed by XChaCha20-Poly1305 under a key from
-//! Argon2id. A seal over the whole file authenticates the part in clear: before `unlock` that part
-//! is only a claim, after it it is proved. No seal can show that an older version of the file was
-//! put back in place of a newer one.
+//! Argon2id. A seal over the whole file authenticates names and public keys. Only `unlock` verifies
+//! the seal, so before it they may have been forged. No seal can show that an older version of the
+//! file was put back in place of a newer one.
 
 mod cipher;
 mod error;
@@ -34,7 +34,7 @@ pub use self::password::{KdfError, KdfParams, Password};
 use crate::mnemonic::Mnemonic;
 use crate::slip10::{Index, account_secret};
 
-/// The public facts of a key.
+/// The public part of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Its name.
@@ -48,12 +48,12 @@ pub struct Key {
 /// Where a secret comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The secret derives from the phrase: the 24 words bring it back.
+    /// The secret derives from the phrase, so the 24 words bring it back.
     Derived {
         /// The account in its derivation path (SLIP-0010).
         account: u32,
     },
-    /// The secret was imported: only a copy of it, or of the keystore, brings it back.
+    /// The secret was imported, so only a copy of it or of the keystore brings it back.
     Imported,
 }
 
@@ -125,7 +125,8 @@ impl Keystore {
         self.document.keys.iter().map(Key::from)
     }
 
-    /// Opens the phrase and authenticates the rest of the file. Runs Argon2id once, by design slow.
+    /// Opens the phrase and authenticates the rest of the file. Runs Argon2id once, which is slow
+    /// by design.
     ///
     /// # Errors
     /// `BadPassword`, also if the salt or a parameter of Argon2id was changed; `Tampered` if the

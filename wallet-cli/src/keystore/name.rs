@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct KeyName(String);
 
-/// Why a text is not a key name. Does not repeat the text, which may be a secret typed in the wrong
-/// place.
+/// Why a text is not a key name. No message repeats the text, which may be a secret typed in the
+/// wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Wrong length or characters.
@@ -47,8 +47,8 @@ impl FromStr for KeyName {
 }
 
 /// Whether a name looks like the beginning of an address on some network: letters, a `1`, and at
-/// least six more characters, all of bech32's alphabet. A whole address is longer than any name. So
-/// this rule is for people, who might mistake one for the other, not for programs.
+/// least six more characters, all of bech32's alphabet. A whole address is longer than any name, so
+/// a program cannot mistake one for the other. The rule is for people, who might.
 fn like_address(text: &str) -> bool {
     let Some((prefix, data)) = text.split_once('1') else { return false };
     !prefix.is_empty()

@@ -62,8 +62,8 @@ pub struct KdfError {
 }
 
 impl KdfParams {
-    /// For passwords of people: 64 MiB and 3 passes, the second recommended option of RFC 9106 but
-    /// with one lane. A guess takes a few tenths of a second.
+    /// For passwords that people choose: 64 MiB and 3 passes, the second recommended option of RFC
+    /// 9106 but with one lane. A guess takes a few tenths of a second.
     pub const DEFAULT: Self = Self { memory_kib: 64 << 10, passes: 3, lanes: 1 };
     /// For local test networks, whose keys hold nothing of value: 8 MiB, 1 pass.
     pub const LOCAL: Self = Self { memory_kib: 8 << 10, passes: 1, lanes: 1 };

@@ -103,7 +103,7 @@ impl Inner {
         })
     }
 
-    /// Why the mempool refuses a transaction.
+    /// Why the mempool refuses a transaction; `None` if it takes it.
     fn refusal(&self, transaction: &VerifiedTransaction) -> Option<&'static str> {
         let Transfer { sender, nonce, .. } = transaction.transfer();
         let address = self.address(sender);

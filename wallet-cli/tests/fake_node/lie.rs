@@ -7,31 +7,31 @@ pub enum Lie {
     None,
     /// Certificates with two signatures of four.
     FewSignatures,
-    /// Certificates by keys that are not validators.
+    /// Certificates whose signatures are over another message.
     ForeignSignatures,
-    /// Another state root in the header.
+    /// The header has another state root.
     OtherHeader,
     /// One bit of the proof is flipped.
     TamperedProof,
-    /// A proof as of the block before the header's.
+    /// The account proof is for the state after the block before the header's.
     StaleProof,
-    /// Another chain id and network.
+    /// The status has another chain id and network.
     OtherChain,
-    /// State as of an earlier height.
+    /// Shows the state as of this earlier height.
     Old(u64),
     /// A header of a later version.
     Version,
-    /// "Final" without any block.
+    /// Calls a waiting transaction final, without any block that holds it.
     FinalAtOnce,
-    /// "Final" in a block that is empty.
+    /// Calls a waiting transaction final in a block that is empty.
     FinalInEmpty,
-    /// The same, and the block is shown with the transaction in it.
+    /// As `FinalInEmpty`, but shows and proves the block as if it held the transaction.
     FinalInForged,
-    /// Details of another amount.
+    /// Shows a transaction with another amount.
     OtherDetails,
     /// Refuses transactions.
     Rejects,
-    /// Takes transactions and never finalizes.
+    /// Takes transactions and never finalizes them.
     Stalls,
     /// Drops the transaction and hangs up instead of answering.
     Drops,
@@ -44,11 +44,11 @@ pub enum Lie {
     HangsUp,
     /// Takes the transaction, finalizes it, and answers no more requests for proofs.
     Vanishes,
-    /// HTML instead of JSON.
+    /// Answers in HTML instead of JSON.
     Html,
     /// Refuses the request before it reads it.
     Forbids,
-    /// A status of two megabytes.
+    /// Answers with a status of two megabytes.
     Long,
     /// Claims that three more transfers of each account wait.
     NonceAhead,

@@ -1,5 +1,5 @@
-//! A node that is one thread: a real chain of four validators, real blocks and proofs, and lies on
-//! demand.
+//! A fake node within the test's process: a real chain of four validators, real blocks and proofs,
+//! and lies on demand.
 // Each test file uses some of it.
 #![allow(dead_code)]
 
@@ -32,7 +32,7 @@ pub struct Inner {
     /// Whether bob pays alice in the block before a payment, in the same block and in the one
     /// after.
     pub busy: bool,
-    /// How far this node's clock is behind, milliseconds.
+    /// How far this node's clock is behind, in milliseconds.
     pub behind_ms: u64,
     /// How often a block was requested.
     pub blocks_asked: usize,
@@ -149,7 +149,7 @@ impl FakeNode {
         self.inner.lock().unwrap()
     }
 
-    /// Waits until an answer has made this true.
+    /// Waits until this is true. It is checked again after each answer.
     pub fn wait_until(&self, is_so: impl Fn(&Inner) -> bool) -> MutexGuard<'_, Inner> {
         self.answered.wait_while(self.lock(), |inner| !is_so(inner)).unwrap()
     }
@@ -196,7 +196,7 @@ impl FakeNode {
 }
 
 impl Inner {
-    /// Makes the next block, with any of the four as proposer in turn.
+    /// Makes the next block. The four validators propose in turn.
     pub fn commit(&mut self, transactions: Vec<Arc<VerifiedTransaction>>) {
         let parent = self
             .blocks
@@ -219,7 +219,7 @@ impl Inner {
         for (block, _) in &self.blocks {
             self.state.advance(block);
         }
-        // Another time makes another block.
+        // A block with another time has another hash.
         std::thread::sleep(std::time::Duration::from_millis(2));
         self.commit(Vec::new());
     }
@@ -243,7 +243,7 @@ impl Inner {
         self.transfer_until(from, to, nonce, now() + 60_000)
     }
 
-    /// The same with another expiry.
+    /// As `transfer`, with another expiry.
     pub fn transfer_until(
         &self,
         from: &str,

@@ -62,7 +62,7 @@ pub fn setup() -> Setup {
     setup_on(genesis("local"))
 }
 
-/// The same with another genesis.
+/// As [`setup`], with another genesis.
 pub fn setup_on(genesis: Genesis) -> Setup {
     let node = FakeNode::start(genesis);
     let home = tempfile::tempdir().unwrap();
@@ -77,7 +77,7 @@ pub fn run_with(home: &Path, url: &str, stdin: &str, args: &[&str]) -> Outcome {
     run_into(home, url, stdin, args, Stdio::piped())
 }
 
-/// The same with another stdout, which the outcome does not include.
+/// As [`run_with`], with another stdout, which the outcome does not include.
 pub fn run_into(home: &Path, url: &str, stdin: &str, args: &[&str], stdout: Stdio) -> Outcome {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cairn-wallet"))
         .env_clear()
