@@ -152,8 +152,8 @@ impl ValidatorKey {
     }
 }
 
-/// As [`ValidatorKey::verify`], but computes the point of the key. The caller knows that the key is
-/// a validator's: its torsion is not checked again.
+/// As [`ValidatorKey::verify`], but computes the point of the key. The caller must know that the
+/// key is a validator's, since torsion is not checked.
 #[must_use]
 pub fn verify_strict(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     key.point().is_ok_and(|point| is_strict(&point, message, signature))
@@ -262,8 +262,8 @@ const HALVED_MIN: usize = 4;
 const HALVINGS: usize = 2;
 
 /// Verifies many signatures of transfers at about a third of the cost of [`verify`], and with the
-/// same verdicts. Also returns how many checks were made: one for each item, `together`, if all
-/// signatures hold.
+/// same verdicts. Also returns how many checks were made. If all signatures hold, `together` is the
+/// number of items.
 ///
 /// If the equation of a batch does not hold, the batch is halved until the bad signatures are
 /// found. An item whose key [`PublicKey::check`] refuses is part of no equation.
@@ -292,7 +292,7 @@ struct Search<'a> {
     items: &'a [Item],
     verdicts: &'a mut [bool],
     checks: Checks,
-    /// How many more signatures may become part of equations. If this is too few for the next
+    /// How many more signatures may be put into equations. If this is too few for the next
     /// equation, its items are verified one by one.
     room: usize,
 }

@@ -125,8 +125,9 @@ impl ValidatorSet {
         VotingPower(self.total * 2 / 3 + 1)
     }
 
-    /// The proposer of a round. Turn number height + round of the repeating schedule names it. In
-    /// the schedule each validator has turns in proportion to its power, evenly spread.
+    /// The proposer of a round. The schedule repeats, and its turn number height + round names the
+    /// proposer. Each validator has turns in proportion to its power, evenly spread over the
+    /// schedule.
     #[must_use]
     pub fn proposer(&self, height: Height, round: Round) -> &Validator {
         let turn = height.0.wrapping_add(u64::from(round.0));

@@ -39,7 +39,7 @@ struct Options {
         value_parser = rpc_url
     )]
     rpc: String,
-    /// File with the keystore's password; without it, you are asked
+    /// File with the keystore's password, so that you are not asked for it
     #[arg(long, global = true, value_name = "FILE", env = "CAIRN_WALLET_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
     /// Print the result as JSON

@@ -66,7 +66,7 @@ pub(crate) struct Paid {
 
 /// The next step, given the unfinished transfers of the sender.
 enum Next {
-    /// One of them is this payment, and is final.
+    /// One of these transfers makes this payment, and is final.
     Final(TxId, Timestamp, Height),
     /// This transfer is to be submitted for this payment.
     Submit(Unfinished),

@@ -4,9 +4,9 @@
 //! For an account, three things are checked. The certificate of the header must hold for the
 //! validators of the pinned genesis. The account, or its absence, must follow from the header's
 //! state root. And the header must not be lower than the highest one that this wallet has seen from
-//! any node. A transaction is proved under the header of its own block, which may be any. No proof
-//! can show that there is no later block: a node that shows an old state is recognized only by the
-//! state's age.
+//! any node. A transaction is proved under the header of its own block, whatever its height. No
+//! proof can show that there is no later block: a node that shows an old state is recognized only
+//! by the state's age.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
 //! The types of the JSON-RPC interface, shared by node and wallet.
 //!
-//! The interface is JSON-RPC 2.0 over HTTP and WebSocket. Parameters are given by name. Numbers
-//! that may exceed 2^53 are strings of decimal digits, so that no JSON parser rounds them. Other
-//! numbers are JSON numbers. Hashes, keys and canonical bytes are lower-case hexadecimal.
+//! The interface is JSON-RPC 2.0 over HTTP and WebSocket. Parameters are given by name. 64-bit
+//! numbers are strings of decimal digits, so that no JSON parser rounds them. Numbers of up to 32
+//! bits are JSON numbers, and so are `clock_offset_ms` and the costs of a peer, which stay small.
+//! Hashes, keys and canonical bytes are lower-case hexadecimal.
 
 mod account;
 mod chain;

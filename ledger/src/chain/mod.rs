@@ -31,7 +31,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The chain of a genesis, which [`Genesis::from_json`] would accept.
+    /// The chain of a genesis that [`Genesis::from_json`] would accept.
     #[must_use]
     pub fn new(genesis: Genesis) -> Arc<Self> {
         let validators = Arc::new(genesis.validator_set());

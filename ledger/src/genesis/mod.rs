@@ -84,8 +84,8 @@ pub struct GenesisValidator {
 pub struct Limits {
     /// Most bytes of a block's transactions.
     pub block_bytes_max: u64,
-    /// Least time from a block's parent to the block, in milliseconds. A block with an earlier time
-    /// is invalid.
+    /// Least difference between the times of a block and its parent, in milliseconds. A block with
+    /// an earlier time is invalid.
     pub block_interval_ms: u64,
     /// Time between two blocks while no transaction waits, in milliseconds.
     pub empty_block_interval_ms: u64,
@@ -444,8 +444,8 @@ fn template_keys() -> BTreeSet<PublicKey> {
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()
 }
 
-/// The format determines what the other fields mean, so a genesis of another format has no other
-/// problem reported.
+/// The format determines what the other fields mean, so no other problem is reported for a genesis
+/// of another format.
 fn check_format(format: u32) -> Result<(), String> {
     match format {
         FORMAT => Ok(()),

@@ -75,8 +75,8 @@ impl MountainRange {
     /// leaves must exist.
     fn peaks(&self, count: u64) -> Vec<Hash> {
         let heights = (0..u64::BITS).rev().filter(|height| (count >> height) & 1 == 1);
-        // At this height there are `count >> height` nodes. The number is odd, since the bit is
-        // set. The last of these nodes is the peak.
+        // Over `count` leaves there are `count >> height` nodes of such a height. The number is
+        // odd, since the bit is set. The last of these nodes is the peak.
         heights.map(|height| self.node(height, (count >> height) ^ 1)).collect()
     }
 

@@ -19,8 +19,8 @@ pub fn chunk_hash(bytes: &[u8]) -> Hash {
 /// bytes.
 ///
 /// A descriptor from a peer is a claim until a `SegmentProof` ties it to a certified header, or
-/// `History::restore` gives the root of that header. All methods are safe on a claim, but `bytes`
-/// and the chunk count may then be any number.
+/// `History::restore` gives the root of that header. No method panics on a claim, but `bytes` and
+/// the chunk count may then be any number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentDescriptor {
     /// Index of the segment in history, from 0.

@@ -5,7 +5,7 @@
 //! account or a transaction. The light client keeps no state and contacts no node: its callers
 //! remember the headers that they have seen. No proof can show that there is no later block.
 //!
-//! Rules and bytes: `docs/protocol/bytes.md`.
+//! The rules and the encoding are in `docs/protocol/bytes.md`.
 
 use crate::block::{HEADER_BYTES, HEADER_VERSION, Header};
 use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError};
@@ -45,7 +45,7 @@ pub enum LightError {
         /// Why the certificate proves nothing.
         error: CertificateError,
     },
-    /// The proof is for another account or another state root, or the account was left out.
+    /// The proof is for another account or another state root, or it hides the account.
     #[error("the account proof does not hold: {0}")]
     Account(state::ProofError),
     /// The proof does not show that the transaction is in the block.

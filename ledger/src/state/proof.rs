@@ -191,7 +191,7 @@ impl Reader<'_> {
 pub struct AccountProof(RangeProof);
 
 impl AccountProof {
-    /// Most bytes of a proof that verifies. It has this size if it shows a full leaf at depth 256.
+    /// No proof that verifies has more bytes: this is a full leaf below 256 inner nodes.
     pub const BYTES_MAX: usize = 8 + 256 * 40 + 12 + LEAF_ENTRIES_MAX * 81;
 
     /// The proof for one key.

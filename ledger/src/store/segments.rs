@@ -15,8 +15,8 @@ use crate::units::Height;
 /// Most layouts that are kept in memory: those of the segments served last. They are enough while
 /// many peers fetch the same segments in any order.
 const LAYOUTS_MAX: usize = 64;
-/// Most blocks in all kept layouts together, each with 8 bytes: as many as eight segments have at
-/// most by any genesis. One layout is kept even if it has more.
+/// Most blocks in all kept layouts together, each with 8 bytes: as many as eight segments have with
+/// the highest limit of a genesis. One layout is kept even if it has more.
 const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
 
 /// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or
@@ -192,8 +192,8 @@ pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, S
     start(disk, index, 0)
 }
 
-/// Bytes from the beginning of a segment's record that surely include this many chunk hashes and
-/// ends of blocks.
+/// How many bytes from the beginning of a segment's record are enough for this many chunk hashes
+/// and ends of blocks.
 fn start_bytes(chunks: u64, ends: u64) -> usize {
     let bytes = chunks.saturating_mul(32).saturating_add(ends.saturating_mul(8));
     usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PIECE_BYTES)

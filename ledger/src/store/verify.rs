@@ -40,11 +40,11 @@ impl std::fmt::Display for Problem {
 pub struct VerifyReport {
     /// Height of the last block that follows from the genesis by all rules.
     pub height: Height,
-    /// Transactions up to this height, each signature verified.
+    /// Number of transactions up to this height. Every signature was verified.
     pub transactions: u64,
-    /// Sealed segments up to this height.
+    /// Number of sealed segments up to this height.
     pub segments: u64,
-    /// Stored values, each checksum compared.
+    /// Number of stored values. Every checksum was compared.
     pub values: u64,
     /// Bytes of their keys and contents.
     pub bytes: u64,

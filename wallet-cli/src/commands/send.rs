@@ -19,7 +19,7 @@ use crate::trust::{Proven, Trust};
 use crate::wallet::{self, Wallet, now};
 
 /// A `send` waits at least this long for other `send` commands from the same key, even if
-/// `--timeout` is shorter. Each of them takes as long as a block.
+/// `--timeout` is shorter. Each of them waits for a block.
 const TURN_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]

@@ -83,7 +83,7 @@ pub(crate) enum HomeError {
         /// How long this process waited.
         wait: std::time::Duration,
     },
-    /// Too many transfers may still land.
+    /// Too many transfers may still become final.
     #[error(
         "{} holds {max} transfers that may still land; nothing was sent\nhint: wait until they are \
          final or expired",
@@ -125,7 +125,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Reads and writes no file.
+    /// The wallet in this directory. Reads and writes no file.
     pub(crate) const fn new(dir: PathBuf) -> Self {
         Self { dir }
     }

@@ -4,8 +4,8 @@
 //! 0700). Names and public keys are in clear, so that listing them needs no password. The phrase
 //! from which keys derive, and imported secrets, are sealed by XChaCha20-Poly1305 under a key from
 //! Argon2id. A seal over the whole file authenticates names and public keys. Only `unlock` verifies
-//! the seal, so before it they may have been forged. No seal can show that an older version of the
-//! file was put back in place of a newer one.
+//! the seal. Until then, names and public keys may be forged. No seal can show that an older
+//! version of the file was put back in place of a newer one.
 
 mod cipher;
 mod error;

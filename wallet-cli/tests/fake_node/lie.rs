@@ -5,21 +5,21 @@
 pub enum Lie {
     /// The node is honest.
     None,
-    /// Certificates with two signatures of four.
+    /// Shows certificates with only two signatures of four.
     FewSignatures,
-    /// Certificates whose signatures are over another message.
+    /// Shows certificates whose signatures are over another message.
     ForeignSignatures,
-    /// The header has another state root.
+    /// Shows a header with another state root.
     OtherHeader,
-    /// One bit of the proof is flipped.
+    /// Flips one bit of the account proof.
     TamperedProof,
-    /// The account proof is for the state after the block before the header's.
+    /// Shows an account proof for the state one block before the header.
     StaleProof,
-    /// The status has another chain id and network.
+    /// Names another chain id and network in its status.
     OtherChain,
     /// Shows the state as of this earlier height.
     Old(u64),
-    /// A header of a later version.
+    /// Shows a header of a later version.
     Version,
     /// Calls a waiting transaction final, without any block that holds it.
     FinalAtOnce,
@@ -38,7 +38,7 @@ pub enum Lie {
     /// Takes the transaction, finalizes it, and denies that: it answers that it does not know the
     /// transaction, and shows blocks without transactions.
     Withholds,
-    /// Has no proof of a transaction.
+    /// Has no proof of any transaction.
     NoProof,
     /// Takes the transaction, finalizes it, and hangs up instead of answering.
     HangsUp,

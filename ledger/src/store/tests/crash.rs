@@ -106,7 +106,7 @@ fn a_refused_write_is_invisible_and_the_last() {
 /// Runs the calling test again, in a process with a namespace where it may mount file systems. The
 /// temporary folder of this inner run is a file system of 24 MiB. In the inner run the function
 /// returns a folder outside the small file system. In the outer run it returns `None`, after the
-/// inner run has passed or if this machine allows none.
+/// inner run has passed or if this machine allows no such namespace.
 fn inside_a_namespace() -> Option<PathBuf> {
     const ROOMY: &str = "CAIRN_TEST_ROOMY";
     if let Some(roomy) = std::env::var_os(ROOMY) {
