@@ -1,5 +1,5 @@
-//! Shows that the encoding does not depend on bincode. For mirrors of the types of the ledger, the
-//! crate wincode writes the same bytes and reads them back. So wincode could replace bincode
+//! Shows that the encoding does not depend on bincode. For structs that mirror the ledger's types,
+//! the crate wincode writes the same bytes and reads them back. So wincode could replace bincode
 //! (`docs/adr/0004-crates.md`).
 #![allow(clippy::unwrap_used)]
 

@@ -110,7 +110,7 @@ impl WalletError {
     }
 
     /// Turns a failure to write the result into `Unwritten`, for a command whose work is done even
-    /// if stdout is broken. `done` says what it did.
+    /// if stdout is broken. `done` says what the command did.
     pub(crate) fn after(self, done: String) -> Self {
         match self {
             Self::Terminal(TerminalError::Output(error)) => Self::Unwritten { done, error },

@@ -119,8 +119,8 @@ pub(crate) fn fate(
     Ok(if is_all && !is_named { Fate::Never } else { Fate::Unknown })
 }
 
-/// Adds to the account's activity all that touched the account in a block, as the node says.
-/// Returns the ids of these transactions.
+/// Adds to the account's activity everything that touched the account in a block, according to the
+/// node. Returns the ids of the transactions among it.
 fn replay(
     trust: &Trust<'_>,
     key: &PublicKey,

@@ -21,7 +21,7 @@ use crate::trust::{Proven, Trust};
 /// Most waiting transactions that a node lists, by the RPC interface.
 const LIST_MAX: u32 = 1_000;
 /// Most waiting transfers of the account that are fetched from a node, each in a call of its own.
-/// Transfers beyond that count as not shown, and the wallet waits until the first ones are final.
+/// Further transfers count as not shown, so the wallet waits until the fetched ones are final.
 const FETCHED_MAX: usize = 64;
 /// No further transfer is fetched after this long, so that a slow node cannot hold the wallet up.
 const FETCH_TIME: Duration = Duration::from_secs(5);

@@ -71,7 +71,8 @@ enum Next {
     /// This transfer is to be submitted for this payment.
     Submit(Unfinished),
     /// The node claims that a transfer with this nonce waits, and does not show it. If no such
-    /// transfer exists, a transfer with a higher nonce would block the account until it expires.
+    /// transfer exists, a new transfer with a higher nonce would block the account until the new
+    /// transfer expires.
     Unshown(Nonce),
 }
 
@@ -89,7 +90,7 @@ impl Payment<'_, '_> {
     /// Submits a transfer and waits until it is proved final or the deadline has passed.
     ///
     /// # Errors
-    /// After an error, nothing was submitted, or the node says that it refused all that was
+    /// An error means that nothing was submitted, or that the node says it refused all that was
     /// submitted. The error is `Open` if an earlier run submitted this payment and its outcome
     /// cannot be proved.
     pub(crate) fn run(&mut self) -> Result<Paid, WalletError> {

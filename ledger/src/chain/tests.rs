@@ -232,8 +232,8 @@ fn blocks_follow_each_other_and_every_commitment_is_checked() {
     assert_eq!(total, 2_000_000_000, "fees and payments move money");
 }
 
-/// Anyone who knows the fees of each block that a validator proposed can compute the activity of
-/// its payout account.
+/// Checks that anyone who knows the fees of each block that a validator proposed can compute the
+/// activity of its payout account.
 fn each_payout_proves_its_income(chain: &Chain, state: &ChainState) {
     for validator in chain.validators(Height(1)).as_slice() {
         let mut expected = Account::default();

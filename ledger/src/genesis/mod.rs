@@ -444,8 +444,8 @@ fn template_keys() -> BTreeSet<PublicKey> {
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()
 }
 
-/// The format determines what the other fields mean, so no other problem is reported for a genesis
-/// of another format.
+/// Checks the format first: it determines what the other fields mean. So for a genesis of another
+/// format no other problem is reported.
 fn check_format(format: u32) -> Result<(), String> {
     match format {
         FORMAT => Ok(()),

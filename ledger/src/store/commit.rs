@@ -78,8 +78,8 @@ impl Store {
                 view.certificate = last.certificate.clone();
                 entries.into_iter().for_each(|entries| view.index.push(entries));
             }
-            // The accounts of the block before are freed here, outside the lock of the readers,
-            // since that takes milliseconds.
+            // The accounts of the block before are freed here, outside the lock of the readers: to
+            // free them takes milliseconds.
             writer.tip = tip;
             writer.state = last.block.state().clone();
             Ok(())

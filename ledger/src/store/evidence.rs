@@ -18,8 +18,8 @@ pub const EVIDENCE_ABOUT_ONE_MAX: usize = 4;
 /// Most bytes of a piece, name and content together.
 pub const EVIDENCE_BYTES_MAX: usize = 64 << 10;
 
-/// Name and content of a piece of evidence. Only one piece of a name is kept. The caller decides
-/// what both mean.
+/// Name and content of a piece of evidence. Only one piece with each name is kept. The caller
+/// decides what name and content mean.
 pub type Evidence = (Vec<u8>, Vec<u8>);
 
 /// A stored piece: whom it is about, name, content.

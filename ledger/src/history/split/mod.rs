@@ -41,8 +41,8 @@ pub enum SegmentError {
         /// Height in the header.
         got: Height,
     },
-    /// A block's hash differs from the one that its child names as its parent. For the last block,
-    /// it differs from `last_block` of the descriptor.
+    /// A block's hash differs from the parent hash in its child. For the last block, it differs
+    /// from `last_block` in the descriptor.
     #[error("block {height} is {got}, expected {expected}")]
     Link {
         /// Height of the block.
