@@ -8,8 +8,8 @@
 //! *busy*. An empty budget is never a reason to ban a peer or to close its connection: an honest
 //! peer on a fast link may empty its budget.
 //!
-//! If a batch of messages contains a bad signature, finding it means to verify other signatures
-//! again. The senders of the bad signatures pay for this search, in equal parts for each bad
+//! If a batch of messages contains a bad signature, other signatures must be verified again to find
+//! it. The senders of the bad signatures pay for this search, in equal parts for each bad
 //! signature.
 //!
 //! A gossip message that was new, valid and passed on is free. Otherwise honest peers would pay for
@@ -41,8 +41,8 @@ pub const STORE_READ: u64 = 50;
 /// Cost of receiving one message by gossip or over a link, without decoding its bytes (an
 /// estimate).
 pub const MESSAGE: u64 = 20;
-/// Cost of receiving one request and returning its answer, on a stream of their own (measured:
-/// 110).
+/// Cost of receiving one request and returning its answer, which have a stream of their own
+/// (measured: 110).
 pub const REQUEST: u64 = 100;
 /// Bytes decoded per microsecond. Measured: about 7 KiB for blocks, less for small messages.
 pub const DECODE_BYTES: u64 = 4 << 10;

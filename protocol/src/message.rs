@@ -127,8 +127,8 @@ pub struct RoundCertificate {
     pub height: Height,
     /// Round of the votes.
     pub round: Round,
-    /// True: precommits of a quorum. False: votes of a later round, by more than a third of the
-    /// power.
+    /// True: precommits of a quorum, which end the round. False: votes of more than a third of the
+    /// power, which let a node skip to the round.
     pub is_precommit: bool,
     /// Each by a different validator.
     pub votes: Vec<SignedVote>,

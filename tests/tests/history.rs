@@ -39,7 +39,7 @@ fn number(result: &Value, field: &str) -> f64 {
 fn nodes_fetch_a_chain_and_hardly_anything_twice() {
     let result = complete(2, &["--seeds", "1", "--leechers", "2"]);
     let (copies, waste) = (number(&result, "seed_copies"), number(&result, "waste"));
-    // The seed sent everything once. What each leecher got more often, the other one may have sent.
+    // Each leecher got each chunk once, from the seed or from the other leecher.
     assert!((1.0..2.5).contains(&copies), "{result}");
     assert!(waste < 0.4, "{result}");
     for node in result["per_node"].as_array().expect("a list of nodes") {

@@ -3,7 +3,6 @@
 //!
 //! Run it by `cargo test -p tests --features planted --test planted`. Nothing else is ever built
 //! with the feature.
-//! feature.
 
 use std::time::Instant;
 

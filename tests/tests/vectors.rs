@@ -288,7 +288,7 @@ fn every_hash_domain_has_the_tag_it_always_had() {
     );
 }
 
-/// Checks that good bytes decode, but not beyond a limit, and that changed bytes that still decode
+/// Checks that good bytes decode within their limit only, and that changed bytes that still decode
 /// are encoded to the same bytes again.
 fn canonical<T: codec::Encode + codec::Decode<()>>(good: &[u8], max: usize) {
     let check = |bytes: &[u8]| match codec::decode::<T>(bytes, max) {

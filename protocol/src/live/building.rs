@@ -10,8 +10,8 @@ use super::Machine;
 use crate::live::consensus::Output;
 
 /// Longest wait, in milliseconds, until this clock reaches the earliest time of the block. It
-/// covers clocks that differ a little. If this clock is further behind, the block is built at once,
-/// since the round would be over before the clock gets there.
+/// covers small differences between clocks. If this clock is further behind, the block is built at
+/// once, since the round would be over before the clock gets there.
 const CLOCK_WAIT_MAX: u64 = 250;
 
 impl Machine {

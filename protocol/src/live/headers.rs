@@ -23,8 +23,8 @@ const PASSED_BELOW_TIP: u64 = 8;
 /// For at least this time, other nodes that decided the block leave the announcement to the
 /// proposer.
 const PROPOSER_FIRST: Duration = Duration::from_millis(200);
-/// If the proposer does not announce, the other nodes do so at random times within this span. The
-/// first announcement spares all later ones.
+/// If the proposer does not announce, the other nodes do so at random times within this span. A
+/// node that hears an announcement makes none.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
 
 /// How a header came.

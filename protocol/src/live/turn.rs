@@ -30,8 +30,8 @@ impl Turn {
             lots,
             effects: Vec::new(),
             cost: Cost::NONE,
-            // The time is above the counters of an earlier run, which the peers' gossip may
-            // remember.
+            // The first counter is the time, in milliseconds. So counters are above those of an
+            // earlier run, whose messages the peers' gossip may remember.
             last_attempt: now.wall.0,
             last_request: RequestId(0),
         }

@@ -37,8 +37,9 @@ const AFTER: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Transfers that take longer than this, in milliseconds, are reported on stderr.
 const SLOW_MS: f64 = 1_000.0;
-/// If the 99th percentile before the attack is above this, in milliseconds, stderr says that the
-/// run tells of this machine. On two cores that keep up the percentile is 70 to 110.
+/// If the 99th percentile before the attack is above this, in milliseconds, the run is reported to
+/// tell of this machine and not of the attack. On two cores that keep up the percentile is 70 to
+/// 110.
 const QUIET_P99_MS_MAX: f64 = 200.0;
 const TICK: Duration = Duration::from_millis(50);
 /// How long to wait for the nodes to answer, for a first final transfer, and for the attackers to

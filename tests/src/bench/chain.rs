@@ -28,7 +28,7 @@ use super::{say, stop};
 
 /// Version of the recipes. It is raised when the same recipe gives another chain.
 const VERSION: u32 = 4;
-/// Number of accounts that pay, in turn. Only a few, as each sender's transactions must come in
+/// Number of accounts that pay, in turn. It is small, as each sender's transactions must come in
 /// order.
 pub(super) const SENDERS: u64 = 8;
 /// Bytes of a transfer with all outputs and a full memo.

@@ -18,8 +18,8 @@ pub(super) fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
     Ok(target.join("bench"))
 }
 
-/// Waits until no other bench makes or copies a chain, and keeps others waiting until the file is
-/// dropped. A store can be opened only once, and must not change while it is copied.
+/// Waits until no other bench makes or copies a chain, and keeps others waiting until the returned
+/// file is dropped. A store can be opened only once, and must not change while it is copied.
 pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;

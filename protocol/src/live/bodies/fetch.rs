@@ -135,8 +135,8 @@ impl Wanted {
         }
     }
 
-    /// The peer to ask now; none while another one has time to answer, or if there is no peer.
-    /// `gave` are peers that gave something when they were last asked.
+    /// The peer to ask now. `None` while an asked peer still has time to answer, or if there is no
+    /// peer. `gave` are peers that gave something when they were last asked.
     ///
     /// Peers that gave nothing for this block when they were asked come last. Of the others, the
     /// peer that sent the list comes first, then those that gave something. Of equal peers, the

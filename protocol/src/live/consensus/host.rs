@@ -149,8 +149,8 @@ impl Host {
     }
 
     pub(super) fn on_core_error(&mut self, error: &malachite::Error<Context>) {
-        // Messages are verified before they reach the core. So an error means that the core
-        // contradicts the log, or is a bug.
+        // Messages are verified before they reach the core. So an error is a bug, or the core
+        // contradicts the log.
         self.fail(error.to_string());
     }
 

@@ -128,8 +128,8 @@ impl Mempool {
 
     /// Lets a transaction in, if it could go into a block after the earlier ones of its sender.
     ///
-    /// It may push out other transactions: the one of its nonce, if it outbids it; later ones of
-    /// its sender that the balance no longer covers; and, to make room, the last ones of senders
+    /// It may push out other transactions: the one of its nonce, if it pays enough more; later ones
+    /// of its sender that the balance no longer covers; and, to make room, the last ones of senders
     /// that pay less, of which those behind a gap leave first.
     ///
     /// # Errors
@@ -229,9 +229,9 @@ impl Mempool {
         Ok((account, Waiting { transaction, needed }))
     }
 
-    /// The transaction that leaves first, if it may leave for the one of this sender and nonce. It
-    /// may if it pays less per byte, or waits behind a gap while the newcomer does not. It is the
-    /// last of its sender, so it leaves no gap.
+    /// The transaction that leaves first, if it may leave for the newcomer, which is the one of
+    /// this sender and nonce. It may leave if it pays less per byte than the newcomer, or waits
+    /// behind a gap while the newcomer does not. It is the last of its sender, so it leaves no gap.
     fn weaker_than(&self, sender: PublicKey, nonce: Nonce) -> Option<(PublicKey, Nonce)> {
         let newcomer = self.index.queue(&sender)?.standing(nonce)?;
         let (weakest, victim, nonce) = self.index.weakest()?;
@@ -245,8 +245,8 @@ impl Mempool {
     ///
     /// Their bytes are at most `bytes_max` and at most the limit of a block. A block built `now`
     /// can apply all of them in this order. A transaction that has expired since the last commit
-    /// ends its sender's queue. Otherwise its successors, which cannot be applied without it, could
-    /// fill the block in vain.
+    /// ends its sender's queue. Its successors cannot be applied without it, so they must not use
+    /// up the room in the block.
     #[must_use]
     pub fn candidates(
         &self,

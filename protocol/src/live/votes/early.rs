@@ -1,8 +1,8 @@
 //! Consensus messages of heights that have not begun here.
 //!
-//! The next proposer is often a few milliseconds ahead, and a node that catches up meanwhile hears
-//! messages of the current heights. They are kept, within bounds, and taken in when their height
-//! begins. Otherwise the node would miss the first round of that height.
+//! The next proposer is often a few milliseconds ahead. A node that catches up hears messages of
+//! the current heights meanwhile. Such messages are kept, within bounds, and taken in when their
+//! height begins. Otherwise the node would miss the first round of that height.
 
 use std::collections::{BTreeMap, VecDeque};
 

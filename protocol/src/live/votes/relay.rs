@@ -25,8 +25,9 @@ use crate::planted::{self, Fault};
 /// How long a repeated message is ignored after it was accepted. The time is shorter than any
 /// retransmission interval (one second), and longer than a copy takes through the network.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long other certificates of a kind are ignored after one was accepted, whatever they contain.
-/// Any validator can make a certificate of the votes that it heard, so copies differ.
+/// For how long other certificates of a kind are ignored after one was accepted, whatever they
+/// contain, unless their round is later. Any validator can make a certificate of the votes that it
+/// heard, so copies differ.
 const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
 /// Most different messages of one validator, height, round and kind.
 const DIFFERENT_MAX: usize = 2;
@@ -81,8 +82,8 @@ struct Certificates {
 /// Key of a message in the records.
 type Place = (Height, Round, Kind, PublicKey);
 
-/// The accepted messages of heights that are near: at most [`DIFFERENT_MAX`] for each validator,
-/// kind and taken round.
+/// The accepted messages of heights that are near. For each round that is taken there are at most
+/// [`DIFFERENT_MAX`] of each validator and kind.
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     words: BTreeMap<Place, Vec<Known>>,

@@ -2,8 +2,9 @@
 //!
 //! A node tells each peer which chunks it *wants* and how many the peer may send. The peer picks. A
 //! missing chunk is wanted from one peer at a time, so nothing arrives twice until the endgame. A
-//! peer that has a whole segment is called a source. Only from sources a node wants more chunks
-//! than they may send, so that a source can choose chunks which it has given to no other node yet.
+//! peer that has a whole segment is called a source. From a source, and only from a source, a node
+//! wants more chunks than it may send. So the source can pick chunks that it has given to no other
+//! node yet.
 
 mod endgame;
 mod requests;
@@ -212,8 +213,8 @@ impl Downloads {
     }
 
     /// The rank by which peers get new requests, lowest first. A source comes last while a chunk is
-    /// wanted from it that only sources have. Then the fewest wants come first. Between equal peers
-    /// chance decides, so that not all downloaders ask the same peer.
+    /// wanted from it that only sources have. Next, a peer from which fewer chunks are wanted comes
+    /// first. Between equal peers chance decides, so that not all downloaders ask the same peer.
     pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
         let wants = self.suppliers.get(&peer).map(Supplier::wants);
         let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;

@@ -300,8 +300,8 @@ impl Shell {
         }
     }
 
-    /// Checks that a message was durable before it was sent, and that no other was signed in its
-    /// place.
+    /// Checks that a message was durable before it was sent, and that no two different messages of
+    /// one round are signed.
     fn on_gossip(&mut self, topic: Topic, bytes: &[u8]) {
         let message = match topic {
             Topic::Consensus => decode::<ConsensusMessage>(bytes, CONSENSUS_BYTES_MAX),
