@@ -169,7 +169,7 @@ pub struct Budget {
     refused: u64,
 }
 
-/// What a budget shows to people.
+/// The figures of a budget, for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BudgetReport {
     /// Microseconds left; below zero while the peer is in debt.

@@ -113,7 +113,7 @@ impl CompactBlock {
     /// forged any of them.
     #[must_use]
     pub fn is(&self, block: BlockHash) -> bool {
-        // The list costs most, so it is last.
+        // The check of the list costs most, so it comes last.
         self.header.hash() == block
             && self.header.parent_certificate == self.parent_certificate.hash()
             && self.header.check_content(&self.parent_certificate, &self.transactions).is_ok()

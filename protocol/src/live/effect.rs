@@ -63,7 +63,7 @@ pub enum Effect {
 /// News for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Catching up begins. The heights are that of the tip and the highest proved one.
+    /// Catching up begins. The heights are those of the tip and of the highest proved block.
     Behind(Height, Height),
     /// Catching up has ended, at this tip.
     CaughtUp(Height),

@@ -172,7 +172,7 @@ impl Swarm {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Input::Time`] is due at the latest. None while nothing is pending.
+    /// When [`Input::Time`] is due at the latest. `None` while nothing is pending.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
         let has_news =

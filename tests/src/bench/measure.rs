@@ -41,7 +41,7 @@ pub(super) struct Bans {
     pub(super) honest: usize,
     /// Bans of seeds that send wrong bytes.
     pub(super) poisoners: usize,
-    /// How often such a seed has sent wrong bytes.
+    /// How often such a seed began to send wrong bytes to a peer.
     pub(super) poisoned: usize,
 }
 

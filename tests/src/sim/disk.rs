@@ -72,7 +72,7 @@ impl Disk {
         self.write(writes);
     }
 
-    /// Removes all bodies but these, in one step and durably.
+    /// Removes all bodies except those of these blocks, in one step and durably.
     pub(crate) fn shorten_log(&mut self, kept: &BTreeSet<BlockHash>) {
         self.sync_log();
         self.log.retain(|entry| match entry {

@@ -49,7 +49,7 @@ fn find<'a>(all: &'a [String], name: &str) -> Option<&'a String> {
     all.iter().find(|path| format!("/{path}").ends_with(&ending))
 }
 
-/// Whether a word names a file or folder. A word with `NAME` stands for any file, so it names none.
+/// Whether a word names a file or folder. A word with `NAME` stands for many, so it names none.
 fn is_path(word: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
     let in_room = word.split_once('/').is_some_and(|(room, _)| ROOMS.contains(&room));

@@ -222,7 +222,8 @@ impl Host {
         self.verify_once(&signed.proposal.proposer, &message, &signed.signature)
     }
 
-    /// Whether the signers of a message may send it at this height, and their signatures hold.
+    /// Whether the signers of a message may send it at this height, and whether their signatures
+    /// hold.
     pub(super) fn verify_message(
         &mut self,
         message: &ConsensusMessage,

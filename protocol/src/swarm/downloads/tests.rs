@@ -361,7 +361,7 @@ fn a_limit_holds_back_what_may_be_sent() {
     assert!((5..=6).contains(&allowed.len()), "a chunk a second: {allowed:?}");
 }
 
-/// A peer without free chunks costs no look at chunks, however often it is given a chance.
+/// A peer without free chunks costs no look at chunks, however often `fill` is called for it.
 #[test]
 fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     let mut fetch = Fetch::new(500);

@@ -381,7 +381,8 @@ impl Swarm {
             return;
         };
         let Some(descriptor) = self.source.manifest.get(index.0).copied() else {
-            // The head came before the manifest that proves it was complete. It is requested again.
+            // The head came before its manifest was complete, so nothing proves it. It is requested
+            // again.
             self.source.heads.retain(|asked, _| *asked != index || !is_asked);
             return;
         };

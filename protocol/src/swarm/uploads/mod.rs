@@ -19,7 +19,8 @@ use super::message::{ChunkId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::ids::PeerId;
 
-/// Bytes that may be in flight at any rate: a link of 20 Mbit/s moves them in a fifth of a second.
+/// Bytes that may be in flight however slow the link is. A link of 20 Mbit/s moves them in 0.2
+/// seconds.
 const UNDER_WAY_LEAST: u64 = 512 << 10;
 /// Most bytes in flight, however fast the link is.
 const UNDER_WAY_MOST: u64 = 64 << 20;
@@ -80,7 +81,7 @@ pub(crate) struct Uploads {
     chunk_bytes: u64,
     salt: u64,
     peers: BTreeMap<PeerId, Peer>,
-    /// Number of peers that are being sent a chunk and have not announced it yet.
+    /// For each chunk, the number of peers that are being sent it and have not announced it yet.
     sending: BTreeMap<ChunkId, u16>,
     limit: Limit,
     /// Rate of all confirmed chunks.
