@@ -71,8 +71,8 @@ fn a_seed_is_a_whole_history() {
     assert_ne!(simulate(8, Memory::Log, false).unwrap().digest, summary.digest);
 }
 
-/// Only the log keeps a restarted validator from contradicting itself, so without it some seed
-/// shows it.
+/// Only the log keeps a restarted validator from contradicting itself. Without the log some seed
+/// must show that it does.
 #[test]
 fn without_replay_of_the_log_validators_equivocate() {
     let equivocates = |(_, result): &Outcome| {

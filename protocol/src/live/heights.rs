@@ -16,7 +16,7 @@ const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
 
 /// How the heights of this run follow each other.
 pub(super) struct Pace {
-    /// When the last begun height began; none before the first one of this run.
+    /// When the latest height began; `None` before the first height of this run.
     started_at: Option<Duration>,
     /// When the first height of this run begins.
     first_start: Duration,

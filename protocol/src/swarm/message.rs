@@ -69,8 +69,8 @@ pub struct Holdings {
 pub struct Update {
     /// Chunks that the sender now has.
     pub have: Vec<ChunkId>,
-    /// Chunks that the sender now wants too. The receiver sends whichever wanted chunk serves all
-    /// best.
+    /// Chunks that the sender now wants too. Of all wanted chunks, the receiver sends the one that
+    /// helps the swarm most.
     pub add: Vec<ChunkId>,
     /// Chunks that the sender no longer wants.
     pub remove: Vec<ChunkId>,

@@ -246,8 +246,8 @@ impl<'a> Session<'a> {
             above,
         };
         let mut listener = Listener::start(&self.topology.hosts[LISTENER], wanted)?;
-        // The last moment at which it surely had no connection, which is first its start. Before it
-        // answers, it may have one.
+        // The last moment at which it surely had no connection: its start, or the last question
+        // that it answered with no peer.
         let mut alone = start;
         self.wait("the restarted validator has a connection", OFTEN, |it| {
             let (asked, peers) = (Instant::now(), it.peers(RESTARTED)?);

@@ -249,7 +249,7 @@ fn inside<T: Send>(
     done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
 }
 
-/// A public address, in a /16 that all of them share. No packet leaves the bridge.
+/// The public address of a host. All hosts are in one /16, and no packet leaves the bridge.
 const fn public_address(third: u8) -> Ipv4Addr {
     Ipv4Addr::new(100, 200, third, 1)
 }

@@ -15,9 +15,10 @@ use super::canonical;
 use super::fixture::{BYZANTINE, fixture};
 
 /// Reads a message of each topic. Consensus gives a repeated message its old verdict. It accepts
-/// only signatures that also hold alone, proposals of the validator whose turn it is, and
-/// certificates with enough power. A certified header that holds is the header of a final block.
-/// Each vote and proposal is also checked with a validator's signature, since a fuzzer cannot sign.
+/// only signatures that also hold when verified on their own, proposals of the validator whose turn
+/// it is, and certificates with enough power. A certified header that holds is the header of a
+/// final block. Each vote and proposal is also checked with a validator's signature, since a fuzzer
+/// cannot sign.
 pub fn consensus_gossip(data: &[u8]) -> bool {
     let consensus = canonical::<Attempt<ConsensusMessage>>(data, CONSENSUS_BYTES_MAX);
     let header = canonical::<Attempt<CertifiedHeader>>(data, HEADER_MESSAGE_BYTES_MAX);

@@ -18,7 +18,7 @@ pub(crate) struct Gossip {
     pub(crate) transactions: Vec<Option<Arc<VerifiedTransaction>>>,
     /// Whether a node that accepts it passes it on. An honest node's message reaches every
     /// reachable node directly. A byzantine validator's message may be sent to a few nodes only,
-    /// and they pass it on to the others.
+    /// which pass it on to the others.
     pub(crate) spreads: bool,
 }
 

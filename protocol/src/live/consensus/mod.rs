@@ -183,8 +183,8 @@ impl Consensus {
         self.drain()
     }
 
-    /// Takes in the verdict on a proposed block of the current height: whether the block is valid
-    /// after the tip.
+    /// Takes in the verdict on a proposed block of the current height: whether it is valid as the
+    /// next block.
     pub fn on_block(
         &mut self,
         proposal: &SignedProposal,

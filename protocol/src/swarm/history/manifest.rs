@@ -316,8 +316,8 @@ impl Swarm {
             self.source.fetch = Some(fetch);
             return;
         }
-        // The peer does not know the height, or not yet. The next peer is asked, after a while if
-        // there is no other.
+        // The peer does not know the height, or not yet. The next peer is asked, at once or, if
+        // there is no other, after a while.
         let Some(descriptors) = descriptors else {
             fetch.deadline = self.retry_at();
             self.source.fetch = Some(fetch);

@@ -244,7 +244,7 @@ impl Uploads {
         if !self.may_write() || self.limit.opens_at(now).is_some() {
             return None;
         }
-        // Chunks in flight to slow peers do not hold back the others.
+        // Chunks in flight to slow peers leave no less room for the other peers.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
         let may_get = |peer: &Peer| {
