@@ -50,8 +50,8 @@ impl ChunkId {
 /// The sender's holdings. The first message of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Holdings {
-    /// The sender's last final block. A peer that claims the height of a manifest is asked for it
-    /// first. Which chunks are fetched depends on certificates alone.
+    /// The sender's last final block. A peer that claims the height of a manifest is asked first
+    /// for that manifest. Which chunks are fetched depends on certificates alone.
     pub height: Height,
     /// Segments before this one are no longer available.
     pub pruned_below: SegmentIndex,

@@ -95,7 +95,8 @@ impl request_response::Codec for Scripts {
     }
 }
 
-/// Scripts for one protocol, and identify, by which nodes take this peer for a node of the chain.
+/// The scripts for one protocol, and libp2p's identify protocol, by which nodes take this peer for
+/// a node of the chain.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     identify: identify::Behaviour,

@@ -114,7 +114,7 @@ impl<T> Uplink<T> {
         self.take_turn(to);
     }
 
-    /// Queues the frame of a chunk. Returns how many chunks count as written by that.
+    /// Queues the frame of a chunk. Returns how many chunks count as written now.
     pub(super) fn push_chunk(&mut self, to: usize, bytes: u64, content: T) -> usize {
         let queue = self.queues.entry(to).or_default();
         queue.pushed += bytes;
