@@ -1,51 +1,56 @@
 //! One cost account for each peer: work that a peer causes is paid from that peer's budget.
 //!
-//! The unit is a microsecond of this node's time. The costs are a table of constants and not
-//! measured, so that equal inputs cost the same on every machine. A budget refills at [`REFILL`]
-//! and keeps at most [`KEPT`]. A request is charged when it is received, all other work after it is
-//! done. Work may take a budget below zero; the refill pays this debt first. While a peer has no
-//! budget, its messages are ignored and its requests are answered with *busy*. An empty budget is
-//! never a reason to ban a peer or to close its connection: an honest peer on a fast link may empty
-//! its budget.
+//! The unit is a microsecond of this node's time. The costs come from a table of constants and are
+//! not measured at run time, so equal inputs cost the same on every machine. A budget refills at
+//! [`REFILL`] and keeps at most [`KEPT`]. A request is charged when it is received. All other work
+//! is charged after it is done, so it may take a budget below zero, and the refill pays this debt
+//! first. While a peer has no budget, its messages are ignored and its requests are answered with
+//! *busy*. An empty budget is never a reason to ban a peer or to close its connection: an honest
+//! peer on a fast link may empty its budget.
 //!
-//! A bad signature in a batch of messages must be searched for, which verifies others again. The
-//! messages with bad signatures pay for this search, in equal parts for each bad signature.
+//! If a batch of messages contains a bad signature, other signatures must be verified again to find
+//! it. The senders of the bad signatures pay for this search, in equal parts for each bad
+//! signature.
 //!
-//! Gossip that was new, valid and passed on is free. Otherwise the honest peers that relay an
-//! attack would pay for it. A message that was not new and is passed on again costs its bytes only,
-//! by [`RELAY_BYTES`]: its sender may be an honest relay as well.
+//! A gossip message that was new, valid and passed on is free. Otherwise honest peers would pay for
+//! the messages of an attacker that they relay. A message that was not new and is passed on again
+//! costs only its bytes, by [`RELAY_BYTES`], since its sender may be an honest relay too.
 
 use std::time::Duration;
 
-/// Refill of a budget, in microseconds of work a second: a tenth of one core for each peer.
+/// Refill of a budget, in microseconds of work per second: a tenth of one core for each peer.
 pub const REFILL: u64 = 100_000;
 /// Most that a budget keeps, in microseconds: the refill of five seconds. It pays for a burst, such
 /// as that of a peer that catches up.
 pub const KEPT: u64 = 500_000;
-/// A peer that the operator named refills and keeps this many times as much.
+/// A peer that the operator named has a budget that refills this many times as fast and keeps this
+/// many times as much.
 pub const NAMED_TIMES: u64 = 2;
 
-/// One signature, verified alone (measured: 50 to 60 on one core without AVX-512).
+/// Cost of one signature that is verified alone. Measured: 50 to 60 on one core without AVX-512.
 pub const SIGNATURE: u64 = 60;
-/// One signature, verified in the equation of a large batch: a third of one alone (measured).
+/// Cost of one signature that is verified in the equation of a large batch. Measured: a third of
+/// [`SIGNATURE`].
 pub const SIGNATURE_TOGETHER: u64 = 20;
-/// Transaction hashes of a list in a microsecond when its Merkle root is computed (an estimate).
+/// Number of transaction hashes that a Merkle root takes in per microsecond (an estimate).
 pub const HASHES: u64 = 4;
-/// One look-up in an index in memory.
+/// Cost of one look-up in an index in memory.
 pub const LOOK_UP: u64 = 1;
-/// One read of the store: a block, a chunk, or a page of descriptors.
+/// Cost of one read of the store: a block, a chunk, or a page of descriptors.
 pub const STORE_READ: u64 = 50;
-/// Receiving one message by gossip or over a link, whatever its size (an estimate).
+/// Cost of receiving one message by gossip or over a link, without decoding its bytes (an
+/// estimate).
 pub const MESSAGE: u64 = 20;
-/// Receiving one request and returning its answer, on a stream of their own (measured: 110).
+/// Cost of receiving one request and returning its answer, which have a stream of their own
+/// (measured: 110).
 pub const REQUEST: u64 = 100;
-/// Bytes decoded in a microsecond (measured: about 7 KiB of blocks, less for small messages).
+/// Bytes decoded per microsecond. Measured: about 7 KiB for blocks, less for small messages.
 pub const DECODE_BYTES: u64 = 4 << 10;
-/// Bytes of a repeated message passed on in a microsecond: each message leaves several times. A
-/// vote costs one microsecond. An honest peer relays repeats too, so a much higher price could use
-/// up its [`REFILL`] in an attack.
+/// Bytes of a repeated message that are passed on per microsecond. The number is low, since each
+/// message leaves several times. A vote costs one microsecond. A much higher price could use up the
+/// [`REFILL`] of an honest peer, which relays repeated messages too while an attack lasts.
 pub const RELAY_BYTES: u64 = 1 << 10;
-/// Bytes of an answer sent in a microsecond.
+/// Bytes of an answer that are sent per microsecond.
 pub const ANSWER_BYTES: u64 = 4 << 10;
 
 const SECOND_MICROS: u64 = 1_000_000;
@@ -97,13 +102,13 @@ impl Cost {
         Self { verify: count.saturating_mul(SIGNATURE), ..Self::NONE }
     }
 
-    /// The cost of this many signatures in the equations of batches.
+    /// The cost of verifying this many signatures in the equations of batches.
     #[must_use]
     pub const fn signatures_together(count: u64) -> Self {
         Self { verify: count.saturating_mul(SIGNATURE_TOGETHER), ..Self::NONE }
     }
 
-    /// The cost of the Merkle root of this many hashes.
+    /// The cost of computing the Merkle root of this many hashes.
     #[must_use]
     pub const fn hashes(count: u64) -> Self {
         Self { verify: count.div_ceil(HASHES), ..Self::NONE }
@@ -125,7 +130,7 @@ impl Cost {
     /// No work.
     pub const NONE: Self = Self { decode: 0, verify: 0, look_up: 0, answer: 0, relay: 0 };
 
-    /// Both together.
+    /// The sum of two costs, kind by kind.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
@@ -137,7 +142,7 @@ impl Cost {
         }
     }
 
-    /// All kinds together.
+    /// The sum of all kinds, in microseconds.
     #[must_use]
     pub const fn total(&self) -> u64 {
         let paid = self.decode.saturating_add(self.verify).saturating_add(self.look_up);
@@ -145,7 +150,7 @@ impl Cost {
     }
 }
 
-/// Microseconds for so many bytes, rounded up, at least one.
+/// Microseconds that this many bytes cost, rounded up and at least one.
 const fn units(bytes: usize, bytes_per_unit: u64) -> u64 {
     let units = (bytes as u64).div_ceil(bytes_per_unit);
     if units == 0 { 1 } else { units }
@@ -154,7 +159,7 @@ const fn units(bytes: usize, bytes_per_unit: u64) -> u64 {
 /// The account of one peer.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Microseconds left. Below zero: work was done on credit.
+    /// Microseconds left. Below zero while the peer is in debt.
     left: i64,
     refill: u64,
     kept: u64,
@@ -164,7 +169,7 @@ pub struct Budget {
     refused: u64,
 }
 
-/// What a budget shows to people.
+/// The figures of a budget, for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BudgetReport {
     /// Microseconds left; below zero while the peer is in debt.
@@ -207,7 +212,7 @@ impl Budget {
         self.spent = self.spent.and(*cost);
     }
 
-    /// Whether nothing is missing: a budget that is full may be forgotten and made anew.
+    /// Whether the budget is full. A full budget may be dropped, since a new one allows as much.
     #[must_use]
     pub fn is_full(&mut self, now: Duration) -> bool {
         self.refill(now);
@@ -226,7 +231,7 @@ impl Budget {
         let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
         let gained =
             micros.saturating_mul(self.refill).checked_div(SECOND_MICROS).unwrap_or_default();
-        // Only the time of whole units is used up; the rest counts towards the next one.
+        // `at` moves on only by the time that the whole microseconds took, so no remainder is lost.
         let used =
             gained.saturating_mul(SECOND_MICROS).checked_div(self.refill).unwrap_or_default();
         self.at = self.at.saturating_add(Duration::from_micros(used));

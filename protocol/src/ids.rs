@@ -9,7 +9,7 @@ pub struct PeerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Names an input that the shell wants an answer to: a gossip message to judge, a request to
-/// answer, a submission to confirm.
+/// Names an input to which the shell needs an answer: a gossip message to judge, a request to
+/// answer, or a submission to confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);

@@ -1,15 +1,16 @@
 //! What a Cairn node does next, as two pure state machines.
 //!
-//! [`live`] follows the chain: mempool, consensus and catch-up. Its door is [`Machine::handle`].
-//! [`swarm`] fetches and serves history. Its door is [`swarm::Swarm::handle`]. Each takes the time
-//! and an input and returns effects, which the caller performs in order. This crate never waits,
-//! opens a socket, touches a disk or asks a clock, so that a simulator can run many machines under
-//! a seed. The modules below are in reading order: each imports only modules that stand below it.
+//! [`live`] follows the chain: mempool, consensus and catch-up. Its only entry point is
+//! [`Machine::handle`]. [`swarm`] fetches and serves history. Its only entry point is
+//! [`swarm::Swarm::handle`]. Each takes the time and an input and returns effects, which the caller
+//! performs in order. This crate never waits, opens a socket, touches a disk or asks a clock, so a
+//! simulator can run many machines and repeat a run from its seed. The modules below are in reading
+//! order: each imports only modules that stand below it.
 //!
 //! # Example: a block
 //!
-//! A validator that is alone makes its first block final. The loop is the whole work of a driver:
-//! it hands in the time or an event, and performs the effects in order.
+//! The only validator of a network makes its first block final. The loop shows all that a driver
+//! does: it hands in the time or an event, and performs the effects in order.
 //!
 //! ```
 //! use std::time::Duration;
@@ -85,8 +86,8 @@
 //!
 //! # Example: a chunk
 //!
-//! A peer may send as many chunks as this node has given it credit for: those that were requested.
-//! One that sends a chunk unasked commits an offence.
+//! A peer may send only requested chunks, and only as many as this node has given it credit for. A
+//! peer that sends a chunk without credit commits an offence.
 //!
 //! ```
 //! use std::time::Duration;

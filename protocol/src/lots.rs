@@ -2,7 +2,8 @@
 
 /// Pseudorandom numbers from a seed: SplitMix64 (Steele, Lea, Flood 2014).
 ///
-/// Uniform is enough, secret is not needed: others see some of the choices, never a number.
+/// The numbers must be uniform. They need not resist cryptanalysis, since other nodes see only some
+/// of the choices made with them and never a number.
 #[derive(Clone, Debug)]
 pub(crate) struct Lots(u64);
 

@@ -113,7 +113,7 @@ impl CompactBlock {
     /// forged any of them.
     #[must_use]
     pub fn is(&self, block: BlockHash) -> bool {
-        // The list costs most, so it is last.
+        // The check of the list costs most, so it comes last.
         self.header.hash() == block
             && self.header.parent_certificate == self.parent_certificate.hash()
             && self.header.check_content(&self.parent_certificate, &self.transactions).is_ok()
@@ -127,8 +127,8 @@ pub struct RoundCertificate {
     pub height: Height,
     /// Round of the votes.
     pub round: Round,
-    /// True: precommits of a quorum. False: votes of a later round, by more than a third of the
-    /// power.
+    /// True: precommits of a quorum, which end the round. False: votes of more than a third of the
+    /// power, which let a node skip to the round.
     pub is_precommit: bool,
     /// Each by a different validator.
     pub votes: Vec<SignedVote>,
@@ -185,8 +185,8 @@ impl ConsensusMessage {
     }
 }
 
-/// A gossip message with a counter. Gossip drops bytes that it has seen, so a retransmission needs
-/// another counter.
+/// A gossip message with a counter. Gossip drops a message whose bytes it has seen before, so each
+/// retransmission needs another counter.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Attempt<T> {
     /// Differs with each transmission.
@@ -208,7 +208,7 @@ pub struct CertifiedHeader {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Request {
-    /// Asks for the peer's last final block, and tells of the sender's.
+    /// Asks for the peer's last final block, and carries the sender's own.
     Tip(Option<CertifiedHeader>),
     /// Asks for final blocks from this height on, as many as fit [`BLOCKS_MAX`] and
     /// [`BLOCKS_BYTES`].
@@ -226,7 +226,7 @@ pub enum Request {
 /// not read, so a peer cannot make this node hold more than it asked for.
 #[must_use]
 pub fn answer_bytes_max(request: &[u8]) -> usize {
-    // The number of the answer, the clock, the marks of options, and the lengths of lists.
+    // The encoding around the content: the variant's number, a clock, option tags and list lengths.
     const FRAME: usize = 32;
     let bytes = match codec::decode(request, REQUEST_BYTES_MAX) {
         Ok(Request::Tip(_)) => HEADER_MESSAGE_BYTES_MAX,
@@ -251,18 +251,18 @@ pub enum Response {
         /// The peer's last final block; none before the first one.
         head: Option<CertifiedHeader>,
     },
-    /// Final blocks in order, and the certificate of the last one. No blocks: the peer has not
-    /// reached the height.
+    /// Final blocks in order, and the certificate of the last one. The list is empty if the peer
+    /// has not reached the height.
     Blocks(Vec<Block<Transaction>>, Certificate),
     /// The block without its transactions; none if the peer does not have it.
     Proposed(Option<CompactBlock>),
     /// The requested transactions that are in the peer's mempool or in a proposed block of its next
     /// height.
     Transactions(Vec<Transaction>),
-    /// The piece: canonical bytes, [`GENESIS_PIECE_BYTES`] of them except in the last piece. None
-    /// beyond the last piece.
+    /// A piece of the canonical bytes of the genesis. Each piece has [`GENESIS_PIECE_BYTES`], and
+    /// the last one may be shorter. `None` beyond the last piece.
     Genesis(Option<Vec<u8>>),
-    /// The blocks are final, but the peer does not keep them.
+    /// The requested blocks are final, but the peer does not keep them.
     NotKept,
 }
 
@@ -310,13 +310,13 @@ pub enum LogEntry {
     Known {
         /// Round in which the block was proposed.
         round: Round,
-        /// Round of the quorum of prevotes, if the block was proposed again for it.
+        /// The earlier round in which a quorum prevoted for the block, if it was proposed again.
         valid_round: Option<Round>,
         /// The proposer.
         proposer: PublicKey,
         /// The block.
         block: BlockHash,
-        /// Whether it follows the tip by all rules.
+        /// Whether the block follows the tip and keeps all rules.
         valid: bool,
     },
     /// A vote, by any validator.

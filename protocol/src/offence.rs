@@ -1,10 +1,10 @@
 //! All offences for which a peer is disconnected or banned, with their facts as fields.
 //! [`Offence::severity`] decides which of the two.
 //!
-//! The bytes alone show each offence. An honest peer that runs this version commits none, however
-//! slow it is and however old its data. A peer that is late, silent or lacks data is asked less,
-//! but keeps its connection. The network also ends connections without blame: of a peer that does
-//! not read what it is sent, and of one that gives way to another.
+//! The bytes that a peer sent are enough to show each offence. An honest peer that runs this
+//! version commits none, however slow it is and however old its data. A peer that is late, silent
+//! or lacks data is asked less often, but keeps its connection. The network also ends connections
+//! without blame: if a peer does not read what it is sent, or if another peer takes its place.
 
 use ledger::certificate::CertificateError;
 use ledger::chain::Blame;
@@ -23,10 +23,10 @@ pub enum Offence {
     /// A response that does not decode.
     #[error("sent a bad response: {0}")]
     Response(CodecError),
-    /// A tip beside a certificate that is not one for it.
+    /// A tip whose certificate does not prove it.
     #[error("claimed a tip that its certificate does not prove")]
     Tip,
-    /// A request for more transactions than it may name.
+    /// A request for more transactions than one request may name.
     #[error("requested {count} transactions, expected at most {REQUESTED_TRANSACTIONS_MAX}")]
     TransactionsAsked {
         /// Number of hashes.
@@ -40,7 +40,7 @@ pub enum Offence {
         /// Transactions that fit in a block.
         most: usize,
     },
-    /// The list of another block than the requested one.
+    /// A list of transactions for another block than the requested one.
     #[error("sent a proposed block other than the requested one")]
     WrongBlock,
     /// Blocks that begin at another height than the requested one, or too many of them.
@@ -59,12 +59,12 @@ pub enum Offence {
         /// Height of the block.
         height: Height,
     },
-    /// A block whose certificate does not hold.
+    /// A block whose certificate is not valid for it.
     #[error("block {height}: {error}")]
     BlockUncertified {
         /// Height of the block.
         height: Height,
-        /// Why the certificate does not hold.
+        /// Why the certificate is not valid.
         error: CertificateError,
     },
     /// A block whose transactions or parent certificate are not those that its header commits to.
@@ -76,13 +76,13 @@ pub enum Offence {
     /// A message about history that does not decode.
     #[error("sent a bad message about history: {0}")]
     SyncMessage(CodecError),
-    /// A second hello over one link.
+    /// A second message with holdings over one link.
     #[error("said hello twice")]
     SecondHello,
-    /// Holdings that no chain can have.
+    /// Claimed holdings that no chain can have.
     #[error("claims to have history that no chain can have")]
     AbsurdHoldings,
-    /// More chunks wanted at a time than a peer may want.
+    /// More chunks wanted at a time than one peer may want.
     #[error("wants too many chunks at a time")]
     TooManyWants,
     /// A receipt for chunks that were never sent.
@@ -113,12 +113,12 @@ pub enum Offence {
     /// More chunks than the peer had credit for.
     #[error("sent more chunks than it had credit for")]
     TooManyChunks,
-    /// A manifest that reaches beyond the height it is for.
+    /// A manifest whose segments reach beyond the height that the manifest is for.
     #[error("sent a manifest for height {height} whose segments reach up to height {next}")]
     ManifestTooLong {
         /// Height that was asked for.
         height: Height,
-        /// Height after the manifest's last segment.
+        /// The height after the last block of the manifest.
         next: Height,
     },
     /// A manifest of more segments than a manifest may have.
@@ -144,7 +144,7 @@ pub enum Severity {
     /// Bytes that break a format or an order of messages. An honest program of another version may
     /// send them.
     Mistake,
-    /// A false claim, as its own bytes prove: the content contradicts its proof or the request.
+    /// A false claim. What the peer sent contradicts its own proof, or contradicts the request.
     Lie,
 }
 

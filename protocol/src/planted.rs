@@ -1,8 +1,8 @@
 //! Faults planted on purpose, to show that the simulator would find them.
 //!
-//! Only the feature `planted` builds them, and only `tests/tests/planted.rs` uses the feature. Each
-//! fault disables one fix, at the line of the fix. A fault is set for the current thread, so
-//! simulated runs in other threads are not disturbed.
+//! They are built only with the feature `planted`, and only `tests/tests/planted.rs` uses the
+//! feature. Each fault disables one fix, at the line of the fix. A fault is set for the current
+//! thread, so simulated runs in other threads are not disturbed.
 
 /// A fix that is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

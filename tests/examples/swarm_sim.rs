@@ -1,5 +1,5 @@
 //! Prints the table of `docs/measurements/swarm-simulation.md`: all scenarios, or those with a
-//! given name. `--told` tells each as it happens.
+//! given name. With `--told` each event is printed as it happens.
 
 use std::env::args;
 

@@ -1,7 +1,7 @@
-//! The proof of Cairn: stories on real processes, and a simulator that runs seed by seed.
+//! Tools that show whether Cairn works: stories on real processes, simulators that run seed by
+//! seed, fuzz targets, attacks and a bench.
 //!
-//! The library holds the tools; the targets in `tests/` tell the stories. Each module imports only
-//! modules that stand below it.
+//! The tests that use them are in `tests/`. Each module imports only modules that stand below it.
 
 pub mod bench;
 

@@ -1,4 +1,4 @@
-//! The fuzz targets on their corpora, and that the places that name the targets agree.
+//! Runs the fuzz targets on their corpora, and checks that all places that list the targets agree.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     corpus
 }
 
-/// Runs one target on its corpus. Fuzzing found each further file that is not a sample.
+/// Runs one target on its corpus. A file of the corpus that is not a sample was found by fuzzing.
 fn replay(target: &str) {
     let (_, run) = TARGETS.into_iter().find(|(name, _)| *name == target).unwrap();
     let corpus = corpus(target);
@@ -36,7 +36,7 @@ fn replay(target: &str) {
     }
     let accepted: Vec<bool> = corpus.iter().map(|(_, bytes)| run(bytes)).collect();
     assert!(accepted.iter().any(|accepted| *accepted), "{target} accepts nothing of its corpus");
-    // Bytes that are cut off, lengthened or changed are judged as well.
+    // The same bytes cut off, lengthened and changed must not break a rule either.
     for (name, bytes) in corpus {
         run(&[&bytes[..], &[0]].concat());
         let step = (bytes.len() / 16).max(1);
@@ -66,7 +66,7 @@ replays! {
     consensus_log genesis live_machine swarm_machine
 }
 
-/// Bytes that a target of a format accepts decode, even if they break a rule above the format.
+/// A target accepts bytes that decode in its format, even if they break a rule beyond the format.
 #[test]
 fn samples_are_accepted_unless_their_name_says_otherwise() {
     for (target, run) in TARGETS.into_iter().filter(|(name, _)| !name.ends_with("machine")) {

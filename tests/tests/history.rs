@@ -1,5 +1,5 @@
-//! Real nodes fetch a real chain in chunks, on loopback, by the bench program: what must come out
-//! whatever the machine's speed.
+//! The bench program lets real nodes fetch a real chain in chunks, on loopback. These tests check
+//! what must come out whatever the machine's speed.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tests::story::node_program;
 
-/// Four segments of 33 chunks.
+/// A chain of four segments of 33 chunks each.
 const CHAIN: [&str; 6] = ["--mib", "8", "--segment-mib", "2", "--chunk-kib", "64"];
 
 fn bench(node: &Path, arguments: &[&str]) -> Output {
@@ -17,8 +17,8 @@ fn bench(node: &Path, arguments: &[&str]) -> Output {
     bench.output().expect("the bench program starts")
 }
 
-/// A run that ends with all chunks fetched and all blocks applied by this many leechers, of which
-/// none banned an honest peer.
+/// Runs the bench. All chunks must be fetched and all blocks applied by this many leechers, and
+/// none of them may ban an honest peer.
 fn complete(leechers: usize, arguments: &[&str]) -> Value {
     let output = bench(node_program().get_program().as_ref(), arguments);
     let (out, error) =
@@ -39,11 +39,11 @@ fn number(result: &Value, field: &str) -> f64 {
 fn nodes_fetch_a_chain_and_hardly_anything_twice() {
     let result = complete(2, &["--seeds", "1", "--leechers", "2"]);
     let (copies, waste) = (number(&result, "seed_copies"), number(&result, "waste"));
-    // All came from the seed once, and to each leecher once, be it from the seed or from the other.
+    // Each leecher got each chunk once, from the seed or from the other leecher.
     assert!((1.0..2.5).contains(&copies), "{result}");
     assert!(waste < 0.4, "{result}");
     for node in result["per_node"].as_array().expect("a list of nodes") {
-        // All chunks were there before all blocks were applied: these came by those.
+        // The blocks came as chunks, so all chunks were there before all blocks were applied.
         let at = |field: &str| node[field].as_u64().unwrap_or_else(|| panic!("no {field}: {node}"));
         assert!(
             at("started_at_ms") < at("verified_at_ms")
@@ -67,7 +67,7 @@ fn a_poisoner_is_banned_and_a_staller_holds_up_nobody_for_long() {
 
 #[test]
 fn a_node_that_does_not_start_ends_the_bench() {
-    // Not a node: it refuses the arguments.
+    // This program is not a node: it refuses the arguments.
     let output = bench(env!("CARGO_BIN_EXE_bench").as_ref(), &["--seeds", "1", "--leechers", "1"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");

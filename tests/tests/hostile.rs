@@ -1,5 +1,5 @@
-//! Each hostile behaviour for a moment, against real validators, while transfers go on. What each
-//! costs is measured by `bench attack`; here it is only seen that the network goes on and blames
+//! Each attack runs for a moment against real validators, while transfers go on. `bench attack`
+//! measures what each attack costs. Here it is only checked that the network goes on and blames
 //! nobody honest.
 #![allow(clippy::unwrap_used)]
 
@@ -18,13 +18,13 @@ use serde_json::{Value, json};
 use tests::hostile::{ATTACKS, Attack, Crowd, Field, Target};
 use tests::story::{Network, Node, Payer, until};
 
-/// How long each behaviour goes on.
+/// How long each attack goes on.
 const TIME: Duration = Duration::from_secs(2);
-/// How long a transfer may take beside it, on a machine that is busy.
+/// How long a transfer may take during an attack, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn target(p2p: &str, rpc: &str) -> Target {
-    // /ip4/127.0.0.1/tcp/PORT/p2p/PEER
+    // The address has the form /ip4/127.0.0.1/tcp/PORT/p2p/PEER.
     let parts: Vec<&str> = p2p.split('/').collect();
     let [_, _, ip, _, port, _, peer] = parts[..] else {
         panic!("{p2p} is no address with a peer id")
@@ -49,7 +49,7 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
     payer.catch_up(rpc).unwrap();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    // Those on sync need a node that is far behind; stories of sync have liars of their own.
+    // Attacks on sync need a node that is far behind. Other tests have hostile seeds for sync.
     let attacks: Vec<Attack> = ATTACKS.into_iter().filter(|attack| !attack.is_at_sync).collect();
     for attack in attacks {
         let attacked = field.clone();
@@ -73,13 +73,13 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
     network.assert_no_equivocation().await_blocks(2).assert_one_history();
 }
 
-/// Requests of one peer that are in flight at a time. Fewer than either side allows, so that only
-/// its budget stops the peer.
+/// Requests of one peer that are in flight at a time. They are fewer than either side allows, so
+/// only the peer's budget can stop it.
 const UNDER_WAY: usize = 16;
-/// So many served requests show that nothing limits the peer. Each costs a millisecond: a budget
-/// pays for 500 at once and 100 a second.
+/// If this many requests are served, nothing limits the peer. Each costs a millisecond, and a
+/// budget pays for 500 at once and 100 a second.
 const SERVED_MAX: u64 = 10_000;
-/// How often the peer hears *busy* before the test looks at its account.
+/// How often the peer hears *busy* before the test looks at the peer's budget.
 const BUSY: usize = 50;
 
 fn peers(node: &Node) -> Vec<PeerInfo> {
@@ -105,7 +105,7 @@ async fn event(inbox: &mut Inbox) -> PeerEvent {
         .expect("the network goes on")
 }
 
-/// Waits for the next answer. Whether the request was served; otherwise the node was busy.
+/// Waits for the next answer. Returns whether the request was served; if not, the node was busy.
 async fn is_served(inbox: &mut Inbox) -> bool {
     loop {
         match event(inbox).await {
@@ -128,7 +128,7 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
             break to;
         }
     };
-    // Nobody has these transactions: each costs a look-up.
+    // Nobody has these transactions, so each costs a look-up in vain.
     let unknown = |number: usize| TxHash(Hash::of(Domain::Chunk, &[&number.to_be_bytes()]));
     let request = codec::encode(&Request::Transactions(
         (0..REQUESTED_TRANSACTIONS_MAX).map(unknown).collect(),
@@ -156,7 +156,8 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
     );
     let bans: Vec<Value> = node.rpc.call("net_bans", &json!({})).unwrap();
     assert_eq!(bans, Vec::<Value>::new());
-    // The requests in flight end. Later the budget has refilled, on the same connection.
+    // The requests in flight end. Once the budget has refilled, the same connection is served
+    // again.
     for _ in 0..UNDER_WAY {
         is_served(&mut inbox).await;
     }
@@ -168,8 +169,8 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
     }
 }
 
-/// A status has at most 128 KiB. This answer does not decode, so it would cost the peer its
-/// connection if the node read it.
+/// An answer to a request for the tip has at most 128 KiB. This longer one does not decode, so it
+/// would cost the peer its connection if the node read it.
 #[tokio::test]
 async fn an_answer_longer_than_its_request_allows_is_not_read() {
     let mut network = Network::start(1);
@@ -188,8 +189,8 @@ async fn an_answer_longer_than_its_request_allows_is_not_read() {
     }
 }
 
-/// Two of four validators decide nothing, so each repeats its votes, and the other one passes each
-/// repeat on.
+/// Two of four validators decide nothing, so each of them repeats its votes, and the other one
+/// passes each repeated vote on.
 #[test]
 fn passing_on_a_vote_that_is_said_again_is_charged() {
     let mut network = Network::start(4);

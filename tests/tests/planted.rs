@@ -1,18 +1,19 @@
-//! The simulator finds faults: each mend is taken out in turn, and some seed must break the rule
-//! that the mend keeps.
+//! The simulator finds faults: each fix is disabled in turn, and some seed must then break the rule
+//! that the fix keeps.
 //!
-//! `cargo test -p tests --features planted --test planted`. Nothing else is ever built with the
-//! feature.
+//! Run it by `cargo test -p tests --features planted --test planted`. Nothing else is ever built
+//! with the feature.
 
 use std::time::Instant;
 
 use protocol::planted::{Fault, plant};
 use tests::sim::{Outcome, Plan, Rule, each_seed, live};
 
-/// Seeds within which each fault is found.
+/// Number of seeds within which each fault must be found.
 const SEEDS: u64 = 2_000;
 
-/// The mend keeps this rule, and no less those that are overlooked.
+/// Plants a fault and checks that some seed breaks this rule. If a run breaks an overlooked rule,
+/// it goes on.
 fn find(fault: Fault, rule: Rule, overlooked: &[Rule]) {
     let breaks = |(_, result): &Outcome| {
         result.as_ref().is_err_and(|failure| failure.violation.rule == rule)

@@ -1,4 +1,4 @@
-//! Blocks on their way to nodes that no validator is connected to.
+//! How soon blocks reach nodes that no validator is connected to.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -8,15 +8,16 @@ use tests::story::{Network, Payer, now_ms, until};
 
 /// How long a node may take to call something final.
 const SOON: Duration = Duration::from_secs(30);
-/// Transfers, one in each block.
+/// Number of transfers, one in each block.
 const BLOCKS: usize = 100;
-/// Half of the blocks come within this time of the first validator's commit, at a node that nobody
-/// but a full node is connected to. It tells apart how a node hears of a block, not how fast the
-/// machine is: a node that waits before it fetches takes 400 ms, one that asks from time to time
-/// two seconds, one that is told 25 ms. The line that is printed has the figures.
+/// At a node whose only peer is a full node, half of the blocks come within this time of the first
+/// validator's commit. The limit shows how the node hears of a block, not how fast the machine is.
+/// A node that waits before it fetches takes 400 ms, one that only asks from time to time two
+/// seconds, and one that is told 25 ms. The test prints the measured times.
 const TYPICAL_MS: u64 = 200;
-/// Every block comes within this time of the last validator's commit. A node that is not told of a
-/// block asks for it up to 2 s later; the slowest block that was told came after 130 ms.
+/// At that node every block comes within this time of the last validator's commit. A node that is
+/// not told of a block asks for it up to 2 s later. The slowest block that was told came after 130
+/// ms.
 const LAST_MS: u64 = 1_000;
 
 fn connections(network: &mut Network, number: usize) -> usize {
@@ -33,8 +34,8 @@ fn headers(network: &mut Network, number: usize, outcome: &str) -> f64 {
 fn a_full_node_behind_a_full_node_has_each_block_at_once() {
     let mut network = Network::start(4);
     let genesis = network.genesis().clone();
-    // Homes that `init` makes are for public networks: these nodes pass on no addresses of one
-    // machine and dial none that they hear of, so that they stay in a line.
+    // Homes that `init` makes are for public networks. Their nodes pass on no addresses of one
+    // machine and dial none that they hear of, so these nodes stay in a line.
     let validators: Vec<String> = (1..=4).map(|number| network.node(number).p2p.clone()).collect();
     network.add(&genesis, &validators).start();
     let address = network.node(5).p2p.clone();
@@ -54,7 +55,7 @@ fn a_full_node_behind_a_full_node_has_each_block_at_once() {
         assert_eq!(network.node(1).rpc.is_final(&id, SOON), Ok(true), "{id}");
         let found = network.node(6).rpc.transaction(&id, SOON).unwrap();
         assert_eq!(found.status, TxStatus::Final, "{id} at the last node");
-        // A node that was two blocks behind for a moment notes no time of its own.
+        // A node that was two blocks behind for a moment has no time of its own, so now counts.
         told.push(found.final_at.unwrap_or_else(now_ms));
         ids.push(id);
     }

@@ -1,4 +1,4 @@
-//! Keys and signatures that libraries judge differently: each has one verdict here.
+//! Keys and signatures that libraries judge differently. Here each has one verdict.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -80,12 +80,13 @@ fn keys_that_anybody_can_sign_for_are_refused() {
     assert!(PublicKey(bytes(below)).check().is_ok(), "p - 2 is canonical and not of small order");
 }
 
-/// The file that other programs read too; `tests/vectors/README.md` says what its fields are.
+/// The file of vectors, which other programs can read too. `tests/vectors/README.md` explains its
+/// fields.
 fn signatures() -> serde_json::Value {
     serde_json::from_str(include_str!("../vectors/signatures.json")).unwrap()
 }
 
-/// The rows of one list of that file whose verdict is another one here.
+/// The rows of one list of the file whose stated verdict differs from the one of this code.
 fn wrong(
     list: &str,
     verdicts: impl Fn(&serde_json::Value) -> Vec<(&'static str, bool)>,
@@ -137,7 +138,8 @@ fn every_crafted_key_and_signature_has_its_verdict() {
     assert_eq!([keys, alone].concat(), Vec::<String>::new());
 }
 
-/// The same signatures where they stand in the protocol: each door takes its own rule.
+/// The same signatures in messages of the protocol. Each kind of message is verified by its own
+/// rule.
 #[test]
 fn every_crafted_vote_proposal_certificate_and_transfer_has_its_verdict() {
     let file = signatures();

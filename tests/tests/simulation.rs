@@ -1,15 +1,15 @@
-//! Many nodes, many seeds: one history per seed, with delay, loss, partitions and crashes, then
+//! Many nodes, many seeds: each seed is one history, with delay, loss, partitions and crashes, then
 //! calm.
 //!
-//! `make sim SEED=4711` lives through one seed and tells what happens; `CAIRN_SIM_SEEDS=5000` goes
-//! through more of them.
+//! `make sim SEED=4711` runs one seed and prints what happens. `CAIRN_SIM_SEEDS=5000` runs more
+//! seeds than usual.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use tests::sim::{Behaviour, Failure, Memory, Outcome, Plan, Rule, World, each_seed, simulate};
 
-/// Seeds of a usual run.
+/// Number of seeds of a usual run.
 const SEEDS: u64 = 250;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -71,7 +71,8 @@ fn a_seed_is_a_whole_history() {
     assert_ne!(simulate(8, Memory::Log, false).unwrap().digest, summary.digest);
 }
 
-/// The log is what keeps a restarted validator from contradicting itself: without it, it does.
+/// Only the log keeps a restarted validator from contradicting itself. Without the log some seed
+/// must show that it does.
 #[test]
 fn without_replay_of_the_log_validators_equivocate() {
     let equivocates = |(_, result): &Outcome| {
@@ -96,7 +97,7 @@ fn a_validator_that_signs_twice_is_proved_guilty_and_stops_nobody() {
     });
 }
 
-/// No crash and no loss, but one of four validators is byzantine.
+/// A plan without crashes and loss, in which one of four validators is byzantine.
 fn byzantine(behaviour: Behaviour) -> Plan {
     Plan { byzantine: [(2, vec![behaviour])].into(), block_bytes: 8 << 10, ..Plan::quiet(4) }
 }
@@ -130,7 +131,7 @@ fn two_of_four_down_no_block_and_one_back_goes_on() {
         world.run_for(5 * SECOND)?;
         world.crash(0);
         world.crash(3);
-        // A block already decided may still become final.
+        // A block that was decided already may still become final.
         world.run_for(2 * SECOND)?;
         let heights = world.heights();
         world.run_for(180 * SECOND)?;
@@ -158,7 +159,8 @@ fn all_down_and_all_up_goes_on() {
     });
 }
 
-/// More blocks than one response holds, over more than one sealed segment, while the chain goes on.
+/// The node misses more blocks than one response holds, over more than one sealed segment, while
+/// the chain goes on.
 #[test]
 fn a_node_that_was_away_for_long_catches_up() {
     let plan = Plan { full_nodes: 1, load_interval: Duration::from_millis(40), ..Plan::quiet(4) };

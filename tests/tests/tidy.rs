@@ -1,4 +1,4 @@
-//! What the compiler does not keep: which room knows what, and what no file may hold.
+//! Rules that the compiler does not check: which crate may know what, and what no file may contain.
 #![allow(clippy::unwrap_used)]
 
 use tests::source::{Crate, Order, code_of, files, functions, root};
@@ -6,8 +6,8 @@ use tests::source::{Crate, Order, code_of, files, functions, root};
 /// All crates.
 const CRATES: [&str; 5] = ["ledger", "protocol", "node", "wallet-cli", "tests"];
 
-/// Names each line of code that holds one of the words, outside of the allowed places. Comments may
-/// name anything.
+/// Checks that no line of code contains one of these words, outside of the allowed places. Comments
+/// may contain them.
 fn absent(words: &[&str], below: &str, allowed: &[&str]) {
     let mut offences = Vec::new();
     for (path, text) in files(below, ".rs") {
@@ -24,7 +24,7 @@ fn absent(words: &[&str], below: &str, allowed: &[&str]) {
     assert!(offences.is_empty(), "{words:?} must be absent from {below}:\n{}", offences.join("\n"));
 }
 
-/// Each claim of ARCHITECTURE.md's table of who must not know what.
+/// Checks each claim of ARCHITECTURE.md's table of who must not know what.
 #[test]
 fn each_room_knows_only_its_own() {
     let table = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
@@ -45,7 +45,7 @@ fn each_room_knows_only_its_own() {
     absent(&["ledger::", "protocol::"], "node/src/network", &tests);
     absent(&["libp2p::", "use libp2p"], "node/src", &["node/src/network"]);
 
-    // A `View` reads snapshots and sends queries. What changes the chain has other names.
+    // A `View` reads snapshots and sends queries. These words are of code that changes the chain.
     let changes = ["crate::driver", "network::Network", "consensus_log", "ChainState", "commit("];
     absent(&changes, "node/src/rpc", &["node/src/rpc/tests"]);
     let server = std::fs::read_to_string(root().join("node/src/rpc/methods.rs")).unwrap();
@@ -53,7 +53,7 @@ fn each_room_knows_only_its_own() {
 
     unlisted("wallet-cli", &["protocol", "node", "sled", "libp2p"]);
     absent(&["ledger::store", "store::Store"], "wallet-cli/src", &[]);
-    // Accounts and transactions of a node become facts in one file.
+    // Only one file turns what a node claims about accounts and transactions into facts.
     absent(&["ledger::light"], "wallet-cli/src", &["wallet-cli/src/trust.rs"]);
 }
 
@@ -70,10 +70,10 @@ fn unlisted(room: &str, dependencies: &[&str]) {
     }
 }
 
-/// A file imports what its `use` lines and paths name in another file of the crate; what a part
-/// takes from the module that holds it does not count. The modules of each `lib.rs` stand in
-/// reading order. In `ledger` and `wallet-cli` the foundations come first, so imports run up the
-/// list; in the other crates what the crate is for comes first, so imports run down. Modules
+/// A file imports what its `use` lines and paths name in another file of the crate. What a
+/// submodule takes from a module that contains it does not count. The modules of each `lib.rs` are
+/// in reading order. In `ledger` and `wallet-cli` the foundations come first, so imports run up the
+/// list. In the other crates what the crate is for comes first, so imports run down. Modules
 /// without a blank line between them have no order.
 #[test]
 fn no_circle_and_no_import_against_the_order() {
@@ -92,8 +92,8 @@ fn no_circle_and_no_import_against_the_order() {
 
 /// Most lines of a file. A file is split where it has two subjects, never to reach a number.
 const FILE_LINES_MAX: usize = 500;
-/// Most lines of a function. A single `match`, such as one over effects, may be longer, with this
-/// many lines around it.
+/// Most lines of a function. A function around a single `match`, such as one over effects, may be
+/// longer if it has at most [`AROUND_MATCH_MAX`] other lines.
 const FUNCTION_LINES_MAX: usize = 80;
 const AROUND_MATCH_MAX: usize = 12;
 
@@ -118,7 +118,7 @@ fn files_and_functions_can_be_read_at_once() {
 /// Most characters of a line of code, comment or prose.
 const COLUMNS_MAX: usize = 100;
 
-/// Tables, links and what is quoted from elsewhere (code in documents) may be wider.
+/// Tables, links and code in documents may be wider.
 #[test]
 fn no_line_is_wider_than_a_screen() {
     let mut wide = Vec::new();
@@ -154,7 +154,7 @@ fn nodes_agree_so_no_clock_float_or_hash_order() {
 
 #[test]
 fn nothing_is_left_undone_or_unbounded() {
-    // Put together, so that this file does not hold them.
+    // These words are put together from parts, so that this file does not contain them.
     let stub = ["to", "do!("].concat();
     let missing = ["unimple", "mented!("].concat();
     let skipped = ["#[ig", "nore"].concat();

@@ -44,12 +44,12 @@ fn transaction(chain: &Chain) -> Transaction {
     body.sign(chain.id(), &template_key("alice").unwrap())
 }
 
-/// First eight bytes of a hash of the encoding, and its length: enough to notice any change.
+/// The length of an encoding and the first eight bytes of its hash: enough to notice any change.
 fn print(bytes: &[u8]) -> String {
     format!("{} {}", bytes.len(), &Hash::of(Domain::StoreValue, &[bytes]).to_string()[..16])
 }
 
-/// One of each content of a chain, made from the template.
+/// One value of each kind that a chain has, made from the genesis template.
 struct Samples {
     chain: Arc<Chain>,
     verified: Arc<VerifiedTransaction>,
@@ -111,7 +111,7 @@ fn samples() -> Samples {
     }
 }
 
-/// Names the rows whose second and third column differ: what is encoded now, and what always was.
+/// Each row has a name, the value now, and the value as it always was. Names the rows that differ.
 fn check(rows: &[(&str, String, &str)]) {
     let changed: Vec<_> = rows.iter().filter(|(_, got, expected)| got != expected).collect();
     assert!(changed.is_empty(), "{changed:#?}");
@@ -217,7 +217,7 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
     ]);
 }
 
-/// One of each, with its encoding as [`print`] tells it.
+/// One message of each kind, with [`print`] of its encoding.
 fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let segment = SegmentIndex(3);
     let id = |chunk| ChunkId { segment, chunk };
@@ -288,7 +288,8 @@ fn every_hash_domain_has_the_tag_it_always_had() {
     );
 }
 
-/// Exactly what is sent decodes; whatever else decodes encodes to the same bytes again.
+/// Checks that good bytes decode within their limit only, and that changed bytes that still decode
+/// are encoded to the same bytes again.
 fn canonical<T: codec::Encode + codec::Decode<()>>(good: &[u8], max: usize) {
     let check = |bytes: &[u8]| match codec::decode::<T>(bytes, max) {
         Ok(value) => assert_eq!(codec::encode(&value), bytes, "one value has one encoding"),

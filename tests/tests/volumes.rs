@@ -1,5 +1,5 @@
-//! Disks that are full, and disks that cannot be written to. Root alone may mount them: elsewhere
-//! these stories say that they are skipped.
+//! Disks that are full, and disks that cannot be written to. Only root may mount such disks. For
+//! other users these tests say that they are skipped.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ struct Volume {
 }
 
 impl Volume {
-    /// `None` when this user may not mount one.
+    /// Mounts a volume; `None` if this user may not mount one.
     fn mount(story: &str, mebibytes: u32) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("cairn-volume-").tempdir().unwrap();
         let path = folder.path().join("volume");
@@ -37,7 +37,7 @@ impl Volume {
         self.path.join(name)
     }
 
-    /// From here on nobody writes to it.
+    /// Makes the volume read-only from here on.
     fn make_read_only(&self) {
         let done = finish(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.path));
         assert_eq!(done.code, Some(0), "{done:?}");
@@ -63,7 +63,7 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // Lazily: a process that is being killed may still have files open.
+        // The option -l is for a process that is being killed and may still have files open.
         let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
 }
@@ -97,7 +97,8 @@ fn a_validator_on_a_full_disk_stops_with_that_cause_and_goes_on_with_room() {
     assert!(!status.success() && text.contains("No space left on device"), "{status}: {text}");
     assert!(text.lines().last().unwrap().starts_with("error: "), "{text}");
 
-    // Again and again, without room: the cause is the same, and nothing is damaged by it.
+    // The node is started again and again without room. The cause stays the same, and nothing is
+    // damaged.
     for round in 0..3 {
         let log = network.path(&format!("full-{round}.log"));
         let status = run(&home, &log).wait();
@@ -133,7 +134,7 @@ fn a_home_that_cannot_be_written_to_can_be_checked_and_exported() {
     let archive = network.path("chain");
     let exported = command(&["db", "export", "--to", archive.to_str().unwrap()]);
     assert!(exported.code == Some(0) && archive.exists(), "{exported:?}");
-    // A command that has to write names the obstacle.
+    // A command that has to write names the reason why it cannot.
     for words in [&["run"][..], &["db", "import", "--from", archive.to_str().unwrap()]] {
         let refused = command(words);
         assert!(

@@ -9,14 +9,14 @@ use ledger::units::Round;
 use super::Machine;
 use crate::live::consensus::Output;
 
-/// Longest wait, in milliseconds, for this clock to reach the earliest time of the block, when
-/// clocks differ a little. A clock further behind is not waited for: the round would be over
-/// before.
+/// Longest wait, in milliseconds, until this clock reaches the earliest time of the block. It
+/// covers small differences between clocks. If this clock is further behind, the block is built at
+/// once, since the round would be over before the clock gets there.
 const CLOCK_WAIT_MAX: u64 = 250;
 
 impl Machine {
-    /// It is this validator's turn. The block is built no earlier than the minimum interval after
-    /// the one before, even if others began the height sooner.
+    /// It is this validator's turn. The block is built no earlier than the minimum interval allows,
+    /// even if other validators began the height sooner.
     pub(super) fn on_turn(&mut self, round: Round) -> Vec<Output> {
         let at = self.build_at();
         if at > self.turn.now.elapsed {
@@ -83,9 +83,9 @@ impl Machine {
     /// a better one now. A block that is proposed again needs no new execution, and peers that have
     /// it fetch nothing.
     ///
-    /// All its transactions must still be in the mempool and unexpired by the clock. Otherwise one
-    /// could become final that its sender has replaced or believes expired. An empty block gives
-    /// way to the first transaction that can go into a block.
+    /// All its transactions must still be in the mempool and unexpired by the clock. Otherwise a
+    /// transaction could become final that its sender has replaced or believes expired. An empty
+    /// block is not proposed again once a transaction can go into a block.
     fn built_before(&self, has_candidate: bool) -> Option<BlockHash> {
         let built = self.bodies.built()?;
         let (block, chain) = (built.block(), &self.chain.state);
@@ -96,7 +96,8 @@ impl Machine {
             is_waiting && check_expiry(limits, transaction.transfer().expires_at, time).is_ok()
         });
         let is_outdone = block.transactions.is_empty() && has_candidate;
-        // After this clock was ahead and was set back, others would wait for the time of the block.
+        // If this clock was ahead and has been set back, others would have to wait for the block's
+        // time.
         (block.header.time <= time && is_current && !is_outdone).then(|| built.hash())
     }
 }

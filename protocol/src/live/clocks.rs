@@ -1,5 +1,5 @@
-//! How far this node's clock is from its peers' clocks. A wrong clock shows nowhere else, and the
-//! votes of a validator with one are wasted.
+//! How far this node's clock is from its peers' clocks. Nothing else shows that a clock is wrong,
+//! and a validator with a wrong clock votes in vain.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::{Machine, Notice};
 use crate::ids::PeerId;
 
-/// With fewer peers there is no offset: one of them may be wrong itself.
+/// With fewer peers no offset is told, since a single wrong clock among them could decide it.
 const PEERS_MIN: usize = 3;
-/// Slower answers are ignored: the error is up to half of the round trip.
+/// Answers that took longer are ignored, since the error is up to half of the round trip.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 
 /// Offset of this clock from each connected peer's, in milliseconds; positive if this one is ahead.
@@ -37,8 +37,8 @@ impl Clocks {
         self.offsets.insert(peer, offset);
     }
 
-    /// The median over the peers. Of an even number, the middle value nearer to zero: a warning
-    /// needs more than half of the peers.
+    /// The median over the peers. If their number is even, it is the middle value nearer to zero,
+    /// so that a warning needs more than half of the peers.
     pub(super) fn offset(&self) -> Option<i64> {
         if self.offsets.len() < PEERS_MIN {
             return None;
@@ -50,7 +50,8 @@ impl Clocks {
         Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
     }
 
-    /// The offset if it has just passed `limit` or come back, and whether it is off.
+    /// If the offset has just passed `limit` or come back: the offset, and whether it is beyond
+    /// `limit`.
     fn news(&mut self, limit: u64) -> Option<(i64, bool)> {
         let offset = self.offset()?;
         let is_off = offset.unsigned_abs() > limit;
@@ -65,8 +66,8 @@ impl Machine {
         }
         let round_trip = self.turn.now.elapsed.saturating_sub(asked_at);
         self.peers.clocks.on_answer(peer, self.turn.now.wall.0, theirs, round_trip);
-        // Half of the drift at which others hold back their votes: time to act before anything
-        // stops.
+        // Other nodes hold back their votes at the full drift. At half of it the operator still has
+        // time to act.
         let limit = self.chain.state.chain().limits().clock_drift_ms / 2;
         if let Some((offset, is_off)) = self.peers.clocks.news(limit) {
             let notice = if is_off { Notice::ClockOff(offset) } else { Notice::ClockRight(offset) };
@@ -75,7 +76,7 @@ impl Machine {
     }
 
     /// Median offset of this node's clock from its peers' clocks, in milliseconds; negative if it
-    /// is behind. None with fewer than three peers.
+    /// is behind. `None` with fewer than three peers.
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.peers.clocks.offset()

@@ -1,9 +1,9 @@
 //! Commits: how a block becomes final here, and what follows once it is durable.
 //!
-//! A block that consensus decided is committed at once if its body is here, else fetched first.
-//! Consensus knows blocks by their hashes. It may decide one whose body was dropped, for example
-//! when late precommits of an earlier round arrive. The honest validators that precommitted the
-//! block are locked on it and hold its body, so they give it.
+//! A block that consensus decided is committed at once if its body is here. Otherwise the body is
+//! fetched first. Consensus knows blocks only by their hashes, so it may decide a block whose body
+//! was dropped, for example when late precommits of an earlier round arrive. The honest validators
+//! that precommitted the block are locked on it and hold its body, so they give it.
 
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ impl Machine {
         }
     }
 
-    /// The height is over, and its proposals are forgotten. Reports those that prove double signing
-    /// and that consensus did not get.
+    /// The height is over, so its proposals will be dropped. Reports those that prove double
+    /// signing, if consensus was not given them.
     fn report_conflicts(&mut self) {
         let round = self.consensus.round();
         let proposals = self.phase.known_proposals();
@@ -83,7 +83,7 @@ impl Machine {
         self.commit(vec![commit], after, self.origin_of_others());
     }
 
-    /// How a block that consensus here did not decide became final.
+    /// How a block became final that consensus did not decide here.
     pub(super) fn origin_of_others(&self) -> Origin {
         if self.phase.is_catching_up() { Origin::CatchUp } else { Origin::Certified }
     }
@@ -129,8 +129,8 @@ impl Machine {
         }
         self.validator.signing.on_caught_up(tip);
         if origin != Origin::CatchUp && took_part {
-            // At once: after a restart, a log that stands at the tip would look older than the
-            // network.
+            // The log is cut at once. After a restart, a log of the tip's height would look older
+            // than the network, and this validator would have to listen before it signs.
             self.validator.log.cut(tip.next());
             self.turn.push(Effect::CutLog(tip.next()));
             self.turn.push(Effect::SyncLog);

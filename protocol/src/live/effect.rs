@@ -1,4 +1,4 @@
-//! What a node does.
+//! The effects of the live machine, and its notices to the operator.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::live::mempool::AdmitError;
 use crate::message::{CertifiedHeader, Evidence, LogEntry};
 use crate::offence::Offence;
 
-/// Everything a node does. The shell performs effects in order, each before the next begins.
+/// Everything that the machine asks the shell to do. The shell performs effects in order.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Empty the log and begin it for this height. Durable by the next [`Effect::SyncLog`].
@@ -22,8 +22,9 @@ pub enum Effect {
     Log(LogEntry),
     /// Make the log durable.
     SyncLog,
-    /// Replace the log by a shorter one, atomically and durably. It leaves out the bodies that are
-    /// not among these, and keeps all other entries, even those that were not synced before.
+    /// Replace the log by a shorter one, atomically and durably. The new log leaves out the bodies
+    /// of blocks that are not in this set. It keeps all other entries, even those that were not
+    /// synced before.
     ShortenLog(BTreeSet<BlockHash>),
     /// Publish a gossip message.
     Gossip(Topic, Vec<u8>),
@@ -36,11 +37,11 @@ pub enum Effect {
     /// Answer a request with final blocks from this height on, as
     /// [`crate::message::Response::Blocks`].
     RespondBlocks(Ticket, Height),
-    /// A certified header far above the tip: [`crate::swarm`] fetches the segments up to it and
-    /// gives [`Input::Plan`](super::Input::Plan).
+    /// A certified header far above the tip. [`crate::swarm`] fetches the segments up to it, and
+    /// its answer is handed in as [`Input::Plan`](super::Input::Plan).
     Sync(CertifiedHeader),
-    /// Make these blocks durable together, then give [`Input::Committed`](super::Input::Committed);
-    /// on failure, stop the node.
+    /// Make these blocks durable together, then hand in
+    /// [`Input::Committed`](super::Input::Committed). On failure, stop the node.
     Commit(Vec<Committed>),
     /// Whether a submitted transaction was admitted.
     Submitted(Ticket, Result<(), AdmitError>),
@@ -55,16 +56,16 @@ pub enum Effect {
     },
     /// Tell the operator.
     Notice(Notice),
-    /// Stop the node: going on could do harm here or elsewhere.
+    /// Stop the node, since going on could do harm to it or to the network.
     Halt(String),
 }
 
 /// News for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Catching up begins: the tip, and the highest proved height.
+    /// Catching up begins. The heights are those of the tip and of the highest proved block.
     Behind(Height, Height),
-    /// Caught up, at this tip.
+    /// Catching up has ended, at this tip.
     CaughtUp(Height),
     /// Consensus decided this block of a height, and its body is being fetched.
     Fetching(Height, BlockHash),
@@ -78,12 +79,13 @@ pub enum Notice {
     InvalidBlock(Height, BlockHash, String),
     /// These validators signed twice.
     Equivocation(Vec<PublicKey>),
-    /// This clock is this many milliseconds ahead of most peers' clocks (negative: behind), more
-    /// than half of the tolerated drift.
+    /// This clock is this many milliseconds ahead of most peers' clocks, or behind if negative. It
+    /// is more than half of the tolerated drift.
     ClockOff(i64),
-    /// The clock is near most peers' clocks again; its offset in milliseconds, positive if ahead.
+    /// This clock is near most peers' clocks again. Its offset in milliseconds is positive if it is
+    /// ahead.
     ClockRight(i64),
-    /// The height has lasted long without votes of a quorum; the validators that were not heard.
+    /// The height has lasted long without votes of a quorum. The validators are those not heard.
     NoQuorum(Height, Vec<PublicKey>),
     /// Votes of a quorum are heard again, at this height.
     Quorum(Height),

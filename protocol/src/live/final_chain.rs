@@ -10,7 +10,7 @@ use ledger::units::Height;
 
 use crate::message::CertifiedHeader;
 
-/// Most hashes of recent blocks.
+/// Most recent blocks whose hashes are kept.
 const RECENT_MAX: usize = 1_024;
 
 /// The chain up to its last durable block, the tip, and the proof that the tip is final.

@@ -17,12 +17,14 @@ use crate::ids::PeerId;
 use crate::live::bodies;
 use crate::message::{BEHIND_FAR, CertifiedHeader, Evidence};
 
-/// Headers of blocks this far below the tip are not passed on: later ones prove more.
+/// A header is passed on only if its block is less than this far below the tip: later ones prove
+/// more.
 const PASSED_BELOW_TIP: u64 = 8;
-/// Least time for which other deciders leave the announcement to the proposer.
+/// For at least this time, other nodes that decided the block leave the announcement to the
+/// proposer.
 const PROPOSER_FIRST: Duration = Duration::from_millis(200);
-/// If the proposer does not announce, the others are spread over this time, so that the first one
-/// spares the rest.
+/// If the proposer does not announce, the other nodes do so at random times within this span. A
+/// node that hears an announcement makes none.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
 
 /// How a header came.
@@ -34,10 +36,10 @@ enum Told {
     Tip,
 }
 
-/// The headers that this node has sent, and its next announcement.
+/// The headers that this node has sent, and when it announces the tip.
 pub(super) struct Headers {
-    /// The highest height whose header this node sent or passed on. Only higher ones follow, so at
-    /// most one of each height.
+    /// The highest height whose header this node sent or passed on. Only higher ones follow, so
+    /// this node sends at most one header of each height.
     passed: Height,
     /// When to announce the tip, unless another node is heard to do so first.
     pub(super) announce_at: Option<Duration>,
@@ -51,18 +53,18 @@ impl Headers {
 }
 
 impl Machine {
-    /// Judges and uses a certified header from gossip. `Reject`: the certificate does not prove the
-    /// header.
+    /// Judges and uses a certified header from gossip. `Reject` if the certificate does not prove
+    /// it.
     pub(super) fn on_header(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         self.on_certified(from, certified, Told::Gossip)
     }
 
-    /// Uses a peer's tip. False: the certificate does not prove the header.
+    /// Uses a peer's tip. Returns false if the certificate does not prove the header.
     pub(super) fn on_tip(&mut self, from: PeerId, certified: &CertifiedHeader) -> bool {
         self.on_certified(from, certified, Told::Tip) != Verdict::Reject
     }
 
-    /// A tip is accepted only if it proves a fork.
+    /// Judges and uses a certified header. For a peer's tip, `Accept` means that it proves a fork.
     fn on_certified(&mut self, from: PeerId, certified: &CertifiedHeader, told: Told) -> Verdict {
         let (height, hash) = (certified.header.height, certified.header.hash());
         if height == Height(0) {
@@ -89,9 +91,9 @@ impl Machine {
         }
     }
 
-    /// Takes in a peer's own tip. Only the next header and one above the highest proved height are
-    /// verified. Other claims are about heights that exist, so a false one costs only a request in
-    /// vain.
+    /// Takes in a peer's own tip. It is verified only if it is the next header, or above the
+    /// highest proved height. Any other claim is about a height that exists, so a false one costs
+    /// only a request in vain.
     fn judge_tip(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let (height, tip) = (certified.header.height, self.chain.height());
         let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
@@ -118,7 +120,7 @@ impl Machine {
         self.learn(certified);
         self.headers.passed = height;
         if self.catchup.claim(from) <= self.chain.height() {
-            // The sender may pass this on without the block, and be as far behind as this node.
+            // The sender may lack the block too, and be as far behind as this node.
             self.ask_tip(from);
         }
         Verdict::Accept
@@ -145,7 +147,7 @@ impl Machine {
         }
         self.catchup.on_claim(from, height);
         if !is_held {
-            // This node announces it once it has the block.
+            // This node announces the header once it has the block.
             return Verdict::Ignore;
         }
         self.headers.passed = self.headers.passed.max(height);
@@ -203,8 +205,8 @@ impl Machine {
     }
 
     /// The tip has advanced. Plans its announcement, unless another node's was heard. The proposer
-    /// announces at once, and so does a node that fetched the block, since peers behind it may hear
-    /// of it from nobody else. Others wait for the proposer first.
+    /// announces at once. So does a node that fetched the block, since peers behind it may hear of
+    /// the block from nobody else. Other nodes wait for the proposer first.
     pub(super) fn plan_announcement(&mut self, origin: Origin) {
         let (tip, now) = (self.chain.state.tip(), self.turn.now.elapsed);
         let is_proposer = |key: &ledger::signature::SigningKey| {

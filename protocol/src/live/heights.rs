@@ -11,18 +11,18 @@ use super::{Effect, Machine, Notice};
 use crate::live::consensus::{Output, Start};
 use crate::message::ConsensusMessage;
 
-/// Delay of the first height after the start, so that peers can connect before.
+/// Delay of the first height after the start, so that peers can connect before it begins.
 const FIRST_HEIGHT_DELAY: Duration = Duration::from_millis(300);
 
 /// How the heights of this run follow each other.
 pub(super) struct Pace {
-    /// When the last begun height began; none before the first one of this run.
+    /// When the latest height began; `None` before the first height of this run.
     started_at: Option<Duration>,
     /// When the first height of this run begins.
     first_start: Duration,
     /// Earliest time to build a block of the height after the tip.
     pub(super) build_from: Duration,
-    /// Rounds beyond the first of their height.
+    /// Number of rounds that were not the first of their height.
     pub(super) extra_rounds: u64,
 }
 
@@ -36,20 +36,21 @@ impl Pace {
         }
     }
 
-    /// A height that this node followed is final. The next block keeps the interval to it.
+    /// A height that this node followed is final. The next block is built no sooner than `interval`
+    /// after that height began.
     pub(super) fn on_decided(&mut self, interval: Duration, now: Duration) {
         self.build_from = self.started_at.map_or(now, |at| at.saturating_add(interval));
     }
 
-    /// The node fetched a block that others made final long ago. The next block need not wait.
+    /// The node fetched a block that others made final long ago, so the next block need not wait.
     pub(super) const fn on_caught_up(&mut self, now: Duration) {
         self.build_from = now;
     }
 }
 
 impl Machine {
-    /// When the next height begins: after the minimum interval if a transaction that could go in
-    /// waits, else after the interval of empty blocks.
+    /// When the next height begins: after the minimum interval if a transaction waits that can go
+    /// into the block, otherwise after the interval of empty blocks.
     pub(super) fn start_at(&self) -> Duration {
         let Some(started_at) = self.pace.started_at else { return self.pace.first_start };
         let limits = self.chain.state.chain().limits();
@@ -72,8 +73,8 @@ impl Machine {
     pub(super) fn begin_height(&mut self) {
         let (height, now) = (self.chain.next_height(), self.turn.now.elapsed);
         let sign = self.validator.signing.may_sign(&self.chain.state, self.turn.now);
-        // If the height is begun again, as a signer, consensus forgets its proposals: they are
-        // given again below.
+        // If the height is begun again, as a signer, consensus forgets its proposals. They are
+        // given to it again below.
         let proposals = match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Begun(Begun::Deciding(proposals)) => proposals.again(now),
             _ => Proposals::new(now),

@@ -1,4 +1,4 @@
-//! What happens to a node.
+//! The inputs of the live machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +42,10 @@ pub enum Verdict {
     Reject,
 }
 
-/// Everything that happens to a node.
+/// Everything that happens to a node. Each value is one input.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Only time has passed. Due at [`Machine::deadline`](super::Machine::deadline).
+    /// Only time has passed. Due at [`Machine::deadline`](super::Machine::deadline) at the latest.
     Time,
     /// A peer connected.
     Connected(PeerId),

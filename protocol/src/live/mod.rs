@@ -1,12 +1,11 @@
-//! The machine: the one door for every input, and the only place where mempool, consensus and
-//! catch-up meet.
+//! The live machine: every input enters by [`Machine::handle`], and only here mempool, consensus
+//! and catch-up meet.
 //!
-//! Each file is one subject. `heights` begins a height, `building` builds its block, `proposals`
-//! and `votes` follow what validators say, `bodies` fetches and judges blocks, `commits` makes one
-//! final. `headers` tells and hears of final blocks, `catchup` fetches those of others.
-//! `transactions`, `requests` and `peers` are what their names say, and `validator` decides when
-//! this node may sign. `phase` has the data that exists only for a while, `turn` what one input
-//! causes.
+//! Each file is one subject. `heights` begins a height, and `building` builds its block.
+//! `proposals` and `votes` follow what validators send. `bodies` fetches and judges blocks, and
+//! `commits` makes a block final. `headers` announces final blocks and hears of them, and `catchup`
+//! fetches blocks that others made final. `validator` decides when this node may sign. `phase` has
+//! the data that exists only for a while, and `turn` has what one input causes.
 
 mod bodies;
 mod building;
@@ -79,11 +78,12 @@ pub struct Setup {
     pub key: Option<SigningKey>,
     /// The log.
     pub log: Log,
-    /// Sign although the log is lost. The operator vouches that nothing was signed above the tip.
+    /// Sign even if the log is lost. The operator vouches that nothing was signed above the tip.
     pub sign_without_log: bool,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
-    /// Seed of random choices, such as which peer is asked. Secret, or peers foresee the choices.
+    /// Seed of random choices, such as which peer is asked. If it is not secret, peers foresee
+    /// them.
     pub seed: u64,
 }
 
@@ -93,7 +93,7 @@ pub struct Machine {
     turn: Turn,
     /// The chain up to the tip.
     chain: FinalChain,
-    /// What the machine is at, with the data of this phase.
+    /// The current phase, with the data that exists only in it.
     phase: Phase,
     /// When heights begin.
     pace: Pace,
@@ -107,7 +107,7 @@ pub struct Machine {
     headers: Headers,
     /// Transactions that wait for a block.
     transactions: Transactions,
-    /// Blocks that others made final.
+    /// Blocks that others made final, which are fetched.
     catchup: CatchUp,
     /// Connected peers, and requests in flight with them.
     peers: Peers,
@@ -208,8 +208,8 @@ impl Machine {
                 self.consensus_signs(),
             )
         {
-            // The wait before signing ended in the middle of a height: begin the height again, as a
-            // signer.
+            // The wait before signing ended in the middle of a height. The height begins again, as
+            // a signer.
             self.begin_height();
         }
         if matches!(self.phase, Phase::Waiting) && self.height_begins() {
@@ -239,7 +239,8 @@ impl Machine {
         self.attend();
     }
 
-    /// What the last input cost, without decoding. Its sender pays, unless the input was of use.
+    /// What the last input cost, without its decoding. The sender pays, unless the input was of
+    /// use.
     #[must_use]
     pub const fn cost(&self) -> Cost {
         self.turn.cost()
@@ -309,7 +310,7 @@ impl Machine {
         &self.transactions.mempool
     }
 
-    /// The nonce to sign next: after those in the chain and those that wait without a gap.
+    /// The nonce to sign next, after the nonces in the chain and those that wait without a gap.
     #[must_use]
     pub fn pending_nonce(&self, account: &PublicKey) -> Nonce {
         self.transactions.mempool.next_nonce(&self.chain.state, account)
@@ -321,7 +322,7 @@ impl Machine {
         if self.phase.is_deciding() { self.consensus.round() } else { Round(0) }
     }
 
-    /// Whether this node fetches final blocks while consensus rests.
+    /// Whether this node fetches final blocks while consensus is stopped.
     #[must_use]
     pub fn is_syncing(&self) -> bool {
         match &self.phase {
@@ -355,7 +356,7 @@ impl Machine {
         self.bodies.held()
     }
 
-    /// Since start: rounds beyond the first of their height, and reported equivocations.
+    /// Since the start: rounds that were not the first of their height, and reported equivocations.
     #[must_use]
     pub const fn troubles(&self) -> (u64, u64) {
         (self.pace.extra_rounds, self.votes.offenders.equivocations())

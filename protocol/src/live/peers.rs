@@ -1,4 +1,4 @@
-//! Connected peers: who they are, and how they are asked for their tips.
+//! Connected peers, and how they are asked for their tips.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// All connected peers.
 pub(super) struct Peers {
     pub(super) connected: BTreeSet<PeerId>,
-    /// How far this clock is from theirs.
+    /// How far this clock is from the peers' clocks.
     pub(super) clocks: Clocks,
     /// Requests in flight, except those for final blocks.
     pub(super) requests: BTreeMap<RequestId, Asked>,

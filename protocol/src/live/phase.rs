@@ -1,4 +1,4 @@
-//! The phases of the machine. Each carries the data that exists only while it lasts.
+//! The phases of the machine. Each has the data that exists only while the phase lasts.
 
 use ledger::certificate::Certificate;
 use ledger::chain::{ChainState, Committed};
@@ -6,7 +6,7 @@ use ledger::hash::BlockHash;
 
 use super::proposals::Proposals;
 
-/// What the machine is at.
+/// What the machine is doing.
 pub(super) enum Phase {
     /// Between heights.
     Waiting,
@@ -14,9 +14,9 @@ pub(super) enum Phase {
     Begun(Begun),
     /// A commit is being made durable.
     Committing(Committing),
-    /// Others are ahead, so consensus rests: it gets no messages and no timeouts, and this node
-    /// signs nothing. A height that had begun waits here. It goes on where it stood: beginning it
-    /// again would forget what was signed in it.
+    /// Other nodes are ahead, so consensus is stopped: it gets no messages and no timeouts, and
+    /// this node signs nothing. A height that had begun is kept here and later goes on where it
+    /// stood. If it were begun again, what was signed in it would be forgotten.
     CatchingUp(Option<Begun>),
     /// [`Effect::Halt`](super::Effect::Halt) was given.
     Halted,
@@ -26,8 +26,8 @@ pub(super) enum Phase {
 pub(super) enum Begun {
     /// Consensus decides it, among these proposals.
     Deciding(Proposals),
-    /// Consensus has decided a block whose body is being fetched. This is its certificate.
-    /// Meanwhile consensus rests.
+    /// Consensus has decided a block whose body is being fetched. This is the block's certificate.
+    /// Consensus is stopped meanwhile.
     Fetching(Certificate),
 }
 
@@ -79,7 +79,7 @@ impl Phase {
         }
     }
 
-    /// The proposals of the height that has begun, also while it waits for catching up.
+    /// The proposals of the height that has begun, even if it waits until the node has caught up.
     pub(super) const fn known_proposals(&self) -> Option<&Proposals> {
         match self {
             Self::Begun(Begun::Deciding(proposals))
@@ -97,8 +97,8 @@ impl Phase {
         }
     }
 
-    /// The body of a block is here. If it is the decided one, takes its certificate: the height is
-    /// over.
+    /// The body of a block is here. If the block is the decided one, takes its certificate. Then
+    /// the height is over.
     pub(super) fn take_decided(&mut self, block: BlockHash) -> Option<Certificate> {
         match std::mem::replace(self, Self::Waiting) {
             Self::Begun(Begun::Fetching(certificate)) if certificate.block == block => {

@@ -1,5 +1,5 @@
-//! Proposals: remembered, given to consensus when their round is near, and repeated if nobody else
-//! does.
+//! How proposals are remembered, given to consensus when their round is near, and repeated if
+//! nobody else does so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::ids::PeerId;
 use crate::live::bodies::Verdict;
 use crate::message::{CompactBlock, ConsensusMessage, Evidence, SignedProposal};
 
-/// A proposal of the current round is repeated after this time without hearing it: a peer may have
+/// If the proposal of the current round is not heard for this time, it is repeated. A peer may have
 /// missed it, and its proposer may be gone.
 const REPEAT: Duration = Duration::from_secs(1);
-/// Validators repeat a proposal in turn, this far apart: a validator that hears another one repeat
-/// it does not.
+/// Validators repeat a proposal in turn, this far apart. A validator that hears another one repeat
+/// the proposal does not repeat it.
 const REPEAT_STEP: Duration = Duration::from_millis(50);
-/// Number of turns. More validators than turns share them.
+/// Number of different turns. If there are more validators, several of them share a turn.
 const REPEAT_STEPS: u64 = 10;
 /// Most proposals remembered per round, from peers.
 const PER_ROUND_MAX: usize = 2;
@@ -29,7 +29,7 @@ const PER_ROUND_MAX: usize = 2;
 pub(super) struct Proposals {
     /// The first proposals of each round.
     of_round: BTreeMap<Round, Vec<SignedProposal>>,
-    /// The round and time of the last proposal of a current round that was heard or sent.
+    /// The round of the last proposal that was heard or sent while its round was current, and when.
     said: Option<(Round, Duration)>,
     repeat_at: Duration,
     /// A round in which this validator proposes, and when it may build the block.
@@ -38,7 +38,7 @@ pub(super) struct Proposals {
     is_new_round: bool,
     /// The highest round that was near so far. Proposals of later rounds are only remembered.
     near: Round,
-    /// Verdicts that consensus was told, by round and block: it logs each one that it is told.
+    /// Verdicts that consensus was told, by round and block. It logs each, so none is told twice.
     told: BTreeSet<(Round, BlockHash)>,
 }
 
@@ -56,7 +56,7 @@ impl Proposals {
         }
     }
 
-    /// The height begins again. Proposals are still known, but consensus is told nothing yet.
+    /// The height begins again. Its proposals stay known, but consensus has been told nothing yet.
     pub(super) fn again(self, now: Duration) -> Self {
         Self { of_round: self.of_round, said: self.said, ..Self::new(now) }
     }
@@ -80,9 +80,9 @@ impl Proposals {
         self.told.insert((round, block))
     }
 
-    /// The rounds up to `last` are near now. Returns the remembered proposals of those that were
-    /// not near before: consensus did not get them when they came. Forgets the rounds before
-    /// `first`.
+    /// The rounds up to `last` are near now. Returns the remembered proposals of the rounds that
+    /// were not near before. Consensus was not given these when they came. Forgets the rounds
+    /// before `first`.
     fn on_near(&mut self, first: Round, last: Round) -> Vec<SignedProposal> {
         self.of_round.retain(|round, _| *round >= first);
         self.told.retain(|(round, _)| *round >= first);
@@ -92,8 +92,8 @@ impl Proposals {
         self.of_round.iter().filter(is_new).flat_map(|(_, all)| all).cloned().collect()
     }
 
-    /// Proofs that a proposer of a later round signed two proposals of it. Consensus, which is in
-    /// round `current`, did not get them, so it cannot report them.
+    /// Proofs that a proposer of a later round signed two proposals of that round. Consensus, which
+    /// is in round `current`, was not given them, so it cannot report them.
     pub(super) fn conflicts(&self, current: Round) -> Vec<Evidence> {
         let last = self.near.max(Round(current.0.saturating_add(1)));
         let later = self.of_round.iter().filter(|(round, _)| **round > last);
@@ -108,7 +108,7 @@ impl Proposals {
 
     fn remember(&mut self, signed: &SignedProposal) {
         let of_round = self.of_round.entry(signed.proposal.round).or_default();
-        // Another signature does not make it another proposal.
+        // The same proposal with another signature is not another proposal.
         let is_known = of_round.iter().any(|known| known.proposal == signed.proposal);
         if of_round.len() < PER_ROUND_MAX && !is_known {
             of_round.push(signed.clone());
@@ -125,7 +125,8 @@ impl Machine {
                 let round = signed.proposal.round;
                 if let Some(proposals) = self.phase.proposals() {
                     proposals.said = Some((round, self.turn.now.elapsed));
-                    // First of its round, since the first one is repeated.
+                    // It goes first, since the first proposal of a round is the one that is
+                    // repeated.
                     proposals.of_round.entry(round).or_default().insert(0, signed.clone());
                 }
                 ConsensusMessage::Proposal(signed, compact)
@@ -143,8 +144,8 @@ impl Machine {
         self.turn.gossip(Topic::Consensus, message);
     }
 
-    /// Repeats the proposal of the current round, if it was not heard for a while. It leaves out
-    /// the list of transactions, which is large: peers that lack it ask for it.
+    /// Repeats the proposal of the current round, if it was not heard for a while. The list of
+    /// transactions is left out, since it is large. Peers that lack the list ask for it.
     pub(super) fn repeat_proposals(&mut self) {
         let (now, round) = (self.turn.now.elapsed, self.consensus.round());
         if self.phase.proposals().is_none_or(|proposals| proposals.repeat_at > now) {
@@ -210,9 +211,9 @@ impl Machine {
         }
     }
 
-    /// Gives a proposal to consensus, unless it is of the current round or a later one and proposes
-    /// a valid block whose body was dropped. Consensus would vote for this block at once, but a
-    /// validator votes only for a block that it can give to others. Consensus gets the proposal
+    /// Gives a proposal to consensus. The exception is a proposal of the current or a later round
+    /// for a valid block whose body was dropped. Consensus would vote for this block at once, but a
+    /// validator votes only for a block that it can give to others. So consensus gets this proposal
     /// when the body is here again.
     pub(super) fn give(&mut self, signed: &SignedProposal) {
         let (block, round) = (signed.proposal.block, signed.proposal.round);
@@ -225,9 +226,9 @@ impl Machine {
         }
     }
 
-    /// Tells consensus the verdict on a proposed block, or fetches the block if its round is at
-    /// most one from the current round. Blocks of later rounds are fetched when their round is
-    /// near.
+    /// Tells consensus the verdict on a proposed block. If there is none, fetches the block,
+    /// provided its round is at most one away from the current round. Blocks of later rounds are
+    /// fetched when their round is near.
     fn look_for(&mut self, signed: &SignedProposal) {
         let (block, round, current) =
             (signed.proposal.block, signed.proposal.round, self.consensus.round());

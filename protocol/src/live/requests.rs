@@ -1,4 +1,4 @@
-//! Requests: those of this node with the answers to them, and the answers to those of peers.
+//! Requests of this node and what is done with the answers, and the answers to requests of peers.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::offence::Offence;
 /// Purpose of a request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The peer's tip and clock; and when it was asked.
+    /// For the peer's tip and clock, and when it was asked.
     Tip(PeerId, Duration),
-    /// The list or transactions of a proposed block.
+    /// For the list or the transactions of a proposed block.
     Body,
 }
 
@@ -97,7 +97,7 @@ impl Machine {
                     Some(Response::Transactions(transactions)) => {
                         self.bodies.on_transactions(&self.chain.state, &block, transactions, from);
                     }
-                    // The peer does not have it (any more), so the next peer is asked.
+                    // The peer does not have it, or not any more. The next peer is asked.
                     _ => {}
                 }
             }

@@ -1,4 +1,4 @@
-//! Transactions: those of this node's users on their way out, those of other nodes on their way in.
+//! Transactions of this node's users on their way out, and of other nodes on their way in.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const REPEATED_MAX: usize = 500;
 /// Most own transactions remembered; further ones are sent only once.
 const OWN_MAX: usize = 65_536;
 
-/// Most transactions remembered as held back behind a gap. Others are not sent when it closes.
+/// Most transactions remembered as held back behind a gap. Further ones are not sent later.
 const HELD_MAX: usize = 65_536;
 
 /// Outgoing transactions: those of this node's users, and those of others whose batch was not worth
@@ -39,9 +39,9 @@ pub(super) struct Outbox {
     flush_at: Option<Duration>,
     own: BTreeSet<TxHash>,
     repeat_at: Option<Duration>,
-    /// Sender and nonce of transactions that wait behind a gap. They are held back: they can be in
-    /// no block, so relaying them would cost the network and never their sender. They are sent when
-    /// the gap closes.
+    /// Sender and nonce of transactions that wait behind a gap. They can be in no block, so
+    /// relaying them would cost the network and never their sender. They are held back, and sent
+    /// when the gap closes.
     held: BTreeSet<(PublicKey, Nonce)>,
 }
 
@@ -54,8 +54,8 @@ impl Outbox {
         }
     }
 
-    /// Queues an admitted transaction and the held-back successors that it releases, if it can be
-    /// in the next block. Else holds it back.
+    /// Queues an admitted transaction if it can be in the next block, and with it the held-back
+    /// successors that it releases. Otherwise holds it back.
     fn push(&mut self, mempool: &Mempool, transaction: &Arc<VerifiedTransaction>, now: Duration) {
         let transfer = transaction.transfer();
         if !mempool.is_executable(transaction) {
@@ -81,8 +81,8 @@ impl Outbox {
         }
     }
 
-    /// A transaction was passed on within its batch: queues its held-back successors, which the
-    /// batch does not have.
+    /// A transaction was passed on within its batch. Queues its held-back successors, which are not
+    /// in that batch.
     fn on_passed(
         &mut self,
         mempool: &Mempool,
@@ -95,7 +95,7 @@ impl Outbox {
         }
     }
 
-    /// A block has these transactions: releases their senders' successors.
+    /// A block has these transactions, so the held-back successors of their senders are released.
     fn on_commit(
         &mut self,
         mempool: &Mempool,
@@ -132,8 +132,8 @@ impl Outbox {
         self.flush_at.into_iter().chain(self.repeat_at).min()
     }
 
-    /// A new peer has not heard own transactions. It takes part in gossip a moment after it
-    /// connects.
+    /// A new peer has not heard own transactions, so they are sent again soon. The delay is there
+    /// because a peer takes part in gossip only a moment after it connects.
     pub(super) fn on_connected(&mut self, now: Duration) {
         if let Some(at) = &mut self.repeat_at {
             *at = (*at).min(now.saturating_add(NEW_PEER_DELAY));
@@ -233,10 +233,10 @@ impl Machine {
     /// Judges a batch. It is passed on if at least half of its bytes are useful: new here, and able
     /// to be in the next block.
     ///
-    /// Of another batch only the useful transactions go on, in a batch of this node. Otherwise one
-    /// transaction that pays would carry 64 KiB of others through the whole network. A forged
-    /// signature is the fault of the sender. Bytes that are passed on in a batch without being
-    /// useful are charged.
+    /// Of any other batch only the useful transactions go on, in a batch of this node. Otherwise
+    /// one transaction that pays would carry 64 KiB of others through the whole network. A forged
+    /// signature is the fault of the sender. The sender is charged for useless bytes that are
+    /// passed on in its batch.
     pub(super) fn on_transactions(
         &mut self,
         ticket: Ticket,

@@ -1,4 +1,4 @@
-//! A turn: one input, what the machine reads for it, and what it gives back.
+//! A turn: one input, what the machine needs for it, and the effects that follow.
 
 use ledger::codec;
 
@@ -9,7 +9,7 @@ use crate::ids::{PeerId, RequestId};
 use crate::lots::Lots;
 use crate::message::{Attempt, Request};
 
-/// What one input reads, and what follows from it.
+/// What the machine needs for one input, and what follows from the input.
 pub(super) struct Turn {
     /// The time of the input.
     pub(super) now: Now,
@@ -30,7 +30,8 @@ impl Turn {
             lots,
             effects: Vec::new(),
             cost: Cost::NONE,
-            // Above the counters of an earlier run, which the peers' gossip remembers.
+            // The first counter is the time, in milliseconds. So counters are above those of an
+            // earlier run, whose messages the peers' gossip may remember.
             last_attempt: now.wall.0,
             last_request: RequestId(0),
         }
@@ -42,7 +43,7 @@ impl Turn {
         self.cost = Cost::NONE;
     }
 
-    /// Takes all effects that were given.
+    /// Takes all effects of the input.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
@@ -63,14 +64,15 @@ impl Turn {
         self.push(Effect::Notice(notice));
     }
 
-    /// Publishes a message. Its counter makes it another message than earlier copies.
+    /// Publishes a message. The counter makes it differ from earlier copies, which gossip would
+    /// drop.
     pub(super) fn gossip<T: codec::Encode>(&mut self, topic: Topic, message: T) {
         self.last_attempt = self.last_attempt.saturating_add(1);
         let attempt = Attempt { attempt: self.last_attempt, message };
         self.push(Effect::Gossip(topic, codec::encode(&attempt)));
     }
 
-    /// Sends a request. The caller remembers its purpose by the number.
+    /// Sends a request. The caller remembers what the request with this number is for.
     pub(super) fn request(&mut self, peer: PeerId, request: &Request) -> RequestId {
         self.last_request = RequestId(self.last_request.0.saturating_add(1));
         self.push(Effect::Request(self.last_request, peer, codec::encode(request)));

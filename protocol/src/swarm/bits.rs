@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 
-/// A row of bits; the first is the lowest bit of the first byte. Bits beyond the end read as unset.
+/// A row of bits. The first is the lowest bit of the first byte. Bits beyond the end read as unset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Bits(Vec<u8>);
 
@@ -26,7 +26,7 @@ impl Bits {
         self.0.get(byte).is_some_and(|byte| byte & bit != 0)
     }
 
-    /// Sets a bit, making room for it. Returns whether it was unset.
+    /// Sets a bit, and makes the row longer if needed. Returns whether the bit was unset.
     pub fn set(&mut self, index: u32) -> bool {
         let (byte, bit) = place(index);
         if self.0.len() <= byte {

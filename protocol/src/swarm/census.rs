@@ -1,5 +1,5 @@
-//! Which peer has which chunks, as peers claim. A lie costs the liar: it cannot send what it lacks,
-//! and every chunk is checked.
+//! Which peer has which chunks, by the peers' own claims. A lie costs the liar: a peer cannot send
+//! a chunk that it lacks, and every chunk that arrives is checked.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::bits::Bits;
 use super::message::{ChunkId, Holdings};
 use crate::ids::PeerId;
 
-/// Most segments of which one peer may have parts: no more are fetched at a time.
+/// Most segments of which one peer may claim parts, since no more are fetched at a time.
 const PARTIAL_MAX: usize = super::segments::STAGED_SEGMENTS_MAX;
 
-/// A peer, and what it claims to have.
+/// The holdings that one peer claims.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holder {
     pub(crate) height: Height,
@@ -23,7 +23,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// Whether it claims that it once held a whole segment.
+    /// Whether the peer claims that it once had a whole segment.
     pub(crate) fn is_source(&self) -> bool {
         self.sealed > SegmentIndex(0)
     }
@@ -37,31 +37,31 @@ impl Holder {
             || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
     }
 
-    /// Whether it claims any chunk of a segment.
+    /// Whether the peer claims any chunk of a segment.
     pub(crate) fn has_any(&self, segment: SegmentIndex) -> bool {
         self.is_complete(segment) || self.partial.get(&segment).is_some_and(|bits| bits.count() > 0)
     }
 
-    /// Number of its chunks in unfinished segments.
+    /// Number of chunks that the peer claims in unfinished segments.
     pub(crate) fn partial_chunks(&self) -> u64 {
         self.partial.values().fold(0, |count, bits| count.saturating_add(bits.count()))
     }
 }
 
-/// By segment and chunk, a number of peers.
+/// A number of peers for each chunk, by segment.
 type Counts = BTreeMap<SegmentIndex, Vec<u16>>;
 
-/// What each peer claims to have, and the number of holders of each chunk.
+/// The holdings that each peer claims, and how many peers have each chunk.
 #[derive(Debug)]
 pub(crate) struct Census {
     peers: BTreeMap<PeerId, Holder>,
-    /// Peers that have a chunk without its whole segment.
+    /// For each chunk, the number of peers that have it but not its whole segment.
     partial: Counts,
     /// Most chunks that a segment can have.
     chunks_max: u32,
 }
 
-/// A peer named a chunk that no segment can have, too many segments, or segments out of order.
+/// A peer claimed a chunk that no segment can have, too many segments, or segments out of order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Absurd;
 
@@ -149,7 +149,7 @@ impl Census {
         self.peers.get(&peer).is_some_and(|holder| holder.has(id))
     }
 
-    /// Number of peers that have a chunk without its whole segment.
+    /// Number of peers that have a chunk but not its whole segment.
     pub(crate) fn partial_holders(&self, id: ChunkId) -> u16 {
         let counts = self.partial.get(&id.segment);
         counts.and_then(|counts| counts.get(id.chunk as usize)).copied().unwrap_or(0)
@@ -186,13 +186,13 @@ fn count(counts: &mut Counts, segment: SegmentIndex, chunk: u32, change: i16) {
     counts[at] = counts[at].saturating_add_signed(change);
 }
 
-/// Orders chunks by segment and place, as one number.
+/// The chunk id as one number, which orders chunks by segment and then by their place in it.
 pub(crate) const fn place(id: ChunkId) -> u64 {
     (id.segment.0 << 32) | id.chunk as u64
 }
 
-/// Spreads a number evenly (the finalizer of SplitMix64, Steele et al. 2014). Nothing needs it to
-/// be hard to invert.
+/// Spreads numbers evenly (the finalizer of SplitMix64, Steele et al. 2014). No use of it needs a
+/// function that is hard to invert.
 pub(crate) const fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Everything that sync does.
+//! Everything that the swarm machine asks its driver to do.
 
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
@@ -8,13 +8,13 @@ use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::plan::FetchPlan;
 
-/// Everything that sync does.
+/// Everything that the swarm machine asks its driver to do.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Effect {
     /// Send a message over the link.
     Send(PeerId, Vec<u8>),
-    /// Send a chunk from staging or the store, then give
+    /// Send a chunk from staging or the store, then hand in
     /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or
     /// [`Input::Impossible`](super::Input::Impossible).
     SendChunk(PeerId, ChunkId),
@@ -34,16 +34,17 @@ pub enum Effect {
     SendHead(PeerId, SegmentIndex),
     /// Make room for the chunks of a segment.
     Begin(SegmentHead),
-    /// Store the chunk of this input.
+    /// Store the chunk of the input that had this effect.
     Store(ChunkId),
-    /// Keep these bytes for [`Setup::manifest`](super::Setup::manifest) of the next start.
+    /// Keep these bytes, and hand them in as [`Setup::manifest`](super::Setup::manifest) at the
+    /// next start.
     SaveManifest(Vec<u8>),
-    /// Read a complete segment, cut it into blocks, verify all signatures; then give
+    /// Read a complete segment, cut it into blocks and verify all signatures, then hand in
     /// [`Input::Assembled`](super::Input::Assembled).
     Assemble(SegmentIndex),
     /// Apply the blocks of an assembled segment that are above the tip.
     Apply(SegmentIndex),
-    /// Delete the staged chunks of a segment: it is applied, or cannot be used.
+    /// Delete the staged chunks of a segment, which is applied or cannot be used.
     Release(SegmentIndex),
     /// How the blocks above the tip are fetched from now on.
     Plan(FetchPlan),

@@ -1,4 +1,4 @@
-//! What sync starts with, and everything that happens to it.
+//! What the swarm machine starts with, and everything that happens to it.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct Rates {
     pub download: Option<u64>,
 }
 
-/// What sync starts with.
+/// What the swarm machine starts with.
 pub struct Setup<'a> {
     /// The chain's constants.
     pub chain: Arc<Chain>,
@@ -36,11 +36,11 @@ pub struct Setup<'a> {
     pub rates: Rates,
 }
 
-/// Everything that happens to sync.
+/// Everything that happens to the swarm machine.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum Input {
-    /// Only time has passed. Due at [`Swarm::deadline`](super::Swarm::deadline).
+    /// Only time has passed. Due at [`Swarm::deadline`](super::Swarm::deadline) at the latest.
     Time,
     /// The link to a peer is open.
     Opened(PeerId),
@@ -59,7 +59,7 @@ pub enum Input {
         /// Number of its bytes.
         bytes: u64,
     },
-    /// The connection has taken in the whole chunk for a peer: another one may follow.
+    /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk.
     Unsent(PeerId, ChunkId),
@@ -70,7 +70,7 @@ pub enum Input {
     Certified(CertifiedHeader),
     /// The chain has grown to this height and has sealed these segments meanwhile.
     Tip(Height, Vec<SegmentDescriptor>),
-    /// The answer to [`Effect::Assemble`](super::Effect::Assemble): chunks damaged on disk. If
-    /// none, all is verified.
+    /// The answer to [`Effect::Assemble`](super::Effect::Assemble): the chunks that are damaged on
+    /// disk. If there are none, all blocks of the segment are verified.
     Assembled(SegmentIndex, Vec<u32>),
 }

@@ -10,7 +10,7 @@ use super::bits::Bits;
 
 /// Most bytes of a message.
 pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Most descriptors in one answer: half a MiB.
+/// Most descriptors in one answer: about half a MiB.
 pub const DESCRIPTORS_MAX: usize = 4_096;
 /// Most new segments in one manifest, which is proved only once it is complete: 32 MiB of
 /// descriptors. With segments of 16 MiB they are 4 TiB of history.
@@ -36,7 +36,8 @@ impl ChunkId {
         [&self.segment.0.to_le_bytes()[..], &self.chunk.to_le_bytes(), bytes].concat()
     }
 
-    /// The name and bytes of the chunk in a data frame. None if the frame is too short to name one.
+    /// The name and bytes of the chunk in a data frame. `None` if the frame is too short to name
+    /// one.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<(Self, &[u8])> {
         let (segment, rest) = frame.split_first_chunk()?;
@@ -49,8 +50,8 @@ impl ChunkId {
 /// The sender's holdings. The first message of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Holdings {
-    /// The sender's last final block. For display: which chunks are fetched depends on certificates
-    /// alone.
+    /// The sender's last final block. A peer that claims the height of a manifest is asked first
+    /// for that manifest. Which chunks are fetched depends on certificates alone.
     pub height: Height,
     /// Segments before this one are no longer available.
     pub pruned_below: SegmentIndex,
@@ -68,15 +69,15 @@ pub struct Holdings {
 pub struct Update {
     /// Chunks that the sender now has.
     pub have: Vec<ChunkId>,
-    /// Chunks that the sender now wants too. The receiver sends whichever wanted chunk serves all
-    /// best.
+    /// Chunks that the sender now wants too. Of all wanted chunks, the receiver sends the one that
+    /// helps the swarm most.
     pub add: Vec<ChunkId>,
     /// Chunks that the sender no longer wants.
     pub remove: Vec<ChunkId>,
-    /// Chunks of the receiver that have arrived, since the link began.
+    /// Number of the receiver's chunks that have arrived since the link opened.
     pub received: u64,
-    /// Credit: chunks that the receiver may send, since the link began. The sender keeps room for
-    /// them.
+    /// Credit: number of chunks that the receiver may send, counted since the link opened. The
+    /// sender keeps room for them.
     pub allowed: u64,
 }
 
@@ -88,20 +89,20 @@ pub enum SyncMessage {
     Holdings(Holdings),
     /// Changes.
     Update(Update),
-    /// The sender has all segments before this one; and its last final block.
+    /// The sender now has all segments before this one. The height is that of its last final block.
     Sealed(SegmentIndex, Height),
-    /// No upload slot is free: ask again after this many milliseconds. Wanted chunks stay noted
-    /// meanwhile.
+    /// No upload slot is free: ask again after this many milliseconds. The receiver's wants stay
+    /// noted.
     Busy(u32),
     /// Asks for the descriptors of all segments that were sealed before the block of this height,
     /// beginning with the segment of this index.
     GetManifest(Height, SegmentIndex),
-    /// The descriptors, at most [`DESCRIPTORS_MAX`]. None if the height is unknown, or to refuse
+    /// The descriptors, at most [`DESCRIPTORS_MAX`]. `None` if the height is unknown, or to refuse
     /// for now.
     Manifest(Height, SegmentIndex, Option<Vec<SegmentDescriptor>>),
     /// Asks for the hashes of a segment's chunks, and the certificate of its last block.
     GetHead(SegmentIndex),
-    /// The head of a segment. None if it is unknown, or to refuse for now.
+    /// The head of a segment. `None` if it is unknown, or to refuse for now.
     Head(SegmentIndex, Option<SegmentHead>),
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// After this much busy time, earlier measurements count half.
+/// After this much busy time, the weight of earlier measurements is halved.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// A rate over busy time. Old measurements decay, but at least `LEAST` always keep counting.
+/// A rate over busy time. Old measurements lose weight, but never below that of `LEAST`
+/// measurements.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter<const LEAST: u32 = 0> {
     bytes: u64,
@@ -30,7 +31,7 @@ impl<const LEAST: u32> Meter<LEAST> {
 
     /// Bytes per second; none before the first bytes.
     pub(crate) fn rate(&self) -> Option<u64> {
-        // A burst shorter than a millisecond says little.
+        // Busy time below a millisecond counts as one: so short a burst says little about the rate.
         (self.bytes > 0).then(|| per_second(self.bytes, self.busy.max(Duration::from_millis(1))))
     }
 }
@@ -72,7 +73,7 @@ impl Limit {
         Self { rate, level: 0, debt: 0, filled_at: Duration::ZERO }
     }
 
-    /// When the bucket is out of debt; none if it is now.
+    /// When the bucket will be out of debt. `None` if it has no debt now.
     pub(crate) fn opens_at(&mut self, now: Duration) -> Option<Duration> {
         let rate = self.rate?;
         let filled = bytes_in(rate, now.saturating_sub(self.filled_at));
@@ -82,7 +83,7 @@ impl Limit {
             self.debt = self.debt.saturating_sub(paid);
             self.level = self.level.saturating_add(filled.saturating_sub(paid)).min(rate / 10);
         }
-        // A microsecond more, so that rounding never asks for the same moment again.
+        // One microsecond is added, so that rounding never returns the same moment again.
         let wait = time_for(self.debt, rate).saturating_add(Duration::from_micros(1));
         (self.debt > 0).then(|| now.saturating_add(wait))
     }
@@ -97,7 +98,7 @@ impl Limit {
     }
 }
 
-/// What a peer may cause, in units of the caller: a token bucket that begins full.
+/// Work that a peer may cause, in units of the caller's choice: a token bucket that begins full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// Units per second.

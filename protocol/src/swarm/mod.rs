@@ -1,14 +1,16 @@
 //! The swarm machine fetches history as chunks from many peers at once, checks each, offers it to
 //! others, and applies complete segments in order.
 //!
-//! One door: [`Swarm::handle`] takes the time and an input and returns effects. A certified header
-//! proves the manifest, the manifest each chunk: a chunk is right or convicts its sender. Sync
-//! messages travel over links of their own ([`message`]). The blocks come out as [`Effect::Apply`]
-//! and go through the same commit as live ones. Protocol: `docs/protocol/sync.md`.
+//! [`Swarm::handle`] is the only entry point: it takes the time and an input and returns effects. A
+//! certified header proves the manifest, and the manifest proves the hash of each chunk, so a wrong
+//! chunk convicts its sender. Sync messages travel over links of their own ([`message`]). The
+//! blocks come out as [`Effect::Apply`] and go through the same commit as live ones. Protocol:
+//! `docs/protocol/sync.md`.
 //!
-//! `segments` knows which chunks are here, `census` which peer has which chunk, `downloads` which
-//! chunk is requested from whom, `supplier` a peer that sends, `uploads` which chunk is sent to
-//! whom. These know chunks only. What is history about them is in `history`.
+//! The module `segments` knows which chunks are here, `census` which peer has which chunk,
+//! `downloads` which chunk is requested from whom, `supplier` one peer that sends, and `uploads`
+//! which chunk is sent to whom. These modules know chunks only. The module `history` knows of which
+//! segments and blocks the chunks are a part.
 
 pub mod message;
 
@@ -160,7 +162,7 @@ impl Swarm {
             }
             Input::Certified(certified) => {
                 self.source.on_certified(certified);
-                // The caller waits for a plan, even if it is not a new one.
+                // The caller waits for a plan, even if the plan has not changed.
                 self.told_plan = None;
             }
             Input::Tip(height, sealed) => self.on_tip(height, &sealed),
@@ -170,7 +172,7 @@ impl Swarm {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Input::Time`] is due at the latest. None while nothing is pending.
+    /// When [`Input::Time`] is due at the latest. `None` while nothing is pending.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
         let has_news =
@@ -240,7 +242,7 @@ impl Swarm {
                 self.ban(from, Offence::SecondHello);
             }
             SyncMessage::Holdings(holdings) => {
-                // Its chunks are requested at once.
+                // The peer's chunks are requested at once, not in the next batch.
                 self.urgent.insert(from);
                 let result = self.census.on_holdings(from, holdings);
                 self.on_census(from, result);
@@ -256,7 +258,7 @@ impl Swarm {
                 // Other peers take over its requests at the next review.
                 self.downloads.on_busy(from, self.now.saturating_add(wait));
             }
-            // Refused for now: the peer asks another one, or again.
+            // Refused for now: the peer may ask another node, or ask again.
             SyncMessage::GetManifest(height, index)
                 if !self.may_ask(from, self.page_cost(index)) =>
             {
@@ -331,8 +333,8 @@ impl Swarm {
     }
 
     fn on_unsent(&mut self, peer: PeerId, id: ChunkId) {
-        // A chunk that will be fetched again is sent then. A missing chunk of an applied segment is
-        // not.
+        // A missing chunk of a segment that is not applied yet is fetched again and sent then. A
+        // chunk of an applied segment is not fetched again.
         let is_fetched_again = id.segment >= self.sealed;
         self.uploads.on_unsent(peer, id, is_fetched_again);
         if is_fetched_again {
@@ -439,8 +441,8 @@ impl Swarm {
         self.effects.push(Effect::Send(peer, codec::encode(message)));
     }
 
-    /// The driver closes the link. The network bans or only disconnects the peer, by the severity
-    /// of the offence.
+    /// Reports an offence. The driver closes the link. The network bans or only disconnects the
+    /// peer, by the severity of the offence.
     fn ban(&mut self, peer: PeerId, offence: Offence) {
         self.bans = self.bans.saturating_add(1);
         self.effects.push(Effect::Ban { peer, offence });

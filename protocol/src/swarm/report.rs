@@ -27,7 +27,8 @@ pub(super) struct Progress {
     /// When the last missing chunk of all known segments arrived.
     pub(super) fetched_at: Option<Duration>,
     last_chunk_at: Option<Duration>,
-    /// At low rates chunks arrive in bursts; averaging over more of them keeps the rate steady.
+    /// At low rates chunks arrive in bursts. An average over at least 16 of them keeps the rate
+    /// steady.
     meter: Meter<16>,
 }
 
@@ -54,7 +55,7 @@ impl Progress {
     pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
         self.chunks = self.chunks.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
-        // There is no time before the first chunk.
+        // The time since the chunk before is measured, so the first chunk is not counted.
         if let Some(since) = self.last_chunk_at.replace(now) {
             self.meter.add(bytes, now.saturating_sub(since));
         }
@@ -136,11 +137,11 @@ pub struct SyncReport {
     pub segments_total: u64,
     /// Chunks of all segments in the manifests of this run.
     pub chunks_total: u64,
-    /// Number of these chunks that are here or were applied.
+    /// Number of these chunks that are here or applied.
     pub chunks_verified: u64,
     /// Bytes of all these chunks.
     pub bytes_total: u64,
-    /// Bytes of those that are here or were applied.
+    /// Bytes of these chunks that are here or applied.
     pub bytes_verified: u64,
     /// Bytes of wanted chunks that arrived, good or not.
     pub fetched_bytes: u64,
@@ -148,8 +149,8 @@ pub struct SyncReport {
     pub duplicate_bytes: u64,
     /// Bytes of chunks sent to peers.
     pub served_bytes: u64,
-    /// Recent rate of verified chunks, in bytes per second. None before the second chunk, and in
-    /// other stages.
+    /// Recent rate of verified chunks, in bytes per second. `None` before the second chunk, and in
+    /// stages other than [`Stage::Chunks`].
     pub rate: Option<u64>,
     /// When all known chunks were here, by the clock of the inputs.
     pub fetched_at: Option<Duration>,

@@ -25,7 +25,7 @@ pub(super) struct Segment {
     missing: u64,
 }
 
-/// All segments, in order.
+/// All segments that are being fetched or wait to be applied, in order.
 #[derive(Debug, Default)]
 pub(super) struct Segments(BTreeMap<SegmentIndex, Segment>);
 

@@ -1,4 +1,5 @@
-//! One peer that sends chunks to this node: its rate, lateness and credit, and the news for it.
+//! One peer that sends chunks to this node: its rate, lateness and credit, and the next update for
+//! it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use super::message::{ChunkId, Update};
 use super::meter::{Meter, bytes_in, time_for};
 
-/// A peer has in flight what arrives within its round trip plus this time.
+/// A peer gets credit for the chunks that it can send within its round trip plus this time.
 const AHEAD: Duration = Duration::from_millis(500);
 /// Most chunks in flight from one peer.
 const DEPTH_MAX: u64 = 64;
@@ -15,7 +16,7 @@ const LATE_MOST: Duration = Duration::from_secs(10);
 /// A peer is late after this time without a chunk, or after four chunk times if they are longer.
 /// Then other peers take over.
 const LATE: Duration = Duration::from_secs(2);
-/// The same for a peer that has never sent a chunk.
+/// A peer that has never sent a chunk is late after this time without one.
 pub(super) const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 
 /// A peer with an open link.
@@ -23,13 +24,15 @@ pub(super) const LATE_AT_FIRST: Duration = Duration::from_secs(3);
 pub(super) struct Supplier {
     /// Chunks that are wanted from it.
     wants: BTreeSet<ChunkId>,
-    /// Chunks withdrawn after being announced; that many may still arrive unrequested.
+    /// Number of wants that were withdrawn after the peer was told of them. That many chunks may
+    /// still arrive.
     pub(super) withdrawn: u64,
-    /// Chunks that arrived from it.
+    /// Number of chunks that arrived from it.
     received: u64,
-    /// Chunks that it may have sent by now.
+    /// Credit: number of chunks that it may send, counted since the link opened.
     pub(super) allowed: u64,
-    /// Since when it could have sent a chunk: since the last one, or since it got credit when idle.
+    /// Since when it could have sent a chunk: since its last chunk, or since it got credit after a
+    /// pause.
     busy_since: Option<Duration>,
     was_idle: bool,
     round_trip: Option<Duration>,
@@ -38,7 +41,7 @@ pub(super) struct Supplier {
     /// It has no upload slot for us before this time.
     busy_until: Duration,
     fetched_bytes: u64,
-    /// Changes of its wants that it does not know yet.
+    /// Changes of wants that the peer has not been told yet.
     news: Update,
     has_news: bool,
 }
@@ -180,12 +183,12 @@ impl Supplier {
         time_for(chunks.saturating_mul(chunk_bytes), rate)
     }
 
-    /// How many more chunks may be wanted from it, with this many in flight.
+    /// How many more chunks may be wanted from it, if `depth` chunks may be in flight.
     pub(super) fn room(&self, depth: u64) -> usize {
         usize::try_from(depth).unwrap_or(usize::MAX).saturating_sub(self.wants.len())
     }
 
-    /// Credit that it lacks to have this many chunks in flight, or all wanted chunks if they are
+    /// Credit that it lacks for `depth` chunks in flight, or for all wanted chunks if they are
     /// fewer.
     pub(super) fn credit_to(&self, depth: u64) -> u64 {
         depth.min(self.wants.len() as u64).saturating_sub(self.in_flight())

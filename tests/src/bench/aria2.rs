@@ -1,4 +1,4 @@
-//! The same bytes over the same links by aria2, a BitTorrent client: the comparison to beat.
+//! Sends the same bytes over the same links with aria2, a BitTorrent client, for comparison.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -26,8 +26,9 @@ const DONE: &str = "done";
 /// How long seeds may take to announce themselves to the tracker.
 const SEEDS_READY: Duration = Duration::from_secs(30);
 
-/// Upload limits and queues stay at their defaults. Files are neither preallocated nor checked
-/// again. Peers are found only through the tracker, which knows all of them.
+/// Options of each client. Upload limits and queues stay at their defaults. Files are neither
+/// preallocated nor checked again. Peers are found only through the tracker, which knows all of
+/// them.
 const OPTIONS: &str = "--seed-ratio=0.0 --file-allocation=none --check-integrity=false \
                        --enable-dht=false --enable-dht6=false --bt-enable-lpd=false \
                        --disable-ipv6=true --allow-overwrite=true --auto-file-renaming=false \
@@ -56,7 +57,7 @@ struct Client {
 }
 
 impl Client {
-    /// When its download was complete, milliseconds since 1970.
+    /// When its download was complete, in milliseconds since 1970.
     fn done(&self) -> Option<u64> {
         let time =
             fs::metadata(self.folder.join(DONE)).and_then(|metadata| metadata.modified()).ok()?;
@@ -109,14 +110,14 @@ pub(super) fn run(
     })
 }
 
-/// What the clients share, and the files that each of them is started with.
+/// What all clients share: the payload, the torrent and the hook.
 struct Offer<'a> {
     folder: &'a Path,
     payload: PathBuf,
     torrent: PathBuf,
-    /// Program that a client runs when its download is complete.
+    /// Program that a client runs when its download is complete. It creates [`DONE`].
     hook: PathBuf,
-    /// The first clients are seeds.
+    /// Number of seeds. The first clients are the seeds.
     seeds: usize,
 }
 

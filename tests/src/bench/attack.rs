@@ -2,9 +2,9 @@
 //! submitted to the last validator and awaited there, for ten quiet seconds and then during an
 //! attack.
 //!
-//! All figures come from the nodes' RPC and from the system; log lines are for people. The
-//! attackers are one process that runs only when the nodes leave a processor idle, so it slows them
-//! no more than one on another machine would.
+//! All figures come from the nodes' RPC and from the operating system; log lines are for people.
+//! The attackers are one process that runs only while the nodes leave a processor idle, so it slows
+//! them no more than a process on another machine would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,7 +27,7 @@ use crate::hostile::{ATTACKS, Attack, Field, Target};
 use crate::story::{Rpc, now_ms};
 
 const VALIDATORS: u16 = 4;
-/// Transfers a second.
+/// Transfers submitted per second.
 const RATE: u32 = 100;
 /// Quiet time before each attack.
 const QUIET: Duration = Duration::from_secs(10);
@@ -35,10 +35,11 @@ const QUIET: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(10);
 /// Time from the first final transfer to the first transfer that counts.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Transfers that take longer are told on stderr, in milliseconds.
+/// Transfers that take longer than this, in milliseconds, are reported on stderr.
 const SLOW_MS: f64 = 1_000.0;
-/// A run whose quiet 99th percentile is above this is told to measure the machine, in milliseconds.
-/// On two cores that keep up it is 70 to 110.
+/// If the 99th percentile before the attack is above this, in milliseconds, the run is reported to
+/// tell of this machine and not of the attack. On two cores that keep up the percentile is 70 to
+/// 110.
 const QUIET_P99_MS_MAX: f64 = 200.0;
 const TICK: Duration = Duration::from_millis(50);
 /// How long to wait for the nodes to answer, for a first final transfer, and for the attackers to
@@ -50,21 +51,21 @@ const MIB: u32 = 64;
 /// The full node's download limit in attacks on sync, in bytes a second.
 const SYNC_RATE: u64 = 1 << 20;
 
-/// The result of one run. Scripts read these names.
+/// The result of one run. Scripts read the names of its fields.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     attack: &'static str,
-    /// The intended rate of the attack, in its own unit, and the rate that it reached.
+    /// The intended rate of the attack, in its own unit, and the rate that the attack reached.
     rate: f64,
     reached: f64,
     quiet_p99_ms: f64,
     attacked_p99_ms: f64,
     attacked_max_ms: f64,
-    /// Transfers that were not final ten seconds after the end.
+    /// Transfers that were not final ten seconds after the end of the attack.
     not_final: u64,
     /// The largest peak memory of the five nodes.
     peak_rss_mib: f64,
-    /// Bytes a second between honest nodes: under attack, divided by quiet.
+    /// Bytes per second between honest nodes: the rate under attack, divided by the rate before.
     bytes_ratio: f64,
     attackers_banned: u64,
     honest_banned: u64,
@@ -76,7 +77,7 @@ struct Reached {
     reached: f64,
 }
 
-/// The whole command.
+/// Runs the command `attack`.
 pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
     if options.name == "list" {
         for attack in ATTACKS {
@@ -124,7 +125,7 @@ pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The attackers' process.
+/// Runs the attackers, in a process of their own.
 pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
     let attack = Attack::find(&options.name).context("no attack has this name")?;
     let field = Field {
@@ -138,7 +139,7 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let reached = runtime.block_on(attack.run(&field, Duration::from_secs(options.seconds)))?;
     print_line(&Reached { reached })?;
-    // Its tasks may still run. They are not waited for.
+    // Tasks of the attack may still run. They are not waited for.
     runtime.shutdown_background();
     Ok(())
 }
@@ -304,7 +305,8 @@ impl<'a> Session<'a> {
         Ok(Window { start, end: now_ms(), bytes, seconds: clock.elapsed().as_secs_f64() })
     }
 
-    /// Encrypted bytes that honest nodes have sent to each other, as far as they are connected now.
+    /// Encrypted bytes that honest nodes have sent to each other over connections that are open
+    /// now.
     fn bytes_sent(&self) -> u64 {
         let honest = |id: &Value| self.nodes.iter().any(|node| *id == node.id);
         let peers = (0..self.nodes.len()).filter_map(|node| self.ask(node, "net_peers"));

@@ -1,5 +1,5 @@
-//! The overhead of the links themselves: a plain copy from one host to another, against the least
-//! possible time.
+//! Measures the overhead of the links themselves: the time of a plain copy from one host to
+//! another, compared with the least possible time.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -54,14 +54,14 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error means that it is already gone.
+        // An error means that the process is already gone.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// One end of the copy. The receiver prints a line when it listens and another when it has
-/// everything; the sender prints its seconds.
+/// Runs one end of the copy. The receiver prints a line when it listens, and confirms to the sender
+/// when it has everything. The sender then prints the seconds that the copy took.
 pub(super) fn copy(options: &options::Copy) -> anyhow::Result<()> {
     let mut buffer = vec![0; 1 << 18];
     let total = u64::from(options.mib) << 20;

@@ -1,7 +1,7 @@
-//! The transferred chain: few signatures for many bytes, so that the bench measures links and not
-//! signature checks.
+//! The chain that the nodes of a bench transfer. It has few signatures for many bytes, so that the
+//! bench measures links and not signature checks.
 //!
-//! Made through the nodes' own functions, once for each recipe; later runs reuse it.
+//! The chain is made by the nodes' own functions, once for each recipe. Later runs reuse it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,10 @@ use serde::{Deserialize, Serialize};
 use super::options::Swarm;
 use super::{say, stop};
 
-/// Raised when the same recipe gives another chain.
+/// Version of the recipes. It is raised when the same recipe gives another chain.
 const VERSION: u32 = 4;
-/// Paying accounts: only a few, as each sender's transactions must come in order.
+/// Number of accounts that pay, in turn. It is small, as each sender's transactions must come in
+/// order.
 pub(super) const SENDERS: u64 = 8;
 /// Bytes of a transfer with all outputs and a full memo.
 const TRANSFER_BYTES: u64 = 2_953;
@@ -36,7 +37,7 @@ const TRANSFER_BYTES: u64 = 2_953;
 const BLOCK_BYTES: u64 = 1 << 20;
 /// Blocks after the last sealed segment, and transfers in each of them.
 const TAIL: (u64, u64) = (3, 10);
-/// Blocks committed at once.
+/// Number of blocks committed at once.
 const BATCH: usize = 8;
 
 /// The parameters that determine the bytes of a chain.
@@ -97,7 +98,8 @@ impl Recipe {
         Limits {
             block_bytes_max: Limits::default().block_bytes_max.min(segment_bytes),
             new_account_fee: Amount(0),
-            // All nodes share one clock. Validators listen for twice this drift before they sign.
+            // All nodes share one clock, so a small drift suffices. Validators listen for twice the
+            // drift before they sign, so a small one saves time.
             clock_drift_ms: 1_000,
             segment_bytes,
             chunk_bytes: u64::from(self.chunk_kib) << 10,
@@ -167,7 +169,7 @@ impl MadeChain {
         }
         say!("making a chain of {} MiB", recipe.mib);
         fs::create_dir_all(folder)?;
-        // Made in a temporary folder and renamed when complete.
+        // The chain is made in a temporary folder, which is renamed when the chain is complete.
         let building = tempfile::Builder::new().prefix("chain-").tempdir_in(folder)?;
         let facts = Maker::new(recipe)?.make(&building.path().join("db"))?;
         fs::write(building.path().join("facts.json"), serde_json::to_string(&facts)?)?;
@@ -178,7 +180,7 @@ impl MadeChain {
         Ok(Self { directory, genesis, facts })
     }
 
-    /// Replaces an empty store with a copy of the chain's.
+    /// Replaces an empty store with a copy of this chain's store.
     pub(super) fn copy_to(&self, db: &Path) -> anyhow::Result<()> {
         fs::remove_dir_all(db)?;
         copy_dir(&self.directory.join("db"), db)
@@ -203,7 +205,7 @@ impl MadeChain {
     }
 }
 
-/// The chain of an earlier run, if it is complete and of this store version.
+/// The chain of an earlier run, if it is complete and this version can open its store.
 fn find(directory: &Path, genesis: &Genesis) -> Option<Facts> {
     let facts: Facts =
         serde_json::from_slice(&fs::read(directory.join("facts.json")).ok()?).ok()?;
@@ -225,7 +227,7 @@ fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All validators in one: the first proposes and all sign.
+/// Makes a chain as all its validators in one: the first one proposes, and all sign.
 struct Maker {
     senders: Vec<SigningKey>,
     recipients: Vec<PublicKey>,
@@ -377,7 +379,7 @@ mod tests {
         };
         let made = MadeChain::obtain(folder.path(), &recipe).unwrap();
         let Facts { height, sealed, segments, chunks, bytes } = made.facts;
-        // A block with the most transactions fills a segment, counted with its header.
+        // A block of as many transfers as fit fills a segment, since its header counts too.
         assert_eq!((segments, sealed, height), (2, 2, 2 + TAIL.0), "{:?}", made.facts);
         assert!((2 << 20..3 << 20).contains(&bytes));
 

@@ -1,8 +1,8 @@
 //! What uploading costs a validator: the time until transfers are final while it uploads nothing,
 //! and while it uploads history as fast as its link allows.
 //!
-//! Only the link and the validator's own work are to be measured. So the fetching nodes have their
-//! homes in memory and a lower priority, and packets are no larger than on a wire, since votes
+//! Only the link and the validator's own work are to be measured. So the nodes that fetch have
+//! their homes in memory and a lower priority. Packets are no larger than on a wire, since votes
 //! would wait behind larger ones.
 
 use std::fs;
@@ -31,11 +31,11 @@ const MEMORY: &str = "/dev/shm";
 const TICK: Duration = Duration::from_millis(20);
 /// Time between the first final transfer and the first one that counts.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the validators may take until the first transfer is final, and a fetching node beyond
-/// twelve times the least possible time.
+/// How long the validators may take until the first transfer is final. A node that fetches may take
+/// this time plus twelve times the least possible time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Times until transfers were final, milliseconds.
+/// Times until transfers were final, in milliseconds.
 #[derive(Debug, Serialize)]
 struct Times {
     transfers: usize,
@@ -48,14 +48,14 @@ struct Times {
 struct Report<'a> {
     quiet: Times,
     uploading: Times,
-    /// 99th percentile while uploading, divided by the one while quiet.
+    /// 99th percentile while uploading, divided by the 99th percentile while quiet.
     p99_ratio: f64,
     /// Share of the link's capacity that the validator's interface used while uploading.
     link_used: f64,
     parameters: &'a Finality,
 }
 
-/// The whole command.
+/// Runs the command `finality`.
 pub(super) fn execute(options: &Finality) -> anyhow::Result<()> {
     topology::check()?;
     let programs = Programs::find(options.common.node.as_deref())?;
@@ -85,17 +85,19 @@ pub(super) fn execute(options: &Finality) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything of one run. Dropped in this order: processes before links before files.
+/// Everything of one run. The fields are dropped in this order: processes before links before
+/// files.
 struct Session<'a> {
     options: &'a Finality,
     chain: &'a MadeChain,
     programs: &'a Programs,
     /// The validators; the first of them uploads.
     validators: Vec<Node>,
-    /// The fetching nodes, one after the other.
+    /// The nodes that fetch, one after the other.
     guests: Vec<Node>,
     topology: Topology,
-    /// The guests' homes: in memory, so that they do not use the validators' disk.
+    /// The folder of the guests' homes. It is in memory, so that they do not use the validators'
+    /// disk.
     _memory: TempDir,
 }
 
@@ -203,11 +205,11 @@ impl<'a> Session<'a> {
             self.look(start, "no transfer is final")?;
             payers.check()?;
         }
-        // The next transfers came due meanwhile.
+        // Transfers that came due meanwhile are late, so they must not count.
         self.wait(SETTLE, payers)
     }
 
-    /// A guest fetches the whole history. Returns the time it took place.
+    /// A guest fetches the whole history. Returns from when until when, in milliseconds since 1970.
     fn upload(&mut self, round: usize, payers: &mut Payers) -> anyhow::Result<Range<u64>> {
         let least = self.chain.facts.bytes as f64 / super::measure::rate(self.options.up);
         let deadline = Instant::now() + PATIENCE + Duration::from_secs_f64(12.0 * least);
@@ -257,7 +259,7 @@ impl<'a> Session<'a> {
 }
 
 impl Times {
-    /// Of the transfers that were due in one of these windows; `None` if there were none.
+    /// Times of the transfers that were due in one of these windows; `None` if there were none.
     fn of(paid: &[Paid], windows: &[Range<u64>]) -> Option<Self> {
         let counts = |one: &&Paid| windows.iter().any(|window| window.contains(&one.at));
         let mut times: Vec<f64> = paid.iter().filter(counts).map(|one| one.took).collect();

@@ -12,14 +12,14 @@ use super::{say, stop};
 /// Interval between two attempts to lock the chains.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The bench folder in cargo's target directory: TARGET/bench for TARGET/PROFILE/bench.
+/// The bench folder in cargo's target directory: TARGET/bench, if `bench` is TARGET/PROFILE/bench.
 pub(super) fn folder(bench: &Path) -> anyhow::Result<PathBuf> {
     let target = bench.ancestors().nth(2).context("cargo puts programs two levels deep")?;
     Ok(target.join("bench"))
 }
 
-/// Waits until no other bench makes or copies a chain: a store can be opened only once, and must
-/// not change while it is copied.
+/// Waits until no other bench makes or copies a chain, and keeps others waiting until the returned
+/// file is dropped. A store can be opened only once, and must not change while it is copied.
 pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
@@ -34,8 +34,8 @@ pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Gives `work` a temporary folder. It is removed at the end, unless the work fails or the user
-/// wants to keep it.
+/// Gives `work` a temporary folder. The folder is removed at the end, unless the work fails or the
+/// user wants to keep it.
 pub(super) fn in_folder<T>(
     folder: &Path,
     keep: bool,

@@ -30,13 +30,13 @@ pub(super) fn patience(options: &Swarm, bytes: u64) -> Duration {
         .map_or_else(|| Duration::from_secs_f64(120.0 + 12.0 * least), Duration::from_secs)
 }
 
-/// The leechers' links in the bound, the late ones with their starts.
+/// The leechers' links for [`bound`]. `late` has the start of each late leecher, in seconds.
 fn links(options: &Swarm, late: &[f64]) -> Vec<Link> {
     let link = |start| Link { start, up: rate(options.leech_up), down: rate(options.down) };
     (0..options.leechers).map(|_| 0.0).chain(late.iter().copied()).map(link).collect()
 }
 
-/// The least possible time for these options; `None` when links are not shaped.
+/// The least possible time for these options, in seconds; `None` when links are not shaped.
 pub(super) fn bound_of(options: &Swarm, bytes: u64, late: &[f64]) -> Option<f64> {
     let seeds_up = rate(options.seed_up) * f64::from(options.seeds);
     let least = || bound(bytes as f64, seeds_up, options.seed_leaves_after, &links(options, late));

@@ -1,5 +1,5 @@
-//! The results of a run: times against the least possible, copies sent, bytes fetched in vain,
-//! memory.
+//! The results of a run: times compared with the least possible, copies sent, bytes fetched in
+//! vain, and memory.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub(super) struct PerNode {
     pub(super) started_at_ms: u64,
     pub(super) verified_at_ms: u64,
     pub(super) applied_at_ms: u64,
-    /// Seconds since its own start.
+    /// Seconds from its own start until it had verified all chunks.
     pub(super) seconds: f64,
     /// Share of its time that its last hundredth of chunks took; `None` when it does not report
     /// chunks.
@@ -25,8 +25,8 @@ pub(super) struct PerNode {
     /// Bytes fetched again after kills or for another reason, as the node reports them. Bytes of
     /// the last tenth of a second before a kill are missing.
     pub(super) refetched_bytes: u64,
-    /// Bytes received by its interface, in copies of the payload: with everything cut off by kills,
-    /// packet headers and peers' requests.
+    /// Bytes received by its interface, in copies of the payload. They include bytes that were cut
+    /// off by kills, packet headers and peers' requests.
     pub(super) received_copies: Option<f64>,
     /// Number of peers it has banned.
     pub(super) bans: u64,
@@ -41,7 +41,7 @@ pub(super) struct Bans {
     pub(super) honest: usize,
     /// Bans of seeds that send wrong bytes.
     pub(super) poisoners: usize,
-    /// How often such a seed has sent wrong bytes.
+    /// How often such a seed began to send wrong bytes to a peer.
     pub(super) poisoned: usize,
 }
 
@@ -58,15 +58,16 @@ pub(super) struct Run {
     /// Bytes sent by the seeds' interfaces, in copies of the payload; without interfaces, bytes
     /// that the seeds report.
     pub(super) seed_copies: f64,
-    /// Bytes fetched in vain by all leechers together, per leecher.
+    /// Bytes that a leecher fetched in vain, on average over all leechers, as a share of the
+    /// payload.
     pub(super) waste: f64,
-    /// Largest share that one leecher fetched again after kills.
+    /// Largest share of the payload that one leecher fetched again after kills.
     pub(super) refetched: f64,
     /// Largest share of its time that one leecher's last hundredth of chunks took.
     pub(super) last_percent_share: Option<f64>,
     pub(super) bans: Bans,
     pub(super) peak_rss_mib: f64,
-    /// Of all nodes together.
+    /// Processor seconds of all nodes together.
     pub(super) cpu_seconds: f64,
     pub(super) per_node: Vec<PerNode>,
 }
@@ -90,7 +91,7 @@ pub(super) struct Report<'a> {
     vs: Option<Versus<'a>>,
     parameters: &'a Swarm,
     chain: Facts,
-    /// `seconds`, `ratio`, `seed_copies` and `bans` of each run.
+    /// A few results of each run.
     runs: Vec<Short>,
 }
 
@@ -171,14 +172,15 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The median run; the slower of the two middle ones.
+/// The median run. Of an even number, it is the slower of the two middle ones.
 fn median<T>(runs: &[T], seconds: impl Fn(&T) -> f64) -> Option<&T> {
     let mut sorted: Vec<&T> = runs.iter().collect();
     sorted.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
     sorted.get(runs.len() / 2).copied()
 }
 
-/// A leecher's link in the bound: seconds from the first start to its own, rates in bytes a second.
+/// A leecher's link, as [`bound`] takes it. `start` is in seconds from the start of the first
+/// leecher, and rates are in bytes per second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
     pub(super) start: f64,
@@ -186,7 +188,7 @@ pub(super) struct Link {
     pub(super) down: f64,
 }
 
-/// Converts Mbit/s to bytes a second.
+/// Converts Mbit/s to bytes per second.
 pub(super) fn rate(mbit: u32) -> f64 {
     f64::from(mbit) * 125_000.0
 }
@@ -197,7 +199,7 @@ pub(super) fn rate(mbit: u32) -> f64 {
 /// `copies` copies, the leechers alone send the rest.
 pub(super) fn bound(bytes: f64, seeds_up: f64, copies: Option<f64>, leechers: &[Link]) -> f64 {
     let all_up: f64 = leechers.iter().map(|link| link.up).sum();
-    // Bytes that late leechers could not send before their start.
+    // Bytes that late leechers could not send before they started.
     let missed: f64 = leechers.iter().map(|link| link.up * link.start).sum();
     let wanted = leechers.len() as f64 * bytes;
     let receive = leechers.iter().map(|link| link.start + bytes / link.down);
@@ -215,7 +217,7 @@ fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64)
     let after = progress.iter().position(|(_, chunks)| *chunks as f64 >= wanted && total > 0)?;
     let (time, chunks) = progress[after];
     let (time, chunks) = (time.min(end) as f64, chunks as f64);
-    // Progress between two observations counts as even.
+    // Progress between two observations is taken as even.
     let (time_before, chunks_before) =
         match after.checked_sub(1).and_then(|before| progress.get(before)) {
             Some((time, chunks)) => (*time as f64, *chunks as f64),
@@ -231,15 +233,15 @@ fn last_percent_share(progress: &[(u64, u64)], start: u64, end: u64, total: u64)
 impl Node {
     /// Its latest answer.
     pub(super) fn sample(&self) -> Option<Sample> {
-        // Not from an earlier life.
+        // An answer from an earlier life of the process does not count.
         self.probe.as_ref()?.latest().filter(|sample| sample.asked >= self.restarted)
     }
 
-    /// Records when it has verified all chunks and applied all blocks: by its own clock if it
-    /// reports one, else by the time of observation.
+    /// Records when it has verified all chunks and applied all blocks. The times are those of its
+    /// own clock if it reports them, otherwise those of the observation.
     pub(super) fn look(&mut self, facts: &Facts) {
         let Some(sample) = self.sample() else { return };
-        // After a kill, a new life does not count blocks applied earlier.
+        // After a kill, the new process does not count chunks of blocks that were applied before.
         let has_chunks = sample.segments_total >= facts.segments
             && sample.chunks_verified >= sample.chunks_total;
         if has_chunks || sample.height >= if sample.tells { facts.sealed } else { facts.height } {
@@ -250,7 +252,7 @@ impl Node {
         }
     }
 
-    /// Share of everything that it has, 0 to 1.
+    /// The share of the chain that it has, from 0 to 1.
     pub(super) fn share(&self, facts: &Facts) -> f64 {
         let Some(sample) = self.sample() else { return 0.0 };
         if sample.segments_total >= facts.segments {
@@ -295,7 +297,8 @@ mod tests {
     fn the_bound_is_that_of_its_tightest_link() {
         let link = |up, down| Link { start: 0.0, up: rate(up), down: rate(down) };
         let mib = f64::from(1 << 20);
-        // Seeds, leechers, seconds for 64 MiB.
+        // Upload rate of all seeds together in Mbit/s, the leechers' links, and the seconds for 64
+        // MiB.
         for (seeds, leechers, expected) in [
             (40, vec![link(40, 200); 8], 13.42),
             (40, vec![link(10, 200); 8], 35.79),
@@ -316,7 +319,7 @@ mod tests {
     fn the_end_is_timed_between_looks() {
         let share = |progress: &[(u64, u64)], end| last_percent_share(progress, 1_000, end, 200);
         assert_eq!(share(&[(1_000, 0), (1_500, 100)], 2_000), None);
-        // 198 of 200 at 1,980, then done at once, or late.
+        // 198 of 200 chunks are here at 1,990, or at 1,500 in the second case. The end is at 2,000.
         assert_eq!(share(&[(1_000, 0), (2_000, 200)], 2_000), Some(0.01));
         assert_eq!(share(&[(1_000, 0), (1_500, 198), (2_000, 200)], 2_000), Some(0.5));
         assert_eq!(share(&[(1_000, 0), (2_100, 200)], 2_000), Some(0.01));

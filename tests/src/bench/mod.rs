@@ -1,13 +1,14 @@
-//! The bench: a chain made for it, links of known rates, real node processes, and their times
-//! against the least possible.
+//! The bench runs real node processes on links of known rates, with a chain made for it, and
+//! compares their times with the least possible.
 //!
-//! Read in this order. [`options`] says what can be asked; `chain` makes what is transferred and
-//! `topology` what it is transferred over; `nodes` runs the processes and `probe` asks them from
-//! within their namespace; `folder` holds their files; `swarm` tells a run, `links` says how fast
-//! it can be, and `measure` judges it. `finality` looks at validators instead, by the transfers of
-//! `pay`, and `attack` at validators and a full node beside hostile peers, and `places` at whom
-//! these keep out, by the votes that `votes` hears. `aria2` does the same work with another
-//! program, and `calibrate` measures the links alone.
+//! Its modules, in reading order: [`options`] is the command line. `chain` makes the chain that is
+//! transferred, and `topology` the links. `nodes` runs the processes, and `probe` polls them from
+//! within their namespaces. `folder` holds their files. `swarm` is one run, `links` computes the
+//! least time for it, and `measure` its results. `finality` measures how soon transfers are final,
+//! by the payments of `pay`. `attack` measures validators and a full node under attack. `places`
+//! measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the same work as
+//! `swarm` with another program, with the torrent and tracker of `torrent`. `calibrate` measures
+//! the links alone.
 
 pub mod options;
 
@@ -82,7 +83,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(if error.is::<Unfit>() { 2 } else { 1 })
 }
 
-/// Prints the one line on stdout.
+/// Prints a value as JSON, as one line on stdout.
 fn print_line(value: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(value)?;
     line.push('\n');

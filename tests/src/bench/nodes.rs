@@ -1,4 +1,4 @@
-//! Node processes: homes as `init` makes them, on the hosts of a topology.
+//! Node processes on the hosts of a topology. Their homes are made as `init` makes them.
 
 use std::env;
 use std::fs;
@@ -30,8 +30,8 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// The given node, or the one beside this program, built if missing or older: no stale program
-    /// is ever measured.
+    /// Finds the given node, or the one beside this program. The latter is built if it is missing
+    /// or older than this program, so that no stale node is measured.
     pub(super) fn find(node: Option<&Path>) -> anyhow::Result<Self> {
         let bench = env::current_exe().context("this program has no path")?;
         let node = match node {
@@ -62,7 +62,7 @@ fn build(bench: &Path) -> anyhow::Result<()> {
         folder.file_name().and_then(|name| name.to_str()).context("profiles have plain names")?;
     say!("building cairn-node");
     let mut command = Command::new(env!("CARGO"));
-    // The variables that cargo sets for this program's package would make build scripts run again.
+    // With the variables that cargo set for this program's package, build scripts would run again.
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"]
@@ -98,7 +98,7 @@ pub(super) enum Role {
     Hostile(Kind),
     /// Has the chain and signs with the key of this number.
     Validator(u16),
-    /// Fetches the chain, only from the peers it was given.
+    /// Fetches the chain, from no other peers than those it was given.
     Guest,
     /// Signs with the key of this number from the first block on, on a public network.
     Founder(u16),
@@ -184,7 +184,7 @@ impl Place {
     }
 }
 
-/// A node and all observations of it.
+/// A node and everything observed of it.
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) role: Role,
@@ -199,15 +199,16 @@ pub(super) struct Node {
     pub(super) started: Option<u64>,
     /// When its process last started, milliseconds since 1970.
     pub(super) restarted: u64,
-    /// When it was seen to have verified, and applied, everything, milliseconds since 1970.
+    /// When it was seen to have verified everything, and to have applied it; milliseconds since
+    /// 1970.
     pub(super) verified_at: Option<u64>,
     pub(super) applied_at: Option<u64>,
     pub(super) kills: u32,
-    /// Chunk bytes fetched in earlier lives.
+    /// Chunk bytes that earlier processes of it fetched.
     pub(super) fetched_before: u64,
-    /// Peak memory of all lives so far, KiB.
+    /// Peak memory of all its processes so far, in KiB.
     pub(super) peak_rss_kib: u64,
-    /// Processor seconds of its earlier lives, and of the current one.
+    /// Processor seconds of its earlier processes, and of the current one.
     cpu_before: f64,
     cpu: f64,
 }
@@ -234,8 +235,8 @@ impl Node {
         }
     }
 
-    /// Starts its probe, best before the node itself, so that the probe's start takes nothing from
-    /// the node's first moments. Hostile nodes have no probe.
+    /// Starts its probe. This is best done before the node starts, so that it takes no processor
+    /// time from the node's first moments. Hostile nodes have no probe.
     pub(super) fn watch(&mut self, programs: &Programs, host: &Host) -> anyhow::Result<()> {
         if !matches!(self.role, Role::Hostile(_)) {
             self.probe = Some(Probe::start(&programs.bench, host)?);
@@ -259,7 +260,7 @@ impl Node {
         }
         let mut command = Command::new(&programs.node);
         if self.role == Role::Guest {
-            // Runs only when the processor is idle, to approximate a machine of its own.
+            // The node runs only while a processor is idle, as if it had a machine of its own.
             command = Command::new("chrt");
             command.args(["--idle", "0"]).arg(&programs.node);
         }
@@ -270,7 +271,7 @@ impl Node {
         }
         command.args(["run", "--exit-with-parent", "--log", log, "--home"]).arg(&self.home);
         if matches!(self.role, Role::Validator(_)) {
-            // It starts with a chain but without a log of its signatures.
+            // It starts with a chain, but without a log of what its key signed.
             command.arg("--sign-without-log");
         }
         self.restarted = now_ms();
@@ -292,11 +293,11 @@ impl Node {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// Kill -9, after recording how much it had fetched.
+    /// Kills its process (SIGKILL), after recording how much it had fetched.
     pub(super) fn kill(&mut self) {
         self.observe();
         let sample = self.probe.as_mut().and_then(Probe::now);
-        // Dropping it kills the process and waits until it is gone.
+        // Dropping the process kills it and waits until it is gone.
         self.process = None;
         self.fetched_before +=
             sample.filter(|s| s.asked >= self.restarted).map_or(0, |sample| sample.fetched_bytes);
@@ -319,26 +320,27 @@ impl Node {
         );
     }
 
-    /// Reads memory and processor time, once at the end of each life, as both only grow.
+    /// Reads memory and processor time. Once at the end of each process is enough, as both only
+    /// grow.
     pub(super) fn observe(&mut self) {
         let Some(process) = &self.process else { return };
         self.peak_rss_kib = self.peak_rss_kib.max(peak_rss_kib(process.id()));
         let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
-        // Counted after the name, which may contain anything: fields 14 and 15 of proc(5), user and
-        // system time.
+        // The fields are counted after the program's name, which may contain anything. Fields 14
+        // and 15 of proc(5) are user and system time.
         let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
         let ticks: f64 =
             fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok()).sum();
         self.cpu = self.cpu.max(ticks / rustix::param::clock_ticks_per_second() as f64);
     }
 
-    /// Processor seconds of all its lives.
+    /// Processor seconds of all its processes.
     pub(super) fn cpu_seconds(&self) -> f64 {
         self.cpu_before + self.cpu
     }
 }
 
-/// Peak memory of a process, KiB; 0 when it is gone.
+/// Peak memory of a process, in KiB; 0 if the process is gone.
 pub(super) fn peak_rss_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let peak = status

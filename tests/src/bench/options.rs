@@ -36,11 +36,11 @@ pub(super) enum Task {
     /// the attack costs the nodes
     ///
     /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10
-    /// quiet seconds and then the attack. Of several runs the result is the one whose slowest
-    /// transfer is the median. Progress is on stderr. Needs chrt (util-linux).
+    /// quiet seconds and then the attack. Of several runs the result is the run with the median
+    /// slowest transfer. Progress is on stderr. Needs chrt (util-linux).
     Attack(Attack),
-    /// Attackers hold all public places for connections: measures how soon a restarted validator
-    /// and a new node get a place
+    /// Measures how soon a restarted validator and a new node get a connection while attackers hold
+    /// all public places for connections
     ///
     /// Fails if one of them takes longer than its limit. Progress is on stderr. Needs root and
     /// iproute2.

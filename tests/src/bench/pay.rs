@@ -1,5 +1,5 @@
 //! Pays through one node, from within its namespace, and reports how long each transfer took to be
-//! final there. A process of this program does it and prints a line for each transfer.
+//! final there. A process of its own pays, and prints a line for each transfer.
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
@@ -29,9 +29,9 @@ pub(super) struct Paid {
     pub(super) took: f64,
 }
 
-/// The inner process: pays until its stdin ends. Each account waits until its transfer is final
-/// before it sends the next. A transfer delayed by that is still timed from when it was due. Ends
-/// at once when a transfer fails.
+/// Runs the inner process: it pays until its stdin ends. Each account waits until its transfer is
+/// final before it sends the next one. If that delays a transfer, its time still counts from when
+/// it was due. The process ends at once when a transfer fails.
 pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
     let (start, start_ms) = (Instant::now(), now_ms());
     let pay = |number: u64, over: &Receiver<()>| -> anyhow::Result<()> {
@@ -84,7 +84,7 @@ fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<()> {
     }
 }
 
-/// The outer end: starts the process and keeps its output. Ended when dropped.
+/// The outer side: starts the inner process and keeps its output. When dropped, ends the process.
 pub(super) struct Payers {
     process: Child,
     /// Held open while the process shall pay.
@@ -116,7 +116,7 @@ impl Payers {
         thread::Builder::new().name("paid".to_owned()).spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
             let paid = lines.filter_map(|line| serde_json::from_str(&line).ok());
-            // An error means that the receiver is gone.
+            // An error means that the receiver of the channel is gone.
             let _ = { paid }.try_for_each(|one| sender.send(one));
         })?;
         Ok(payers)
@@ -135,7 +135,7 @@ impl Payers {
 
     /// Kills the process at once. Returns the final transfers not fetched yet.
     pub(super) fn stop(mut self) -> Vec<Paid> {
-        // An error means that it is already gone.
+        // An error means that the process is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let (_, nothing) = mpsc::channel();
@@ -154,7 +154,7 @@ impl Payers {
 
 impl Drop for Payers {
     fn drop(&mut self) {
-        // An error means that it is already gone.
+        // An error means that the process is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

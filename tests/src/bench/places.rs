@@ -1,12 +1,12 @@
 //! Are honest nodes kept out when attackers hold all public places?
 //!
-//! Four validators name each other. Thirteen hostile addresses have eight identities each: more
-//! than a node has places for strangers. Each address is public and has a network namespace of its
-//! own, because limits by groups of addresses hold for public addresses only.
+//! Four validators name each other. Thirteen hostile addresses have eight identities each, which is
+//! more than a node has places for strangers. Each address is public and has a network namespace of
+//! its own, because limits by groups of addresses hold for public addresses only.
 //!
 //! One validator is killed and started again. It must sign soon after its first connection. Then a
-//! full node starts that no validator names. It must get a place and follow the chain. Votes are
-//! heard by a peer, all else is read from RPC, from within the namespaces.
+//! full node starts that no validator names. It must get a place and follow the chain. The votes
+//! are heard by a peer of the validator. All else is read over RPC, from within the namespaces.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,19 +38,19 @@ const VALIDATORS: usize = 4;
 const RESTARTED: usize = VALIDATORS - 1;
 /// The place of the full node after the validators.
 const NEWCOMER: usize = VALIDATORS;
-/// The host after these, from which the votes of the validator that restarts are heard.
+/// The host after the nodes, from which the votes of the restarted validator are heard.
 const LISTENER: usize = NEWCOMER + 1;
 /// Hostile addresses, and identities of each. A node takes at most eight of one group of addresses.
-/// Together they are 104, and a node has 96 places for strangers.
+/// All identities together are 104, and a node has 96 places for strangers.
 const ADDRESSES: usize = 13;
 const IDENTITIES: usize = 8;
-/// Longest that an identity waits for the one before it, milliseconds. The node lets in two
+/// Longest wait of an identity for the identity before it, in milliseconds. The node lets in two
 /// handshakes of one address at a time.
 const COMING_MS: u64 = 2_500;
-/// Seconds from the restarted validator's first connection to its first vote. It listens for the
-/// first two of them: twice the clock drift.
+/// Most seconds from the restarted validator's first connection to its first vote. It listens for
+/// the first two of them, which is twice the clock drift.
 const SIGNS_WITHIN: f64 = 5.0;
-/// Seconds from the start of the full node until it has a place and follows.
+/// Most seconds from the start of the full node until it has a place and follows.
 const PLACE_WITHIN: f64 = 30.0;
 /// Blocks that the others make without the killed validator. Its log is then older than the
 /// network, so it must listen before it signs.
@@ -66,35 +66,35 @@ const ATTACK_SECONDS: u64 = 240;
 const OFTEN: Duration = Duration::from_millis(50);
 const SELDOM: Duration = Duration::from_millis(500);
 
-/// What was seen. The names are for scripts.
+/// The result. Scripts read the names of its fields.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The fewest places that attackers held of a validator that stays: just before the other one
-    /// was killed, and before the newcomer started.
+    /// The fewest places that attackers held of any validator that is not restarted: just before
+    /// the other one was killed, and just before the newcomer started.
     held_at_restart: usize,
     held_at_newcomer: usize,
     /// Places that a validator has for strangers.
     places: usize,
     /// From the start of the process that was killed to its first connection.
     connected_seconds: f64,
-    /// From there to its first vote that a peer has heard.
+    /// From its first connection to its first vote that a peer has heard.
     signed_seconds: f64,
-    /// From there until another validator has its vote in a certificate, or a block that it
-    /// proposed.
+    /// From its first connection until another validator has its vote in a certificate, or a block
+    /// that it proposed.
     counted_seconds: f64,
     /// From the start of the full node until a validator has it among its peers and it has
     /// followed some blocks.
     newcomer_seconds: f64,
 }
 
-/// What was seen of the restarted validator, in seconds: see [`Report`].
+/// The times of the restarted validator, in seconds: see [`Report`].
 struct Restart {
     connected: f64,
     signed: f64,
     counted: f64,
 }
 
-/// The whole command.
+/// Runs the command `places`.
 pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
     topology::check()?;
     let programs = Programs::find(options.common.node.as_deref())?;
@@ -120,19 +120,20 @@ pub(super) fn execute(options: &options::Places) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A chain without transactions, whose blocks come often enough to see when somebody votes.
+/// The genesis of a chain whose empty blocks come often enough to see when somebody votes.
 fn quick_genesis() -> Genesis {
     let limits =
         Limits { clock_drift_ms: 1_000, empty_block_interval_ms: 1_000, ..Limits::default() };
     genesis(VALIDATORS as u16, limits)
 }
 
-/// Everything of one run. Dropped in this order: processes before links before files.
+/// Everything of one run. The fields are dropped in this order: processes before links before
+/// files.
 struct Session<'a> {
     programs: &'a Programs,
     node_log: &'a str,
     folder: &'a Path,
-    /// The attackers that run, a process for each address.
+    /// The attackers that run, one process for each address.
     attackers: Vec<Process>,
     /// The validators, then the newcomer.
     nodes: Vec<Node>,
@@ -231,7 +232,8 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Starts the validator again, and measures until its first vote.
+    /// Starts the validator again, and measures until its first connection, its first vote, and the
+    /// first block in which it counts.
     fn restart(&mut self) -> anyhow::Result<Restart> {
         let key = validator_key(RESTARTED as u16).public();
         let above = Height(self.height(0));
@@ -244,7 +246,8 @@ impl<'a> Session<'a> {
             above,
         };
         let mut listener = Listener::start(&self.topology.hosts[LISTENER], wanted)?;
-        // The last moment at which it surely had no connection. Before it answers, it may have one.
+        // The last moment at which it surely had no connection: its start, or the last question
+        // that it answered with no peer.
         let mut alone = start;
         self.wait("the restarted validator has a connection", OFTEN, |it| {
             let (asked, peers) = (Instant::now(), it.peers(RESTARTED)?);
@@ -255,7 +258,8 @@ impl<'a> Session<'a> {
         })?;
         let signed = self.wait("the restarted validator votes", OFTEN, |_| listener.heard())??;
         drop(listener);
-        // A certificate has the first votes that make a quorum, so it may take some blocks.
+        // A certificate has the first votes that make a quorum, so this one may be missing in some
+        // blocks.
         let (key, mut seen) = (key.to_string(), above.0);
         self.wait("a vote of the restarted validator counts", OFTEN, |it| {
             let blocks: Vec<BlockInfo> =
@@ -320,8 +324,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The fewest places that strangers hold of a validator that stays. The newcomer is one of
-    /// them.
+    /// The fewest places that strangers hold of any validator that is not restarted. The newcomer
+    /// counts as a stranger.
     fn held(&self) -> usize {
         let validators: BTreeSet<&str> =
             self.nodes[..VALIDATORS].iter().map(|node| node.id.as_str()).collect();
@@ -353,7 +357,7 @@ impl<'a> Session<'a> {
         self.topology.hosts[node].inside(|| self.rpcs[node].call(method, params).ok()).ok()?
     }
 
-    /// Looks again and again until there is a result.
+    /// Calls `look` again and again until it has a result.
     fn wait<T>(
         &mut self,
         what: &str,

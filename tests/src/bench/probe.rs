@@ -1,5 +1,5 @@
 //! Polls a node from within its namespace, so that requests never cross the measured links. A
-//! process of this program does it and prints each answer as one line.
+//! process of its own polls, and prints each answer as one line.
 
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::story::{Failure, Rpc, now_ms};
 /// Timeout of an answer to an immediate request.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// The inner process: polls until its stdin ends; a line on stdin makes it poll at once.
+/// Runs the inner process: it polls until its stdin ends. A line on stdin makes it poll at once.
 pub(super) fn execute(options: &options::Probe) -> anyhow::Result<()> {
     let rpc = Rpc::new(&options.rpc);
     let (sender, lines) = sync_channel(16);
@@ -56,7 +56,7 @@ fn ask(rpc: &Rpc) -> Value {
     json!({"asked": asked, "answered": now_ms(), "sync": sync, "chain": chain})
 }
 
-/// A node's answer. Counts are of the life of its process.
+/// A node's answer. Its counts begin with the node's process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sample {
     /// When the request was sent and when the answer came, milliseconds since 1970.
@@ -66,8 +66,8 @@ pub(super) struct Sample {
     pub(super) height: u64,
     /// Whether it reports chunks; everything below is 0 if not.
     pub(super) tells: bool,
-    /// Segments known; chunks and bytes of those that this process has fetched or is to fetch, and
-    /// how many of them it has.
+    /// Known segments. Then the chunks and bytes that this process has fetched or has to fetch, and
+    /// how many of them are here.
     pub(super) segments_total: u64,
     pub(super) chunks_total: u64,
     pub(super) chunks_verified: u64,
@@ -109,12 +109,12 @@ impl Sample {
     }
 }
 
-/// A JSON number, or one in a string.
+/// A number in JSON, or a JSON string that holds one.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// The outer end: starts the process and keeps its output. Ended when dropped.
+/// The outer side: starts the inner process and keeps its output. When dropped, ends the process.
 pub(super) struct Probe {
     process: Child,
     stdin: Option<ChildStdin>,
@@ -179,7 +179,7 @@ impl Probe {
         let start = Instant::now();
         let time = now_ms();
         if let Some(stdin) = &mut self.stdin {
-            // An error means that the process is gone; then there is no newer answer.
+            // An error means that the process is gone. Then there is no newer answer.
             let _ = stdin.write_all(b"\n").and_then(|()| stdin.flush());
         }
         while start.elapsed() < AT_ONCE && self.latest().is_none_or(|sample| sample.asked < time) {
@@ -191,7 +191,7 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // An error means that it is already gone.
+        // An error means that the process is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM only set a flag. Each waiting loop checks it and fails, and dropped values
-//! clean up on the way out.
+//! Ctrl-C and SIGTERM only set a flag. Each loop that waits checks the flag and fails, and dropped
+//! values clean up on the way out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,5 +1,5 @@
-//! A run: seeds start first, then all leechers at once, observed until each has verified and
-//! applied everything.
+//! One run: seeds start first, then all leechers at once. The run ends when each leecher has
+//! verified and applied everything.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const SAY_TICKS: u32 = 100;
 /// How long seeds may take to answer.
 const SEEDS_READY: Duration = Duration::from_secs(60);
 
-/// The whole command.
+/// Runs the command `swarm`.
 pub(super) fn execute(options: &Swarm) -> anyhow::Result<()> {
     if !options.loopback {
         topology::check()?;
@@ -75,7 +75,8 @@ fn show(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.3}"))
 }
 
-/// Everything of one run. Dropped in this order: processes before links before files.
+/// Everything of one run. The fields are dropped in this order: processes before links before
+/// files.
 struct Session<'a> {
     options: &'a Swarm,
     facts: Facts,
@@ -120,8 +121,8 @@ impl<'a> Session<'a> {
             .collect::<Result<_, _>>()?;
         let mut nodes = Vec::new();
         for (index, (place, host)) in places.iter().zip(&topology.hosts).enumerate() {
-            // Only peers that start with the node or earlier: dialing a peer that is not there yet
-            // would be in vain.
+            // A node is told only of peers that start no later than it does. Dialing a peer that is
+            // not there yet would be in vain.
             let known = |other: &Place| match place.role {
                 Role::Leecher => other.role != Role::Late,
                 Role::Late => true,
@@ -142,7 +143,8 @@ impl<'a> Session<'a> {
         }
         let mut facts = chain.facts;
         if options.seed_leaves_after.is_some() {
-            // The blocks after the last segment may leave with the seeds.
+            // The blocks after the last segment may be lost with the seeds, so nobody waits for
+            // them.
             facts.height = facts.sealed;
         }
         Ok(Self { options, facts, programs, nodes, topology, sent_before: None, ticks: 0 })
@@ -285,7 +287,7 @@ impl<'a> Session<'a> {
             {
                 match other.role {
                     Role::Hostile(Kind::Poison) => bans.poisoners += 1,
-                    // Silence is no crime.
+                    // This includes silent seeds, which send nothing wrong.
                     _ => bans.honest += 1,
                 }
             }

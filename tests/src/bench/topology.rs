@@ -1,8 +1,9 @@
 //! Links of known rates: a namespace for each host, all on one bridge in a namespace of its own, so
 //! that this machine's own network stays untouched.
 //!
-//! Each host sends through a token bucket at its end and receives through one at the bridge's. The
-//! buckets count each packet with its headers, even in large packets that the kernel segments late.
+//! Each host sends through a token bucket at its own end and receives through one at the bridge.
+//! The buckets count the headers of each packet, even if the kernel splits a large packet only
+//! later.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -52,7 +53,7 @@ pub(super) struct Moved {
     pub(super) received: u64,
 }
 
-/// The hosts and what connects them. Gone when dropped.
+/// The hosts and what connects them. All of it is removed when dropped.
 pub(super) struct Topology {
     pub(super) hosts: Vec<Host>,
     hub: Option<Namespace>,
@@ -60,7 +61,7 @@ pub(super) struct Topology {
     _blocks: Vec<TcpListener>,
 }
 
-/// A machine of the bench.
+/// A machine of the bench: a network namespace, or only ports on loopback.
 pub(super) struct Host {
     /// Its P2P address for the other hosts.
     pub(super) address: SocketAddrV4,
@@ -110,15 +111,15 @@ impl Topology {
         Self::linked(rates, offload, |number| Some(Ipv4Addr::from(PRIVATE | u32::from(number))))
     }
 
-    /// Hosts with public addresses, each in a /24 of its own, so that nodes' limits per address
-    /// group apply. At most 254 of them.
+    /// Hosts with public addresses, each in a /24 of its own, so that nodes' limits by groups of
+    /// addresses apply. There are at most 254 hosts.
     pub(super) fn public(count: usize) -> anyhow::Result<Self> {
         let address =
             |number| u8::try_from(number).ok().filter(|third| *third < u8::MAX).map(public_address);
         Self::linked(&vec![UNLIMITED; count], true, address)
     }
 
-    /// `address` gives the address of each host by its number, from 1 on.
+    /// Links hosts by one bridge. `address` gives each host's address by its number, from 1 on.
     fn linked(
         rates: &[Rates],
         offload: bool,
@@ -130,8 +131,8 @@ impl Topology {
         ip(&format!("{in_hub} link add name hub0 type bridge"))?;
         ip(&format!("{in_hub} addr add {HUB}/16 dev hub0"))?;
         ip(&format!("{in_hub} link set hub0 up"))?;
-        // Keeps firewalls away from bridged packets. Where the module is missing, no firewall sees
-        // them anyway.
+        // Keeps firewalls away from bridged packets. If the kernel module is missing, this fails,
+        // and no firewall sees the packets anyway.
         let _none = run(
             "ip",
             &format!("netns exec {} sysctl -qw net.bridge.bridge-nf-call-iptables=0", hub.0),
@@ -166,7 +167,8 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Hosts that are only ports, which no other bench gets until this is dropped.
+    /// Hosts that are only ports on loopback. No other bench gets these ports until this is
+    /// dropped.
     pub(super) fn loopback(count: usize) -> anyhow::Result<Self> {
         let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
         let (mut blocks, mut ports) = (Vec::new(), Vec::new());
@@ -214,8 +216,8 @@ impl Host {
         inside(self.namespace.as_ref(), start)
     }
 
-    /// Bytes that its interface has sent and received, with the headers of packets as large as the
-    /// kernel moves them; `None` without one.
+    /// Bytes that its interface has sent and received. Headers are counted once for each packet
+    /// that the kernel moves, however large. `None` without an interface.
     pub(super) fn moved(&self) -> anyhow::Result<Option<Moved>> {
         let Some(namespace) = &self.namespace else { return Ok(None) };
         let text = ip(&format!("-n {} -s -j link show dev eth0", namespace.0))?;
@@ -230,8 +232,8 @@ impl Host {
     }
 }
 
-/// Unlike `ip netns exec` this starts no extra program, which would cost processor time just when
-/// nodes start.
+/// Runs `start` on a thread in the namespace. Unlike `ip netns exec` this starts no extra program,
+/// which would cost processor time just when nodes start.
 fn inside<T: Send>(
     namespace: Option<&Namespace>,
     start: impl FnOnce() -> T + Send,
@@ -247,7 +249,7 @@ fn inside<T: Send>(
     done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
 }
 
-/// A public address. No packet leaves the bridge. All of these addresses are in one /16.
+/// The public address of a host. All hosts are in one /16, and no packet leaves the bridge.
 const fn public_address(third: u8) -> Ipv4Addr {
     Ipv4Addr::new(100, 200, third, 1)
 }
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn benches_at_a_time_have_ports_of_their_own() {
-        // Nothing listens on any of them yet. The last needs two blocks.
+        // Nothing listens on these ports yet. The last topology needs two blocks.
         let topologies = [1, 3, 60].map(|count| Topology::loopback(count).unwrap());
         let hosts: Vec<&Host> = topologies.iter().flat_map(|topology| &topology.hosts).collect();
         let addresses: BTreeSet<SocketAddrV4> =

@@ -1,4 +1,4 @@
-//! The little of BitTorrent that another program needs for the same transfer: a torrent, and a
+//! The parts of BitTorrent that another program needs for the same transfer: a torrent, and a
 //! tracker that knows all peers from the start.
 
 use std::fs::File;
@@ -35,7 +35,7 @@ pub(super) fn torrent(
         length += read;
         pieces.extend_from_slice(&Sha1::digest(&piece));
     }
-    // Bencoded keys must be in order.
+    // Keys in bencoding must be in order.
     let mut info = format!(
         "d6:lengthi{length}e4:name{}:{name}12:piece lengthi{piece_bytes}e6:pieces",
         name.len()
@@ -50,13 +50,13 @@ pub(super) fn track(options: &options::Tracker) -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen)?;
     let answer = answer(&options.peers);
     println!("listens");
-    // It ends with its parent, which holds the other end of stdin.
+    // This process ends with its parent, which holds the other end of stdin.
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
     });
     for stream in listener.incoming() {
-        // A client that hangs up announces again.
+        // A client whose request fails announces again.
         if let Ok(who) = stream.and_then(|stream| serve(stream, &answer)) {
             println!("{who}");
         }
@@ -64,7 +64,7 @@ pub(super) fn track(options: &options::Tracker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compact peers (BEP 23).
+/// The tracker's HTTP answer, with all peers in compact form (BEP 23).
 fn answer(peers: &[SocketAddrV4]) -> Vec<u8> {
     let compact =
         |peer: &SocketAddrV4| [&peer.ip().octets()[..], &peer.port().to_be_bytes()].concat();

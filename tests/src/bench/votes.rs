@@ -22,11 +22,11 @@ pub(super) struct Wanted {
     /// The validator's key and address.
     pub(super) key: PublicKey,
     pub(super) address: P2pAddress,
-    /// Votes of this height and lower ones are old.
+    /// Votes of this height and lower ones do not count.
     pub(super) above: Height,
 }
 
-/// A peer of the validator. Stopped when dropped.
+/// A peer of the validator, which listens. It stops when dropped.
 pub(super) struct Listener {
     runtime: Runtime,
     heard: JoinHandle<anyhow::Result<Instant>>,
@@ -35,8 +35,8 @@ pub(super) struct Listener {
 impl Listener {
     /// Starts to listen from a host.
     pub(super) fn start(host: &Host, wanted: Wanted) -> anyhow::Result<Self> {
-        // Its threads start in the host's namespace and stay there, and so do the sockets that they
-        // open.
+        // The runtime's threads start in the host's namespace and stay there, and so do the sockets
+        // that they open.
         let runtime =
             host.inside(|| Builder::new_multi_thread().worker_threads(1).enable_all().build())??;
         let heard = runtime.spawn(first_vote(wanted));

@@ -1,4 +1,5 @@
-//! Measures real nodes: how fast a swarm of them takes over a chain on links of known rates.
+//! Measures real nodes: how fast a swarm of them fetches a chain over links of known rates, and
+//! more.
 
 use std::process::ExitCode;
 

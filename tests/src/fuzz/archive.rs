@@ -1,4 +1,4 @@
-//! Archives of a chain.
+//! The target for archives of a chain.
 
 use ledger::block::Block;
 use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::canonical;
 use super::fixture::fixture;
 
-/// An archive as it is, and the same bytes with the checksum that they need.
+/// Reads the bytes as an archive, and then with the checksum that they need at the end.
 pub fn archive(data: &[u8]) -> bool {
     let sealed = seal(data.to_vec());
     let is_accepted = on_archive(data);
@@ -23,7 +23,8 @@ pub(super) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// An archive that is accepted is written again with the same bytes, and no part of it is accepted.
+/// Checks that an accepted archive is written again with the same bytes, and that no shorter or
+/// longer archive is accepted.
 fn on_archive(bytes: &[u8]) -> bool {
     let Ok(contents) = check(bytes) else { return false };
     let mut reader = Reader::new(bytes).expect("it was accepted");
@@ -45,7 +46,7 @@ fn on_archive(bytes: &[u8]) -> bool {
     true
 }
 
-/// The archive of the final blocks.
+/// An archive of the first three final blocks.
 pub(super) fn whole() -> Vec<u8> {
     let fixture = fixture();
     let heights = || fixture.blocks.iter().map(|(block, _)| block.height()).take(3);

@@ -1,4 +1,4 @@
-//! Blocks, headers, and blocks without their transactions.
+//! The target for blocks, headers, and blocks without their transactions.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use protocol::message::{CONSENSUS_BYTES_MAX, CompactBlock};
 use super::canonical;
 use super::fixture::{compact as compacted, fixture};
 
-/// A header, a block and a compact block. A certificate proves one header, and one list of
-/// transactions is that of a block. A block that is valid stays valid, and a block built from its
-/// transactions is valid.
+/// Reads the bytes as a header, a block and a compact block. A certificate proves one header only,
+/// and a block has one list of transactions only. A valid block stays valid, and a block that is
+/// built from the transactions of any block is valid.
 pub fn block(data: &[u8]) -> bool {
     let header = canonical::<Header>(data, HEADER_BYTES);
     if header.is_some() {

@@ -1,4 +1,4 @@
-//! Certificates.
+//! The target for certificates.
 
 use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 use ledger::units::Height;
@@ -6,8 +6,8 @@ use ledger::units::Height;
 use super::canonical;
 use super::fixture::fixture;
 
-/// A certificate. One that fits the validators is the one canonical collection of its signatures,
-/// and one that holds is of a quorum and proves a single block.
+/// Reads a certificate. If it fits the validators, its signatures collected again give the same
+/// certificate. If it holds, it is of a quorum and proves one block only.
 pub fn certificate(data: &[u8]) -> bool {
     let Some(certificate) = canonical::<Certificate>(data, CERTIFICATE_BYTES_MAX) else {
         return false;

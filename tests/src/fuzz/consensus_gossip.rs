@@ -1,4 +1,4 @@
-//! Gossip: consensus messages, certified headers and batches of transactions.
+//! The target for gossip: consensus messages, certified headers and batches of transactions.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,11 @@ use protocol::message::{
 use super::canonical;
 use super::fixture::{BYZANTINE, fixture};
 
-/// A message of each topic. Consensus gives a repeated message its old verdict. It accepts only
-/// signatures that also hold alone, proposals of the validator whose turn it is, and certificates
-/// with enough power. A certified header that holds is the header of a final block. Votes and
-/// proposals also come signed by a validator, since a fuzzer cannot sign.
+/// Reads a message of each topic. Consensus gives a repeated message its old verdict. It accepts
+/// only signatures that also hold when verified on their own, proposals of the validator whose turn
+/// it is, and certificates with enough power. A certified header that holds is the header of a
+/// final block. Each vote and proposal is also checked with a validator's signature, since a fuzzer
+/// cannot sign.
 pub fn consensus_gossip(data: &[u8]) -> bool {
     let consensus = canonical::<Attempt<ConsensusMessage>>(data, CONSENSUS_BYTES_MAX);
     let header = canonical::<Attempt<CertifiedHeader>>(data, HEADER_MESSAGE_BYTES_MAX);

@@ -1,4 +1,4 @@
-//! The consensus log, as a file of a validator's home.
+//! The target for the consensus log, as a file in a validator's home.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,14 +14,14 @@ use super::stream::Stream;
 
 /// Name and version of the format.
 const MAGIC: &[u8] = b"CRNLOG02";
-/// The random number of the file, which here is the same for each file.
+/// The random number of a log file. Here it is the same for each file.
 const SECRET: u64 = 0x0123_4567_89ab_cdef;
 /// An entry that this target appends.
 const ADDED: LogEntry = LogEntry::Timeout(2, Round(77));
 
-/// A whole file after the byte 0, else payloads of frames. The frames get their marks and
-/// checksums here, so that the payloads are read; the result is compared with a reading of the
-/// payloads alone. In both cases a log that is intact stays intact, and takes entries.
+/// After the byte 0 the input is a whole file. Otherwise it is the payloads of frames. These get
+/// their marks and checksums here, so that the payloads are read, and the log must hold what the
+/// payloads alone mean. In both cases a log that is intact stays intact, and takes entries.
 pub fn consensus_log(data: &[u8]) -> bool {
     let Some((kind, rest)) = data.split_first() else { return false };
     let folder = folder();
@@ -32,7 +32,7 @@ pub fn consensus_log(data: &[u8]) -> bool {
     let payloads = payloads(rest);
     let found = on_file(&path, &file(&payloads));
     assert_eq!(found, expected(&payloads), "a log holds the entries since the last cut");
-    // A frame of which the last byte is missing was never acted on.
+    // A frame whose last byte is missing was never durable, so it may be dropped.
     if let Some((_, before)) = payloads.split_last() {
         let whole = file(&payloads);
         let torn = on_file(&path, &whole[..whole.len() - 1]);
@@ -41,14 +41,14 @@ pub fn consensus_log(data: &[u8]) -> bool {
     found.is_some()
 }
 
-/// A temporary folder, in memory where Linux has one: a log is synced often.
+/// A temporary folder. On Linux it is in memory, since a log is synced often.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     folder.expect("a temporary folder")
 }
 
-/// Payloads in the bytes of an input; a frame is never empty.
+/// Payloads from the bytes of an input. A frame is never empty, so empty payloads are left out.
 fn payloads(bytes: &[u8]) -> Vec<&[u8]> {
     let mut stream = Stream(bytes);
     let mut payloads = Vec::new();
@@ -71,7 +71,7 @@ pub(super) fn file(payloads: &[&[u8]]) -> Vec<u8> {
     file
 }
 
-/// Height and entries that the payloads say; `None` if the log is lost.
+/// The height and entries that these payloads mean; `None` if the log is lost.
 fn expected(payloads: &[&[u8]]) -> Option<(Height, Vec<LogEntry>)> {
     let (mut height, mut entries) = (None, Vec::new());
     for payload in payloads {
@@ -87,7 +87,7 @@ fn expected(payloads: &[&[u8]]) -> Option<(Height, Vec<LogEntry>)> {
     height.filter(|height| *height > Height(0)).map(|height| (height, entries))
 }
 
-/// Opens a file, again, after an entry was added, and after the bodies were dropped.
+/// Opens a file as it is, once more, after an entry was added, and after the bodies were dropped.
 fn on_file(path: &Path, bytes: &[u8]) -> Option<(Height, Vec<LogEntry>)> {
     std::fs::write(path, bytes).expect("a temporary file");
     let first = match ConsensusLog::open(path) {
@@ -102,7 +102,7 @@ fn on_file(path: &Path, bytes: &[u8]) -> Option<(Height, Vec<LogEntry>)> {
     let longer = first.clone().map(|(height, entries)| (height, [&entries[..], &[ADDED]].concat()));
     let (mut log, found) = open(path);
     assert_eq!(found, longer, "entries go on after the last whole frame");
-    // No log but an intact one is shortened.
+    // Only an intact log is shortened.
     if let Some((height, entries)) = longer {
         log.shorten(&BTreeSet::new()).expect("a temporary file");
         let is_kept = |entry: &LogEntry| !matches!(entry, LogEntry::Body(_));

@@ -1,4 +1,4 @@
-//! Requests and responses.
+//! The target for requests and responses.
 
 use ledger::block::HEADER_BYTES;
 use ledger::codec;
@@ -11,8 +11,8 @@ use super::canonical;
 /// Bytes of a transaction hash.
 const HASH_BYTES: usize = 32;
 
-/// A request and a response. No list has more items than its bytes can hold, and a request admits
-/// the answer that names nothing, but none beyond the limit of responses.
+/// Reads a request and a response. No list has more items than its bytes can hold. The limit that a
+/// request sets for its answer allows at least an empty list, and at most the limit of responses.
 pub fn exchange(data: &[u8]) -> bool {
     let request = canonical::<Request>(data, REQUEST_BYTES_MAX);
     if let Some(Request::Transactions(hashes)) = &request {

@@ -95,7 +95,7 @@ impl Fixture {
         fixture
     }
 
-    /// A block of this height after the final ones below, with one transfer in every second block.
+    /// A block of this height on the final blocks below it. Every second height has one transfer.
     pub(super) fn propose(&self, height: Height, time: Timestamp) -> ValidBlock {
         let below = usize::try_from(height.0 - 1).expect("a small height");
         let state = &self.states[below];
@@ -120,7 +120,7 @@ impl Fixture {
         }
     }
 
-    /// The round in which a height was decided: the first one whose proposer is not the machine
+    /// The round in which a height was decided: the first round whose proposer is not the machine
     /// under test.
     pub(super) fn round(&self, height: Height) -> Round {
         let own = self.validators[OWN].public();
@@ -128,7 +128,7 @@ impl Fixture {
         if is_others { Round(0) } else { Round(1) }
     }
 
-    /// A certificate of all validators but the machine under test.
+    /// A certificate signed by all validators except the machine under test.
     pub(super) fn certify(&self, block: &ValidBlock) -> Certificate {
         let (height, round, hash) = (block.height(), self.round(block.height()), block.hash());
         let signers = (0..self.validators.len()).filter(|number| *number != OWN);

@@ -1,4 +1,4 @@
-//! Genesis files, addresses and amounts.
+//! The target for genesis files, addresses and amounts.
 
 use ledger::address::{decode_address, encode_address};
 use ledger::chain::Chain;
@@ -7,8 +7,8 @@ use ledger::genesis::{GENESIS_BYTES_MAX, Genesis};
 use super::canonical;
 use super::fixture::fixture;
 
-/// A genesis as JSON and as peers send it, an address, and an amount. All that is read is written
-/// with the same meaning, and each valid genesis gives a chain.
+/// Reads a genesis as JSON and as peers send it, an address, and an amount. Each that is read and
+/// written again has the same meaning, and each valid genesis gives a chain.
 pub fn genesis(data: &[u8]) -> bool {
     let json = Genesis::from_json(data);
     if let Ok(genesis) = &json {

@@ -2,9 +2,9 @@
 //!
 //! Each target is a function of bytes. It panics if a rule is broken, and returns whether it
 //! accepted the bytes. `tests/fuzz/` runs the functions under libFuzzer (`make fuzz`), and
-//! `tests/tests/fuzz.rs` runs them on the small corpora of `tests/fuzz/corpus/`. Fuzzers cannot
-//! sign or hash, so a target makes the signature or the checksum itself where one hides the code
-//! behind it.
+//! `tests/tests/fuzz.rs` runs them on the small corpora of `tests/fuzz/corpus/`. A fuzzer cannot
+//! sign or hash. So if only bytes with the right signature or checksum reach some code, the target
+//! makes it itself.
 
 mod archive;
 mod block;
@@ -59,8 +59,8 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("swarm_machine", swarm_machine),
 ];
 
-/// Decodes bytes within a limit. One value has exactly one encoding, and nothing beyond the limit
-/// decodes.
+/// Decodes bytes within a limit. Checks that a value has exactly one encoding, and that nothing
+/// beyond the limit decodes.
 fn canonical<T: Encode + Decode<()>>(data: &[u8], max: usize) -> Option<T> {
     let value = codec::decode::<T>(data, max).ok()?;
     assert!(data.len() <= max, "{} bytes were decoded, expected at most {max}", data.len());

@@ -1,4 +1,4 @@
-//! Proofs of accounts and ranges of accounts.
+//! The target for proofs of accounts and of ranges of accounts.
 
 use ledger::codec;
 use ledger::hash::{Hash, StateRoot};
@@ -10,8 +10,8 @@ use super::canonical;
 use super::fixture::{Fixture, fixture};
 use super::stream::Stream;
 
-/// Two bytes that choose accounts, then a proof. A proof that holds under the root of a state shows
-/// that state.
+/// Reads two bytes that choose accounts, then a proof. A proof that holds under the root of a state
+/// shows that state.
 pub fn proof(data: &[u8]) -> bool {
     let mut stream = Stream(data);
     let (first, second) = (stream.byte(), stream.byte());
@@ -33,7 +33,7 @@ pub fn proof(data: &[u8]) -> bool {
     account.is_some() || range.is_some()
 }
 
-/// An account of the state, or for the higher choices none.
+/// The key of an account of the state. For high choices the state has no such account.
 fn key(fixture: &Fixture, choice: u8) -> PublicKey {
     let accounts = &fixture.chain.genesis().accounts;
     accounts.get(usize::from(choice)).map_or(PublicKey([choice; 32]), |entry| entry.account)
@@ -46,7 +46,7 @@ fn on_account(state: &State, key: &StateKey, proof: &AccountProof) {
     }
 }
 
-/// The same proof as a wallet reads it.
+/// Checks the same proof as a wallet reads it.
 fn on_light(fixture: &Fixture, account: PublicKey, bytes: &[u8]) {
     let (block, certificate) = &fixture.blocks[0];
     let header = FinalHeader::verify(
@@ -66,7 +66,8 @@ fn on_range(state: &State, first: Hash, last: Hash, proof: &RangeProof) {
         let expected: Vec<Entry> = state.iter().filter(within).copied().collect();
         assert_eq!(shown, expected, "a range is shown whole");
     }
-    // Under the root that it has itself, a well-formed proof shows sorted entries of the range.
+    // A well-formed proof gives a root of its own, and under that root it shows sorted entries of
+    // the range.
     let Err(ProofError::OtherRoot { got, .. }) =
         proof.verify(&StateRoot(Hash::ZERO), &first, &last)
     else {

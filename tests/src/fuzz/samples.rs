@@ -18,13 +18,13 @@ use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
 use super::archive::whole;
 use super::fixture::{ACCOUNTS, Fixture, START, compact, fixture, plain};
 
-/// Length of inputs without a meaning, which the machines take as choices.
+/// Length of inputs without a meaning, in bytes. The machines take them as choices.
 const NOISE_BYTES: usize = 1_024;
 
 /// The name and bytes of an input.
 type Sample = (String, Vec<u8>);
 
-/// The corpus of a target, in the order of its file names.
+/// The corpus of a target, sorted by file name.
 ///
 /// # Panics
 /// If there is no such target.
@@ -59,7 +59,7 @@ fn trailing(sample: &Sample) -> Sample {
     ("refused_trailing".to_owned(), [&sample.1[..], &[0]].concat())
 }
 
-/// Bytes without a meaning.
+/// An input without a meaning.
 fn noise(name: &str) -> Sample {
     let block = |number: u64| Hash::of(Domain::Chunk, &[name.as_bytes(), &number.to_le_bytes()]).0;
     (name.to_owned(), (0..).flat_map(block).take(NOISE_BYTES).collect())
@@ -194,7 +194,7 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
     let plain_transactions =
         transactions.iter().map(|transaction| transaction.transaction().clone()).collect();
     let not_kept = named("not_kept", &Response::NotKept);
-    // Variant 3 is a list of hashes, here of all that fit into memory.
+    // Variant 3 is a list of hashes. Its length here is the largest number, but one hash follows.
     let endless = codec::encode(&(3u32, u64::MAX, [0u8; 32]));
     vec![
         trailing(&not_kept),
@@ -213,7 +213,7 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
     ]
 }
 
-/// A signed prevote for the block of a height.
+/// A validator's signed prevote for the block of height 1.
 fn vote(fixture: &Fixture, number: usize) -> SignedVote {
     let block = Some(fixture.blocks[0].0.hash());
     let vote = fixture.vote(number, VoteKind::Prevote, Height(1), fixture.round(Height(1)), block);
@@ -354,7 +354,7 @@ fn logs(fixture: &Fixture) -> Vec<Sample> {
     let all = [cut(1), cut(7)].into_iter().chain(entries.into_iter().map(entry)).collect();
     let file = super::consensus_log::file(&[&cut(3), &cut(4)]);
     let of_file = |bytes: &[u8]| [&[0], bytes].concat();
-    // The last byte of the second frame of three.
+    // A bit is flipped in the last byte of the second frame, and a third frame follows.
     let mut broken = super::consensus_log::file(&[&cut(3), &cut(4), &cut(5)]);
     broken[16 + 2 * (16 + cut(3).len()) - 1] ^= 1;
     vec![
@@ -368,8 +368,8 @@ fn logs(fixture: &Fixture) -> Vec<Sample> {
     ]
 }
 
-/// Choices of [`live_machine`](super::live_machine): catching up by segment, and deciding three
-/// heights by votes, once as a validator and once as a full node.
+/// Choices of [`live_machine`](super::live_machine): catching up by a segment, and deciding three
+/// heights by votes, as a validator and as a full node.
 fn live(fixture: &Fixture) -> Vec<Sample> {
     let caught_up = [&[0][..], &[2, 0, 9, 0, 19, 1, 1, 9, 0, 1]].concat();
     let decided = |start: u8| {

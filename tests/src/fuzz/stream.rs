@@ -14,7 +14,7 @@ impl<'a> Stream<'a> {
         self.next().unwrap_or_default()
     }
 
-    /// Bytes after a length of 16 bits, or fewer at the end.
+    /// Reads a length of 16 bits, and then this many bytes, or fewer if the input ends before.
     pub(super) fn bytes(&mut self) -> &'a [u8] {
         let length = usize::from(u16::from_le_bytes([self.byte(), self.byte()]));
         let (bytes, rest) = self.0.split_at(length.min(self.0.len()));

@@ -1,10 +1,10 @@
-//! Messages and data frames of the links that carry history.
+//! The target for messages and data frames of the links that carry history.
 
 use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, SYNC_MESSAGE_BYTES_MAX, SyncMessage};
 
 use super::canonical;
 
-/// A sync message, and a data frame.
+/// Reads the bytes as a sync message and as a data frame.
 pub fn sync_message(data: &[u8]) -> bool {
     match ChunkId::parse(data) {
         Some((id, bytes)) => assert_eq!(id.frame(bytes), data, "one chunk has one frame"),

@@ -1,4 +1,4 @@
-//! Transactions: bytes, signatures, and the way from the mempool into a block.
+//! The target for transactions: bytes, signatures, and the way from the mempool into a block.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use super::fixture::{START, fixture};
 /// The node's clock in this target.
 const NOW: Timestamp = Timestamp(START + 10_000);
 
-/// A transaction as a user submits it. The same transfer signed by alice also goes through the
-/// rules: a transaction that the mempool admits for the next block fits into a block that every
-/// node finds valid.
+/// Reads a transaction as a user submits it. The same transfer, signed by alice, also goes through
+/// the rules: if the mempool admits a transaction for the next block, it fits into a block that
+/// every node finds valid.
 pub fn transaction(data: &[u8]) -> bool {
     let Some(transaction) = canonical::<Transaction>(data, TRANSACTION_BYTES_MAX) else {
         return false;

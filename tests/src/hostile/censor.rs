@@ -1,5 +1,6 @@
-//! A queue of large transactions behind one that expires at once. All of them look executable and
-//! none can be applied, so a proposer that does not check expiry would make empty blocks.
+//! Sends a queue of large transactions, whose first one, the head, expires at once. All of them
+//! look executable and none can be applied, so a proposer that does not check expiry would make
+//! empty blocks.
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
         last = height;
         heights += 1;
         if heads % 8 == 0 {
-            // Transactions that have left the mempool come back.
+            // The queue is sent again, since its transactions may have left the mempool.
             for batch in queue.chunks(BATCH) {
                 attempt += 1;
                 let message = Attempt { attempt, message: batch.to_vec() };
@@ -89,7 +90,7 @@ fn transfer(
     Body::Transfer(transfer).sign(field.chain(), key)
 }
 
-/// The next nonce of the account, and its own key, which it pays.
+/// The account's next nonce, and its public key. The transactions pay to the account itself.
 async fn account(
     url: &str,
     key: &SigningKey,

@@ -1,5 +1,5 @@
-//! Peers that prove, like seeders, that they know the whole chain, and then send wrong chunks or
-//! none.
+//! Seeders that prove that they know the whole chain, as honest ones do, and then send wrong chunks
+//! or none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -24,7 +24,7 @@ use super::Field;
 
 /// Printed once peers can connect.
 pub const READY: &str = "ready";
-/// Printed before the first wrong chunk to each peer, with the peer's identity after it.
+/// Printed before the first wrong chunk to each peer, and followed by the peer's id.
 pub const LIED: &str = "lied to ";
 
 /// The kinds of hostile seeders.
@@ -36,8 +36,8 @@ pub enum Kind {
     Stall,
 }
 
-/// Two seeders of each kind, which dial the full node and share one copy of the chain. Returns how
-/// many of them had a link.
+/// Runs two seeders of each kind, which dial the full node and share one copy of the chain. Returns
+/// how many of them had a link.
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let home = field.home.as_deref().context("seeders need a home with a chain")?;
     let target = field.full_node()?.address()?;
@@ -85,7 +85,7 @@ pub fn execute(kind: Kind, home: &Path) -> anyhow::Result<()> {
         small_mesh: config.p2p.small,
         ..NetworkConfig::default()
     };
-    // Ends with its parent, which holds the other end of stdin.
+    // This process ends with its parent, which holds the other end of stdin.
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
@@ -98,7 +98,7 @@ pub fn execute(kind: Kind, home: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// A chain on disk, opened once for all seeders that lie about it.
+/// A chain on disk, opened once for all hostile seeders.
 #[derive(Clone)]
 struct Opening {
     chain: Arc<Chain>,
@@ -132,7 +132,7 @@ struct Hostile {
     was_linked: bool,
 }
 
-/// The chunks that a peer wants, and its credit.
+/// The chunks that a peer wants, and the credit that it gave.
 #[derive(Default)]
 struct Wanted {
     chunks: BTreeSet<ChunkId>,
@@ -151,8 +151,8 @@ impl Hostile {
         }
     }
 
-    /// Answers with the tip, which makes nodes want chunks. All other requests are answered with
-    /// *busy*.
+    /// Answers requests for the tip, so that nodes want chunks. All other requests are answered
+    /// with *busy*.
     fn on_event(&self, event: PeerEvent) {
         if let PeerEvent::Request { bytes, ticket, .. } = event
             && matches!(codec::decode(&bytes, network::REQUEST_BYTES_MAX), Ok(Request::Tip(_)))

@@ -1,4 +1,4 @@
-//! Forged, oversized and truncated frames on every protocol that a node speaks.
+//! Sends forged, oversized and truncated frames on every protocol that a node speaks.
 
 use node::network::protocol_names;
 use tokio::task::JoinSet;
@@ -52,9 +52,9 @@ fn frame(number: usize) -> Vec<u8> {
         1 => [0, 0, 1, 0].into_iter().chain(noise(100)).collect(),
         // A whole frame of noise, with a length of four bytes before it.
         2 => 1_000u32.to_le_bytes().into_iter().chain(noise(1_000)).collect(),
-        // The same with a protobuf length (a varint).
+        // A whole frame of noise, with a varint length before it, as in protobuf.
         3 => [0xe8, 0x07].into_iter().chain(noise(1_000)).collect(),
-        // The start of a length.
+        // The first byte of a varint length.
         4 => vec![0x80],
         // An empty frame.
         _ => vec![0; 4],

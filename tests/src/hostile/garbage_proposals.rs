@@ -12,7 +12,7 @@ use super::{Field, Rate};
 
 /// Proposals a second.
 const RATE: f64 = 20.0;
-/// Hashes in each: nearly as many as fit in a gossip message.
+/// Hashes in each proposal: nearly as many as fit in a gossip message.
 const HASHES: u64 = 15_000;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {

@@ -1,4 +1,4 @@
-//! Streams that begin a request of the largest size and never end it.
+//! Opens streams that begin a request of the largest size and never end it.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use super::slow_readers::hold;
 const IDENTITIES: usize = 16;
 /// Streams at a time, of each identity with each node.
 const STREAMS: usize = 192;
-/// Bytes that are sent of a request of 64 KiB.
+/// Bytes sent of each request, which claims to have 64 KiB.
 const SENT: usize = 60 << 10;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {

@@ -1,4 +1,4 @@
-//! TCP connections that say nothing, renewed when the node gives up on them.
+//! Opens TCP connections that send nothing, and opens new ones when the node gives up on them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Old certified headers, which are costly to verify, to a full node that syncs.
+//! Sends old certified headers, which are costly to verify, to a full node that syncs.
 
 use anyhow::Context;
 use ledger::chain::Chain;

@@ -1,4 +1,4 @@
-//! RPC connections that begin a request and send a byte a minute of it.
+//! Opens RPC connections that begin a request and send one byte of it per minute.
 
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 //!
 //! Each attack has a file. It runs against a [`Field`] of nodes until its time is over, and returns
 //! the rate that it reached. Peers that keep to the wire format are built on the node's own network
-//! code (`peer`); those that break it use libp2p directly (`raw`). The bench measures what each
-//! attack costs honest nodes (`bench attack`), and stories in CI run each for a moment.
+//! code (`peer`). Peers that break it use libp2p directly (`raw`). The bench measures what each
+//! attack costs honest nodes (`bench attack`). Tests in CI run each attack for a moment.
 
 mod peer;
 mod raw;
@@ -84,14 +84,14 @@ pub struct Field {
     pub home: Option<PathBuf>,
     /// The key of an account with money, for the attack that pays.
     pub key: Option<SigningKey>,
-    /// How the identities of `slots` come.
+    /// How many identities the attack `slots` has, and how they come.
     pub crowd: Crowd,
 }
 
-/// The identities of `slots`.
+/// How the identities of the attack `slots` come.
 #[derive(Clone, Copy, Debug)]
 pub struct Crowd {
-    /// The number of identities. The default reaches the rate of `slots`.
+    /// The number of identities. With the default, the attack reaches its intended rate.
     pub identities: usize,
     /// Longest time that an identity waits for the one before it to be connected to all targets. A
     /// node accepts two handshakes of one host at a time, so impatient identities of one host are
@@ -212,7 +212,7 @@ impl Attack {
     }
 }
 
-/// Counts events, for the number of events a second since the start.
+/// Counts events, and computes their number per second since the start.
 struct Rate {
     start: Instant,
     count: u64,
@@ -227,8 +227,8 @@ impl Rate {
         self.count as f64 / self.start.elapsed().as_secs_f64().max(0.001)
     }
 
-    /// Waits until the next event of a steady rate is due, and counts it. If the event is late, it
-    /// does not wait.
+    /// Waits until the next event of a steady rate is due, and counts it. There is no wait if the
+    /// event is late.
     async fn due(&mut self, rate: f64) {
         tokio::time::sleep_until(self.start + Duration::from_secs_f64(self.count as f64 / rate))
             .await;

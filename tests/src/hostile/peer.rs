@@ -48,7 +48,7 @@ impl Peer {
         }
     }
 
-    /// Keeps the list of connections. Requests are dropped, which the other side sees as *busy*.
+    /// Keeps the list of connections. Requests are dropped, which the node sees as *busy*.
     pub(super) fn on_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Connected(peer) => self.connected.push(peer),

@@ -15,7 +15,7 @@ use super::{Field, Target};
 /// The longest wait of a script: as long as the longest attack.
 const FOREVER: Duration = Duration::from_secs(600);
 
-/// The course of one stream.
+/// What is written and read on one stream.
 #[derive(Clone, Debug)]
 pub(super) enum Script {
     /// Writes these bytes and ends its side. Reads the answer one byte at a time, with this pause
@@ -27,7 +27,7 @@ pub(super) enum Script {
     Write(Vec<u8>),
 }
 
-/// Performs scripts. Each stream has its own clone, which remembers how fast to read.
+/// Performs scripts. Each stream has its own clone of this, which remembers how fast to read.
 #[derive(Clone, Default)]
 pub(super) struct Scripts {
     pause: Option<Duration>,
@@ -95,7 +95,8 @@ impl request_response::Codec for Scripts {
     }
 }
 
-/// Scripts for one protocol, and identify, so that nodes take this peer for a node of the chain.
+/// The scripts for one protocol, and libp2p's identify protocol, by which nodes take this peer for
+/// a node of the chain.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     identify: identify::Behaviour,
@@ -141,7 +142,7 @@ impl RawPeer {
         &self.targets
     }
 
-    /// Runs a script on a new stream to this node; dials it first if there is no connection.
+    /// Runs a script on a new stream to this node, which is dialed first if there is no connection.
     pub(super) fn play(&mut self, target: PeerId, script: Script) {
         self.swarm.behaviour_mut().scripts.send_request(&target, script);
     }

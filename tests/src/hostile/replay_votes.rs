@@ -13,7 +13,7 @@ use super::{Field, Rate};
 const IDENTITIES: u32 = 4;
 /// Votes a second of each identity.
 const RATE: f64 = 500.0;
-/// Most votes remembered: those of the last few heights, which nodes do not yet ignore.
+/// Most votes remembered. They are of the last few heights, which nodes do not ignore yet.
 const VOTES: usize = 16;
 
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
@@ -35,7 +35,7 @@ async fn replay(mut peer: Peer, until: Instant, first_attempt: u64) -> anyhow::R
     while Instant::now() < until {
         let wait = async {
             match votes.is_empty() {
-                // No vote to repeat yet.
+                // There is no vote to repeat yet.
                 true => peer.inbox.consensus.recv().await,
                 false => {
                     rate.due(RATE).await;

@@ -1,4 +1,4 @@
-//! WebSockets that ask for large answers and read nothing.
+//! Opens WebSockets that ask for large answers and read nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Many identities connect to all nodes, identify, and stay. Refused ones come back.
+//! Many identities connect to all nodes, identify themselves, and stay. Refused identities come
+//! back.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::peer::Peer;
 use super::{Crowd, Field};
 
-/// Between two looks while identities come, and afterwards.
+/// Pauses between two looks: while identities come, and afterwards.
 const SOON: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(250);
 

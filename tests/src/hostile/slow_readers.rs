@@ -13,7 +13,7 @@ use super::Field;
 use super::raw::{RawPeer, Script};
 
 const IDENTITIES: usize = 16;
-/// Requests at a time of each identity with each node.
+/// Requests in flight at a time, of each identity with each node.
 const REQUESTS: usize = 96;
 /// Just below the 20 s after which a node gives up a stream that stands still.
 const BYTE_EVERY: Duration = Duration::from_secs(19);

@@ -1,4 +1,4 @@
-//! Requests for a thousand transactions that nobody has.
+//! Sends requests for a thousand transactions that nobody has.
 
 use ledger::codec;
 use ledger::hash::TxHash;

@@ -1,6 +1,6 @@
-//! What others can make a node spend: the messages it passes on, the bodies it executes and logs,
-//! the transactions it looks up, and the delay before it judges an early proposal. One [`Cost`] for
-//! each life of a node.
+//! What other nodes can make a node spend: the messages that it passes on, the bodies that it
+//! executes and logs, the transactions that it looks up, and the delay before it judges an early
+//! proposal. Each life of a node has a [`Cost`] of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,8 +40,8 @@ enum Subject {
     Polka(BlockHash),
 }
 
-/// Encoded messages, each with the time when it was last passed on, and whether it ever was with a
-/// transaction list.
+/// Encoded messages, each with the time when it was last passed on, and whether it was ever passed
+/// on with a transaction list.
 type Said = Vec<(Vec<u8>, Duration, bool)>;
 
 /// What a node has spent in this life.
@@ -60,8 +60,8 @@ pub(crate) struct Cost {
     early: BTreeMap<Height, BlockHash>,
     /// The latest time at which each height began.
     begun: BTreeMap<Height, Duration>,
-    /// Whether it has signed anything in this life: a node that returns as a signer begins its
-    /// height later.
+    /// Whether it has signed anything in this life. If not, it may begin to sign in the middle of a
+    /// height, and a late vote is no fault.
     signs: bool,
 }
 
@@ -177,8 +177,8 @@ impl Cost {
             (self.height, self.round, self.executed_before) = (height, round, before.executed);
         }
         self.round = self.round.max(round);
-        // The machine does not report the round of an executed body. The next round's bodies may
-        // come before it begins.
+        // The machine does not report the round of an executed body. Bodies of the next round may
+        // come before that round begins, so they are allowed too.
         let (executed, rounds) =
             (work.executed - self.executed_before, u64::from(self.round.0) + 2);
         match executed > rounds * u64::from(BODIES_MAX) {
@@ -206,7 +206,7 @@ impl Cost {
         self.begun.clear();
     }
 
-    /// The node prevotes in the first round of a height for the first time.
+    /// The node prevotes in the first round of a height.
     pub(crate) fn on_prevote(&mut self, height: Height, now: Duration) -> Result<(), Violation> {
         let signed_before = std::mem::replace(&mut self.signs, true);
         let early = self.early.remove(&height).filter(|_| signed_before);
@@ -346,7 +346,7 @@ mod tests {
             assert_eq!(rule(&cost.on_body(HEIGHT, Round(round))), None);
         }
         assert_eq!(rule(&cost.on_body(HEIGHT, Round(0))), Some(Rule::NoUnpaidWork));
-        // Per input: round, then look-ups and executed bodies since the start.
+        // For each input: the round, and the look-ups and executed bodies since the start.
         for (round, look_ups, executed, broken) in [
             (0, 20, 1, false),
             (0, 41, 1, true),
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn idling_is_seen() {
-        // Whether it came early, when the height began, when it was voted on.
+        // Whether the proposal came early, when its height began, and when the node voted on it.
         for (early, begun, voted, broken) in
             [(true, 1_000, 1_300, false), (true, 1_000, 1_301, true), (false, 1_000, 2_000, false)]
         {

@@ -38,7 +38,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// As `init` leaves it: no block, and an empty log of the first height.
+    /// A disk as `init` leaves it: no block, and an empty log of the first height.
     pub(crate) fn new(chain: &Arc<Chain>) -> Self {
         Self {
             chain: ChainState::genesis(Arc::clone(chain)),
@@ -72,7 +72,7 @@ impl Disk {
         self.write(writes);
     }
 
-    /// Removes all bodies but these, in one step and durably.
+    /// Removes all bodies except those of these blocks, in one step and durably.
     pub(crate) fn shorten_log(&mut self, kept: &BTreeSet<BlockHash>) {
         self.sync_log();
         self.log.retain(|entry| match entry {
@@ -94,7 +94,7 @@ impl Disk {
         }
     }
 
-    /// Whether the log is as `init` leaves it. Next to blocks of others such a log counts as lost,
+    /// Whether the log is as `init` leaves it. If the chain has blocks, such a log counts as lost,
     /// since a home that was created again has one too.
     pub(crate) fn has_unused_log(&self) -> bool {
         self.log_height == Height(1) && self.log.is_empty()
@@ -105,8 +105,8 @@ impl Disk {
         self.log.contains(entry)
     }
 
-    /// Drops the unsynced writes, or keeps their first part: an operating system writes whenever it
-    /// likes.
+    /// Drops the unsynced writes, or keeps the first part of them, since an operating system may
+    /// write before it is asked to.
     pub(crate) fn crash(&mut self, rng: &mut ChaCha8Rng, damage: Damage) {
         let writes = std::mem::take(&mut self.unsynced);
         let kept = if rng.random_ratio(1, 3) { rng.random_range(0..=writes.len()) } else { 0 };

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::plan::pick;
 
-/// Transfers of one account that may be unconfirmed at a time.
+/// Most transfers of one account that are not final, at any time.
 const AHEAD_MAX: usize = 12;
 const HOUR_MS: u64 = 3_600_000;
 
@@ -47,7 +47,7 @@ impl Load {
         self.payers.iter().map(|payer| payer.waiting(chain).len()).sum()
     }
 
-    /// A transfer to submit: sometimes an old one that a node may have lost, else a new one.
+    /// A transfer to submit: sometimes an old one, which a node may have lost, otherwise a new one.
     pub(crate) fn next(
         &mut self,
         rng: &mut ChaCha8Rng,

@@ -1,11 +1,11 @@
 //! The simulator: real protocol machines in one thread, with clocks, network, log and store
 //! simulated under a seed.
 //!
-//! All chance comes from one generator and all events happen in one order, so a seed determines a
-//! whole history: run again, it fails at the same place. Read in this order. Faults are drawn first
+//! All chance comes from one generator and all events happen in one order. So a seed determines a
+//! whole history, and a run that fails is repeated exactly by its seed. First the faults are drawn
 //! ([`Plan`]), and in every second seed byzantine validators ([`Behaviour`]). The machines run
-//! under them ([`World`]) while each of their effects is checked ([`Check`]). At last all faults
-//! are healed, and the network must make progress, although the byzantine validators never stop.
+//! under these ([`World`]) while each of their effects is checked ([`Check`]). At last all faults
+//! are healed. Then the network must make progress, although the byzantine validators never stop.
 
 mod plan;
 
@@ -33,15 +33,15 @@ use std::time::Duration;
 
 /// Heights that every honest node must still reach after all faults are healed.
 const FURTHER_HEIGHTS: u64 = 4;
-/// Time the nodes have for it, far more than they need: timeouts grow with each round that a
-/// partition cost, up to 20 s.
+/// How long the nodes may take to reach these heights. It is far more than they need: timeouts grow
+/// with each round that a partition cost, up to 20 s.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs the history of a seed: faults, then calm, then progress. `told` prints each event.
+/// Runs the history of a seed: faults, then calm, then progress. Prints each event if `told`.
 ///
 /// # Errors
-/// `Failure` names the seed, the time and the rule that was broken; a panic of a machine counts as
-/// one.
+/// `Failure` names the seed, the time and the rule that was broken. A panic of a machine counts as
+/// a broken rule.
 pub fn simulate(seed: u64, memory: Memory, told: bool) -> Result<Summary, Failure> {
     live(seed, Plan { memory, ..Plan::of_seed(seed) }, told)
 }

@@ -10,7 +10,7 @@ use protocol::Topic;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// A gossip message. A transaction is verified once for all receivers, since the verdict is the
+/// A gossip message. Its transactions are verified once for all receivers, since the verdict is the
 /// same everywhere.
 pub(crate) struct Gossip {
     pub(crate) topic: Topic,
@@ -18,7 +18,7 @@ pub(crate) struct Gossip {
     pub(crate) transactions: Vec<Option<Arc<VerifiedTransaction>>>,
     /// Whether a node that accepts it passes it on. An honest node's message reaches every
     /// reachable node directly. A byzantine validator's message may be sent to a few nodes only,
-    /// and they pass it on to the others.
+    /// which pass it on to the others.
     pub(crate) spreads: bool,
 }
 
@@ -66,7 +66,7 @@ impl Network {
             .is_none_or(|split| split.side.contains(&from) == split.side.contains(&to))
     }
 
-    /// Whether the connection is open, even if no message gets through.
+    /// Whether the connection is open, which it may be even if no message gets through.
     pub(crate) fn connects(&self, from: usize, to: usize) -> bool {
         self.reaches(from, to) || self.split.as_ref().is_some_and(|split| !split.noticed)
     }

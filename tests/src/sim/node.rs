@@ -22,7 +22,7 @@ pub(crate) struct Clock {
     pub(crate) start: Timestamp,
 }
 
-/// A crash that comes after this many more effects.
+/// A crash that comes once the machine has had this many more effects performed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fuse {
     pub(crate) effects: u32,
@@ -34,10 +34,11 @@ pub(crate) struct Node {
     pub(crate) key: Option<SigningKey>,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
-    /// Its machine; always `None` for a byzantine validator.
+    /// Its machine while it runs; always `None` for a byzantine validator.
     pub(crate) running: Option<Running>,
     pub(crate) byzantine: Option<Byzantine>,
-    /// Counts its starts: an event meant for an earlier life does not reach a later one.
+    /// The number of its starts. An event that is meant for an earlier life does not reach a later
+    /// one.
     pub(crate) life: u64,
 }
 
@@ -49,13 +50,13 @@ pub(crate) struct Heard {
     pub(crate) bytes: Arc<Vec<u8>>,
 }
 
-/// Everything lost in a crash.
+/// Everything that is lost in a crash.
 pub(crate) struct Running {
     pub(crate) machine: Machine,
     since: Duration,
     /// The time of its next wake.
     pub(crate) alarm: Option<Duration>,
-    /// How often in a row it asked to be woken at once: a real node would spin.
+    /// How often in a row it asked to be woken at once. If this goes on, a real node would spin.
     pub(crate) restless: u32,
     pub(crate) fuse: Option<Fuse>,
     /// Peers it knows to be connected, each with its life.
@@ -132,14 +133,15 @@ impl Node {
         self.running.as_mut().filter(|_| self.life == life)
     }
 
-    /// Whether a crash would cost it its log, as for a validator that never wrote to it. It might
-    /// never sign again, and a validator without its log counts among the third that may fail.
+    /// Whether a crash now would count as the loss of its log, because it is a validator that never
+    /// wrote to its log. It might never sign again then, and would be one of the third that may
+    /// fail.
     pub(crate) fn would_lose_log(&self) -> bool {
         self.key.is_some() && self.disk.has_unused_log()
     }
 
-    /// Counts one effect. Returns the fuse when it has burnt down; a crash that would cost the log
-    /// is postponed.
+    /// Counts one effect. Returns the fuse once all its effects are counted. A crash that would
+    /// cost the node its log is postponed.
     pub(crate) fn burn(&mut self) -> Option<Fuse> {
         let spared = self.would_lose_log();
         let fuse = self.running.as_mut()?.fuse.as_mut()?;

@@ -13,14 +13,14 @@ use rand_chacha::ChaCha8Rng;
 use super::byzantine::Behaviour;
 use super::check::Rule;
 
-/// Block size limit in plans drawn from a seed, in bytes. A small limit keeps oversized lists
-/// short, so they cost the simulator little.
+/// Block size limit in plans that are drawn from a seed, in bytes. It is small, so that oversized
+/// lists are short and cost the simulator little.
 const BLOCK_BYTES: u64 = 8 << 10;
 
 /// What a restarted node remembers of its own signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Its log.
+    /// Everything that its log holds.
     Log,
     /// Nothing, although it signed before: this shows what the log is for.
     None,
@@ -146,8 +146,8 @@ impl Plan {
         if seed % 2 == 1 {
             plan.draw_byzantine(seed);
         }
-        // At most one disk is damaged, and the other validators have a quorum without it: a damaged
-        // one may never sign again if the chain stands still.
+        // At most one disk is damaged, and the other validators have a quorum without it. A
+        // validator whose disk is damaged may never sign again if the chain stands still.
         let total: u64 = plan.powers.iter().sum();
         let careless = plan
             .powers
@@ -164,8 +164,8 @@ impl Plan {
         plan
     }
 
-    /// Draws at least one validator; those drawn together hold less than a third of the power. Each
-    /// gets one to three behaviours.
+    /// Draws byzantine validators, at least one. Together they hold less than a third of the power.
+    /// Each gets one to three behaviours.
     fn draw_byzantine(&mut self, seed: u64) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(2);
@@ -196,7 +196,7 @@ impl Plan {
                 let node = rng.random_range(0..nodes);
                 self.add_crash(rng, at, node, down, careless);
             }
-            // All at once, so that no node remembers what they signed.
+            // All nodes crash at once, so that none remembers what the others signed.
             5 => (0..nodes).for_each(|node| self.add_crash(rng, at, node, down, careless)),
             6 => {
                 let some: Vec<usize> = (0..nodes).filter(|_| rng.random()).collect();

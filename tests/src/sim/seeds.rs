@@ -1,4 +1,4 @@
-//! Many seeds on all cores.
+//! Runs many seeds on all cores.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use super::{Failure, Summary};
 /// A seed and its result.
 pub type Outcome = (u64, Result<Summary, Failure>);
 
-/// Runs the seeds from 0 on, each on one thread, until `is_enough` of the outcomes so far.
+/// Runs `count` seeds from 0 on, each on one thread, or fewer if the outcomes so far are enough.
 pub fn each_seed(
     count: u64,
     live: impl Fn(u64) -> Result<Summary, Failure> + Sync,
@@ -29,7 +29,7 @@ pub fn each_seed(
                     }
                     let outcome = live(seed);
                     if let Err(failure) = &outcome {
-                        // Printed at once, as the whole run takes a while.
+                        // The failure is printed at once, as the whole run takes a while.
                         println!("{failure}");
                     }
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((seed, outcome));

@@ -1,6 +1,6 @@
-//! Rust code without its comments and texts, and the functions in it.
+//! Rust code without its comments and string literals, and the functions in it.
 
-/// The code of a file: comments and the content of texts are gone, line ends stay.
+/// The code of a file without comments and without the content of literals. Line ends stay.
 #[must_use]
 pub fn code_of(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
@@ -23,7 +23,7 @@ pub fn code_of(text: &str) -> String {
     code
 }
 
-/// Bytes of the comment, text or character that begins here.
+/// Bytes of the comment, string literal or character literal that begins here, if one does.
 fn token(rest: &str, before: Option<char>) -> Option<usize> {
     if rest.starts_with("//") {
         return Some(rest.find('\n').unwrap_or(rest.len()));
@@ -37,7 +37,7 @@ fn token(rest: &str, before: Option<char>) -> Option<usize> {
     if rest.starts_with('\'') {
         return character(rest);
     }
-    // A raw text, unless the `r` ends a name.
+    // A raw string literal, unless the `r` is the end of a name.
     let is_name = before.is_some_and(|char| char.is_alphanumeric() || char == '_');
     let raw = rest.strip_prefix('b').unwrap_or(rest).strip_prefix('r').filter(|_| !is_name)?;
     let marks = raw.len() - raw.trim_start_matches('#').len();
@@ -59,7 +59,7 @@ fn end_of_text(text: &str) -> usize {
     text.len()
 }
 
-/// A character in quotes; `None` for a lifetime.
+/// Bytes of a character literal; `None` for a lifetime.
 fn character(rest: &str) -> Option<usize> {
     let content = &rest[1..];
     let length = match content.strip_prefix('\\') {
@@ -78,11 +78,11 @@ pub struct Function {
     pub line: usize,
     /// Its lines, from `fn` to the last brace.
     pub lines: usize,
-    /// Lines outside of its longest `match`.
+    /// Its lines without those of its longest `match`.
     pub besides_match: usize,
 }
 
-/// The functions in code that [`code_of`] gave.
+/// The functions in code that [`code_of`] returned.
 #[must_use]
 pub fn functions(code: &str) -> Vec<Function> {
     let mut found = Vec::new();
@@ -112,7 +112,7 @@ fn line_ends(code: &str) -> usize {
     code.matches('\n').count()
 }
 
-/// The body that follows the name of a function; `None` if it has none.
+/// The range of the body that follows the name of a function; `None` if there is no body.
 fn body(signature: &str) -> Option<std::ops::Range<usize>> {
     let mut depth = 0;
     for (at, char) in signature.char_indices() {
@@ -130,7 +130,7 @@ fn body(signature: &str) -> Option<std::ops::Range<usize>> {
     None
 }
 
-/// The outermost blocks in braces.
+/// The ranges of the outermost blocks in braces.
 fn blocks(code: &str) -> impl Iterator<Item = std::ops::Range<usize>> {
     let (mut depth, mut start) = (0usize, 0);
     code.char_indices().filter_map(move |(at, char)| match char {

@@ -1,8 +1,8 @@
 //! Which file of a crate imports which.
 //!
 //! A file imports what its `use` lines and paths name in another file of its crate. A name that a
-//! file only hands on leads to the file that it comes from. What a part takes from a module that
-//! holds it does not count: they are one.
+//! file only re-exports leads to the file that it comes from. What a submodule takes from a module
+//! that contains it does not count, since the two belong together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -17,7 +17,7 @@ type Place = Vec<String>;
 #[derive(Debug)]
 pub struct Crate {
     files: BTreeMap<Place, File>,
-    /// Top-level modules, in groups as blank lines part them in `lib.rs`.
+    /// Top-level modules, in the groups that blank lines in `lib.rs` make.
     groups: Vec<Vec<String>>,
 }
 
@@ -36,7 +36,7 @@ pub enum Order {
 struct File {
     /// Names that `use` lines bind, with their origins.
     names: BTreeMap<String, Place>,
-    /// Every path in the file that leads into the crate.
+    /// Every path in the file that leads to a file of the crate.
     paths: Vec<Place>,
 }
 
@@ -83,7 +83,7 @@ impl Crate {
         Self { files: codes.into_iter().map(file).collect(), groups }
     }
 
-    /// The file that a path leads to.
+    /// The file that a path leads to, through all re-exports.
     fn origin(&self, path: &[String]) -> Place {
         let mut path = path.to_vec();
         let mut seen = BTreeSet::new();
@@ -101,7 +101,7 @@ impl Crate {
         }
     }
 
-    /// The files that each file imports, itself and the modules that hold it left out.
+    /// The files that each file imports, without the file itself and the modules that contain it.
     fn imports(&self) -> BTreeMap<&Place, BTreeSet<Place>> {
         let of = |(place, file): (&Place, &File)| -> BTreeSet<Place> {
             let origins = file.paths.iter().map(|path| self.origin(path));
@@ -110,8 +110,9 @@ impl Crate {
         self.files.iter().map(|(place, file)| (place, of((place, file)))).collect()
     }
 
-    /// Each circle of files that import each other, and of rooms, which are the modules of one
-    /// folder with all their parts. Files of tests belong to no room: they may use everything.
+    /// Each circle of files that import each other, and each circle of rooms. A room is a module
+    /// with all its submodules, seen from the other modules of its folder. Files of tests belong to
+    /// no room, since they may use everything.
     #[must_use]
     pub fn circles(&self) -> Vec<String> {
         let imports = self.imports();
@@ -139,8 +140,8 @@ impl Crate {
         found
     }
 
-    /// Each import between top-level modules that runs against the order of `lib.rs`. Modules that
-    /// no blank line parts have no order.
+    /// Each import between top-level modules that runs against the order of `lib.rs`. Modules of
+    /// one group have no order among themselves.
     #[must_use]
     pub fn against(&self, order: Order) -> Vec<String> {
         let group = |name: &String| self.groups.iter().position(|group| group.contains(name));
@@ -165,7 +166,7 @@ fn is_test(place: &[String]) -> bool {
     place.iter().any(|name| name == "tests" || name.ends_with("_tests"))
 }
 
-/// The modules that a `lib.rs` declares, in groups that blank lines part.
+/// The modules that a `lib.rs` declares, in the groups that blank lines make.
 fn modules(lib: &str) -> Vec<Vec<String>> {
     let mut groups = vec![Vec::new()];
     for line in lib.lines() {
@@ -179,7 +180,7 @@ fn modules(lib: &str) -> Vec<Vec<String>> {
     groups
 }
 
-/// The circles of a graph, each once, from its least place.
+/// The circles of a graph, each once. A circle begins with the first of its places in order.
 fn circles(graph: &BTreeMap<Place, BTreeSet<Place>>) -> Vec<Vec<Place>> {
     let path = |from: &Place, to: &Place| -> Option<Vec<Place>> {
         let mut came_from = BTreeMap::from([(from.clone(), None)]);
@@ -243,7 +244,8 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
 impl File {
     fn of(place: &[String], tokens: &[Token<'_>], places: &BTreeSet<Place>) -> Self {
         let mut file = Self::default();
-        // The depth in braces, and at which depth each module within the file began.
+        // `depth` counts open braces. `inner` has the depth at which each module within the file
+        // began.
         let (mut depth, mut inner) = (0, Vec::new());
         let mut at = 0;
         while at < tokens.len() {
@@ -295,7 +297,7 @@ impl File {
     }
 }
 
-/// Whether the path that follows is the PLACE of a visibility, `pub(in PLACE)`.
+/// Whether the path that follows is PLACE in a visibility `pub(in PLACE)`.
 fn is_visibility(before: &[Token<'_>]) -> bool {
     before.ends_with(&[Token::Word("pub"), Token::Other('('), Token::Word("in")])
 }
@@ -339,7 +341,7 @@ fn tree<'a>(tokens: &[Token<'a>]) -> Vec<(Vec<&'a str>, String)> {
     found
 }
 
-/// A path from the root of the crate; `None` if it leads elsewhere.
+/// The path as seen from the root of the crate; `None` if it leads out of the crate.
 fn absolute(
     place: &[String],
     inner: usize,
@@ -353,7 +355,7 @@ fn absolute(
         "self" if inner == 0 => Some([place, &owned(rest)].concat()),
         "super" => {
             let up = path.iter().take_while(|name| **name == "super").count();
-            // Modules within the file come first.
+            // The first `super`s lead out of the modules within the file.
             let base = place.len().checked_sub(up.saturating_sub(inner))?;
             (up >= inner).then(|| [&place[..base], &owned(&path[up..])].concat())
         }
@@ -399,12 +401,12 @@ mod tests {
         ] {
             check(&back(path), &[]);
         }
-        // A part may use the module that holds it, which uses the part.
+        // A submodule may use the module that contains it, even if that module uses the submodule.
         check(
             &[("a/mod.rs", "mod b; use b::B;"), ("a/b.rs", "use super::A; use crate::a::C;")],
             &[],
         );
-        // A name that is handed on leads to its origin.
+        // A name that is re-exported leads to its origin.
         check(
             &[
                 ("a/mod.rs", "pub use self::b::B;\npub use self::c::C;"),
@@ -413,7 +415,7 @@ mod tests {
             ],
             &["files: a::b -> a::c", "rooms: a::b -> a::c"],
         );
-        // No circle of files, but one of rooms; tests belong to none.
+        // There is no circle of files, but one of rooms. Files of tests belong to no room.
         let (there, back) = (("a/x.rs", "use crate::b::y;"), "use crate::a::w;");
         let others = [("a/w.rs", ""), ("b/y.rs", "")];
         check(&[there, others[0], others[1], ("b/z.rs", back)], &["rooms: a -> b"]);

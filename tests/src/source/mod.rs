@@ -16,11 +16,10 @@ pub fn root() -> PathBuf {
     tests.parent().expect("the crate of tests lies in the workspace").to_owned()
 }
 
-/// Every file below a folder, as path from the workspace and text. Build output and version control
-/// are left out.
+/// Every file below a folder, as its path in the workspace and its text. Build output and version
+/// control are left out.
 ///
-/// # Panics
-/// If a folder cannot be read, or if no file ends so.
+/// # Panics If a folder cannot be read, or if no file has this ending.
 #[must_use]
 pub fn files(below: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();

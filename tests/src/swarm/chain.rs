@@ -1,5 +1,5 @@
-//! A chain without blocks: descriptors, chunk hashes and certificates that verify, with no bytes
-//! behind them.
+//! A made-up chain without blocks: descriptors, chunk hashes and certificates that verify, with no
+//! bytes behind them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use protocol::message::CertifiedHeader;
 /// Blocks in each segment.
 const BLOCKS: u64 = 100;
 
-/// A made chain, which seeds hold and leechers fetch.
+/// A made-up chain, which seeds have and leechers fetch.
 #[derive(Debug)]
 pub struct Made {
     /// Genesis and limits, with one validator.
@@ -26,7 +26,7 @@ pub struct Made {
     pub rules: HistoryRules,
     /// Heads of all segments.
     pub heads: Vec<SegmentHead>,
-    /// A final block after the last segment.
+    /// A certified header after the last segment, which proves all of them.
     pub target: CertifiedHeader,
 }
 

@@ -1,18 +1,20 @@
-//! Links: the delays that a node's connection adds to the frames it sends and receives.
+//! Links: how long frames take from one node to another.
 //!
-//! A node has one upload rate and one download rate. Peers take turns, one piece each, like
-//! connections that share a line. Small frames overtake chunk frames, like streams of one
-//! connection, but not the bytes already in the socket. A piece arrives one latency after it was
-//! sent and then waits for the receiver's download rate. A window bounds the bytes that wait there.
+//! A node has one upload rate and one download rate. Its peers take turns, one piece of a frame
+//! each, like connections that share a line. Small frames overtake chunk frames, like streams of
+//! one connection, but they do not overtake bytes that are already in the socket. A piece arrives
+//! one latency after it was sent, and then takes the time that the receiver's download rate allows.
+//! A window bounds the bytes that wait there.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Bytes to one peer that nothing overtakes: those a socket may hold unsent.
+/// Bytes to one peer that no frame overtakes: as many as a socket may hold unsent.
 const SOCKET: u64 = 32 << 10;
-/// Bytes to one peer that count as written: the socket's, and those that the link hands on before
-/// the socket has taken in the rest.
+/// Once at most this many bytes to one peer are left to send, the frame that they end counts as
+/// written. They are the bytes in the socket, and those that the link hands on before the socket
+/// has room.
 const WRITTEN: u64 = 64 << 10;
-/// Bytes in flight to one peer: sent and not yet taken in.
+/// Most bytes in flight to one peer, which are sent and not yet taken in.
 const WINDOW: u64 = 1 << 20;
 
 /// Nanoseconds since the run began.
@@ -39,7 +41,7 @@ struct Queue<T> {
     sent: u64,
     /// Bytes sent and not yet taken in.
     on_way: u64,
-    /// Ends of the chunks that are not written yet.
+    /// For each chunk that is not written yet, how many bytes were queued up to its end.
     unwritten: VecDeque<u64>,
     is_in_turn: bool,
 }
@@ -55,11 +57,11 @@ impl<T> Default for Queue<T> {
 #[derive(Debug)]
 pub(super) struct Uplink<T> {
     rate: u64,
-    /// Bytes after which the next peer takes its turn: two milliseconds' worth, at least a packet,
-    /// at most a frame of the multiplexer.
+    /// Bytes after which the next peer takes its turn. They are what the rate moves in two
+    /// milliseconds, but at least a packet and at most a frame of the multiplexer.
     piece: u64,
     queues: BTreeMap<usize, Queue<T>>,
-    /// Peers with something to send, in turn.
+    /// Peers with something to send, in the order of their turns.
     turns: VecDeque<usize>,
     sending: Option<Sending>,
     /// Bytes sent.
@@ -74,8 +76,8 @@ struct Sending {
     bytes: u64,
 }
 
-/// A piece that has left: the peer, the length, the completed frames, and the number of chunks
-/// newly written.
+/// A piece that was sent: its peer, its length, the frames that it completes, and how many chunks
+/// are written by it.
 #[derive(Debug)]
 pub(super) struct Piece<T> {
     pub(super) to: usize,
@@ -112,7 +114,7 @@ impl<T> Uplink<T> {
         self.take_turn(to);
     }
 
-    /// Queues the frame of a chunk. Returns how many chunks this makes written.
+    /// Queues the frame of a chunk. Returns how many chunks count as written now.
     pub(super) fn push_chunk(&mut self, to: usize, bytes: u64, content: T) -> usize {
         let queue = self.queues.entry(to).or_default();
         queue.pushed += bytes;
@@ -179,7 +181,8 @@ impl<T> Uplink<T> {
     pub(super) fn taken(&mut self, to: usize, bytes: u64) {
         if let Some(queue) = self.queues.get_mut(&to) {
             queue.on_way = queue.on_way.saturating_sub(bytes);
-            // A peer that is being sent to gets its next turn afterwards.
+            // If a piece is being sent to the peer, the peer gets its next turn when that piece has
+            // left.
             if self.sending.as_ref().is_none_or(|sending| sending.to != Some(to)) {
                 self.take_turn(to);
             }

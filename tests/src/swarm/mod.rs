@@ -1,10 +1,10 @@
 //! Swarms: many real sync machines in one thread, on links with rates and latency, without any
 //! payload.
 //!
-//! A made chain ([`Made`]) has hashes and certificates but no blocks, so hundreds of nodes fetch it
-//! from each other in seconds. All chance comes from the plan's seed and all events happen in one
-//! order, so a [`Plan`] has exactly one [`Outcome`]. It compares the last node's time with the
-//! shortest time that the links allow.
+//! A made-up chain ([`Made`]) has hashes and certificates but no blocks, so hundreds of nodes fetch
+//! it from each other in seconds. All chance comes from the plan's seed and all events happen in
+//! one order, so a [`Plan`] has exactly one [`Outcome`]. The outcome compares the last node's time
+//! with the shortest time that the links allow.
 
 mod chain;
 mod link;

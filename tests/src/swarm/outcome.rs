@@ -10,17 +10,17 @@ use protocol::Offence;
 pub struct Outcome {
     /// Whether every awaited leecher has every chunk.
     pub is_complete: bool,
-    /// Time from the first start of a leecher to the last chunk of the last one.
+    /// Time from the first start of a leecher until the last leecher has its last chunk.
     pub time: Duration,
     /// Shortest possible time for the chunks' own bytes, seconds.
     pub bound: f64,
     /// Shortest possible time including the overhead of frames, seconds.
     pub bound_on_wire: f64,
-    /// Chunk bytes sent by seeds, in copies of the chain.
+    /// Chunk bytes sent by seeds, as a multiple of the chain's length.
     pub seed_copies: f64,
     /// Share of received chunk bytes that the receiver already had.
     pub duplicates: f64,
-    /// Chunk bytes sent beyond the necessary ones, as a share of the necessary ones.
+    /// Chunk bytes sent in excess of those that leechers stored, as a share of the stored ones.
     pub waste: f64,
     /// Share of all bytes sent that are not chunk frames.
     pub control: f64,

@@ -33,10 +33,10 @@ pub struct Member {
     pub down: u64,
     /// When it starts.
     pub starts_at: Duration,
-    /// Time after each start at which it is killed and started again at once, until it has all
-    /// chunks.
+    /// Time after each start at which it is killed and started again at once. This ends when it has
+    /// all chunks.
     pub killed_every: Option<Duration>,
-    /// Share of the chain, in percent, after whose upload it leaves.
+    /// It leaves once it has sent this share of the chain, in percent.
     pub leaves_after: Option<u64>,
     /// Whether the run waits until it has all chunks, if it is an honest leecher.
     pub is_awaited: bool,
@@ -55,7 +55,8 @@ pub struct Plan {
     pub chunk_bytes: u64,
     /// Time from one node to another.
     pub latency: Duration,
-    /// Links of each node; `None` links it with all others.
+    /// Number of other nodes that each node chooses to link with; `None` links all with all. A link
+    /// that another node chose comes on top.
     pub degree: Option<usize>,
     /// All nodes.
     pub members: Vec<Member>,
@@ -145,7 +146,8 @@ impl Plan {
         let alone =
             |member: &&Member| member.starts_at.as_secs_f64() - first + bytes / member.down as f64;
         let slowest = leechers.iter().map(alone).fold(0.0, f64::max);
-        // All copies that must be sent, and all nodes that can send by that time.
+        // `left` has the bytes of all copies to be sent. `rate` is that of all nodes that can send
+        // at `time`.
         let (mut left, mut rate, mut time) = (bytes * leechers.len() as f64, from_seeds, 0.0);
         if leechers.len() > 1 {
             for member in &leechers {

@@ -1,8 +1,8 @@
-//! What the documents name: files of the code, and each other.
+//! Checks that what the documents name exists: files of the code, and other documents.
 
 use std::path::{Path, PathBuf};
 
-/// The rooms, and the folder of the documents.
+/// The folders of the crates, and the folder of the documents.
 const ROOMS: [&str; 6] = ["ledger", "protocol", "node", "wallet-cli", "tests", "docs"];
 
 fn root() -> PathBuf {
@@ -27,7 +27,8 @@ fn files(below: &str) -> Vec<String> {
     found
 }
 
-/// All documents but the changelog, which speaks of the past: path from the root, and text.
+/// All documents except the changelog, which speaks of the past. Each is a path from the root and a
+/// text.
 fn documents() -> Vec<(String, String)> {
     let mut paths: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
         .map(str::to_owned)
@@ -37,18 +38,18 @@ fn documents() -> Vec<(String, String)> {
     paths.into_iter().map(text).collect()
 }
 
-/// What stands between backticks in a line.
+/// The texts between backticks in a line.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// A name such as `live/heights.rs` stands for a file whose path ends so.
+/// The file that a name stands for: `live/heights.rs` stands for a file whose path ends so.
 fn find<'a>(all: &'a [String], name: &str) -> Option<&'a String> {
     let ending = format!("/{name}");
     all.iter().find(|path| format!("/{path}").ends_with(&ending))
 }
 
-/// Whether a word names a file or folder. `NAME` stands for any.
+/// Whether a word names a file or folder. A word with `NAME` stands for many, so it names none.
 fn is_path(word: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
     let in_room = word.split_once('/').is_some_and(|(room, _)| ROOMS.contains(&room));
@@ -74,7 +75,7 @@ fn each_file_that_a_document_names_exists() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
-/// The table *Where to look* of ARCHITECTURE.md: each name to begin at stands in a file of its row.
+/// The table *Where to look* of ARCHITECTURE.md: each name to begin at occurs in a file of its row.
 #[test]
 fn each_name_to_begin_at_is_in_its_file() {
     let all: Vec<String> = ROOMS.into_iter().flat_map(files).collect();
@@ -121,7 +122,7 @@ fn each_link_between_documents_leads_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// The anchor of a heading.
+/// The anchor of a heading, as links in Markdown name it.
 fn slug(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));

@@ -1,4 +1,4 @@
-//! The documents are true: the tables of `docs/protocol/` alone suffice to read every frozen
+//! The documents are true: the tables of `docs/protocol/` alone are enough to read every frozen
 //! vector, and each file that a document names exists.
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use protocol::message::{
 use protocol::swarm::message::{ChunkId, SyncMessage};
 use tables::{Field, Reader, Table, Tables, Type, documented};
 
-/// Bytes of a type, and what is known of its fields.
+/// The bytes of a value, its type, and the known values of its fields.
 #[derive(Debug)]
 struct Vector {
     name: String,
@@ -50,7 +50,7 @@ fn crafted() -> Vec<Vector> {
     let mut found = Vec::new();
     for (list, kind) in lists {
         for row in file[list].as_array().unwrap() {
-            // What a certificate should prove is not what a bad one says.
+            // A bad certificate need not say what it should prove, so its fields are not compared.
             let told = ["height", "block"].into_iter().filter(|_| row["valid"] == true);
             let told =
                 told.filter_map(|name| Some((name.to_owned(), row[name].as_str()?.to_owned())));
@@ -65,7 +65,7 @@ fn crafted() -> Vec<Vector> {
     found
 }
 
-/// Reads all vectors by the tables. Returns the errors, and what of the tables was used.
+/// Reads all vectors by the tables. Returns the errors, and the parts of the tables that were used.
 fn read(tables: &Tables, vectors: &[Vector]) -> (Vec<String>, BTreeSet<String>) {
     let mut errors = Vec::new();
     let mut used = BTreeSet::new();
@@ -195,7 +195,7 @@ fn a_field_that_is_missing_misplaced_or_of_another_type_is_noticed() {
     assert!(unnoticed.is_empty(), "of {tried}: {}", unnoticed.join("\n"));
 }
 
-/// The bytes are those of the code: they decode as the type, and encode to the same bytes again.
+/// The vectors have the bytes of the code: they decode as their type, and encode to the same bytes.
 #[test]
 fn the_code_reads_and_writes_the_same_bytes() {
     fn same<T: Encode + Decode<()>>(vector: &Vector) {

@@ -1,5 +1,5 @@
-//! A small interpreter: takes the tables out of the documents and reads bytes by them. It uses no
-//! type of this project.
+//! A small interpreter, which takes the tables out of the documents and reads bytes by them. It
+//! uses no type of this project.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ pub(crate) enum Type {
     /// An integer, with its length in bytes.
     Number(usize),
     Bool,
-    /// So many bytes.
+    /// This many bytes.
     Fixed(usize),
     Bytes,
     Text,
@@ -62,7 +62,7 @@ pub(crate) type Field = (String, Type);
 #[derive(Clone, Debug)]
 pub(crate) enum Table {
     Fields(Vec<Field>),
-    /// Bytes of the number, and by number the name and fields of each variant.
+    /// The length of a variant's number in bytes, and each variant's name and fields by its number.
     Variants(usize, BTreeMap<u64, (String, Vec<Field>)>),
 }
 
@@ -126,13 +126,13 @@ pub(crate) fn documented() -> Tables {
     found
 }
 
-/// Bytes that are read by the tables.
+/// Bytes that are being read by the tables.
 pub(crate) struct Reader<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) bytes: &'a [u8],
     /// The values that were read, by their path.
     pub(crate) values: BTreeMap<String, String>,
-    /// Tables and variants that were needed.
+    /// Tables and variants that were used.
     pub(crate) used: BTreeSet<String>,
 }
 
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    /// The number of items that follow. Each takes a byte at least.
+    /// The number of items that follow. Each item takes at least one byte.
     fn length(&mut self, path: &str) -> Result<usize, String> {
         let length = usize::try_from(self.number(8, path)?).unwrap();
         let fits = length <= self.bytes.len();

@@ -38,7 +38,7 @@ fn a_killed_init_leaves_nothing_that_hinders_the_next() {
     let folder = folder();
     let mut home = folder.path().join("home");
     let mut killed = 0;
-    // From a kill at once to one that comes too late, on any machine.
+    // The first kill comes at once. Later kills may come later, and some too late.
     for round in 0..60 {
         let mut running = Running::spawn(init(&home).stdout(Stdio::null()).stderr(Stdio::null()));
         pause_up_to(Duration::from_millis(round));
@@ -83,7 +83,7 @@ fn whoever_waits_for_a_pipe_keeps_nobody_out() {
         assert_eq!(done.code, Some(0), "{done:?}");
         assert_eq!(waiting.0.try_wait().unwrap(), None);
     });
-    // A writer that says nothing.
+    // The pipe gets a writer, which closes it without writing. So the import ends with an error.
     drop(File::options().write(true).open(&pipe).unwrap());
     assert_eq!(waiting.wait().code(), Some(1));
 }
@@ -151,15 +151,15 @@ fn init_with_a_key_that_may_have_signed_says_what_follows() {
     assert!(made.code == Some(0) && !made.stderr.contains("may have signed"), "{made:?}");
 }
 
-/// A copy of a program that every user may run, and the user to run it as. Permissions do not bind
-/// root, so a test that runs as root runs the program as `nobody`.
+/// A copy of a program that every user may run, and the user that it runs as. Permissions do not
+/// bind root, so a test that runs as root runs the program as `nobody`.
 struct Bound {
     program: PathBuf,
     user: Option<u32>,
 }
 
 impl Bound {
-    /// Hands the home to that user, too.
+    /// Copies the program. If the test runs as root, the home is given to `nobody` too.
     fn new(program: &Command, folder: &TempDir, home: &Path) -> Self {
         const NOBODY: u32 = 65_534;
         let copy = folder.path().join("program");
@@ -175,7 +175,7 @@ impl Bound {
         Self { program: copy, user }
     }
 
-    /// Runs a command that must fail, and returns what it says.
+    /// Runs a command that must fail, and returns its stderr.
     fn fail(&self, words: &str, home: &Path) -> String {
         let mut command = Command::new(&self.program);
         command.args(words.split_whitespace()).arg("--home").arg(home);
@@ -198,7 +198,7 @@ fn what_may_not_be_read_or_written_is_named_and_not_called_missing() {
     let folder = folder();
     let home = new_home(&folder);
     let bound = Bound::new(&node_program(), &folder, &home);
-    // The closed path and its usual mode, the command, the path that the error names.
+    // The closed path, its usual mode, the command, and the path that the error names.
     for (closed, usual, words, named) in [
         ("", 0o700, "config show", "genesis.json"),
         ("", 0o700, RUN, "genesis.json"),
@@ -215,7 +215,7 @@ fn what_may_not_be_read_or_written_is_named_and_not_called_missing() {
         let is_named = said.contains(named.to_str().unwrap()) && said.contains("Permission denied");
         assert!(is_named && !said.contains("init"), "{closed:?}, {words}: {said}");
     }
-    // Nor can a home be made where nothing may be written.
+    // A home cannot be made in a folder that may not be written to, and the error names the folder.
     let closed = folder.path().join("closed");
     fs::create_dir(&closed).unwrap();
     permit(&closed, 0o555);

@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tests::story::{finish, node_program, until};
 
-/// The template of local networks.
+/// The genesis template of local networks.
 const GENESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../genesis.json");
 
 fn folder() -> TempDir {
     tempfile::Builder::new().prefix("cairn-operator-").tempdir().unwrap()
 }
 
-/// A command of `cairn-node`, words divided by spaces, and a home.
+/// A command of `cairn-node` from words that are divided by spaces, with a home.
 fn node(words: &str, home: &Path) -> Command {
     let mut command = node_program();
     command.args(words.split_whitespace()).arg("--home").arg(home);
@@ -40,7 +40,7 @@ fn new_home(folder: &TempDir) -> PathBuf {
     home
 }
 
-/// `run`, at ports that the system chooses.
+/// The command `run`, at ports that the system chooses.
 fn run(home: &Path) -> Command {
     let mut command = node("run --p2p-listen 127.0.0.1:0 --rpc-listen 127.0.0.1:0", home);
     command.stdin(Stdio::null());

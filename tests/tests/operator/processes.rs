@@ -21,8 +21,8 @@ fn losing_its_log_never_ends_a_node() {
         let mut running = Running::spawn(
             run(&home).args(["--log", "trace"]).stderr(stderr).stdout(Stdio::null()),
         );
-        // It holds the home's lock when it is up, and has written many lines when its store is
-        // open.
+        // When the lock of the home has its process id, the node is running. Until it listens, it
+        // writes many lines to its log.
         until("the node has written to its home", || {
             assert_eq!(running.0.try_wait().unwrap(), None, "the node has ended");
             (fs::read_to_string(home.join("LOCK")).unwrap_or_default().trim()
@@ -86,7 +86,7 @@ fn signals_that_were_ignored_stay_ignored() {
     let mut running = Running::node(shell.stdin(Stdio::null()), &log);
     let status = fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    // Bits of HUP, INT and QUIT.
+    // The bits of HUP, INT and QUIT.
     assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 0b111, 0b111, "{status}");
     [Signal::HUP, Signal::INT, Signal::QUIT].into_iter().for_each(|signal| running.signal(signal));
     running.signal(Signal::TERM);
@@ -111,9 +111,9 @@ fn a_test_network_goes_on_when_its_terminal_goes_and_stops_in_order() {
 #[test]
 fn with_few_files_strangers_leave_enough_for_the_store_peers_and_rpc() {
     const LIMIT: usize = 256;
-    /// What the node keeps for itself.
+    /// Number of files that the node keeps for itself.
     const KEPT: usize = 50;
-    // Blocks need both of them.
+    // Blocks need both validators.
     let mut network = Network::make(2);
     network.node(1).start_under(
         Command::new("sh").args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")]),
@@ -122,8 +122,8 @@ fn with_few_files_strangers_leave_enough_for_the_store_peers_and_rpc() {
     network.await_height(1);
     let node = network.node(1);
     let address: SocketAddr = node.rpc.url().trim_start_matches("http://").parse().unwrap();
-    // More than it may have. Those that it does not accept wait in the system's queue, until that
-    // is full as well.
+    // More connections than the node may have. Those that it does not accept wait in the system's
+    // queue, until the queue is full as well.
     let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
     let idle: Vec<_> = (0..600).map_while(|_| connect()).collect();
     assert!(idle.len() > 100, "{} connections", idle.len());
@@ -133,7 +133,7 @@ fn with_few_files_strangers_leave_enough_for_the_store_peers_and_rpc() {
         assert!(open + KEPT <= LIMIT, "{open} files are open");
         assert_eq!(node.process().ended(), None);
     });
-    // Beside them a peer comes back, and blocks go on.
+    // Despite these connections a peer comes back, and blocks go on.
     network.crash(2).restart(2);
     let height = network.node(2).status().height;
     network.node(2).await_height(height + 3);
@@ -180,7 +180,7 @@ fn output_that_nobody_reads_is_no_error() {
             "{command:?}: {errors}"
         );
     }
-    // A device that is full is an error, and what was done before is said.
+    // If the device is full, that is an error, and the message tells what was done before.
     let home = folder.path().join("full");
     let mut command = init(&home);
     let errors = folder.path().join("errors");
@@ -198,7 +198,7 @@ fn output_that_nobody_reads_is_no_error() {
 fn variables_are_read_as_people_write_them() {
     let folder = folder();
     let home = new_home(&folder);
-    // An error of the home, not of usage.
+    // There is no home, so a good value leads to code 1. A bad value is wrong usage: code 2.
     let none = folder.path().join("none");
     for (value, code) in [
         ("1", 1),
@@ -216,7 +216,7 @@ fn variables_are_read_as_people_write_them() {
             assert_eq!(done.code, Some(code), "{name}={value}: {done:?}");
         }
     }
-    // An empty variable is an unset one.
+    // An empty variable counts as unset.
     let expected = finish(&mut node("config show", &home));
     let mut command = node("config show", &home);
     for name in
@@ -239,7 +239,7 @@ fn colours_come_only_when_they_are_wanted() {
         running.wait();
         fs::read_to_string(&log).unwrap().contains('\u{1b}')
     };
-    // A file is no terminal.
+    // The log is a file, not a terminal.
     assert!(!coloured("TERM", "xterm"));
     assert!(coloured("CLICOLOR_FORCE", "1"));
     let mut command = run(&home);

@@ -1,4 +1,4 @@
-//! Nodes that join, or may not.
+//! Nodes that join a network, and nodes that are refused.
 
 use std::fs;
 
@@ -38,7 +38,8 @@ fn a_wrong_genesis_is_refused() {
     let right = network.genesis().clone();
     let broken = network.path("broken.json");
     let home = network.path("none");
-    // What cannot be read, and what can be read and breaks a rule: everything of it at once.
+    // Mistakes that make a genesis unreadable, and mistakes that break a rule. All mistakes of a
+    // kind are named at once.
     let unreadable = [
         ("/accounts/1/balance", json!("a lot"), "accounts[1].balance"),
         ("/validators/0/key", json!("abc"), "validators[0].key"),
@@ -76,8 +77,8 @@ fn a_wrong_genesis_is_refused() {
         assert!(answer["problems"].as_array().unwrap().len() >= mistakes.len());
     }
 
-    // A valid genesis of another chain: its node finds nobody to talk to, while one of this chain
-    // does at once.
+    // A valid genesis of another chain. Its node finds nobody to talk to, while a node of this
+    // chain finds a peer at once.
     let mut other = Genesis::from_json(&fs::read(&right).unwrap()).unwrap();
     other.start_time = Timestamp(other.start_time.0 + 1);
     let wrong = network.path("other.json");

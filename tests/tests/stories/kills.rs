@@ -24,7 +24,8 @@ fn one_of_four_is_killed_and_comes_back() {
     network.restart(2).await_height(missed);
     let from = network.height() + 1;
 
-    // It signs again: not each certificate needs it, but some have it, and blocks of its own.
+    // It signs again. Not every certificate needs its vote, but some have it, and it proposes
+    // blocks.
     let (mut height, mut signed, mut proposed) = (from, false, false);
     until("the node that came back signs and proposes", || {
         while let Ok(block) = network.node(1).rpc.block(height) {
@@ -44,11 +45,11 @@ fn two_of_four_are_killed_and_nothing_is_final_until_one_is_back() {
     let mut payer = Payer::new("alice", "bob", network.chain());
     let rpc = &network.node(2).rpc;
     payer.catch_up(rpc).unwrap();
-    // A block decided at the moment of the kill may still become final.
+    // A block that was decided at the moment of the kill may still become final.
     let mut height = network.height();
     throughout(Duration::from_secs(2), || height = network.height());
     let id = network.node(2).rpc.submit(&payer.transfer("")).unwrap();
-    // As long as three rounds take to propose and vote when they can.
+    // In this time three rounds would propose and vote if they could.
     throughout(Duration::from_secs(8), || {
         assert_eq!(network.height(), height, "two of four are no quorum")
     });
@@ -87,8 +88,8 @@ fn all_four_are_killed_and_go_on() {
 #[test]
 fn a_killed_validator_never_contradicts_itself() {
     let mut network = Network::start(4);
-    // Without the fourth nothing is final unless all of the others sign, so they wait for what the
-    // killed one says next.
+    // Without the fourth validator nothing is final unless all others sign. So they wait for what
+    // the killed one signs next.
     network.await_blocks(1).crash(4);
     for crash in 0..4 * rounds() {
         let victim = 1 + crash % 3;
@@ -96,8 +97,8 @@ fn a_killed_validator_never_contradicts_itself() {
         let length = || fs::metadata(&log).unwrap().len();
         let before = length();
         at_once("it writes down what it is about to say", || (length() > before).then_some(()));
-        // About as long as it takes to say it, and to hear from the others what makes a block
-        // final.
+        // About as long as it takes to send the message, and to hear from the others what makes a
+        // block final.
         pause_up_to(Duration::from_millis(8));
         network.crash(victim).restart(victim).await_blocks(1).assert_no_equivocation();
     }
@@ -131,7 +132,7 @@ fn what_was_called_final_survives_any_kill() {
         });
         println!("round {round} of {rounds}: {} transfers were called final", reported.count());
         if round == rounds {
-            // As the kill left it, before any node has opened it again.
+            // The stores are verified as the kill left them, before any node has opened them again.
             network.nodes().iter().for_each(|node| node.verify());
         }
         network.restart_all().await_blocks(1);
@@ -159,7 +160,7 @@ fn durable_before_audible() {
     for number in 1..=4 {
         network.node(number).status();
         let rpc = &network.node(number).rpc;
-        // A node that has not heard of the one before would give its nonce again.
+        // A node that has not heard of the transfer before would give its nonce again.
         if let Some((before, _)) = sent.last() {
             assert_eq!(rpc.is_final(before, SOON), Ok(true));
         }
@@ -173,8 +174,9 @@ fn durable_before_audible() {
     network.nodes().iter_mut().for_each(|node| node.stop());
     for (path, (id, memo)) in traces.iter().zip(&sent) {
         let trace = Trace::read(path);
-        // Votes are encrypted when they leave, and by another thread; but the thread that logged
-        // them does nothing at all before they are on the disk, so it cannot have handed them on.
+        // Votes are encrypted when they leave, and another thread sends them. But the thread that
+        // logged them does nothing before they are on the disk, so it cannot have handed them on
+        // earlier.
         let (bad, good) = trace.writes_not_followed_by_sync("/consensus.log");
         println!("{good} writes to the consensus log in {heights} heights, each synced");
         assert!(bad == 0 && good as u64 >= heights, "{bad} {good}");

@@ -1,4 +1,4 @@
-//! What happens to real processes, story by story.
+//! Stories of real processes, from the outside.
 //!
 //! `CAIRN_STORY_ROUNDS=20` lengthens the stories that kill at random moments.
 #![allow(clippy::unwrap_used)]
@@ -16,10 +16,11 @@ use tests::story::{Network, Payer, until};
 /// How long a story watches for an event that must not happen.
 const A_WHILE: Duration = Duration::from_secs(5);
 
-/// How long a node may take to call something final that is not what a story is about.
+/// How long it may take until something is final, in stories that are not about this time.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A transfer by way of one node, final there. All transfers of this payer before are final.
+/// Submits a transfer to one node, and waits until it is final there. All earlier transfers of this
+/// payer are final.
 fn pay(network: &mut Network, payer: &mut Payer, number: usize) -> String {
     let rpc = &network.node(number).rpc;
     let next = payer.nonce();

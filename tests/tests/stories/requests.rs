@@ -45,15 +45,16 @@ fn hostile_requests_are_answered_and_harm_nobody() {
 
     bodies_that_are_no_calls_are_answered(&rpc);
 
-    // Far too long bodies, from many at once; and bytes that are no HTTP, and none of our protocol
-    // between peers.
+    // Many clients send far too long bodies at once. Others send bytes that are neither HTTP nor
+    // the protocol between peers.
     let p2p = network.node(1).p2p.split('/').nth(4).unwrap().parse().unwrap();
     let http = rpc.url().rsplit_once(':').unwrap().1.parse().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 let body = vec![b' '; 64 << 20];
-                // Refused with an answer, or cut off while the rest was still on its way.
+                // The body is refused with an answer, or cut off while the rest is still on its
+                // way.
                 if let Ok((status, _)) = Rpc::new(rpc.url()).post("application/json", &body) {
                     assert_eq!(status, 413);
                 }
@@ -99,14 +100,14 @@ fn bodies_that_are_no_calls_are_answered(rpc: &Rpc) {
     assert_eq!(rpc.post("text/plain", b"{}").map(|(status, _)| status), Ok(415));
 }
 
-/// Sends bytes without meaning and waits until the other side hangs up, or says no more.
+/// Sends bytes without meaning, and waits until the other side hangs up or is silent for a second.
 fn throw_garbage(port: u16, number: u8) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let bytes: Vec<u8> = (0..20_000u32)
         .map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8 ^ number)
         .collect();
-    // It may hang up at any moment.
+    // The other side may hang up at any moment.
     let _ = stream.write_all(&bytes).and_then(|()| stream.shutdown(Shutdown::Write));
     let _ = stream.read_to_end(&mut Vec::new());
 }

@@ -1,4 +1,4 @@
-//! A local network, made by one command.
+//! A local network that one command makes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -35,8 +35,8 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
         until("the first block", || nodes[0].status().ok().filter(|status| status.height > 0))
             .height;
 
-    // What the program proposes to paste, and the same for scripts, by way of a validator and of a
-    // full node.
+    // The command that the program proposes to paste, by way of a validator, and the same command
+    // for scripts, by way of a full node.
     let pasted =
         testnet.output().lines().find(|line| line.contains("--amount")).unwrap().to_owned();
     assert!(pasted.contains("send --from alice --to bob --amount \"1.5 CRN\" --yes"), "{pasted}");
@@ -59,7 +59,8 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
             if number == accepting {
                 let took = info.final_at.unwrap() - info.accepted_at.unwrap();
                 println!("accepted to final: {took} ms by node{}", number + 1);
-                // A second on a machine of one's own; this one may do ten other things.
+                // On a machine with nothing else to do this takes less than a second. This one may
+                // be busy.
                 assert!(took < 5_000, "{took} ms");
             }
         }
@@ -137,7 +138,7 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
 #[test]
 fn a_test_network_refuses_taken_ports() {
     let folder = Folder::new();
-    // Two of the six that three nodes would take.
+    // Two of the six ports that three nodes would take.
     let taken: Vec<TcpListener> = until("two ports ten apart are free", || {
         let first = TcpListener::bind("127.0.0.1:0").ok()?;
         let port = first.local_addr().ok()?.port();

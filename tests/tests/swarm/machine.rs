@@ -1,4 +1,4 @@
-//! Stories of one machine and a few peers.
+//! Tests of one swarm machine and a few peers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tests::swarm::Made;
 
 use super::{FIRST, MIB};
 
-/// A machine that applied so many segments.
+/// A machine that has applied this many segments.
 fn machine(made: &Made, segments: usize) -> Swarm {
     let history = made.history(segments);
     let setup = Setup {
@@ -38,13 +38,13 @@ fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
 }
 
-/// The holdings of a peer at this height: this many segments, and no chunk of any other.
+/// The holdings of a peer at this height: this many segments, and no chunk of any other segment.
 fn has(height: Height, segments: u64, nonce: u64) -> Holdings {
     let sealed = SegmentIndex(segments);
     Holdings { height, pruned_below: FIRST, sealed, partial: Vec::new(), nonce }
 }
 
-/// A peer comes and says that it has so much.
+/// A peer opens a link and sends its holdings: this many segments, up to this height.
 fn greet(sync: &mut Swarm, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
     sync.handle(Duration::ZERO, Input::Opened(peer));
     let holdings = has(height, sealed, peer.0);
@@ -88,7 +88,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     assert_eq!(sync.report().stage, Stage::Chunks);
 }
 
-/// Answers as `peer`, which has everything. `told` collects wants and applies.
+/// Answers as `peer`, which has everything. `told` collects the wants and the applied segments.
 fn answer(sync: &mut Swarm, made: &Made, peer: PeerId, effects: Vec<Effect>, told: &mut Told) {
     let mut effects = std::collections::VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {
@@ -161,7 +161,7 @@ fn who_claims_to_know_all_and_says_nothing_is_asked_once_in_a_while() {
     let (mut sync, mut told) = (fetching(&made), Told::default());
     let honest = PeerId(9);
     let silent: Vec<PeerId> = (1..=3).map(PeerId).collect();
-    // The honest one said hello when it was lower than the target.
+    // The honest peer sent its holdings when its height was below that of the target.
     for (peer, height) in silent.iter().map(|peer| (*peer, u64::MAX)).chain([(honest, 1)]) {
         let sealed = if peer == honest { made.heads.len() as u64 } else { u64::MAX };
         let hello = say(&SyncMessage::Holdings(has(Height(height), sealed, peer.0)));
@@ -210,14 +210,14 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         let both = [SyncMessage::GetManifest(height, FIRST), SyncMessage::GetHead(FIRST)];
         assert_eq!(asked(&give(&hello)), both);
         if is_early {
-            // An unproved head is not believed, and asked for again once it can be checked.
+            // A head that is not proved yet is dropped, and asked for again once it can be checked.
             assert!(!begins(&give(&head)));
             assert_eq!(asked(&give(&manifest)), [SyncMessage::GetHead(FIRST)]);
         } else {
             assert_eq!(asked(&give(&manifest)), []);
         }
         assert!(begins(&give(&head)));
-        // Whoever says hello now is asked for chunks at the same moment.
+        // A peer that sends its holdings now is asked for chunks at the same moment.
         let late = PeerId(2);
         sync.handle(Duration::ZERO, Input::Opened(late));
         let effects = sync.handle(Duration::ZERO, Input::Message(late, hello));
@@ -231,7 +231,7 @@ fn the_first_head_is_asked_for_with_the_manifest() {
     }
 }
 
-/// A page of descriptors, each of which follows the one before by the rules.
+/// A page of descriptors, each of which follows the descriptor before by the rules.
 fn page(made: &Made) -> Vec<SegmentDescriptor> {
     let mut page = made.descriptors(made.heads.len());
     while page.len() < DESCRIPTORS_MAX {
@@ -245,7 +245,8 @@ fn page(made: &Made) -> Vec<SegmentDescriptor> {
     page
 }
 
-/// A peer with endless pages is not awaited for ever; a slow link gets double time after a timeout.
+/// A peer that sends pages without end is not awaited for ever. After a timeout the next one is
+/// doubled, for slow links.
 #[test]
 fn a_manifest_that_takes_too_long_is_asked_of_another() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
@@ -280,7 +281,8 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     assert_eq!(asked(&at(213, Input::Time)), Some((second, 0)));
 }
 
-/// It would take a wanted head's place: with as many as are fetched ahead nothing could be applied.
+/// A head that was not asked for would take the place of a wanted one, until no wanted one has
+/// room.
 #[test]
 fn a_head_that_was_not_asked_for_is_not_taken() {
     let made = Made::new(5 * MIB, MIB / 4, 64 << 10);
@@ -305,7 +307,7 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     }
 }
 
-/// A requested head counts as staged: with more of them than allowed, a hello would earn a ban.
+/// A requested head counts as staged, so staged and requested heads together keep to the limit.
 #[test]
 fn no_more_heads_are_asked_for_than_may_be_staged() {
     let made = Made::new(17 * MIB, MIB / 16, 16 << 10);
@@ -368,7 +370,8 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     assert!(!sent(&effects), "{effects:?}");
 }
 
-/// Each answer reads the store. A newcomer may ask for all it needs, then for 32 heads a second.
+/// Each answer reads the store. A newcomer may ask for 4,096 heads at once, and then for 32 a
+/// second.
 #[test]
 fn a_peer_has_few_questions_answered_in_a_second() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
@@ -396,7 +399,7 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
     let mut sync = fetching(&made);
     let peer = PeerId(1);
     greet(&mut sync, peer, made.target.header.height, 4);
-    // They reach beyond the header that is to prove them.
+    // The descriptors reach beyond the header that is to prove them.
     let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));
     assert!(

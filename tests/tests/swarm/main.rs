@@ -1,5 +1,5 @@
-//! Invariants of swarms of sync machines and of one machine, in simulated time: no limit depends on
-//! the test machine.
+//! Tests of whole swarms of sync machines and of one machine, in simulated time. So no limit
+//! depends on the machine that runs the tests.
 #![allow(clippy::unwrap_used)]
 
 mod machine;

@@ -23,7 +23,7 @@ struct Shell {
     now: Duration,
     begun: BTreeSet<SegmentIndex>,
     stored: BTreeSet<ChunkId>,
-    /// By peer: wants, and chunks allowed.
+    /// By peer: the chunks that are wanted from it, and its credit.
     wants: Vec<(BTreeSet<ChunkId>, u64)>,
     received: Vec<u64>,
     banned: Vec<bool>,
@@ -107,8 +107,8 @@ impl Shell {
     }
 }
 
-/// Whatever peers say and send, nothing panics, and the machine keeps its promises to its shell and
-/// its peers.
+/// Whatever peers say and send, nothing panics, and the machine keeps to its limits and stores each
+/// chunk once.
 #[test]
 fn no_peer_can_break_a_machine() {
     let made = Arc::new(Made::new(4 * MIB, MIB, 64 << 10));
@@ -129,7 +129,7 @@ fn no_peer_can_break_a_machine() {
     }
 }
 
-/// Any chunk, mostly one of the chain or near it.
+/// The id of any chunk, mostly one of the chain or near it.
 fn any(rng: &mut ChaCha8Rng) -> ChunkId {
     match rng.random_range(0..12) {
         0 => ChunkId { segment: SegmentIndex(rng.random()), chunk: rng.random() },

@@ -1,4 +1,4 @@
-//! Outcomes of whole swarms.
+//! Tests of the outcomes of whole swarms.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tests::swarm::{Conduct, Outcome, Plan, hostile, killed, mbit, run};
 
 use super::MIB;
 
-/// A quarter of the chain of the table: enough for all phases of a run, and done soon.
+/// The plan with a quarter of its chain: enough for all phases of a run, and done soon.
 fn short(plan: Plan) -> Plan {
     plan.with_bytes(16 * MIB, 4 * MIB, 64 << 10)
 }
@@ -20,7 +20,7 @@ fn complete(plan: Plan) -> Outcome {
 
 #[test]
 fn a_swarm_is_near_the_shortest_time_that_its_links_allow() {
-    // plan, largest ratio, most copies from seeds
+    // The plan, the largest ratio, and the most copies that seeds may send.
     let cases = [
         (Plan::new(1, 1), 1.08, 1.0),
         (Plan::new(1, 4), 1.10, 1.05),

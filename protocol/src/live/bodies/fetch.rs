@@ -1,4 +1,5 @@
-//! Fetching a body: what is missing of a proposed block, and which peer is asked for it.
+//! Fetching the body of a proposed block: which parts are missing, and which peer is asked for
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,9 +31,10 @@ pub(super) struct Wanted {
     pub(super) proposals: Vec<SignedProposal>,
     /// The block without its transactions, and the transactions found so far.
     pub(super) list: Option<List>,
-    /// The peer that sent the list. A peer that sent only a proposal may have nothing else.
+    /// The peer that sent the list. It is asked first. A peer that sent only a proposal may have no
+    /// more.
     source: Option<PeerId>,
-    /// Unanswered requests, newest last; and until when no other peer is asked.
+    /// Unanswered requests, newest last, and until when no other peer is asked.
     asked: Vec<RequestId>,
     patience_ends: Duration,
     /// Peers that were asked. Once all were, each may be asked again.
@@ -103,8 +105,8 @@ impl Wanted {
         self.silent.insert(peer);
     }
 
-    /// Takes in that a request was answered. Returns false if it was about another block. The first
-    /// answer counts, even if another peer was asked meanwhile.
+    /// Takes in that a request was answered. Returns false if the request was about another block.
+    /// An answer counts even if another peer was asked after this one.
     pub(super) fn on_answer(&mut self, id: RequestId) -> bool {
         if !self.asked.contains(&id) {
             return false;
@@ -133,8 +135,8 @@ impl Wanted {
         }
     }
 
-    /// The peer to ask now; none while another one has time to answer, or if there is no peer.
-    /// `gave` are peers that gave something when they were last asked.
+    /// The peer to ask now. `None` while an asked peer still has time to answer, or if there is no
+    /// peer. `gave` are peers that gave something when they were last asked.
     ///
     /// Peers that gave nothing for this block when they were asked come last. Of the others, the
     /// peer that sent the list comes first, then those that gave something. Of equal peers, the
@@ -149,7 +151,7 @@ impl Wanted {
             self.wait = Some(self.patience_ends);
             return None;
         }
-        // Each peer once.
+        // Once all peers were asked, each may be asked again.
         if peers.iter().all(|peer| self.tried.contains(peer)) {
             self.tried.clear();
         }
@@ -165,7 +167,7 @@ impl Wanted {
     }
 }
 
-/// The transactions of a block by place.
+/// A proposed block and the transactions of it that were found, by their place in the block.
 #[derive(Debug)]
 pub(super) struct List {
     pub(super) compact: CompactBlock,
@@ -216,8 +218,8 @@ impl Machine {
         if due.is_empty() {
             return;
         }
-        // By lot: in any other order a peer could get itself asked first, such as by connecting
-        // early.
+        // The order is random. In a fixed order a peer could get itself asked first, for example by
+        // connecting early.
         let mut peers: Vec<_> = self.peers.connected.iter().copied().collect();
         peers.sort_by_cached_key(|_| self.turn.lots.draw());
         for block in due {
@@ -257,7 +259,7 @@ impl Machine {
                         None => proposals,
                     };
                     for proposal in proposals {
-                        // Consensus does not have it yet if the body was dropped before.
+                        // Consensus does not know the proposal yet if the body was dropped before.
                         self.give(&proposal);
                         let Some(proposals) = self.phase.proposals() else { return };
                         proposals.tell(proposal.proposal.round, block);

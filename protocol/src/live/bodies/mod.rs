@@ -6,7 +6,8 @@
 //!
 //! A proposer chooses the content of a block, so all work on it is bounded here: two blocks a
 //! round, one look-up for each transaction of a block, one execution for each block. The missing
-//! transactions are a set that shrinks; no block is assembled again at every input.
+//! transactions of a block are a set that only shrinks, so no input makes the machine look through
+//! a whole block again.
 
 mod fetch;
 
@@ -27,14 +28,14 @@ use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedPr
 use crate::offence::Offence;
 use fetch::Wanted;
 
-/// Blocks of one round that are ever fetched or judged. An honest proposer has one; the consensus
-/// core drops a third one.
+/// Most blocks of one round that are fetched or judged. An honest proposer makes one. More than two
+/// are of no use, since the consensus core drops the third.
 const PER_ROUND_MAX: usize = 2;
-/// Bytes of the smallest transaction: a transfer with one output and no memo. A block has at most
-/// as many transactions as fit by this size, so a longer list names no block.
+/// Bytes of the smallest transaction: a transfer with one output and no memo. No block has more
+/// transactions than fit at this size, so a longer list is of no block.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
 
-/// Work of a machine for others since its start, to be compared with bounds. Counters only grow.
+/// Work that a machine has done for other nodes since its start. Tests compare it with bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Look-ups of single transactions of proposed blocks, in the mempool or among the missing
@@ -51,15 +52,15 @@ pub struct Work {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub(crate) enum Verdict {
-    /// It follows the tip.
+    /// It is valid as the next block after the tip.
     Valid(ValidBlock),
-    /// It does not follow the tip, and never will.
+    /// It is invalid, and remains so.
     Invalid,
 }
 
 /// The result of trying to complete a block.
 pub(crate) enum Progress {
-    /// Judged: tell consensus about these proposals.
+    /// Judged: tell consensus the verdict on these proposals.
     Judged(Vec<SignedProposal>, Verdict, Option<BlockError>),
     /// Ask a peer.
     Ask(PeerId, Request),
@@ -96,8 +97,8 @@ impl Bodies {
     }
 
     /// Keeps the blocks of the last, this and the next round, the last block built here and the
-    /// `pinned` ones. All others are dropped, also those of rounds far ahead: a height that is
-    /// begun again starts at round 0.
+    /// `pinned` ones. All others are dropped, even those of later rounds, which exist if the height
+    /// was begun again at round 0.
     ///
     /// If a dropped block is decided after all, it is fetched again: see [`Bodies::want_decided`].
     /// A quorum precommitted it, so the honest validators of this quorum are locked on it and hold
@@ -137,7 +138,7 @@ impl Bodies {
         }
     }
 
-    /// A block that is held is proposed in a round, so it is kept while the round is near.
+    /// Notes that a held block was proposed in a round. The block is kept while the round is near.
     pub(crate) fn on_proposed(&mut self, block: BlockHash, round: Round) {
         self.rounds.entry(round).or_default().insert(block);
     }
@@ -189,8 +190,8 @@ impl Bodies {
         }
     }
 
-    /// Checks that a list is the one of a block. Cheap checks go first, and a list that is known
-    /// already is compared, not hashed.
+    /// Checks that a list is that of a block. Cheap checks go first, and if the list is known
+    /// already, it is compared and not hashed.
     ///
     /// # Errors
     /// `Offence::BlockList` when the list has more transactions than fit in a block,
@@ -366,7 +367,7 @@ impl Bodies {
                 None => list.is_forged = true,
             }
         }
-        // Other blocks that are being fetched have many of the same transactions.
+        // Other blocks that are being fetched may lack the same transactions.
         fetched.iter().for_each(|transaction| self.on_transaction(transaction));
         if !fetched.is_empty() {
             self.on_gave(block, from);
@@ -399,7 +400,8 @@ impl Bodies {
             Some(list) if list.missing.is_empty() => {
                 let latest = wall.0.saturating_add(chain.chain().limits().clock_drift_ms);
                 if let Some(early @ 1..) = list.compact.header.time.0.checked_sub(latest) {
-                    // Not invalid: the clock will get there, and clocks are not part of the rules.
+                    // The block is not invalid: this clock will reach its time, and clocks are no
+                    // part of the rules.
                     wanted.wait = Some(now.saturating_add(Duration::from_millis(early)));
                     return Progress::Wait;
                 }

@@ -8,10 +8,10 @@ use ledger::units::Height;
 use crate::ids::PeerId;
 use crate::lots::Lots;
 
-/// Rest of a peer after a failed request, doubled with each failure in a row. Short, since an
-/// honest peer may just not have the block yet.
+/// A peer is not asked for this time after a failed request. The time doubles with each failure in
+/// a row. It is short, since an honest peer may just not have the block yet.
 const REST: Duration = Duration::from_millis(500);
-/// The longest rest, so that a node with one peer comes back to it.
+/// Longest time for which a peer is not asked, so that a node with a single peer asks it again.
 const REST_MAX: Duration = Duration::from_secs(30);
 
 /// One connected peer.
@@ -45,7 +45,7 @@ impl Holders {
         self.peers.remove(&peer);
     }
 
-    /// A higher claim ends a peer's rest: it may have just got the block.
+    /// A higher claim ends a peer's rest, since the peer may have just got the block.
     pub(super) fn on_claim(&mut self, peer: PeerId, height: Height) {
         if let Some(holder) = self.peers.get_mut(&peer)
             && height > holder.claim
@@ -97,13 +97,13 @@ impl Holders {
         self.peers.values().map(|holder| holder.rests_until).filter(|at| *at > now).min()
     }
 
-    /// The peer to ask for the blocks from this height on. Peers that claim to have them go first;
-    /// among these the least busy, then those that have answered before, then by lot. A peer
-    /// without the claim is asked only if no other is left: it may have got the block meanwhile.
-    /// `busy` is a peer's number of requests in flight; `None` excludes the peer.
+    /// The peer to ask for the blocks from this height on. Peers that claim to have the block of
+    /// this height go first. Among these the least busy go first, then peers that have answered
+    /// before. A peer without the claim is asked only if no other is left: it may have got the
+    /// block meanwhile. `busy` is a peer's number of requests in flight; `None` excludes the peer.
     ///
-    /// By lot, since peers could influence any other order: the first to connect, the lowest
-    /// number, the fastest answer.
+    /// Between equal peers the choice is random, since peers could influence any other order: the
+    /// first to connect, the lowest number, the fastest answer.
     pub(super) fn choose(
         &mut self,
         from: Height,

@@ -1,8 +1,9 @@
 //! Catching up: applies blocks that others made final without this node, in order.
 //!
 //! Whole sealed segments come from [`crate::swarm`], verified. The blocks before and after them are
-//! fetched here, by ranges, from several peers at once. A height counts only with its certificate,
-//! a block only if a certificate names it. So a peer can delay, never mislead.
+//! fetched here, by ranges, from several peers at once. A height is believed only with its
+//! certificate, and a block only if a certificate names it. So a peer can delay this node, but
+//! never mislead it.
 
 mod follow;
 mod holders;
@@ -27,18 +28,18 @@ use holders::Holders;
 
 /// Most requests for blocks in flight, late ones not counted.
 const IN_FLIGHT_MAX: usize = 4;
-/// While a node that catches up lacks only one block, consensus rests at most this long after its
-/// certificate came: consensus may still bring that block.
+/// If a node that catches up lacks only one block, consensus stays stopped at most this long after
+/// the certificate of that block came. Then consensus goes on, since it may still bring the block.
 const GRACE: Duration = Duration::from_millis(400);
-/// Delay before the next block is fetched, from its certificate on, while its body is being fetched
-/// already. Else there is no delay.
+/// Delay from the certificate of the next block until the block is fetched, if its body is being
+/// fetched already. Otherwise there is no delay.
 const BODY_GRACE: Duration = Duration::from_millis(100);
 /// Timeout of a request. The peer then counts as failed and is asked less.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Delay after which a second peer is asked for the next block; the first answer counts. At most
 /// two requests for it are in flight, so a slow link carries a block twice at worst.
 const SECOND_AFTER: Duration = Duration::from_millis(400);
-/// The same delay when the first peer has answered before: it is more likely slow than silent.
+/// The same delay if the first peer has answered before, since it is more likely slow than silent.
 const SECOND_AFTER_KNOWN: Duration = Duration::from_millis(1_500);
 /// Headers are kept for heights up to this far beyond the tip. Of heights further away only the
 /// highest is remembered.
@@ -63,8 +64,8 @@ struct Received {
     certificate: Certificate,
 }
 
-/// Bytes of blocks of a segment that are committed together. A larger batch blocks the driver
-/// longer: it performs nothing else meanwhile.
+/// Bytes of blocks of a segment that are committed together. A larger batch keeps the driver busy
+/// for longer, and it performs nothing else meanwhile.
 const COMMIT_BYTES: usize = 2 << 20;
 
 /// A block whose signatures hold, and the certificate that makes it final.
@@ -97,14 +98,14 @@ pub(crate) struct CatchUp {
     received: BTreeMap<Height, Received>,
     /// Blocks of a segment that follow the tip.
     segment: VecDeque<Final>,
-    /// How the blocks above the tip are fetched. None: sync has not said yet.
+    /// How the blocks above the tip are fetched. `None` until the swarm machine has told it.
     plan: Option<FetchPlan>,
-    /// The highest header that sync was told of.
+    /// The height of the highest header that the swarm machine was told of.
     told: Height,
 }
 
 impl CatchUp {
-    /// `seed` decides which of several peers is asked. Keep it secret: peers that know it can
+    /// `seed` decides which of several peers is asked. It must be secret: a peer that knows it can
     /// foresee the choice.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
@@ -173,12 +174,12 @@ impl CatchUp {
         self.holders.claims()
     }
 
-    /// Whether consensus rests because it cannot bring the next block. While it rests, this node
-    /// signs nothing.
+    /// Whether consensus must stop because it cannot bring the next block. While it is stopped,
+    /// this node signs nothing.
     ///
-    /// A certificate of the block after the next one proves that a quorum is past the next one.
-    /// With a certificate of the next block alone, consensus goes on: if the peer that shows the
-    /// certificate withholds the block, others may still need this node's votes.
+    /// A certificate of a block after the next one proves that a quorum has finished the next
+    /// height. If only the next block is certified, consensus goes on. The peer that shows the
+    /// certificate may withhold the block, and others may still need this node's votes.
     pub(crate) fn is_behind(&mut self, tip: Height, now: Duration, is_catching_up: bool) -> bool {
         self.headers.retain(|height, _| *height > tip);
         let lag = self.known.0.saturating_sub(tip.0);
@@ -195,7 +196,7 @@ impl CatchUp {
         let stops = planted::is(Fault::CertificateStopsConsensus)
             && lag == 1
             && now >= since.saturating_add(GRACE);
-        // Heights that come as segments are certified, even if the peer that proved them has gone.
+        // The heights of segments are certified, even if the peer that proved them has gone.
         self.is_in_segments(tip)
             || lag > 1
             || stops
@@ -208,8 +209,8 @@ impl CatchUp {
         Some(if is_body_coming { since.saturating_add(BODY_GRACE) } else { since })
     }
 
-    /// Whether to tell sync of a certified header: it is higher than the last one told, and more
-    /// than [`BEHIND_FAR`] blocks are missing.
+    /// Whether to tell the swarm machine of a certified header: it is higher than the last one
+    /// told, and more than [`BEHIND_FAR`] blocks are missing.
     pub(crate) fn is_news_to_sync(&mut self, tip: Height, height: Height) -> bool {
         let is_far = |from: Height| height.0.saturating_sub(from.0) > BEHIND_FAR;
         if !is_far(tip) || height <= self.told {
@@ -223,7 +224,7 @@ impl CatchUp {
         true
     }
 
-    /// Sync says which heights come as segments.
+    /// The swarm machine tells which heights come as segments.
     pub(crate) fn on_plan(&mut self, plan: FetchPlan) {
         self.plan = Some(plan);
     }
@@ -248,7 +249,7 @@ impl CatchUp {
         segments.is_some_and(|range| range.contains(tip.next()))
     }
 
-    /// The height up to which blocks are fetched by ranges now; none if no range is due.
+    /// The height up to which blocks are fetched by ranges now. `None` if no range is due.
     fn range_end(&self, tip: Height) -> Option<Height> {
         let is_far = self.known.0.saturating_sub(tip.0) > BEHIND_FAR;
         match self.plan {
@@ -304,9 +305,9 @@ impl CatchUp {
         self.flights.values().filter(|flight| !flight.is_late)
     }
 
-    /// Whether a peer should be asked for the blocks from this height on. Only the next block is
-    /// asked of a second peer, when the first does not answer soon: everything else waits for that
-    /// block.
+    /// Whether a peer should be asked for the blocks from this height on. A second peer is asked
+    /// only for the next block, if the first peer does not answer soon, since all later blocks wait
+    /// for that one.
     fn is_wanted(&self, from: Height, tip: Height, now: Duration) -> bool {
         let mut flights = self.on_time().filter(|flight| flight.from == from);
         match (flights.next(), flights.next()) {
@@ -343,7 +344,7 @@ impl CatchUp {
         self.flights.insert(id, Flight { peer, from, second_at, deadline, is_late: false });
     }
 
-    /// Takes in the answer to a request; none if catch-up did not make the request.
+    /// Takes in the answer to a request. `None` if catch-up did not make the request.
     pub(crate) fn on_blocks(
         &mut self,
         id: RequestId,
@@ -352,8 +353,8 @@ impl CatchUp {
     ) -> Option<Result<(), CatchUpError>> {
         let flight = self.flights.remove(&id)?;
         let Some((blocks, certificate)) = answer.filter(|(blocks, _)| !blocks.is_empty()) else {
-            // The peer may not have the blocks yet, not keep them any more, or be busy: it is asked
-            // less, not banned.
+            // The peer may not have the blocks yet, no longer keep them, or be busy. It is asked
+            // less, and not banned.
             if !flight.is_late {
                 self.holders.on_failure(flight.peer, now);
             }
@@ -408,8 +409,8 @@ impl CatchUp {
     }
 }
 
-/// Verifies certificates first: they cost little and show who is to blame. Then all signatures in
-/// one batch, then the rules, in order.
+/// Verifies the certificates first, since they cost little and show who is to blame. Then verifies
+/// all signatures in one batch, and then validates the blocks in order.
 fn verify(chain: &ChainState, received: Received) -> Result<Batch, CatchUpError> {
     let Received { peer, blocks, certificate } = received;
     let id = chain.chain().id();

@@ -81,8 +81,8 @@ impl core::Validator<Context> for Validator {
     }
 }
 
-/// The ledger's set, and each member as the core's type. Shared, since the core clones it at every
-/// step.
+/// The ledger's set, and each member as the core's type. Both are shared, since the core clones the
+/// set at every step.
 #[derive(Clone, Debug)]
 pub(super) struct ValidatorSet(Arc<(Arc<validators::ValidatorSet>, Vec<Validator>)>);
 
@@ -243,8 +243,8 @@ impl From<certificate::Vote> for Vote {
     }
 }
 
-/// Rounds of messages are always defined; only a height that has not started is at round nil, here
-/// 0.
+/// The number of a round. Rounds of messages always have one. Only a height that has not started
+/// has the round `Nil`, which becomes 0.
 pub(super) fn round_number(round: Round) -> units::Round {
     units::Round(round.as_u32().unwrap_or(0))
 }

@@ -118,7 +118,7 @@ pub(super) fn received(message: &ConsensusMessage) -> CoreInput {
     }
 }
 
-/// The log entry for an input that the core asks to log. None for round certificates, whose votes
+/// The log entry for an input that the core asks to log. `None` for round certificates, whose votes
 /// are logged, and for commands of the host.
 pub(super) fn logged(input: &CoreInput) -> Option<LogEntry> {
     match input {
@@ -148,7 +148,7 @@ pub(super) fn logged(input: &CoreInput) -> Option<LogEntry> {
     }
 }
 
-/// A log entry as an input of the core, for replay. None for bodies, which the machine restores,
+/// A log entry as an input of the core, for replay. `None` for bodies, which the machine restores,
 /// and for messages of another height.
 pub(super) fn replayed(height: units::Height, entry: &LogEntry) -> Option<CoreInput> {
     let input = match entry {

@@ -22,7 +22,7 @@ pub(super) struct Host {
     key: Option<SigningKey>,
     set: ValidatorSet,
     height: Height,
-    /// Whether this height is signed, and so logged.
+    /// Whether this node signs at this height, and so logs it.
     sign: bool,
     now: Duration,
     timers: BTreeMap<(u8, u32), Duration>,
@@ -31,16 +31,16 @@ pub(super) struct Host {
     unsynced: bool,
     /// The entries being replayed, which must not be logged again.
     recorded: Option<BTreeSet<Vec<u8>>>,
-    /// A round in which replay reached this validator's turn.
+    /// The round in which replay found that it is this validator's turn to propose.
     build: Option<Round>,
-    /// Hashes of messages of this height whose signature is known to hold; own ones are added when
-    /// signed.
+    /// Hashes of messages of this height whose signatures are known to hold. Own messages are added
+    /// when they are signed.
     verified: BTreeSet<Hash>,
     failed: bool,
 }
 
-/// Most signatures remembered as valid per height: several rounds of the largest validator set.
-/// Further ones are verified each time.
+/// Most valid signatures remembered per height: several rounds of the largest validator set.
+/// Signatures beyond that are verified each time.
 const VERIFIED_MAX: usize = 16_384;
 
 impl Host {
@@ -84,8 +84,8 @@ impl Host {
         self.recorded = Some(log.iter().map(codec::encode).collect());
     }
 
-    /// Replay has queued this validator's earlier messages again, since peers may have missed them.
-    /// If it is still its turn to propose, it now asks for a block.
+    /// Ends the replay, which has queued this validator's earlier messages again, since peers may
+    /// have missed them. If it is still this validator's turn to propose, asks for a block.
     pub(super) fn end_replay(&mut self, round: Round, proposing: bool) {
         self.recorded = None;
         if let Some(wanted) = self.build.take().filter(|wanted| *wanted == round && proposing) {
@@ -149,8 +149,8 @@ impl Host {
     }
 
     pub(super) fn on_core_error(&mut self, error: &malachite::Error<Context>) {
-        // Messages are verified before they reach the core, so an error is a contradiction with the
-        // log, or a bug.
+        // Messages are verified before they reach the core. So an error is a bug, or the core
+        // contradicts the log.
         self.fail(error.to_string());
     }
 
@@ -165,8 +165,8 @@ impl Host {
         }
     }
 
-    /// Durable before audible: if we sent first, a crash before the save would let us sign a
-    /// second, different vote of this round.
+    /// Durable before audible: if a message were sent first, a crash before the log is durable
+    /// would let this node sign a second, different vote of the round.
     fn sync(&mut self) {
         if self.unsynced {
             self.unsynced = false;
@@ -222,7 +222,8 @@ impl Host {
         self.verify_once(&signed.proposal.proposer, &message, &signed.signature)
     }
 
-    /// Whether the signers of a message may send it at this height, and their signatures hold.
+    /// Whether the signers of a message may send it at this height, and whether their signatures
+    /// hold.
     pub(super) fn verify_message(
         &mut self,
         message: &ConsensusMessage,
@@ -324,8 +325,8 @@ impl Host {
                 }
                 resume.resume_with(())
             }
-            // The block without its transactions goes out with each proposal; there is nothing else
-            // to send.
+            // The block without its transactions goes out with each proposal, so nothing else has
+            // to be sent.
             Effect::RestreamProposal(.., resume) => resume.resume_with(()),
             Effect::Decide(certificate, _, resume) => {
                 self.sync();
@@ -385,8 +386,8 @@ impl Host {
                 }
                 resume.resume_with(())
             }
-            // Vote extensions and the core's own sync are not used: the policy is `Disabled`, and
-            // no such input is given.
+            // Vote extensions and the core's own sync are not used. The policy is `Disabled`, and
+            // no input asks for them.
             Effect::ExtendVote(.., resume) => resume.resume_with(None),
             Effect::VerifyVoteExtension(.., resume) => {
                 resume.resume_with(Err(malachite::VoteExtensionError::InvalidVoteExtension))

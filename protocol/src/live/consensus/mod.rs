@@ -1,10 +1,10 @@
 //! Consensus: Tendermint (arXiv:1807.04938) by the pure core of Malachite, hidden behind this
 //! module.
 //!
-//! The core decides which votes to cast. This module adds block hashes as its values, keys, timers
-//! and the write-ahead log. Two rules keep a validator from contradicting itself. Each message is
-//! logged before it leaves: [`Output::Log`], then [`Output::Sync`], then [`Output::Gossip`]. After
-//! a restart the log is replayed before anything else.
+//! The core decides which votes to cast. This module gives it block hashes as values, and adds
+//! keys, timers and the write-ahead log. Two rules keep a validator from contradicting itself. Each
+//! message is logged before it leaves: [`Output::Log`], then [`Output::Sync`], then
+//! [`Output::Gossip`]. After a restart the log is replayed before anything else.
 
 mod context;
 mod convert;
@@ -81,8 +81,8 @@ impl Consensus {
             value_payload: ValuePayload::ProposalAndParts,
             enabled: false,
         };
-        // Queues messages of at most two later heights, of each as many as the largest set sends in
-        // a few rounds.
+        // The core queues messages of at most two later heights: 4,096 of each, which is as many as
+        // the largest validator set sends in a few rounds.
         let core = malachite::State::new(
             Context,
             context::Height(Height(0)),
@@ -161,8 +161,8 @@ impl Consensus {
         known.map(|(_, validity)| validity.is_valid())
     }
 
-    /// The blocks of the locked and of the valid value: consensus votes for them, or proposes them,
-    /// in later rounds.
+    /// The blocks of the locked and of the valid value (Tendermint's terms). Consensus votes for
+    /// them or proposes them in later rounds.
     #[must_use]
     pub fn pinned(&self) -> BTreeSet<BlockHash> {
         let state = self.core.driver.round_state();
@@ -183,8 +183,8 @@ impl Consensus {
         self.drain()
     }
 
-    /// Takes in the verdict on a proposed block of the current height: whether it follows the tip
-    /// by all rules.
+    /// Takes in the verdict on a proposed block of the current height: whether it is valid as the
+    /// next block.
     pub fn on_block(
         &mut self,
         proposal: &SignedProposal,
@@ -232,7 +232,7 @@ impl Consensus {
         self.drain()
     }
 
-    /// Stops the height, because its block came by other means. Gives the evidence collected so
+    /// Stops the height, because its block came by other means. Outputs the evidence collected so
     /// far.
     pub fn stop(&mut self) -> Vec<Output> {
         self.host.stop();

@@ -8,11 +8,12 @@ use malachite_types as core;
 use super::context::{Address, Context, Timeout, TimeoutKind};
 use crate::message::SignedVote;
 
-/// A timeout of a round: a base, plus a step for each round, so that a slow network can catch up.
-/// At most 20 seconds.
+/// A timeout of a round: a base, plus a step for each round before, so that a slow network can keep
+/// up. At most 20 seconds.
 ///
-/// Too short costs extra rounds, never safety. A proposal of 2 MiB reaches all nodes in far less
-/// than a second on a local network and within about a second around the world; votes are small.
+/// A timeout that is too short costs extra rounds, never safety. A proposal of 2 MiB reaches all
+/// nodes in far less than a second on a local network and within about a second around the world.
+/// Votes are small.
 pub(super) fn duration(timeout: Timeout) -> Duration {
     let round = timeout.round.as_u32().unwrap_or(0);
     let (base, step) = match timeout.kind {
@@ -27,8 +28,8 @@ pub(super) fn duration(timeout: Timeout) -> Duration {
 
 type CertificateResult = Result<(), core::CertificateError<Context>>;
 
-/// Checks the votes of a certificate: voters are validators, each once; signatures hold; the power
-/// reaches the threshold.
+/// Checks the votes of a certificate: the voters are validators, each votes once, the signatures
+/// hold, and the voting power reaches the threshold.
 #[allow(clippy::result_large_err)] // The core's own type.
 pub(super) fn check_votes(
     votes: &[SignedVote],

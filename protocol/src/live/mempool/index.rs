@@ -21,7 +21,7 @@ pub(super) struct Index {
     by_id: BTreeMap<TxId, Arc<VerifiedTransaction>>,
     by_expiry: BTreeSet<(Timestamp, TxHash)>,
     by_place: BTreeMap<Place, Arc<VerifiedTransaction>>,
-    /// The next transaction of each account, if it waits.
+    /// The next transaction of each account, if it waits here.
     heads: BTreeMap<Place, PublicKey>,
     /// The last transaction of each queue.
     tails: BTreeMap<Standing, PublicKey>,
@@ -54,7 +54,7 @@ impl Index {
         self.by_place.values().rev()
     }
 
-    /// The next transaction of each account, if it waits; lowest fee per byte first.
+    /// The next transaction of each account, if it waits here; lowest fee per byte first.
     pub(super) const fn heads(&self) -> &BTreeMap<Place, PublicKey> {
         &self.heads
     }
@@ -73,9 +73,8 @@ impl Index {
 
     /// Adds a transaction of an account whose next nonce is `next`.
     ///
-    /// # Panics
-    /// When the nonce is used or taken, or the queue has another next nonce: a committed block was
-    /// not reported to the mempool.
+    /// # Panics When the nonce is used or taken, or the queue has another next nonce. Then a
+    /// committed block was not reported to the mempool.
     pub(super) fn insert(&mut self, next: Nonce, waiting: Waiting) {
         let transaction = &waiting.transaction;
         let (hash, transfer) = (transaction.hash(), transaction.transfer());
@@ -120,8 +119,8 @@ impl Index {
         self.bytes = self.bytes.saturating_sub(transaction.bytes());
     }
 
-    /// The only way to change a queue: also updates the indices of its ends. An absent queue begins
-    /// empty, with `next`.
+    /// Changes a queue, and updates the indices of its ends. Queues are changed in no other way. An
+    /// absent queue begins empty, with `next`.
     fn change<R>(
         &mut self,
         sender: PublicKey,

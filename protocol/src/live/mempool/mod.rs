@@ -3,8 +3,8 @@
 //! Each sender has a queue by nonce. A gap is allowed, since gossip keeps no order, but no
 //! transaction behind a gap can go into a block. Every held transaction passes the ledger's rules
 //! against the tip, alone and with the sum of its queue, so proposed transactions can be applied.
-//! Memory, measured for transfers of one output: three times the counted bytes if few senders have
-//! many waiting, six times if each sender has one.
+//! The memory in use is a multiple of the counted bytes. Measured for transfers of one output, it
+//! is three times as much if few senders have many waiting, and six times if each sender has one.
 
 mod index;
 mod queue;
@@ -30,11 +30,11 @@ use rate::{Place, least_to_replace};
 /// How much a mempool may hold. Local to a node: no consensus rule depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MempoolLimits {
-    /// Most bytes of transactions, as encoded. Beyond that the transactions worth least leave
-    /// first.
+    /// Most bytes of transactions, as encoded. Beyond that the transactions that are worth least
+    /// leave first.
     pub bytes_max: usize,
-    /// A nonce must be less than this far ahead of its account's next one. So also the most
-    /// transactions of one sender.
+    /// A nonce must be less than this far ahead of its account's next nonce. So this is also the
+    /// most transactions of one sender.
     pub sender_transactions_max: usize,
 }
 
@@ -77,8 +77,8 @@ pub enum AdmitError {
 }
 
 impl AdmitError {
-    /// Whose fault it is: the rule's own verdict for a rejection, nobody's for price, expiry and
-    /// room, which differ from node to node.
+    /// Whose fault it is. A rejection has the blame of its rule. Price, expiry and room are
+    /// nobody's fault, since they differ from node to node.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
@@ -107,9 +107,9 @@ pub struct Mempool {
     index: Index,
 }
 
-/// A transaction is let in only if it stays valid for this long: one that expires before it can be
-/// in a block takes room and bandwidth and never pays for them. Long enough for a block or two; a
-/// much longer time would refuse honest transactions.
+/// How long a transaction must stay valid to be let in. A transaction that expires before it can be
+/// in a block takes room and bandwidth and never pays for them. This time is long enough for a
+/// block or two. A much longer one would refuse honest transactions.
 const LIFE_MIN_MS: u64 = 2_000;
 
 /// How long a transaction must still be valid to be let in, in milliseconds: [`LIFE_MIN_MS`], but
@@ -120,7 +120,7 @@ fn life_min(limits: &Limits) -> u64 {
 }
 
 impl Mempool {
-    /// An empty one.
+    /// An empty mempool.
     #[must_use]
     pub fn new(limits: MempoolLimits) -> Self {
         Self { limits, index: Index::default() }
@@ -128,9 +128,9 @@ impl Mempool {
 
     /// Lets a transaction in, if it could go into a block after the earlier ones of its sender.
     ///
-    /// It may push out others: the one of its nonce that it outbids; later ones of its sender that
-    /// the balance no longer covers; and, for room, the last ones of senders that pay less, those
-    /// behind a gap first.
+    /// It may push out other transactions: the one of its nonce, if it pays enough more; later ones
+    /// of its sender that the balance no longer covers; and, to make room, the last ones of senders
+    /// that pay less, of which those behind a gap leave first.
     ///
     /// # Errors
     /// `AdmitError`; then nothing has changed.
@@ -151,8 +151,8 @@ impl Mempool {
         let (sender, nonce) =
             (waiting.transaction.transfer().sender, waiting.transaction.transfer().nonce);
 
-        // From here on it is in. If there turns out to be no room, every transaction that it pushed
-        // out returns.
+        // From here on the transaction is in. If it turns out that there is no room, every
+        // transaction that it pushed out returns.
         let mut left: Vec<Waiting> = self.index.remove(sender, nonce).into_iter().collect();
         let admitted = left
             .first()
@@ -202,8 +202,8 @@ impl Mempool {
 
         let queue = self.index.queue(&transfer.sender);
         let covered = |sum: u128| sum <= u128::from(account.balance.0);
-        // The sum over the whole queue is kept and mostly covered; the sum up to this nonce has to
-        // be added up.
+        // The sum over the whole queue is known, and the balance mostly covers it. Only if it does
+        // not, the sum up to this nonce is added up.
         if !covered(queue.map_or(0, Queue::needed).saturating_add(needed.0.into())) {
             let sum = queue.map_or(needed.0.into(), |queue| queue.needed_with(got, needed));
             if !covered(sum) {
@@ -229,9 +229,9 @@ impl Mempool {
         Ok((account, Waiting { transaction, needed }))
     }
 
-    /// The transaction that leaves first, if it may leave for the one of this sender and nonce: it
-    /// pays less per byte, or waits behind a gap while the newcomer does not. It is the last of its
-    /// sender, so it leaves no gap.
+    /// The transaction that leaves first, if it may leave for the newcomer, which is the one of
+    /// this sender and nonce. It may leave if it pays less per byte than the newcomer, or waits
+    /// behind a gap while the newcomer does not. It is the last of its sender, so it leaves no gap.
     fn weaker_than(&self, sender: PublicKey, nonce: Nonce) -> Option<(PublicKey, Nonce)> {
         let newcomer = self.index.queue(&sender)?.standing(nonce)?;
         let (weakest, victim, nonce) = self.index.weakest()?;
@@ -245,8 +245,8 @@ impl Mempool {
     ///
     /// Their bytes are at most `bytes_max` and at most the limit of a block. A block built `now`
     /// can apply all of them in this order. A transaction that has expired since the last commit
-    /// ends its sender's queue and takes no room: else its successors, which cannot be applied
-    /// either, could fill the block for nothing.
+    /// ends its sender's queue. Its successors cannot be applied without it, so they must not use
+    /// up the room in the block.
     #[must_use]
     pub fn candidates(
         &self,
@@ -258,9 +258,9 @@ impl Mempool {
         let block_bytes_max =
             usize::try_from(chain.chain().limits().block_bytes_max).unwrap_or(usize::MAX);
         let mut room = bytes_max.min(block_bytes_max);
-        // Each sender's next transaction: place, sender, position in its queue. Most heads are
-        // never looked at, so they stay in their index, and only successors of taken transactions
-        // go into the heap.
+        // Each sender's next transaction, as its place, its sender and its position in the queue.
+        // Most heads are never looked at, so they stay in their index, and only successors of taken
+        // transactions go into the heap.
         let mut heads =
             self.index.heads().iter().rev().map(|(place, sender)| (*place, *sender, 0)).peekable();
         let mut followers: BinaryHeap<(Place, PublicKey, usize)> = BinaryHeap::new();
@@ -275,8 +275,8 @@ impl Mempool {
             {
                 continue;
             }
-            // Stopping here wastes less than the bytes of one transaction; looking for smaller ones
-            // could visit all heads.
+            // Stopping here wastes less room than one transaction takes. A search for smaller
+            // transactions could visit all heads.
             let Some(left) = room.checked_sub(transaction.bytes()) else { break };
             room = left;
             candidates.push(Arc::clone(transaction));
@@ -297,14 +297,14 @@ impl Mempool {
     /// Follows the chain to a new tip, whose block had these transactions: drops transactions that
     /// can no longer be applied.
     ///
-    /// Takes time in proportion to the senders in the block and to the dropped transactions: the
-    /// balances of other accounts can only have grown.
+    /// The time is proportional to the senders in the block and to the dropped transactions, since
+    /// the balances of other accounts can only have grown.
     pub fn on_commit(&mut self, chain: &ChainState, committed: &[Arc<VerifiedTransaction>]) {
         let senders: BTreeSet<PublicKey> =
             committed.iter().map(|transaction| transaction.transfer().sender).collect();
         for sender in senders {
-            // Reading the state costs more than looking here first; most senders in other nodes'
-            // blocks have nothing left here.
+            // A look here costs less than reading the state. Most senders in other nodes' blocks
+            // have no transaction left here.
             if self.index.queue(&sender).is_some() {
                 self.index.settle(sender, &chain.account(&sender));
             }
@@ -351,8 +351,8 @@ impl Mempool {
         self.index.queue(sender).is_some_and(|queue| queue.get(nonce).is_some())
     }
 
-    /// The nonce that an account should sign next: after its last one in the chain and those that
-    /// wait without a gap.
+    /// The nonce that an account should sign next: the first that is neither used in the chain nor
+    /// by a transaction that waits without a gap before it.
     #[must_use]
     pub fn next_nonce(&self, chain: &ChainState, account: &PublicKey) -> Nonce {
         self.index.queue(account).map_or_else(|| chain.account(account).nonce, Queue::free_nonce)
@@ -384,8 +384,9 @@ impl Mempool {
     }
 }
 
-/// Number of accounts that a transaction would create at the tip; errors if one of them may not be
-/// created. If an earlier transaction creates one of them first, this one pays more than it has to.
+/// Number of accounts that a transaction would create at the tip. It is an error if one of them may
+/// not be created. If an earlier transaction creates one of them first, this one pays more than it
+/// must.
 fn created(chain: &ChainState, transaction: &VerifiedTransaction) -> Result<u64, TransactionError> {
     let outputs = &transaction.transfer().outputs;
     let accounts: BTreeSet<PublicKey> = outputs.iter().map(|output| output.account).collect();

@@ -39,7 +39,7 @@ pub(super) struct Standing {
 pub(super) struct Queue {
     next: Nonce,
     waiting: VecDeque<Waiting>,
-    /// Sum over `waiting`.
+    /// Sum of what the sender pays for all of `waiting`.
     needed: u128,
 }
 
@@ -105,7 +105,7 @@ impl Queue {
         })
     }
 
-    /// The place of the next transaction, if it waits.
+    /// The place of the account's next transaction, if it waits here.
     pub(super) fn head(&self) -> Option<Place> {
         self.executable(0).map(|transaction| Place::of(transaction))
     }
@@ -120,8 +120,8 @@ impl Queue {
         self.standing_at(self.waiting.len().checked_sub(1)?)
     }
 
-    /// Total that the sender pays for all transactions before this nonce, plus `needed` for the one
-    /// of this nonce.
+    /// Total that the sender pays for all transactions before this nonce, plus `needed` for the
+    /// transaction of this nonce.
     pub(super) fn needed_with(&self, nonce: Nonce, needed: Amount) -> u128 {
         let before = self.waiting.iter().take_while(|waiting| waiting.nonce() < nonce);
         before.fold(needed.0.into(), |sum, waiting| sum.saturating_add(waiting.needed.0.into()))
@@ -156,8 +156,8 @@ impl Queue {
         self.without(waiting)
     }
 
-    /// Brings the queue in line with its account: removes used nonces, and from the end whatever
-    /// the balance does not cover.
+    /// Brings the queue in line with its account. Removes transactions with used nonces, and from
+    /// the end those that the balance does not cover.
     pub(super) fn settle(&mut self, account: &Account) -> Vec<Waiting> {
         let mut removed = Vec::new();
         self.next = account.nonce;

@@ -8,8 +8,8 @@ use ledger::hash::TxHash;
 use ledger::transaction::VerifiedTransaction;
 use ledger::units::Amount;
 
-/// Fee per byte. Compared exactly, as a fraction: 3 pebbles for 2 bytes are more than 1 pebble for
-/// 1 byte.
+/// Fee per byte. It is compared exactly, as a fraction: 3 pebbles for 2 bytes are more than 1
+/// pebble for 1 byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     fee: Amount,
@@ -18,7 +18,7 @@ pub(super) struct Rate {
 
 impl Ord for Rate {
     fn cmp(&self, other: &Self) -> Ordering {
-        // 64 bits times the length of a transaction: far below 128 bits.
+        // A fee has 64 bits and a length far fewer, so the product stays far below 128 bits.
         let cross = |fee: Amount, bytes: usize| u128::from(fee.0).saturating_mul(bytes as u128);
         cross(self.fee, other.bytes).cmp(&cross(other.fee, self.bytes))
     }
@@ -38,7 +38,7 @@ impl PartialEq for Rate {
 
 impl Eq for Rate {}
 
-/// A transaction's rank by rate. Of equal rates the lower hash ranks higher, so that no two are
+/// A transaction's rank by rate. Of equal rates the lower hash ranks higher, so no two ranks are
 /// equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -53,12 +53,13 @@ impl Place {
     }
 }
 
-/// Smallest fee, in pebbles, with which a transaction of `bytes` bytes replaces `old`. More than 64
-/// bits if no fee suffices.
+/// Smallest fee, in pebbles, with which a transaction of `bytes` bytes replaces `old`. It needs
+/// more than 64 bits if no fee suffices.
 ///
-/// At least a tenth more per byte, rounded up, so that a proposer gains. At least the old fee plus
-/// the least fee for the new bytes, so that each replacement pays for its way through the network
-/// (idea: BIP-125); that is at least one pebble more where bytes are free.
+/// The fee must be a tenth higher per byte, rounded up, so that a proposer gains. It must also be
+/// at least the old fee plus the least fee for the new bytes, so that each replacement pays for its
+/// way through the network (idea: BIP-125). Where bytes are free, it must be at least one pebble
+/// higher.
 pub(super) fn least_to_replace(limits: &Limits, old: &VerifiedTransaction, bytes: usize) -> u128 {
     let old_fee = u128::from(old.transfer().fee.0);
     let tenth_more = old_fee.saturating_mul(110).saturating_mul(bytes as u128);

@@ -1,4 +1,4 @@
-//! Tests of a missing quorum, as the operator is told.
+//! Tests of how the operator is told that a quorum is missing.
 
 use super::*;
 

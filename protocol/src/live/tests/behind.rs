@@ -1,4 +1,5 @@
-//! Tests of what is final already, and of what brings a node that is behind to the others.
+//! Tests of messages about heights that are final already, and of how a node that is behind catches
+//! up.
 
 use super::*;
 
@@ -114,7 +115,7 @@ fn of_two_peers_with_the_next_block_the_one_that_answered_before_is_asked() {
         let (id, peer) = asked_for_blocks(&claim(&mut node, 5, &blocks[2]))[0];
         node.give(Input::Response(id, peer, Some(codec::encode(&response(&blocks[..3])))));
         assert_eq!((peer, node.tip()), (PeerId(5), 3));
-        // Another one claims more first, and does not give it.
+        // Peer 1 is the first to claim more blocks, and does not give them.
         let (id, peer) = asked_for_blocks(&claim(&mut node, 1, &blocks[5]))[0];
         assert_eq!(peer, PeerId(1));
         for peer in [9, 5] {
@@ -156,7 +157,7 @@ fn who_sends_blocks_that_no_certificate_names_is_banned_and_another_is_asked() {
         let effects = node.gossip(Topic::Headers, header(&good[4]));
         assert_eq!(bans(&answer(&mut node, &effects, &bad)), 1);
         assert_eq!(node.tip(), 0, "nothing of a bad answer is believed");
-        // A height that a certificate proved stays known after the peer has gone.
+        // The certified height stays known after the banned peer has gone.
         let effects = node.give(Input::Connected(PeerId(8)));
         answer(&mut node, &effects, &response(&good));
         assert_eq!(node.tip(), 5);

@@ -48,7 +48,7 @@ fn kept(effects: &[Effect]) -> Vec<&Evidence> {
     kept.collect()
 }
 
-/// Whether the round comes near or not, and the height is decided here or by others.
+/// It makes no difference whether the round comes near, nor whether the height is decided here.
 #[test]
 fn two_proposals_of_a_far_round_are_kept_as_evidence_once() {
     let ours = follower(1..=1);

@@ -204,7 +204,7 @@ fn of_each_final_block_the_first_header_is_passed_on_and_no_other() {
     let later: Vec<_> = (0..40).flat_map(|_| node.elapse(Duration::from_millis(50))).collect();
     assert_eq!(published_headers(&later), [0; 0], "it was passed on already");
 
-    // The same for a block far ahead: further headers prove nothing more.
+    // The same holds for a block far ahead: once it is known, other headers prove nothing more.
     let mut node = Node::fresh(None);
     node.give(Input::Connected(PEER));
     assert_eq!(verdict(&node.gossip(Topic::Headers, header(&blocks[11]))), Verdict::Accept);
@@ -243,7 +243,7 @@ fn a_certificate_of_a_block_that_is_here_commits_it_at_once() {
         assert!(!node.machine.is_syncing());
         assert_eq!(published_headers(&effects), [0; 0]);
     }
-    // The other way round: the certificate comes before the block.
+    // In the other order, the certificate comes before the block.
     let mut node = Node::fresh(Some(2));
     assert_eq!(verdict(&node.gossip(Topic::Headers, header(&blocks[0]))), Verdict::Ignore);
     let effects = node.gossip(Topic::Consensus, proposal(&blocks[0].0));
@@ -258,7 +258,7 @@ fn a_certificate_of_a_block_that_is_here_commits_it_at_once() {
 fn whoever_keeps_a_certified_block_to_itself_does_not_stop_consensus() {
     let blocks = blocks(1, 0);
     let block = &blocks[0].0;
-    // Not the proposer: the block must come from another validator.
+    // The node is not the proposer, so the block must come from another validator.
     let seed = (1..=4).rev().find(|seed| key(*seed).public() != block.header().proposer).unwrap();
     let mut node = Node::fresh(Some(seed));
     node.give(Input::Connected(PEER));
@@ -337,8 +337,8 @@ fn a_peer_that_has_no_block_rests_and_one_that_answered_is_asked_first() {
     assert_eq!(tried[0], 1, "it said to have it");
     tried.sort_unstable();
     assert_eq!(tried, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    // A peer with a higher claim is asked again at once. It answers, and so becomes the preferred
-    // peer.
+    // A peer with a higher claim is asked again at once. It answers, so from now on it is
+    // preferred.
     let (id, peer, _) = asked(&claim(&mut node, 5, 4))[0];
     assert_eq!(peer, PeerId(5));
     node.give(Input::Response(id, peer, Some(codec::encode(&response(&blocks[..4])))));

@@ -72,7 +72,7 @@ fn a_proposal_that_comes_a_height_early_is_voted_for_when_its_height_begins() {
     node.elapse(Duration::from_millis(300));
     assert_eq!(node.hear(early), Verdict::Accept);
     let mut effects = decide(&mut node, &others(ours), &block, &signed);
-    // Within the time of one round: the proposal must not need a repetition.
+    // The proposal would be repeated only later than this.
     for _ in 0..4 {
         effects.extend(node.elapse(Duration::from_millis(25)));
     }

@@ -1,4 +1,4 @@
-//! Tests of the lists of proposed blocks: a copy of a proposal without the list does not stop the
+//! Tests of the lists of proposed blocks: a copy of a proposal without its list does not keep the
 //! list from spreading.
 
 use super::*;
@@ -11,7 +11,7 @@ fn proposed(signed: &SignedProposal, list: Option<CompactBlock>) -> ConsensusMes
 
 #[test]
 fn a_list_is_passed_on_once_after_copies_without_it() {
-    // Before the height begins, and after.
+    // The messages come before the height begins, or after.
     for begun in [0, 300] {
         let (block, signed) = first(100);
         let mut node = Node::fresh(Some(follower(1..=1)));
@@ -73,14 +73,14 @@ fn who_was_silent_is_asked_last_and_who_gave_something_first() {
     let ((block, signed), (other, other_signed)) = (first(100), first(200));
     bodies.want(signed);
     assert_eq!([ask(&mut bodies, block.hash()), ask(&mut bodies, block.hash())], [1, 2]);
-    // The second peer gives the list; the first one was silent.
+    // The second peer gives the list, and the first one was silent.
     assert_eq!(bodies.answered(RequestId(2)), Some(block.hash()));
     bodies.on_gave(&block.hash(), PeerId(2));
     let missing = CompactBlock { transactions: hashes(1), ..list(&block) };
     bodies.on_list(&block.hash(), missing, PeerId(2), &mempool);
     let order: Vec<_> = (0..3).map(|_| ask(&mut bodies, block.hash())).collect();
     assert_eq!(order, [2, 3, 1]);
-    // The list came by gossip: its sender is asked first, if it was not silent.
+    // If the list came by gossip, its sender is asked first, unless it was silent.
     for (sender, expected) in [(3, 3), (1, 2)] {
         let mut bodies = Bodies::default();
         bodies.want(first(100).1);

@@ -1,4 +1,4 @@
-//! Tests of the log: nothing leaves before it, and nothing is in it twice.
+//! Tests of the log: no message leaves before the log has it, and nothing is logged twice.
 
 use super::*;
 

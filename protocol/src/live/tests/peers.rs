@@ -142,8 +142,8 @@ fn clock_notices(effects: &[Effect]) -> Vec<Notice> {
 
 #[test]
 fn a_clock_that_is_off_shows_once_three_peers_say_so() {
-    // Peers' clocks ahead of ours and round trips, our offset, and the notices. The tolerated drift
-    // is 1,000 ms.
+    // Each peer's clock ahead of ours and its round trip, then our offset, then the notices. All
+    // times are in milliseconds. The tolerated drift is 1,000.
     type Row = (&'static [(i64, u64)], Option<i64>, Vec<Notice>);
     let rows: [Row; 7] = [
         (&[(9_000, 0), (9_000, 0)], None, vec![]),
@@ -156,7 +156,7 @@ fn a_clock_that_is_off_shows_once_three_peers_say_so() {
         (&[(-501, 0), (-501, 0), (-501, 0)], Some(501), vec![Notice::ClockOff(501)]),
         (&[(-500, 0), (-500, 0), (-500, 0)], Some(500), vec![]),
         (&[(9_000, 0), (1, 0), (-9_000, 0)], Some(-1), vec![]),
-        // Two liars of four, and an answer that was too slow to count.
+        // Of the four peers that count, two lie. The fifth answered too slowly to count.
         (&[(2, 0), (1, 0), (9_000, 0), (9_000, 0), (9_000, 2_100)], Some(-2), vec![]),
     ];
     for (peers, offset, expected) in rows {
@@ -183,7 +183,7 @@ fn each_peer_is_polled_in_turn() {
             node.give(Input::Response(id, peer, None));
         }
     }
-    // Other counters must not influence which peer is asked.
+    // Gossip between the polls must not influence which peer is asked.
     let transfers = super::transactions::transfers(0..40, 0);
     let mut transfers = transfers.into_iter().flatten();
     for _ in 0..13 {

@@ -1,4 +1,4 @@
-//! Tests of what is passed on: each message once in a while, however often it is repeated.
+//! Tests of which messages are passed on: each once in a while, however often it is repeated.
 
 use super::*;
 use crate::live::votes::relay::Relay;

@@ -67,7 +67,7 @@ fn a_validator_whose_key_signs_elsewhere_listens_again_before_it_signs_a_later_h
     for seed in [2, 3] {
         said.extend(votes(&node.gossip(Topic::Consensus, nil(seed, 3))));
     }
-    // Twice the drift of one second, from the moment at which its own key was heard.
+    // It listens for twice the drift of one second, from when it heard its own key at 1.9 s.
     while node.elapsed < Duration::from_millis(3_850) {
         said.extend(votes(&node.elapse(Duration::from_millis(50))));
     }
@@ -95,8 +95,8 @@ fn a_validator_signs_at_its_logs_height_at_once_and_elsewhere_after_listening() 
     let fresh = || ChainState::genesis(chain());
     let mut later = fresh();
     later.advance(&blocks(1, 0)[0].0);
-    // Within 1.9 s: the first height begins at 0.3 s, and if another validator proposes, the
-    // propose timeout of 1 s makes this one vote nil.
+    // The limit is 1.9 s, since the first height begins at 0.3 s. If another validator proposes,
+    // this one votes nil after the propose timeout of 1 s.
     assert!(votes_within(fresh(), Log::Intact(Height(1), Vec::new()), 1_900));
     assert!(!votes_within(later.clone(), written(), 1_900));
     assert!(votes_within(later, written(), 4_000));

@@ -4,7 +4,7 @@
 use super::*;
 
 const ROUNDS: u32 = 50;
-/// Two bodies of each of three rounds, the last one built here, the locked and the valid one.
+/// Two bodies of each of three rounds, the last one built here, the locked one and the valid one.
 const HELD_MAX: usize = 9;
 
 /// A validator, and its log as a disk would have it.
@@ -40,7 +40,7 @@ impl Validator {
                 _ => {}
             }
         }
-        // As if each block were a full one.
+        // Each logged body counts as a block of the largest size.
         let full = self.node.machine.chain().chain().limits().block_bytes_max;
         self.node.machine.validator.log.bodies.values_mut().for_each(|bytes| *bytes = full);
     }
@@ -76,7 +76,8 @@ impl Validator {
             }
             let held = self.node.machine.bodies_held();
             assert!(held <= HELD_MAX, "round {round}: {held} bodies in memory");
-            // Beside the held ones at most three full blocks, and two of the round.
+            // The log also has at most three dropped bodies before it is shortened, and two of the
+            // round.
             let logged = self.bodies();
             assert!(logged <= HELD_MAX + 3 + 2, "round {round}: {logged} bodies in the log");
         }
@@ -235,8 +236,8 @@ fn a_proposer_of_many_rounds_proposes_one_block_until_a_better_one_is_possible()
     assert_eq!(validator.node.machine.work().executed, 3);
 }
 
-/// Two certificates for one height, in either order. One was decided here, and its body was
-/// dropped.
+/// A block was decided here after its body was dropped, and another block of the height is
+/// certified. The two certificates come in either order.
 #[test]
 fn a_second_certificate_for_a_decided_block_halts_the_node() {
     for decided_first in [true, false] {

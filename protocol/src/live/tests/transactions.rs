@@ -83,7 +83,7 @@ fn behind_a_gap_nothing_is_carried_until_the_gap_closes() {
     effects.extend(node.soon());
     assert_eq!(said(&effects), (1..300).collect::<Vec<_>>());
 
-    // The same holds for this node's own users, and when a block closes the gap.
+    // The same holds for transactions of this node's own users, and if a block closes the gap.
     let mut node = Node::fresh(None);
     let submit = |node: &mut Node, nonce| {
         let transaction = transfers([nonce], 0).remove(0).unwrap();

@@ -43,7 +43,7 @@ impl Logged {
     /// of no use.
     pub(crate) fn new(log: Log, next: Height) -> Self {
         match log {
-            // A log ahead of the store waits until the store has caught up.
+            // The entries of a log that is ahead of the store wait until the store has caught up.
             Log::Intact(height, replay) => Self {
                 height: Some(height),
                 replay: if height >= next { replay } else { Vec::new() },
@@ -54,7 +54,7 @@ impl Logged {
     }
 
     /// A height begins. Returns the entries to replay, and whether to cut the log first. Only a
-    /// signer writes to the log, so only a signer uses the entries up.
+    /// signer writes to the log, so only for a signer the entries are used up.
     pub(crate) fn begin(&mut self, height: Height, sign: bool) -> (Vec<LogEntry>, bool) {
         if self.height != Some(height) {
             if sign {

@@ -2,20 +2,20 @@
 //!
 //! The log holds everything that was signed at its height. So after a restart signing goes on at
 //! once at that height, and at the heights that consensus reaches from there. A log older than the
-//! network may come from a restored copy of a home whose original signed further: then the
-//! validator listens for twice the clock drift before it signs. With a log newer than the store it
-//! waits until the store has caught up. With a lost log it waits for a block certified later than
-//! its start plus twice the drift.
+//! network may be that of a restored copy of a home, while the original has signed at later
+//! heights. So the validator first listens for twice the clock drift. If the log is newer than the
+//! store, the validator waits until the store has caught up. If the log is lost, it waits for a
+//! block that was certified later than its start plus twice the drift.
 //!
 //! A log that was never written to, beside a chain that has blocks, counts as lost: a home made
 //! again with a key that has signed before looks like that.
 //!
 //! A message with the validator's own key that this process did not sign shows a second signer,
-//! such as a copy of the home. Then this one signs nothing for twice the clock drift, and never at
-//! the heights that the other may have signed.
+//! such as a copy of the home. Then this process signs nothing for twice the clock drift, and never
+//! at the heights at which the second signer may have signed.
 //!
-//! [`Signing::may_sign`] decides for the height after the tip. That consensus rests while the node
-//! is behind is `Phase::CatchingUp`.
+//! [`Signing::may_sign`] decides for the height after the tip. While the node is behind,
+//! `Phase::CatchingUp` stops consensus, so nothing is signed either.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ impl Signing {
         }
     }
 
-    /// A height begins as a signer: from now on the log holds everything signed there.
+    /// A height begins that this node signs. From now on the log holds everything signed there.
     pub(crate) fn on_begun(&mut self, height: Height) {
         self.custody = Some(height);
         self.is_unwritten = false;
@@ -150,13 +150,14 @@ impl Signing {
         self.elsewhere.is_some_and(|(height, until)| height >= next || now.elapsed < until)
     }
 
-    /// Whether signing became possible since the height began without it.
+    /// Whether this node may sign now, but began the height without signing.
     pub(crate) fn resumes(&mut self, chain: &ChainState, now: Now, signs: bool) -> bool {
-        // Called in either case: it also ends the wait, and with it the deadline.
+        // `may_sign` is called even if this node signs, since it also ends the wait and the
+        // deadline.
         self.may_sign(chain, now) && !signs
     }
 
-    /// When a wait ends that only needs time.
+    /// When a wait ends for which only time has to pass.
     pub(crate) fn deadline(&self, now: Now) -> Option<Duration> {
         let rule = match self.rule {
             Rule::ListenUntil(until) => Some(until),
@@ -192,14 +193,14 @@ impl Signing {
         }
     }
 
-    /// If whether this validator signs has changed since the last report: the reason why not, or
-    /// `None` if it signs. A validator that signs from the start is not reported.
+    /// A change since the last report: the reason why this validator does not sign, or `Some(None)`
+    /// if it signs now. `None` if nothing has changed. Signing from the start is not reported.
     pub(crate) fn report(&mut self, chain: &ChainState, now: Now) -> Option<Option<String>> {
         if !self.is_validator {
             return None;
         }
         let signs = self.may_sign(chain, now);
-        // Signing from the start is the ordinary case and not worth a word.
+        // Signing from the start is the ordinary case and needs no report.
         if self.reported.replace(signs).unwrap_or(true) == signs {
             return None;
         }

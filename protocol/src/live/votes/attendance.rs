@@ -1,4 +1,4 @@
-//! Which validators are heard, and whether they are a quorum: tells the operator why no block
+//! Which validators are heard, and whether they are a quorum. It tells the operator why no block
 //! becomes final.
 
 use std::collections::BTreeMap;
@@ -23,9 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Quorum {
     /// False once a height has lasted ten seconds or three rounds without votes of a quorum.
     pub ok: bool,
-    /// Validators of which no vote of the height was heard lately; empty while `ok`.
+    /// Validators of which no vote of the height was heard lately. Empty while `ok`.
     pub missing: Vec<PublicKey>,
-    /// When the height without a quorum began, in milliseconds since 1970; none while `ok`.
+    /// When the height without a quorum began, in milliseconds since 1970. `None` while `ok`.
     pub since_ms: Option<u64>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Attendance {
     /// When each validator's last vote of the height was heard. Votes are retransmitted while a
     /// height lasts.
     heard: BTreeMap<PublicKey, Duration>,
-    /// Since when the height is being decided; none between heights, where votes are not expected.
+    /// Since when the height is being decided. `None` between heights, when no votes are expected.
     begun: Option<Now>,
     look_at: Option<Duration>,
     quorum: Quorum,

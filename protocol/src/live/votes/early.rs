@@ -1,8 +1,8 @@
 //! Consensus messages of heights that have not begun here.
 //!
-//! The next proposer is often a few milliseconds ahead, and a node that catches up hears the live
-//! heights meanwhile. Their messages are kept, within bounds, and taken in when the height begins.
-//! Otherwise the node would miss the first round there.
+//! The next proposer is often a few milliseconds ahead. A node that catches up hears messages of
+//! the current heights meanwhile. Such messages are kept, within bounds, and taken in when their
+//! height begins. Otherwise the node would miss the first round of that height.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,11 +13,11 @@ use ledger::validators::ValidatorSet;
 use crate::ids::PeerId;
 use crate::message::ConsensusMessage;
 
-/// Most messages kept per signer and height; older ones give way. An honest signer sends six in two
-/// rounds.
+/// Most messages kept per signer and height. Beyond that the oldest leave. An honest signer sends
+/// six in two rounds.
 const PER_SIGNER_MAX: usize = 8;
-/// Most block lists kept beside proposals, of all heights: each has up to 380 KB. Other lists are
-/// asked for later.
+/// Most block lists kept beside proposals, for all heights together, since each has up to 380 KB.
+/// Other lists are asked for later.
 const LISTS_MAX: usize = 4;
 
 /// Messages of one height by signer. Certificates are under `None`.
@@ -43,7 +43,7 @@ impl Early {
         let of_height = self.heights.entry(message.height()).or_default();
         let of_signer = of_height.entry(message.signer()).or_default();
         if let ConsensusMessage::Proposal(signed, Some(_)) = &message {
-            // The list takes its place beside the proposal that came without a list.
+            // This copy replaces the one that came without the list.
             let lacks_list = |known: &ConsensusMessage| match known {
                 ConsensusMessage::Proposal(known, None) => known == signed,
                 _ => false,

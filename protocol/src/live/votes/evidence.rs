@@ -7,8 +7,8 @@ use ledger::signature::PublicKey;
 use crate::live::{Effect, Machine, Notice};
 use crate::message::Evidence;
 
-/// Most proofs of double signing kept per validator in a run. One is enough; more could fill the
-/// store.
+/// Most proofs of double signing kept per validator while the process runs. One is enough, and too
+/// many could fill the store.
 const EVIDENCE_PER_VALIDATOR: u32 = 4;
 
 /// Validators that signed twice.

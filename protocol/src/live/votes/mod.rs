@@ -22,7 +22,8 @@ use early::Early;
 use evidence::Offenders;
 use relay::Relay;
 
-/// What came from the validators, besides the proposals of the height that is being decided.
+/// What this node knows of the validators' messages. Proposals of the height being decided are in
+/// `Phase`.
 pub(super) struct Votes {
     /// Messages that were passed on lately.
     pub(super) relay: Relay,
@@ -46,7 +47,7 @@ impl Votes {
 }
 
 impl Machine {
-    /// Judged before it is used: others should not wait for what this node makes of it.
+    /// Judges a message before it is used: others should not wait until this node has used it.
     pub(super) fn on_consensus_gossip(
         &mut self,
         from: PeerId,
@@ -101,7 +102,7 @@ impl Machine {
         }
         let validators = Arc::clone(self.chain.state.chain().validators(height));
         if !self.is_near(height) {
-            // If the height before is proved already, there is nothing new to ask about.
+            // If the height before is proved already, a peer's tip would tell nothing new.
             let is_known = self.catchup.known().next() >= height;
             return match is_known || self.verify(message, &validators) {
                 true if is_known => Hearing::Useless,
@@ -113,7 +114,7 @@ impl Machine {
         let round = if has_begun { self.consensus.round() } else { Round(0) };
         let may_pass = self.votes.relay.may_pass(message, round, self.turn.now.elapsed)
             || planted::is(Fault::GossipUnbounded);
-        // A copy of the proposal without the list may have come first.
+        // A copy of the proposal without the list may have been passed on lately.
         if !may_pass && !self.votes.relay.lacks_list(message, round) {
             return Hearing::Useless;
         }
@@ -195,7 +196,7 @@ impl Machine {
     }
 }
 
-/// What a consensus message is to this node.
+/// How this node judges a consensus message.
 enum Hearing {
     /// Used and passed on.
     News,
@@ -204,9 +205,9 @@ enum Hearing {
     /// A proposal that was passed on lately without its list, and now comes with the list. Used and
     /// passed on.
     List,
-    /// Genuine, and of a height far ahead.
+    /// Genuine, but of a height far ahead.
     Far,
-    /// Not signed by its signer, or beside the list of another block.
+    /// Not signed by the named signer, or with the list of another block.
     Forged,
 }
 

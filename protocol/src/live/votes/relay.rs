@@ -22,19 +22,20 @@ use ledger::units::{Height, Round};
 use crate::message::ConsensusMessage;
 use crate::planted::{self, Fault};
 
-/// How long an accepted message is ignored. Shorter than any retransmission interval (one second),
-/// longer than a copy needs through the network.
+/// How long a repeated message is ignored after it was accepted. The time is shorter than any
+/// retransmission interval (one second), and longer than a copy takes through the network.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The same for certificates of one kind, of any content: any validator can make one of the votes
-/// it heard, so copies differ.
+/// For how long other certificates of a kind are ignored after one was accepted, whatever they
+/// contain, unless their round is later. Any validator can make a certificate of the votes that it
+/// heard, so copies differ.
 const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
 /// Most different messages of one validator, height, round and kind.
 const DIFFERENT_MAX: usize = 2;
 /// Rounds before the current one whose messages are still taken: late precommits can decide a block
 /// of an earlier round.
 pub(crate) const ROUNDS_BEFORE: u32 = 16;
-/// Rounds after the current one whose messages are taken. The consensus core drops later ones;
-/// round certificates lead there.
+/// Rounds after the current one whose messages are taken. The consensus core drops messages of
+/// later rounds. A round certificate leads a node to a later round.
 pub(crate) const ROUNDS_AHEAD: u32 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,16 +74,16 @@ struct Known {
 struct Certificates {
     /// The latest round, and when a certificate of it was accepted.
     newest: Option<(Round, Duration)>,
-    /// When one of any earlier round was accepted: stale copies must not take the place of the
-    /// newest.
+    /// When a certificate of any earlier round was accepted. It is noted apart, so that stale
+    /// copies do not take the place of the newest certificate.
     older: Option<Duration>,
 }
 
 /// Key of a message in the records.
 type Place = (Height, Round, Kind, PublicKey);
 
-/// The accepted messages of heights that are near. At most [`DIFFERENT_MAX`] for each validator,
-/// kind and round taken.
+/// The accepted messages of heights that are near. For each round that is taken there are at most
+/// [`DIFFERENT_MAX`] of each validator and kind.
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     words: BTreeMap<Place, Vec<Known>>,
@@ -124,7 +125,7 @@ impl Relay {
         }
     }
 
-    /// Whether a message that may pass says nothing that was not passed on before.
+    /// Whether everything that a message says was passed on before.
     pub(crate) fn was_passed(&self, message: &ConsensusMessage) -> bool {
         match name(message) {
             Named::Word(place, word) => {
@@ -140,9 +141,9 @@ impl Relay {
         }
     }
 
-    /// Whether a message is a proposal with a list, and every accepted copy of the proposal was
-    /// without a list. Such a message is accepted once, even within [`AGAIN`]. The caller checks
-    /// that the list is that of the block.
+    /// Whether a message is a proposal with a list, of which only copies without a list were
+    /// accepted. Such a message is accepted once, even within [`AGAIN`]. The caller checks that the
+    /// list is that of the block.
     pub(crate) fn lacks_list(&self, message: &ConsensusMessage, round: Round) -> bool {
         match name(message) {
             Named::Word(place, word) if has_list(message) && is_taken(place.1, round) => {

@@ -9,10 +9,11 @@ use crate::swarm::census::Census;
 use crate::swarm::message::ChunkId;
 use crate::swarm::supplier::Supplier;
 
-/// Once at most one chunk in this many is missing, a chunk may be requested from two peers.
-/// Earlier, duplicates would take upload rate from others.
+/// Once at most one chunk in this many is missing, a chunk may be requested from two peers. If this
+/// began earlier, duplicates would use up upload rate that other nodes need.
 const TWICE_ONE_IN: u64 = 200;
-/// Once at most this many chunks are missing, they may be requested twice however small the total.
+/// Once at most this many chunks are missing, they may be requested twice, however few the total
+/// is.
 const TWICE_LEAST: u64 = 3;
 
 impl Downloads {

@@ -1,9 +1,10 @@
 //! Which chunks to request from which peer.
 //!
-//! A node tells each peer which chunks it *wants* and how many the peer may send; the peer picks. A
-//! missing chunk is wanted from one peer at a time, so nothing arrives twice until the endgame.
-//! Only sources, which have a whole segment, are offered more than they may send: so a source can
-//! give each chunk to one node first.
+//! A node tells each peer which chunks it *wants* and how many the peer may send. The peer picks. A
+//! missing chunk is wanted from one peer at a time, so nothing arrives twice until the endgame. A
+//! peer that has a whole segment is called a source. From a source, and only from a source, a node
+//! wants more chunks than it may send. So the source can pick chunks that it has given to no other
+//! node yet.
 
 mod endgame;
 mod requests;
@@ -24,13 +25,15 @@ use super::supplier::{Breach, Supplier};
 use crate::ids::PeerId;
 use requests::{Request, Requests};
 
-/// Chunks that a source may choose from, beyond its credit.
+/// Chunks wanted from a source beyond its credit, so that it can choose.
 const OFFERED: usize = 64;
-/// The first chunks are random, so that a newcomer soon has some to give (Cohen 2003).
+/// Number of chunks that are first chosen at random, so that a newcomer soon has some to give
+/// (Cohen 2003).
 const RANDOM_FIRST: u64 = 4;
-/// Most bytes in flight from all peers. Room is taken before a peer is given credit.
+/// Most bytes in flight from all peers together. A peer is given credit only while there is room.
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
-/// Chunks of the first segments are fetched before others, which only keep peers from idling.
+/// The first segments, up to this many bytes, are fetched first. Chunks of later segments are
+/// wanted only from peers that would otherwise idle.
 const WINDOW_BYTES: u64 = 64 << 20;
 
 /// The verdict on an arriving chunk.
@@ -38,9 +41,10 @@ const WINDOW_BYTES: u64 = 64 << 20;
 pub(crate) enum Arrival {
     /// It has the proved hash and was missing.
     New,
-    /// It has the proved hash and was here.
+    /// It has the proved hash, but the chunk was here already.
     Duplicate,
-    /// There is no hash to check it by: it was wanted before its segment was applied.
+    /// There is no hash to check it by, for example because its segment was applied after the
+    /// request.
     Unknown,
     /// It does not have the proved hash.
     Bad,
@@ -50,7 +54,7 @@ pub(crate) enum Arrival {
     TooMany,
 }
 
-/// All chunks being fetched, and the peers they are wanted from.
+/// All chunks that are being fetched, and the peers from which they are wanted.
 #[derive(Debug)]
 pub(crate) struct Downloads {
     chunk_bytes: u64,
@@ -59,11 +63,12 @@ pub(crate) struct Downloads {
     requests: Requests,
     suppliers: BTreeMap<PeerId, Supplier>,
     limit: Limit,
-    /// Chunks that arrived and were missing.
+    /// Number of chunks that arrived and were missing.
     verified: u64,
     duplicate_bytes: u64,
     fetched_bytes: u64,
-    /// Chunks considered for requests, plus the times that other peers' requests were.
+    /// Number of chunks considered for requests, plus how often requests to other peers were
+    /// searched.
     #[cfg(test)]
     looks: u64,
 }
@@ -89,7 +94,7 @@ impl Downloads {
         self.suppliers.insert(peer, Supplier::new());
     }
 
-    /// Chunks that were wanted from the peer become free.
+    /// Chunks that were wanted from the peer become free to be requested from others.
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
         let Some(gone) = self.suppliers.remove(&peer) else { return };
         for id in gone.wants() {
@@ -187,8 +192,8 @@ impl Downloads {
         }
     }
 
-    /// A peer announces a chunk. A source is relieved of it, to send chunks that nobody has.
-    /// Returns peers that may now have room.
+    /// A peer has announced a chunk. If the chunk is wanted from a source, the source is relieved
+    /// of it, to send chunks that only sources have. Returns the peers that may now have room.
     pub(crate) fn on_have(&mut self, holder: PeerId, id: ChunkId, census: &Census) -> Vec<PeerId> {
         if !self.segments.lacks(id) {
             return Vec::new();
@@ -207,8 +212,9 @@ impl Downloads {
         }
     }
 
-    /// Rank for new requests, lowest first: sources last, while only they have some wanted chunk;
-    /// then by fewest wants, then by chance, so that not all downloaders ask the same peer.
+    /// The rank by which peers get new requests, lowest first. A source comes last while a chunk is
+    /// wanted from it that only sources have. Next, a peer from which fewer chunks are wanted comes
+    /// first. Between equal peers chance decides, so that not all downloaders ask the same peer.
     pub(crate) fn turn(&self, peer: PeerId, census: &Census) -> (bool, usize, u64) {
         let wants = self.suppliers.get(&peer).map(Supplier::wants);
         let only_sources_have = |want: &ChunkId| census.partial_holders(*want) == 0;
@@ -240,14 +246,16 @@ impl Downloads {
         self.allow(id, depth, now);
     }
 
-    /// Whether a peer claims any missing chunk. If not, other peers' wants need no look.
+    /// Whether a peer claims any missing chunk. If not, it cannot take over requests to other
+    /// peers.
     fn has_any(&self, id: PeerId, census: &Census) -> bool {
         let Some(holdings) = census.get(id) else { return false };
         let mut wanted = self.segments.iter().filter(|segment| segment.missing() > 0);
         wanted.any(|segment| holdings.has_any(segment.index()))
     }
 
-    /// Wants free chunks: as many as the peer has room for, and of a source some to choose from.
+    /// Requests free chunks from a peer, as many as it has room for. From a source it requests
+    /// more, to let the source choose.
     fn want_missing(&mut self, id: PeerId, census: &Census, room: usize) {
         let Some(peer) = self.suppliers.get(&id) else { return };
         let Some(holdings) = census.get(id) else { return };
@@ -257,7 +265,7 @@ impl Downloads {
             true => peer.wants().iter().filter(only_sources_have).count(),
             false => OFFERED,
         };
-        // Topped up when half are gone, so that not every chunk costs a scan.
+        // The offer is topped up once half of it is gone, so that not every chunk costs a scan.
         let offers = if offered <= OFFERED / 2 { OFFERED.saturating_sub(offered) } else { 0 };
         if room == 0 && offers == 0 {
             return;
@@ -276,7 +284,8 @@ impl Downloads {
             }
             looked_at = looked_at.saturating_add(segment.head().descriptor.bytes);
             let Some(requests) = self.requests.of_segment(index) else { continue };
-            // A peer without a free chunk costs a look at each segment, not at each chunk.
+            // If no chunk is free, or the peer has none, the chunks of the segment are not looked
+            // at.
             if requests.count() >= segment.missing() || !holdings.has_any(index) {
                 continue;
             }
@@ -322,8 +331,8 @@ impl Downloads {
         }
     }
 
-    /// Takes over chunks from a late peer, or from one that is asked for more than it can send
-    /// soon.
+    /// Moves requests to this peer from peers that are late or busy, and from peers that are asked
+    /// for more than they can send soon.
     fn take_over(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         #[cfg(test)]
         {
@@ -334,7 +343,7 @@ impl Downloads {
             let is_stuck = peer.is_stuck(now);
             let kept = if is_stuck { 0 } else { peer.depth(self.chunk_bytes, now) };
             let kept = usize::try_from(kept).unwrap_or(usize::MAX);
-            // The peer sends the first ones first.
+            // The other peer keeps the first `kept` chunks, which it sends first.
             for chunk in peer.wants().iter().skip(kept).filter(|chunk| census.has(id, **chunk)) {
                 candidates.push((!is_stuck, Reverse(peer.wants().len()), Reverse(*chunk), *other));
             }
@@ -342,7 +351,7 @@ impl Downloads {
         candidates.sort_unstable();
         for (_, _, Reverse(chunk), other) in candidates.into_iter().take(room) {
             self.release(other, chunk);
-            // If a second peer was asked for it, that peer keeps it.
+            // If a second peer was asked for the chunk too, that peer keeps the request.
             if self.is_free(chunk) {
                 self.want(id, chunk);
             }
@@ -355,7 +364,7 @@ impl Downloads {
         self.requests.change(chunk, |request| request.release(id));
     }
 
-    /// Gives a peer credit up to its depth, if there is room.
+    /// Gives a peer credit for up to `depth` chunks in flight, as far as there is room.
     fn allow(&mut self, id: PeerId, depth: u64, now: Duration) {
         let most = IN_FLIGHT_BYTES_MAX.checked_div(self.chunk_bytes).unwrap_or(1).max(1);
         let budget = most.saturating_sub(self.in_flight(now));
@@ -369,13 +378,15 @@ impl Downloads {
         }
     }
 
-    /// Chunks in flight, without those of stalled peers, which must not take the room of others.
+    /// Chunks in flight from peers that are not stalled. A stalled peer must not take the room of
+    /// others.
     fn in_flight(&self, now: Duration) -> u64 {
         let awaited = self.suppliers.values().filter(|peer| !peer.is_stuck(now));
         awaited.map(Supplier::awaited).fold(0, u64::saturating_add)
     }
 
-    /// When the rate limit next gives credit. Lateness is noticed whenever a peer is looked at.
+    /// When the rate limit next allows credit. Late peers need no deadline here, since
+    /// [`Self::fill`] notices them.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
         let is_fetching = !self.segments.is_complete();
         self.limit.opens_at(now).filter(|_| is_fetching)
@@ -386,7 +397,7 @@ impl Downloads {
         self.suppliers.get_mut(&id)?.take_news()
     }
 
-    /// An update without changes.
+    /// An update with the counts only, without changes of wants.
     pub(crate) fn counts(&self, id: PeerId) -> Update {
         self.suppliers.get(&id).map(Supplier::counts).unwrap_or_default()
     }

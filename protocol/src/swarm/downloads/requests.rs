@@ -11,7 +11,7 @@ use crate::swarm::message::ChunkId;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Request {
     pub(super) from: Option<PeerId>,
-    /// A second peer, in the endgame or when the first is late.
+    /// A second peer, in the endgame.
     pub(super) also_from: Option<PeerId>,
 }
 
@@ -46,7 +46,7 @@ impl Request {
 }
 
 impl SegmentRequests {
-    /// Number of chunks that are requested from some peer. All of them are missing.
+    /// Number of chunks that are requested from some peer. All these chunks are missing.
     pub(super) const fn count(&self) -> u64 {
         self.count
     }
@@ -79,12 +79,12 @@ impl Requests {
         self.0.get(&index)
     }
 
-    /// The request for a chunk. None if its segment is not being fetched or has no such chunk.
+    /// The request for a chunk. `None` if its segment is not being fetched or has no such chunk.
     pub(super) fn get(&self, id: ChunkId) -> Option<Request> {
         self.0.get(&id.segment)?.chunks.get(id.chunk as usize).copied()
     }
 
-    /// Changes a request, and the count with it.
+    /// Changes a request, and keeps the count of requested chunks right.
     pub(super) fn change(&mut self, id: ChunkId, change: impl FnOnce(&mut Request)) {
         let Some(requests) = self.0.get_mut(&id.segment) else { return };
         let Some(request) = requests.chunks.get_mut(id.chunk as usize) else { return };

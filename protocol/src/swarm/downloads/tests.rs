@@ -141,7 +141,7 @@ fn what_fewest_have_is_fetched_first() {
     fetch.open(A, 0, 0..12);
     fetch.open(B, 0, 4..12);
     fetch.open(C, 0, 6..12);
-    // The first ones are random.
+    // The first chunks are chosen at random.
     fetch.works(A, RANDOM_FIRST as usize, milliseconds(2_000));
     let mut order: Vec<u16> = Vec::new();
     while !fetch.downloads.segments().is_complete() {
@@ -162,7 +162,6 @@ fn what_comes_is_judged_by_the_manifest() {
     let mut fetch = Fetch::new(4);
     fetch.open(A, 1, []);
     fetch.open(B, 0, 0..4);
-    // chunk, hash, allowed before, verdict
     assert_eq!(fetch.comes(A, 0), Arrival::TooMany, "nothing was allowed");
     fetch.fill(B);
     assert_eq!(fetch.wants(B).len(), 1);
@@ -216,7 +215,7 @@ fn a_late_peer_loses_its_work_to_others_and_keeps_its_place() {
         let news = fetch.fill(B);
         assert_eq!(news.add, if is_late { vec![id(0)] } else { vec![] }, "{waits:?}");
         assert_eq!(fetch.downloads.take_news(A).unwrap_or_default().remove, news.add, "{waits:?}");
-        // A late chunk is still welcome.
+        // A chunk that comes late is still accepted.
         assert_eq!(fetch.comes(A, 1), Arrival::New);
         assert!(!fetch.downloads.suppliers[&A].is_late);
     }
@@ -283,7 +282,7 @@ fn at_the_end_a_faster_peer_is_asked_too_and_the_slower_is_told_when_it_is_here(
     fetch.downloads.suppliers.get_mut(&A).unwrap().meter.add(4 * CHUNK, Duration::from_secs(1));
     assert_eq!(fetch.fill(A).add, [id(last)]);
     fetch.works(B, 18, milliseconds(50));
-    // The other missing chunk, and this one too.
+    // B is asked for the other missing chunk, and for the chunk that is in flight from A too.
     fetch.fill(B);
     assert!(fetch.wants(B).len() == 2 && fetch.wants(B).contains(&last), "{:?}", fetch.wants(B));
     assert_eq!(fetch.twice(), 1);
@@ -294,7 +293,7 @@ fn at_the_end_a_faster_peer_is_asked_too_and_the_slower_is_told_when_it_is_here(
 
 #[test]
 fn the_last_chunks_are_asked_for_twice_and_others_taken_from_much_slower_peers_only() {
-    // chunks missing, times slower, wanted from two, taken over
+    // chunks missing, how many times slower B is, chunks wanted from both, chunks taken over
     let cases = [
         (3, 1, 0, 0),
         (3, 3, 3, 0),
@@ -362,11 +361,11 @@ fn a_limit_holds_back_what_may_be_sent() {
     assert!((5..=6).contains(&allowed.len()), "a chunk a second: {allowed:?}");
 }
 
-/// A peer without free chunks costs no look at chunks, however often it is filled.
+/// A peer without free chunks costs no look at chunks, however often `fill` is called for it.
 #[test]
 fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     let mut fetch = Fetch::new(500);
-    // A claims nothing at all, B only chunks of a segment that is not fetched.
+    // A claims no chunk at all. B claims only a chunk of a segment that is not fetched.
     fetch.open(A, 0, []);
     fetch.open(B, 0, []);
     fetch.census.on_have(B, ChunkId { segment: SegmentIndex(7), chunk: 3 }).unwrap();
@@ -378,7 +377,7 @@ fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     fetch.open(C, 1, []);
     fetch.fill(C);
     assert_eq!(fetch.downloads.looks, 500);
-    // Chunks wanted from C are not looked at for them either.
+    // A and B cost no look at the chunks that are wanted from C either.
     for _ in 0..100 {
         fetch.fill(A);
         fetch.fill(B);

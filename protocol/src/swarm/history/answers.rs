@@ -6,21 +6,23 @@ use crate::ids::PeerId;
 use crate::swarm::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
 use crate::swarm::{Effect, Swarm};
 
-/// Cost of a head in descriptors: it takes a descriptor, a certificate and the chunk hashes.
+/// Cost of a segment's head, in descriptors. A head is a descriptor, a certificate and chunk
+/// hashes.
 pub(in crate::swarm) const HEAD_COST: u64 = 64;
-/// Descriptors read for one peer per second: 32 heads, or a manifest page every other second.
+/// Descriptors read for one peer per second: enough for 32 heads, or a manifest page every other
+/// second.
 pub(in crate::swarm) const ANSWERED_EACH: u64 = 2_048;
-/// Burst for one peer: a whole manifest, since a newcomer asks for page after page.
+/// Burst for one peer, in descriptors: a whole manifest, since a newcomer asks for page after page.
 pub(in crate::swarm) const ANSWERED_EACH_AT_ONCE: u64 = MANIFEST_SEGMENTS_MAX as u64;
-/// Descriptors read for all peers per second. At about 3 us each, at most a tenth of this thread's
-/// time.
+/// Descriptors read for all peers per second. At about 3 us each, they take at most a tenth of the
+/// thread's time.
 pub(in crate::swarm) const ANSWERED_ALL: u64 = 32_768;
-/// Burst for all peers together: about 1.6 seconds of this thread's time.
+/// Burst for all peers together, in descriptors: about 1.6 seconds of the thread's time.
 pub(in crate::swarm) const ANSWERED_ALL_AT_ONCE: u64 = 2 * MANIFEST_SEGMENTS_MAX as u64;
 
 impl Swarm {
-    /// Whether a peer's request is answered. Its cost is charged to the peer's allowance and the
-    /// common one.
+    /// Whether a peer's request is answered. If so, its cost is charged to the peer's allowance and
+    /// to the allowance that all peers share.
     pub(in crate::swarm) fn may_ask(&mut self, peer: PeerId, cost: u64) -> bool {
         let Some(link) = self.links.get_mut(&peer) else { return false };
         let may = link.answers.has(cost, self.now) && self.answers.has(cost, self.now);
@@ -31,7 +33,7 @@ impl Swarm {
         may
     }
 
-    /// Descriptors read for the manifest page that begins with this segment.
+    /// Cost of the manifest page that begins with this segment, in descriptors.
     pub(in crate::swarm) fn page_cost(&self, first: SegmentIndex) -> u64 {
         let known = self.sealed.0.max(self.source.manifest().segments());
         known.saturating_sub(first.0).clamp(1, DESCRIPTORS_MAX as u64)

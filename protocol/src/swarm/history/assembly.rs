@@ -1,4 +1,4 @@
-//! The way of a complete segment into the chain: assembled, applied, released.
+//! How a complete segment gets into the chain: it is assembled, applied and released.
 
 use ledger::units::SegmentIndex;
 
@@ -6,10 +6,10 @@ use crate::swarm::message::ChunkId;
 use crate::swarm::segments::Segment;
 use crate::swarm::{Effect, Swarm};
 
-/// Segments in memory as blocks: one being applied, and one being verified or waiting.
+/// Most segments in memory as blocks: one being applied, and one being verified or waiting.
 const IN_MEMORY_MAX: usize = 2;
 
-/// Progress of a complete segment on its way into the chain.
+/// How far a complete segment is on its way into the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::swarm) enum Step {
     Assembling,
@@ -30,7 +30,7 @@ impl Swarm {
         self.source.forget_below(self.sealed);
     }
 
-    /// Has complete segments verified, the next one to apply first, as many as memory may hold.
+    /// Has complete segments verified one at a time, in order, as many as memory may hold.
     pub(in crate::swarm) fn assemble(&mut self) {
         let complete = self.downloads.segments().iter().filter(|segment| segment.missing() == 0);
         let waiting = complete.map(Segment::index).filter(|index| !self.steps.contains_key(index));
@@ -38,7 +38,7 @@ impl Swarm {
         let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
         let next = SegmentIndex(self.sealed.0.saturating_add(u64::from(is_applying)));
         for index in waiting {
-            // The last place stays free for the segment that all others wait for.
+            // The last place in memory stays free for the next segment to apply.
             let most = if index == next { IN_MEMORY_MAX } else { IN_MEMORY_MAX.saturating_sub(1) };
             let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
             if self.steps.len() < most && !is_busy {
@@ -55,7 +55,8 @@ impl Swarm {
             }
             return;
         }
-        // Staged by an earlier run and lost in a power failure: nobody is to blame.
+        // Each chunk was checked when it arrived. So the disk lost these, for example in a power
+        // failure, and no peer is to blame.
         self.steps.remove(&index);
         for chunk in damaged {
             self.downloads.lose(ChunkId { segment: index, chunk: *chunk });

@@ -17,10 +17,10 @@ use crate::swarm::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage}
 use crate::swarm::segments::{STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX};
 use crate::swarm::{Effect, Swarm};
 
-/// Timeout of a request, after which another peer is asked; a late answer still counts.
+/// Timeout of a request, after which another peer is asked. A late answer still counts.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Cap of the manifest timeout. It runs from the first request to the last page, starts at
-/// [`PATIENCE`] and doubles whenever a manifest has begun but is not finished in time.
+/// Longest timeout of a manifest. The timeout runs from the first request to the last page. It
+/// starts at [`PATIENCE`] and doubles whenever a manifest has begun but is not finished in time.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 /// Delay until peers are asked again, once none of them had an answer.
 const RETRY: Duration = Duration::from_millis(750);
@@ -34,13 +34,13 @@ struct Saved {
     descriptors: Vec<SegmentDescriptor>,
 }
 
-/// A manifest in flight: all of it from one peer, which alone is to blame if it is wrong.
+/// A manifest in flight. All of it comes from one peer, so that peer is to blame if it is wrong.
 #[derive(Debug)]
 struct Fetch {
     peer: PeerId,
     header: CertifiedHeader,
     from: SegmentIndex,
-    /// Height after the last descriptor so far.
+    /// The height after the last block of the descriptors so far.
     next: Height,
     descriptors: Vec<SegmentDescriptor>,
     deadline: Duration,
@@ -64,9 +64,9 @@ pub(in crate::swarm) struct Source {
     fetch: Option<Fetch>,
     /// The timeout of a whole manifest.
     patience: Duration,
-    /// Unanswered requests in a row to each peer, and the number of the last request. The peer with
-    /// fewest is asked next; of these, the one asked longest ago. So a peer that claims everything
-    /// and answers nothing is one of many.
+    /// For each peer, its unanswered requests in a row and the number of the last request. A peer
+    /// with the fewest unanswered requests is asked next; of several, the one asked longest ago. So
+    /// a peer that claims everything and answers nothing is soon asked last.
     asked: BTreeMap<PeerId, (u64, u64)>,
     questions: u64,
     heads: BTreeMap<SegmentIndex, (PeerId, Duration)>,
@@ -110,7 +110,7 @@ impl Source {
     pub(in crate::swarm) fn deadline(&self, now: Duration) -> Option<Duration> {
         let fetch = self.fetch.as_ref().map(|fetch| fetch.deadline);
         let all = fetch.into_iter().chain(self.heads.values().map(|(_, deadline)| *deadline));
-        // A request that timed out and was not repeated is not needed now.
+        // A deadline in the past belongs to a request that timed out and is no longer needed.
         all.filter(|deadline| *deadline > now).min()
     }
 
@@ -198,8 +198,8 @@ impl Swarm {
             && head.certificate.verify(self.chain.id(), validators, last, last_block).is_ok()
     }
 
-    /// Asks for a later header's manifest once all known segments are requested, and for the heads
-    /// of the next segments.
+    /// Asks for the manifest of a later header once the heads of all known segments are requested,
+    /// and asks for the heads of the next segments.
     pub(in crate::swarm) fn seek_manifest(&mut self) {
         let now = self.now;
         let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
@@ -247,7 +247,7 @@ impl Swarm {
         None
     }
 
-    /// Segments wholly above the tip are fetched as segments, and so are those already begun.
+    /// Whether a segment is fetched: it is wholly above the tip, or its fetching has begun.
     fn is_wanted(&self, descriptor: &SegmentDescriptor) -> bool {
         descriptor.first > self.tip || self.is_begun(SegmentIndex(descriptor.index))
     }
@@ -257,8 +257,8 @@ impl Swarm {
         self.downloads.segments().get(index).is_some()
     }
 
-    /// The peer with the fewest unanswered requests; of these one that fits, if any; of these the
-    /// one asked longest ago.
+    /// The peer to ask next. Of the peers with the fewest unanswered requests it is one that fits,
+    /// if any does. Of several it is the one asked longest ago.
     fn least_asked(&self, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
         let said_hello = self.links.keys().copied().filter(|peer| self.census.get(*peer).is_some());
         said_hello.min_by_key(|peer| {
@@ -268,7 +268,7 @@ impl Swarm {
     }
 
     /// When to ask again after a peer had no answer: at once if some peer has no unanswered
-    /// request.
+    /// request, otherwise after [`RETRY`].
     fn retry_at(&self) -> Duration {
         let mut peers = self.links.keys().filter(|peer| self.census.get(**peer).is_some());
         let is_fresh = peers.any(|peer| self.source.patience_with(*peer).0 == 0);
@@ -283,8 +283,8 @@ impl Swarm {
         let Some(peer) = self.least_asked(fits) else { return };
         let from = SegmentIndex(self.source.manifest.segments());
         let next = self.source.manifest.next_height();
-        // A peer that gives page after page without end must not keep others from being asked;
-        // doubling still gives slow links time.
+        // A peer that sends page after page without end must not keep others from being asked. The
+        // timeout doubles, so that slow links get the time that they need.
         if self.source.fetch.as_ref().is_some_and(|fetch| !fetch.descriptors.is_empty()) {
             self.source.patience = self.source.patience.saturating_mul(2).min(PATIENCE_MAX);
         }
@@ -293,8 +293,8 @@ impl Swarm {
             Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
         self.send(peer, &SyncMessage::GetManifest(height, from));
-        // With nothing else to fetch, the first head should come right after the manifest that
-        // proves it.
+        // If nothing else is being fetched, the first head is requested right behind the manifest
+        // that proves it, which saves a round trip.
         let first = SegmentIndex(from.0.saturating_add(u64::from(next <= self.tip)));
         let is_idle = self.downloads.segments().is_empty();
         if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
@@ -312,12 +312,12 @@ impl Swarm {
     ) {
         let Some(mut fetch) = self.source.fetch.take() else { return };
         if (fetch.peer, fetch.header.header.height, fetch.next_index()) != (from, height, index) {
-            // The answer to a request that was given up.
+            // This answers a request that was given up.
             self.source.fetch = Some(fetch);
             return;
         }
-        // The peer does not know the height (yet): the next peer is asked, after a while if there
-        // is no other.
+        // The peer does not know the height, or not yet. The next peer is asked, at once or, if
+        // there is no other, after a while.
         let Some(descriptors) = descriptors else {
             fetch.deadline = self.retry_at();
             self.source.fetch = Some(fetch);
@@ -327,8 +327,8 @@ impl Swarm {
         if fetch.descriptors.len().saturating_add(descriptors.len()) > MANIFEST_SEGMENTS_MAX {
             return self.ban(from, Offence::ManifestTooLarge { most: MANIFEST_SEGMENTS_MAX });
         }
-        // Validated page by page, so an unproved manifest never outgrows what a chain of that
-        // height can hold.
+        // Each page is validated when it arrives, so an unproved manifest never outgrows what a
+        // chain of that height can hold.
         for descriptor in descriptors {
             match descriptor.validate_at(fetch.next_index().0, fetch.next, &self.rules) {
                 Ok(next) if next <= height => fetch.next = next,
@@ -381,11 +381,13 @@ impl Swarm {
             return;
         };
         let Some(descriptor) = self.source.manifest.get(index.0).copied() else {
-            // The head came before the end of its manifest, so it is asked for again.
+            // The head came before its manifest was complete, so nothing proves it. It is requested
+            // again.
             self.source.heads.retain(|asked, _| *asked != index || !is_asked);
             return;
         };
-        // An unrequested head may be of any segment: it would take the place of the next ones.
+        // An unrequested head may be of any segment, and would take a place that the next segments
+        // need.
         let is_unasked = !self.source.heads.contains_key(&index);
         let is_full = self.downloads.segments().len() >= STAGED_SEGMENTS_MAX;
         if is_unasked || is_full || !self.is_wanted(&descriptor) || self.is_begun(index) {
@@ -401,7 +403,7 @@ impl Swarm {
         self.unfilled.extend(self.links.keys());
     }
 
-    /// How the blocks above the tip are fetched. None: not known yet.
+    /// How the blocks above the tip are fetched. `None` while that is not known.
     pub(in crate::swarm) fn current_plan(&self) -> Option<FetchPlan> {
         if self.source.proof.is_none() || self.is_manifest_due() {
             return None;

@@ -1,5 +1,5 @@
-//! What the swarm knows about history: the manifest, the heads of segments, and the way of complete
-//! segments into the chain. The rest of the swarm knows chunks only.
+//! What the swarm machine knows about history: the manifest, the heads of segments, and how
+//! complete segments get into the chain. Its other modules know chunks only.
 
 pub(super) mod answers;
 pub(super) mod assembly;

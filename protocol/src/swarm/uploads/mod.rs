@@ -3,9 +3,11 @@
 //! Peers say which chunks they want, and how many may be sent. A wanted chunk that no peer has goes
 //! first: so a source gives each chunk away once before it gives any twice, and peers exchange the
 //! chunks among themselves. Otherwise the peer that got least goes first, with the chunk that
-//! fewest peers have. Connections get few chunks at a time. The link stays busy, yet chunks arrive
-//! one after the other and can soon be passed on; chunks that wait here can still be chosen better
-//! or cancelled; and votes do not queue behind them.
+//! fewest peers have.
+//!
+//! Only a few connections take in a chunk at a time. That keeps this node's link busy, and has
+//! three advantages. Chunks arrive one after the other, so peers can soon pass them on. Chunks that
+//! wait here can still be cancelled, or better ones chosen. Votes do not queue behind chunks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,28 +19,29 @@ use super::message::{ChunkId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::ids::PeerId;
 
-/// Least bytes in flight, whatever the rate: what a link of 20 Mbit/s moves in a fifth of a second.
+/// Bytes that may be in flight however slow the link is. A link of 20 Mbit/s moves them in 0.2
+/// seconds.
 const UNDER_WAY_LEAST: u64 = 512 << 10;
-/// Most bytes in flight.
+/// Most bytes in flight, however fast the link is.
 const UNDER_WAY_MOST: u64 = 64 << 20;
-/// Beyond the least, as much is in flight as the link moves in this time.
+/// Beyond [`UNDER_WAY_LEAST`], as many bytes may be in flight as the link moves in this time.
 const UNDER_WAY: Duration = Duration::from_millis(250);
-/// Least connections that take in a chunk at a time. With more, chunks share the link and arrive
-/// late together; with fewer, the link idles while connections wait for their peers.
+/// This many connections may always take in a chunk at a time. With more, chunks share the link and
+/// arrive late together. With fewer, the link idles while connections wait for their peers.
 const WRITING_LEAST: u64 = 3;
 /// More connections are used until their peers together could take this many times what our link
-/// moves: otherwise they would be the bottleneck.
+/// moves. With fewer, the peers would be the bottleneck.
 const WRITING_TIMES: u64 = 2;
 /// Upload slots: peers served at a time.
 const SLOTS: usize = 64;
-/// Slots for the peers that gave most lately. Of the rest, most go to newcomers and some to any
-/// peer in turn (Cohen 2003).
+/// Slots for the peers that gave most lately. Of the other slots, most go to peers that were sent
+/// least, such as newcomers, and some to any peer in turn (Cohen 2003).
 const SLOTS_FOR_GIVERS: usize = 48;
 const SLOTS_FOR_NEWCOMERS: usize = 12;
 /// How often upload slots are reassigned.
 const ROTATION: Duration = Duration::from_secs(10);
-/// A connection that takes this long for a chunk waits for its peer, not for our link: others need
-/// not wait for it.
+/// A connection that needs this long to take in a chunk is held up by its peer, not by our link, so
+/// other peers need not wait for it.
 const SLOW: Duration = Duration::from_millis(250);
 /// A peer that confirms nothing for this long does not hold back others, and gets nothing until it
 /// confirms.
@@ -50,24 +53,25 @@ struct Peer {
     allowed: u64,
     sent: u64,
     received: u64,
-    /// Since when chunks are in flight, or since the last confirmation.
+    /// Since when the peer has confirmed no chunk, while chunks are in flight to it.
     waiting_since: Option<Duration>,
     /// Chunks sent that the peer has not announced yet.
     sending: BTreeSet<ChunkId>,
-    /// Since when its connection is taking in the last chunk.
+    /// Since when its connection is taking in the last chunk, until all of it is taken in.
     writing_since: Option<Duration>,
-    /// Its connection took long for the last chunk.
+    /// Whether its connection took long for the last chunk.
     is_slow: bool,
     served_bytes: u64,
     /// Bytes received from it, halved at each rotation.
     given_lately: u64,
     meter: Meter,
-    /// Rate at which the peer gains chunks from anyone, as it announces them; and when it last
-    /// announced one.
+    /// Rate at which the peer gets chunks from anyone, by its announcements, and the time of the
+    /// last announcement.
     gets: Meter,
     got_at: Option<Duration>,
     has_slot: bool,
-    /// Chunks sent to it, which order the peers. A newcomer begins at the least of all.
+    /// Number of chunks sent to it, by which the peers take turns. A newcomer begins with the least
+    /// number of all peers.
     turn: u64,
 }
 
@@ -77,7 +81,7 @@ pub(crate) struct Uploads {
     chunk_bytes: u64,
     salt: u64,
     peers: BTreeMap<PeerId, Peer>,
-    /// Number of peers that are being sent a chunk and have not announced it yet.
+    /// For each chunk, the number of peers that are being sent it and have not announced it yet.
     sending: BTreeMap<ChunkId, u16>,
     limit: Limit,
     /// Rate of all confirmed chunks.
@@ -88,8 +92,8 @@ pub(crate) struct Uploads {
     served_bytes: u64,
 }
 
-/// Order of sending, lowest first: whether another peer has the chunk, the peer's turn, copies, the
-/// chunk, chance.
+/// The order of sending, lowest first: whether another peer has the chunk or is being sent it, the
+/// peer's turn, copies of the chunk, the chunk, chance.
 type Rank = (bool, u64, u64, ChunkId, u64);
 
 /// A breach of the limits by a peer.
@@ -131,8 +135,7 @@ impl Uploads {
 
     /// Takes in a peer's wants, confirmations and credit.
     ///
-    /// Wants for chunks that are not here are dropped, so that they are not looked at again and
-    /// again.
+    /// Wants for chunks that are not here are dropped, so that they are not searched each time.
     pub(crate) fn on_update(
         &mut self,
         from: PeerId,
@@ -167,7 +170,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// A peer announces a chunk: it is no longer sent to it, and the peer counts as a holder.
+    /// A peer has announced a chunk. The chunk is no longer sent to the peer nor counted as on its
+    /// way: the census counts the peer as a holder.
     pub(crate) fn on_have(&mut self, from: PeerId, id: ChunkId, now: Duration) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         if let Some(before) = peer.got_at.replace(now) {
@@ -204,7 +208,7 @@ impl Uploads {
         }
     }
 
-    /// A chunk could not be sent, or only later if `will_come`.
+    /// A chunk could not be sent. If `will_come`, it is fetched again and sent later.
     pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId, will_come: bool) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent = peer.sent.saturating_sub(1);
@@ -240,7 +244,7 @@ impl Uploads {
         if !self.may_write() || self.limit.opens_at(now).is_some() {
             return None;
         }
-        // Chunks in flight to slow peers do not hold back the others.
+        // Chunks in flight to slow peers leave no less room for the other peers.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
         let may_get = |peer: &Peer| {
@@ -257,8 +261,8 @@ impl Uploads {
             let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else {
                 continue;
             };
-            // Chance last: downloaders with equal chunks begin with different peers, and then help
-            // each other.
+            // Chance decides last, so nodes that have the same chunks begin with different peers,
+            // which then help each other.
             let rank = (copies > 0, peer.turn, copies, chunk, mix(self.salt ^ mix(id.0)));
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, *id));
@@ -348,7 +352,7 @@ impl Uploads {
         self.served_bytes
     }
 
-    /// Bytes sent lately and not confirmed; those to slow peers only if `slow`.
+    /// Bytes that were sent lately and are not confirmed. Those to slow peers count only if `slow`.
     fn under_way(&self, slow: bool, now: Duration) -> u64 {
         let patience = self.patience();
         let is_recent = |peer: &&Peer| {
@@ -360,8 +364,8 @@ impl Uploads {
         chunks.saturating_mul(self.chunk_bytes)
     }
 
-    /// Time in which our link has surely moved a chunk: an older unconfirmed chunk waits for its
-    /// peer.
+    /// Time in which our link has surely moved a chunk. If a chunk is unconfirmed for longer, the
+    /// link is not the cause but the peer.
     fn patience(&self) -> Duration {
         let three = self.chunk_bytes.saturating_mul(3);
         self.meter
@@ -375,14 +379,15 @@ impl Uploads {
         let writing =
             self.peers.values().filter(|peer| peer.writing_since.is_some() && !peer.is_slow);
         let rate = self.meter.rate().unwrap_or(0);
-        // A peer of unknown rate could take all.
+        // A peer of unknown rate counts as if it could take all that our link moves.
         let (count, sum) = writing.fold((0u64, 0u64), |(count, sum), peer| {
             (count.saturating_add(1), sum.saturating_add(peer.gets.rate().unwrap_or(rate)))
         });
         count < WRITING_LEAST || sum < rate.saturating_mul(WRITING_TIMES)
     }
 
-    /// Most bytes in flight: always room for a second chunk, so that the link never waits for us.
+    /// Most bytes in flight. There is always room for a second chunk, so the link never waits for
+    /// us.
     fn room(&self) -> u64 {
         let by_rate = bytes_in(self.meter.rate().unwrap_or(0), UNDER_WAY);
         UNDER_WAY_LEAST

@@ -66,7 +66,7 @@ impl Serve {
             .map(|(peer, id)| (peer, id.chunk))
     }
 
-    /// All chunks that may go, each written and confirmed at once.
+    /// All chunks that may be sent, each written and confirmed at once.
     fn all(&mut self) -> Vec<(PeerId, u32)> {
         let mut all = Vec::new();
         while let Some((peer, chunk)) = self.next() {
@@ -160,8 +160,8 @@ fn few_chunks_at_a_time_are_written_but_nobody_waits_for_slow_connections() {
 
 #[test]
 fn where_peers_take_less_than_the_link_moves_more_of_them_are_sent_to() {
-    // Chunks per second that our link moves; that each peer gains, if known; connections used at a
-    // time.
+    // Chunks per second that our link moves, chunks per second that each peer gets if known, and
+    // connections used at a time.
     for (link, gets, writing) in [
         (0, None, 3),
         (40, None, 3),
@@ -203,7 +203,7 @@ fn so_much_is_under_way_until_it_is_confirmed() {
     assert_eq!(send(&mut serve), UNDER_WAY_LEAST / CHUNK);
     serve.updates(A, &Update { received: 3, ..Update::default() }).unwrap();
     assert!(send(&mut serve) >= 3);
-    // A peer that confirms nothing holds up no room, and gets nothing more.
+    // A peer that confirms nothing soon takes up no room, and gets nothing more.
     serve.now += STUCK;
     assert_eq!(serve.uploads.under_way(true, serve.now), 0);
     assert_eq!(send(&mut serve), 0);

@@ -1,10 +1,10 @@
-//! The machine of mempool, consensus and catch-up, among honest and hostile peers.
+//! The target for the machine of mempool, consensus and catch-up, among honest and hostile peers.
 //!
 //! One of the four validators of the [`fixture`](super::fixture) is the machine under test, and one
-//! signs anything. The other two have decided twelve blocks and say so through honest peers. So the
-//! rules of the protocol hold whatever else the bytes choose: the machine commits these blocks and
-//! no others, never halts, signs no two messages for one round, says nothing that its log does not
-//! hold, and bans no honest peer.
+//! signs anything. The other two have decided twelve blocks and say so through honest peers. So
+//! these rules hold whatever the bytes choose, unless they choose a fork: the machine commits these
+//! blocks and no others, never halts, and bans no honest peer. Even in a fork it signs no two
+//! messages for one round, and sends nothing that its log does not hold.
 
 mod offers;
 mod shell;
@@ -22,15 +22,18 @@ use shell::Shell;
 const HONEST: [PeerId; 3] = [PeerId(1), PeerId(2), PeerId(3)];
 /// Peers that may do anything.
 const HOSTILE: [PeerId; 3] = [PeerId(4), PeerId(5), PeerId(6)];
-/// The honest peer of the end.
+/// The honest peer that connects at the end.
 const HELPER: PeerId = PeerId(9);
 /// Most choices of one input, so that no input takes long.
 const CHOICES_MAX: usize = 256;
-/// Wakes until the machine has all blocks, once only honest peers are left. It needs far fewer.
+/// Most wakes that the machine may need to get all blocks, once only honest peers are left. It
+/// needs far fewer.
 const WAKES_MAX: usize = 400;
 
-/// A byte that chooses how the machine starts, then choices: a byte each that names it, and its
-/// details. At the end the hostile peers leave, and an honest peer brings the machine to the tip.
+/// Runs one input: a byte that chooses how the machine starts, then a list of choices. A choice is
+/// a byte that selects an action, and then the bytes of its details. At the end the hostile peers
+/// leave, and an honest peer brings the machine to the tip. Returns whether it had any block before
+/// that.
 pub fn live_machine(data: &[u8]) -> bool {
     let mut stream = Stream(data);
     let Some(start) = stream.next() else { return false };

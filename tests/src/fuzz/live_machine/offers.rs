@@ -50,8 +50,9 @@ pub(super) fn header(stream: &mut Stream<'_>, attempt: u64) -> Option<Vec<u8>> {
     Some(codec::encode(&Attempt { attempt, message }))
 }
 
-/// A vote of an honest validator, or a certificate of such votes: for the final block in its round
-/// and for none in earlier rounds. Nobody has decided the later heights.
+/// A vote of an honest validator, or a certificate of such votes. Honest validators vote for a
+/// final block in the round that decided it, and for no block in earlier rounds. Later heights are
+/// not decided, so there they vote for no block.
 pub(super) fn vote(stream: &mut Stream<'_>, attempt: u64) -> Option<Vec<u8>> {
     let (number, height) = (stream.below(2), Height(1 + stream.below(NAMED) as u64));
     let (kind, round) = (kind(stream), Round(stream.below(3) as u32));
@@ -175,7 +176,7 @@ pub(super) fn request(stream: &mut Stream<'_>) -> Vec<u8> {
 }
 
 /// A batch of alice's transactions: those of the final blocks, others with the same nonces, and
-/// ones whose signature does not hold.
+/// some whose signature does not hold.
 pub(super) fn transactions(stream: &mut Stream<'_>) -> Vec<Option<Arc<VerifiedTransaction>>> {
     let fixture = fixture();
     let one = |choice: u8| {

@@ -26,17 +26,18 @@ use protocol::{
 use super::HOSTILE;
 use crate::fuzz::fixture::{BYZANTINE, HEIGHTS, OWN, START, fixture};
 
-/// The machine's clock is this far beyond the genesis when it starts, after all final blocks.
+/// When the machine starts, its clock is this far beyond the genesis, in milliseconds. So it is
+/// after all final blocks.
 const STARTS_AFTER: u64 = 10_000;
 /// A request fails if it is not answered within this time.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Most requests in flight with one peer, as the network limits them.
 const IN_FLIGHT_MAX: usize = 64;
-/// Most effects of one input; honest work causes far fewer.
+/// Most effects of one input. Honest work causes far fewer.
 const EFFECTS_MAX: usize = 1_000;
-/// Wakes at once in a row; an idle machine never asks for this many.
+/// Most wakes in a row without a pause. An idle machine never asks for this many.
 const RESTLESS_MAX: usize = 50;
-/// Small, so that transactions must leave.
+/// Limits so small that transactions must leave.
 const MEMPOOL: MempoolLimits = MempoolLimits { bytes_max: 2_048, sender_transactions_max: 8 };
 
 /// A change of the log that is not durable yet.
@@ -46,7 +47,7 @@ enum Write {
     Entry(LogEntry),
 }
 
-/// What outlives the machine.
+/// What outlives a restart of the machine.
 struct Disk {
     chain: ChainState,
     header: Option<Header>,
@@ -56,7 +57,7 @@ struct Disk {
     unsynced: Vec<Write>,
 }
 
-/// Our own message of a round: a vote of each kind and a proposal.
+/// Names a message that we sign in a round: a vote of this kind, or a proposal if there is no kind.
 type Said = (Height, Round, Option<VoteKind>);
 
 pub(super) struct Shell {
@@ -68,7 +69,7 @@ pub(super) struct Shell {
     peers: BTreeSet<PeerId>,
     asked: BTreeMap<RequestId, (PeerId, Request, Duration)>,
     tickets: u64,
-    /// Whether sync has promised all final blocks as one segment.
+    /// Whether sync has promised all final blocks as one segment, which was not given yet.
     is_segment_due: bool,
     is_forked: bool,
     is_halted: bool,
@@ -299,7 +300,8 @@ impl Shell {
         }
     }
 
-    /// Durable before audible, and never two different messages of one round.
+    /// Checks that a message was durable before it was sent, and that no two different messages of
+    /// one round are signed.
     fn on_gossip(&mut self, topic: Topic, bytes: &[u8]) {
         let message = match topic {
             Topic::Consensus => decode::<ConsensusMessage>(bytes, CONSENSUS_BYTES_MAX),
@@ -337,7 +339,7 @@ impl Shell {
         assert!(is_logged, "{entry:?} is said before it is durable");
     }
 
-    /// The blocks of the fixture become final, in order.
+    /// Checks that the blocks of the fixture become final, in order.
     fn on_commit(&mut self, Committed { block, certificate, .. }: Committed) {
         assert_eq!(block.height(), self.tip().next(), "blocks become final in order");
         let validators = fixture().chain.validators(block.height());

@@ -1,4 +1,4 @@
-//! The swarm machine, among honest and hostile peers.
+//! The target for the swarm machine, among honest and hostile peers.
 //!
 //! The chain is a [`Made`]: heads and certificates without blocks behind them. Whatever the input
 //! chooses, these rules hold. Only proved chunks are stored. Only stored chunks are sent, and only
@@ -24,11 +24,11 @@ use shell::Shell;
 const HONEST: [PeerId; 3] = [PeerId(1), PeerId(2), PeerId(3)];
 /// Peers that may do anything.
 const HOSTILE: [PeerId; 4] = [PeerId(4), PeerId(5), PeerId(6), PeerId(7)];
-/// The honest peer of the end.
+/// The honest peer that opens a link at the end.
 const HELPER: PeerId = PeerId(9);
 /// Most choices of one input, so that no input takes long.
 const CHOICES_MAX: usize = 512;
-/// Steps until all segments are applied, once only honest peers are left. It takes far fewer.
+/// Most steps until all segments are applied, once only honest peers are left. It takes far fewer.
 const STEPS_MAX: usize = 2_000;
 
 const SEGMENTS: u64 = 4;
@@ -107,7 +107,7 @@ fn id(stream: &mut Stream<'_>) -> ChunkId {
     ChunkId { segment, chunk: u32::from(choice % 8) }
 }
 
-/// A well-formed message that need not be true.
+/// A well-formed message, which may be false.
 fn lie(stream: &mut Stream<'_>) -> SyncMessage {
     let ids =
         |stream: &mut Stream<'_>| (0..stream.below(8)).map(|_| id(stream)).collect::<Vec<_>>();

@@ -28,18 +28,19 @@ const UNDER_WAY_MAX: u64 = 64 << 20;
 #[derive(Default)]
 struct Link {
     is_greeted: bool,
-    /// Whether the peer has said hello.
+    /// Whether the peer has sent its holdings.
     has_greeted: bool,
-    /// Chunks that the machine wants from the peer, its credit, and chunks given.
+    /// Chunks that the machine wants from the peer, the peer's credit, and how many chunks it gave.
     wants: BTreeSet<ChunkId>,
     allowed: u64,
     given: u64,
-    /// Chunks that the peer asked for, its credit, and chunks that were sent to it.
+    /// Chunks that the peer asked for, the machine's credit, and how many chunks were sent to the
+    /// peer.
     asked: BTreeSet<ChunkId>,
     credit: u64,
     sent: u64,
     received: u64,
-    /// Questions of the machine that the peer has not answered.
+    /// Questions of the machine that the peer has not answered, oldest first.
     questions: VecDeque<SyncMessage>,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Shell {
     begun: BTreeMap<SegmentIndex, SegmentHead>,
     stored: BTreeSet<ChunkId>,
     assembling: Option<SegmentIndex>,
-    /// Segments in memory: assembled, and perhaps being applied.
+    /// Segments in memory, which are assembled. One of them may be being applied.
     assembled: BTreeSet<SegmentIndex>,
     applying: Option<SegmentIndex>,
     manifest: Option<Vec<u8>>,
@@ -124,7 +125,7 @@ impl Shell {
         }
     }
 
-    /// Bytes from a peer.
+    /// Gives the machine the bytes of a message from a peer.
     pub(super) fn message(&mut self, peer: PeerId, bytes: Vec<u8>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         if let Ok(SyncMessage::Update(update)) = SyncMessage::decode(&bytes) {
@@ -142,7 +143,7 @@ impl Shell {
         self.message(peer, ledger::codec::encode(message));
     }
 
-    /// An honest peer says hello once.
+    /// An honest peer sends its holdings, once.
     pub(super) fn greet(&mut self, peer: PeerId) {
         let height = self.made.target.header.height;
         if let Some(link) = self.links.get_mut(&peer)
@@ -162,7 +163,7 @@ impl Shell {
         }
     }
 
-    /// An honest peer answers its first question.
+    /// An honest peer answers the oldest question.
     pub(super) fn answer(&mut self, peer: PeerId) {
         let Some(question) = self.links.get_mut(&peer).and_then(|link| link.questions.pop_front())
         else {
@@ -199,7 +200,7 @@ impl Shell {
         self.links.get(&peer)?.wanted(which)
     }
 
-    /// A chunk from a peer.
+    /// Gives the machine a chunk from a peer.
     pub(super) fn chunk(&mut self, peer: PeerId, id: ChunkId, hash: Hash, bytes: u64) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.given += 1;
@@ -262,7 +263,7 @@ impl Shell {
         self.give(Input::Tip(descriptor.last, vec![descriptor]));
     }
 
-    /// An honest peer without history asks for a chunk. Mostly it gives credit for one more.
+    /// An honest peer without history asks for a chunk. It may give credit for one more.
     pub(super) fn want(&mut self, peer: PeerId, id: ChunkId, choice: u8) {
         let Some(link) = self.links.get(&peer) else { return };
         if self.made.chunk(id.segment, id.chunk).is_none() || link.asked.len() >= WANTS_MAX {
@@ -276,7 +277,7 @@ impl Shell {
         self.say(peer, &SyncMessage::Update(update));
     }
 
-    /// Starts again from what is on disk. A power failure may have damaged a chunk.
+    /// Starts the machine again from what is on disk. A power failure may have damaged a chunk.
     pub(super) fn restart(&mut self, damaged: u8) {
         if damaged > 200 {
             self.stored.pop_first();
@@ -455,7 +456,7 @@ impl Shell {
     }
 }
 
-/// The head of a segment; `None` if there is no such segment.
+/// The head of a segment of the chain; `None` if there is no such segment.
 fn known(made: &Made, index: SegmentIndex) -> Option<&SegmentHead> {
     made.heads.get(usize::try_from(index.0).ok()?)
 }

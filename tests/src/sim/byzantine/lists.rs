@@ -1,5 +1,5 @@
-//! Made-up transaction lists: next to others' proposals, where no signature covers them, and under
-//! headers of its own, whose root covers them.
+//! Made-up transaction lists. Some are beside proposals of others, whose signatures do not cover
+//! them. Others are under headers of the validator's own, whose transactions root covers them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use rand::RngExt;
 
 use super::{Conduct, Scene, compact};
 
-/// Length of the longest list, in full blocks of transactions.
+/// Length of the longest list, as a multiple of the transactions that fit in a block.
 const FULL_BLOCKS: usize = 8;
 /// Lists sent with one proposal.
 const COPIES: usize = 2;
@@ -35,8 +35,8 @@ impl Conduct for MadeUpLists {
         }
     }
 
-    /// Two lists in a round; every node that hears the proposals requests their transactions. The
-    /// second list could fit a block, the first may be longer than that.
+    /// Proposes two lists in each of its rounds. Every node that hears the proposals requests their
+    /// transactions. The second list could fit in a block; the first may be longer.
     fn act(&mut self, scene: &mut Scene<'_>) {
         let height = scene.height();
         self.done = self.done.split_off(&(height, Round(0)));

@@ -1,8 +1,8 @@
 //! Byzantine validators: they hold real keys and send real messages, but follow no protocol.
 //!
 //! They are one coalition: each knows the chain of the furthest node and signs with the keys of
-//! all. Each follows the behaviours of the plan, one file per behaviour, which hear messages, act
-//! every 100 ms, and answer requests as they like.
+//! all. Each has some of the behaviours that the plan gives. A behaviour has a file of its own. It
+//! hears messages, acts every 100 ms, and answers requests as it likes.
 
 mod lists;
 mod proposals;
@@ -31,11 +31,11 @@ use rand_chacha::ChaCha8Rng;
 
 use talk::Talk;
 
-/// Bytes of the smallest transaction: one output, no memo.
+/// Bytes of the smallest transaction, which has one output and no memo.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
 /// How often a byzantine validator acts on its own.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
-/// Rounds beyond the current one that it makes proposals for.
+/// How many rounds beyond the current one a byzantine validator makes proposals for.
 const ROUNDS_AHEAD: u32 = 3;
 
 /// What a byzantine validator does instead of following the protocol.
@@ -47,8 +47,8 @@ pub enum Behaviour {
     ManyProposals,
     /// Votes in the same round for a block, for nil and for a block that does not exist.
     DoubleVotes,
-    /// Helps a block to a quorum, keeps its own precommit and the block to itself, and shows the
-    /// certificate.
+    /// Helps a block to a quorum, keeps its own precommit and the block to itself, and then shows
+    /// the certificate that only it can make.
     Withholding,
     /// Repeats others' messages, new and old, each time under a new attempt counter.
     Replays,
@@ -60,7 +60,7 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// All of them.
+    /// All behaviours.
     pub const ALL: [Self; 7] = [
         Self::Silence,
         Self::ManyProposals,
@@ -221,7 +221,7 @@ impl Byzantine {
             each(conduct.as_mut(), &mut scene);
         }
         let acts = scene.acts;
-        // Its own messages come back from nodes that pass them on.
+        // Its own messages come back from nodes that pass them on, so they count as seen.
         self.seen.extend(acts.iter().filter_map(|act| match act {
             Act::Say(_, bytes, _) => Some(Arc::new(bytes.clone())),
             Act::Ask(..) => None,
@@ -298,7 +298,7 @@ impl Scene<'_> {
     }
 }
 
-/// The block as it is sent.
+/// The block without its transactions, as it is sent.
 fn compact(block: &ValidBlock) -> CompactBlock {
     CompactBlock {
         header: block.header().clone(),

@@ -12,7 +12,7 @@ use super::{Conduct, Scene};
 
 /// Copies of a message sent at once.
 const COPIES: usize = 3;
-/// Old messages remembered.
+/// Most old messages that are remembered.
 const OLD_MAX: usize = 64;
 /// Old messages repeated at a time.
 const OLD_AT_A_TIME: usize = 4;
@@ -28,7 +28,8 @@ pub(super) struct Replays {
 
 impl Conduct for Replays {
     fn hear(&mut self, scene: &mut Scene<'_>, message: &ConsensusMessage) {
-        // Each message once: two validators with this behaviour would answer each other for ever.
+        // Each message is repeated only once. Otherwise two validators with this behaviour would
+        // repeat each other's messages for ever.
         if !self.known.insert(codec::encode(message)) || scene.world.rng.random() {
             return;
         }

@@ -1,5 +1,5 @@
-//! Withholding: the coalition lets the honest validators come within its own precommits of a
-//! decision, shows the certificate that only it can make, and never sends the block. A node that
+//! Withholding: the coalition lets a block get all precommits except its own, which the block needs
+//! too. Then it shows the certificate that only it can make, and never sends the block. A node that
 //! waits for the block from the sender of the certificate would wait for ever.
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! The rules that hold whatever happens. Every effect that others could see, or that is kept, is
-//! checked here.
+//! The rules that hold whatever happens. Every effect that other nodes could see, or that is kept
+//! on disk, is checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -46,7 +46,7 @@ pub enum Rule {
     /// bodies of a height are in memory, and one input makes a machine look up at most twice the
     /// transactions of a full block.
     NoUnpaidWork,
-    /// No delay for a proposal that was complete before its height began.
+    /// No late vote on a proposal that was complete before its height began.
     NoIdling,
     /// No standstill once all faults are healed.
     NoStandstill,
@@ -55,9 +55,9 @@ pub enum Rule {
 /// A rule that was broken, and how.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// Which.
+    /// The broken rule.
     pub rule: Rule,
-    /// How.
+    /// How it was broken.
     pub what: String,
 }
 
@@ -225,8 +225,8 @@ impl Check {
         Ok(())
     }
 
-    /// Checks every message sent, by its signer or passed on. Honest nodes pass on only signed
-    /// messages, so each counts as its signer's.
+    /// Checks a message that an honest node sends or passes on. Honest nodes pass on only messages
+    /// whose signatures hold, so the message counts as its signer's.
     pub(crate) fn on_message(&mut self, message: &ConsensusMessage) -> Result<(), Violation> {
         match message {
             ConsensusMessage::Vote(vote) => self.on_vote(vote),

@@ -13,7 +13,8 @@ fn vote(chain: &Chain, by: usize, round: u32, block: Option<BlockHash>) -> Signe
     SignedVote { signature: key.sign(&vote.message(chain.id())), vote }
 }
 
-/// The first block with this time, certified by this many of four validators.
+/// A block of height 1 that this many of four validators certify. Another `time` makes another
+/// block.
 fn block(chain: &Arc<Chain>, time: u64, signers: usize) -> Committed {
     let mut state = ChainState::genesis(Arc::clone(chain));
     let time = Timestamp(state.next_time().0 + time);

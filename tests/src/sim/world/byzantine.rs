@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// `who`: the node that asked, its life, and the request's number.
+    /// `who` is the node that asked, its life, and the request's number.
     pub(super) fn ask_byzantine(
         &mut self,
         node: usize,

@@ -1,4 +1,4 @@
-//! The world: all nodes, the network between them, and the one order of events.
+//! The world: all nodes, the network between them, and all events in their order.
 
 mod byzantine;
 mod happen;
@@ -52,7 +52,7 @@ pub struct Summary {
     pub transactions: u64,
     /// Crashes of nodes.
     pub crashes: u64,
-    /// Heights that took more than one round, counted once per node and round.
+    /// Rounds that were not the first of their height, counted at each node.
     pub rounds: u64,
     /// Messages that byzantine validators sent.
     pub misdeeds: u64,
@@ -104,7 +104,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, plan: Plan) -> Self {
         let chain = Chain::new(plan.genesis());
-        // Another stream than the plan's, so that the two are independent.
+        // A stream of its own, so that these choices are independent of the plan's.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(1);
         let start = Timestamp(chain.genesis().start_time.0 + 86_400_000);
@@ -214,8 +214,8 @@ impl World {
         }
     }
 
-    /// Every honest node must get this many heights beyond the highest one. After [`Self::calm`],
-    /// every submitted transfer must also become final.
+    /// Every honest node must reach this many heights beyond the highest one now. After
+    /// [`Self::calm`], every submitted transfer must also become final.
     ///
     /// # Errors
     /// `Failure` when they do not within this time.

@@ -22,12 +22,12 @@ use super::{Happening, World};
 
 /// A request that is not answered within this time has failed.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// Immediate wakes in a row; an idle machine never asks for this many.
+/// Most wakes in a row without a pause. An idle machine never asks for this many.
 const RESTLESS_MAX: u32 = 50;
 
 impl World {
-    /// The only way into a machine: performs its effects in order, then confirms what has become
-    /// durable.
+    /// Gives a machine an input, performs its effects in order, and confirms what has become
+    /// durable. Machines get inputs in no other way.
     pub(super) fn give(&mut self, node: usize, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -69,7 +69,7 @@ impl World {
         running.restless = if deadline > time { 0 } else { running.restless + 1 };
         let is_restless = running.restless > RESTLESS_MAX;
         let at = deadline.max(time) + late;
-        // One alarm at a time; a wake that comes too early is harmless.
+        // A node has one alarm at a time. A wake that comes too early is harmless.
         if running.alarm.is_none_or(|alarm| alarm > at) {
             running.alarm = Some(at);
             self.plan_at(at, Happening::Wake { node, life });
@@ -151,7 +151,7 @@ impl World {
         self.broadcast(from, &gossip, &key, |_| true);
     }
 
-    /// Sends gossip to these nodes. `bytes` identify the message.
+    /// Sends gossip to the nodes that `reaches` selects. `bytes` identify the message.
     pub(super) fn broadcast(
         &mut self,
         from: usize,
@@ -167,8 +167,8 @@ impl World {
         }
     }
 
-    /// Messages that an honest node sends or passes on are accepted or ignored by all others.
-    /// Passing one on is charged to the node's [`Cost`](crate::sim::cost::Cost).
+    /// Checks that no node rejects a message that an honest node sends or passes on. If a node
+    /// passes the message on, its [`Cost`](crate::sim::cost::Cost) is charged.
     fn on_judged(&mut self, node: usize, ticket: Ticket, verdict: Verdict) {
         let heard =
             self.nodes[node].running.as_mut().and_then(|running| running.heard.remove(&ticket));
@@ -212,13 +212,14 @@ impl World {
         self.require(result);
     }
 
-    /// Charges the node for each body it logs.
+    /// Charges the node for each body that it logs, and notes its votes on early proposals.
     fn on_logged(&mut self, node: usize, entry: &LogEntry) {
         let (time, own) = (self.time, self.nodes[node].public());
         let Some(running) = &mut self.nodes[node].running else { return };
         let result = match entry {
             LogEntry::Body(block) => {
-                // A node logs its own block before it proposes it.
+                // A node logs its own block before it proposes it, so the current round counts for
+                // it.
                 let round = self
                     .check
                     .round_of(&block.header.hash())
@@ -237,7 +238,8 @@ impl World {
         self.require(result);
     }
 
-    /// Durable before audible, and never two different messages.
+    /// Checks that own messages are durable before they are sent, and that no two contradict each
+    /// other.
     pub(super) fn on_said(&mut self, from: usize, message: &ConsensusMessage) {
         if let ConsensusMessage::Proposal(signed, _) = message {
             self.check.on_proposed(&signed.proposal);

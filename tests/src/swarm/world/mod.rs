@@ -1,4 +1,4 @@
-//! The world: all nodes, all links, and the one order of events.
+//! The world: all nodes, all links, and all events in their order.
 
 mod event;
 mod frames;
@@ -27,7 +27,7 @@ use super::plan::{Conduct, Member, Plan};
 /// Length of a chunk frame on the wire, in thousandths of the frame's own length.
 const CHUNK_OVERHEAD: u64 = 1_045;
 
-/// Wakes without any time passing that only a faulty machine asks for.
+/// Most wakes in a row while no time passes. Only a faulty machine asks for more.
 const WAKES_MAX: u32 = 1_000;
 
 /// A node: the machine while it runs, and the state that outlives it.
@@ -45,7 +45,7 @@ struct Node {
     wakes: u32,
     /// Number of segments applied.
     applied: usize,
-    /// Segments begun and not yet applied, each with the chunks it has.
+    /// Segments begun and not yet applied, each with one flag for each chunk: whether it is here.
     staged: Vec<(SegmentHead, Vec<bool>)>,
     manifest: Option<Vec<u8>>,
     /// When the one core that assembles and applies segments is free.
@@ -371,7 +371,8 @@ impl World {
         }
     }
 
-    /// For each node its uplink's busy share, chunks stored and chunk bytes sent. For people.
+    /// For people: each node's busy share of its uplink, its stored chunks, and the copies that it
+    /// sent.
     #[must_use]
     pub fn shares(&self) -> Vec<(f64, u64, f64)> {
         let share = |node: &Node| {

@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// When the node's core has processed a segment.
+    /// When the node's core has finished with a segment. Each segment takes its turn on the core.
     fn compute(&mut self, place: usize, index: SegmentIndex) -> Nanos {
         let bytes = self.made.head(index).descriptor.bytes;
         let node = &mut self.nodes[place];

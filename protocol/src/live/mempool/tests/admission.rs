@@ -1,14 +1,14 @@
-//! Tests of what is let in: each rule up to its limit, and nothing past it.
+//! Tests of which transactions are let in: each rule up to its limit, and nothing past it.
 
 use super::*;
 
-/// A rule, what is held before, the time, the newcomer, and what becomes of it. The tip's time is
-/// START + 1, and account 5 has sent one transaction of 1,000 for a fee of 10,000.
+/// The name of a rule, the transactions held before, the time, the newcomer, and the result. The
+/// tip's time is START + 1, and account 5 has sent one transaction of 1,000 for a fee of 10,000.
 type Row = (&'static str, Vec<Pay>, u64, Pay, Result<(), AdmitError>);
 
 const EXPIRY_MAX: u64 = 24 * 3_600_000;
 const LIFE: u64 = LIFE_MIN_MS;
-/// A tenth more per byte than 100,000 for `SIZE` bytes, for 100 bytes more.
+/// The least fee to replace, with 100 bytes more, a transaction of `SIZE` bytes that pays 100,000.
 const LONGER: u64 = (100_000 * 110 * (SIZE as u64 + 100)).div_ceil(SIZE as u64 * 100);
 
 const fn rejected(error: TransactionError) -> Result<(), AdmitError> {
@@ -247,8 +247,8 @@ fn a_recipient_that_is_no_point_of_the_curve_is_refused() {
     assert_eq!(pay(key(100)), Ok(Admitted::New));
 }
 
-/// No block can come sooner than the interval, so a transaction that expires before it can go into
-/// none.
+/// No block can come before the interval is over. A transaction that expires earlier can go into no
+/// block.
 #[test]
 fn what_expires_within_the_interval_is_refused() {
     let limits = Limits { block_interval_ms: 50, ..CHAIN.limits().clone() };

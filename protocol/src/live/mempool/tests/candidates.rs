@@ -29,7 +29,7 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
             assert_eq!(names_in(room * SIZE - 1), expected[..room - 1], "one byte less: {held:?}");
         }
     }
-    // Equal rates: by hash, whatever the order of arrival.
+    // Transactions of equal rates go by hash, whatever the order of arrival.
     let pays = [1, 2, 3, 4].map(|from| pay(from, 0, 20_000));
     let mut hashes = pays.map(|pay| pay.signed().hash());
     hashes.sort_unstable();
@@ -44,7 +44,7 @@ fn candidates_go_by_nonce_within_a_sender_and_by_rate_among_senders() {
 }
 
 /// The successors of an expired transaction cannot be applied, so they must not take room from
-/// others.
+/// other transactions.
 #[test]
 fn an_expired_head_does_not_keep_others_out_of_a_block() {
     let chain = ChainState::genesis(Arc::clone(&CHAIN));

@@ -1,9 +1,9 @@
-//! Tests of who leaves: the replaced, the uncovered, and the worst of a full mempool.
+//! Tests of which transactions leave: the replaced, the uncovered, and the worst of a full mempool.
 
 use super::*;
 
-/// The same body under another signature must not replace the first for the same fee, not even
-/// where bytes are free.
+/// The same body under another signature must not replace the first one for the same fee, not even
+/// if bytes are free.
 #[test]
 fn a_replacement_always_costs_more() {
     let free = Limits { fee_per_byte: Amount(0), ..Limits::default() };

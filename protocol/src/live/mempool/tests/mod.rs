@@ -49,7 +49,7 @@ static CHAIN: LazyLock<Arc<Chain>> = LazyLock::new(|| {
             payout: key(VALIDATOR),
             power,
         }],
-        // Blocks as close together as a genesis allows: the rows below count in milliseconds.
+        // The shortest interval that a genesis allows, since the tests below count milliseconds.
         limits: Limits { block_interval_ms: 1, ..Limits::default() },
     })
 });
