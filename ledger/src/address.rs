@@ -62,7 +62,11 @@ pub fn decode_address(prefix: &str, text: &str) -> Result<PublicKey, AddressErro
     }
     // The 52 characters of a key hold 260 bits, four more than the key. If those four bits could be
     // other than zero, a key would have sixteen addresses.
-    let padded = |_| malformed("the padding bits of its last character are not zero".to_owned());
+    let padded = |_| {
+        malformed(
+            "the padding bits of the last character before its checksum are not zero".to_owned(),
+        )
+    };
     checked.validate_segwit_padding().map_err(padded)?;
     let bytes: Vec<u8> = checked.byte_iter().collect();
     let key: [u8; 32] = bytes

@@ -45,7 +45,7 @@ pub enum ValidatorSetError {
     #[error("{0} validators, expected 1 to {VALIDATORS_MAX}")]
     Count(usize),
     /// Keys that do not strictly increase.
-    #[error("validators are not sorted by key without repetition")]
+    #[error("validators must be sorted by key, each key once")]
     Order,
     /// A power of zero, or a total above [`VOTING_POWER_MAX`].
     #[error("voting powers must be above zero and at most {VOTING_POWER_MAX} in total")]

@@ -54,7 +54,7 @@ pub enum Offence {
         asked: Height,
     },
     /// A block that is not the child of the block before it.
-    #[error("block {height} does not follow the one before")]
+    #[error("block {height} is not the child of the block before it")]
     BlockUnlinked {
         /// Height of the block.
         height: Height,
@@ -77,7 +77,7 @@ pub enum Offence {
     #[error("sent a bad message about history: {0}")]
     SyncMessage(CodecError),
     /// A second message with holdings over one link.
-    #[error("said hello twice")]
+    #[error("sent its holdings twice")]
     SecondHello,
     /// Claimed holdings that no chain can have.
     #[error("claims to have history that no chain can have")]
@@ -114,7 +114,9 @@ pub enum Offence {
     #[error("sent more chunks than it had credit for")]
     TooManyChunks,
     /// A manifest whose segments reach beyond the height that the manifest is for.
-    #[error("sent a manifest for height {height} whose segments reach up to height {next}")]
+    #[error(
+        "sent a manifest for height {height} whose segments reach beyond it: {next} comes next"
+    )]
     ManifestTooLong {
         /// Height that was asked for.
         height: Height,

@@ -22,7 +22,7 @@ pub(crate) enum WalletError {
     /// There are no keys yet.
     #[error(
         "no keys in {} yet\n\
-         hint: `cairn-wallet new NAME` makes one, `cairn-wallet import NAME` brings one in",
+         hint: `cairn-wallet new NAME` makes one, `cairn-wallet import NAME` imports one",
         .0.display()
     )]
     NoKeys(PathBuf),
@@ -122,7 +122,7 @@ impl WalletError {
 /// The table of exit codes, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable, 4 rejected, 5 submitted and not proved \
-final (may still land),
+final (may still become final),
 6 bad password, 7 done, but the result cannot be written to stdout (stderr has it), 130 \
 interrupted. With 1, 2, 3, 4 and 6
 no transfer was submitted, or the node refused it.

@@ -347,7 +347,7 @@ fn wrong_clock(error: WalletError, head: Timestamp, now: Timestamp) -> WalletErr
 /// The error for a transfer that was submitted and is not proved final.
 pub(crate) fn open(cause: WalletError, id: TxId, expires_at: Timestamp) -> WalletError {
     let open = format!(
-        "It may still land, in a block with a time up to {}\n\
+        "It may still become final, in a block with a time up to {}\n\
          hint: the same command again resumes this transfer and pays only once; `cairn-wallet tx \
          {id}` shows its status",
         utc(expires_at.0)

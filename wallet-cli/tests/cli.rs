@@ -121,7 +121,7 @@ fn final_is_not_believed_without_proof() {
         // if nothing had happened.
         let sent = setup.send(&[]).expect(5, said);
         assert!(
-            sent.stderr.contains("It may still land") && sent.stderr.contains(sent.line()),
+            sent.stderr.contains("It may still become final") && sent.stderr.contains(sent.line()),
             "{lie:?}: {sent:?}"
         );
         let id = setup.node.lock().blocks[0].0.block().transactions[0].id().to_string();
@@ -248,7 +248,7 @@ fn exit_codes_say_what_happened() {
 fn at_a_timeout_the_id_is_told() {
     let setup = setup();
     setup.node.lie(Lie::Stalls);
-    let plain = setup.send(&["--timeout", "300ms"]).expect(5, "It may still land");
+    let plain = setup.send(&["--timeout", "300ms"]).expect(5, "It may still become final");
     assert_eq!(plain.line().len(), 64);
     let json = setup.send(&["--timeout", "0s", "--json"]).expect(5, "cairn-wallet tx ");
     let json: Value = serde_json::from_str(json.line()).unwrap();
@@ -269,7 +269,7 @@ fn a_submission_without_an_answer_is_waited_for() {
 fn a_node_that_vanishes_before_the_proof_leaves_it_open() {
     let setup = setup();
     setup.node.lie(Lie::Vanishes);
-    let sent = setup.send(&[]).expect(5, "It may still land");
+    let sent = setup.send(&[]).expect(5, "It may still become final");
     assert_eq!(sent.line(), setup.node.lock().blocks[0].0.block().transactions[0].id().to_string());
 }
 
@@ -304,8 +304,8 @@ fn what_was_done_is_told_when_stdout_is_broken() {
     }
     setup.node.lie(Lie::Stalls);
     for (what, stdout) in broken_outputs() {
-        let open =
-            run(&[&send[..], &["--timeout", "0s"]].concat(), stdout).expect(5, "It may still land");
+        let open = run(&[&send[..], &["--timeout", "0s"]].concat(), stdout)
+            .expect(5, "It may still become final");
         assert!(open.stderr.contains("cairn-wallet tx "), "{what}: {open:?}");
     }
 }

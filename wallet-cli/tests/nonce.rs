@@ -63,7 +63,7 @@ fn a_transfer_queues_behind_those_of_another_wallet_with_the_key() {
         let other = setup.node.lock().transfer("alice", "dave", nonce);
         setup.node.lock().waiting.push(other);
     }
-    setup.send(&["--timeout", "0s"]).expect(5, "It may still land");
+    setup.send(&["--timeout", "0s"]).expect(5, "It may still become final");
     assert_eq!(waiting(&setup.node), [0, 1, 2, 3]);
     setup.node.lock().commit_waiting();
     setup.send(&["--timeout", "0s"]).expect(0, "is not sent again");
@@ -87,7 +87,7 @@ fn a_script_that_does_not_wait_sends_transfers_in_a_row() {
             "--timeout",
             "0s",
         ];
-        setup.run(&args).expect(5, "It may still land");
+        setup.run(&args).expect(5, "It may still become final");
     }
     assert_eq!(waiting(&setup.node), (0..10).collect::<Vec<_>>());
     // The wallet stored all these transfers itself, so it did not ask for the node's mempool.

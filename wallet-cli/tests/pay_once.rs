@@ -73,7 +73,7 @@ fn a_payment_that_a_node_keeps_back_is_resumed_and_not_made_twice() {
         "--timeout",
         "0s",
     ];
-    let other = setup.run(&args).expect(5, "may still land").line().to_owned();
+    let other = setup.run(&args).expect(5, "may still become final").line().to_owned();
     assert_eq!(setup.node.lock().waiting.len(), 2);
     setup.node.lie(Lie::None);
     setup.node.lock().commit_waiting();
@@ -127,7 +127,7 @@ fn what_a_node_says_it_refused_may_still_land_and_is_not_paid_twice() {
     setup.node.lie(Lie::Stalls);
     let first = setup.send(&["--timeout", "0s"]).expect(5, "").line().to_owned();
     setup.node.lie(Lie::Rejects);
-    setup.send(&[]).expect(5, "It may still land");
+    setup.send(&[]).expect(5, "It may still become final");
     setup.node.lie(Lie::None);
     setup.node.lock().commit_waiting();
     assert_eq!(setup.send(&[]).expect(0, "").line(), first);

@@ -23,7 +23,7 @@ pub const FORMAT: u32 = 2;
 /// Tells the user what to do with a genesis, home, store or archive of format 1. None of them can
 /// be converted, since the chain id is a hash over the format too.
 pub const MADE_BY_0_1: &str =
-    "made by cairn 0.1: keep that program for this network, or start a new one with `genesis new`";
+    "made by cairn 0.1: use cairn 0.1 for this network, or start a new network with `genesis new`";
 /// Most bytes a genesis file may have.
 pub const GENESIS_BYTES_MAX: usize = 16 << 20;
 /// Highest `chunk_bytes` that a genesis may choose.

@@ -107,8 +107,8 @@ fn a_genesis_of_another_format_is_refused_by_name_and_for_nothing_else() {
     };
     assert_eq!(
         refused(1),
-        "1 problem in genesis:\n  format: 1, expected 2: made by cairn 0.1: keep that program for \
-         this network, or start a new one with `genesis new`"
+        "1 problem in genesis:\n  format: 1, expected 2: made by cairn 0.1: use cairn 0.1 for \
+         this network, or start a new network with `genesis new`"
     );
     assert_eq!(refused(3), "1 problem in genesis:\n  format: 3, this program knows 2: upgrade it");
     assert_eq!(Genesis { format: 1, ..local() }.problems().len(), 1);

@@ -244,6 +244,6 @@ fn a_log_of_the_first_format_is_refused_by_name() {
     let path = dir.path().join("log");
     std::fs::write(&path, b"CRNLOG01 and more").unwrap();
     let error = ConsensusLog::open(&path).unwrap_err().to_string();
-    assert!(error.contains("made by cairn 0.1: keep that program for this network"), "{error}");
+    assert!(error.contains("made by cairn 0.1: use cairn 0.1 for this network"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"CRNLOG01 and more", "it is not touched");
 }

@@ -111,7 +111,8 @@ pub(super) fn execute(options: &options::Attack) -> anyhow::Result<()> {
         if quiet_p99_ms > QUIET_P99_MS_MAX {
             say!(
                 "run {number}: already before the attack the 99th percentile was {quiet_p99_ms:.0} \
-                 ms, so this run tells of this machine: expected at most {QUIET_P99_MS_MAX} ms"
+                 ms, expected at most {QUIET_P99_MS_MAX} ms: this run measures the machine more \
+                 than the attack"
             );
         }
         runs.push(run);

@@ -86,15 +86,17 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
             unlocked.import_seed(args.name, &seed)?
         }
         (Some(mut unlocked), Secret::Phrase(mnemonic)) => {
-            note("note: the first key of these words comes in; the keystore keeps its own words");
+            note(
+                "note: only the first key of these words is imported; the keystore keeps its own words",
+            );
             unlocked.import_seed(args.name, &account_secret(&mnemonic.seed(""), Index::ZERO))?
         }
         (Some(mut unlocked), Secret::Seed(seed)) => unlocked.import_seed(args.name, &seed)?,
     };
     if key.origin == Origin::Imported {
         note(
-            "note: the keystore's 24 words do not bring this key back: keep what you brought it in \
-             from",
+            "note: the keystore's 24 words do not bring this key back: keep the words or the seed \
+             that you imported it from",
         );
     }
     let address = wallet::address(&chain, &key);

@@ -85,7 +85,7 @@ pub(crate) enum HomeError {
     },
     /// Too many transfers may still become final.
     #[error(
-        "{} holds {max} transfers that may still land; nothing was sent\nhint: wait until they are \
+        "{} holds {max} transfers that may still become final; nothing was sent\nhint: wait until they are \
          final or expired",
         path.display()
     )]

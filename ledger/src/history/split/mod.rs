@@ -73,7 +73,9 @@ pub enum SegmentError {
         got: Hash,
     },
     /// The rules close the segment before its last block.
-    #[error("the segment ends before height {last}: there are {bytes} bytes before it")]
+    #[error(
+        "by the rules the segment ends before height {last}, since {bytes} bytes come before that block"
+    )]
     Closing {
         /// Last height in the descriptor.
         last: Height,
