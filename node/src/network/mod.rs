@@ -63,8 +63,8 @@ pub use self::wire::{
     RESPONSE_BYTES_MAX, Topic, protocol_names,
 };
 
-/// Part of a log filter that silences libp2p. Most of its lines are meant for its authors, and some
-/// come once per message.
+/// Part of a log filter that silences libp2p. Most lines of libp2p are meant for its authors, and
+/// some are logged for every message.
 pub const LOG_FILTER: &str = "\
     libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
     libp2p_identify=error,libp2p_mdns=error,libp2p_swarm=warn,libp2p_tcp=warn,\
@@ -84,8 +84,9 @@ pub struct NetworkConfig {
     /// Addresses at which, as the operator says, others can reach us. With at least one of these,
     /// or with a public listening address, a node of a public network helps others to find peers.
     pub external: Vec<Multiaddr>,
-    /// Named peers: peers to stay connected to, with or without `/p2p/` and their identity. Of the
-    /// limits on connections only `per_peer` applies to them, in either direction.
+    /// Addresses of named peers, to which the node stays connected. An address may end with `/p2p/`
+    /// and the peer's identity. Of the limits on connections only `per_peer` applies to named
+    /// peers, in either direction.
     pub bootstrap: Vec<Multiaddr>,
     /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
     pub store: Option<PathBuf>,
@@ -146,7 +147,7 @@ pub struct Limits {
     /// Inbound connections from one IPv4 /24 or IPv6 /48. On private networks and loopback each
     /// address and port is a group of its own.
     pub per_group: u32,
-    /// Memory of the process, in bytes, above which no connection is accepted. `None` is three
+    /// Memory of the process, in bytes, above which no connection is accepted. `None` means three
     /// quarters of the machine's memory.
     pub memory_bytes: Option<usize>,
     /// Whether loopback addresses are grouped as public ones are. For tests.
@@ -154,8 +155,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Connections in all: inbound places, outbound places, and again as many as outbound places
-    /// for named peers and probes.
+    /// Connections in all: `inbound`, `outbound`, and as many again as `outbound` for named peers
+    /// and probes.
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.inbound.saturating_add(self.outbound.saturating_mul(2))
@@ -186,7 +187,7 @@ impl Default for Limits {
 /// Why the network does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The node cannot listen on an address, mostly because another process has the port.
+    /// The node cannot listen on an address, usually because another process has the port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The configured address.
