@@ -25,7 +25,7 @@ pub(crate) fn patient_threads(
         .with_context(|| format!("cannot start threads for {name}"))
 }
 
-/// Lowers the priority of this thread. On other systems than Linux this would slow down the whole
+/// Lowers the priority of this thread, on Linux only: elsewhere the call would slow down the whole
 /// process. If the system refuses, the priority stays as it is.
 fn give_way() {
     #[cfg(target_os = "linux")]

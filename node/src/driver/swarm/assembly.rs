@@ -15,8 +15,8 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Most signatures in one batch. More gain nothing, and take memory for their messages.
 const BATCH: usize = 256;
-/// A segment that is ready to be applied. If chunks were damaged on disk, only their numbers,
-/// without blocks.
+/// A segment that is ready to be applied. If chunks were damaged on disk, it holds only their
+/// numbers and no blocks.
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) index: SegmentIndex,
