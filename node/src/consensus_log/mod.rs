@@ -18,12 +18,12 @@
 //! | | payload: a cut or an entry |
 //!
 //! A cut makes everything before it void, so the file need not be truncated at each height. A long
-//! file is replaced by a new one: at a cut, or when bodies in it no longer matter. If a crash tore
-//! the last frame, the validator never acted on it, and it is dropped. If whole frames follow a
-//! broken one, durable bytes were lost, and nothing in the file can be relied on. Payloads hold
-//! bytes that strangers chose, such as memos. Without the secret, such bytes cannot look like a
-//! frame. A mark is compared before the bytes that follow it are read, so the search for later
-//! frames takes time linear in the length of the file.
+//! file is replaced by a new one: at a cut, or when bodies of blocks in it no longer matter. If a
+//! crash tore the last frame, the validator never acted on it, and it is dropped. If whole frames
+//! follow a broken one, durable bytes were lost, and nothing in the file can be relied on. Payloads
+//! hold bytes that strangers chose, such as memos. Nobody who does not know the secret can make
+//! such bytes look like a frame. A mark is compared before the bytes that follow it are read, so
+//! the search for later frames takes time linear in the length of the file.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -90,8 +90,8 @@ pub struct ConsensusLog {
 
 impl ConsensusLog {
     /// Writes an empty log for height 1, durably. This *creation mark* says that nothing was ever
-    /// signed from this home. With a tip above 0 it says nothing, since the key may have signed
-    /// elsewhere.
+    /// signed from this home. If the tip of the store is above 0, the mark says nothing, since the
+    /// key may have signed elsewhere.
     ///
     /// # Errors
     /// `LogError` when the disk refuses.
@@ -190,9 +190,9 @@ impl ConsensusLog {
         Ok(())
     }
 
-    /// Replaces the file by a new one without the bodies that are not among `kept`. All other
-    /// entries stay in their order, and everything appended before is durable. A crash leaves the
-    /// old file or the new one, and each has every message that was signed.
+    /// Replaces the file by a new one without the bodies of blocks that are not among `kept`. All
+    /// other entries stay in their order, and everything appended before is durable. A crash leaves
+    /// the old file or the new one, and each has every message that was signed.
     ///
     /// # Errors
     /// `LogError` when the disk refuses, or no longer gives what was written.
@@ -269,8 +269,8 @@ struct Whole {
     length: u64,
 }
 
-/// Parses a file. `None` if it is not a log, if durable bytes are broken, or if it was lost before
-/// and nothing was cut since.
+/// Parses a file. `None` if it is not a log, if durable bytes are broken, or if it replaced a lost
+/// log and has no cut since.
 fn read(bytes: &[u8]) -> Option<Whole> {
     let secret =
         bytes.strip_prefix(MAGIC)?.first_chunk().map(|secret| u64::from_le_bytes(*secret))?;
