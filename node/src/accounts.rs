@@ -128,7 +128,7 @@ mod tests {
         assert!(!accounts.admits(&1), "what one charges all see");
         assert_eq!(accounts.report(&1).refused, 1);
         for peer in 2..3 * ACCOUNTS_MAX as u32 {
-            // No account is full, so the bound must forget some.
+            // No budget is full, so accounts with less than a full budget must be forgotten.
             accounts.charge(&peer, &Cost { decode: KEPT / 2, ..Cost::NONE });
         }
         assert!(accounts.lock().budgets.len() <= ACCOUNTS_MAX);

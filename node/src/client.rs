@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// Longest time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Most bytes of an answer: the most that a node sends, and room for its envelope.
+/// Most bytes of an answer: the largest that a node sends, and room for the JSON around it.
 const ANSWER_BYTES_MAX: u64 = 17 << 20;
 
 /// Why a call failed.

@@ -21,8 +21,8 @@ pub(crate) fn start(level: &str) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(crate::screen::Stderr::new)
         .with_ansi(crate::screen::has_colours())
-        // If a line cannot be written, reporting that would need another line, by a print that
-        // panics.
+        // Otherwise a line that cannot be written would be reported by another print to stderr,
+        // which would panic.
         .log_internal_errors(false)
         .with_target(false);
     subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))

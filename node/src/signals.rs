@@ -18,7 +18,7 @@ const STOP: [(&str, SignalKind); 3] = [
     ("SIGINT", SignalKind::interrupt()),
     ("SIGQUIT", SignalKind::quit()),
 ];
-/// Signals that a program survives.
+/// Signals that a program ignores.
 const BORNE: [(&str, SignalKind); 3] = [
     ("SIGHUP", SignalKind::hangup()),
     ("SIGUSR1", SignalKind::user_defined1()),
