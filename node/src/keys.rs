@@ -101,8 +101,8 @@ impl Seed {
     /// Reads a key file.
     ///
     /// # Errors
-    /// `KeyFileError` when it is missing, readable by others, damaged, or its public key is not
-    /// that of its seed.
+    /// `KeyFileError` when the file is missing, readable by others or damaged, or when its public
+    /// key is not that of its seed.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let malformed = |reason: &str| KeyFileError::Malformed {
             path: path.to_owned(),

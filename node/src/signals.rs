@@ -1,4 +1,4 @@
-//! Which signals stop a program in order, and which it ignores.
+//! Which signals stop a program in an orderly way, and which it ignores.
 //!
 //! SIGTERM, SIGINT and SIGQUIT stop the program. SIGHUP, SIGUSR1 and SIGUSR2 would end it at once
 //! by default. A node has no configuration to reload and no log file to reopen, so it ignores them.

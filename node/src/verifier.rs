@@ -46,8 +46,9 @@ struct Known {
 }
 
 impl Known {
-    /// About 40,000 ordinary transfers, or ten seconds of the highest load. Repeated gossip arrives
-    /// within seconds, so a larger value would only take memory.
+    /// Bytes of transactions at which a generation is full: about 40,000 ordinary transfers, or ten
+    /// seconds of the highest load. Repeated gossip arrives within seconds, so a larger value would
+    /// only take memory.
     const BYTES_MAX: usize = 8 << 20;
 
     fn get(&self, hash: &TxHash) -> Option<&Arc<VerifiedTransaction>> {

@@ -9,8 +9,8 @@ const NICENESS: i32 = 10;
 
 /// Starts threads of low priority.
 ///
-/// The threads stay alive: glibc keeps the memory of a thread that ended for new threads, and does
-/// not return it to the system.
+/// The threads stay alive, because glibc keeps the memory of an ended thread for new threads and
+/// does not return it to the system.
 ///
 /// # Errors
 /// The threads cannot be started.

@@ -48,7 +48,7 @@ impl Format {
         }
     }
 
-    /// All metrics of a registry.
+    /// Writes all metrics of a registry as text.
     pub(crate) fn write(self, registry: &Registry) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, registry)?;

@@ -14,7 +14,7 @@ pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// The IP address at the start, if any. An IPv4 address inside an IPv6 one counts as IPv4.
+/// The IP address at the start, if any. An IPv4-mapped IPv6 address counts as IPv4.
 pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),

@@ -76,12 +76,12 @@ pub const LOG_FILTER: &str = "\
 pub struct NetworkConfig {
     /// Our identity to peers.
     pub identity: Keypair,
-    /// The chain's identifier, in hex. It is part of every protocol name: nodes of two chains
-    /// cannot talk.
+    /// The chain's identifier, in hex. It is part of every protocol name, so nodes of different
+    /// chains cannot talk.
     pub chain: String,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
-    /// Addresses at which, as the operator says, others can reach us. With at least one of these,
+    /// Addresses, given by the operator, at which others can reach us. With at least one of these,
     /// or with a public listening address, a node of a public network helps others to find peers.
     pub external: Vec<Multiaddr>,
     /// Addresses of named peers, to which the node stays connected. An address may end with `/p2p/`
@@ -101,8 +101,9 @@ pub struct NetworkConfig {
     pub limits: Limits,
     /// The rate at which a data frame of a link is written, in bytes a second; `None` is as fast as
     /// the connection takes it. At a limited rate little of a frame is queued ahead of other
-    /// messages. A frame is written an eighth faster than this rate, so that pauses between frames
-    /// cost nothing, and within 150 ms. The caller decides how many frames are written at a time.
+    /// messages. Each frame is written an eighth faster than this rate, to make up for the pauses
+    /// between frames. However low the rate is, a frame takes at most 150 ms. The caller decides
+    /// how many frames are written at a time.
     pub data_rate: Option<NonZeroU64>,
 }
 
@@ -137,7 +138,7 @@ pub struct Limits {
     /// Connections that peers made with us. When all places are taken, a newcomer replaces the
     /// least useful connection.
     pub inbound: u32,
-    /// Connections that we made and keep, one for each group of addresses.
+    /// Connections that we made and keep, at most one for each group of addresses.
     pub outbound: u32,
     /// Handshakes under way, per direction.
     pub pending: u32,

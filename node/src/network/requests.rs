@@ -191,8 +191,8 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         Some(Sending { sent, cut })
     }
 
-    /// Cancels the slowest large answers until there is room for one more. Returns whether there
-    /// is.
+    /// Cancels the slowest large answers until there is room for one more. Returns whether there is
+    /// room.
     fn make_room(&mut self, bytes: usize, now: Instant) -> bool {
         while self.total.large + bytes > LARGE.all {
             let measured = self.inbound.iter().filter_map(|(id, request)| {

@@ -1,5 +1,5 @@
-//! Parameters of a call, by name or in the order of the method's table. Errors are written for
-//! people.
+//! Parameters of a call, by name or in the order in which the method lists them. Errors are written
+//! for people.
 
 use std::borrow::Cow;
 use std::fmt;

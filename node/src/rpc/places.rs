@@ -73,8 +73,8 @@ struct Entries {
     next: u64,
     /// All connections, including those that were told to close, until they are closed.
     taken: BTreeMap<u64, Entry>,
-    /// Number of connections that were not told to close: with a place for calls, and with one for
-    /// pages.
+    /// Numbers of connections that were not told to close: those with a place for calls, and those
+    /// with a place for pages only.
     staying: [usize; 2],
     sockets: usize,
     by_origin: HashMap<Origin, usize>,

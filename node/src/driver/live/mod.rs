@@ -130,7 +130,8 @@ impl Driver {
         })
     }
 
-    /// Runs until the node must stop or cannot go on. It needs its own thread: disk writes block.
+    /// Runs until the node must stop or cannot go on. It needs its own thread, since writes to the
+    /// disk block.
     ///
     /// # Errors
     /// The disk refuses, or the machine halts.

@@ -28,9 +28,9 @@ pub(crate) struct Assembled {
 /// Reads a segment, splits it into blocks and verifies their signatures.
 ///
 /// # Errors
-/// The disk refuses; or bytes that a certified header proves are not blocks with valid signatures.
-/// In the latter case more than a third of the voting power is dishonest, or this code is too old
-/// or wrong, and the node must stop.
+/// The disk refuses, or bytes that a certified header proves turn out not to be blocks with valid
+/// signatures. In the second case more than a third of the voting power is dishonest, or this code
+/// is too old or wrong, and the node must stop.
 pub(super) fn assemble(
     chain: &Chain,
     index: SegmentIndex,

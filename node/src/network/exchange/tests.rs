@@ -214,7 +214,7 @@ async fn an_answer_longer_than_its_request_allows_is_refused() {
     }
 }
 
-/// A hundred peers send most of the largest answer on each of some streams, and then next to
+/// A hundred peers send most of the largest answer on each of four streams, and then next to
 /// nothing.
 #[tokio::test(start_paused = true)]
 async fn unfinished_answers_hold_a_bounded_number_of_bytes_and_let_others_in() {

@@ -100,7 +100,7 @@ impl DataTransform for Bounds {
     }
 }
 
-/// The id is a hash of the content: the same payload from two peers is one message, and no
+/// The id is a hash of the content. So the same payload from two peers is one message, and no
 /// signature is needed.
 fn message_id(message: &Message) -> MessageId {
     let mut hasher = Sha256::new();
@@ -231,9 +231,9 @@ const PUBLISH_THRESHOLD: f64 = -50.0;
 /// Below -10 a peer gets no IHAVE from us, below -50 none of our messages, and below -80 we ignore
 /// everything that it sends.
 ///
-/// A mesh in which fewer than half are named peers takes in two more of them at a time, as long as
-/// there are any. Gossipsub's explicit peers are not used for this: both ends would have to name
-/// each other, or the named end would push nothing to the other.
+/// A mesh in which fewer than half of the peers are named takes in two more named peers at a time,
+/// as long as there are any. Gossipsub's explicit peers are not used for this: both ends would have
+/// to name each other, or the named end would push nothing to the other.
 fn score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -10.0,

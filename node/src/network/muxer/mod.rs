@@ -33,7 +33,7 @@ const STREAMS_MAX: usize = 384;
 /// otherwise: 8 MiB allow 300 Mbit/s at 200 ms.
 const WINDOWS_GROW_BYTES: usize = 8 << 20;
 
-/// Budget for the bytes that wait in streams for their readers. One window always has room: a
+/// Budget for the bytes that wait in streams for their readers. The floor is one window, since a
 /// reader may wait for exactly the bytes that are in flight.
 const UNREAD: Share = Share { all: 64 << 20, floor: 256 << 10 };
 

@@ -52,8 +52,8 @@ pub struct PeerInfo {
     pub traffic: Traffic,
 }
 
-/// Counts of encrypted bytes on all connections with a peer. The counts are live: they go on after
-/// this value was taken.
+/// Counts of encrypted bytes on all connections with a peer. The counts are live: they go on
+/// counting after this value was taken.
 #[derive(Clone, Default)]
 pub struct Traffic {
     open: Vec<Hold>,
@@ -220,7 +220,7 @@ impl Peers {
             .is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
     }
 
-    /// This connection with the peer is being closed, or all if it is `None`.
+    /// This connection with the peer is being closed, or all its connections if it is `None`.
     pub(crate) fn on_closing(
         &mut self,
         id: &PeerId,

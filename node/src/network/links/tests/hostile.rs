@@ -192,7 +192,8 @@ async fn unfinished_frames_hold_a_bounded_number_of_bytes_and_let_others_in() {
     assert_eq!(intake.total(), 0);
 }
 
-/// As many peers as there is room for send most of a frame of the largest size, and nothing more.
+/// Some peers each send most of a frame of the largest size and nothing more. There are as many as
+/// the room for such frames allows.
 #[tokio::test]
 async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
     let mut node = Node::start(config(&[])).await;
