@@ -32,9 +32,9 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit of this process, up to [`WANTED`], and divides it among three: the `named`
-    /// peers, to which the limits on connections do not apply, all other peers, and `rpc_wanted`
-    /// connections to RPC. Warns if not all of these fit.
+    /// Raises the limit of this process, up to [`WANTED`], and divides it. The parts are for the
+    /// `named` peers, to which the limits on connections do not apply, for all other peers, and for
+    /// `rpc_wanted` connections to RPC. Warns if not all of these fit.
     ///
     /// # Errors
     /// The limit is too low for a node to work.

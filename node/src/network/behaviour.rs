@@ -174,8 +174,8 @@ fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<M
         .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
     if config.private {
-        // Otherwise Kademlia would serve others only once an external address is confirmed, and on
-        // a private network none ever is.
+        // Otherwise Kademlia would serve others only once an external address is confirmed. On a
+        // private network no address ever is.
         kad.set_mode(Some(kad::Mode::Server));
     }
     kad

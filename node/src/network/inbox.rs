@@ -68,7 +68,7 @@ pub struct GossipTicket {
     pub(crate) topic: Topic,
     pub(crate) id: MessageId,
     pub(crate) from: PeerId,
-    /// Its place in the queue's limits, held until the verdict is done.
+    /// The message's share of the limits on waiting messages, held until the verdict is done.
     pub(crate) place: Box<Place>,
 }
 

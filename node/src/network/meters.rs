@@ -74,7 +74,7 @@ impl Meters {
         self.link_bytes.get_or_create(&labels).inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// Counts other messages that were lost because a queue was full.
+    /// Counts messages and commands that were lost because a queue was full.
     pub(crate) fn lost(&self, count: u64) {
         self.lost.inc_by(count);
     }

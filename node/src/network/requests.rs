@@ -44,8 +44,8 @@ const SMALL: Share = Share { all: 16 << 20, floor: 2 * SMALL_BYTES };
 /// connection with a long round trip.
 const LARGE: Share = Share { all: 64 << 20, floor: 0 };
 
-/// For how long the rate of a new answer is not judged. Its first bytes only fill buffers, and they
-/// take a while to reach a distant peer.
+/// For how long the rate of a new answer is not judged. At first its bytes only fill buffers, and
+/// then they take a while to reach a distant peer.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The counts of requests in flight. A peer over a limit is told that we are busy.
@@ -163,8 +163,8 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
     /// room or the request is no longer open.
     ///
     /// A peer to which no large answer is being sent may have one, however small its share is. If
-    /// the budget for large answers is used up, the slowest ones are cancelled. An answer younger
-    /// than [`GRACE`] is never cancelled.
+    /// the budget for large answers is used up, the slowest large answers are cancelled to make
+    /// room. An answer younger than [`GRACE`] is never cancelled.
     pub(crate) fn may_respond(
         &mut self,
         id: Inbound,

@@ -201,7 +201,7 @@ mod tests {
         sum
     };
 
-    /// The sending ends of the inputs.
+    /// The inputs, their sending ends, and what else [`Inputs::next`] needs.
     struct World {
         consensus: mpsc::Sender<Gossip>,
         headers: mpsc::Sender<Gossip>,

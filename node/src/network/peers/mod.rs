@@ -119,7 +119,7 @@ struct Connection {
     /// The newest claims, if they came before [`CLAIM_INTERVAL`] was over. They have at most 4 KiB,
     /// since identify reads no more.
     claims: Option<Box<identify::Info>>,
-    /// Since when it is being closed, if it is.
+    /// When the closing of the connection began. `None` while it is open.
     closing: Option<Instant>,
 }
 

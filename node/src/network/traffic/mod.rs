@@ -80,7 +80,7 @@ const OWED_ALL_MAX: u64 = 64 << 20;
 const FRESH_MAX: u64 = 150_000;
 
 /// A peer is disconnected only if at least this many of its messages were not accepted. Peers with
-/// fewer are not the cause.
+/// fewer do not cause the flood.
 const FRESH_LEAST: u64 = 1_000;
 
 /// Least time between two such disconnections.
