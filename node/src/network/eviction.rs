@@ -2,10 +2,11 @@
 //!
 //! Bitcoin Core's rule is the model. An attacker can have as many identities and connections as it
 //! likes, but it cannot easily be better than honest peers by several measures at once. So the best
-//! few connections by each measure are protected. Of the others, the older half is protected. Of
-//! those still left, suspects alone are considered if there are any. The youngest connection of the
-//! group of addresses that has the most of them is closed. The choice does not depend on the
-//! newcomer. The newcomer gets the place, and is the next to lose it if its group is the largest.
+//! few connections by each measure are protected. Of the others, the older half is protected. If
+//! suspects are among those still left (peers of hosts that offended lately), only suspects are
+//! considered. The youngest connection of the largest remaining group of addresses is closed. The
+//! choice does not depend on the newcomer. The newcomer gets the place, and is the next to lose it
+//! if its group is the largest.
 //!
 //! A group of addresses has few places. When they are taken, one of the group's own members leaves
 //! for a newcomer of the group: see [`victim_in_group`]. So a host that holds all places of its
@@ -43,8 +44,8 @@ const BY_GROUP: usize = 4;
 /// have to be close to us.
 const BY_PING: usize = 8;
 
-/// How many candidates are protected for each kind of service: those that did it last. An attacker
-/// would have to keep serving us.
+/// How many candidates are protected for each kind of service: those that did it most recently. An
+/// attacker would have to keep serving us.
 const BY_SERVICE: usize = 4;
 
 /// An inbound connection that may be closed.

@@ -288,8 +288,8 @@ impl Driver {
                 }
             }
         }
-        // The machine answers within the turn or never. A peer whose ticket is dropped is told that
-        // this node is busy.
+        // The machine answers within the turn or never. Dropping the ticket of a request tells the
+        // peer that this node is busy.
         self.tickets.clear();
         self.publish_activity();
         Ok(())

@@ -23,9 +23,9 @@ const READS_MAX: usize = 4;
 /// Most requests of one peer that wait. An honest peer that catches up has four in flight. Further
 /// requests are refused as busy.
 const OF_PEER_MAX: usize = 4;
-/// Most requests that wait, of all named peers together, and the same number of all other peers. It
-/// is [`OF_PEER_MAX`] for each of about 128 connections, so that no honest peer has its first
-/// request refused.
+/// Most requests of all named peers together that wait, and the same for all other peers. It is
+/// [`OF_PEER_MAX`] for each of about 128 connections, so that no honest peer has its first request
+/// refused.
 const WAITING_MAX: usize = 512;
 
 /// The reads that run and the requests that wait.

@@ -406,7 +406,7 @@ impl Shell {
             Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
             _ => return Ok(Some(Input::Unsent(peer, id))),
         };
-        // The bytes of the answer are charged, but not the read. By this price a budget lasts for
+        // The bytes of the answer are charged, but not the read. The refill of a budget pays for
         // 400 MB/s, which is more than a connection carries. This node decides which chunks it
         // sends, within its upload slots and rate.
         self.charge(peer, &Cost::answer(bytes.len()));

@@ -200,8 +200,9 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
         first_message_deliveries_weight: 0.0,
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
-        // Gossipsub squares the count of rejected messages. One keeps a peer out of the mesh until
-        // the count decays, and three within two minutes make us drop all messages of the peer.
+        // Gossipsub squares the count of rejected messages. One rejected message keeps a peer out
+        // of the mesh until the count decays. Three within two minutes make us drop all messages of
+        // the peer.
         invalid_message_deliveries_weight: -10.0,
         invalid_message_deliveries_decay: score_parameter_decay(Duration::from_secs(120)),
         ..TopicScoreParams::default()

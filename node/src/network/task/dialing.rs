@@ -16,8 +16,8 @@ use crate::network::transport::is_refusal;
 /// How often a peer of the store is dialed while outbound places are free.
 const FILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often any peer of the store is dialed, even without a free place, to check that it is still
-/// there. A peer that is gone is forgotten.
+/// How often any peer of the store is dialed, even without a free outbound place, to check that it
+/// is still there. A peer that is gone is forgotten.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// When to dial peers of the store.
