@@ -1,5 +1,5 @@
-//! The cost accounts of all peers, shared by the network, the driver and sync: each charges the
-//! work that it does.
+//! The cost accounts of all peers. The network, the driver and sync share them, and each charges
+//! the work that it does.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -11,8 +11,8 @@ use protocol::budget::{Budget, BudgetReport, Cost};
 use crate::clock::Clock;
 
 /// Most accounts. A peer that leaves keeps its account until its budget is full again, so a new
-/// connection brings no new budget. Beyond this bound full accounts are forgotten, and if that is
-/// not enough, the half with the most left.
+/// connection brings no new budget. Beyond this bound, accounts with a full budget are forgotten.
+/// If that is not enough, the half of the accounts with the most budget left is forgotten.
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// The accounts. Cheap to clone: all clones share them.
@@ -35,8 +35,8 @@ impl<Peer: Copy + Eq + Hash> Default for Accounts<Peer> {
 }
 
 impl<Peer: Copy + Eq + Hash> Accounts<Peer> {
-    /// Marks the peer as named by the operator. Its old account is replaced by a full one with the
-    /// larger budget.
+    /// Marks the peer as named by the operator. Its old account is replaced by a full one, with the
+    /// larger budget of named peers.
     pub fn name(&self, peer: Peer) {
         let mut books = self.lock();
         if books.named.insert(peer) {
@@ -98,8 +98,8 @@ impl<Peer: Copy + Eq + Hash> Books<Peer> {
         self.budgets.entry(*peer).or_insert_with(|| Budget::new(now, is_named))
     }
 
-    /// Drops the half of the accounts with the most left, if there are too many. One pass makes
-    /// room for thousands of new peers.
+    /// Drops the half of the accounts with the most budget left, if there are too many. One pass
+    /// makes room for thousands of new peers.
     fn forget_half(&mut self, now: Duration) {
         if self.budgets.len() < ACCOUNTS_MAX {
             return;
@@ -128,7 +128,7 @@ mod tests {
         assert!(!accounts.admits(&1), "what one charges all see");
         assert_eq!(accounts.report(&1).refused, 1);
         for peer in 2..3 * ACCOUNTS_MAX as u32 {
-            // No account is full, so the bound must forget some.
+            // No budget is full, so accounts with less than a full budget must be forgotten.
             accounts.charge(&peer, &Cost { decode: KEPT / 2, ..Cost::NONE });
         }
         assert!(accounts.lock().budgets.len() <= ACCOUNTS_MAX);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// Longest time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Most bytes of an answer: the most that a node sends, and room for its envelope.
+/// Most bytes of an answer: the largest that a node sends, and room for the JSON around it.
 const ANSWER_BYTES_MAX: u64 = 17 << 20;
 
 /// Why a call failed.
@@ -88,14 +88,14 @@ impl Client {
     /// call. A call fails after `timeout`.
     ///
     /// # Errors
-    /// `ClientError::Url` for anything but `http://`, host and perhaps a port.
+    /// `ClientError::Url` unless the URL is `http://`, a host and perhaps a port.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, ClientError> {
         let host = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])) {
             return Err(ClientError::Url { url: url.to_owned() });
         }
-        // No proxy: its environment variables are meant for the web, and the node is usually on
-        // this machine.
+        // No proxy: the environment variables that name one are meant for the web, and the node is
+        // usually on this machine.
         let config = ureq::Agent::config_builder()
             .proxy(None)
             .max_redirects(0)

@@ -22,7 +22,7 @@ impl Clock {
 
 /// Milliseconds since 1970.
 pub(crate) fn wall_ms() -> u64 {
-    // A clock before 1970 counts as 0. Block times then follow their parents.
+    // A clock before 1970 counts as 0. Block times then only follow the times of parent blocks.
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))

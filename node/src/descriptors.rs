@@ -1,4 +1,4 @@
-//! File descriptors: enough for the store, the logs and the peers; RPC gets the rest.
+//! File descriptors: the store, the logs and the peers get enough, and RPC gets the rest.
 //!
 //! A node that cannot open a file cannot write its consensus log, and a stranger's connection takes
 //! a descriptor too. So the limit of the process is raised at the start and divided: first the
@@ -32,9 +32,9 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit of this process, up to [`WANTED`], and divides it among `named` peers,
-    /// which are exempt from the limits on connections, other peers, and `rpc_wanted` connections
-    /// to RPC. Warns if not all of these fit.
+    /// Raises the limit of this process, up to [`WANTED`], and divides it. The parts are for the
+    /// `named` peers, to which the limits on connections do not apply, for all other peers, and for
+    /// `rpc_wanted` connections to RPC. Warns if not all of these fit.
     ///
     /// # Errors
     /// The limit is too low for a node to work.

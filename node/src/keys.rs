@@ -101,8 +101,8 @@ impl Seed {
     /// Reads a key file.
     ///
     /// # Errors
-    /// `KeyFileError` when it is missing, readable by others, damaged, or its public key is not
-    /// that of its seed.
+    /// `KeyFileError` when the file is missing, readable by others or damaged, or when its public
+    /// key is not that of its seed.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let malformed = |reason: &str| KeyFileError::Malformed {
             path: path.to_owned(),
@@ -180,7 +180,7 @@ mod tests {
         seed.write(&path, "A key.").unwrap();
         assert_eq!(Seed::read(&path).unwrap().public(), seed.public());
         assert!(seed.write(&path, "A key.").unwrap_err().to_string().contains("never overwritten"));
-        // The file as an editor may have saved it.
+        // An editor may have added a byte order mark and CRLF line ends.
         let text = fs::read_to_string(&path).unwrap();
         write_atomic(&path, format!("\u{feff}{}", text.replace('\n', "\r\n")).as_bytes(), 0o600)
             .unwrap();

@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The targets of our own messages.
 const OURS: [&str; 4] = ["node", "protocol", "ledger", "cairn_node"];
-/// Directives for libraries. The consensus core logs each step and each lost race between rounds.
-/// The driver logs the events that matter.
+/// Directives for libraries. Of the consensus core only errors are logged: it would log each step
+/// and each lost race between rounds, and the driver logs those events that matter.
 const LIBRARIES: &str =
     "warn,arc_malachitebft=error,malachitebft=error,informalsystems_malachitebft=error";
 
@@ -21,8 +21,8 @@ pub(crate) fn start(level: &str) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(crate::screen::Stderr::new)
         .with_ansi(crate::screen::has_colours())
-        // If a line cannot be written, reporting that would need another line, by a print that
-        // panics.
+        // Otherwise a line that cannot be written would be reported by another print to stderr,
+        // which would panic.
         .log_internal_errors(false)
         .with_target(false);
     subscriber.try_init().map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))
@@ -36,8 +36,8 @@ pub(crate) fn check(level: &str) -> Result<(), String> {
     directives(level).map(drop)
 }
 
-/// The filter. A bare level applies to our own messages, `target=level` to the target that it
-/// names.
+/// The filter for a list of directives. A bare level applies to our own messages, `target=level` to
+/// the target that it names.
 fn directives(level: &str) -> Result<String, String> {
     let mut filter = format!("{LIBRARIES},{}", crate::network::LOG_FILTER);
     let bad = |item: &str| {
@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// identify warns of messages that a peer may send as often as it likes.
+    /// libp2p's identify logs a warning for messages that a peer may send as often as it likes.
     #[test]
     fn strangers_write_no_warnings_of_identify() {
         for (level, warns) in [("info", false), ("info,libp2p_identify=warn", true)] {

@@ -4,9 +4,9 @@
 ///
 /// - A buffer of 256 KiB or more goes back to the system once it is freed. By default glibc raises
 ///   this threshold over time, up to 32 MiB.
-/// - An arena keeps up to 2 MiB free at its end and grows by half a MiB. Setting the threshold
-///   above would set both to 128 KiB, and threads would ask the system for the same pages again and
-///   again.
+/// - An arena keeps up to 2 MiB free at its end and grows by half a MiB at a time. The first
+///   setting stops glibc from adjusting these two values. Unless set here, both would stay at 128
+///   KiB, and threads would ask the system for the same pages again and again.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const TUNABLES: &str = "glibc.malloc.mmap_threshold=262144:\
                         glibc.malloc.trim_threshold=2097152:\
@@ -18,8 +18,9 @@ const TUNABLES: &str = "glibc.malloc.mmap_threshold=262144:\
 const MARK: &str = "CAIRN_NODE_STARTED_ANEW";
 
 /// Executes this program again in the same process, with the same arguments and an allocator that
-/// returns large buffers: glibc reads its settings only at the start. Does nothing on the second
-/// start, if the operator has set `GLIBC_TUNABLES`, or with another C library.
+/// returns large buffers. This is needed because glibc reads its settings only at the start of a
+/// program. Does nothing on the second start, if the operator has set `GLIBC_TUNABLES`, or with
+/// another C library.
 ///
 /// # Errors
 /// The program cannot be executed again. The process must then end, because it no longer ignores

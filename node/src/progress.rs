@@ -40,7 +40,7 @@ pub(crate) async fn run(view: View, stop: impl Future<Output = ()>) {
     }
 }
 
-/// The bar, while there is one.
+/// The bar, while one is shown.
 #[derive(Default)]
 struct Bar(Option<ProgressBar>);
 
@@ -102,7 +102,8 @@ pub(crate) fn heights(status: &SyncStatus) -> String {
     if applied < target { format!("{applied}/{target}") } else { applied.to_string() }
 }
 
-/// Verified and total chunks; `None` if there are none. Rounded down, so only all of them are 100%.
+/// Verified and total chunks; `None` if there are none. The percentage is rounded down, so only all
+/// chunks are 100%.
 pub(crate) fn chunks(status: &SyncStatus) -> Option<String> {
     let (verified, total) = (status.chunks_verified, status.chunks_total);
     let percent = (u128::from(verified) * 100).checked_div(u128::from(total))?;

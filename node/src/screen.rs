@@ -1,4 +1,4 @@
-//! stderr as a screen: whether a bar may be drawn on it, and what happens when it is gone.
+//! stderr as a screen: whether a bar may be drawn on it, and what happens when it is closed.
 //!
 //! A lost log never ends a node. The reader of a pipe may go away, a disk may be full, a terminal
 //! may be closed. So all writes to stderr here ignore their errors.

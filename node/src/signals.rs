@@ -1,4 +1,4 @@
-//! Which signals stop a program in order, and which it ignores.
+//! Which signals stop a program in an orderly way, and which it ignores.
 //!
 //! SIGTERM, SIGINT and SIGQUIT stop the program. SIGHUP, SIGUSR1 and SIGUSR2 would end it at once
 //! by default. A node has no configuration to reload and no log file to reopen, so it ignores them.
@@ -18,7 +18,7 @@ const STOP: [(&str, SignalKind); 3] = [
     ("SIGINT", SignalKind::interrupt()),
     ("SIGQUIT", SignalKind::quit()),
 ];
-/// Signals that a program survives.
+/// Signals that a program ignores.
 const BORNE: [(&str, SignalKind); 3] = [
     ("SIGHUP", SignalKind::hangup()),
     ("SIGUSR1", SignalKind::user_defined1()),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// Time between two checks. A node writes at most some MiB per second.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
-/// A disk is nearly full below this many free bytes, or below one part in [`RESERVE_PART`] of its
-/// size, whichever is less.
+/// A disk is nearly full if fewer bytes are free than this, or than the size of the disk divided by
+/// [`RESERVE_PART`], whichever is less.
 const RESERVE_BYTES: u64 = 2 << 30;
 const RESERVE_PART: u64 = 20;
 

@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use crate::network::{Gossip, GossipTicket};
 use crate::submission::{Reply, Submission};
 
-/// Most gossip messages, and most submissions, in one batch equation. A larger batch gains nothing
-/// (measured: 1,024 together cost a third of 1,024 single checks).
+/// Most gossip messages, and most submissions, whose signatures are verified together. A larger
+/// batch gains nothing: even of 1,024 signatures verified together, each costs a third of one
+/// verified alone (measured).
 const TOGETHER_MAX: usize = 64;
 /// Most results that wait for the driver. Beyond it the verifier waits too: gossip stays in its
 /// queue, and once their queue is full, submissions are refused as busy.
@@ -45,8 +46,9 @@ struct Known {
 }
 
 impl Known {
-    /// About 40,000 ordinary transfers, or ten seconds of the highest load. Repeated gossip arrives
-    /// within seconds, so a larger value would only take memory.
+    /// Bytes of transactions at which a generation is full: about 40,000 ordinary transfers, or ten
+    /// seconds of the highest load. Repeated gossip arrives within seconds, so a larger value would
+    /// only take memory.
     const BYTES_MAX: usize = 8 << 20;
 
     fn get(&self, hash: &TxHash) -> Option<&Arc<VerifiedTransaction>> {
@@ -94,8 +96,8 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    /// The cost of the signatures of these transactions, as if each were verified alone. Those with
-    /// bad signatures also pay for the search for the bad ones, in equal parts.
+    /// The cost of the signatures of these transactions, as if each were verified alone. The
+    /// transactions with bad signatures also pay for the search for the bad ones, in equal parts.
     fn cost(&self, places: &std::ops::Range<usize>) -> Cost {
         let bad = |places: &[usize]| {
             places.iter().filter(|place| self.verified[**place].is_none()).count() as u64
@@ -260,8 +262,8 @@ mod tests {
         assert_eq!((known.young.len(), known.old.len(), known.bytes), (1, 2, one));
     }
 
-    /// The costs of messages with one new transaction each, of which those at some places are
-    /// forged.
+    /// The costs of messages with one new transaction each. The transactions whose numbers are in
+    /// `forged` have bad signatures.
     fn costs(count: u64, forged: &[u64], known: &mut Known) -> Vec<u64> {
         let messages = (0..count).map(|number| {
             let mut message = transfer(number, 0);

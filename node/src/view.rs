@@ -249,7 +249,8 @@ const FINALITY_BUCKETS: [f64; 11] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 
 #[derive(Debug)]
 pub struct Journal {
     entries: Mutex<Entries>,
-    /// Time to finality of the transactions that were accepted here and became final live.
+    /// Time to finality of the transactions that were accepted here and became final while this
+    /// node followed the chain.
     pub finality: Histogram,
 }
 
@@ -266,7 +267,7 @@ struct Entries {
 }
 
 impl Journal {
-    /// The times remembered of a transaction.
+    /// The times that are remembered of a transaction.
     #[must_use]
     pub fn get(&self, id: &TxId) -> Times {
         self.entries().times.get(id).copied().unwrap_or_default()

@@ -18,12 +18,12 @@
 //! | | payload: a cut or an entry |
 //!
 //! A cut makes everything before it void, so the file need not be truncated at each height. A long
-//! file is replaced by a new one: at a cut, or when bodies in it no longer matter. If a crash tore
-//! the last frame, the validator never acted on it, and it is dropped. If whole frames follow a
-//! broken one, durable bytes were lost, and nothing in the file can be relied on. Payloads hold
-//! bytes that strangers chose, such as memos. Without the secret, such bytes cannot look like a
-//! frame. A mark is compared before the bytes that follow it are read, so the search for later
-//! frames takes time linear in the length of the file.
+//! file is replaced by a new one: at a cut, or when bodies of blocks in it no longer matter. If a
+//! crash tore the last frame, the validator never acted on it, and it is dropped. If whole frames
+//! follow a broken one, durable bytes may have been lost, so nothing in the file is relied on.
+//! Payloads hold bytes that strangers chose, such as memos. Nobody who does not know the secret can
+//! make such bytes look like a frame. A mark is compared before the bytes that follow it are read,
+//! so the search for later frames takes time linear in the length of the file.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -49,7 +49,7 @@ const FRAME_HEADER: usize = 16;
 const COMPACT_BYTES: u64 = 8 << 20;
 
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-// Made once and handed on: a box would cost more than the move.
+// A frame is made once and moved once, which costs less than a box.
 #[allow(clippy::large_enum_variant)]
 enum Frame {
     /// Everything before is void; the log goes on at this height.
@@ -90,8 +90,8 @@ pub struct ConsensusLog {
 
 impl ConsensusLog {
     /// Writes an empty log for height 1, durably. This *creation mark* says that nothing was ever
-    /// signed from this home. With a tip above 0 it says nothing, since the key may have signed
-    /// elsewhere.
+    /// signed from this home. If the tip of the store is above 0, the mark says nothing, since the
+    /// key may have signed elsewhere.
     ///
     /// # Errors
     /// `LogError` when the disk refuses.
@@ -163,7 +163,7 @@ impl ConsensusLog {
         Ok((Self { path: path.to_owned(), file, secret, length, buffer: Vec::new() }, log))
     }
 
-    /// Makes all entries void and begins a height. Durable at the latest with the next
+    /// Makes all entries void and begins a height. The cut is durable at the latest with the next
     /// [`Self::sync`].
     ///
     /// # Errors
@@ -190,9 +190,9 @@ impl ConsensusLog {
         Ok(())
     }
 
-    /// Replaces the file by a new one without the bodies that are not among `kept`. All other
-    /// entries stay in their order, and everything appended before is durable. A crash leaves the
-    /// old file or the new one, and each has every message that was signed.
+    /// Replaces the file by a new one without the bodies of blocks that are not among `kept`. All
+    /// other entries stay in their order, and everything appended before is durable. A crash leaves
+    /// the old file or the new one, and each has every message that was signed.
     ///
     /// # Errors
     /// `LogError` when the disk refuses, or no longer gives what was written.
@@ -222,7 +222,8 @@ impl ConsensusLog {
     /// Makes everything appended durable.
     ///
     /// # Errors
-    /// `LogError` when the disk refuses. Then no message may be sent whose entry was to be logged.
+    /// `LogError` when the disk refuses. Then no message may be sent whose entry this call was to
+    /// make durable.
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.file.write_all(&self.buffer).map_err(|source| self.error(source))?;
         self.length += self.buffer.len() as u64;
@@ -269,8 +270,8 @@ struct Whole {
     length: u64,
 }
 
-/// Parses a file. `None` if it is not a log, if durable bytes are broken, or if it was lost before
-/// and nothing was cut since.
+/// Parses a file. `None` if it is not a log, if durable bytes are broken, or if it replaced a lost
+/// log and has no cut since.
 fn read(bytes: &[u8]) -> Option<Whole> {
     let secret =
         bytes.strip_prefix(MAGIC)?.first_chunk().map(|secret| u64::from_le_bytes(*secret))?;
@@ -282,7 +283,8 @@ fn read(bytes: &[u8]) -> Option<Whole> {
         }
         at += FRAME_HEADER + payload.len();
     }
-    // Only the end may be torn: a frame is written only after the frames before it are durable.
+    // Only the end may be torn. A whole frame behind a broken one shows that durable bytes may be
+    // lost.
     let is_torn_end = (at + 1..bytes.len()).all(|later| frame_at(bytes, secret, later).is_none());
     // Height 0 marks a log that replaced a lost one. Nothing was signed since.
     let height = height.filter(|height| is_torn_end && *height > Height(0))?;

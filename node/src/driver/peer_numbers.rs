@@ -22,7 +22,7 @@ pub(crate) struct PeerNumbers(Arc<Mutex<Numbers>>);
 #[derive(Debug, Default)]
 struct Numbers {
     last: u64,
-    /// The number, and how many hold it.
+    /// The number, and how many times it is held.
     numbers: HashMap<PeerId, (Number, u32)>,
     ids: BTreeMap<Number, PeerId>,
 }

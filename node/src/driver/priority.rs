@@ -9,8 +9,8 @@ const NICENESS: i32 = 10;
 
 /// Starts threads of low priority.
 ///
-/// The threads stay alive: glibc keeps the memory of a thread that ended for new threads, and does
-/// not return it to the system.
+/// The threads stay alive, because glibc keeps the memory of an ended thread for new threads and
+/// does not return it to the system.
 ///
 /// # Errors
 /// The threads cannot be started.
@@ -25,7 +25,7 @@ pub(crate) fn patient_threads(
         .with_context(|| format!("cannot start threads for {name}"))
 }
 
-/// Lowers the priority of this thread. On other systems than Linux this would slow down the whole
+/// Lowers the priority of this thread, on Linux only: elsewhere the call would slow down the whole
 /// process. If the system refuses, the priority stays as it is.
 fn give_way() {
     #[cfg(target_os = "linux")]

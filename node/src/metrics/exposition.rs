@@ -48,7 +48,7 @@ impl Format {
         }
     }
 
-    /// All metrics of a registry.
+    /// Writes all metrics of a registry as text.
     pub(crate) fn write(self, registry: &Registry) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, registry)?;
@@ -59,9 +59,9 @@ impl Format {
     }
 }
 
-/// Converts OpenMetrics, as our library writes it, to the classic format. There a counter's name
-/// includes `_total` and an info's name `_info`. Units and the end are not marked, and fewer types
-/// are known.
+/// Converts OpenMetrics, as our library writes it, to the classic format. In the classic format the
+/// `HELP` and `TYPE` lines name a counter with `_total` and an info with `_info`. It does not mark
+/// units and the end of the text, and it has fewer types.
 fn classic(open: &str) -> Result<String, fmt::Error> {
     let mut text = String::with_capacity(open.len());
     let mut help = None;
@@ -72,7 +72,7 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
         };
         let mut words = comment.splitn(3, ' ');
         match (words.next(), words.next(), words.next()) {
-            // The help is written with the type, which decides the name's suffix.
+            // The help is written together with the type, which decides the suffix of the name.
             (Some("HELP"), Some(_), words) => help = words,
             (Some("TYPE"), Some(name), Some(kind)) => {
                 let (suffix, kind) = match kind {

@@ -55,7 +55,7 @@ impl Output<'_> {
         unit: Option<Unit>,
         metric: &dyn EncodeMetric,
     ) -> fmt::Result {
-        // The registry adds this point to the help of other metrics.
+        // The registry itself adds this full stop to the help of all other metrics.
         let help = format!("{help}.");
         metric.encode(self.0.encode_descriptor(name, &help, unit.as_ref(), metric.metric_type())?)
     }

@@ -49,7 +49,7 @@ pub(crate) fn resident_bytes() -> Option<u64> {
 
 /// Number of open files; `None` on systems without `/proc`.
 pub(crate) fn open_files() -> Option<u64> {
-    // The folder that is read here is one of them.
+    // Reading this folder opens one file, which is not counted.
     fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1) as u64)
 }
 

@@ -1,4 +1,4 @@
-//! Which addresses are worth dialing, and whose they are.
+//! Which addresses may be dialed, and which peer an address names.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// The IP address at the start, if any.
+/// The IP address at the start, if any. An IPv4-mapped IPv6 address counts as IPv4.
 pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),
@@ -23,9 +23,9 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Fails if another process listens on this address. The transport would not notice: it shares its
-/// ports (`SO_REUSEPORT`), so two nodes of one user would each get some of the connections meant
-/// for both.
+/// Fails if another process listens on this address. The transport itself would not notice, since
+/// it opens its ports with `SO_REUSEPORT`: two nodes of one user would each get some of the
+/// connections meant for both.
 pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     match (ip_of(address), address.iter().nth(1)) {
         (Some(ip), Some(Protocol::Tcp(port))) => {
@@ -38,9 +38,9 @@ pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
-/// Whether an address that a peer gave may be dialed: TCP to an IP address, and, unless the network
-/// is private, one of the public internet. Names are not dialed: whoever gives one chooses, at each
-/// dial anew, which host we connect to.
+/// Whether an address that a peer gave may be dialed. It must be an IP address with a TCP port.
+/// Unless the network is private, the IP address must belong to the public internet. Host names are
+/// not dialed: the owner of a name can choose a new host for each dial.
 pub(crate) fn is_dialable(address: &Multiaddr, private: bool) -> bool {
     let mut parts = address.iter();
     let host = match parts.next() {
@@ -79,7 +79,7 @@ fn is_global_v4(ip: Ipv4Addr) -> bool {
         || ip.is_documentation())
 }
 
-/// Of IPv6 only 2000::/3 is handed out.
+/// Only 2000::/3 is assigned for public use, and 2001:db8::/32 in it is for documentation.
 fn is_global_v6(ip: Ipv6Addr) -> bool {
     let first = ip.segments()[0];
     let documentation = first == 0x2001 && ip.segments()[1] == 0xdb8;
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn dialable() {
-        // address, on a public network, on a private one
+        // An address, and whether it may be dialed on a public and on a private network.
         let cases = [
             ("/ip4/1.1.1.1/tcp/7700", true, true),
             ("/ip4/1.1.1.1/tcp/0", false, false),

@@ -1,9 +1,9 @@
-//! Who is kept out, why and until when.
+//! Bans: which peers may not connect, why, and until when.
 //!
-//! A lie, which its own bytes prove, bans at once. A mistake, such as a message that does not
-//! decode, may come from an honest program of another version: the first one costs the peer its
-//! connection, the second one within a day bans it. Bans end by themselves. Each lasts twice as
-//! long as the one before, up to a day.
+//! A lie is an offence that the message's own bytes prove. It bans the peer at once. A mistake,
+//! such as a message that does not decode, may come from an honest program of another version. The
+//! first mistake costs the peer its connection, and a second one within a day bans it. Bans end by
+//! themselves. Each lasts twice as long as the one before, up to a day.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,7 +12,8 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::group::Grouping;
 
-/// Most records of offenders. A larger number would keep nobody out, since a new identity is free.
+/// Most records of offenders. More would keep no attacker out, since a banned one can take a new
+/// identity for free.
 pub(crate) const RECORDS_MAX: usize = 4096;
 
 /// Length of the first ban, in milliseconds. Each further one is twice as long.
@@ -22,8 +23,8 @@ const FIRST_MS: u64 = 3_600_000;
 /// ban, or after its offence if there was no ban.
 const LONGEST_MS: u64 = 24 * FIRST_MS;
 
-/// How grave an offence is: the same two degrees as in `protocol`, whose rules the network does not
-/// know.
+/// How grave an offence is. `protocol` has the same two degrees, but the network imports none of
+/// its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// Bytes that break a format. An honest peer of another version may send them.
@@ -35,9 +36,9 @@ pub enum Severity {
 /// What a peer is blamed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// The offence's name, one of a fixed list: for programs.
+    /// For programs: the name of the offence, one of a fixed list.
     pub offence: String,
-    /// What was found and what was expected: for people.
+    /// For people: what was found and what was expected.
     pub detail: String,
     /// How grave it is.
     pub severity: Severity,
@@ -73,12 +74,12 @@ pub(crate) struct Record {
     pub(crate) until_ms: u64,
     /// How often it was banned.
     pub(crate) times: u32,
-    /// The address of its connection at that time.
+    /// The address of its connection when it last offended.
     pub(crate) address: Option<Multiaddr>,
 }
 
-/// All records, at most [`RECORDS_MAX`]. A new one replaces the one whose ban ends first; records
-/// without a ban go before all others.
+/// All records, at most [`RECORDS_MAX`]. When there is no room, a new record replaces one without a
+/// ban. If all have a ban, it replaces the one whose ban ends first.
 #[derive(Default)]
 pub(crate) struct Bans {
     records: HashMap<PeerId, Record>,
@@ -124,7 +125,8 @@ impl Bans {
         self.records.get(peer).map(|record| record.until_ms).filter(|until_ms| *until_ms > now_ms)
     }
 
-    /// The hosts from which peers offended lately. Their neighbours are not suspected with them.
+    /// The hosts from which peers offended lately. Other hosts of the same group of addresses are
+    /// not suspected.
     pub(crate) fn suspects(&self, grouping: Grouping) -> HashSet<IpAddr> {
         let addresses = self.records.values().filter_map(|record| record.address.as_ref());
         addresses.filter_map(|address| grouping.host(address)).collect()
@@ -148,8 +150,8 @@ impl Bans {
         self.records.iter()
     }
 
-    /// Takes over a record of an earlier run. If the clock was ahead then, the ban is cut to the
-    /// longest length from now.
+    /// Takes over a record of an earlier run. If the clock was ahead in that run, the ban would end
+    /// too late, so it is cut to [`LONGEST_MS`] from now.
     pub(crate) fn restore(&mut self, peer: PeerId, mut record: Record, now_ms: u64) {
         record.at_ms = record.at_ms.min(now_ms);
         record.until_ms = record.until_ms.min(now_ms.saturating_add(LONGEST_MS));

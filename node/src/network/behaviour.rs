@@ -34,8 +34,8 @@ const DIAL_TIME: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Part of the machine's memory that this process may use before it accepts no more connections,
-/// unless the configuration sets a limit. Each queue has its own bound; this one catches whatever
-/// was missed.
+/// unless the configuration sets a limit. Each queue has its own bound. This limit catches whatever
+/// those bounds miss.
 const MEMORY_PART: f64 = 0.75;
 
 /// How often the routing table is refreshed.
@@ -157,7 +157,8 @@ fn behaviour(
 fn identify(config: &NetworkConfig, names: &Names) -> identify::Behaviour {
     let identify = identify::Config::new(names.version.clone(), config.identity.public())
         .with_agent_version(format!("cairn-node/{}", env!("CARGO_PKG_VERSION")))
-        // No claim of a peer is used before the task has checked it.
+        // No cache: an address that a peer claims is not used before the network's task has checked
+        // it.
         .with_cache_size(0)
         // On a public network the addresses of our own interfaces stay private.
         .with_hide_listen_addrs(!config.private)
@@ -173,14 +174,15 @@ fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<M
         .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
     if config.private {
-        // The server mode would wait for a confirmed external address otherwise, which a private
-        // network never gives.
+        // Otherwise Kademlia would serve others only once an external address is confirmed. On a
+        // private network no address ever is.
         kad.set_mode(Some(kad::Mode::Server));
     }
     kad
 }
 
-/// mDNS, if it is configured and works: a machine without a network interface still runs a node.
+/// mDNS, if it is configured and can start. If it cannot, for example on a machine without a
+/// network interface, the node runs without it.
 fn mdns(config: &NetworkConfig, local: PeerId) -> Option<mdns::tokio::Behaviour> {
     if !config.mdns {
         return None;

@@ -1,4 +1,5 @@
-//! The peers that the operator named. While one is not connected, it is dialed again, without end.
+//! Named peers: those that the operator configured. While one is not connected, it is dialed again,
+//! without end.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,13 +21,14 @@ pub(crate) struct Bootstrap {
 
 struct Entry {
     address: Multiaddr,
-    /// Named in the address, or learned when it last answered, perhaps in an earlier run.
+    /// The peer's identity, if it is known: from the address, or from the peer's last answer, which
+    /// may have come in an earlier run.
     peer: Option<PeerId>,
-    /// The last dial.
+    /// When it was last dialed.
     last: Option<Instant>,
     /// The dial under way.
     dialing: Option<ConnectionId>,
-    /// Dials that failed since a connection was up.
+    /// Dials that failed since the last connection.
     failures: u64,
     /// The earliest time of the next dial.
     next: Instant,
@@ -34,9 +36,8 @@ struct Entry {
 }
 
 impl Bootstrap {
-    /// Our own address may be in the list, since one list may serve all nodes of a network; it is
-    /// skipped. `identities` are those that answered in earlier runs at addresses without an
-    /// identity.
+    /// One list may serve all nodes of a network, so our own address may be in it. It is skipped.
+    /// `identities` holds the peers that answered in earlier runs at addresses without an identity.
     pub(crate) fn new(
         addresses: &[Multiaddr],
         identities: &BTreeMap<Multiaddr, PeerId>,
@@ -66,7 +67,8 @@ impl Bootstrap {
         self.entries.iter().filter_map(|entry| entry.peer)
     }
 
-    /// The dials due now, with their addresses. Each must end in one of the `on_` methods.
+    /// The dials that are due now, with their addresses. The caller reports how each one ended with
+    /// `on_connected`, `on_failed` or `on_self`.
     pub(crate) fn due(
         &mut self,
         now: Instant,
@@ -86,9 +88,9 @@ impl Bootstrap {
         dials
     }
 
-    /// A connection is up. The delay goes on growing until the peer turns out to be on our chain.
-    /// Returns the identity that answered there before, if it was another one and no other entry
-    /// has it.
+    /// A dial led to a connection. The delay keeps growing until [`Self::on_admitted`] tells that
+    /// the peer is on our chain. If a different identity answered at this address before, and no
+    /// other entry has that identity, it is returned.
     pub(crate) fn on_connected(
         &mut self,
         connection: ConnectionId,
@@ -103,8 +105,9 @@ impl Bootstrap {
         (!self.peers().any(|other| other == former)).then_some(former)
     }
 
-    /// A peer connected from this address. If it is the address of a named peer, that peer may be
-    /// back with an identity that we do not know yet. So it is dialed at once.
+    /// A peer connected from this address. If a named peer has the same IP address, it may be back
+    /// with an identity that we do not know yet. So the named peer is dialed at once, but not twice
+    /// within [`DELAY_MIN`].
     pub(crate) fn on_heard(&mut self, from: &Multiaddr, now: Instant) {
         let ip: Option<IpAddr> = ip_of(from);
         for entry in
@@ -130,12 +133,13 @@ impl Bootstrap {
         (entry.failures == 3).then_some(&entry.address)
     }
 
-    /// An address turned out to be our own.
+    /// A dial reached this node itself. Its address is removed.
     pub(crate) fn on_self(&mut self, connection: ConnectionId) {
         self.entries.retain(|entry| entry.dialing != Some(connection));
     }
 
-    /// The peer is on our chain. Returns its configured addresses without an identity.
+    /// The peer turned out to be on our chain. Returns its configured addresses that do not name
+    /// its identity.
     pub(crate) fn on_admitted(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
         let mut unnamed = Vec::new();
         for entry in self.entries.iter_mut().filter(|entry| entry.peer.as_ref() == Some(peer)) {
@@ -162,13 +166,14 @@ impl Entry {
     }
 }
 
-/// The delay, or up to half of it less.
+/// The delay, shortened at random by up to half.
 fn jittered(delay: Duration, random: u32) -> Duration {
     delay - delay / 2 * (random % 1000) / 1000
 }
 
 /// A dial to one address, from a new port. If two nodes dialed each other from their listening
-/// ports at the same moment, they would make one TCP connection with two dialers.
+/// ports at the same moment, TCP would make one connection of both dials, and each node would be
+/// its dialer.
 pub(crate) fn dial(address: &Multiaddr) -> DialOpts {
     match peer_of(address) {
         Some(peer) => {
@@ -224,7 +229,7 @@ mod tests {
     }
 
     /// A node of another chain accepts the connection and is then disconnected. It must not be
-    /// dialed each second.
+    /// dialed every second.
     #[test]
     fn a_peer_that_is_never_admitted_is_dialed_ever_less() {
         let start = Instant::now();

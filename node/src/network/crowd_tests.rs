@@ -1,4 +1,5 @@
-//! Stories of crowds on loopback: many identities want all places of a node.
+//! Tests on loopback: crowds that want all connections of a node, offenders, restarts, and the
+//! counts of bytes and costs.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -20,12 +21,12 @@ use super::transport::is_refusal;
 use super::wire::Names;
 use super::*;
 
-/// Limits that hold on loopback as well.
+/// The usual limits, applied to loopback addresses too.
 fn limits() -> Limits {
     Limits { groups_loopback: true, ..Limits::default() }
 }
 
-/// Speaks no protocol.
+/// A peer that can connect but speaks none of our protocols.
 fn stranger() -> Swarm<dummy::Behaviour> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
@@ -37,7 +38,7 @@ fn stranger() -> Swarm<dummy::Behaviour> {
         .build()
 }
 
-/// A connection with a node from a loopback address of one's own.
+/// Opens a TCP connection to a node from this loopback address.
 async fn connect_from(ip: &str, node: &Node) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
@@ -45,14 +46,15 @@ async fn connect_from(ip: &str, node: &Node) -> TcpStream {
     within("a TCP connection", socket.connect(to.parse().unwrap())).await.unwrap()
 }
 
-/// Connects from a loopback address of its own, by a relay, and returns whether it came about.
+/// Connects the swarm to a node through a relay, so that the connection comes from the loopback
+/// address `ip`. Returns whether it was established.
 async fn connect(swarm: &mut Swarm<dummy::Behaviour>, ip: &str, to: &Node) -> bool {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut far = connect_from(ip, to).await;
     tokio::spawn(async move {
         let (mut near, _) = listener.accept().await.unwrap();
-        // Ends with either end.
+        // The copying ends when either side closes.
         let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
     });
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
@@ -66,7 +68,8 @@ async fn connect(swarm: &mut Swarm<dummy::Behaviour>, ip: &str, to: &Node) -> bo
     }
 }
 
-/// Thirteen addresses with eight identities each: more than there are places.
+/// Thirteen /24 groups with eight hosts each. These are 104 connections, more than the 96 inbound
+/// places.
 async fn crowd(node: &Node) -> Vec<Swarm<dummy::Behaviour>> {
     let mut crowd = Vec::new();
     for number in 0..13 * 8 {
@@ -88,7 +91,7 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
             .await;
     node.connected(named.id()).await;
     let mut crowd = crowd(&node).await;
-    // Each of them stays as long as it may. Those that are evicted do not come back here.
+    // Each member of the crowd stays until it is evicted, and does not come back.
     let crowded = tokio::spawn(async move {
         let mut crowd: futures::stream::SelectAll<_> = crowd.drain(..).collect();
         while crowd.next().await.is_some() {}
@@ -114,8 +117,8 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     crowded.abort();
 }
 
-/// The transport has the last word on every dial. Here the swarm itself dials, as it does for
-/// Kademlia's queries.
+/// The transport checks every dial. Here the swarm dials by itself, as it does for Kademlia's
+/// queries.
 #[tokio::test]
 async fn an_address_of_our_own_network_is_dialed_only_if_we_chose_it() {
     let node = Node::start(config(&[])).await;
@@ -163,11 +166,11 @@ async fn silent_connections_keep_no_handshake_out() {
     }
     let mut newcomer = Node::start(config(&[&node])).await;
     newcomer.connected(node.id()).await;
-    // All of them come to an end, most by giving way, the others by time.
+    // All silent connections end. Most give way to newer handshakes, and the others time out.
     let all = async {
         for mut connection in silent {
             let mut bytes = Vec::new();
-            // A reset is an end as well.
+            // A reset ends the connection too.
             let _ = connection.read_to_end(&mut bytes).await;
         }
     };
@@ -188,7 +191,7 @@ async fn a_first_mistake_costs_the_connection_and_a_lie_is_remembered() {
     a.network.ban(b_id, charge(Severity::Mistake));
     a.disconnected(b_id).await;
     assert!(a.network.bans().borrow().is_empty());
-    // It comes back, and lies.
+    // B comes back, and lies.
     a.connected(b_id).await;
     a.network.ban(b_id, charge(Severity::Lie));
     a.disconnected(b_id).await;
@@ -218,7 +221,8 @@ async fn anchors_and_identities_are_found_again_after_a_restart() {
     let first =
         NetworkConfig { store, bootstrap: vec![without_peer(&named.address())], ..private(&[]) };
     let node = Node::start(first).await;
-    // One by its address, the other one by the first. Both have said where they listen.
+    // The node dials `named` by its address and finds `other` through it. A peer with an agent has
+    // also sent its listening addresses.
     let mut peers = node.network.peers();
     let known = |peers: &Arc<Vec<PeerInfo>>| {
         peers.iter().filter(|peer| !peer.agent.is_empty()).count() == 2
@@ -251,7 +255,7 @@ async fn bytes_of_peers_are_counted() {
     a.network.request(b.id(), vec![0; REQUEST_BYTES_MAX]);
     let counted = async {
         while of(&b).1 < before.0 + REQUEST_BYTES_MAX as u64 {
-            // The socket counts bytes without an event.
+            // The counts change without an event to wait for.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };

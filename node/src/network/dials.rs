@@ -2,8 +2,8 @@
 //! node wants it.
 //!
 //! The task names the addresses it has chosen: those of the configuration, the store and the local
-//! network. Every other address was learned from a peer, mostly by a Kademlia query, and may be a
-//! trap: a host of our own network, or a stranger whom we are meant to bother.
+//! network. Every other address was learned from a peer, mostly by a Kademlia query. It may be a
+//! trap: a host of our own network, or a stranger's host that an attacker wants us to bother.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,15 +29,16 @@ const RECENT_MAX: usize = 1024;
 /// Why an address is not dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undialed {
-    /// It is not an IP address with a TCP port that a peer may make us dial.
+    /// A peer gave the address, and [`is_dialable`] does not allow it.
     #[error("a peer gave an address that must not be dialed")]
     Unfit,
-    /// It was dialed within the interval, or its IP address or all addresses together too often.
+    /// The address was dialed within [`INTERVAL`], or its IP address or all learned addresses
+    /// together were dialed too often within it.
     #[error("dialed less than a minute ago")]
     Recent,
 }
 
-/// Rules and recent dials, shared by the transport and the network's task.
+/// The rules and the recent dials, shared by the transport and the network's task.
 #[derive(Clone)]
 pub(crate) struct Dials(Arc<Mutex<Book>>);
 
@@ -114,7 +115,8 @@ mod tests {
 
     #[test]
     fn learned_addresses_must_be_fit_and_chosen_ones_need_not() {
-        // address, on a public network, on a private one
+        // An address that a peer gave, and whether it is dialed on a public and on a private
+        // network.
         let cases = [
             ("/ip4/1.1.1.1/tcp/7700", true, true),
             ("/ip6/2606:4700::1/tcp/7700", true, true),

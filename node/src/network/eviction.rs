@@ -2,14 +2,15 @@
 //!
 //! Bitcoin Core's rule is the model. An attacker can have as many identities and connections as it
 //! likes, but it cannot easily be better than honest peers by several measures at once. So the best
-//! few connections by each measure are protected. Of the others, half are protected by age. Of the
-//! rest, the youngest in the group of addresses that holds the most places is closed. The choice
-//! does not depend on the newcomer. A newcomer gets a place, and is the first to lose it if its
-//! group is the largest.
+//! few connections by each measure are protected. Of the others, the older half is protected. If
+//! suspects are among those still left (peers of hosts that offended lately), only suspects are
+//! considered. The youngest connection of the largest remaining group of addresses is closed. The
+//! choice does not depend on the newcomer. The newcomer gets the place, and is the next to lose it
+//! if its group is the largest.
 //!
 //! A group of addresses has few places. When they are taken, one of the group's own members leaves
 //! for a newcomer of the group: see [`victim_in_group`]. So a host that holds all places of its
-//! group keeps no neighbour out.
+//! group keeps no other host of the group out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -35,15 +36,16 @@ impl Service {
     }
 }
 
-/// Candidates protected by a secret, random order of their groups: an attacker cannot know which
-/// addresses it would need.
+/// How many candidates are protected because their groups have the highest secret random keys. An
+/// attacker cannot know which addresses it would need.
 const BY_GROUP: usize = 4;
 
-/// Candidates protected by their shortest round trip: an attacker would have to be close to us.
+/// How many candidates are protected because their round trips are the shortest. An attacker would
+/// have to be close to us.
 const BY_PING: usize = 8;
 
-/// Candidates protected by each kind of service, the most recent first: an attacker would have to
-/// keep serving us.
+/// How many candidates are protected for each kind of service: those that did it most recently. An
+/// attacker would have to keep serving us.
 const BY_SERVICE: usize = 4;
 
 /// An inbound connection that may be closed.
@@ -51,7 +53,7 @@ const BY_SERVICE: usize = 4;
 pub(crate) struct Candidate<Id, Group> {
     pub(crate) id: Id,
     pub(crate) group: Group,
-    /// The group's place in the secret order.
+    /// A secret random number of the group.
     pub(crate) group_key: u64,
     pub(crate) since: Instant,
     /// The shortest round trip so far.
@@ -62,7 +64,7 @@ pub(crate) struct Candidate<Id, Group> {
     pub(crate) is_suspect: bool,
 }
 
-/// Members of a full group protected by each measure.
+/// How many members of a full group are protected by each measure.
 const IN_GROUP: usize = 1;
 
 /// A member of a full group that may be closed for a newcomer of the group.
@@ -84,19 +86,20 @@ pub(crate) struct Member<Id, Host> {
 pub(crate) enum Leaver<Id> {
     /// Nobody: no host has more places than the newcomer's, or all members are protected.
     Nobody,
-    /// A member of a host that has at least two places more than the newcomer's. It gives way at
-    /// once: afterwards the newcomer's host has no more than that host.
+    /// A member of a host that has at least two places more than the newcomer's host. It leaves at
+    /// once. Afterwards its host still has at least as many places as the newcomer's.
     OfCrowd(Id),
-    /// A member of a host that has one place more. The two hosts only trade places, so the caller
-    /// limits how often this happens.
+    /// A member of a host that has one place more than the newcomer's host. Afterwards the
+    /// newcomer's host has one more. The hosts only trade places, so the caller limits how often
+    /// this happens.
     OfEqual(Id),
 }
 
 /// Chooses who leaves a full group for a newcomer. `newcomer` is the host of the newcomer.
 ///
-/// Places are shared among hosts: the hosts that hold the most give way. If hosts only trade
-/// places, the best one of their members by each measure is protected, and half of the rest by age.
-/// Of the others suspects go first, then those that served least lately, then the youngest.
+/// A member of a host that holds the most places leaves. If the hosts would only trade places, the
+/// best of these members by each measure is protected, and then the older half of the others. Of
+/// those still left, suspects go first, then those that served least recently, then the youngest.
 pub(crate) fn victim_in_group<Id: Copy + Ord, Host: Copy + Ord>(
     mut members: Vec<Member<Id, Host>>,
     newcomer: Host,
@@ -124,7 +127,8 @@ pub(crate) fn victim_in_group<Id: Copy + Ord, Host: Copy + Ord>(
     }
 }
 
-/// Takes out the best member by each measure, and half of the others by age.
+/// Removes the protected members from the list: the best one by each measure, and the older half of
+/// the others.
 fn protect_members<Id: Copy + Ord, Host>(members: &mut Vec<Member<Id, Host>>) {
     members.sort_by_key(|one| {
         (
@@ -147,12 +151,13 @@ fn protect_members<Id: Copy + Ord, Host>(members: &mut Vec<Member<Id, Host>>) {
     members.truncate(members.len().div_ceil(2));
 }
 
-/// Chooses the connection to close. `None` if all are protected, that is, if there are few.
+/// Chooses the connection to close. `None` if all are protected, which happens only if there are
+/// few.
 pub(crate) fn victim<Id: Copy + Ord, Group: Copy + Ord>(
     mut candidates: Vec<Candidate<Id, Group>>,
 ) -> Option<Id> {
-    // Candidates are sorted so that the best are last, and those are cut off. On a tie the older
-    // connection is protected.
+    // For each measure, the candidates are sorted so that the best are last, and the best are cut
+    // off. On a tie the older connection is protected.
     let protect = |candidates: &mut Vec<Candidate<Id, Group>>, count: usize| {
         candidates.truncate(candidates.len().saturating_sub(count));
     };
@@ -190,7 +195,7 @@ pub(crate) fn victim<Id: Copy + Ord, Group: Copy + Ord>(
 mod tests {
     use super::*;
 
-    /// A connection of a group, made so many seconds after the first.
+    /// A connection of this group, made this many seconds after [`start`].
     fn one(id: u32, group: u32, second: u64) -> Candidate<u32, u32> {
         Candidate {
             id,
@@ -277,7 +282,7 @@ mod tests {
         assert_eq!(victim(crowd), Some(101), "although other groups are larger");
     }
 
-    /// A member of a group: a host and the second of its connection.
+    /// A member of a full group, connected this many seconds after [`start`].
     fn member(id: u32, host: u32, second: u64) -> Member<u32, u32> {
         let since = start() + Duration::from_secs(second);
         Member {
@@ -351,7 +356,7 @@ mod tests {
             ("history", |it| it.served[2] = Some(it.since)),
         ];
         for (measure, set) in set {
-            // The youngest one has host 7.
+            // Member 7, of host 7, is the youngest.
             let mut members: Vec<_> = (0..8).map(|id| member(id, id, u64::from(id))).collect();
             assert_eq!(
                 victim_in_group(members.clone(), 9),

@@ -19,11 +19,12 @@ const FIRST_BYTES: usize = 4 << 10;
 /// Most bytes handed to a stream at a time.
 const STEP_BYTES: usize = 64 << 10;
 
-/// The same for a frame that is paced by time or by the socket: one frame of the multiplexer.
+/// Most bytes handed to a stream at a time if the frame is paced by a rate or by the count of bytes
+/// that the system has taken in. One frame of the multiplexer has this size.
 const PACED_BYTES: usize = 16 << 10;
 
-/// Bytes that a writer may be ahead of the system. With these at hand the system never waits for
-/// us.
+/// How many bytes may have been handed to the stream beyond those that the operating system has
+/// taken in. With this many at hand the system never waits for us.
 const AHEAD_BYTES: u64 = 32 << 10;
 
 /// Reads one frame of at most `bytes_max` bytes. Before the buffer grows, `has_room` is called with
@@ -54,8 +55,8 @@ where
     Ok(frame)
 }
 
-/// Reads the length of a frame. The frame may take `begins` until its first byte, and the rest of
-/// the length `stall`; `None` is unlimited.
+/// Reads the length of a frame. At most `begins` may pass until its first byte, and then at most
+/// `stall` until the length is complete. `None` is unlimited.
 ///
 /// # Errors
 /// `ConnectionRefused` if the stream ends before the first byte, `UnexpectedEof` if it ends later,
@@ -93,8 +94,8 @@ pub(crate) fn next_length(filled: usize, announced: usize) -> usize {
     announced.min(FIRST_BYTES.max(filled.saturating_mul(2)))
 }
 
-/// Reads the next part of a frame, up to this length of the frame. At most `stall` may pass without
-/// a byte; `None` is unlimited.
+/// Reads until the frame has `length` bytes. At most `stall` may pass without a byte; `None` is
+/// unlimited.
 ///
 /// # Errors
 /// `UnexpectedEof` if the stream ends, `TimedOut` if nothing arrives in time.
@@ -167,19 +168,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
 pub(crate) struct Pace {
     /// Bytes a second; `None` is unlimited.
     pub(crate) rate: Option<NonZeroU64>,
-    /// The count of bytes that the system has taken in from the connection. `None` if it is unknown
-    /// or does not matter.
+    /// How many bytes of the connection the operating system has taken in so far. `None` if it is
+    /// unknown or does not matter.
     pub(crate) taken: Option<Taken>,
-    /// The value that `taken` reaches at the earliest when all frames so far have left.
+    /// The least value of `taken` at which all frames written so far have left.
     pub(crate) end: u64,
 }
 
 /// Writes one frame.
 ///
-/// The peer may take nothing for `stall`; `None` is unlimited. With a `rate`, at most 16 KiB are
-/// written at a time, so that frames of others wait behind few bytes of this one. With a `taken`
-/// count, the writer is never ahead of it by more than [`AHEAD_BYTES`] and one step. So when this
-/// returns, nearly all of the frame has left.
+/// The peer may take nothing for at most `stall`; `None` is unlimited. With a `rate` or a `taken`
+/// count, at most 16 KiB are written at a time, so that frames of other streams wait behind few
+/// bytes of this one. With a `taken` count, the writer is never ahead of it by more than
+/// [`AHEAD_BYTES`] and one step. So when this returns, nearly all of the frame has left.
 ///
 /// # Errors
 /// `TimedOut` if the peer takes nothing for too long, or the error of the stream.
@@ -194,16 +195,17 @@ where
 {
     let (begun, mut sent) = (Instant::now(), 0);
     let Pace { rate, taken, end } = pace;
-    // The rest of the previous frame goes first.
+    // The system takes in the rest of the previous frame first.
     let before = taken.as_ref().map_or(0, |taken| *taken.borrow()).max(*end);
     let most = if rate.is_some() || taken.is_some() { PACED_BYTES } else { STEP_BYTES };
     let length =
         u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // Each write becomes at least one encrypted frame of the multiplexer, so the length is not
-    // written alone.
+    // Each write becomes at least one encrypted frame of the multiplexer, so the length is written
+    // together with the first bytes.
     let prefix = length.to_le_bytes();
     let total = prefix.len() + frame.len();
-    // All steps have about the same size: a small rest would be one frame more.
+    // All steps have about the same size. A small last step would cost one more frame of the
+    // multiplexer.
     let step_bytes = total.div_ceil(total.div_ceil(most));
     let (first, rest) = frame.split_at(step_bytes - prefix.len());
     let head = [&prefix, first].concat();
@@ -258,11 +260,11 @@ mod tests {
         let mut pace = Pace { taken: Some(reader), ..Pace::default() };
         let mut bytes = Vec::new();
         for round in 0..40 {
-            // Tokio makes a task that never waits yield after a while.
+            // Tokio lets a task do only so much before it yields, so this one yields every round.
             tokio::task::yield_now().await;
             let most = (round * 10_000 + AHEAD_BYTES) as usize + PACED_BYTES;
             let mut io = Cursor::new(&mut bytes);
-            // Each round starts over, after the system has taken in more.
+            // Each round writes the frame again, after the system has taken in more.
             pace.end = 0;
             let done = {
                 let mut write = std::pin::pin!(write_frame(&mut io, &frame, None, &mut pace));
@@ -281,7 +283,7 @@ mod tests {
                 "{round}"
             );
         }
-        // The rest of one frame counts before the next.
+        // The part of the first frame that the system has not taken in holds up the second frame.
         pace.end = 0;
         taken.send_modify(|taken| *taken += AHEAD_BYTES);
         let mut io = Cursor::new(&mut bytes);
@@ -331,8 +333,8 @@ mod tests {
         }
     }
 
-    /// Small steps and never faster than the rate; without a rate as fast as the other side takes
-    /// it.
+    /// With a rate the steps are small, and the writer waits between them. Without one it writes as
+    /// fast as the other side takes the bytes.
     #[tokio::test(start_paused = true)]
     async fn a_rate_spreads_a_frame_over_time() {
         struct Link(tokio::time::Instant, Vec<(usize, Duration)>);

@@ -61,15 +61,15 @@ impl Grouping {
 }
 
 impl Group {
-    /// Whether limits by group apply to it. They do not apply to [`Group::One`] and
+    /// Whether limits by group apply to this group. They do not apply to [`Group::One`] and
     /// [`Group::Unknown`].
     pub(crate) fn is_limited(self) -> bool {
         matches!(self, Group::V4(_) | Group::V6(_))
     }
 }
 
-/// The host of an address: the address itself, or its /64, since one IPv6 host usually has a whole
-/// /64.
+/// The host of an address: an IPv4 address itself, or the /64 of an IPv6 address, since one IPv6
+/// host usually has a whole /64.
 pub(crate) fn host_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
@@ -98,8 +98,8 @@ mod tests {
         let public = Grouping::default();
         let private = Grouping { private: true, ..public };
         let test = Grouping { groups_loopback: true, ..public };
-        // Two addresses, and whether they form one group: on a public network, on a private one, in
-        // tests.
+        // Two addresses, and whether they are in one group: on a public network, on a private
+        // network, and with the grouping of tests.
         let cases = [
             ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.250/tcp/2", true, false, true),
             ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.4.4/tcp/1", false, false, false),

@@ -16,8 +16,8 @@ use super::requests::RequestId;
 use super::wire::{Lane, RESPONSE_BYTES_MAX, Topic};
 use crate::accounts::Accounts;
 
-/// Most commands that wait for the task. The task never waits itself, so a full queue means that it
-/// gets no processor time.
+/// Most commands that wait for the task. The task itself waits for nobody, so a full queue means
+/// that it gets no processor time.
 const COMMANDS: usize = 4096;
 
 /// Most own messages of a topic that wait to be published.
@@ -61,7 +61,7 @@ pub struct Network {
 /// `Busy`.
 pub(crate) type Refused = Arc<Mutex<Vec<(RequestId, PeerId)>>>;
 
-/// The task's ends of a handle.
+/// The receiving ends of a handle's queues, for the task.
 pub(crate) struct Commands {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) outbox: Outbox,
@@ -126,9 +126,9 @@ impl Network {
         self.local
     }
 
-    /// Publishes to all peers on the topic. Delivery is not guaranteed: without peers, with a full
-    /// queue or over the topic's size limit the payload is dropped and counted or logged. A payload
-    /// that was published within the last minute is not sent again.
+    /// Publishes to all peers on the topic. Delivery is not guaranteed. The payload is dropped if
+    /// there are no peers, the queue is full, or the topic's size limit is exceeded. The loss is
+    /// counted or logged. A payload that was published within the last minute is not sent again.
     pub fn publish(&self, topic: Topic, bytes: Vec<u8>) {
         if bytes.len() > topic.bytes_max() {
             let (topic, bytes, bytes_max) = (topic.name(), bytes.len(), topic.bytes_max());
@@ -150,9 +150,9 @@ impl Network {
     }
 
     /// Sends a request to a connected peer. Each request has exactly one
-    /// [`Response`](super::PeerEvent::Response) event. It fails at once if the request is larger
-    /// than [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX), the peer is not connected, or
-    /// [`REQUESTS_PER_PEER_MAX`](super::REQUESTS_PER_PEER_MAX) requests to it are in flight.
+    /// [`Response`](super::PeerEvent::Response) event. The request fails at once if it is larger
+    /// than [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX), if the peer is not connected, or if
+    /// [`REQUESTS_PER_PEER_MAX`](super::REQUESTS_PER_PEER_MAX) requests to the peer are in flight.
     pub fn request(&self, peer: PeerId, bytes: Vec<u8>) -> RequestId {
         self.request_within(peer, bytes, RESPONSE_BYTES_MAX)
     }
@@ -173,10 +173,10 @@ impl Network {
         id
     }
 
-    /// Answers a request. The answer is dropped, which the peer sees as `Busy`, if it is larger
-    /// than [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX) or finds no room in the budget of
-    /// answers that are being sent: 16 MiB for answers of up to 64 KiB, 64 MiB for larger ones. One
-    /// peer may have half of what the others leave.
+    /// Answers a request. The answer is dropped if it is larger than
+    /// [`RESPONSE_BYTES_MAX`](super::RESPONSE_BYTES_MAX) or finds no room, and the peer then sees
+    /// `Busy`. The budget of answers that are being sent is 16 MiB for answers of up to 64 KiB, and
+    /// 64 MiB for larger ones. One peer may have half of the budget that the others leave.
     pub fn respond(&self, ticket: ResponseTicket, bytes: Vec<u8>) {
         self.command(Command::Respond(ticket, bytes));
     }
@@ -193,7 +193,7 @@ impl Network {
 
     /// As [`send_message`](Self::send_message), for a data frame of at most
     /// [`LINK_DATA_BYTES_MAX`](super::LINK_DATA_BYTES_MAX) bytes. At most 64 frames or 32 MiB may
-    /// wait for one peer: the caller paces itself.
+    /// wait for one peer, so the caller must limit what it sends.
     pub fn send_data(&self, peer: PeerId, bytes: Vec<u8>) {
         self.outlets.send(&peer, Lane::Data, bytes);
     }
@@ -205,7 +205,8 @@ impl Network {
         self.command(Command::Ban(peer, charge));
     }
 
-    /// The peer was useful, which decides who stays when places run out.
+    /// Records that the peer was useful. This protects its connection when one must be closed for a
+    /// newcomer.
     pub fn served(&self, peer: PeerId, service: Service) {
         self.command(Command::Served(peer, service));
     }

@@ -1,8 +1,8 @@
-//! Places for inbound connections that do not have an identity yet.
+//! Inbound handshakes that are under way. Each holds one of a limited number of places.
 //!
 //! Before the handshake is over, only the address of a connection is known. A silent connection
 //! must not keep others out. So one host has few places, and a handshake has little time. When all
-//! places are taken, the oldest handshake of the group that holds the most gives way.
+//! places are taken, the oldest handshake of the group that has the most handshakes gives way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use libp2p::Multiaddr;
 use super::address::ip_of;
 use super::group::{Group, Grouping, host_of};
 
-/// Timeout of an inbound handshake, until the connection is encrypted and multiplexed. That takes a
-/// few round trips. With a longer timeout silent connections would hold their places for longer.
+/// Timeout of an inbound handshake, until the connection is encrypted and multiplexed, which takes
+/// a few round trips. With a longer timeout silent connections would hold their places for longer.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
 /// Handshakes of one host (an IPv4 address, an IPv6 /64) at a time. An honest host needs one, and a
@@ -40,7 +40,7 @@ pub(crate) struct Handshakes(Arc<Mutex<Book>>);
 struct Book {
     grouping: Grouping,
     max: usize,
-    /// The IP addresses of named peers. Handshakes from there never give way.
+    /// The IP addresses of named peers. Handshakes from these addresses never give way.
     named: HashSet<IpAddr>,
     next: u64,
     open: BTreeMap<u64, Open>,
@@ -112,7 +112,8 @@ impl Book {
                 return None;
             }
             if self.open.values().filter(|open| open.host == Some(host)).count() >= PER_HOST_MAX {
-                // So an honest peer that shares its address with silent connections still gets in.
+                // The host's oldest handshake gives way, so an honest peer that shares its address
+                // with silent connections still gets in.
                 let oldest = self
                     .open
                     .iter()
@@ -130,8 +131,8 @@ impl Book {
         Some(self.next)
     }
 
-    /// The handshake that gives way: the oldest of the group that has the most. `None` if all are
-    /// those of named peers.
+    /// The handshake that gives way: the oldest of the group that has the most handshakes. `None`
+    /// if all handshakes are from named peers.
     fn least(&self) -> Option<u64> {
         let mut groups: HashMap<Group, (usize, u64)> = HashMap::new();
         for (number, open) in self.open.iter().filter(|(_, open)| !open.is_named) {
@@ -216,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Silent connections come from many hosts. A newcomer gets a place, and some of them lose
+    /// Silent connections come from many hosts. A newcomer gets a place, and some silent ones lose
     /// theirs.
     #[test]
     fn when_all_places_are_taken_the_largest_group_gives_way() {
@@ -224,7 +225,7 @@ mod tests {
         let honest = enter(&book, "/ip4/9.9.9.9", now).unwrap();
         let mut silent = Vec::new();
         for number in 0..500 {
-            // Half of them are in one /24.
+            // Half of the hosts are in one /24.
             let host = format!("/ip4/1.{}.1.{}", number % 2 * (number % 20), number % 250);
             silent.extend(enter(&book, &host, now));
         }

@@ -13,7 +13,7 @@ use super::requests::RequestId;
 use super::traffic::Place;
 use super::wire::Topic;
 
-/// Most events in the channel to the reader. More wait in the network's task.
+/// Most events in the channel to the reader. Further events wait in the network's task.
 const EVENTS: usize = 256;
 
 /// The receiving ends. The network stops when `events` is dropped.
@@ -28,8 +28,8 @@ pub struct Inbox {
     /// Peers, requests and responses, in order and without loss.
     pub events: mpsc::Receiver<PeerEvent>,
     /// Events of links: at most 32 wait. When the channel is full, the links and their peers wait,
-    /// and nothing else does. There is no order between these and `events`. Without a receiver no
-    /// links are opened.
+    /// and nothing else does. The order between an event of a link and one of `events` is not kept.
+    /// If this receiver is dropped, no links are opened.
     pub links: mpsc::Receiver<LinkEvent>,
 }
 
@@ -49,7 +49,7 @@ pub struct Gossip {
 
 #[cfg(test)]
 impl Gossip {
-    /// A message of nobody, without content.
+    /// An empty message from a random peer.
     pub(crate) fn made_up() -> Self {
         let (topic, from) = (Topic::Consensus, PeerId::random());
         let ticket = GossipTicket {
@@ -68,7 +68,7 @@ pub struct GossipTicket {
     pub(crate) topic: Topic,
     pub(crate) id: MessageId,
     pub(crate) from: PeerId,
-    /// Its place among the messages that wait, until the verdict is done.
+    /// The message's share of the limits on waiting messages, held until the verdict is done.
     pub(crate) place: Box<Place>,
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct Closed;
 
 /// Events on their way to the reader. None is lost, and the swarm never waits for room.
 ///
-/// Nothing is refused, and still the number is bounded. Requests and responses are bounded by the
+/// No event is refused, yet their number is bounded. Requests and responses are bounded by the
 /// requests in flight. Of each peer at most one `Disconnected` and one `Connected` wait: a peer
 /// that came and went before the reader saw it leaves no event.
 pub(crate) struct Events {
@@ -163,7 +163,7 @@ impl Events {
         self.waiting.push_back(event);
     }
 
-    /// Hands over one event when there is one and room for it. Cancel safe.
+    /// Hands one event to the reader, once there is an event and room for it. Cancel safe.
     pub(crate) async fn deliver(&mut self) -> Result<(), Closed> {
         if self.waiting.is_empty() {
             // The reader may also leave while there is nothing to deliver.

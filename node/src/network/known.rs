@@ -9,11 +9,11 @@ use super::group::{Group, Grouping};
 /// Most addresses. Enough for every network that this program is made for, in less than a megabyte.
 pub(crate) const ADDRESSES_MAX: usize = 4096;
 
-/// Most addresses of one group, so that those of one operator do not push out all others.
+/// Most addresses of one group, so that the addresses of one operator do not push out all others.
 const PER_GROUP_MAX: usize = 32;
 
-/// Most addresses of one peer. A peer announces at most as many of its own, and identities cost
-/// nothing, so no single identity may fill the store.
+/// Most addresses of one peer, the same number that a peer may announce. Without this limit one
+/// identity could fill the store.
 const PER_PEER_MAX: usize = super::peers::ADDRESSES_MAX;
 
 /// Failures in a row after which an address may be forgotten.
@@ -36,11 +36,11 @@ pub(crate) struct Known {
     /// Without the identity at its end.
     pub(crate) address: Multiaddr,
     pub(crate) group: Group,
-    /// When it was last known to work, or else first heard of.
+    /// When it was last known to work. If it never was, when it was first heard of.
     pub(crate) good_ms: u64,
     /// Whether a dial has ever succeeded.
     pub(crate) is_proved: bool,
-    /// The last dial.
+    /// When it was last dialed; 0 if never.
     pub(crate) tried_ms: u64,
     /// Dials that failed since the last success.
     pub(crate) failures: u32,
@@ -61,8 +61,8 @@ impl Known {
     }
 
     /// The value of an address. When there is no room, the address with the smallest value is
-    /// replaced: an unproved one, then the one with the most failures, then the one not known to
-    /// work for longest.
+    /// replaced. Addresses that no dial has proved are worth least, then those with more failures,
+    /// then those that were last known to work longer ago.
     fn worth(&self) -> (bool, std::cmp::Reverse<u32>, u64, PeerId) {
         (self.is_proved, std::cmp::Reverse(self.failures), self.good_ms, self.peer)
     }
@@ -86,7 +86,7 @@ struct Count {
 pub(crate) struct Addresses {
     grouping: Grouping,
     known: Vec<Known>,
-    /// Counts of `known` by group, without groups of no address.
+    /// The counts of `known` by group. A group without an address has no entry.
     counts: HashMap<Group, Count>,
 }
 
@@ -153,7 +153,8 @@ impl Addresses {
         self.known.push(new);
     }
 
-    /// Removes the least valuable of these addresses that gives way to `new`, if there is one.
+    /// Looks at the addresses that `of_rivals` selects and that give way to `new`, and removes the
+    /// least valuable one. Returns whether there was one.
     fn make_room(&mut self, new: &Known, of_rivals: impl Fn(&Known) -> bool) -> bool {
         let rivals = self
             .known
@@ -249,7 +250,7 @@ impl Addresses {
     }
 }
 
-/// Takes an address that is removed out of the counts.
+/// Subtracts a removed address from the counts.
 fn uncount(counts: &mut HashMap<Group, Count>, gone: &Known) {
     if let Some(count) = counts.get_mut(&gone.group) {
         count.all -= 1;
@@ -306,7 +307,8 @@ mod tests {
         addresses.on_success(peer, &at(1, 1), 15 * MINUTE);
         assert!(!addresses.on_failure(&peer, &[at(1, 1)], 16 * MINUTE));
         assert!(addresses.on_failure(&PeerId::random(), &[at(1, 1)], 0), "nothing is known of it");
-        // This node was off for a day: what it knows is old, and one dial in vain says little.
+        // This node was off for a day, so the address last worked long ago. Even so, it is
+        // forgotten only after the third failure in a row, which comes a minute later.
         let day_later = 16 * MINUTE + 24 * 60 * MINUTE;
         for (minute, is_gone) in [(0, false), (1, true)] {
             assert_eq!(
@@ -346,7 +348,7 @@ mod tests {
         assert!(!addresses.all().iter().any(|known| known.peer == peers[7]));
     }
 
-    /// The counts are the ones that a new count gives.
+    /// Checks the stored counts against a new count.
     fn assert_counted(addresses: &Addresses) {
         let mut counts: HashMap<Group, Count> = HashMap::new();
         for known in addresses.all() {
@@ -379,7 +381,7 @@ mod tests {
         }
         assert_eq!(addresses.all().len(), PER_PEER_MAX + 2);
         assert_counted(&addresses);
-        // Even addresses that work are no more than eight of a peer.
+        // A peer keeps at most eight addresses, even if all of them work.
         (0..20).for_each(|number| addresses.on_success(liar, &at(4, number << 8), 3));
         assert_eq!(addresses.all().iter().filter(|known| known.peer == liar).count(), PER_PEER_MAX);
         addresses.claimed(other, &[], 4);

@@ -7,7 +7,7 @@ use std::task::Context;
 
 use futures::task::AtomicWaker;
 
-/// A connection's line, shared by its socket and the network's task.
+/// The state of one connection's socket, shared by the socket and the network's task.
 #[derive(Clone, Default)]
 pub(crate) struct Line(Arc<State>);
 
@@ -26,7 +26,8 @@ impl Line {
         self.0.waker.wake();
     }
 
-    /// Fails if the line is cut. Otherwise a cut wakes the task of `cx`, which owns the socket.
+    /// Fails if the connection was cut. Otherwise a later cut wakes the task of `cx`, which owns
+    /// the socket.
     pub(crate) fn check(&self, cx: &Context<'_>) -> io::Result<()> {
         self.0.waker.register(cx.waker());
         match self.0.is_cut.load(Ordering::Acquire) {

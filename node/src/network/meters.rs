@@ -63,18 +63,18 @@ impl Meters {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// We close a connection, and nobody is to blame.
+    /// Counts a connection that we close without blaming the peer.
     pub(crate) fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A frame of a link was received or sent.
+    /// Counts the bytes of a link's frame that was received or sent.
     pub(crate) fn link_bytes(&self, direction: &'static str, lane: Lane, bytes: usize) {
         let labels = [("direction", direction), ("stream", lane.name())];
         self.link_bytes.get_or_create(&labels).inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// Counts other losses by a full queue.
+    /// Counts messages and commands that were lost because a queue was full.
     pub(crate) fn lost(&self, count: u64) {
         self.lost.inc_by(count);
     }

@@ -63,8 +63,8 @@ pub use self::wire::{
     RESPONSE_BYTES_MAX, Topic, protocol_names,
 };
 
-/// Part of a log filter that silences libp2p. Most of its lines are meant for its authors, and some
-/// come once per message.
+/// Part of a log filter that silences libp2p. Most lines of libp2p are meant for its authors, and
+/// some are logged for every message.
 pub const LOG_FILTER: &str = "\
     libp2p=warn,libp2p_gossipsub=error,libp2p_request_response=error,libp2p_kad=error,\
     libp2p_identify=error,libp2p_mdns=error,libp2p_swarm=warn,libp2p_tcp=warn,\
@@ -76,16 +76,17 @@ pub const LOG_FILTER: &str = "\
 pub struct NetworkConfig {
     /// Our identity to peers.
     pub identity: Keypair,
-    /// The chain's identifier, in hex. It is part of every protocol name: nodes of two chains
-    /// cannot talk.
+    /// The chain's identifier, in hex. It is part of every protocol name, so nodes of different
+    /// chains cannot talk.
     pub chain: String,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
-    /// Addresses at which, as the operator says, others can reach us. With at least one of these,
+    /// Addresses, given by the operator, at which others can reach us. With at least one of these,
     /// or with a public listening address, a node of a public network helps others to find peers.
     pub external: Vec<Multiaddr>,
-    /// Named peers: peers to stay connected to, with or without `/p2p/` and their identity. Of the
-    /// limits on connections only `per_peer` applies to them, in either direction.
+    /// Addresses of named peers, to which the node stays connected. An address may end with `/p2p/`
+    /// and the peer's identity. Of the limits on connections only `per_peer` applies to named
+    /// peers, in either direction.
     pub bootstrap: Vec<Multiaddr>,
     /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
     pub store: Option<PathBuf>,
@@ -100,8 +101,9 @@ pub struct NetworkConfig {
     pub limits: Limits,
     /// The rate at which a data frame of a link is written, in bytes a second; `None` is as fast as
     /// the connection takes it. At a limited rate little of a frame is queued ahead of other
-    /// messages. A frame is written an eighth faster than this rate, so that pauses between frames
-    /// cost nothing, and within 150 ms. The caller decides how many frames are written at a time.
+    /// messages. Each frame is written an eighth faster than this rate, to make up for the pauses
+    /// between frames. However low the rate is, a frame takes at most 150 ms. The caller decides
+    /// how many frames are written at a time.
     pub data_rate: Option<NonZeroU64>,
 }
 
@@ -136,7 +138,7 @@ pub struct Limits {
     /// Connections that peers made with us. When all places are taken, a newcomer replaces the
     /// least useful connection.
     pub inbound: u32,
-    /// Connections that we made and keep, one for each group of addresses.
+    /// Connections that we made and keep, at most one for each group of addresses.
     pub outbound: u32,
     /// Handshakes under way, per direction.
     pub pending: u32,
@@ -146,7 +148,7 @@ pub struct Limits {
     /// Inbound connections from one IPv4 /24 or IPv6 /48. On private networks and loopback each
     /// address and port is a group of its own.
     pub per_group: u32,
-    /// Memory of the process, in bytes, above which no connection is accepted. `None` is three
+    /// Memory of the process, in bytes, above which no connection is accepted. `None` means three
     /// quarters of the machine's memory.
     pub memory_bytes: Option<usize>,
     /// Whether loopback addresses are grouped as public ones are. For tests.
@@ -154,8 +156,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Connections in all: inbound places, outbound places, and again as many as outbound places
-    /// for named peers and probes.
+    /// Connections in all: `inbound`, `outbound`, and as many again as `outbound` for named peers
+    /// and probes.
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.inbound.saturating_add(self.outbound.saturating_mul(2))
@@ -186,7 +188,7 @@ impl Default for Limits {
 /// Why the network does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The node cannot listen on an address, mostly because another process has the port.
+    /// The node cannot listen on an address, usually because another process has the port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The configured address.

@@ -21,8 +21,8 @@ pub struct RequestId(pub u64);
 /// [`RequestError::Busy`](super::RequestError::Busy).
 pub const REQUESTS_PER_PEER_MAX: usize = 64;
 
-/// Most requests of one peer that we work on. This is more than the peer may have in flight, as the
-/// peer sees an answer before we see that it was sent.
+/// Most requests of one peer that we work on. This is more than a peer may have in flight: it may
+/// send the next request when it sees an answer, before we learn that the answer was sent.
 pub(crate) const INBOUND_PER_PEER_MAX: usize = REQUESTS_PER_PEER_MAX + 32;
 
 /// Most requests of all peers that we work on.
@@ -40,15 +40,15 @@ const SMALL_BYTES: usize = 64 << 10;
 const SMALL: Share = Share { all: 16 << 20, floor: 2 * SMALL_BYTES };
 
 /// Budget for the bytes of larger answers that are being sent. A peer that is alone may have 32
-/// MiB. More would only help slow readers; less would keep a peer that catches up over a long link
-/// waiting.
+/// MiB. More would only help slow readers. Less would slow down a peer that catches up over a
+/// connection with a long round trip.
 const LARGE: Share = Share { all: 64 << 20, floor: 0 };
 
-/// How long an answer is not measured. Its first bytes only fill buffers, and those of a slow peer
-/// have to cross the network.
+/// For how long the rate of a new answer is not judged. At first its bytes only fill buffers, and
+/// then they take a while to reach a distant peer.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The counts of requests in flight. A peer over a limit hears that we are busy.
+/// The counts of requests in flight. A peer over a limit is told that we are busy.
 pub(crate) struct Requests<Outbound = OutboundRequestId, Inbound = InboundRequestId> {
     outbound: HashMap<Outbound, (RequestId, PeerId)>,
     inbound: HashMap<Inbound, Request>,
@@ -73,7 +73,7 @@ struct Answer {
     _going: oneshot::Sender<Infallible>,
 }
 
-/// The sender's end of an answer in the books.
+/// The part of an [`Answer`] that the sender holds.
 #[derive(Debug)]
 pub(crate) struct Sending {
     /// Bytes written to the stream so far.
@@ -82,7 +82,7 @@ pub(crate) struct Sending {
     pub(crate) cut: oneshot::Receiver<Infallible>,
 }
 
-/// What is in flight with one peer.
+/// The requests and bytes that are in flight with one peer.
 #[derive(Default, PartialEq, Eq)]
 struct Load {
     outbound: usize,
@@ -159,11 +159,12 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         true
     }
 
-    /// We have an answer. `None` if it may not be sent: there is no room, or the request is no
-    /// longer open.
+    /// Counts an answer that we want to send. `None` if it may not be sent, because there is no
+    /// room or the request is no longer open.
     ///
-    /// A peer to which no large answer is being sent may have one whatever its share. If the budget
-    /// for large answers is used up, the slowest ones are cancelled, once they can be measured.
+    /// A peer to which no large answer is being sent may have one, however small its share is. If
+    /// the budget for large answers is used up, the slowest large answers are cancelled to make
+    /// room. An answer younger than [`GRACE`] is never cancelled.
     pub(crate) fn may_respond(
         &mut self,
         id: Inbound,
@@ -190,8 +191,8 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         Some(Sending { sent, cut })
     }
 
-    /// Cancels the slowest large answers until there is room for one more. Returns whether there
-    /// is.
+    /// Cancels the slowest large answers until there is room for one more. Returns whether there is
+    /// room.
     fn make_room(&mut self, bytes: usize, now: Instant) -> bool {
         while self.total.large + bytes > LARGE.all {
             let measured = self.inbound.iter().filter_map(|(id, request)| {
@@ -204,7 +205,7 @@ impl<Outbound: Hash + Eq, Inbound: Hash + Eq + Copy> Requests<Outbound, Inbound>
         true
     }
 
-    /// Cancels an answer. The request stays in the books until its stream has ended.
+    /// Cancels an answer. The request is still counted until its stream has ended.
     fn give_up(&mut self, id: Inbound) {
         let Some(request) = self.inbound.get_mut(&id) else { return };
         if let Some(Answer { bytes, .. }) = request.answer.take() {
@@ -315,7 +316,7 @@ mod tests {
             for _ in 0..INBOUND_MAX / 17 {
                 asks(&mut requests, id..id + 1, peer);
                 if let Some(answer) = requests.may_respond(id, BLOCK, start) {
-                    // The window is full, and the peer reads very slowly.
+                    // The connection's window is full, and the peer reads very slowly.
                     answer.sent.store(256 << 10, Ordering::Relaxed);
                     sending.insert(id, answer);
                 }

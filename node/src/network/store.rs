@@ -14,7 +14,7 @@ use super::bans::{Bans, RECORDS_MAX, Record};
 use super::group::Grouping;
 use super::known::{ADDRESSES_MAX, Addresses, Known};
 
-/// The version of the file's form.
+/// The version of the file's format.
 const VERSION: u32 = 1;
 
 /// Size limit of the file when it is read, in bytes. A full file has about two thirds of it.
@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// addresses cannot choose its peers by making it restart.
 pub(crate) const ANCHORS: usize = 2;
 
-/// What is remembered.
+/// What a node remembers of peers.
 pub(crate) struct PeerStore {
     path: Option<PathBuf>,
     pub(crate) addresses: Addresses,
@@ -36,8 +36,8 @@ pub(crate) struct PeerStore {
 }
 
 impl PeerStore {
-    /// Reads the file, if there is one. A file that cannot be read is ignored with a warning, a
-    /// single entry that does not parse without one.
+    /// Reads the file, if there is one. A file that cannot be read is ignored with a warning. A
+    /// single entry that does not parse is left out without a warning.
     pub(crate) fn open(path: Option<PathBuf>, grouping: Grouping, now_ms: u64) -> Self {
         let mut store = Self {
             addresses: Addresses::new(grouping),

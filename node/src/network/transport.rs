@@ -1,4 +1,4 @@
-//! A transport that asks before it dials and before it shakes hands.
+//! A transport that checks every dial and every inbound handshake against our own rules.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use libp2p::core::transport::{
 use super::dials::{Dials, Undialed};
 use super::handshakes::Handshakes;
 
-/// Connections refused in a row before other tasks get their turn.
+/// How many connections are refused in a row before other tasks get their turn.
 const REFUSED_AT_ONCE: usize = 32;
 
 /// Wraps a transport whose connections are encrypted and multiplexed.

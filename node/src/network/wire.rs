@@ -19,9 +19,9 @@ pub const LINK_DATA_BYTES_MAX: usize = (1 << 20) + 64;
 
 /// Limit of one gossip frame, in bytes.
 ///
-/// The decoder compares its whole read buffer, a frame and the start of the next one, with this
-/// limit. When the buffer is larger, it stops reading the stream, silently and for good. So the
-/// limit is twice the largest payload, and some.
+/// The decoder compares the size of its whole read buffer, a frame and the start of the next one,
+/// with this limit. When the buffer is larger, the decoder stops reading the stream, silently and
+/// for good. So the limit is twice the largest payload and 64 KiB more.
 pub(crate) const TRANSMIT_BYTES_MAX: usize = 2 * Topic::Consensus.bytes_max() + (64 << 10);
 
 /// Limit of the control part (IHAVE, IWANT, subscriptions) of one gossip frame, in bytes.
@@ -30,8 +30,9 @@ pub(crate) const TRANSMIT_BYTES_MAX: usize = 2 * Topic::Consensus.bytes_max() + 
 /// [`MESSAGE_ID_BYTES`] and 2 bytes of framing each: 110,000 bytes.
 pub(crate) const CONTROL_BYTES_MAX: usize = 256 << 10;
 
-/// Length of a gossip message id: a truncated SHA-256 of topic and payload. Two payloads with one
-/// id (2^80 hashes to find) would only hide one gossip message behind another.
+/// Length of a gossip message id, in bytes: a truncated SHA-256 of topic and payload. An attacker
+/// needs about 2^80 hashes to find two payloads with the same id. It could then only hide one
+/// gossip message behind another.
 pub(crate) const MESSAGE_ID_BYTES: usize = 20;
 
 /// The kinds of gossip, each with its own topic, queue and size limit.
@@ -78,9 +79,9 @@ impl Topic {
 /// chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Short and urgent.
+    /// Short, urgent messages.
     Control,
-    /// Bulk.
+    /// Bulk data: chunks.
     Data,
 }
 
@@ -109,7 +110,8 @@ impl Lane {
     }
 }
 
-/// Version of the protocols, at the end of each name. Nodes of two versions share no name.
+/// Version of the protocols, at the end of each name. Nodes of different versions have no protocol
+/// name in common.
 const VERSION: u32 = 2;
 
 /// The protocol names of a chain as text, for programs that speak libp2p themselves.
@@ -133,7 +135,7 @@ pub fn protocol_names(chain: &str) -> ProtocolNames {
     ProtocolNames { version, kad, exchange, links: links.map(|name| name.to_string()) }
 }
 
-/// The names that one chain uses. Nodes of two chains share none of them.
+/// The names that one chain uses. Nodes of different chains have none in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// Identify's protocol version: a peer with another one is on another chain.

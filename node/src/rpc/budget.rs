@@ -25,8 +25,9 @@ pub(super) mod cost {
     pub(in crate::rpc) const CALL: u64 = 5;
     /// Verifying a signature.
     pub(in crate::rpc) const SIGNATURE: u64 = 60;
-    /// The search for a bad signature in a batch of 64 submissions: each signature is in two more
-    /// equations, and four are verified alone.
+    /// The search for a bad signature in a batch of 64 submissions. It halves the batch again and
+    /// again. In all it puts each signature into at most two more equations, on average, and
+    /// verifies four alone.
     pub(in crate::rpc) const BAD_SIGNATURE: u64 = 2_800;
     /// A question to the driver. It takes a turn of the thread that also handles votes and blocks.
     pub(in crate::rpc) const QUESTION: u64 = 20;

@@ -1,4 +1,4 @@
-//! Converts the ledger's types to the shapes of RPC.
+//! Converts the ledger's types to those of the RPC interface.
 
 use ledger::address::encode_address;
 use ledger::api::{

@@ -1,10 +1,10 @@
 //! Who may call: programs that use an allowed host name, and web pages that the operator allows.
 //! Other web pages may not.
 //!
-//! A web page can make its visitor's browser call any address that the browser reaches. Its
-//! `Origin` header reveals it. A page may also make its host name point to this machine (DNS
-//! rebinding). The browser then takes both for the same origin, but the `Host` header still has the
-//! foreign name.
+//! A web page can make its visitor's browser call any address that the browser reaches. The
+//! `Origin` header of such a call names the page's origin. A page may also make its own host name
+//! point to this machine (DNS rebinding). The browser then takes page and server for the same
+//! origin, but the `Host` header still has the page's host name.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

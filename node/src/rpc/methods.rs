@@ -300,8 +300,8 @@ impl Methods {
         self.spend(caller, cost::READ)?;
         let (mut tip, mut stopping) = (self.view.tip.clone(), self.stopping.clone());
         loop {
-            // This precedes the read, so that a block that arrives during it ends the wait below at
-            // once.
+            // This comes before the read, so that a block that arrives during the read ends the
+            // wait below at once.
             tip.mark_unchanged();
             let found =
                 self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await?;

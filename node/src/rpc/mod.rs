@@ -144,7 +144,7 @@ impl RpcListener {
 /// Binds the port. Connections wait until [`serve`] accepts them.
 ///
 /// # Errors
-/// `BindError`, mostly because another process has the port.
+/// `BindError`, usually because another process has the port.
 pub async fn bind(config: &RpcConfig) -> Result<RpcListener, BindError> {
     let fail = |source| BindError { address: config.listen, source };
     let listener = listen(config.listen).map_err(fail)?;
@@ -214,8 +214,8 @@ struct App {
     /// Memory for requests until they are answered.
     requests: Arc<Pool>,
     scrapes: Arc<Semaphore>,
-    /// Scrapes are paid from accounts of their own: a monitor must see a node whose calls use up
-    /// the budget of the same address.
+    /// Scrapes are paid from accounts of their own. Otherwise other calls from the monitor's
+    /// address could use up its budget, and the monitor would not see the node any more.
     scrape_budgets: Arc<Budgets>,
     stopping: watch::Receiver<bool>,
 }

@@ -1,5 +1,5 @@
-//! Parameters of a call, by name or in the order of the method's table. Errors are written for
-//! people.
+//! Parameters of a call, by name or in the order in which the method lists them. Errors are written
+//! for people.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -183,7 +183,7 @@ fn names(method: &Method) -> impl Iterator<Item = &'static str> {
     method.params.split(", ").map(name).filter(|name| !name.is_empty())
 }
 
-/// The first values of an array, and the number of all values. The rest takes no memory.
+/// The first values of an array, and the number of all values. Further values take no memory.
 pub(super) struct Listed<'a, const MAX: usize>(pub(super) Vec<&'a RawValue>, pub(super) usize);
 
 impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Listed<'a, MAX> {

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 /// Most connections at once, if the process may open enough files.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
-/// Places, of all these, for health, readiness and metrics only, since calls may fill all others
-/// with work; at most a quarter. The same number is kept free for connections that were told to
-/// close but have not closed yet.
+/// How many of the places serve only health, readiness and metrics, since calls may fill all others
+/// with work. They are at most a quarter of all places. As many places again are kept free for
+/// connections that were told to close but have not closed yet.
 const PAGES_PLACES: usize = 16;
 /// Most WebSockets among the connections. Each may receive a message of 1 MiB, so all of them 128
 /// MiB.
@@ -73,8 +73,8 @@ struct Entries {
     next: u64,
     /// All connections, including those that were told to close, until they are closed.
     taken: BTreeMap<u64, Entry>,
-    /// Number of connections that were not told to close: with a place for calls, and with one for
-    /// pages.
+    /// Numbers of connections that were not told to close: those with a place for calls, and those
+    /// with a place for pages only.
     staying: [usize; 2],
     sockets: usize,
     by_origin: HashMap<Origin, usize>,
@@ -149,8 +149,8 @@ impl Places {
         Some(Place { places: Arc::clone(self), id, origin, pages_only, cut })
     }
 
-    /// Waits until fewer connections than places for pages still have to close. This limits how
-    /// many are open beyond the places.
+    /// Waits until fewer connections are still closing than there are places for pages. This limits
+    /// how many connections are open beyond the places.
     pub(super) async fn settled(&self) {
         loop {
             let freed = self.freed.notified();
@@ -207,7 +207,7 @@ impl Entries {
             return false;
         };
         self.staying[usize::from(entry.pages_only)] -= 1;
-        // The connection counts no more, although it takes a moment to close.
+        // The connection no longer counts as a WebSocket, although it takes a moment to close.
         entry.is_socket = false;
         self.sockets -= 1;
         entry.leave();
@@ -296,7 +296,7 @@ impl Drop for Place {
     }
 }
 
-/// Undoes a change of a place's use.
+/// Undoes a change of a place's use when it is dropped.
 pub(super) struct Guard<'a>(&'a Place, fn(&mut Entry));
 
 impl Drop for Guard<'_> {
@@ -330,8 +330,8 @@ mod tests {
             [&alone, &crowd[0], &crowd[1], &crowd[2], &newcomer].map(is_cut),
             [false, true, false, false, false]
         );
-        // Connections that wait or have a subscription are evicted after idle ones, even if these
-        // are no crowd.
+        // Connections that wait or have a subscription are evicted after idle ones, even if the
+        // idle ones are no crowd.
         drop(crowd);
         drop(newcomer);
         let (busy, waiting, subscriber) = (take(&places, 2), take(&places, 2), take(&places, 2));

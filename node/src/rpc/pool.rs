@@ -19,8 +19,8 @@ pub(super) const REQUESTS_BYTES_MAX: usize = 32 << 20;
 /// Requests and answers up to this size need no room in a pool, so that a full pool does not stop
 /// small calls. With 512 connections they take 8 MiB in all.
 pub(super) const SMALL_BYTES: usize = 16 << 10;
-/// Least time that an entry of a full pool may stay. Then the connection with the oldest entry is
-/// closed.
+/// How long an entry may stay even if the pool is full. After that time, the connection with the
+/// oldest entry may be closed.
 const HOLD_MIN: Duration = Duration::from_secs(1);
 /// An answer is given to the connection in pieces of this size, so that little of it is in memory
 /// twice.

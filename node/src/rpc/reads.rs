@@ -1,4 +1,4 @@
-//! Reads from the store, in the shapes of RPC.
+//! Reads from the store, in the types of the RPC interface.
 
 use ledger::api::{BlockInfo, Head, TxInfo, TxProofInfo, TxStatus};
 use ledger::chain::Chain;

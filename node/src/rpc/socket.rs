@@ -50,8 +50,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(70);
 /// Longest time for the closing handshake.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
-/// Most bytes of a too large message that are read and discarded, so that its sender reads why it
-/// was closed.
+/// Most bytes of a too large message that are read and discarded, so that its sender reads why the
+/// connection is closed.
 const DRAIN_BYTES_MAX: u64 = 64 << 20;
 /// Read buffer of a connection. The default of 128 KiB is for streams of large messages.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -253,8 +253,8 @@ async fn write(
     }
 }
 
-/// Sends a message, in pieces if it is long. The stream below ends with an error if the client does
-/// not read.
+/// Sends a message, in pieces if it is long. The TCP stream below ends with an error if the client
+/// does not read.
 async fn send(sink: &mut SplitSink<Socket, Message>, message: Outgoing) -> Result<(), Error> {
     let mut held = match message {
         Outgoing::Ping => return sink.send(Message::Ping(Bytes::new())).await,

@@ -25,9 +25,9 @@ use crate::view::Query;
 pub(super) const IDLE: Duration = Duration::from_millis(20);
 
 /// Turns of each input in a cycle, in the order of [`Kind`]. A turn takes microseconds to a
-/// millisecond, one of history (the last two kinds) up to a tenth of a second. Larger quanta would
-/// let one input delay the others for longer. Smaller ones would split the burst of votes that ends
-/// a round of a large network.
+/// millisecond, but a turn of history (the last two kinds) up to a tenth of a second. Larger quanta
+/// would let one input delay the others for longer. Smaller ones would split the burst of votes
+/// that ends a round of a large network.
 const QUANTA: [u32; 8] = [64, 16, 32, 16, 32, 8, 1, 1];
 
 /// The inputs that have a quantum, the most urgent first.
@@ -85,7 +85,7 @@ pub(super) enum Next {
     Idle,
 }
 
-/// What the driver knows itself about its next work.
+/// The work that comes from the driver itself and not from an input.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Due {
     /// Time until the next timer.
@@ -96,7 +96,7 @@ pub(super) struct Due {
     pub(super) checkpoint: bool,
 }
 
-/// Turns left in this cycle.
+/// The turns that each input has left in this cycle.
 pub(super) struct Cycle {
     left: [u32; QUANTA.len()],
     /// Whether the last turn was a timer's.
@@ -122,10 +122,10 @@ impl Cycle {
 }
 
 impl Inputs {
-    /// Waits for what is to be done next.
+    /// Waits for the next thing to do.
     pub(super) async fn next(&mut self, cycle: &mut Cycle, reads: &mut Reads, due: Due) -> Next {
-        // The driver has a thread of its own. With the cooperative budget of tokio all channels
-        // would look empty after 128 messages, and the last branches would go first.
+        // The driver has a thread of its own and need not yield. With tokio's cooperative budget
+        // all channels would look empty after 128 messages, and the last branches would go first.
         unconstrained(self.choose(cycle, reads, due)).await
     }
 
@@ -136,14 +136,14 @@ impl Inputs {
             let (kind, next) = tokio::select! {
                 biased;
                 _ = self.stop.wait_for(|stop| *stop) => return Next::Stop,
-                // Votes go before blocks, blocks before requests of peers, and requests before
-                // transactions.
+                // Votes and proposals go before certified headers, headers before requests of
+                // peers, and requests before transactions.
                 Some(gossip) = self.consensus.recv(), if cycle.may(Kind::Consensus) => {
                     (Kind::Consensus, Next::Consensus(gossip))
                 }
-                // A due timer goes before all work that can wait, but never twice in a row: the
-                // second time it is the last branch. `ready` is used since even a `sleep` of no
-                // time is not ready at once.
+                // A due timer goes before all work that can wait, but never twice in a row: after a
+                // timer's turn only the last branch serves the timer. `ready` is used since even a
+                // `sleep` of no time is not ready at once.
                 () = ready(()), if is_due => {
                     cycle.was_timer = true;
                     return Next::Timer;
@@ -201,7 +201,7 @@ mod tests {
         sum
     };
 
-    /// The senders' ends of the inputs.
+    /// The inputs, their sending ends, and what else [`Inputs::next`] needs.
     struct World {
         consensus: mpsc::Sender<Gossip>,
         headers: mpsc::Sender<Gossip>,
@@ -244,7 +244,7 @@ mod tests {
             }
         }
 
-        /// Fills the first inputs to the brim.
+        /// Fills the queues of the three most urgent inputs.
         fn flood(&self) {
             let fill =
                 |sender: &mpsc::Sender<Gossip>| while sender.try_send(Gossip::made_up()).is_ok() {};

@@ -60,12 +60,12 @@ pub(crate) struct Driver {
     tickets: Tickets,
     /// The cost of the current input.
     cost: Cost,
-    /// Answers with blocks that are being read from the store. A panic of one ends the node.
+    /// The reads of blocks that peers asked for. A panic in one ends the node.
     reads: Reads,
     activity: Activity,
-    /// No checkpoint covers the last committed blocks yet.
+    /// Set while no checkpoint covers the last committed blocks.
     unmaintained: bool,
-    /// Blocks of history are durable, and the machine has not been told yet.
+    /// Set while blocks of history are durable and the machine has not been told.
     unconfirmed: bool,
     /// A low-priority thread for blocks of history.
     past: Arc<rayon::ThreadPool>,
@@ -75,9 +75,9 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Tickets {
     next: u64,
-    /// With the cost of the message before the machine saw it.
+    /// Each with the cost of its message before the machine saw it.
     gossip: HashMap<Ticket, (network::GossipTicket, Cost)>,
-    /// With the peer that sent the request.
+    /// Each with the peer that sent the request.
     responses: HashMap<Ticket, (network::ResponseTicket, network::PeerId)>,
     submissions: HashMap<Ticket, (Arc<VerifiedTransaction>, Reply)>,
 }
@@ -130,7 +130,8 @@ impl Driver {
         })
     }
 
-    /// Runs until the node must stop or cannot go on. It needs its own thread: disk writes block.
+    /// Runs until the node must stop or cannot go on. It needs its own thread, since writes to the
+    /// disk block.
     ///
     /// # Errors
     /// The disk refuses, or the machine halts.
@@ -250,15 +251,16 @@ impl Driver {
         }
     }
 
-    /// Gives the machine one input and performs its effects, then those of the inputs they cause.
+    /// Gives the machine one input and performs its effects. Then does the same with each input
+    /// that follows from these effects.
     fn turn(&mut self, input: Input) -> anyhow::Result<()> {
         let mut inputs = VecDeque::from([input]);
         let mut cost = None;
         while let Some(input) = inputs.pop_front() {
             let is_committed = matches!(input, Input::Committed);
             let effects = self.machine.handle(self.clock.now(), input);
-            // Only the first input is of a peer. A block that is committed in the same turn is not
-            // the work of this peer.
+            // Only the first input comes from a peer. The cost of a block that is committed in the
+            // same turn is not the peer's.
             self.cost = *cost.get_or_insert(self.machine.cost());
             if is_committed {
                 // Durable before acknowledged: readers see a block only after the disk has it.
@@ -269,7 +271,7 @@ impl Driver {
                     Effect::Commit(commits) => {
                         self.commit(&commits)?;
                         match self.machine.is_syncing() {
-                            // More blocks are as much work again, so other inputs go first.
+                            // The next blocks may be as much work again, so other inputs go first.
                             true => self.unconfirmed = true,
                             false => inputs.push_back(Input::Committed),
                         }
@@ -286,7 +288,8 @@ impl Driver {
                 }
             }
         }
-        // The machine answers within the turn or never. Dropping a ticket tells its peer: busy.
+        // The machine answers within the turn or never. Dropping the ticket of a request tells the
+        // peer that this node is busy.
         self.tickets.clear();
         self.publish_activity();
         Ok(())
@@ -310,8 +313,9 @@ impl Driver {
             Effect::Gossip(topic, bytes) => self.network.publish(network_topic(topic), bytes),
             Effect::Judge(ticket, verdict) => {
                 if let Some((ticket, cost)) = self.tickets.gossip.remove(&ticket) {
-                    // Gossip that is passed on pays at most for repeated bytes. Otherwise honest
-                    // peers that relay an attack would pay for it.
+                    // The sender of gossip that is passed on pays at most for repeated bytes.
+                    // Otherwise honest peers that relay the messages of an attack would pay for
+                    // them.
                     let cost = match verdict {
                         protocol::Verdict::Accept => self.cost.of_relay(),
                         protocol::Verdict::Ignore | protocol::Verdict::Reject => {

@@ -20,11 +20,12 @@ use crate::network::{Network, PeerId, ResponseTicket};
 
 /// Most reads at once.
 const READS_MAX: usize = 4;
-/// Most requests of one peer that wait. An honest peer that catches up has four in flight; further
-/// ones are refused as busy.
+/// Most requests of one peer that wait. An honest peer that catches up has four in flight. Further
+/// requests are refused as busy.
 const OF_PEER_MAX: usize = 4;
-/// Most waiting requests of all named peers together, and of all others: [`OF_PEER_MAX`] for each
-/// of about 128 connections, so that no honest peer has its first request refused.
+/// Most requests of all named peers together that wait, and the same for all other peers. It is
+/// [`OF_PEER_MAX`] for each of about 128 connections, so that no honest peer has its first request
+/// refused.
 const WAITING_MAX: usize = 512;
 
 /// The reads that run and the requests that wait.
@@ -125,7 +126,7 @@ fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), StoreErro
     Ok((response, reads))
 }
 
-/// Whose job runs next.
+/// Decides whose job runs next.
 struct Turns<Peer, Job> {
     /// The peers with a job that runs, at most [`READS_MAX`].
     running: Vec<Peer>,
@@ -150,7 +151,7 @@ impl<Peer: Copy + Eq, Job> Turns<Peer, Job> {
         if is_named { &mut self.named } else { &mut self.others }.push(peer, job);
     }
 
-    /// Takes out the job that runs next. `None` if all places are taken, or if only peers with a
+    /// Takes out the job that runs next. `None` if [`READS_MAX`] jobs run, or if only peers with a
     /// running job wait.
     fn next(&mut self) -> Option<(Peer, Job)> {
         if self.running.len() >= READS_MAX {
@@ -237,7 +238,7 @@ mod tests {
         turns.push(2, false, 0);
         assert_eq!(started(&mut turns), [1, 2], "one place a peer");
 
-        // Hostile peers fill all places, and each asks again as soon as it has its answer.
+        // Hostile peers take all reads, and each asks again as soon as it has its answer.
         let crowd = 10..60;
         crowd
             .clone()

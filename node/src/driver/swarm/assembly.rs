@@ -15,8 +15,8 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Most signatures in one batch. More gain nothing, and take memory for their messages.
 const BATCH: usize = 256;
-/// A segment that is ready to be applied. If chunks were damaged on disk, only their numbers,
-/// without blocks.
+/// A segment that is ready to be applied. If chunks were damaged on disk, it holds only their
+/// numbers and no blocks.
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) index: SegmentIndex,
@@ -28,9 +28,9 @@ pub(crate) struct Assembled {
 /// Reads a segment, splits it into blocks and verifies their signatures.
 ///
 /// # Errors
-/// The disk refuses; or bytes that a certified header proves are not blocks with valid signatures.
-/// In the latter case more than a third of the voting power is dishonest, or this code is too old
-/// or wrong, and the node must stop.
+/// The disk refuses, or bytes that a certified header proves turn out not to be blocks with valid
+/// signatures. In the second case more than a third of the voting power is dishonest, or this code
+/// is too old or wrong, and the node must stop.
 pub(super) fn assemble(
     chain: &Chain,
     index: SegmentIndex,

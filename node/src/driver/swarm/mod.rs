@@ -406,8 +406,9 @@ impl Shell {
             Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
             _ => return Ok(Some(Input::Unsent(peer, id))),
         };
-        // The read itself is not charged: at 400 MB/s a budget just lasts, which is faster than
-        // links are. This node decides which chunks it sends, within its upload slots and rate.
+        // The bytes of the answer are charged, but not the read. The refill of a budget pays for
+        // 400 MB/s, which is more than a connection carries. This node decides which chunks it
+        // sends, within its upload slots and rate.
         self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
             self.network.send_data(to, id.frame(&bytes));

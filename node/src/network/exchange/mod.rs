@@ -1,8 +1,8 @@
 //! Request/response: one stream per request. Each of the two messages has its length before it, as
 //! a little-endian `u32`.
 //!
-//! Bulk goes both ways over one connection, so no direction waits for the other: each request has
-//! its own stream, and all streams of a connection are polled together.
+//! Bulk data goes both ways over one connection. Neither direction waits for the other: each
+//! request has its own stream, and all streams of a connection are polled together.
 
 use std::io;
 use std::sync::Arc;
@@ -42,10 +42,10 @@ const EXCHANGE: Duration = Duration::from_secs(240);
 /// always has room for one request.
 const UNFINISHED: Share = Share { all: 16 << 20, floor: REQUEST_BYTES_MAX };
 
-/// Limits of answers that are being received. The floor holds one answer of the usual kinds, such
-/// as a status. The budget for larger ones is the one that a node has for sending: see
-/// [`requests`](super::requests). An answer that finds no room is refused, and the caller asks
-/// again. If it waited, its bytes could hold up all streams of its connection.
+/// Limits of answers that are being received. The floor of each connection holds one answer of the
+/// usual kinds, such as a status. The budget for larger answers is as large as the one for sending
+/// them: see [`requests`](super::requests). An answer that finds no room is refused, and the caller
+/// asks again. If it waited, its bytes could hold up all streams of its connection.
 const ANSWERS: Limits = Limits {
     begins: Some(ANSWER_BEGINS),
     stall: STALL,
@@ -133,8 +133,8 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) bytes: Vec<u8>,
-    /// The handle by which the books count and cancel an answer of ours. `None` for a received
-    /// response.
+    /// The handle by which [`Requests`](super::requests::Requests) counts and cancels an answer of
+    /// ours. `None` for a received response.
     pub(crate) sending: Option<Sending>,
     /// The room that a received response takes until it is handed on.
     _arrival: Option<Arrival>,

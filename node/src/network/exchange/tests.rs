@@ -22,7 +22,7 @@ pub(in crate::network) struct Slow {
     every: Duration,
     wait: Pin<Box<Sleep>>,
     moved: usize,
-    /// The bytes that it sends, over and over: a length and zeros.
+    /// The length that it announces first. All bytes after it are zeros.
     length: u32,
 }
 
@@ -100,7 +100,7 @@ async fn a_request_that_trickles_ends_after_20_s() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_trickles_ends_in_proportion_to_its_size() {
-    // bytes, how long they may take
+    // Length of the answer in bytes, and how long it may take in milliseconds.
     for (length, time) in [(1 << 10, 20_031), (2 << 20, 84_000), (4 << 20, 148_000)] {
         let begun = Instant::now();
         let response = Response::new(vec![0; length], None);
@@ -130,7 +130,7 @@ async fn an_answer_that_trickles_ends_in_proportion_to_its_size() {
     );
 }
 
-/// An answer is counted while it is sent, and is cancelled when the books give it up.
+/// [`Requests`] counts the sent bytes of an answer. When it gives the answer up, the sending ends.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_given_up_ends_at_once() {
     let mut requests = Requests::<u64, u64>::new();
@@ -214,7 +214,7 @@ async fn an_answer_longer_than_its_request_allows_is_refused() {
     }
 }
 
-/// A hundred peers send most of the largest answer on each of some streams, and then next to
+/// A hundred peers send most of the largest answer on each of four streams, and then next to
 /// nothing.
 #[tokio::test(start_paused = true)]
 async fn unfinished_answers_hold_a_bounded_number_of_bytes_and_let_others_in() {

@@ -27,7 +27,8 @@ use super::group::{Group, Grouping};
 /// Most probes at a time: connections that only a Kademlia query wanted.
 const PROBES_MAX: usize = 8;
 
-/// How long a probe lives: long enough to ask, to hear which chain it is on and to answer.
+/// How long a probe lives: long enough for both sides to hear which chain the other is on, to ask
+/// and to answer.
 const PROBE_TIME: Duration = Duration::from_secs(20);
 
 /// Most connections that are being closed. While there are this many, no newcomer evicts a peer or
@@ -100,7 +101,7 @@ pub(crate) enum Choice {
 pub(crate) struct Gate {
     limits: Limits,
     grouping: Grouping,
-    /// The secret that orders groups.
+    /// The secret from which each group gets a random number.
     key: RandomState,
     named: HashSet<PeerId>,
     /// Ends of bans, in milliseconds since 1970.
@@ -124,7 +125,7 @@ struct Open {
     /// `None` if limits by address do not apply.
     host: Option<IpAddr>,
     is_inbound: bool,
-    /// Set for a probe.
+    /// When a probe ends. `None` for any other connection.
     until: Option<Instant>,
     since: Instant,
     ping_min: Option<Duration>,
@@ -155,7 +156,7 @@ impl Gate {
         self.named.insert(peer);
     }
 
-    /// Another peer answers at its address now.
+    /// The peer is no longer named, as another one answers at its address now.
     pub(crate) fn unname(&mut self, peer: &PeerId) {
         self.named.remove(peer);
     }

@@ -43,7 +43,7 @@ impl World {
         Ok(id)
     }
 
-    /// The connections to close; they are closed.
+    /// Closes the connections that the gate wants closed, and returns them.
     fn closes(&mut self) -> Vec<(ConnectionId, Reason)> {
         let closes: Vec<Close> = self.gate.closes.drain(..).collect();
         self.gate.open.retain(|id, _| closes.iter().all(|close| close.connection != *id));
@@ -159,7 +159,7 @@ fn outbound_places_are_for_groups_and_probes_are_closed() {
     assert_eq!(world.outbound(PeerId::random(), "5.5.99.1"), Err(Refusal::Full), "so many probes");
     assert_eq!(world.closes(), []);
 
-    // A place becomes free: the oldest probe of another group has it.
+    // When a place becomes free, the oldest probe of a group without a place gets it.
     world.gate.open.remove(&first);
     world.gate.on_tick(world.now);
     assert_eq!(world.gate.outbound(), 4);
@@ -185,7 +185,7 @@ fn of_one_peer_the_newest_connections_stay() {
             "named: {is_named}"
         );
     }
-    // Also when all places are taken.
+    // The same holds when all places are taken.
     world.crowd();
     world.closes();
     let peer = PeerId::random();

@@ -24,7 +24,8 @@ const QUEUE_MESSAGES: usize = 256;
 /// Mbit/s takes 2.5 s.
 pub(crate) const QUEUE_TIME: Duration = Duration::from_secs(10);
 
-/// How long a message is kept for peers that ask for it. The heartbeat is one second.
+/// How long a message is kept for peers that ask for it. Gossipsub counts this time in heartbeats
+/// of one second.
 pub(crate) const CACHE_TIME: Duration = Duration::from_secs(5);
 
 /// How often one peer may ask for the same message and get it. Each answer puts one more copy into
@@ -99,7 +100,7 @@ impl DataTransform for Bounds {
     }
 }
 
-/// The id is a hash of the content: the same payload from two peers is one message, and no
+/// The id is a hash of the content. So the same payload from two peers is one message, and no
 /// signature is needed.
 fn message_id(message: &Message) -> MessageId {
     let mut hasher = Sha256::new();
@@ -128,7 +129,7 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         .mesh_n_low(mesh.low)
         .mesh_n_high(mesh.high)
         .mesh_outbound_min(mesh.outbound_min)
-        // A mesh that is too large keeps the named peers in it; see `score_thresholds`.
+        // When a mesh is too large, the peers with the highest scores stay in it: the named ones.
         .retain_scores(mesh.target)
         .opportunistic_graft_ticks(NAMED_TICKS)
         .connection_handler_queue_len(QUEUE_MESSAGES)
@@ -157,8 +158,8 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
     Ok(gossip)
 }
 
-/// Publishes a message. A small message about consensus goes to all peers. Returns peers that it
-/// was pushed to; there may be more.
+/// Publishes a message. A small message about consensus goes to all peers. Returns peers to which
+/// the message was pushed, perhaps not all of them.
 ///
 /// Gossipsub can flood either all messages or none, but it always sends a published message to its
 /// *explicit* peers. So all peers are made explicit while a small message is published, and at no
@@ -199,8 +200,9 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
         first_message_deliveries_weight: 0.0,
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
-        // The count is squared. One rejected message keeps a peer out of the mesh until the count
-        // decays, and three within two minutes make us drop all of its messages.
+        // Gossipsub squares the count of rejected messages. One rejected message keeps a peer out
+        // of the mesh until the count decays. Three within two minutes make us drop all messages of
+        // the peer.
         invalid_message_deliveries_weight: -10.0,
         invalid_message_deliveries_decay: score_parameter_decay(Duration::from_secs(120)),
         ..TopicScoreParams::default()
@@ -230,15 +232,15 @@ const PUBLISH_THRESHOLD: f64 = -50.0;
 /// Below -10 a peer gets no IHAVE from us, below -50 none of our messages, and below -80 we ignore
 /// everything that it sends.
 ///
-/// A mesh in which fewer than half are named peers takes in two more of them at a time, as long as
-/// there are any. Gossipsub's explicit peers are not used for this: both ends would have to name
-/// each other, or the named end would push nothing to the other.
+/// A mesh in which fewer than half of the peers are named takes in two more named peers at a time,
+/// as long as there are any. Gossipsub's explicit peers are not used for this: both ends would have
+/// to name each other, or the named end would push nothing to the other.
 fn score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -10.0,
         publish_threshold: PUBLISH_THRESHOLD,
         graylist_threshold: -80.0,
-        // Nobody has such a score, so peers are never taken from other peers' lists.
+        // No peer has such a score, so we never connect to peers that another peer proposes.
         accept_px_threshold: 10.0,
         opportunistic_graft_threshold: NAMED_SCORE / 2.0,
     }

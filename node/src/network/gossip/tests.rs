@@ -1,4 +1,5 @@
-//! Gossip alone, on loopback: behaviour that gossipsub's defaults have and ours must not have.
+//! Tests of gossip alone, on loopback. Our configuration must avoid problems that gossipsub's
+//! defaults have.
 #![allow(clippy::unwrap_used)]
 
 use std::future::poll_fn;
@@ -15,7 +16,7 @@ use super::*;
 /// Long enough for a loaded machine, short enough to see that something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Some swarms in one task, first to last.
+/// Some swarms, all polled by one task.
 struct Net {
     swarms: Vec<Swarm<Gossipsub>>,
     names: Names,
@@ -67,7 +68,7 @@ impl Net {
         self.swarms[index].behaviour_mut().publish(hash, bytes).unwrap();
     }
 
-    /// Dials and waits until each knows that the other is on all topics.
+    /// Dials, and waits until each side knows that the other has subscribed to all topics.
     async fn connect(&mut self, from: usize, to: usize) {
         let address: Multiaddr = self.swarms[to].listeners().next().unwrap().clone();
         self.swarms[from].dial(address).unwrap();
@@ -81,9 +82,9 @@ impl Net {
         self.until("connected", |net, _| knows(net, from, b) && knows(net, to, a)).await;
     }
 
-    /// Runs all swarms, accepting each message, until the condition holds. The condition is checked
-    /// after each event, with the message and its receiver if it was one, and whenever all swarms
-    /// are idle.
+    /// Runs all swarms and accepts each message, until `done` returns true. It is called after each
+    /// event, and whenever all swarms are idle. If the event was a message, `done` is given its
+    /// receiver and its payload.
     async fn until(
         &mut self,
         what: &str,
@@ -148,7 +149,8 @@ async fn an_ihave_of_many_ids_does_not_end_the_stream() {
     net.until("in the mesh", |net, _| net.mesh(publisher, topic).contains(&first)).await;
     net.connect(outside, publisher).await;
 
-    // All within the three heartbeats that an IHAVE covers; a peer's queue takes 256 at once.
+    // All messages are published within the three heartbeats that an IHAVE covers, and a burst fits
+    // into a peer's queue of 256.
     let mut early = 0;
     for burst in 0..MESSAGES / BURST {
         for number in burst * BURST..(burst + 1) * BURST {
@@ -270,7 +272,7 @@ async fn a_small_message_goes_to_all_peers_at_once() {
         heard.len() == OTHERS
     })
     .await;
-    // No peer is explicit afterwards: the mesh adds peers as before, and it never adds explicit
-    // ones.
+    // Afterwards no peer is explicit. A mesh never holds explicit peers, and this one still holds
+    // its peer.
     assert_eq!(net.mesh(0, Topic::Consensus).len(), 1);
 }

@@ -6,7 +6,8 @@
 //! - Each source, which is a connection or a link, has room for some bytes in any case: its floor.
 //! - A frame that does not fit into what is left of its source's floor *claims* room for its whole
 //!   length from the budget. So a frame that has a claim waits for its own peer alone.
-//! - If the budget has no room, the slowest claims of at least [`GRACE`] give way.
+//! - If the budget has no room, the slowest claims that are at least [`GRACE`] old give way: their
+//!   frames are dropped.
 //!
 //! A claim is needed only when the bytes of a frame no longer fit, not when its length is
 //! announced. So a peer has to send bytes before it holds any room that others could use.
@@ -29,8 +30,8 @@ use super::share::Share;
 /// the other streams of the peer share the connection.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// How often a frame that waits for room tries again. Room can also be had once a claim is older
-/// than [`GRACE`], which no event reports.
+/// How often a frame that waits for room tries again. When a claim reaches the age of [`GRACE`], it
+/// may give way, and no event reports that.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The limits of one kind of frame.
@@ -79,11 +80,11 @@ pub(crate) struct Arrival {
     source: Source,
     /// The announced length.
     length: usize,
-    /// Bytes of the floor that it has.
+    /// Bytes of the source's floor that the frame uses.
     held: usize,
     claim: Option<u64>,
     received: Arc<AtomicUsize>,
-    /// Dropping it ends the reading. It moves into the book with the claim.
+    /// Dropping it ends the reading of the frame. It moves into the [`Claim`], once there is one.
     going: Option<oneshot::Sender<Infallible>>,
 }
 
@@ -221,7 +222,7 @@ impl Arrival {
             self.held = bytes;
             return true;
         }
-        // The first claim of a source may have room whatever its share.
+        // The first claim of a source may be larger than the source's share.
         let may_claim = own.claimed == 0 || share.allows(own.claimed, book.claimed, self.length);
         if !may_claim || !book.make_room(self.length, share.all, now) {
             return false;
@@ -267,8 +268,9 @@ impl Drop for Arrival {
 }
 
 impl Book {
-    /// Makes the slowest claims give way until there is room for `bytes`. If all that can be
-    /// measured are too few, none gives way. Returns whether there is room.
+    /// Makes the slowest claims give way until there is room for `bytes`. If all claims with a
+    /// known rate together would not make enough room, none gives way. Returns whether there is
+    /// room.
     fn make_room(&mut self, bytes: usize, all: usize, now: Instant) -> bool {
         let mut room = all.saturating_sub(self.claimed);
         let measured = self
@@ -311,7 +313,8 @@ impl Book {
 }
 
 impl Claim {
-    /// Mean rate so far, in bytes a second. `None` while it cannot be measured.
+    /// Mean rate so far, in bytes a second. `None` if the claim is younger than [`GRACE`] or its
+    /// frame is complete.
     fn rate(&self, now: Instant) -> Option<u128> {
         let time = now.duration_since(self.since?);
         let bytes = self.received.load(Ordering::Relaxed).saturating_sub(self.before);

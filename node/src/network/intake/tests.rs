@@ -17,7 +17,7 @@ fn intake() -> Intake {
     })
 }
 
-/// A frame that has room for all of its bytes, unless there is none.
+/// A frame that gets room for all of its bytes at once. `None` if there is no room.
 fn whole(
     source: &Source,
     length: usize,
@@ -75,7 +75,7 @@ fn bytes_before_the_claim_do_not_make_a_frame_fast() {
 fn one_source_may_claim_half_of_what_the_others_leave() {
     let (intake, now) = (intake(), Instant::now());
     let [one, other] = [intake.source(), intake.source()];
-    // source, length, whether there is room
+    // The source of a frame, the frame's length, and whether there is room for it.
     let cases = [
         (&one, 101, true),
         (&one, 400, false),
@@ -98,7 +98,7 @@ fn one_source_may_claim_half_of_what_the_others_leave() {
     assert!(intake.total() == 0 && intake.lock().sources.is_empty());
 }
 
-/// Frames grow step by step. The floor is free again once a frame has a claim.
+/// Frames grow step by step. Once a frame has a claim, its part of the floor is free again.
 #[test]
 fn many_sources_stay_within_all_and_their_floors() {
     let (intake, now) = (intake(), Instant::now());

@@ -22,11 +22,12 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use crate::network::wire::Lane;
 
-/// How long a stream may take to open. On a slow connection its handshake may wait behind bulk.
+/// How long a stream may take to open. On a slow connection its handshake may wait behind bulk
+/// data.
 const OPEN: Duration = Duration::from_secs(60);
 
-/// Most streams of the peer that wait for the task. More are dropped. The connection waits for the
-/// task long before that.
+/// Most of the peer's streams that wait to be reported. More are dropped. Few ever wait, since
+/// libp2p does not poll a connection whose events the swarm has not taken.
 const INWARD_WAITING: usize = 8;
 
 /// A stream was opened, or could not be.
@@ -43,7 +44,7 @@ pub(crate) type OpenError = StreamUpgradeError<Infallible>;
 /// Opens streams of links on all connections. Keeps no state and decides nothing.
 pub(crate) struct Behaviour {
     protocols: [StreamProtocol; 2],
-    /// Empty again before the swarm does anything else.
+    /// Events for the swarm, which takes all of them before it does anything else.
     waiting: VecDeque<ToSwarm<StreamEvent, Open>>,
 }
 

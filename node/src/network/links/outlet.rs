@@ -31,7 +31,7 @@ const fn bytes_waiting_max(lane: Lane) -> usize {
 #[derive(Clone, Default)]
 pub(crate) struct Outlets(Arc<Mutex<HashMap<PeerId, Outlet>>>);
 
-/// Where frames for one peer are queued.
+/// The queues of frames for one peer.
 struct Outlet {
     queues: [Queue; 2],
     /// Dropping it ends the link.
@@ -44,10 +44,10 @@ struct Queue {
     bytes: Arc<AtomicUsize>,
 }
 
-/// The link's end of the queues.
+/// The receiving ends of an [`Outlet`], for the link's writers.
 pub(super) struct Outbox {
     pub(super) frames: [Frames; 2],
-    /// Resolves when the outlet is gone.
+    /// Resolves when the [`Outlet`] is removed.
     pub(super) closed: oneshot::Receiver<Infallible>,
 }
 
@@ -113,7 +113,7 @@ impl Queue {
 }
 
 impl Frames {
-    /// The next frame. `None` when the outlet is gone and nothing is left.
+    /// The next frame. `None` when the [`Outlet`] is removed and no frame is left.
     pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
         self.frames.recv().await
     }

@@ -57,7 +57,7 @@ pub(super) struct Session {
     pub(super) meters: Meters,
     /// Rate limit of data frames, in bytes a second. `None` is unlimited.
     pub(super) rate: Option<NonZeroU64>,
-    /// The count of bytes that the system has taken in from the connection, if it is known.
+    /// How many bytes of the connection the operating system has taken in, if it is known.
     pub(super) taken: Option<Taken>,
 }
 
@@ -135,7 +135,7 @@ fn end_of(ended: Result<io::Result<()>, JoinError>) -> Option<io::Error> {
     }
 }
 
-/// The rate at which a frame takes [`PACED`].
+/// The rate, in bytes a second, at which a frame of this length takes [`PACED`].
 fn least_rate(length: usize) -> NonZeroU64 {
     NonZeroU64::MIN.saturating_add(length as u64 * 1_000 / PACED.as_millis() as u64)
 }
@@ -179,7 +179,7 @@ async fn read(
     meters: Meters,
 ) -> io::Result<()> {
     loop {
-        // The frame has its room until there is a place for its event.
+        // The frame keeps its room in the intake until its event has been sent.
         let (frame, _arrival) = source.read(&mut stream, lane.bytes_max()).await?;
         meters.link_bytes("in", lane, frame.len());
         let event = match lane {

@@ -33,14 +33,15 @@ const STREAMS_MAX: usize = 384;
 /// otherwise: 8 MiB allow 300 Mbit/s at 200 ms.
 const WINDOWS_GROW_BYTES: usize = 8 << 20;
 
-/// Budget for the bytes that wait in streams for their readers. One window always has room: a
+/// Budget for the bytes that wait in streams for their readers. The floor is one window, since a
 /// reader may wait for exactly the bytes that are in flight.
 const UNREAD: Share = Share { all: 64 << 20, floor: 256 << 10 };
 
-/// Most streams that wait to be taken over. Beyond it the newest is reset.
+/// Most streams opened by the peer that wait until the swarm takes them. Beyond this number the
+/// newest is reset.
 const INWARD_WAITING: usize = 256;
 
-/// The protocol by which gossip writes. The first bytes on a stream name its protocol.
+/// How the name of gossip's protocol begins. The first bytes on a stream name its protocol.
 const GOSSIP: &[u8] = b"/meshsub/";
 
 /// A stream names its protocol within this many of its first bytes.
@@ -57,7 +58,7 @@ pub(crate) struct Yamux {
 pub(crate) struct Written(Arc<Mutex<HashMap<PeerId, Weak<AtomicU64>>>>);
 
 impl Written {
-    /// Bytes written to a peer since it connected.
+    /// Bytes that gossip has written to a peer since it connected.
     pub(crate) fn to(&self, peer: &PeerId) -> u64 {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(peer).and_then(Weak::upgrade).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -148,7 +149,8 @@ impl Book {
         self.lock().streams.entry(stream).or_default();
     }
 
-    /// A frame arrived for a stream. Yamux does not keep data for a closed stream.
+    /// A frame arrived for a stream. Yamux does not keep data for a closed stream, so it is not
+    /// counted.
     fn on_arrived(&self, stream: u32, bytes: usize) {
         let mut unread = self.lock();
         if let Some(waiting) = unread.streams.get_mut(&stream) {

@@ -9,7 +9,7 @@ use crate::network::tests::within;
 
 type Side = Muxer<TcpStream>;
 
-/// More streams than fill the budget, and fewer than a connection may have.
+/// A number of streams that is more than enough to fill the budget, and less than [`STREAMS_MAX`].
 const MANY: usize = 300;
 
 async fn connected(server: &Yamux) -> (Side, Side) {
@@ -22,7 +22,7 @@ async fn connected(server: &Yamux) -> (Side, Side) {
     (server.clone().connection(TcpStream(accepted.unwrap().0), yamux::Mode::Server), client)
 }
 
-/// Opens at most this many streams and fills their windows until the condition holds.
+/// Opens at most `most` streams and fills their windows until `done` is true of the server.
 async fn fill(
     server: &mut Side,
     client: &mut Side,
@@ -74,7 +74,8 @@ async fn a_connection_whose_streams_are_not_read_waits_and_goes_on_when_they_are
     assert!((UNREAD.all / 2..UNREAD.all / 2 + (1 << 20)).contains(&total), "{total} bytes wait");
     assert!(streams.len() > 100, "{} streams", streams.len());
 
-    // Another connection still has its share, and all of it again when this one has been read.
+    // Another connection still has its share. When the first one's streams are dropped, their bytes
+    // no longer count.
     let (mut other, mut other_client) = connected(&yamux).await;
     let mut others = Vec::new();
     fill(&mut other, &mut other_client, &mut others, MANY, waits).await;
@@ -87,8 +88,8 @@ async fn a_connection_whose_streams_are_not_read_waits_and_goes_on_when_they_are
     server.inward.clear();
     assert!(!waits(&server));
     assert_eq!(all.load(Ordering::Relaxed), both - total);
-    // The streams were reset, and new ones arrive: few at first, as the old ones count until
-    // the reset is processed.
+    // The streams were reset, and new ones can be opened. At first there are few, as the old ones
+    // count until the reset is processed.
     streams.clear();
     fill(&mut server, &mut client, &mut streams, 8, |server| !server.inward.is_empty()).await;
     drop((server, other));
@@ -119,8 +120,8 @@ fn frames_are_found_however_they_are_cut() {
         bytes.resize(HEADER_BYTES + body, 9);
         bytes
     };
-    // A stream that opens with data, a window update that opens one, a ping, and data for a
-    // stream that does not exist.
+    // Among the frames are data that opens a stream, a window update that opens another one, a
+    // ping, and data for a stream that does not exist.
     let bytes = [
         frame(DATA, 1, 3, 200, 200),
         frame(1, 1, 5, 77, 0),
@@ -176,7 +177,8 @@ async fn what_gossip_writes_is_counted() {
         write(&[b"\x13/multistream/1.0.0\n\x09/cairn/1\n", &[0; 5_000], b"/meshsub/"]).await,
         0
     );
-    // A second connection with the peer adds to the same count, which ends with both.
+    // A second connection with the peer adds to the same count, which is forgotten when both are
+    // gone.
     let (_other_server, mut other) = connected(&Yamux::default()).await;
     let before = written.to(&peer);
     written.count(peer, &mut other);

@@ -19,14 +19,15 @@ const IDENTIFY_TIME: Duration = Duration::from_secs(30);
 /// a search of all known addresses. An honest peer's claims change a few times a day.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Failed pings in a row after which a connection is closed. Four timeouts last two minutes,
-/// because bulk on a slow link delays pings.
+/// Failed pings in a row after which a connection is closed. Each one times out after 30 s, so this
+/// takes two minutes. Bulk data on a slow connection delays pings, so a lower number would close
+/// connections that still work.
 const PINGS_FAILED_MAX: u32 = 4;
 
 /// How long a connection may take to close in an orderly way before it is cut.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
 
-/// Longest agent kept, in characters.
+/// Longest agent (a peer's claim about its software) that is kept, in characters.
 const AGENT_CHARS_MAX: usize = 64;
 
 /// Most addresses kept of those that a peer claims.
@@ -51,8 +52,8 @@ pub struct PeerInfo {
     pub traffic: Traffic,
 }
 
-/// Counts of encrypted bytes on all connections with a peer. The counts are live: they go on after
-/// this value was taken.
+/// Counts of encrypted bytes on all connections with a peer. The counts are live: they go on
+/// counting after this value was taken.
 #[derive(Clone, Default)]
 pub struct Traffic {
     open: Vec<Hold>,
@@ -115,9 +116,10 @@ struct Connection {
     pings_failed: u32,
     /// When the peer's claims on this connection were last acted on.
     claimed: Option<Instant>,
-    /// The newest claims, if they came too early. identify reads at most 4 KiB of them.
+    /// The newest claims, if they came before [`CLAIM_INTERVAL`] was over. They have at most 4 KiB,
+    /// since identify reads no more.
     claims: Option<Box<identify::Info>>,
-    /// Set while it is being closed.
+    /// When the closing of the connection began. `None` while it is open.
     closing: Option<Instant>,
 }
 
@@ -184,7 +186,7 @@ impl Peers {
         gone && admitted
     }
 
-    /// The peer is on our chain. Returns whether that is news.
+    /// The peer is on our chain. Returns whether this was not known before.
     pub(crate) fn admit(&mut self, id: &PeerId) -> bool {
         match self.peers.get_mut(id) {
             Some(peer) if !peer.admitted => {
@@ -218,7 +220,7 @@ impl Peers {
             .is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
     }
 
-    /// This connection with the peer is being closed, or all if it is `None`.
+    /// This connection with the peer is being closed, or all its connections if it is `None`.
     pub(crate) fn on_closing(
         &mut self,
         id: &PeerId,
@@ -255,8 +257,9 @@ impl Peers {
         Some(connections.iter().find(|other| other.id == connection)?.hold.as_ref()?.taken.clone())
     }
 
-    /// A peer made claims about itself. Returns them if it is time to act on them: the first of a
-    /// connection, and then some every [`CLAIM_INTERVAL`]. Of the others the newest wait.
+    /// A peer made claims about itself. Returns them if they may be acted on now, as the first
+    /// claims of a connection may, and later ones once per [`CLAIM_INTERVAL`]. Otherwise they wait,
+    /// and replace any claims that waited.
     pub(crate) fn on_claims(
         &mut self,
         id: &PeerId,

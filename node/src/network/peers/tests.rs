@@ -58,7 +58,7 @@ fn claims_are_acted_on_once_a_minute() {
         );
     }
     assert_eq!(acted, [0, 60, 120].map(|second| (second, second.to_string())));
-    // The last ones are not lost, and another connection has a minute of its own.
+    // The last claims are not lost, and another connection has an interval of its own.
     peers.on_connected(id, connection(2), Multiaddr::empty(), true, None, start);
     assert!(peers.on_claims(&id, connection(2), info(0), start).is_some());
     assert!(peers.due_claims(start + Duration::from_secs(179)).is_empty());
@@ -80,7 +80,7 @@ fn four_failed_pings_in_a_row_end_a_connection() {
     assert_eq!(given_up, [false, false, false, false, false, false, false, true]);
 }
 
-/// An orderly end waits until the peer has read everything, and a hostile peer does not read.
+/// An orderly close waits until the peer has read everything, and a hostile peer does not read.
 #[test]
 fn a_connection_that_does_not_close_in_time_is_cut() {
     let (mut peers, _reader) = Peers::new();

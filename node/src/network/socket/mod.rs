@@ -1,10 +1,10 @@
-//! Counts the bytes that the system takes in from each connection: how a link knows that a frame
-//! has left.
+//! Counts the bytes of each connection that the operating system takes in. By this count a link
+//! knows that a frame has left.
 //!
 //! Between a stream and the wire there are the multiplexer's queue, the cipher's buffer and the
-//! socket's buffer, some 400 KiB together. Chunks that have only reached these share the link with
-//! all others there, and all of them arrive late, together. So bytes are counted where they leave
-//! this process, and the system is told to hold little.
+//! socket's buffer, some 400 KiB together. If they were filled with chunks, all of these chunks
+//! would share the connection, and all would arrive late. So bytes are counted where they leave
+//! this process, and the system is told to hold few of them.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,12 +19,12 @@ use tokio::sync::watch;
 
 use super::line::Line;
 
-/// Bytes of a connection that the system may hold unsent (`TCP_NOTSENT_LOWAT`). Short frames can
-/// overtake the bytes that wait before the system.
+/// Bytes of a connection that the system may hold unsent (`TCP_NOTSENT_LOWAT`). All further bytes
+/// wait in this process, where short frames can overtake them.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 32 << 10;
 
-/// Bytes that the system has taken in from a connection so far, encrypted.
+/// How many bytes of a connection, encrypted, the operating system has taken in so far.
 pub(crate) type Taken = watch::Receiver<u64>;
 
 /// Handles of a connection's socket, for the network's task.

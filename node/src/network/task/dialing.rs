@@ -16,8 +16,8 @@ use crate::network::transport::is_refusal;
 /// How often a peer of the store is dialed while outbound places are free.
 const FILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often a peer of the store is dialed otherwise, to check that it is still there. One that is
-/// gone is forgotten.
+/// How often any peer of the store is dialed, even without a free outbound place, to check that it
+/// is still there. A peer that is gone is forgotten.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// When to dial peers of the store.
@@ -108,7 +108,7 @@ impl Task {
             && !self.swarm.is_connected(&peer)
             && self.store.addresses.on_failure(&peer, &failed, wall_ms())
         {
-            // From now on it is not passed on to others, and no query asks it.
+            // From now on other nodes do not learn of the peer from us, and no query asks it.
             tracing::debug!(%peer, "forgot a peer that cannot be reached");
             self.swarm.behaviour_mut().kad.remove_peer(&peer);
         }

@@ -1,4 +1,5 @@
-//! The task that owns the swarm: commands and events in, never a wait in between.
+//! The task that owns the swarm. It handles commands and events, and never waits while it handles
+//! one.
 
 mod dialing;
 mod exchange;
@@ -76,7 +77,7 @@ pub(crate) struct Task {
     ban_throttle: Throttle,
 }
 
-/// Listens on the configured addresses, and says which addresses others can reach.
+/// Listens on the configured addresses, and tells the swarm at which addresses others can reach us.
 fn listen(swarm: &mut Swarm<Behaviour>, config: &NetworkConfig) -> Result<(), NetworkError> {
     let failed =
         |address: &Multiaddr, source| NetworkError::Listen { address: address.clone(), source };

@@ -17,7 +17,8 @@ use crate::network::inbox::PeerEvent;
 use crate::network::peers::ADDRESSES_MAX;
 
 impl Task {
-    /// A peer made claims about itself. It may do so at any rate, so most claims wait.
+    /// A peer made claims about itself. It may do so at any rate, so claims that come too fast
+    /// wait.
     pub(super) fn on_identify(
         &mut self,
         peer: PeerId,
@@ -30,7 +31,8 @@ impl Task {
     }
 
     /// Learns a peer's chain, software and addresses. All of these are the peer's own claims. A
-    /// wrong chain only costs it the connection; the rest is bounded and filtered.
+    /// peer of another chain is only disconnected. The agent and the addresses are bounded and
+    /// filtered.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         if info.protocol_version != self.names.version {
             let theirs: String =
@@ -135,7 +137,8 @@ impl Task {
         if self.store.bans.until(&peer, now_ms).is_some() {
             return;
         }
-        // Messages that were queued when the connection was closed are part of the same mistake.
+        // A mistake in a message that was queued before the connection was closed is not counted
+        // again.
         if charge.severity == Severity::Mistake && !is_open {
             return;
         }

@@ -66,8 +66,8 @@ async fn only_what_is_accepted_goes_on() {
     assert_eq!(left.network.peers().borrow().len(), 1, "the ends know the middle only");
 }
 
-/// With a frame limit below twice the payload, all but the first few of these would vanish without
-/// an error.
+/// If the limit of a frame were less than twice the payload, all but the first few of these
+/// messages would vanish without an error.
 #[tokio::test]
 async fn thousands_of_large_messages_all_arrive() {
     const WINDOW: u64 = 32;
@@ -95,14 +95,14 @@ async fn thousands_of_large_messages_all_arrive() {
 async fn a_full_queue_drops_and_lives_on() {
     let (a, mut b) = pair().await;
     let topic = Topic::Headers;
-    // The share of a peer that is alone.
+    // The share of the queue that a peer gets if no other peer sends.
     let capacity = b.inbox.headers.capacity() as u64 / 2;
     let ignored = |metrics: &str| {
         metrics.lines().any(|line| line.contains("inbox_full") && line.ends_with(" 1"))
     };
     let mut number = 0;
     let overflow = async {
-        // The message on consensus comes after the earlier ones.
+        // The message on consensus arrives after all messages that were published before it.
         while !ignored(&b.metrics()) {
             number += 1;
             a.network.publish(topic, numbered(number, 100));

@@ -1,4 +1,4 @@
-//! Stories of whole networks on loopback.
+//! Tests of whole networks on loopback.
 #![allow(clippy::unwrap_used)]
 
 mod gossip;
@@ -64,7 +64,7 @@ impl Node {
         self.network.addresses().borrow()[0].clone()
     }
 
-    /// The next event for which the question has an answer; others are dropped.
+    /// Waits for an event from which `wanted` returns something, and drops all events before it.
     async fn event<T>(&mut self, what: &str, mut wanted: impl FnMut(PeerEvent) -> Option<T>) -> T {
         let find = async {
             loop {
@@ -130,8 +130,8 @@ impl Node {
         text
     }
 
-    /// Waits for a metric that does not exist before it first counts. No event reports a counter,
-    /// so it is polled.
+    /// Waits until a metric exists, which it does once it has counted something. No event reports a
+    /// counter, so it is polled.
     pub(super) async fn counted(&self, name: &str) {
         let count = async {
             while !self.metrics().lines().any(|line| line.starts_with(name)) {
@@ -157,7 +157,8 @@ pub(super) async fn meet(a: &mut Node, b: &mut Node) {
     probe(b, a).await;
 }
 
-/// Subscriptions travel after the connection is up: publishes until something arrives.
+/// Subscriptions are sent only after the connection is up, so this publishes until a message
+/// arrives.
 async fn probe(from: &Node, to: &mut Node) {
     let heard = async {
         for number in 0u64.. {
@@ -169,7 +170,7 @@ async fn probe(from: &Node, to: &mut Node) {
                 break;
             }
         }
-        // More than one may be in flight.
+        // Several messages may be in flight.
         while timeout(Duration::from_millis(50), to.inbox.headers.recv()).await.is_ok() {}
     };
     within("the first gossip", heard).await;

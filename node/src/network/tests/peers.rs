@@ -51,7 +51,7 @@ async fn a_banned_peer_stays_out() {
     a.network.ban(b.id(), charge(Severity::Lie));
     let (a_id, b_id) = (a.id(), b.id());
     tokio::join!(a.disconnected(b_id), b.disconnected(a_id));
-    // `b` dials again, as `a` is its bootstrap peer; the next one that comes is let in.
+    // `b` dials again, as `a` is its bootstrap peer. The next peer that gets in is `friend`.
     let mut friend = Node::start(config(&[&a])).await;
     b.network.dial(a.address());
     friend.connected(a.id()).await;

@@ -124,8 +124,8 @@ async fn a_killed_peer_is_missed_and_its_requests_fail() {
     assert!(a.network.peers().borrow().is_empty());
 }
 
-/// A codec that breaks our protocol: it writes its request as it is, and echoes requests as
-/// answers.
+/// A codec that breaks our protocol: it writes requests and answers as they are, without their
+/// length.
 #[derive(Clone)]
 struct Raw;
 
@@ -200,7 +200,8 @@ async fn hostile_frames_are_refused() {
     let node_id = node.id();
     hostile.dial(node.address()).unwrap();
 
-    // Too large, cut short, and at last a good one, which also shows who is on our chain.
+    // Frames that are too large, cut short or missing, and at last a good one, which also shows
+    // that the peer is on our chain.
     let mut oversized = (REQUEST_BYTES_MAX as u32 + 1).to_le_bytes().to_vec();
     oversized.resize(oversized.len() + REQUEST_BYTES_MAX + 1, 0);
     let frames = [vec![255; 8], oversized, vec![9, 0, 0, 0, 1], vec![], vec![2, 0, 0, 0, 5, 6]];

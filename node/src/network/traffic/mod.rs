@@ -23,8 +23,8 @@ use super::share::Share;
 use super::wire::{TRANSMIT_BYTES_MAX, Topic};
 
 /// Most messages of a topic that wait. One peer may have about half of the room that the others
-/// leave, and fewer messages if they are large: see [`Traffic`]. Without
-/// room a new message is ignored: it is not forwarded, and its sender is not blamed.
+/// leave, and fewer messages if they are large: see [`Traffic`]. Without room a new message is
+/// ignored: it is not forwarded, and its sender is not blamed.
 pub(crate) const fn gossip_queue(topic: Topic) -> usize {
     match topic {
         Topic::Consensus => 512,
@@ -79,8 +79,8 @@ const OWED_ALL_MAX: u64 = 64 << 20;
 /// for that time, in some 400 bytes each: 60 MB in all.
 const FRESH_MAX: u64 = 150_000;
 
-/// Least number of messages that were not accepted for which a peer is disconnected. Peers with
-/// fewer are not the cause.
+/// A peer is disconnected only if at least this many of its messages were not accepted. Peers with
+/// fewer do not cause the flood.
 const FRESH_LEAST: u64 = 1_000;
 
 /// Least time between two such disconnections.
@@ -226,7 +226,7 @@ impl Place {
         Some(Self { waiting: Arc::clone(waiting), topic, from, bytes })
     }
 
-    /// A place in books of its own.
+    /// A place that shares its limits with no other message.
     #[cfg(test)]
     pub(crate) fn made_up(topic: Topic, from: PeerId) -> Self {
         Self::take(&Arc::default(), topic, from, 0)
@@ -357,7 +357,7 @@ struct Owed {
     /// The count of written bytes at the last call of `settle`.
     written: u64,
     /// A time after which a message was surely taken from the queue, and the count of written bytes
-    /// then.
+    /// at that time.
     mark: (Instant, u64),
 }
 
@@ -391,8 +391,8 @@ impl Owed {
             self.pushes.pop_front();
         }
         // Gossipsub drops messages that waited too long, but only when it takes one from the queue.
-        // No message is larger than the limit of a frame, so after that many bytes it took one
-        // since the mark.
+        // No message is larger than the limit of a frame. So once that many bytes were written
+        // since the mark, gossipsub has taken at least one.
         if written.saturating_sub(self.mark.1) >= TRANSMIT_BYTES_MAX as u64 {
             while let Some((at, bytes)) = self.pushes.front().copied()
                 && self.mark.0.saturating_duration_since(at) >= QUEUE_TIME

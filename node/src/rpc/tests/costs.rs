@@ -10,7 +10,8 @@ use crate::network::PeerId;
 use crate::rpc::Bounds;
 use crate::rpc::answer::{bytes_written, reply};
 
-/// A server at which this machine's full account holds 1,000 microseconds. It gains 200 a second.
+/// A server at which the account of this machine holds 1,000 microseconds when it is full, and
+/// gains 200 a second.
 async fn poor() -> Fixture {
     Fixture::start_with(Bounds { refill: 20, ..Bounds::default() }).await
 }
@@ -27,8 +28,8 @@ async fn served(fixture: &Fixture, method: &str, params: Value) -> usize {
     answers.as_array().unwrap().iter().filter(|answer| !is_refused(answer)).count()
 }
 
-/// The least cost of a call, and how many such calls a full account pays for. Each test allows for
-/// what the account gains in two seconds.
+/// How many calls a full account pays for, if each costs at least `cost` and the account gains for
+/// two seconds meanwhile.
 fn most(cost: usize) -> usize {
     1_400 / cost + 1
 }

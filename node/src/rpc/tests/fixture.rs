@@ -97,7 +97,7 @@ fn genesis(validators: u8) -> Genesis {
 }
 
 impl Fixture {
-    /// With a driver that answers.
+    /// A server with a driver that answers.
     pub(super) async fn start() -> Self {
         Self::start_with(Bounds::default()).await
     }

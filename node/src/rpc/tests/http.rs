@@ -186,7 +186,7 @@ async fn a_missing_quorum_is_a_reason_not_to_be_ready() {
     }
 }
 
-/// A wrong clock makes a validator's votes useless, and its operator learns it.
+/// A wrong clock makes a validator's votes useless, and its operator learns of it.
 #[tokio::test]
 async fn a_wrong_clock_is_a_reason_not_to_be_ready() {
     let fixture = Fixture::without_driver(4).await;

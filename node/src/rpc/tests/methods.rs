@@ -23,7 +23,7 @@ struct Asked {
     header: Header,
     /// The transfer in the block.
     id: String,
-    /// The payer of both.
+    /// The address that pays both transfers.
     address: String,
     waiting: Transaction,
 }
@@ -41,7 +41,7 @@ impl Asked {
         Self { fixture, socket, header, id, address, waiting }
     }
 
-    /// The chain and its blocks.
+    /// Calls the methods about the chain and its blocks.
     async fn chain(&mut self, method: &str) {
         let Self { fixture, socket, header, id, .. } = self;
         let result = |params| fixture.call(method, params);
@@ -107,7 +107,7 @@ impl Asked {
         }
     }
 
-    /// Transactions, waiting and final.
+    /// Calls the methods about transactions, waiting and final.
     async fn transactions(&self, method: &str) {
         let result = |params| self.fixture.call(method, params);
         let Self { fixture, id, waiting, address, .. } = self;
@@ -141,7 +141,7 @@ impl Asked {
         }
     }
 
-    /// Accounts and their proofs.
+    /// Calls the methods about accounts and their proofs.
     async fn accounts(&self, method: &str) {
         let result = |params| self.fixture.call(method, params);
         let Self { header, address, .. } = self;
@@ -166,7 +166,7 @@ impl Asked {
         }
     }
 
-    /// The node itself.
+    /// Calls the methods about the node itself.
     async fn others(&self, method: &str) {
         let result = |params| self.fixture.call(method, params);
         match method {

@@ -25,7 +25,7 @@ async fn a_long_poll_ends_with_the_block_or_the_time() {
     assert_eq!(pending["transaction"]["fee"], json!("10000"));
 
     let mut socket = Socket::connect(&fixture).await;
-    // A wait above the longest one is cut to it.
+    // The node shortens a wait that is longer than it allows.
     socket
         .send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tx_get","params":["{id}",90000]}}"#))
         .await;

@@ -95,7 +95,8 @@ async fn all_that_sync_tells_is_in_the_answer() {
 #[tokio::test]
 async fn the_state_is_live_only_when_the_network_is_followed() {
     let quiet = [
-        // validators, peer, syncing, proved; one validator is its own network
+        // The number of validators, whether a peer is connected, whether the node is syncing, and
+        // the height that the peer has proved. A single validator is a network by itself.
         (1, false, false, 0, SyncState::Live, None),
         (1, true, true, 9, SyncState::Tail, None),
         (4, false, false, 0, SyncState::Idle, Some("no peer is connected")),

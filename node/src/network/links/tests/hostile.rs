@@ -18,7 +18,7 @@ use crate::network::{LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, Severity};
 struct Hostile {
     swarm: Swarm<Behaviour>,
     connection: Option<ConnectionId>,
-    /// The streams that the other side has opened. They are open while they are kept.
+    /// The streams that the node has opened. A stream closes when it is dropped.
     inward: Vec<Stream>,
 }
 
@@ -62,7 +62,7 @@ impl Hostile {
         }
     }
 
-    /// Keeps the connection running meanwhile.
+    /// Runs the connection until `future` is done.
     async fn during<T>(&mut self, future: impl Future<Output = T>) -> T {
         tokio::pin!(future);
         loop {
@@ -192,7 +192,8 @@ async fn unfinished_frames_hold_a_bounded_number_of_bytes_and_let_others_in() {
     assert_eq!(intake.total(), 0);
 }
 
-/// As many peers as find room for their frames of the largest size send most of them, and no more.
+/// Some peers each send most of a frame of the largest size and nothing more. There are as many as
+/// the room for such frames allows.
 #[tokio::test]
 async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
     let mut node = Node::start(config(&[])).await;
@@ -222,7 +223,8 @@ async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
             event = next(&mut node) => assert!(matches!(event, LinkEvent::Opened(_)), "{event:?}"),
         }
     }
-    // More than a window of each frame has been read, so each has its room.
+    // The node has read more of each frame than a stream's window holds, so it has given each frame
+    // room.
     let mut honest = Node::start(config(&[&node])).await;
     let frame = numbered(1, LINK_DATA_BYTES_MAX);
     assert_eq!(next(&mut honest).await, LinkEvent::Opened(node.id()));

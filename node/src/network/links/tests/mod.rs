@@ -1,4 +1,4 @@
-//! Stories of links on loopback.
+//! Tests of links between nodes on loopback.
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
@@ -116,7 +116,7 @@ async fn a_peer_that_restarts_gets_a_new_link() {
     assert_eq!(next(&mut a).await, LinkEvent::Message(b.id(), vec![7]));
 }
 
-/// Both ways at once and far more than all buffers between hold, with readers that begin late.
+/// Both sides send at once, far more than all buffers on the way hold, and begin to read late.
 #[tokio::test]
 async fn two_nodes_fill_each_other() {
     const FRAME: usize = 256 << 10;
@@ -158,7 +158,7 @@ async fn two_nodes_fill_each_other() {
         (0..FILLERS).for_each(|number| from.network.send_message(to, numbered(number, 9)));
         (0..WINDOW).for_each(|number| from.network.send_data(to, numbered(number, FRAME)));
     }
-    // Nobody reads, and everything else goes on.
+    // Nobody reads the events of links yet, and requests are answered all the same.
     while a.inbox.links.len() < EVENTS || b.inbox.links.len() < EVENTS {
         let id = a.network.request(b_id, vec![1]);
         let (bytes, ticket) = b.request().await;
@@ -175,7 +175,7 @@ async fn two_nodes_fill_each_other() {
     assert_eq!(b.accept(Topic::Consensus).await, [1]);
 }
 
-/// The slow peer's own link closes, late, and no other link suffers.
+/// The link with the silent peer closes after many frames, and no other link suffers.
 #[tokio::test]
 async fn a_peer_that_never_reads_holds_up_nobody() {
     let (mut a, mut silent) = linked().await;
@@ -190,7 +190,7 @@ async fn a_peer_that_never_reads_holds_up_nobody() {
     loop {
         match a.inbox.links.try_recv() {
             Err(TryRecvError::Empty) => {}
-            // The stream's window and the buffers take some.
+            // The stream's window and the buffers take some frames.
             Ok(LinkEvent::Written(_)) => continue,
             other => break assert_eq!(other, Ok(LinkEvent::Closed(silent_id))),
         }
@@ -238,7 +238,7 @@ async fn whoever_drops_the_reader_has_no_links() {
     assert_eq!(a.response(id).await, Ok(vec![1]));
 }
 
-/// Only a link that keeps failing waits ever longer, not one that was open for long.
+/// The wait doubles with each failure, up to [`BACKOFF_MAX`]. A new connection starts over.
 #[test]
 fn links_that_fail_wait_ever_longer() {
     let (mut links, _, _reader) = Links::new(Meters::default(), None);
