@@ -191,7 +191,7 @@ impl NodeMetrics {
         let (known, verified) = (gauge(sync.chunks_total), gauge(sync.chunks_verified));
         out.put(
             "cairn_sync_chunks_known",
-            "Chunks to fetch since start, fetched ones included",
+            "Chunks known since start, fetched or still missing",
             None,
             &known,
         )?;

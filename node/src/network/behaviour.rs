@@ -110,7 +110,7 @@ fn transport(
         .map_err(|error| NetworkError::Transport(error.to_string()))?;
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
     let dns = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
-        tracing::warn!(%error, "no resolver configuration: addresses with names will not be found");
+        tracing::warn!(%error, "no DNS configuration: host names cannot be resolved");
         dns::tokio::Transport::custom(
             tcp(),
             dns::ResolverConfig::default(),

@@ -47,7 +47,7 @@ where
         if !has_room(length) {
             return Err(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
-                "no room for all of the frame",
+                "no room for the whole frame",
             ));
         }
         read_part(io, &mut frame, length, None).await?;

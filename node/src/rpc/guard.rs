@@ -95,7 +95,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
         (Some(value), None) => {
             value.to_str().map(Some).map_err(|_| format!("header {name} is not plain text"))
         }
-        (Some(_), Some(_)) => Err(format!("header {name} is there twice")),
+        (Some(_), Some(_)) => Err(format!("header {name} is given twice")),
     }
 }
 

@@ -37,7 +37,7 @@ fn not_ready(view: &View) -> Option<String> {
     let height = view.tip.borrow().state.tip().height;
     if activity.syncing {
         return Some(format!(
-            "syncing: at height {height}, a peer has proved {}",
+            "syncing: this node is at height {height}, a peer has proved height {}",
             activity.best_peer_height
         ));
     }
@@ -49,7 +49,7 @@ fn not_ready(view: &View) -> Option<String> {
         let missing = view.validator_names(&quorum.missing).join(", ");
         let seconds = wall_ms().saturating_sub(quorum.since_ms.unwrap_or_else(wall_ms)) / 1_000;
         return Some(format!(
-            "no quorum of validators is heard for {seconds} s: missing {missing}"
+            "no quorum of validators has been heard for {seconds} s: missing {missing}"
         ));
     }
     let offset = view.clock_error_ms()?;

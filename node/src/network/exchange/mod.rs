@@ -285,7 +285,7 @@ impl request_response::Codec for Frames {
             written = write => written?,
             // Nothing is ever sent on this channel. It resolves when the sender is dropped.
             _ = cut => {
-                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its reader was too slow"))
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cancelled: the peer read it too slowly"))
             }
         }
     }

@@ -59,7 +59,7 @@ const DIALED_MAX: usize = 1024;
 pub(crate) enum Refusal {
     #[error("the peer is banned until {until_ms} ms since 1970")]
     Banned { until_ms: u64 },
-    #[error("{0} connections from this group of addresses already")]
+    #[error("this group of addresses has {0} connections already")]
     Crowded(usize),
     #[error("no place is free")]
     Full,

@@ -167,7 +167,7 @@ impl Source {
                 let next = next_length(frame.len(), length);
                 while !arrival.make_room(next, Instant::now()) {
                     if !waits {
-                        return Err(no_room("no room for all of the frame"));
+                        return Err(no_room("no room for the whole frame"));
                     }
                     sleep(RETRY).await;
                 }
