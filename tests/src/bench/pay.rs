@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write, stdin};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,44 +29,22 @@ pub(super) struct Paid {
     pub(super) took: f64,
 }
 
-/// Runs the inner process: it pays until its stdin ends. Each account waits until its transfer is
-/// final before it sends the next one. If that delays a transfer, its time still counts from when
-/// it was due. The process ends at once when a transfer fails.
+/// Runs the inner process: it pays until its stdin ends. Each transfer is submitted when it is due,
+/// also while earlier ones are not final yet: otherwise a network that takes longer than usual
+/// would get fewer transfers, and the time that they wait here would count as the network's. The
+/// process ends at once when a transfer fails.
 pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
-    let (start, start_ms) = (Instant::now(), now_ms());
-    let pay = |number: u64, over: &Receiver<()>| -> anyhow::Result<()> {
-        let rpc = Rpc::new(&options.rpc);
-        let to = sender_key((number + 1) % SENDERS).public();
-        let mut payer = Payer::with_key(sender_key(number), to, options.chain);
-        payer.catch_up(&rpc).map_err(|failure| anyhow!("{failure:?}"))?;
-        // The accounts take turns.
-        for turn in (number..).step_by(SENDERS as usize) {
-            let due = Duration::from_secs_f64(turn as f64 / f64::from(options.rate));
-            let early = due.saturating_sub(start.elapsed());
-            // A late transfer is still paid: it was due before the end.
-            if !early.is_zero() && over.recv_timeout(early) == Err(RecvTimeoutError::Disconnected) {
-                break;
-            }
-            pay_once(&rpc, &mut payer)?;
-            let took = start.elapsed().saturating_sub(due).as_secs_f64() * 1_000.0;
-            let at = start_ms + u64::try_from(due.as_millis())?;
-            let mut stdout = std::io::stdout().lock();
-            writeln!(stdout, "{}", serde_json::to_string(&Paid { at, took })?)?;
-            stdout.flush()?;
-        }
-        Ok(())
-    };
+    let clock = Clock { start: Instant::now(), start_ms: now_ms() };
     thread::scope(|scope| {
         let mut until = Vec::new();
         for number in 0..SENDERS {
             let (sender, over) = mpsc::channel();
             until.push(sender);
+            let (submitted, to_await) = mpsc::channel();
             scope.spawn(move || {
-                if let Err(error) = pay(number, &over) {
-                    eprintln!("error: {error:#}");
-                    std::process::exit(1);
-                }
+                or_exit(submit_when_due(options, clock, number, &over, &submitted));
             });
+            scope.spawn(move || or_exit(await_each(options, clock, &to_await)));
         }
         stdin().lines().for_each(drop);
         drop(until);
@@ -74,14 +52,74 @@ pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pay_once(rpc: &Rpc, payer: &mut Payer) -> anyhow::Result<()> {
-    let transfer = payer.transfer("");
-    let id =
-        rpc.submit(&transfer).map_err(|failure| anyhow!("a transfer is refused: {failure:?}"))?;
-    match rpc.is_final(&id, WAIT) {
-        Ok(true) => Ok(()),
-        other => bail!("a transfer is not final after {WAIT:?}: {other:?}"),
+/// The start of the inner process by both clocks. Times of transfers count from it.
+#[derive(Clone, Copy)]
+struct Clock {
+    start: Instant,
+    start_ms: u64,
+}
+
+/// A submitted transfer.
+struct Submitted {
+    id: String,
+    /// When it was due, since the start.
+    due: Duration,
+}
+
+fn or_exit(result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
     }
+}
+
+/// Submits the transfers of one account until `over` has lost its sender. The accounts take turns.
+fn submit_when_due(
+    options: &options::Pay,
+    clock: Clock,
+    number: u64,
+    over: &Receiver<()>,
+    submitted: &Sender<Submitted>,
+) -> anyhow::Result<()> {
+    let rpc = Rpc::new(&options.rpc);
+    let to = sender_key((number + 1) % SENDERS).public();
+    let mut payer = Payer::with_key(sender_key(number), to, options.chain);
+    payer.catch_up(&rpc).map_err(|failure| anyhow!("{failure:?}"))?;
+    for turn in (number..).step_by(SENDERS as usize) {
+        let due = Duration::from_secs_f64(turn as f64 / f64::from(options.rate));
+        let early = due.saturating_sub(clock.start.elapsed());
+        // A late transfer is still paid: it was due before the end.
+        if !early.is_zero() && over.recv_timeout(early) == Err(RecvTimeoutError::Disconnected) {
+            break;
+        }
+        let id = rpc
+            .submit(&payer.transfer(""))
+            .map_err(|failure| anyhow!("a transfer is refused: {failure:?}"))?;
+        submitted.send(Submitted { id, due })?;
+    }
+    Ok(())
+}
+
+/// Waits for the transfers of one account, and prints each once it is final. They become final in
+/// the order of their nonces, so none waits here for another.
+fn await_each(
+    options: &options::Pay,
+    clock: Clock,
+    submitted: &Receiver<Submitted>,
+) -> anyhow::Result<()> {
+    let rpc = Rpc::new(&options.rpc);
+    for Submitted { id, due } in submitted {
+        match rpc.is_final(&id, WAIT) {
+            Ok(true) => {}
+            other => bail!("a transfer is not final after {WAIT:?}: {other:?}"),
+        }
+        let took = clock.start.elapsed().saturating_sub(due).as_secs_f64() * 1_000.0;
+        let at = clock.start_ms + u64::try_from(due.as_millis())?;
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{}", serde_json::to_string(&Paid { at, took })?)?;
+        stdout.flush()?;
+    }
+    Ok(())
 }
 
 /// The outer side: starts the inner process and keeps its output. When dropped, ends the process.
