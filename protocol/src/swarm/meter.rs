@@ -5,8 +5,8 @@ use std::time::Duration;
 /// After this much busy time, the weight of earlier measurements is halved.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// A rate over busy time. Old measurements lose weight, but never below that of `LEAST`
-/// measurements.
+/// A rate over busy time. The weight of earlier measurements is halved from time to time, but only
+/// if all measurements together then still weigh as much as `LEAST` new ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter<const LEAST: u32 = 0> {
     bytes: u64,

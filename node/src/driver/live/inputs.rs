@@ -141,8 +141,9 @@ impl Inputs {
                 Some(gossip) = self.consensus.recv(), if cycle.may(Kind::Consensus) => {
                     (Kind::Consensus, Next::Consensus(gossip))
                 }
-                // A due timer goes before all work that can wait, but never twice in a row: after a
-                // timer's turn only the last branch serves the timer. `ready` is used since even a
+                // A due timer goes before the branches below. After a timer's turn this branch is
+                // off for one turn, so that timers never starve the others. The last branch then
+                // serves a timer only if there is no other work. `ready` is used since even a
                 // `sleep` of no time is not ready at once.
                 () = ready(()), if is_due => {
                     cycle.was_timer = true;

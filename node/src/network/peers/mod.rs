@@ -19,9 +19,10 @@ const IDENTIFY_TIME: Duration = Duration::from_secs(30);
 /// a search of all known addresses. An honest peer's claims change a few times a day.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Failed pings in a row after which a connection is closed. Each one times out after 30 s, so this
-/// takes two minutes. Bulk data on a slow connection delays pings, so a lower number would close
-/// connections that still work.
+/// Failed pings in a row, as libp2p reports them, after which a connection is closed. It does not
+/// report the first one. On a dead connection this takes about a minute and a half, on one that is
+/// only slow about four minutes. Bulk data on a slow connection delays pings, so a lower number
+/// would close connections that still work.
 const PINGS_FAILED_MAX: u32 = 4;
 
 /// How long a connection may take to close in an orderly way before it is cut.

@@ -1,10 +1,10 @@
-//! Counts the bytes of each connection that the operating system takes in. By this count a link
-//! knows that a frame has left.
+//! Counts the bytes that the operating system takes from each connection. By this count a link
+//! knows that a frame has left this process.
 //!
 //! Between a stream and the wire there are the multiplexer's queue, the cipher's buffer and the
-//! socket's buffer, some 400 KiB together. If they were filled with chunks, all of these chunks
-//! would share the connection, and all would arrive late. So bytes are counted where they leave
-//! this process, and the system is told to hold few of them.
+//! socket's buffer, some 400 KiB together. If chunks filled them on many connections at a time, all
+//! of these chunks would share the node's access to the network, and all would arrive late. So
+//! bytes are counted where they leave this process, and the system is told to hold few of them.
 
 use std::collections::HashMap;
 use std::io;

@@ -105,8 +105,8 @@ impl Wanted {
         self.silent.insert(peer);
     }
 
-    /// Takes in that a request was answered. Returns false if the request was about another block.
-    /// An answer counts even if another peer was asked after this one.
+    /// Takes in the end of a request, be it an answer or a failure. It counts even if another peer
+    /// was asked since. Returns false if the request was for another block or is forgotten.
     pub(super) fn on_answer(&mut self, id: RequestId) -> bool {
         if !self.asked.contains(&id) {
             return false;

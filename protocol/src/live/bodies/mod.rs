@@ -31,8 +31,8 @@ use fetch::Wanted;
 /// Most blocks of one round that are fetched or judged. An honest proposer makes one. More than two
 /// are of no use, since the consensus core drops the third.
 const PER_ROUND_MAX: usize = 2;
-/// Bytes of the smallest transaction: a transfer with one output and no memo. No block has more
-/// transactions than fit at this size, so a longer list is of no block.
+/// Bytes of the smallest transaction: a transfer with one output and no memo. It bounds how many
+/// transactions a block can have. A peer's list of more transactions is refused.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
 
 /// Work that a machine has done for other nodes since its start. Tests compare it with bounds.

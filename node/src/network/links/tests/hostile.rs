@@ -223,8 +223,8 @@ async fn a_frame_that_stands_still_gives_way_to_a_frame_of_another_peer() {
             event = next(&mut node) => assert!(matches!(event, LinkEvent::Opened(_)), "{event:?}"),
         }
     }
-    // The node has read more of each frame than a stream's window holds, so it has given each frame
-    // room.
+    // Each peer has written so much that the node has read more of its frame than a link's floor
+    // holds. So the node has given each frame room.
     let mut honest = Node::start(config(&[&node])).await;
     let frame = numbered(1, LINK_DATA_BYTES_MAX);
     assert_eq!(next(&mut honest).await, LinkEvent::Opened(node.id()));
