@@ -87,7 +87,8 @@ pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletErro
         }
         (Some(mut unlocked), Secret::Phrase(mnemonic)) => {
             note(
-                "note: only the first key of these words is imported; the keystore keeps its own words",
+                "note: only the first key of these words is imported; the keystore keeps \
+                 its own words",
             );
             unlocked.import_seed(args.name, &account_secret(&mnemonic.seed(""), Index::ZERO))?
         }

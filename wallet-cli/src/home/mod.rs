@@ -85,8 +85,8 @@ pub(crate) enum HomeError {
     },
     /// Too many transfers may still become final.
     #[error(
-        "{} holds {max} transfers that may still become final; nothing was sent\nhint: wait until they are \
-         final or expired",
+        "{} holds {max} transfers that may still become final; nothing was sent\n\
+         hint: wait until they are final or expired",
         path.display()
     )]
     Crowded {

@@ -74,7 +74,8 @@ pub enum SegmentError {
     },
     /// The rules close the segment before its last block.
     #[error(
-        "by the rules the segment ends before height {last}, since {bytes} bytes come before that block"
+        "by the rules the segment ends before height {last}, since {bytes} bytes come before that \
+         block"
     )]
     Closing {
         /// Last height in the descriptor.

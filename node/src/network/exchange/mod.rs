@@ -285,7 +285,8 @@ impl request_response::Codec for Frames {
             written = write => written?,
             // Nothing is ever sent on this channel. It resolves when the sender is dropped.
             _ = cut => {
-                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cancelled: the peer read it too slowly"))
+                let reason = "the answer was cancelled: the peer read it too slowly";
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason))
             }
         }
     }
