@@ -41,6 +41,7 @@ pub mod network;
 pub mod accounts;
 pub mod client;
 mod clock;
+mod control;
 mod files;
 mod memory;
 mod output;

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use ledger::api::BlockSummary;
+use ledger::api::{self, BlockSummary};
 use ledger::block::Header;
 use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState};
@@ -19,7 +20,7 @@ use protocol::{PeerId, Quorum};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::accounts::Accounts;
-use crate::network::{self, BanInfo, PeerInfo};
+use crate::network::{self, BanInfo, FaultPlan, PeerInfo};
 use crate::submission::{Submission, SubmitError};
 
 /// Most transactions whose times are remembered.
@@ -51,6 +52,16 @@ pub fn block_summary(
         proposer: header.proposer.to_string(),
         transactions: u32::try_from(transactions).unwrap_or(u32::MAX),
         bytes: bytes as u64,
+    }
+}
+
+/// The faults of a local network, as the operator reads them.
+#[must_use]
+pub fn faults_info(plan: &FaultPlan) -> api::Faults {
+    let ms = |latency: &Duration| u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
+    api::Faults {
+        cut: plan.cut.iter().map(ToString::to_string).collect(),
+        latency_ms: plan.latency.iter().map(|(peer, time)| (peer.to_string(), ms(time))).collect(),
     }
 }
 
@@ -155,6 +166,8 @@ pub struct View {
     pub accounts: Accounts<network::PeerId>,
     /// Banned peers. May still hold bans that have ended.
     pub bans: watch::Receiver<Arc<Vec<BanInfo>>>,
+    /// The faults that are set on a local network.
+    pub faults: watch::Receiver<Arc<FaultPlan>>,
     /// Each block as it becomes final.
     pub blocks: broadcast::Sender<BlockSummary>,
     /// Queries to the driver. The channel is bounded; full means busy.

@@ -1,5 +1,7 @@
 //! The status of a node, blocks and validators.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{TransactionInfo, decimal, decimal_option};
@@ -43,6 +45,17 @@ pub struct Status {
     pub clock_offset_ms: Option<i64>,
     /// Whether enough validators are heard for blocks to become final.
     pub quorum: QuorumInfo,
+    /// The faults that the operator of a local network has set, null if there are none.
+    pub faults: Option<Faults>,
+}
+
+/// Faults of a node of a local network. Peers are named by their network identities.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    /// Peers whose connections are held.
+    pub cut: Vec<String>,
+    /// How much later the bytes of a peer are read than they arrive, milliseconds.
+    pub latency_ms: BTreeMap<String, u32>,
 }
 
 /// Whether enough validators are heard for blocks to become final.

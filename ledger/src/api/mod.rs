@@ -16,7 +16,7 @@ mod sync;
 mod transaction;
 
 pub use self::account::{AccountInfo, AccountProofInfo};
-pub use self::chain::{BlockInfo, BlockSummary, Head, QuorumInfo, Status, ValidatorInfo};
+pub use self::chain::{BlockInfo, BlockSummary, Faults, Head, QuorumInfo, Status, ValidatorInfo};
 pub use self::error::{ErrorData, code};
 pub use self::method::*;
 pub use self::peer::{BanInfo, PeerCost, PeerInfo};

@@ -285,6 +285,14 @@ impl Genesis {
         self.accounts.iter().find(|account| account.name == name)
     }
 
+    /// Whether this is a local test network, on which everybody has the keys of accounts.
+    #[must_use]
+    pub fn is_local_template(&self) -> bool {
+        let public = template_keys();
+        self.network == LOCAL_NETWORK
+            && self.accounts.iter().any(|entry| public.contains(&entry.account))
+    }
+
     /// Every rule that this genesis breaks.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
@@ -439,6 +447,7 @@ impl Genesis {
     }
 }
 
+/// The keys that everybody has.
 fn template_keys() -> BTreeSet<PublicKey> {
     let names = TEMPLATE_ACCOUNTS.iter().chain(&["validator"]);
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()

@@ -8,6 +8,7 @@ mod genesis;
 mod init;
 mod query;
 mod run;
+mod stop;
 mod sync;
 
 use std::env;
@@ -19,6 +20,7 @@ use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ClientError;
+use crate::control::ControlError;
 use crate::home::Home;
 use crate::output::{self, OutputError};
 use crate::testnet;
@@ -31,7 +33,7 @@ const EXIT_UNREACHABLE: u8 = 3;
 /// A node of a Cairn payments ledger.
 #[derive(Debug, Parser)]
 #[command(name = "cairn-node", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 node unreachable.")]
+#[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 no node is there, 5 not in time.")]
 pub struct Cli {
     /// Log level on stderr: error, warn, info, debug, trace, or directives such as
     /// info,node::network=debug
@@ -47,6 +49,8 @@ enum Command {
     Init(init::Init),
     /// Run the node of a home until SIGTERM or Ctrl-C
     Run(run::Run),
+    /// Stop the node that runs in a home, and wait until it has ended
+    Stop(stop::Stop),
     /// Start a network of nodes on this machine, with funded accounts
     Testnet(testnet::Testnet),
     /// Show the status of a running node: chain, height, roots, peers
@@ -130,6 +134,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Run(_) => unreachable!("handled above"),
         Command::Init(init) => init.execute(),
+        Command::Stop(stop) => stop.execute(),
         Command::Testnet(testnet) => testnet.execute(cli.log),
         Command::Status(query) => query.status(),
         Command::Peers(query) => query.peers(),
@@ -148,6 +153,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
 /// The exit code of an error.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<ControlError>() {
+        return error.exit_code();
+    }
     match error.downcast_ref() {
         Some(ClientError::Unreachable { .. }) => EXIT_UNREACHABLE,
         _ => EXIT_ERROR,
@@ -214,6 +222,8 @@ mod tests {
             ("run --home /h --p2p-listen 127.0.0.1:7700 --rpc-listen 127.0.0.1:7701", true),
             ("run --home /h --peer /ip4/10.0.0.1/tcp/1 --peer 10.0.0.2:1 --exit-with-parent", true),
             ("run --home /h --rpc-listen 7701", false),
+            ("stop --home /h", true),
+            ("stop /h", false),
             ("run --home /h --peer nowhere", false),
             ("run --home /h --peer node.example:7700", true),
             (

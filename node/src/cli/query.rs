@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use ledger::api::QuorumInfo;
+use ledger::api::{Faults, QuorumInfo};
 
 use crate::client::Client;
 use crate::output::{print, print_json, table};
@@ -38,7 +38,7 @@ impl Query {
         }
         let mempool =
             format!("{} transactions, {} bytes", status.mempool_transactions, status.mempool_bytes);
-        let rows = [
+        let mut rows = vec![
             ("network", status.network),
             ("chain id", status.chain_id),
             ("height", status.height.to_string()),
@@ -58,6 +58,9 @@ impl Query {
             ("quorum", quorum(&status.quorum)),
             ("version", status.version),
         ];
+        if let Some(set) = &status.faults {
+            rows.push(("FAULTS", faults(set)));
+        }
         Ok(print(&table(&rows))?)
     }
 
@@ -83,6 +86,19 @@ impl Query {
         }
         Ok(print(&lines)?)
     }
+}
+
+/// The faults that are set on a local network.
+fn faults(faults: &Faults) -> String {
+    let mut parts = Vec::new();
+    if !faults.cut.is_empty() {
+        parts.push(format!("cut off from {}", faults.cut.join(", ")));
+    }
+    if !faults.latency_ms.is_empty() {
+        let latency = faults.latency_ms.iter().map(|(peer, ms)| format!("{peer} {ms} ms"));
+        parts.push(format!("latency from {}", latency.collect::<Vec<_>>().join(", ")));
+    }
+    parts.join("; ")
 }
 
 fn quorum(quorum: &QuorumInfo) -> String {

@@ -10,6 +10,7 @@
 //! | `sync/` | chunks of segments that are being fetched |
 //! | `peers.json` | known peers and bans |
 //! | `consensus.log` | write-ahead log of consensus, until the block is durable |
+//! | `run/control` | the operator's socket while a process runs here, or a file with its path |
 //! | `LOCK` | locked by the process that uses this home; holds its pid |
 //! | `init.unfinished` | marks a home that is being made; the next `init` replaces it |
 

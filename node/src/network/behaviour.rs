@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::dials::Dials;
 use super::exchange::{self, Exchange};
+use super::faults::Faults;
 use super::gate::Gate;
 use super::gossip::{self, Gossipsub, Mesh};
 use super::handshakes::{HANDSHAKE_TIME, Handshakes};
@@ -41,6 +42,9 @@ const MEMORY_PART: f64 = 0.75;
 /// How often the routing table is refreshed.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long a gossip message may wait where faults can be set: longer than any cut of a test.
+const HELD_QUEUE_TIME: Duration = Duration::from_secs(3600);
+
 /// All protocols. Those that may refuse a connection come first: see [`Gate`].
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -62,6 +66,8 @@ pub(crate) struct Guards {
     pub(crate) written: Written,
     pub(crate) dials: Dials,
     pub(crate) handshakes: Handshakes,
+    /// `None` if no faults can be set. Then connections are not wrapped.
+    pub(crate) faults: Option<Faults>,
 }
 
 impl Guards {
@@ -75,6 +81,7 @@ impl Guards {
             written: Written::default(),
             dials: Dials::new(grouping),
             handshakes,
+            faults: config.faults.then(Faults::default),
         }
     }
 }
@@ -95,7 +102,7 @@ pub(crate) fn swarm(
         libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
     Ok(Swarm::new(
         transport(config, registry, guards)?,
-        behaviour(config, names, local)?,
+        behaviour(config, names, local, guards.faults.clone())?,
         local,
         swarm_config,
     ))
@@ -127,7 +134,15 @@ fn transport(
         (peer, muxer)
     });
     let metered = BandwidthTransport::new(booked, registry);
-    let boxed = metered.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed();
+    let faults = guards.faults.clone();
+    let boxed = metered.map(move |(peer, muxer), _| {
+        let muxer = StreamMuxerBox::new(muxer);
+        match &faults {
+            Some(faults) => (peer, faults.wrap(peer, muxer)),
+            None => (peer, muxer),
+        }
+    });
+    let boxed = boxed.boxed();
     Ok(Guarded::new(boxed, guards.dials.clone(), guards.handshakes.clone()).boxed())
 }
 
@@ -135,10 +150,13 @@ fn behaviour(
     config: &NetworkConfig,
     names: &Names,
     local: PeerId,
+    faults: Option<Faults>,
 ) -> Result<Behaviour, NetworkError> {
     let mesh = if config.small_mesh { Mesh::SMALL } else { Mesh::NORMAL };
+    // What waits for a peer that is cut off waits for the end of the cut.
+    let queue_time = if faults.is_some() { HELD_QUEUE_TIME } else { gossip::QUEUE_TIME };
     Ok(Behaviour {
-        gate: Gate::new(config.limits, config.grouping()),
+        gate: Gate::new(config.limits, config.grouping(), faults),
         memory: Some(match config.limits.memory_bytes {
             Some(bytes) => memory_connection_limits::Behaviour::with_max_bytes(bytes),
             None => memory_connection_limits::Behaviour::with_max_percentage(MEMORY_PART),
@@ -148,7 +166,8 @@ fn behaviour(
         identify: identify(config, names),
         kad: kad(config, names, local),
         mdns: mdns(config, local).into(),
-        gossip: gossip::behaviour(names, mesh, config.private).map_err(NetworkError::Gossip)?,
+        gossip: gossip::behaviour(names, mesh, config.private, queue_time)
+            .map_err(NetworkError::Gossip)?,
         exchange: exchange::behaviour(names.exchange.clone()),
         links: links::Behaviour::new(names.links.clone()),
     })

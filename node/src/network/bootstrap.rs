@@ -151,6 +151,14 @@ impl Bootstrap {
         unnamed
     }
 
+    /// Peers can be reached again that could not be: each is dialed at once. So are addresses whose
+    /// peer is not known.
+    pub(crate) fn on_healed(&mut self, is_healed: impl Fn(&PeerId) -> bool, now: Instant) {
+        for entry in self.entries.iter_mut().filter(|it| it.peer.as_ref().is_none_or(&is_healed)) {
+            (entry.next, entry.delay, entry.failures) = (now, DELAY_MIN, 0);
+        }
+    }
+
     /// The last connection to the peer closed.
     pub(crate) fn on_disconnected(&mut self, peer: &PeerId, now: Instant, random: u32) {
         for entry in self.entries.iter_mut().filter(|entry| entry.peer.as_ref() == Some(peer)) {
@@ -290,5 +298,26 @@ mod tests {
         peers.on_heard(&"/ip4/1.1.1.1/tcp/9".parse().unwrap(), now);
         assert!(peers.due(now, |_| false).is_empty(), "not twice within a second");
         assert_eq!(peers.due(now + DELAY_MIN, |_| false).len(), 1);
+    }
+
+    #[test]
+    fn a_healed_peer_is_dialed_at_once() {
+        let start = Instant::now();
+        let (healed, other) = (PeerId::random(), PeerId::random());
+        let named = [healed, other].map(|peer| format!("/ip4/1.1.1.1/tcp/1/p2p/{peer}"));
+        let addresses = [&*named[0], &*named[1], "/ip4/1.1.1.2/tcp/1"];
+        let mut peers = bootstrap(&addresses, PeerId::random(), start);
+        let mut now = start;
+        for _ in 0..8 {
+            now += DELAY_MAX;
+            for (_, dial) in peers.due(now, |_| false) {
+                peers.on_failed(dial.connection_id(), now, 0);
+            }
+        }
+        assert!(peers.due(now + DELAY_MAX / 2, |_| false).is_empty());
+        peers.on_healed(|peer| *peer == healed, now);
+        let dials: Vec<String> =
+            peers.due(now, |_| false).iter().map(|(address, _)| address.to_string()).collect();
+        assert_eq!(dials, [&*named[0], "/ip4/1.1.1.2/tcp/1"], "who is unknown may be healed");
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::bans::{BanInfo, Charge};
 use super::eviction::Service;
+use super::faults::{FaultError, FaultPlan, Faults};
 use super::inbox::{GossipTicket, ResponseTicket, Verdict};
 use super::links::Outlets;
 use super::meters::Meters;
@@ -55,6 +56,14 @@ pub struct Network {
     addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
     accounts: Accounts<PeerId>,
     bans: watch::Receiver<Arc<Vec<BanInfo>>>,
+    faults: Option<Faults>,
+}
+
+/// What the task shows to readers.
+pub(crate) struct Readers {
+    pub(crate) peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
+    pub(crate) addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
+    pub(crate) bans: watch::Receiver<Arc<Vec<BanInfo>>>,
 }
 
 /// Requests that found the command queue full, without their bytes. The task answers them with
@@ -90,10 +99,9 @@ impl Network {
         local: PeerId,
         meters: Meters,
         outlets: Outlets,
-        peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
-        addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
         accounts: Accounts<PeerId>,
-        bans: watch::Receiver<Arc<Vec<BanInfo>>>,
+        Readers { peers, addresses, bans }: Readers,
+        faults: Option<Faults>,
     ) -> (Self, Commands) {
         let (commands, commands_receiver) = mpsc::channel(COMMANDS);
         let [consensus, headers, transactions] =
@@ -111,6 +119,7 @@ impl Network {
             addresses,
             accounts,
             bans,
+            faults,
         };
         let outbox = Outbox([consensus.1, headers.1, transactions.1]);
         (network, Commands { commands: commands_receiver, outbox, refused })
@@ -214,6 +223,21 @@ impl Network {
     /// The bans. The value changes with each new ban, but not when one ends.
     pub fn bans(&self) -> watch::Receiver<Arc<Vec<BanInfo>>> {
         self.bans.clone()
+    }
+
+    /// Replaces all faults. On a local network only.
+    ///
+    /// # Errors
+    /// See [`FaultError`]. Nothing has changed then.
+    pub fn set_faults(&self, plan: FaultPlan) -> Result<(), FaultError> {
+        let faults = self.faults.as_ref().ok_or(FaultError::Unarmed)?;
+        faults.set(plan.checked(self.local)?);
+        Ok(())
+    }
+
+    /// The faults that are set, kept up to date. Always none on a network that is not local.
+    pub fn faults(&self) -> watch::Receiver<Arc<FaultPlan>> {
+        self.faults.as_ref().map_or_else(|| watch::channel(Arc::default()).1, Faults::plan)
     }
 
     /// Dials an address once.

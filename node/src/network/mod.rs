@@ -12,6 +12,7 @@ mod bootstrap;
 mod dials;
 mod eviction;
 mod exchange;
+mod faults;
 mod frame;
 mod gate;
 mod gossip;
@@ -52,6 +53,7 @@ use tokio::task::JoinHandle;
 pub use self::bans::{BanInfo, Charge, Severity};
 pub use self::eviction::Service;
 pub use self::exchange::RequestError;
+pub use self::faults::{FAULTY_PEERS_MAX, FaultError, FaultPlan, LATENCY_MAX};
 use self::group::Grouping;
 pub use self::handle::Network;
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, ResponseTicket, Verdict};
@@ -105,6 +107,8 @@ pub struct NetworkConfig {
     /// between frames. However low the rate is, a frame takes at most 150 ms. The caller decides
     /// how many frames are written at a time.
     pub data_rate: Option<NonZeroU64>,
+    /// Whether faults can be set: peers cut off, latency. For local networks.
+    pub faults: bool,
 }
 
 impl Default for NetworkConfig {
@@ -122,6 +126,7 @@ impl Default for NetworkConfig {
             small_mesh: false,
             limits: Limits::default(),
             data_rate: None,
+            faults: false,
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo, Status,
-    TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, Faults, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo,
+    Status, TransactionInfo, ValidatorInfo,
 };
 use ledger::block::Block;
 use ledger::certificate::Certificate;
@@ -17,7 +17,7 @@ use protocol::Quorum;
 use protocol::budget::{BudgetReport, Cost};
 
 use crate::network;
-use crate::view::{Activity, TipView, View, block_summary};
+use crate::view::{Activity, TipView, View, block_summary, faults_info};
 
 pub(super) fn block_info(
     chain: &Chain,
@@ -113,7 +113,13 @@ pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usi
         mempool_bytes: activity.mempool_bytes as u64,
         clock_offset_ms: activity.clock_offset_ms,
         quorum: quorum(view),
+        faults: faults(view),
     }
+}
+
+fn faults(view: &View) -> Option<Faults> {
+    let plan = view.faults.borrow();
+    (!plan.is_empty()).then(|| faults_info(&plan))
 }
 
 fn quorum(view: &View) -> QuorumInfo {

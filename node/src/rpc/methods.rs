@@ -174,7 +174,8 @@ impl Methods {
 
     fn chain_status(&self, caller: &Caller<'_>, room: usize) -> Answer {
         let missing = self.view.quorum.borrow().missing.len();
-        self.spend(caller, cost::entries(missing))?;
+        let faults = self.view.faults.borrow().len();
+        self.spend(caller, cost::entries(missing + faults))?;
         let (activity, peers) = (*self.view.activity.borrow(), self.view.peers.borrow().len());
         reply(room, &convert::status(&self.view, &self.tip(), &activity, peers))
     }

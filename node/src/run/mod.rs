@@ -3,15 +3,21 @@
 
 mod join;
 mod open;
+mod operator;
 mod start;
 
 use std::future::pending;
+use std::panic;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use self::open::open;
+use self::operator::Operator;
 use self::start::start;
 use crate::config::Config;
+use crate::control::{self, Listener};
 use crate::home::Home;
 use crate::signals::StopSignals;
 
@@ -24,16 +30,65 @@ pub struct Options {
     pub sign_without_log: bool,
 }
 
-/// Runs the node of a home until a signal stops it, its parent ends, or it cannot go on.
+/// Runs the node of a home until a signal or its operator stops it, its parent ends, or it cannot
+/// continue.
 ///
 /// # Errors
 /// A part cannot be opened or started, the disk refuses, or consensus must stop.
 pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
     let _lock = home.lock()?;
-    let mut stop = Stop { signals: StopSignals::listen()?, parent: options.parent };
-    match open(home, config, options.sign_without_log, &mut stop).await? {
-        Some(opened) => start(opened)?.join(stop).await,
-        None => Ok(()),
+    let operator = operator::new();
+    let mut stop = Stop {
+        signals: StopSignals::listen()?,
+        parent: options.parent,
+        operator: Arc::clone(&operator),
+    };
+    let socket = Socket::open(&home, operator);
+    let result = match open(home, config, options.sign_without_log, &mut stop).await {
+        Ok(Some(opened)) => match start(opened) {
+            Ok(running) => running.join(stop).await,
+            Err(error) => Err(error),
+        },
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    // The operator sees by the end of its connection that all else has ended.
+    socket.close().await;
+    result
+}
+
+/// The operator's socket, while it is served.
+struct Socket {
+    /// Dropping it ends the server.
+    open: oneshot::Sender<()>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Socket {
+    /// Binds the socket of a locked home and serves it. A node runs without a socket where the
+    /// system refuses one, such as on a file system without sockets.
+    fn open(home: &Home, operator: Arc<Operator>) -> Self {
+        let (open, closed) = oneshot::channel();
+        let server = match Listener::bind(home.root()) {
+            Ok(listener) => Some(tokio::spawn(control::serve(listener, operator, async {
+                let _dropped = closed.await;
+            }))),
+            Err(error) => {
+                tracing::warn!("there is no operator's socket: {error}");
+                None
+            }
+        };
+        Self { open, server }
+    }
+
+    async fn close(self) {
+        drop(self.open);
+        let Some(server) = self.server else { return };
+        if let Err(error) = server.await
+            && let Ok(reason) = error.try_into_panic()
+        {
+            panic::resume_unwind(reason);
+        }
     }
 }
 
@@ -41,6 +96,7 @@ pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result
 struct Stop {
     signals: StopSignals,
     parent: Option<oneshot::Receiver<()>>,
+    operator: Arc<Operator>,
 }
 
 impl Stop {
@@ -55,6 +111,7 @@ impl Stop {
         tokio::select! {
             name = self.signals.next() => name,
             () = parent => "the parent process has ended",
+            () = self.operator.asked_to_stop() => "the operator asked for it",
         }
     }
 }

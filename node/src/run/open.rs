@@ -67,6 +67,7 @@ pub(super) async fn open(
     let mut registry = Registry::default();
     let network_config = network_config(&home, &config, &chain, &descriptors)?;
     let (network, inbox, network_task) = network::start(network_config, &mut registry)?;
+    stop.operator.on_network(network.clone());
 
     let (db, to_open) = (home.db_path(), Arc::clone(&chain));
     let opening = tokio::task::spawn_blocking(move || Store::open(&db, &to_open));
@@ -159,6 +160,7 @@ fn network_config(
         small_mesh: config.p2p.small,
         limits: descriptors.limits(network::Limits::default()),
         data_rate: config.sync.upload_rate.and_then(NonZeroU64::new),
+        faults: chain.genesis().is_local_template(),
     })
 }
 

@@ -152,6 +152,7 @@ fn connect(
         peers: network.peers(),
         accounts: network.accounts().clone(),
         bans: network.bans(),
+        faults: network.faults(),
         blocks,
         queries: queries_sender,
         submissions: submissions_sender,

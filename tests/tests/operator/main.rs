@@ -3,6 +3,7 @@
 
 mod homes;
 mod processes;
+mod socket;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -183,6 +183,7 @@ impl Inner {
             mempool_bytes: 0,
             clock_offset_ms: None,
             quorum: api::QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
+            faults: None,
         })
     }
 

@@ -22,6 +22,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::Limits;
 use super::eviction::{Candidate, Leaver, Member, Service, victim, victim_in_group};
+use super::faults::Faults;
 use super::group::{Group, Grouping};
 
 /// Most probes at a time: connections that only a Kademlia query wanted.
@@ -65,6 +66,8 @@ pub(crate) enum Refusal {
     Full,
     #[error("this peer was dialed a moment ago")]
     Recent,
+    #[error("the operator has cut this peer off")]
+    Cut,
 }
 
 /// Why a connection is to be closed.
@@ -117,6 +120,8 @@ pub(crate) struct Gate {
     learned: HashSet<ConnectionId>,
     dialed: HashMap<PeerId, Instant>,
     closes: VecDeque<Close>,
+    /// Set on a local network, where peers can be cut off.
+    faults: Option<Faults>,
 }
 
 struct Open {
@@ -134,7 +139,7 @@ struct Open {
 }
 
 impl Gate {
-    pub(crate) fn new(limits: Limits, grouping: Grouping) -> Self {
+    pub(crate) fn new(limits: Limits, grouping: Grouping, faults: Option<Faults>) -> Self {
         Self {
             limits,
             grouping,
@@ -148,6 +153,7 @@ impl Gate {
             learned: HashSet::new(),
             dialed: HashMap::new(),
             closes: VecDeque::new(),
+            faults,
         }
     }
 
@@ -242,13 +248,23 @@ impl Gate {
             && !self.named.contains(&open.peer)
     }
 
+    fn is_cut(&self, peer: &PeerId) -> bool {
+        self.faults.as_ref().is_some_and(|faults| faults.is_cut(peer))
+    }
+
     fn takes_inbound(&self, open: &Open) -> bool {
         open.is_inbound && !open.is_closing && !self.named.contains(&open.peer)
+    }
+
+    /// Whether a newcomer may have its place. A peer that is cut off cannot show that it is useful.
+    fn may_leave(&self, open: &Open) -> bool {
+        self.takes_inbound(open) && !self.is_cut(&open.peer)
     }
 
     fn check(&self, peer: &PeerId, now_ms: u64) -> Result<(), Refusal> {
         match self.banned.get(peer) {
             Some(until_ms) if *until_ms > now_ms => Err(Refusal::Banned { until_ms: *until_ms }),
+            _ if self.is_cut(peer) => Err(Refusal::Cut),
             _ => Ok(()),
         }
     }
@@ -287,7 +303,7 @@ impl Gate {
             return None;
         }
         let members =
-            self.open.iter().filter(|(_, open)| open.group == group && self.takes_inbound(open));
+            self.open.iter().filter(|(_, open)| open.group == group && self.may_leave(open));
         let member = |(id, open): (&ConnectionId, &Open)| Member {
             host: open.host,
             id: *id,
@@ -385,7 +401,7 @@ impl Gate {
     }
 
     fn victim(&self) -> Option<ConnectionId> {
-        let candidates = self.open.iter().filter(|(_, open)| self.takes_inbound(open));
+        let candidates = self.open.iter().filter(|(_, open)| self.may_leave(open));
         let candidate = |(id, open): (&ConnectionId, &Open)| Candidate {
             id: *id,
             group: open.group,

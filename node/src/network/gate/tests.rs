@@ -22,7 +22,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { gate: Gate::new(LIMITS, Grouping::default()), last: 0, now: Instant::now() }
+        Self { gate: Gate::new(LIMITS, Grouping::default(), None), last: 0, now: Instant::now() }
     }
 
     fn id(&mut self) -> ConnectionId {

@@ -111,8 +111,14 @@ fn message_id(message: &Message) -> MessageId {
     MessageId::new(&hasher.finalize()[..MESSAGE_ID_BYTES])
 }
 
-/// Builds gossipsub for a chain, subscribed to all topics.
-pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Gossipsub, String> {
+/// Builds gossipsub for a chain, subscribed to all topics. A message waits for a slow connection at
+/// most for `queue_time`.
+pub(crate) fn behaviour(
+    names: &Names,
+    mesh: Mesh,
+    private: bool,
+    queue_time: Duration,
+) -> Result<Gossipsub, String> {
     let hashes = Topic::ALL.map(|topic| names.topics[topic.index()].hash());
     let config = ConfigBuilder::default()
         .validation_mode(ValidationMode::Anonymous)
@@ -133,8 +139,8 @@ pub(crate) fn behaviour(names: &Names, mesh: Mesh, private: bool) -> Result<Goss
         .retain_scores(mesh.target)
         .opportunistic_graft_ticks(NAMED_TICKS)
         .connection_handler_queue_len(QUEUE_MESSAGES)
-        .publish_queue_duration(QUEUE_TIME)
-        .forward_queue_duration(QUEUE_TIME)
+        .publish_queue_duration(queue_time)
+        .forward_queue_duration(queue_time)
         .heartbeat_initial_delay(Duration::from_secs(1))
         .build()
         .map_err(|error| error.to_string())?;

@@ -30,7 +30,7 @@ impl Net {
                 .with_tokio()
                 .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
                 .unwrap()
-                .with_behaviour(|_| behaviour(&names, mesh, false).unwrap())
+                .with_behaviour(|_| behaviour(&names, mesh, false, QUEUE_TIME).unwrap())
                 .unwrap()
                 .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
                 .build()

@@ -141,6 +141,13 @@ impl Links {
         self.links.iter().filter(|(_, link)| due(link)).map(|(peer, _)| *peer).collect()
     }
 
+    /// The peer could not be reached, and can be again. Its link is opened at once if it is shut.
+    pub(crate) fn on_healed(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(link) = self.links.get_mut(peer) {
+            (link.due, link.backoff) = (now, BACKOFF_MIN);
+        }
+    }
+
     /// Our streams are being opened.
     pub(crate) fn on_opening(&mut self, peer: &PeerId, connection: ConnectionId) {
         if let Some(link) = self.links.get_mut(peer) {

@@ -61,15 +61,19 @@ impl Task {
     /// Dials named peers that are not connected, and peers of the store: often while outbound
     /// places are free, else seldom.
     pub(super) fn keep_peers(&mut self, now: Instant) {
-        let swarm = &self.swarm;
-        for (address, dial) in self.bootstrap.due(now, |peer| swarm.is_connected(peer)) {
+        let (swarm, faults) = (&self.swarm, &self.faults);
+        let is_left_alone = |peer: &PeerId| swarm.is_connected(peer) || faults.is_cut(peer);
+        for (address, dial) in self.bootstrap.due(now, is_left_alone) {
             self.dial(&address, dial, Choice::Named);
         }
         for (peer, address) in std::mem::take(&mut self.upkeep.anchors) {
             self.dial_stored(peer, &address);
         }
         let (swarm, gate) = (&self.swarm, &self.swarm.behaviour().gate);
-        let is_new = |peer: &PeerId| !swarm.is_connected(peer) && peer != swarm.local_peer_id();
+        let faults = &self.faults;
+        let is_new = |peer: &PeerId| {
+            !swarm.is_connected(peer) && peer != swarm.local_peer_id() && !faults.is_cut(peer)
+        };
         let mut picked = None;
         if now >= self.upkeep.fill {
             self.upkeep.fill = now + FILL_INTERVAL;

@@ -90,7 +90,9 @@ impl Task {
 
     /// A message went into the queues of these peers. A peer that does not take its messages is
     /// disconnected, which frees its queue.
-    fn on_pushed(&mut self, peers: Vec<PeerId>, bytes: usize) {
+    fn on_pushed(&mut self, mut peers: Vec<PeerId>, bytes: usize) {
+        // A peer that is cut off cannot take its messages. Its queue is bounded in messages.
+        peers.retain(|peer| !self.faults.is_cut(peer));
         for peer in self.traffic.on_pushed(peers.into_iter(), bytes, Instant::now()) {
             tracing::debug!(%peer, "disconnecting a peer that does not read its gossip");
             self.meters.lost(1);

@@ -9,6 +9,9 @@ impl Task {
     /// Opens the streams of all links that are due.
     pub(super) fn open_links(&mut self, now: Instant) {
         for peer in self.links.due(now) {
+            if self.faults.is_cut(&peer) {
+                continue;
+            }
             let Some(connection) = self.peers.connection(&peer) else { continue };
             self.links.on_opening(&peer, connection);
             self.swarm.behaviour_mut().links.open(peer, connection);

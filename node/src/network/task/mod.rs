@@ -3,6 +3,7 @@
 
 mod dialing;
 mod exchange;
+mod faults;
 mod gossip;
 mod links;
 mod peers;
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use self::dialing::Upkeep;
 #[cfg(test)]
 pub(super) use self::exchange::REFUSAL_DELAY;
+use self::faults::FaultWatch;
 use self::saving::Saver;
 use super::address::{check_free, is_dialable};
 use super::bans::BanInfo;
@@ -32,7 +34,7 @@ use super::eviction::Service;
 use super::exchange::RequestError;
 use super::gate::Choice;
 use super::group::Grouping;
-use super::handle::{Command, Commands, Network};
+use super::handle::{Command, Commands, Network, Readers};
 use super::inbox::{Events, Gossip, Inbox, PeerEvent};
 use super::links::Links;
 use super::meters::{Meters, Throttle};
@@ -67,6 +69,7 @@ pub(crate) struct Task {
     store: PeerStore,
     saver: Saver,
     upkeep: Upkeep,
+    faults: FaultWatch,
     bans: watch::Sender<Arc<Vec<BanInfo>>>,
     addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
     metrics: Metrics,
@@ -118,15 +121,11 @@ impl Task {
         let upkeep = Upkeep::new(store.anchors.clone(), now);
         let (links, outlets, links_reader) = Links::new(meters.clone(), config.data_rate);
         let accounts = Accounts::default();
-        let (network, commands) = Network::new(
-            local,
-            meters.clone(),
-            outlets,
-            peers_reader,
-            addresses_reader,
-            accounts.clone(),
-            bans_reader,
-        );
+        let readers =
+            Readers { peers: peers_reader, addresses: addresses_reader, bans: bans_reader };
+        let faults = guards.faults.clone();
+        let (network, commands) =
+            Network::new(local, meters.clone(), outlets, accounts.clone(), readers, faults);
         let [consensus, headers, transactions] =
             Topic::ALL.map(|topic| mpsc::channel(gossip_queue(topic)));
         let (events, events_reader) = Events::new();
@@ -139,6 +138,7 @@ impl Task {
         };
         let mut task = Self {
             swarm,
+            faults: FaultWatch::new(guards.faults.as_ref(), now),
             traffic: Traffic::new(guards.written.clone(), now),
             guards,
             names,
@@ -182,6 +182,7 @@ impl Task {
                 Some((topic, bytes)) = self.commands.outbox.next() => self.publish(topic, bytes),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 delivered = self.events.deliver() => if delivered.is_err() { break },
+                () = self.faults.changed() => self.on_faults(Instant::now()),
                 Some(ended) = self.links.ended() => self.links.on_ended(ended, Instant::now()),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
@@ -219,6 +220,7 @@ impl Task {
         }
         self.open_links(now);
         self.check_floods(now);
+        self.faults.remind(now);
         let refused = std::mem::take(
             &mut *self.commands.refused.lock().unwrap_or_else(PoisonError::into_inner),
         );

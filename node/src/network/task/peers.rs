@@ -107,6 +107,8 @@ impl Task {
         let round_trip = match &event.result {
             Ok(time) => Some(*time),
             Err(ping::Failure::Unsupported) => return,
+            // A peer that is cut off cannot answer.
+            Err(_) if self.faults.is_cut(&event.peer) => return,
             Err(_) => None,
         };
         if let Some(round_trip) = round_trip {

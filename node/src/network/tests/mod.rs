@@ -1,6 +1,7 @@
 //! Tests of whole networks on loopback.
 #![allow(clippy::unwrap_used)]
 
+mod faults;
 mod gossip;
 mod peers;
 mod requests;
@@ -32,6 +33,7 @@ pub(super) fn config(bootstrap: &[&Node]) -> NetworkConfig {
         small_mesh: true,
         limits: Limits::default(),
         data_rate: None,
+        faults: false,
     }
 }
 

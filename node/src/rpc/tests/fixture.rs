@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::accounts::Accounts;
-use crate::network::{BanInfo, PeerId, PeerInfo, Traffic};
+use crate::network::{BanInfo, FaultPlan, PeerId, PeerInfo, Traffic};
 use crate::rpc::{Bounds, RpcConfig, bind, serve};
 use crate::submission::Submission;
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View, block_summary};
@@ -70,6 +70,11 @@ fn bans() -> Vec<BanInfo> {
         until_ms,
     };
     vec![ban(1), ban(u64::MAX)]
+}
+
+/// A peer that is cut off.
+fn faults() -> FaultPlan {
+    FaultPlan { cut: [PEER.parse().unwrap()].into(), ..FaultPlan::default() }
 }
 
 fn genesis(validators: u8) -> Genesis {
@@ -177,6 +182,7 @@ impl Fixture {
             peers: peers_reader,
             accounts: Accounts::default(),
             bans: watch::channel(Arc::new(bans())).1,
+            faults: watch::channel(Arc::new(faults())).1,
             blocks: blocks.clone(),
             queries: query,
             submissions: submit,

@@ -53,6 +53,7 @@ impl Asked {
                 assert_eq!((status.height, &status.block_hash, status.peers), (1, &hash, 1));
                 assert_eq!(status.validator, Some(key(100).public().to_string()));
                 assert_eq!(status.state_root, header.state_root.to_string());
+                assert_eq!(status.faults.unwrap().cut, [PEER]);
             }
             api::CHAIN_GENESIS => {
                 let text = result(json!({})).await.unwrap().to_string();

@@ -1,0 +1,142 @@
+//! A connection to a running node or network.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::place::{failed_at, socket_of};
+use super::{ANSWER_BYTES_MAX, ControlError, Failure};
+
+/// A connection to the process that runs in a home or in a network's directory.
+///
+/// A call has no time limit: the caller sets one. A client whose call was given up must be dropped,
+/// since the answer may still come.
+pub(crate) struct Client {
+    socket: PathBuf,
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    calls: u64,
+}
+
+/// An answer. A result of `null` and a missing one are the same here.
+#[derive(Deserialize)]
+struct Envelope {
+    id: Value,
+    #[serde(default)]
+    result: Value,
+    #[serde(default)]
+    error: Option<Failure>,
+}
+
+impl Client {
+    /// Connects to the process that runs there.
+    ///
+    /// # Errors
+    /// [`ControlError::Absent`] if nothing runs there; `Io` and `Unsafe` if the socket cannot be
+    /// reached or trusted.
+    pub(crate) async fn connect(root: &Path) -> Result<Self, ControlError> {
+        let socket = socket_of(root)?;
+        let stream = match UnixStream::connect(&socket).await {
+            // A killed process has left its socket.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                ) =>
+            {
+                return Err(ControlError::Absent { root: root.to_owned() });
+            }
+            stream => stream.map_err(failed_at(&socket))?,
+        };
+        let (reader, writer) = stream.into_split();
+        Ok(Self { socket, reader: BufReader::new(reader), writer, calls: 0 })
+    }
+
+    /// Calls a method, and waits for the answer.
+    ///
+    /// # Errors
+    /// All of [`ControlError`] but `Absent` and `TooLong`.
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        params: Value,
+    ) -> Result<T, ControlError> {
+        self.calls += 1;
+        let request =
+            json!({"jsonrpc": "2.0", "id": self.calls, "method": method, "params": params});
+        // A server without a place for us answers before it reads, and closes.
+        let sent = self.writer.write_all(format!("{request}\n").as_bytes()).await;
+        let line = self.read_answer().await?;
+        if line.is_empty() {
+            sent.map_err(failed_at(&self.socket))?;
+            let error =
+                io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended without an answer");
+            return Err(failed_at(&self.socket)(error));
+        }
+        let envelope: Envelope =
+            serde_json::from_slice(&line).map_err(|error| self.malformed(error))?;
+        if let Some(failure) = envelope.error {
+            return Err(ControlError::Refused(failure));
+        }
+        if envelope.id != json!(self.calls) {
+            return Err(self.malformed("the answer belongs to another call"));
+        }
+        serde_json::from_value(envelope.result).map_err(|error| self.malformed(error))
+    }
+
+    /// Waits until the process closes the connection, which it does when it ends.
+    pub(crate) async fn closed(mut self) {
+        while self.read_answer().await.is_ok_and(|line| !line.is_empty()) {}
+    }
+
+    async fn read_answer(&mut self) -> Result<Vec<u8>, ControlError> {
+        let mut line = Vec::new();
+        match read_line(&mut self.reader, &mut line, ANSWER_BYTES_MAX).await {
+            Ok(true) => Ok(line),
+            Ok(false) => {
+                Err(self.malformed(format!("an answer of more than {ANSWER_BYTES_MAX} bytes")))
+            }
+            // The process was killed while our request was unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Vec::new()),
+            Err(error) => Err(failed_at(&self.socket)(error)),
+        }
+    }
+
+    fn malformed(&self, reason: impl ToString) -> ControlError {
+        ControlError::Malformed { path: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+/// Reads the rest of a line into `line`, without its end. Nothing is read at the end of the stream,
+/// and a line without its end is dropped. Returns whether the line has at most `bytes_max` bytes; a
+/// longer one is not read to its end.
+pub(super) async fn read_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+    bytes_max: usize,
+) -> io::Result<bool> {
+    loop {
+        let available = reader.fill_buf().await?;
+        if available.is_empty() {
+            line.clear();
+            return Ok(true);
+        }
+        let end = available.iter().position(|byte| *byte == b'\n');
+        let part = &available[..end.unwrap_or(available.len())];
+        if line.len() + part.len() > bytes_max {
+            return Ok(false);
+        }
+        line.extend_from_slice(part);
+        let used = part.len() + usize::from(end.is_some());
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The bytes of a stream that wait until their latency is over.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::AsyncRead;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{Seat, Side};
+
+/// Most bytes that one stream holds back. Beyond it the stream is not read, and its window slows
+/// down the peer.
+pub(super) const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that are read at a time.
+const PIECE_BYTES: usize = 8 << 10;
+
+/// Bytes for which a piece counts beyond its content, so that many small pieces are bounded too.
+const PIECE_COST: usize = 64;
+
+/// What a stream has received and not yet handed on.
+#[derive(Default)]
+pub(super) struct Delayed {
+    pieces: VecDeque<Piece>,
+    /// Bytes of all pieces, with their cost.
+    bytes: usize,
+    /// Set once the stream has ended or failed.
+    is_over: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+struct Piece {
+    arrived: Instant,
+    /// No bytes are the end of the stream.
+    content: io::Result<Vec<u8>>,
+    /// Bytes that were handed on.
+    taken: usize,
+}
+
+impl Delayed {
+    /// Reads what has waited long enough. Without latency nothing is held back.
+    pub(super) fn poll_read(
+        &mut self,
+        inner: &mut (impl AsyncRead + Unpin),
+        seat: &Seat,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let latency = seat.latency();
+            if latency.is_zero() && self.pieces.is_empty() && !self.is_over {
+                return Pin::new(inner).poll_read(cx, bytes);
+            }
+            self.fill(inner, cx);
+            let Some(first) = self.pieces.front() else {
+                if self.is_over {
+                    return Poll::Ready(Ok(0));
+                }
+                // The stream wakes us when bytes arrive.
+                return Poll::Pending;
+            };
+            let due = first.arrived + latency;
+            if due <= Instant::now() {
+                return Poll::Ready(self.take(bytes));
+            }
+            seat.wait(Side::In, cx);
+            let is_due = self.poll_timer(due, cx).is_ready();
+            // A change just before the waker was registered has woken nobody.
+            if !is_due && seat.latency() == latency {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Receives what is there.
+    fn fill(&mut self, inner: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) {
+        let mut piece = [0; PIECE_BYTES];
+        while !self.is_over && self.bytes < HELD_BYTES_MAX {
+            let Poll::Ready(read) = Pin::new(&mut *inner).poll_read(cx, &mut piece) else { return };
+            let content = read.map(|count| piece[..count].to_vec());
+            self.is_over = !content.as_ref().is_ok_and(|bytes| !bytes.is_empty());
+            self.bytes += PIECE_COST + content.as_ref().map_or(0, Vec::len);
+            self.pieces.push_back(Piece { arrived: Instant::now(), content, taken: 0 });
+        }
+    }
+
+    /// Hands on bytes of the first piece. Once the stream has failed, it has ended.
+    fn take(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let Some(first) = self.pieces.front_mut() else { return Ok(0) };
+        let mut count = 0;
+        if let Ok(content) = &first.content {
+            let rest = &content[first.taken..];
+            count = rest.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&rest[..count]);
+            first.taken += count;
+            if first.taken < content.len() {
+                return Ok(count);
+            }
+        }
+        let Some(Piece { content, .. }) = self.pieces.pop_front() else { return Ok(count) };
+        self.bytes -= PIECE_COST + content.as_ref().map_or(0, Vec::len);
+        content.map(|_| count)
+    }
+
+    fn poll_timer(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
