@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use ledger::genesis::Genesis;
 use node::config::{Config, P2pAddress};
 use node::home::{Contents, Home};
@@ -252,9 +253,9 @@ impl Node {
         log: &str,
     ) -> anyhow::Result<()> {
         if let Role::Hostile(kind) = self.role {
-            let kind = if kind == Kind::Poison { "poison" } else { "stall" };
+            let kind = kind.to_possible_value().context("each kind has a name")?;
             let mut command = Command::new(&programs.bench);
-            command.args(["hostile", "--kind", kind, "--home"]).arg(&self.home);
+            command.args(["hostile", "--kind", kind.get_name(), "--home"]).arg(&self.home);
             self.process = Some(host.inside(|| Process::spawn(&mut command, &self.log()))?);
             return Ok(());
         }

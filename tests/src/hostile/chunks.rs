@@ -1,5 +1,5 @@
-//! Seeders that prove that they know the whole chain, as honest ones do, and then send wrong chunks
-//! or none.
+//! Seeders that prove that they know the whole chain, as honest ones do, and then send wrong chunks,
+//! none, or wrong lists of segments and chunks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -34,16 +34,20 @@ pub enum Kind {
     Poison,
     /// Claims to have chunks and sends none.
     Stall,
+    /// Sends manifests with a wrong bit.
+    WrongManifest,
+    /// Sends heads of segments with a wrong bit.
+    WrongHead,
 }
 
-/// Runs two seeders of each kind, which dial the full node and share one copy of the chain. Returns
-/// how many of them had a link.
+/// Runs a seeder of each kind, which dial the full node and share one copy of the chain. Returns how
+/// many of them had a link.
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let home = field.home.as_deref().context("seeders need a home with a chain")?;
     let target = field.full_node()?.address()?;
     let opened = Opening::new(home)?;
     let mut runs = tokio::task::JoinSet::new();
-    for kind in [Kind::Poison, Kind::Stall, Kind::Poison, Kind::Stall] {
+    for kind in Kind::value_variants().iter().copied() {
         let config = NetworkConfig {
             identity: network::Keypair::generate_ed25519(),
             chain: field.chain().to_string(),
@@ -183,11 +187,22 @@ impl Hostile {
             LinkEvent::Message(peer, bytes) => match SyncMessage::decode(&bytes)? {
                 SyncMessage::Update(update) => self.on_update(peer, update)?,
                 SyncMessage::GetManifest(height, from) => {
-                    let descriptors = self.store.descriptors(from.0, height, DESCRIPTORS_MAX)?;
+                    let mut descriptors =
+                        self.store.descriptors(from.0, height, DESCRIPTORS_MAX)?;
+                    if self.kind == Kind::WrongManifest
+                        && let Some(last) = descriptors.last_mut()
+                    {
+                        last.chunks_root.0[0] ^= 1;
+                    }
                     self.say(peer, &SyncMessage::Manifest(height, from, Some(descriptors)));
                 }
                 SyncMessage::GetHead(index) => {
-                    let head = self.head(index)?;
+                    let mut head = self.head(index)?;
+                    if self.kind == Kind::WrongHead
+                        && let Some(first) = head.as_mut().and_then(|head| head.chunks.first_mut())
+                    {
+                        first.0[0] ^= 1;
+                    }
                     self.say(peer, &SyncMessage::Head(index, head));
                 }
                 _ => {}
@@ -212,7 +227,7 @@ impl Hostile {
         wanted.chunks.retain(|id| !update.remove.contains(id));
         wanted.chunks.extend(update.add);
         wanted.allowed = wanted.allowed.max(update.allowed);
-        if self.kind == Kind::Stall {
+        if self.kind != Kind::Poison {
             return Ok(());
         }
         while wanted.sent < wanted.allowed

@@ -177,7 +177,11 @@ pub const ATTACKS: [Attack; 13] = [
     attack("idle-rpc", 600.0, "600 RPC connections that send a byte a minute"),
     at_sync("headers", 100.0, "old certified headers to a full node that syncs: 100/s"),
     attack("frames", 100.0, "forged, oversized and truncated frames on every protocol: 100/s"),
-    at_sync("chunks", 4.0, "4 seeds that send wrong chunks, or none at all"),
+    at_sync(
+        "chunks",
+        4.0,
+        "4 seeds: one sends wrong chunks, one none, one wrong manifests, one wrong heads",
+    ),
 ];
 
 impl Attack {
