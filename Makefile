@@ -1,5 +1,5 @@
 # The few commands of everyday work. `make check` is what CI runs.
-.PHONY: help check fmt test sim swarm-sim bench fuzz testnet
+.PHONY: help check fmt test sim swarm-sim bench fuzz testnet faults
 
 help:
 	@echo 'make check          what CI runs: format, clippy, documentation, all tests'
@@ -9,6 +9,7 @@ help:
 	@echo 'make swarm-sim      the table of docs/measurements/swarm-simulation.md'
 	@echo 'make bench          measure the account tree and the store'
 	@echo 'make fuzz           all fuzz targets, each for SECONDS=60'
+	@echo 'make faults         the table of docs/measurements/faults.md, in half an hour'
 	@echo 'make testnet        four validators on this machine'
 
 check:
@@ -52,3 +53,8 @@ fuzz:
 
 testnet:
 	cargo run --release -- testnet
+
+# The table of docs/measurements/faults.md
+faults:
+	cargo build --release -p cairn-node
+	tests/checks/faults.py target/release/cairn-node

@@ -45,6 +45,7 @@ mod control;
 mod files;
 mod memory;
 mod output;
+mod parent;
 mod screen;
 mod signals;
 mod space;

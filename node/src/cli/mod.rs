@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::builder::Resettable;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ClientError;
@@ -51,7 +52,7 @@ enum Command {
     Run(run::Run),
     /// Stop the node that runs in a home, and wait until it has ended
     Stop(stop::Stop),
-    /// Start a network of nodes on this machine, with funded accounts
+    /// Start a network of nodes on this machine, with funded accounts, or command one that runs
     Testnet(testnet::Testnet),
     /// Show the status of a running node: chain, height, roots, peers
     Status(query::Query),
@@ -108,6 +109,10 @@ impl Cli {
     fn from_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = without_empty_variables(Self::command());
         let matches = command.try_get_matches_from_mut(words)?;
+        if let Some(("testnet", matches)) = matches.subcommand() {
+            testnet::Testnet::check(matches)
+                .map_err(|text| command.error(ErrorKind::ArgumentConflict, text))?;
+        }
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
@@ -153,6 +158,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
 /// The exit code of an error.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<testnet::CommandError>() {
+        return error.exit_code();
+    }
     if let Some(error) = error.downcast_ref::<ControlError>() {
         return error.exit_code();
     }
@@ -237,6 +245,30 @@ mod tests {
             ("testnet --nodes 4 --full-nodes 0 --dir /d --base-port 7700 --plain", true),
             ("testnet --nodes 0", false),
             ("testnet --reset", true),
+            ("testnet --base-port auto --detach --fail-fast --json", true),
+            ("testnet --base-port any", false),
+            ("testnet --detach --exit-with-parent", false),
+            ("testnet --dir /d ls --json", true),
+            ("testnet ls --dir /d", true),
+            ("testnet --json wait --final --height 9 --timeout 10s", true),
+            ("testnet wait --timeout 10", false),
+            ("testnet logs node1 -f", true),
+            ("testnet logs", true),
+            ("testnet partition node1,node2/node3,node4", true),
+            ("testnet partition node1", false),
+            ("testnet partition node1/node1", false),
+            ("testnet isolate node1", true),
+            ("testnet isolate", false),
+            ("testnet heal", true),
+            ("testnet latency node1-node2 100ms", true),
+            ("testnet latency all 1.5s", true),
+            ("testnet latency all 100", false),
+            ("testnet kill node1", true),
+            ("testnet restart node1 --binary /b", true),
+            ("testnet add", true),
+            ("testnet stop", true),
+            ("testnet --nodes 4 stop", false),
+            ("testnet stop --nodes 4", false),
             ("status --rpc http://127.0.0.1:7701 --json", true),
             ("peers", true),
             ("sync", true),
@@ -252,7 +284,8 @@ mod tests {
             ("completions bash", true),
         ] {
             let words = std::iter::once("cairn-node").chain(line.split_whitespace());
-            assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");
+            let parsed = Cli::from_words(words.map(OsString::from));
+            assert_eq!(parsed.is_ok(), valid, "{line}");
         }
     }
 }

@@ -1,17 +1,16 @@
 //! `run`: runs the node of one home.
 
-use std::io::{self, Read};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use tokio::sync::oneshot;
 
 use super::HomeArg;
 use super::config::Overrides;
 use crate::logging;
 use crate::memory;
+use crate::parent::stdin_end;
 
 /// How long work on other threads may go on once the node has stopped. Everything that must be
 /// durable is durable by then.
@@ -50,24 +49,4 @@ impl Run {
         runtime.shutdown_timeout(SHUTDOWN);
         result
     }
-}
-
-/// Resolves at the end of stdin. It uses its own thread, because a blocking read would hold up the
-/// end of the runtime.
-fn stdin_end() -> io::Result<oneshot::Receiver<()>> {
-    let (sender, receiver) = oneshot::channel();
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        let mut stdin = io::stdin().lock();
-        let mut buffer = [0; 256];
-        loop {
-            match stdin.read(&mut buffer) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => break,
-            }
-        }
-        // The receiver is gone if the node is already stopping.
-        let _ = sender.send(());
-    })?;
-    Ok(receiver)
 }

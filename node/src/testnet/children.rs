@@ -12,6 +12,7 @@ use futures::future::{join_all, pending, select_all};
 use tokio::process::{ChildStdin, Command};
 
 use super::layout::Node;
+use super::plan::NODE_LOG;
 
 /// Bytes at the end of a log that are searched for its last lines.
 const TAIL_BYTES: u64 = 4096;
@@ -28,19 +29,16 @@ pub(super) struct Child {
     log: PathBuf,
     /// Length of the log file at the start: earlier runs wrote what is before.
     log_start: u64,
-    running: bool,
-}
-
-/// A node has ended.
-pub(super) struct Ended {
-    pub(super) index: usize,
-    how: String,
 }
 
 impl Child {
-    pub(super) fn spawn(node: &Node, log_level: Option<&str>) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("this program's own path")?;
-        let path = node.home.join("node.log");
+    /// Starts a program as a node. The node ends when our process does.
+    pub(super) fn spawn(
+        node: &Node,
+        program: &Path,
+        log_level: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let path = node.home.join(NODE_LOG);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -65,70 +63,69 @@ impl Child {
         // Ctrl-C in a terminal reaches only us, and we stop the nodes.
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = command.spawn().with_context(|| format!("{} cannot start", node.name))?;
+        let mut process = command.spawn().with_context(|| {
+            format!("{} cannot start: {} does not run", node.name, program.display())
+        })?;
         let pid = process.id().with_context(|| format!("{} ended at once", node.name))?;
         // `wait` would close stdin.
         let stdin = process.stdin.take();
-        Ok(Self {
-            name: node.name.clone(),
-            pid,
-            process,
-            stdin,
-            log: path,
-            log_start,
-            running: true,
-        })
+        Ok(Self { name: node.name.clone(), pid, process, stdin, log: path, log_start })
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.running
+    /// Asks the node to stop: it ends in order.
+    pub(super) fn ask_to_stop(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Ends the node at once, as a crash would.
+    pub(super) fn kill(&mut self) {
+        // An error means that the node has ended by now.
+        let _ended = self.process.start_kill();
+    }
+
+    /// Waits until the node has ended, and says how. May be cancelled.
+    pub(super) async fn end(&mut self) -> String {
+        let status = self.process.wait().await;
+        status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string())
     }
 
     /// A line that says how the node ended, with the end of its log.
-    pub(super) fn epitaph(&self, ended: &Ended) -> String {
+    pub(super) fn epitaph(&self, how: &str) -> String {
         let lines = last_lines(&self.log, self.log_start).unwrap_or_default();
         let said = if lines.is_empty() {
             "its log is empty".to_owned()
         } else {
             format!("last in its log: {lines}")
         };
-        format!("{} ended ({}); {said}", self.name, ended.how)
-    }
-
-    async fn end(&mut self) -> String {
-        let status = self.process.wait().await;
-        self.running = false;
-        status.map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string())
+        format!("{} ended ({how}); {said}", self.name)
     }
 }
 
-/// Waits until the first running node ends; for ever if none runs.
-pub(super) async fn first_end(children: &mut [Child]) -> Ended {
-    let running = children.iter_mut().enumerate().filter(|(_, child)| child.running);
-    let ends: Vec<_> =
-        running.map(|(index, child)| Box::pin(async move { (index, child.end().await) })).collect();
+/// Waits until the first of these nodes ends, and says which and how; for ever if there are none.
+pub(super) async fn first_end<'a>(
+    children: impl Iterator<Item = (usize, &'a mut Child)>,
+) -> (usize, String) {
+    let ends: Vec<_> = children
+        .map(|(index, child)| Box::pin(async move { (index, child.end().await) }))
+        .collect();
     if ends.is_empty() {
         return pending().await;
     }
-    let ((index, how), ..) = select_all(ends).await;
-    Ended { index, how }
+    select_all(ends).await.0
 }
 
-/// Stops all nodes. Returns the names of those that had to be killed.
+/// Stops these nodes. Returns the names of those that had to be killed.
 pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<String> {
-    for child in &mut children {
-        child.stdin = None;
-    }
+    children.iter_mut().for_each(Child::ask_to_stop);
     let stops = children.into_iter().map(|mut child| async move {
-        if !child.running || tokio::time::timeout(patience, child.end()).await.is_ok() {
+        if tokio::time::timeout(patience, child.end()).await.is_ok() {
             return None;
         }
-        // An error means that the node has ended by now.
-        let _ = child.process.start_kill();
+        child.kill();
         child.end().await;
         Some(child.name)
     });

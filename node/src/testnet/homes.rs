@@ -64,6 +64,19 @@ pub(super) fn create(
     write(&dir.join(GENESIS), &genesis.to_json(), 0o644)
 }
 
+/// Makes the home of a full node with new keys, which dials these peers.
+pub(super) fn add(
+    home: &Path,
+    genesis: &Genesis,
+    (p2p, rpc): (u16, u16),
+    peers: Vec<P2pAddress>,
+) -> anyhow::Result<()> {
+    let config = config((p2p, rpc), peers);
+    let node_key = &Seed::random()?;
+    Home::create(home, &Contents { genesis, config: &config, node_key, validator_key: None })?;
+    Ok(())
+}
+
 /// Makes the wallet's home. The keys of template accounts follow from their names, so the names are
 /// enough. The password is for keys that the user makes there.
 fn create_wallet(home: &Path, genesis: &Genesis) -> anyhow::Result<()> {
@@ -101,16 +114,22 @@ fn configs(keys: &[Seed], ports: &[(u16, u16)]) -> anyhow::Result<Vec<Config>> {
         .zip(ports)
         .map(|(key, (p2p, _))| address(key, *p2p))
         .collect::<Result<_, _>>()?;
-    let config = |(own, (p2p, rpc)): (&P2pAddress, &(u16, u16))| {
-        let mut config = Config::default();
-        config.p2p.listen = loopback(*p2p).into();
-        config.p2p.peers = addresses.iter().filter(|address| *address != own).cloned().collect();
-        config.p2p.private = true;
-        config.p2p.small = keys.len() <= SMALL_MAX;
-        config.rpc.listen = loopback(*rpc);
-        config
+    let config = |(own, ports): (&P2pAddress, &(u16, u16))| {
+        let peers = addresses.iter().filter(|address| *address != own).cloned().collect();
+        config(*ports, peers)
     };
     Ok(addresses.iter().zip(ports).map(config).collect())
+}
+
+/// The configuration of a node that has all other nodes as its peers.
+fn config((p2p, rpc): (u16, u16), peers: Vec<P2pAddress>) -> Config {
+    let mut config = Config::default();
+    config.p2p.listen = loopback(p2p).into();
+    config.p2p.small = peers.len() < SMALL_MAX;
+    config.p2p.peers = peers;
+    config.p2p.private = true;
+    config.rpc.listen = loopback(rpc);
+    config
 }
 
 /// The network identities of all nodes.

@@ -1,48 +1,79 @@
-//! `testnet`: a network of real nodes on this machine. Each node is a process. The keys of its
-//! funded accounts are public.
+//! `testnet`: a network of real nodes on this machine, which can be broken on purpose. Each node is
+//! a process. The keys of its funded accounts are public.
 
+mod action;
 mod children;
+mod commands;
 mod configs;
+mod detach;
+mod faults;
 mod homes;
 mod layout;
+mod list;
+mod overview;
 mod plan;
 mod ports;
 mod progress;
+mod screen;
 mod summary;
+mod supervisor;
+mod tail;
+mod values;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::future::pending;
+use std::io::{stderr, stdin, stdout};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 
-use anyhow::{Context, bail, ensure};
-use clap::Args;
+use anyhow::Context;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use ledger::genesis::Genesis;
-use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::client::Client;
+use crate::control::Listener;
 use crate::home::{lock_dir, read_genesis};
-use crate::output::print;
+use crate::parent::stdin_end;
 use crate::screen::{is_drawable, say};
 use crate::signals::StopSignals;
-use children::{Child, Ended};
+use commands::{Command, Target};
 use layout::Layout;
 use plan::{NODES_MAX, Wanted};
-use progress::Progress;
+use ports::BasePort;
+use supervisor::{Options, STOP_MAX, Supervisor, Until};
+
+pub(crate) use commands::CommandError;
 
 /// The template of local networks: limits and accounts. Its validator is replaced.
 const TEMPLATE: &str = include_str!("../../../genesis.json");
-/// Longest time until all nodes answer: on a busy machine, opening a chain takes a while.
-const START_MAX: Duration = Duration::from_secs(120);
-/// Longest time that a node may take to stop before it is killed.
-const STOP_MAX: Duration = Duration::from_secs(5);
-/// Time between two polls of a node.
-const POLL: Duration = Duration::from_millis(200);
-/// Longest time that a node may take to answer a poll.
-const POLL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Actions that wait for the supervisor: more keys than a user presses at once.
+const ACTIONS_MAX: usize = 16;
 
 /// Command line of `testnet`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 no network in DIR, 5 not in time.")]
 pub(crate) struct Testnet {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Directory of the network; an existing network is resumed
+    #[arg(
+        long,
+        global = true,
+        env = "CAIRN_NODE_TESTNET_DIR",
+        value_name = "DIR",
+        default_value = ".cairn-testnet"
+    )]
+    dir: PathBuf,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    start: Start,
+}
+
+/// How a network is started.
+#[derive(Debug, Args)]
+struct Start {
     /// Validators; 4 in a new network
     #[arg(long, env = "CAIRN_NODE_TESTNET_NODES", value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
@@ -51,155 +82,168 @@ pub(crate) struct Testnet {
     #[arg(long, env = "CAIRN_NODE_TESTNET_FULL_NODES", value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(0..=i64::from(NODES_MAX)))]
     full_nodes: Option<u16>,
-    /// Directory of the network; an existing network is resumed
-    #[arg(
-        long,
-        env = "CAIRN_NODE_TESTNET_DIR",
-        value_name = "DIR",
-        default_value = ".cairn-testnet"
-    )]
-    dir: PathBuf,
     /// First port: node1 listens for peers on this port and for RPC on the next one, and the ports
-    /// of each further node are 10 higher; 7700 in a new network
-    #[arg(long, env = "CAIRN_NODE_TESTNET_BASE_PORT", value_name = "PORT")]
-    base_port: Option<u16>,
+    /// of each further node are 10 higher; 7700 in a new network. `auto` takes free ports
+    #[arg(long, env = "CAIRN_NODE_TESTNET_BASE_PORT", value_name = "PORT|auto")]
+    base_port: Option<BasePort>,
     /// Take accounts and limits of a new network from this genesis
     #[arg(long, env = "CAIRN_NODE_TESTNET_GENESIS", value_name = "FILE")]
     genesis: Option<PathBuf>,
     /// Remove the network in the directory, with all keys in its wallet home, and start a new one
     #[arg(long)]
     reset: bool,
-    /// Print plain lines instead of redrawing the screen
+    /// Print plain lines instead of drawing on the whole screen
     #[arg(long)]
     plain: bool,
+    /// Return when the network is final, and leave it running; its output goes to DIR/testnet.log
+    #[arg(long, conflicts_with = "exit_with_parent")]
+    detach: bool,
+    /// End the network with an error when a node ends by itself
+    #[arg(long)]
+    fail_fast: bool,
+    /// Stop at the end of stdin, which comes when the parent process has ended
+    #[arg(long)]
+    exit_with_parent: bool,
+    /// This is the process that `--detach` leaves running
+    #[arg(long, hide = true)]
+    in_background: bool,
 }
 
+/// Options that only a start has, by their names in the parser.
+const START_OPTIONS: [&str; 9] = [
+    "nodes",
+    "full_nodes",
+    "base_port",
+    "genesis",
+    "reset",
+    "plain",
+    "detach",
+    "fail_fast",
+    "exit_with_parent",
+];
+
 impl Testnet {
+    /// Refuses options of a start that are given with a command to a running network.
+    pub(crate) fn check(matches: &ArgMatches) -> Result<(), String> {
+        let Some(command) = matches.subcommand_name() else { return Ok(()) };
+        let is_given =
+            |option: &&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+        match START_OPTIONS.iter().find(|option| is_given(option)) {
+            Some(option) => {
+                let option = option.replace('_', "-");
+                Err(format!("--{option} starts a network, and `{command}` speaks to a running one"))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn execute(self, log: Option<String>) -> anyhow::Result<()> {
+        if self.start.in_background {
+            detach::leave_session()?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("tokio cannot start")?;
-        let result = runtime.block_on(self.run(log));
+        let target = Target::new(&self.dir, self.json)?;
+        let result = runtime.block_on(async {
+            match self.command {
+                Some(command) => command.execute(&target).await,
+                None if self.start.detach => {
+                    detach::start(&target, &mut StopSignals::listen()?).await
+                }
+                None => self.start.run(&target.dir, log).await,
+            }
+        });
         // A poll may still wait for its answer, which is no longer needed.
         runtime.shutdown_background();
         result
     }
+}
 
-    async fn run(self, log: Option<String>) -> anyhow::Result<()> {
+impl Start {
+    async fn run(self, dir: &Path, log: Option<String>) -> anyhow::Result<()> {
         // This precedes the first child, so that no signal is missed.
         let mut stop = StopSignals::listen()?;
+        let parent = self.exit_with_parent.then(stdin_end).transpose()?;
         let template = match &self.genesis {
             Some(file) => Some(read_genesis(file)?),
             None => None,
         };
         let embedded =
             Genesis::from_json(TEMPLATE.as_bytes()).context("the template in this program")?;
-        let dir = std::path::absolute(&self.dir).with_context(|| self.dir.display().to_string())?;
-        layout::refuse_foreign(&dir)?;
-        crate::files::create_private_dir(&dir).with_context(|| dir.display().to_string())?;
-        let _lock = lock_dir(&dir)?;
-        layout::remove_stale(&dir)?;
-        layout::await_free(&dir, STOP_MAX)?;
+        layout::refuse_foreign(dir)?;
+        crate::files::create_private_dir(dir).with_context(|| dir.display().to_string())?;
+        let _lock = lock_dir(dir)?;
+        layout::remove_stale(dir)?;
+        layout::await_free(dir, STOP_MAX)?;
         let wanted =
             Wanted { nodes: self.nodes, full_nodes: self.full_nodes, base_port: self.base_port };
-        let layout = Layout::prepare(&dir, &wanted, template.as_ref(), &embedded, self.reset)?;
+        let layout = Layout::prepare(dir, &wanted, template.as_ref(), &embedded, self.reset)?;
+        let listener = Listener::bind(dir)?;
 
-        let mut children = Vec::new();
-        for node in &layout.nodes {
-            children.push(Child::spawn(node, log.as_deref())?);
-        }
-        let result = self.watch(&layout, &mut children, &mut stop).await;
-        layout::remove_stale(&dir)?;
-        for name in children::stop(children, STOP_MAX).await {
+        let has_lines = is_drawable(&stdout()) && is_drawable(&stderr()) && !self.plain;
+        let is_alone = !self.exit_with_parent && !self.in_background;
+        let has_screen = has_lines && is_drawable(&stdin()) && is_alone;
+        let options = Options {
+            program: std::env::current_exe().context("this program's own path")?,
+            log,
+            fail_fast: self.fail_fast,
+            is_watched: has_screen,
+            is_detached: self.in_background,
+        };
+        let mut network = Supervisor::start(layout, options)?;
+        let (ended, end) = oneshot::channel::<()>();
+        let serving = tokio::spawn(supervisor::serve(listener, network.orders(), async {
+            let _dropped = end.await;
+        }));
+        let stopped = async {
+            tokio::select! {
+                _ = stop.next() => {}
+                () = parent_end(parent) => {}
+            }
+        };
+        let result = watch(&mut network, has_lines, stopped).await;
+        layout::remove_stale(dir)?;
+        for name in network.stop().await {
             say(&format!("{name} did not stop within {} s and was killed", STOP_MAX.as_secs()));
         }
+        drop(ended);
+        serving.await.context("the network's socket")?;
         result
     }
+}
 
-    /// Waits until all nodes answer, prints how to use them, and shows their progress until the
-    /// end.
-    async fn watch(
-        &self,
-        layout: &Layout,
-        children: &mut [Child],
-        stop: &mut StopSignals,
-    ) -> anyhow::Result<()> {
-        let heights = poll(layout)?;
-        tokio::select! {
-            _ = stop.next() => return Ok(()),
-            ended = children::first_end(children) => bail!("{}", ended.report(children)),
-            started = all_answer(heights.clone()) => started?,
-        }
-        let pids: Vec<u32> = children.iter().map(Child::pid).collect();
-        summary::write(layout, &pids)?;
-        // The reader of stdout may have gone. The network goes on.
-        let _lost = print(&summary::text(layout));
-
-        let screen =
-            !self.plain && is_drawable(&std::io::stdout()) && is_drawable(&std::io::stderr());
-        let mut progress = Progress::new(screen);
-        let mut tick = interval(POLL);
-        loop {
-            tokio::select! {
-                _ = stop.next() => break,
-                ended = children::first_end(children) => {
-                    progress.note(&ended.report(children));
-                    ensure!(children.iter().any(Child::is_running), "all nodes have ended");
-                }
-                _ = tick.tick() => {
-                    let heights: Vec<Option<u64>> =
-                        heights.iter().map(|height| *height.borrow()).collect();
-                    progress.show(&heights, Instant::now());
-                }
-            }
-        }
-        progress.note("stopping");
-        Ok(())
+/// Resolves when the parent process has ended, if that matters.
+async fn parent_end(parent: Option<oneshot::Receiver<()>>) {
+    match parent {
+        // An error means that the thread that reads stdin has ended.
+        Some(parent) => drop(parent.await),
+        None => pending().await,
     }
 }
 
-impl Ended {
-    fn report(&self, children: &[Child]) -> String {
-        children.get(self.index).map(|child| child.epitaph(self)).unwrap_or_default()
+/// Shows the network until it ends: on the whole screen if it is watched, else in lines.
+async fn watch(
+    network: &mut Supervisor,
+    has_lines: bool,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut stopped = pin!(stopped);
+    if !network.run(stopped.as_mut(), Until::Started).await? {
+        return Ok(());
     }
-}
-
-/// Height of one node; `None` while it does not answer.
-type HeightWatch = watch::Receiver<Option<u64>>;
-
-/// Polls the status of each node. Each node has its own task, so that a slow one delays no other.
-fn poll(layout: &Layout) -> anyhow::Result<Vec<HeightWatch>> {
-    let chain_id = layout.genesis.chain_id().to_string();
-    let mut watches = Vec::new();
-    for node in &layout.nodes {
-        let (sender, receiver) = watch::channel(None);
-        let client = std::sync::Arc::new(Client::new(&node.rpc_url(), POLL_TIMEOUT)?);
-        let chain_id = chain_id.clone();
-        tokio::spawn(async move {
-            while !sender.is_closed() {
-                let client = client.clone();
-                let answer = tokio::task::spawn_blocking(move || client.status()).await;
-                let status =
-                    answer.ok().and_then(Result::ok).filter(|status| status.chain_id == chain_id);
-                sender.send_replace(status.map(|status| status.height));
-                sleep(POLL).await;
-            }
-        });
-        watches.push(receiver);
-    }
-    Ok(watches)
-}
-
-async fn all_answer(mut heights: Vec<HeightWatch>) -> anyhow::Result<()> {
-    let all = async {
-        for height in &mut heights {
-            height.wait_for(Option::is_some).await.context("a poll ended")?;
-        }
-        anyhow::Ok(())
+    let Some(overview) = network.overview() else {
+        network.show_lines(has_lines);
+        network.run(stopped, Until::Stopped).await?;
+        return Ok(());
     };
-    match tokio::time::timeout(START_MAX, all).await {
-        Ok(result) => result,
-        Err(_) => bail!("not all nodes answer after {} s; see their node.log", START_MAX.as_secs()),
-    }
+    let (actions, received) = mpsc::channel(ACTIONS_MAX);
+    let performing = tokio::spawn(supervisor::perform(received, network.orders()));
+    let result = tokio::select! {
+        result = network.run(stopped, Until::Stopped) => result.map(drop),
+        result = screen::show(overview, actions) => result,
+    };
+    performing.abort();
+    result
 }

@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::ports::{BasePort, PORT_STEP};
 use crate::files::write_atomic;
 
 /// Most validators, and most full nodes: far more than a machine can run.
 pub(super) const NODES_MAX: u16 = 64;
-/// Ports of node i begin at base + 10 * i.
-pub(super) const PORT_STEP: u16 = 10;
 
 pub(super) const MARKER: &str = "testnet.json";
 pub(super) const GENESIS: &str = "genesis.json";
 pub(super) const NETWORK: &str = "network.json";
 pub(super) const WALLET: &str = "wallet";
+/// Output of a network that runs in the background.
+pub(super) const LOG: &str = "testnet.log";
+/// A node's log in its home.
+pub(super) const NODE_LOG: &str = "node.log";
 
 /// The content of the marker: the number of nodes and their ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +42,7 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) struct Wanted {
     pub(super) nodes: Option<u16>,
     pub(super) full_nodes: Option<u16>,
-    pub(super) base_port: Option<u16>,
+    pub(super) base_port: Option<BasePort>,
 }
 
 impl Plan {

@@ -1,17 +1,16 @@
 //! The description of a local network: `network.json` for scripts, text for people.
 
 use std::env;
-use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ledger::address::encode_address;
 use serde_json::json;
 
-use super::layout::Layout;
+use super::layout::{Layout, Node};
 use crate::files::write_atomic;
 
-/// Writes `network.json` atomically.
-pub(super) fn write(layout: &Layout, pids: &[u32]) -> anyhow::Result<()> {
+/// Writes `network.json` atomically. A node that does not run has no pid.
+pub(super) fn write(layout: &Layout, pids: &[Option<u32>]) -> anyhow::Result<()> {
     let genesis = &layout.genesis;
     let nodes: Vec<_> = layout
         .nodes
@@ -64,9 +63,9 @@ pub(super) fn text(layout: &Layout) -> String {
     if let (Some(node), [from, to, ..]) = (layout.nodes.first(), &genesis.accounts[..]) {
         let home = layout.wallet_home();
         let words = [
-            wallet_program(),
+            program(&format!("cairn-wallet{}", env::consts::EXE_SUFFIX)),
             "--home".to_owned(),
-            quote(&shorter(&home)),
+            quote(&home.display().to_string()),
             "--rpc".to_owned(),
             node.rpc_url(),
             "send --from".to_owned(),
@@ -77,41 +76,53 @@ pub(super) fn text(layout: &Layout) -> String {
         ];
         text += &format!("\nSend money from another terminal:\n  {}\n", words.join(" "));
     }
-    text + "\nCtrl-C stops the network; the same command resumes it.\n"
+    if layout.nodes.len() > 1 {
+        let (command, halves) = (command(layout), halves(&layout.nodes));
+        text += &format!(
+            "\nBreak the network and heal it:\n  {command} partition {halves}\n  {command} heal\n"
+        );
+    }
+    text
 }
 
-/// How to call the wallet: by its name if `PATH` leads to the one beside this program, else by its
-/// path.
-fn wallet_program() -> String {
-    let name = format!("cairn-wallet{}", env::consts::EXE_SUFFIX);
-    let beside = env::current_exe()
-        .ok()
-        .map(|program| program.with_file_name(&name))
-        .filter(|path| path.is_file());
-    let found = env::var_os("PATH").and_then(|path| {
-        env::split_paths(&path).map(|folder| folder.join(&name)).find(|path| path.is_file())
-    });
-    match (beside, found) {
-        (Some(beside), Some(found)) if beside.canonicalize().ok() == found.canonicalize().ok() => {
-            name
-        }
-        (Some(beside), _) => quote(&shorter(&beside)),
-        (None, _) => name,
+/// How to stop a network that has a terminal of its own, and one that has not.
+pub(super) fn end(layout: &Layout, is_detached: bool) -> String {
+    match is_detached {
+        false => "Ctrl-C stops the network; the same command resumes it.".to_owned(),
+        true => format!("Stop it:\n  {} stop", command(layout)),
     }
 }
 
-/// The path relative to the current directory, if it is below it.
-fn shorter(path: &Path) -> String {
-    let relative =
-        env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
-    // A shell would search `PATH` for a program without a folder.
-    let relative = relative
-        .map(|path| if path.components().count() == 1 { Path::new(".").join(path) } else { path });
-    relative
-        .filter(|path| !path.as_os_str().is_empty())
-        .unwrap_or_else(|| PathBuf::from(path))
-        .display()
-        .to_string()
+/// How to call this program for this network, from any folder.
+fn command(layout: &Layout) -> String {
+    let program = program(&format!("cairn-node{}", env::consts::EXE_SUFFIX));
+    format!("{program} testnet --dir {}", quote(&layout.dir.display().to_string()))
+}
+
+/// The nodes in two groups, as `partition` reads them. Each has half of the validators.
+fn halves(nodes: &[Node]) -> String {
+    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    // Validators come first.
+    let validators = nodes.iter().filter(|node| node.validator).count();
+    let (first, second) = names.split_at(validators.div_ceil(2));
+    format!("{}/{}", first.join(","), second.join(","))
+}
+
+/// How to call a program of ours: by its name if `PATH` leads to the one beside this program, else
+/// by its path.
+fn program(name: &str) -> String {
+    let beside =
+        env::current_exe().ok().map(|own| own.with_file_name(name)).filter(|path| path.is_file());
+    let found = env::var_os("PATH").and_then(|path| {
+        env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
+    });
+    match (beside, found) {
+        (Some(beside), Some(found)) if beside.canonicalize().ok() == found.canonicalize().ok() => {
+            name.to_owned()
+        }
+        (Some(beside), _) => quote(&beside.display().to_string()),
+        (None, _) => name.to_owned(),
+    }
 }
 
 /// Quotes a word for a POSIX shell, if needed.
@@ -140,14 +151,5 @@ mod tests {
         ] {
             assert_eq!(quote(word), quoted);
         }
-    }
-
-    #[test]
-    fn paths_below_here_are_relative() {
-        let here = env::current_dir().unwrap();
-        assert_eq!(shorter(&here.join("a/b")), "a/b");
-        assert_eq!(shorter(&here.join("a")), "./a");
-        assert_eq!(shorter(&here), here.display().to_string());
-        assert_eq!(shorter(Path::new("/nowhere/a")), "/nowhere/a");
     }
 }

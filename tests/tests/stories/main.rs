@@ -5,6 +5,7 @@
 
 mod joining;
 mod kills;
+mod local_network;
 mod requests;
 mod testnet;
 

@@ -10,11 +10,12 @@ use anyhow::{Context, bail, ensure};
 use ledger::genesis::Genesis;
 
 use super::homes::{address, create, loopback, node_keys};
-use super::plan::{FORMAT, GENESIS, MARKER, NETWORK, Plan, WALLET, Wanted, remove};
-use super::{configs, ports};
+use super::plan::{FORMAT, GENESIS, LOG, MARKER, NETWORK, NODES_MAX, Plan, WALLET, Wanted, remove};
+use super::ports::{self, BasePort, Held};
+use super::{configs, homes};
 use crate::config::{P2P_PORT, P2pAddress};
-use crate::files::names_in;
-use crate::home::{HomeError, lock_dir, read_genesis};
+use crate::files::{names_in, remove_all};
+use crate::home::{Home, HomeError, lock_dir, read_genesis};
 
 /// A network that is ready to start.
 pub(super) struct Layout {
@@ -22,15 +23,20 @@ pub(super) struct Layout {
     pub(super) genesis: Genesis,
     /// Validators first.
     pub(super) nodes: Vec<Node>,
+    /// Ports that are kept for nodes until they start.
+    pub(super) held: Held,
+    plan: Plan,
 }
 
 /// One node of the network.
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) home: PathBuf,
     pub(super) rpc: SocketAddr,
     /// The address, with its peer id.
     pub(super) p2p: P2pAddress,
+    pub(super) peer_id: String,
     pub(super) validator: bool,
 }
 
@@ -45,7 +51,8 @@ pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
     let name = || dir.display().to_string();
     // An interrupted start may leave the lock without a marker.
     let is_foreign = match names_in(dir) {
-        Ok(names) => !names.is_empty(),
+        // A start in the background opens its log first.
+        Ok(names) => names.iter().any(|name| name != LOG),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(name),
     };
@@ -104,14 +111,20 @@ impl Layout {
                 .full_nodes
                 .or(resumed.as_ref().map(|plan| plan.full_nodes))
                 .unwrap_or(0),
-            base_port: wanted
-                .base_port
-                .or(resumed.as_ref().map(|plan| plan.base_port))
-                .unwrap_or(P2P_PORT),
+            base_port: match wanted.base_port {
+                Some(BasePort::Fixed(port)) => port,
+                _ => resumed.as_ref().map_or(P2P_PORT, |plan| plan.base_port),
+            },
             complete: true,
         };
+        let (plan, held) = match wanted.base_port {
+            Some(BasePort::Auto) => keep_or_take(plan, resumed.is_some())?,
+            _ => {
+                ports::check_free(&plan.ports()?, plan.base_port)?;
+                (plan, Held::default())
+            }
+        };
         let ports = plan.ports()?;
-        ports::check_free(&ports, plan.base_port)?;
         if let Some(resumed) = resumed {
             // Needed even if the plan is the same: it completes an interrupted move.
             configs::move_to(dir, &plan, &ports)?;
@@ -130,7 +143,46 @@ impl Layout {
             dir: dir.to_owned(),
             genesis: read_genesis(&dir.join(GENESIS))?,
             nodes: nodes(dir, &plan, &ports)?,
+            held,
+            plan,
         })
+    }
+
+    /// The network in the directory as it is. `None` if there is none, or an unfinished one.
+    pub(super) fn open(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let Some(plan) = Plan::read(dir)?.filter(|plan| plan.complete) else { return Ok(None) };
+        Ok(Some(Self {
+            dir: dir.to_owned(),
+            genesis: read_genesis(&dir.join(GENESIS))?,
+            nodes: nodes(dir, &plan, &plan.ports()?)?,
+            held: Held::default(),
+            plan,
+        }))
+    }
+
+    /// Adds a full node, durably: its home first, then its place in the plan. A home beyond the
+    /// plan was made by an interrupted attempt, and never ran.
+    pub(super) fn add(&mut self) -> anyhow::Result<Node> {
+        let plan = Plan { full_nodes: self.plan.full_nodes.saturating_add(1), ..self.plan.clone() };
+        ensure!(
+            plan.full_nodes <= NODES_MAX,
+            "the network has {NODES_MAX} full nodes, which is the most"
+        );
+        let ports = plan.ports()?;
+        let (Some(home), Some(own)) = (plan.homes(&self.dir).pop(), ports.last().copied()) else {
+            bail!("the plan has no nodes");
+        };
+        ports::check_free(&[own], own.0)?;
+        if Home::open(&home).is_ok() {
+            remove_all(&home).with_context(|| home.display().to_string())?;
+        }
+        let peers = self.nodes.iter().map(|node| node.p2p.clone()).collect();
+        homes::add(&home, &self.genesis, own, peers)?;
+        plan.write(&self.dir)?;
+        let node = nodes(&self.dir, &plan, &ports)?.pop().context("the plan has no nodes")?;
+        self.plan = plan;
+        self.nodes.push(node.clone());
+        Ok(node)
     }
 
     pub(super) fn genesis_path(&self) -> PathBuf {
@@ -144,6 +196,15 @@ impl Layout {
     pub(super) fn wallet_home(&self) -> PathBuf {
         self.dir.join(WALLET)
     }
+}
+
+/// The ports of the plan if it is resumed and they are free, else other free ports.
+fn keep_or_take(plan: Plan, resumed: bool) -> anyhow::Result<(Plan, Held)> {
+    if resumed && let Some(held) = ports::hold(plan.base_port, plan.count()) {
+        return Ok((plan, held));
+    }
+    let (base_port, held) = ports::take(plan.count())?;
+    Ok((Plan { base_port, ..plan }, held))
 }
 
 fn check_same(
@@ -194,6 +255,7 @@ fn nodes(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<Vec<No
             home,
             rpc: loopback(*rpc),
             p2p: address(&key, *p2p)?,
+            peer_id: key.identity().public().to_peer_id().to_string(),
             validator: nodes.len() < usize::from(plan.nodes),
         });
     }

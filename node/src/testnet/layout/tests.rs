@@ -43,7 +43,11 @@ fn prepare(dir: &Path, wanted: &Wanted, reset: bool) -> anyhow::Result<Layout> {
 }
 
 fn wanted(nodes: u16, full_nodes: u16, ports: &Ports) -> Wanted {
-    Wanted { nodes: Some(nodes), full_nodes: Some(full_nodes), base_port: Some(ports.base) }
+    Wanted {
+        nodes: Some(nodes),
+        full_nodes: Some(full_nodes),
+        base_port: Some(BasePort::Fixed(ports.base)),
+    }
 }
 
 #[test]
@@ -96,8 +100,12 @@ fn a_network_moves_to_other_ports_and_keeps_what_was_edited() {
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
 
-    let moved =
-        prepare(folder.path(), &Wanted { base_port: Some(after.base), ..ANY }, false).unwrap();
+    let moved = prepare(
+        folder.path(),
+        &Wanted { base_port: Some(BasePort::Fixed(after.base)), ..ANY },
+        false,
+    )
+    .unwrap();
     assert_eq!(moved.genesis, made.genesis);
     assert_eq!(moved.nodes[1].rpc.port(), after.base + 11);
     let config = Home::open(&moved.nodes[0].home).unwrap().config().unwrap();
@@ -151,10 +159,51 @@ fn taken_ports_are_all_named_before_anything_is_made() {
         assert!(
             prepare(
                 folder.path(),
-                &Wanted { base_port: Some(base_port), ..wanted(nodes, 0, &ports) },
+                &Wanted { base_port: Some(BasePort::Fixed(base_port)), ..wanted(nodes, 0, &ports) },
                 false
             )
             .is_err()
         );
     }
+}
+
+#[test]
+fn an_added_node_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let ports = Ports::take();
+    let mut layout = prepare(dir, &wanted(2, 0, &ports), false).unwrap();
+    // An attempt that was interrupted before the plan was written.
+    homes::add(&dir.join("node3"), &layout.genesis, (ports.base, ports.base + 1), Vec::new())
+        .unwrap();
+    let added = layout.add().unwrap();
+    assert_eq!((added.name.as_str(), added.validator), ("node3", false));
+    let config = Home::open(&added.home).unwrap().config().unwrap();
+    assert_eq!(config.rpc.listen, added.rpc);
+    assert_eq!(config.p2p.peers, [layout.nodes[0].p2p.clone(), layout.nodes[1].p2p.clone()]);
+    let resumed = prepare(dir, &ANY, false).unwrap();
+    assert_eq!(resumed.nodes.len(), 3);
+    assert_eq!(resumed.nodes[2].peer_id, added.peer_id);
+
+    // What is not ours is not replaced.
+    fs::create_dir(dir.join("node4")).unwrap();
+    fs::write(dir.join("node4/notes.txt"), "mine").unwrap();
+    assert!(layout.add().unwrap_err().to_string().contains("is not empty"));
+    assert_eq!(prepare(dir, &ANY, false).unwrap().nodes.len(), 3);
+}
+
+#[test]
+fn automatic_ports_are_kept_unless_another_program_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let auto = Wanted { base_port: Some(BasePort::Auto), ..ANY };
+    let wanted = Wanted { nodes: Some(2), ..auto };
+    let made = prepare(folder.path(), &wanted, false).unwrap();
+    let rpc = made.nodes[1].rpc;
+    drop(made);
+    let kept = prepare(folder.path(), &auto, false).unwrap();
+    assert_eq!(kept.nodes[1].rpc, rpc);
+    let moved = prepare(folder.path(), &auto, false).unwrap();
+    assert_ne!(moved.nodes[1].rpc, rpc, "the other one holds its ports");
+    let config = Home::open(&moved.nodes[1].home).unwrap().config().unwrap();
+    assert_eq!(config.rpc.listen, moved.nodes[1].rpc);
 }

@@ -1,0 +1,242 @@
+//! Commands to a running network, from another terminal or in a script.
+
+mod logs;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::action::Action;
+use super::list::List;
+use super::values::{Between, Groups, between, groups, latency};
+use crate::control::{Client, ControlError, code};
+use crate::home::{HomeError, lock_dir};
+use crate::output::{print, print_json};
+
+pub(super) use wait::all_final;
+
+/// Longest time until a stopped network is gone: its nodes get less before they are killed.
+const GONE_MAX: Duration = Duration::from_secs(30);
+/// Time between two looks at a network that ends.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A command to a running network.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the nodes and the faults of their links
+    Ls,
+    /// Wait for an event at all running nodes
+    Wait(wait::Wait),
+    /// Show the log of a node, or of all nodes
+    Logs(logs::Logs),
+    /// Cut all links between groups of nodes; a node in no group keeps all its links
+    #[command(after_help = "Example: partition node1,node2/node3,node4")]
+    Partition {
+        /// Names with commas between them, groups with slashes between them
+        #[arg(value_name = "GROUPS", value_parser = groups)]
+        groups: Groups,
+    },
+    /// Cut all links of a node
+    Isolate {
+        /// Name of the node
+        node: String,
+    },
+    /// Take away all cuts and all latency
+    Heal,
+    /// Delay all messages between two nodes, each way; 0ms ends it
+    #[command(after_help = "Examples: latency node1-node2 100ms; latency all 50ms")]
+    Latency {
+        /// Two names with a hyphen between them, or all
+        #[arg(value_name = "A-B|all", value_parser = between)]
+        between: Between,
+        /// The delay, such as 100ms or 1.5s
+        #[arg(value_name = "DELAY", value_parser = latency)]
+        ms: u32,
+    },
+    /// End a node at once, as a crash would
+    Kill {
+        /// Name of the node
+        node: String,
+    },
+    /// Start a node again; one that runs is stopped first
+    Restart {
+        /// Name of the node
+        node: String,
+        /// Run this program, such as another version, until the next restart
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
+    /// Add a full node, which fetches the chain from the others
+    Add,
+    /// Stop the network, and wait until all its processes have ended
+    Stop,
+}
+
+/// A line of a script.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true, disable_help_subcommand = true)]
+pub(crate) struct Line {
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Why a command failed, where the exit code is not 1.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The command makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// No network runs there.
+    #[error(
+        "no network runs in {}: start one with `cairn-node testnet`, or give another --dir",
+        dir.display()
+    )]
+    Absent {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The awaited event did not come.
+    #[error("{0}")]
+    NotInTime(String),
+}
+
+impl CommandError {
+    /// The exit code of the program.
+    pub(crate) fn exit_code(&self) -> u8 {
+        let code = match self {
+            Self::Usage(_) => code::USAGE,
+            Self::Absent { .. } => code::ABSENT,
+            Self::NotInTime(_) => code::NOT_IN_TIME,
+        };
+        u8::try_from(code).unwrap_or(1)
+    }
+}
+
+/// The network that a command is for, and the form of its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// The network's directory, as an absolute path.
+    pub(super) dir: PathBuf,
+    /// Whether results are printed as JSON.
+    pub(super) json: bool,
+}
+
+impl Target {
+    pub(super) fn new(dir: &Path, json: bool) -> anyhow::Result<Self> {
+        let dir = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
+        Ok(Self { dir, json })
+    }
+
+    /// Calls a method of the network's socket.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> anyhow::Result<T> {
+        let answer = async {
+            let mut client = Client::connect(&self.dir).await?;
+            client.call(method, params).await
+        };
+        match answer.await {
+            Err(ControlError::Absent { .. }) => {
+                Err(CommandError::Absent { dir: self.dir.clone() }.into())
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Has an action performed, and returns its answer.
+    pub(super) async fn act(&self, action: &Action) -> anyhow::Result<Value> {
+        let (method, params) = action.to_call()?;
+        self.call(&method, params).await
+    }
+
+    /// The nodes and faults of the network.
+    pub(super) async fn list(&self) -> anyhow::Result<List> {
+        self.call("testnet_ls", json!({})).await
+    }
+
+    /// Prints a result.
+    pub(super) fn print(&self, value: &Value, text: &str) -> anyhow::Result<()> {
+        match self.json {
+            true => print_json(value),
+            false if text.is_empty() => Ok(()),
+            false => Ok(print(text)?),
+        }
+    }
+}
+
+impl Command {
+    pub(super) async fn execute(self, target: &Target) -> anyhow::Result<()> {
+        let action = match self {
+            Self::Ls => {
+                let list = target.list().await?;
+                return target.print(&serde_json::to_value(&list)?, &list.text());
+            }
+            Self::Wait(wait) => return wait.execute(target).await,
+            Self::Logs(logs) => return logs.execute(target).await,
+            Self::Stop => return stop(target).await,
+            Self::Partition { groups: Groups(groups) } => Action::Partition { groups },
+            Self::Isolate { node } => Action::Isolate { node },
+            Self::Heal => Action::Heal,
+            Self::Latency { between: Between(between), ms } => Action::Latency { between, ms },
+            Self::Kill { node } => Action::Kill { node },
+            Self::Restart { node, binary } => {
+                // The network has another current directory.
+                let binary = binary.map(std::path::absolute).transpose()?;
+                Action::Restart { node, binary }
+            }
+            Self::Add => Action::Add,
+        };
+        let answer = target.act(&action).await?;
+        target.print(&answer, &told(&action, &answer))
+    }
+}
+
+/// What a person wants to know after an action.
+fn told(action: &Action, answer: &Value) -> String {
+    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+    let count = |name: &str| answer[name].as_array().map_or(0, Vec::len);
+    match action {
+        Action::Partition { .. } | Action::Isolate { .. } | Action::Heal => {
+            format!("{} links are cut", count("cut"))
+        }
+        Action::Latency { .. } => format!("{} links have latency", count("latency_ms")),
+        Action::Add | Action::Restart { .. } => {
+            format!("{} runs, RPC {}", text("node"), text("rpc"))
+        }
+        _ => String::new(),
+    }
+}
+
+/// Ends the network, and waits until its process has ended.
+async fn stop(target: &Target) -> anyhow::Result<()> {
+    target.act(&Action::Stop).await?;
+    let gone = async {
+        loop {
+            // The process holds the lock until its end.
+            match lock_dir(&target.dir) {
+                Err(HomeError::Locked { .. }) => sleep(LOOK).await,
+                Err(error) => return Err(anyhow::Error::from(error)),
+                Ok(_) => return Ok(()),
+            }
+        }
+    };
+    match timeout(GONE_MAX, gone).await {
+        Ok(gone) => gone?,
+        Err(_) => {
+            let text = format!("the network still runs after {} s", GONE_MAX.as_secs());
+            return Err(CommandError::NotInTime(text).into());
+        }
+    }
+    target.print(&Value::Null, "stopped")
+}

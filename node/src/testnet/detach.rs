@@ -1,0 +1,110 @@
+//! `--detach`: the network goes on in a process of its own, without a terminal.
+
+use std::fs::OpenOptions;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use super::commands::{Target, all_final};
+use super::layout::{Layout, refuse_foreign};
+use super::plan::LOG;
+use super::summary;
+use super::tail::Tail;
+use crate::clock::wall_ms;
+use crate::files::create_private_dir;
+use crate::output::{print, print_json};
+use crate::signals::StopSignals;
+
+/// The option by which the process in the background knows what it is.
+pub(super) const BACKGROUND: &str = "--in-background";
+/// Longest time until the network is final. Its process itself reports a node that does not answer
+/// before that.
+const FINAL_MAX: Duration = Duration::from_secs(180);
+/// Time between two looks at the network.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Starts this program again with the same options, in the background, and waits until each node of
+/// the network has a final block.
+///
+/// # Errors
+/// What the process reported, if it has ended.
+pub(super) async fn start(target: &Target, stop: &mut StopSignals) -> anyhow::Result<()> {
+    refuse_foreign(&target.dir)?;
+    create_private_dir(&target.dir).with_context(|| target.dir.display().to_string())?;
+    let path = target.dir.join(LOG);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| path.display().to_string())?;
+    let mut said = Tail::from(path, log.metadata()?.len());
+    let program = std::env::current_exe().context("this program's own path")?;
+    let options = std::env::args_os().skip(1).filter(|option| option != "--detach");
+    let mut child = Command::new(program)
+        .args(options)
+        .arg(BACKGROUND)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("this program does not start in the background")?;
+    let (begin, start) = (Instant::now(), wall_ms());
+    loop {
+        tokio::select! {
+            _ = stop.next() => {
+                end(&mut child).await;
+                bail!("stopped before the network was final");
+            }
+            status = child.wait() => bail!("{}", failure(&mut said, status?)),
+            () = sleep(LOOK) => {}
+        }
+        if target.list().await.is_ok_and(|list| all_final(&list, start)) {
+            break;
+        }
+        if begin.elapsed() > FINAL_MAX {
+            end(&mut child).await;
+            bail!("the network is not final after {} s", FINAL_MAX.as_secs());
+        }
+    }
+    show(target)
+}
+
+/// Prints how to use the network.
+fn show(target: &Target) -> anyhow::Result<()> {
+    let layout = Layout::open(&target.dir)?.context("the network is gone")?;
+    if target.json {
+        let text = std::fs::read_to_string(layout.network_path()).context("network.json")?;
+        let network: serde_json::Value = serde_json::from_str(&text).context("network.json")?;
+        return print_json(&network);
+    }
+    let end = summary::end(&layout, true);
+    Ok(print(&format!("{}\n{end}\n", summary::text(&layout)))?)
+}
+
+/// SIGTERM, and waits until the process has ended: it stops its nodes first.
+async fn end(child: &mut Child) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    // An error means that the process has ended by now.
+    let _ended = pid.map(|pid| kill_process(pid, Signal::TERM));
+    let _status = child.wait().await;
+}
+
+/// Why the process ended: the error that it wrote to its log.
+fn failure(said: &mut Tail, status: ExitStatus) -> String {
+    let lines = said.read().unwrap_or_default();
+    let error = lines.iter().rev().find_map(|line| line.strip_prefix("error: "));
+    match error.or(lines.last().map(String::as_str)) {
+        Some(error) => error.to_owned(),
+        None => format!("the network has ended ({status}); see {LOG} in its directory"),
+    }
+}
+
+/// Makes this process the leader of a session of its own, so that the end of a terminal or of the
+/// shell that started it does not end it.
+pub(super) fn leave_session() -> anyhow::Result<()> {
+    rustix::process::setsid().context("cannot begin a session").map(drop)
+}

@@ -1,0 +1,62 @@
+//! The methods of the network's socket: `testnet_ls`, and one for each action.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::super::action::Action;
+use super::member::Reply;
+use super::{Order, Request};
+use crate::control::{self, Answer, Failure, Listener};
+
+/// Serves the network's socket until `stop` resolves. Then the socket's file is gone.
+pub(in crate::testnet) async fn serve(
+    listener: Listener,
+    orders: mpsc::Sender<Order>,
+    stop: impl Future<Output = ()>,
+) {
+    control::serve(listener, Arc::new(Methods(orders)), stop).await;
+}
+
+/// Performs the actions of a screen, and shows why one failed. Ends with the screen.
+pub(in crate::testnet) async fn perform(
+    mut actions: mpsc::Receiver<Action>,
+    orders: mpsc::Sender<Order>,
+) {
+    while let Some(action) = actions.recv().await {
+        let orders = orders.clone();
+        tokio::spawn(async move {
+            let text = action.to_string();
+            if let Err(failure) = call(&orders, Request::Act(action)).await {
+                let note = Request::Note(format!("{text}: {failure}"));
+                let _stopped = call(&orders, note).await;
+            }
+        });
+    }
+}
+
+struct Methods(mpsc::Sender<Order>);
+
+impl control::Methods for Methods {
+    fn call(&self, method: &str, params: Value) -> Answer {
+        let request = match method {
+            "testnet_ls" => Ok(Request::List),
+            _ => match Action::from_call(method, params) {
+                None => Err(Failure::unknown_method(method)),
+                Some(Err(error)) => Err(Failure::bad_params(error)),
+                Some(Ok(action)) => Ok(Request::Act(action)),
+            },
+        };
+        let orders = self.0.clone();
+        async move { call(&orders, request?).await }.boxed()
+    }
+}
+
+async fn call(orders: &mpsc::Sender<Order>, request: Request) -> Result<Value, Failure> {
+    let stopping = || Failure::failed("the network stops");
+    let (reply, answer) = Reply::channel();
+    orders.send(Order { request, reply }).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())?
+}
