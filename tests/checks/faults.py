@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Faults on a local network of four validators and a full node, under load.
 
-    faults.py NODE [--rounds 10] [--only cut|isolate|latency]
+    faults.py NODE [--rounds 10] [--cuts 5,60] [--only cut|isolate|latency]
 
 NODE is the program. Prints the table of docs/measurements/faults.md, and ends with 1 if a bound is
 missed. Starts networks of its own in a temporary folder, on free ports."""
@@ -34,7 +34,7 @@ class Network:
         return self
 
     def __exit__(self, *_):
-        subprocess.run(self.words("stop"), check=False)
+        subprocess.run(self.words("stop"), stdout=subprocess.DEVNULL, check=False)
 
     def words(self, *words):
         return [self.node, "testnet", "--dir", self.folder, "--json", *words]
@@ -108,9 +108,9 @@ def told(seconds):
     return "never" if seconds is None else f"{seconds:.2f} s"
 
 
-def cuts(network, rounds):
+def cuts(network, rounds, lengths):
     ok = True
-    for seconds in (5, 60):
+    for seconds in lengths:
         network.run("load", "50/s")
         done = []
         for _ in range(rounds):
@@ -162,10 +162,12 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("node")
     options.add_argument("--rounds", type=int, default=10)
+    options.add_argument("--cuts", default="5,60", help="seconds of each kind of cut")
     options.add_argument("--only", choices=["cut", "isolate", "latency"])
     options = options.parse_args()
+    lengths = [int(seconds) for seconds in options.cuts.split(",")]
     parts = {
-        "cut": lambda network: cuts(network, options.rounds),
+        "cut": lambda network: cuts(network, options.rounds, lengths),
         "isolate": isolation,
         "latency": latencies,
     }
