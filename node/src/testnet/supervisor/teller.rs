@@ -168,6 +168,8 @@ mod tests {
         teller.tell(&["a"], &[]);
         tokio::task::yield_now().await;
         let last = teller.tell(&["b"], &[("c", 5)]);
+        // The first attempt finds nobody.
+        tokio::task::yield_now().await;
         let node = Arc::new(Node::default());
         let listener = Listener::bind(home.path()).unwrap();
         let serving = tokio::spawn(serve(listener, Arc::clone(&node) as _, pending()));
