@@ -6,11 +6,15 @@ mod children;
 mod commands;
 mod configs;
 mod detach;
+mod faucet;
 mod faults;
+mod history;
 mod homes;
 mod layout;
 mod list;
+mod load;
 mod overview;
+mod payers;
 mod plan;
 mod ports;
 mod progress;
@@ -37,6 +41,7 @@ use crate::parent::stdin_end;
 use crate::screen::{is_drawable, say};
 use crate::signals::StopSignals;
 use commands::{Command, Target};
+use history::TRANSFERS_MAX;
 use layout::Layout;
 use plan::{NODES_MAX, Wanted};
 use ports::BasePort;
@@ -89,6 +94,15 @@ struct Start {
     /// Take accounts and limits of a new network from this genesis
     #[arg(long, env = "CAIRN_NODE_TESTNET_GENESIS", value_name = "FILE")]
     genesis: Option<PathBuf>,
+    /// Make the same network each time: keys, start time and so chain id follow from this number.
+    /// Everybody knows such keys
+    #[arg(long, env = "CAIRN_NODE_TESTNET_SEED", value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Begin a new network with a made chain of this many transfers; about 3,000 of them make a
+    /// segment of history
+    #[arg(long, env = "CAIRN_NODE_TESTNET_HISTORY", value_name = "TRANSFERS",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(TRANSFERS_MAX)))]
+    history: Option<u32>,
     /// Remove the network in the directory, with all keys in its wallet home, and start a new one
     #[arg(long)]
     reset: bool,
@@ -110,11 +124,13 @@ struct Start {
 }
 
 /// Options that only a start has, by their names in the parser.
-const START_OPTIONS: [&str; 9] = [
+const START_OPTIONS: [&str; 11] = [
     "nodes",
     "full_nodes",
     "base_port",
     "genesis",
+    "seed",
+    "history",
     "reset",
     "plain",
     "detach",
@@ -177,9 +193,22 @@ impl Start {
         let _lock = lock_dir(dir)?;
         layout::remove_stale(dir)?;
         layout::await_free(dir, STOP_MAX)?;
-        let wanted =
-            Wanted { nodes: self.nodes, full_nodes: self.full_nodes, base_port: self.base_port };
-        let layout = Layout::prepare(dir, &wanted, template.as_ref(), &embedded, self.reset)?;
+        let wanted = Wanted {
+            nodes: self.nodes,
+            full_nodes: self.full_nodes,
+            base_port: self.base_port,
+            seed: self.seed,
+            history: self.history,
+        };
+        // A long history takes a while. A start that is interrupted meanwhile is begun anew.
+        let (to, reset) = (dir.to_owned(), self.reset);
+        let preparing = tokio::task::spawn_blocking(move || {
+            Layout::prepare(&to, &wanted, template.as_ref(), &embedded, reset)
+        });
+        let layout = tokio::select! {
+            layout = preparing => layout.context("preparing the network")??,
+            _ = stop.next() => return Ok(()),
+        };
         let listener = Listener::bind(dir)?;
 
         let has_lines = is_drawable(&stdout()) && is_drawable(&stderr()) && !self.plain;

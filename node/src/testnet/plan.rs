@@ -30,6 +30,12 @@ pub(super) struct Plan {
     pub(super) nodes: u16,
     pub(super) full_nodes: u16,
     pub(super) base_port: u16,
+    /// What the keys and the start time follow from. `None` for random keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seed: Option<u64>,
+    /// Transfers of the made history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) history: Option<u32>,
     /// Whether all files were made. An incomplete network never ran, so it can be removed without
     /// loss.
     pub(super) complete: bool,
@@ -43,6 +49,8 @@ pub(super) struct Wanted {
     pub(super) nodes: Option<u16>,
     pub(super) full_nodes: Option<u16>,
     pub(super) base_port: Option<BasePort>,
+    pub(super) seed: Option<u64>,
+    pub(super) history: Option<u32>,
 }
 
 impl Plan {

@@ -50,7 +50,11 @@ pub(super) fn write(layout: &Layout, pids: &[Option<u32>]) -> anyhow::Result<()>
 /// The text that a user needs to begin.
 pub(super) fn text(layout: &Layout) -> String {
     let genesis = &layout.genesis;
-    let mut text = format!("chain {} in {}\n\n", genesis.chain_id(), layout.dir.display());
+    let mut text = format!("chain {} in {}\n", genesis.chain_id(), layout.dir.display());
+    if let Some(seed) = layout.seed() {
+        text += &format!("its keys follow from --seed {seed}, so everybody knows them\n");
+    }
+    text.push('\n');
     for node in &layout.nodes {
         let role = if node.validator { "validator" } else { "full node" };
         text += &format!("{:8} {role}  RPC {}\n", node.name, node.rpc_url());

@@ -6,20 +6,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use anyhow::{Context, ensure};
 use ledger::address::Coin;
-use ledger::certificate::{Certificate, Vote, VoteKind};
-use ledger::chain::{Chain, ChainState, Committed};
+use ledger::chain::{Chain, Committed};
 use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits};
 use ledger::hash::{Domain, Hash};
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::store::Store;
-use ledger::transaction::{
-    Body, MEMO_BYTES_MAX, OUTPUTS_MAX, Output, Transfer, VerifiedTransaction, verify_transactions,
-};
-use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
+use ledger::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX, Output, Transfer};
+use ledger::units::{Amount, Height, Nonce, Timestamp, VotingPower};
+use node::chain_maker::{ChainMaker, sign_transfers};
 use node::keys::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +24,7 @@ use super::options::Swarm;
 use super::{say, stop};
 
 /// Version of the recipes. It is raised when the same recipe gives another chain.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Number of accounts that pay, in turn. It is small, as each sender's transactions must come in
 /// order.
 pub(super) const SENDERS: u64 = 8;
@@ -227,14 +224,12 @@ fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a chain as all its validators in one: the first one proposes, and all sign.
+/// Makes the chain of a recipe.
 struct Maker {
     senders: Vec<SigningKey>,
     recipients: Vec<PublicKey>,
-    validators: Vec<SigningKey>,
     bytes: u64,
-    state: ChainState,
-    certificate: Certificate,
+    chain: ChainMaker,
     /// Transfers made so far.
     count: u64,
 }
@@ -244,22 +239,19 @@ impl Maker {
         let genesis = recipe.genesis();
         let problems = genesis.problems();
         ensure!(problems.is_empty(), "these options make no valid genesis: {}", problems[0]);
-        let chain = Chain::new(genesis);
+        let validators = 0..recipe.validators;
+        let validators = validators.map(|number| validator_key(number).signing_key()).collect();
         Ok(Self {
             senders: (0..SENDERS).map(sender_key).collect(),
             recipients: (0..u64::from(recipe.accounts)).map(recipient).collect(),
-            validators: (0..recipe.validators)
-                .map(|number| validator_key(number).signing_key())
-                .collect(),
             bytes: u64::from(recipe.mib) << 20,
-            certificate: Certificate::genesis(chain.id()),
-            state: ChainState::genesis(chain),
+            chain: ChainMaker::new(Chain::new(genesis), validators),
             count: 0,
         })
     }
 
     fn make(mut self, db: &Path) -> anyhow::Result<Facts> {
-        let chain = Arc::clone(self.state.chain());
+        let chain = Arc::clone(self.chain.state().chain());
         Store::create(db, chain.genesis())?;
         let store = Store::open(db, &chain)?.store;
         let per_block = BLOCK_BYTES
@@ -292,52 +284,14 @@ impl Maker {
     }
 
     fn block(&mut self, transfers: u64) -> Committed {
-        let chain = Arc::clone(self.state.chain());
-        let candidates = self.transfers(transfers);
-        let parent = self.certificate.clone();
-        let block =
-            self.state.propose(self.validators[0].public(), Timestamp(0), parent, candidates);
-        assert!(
-            block.block().transactions.len() as u64 == transfers,
-            "transfers made by the rules can be applied"
-        );
-        let (kind, height, round) = (VoteKind::Precommit, block.height(), Round(0));
-        let sign = |key: &SigningKey| {
-            let vote =
-                Vote { kind, height, round, block: Some(block.hash()), validator: key.public() };
-            (vote.validator, key.sign(&vote.message(chain.id())))
-        };
-        let signatures: Vec<_> = self.validators.iter().map(sign).collect();
-        self.certificate =
-            Certificate::new(height, round, block.hash(), chain.validators(height), signatures);
-        self.state.commit(block, self.certificate.clone())
-    }
-
-    /// The next transfers, signed and verified on all cores.
-    fn transfers(&mut self, count: u64) -> Vec<Arc<VerifiedTransaction>> {
-        let numbers: Vec<u64> = (self.count..self.count + count).collect();
-        self.count += count;
-        let chain = self.state.chain().id();
-        let sign = |numbers: &[u64]| {
-            let sign = |number: &u64| {
-                let sender = &self.senders[(number % SENDERS) as usize];
-                Body::Transfer(self.transfer(*number, sender.public())).sign(chain, sender)
-            };
-            verify_transactions(chain, numbers.iter().map(sign).collect())
-        };
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let verified: Vec<_> = thread::scope(|scope| {
-            let parts = numbers.chunks(numbers.len().div_ceil(cores));
-            let threads: Vec<_> = parts.map(|part| scope.spawn(move || sign(part))).collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().expect("signing does not panic"))
-                .collect()
+        let numbers = self.count..self.count + transfers;
+        self.count += transfers;
+        let chain = self.chain.state().chain().id();
+        let transfers = sign_transfers(chain, numbers, |number| {
+            let sender = &self.senders[(number % SENDERS) as usize];
+            (self.transfer(number, sender.public()), sender)
         });
-        verified
-            .into_iter()
-            .map(|transaction| transaction.expect("what was signed verifies"))
-            .collect()
+        self.chain.block(Timestamp(0), transfers)
     }
 
     fn transfer(&self, number: u64, sender: PublicKey) -> Transfer {
@@ -350,7 +304,7 @@ impl Maker {
             nonce: Nonce(number / SENDERS),
             outputs: (0..OUTPUTS_MAX as u64).map(output).collect(),
             fee: Amount(10 * TRANSFER_BYTES),
-            expires_at: Timestamp(self.state.tip().time.0 + 60_000),
+            expires_at: Timestamp(self.chain.state().tip().time.0 + 60_000),
             // Memos differ between transfers, so that no layer could compress them.
             memo: (0..MEMO_BYTES_MAX as u64 / 32)
                 .flat_map(|part| seed("memo", number << 8 | part))

@@ -3,10 +3,13 @@
 //! `CAIRN_STORY_ROUNDS=20` lengthens the stories that kill at random moments.
 #![allow(clippy::unwrap_used)]
 
+mod history;
 mod joining;
 mod kills;
 mod local_network;
 mod requests;
+mod scripts;
+mod started;
 mod testnet;
 
 use std::time::Duration;

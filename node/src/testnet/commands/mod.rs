@@ -1,9 +1,13 @@
 //! Commands to a running network, from another terminal or in a script.
 
+mod faucet;
+mod load;
 mod logs;
+mod script;
 mod wait;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -74,6 +78,9 @@ pub(crate) enum Command {
     },
     /// Add a full node, which fetches the chain from the others
     Add,
+    Load(load::Load),
+    Faucet(faucet::Faucet),
+    Script(script::Script),
     /// Stop the network, and wait until all its processes have ended
     Stop,
 }
@@ -128,12 +135,31 @@ pub(super) struct Target {
     pub(super) dir: PathBuf,
     /// Whether results are printed as JSON.
     pub(super) json: bool,
+    /// Where a script keeps the result of a line. It is not printed then.
+    kept: Option<Kept>,
+}
+
+/// A result that a script keeps.
+#[derive(Clone, Debug, Default)]
+struct Kept(Arc<Mutex<Value>>);
+
+impl Kept {
+    /// The result; null if there was none.
+    fn take(&self) -> Value {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Target {
     pub(super) fn new(dir: &Path, json: bool) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
-        Ok(Self { dir, json })
+        Ok(Self { dir, json, kept: None })
+    }
+
+    /// The same network, whose results are kept and not printed.
+    fn keeping(&self) -> (Self, Kept) {
+        let kept = Kept::default();
+        (Self { kept: Some(kept.clone()), ..self.clone() }, kept)
     }
 
     /// Calls a method of the network's socket.
@@ -167,6 +193,10 @@ impl Target {
 
     /// Prints a result.
     pub(super) fn print(&self, value: &Value, text: &str) -> anyhow::Result<()> {
+        if let Some(kept) = &self.kept {
+            *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = value.clone();
+            return Ok(());
+        }
         match self.json {
             true => print_json(value),
             false if text.is_empty() => Ok(()),
@@ -184,6 +214,9 @@ impl Command {
             }
             Self::Wait(wait) => return wait.execute(target).await,
             Self::Logs(logs) => return logs.execute(target).await,
+            Self::Load(load) => return load.execute(target).await,
+            Self::Faucet(faucet) => return faucet.execute(target).await,
+            Self::Script(script) => return script.execute(target).await,
             Self::Stop => return stop(target).await,
             Self::Partition { groups: Groups(groups) } => Action::Partition { groups },
             Self::Isolate { node } => Action::Isolate { node },

@@ -115,6 +115,8 @@ impl Layout {
                 Some(BasePort::Fixed(port)) => port,
                 _ => resumed.as_ref().map_or(P2P_PORT, |plan| plan.base_port),
             },
+            seed: wanted.seed.or(resumed.as_ref().and_then(|plan| plan.seed)),
+            history: wanted.history.or(resumed.as_ref().and_then(|plan| plan.history)),
             complete: true,
         };
         let (plan, held) = match wanted.base_port {
@@ -177,12 +179,17 @@ impl Layout {
             remove_all(&home).with_context(|| home.display().to_string())?;
         }
         let peers = self.nodes.iter().map(|node| node.p2p.clone()).collect();
-        homes::add(&home, &self.genesis, own, peers)?;
+        homes::add(&home, &self.genesis, &plan, own, peers)?;
         plan.write(&self.dir)?;
         let node = nodes(&self.dir, &plan, &ports)?.pop().context("the plan has no nodes")?;
         self.plan = plan;
         self.nodes.push(node.clone());
         Ok(node)
+    }
+
+    /// What all keys follow from, unless they are random.
+    pub(super) const fn seed(&self) -> Option<u64> {
+        self.plan.seed
     }
 
     pub(super) fn genesis_path(&self) -> PathBuf {
@@ -213,14 +220,16 @@ fn check_same(
     wanted: &Wanted,
     template: Option<&Genesis>,
 ) -> anyhow::Result<()> {
-    let differs = |flag: &str, has: u16, asked: Option<u16>| {
-        asked
-            .filter(|asked| *asked != has)
-            .map(|asked| format!("it has {flag} {has}, but the command line asks for {asked}"))
+    let differs = |flag: &str, has: Option<u64>, asked: Option<u64>| {
+        let asked = asked.filter(|asked| Some(*asked) != has)?;
+        let has = has.map_or_else(|| format!("no {flag}"), |has| format!("{flag} {has}"));
+        Some(format!("it has {has}, but the command line asks for {asked}"))
     };
     let mut differences: Vec<String> = [
-        differs("--nodes", plan.nodes, wanted.nodes),
-        differs("--full-nodes", plan.full_nodes, wanted.full_nodes),
+        differs("--nodes", Some(plan.nodes.into()), wanted.nodes.map(u64::from)),
+        differs("--full-nodes", Some(plan.full_nodes.into()), wanted.full_nodes.map(u64::from)),
+        differs("--seed", plan.seed, wanted.seed),
+        differs("--history", plan.history.map(u64::from), wanted.history.map(u64::from)),
     ]
     .into_iter()
     .flatten()

@@ -31,7 +31,8 @@ impl Ports {
     }
 }
 
-const ANY: Wanted = Wanted { nodes: None, full_nodes: None, base_port: None };
+const ANY: Wanted =
+    Wanted { nodes: None, full_nodes: None, base_port: None, seed: None, history: None };
 
 fn embedded() -> Genesis {
     Genesis::from_json(super::super::TEMPLATE.as_bytes()).unwrap()
@@ -47,6 +48,7 @@ fn wanted(nodes: u16, full_nodes: u16, ports: &Ports) -> Wanted {
         nodes: Some(nodes),
         full_nodes: Some(full_nodes),
         base_port: Some(BasePort::Fixed(ports.base)),
+        ..ANY
     }
 }
 
@@ -174,8 +176,8 @@ fn an_added_node_is_there_after_a_restart() {
     let ports = Ports::take();
     let mut layout = prepare(dir, &wanted(2, 0, &ports), false).unwrap();
     // An attempt that was interrupted before the plan was written.
-    homes::add(&dir.join("node3"), &layout.genesis, (ports.base, ports.base + 1), Vec::new())
-        .unwrap();
+    let (plan, own) = (Plan::read(dir).unwrap().unwrap(), (ports.base, ports.base + 1));
+    homes::add(&dir.join("node3"), &layout.genesis, &plan, own, Vec::new()).unwrap();
     let added = layout.add().unwrap();
     assert_eq!((added.name.as_str(), added.validator), ("node3", false));
     let config = Home::open(&added.home).unwrap().config().unwrap();

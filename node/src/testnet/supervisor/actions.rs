@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::super::action::Action;
 use super::super::faults::Pair;
+use super::super::load::traffic::Chain;
 use super::super::values::LATENCY_MAX;
 use super::member::{Member, Reply};
-use super::{Order, Request, STOP_MAX, Supervisor};
+use super::{Order, Request, STOP_MAX, Supervisor, payments};
 use crate::control::{Failure, code};
 
 /// An action with the positions of its nodes.
@@ -22,6 +23,8 @@ enum Step {
     Kill(usize),
     Restart(usize, PathBuf),
     Add,
+    Load(u32, Chain),
+    Faucet(Chain, String, String),
     Stop,
 }
 
@@ -38,6 +41,7 @@ impl Supervisor {
                 });
                 reply.send(list.map_err(|error| Failure::failed(format!("{error:#}"))));
             }
+            Request::Load(question) => reply.send(self.answer(&question)),
             Request::Act(action) => {
                 self.note(&action.to_string());
                 match self.resolve(action) {
@@ -86,8 +90,11 @@ impl Supervisor {
                 Step::Restart(index, binary.unwrap_or_else(|| self.options.program.clone()))
             }
             Action::Add => Step::Add,
-            Action::Load { .. } | Action::Faucet { .. } => {
-                return Err(Failure::failed("this network sends no transfers"));
+            Action::Load { per_second, node } => {
+                Step::Load(per_second, self.payable(node.as_deref())?)
+            }
+            Action::Faucet { address, amount } => {
+                Step::Faucet(self.payable(None)?, address, amount)
             }
             Action::Stop => Step::Stop,
         })
@@ -115,6 +122,10 @@ impl Supervisor {
                     Err(error) => reply.send(Err(Failure::failed(format!("{error:#}")))),
                 };
             }
+            Step::Load(per_second, chain) => return reply.send(self.load(per_second, chain)),
+            Step::Faucet(chain, address, amount) => {
+                return payments::pay(chain, address, amount, reply);
+            }
             Step::Stop => {
                 self.is_stopping = true;
                 return reply.send(Ok(Value::Null));
@@ -123,7 +134,7 @@ impl Supervisor {
         self.confirm_faults(reply);
     }
 
-    fn find(&self, name: &str) -> Result<usize, Failure> {
+    pub(super) fn find(&self, name: &str) -> Result<usize, Failure> {
         let is_named = |member: &Member| member.node.name == name;
         self.members.iter().position(is_named).ok_or_else(|| {
             let names: Vec<&str> =

@@ -1,6 +1,7 @@
-//! The methods of the network's socket: `testnet_ls`, and one for each action.
+//! The methods of the network's socket: `testnet_ls`, one for each action, and two for the load.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::Value;
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::super::action::Action;
 use super::member::Reply;
+use super::payments::Question;
 use super::{Order, Request};
 use crate::control::{self, Answer, Failure, Listener};
 
@@ -43,6 +45,11 @@ impl control::Methods for Methods {
     fn call(&self, method: &str, params: Value) -> Answer {
         let request = match method {
             "testnet_ls" => Ok(Request::List),
+            "testnet_load_figures" => Ok(Request::Load(Question::Figures)),
+            "testnet_load_rest" => params["after_ms"]
+                .as_u64()
+                .map(|ms| Request::Load(Question::Rest(Duration::from_millis(ms))))
+                .ok_or_else(|| Failure::bad_params("after_ms: expected milliseconds")),
             _ => match Action::from_call(method, params) {
                 None => Err(Failure::unknown_method(method)),
                 Some(Err(error)) => Err(Failure::bad_params(error)),

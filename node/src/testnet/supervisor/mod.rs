@@ -5,6 +5,7 @@ mod actions;
 mod blocks;
 mod member;
 mod methods;
+mod payments;
 mod polls;
 mod teller;
 mod view;
@@ -24,12 +25,14 @@ use super::children::{self, Child};
 use super::faults::Faults;
 use super::layout::{Layout, Node};
 use super::list::{List, Listed};
+use super::load::traffic::Traffic;
 use super::overview::{Overview, State};
 use super::progress::Progress;
 use super::summary;
 use crate::control::Failure;
 use crate::output::print;
 use member::{End, Member, Reply};
+use payments::Question;
 use view::View;
 
 pub(super) use methods::{perform, serve};
@@ -54,6 +57,7 @@ pub(super) struct Order {
 enum Request {
     Act(Action),
     List,
+    Load(Question),
     /// Show a line.
     Note(String),
 }
@@ -90,6 +94,8 @@ pub(super) struct Supervisor {
     orders: mpsc::Receiver<Order>,
     sender: mpsc::Sender<Order>,
     view: Option<View>,
+    /// The load that runs.
+    traffic: Option<Traffic>,
     progress: Progress,
     start: Instant,
     /// Whether all nodes have answered once.
@@ -111,6 +117,7 @@ impl Supervisor {
             orders,
             sender,
             view,
+            traffic: None,
             progress: Progress::new(false),
             start: Instant::now(),
             is_started: false,
@@ -211,7 +218,8 @@ impl Supervisor {
         match &mut self.view {
             Some(view) => {
                 let uptime = now.duration_since(self.start);
-                view.publish(uptime, &self.members, &self.faults);
+                let load = self.traffic.as_ref().map(Traffic::view);
+                view.publish(uptime, &self.members, &self.faults, load);
             }
             None => {
                 let height = |member: &Member| {

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::super::children::Child;
 use super::super::faults::Faults;
 use super::super::layout::{Layout, Node};
-use super::super::overview::{AccountView, LogLine, NodeView, Overview};
+use super::super::overview::{AccountView, LoadView, LogLine, NodeView, Overview};
 use super::super::plan::NODE_LOG;
 use super::super::tail::Tail;
 use super::blocks::{Blocks, Seen, follow};
@@ -98,7 +98,13 @@ impl View {
     }
 
     /// Publishes how the network is.
-    pub(super) fn publish(&mut self, uptime: Duration, members: &[Member], faults: &Faults) {
+    pub(super) fn publish(
+        &mut self,
+        uptime: Duration,
+        members: &[Member],
+        faults: &Faults,
+        load: Option<LoadView>,
+    ) {
         while let Ok(seen) = self.seen.try_recv() {
             self.blocks.add(&seen, &self.names);
         }
@@ -120,7 +126,7 @@ impl View {
             latency: faults.latencies(members.len()),
             accounts: self.accounts.borrow().clone(),
             blocks: self.blocks.last.clone(),
-            load: None,
+            load,
             rate: self.blocks.rate(wall_ms()),
             log: self.log.clone(),
             notes: self.notes.clone(),

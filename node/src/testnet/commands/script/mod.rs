@@ -1,0 +1,115 @@
+//! `testnet script`: commands and expectations, one a line.
+
+mod expect;
+mod step;
+mod words;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{CommandError, Target};
+use step::{Mistake, Numbered, Step};
+
+/// Most bytes of a script.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Run commands and expectations from a file, one a line
+///
+/// A line is a command as on the command line (partition, isolate, heal, latency, kill, restart,
+/// add, load, faucet, wait, ls, stop), a pause or an expectation. Words are quoted as in a shell,
+/// and # begins a comment.
+///
+///   sleep 5s
+///   expect final within 2s       needs a load; a transfer that the load submitted after the line
+///                                began is final at each node that the load's node reaches: by way
+///                                of nodes that are up and links that are not cut
+///   expect no-final for 3s       needs a load; during this time no transfer that the load
+///                                submitted after the line began is final at any node
+///   expect agree [within 10s]    all nodes that are up have the same block at the lowest height
+///                                that one of them has
+///   expect height 100 within 30s all nodes that are up have reached the height
+///
+/// All lines are checked before the first one runs. The first line that fails ends the script.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+#[command(after_help = "Exit codes: 0 ok, 1 a line failed, 2 a line cannot be read, 3 no network \
+                        runs, 5 an expectation was not met. With --json each line that was done \
+                        prints an object with line, text, ms and result.")]
+pub(crate) struct Script {
+    /// The script; - reads it from stdin
+    file: PathBuf,
+}
+
+impl Script {
+    pub(super) async fn execute(self, target: &Target) -> anyhow::Result<()> {
+        let name = match self.is_stdin() {
+            true => "stdin".to_owned(),
+            false => self.file.display().to_string(),
+        };
+        let script = self.read().with_context(|| name.clone())?;
+        let lines = step::parse(&script).map_err(|mistakes| told(&name, &mistakes))?;
+        // Without a network nothing runs, not even a pause.
+        target.list().await?;
+        for line in lines {
+            let Numbered { number, text, step } = line;
+            let start = Instant::now();
+            let result = run(step, target).await.map_err(|error| {
+                let says = format!("{name}:{number}: {text}: {error:#}");
+                match error.downcast::<CommandError>() {
+                    Ok(CommandError::NotInTime(_)) => CommandError::NotInTime(says).into(),
+                    // Any other failure of a line has the same exit code.
+                    _ => anyhow!(says),
+                }
+            })?;
+            let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let object = json!({ "line": number, "text": text, "ms": ms, "result": result });
+            target.print(&object, &format!("{number:>4}  {text}  ({ms} ms)"))?;
+        }
+        Ok(())
+    }
+
+    fn is_stdin(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    fn read(&self) -> anyhow::Result<String> {
+        let mut bytes = Vec::new();
+        if self.is_stdin() {
+            std::io::stdin().lock().take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        } else {
+            File::open(&self.file)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        }
+        ensure!(bytes.len() as u64 <= BYTES_MAX, "a script has at most {BYTES_MAX} bytes");
+        String::from_utf8(bytes).context("a script is UTF-8 text")
+    }
+}
+
+/// Does what a line asks for, and returns the result.
+async fn run(step: Step, target: &Target) -> anyhow::Result<Value> {
+    match step {
+        Step::Sleep(time) => {
+            sleep(time).await;
+            Ok(json!({}))
+        }
+        Step::Expect(expect) => expect::check(expect, target).await,
+        Step::Command(command) => {
+            let (target, kept) = target.keeping();
+            // Boxed, since this command runs commands itself.
+            Box::pin(command.execute(&target)).await?;
+            Ok(kept.take())
+        }
+    }
+}
+
+fn told(name: &str, mistakes: &[Mistake]) -> CommandError {
+    let line =
+        |Mistake { number, text, reason }: &Mistake| format!("{name}:{number}: {text}: {reason}");
+    CommandError::Usage(mistakes.iter().map(line).collect::<Vec<_>>().join("\n"))
+}

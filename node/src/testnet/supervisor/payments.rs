@@ -1,0 +1,66 @@
+//! Payments on the network: the load, and the faucet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::super::faucet;
+use super::super::load::traffic::{Chain, Traffic};
+use super::Supervisor;
+use super::member::{Member, Reply};
+use crate::control::Failure;
+
+/// What a call asks of the running load.
+pub(super) enum Question {
+    /// What it has done so far.
+    Figures,
+    /// Send nothing from this long after its start on.
+    Rest(Duration),
+}
+
+impl Supervisor {
+    /// The chain, and the nodes through which it is paid on, the best choice first: the named one,
+    /// or else the last full node that is up, the other full nodes, and the validators.
+    pub(super) fn payable(&self, node: Option<&str>) -> Result<Chain, Failure> {
+        let all = || self.members.iter();
+        let rpc: Vec<String> = match node {
+            Some(name) => vec![self.members[self.find(name)?].node.rpc_url()],
+            None => {
+                let full = all().rev().filter(|member| !member.node.validator);
+                let ordered = full.chain(all().filter(|member| member.node.validator));
+                let (up, down): (Vec<&Member>, Vec<&Member>) =
+                    ordered.partition(|member| member.is_up());
+                up.into_iter().chain(down).map(|member| member.node.rpc_url()).collect()
+            }
+        };
+        Ok(Chain { genesis: Arc::new(self.layout.genesis.clone()), rpc })
+    }
+
+    /// Starts a load in place of the running one, or ends it and tells what it did.
+    pub(super) fn load(&mut self, per_second: u32, chain: Chain) -> Result<Value, Failure> {
+        if per_second == 0 {
+            let ended = self.traffic.take();
+            return Ok(ended.map_or_else(|| json!({}), |traffic| traffic.figures()));
+        }
+        let traffic = Traffic::start(chain, per_second);
+        self.traffic = Some(traffic.map_err(|error| Failure::failed(format!("{error:#}")))?);
+        Ok(json!({}))
+    }
+
+    pub(super) fn answer(&self, question: &Question) -> Result<Value, Failure> {
+        let traffic = self.traffic.as_ref().ok_or_else(|| Failure::failed("no load runs"))?;
+        match question {
+            Question::Figures => Ok(traffic.figures()),
+            Question::Rest(after) => {
+                traffic.rest(*after);
+                Ok(json!({}))
+            }
+        }
+    }
+}
+
+/// Pays from the faucet. The reply comes once that is final and proved.
+pub(super) fn pay(chain: Chain, address: String, amount: String, reply: Reply) {
+    tokio::spawn(async move { reply.send(faucet::pay(chain, address, amount).await) });
+}
