@@ -201,7 +201,7 @@ async fn a_folder_that_others_could_use_is_refused() {
     let (_folder, home, runtime) = long_home();
     let own = runtime.join(format!("cairn-{}", own_uid()));
     let refused = |part: &str| {
-        let error = Listener::bind_in(&home, &[runtime.clone()]).unwrap_err();
+        let error = Listener::bind_in(&home, std::slice::from_ref(&runtime)).unwrap_err();
         assert!(matches!(error, ControlError::Unsafe { .. }), "{error:?}");
         assert!(error.to_string().contains(part), "{error}");
         assert!(!home.join("run/control").exists());
