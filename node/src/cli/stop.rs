@@ -32,7 +32,7 @@ impl Stop {
             .enable_all()
             .build()
             .context("tokio cannot start")?;
-        let stopped = runtime.block_on(timeout(PATIENCE, stop(&root)));
+        let stopped = runtime.block_on(async { timeout(PATIENCE, stop(&root)).await });
         let Ok(stopped) = stopped else {
             bail!("the node has not ended after {} s; its log says why", PATIENCE.as_secs());
         };
