@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::HomeArg;
-use crate::config::{Config as Settings, P2pAddress, SyncConfig, parse_socket_address};
+use crate::config::{Config as Settings, P2pAddress, SyncConfig, parse_rate, parse_socket_address};
 use crate::home::Home;
 use crate::output::{print, print_json};
 
@@ -31,7 +31,7 @@ pub(super) struct Show {
 pub(super) struct Overrides {
     /// Address on which the node listens for peers: a multiaddr or IP:PORT
     #[arg(long, env = "CAIRN_NODE_P2P_LISTEN", value_name = "ADDR")]
-    p2p_listen: Option<P2pAddress>,
+    pub(super) p2p_listen: Option<P2pAddress>,
     /// Address on which RPC listens: IP:PORT
     #[arg(
         long,
@@ -39,21 +39,28 @@ pub(super) struct Overrides {
         value_name = "ADDR",
         value_parser = parse_socket_address
     )]
-    rpc_listen: Option<SocketAddr>,
+    pub(super) rpc_listen: Option<SocketAddr>,
     /// A peer to stay connected to, besides those of the file: a multiaddr, HOST:PORT or IP:PORT;
     /// may be given again
     #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "ADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
-    /// Most bytes of history a second sent to all peers together; 0 for unlimited
-    #[arg(long, env = "CAIRN_NODE_SYNC_UPLOAD_RATE", value_name = "BYTES", value_parser = rate)]
+    /// Most bytes of history a second sent to all peers together, such as 5000000 or "5 MB/s"; 0
+    /// for unlimited
+    #[arg(
+        long,
+        env = "CAIRN_NODE_SYNC_UPLOAD_RATE",
+        value_name = "RATE",
+        value_parser = parse_rate
+    )]
     sync_upload_rate: Option<u64>,
     /// Most bytes of history a second received from all peers together; 0 for unlimited
-    #[arg(long, env = "CAIRN_NODE_SYNC_DOWNLOAD_RATE", value_name = "BYTES", value_parser = rate)]
+    #[arg(
+        long,
+        env = "CAIRN_NODE_SYNC_DOWNLOAD_RATE",
+        value_name = "RATE",
+        value_parser = parse_rate
+    )]
     sync_download_rate: Option<u64>,
-}
-
-fn rate(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "expected a whole number of bytes a second, such as 1000000")
 }
 
 impl Overrides {

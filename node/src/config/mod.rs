@@ -2,6 +2,8 @@
 //! never here.
 
 mod address;
+mod rate;
+mod text;
 
 use std::fmt;
 use std::fs;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
+pub(crate) use rate::parse_rate;
 
 /// Default peer-to-peer port.
 pub const P2P_PORT: u16 = 7700;
@@ -168,26 +171,6 @@ pub struct SyncConfig {
 /// one.
 const RATE_MIN: u64 = 16 << 10;
 
-/// Rates in the file. 0 means unlimited; it is written, so that the key is seen.
-mod rate {
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        rate: &Option<u64>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(rate.unwrap_or(0))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<u64>, D::Error> {
-        deserializer
-            .deserialize_u64(super::Whole("a whole number of bytes a second"))
-            .map(super::SyncConfig::limit)
-    }
-}
-
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_u64(Whole("a whole number of bytes"))
 }
@@ -248,12 +231,17 @@ impl Config {
         })
     }
 
-    /// The content of the file. Reading it gives the same configuration.
+    /// The content of the file, with comments. Reading it gives the same configuration.
     ///
     /// # Panics
     /// Never: every value has a TOML form.
     #[must_use]
     pub fn to_toml(&self) -> String {
+        text::commented(&self.plain(), &Self::default().plain())
+    }
+
+    /// The content of the file without comments: a line for each section and key.
+    fn plain(&self) -> String {
         toml::to_string(self)
             .unwrap_or_else(|error| panic!("every configuration has a TOML form: {error}"))
     }
@@ -368,7 +356,13 @@ mod tests {
             ("[sync]\ndownload_rate = 1", ["sync.download_rate: 1", "or 0 for no limit"]),
             (
                 "[sync]\nupload_rate = \"1 MB\"",
-                ["upload_rate = \"1 MB\"", "expected a whole number of bytes a second"],
+                ["upload_rate = \"1 MB\"", "or a number with B/s, kB/s, MB/s"],
+            ),
+            ("[sync]\nupload_rate = -1", ["upload_rate = -1", "expected a whole number of bytes"]),
+            ("[sync]\nupload_rate = 1.5", ["upload_rate = 1.5", "expected a whole number"]),
+            (
+                "[sync]\nupload_rate = \"16 kB/s\"",
+                ["sync.upload_rate: 16000", "expected at least 16384 bytes a second"],
             ),
             (
                 "[sync]\nrate = 1",
@@ -399,12 +393,16 @@ mod tests {
             ("[sync]\nupload_rate = 0\ndownload_rate = 0", None, None),
             ("[sync]\nupload_rate = 16384", Some(16_384), None),
             ("[sync]\ndownload_rate = 5000000", None, Some(5_000_000)),
+            (
+                "[sync]\nupload_rate = \"16 KiB/s\"\ndownload_rate = \"1.5 MB/s\"",
+                Some(16_384),
+                Some(1_500_000),
+            ),
+            ("[sync]\nupload_rate = \"0 MB/s\"", None, None),
         ] {
             let rates = SyncConfig { upload_rate: upload, download_rate: download };
             assert_eq!(parse(text).map(|config| config.sync), Ok(rates), "{text}");
         }
-        assert!(
-            Config::default().to_toml().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n")
-        );
+        assert!(Config::default().plain().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n"));
     }
 }
