@@ -49,5 +49,6 @@ mod output;
 mod parent;
 mod screen;
 mod signals;
-mod space;
+pub mod space;
 mod tasks;
+pub mod uploaded;

@@ -1,14 +1,60 @@
-//! Free space of the disk that a home is on, and a warning before it is full.
+//! The space that a home takes and the space that is free on its disk, with a warning before the
+//! disk is full.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time between two checks. A node writes at most some MiB per second.
+use tokio::sync::watch;
+
+/// Time between two checks. A node writes at most some MiB per second. Each check walks the home,
+/// which has some hundred files.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// A disk is nearly full if fewer bytes are free than this, or than the size of the disk divided by
 /// [`RESERVE_PART`], whichever is less.
 const RESERVE_BYTES: u64 = 2 << 30;
 const RESERVE_PART: u64 = 20;
+
+/// How many levels of folders below a measured one are counted. A home has three.
+const DEPTH_MAX: u32 = 4;
+
+/// What a home takes and has left, as of the last check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that the files of the home take on disk.
+    pub used: u64,
+    /// Bytes that this node may still write; `None` if the system cannot say.
+    pub free: Option<u64>,
+}
+
+impl Disk {
+    /// Measures a home. It reads all its folders.
+    #[must_use]
+    pub fn of(home: &Path) -> Self {
+        Self { used: disk_bytes(home), free: Space::of(home).map(|space| space.free) }
+    }
+}
+
+/// Bytes on disk of a file or folder. That is less than the length of its files if these have
+/// holes. A file that was removed meanwhile counts 0.
+pub(crate) fn disk_bytes(path: &Path) -> u64 {
+    bytes_below(path, DEPTH_MAX)
+}
+
+fn bytes_below(path: &Path, depth: u32) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    // `blocks` counts units of 512 bytes on every file system.
+    let own = metadata.blocks().saturating_mul(512);
+    if !metadata.is_dir() || depth == 0 {
+        return own;
+    }
+    let Ok(entries) = fs::read_dir(path) else { return own };
+    entries
+        .flatten()
+        .map(|entry| bytes_below(&entry.path(), depth.saturating_sub(1)))
+        .fold(own, u64::saturating_add)
+}
 
 /// The size of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +79,22 @@ impl Space {
     }
 }
 
-/// Warns once each time that the disk of a home becomes nearly full. Ends when `stop` does.
-pub(crate) async fn watch(home: PathBuf, stop: impl Future<Output = ()>) {
+/// Measures the home now and then, and warns once each time that its disk becomes nearly full. Ends
+/// when `stop` does.
+pub(crate) async fn watch(
+    home: PathBuf,
+    shows: watch::Sender<Disk>,
+    stop: impl Future<Output = ()>,
+) {
     tokio::pin!(stop);
     let mut was_low = false;
     loop {
+        let measured = home.clone();
+        let measuring = tokio::task::spawn_blocking(move || Disk::of(&measured));
+        tokio::select! {
+            () = &mut stop => return,
+            measured = measuring => drop(measured.map(|disk| shows.send_replace(disk))),
+        }
         if let Some(space) = Space::of(&home) {
             if space.is_low() && !was_low {
                 tracing::warn!(
@@ -81,6 +138,33 @@ mod tests {
         ] {
             assert_eq!(Space { free, total }.is_low(), is_low, "{free} of {total}");
         }
+    }
+
+    #[test]
+    fn a_home_is_measured_with_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("db").join("blobs");
+        fs::create_dir_all(&below).unwrap();
+        let empty = Disk::of(folder.path());
+        fs::write(below.join("file"), vec![1; 1 << 20]).unwrap();
+        let full = Disk::of(folder.path());
+        assert!(full.used >= empty.used + (1 << 20), "{empty:?} {full:?}");
+        assert!(full.free.is_some());
+        assert_eq!(Disk::of(&folder.path().join("none")), Disk::default());
+    }
+
+    #[tokio::test]
+    async fn the_first_measurement_comes_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shows, mut shown) = watch::channel(Disk::default());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let watching = tokio::spawn(watch(folder.path().to_owned(), shows, async {
+            let _ = stopped.await;
+        }));
+        shown.changed().await.unwrap();
+        assert!(shown.borrow().used > 0);
+        drop(stop);
+        watching.await.unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::api::{self, BlockSummary};
 use ledger::block::Header;
@@ -21,7 +21,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::accounts::Accounts;
 use crate::network::{self, BanInfo, FaultPlan, PeerInfo};
+use crate::space::Disk;
 use crate::submission::{Submission, SubmitError};
+use crate::uploaded::Uploaded;
 
 /// Most transactions whose times are remembered.
 const JOURNAL_MAX: usize = 65_536;
@@ -176,6 +178,12 @@ pub struct View {
     pub submissions: mpsc::Sender<Submission>,
     /// When transactions were accepted and became final.
     pub journal: Arc<Journal>,
+    /// History sent to peers.
+    pub uploaded: Uploaded<network::PeerId>,
+    /// What the home takes on disk, measured every 20 s.
+    pub disk: watch::Receiver<Disk>,
+    /// When the node started.
+    pub started: Instant,
 }
 
 impl View {

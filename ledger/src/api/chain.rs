@@ -45,7 +45,26 @@ pub struct Status {
     pub clock_offset_ms: Option<i64>,
     /// Whether enough validators are heard for blocks to become final.
     pub quorum: QuorumInfo,
+    /// Age of the last final block by the node's clock, milliseconds; null before the first block.
+    #[serde(default, with = "decimal_option")]
+    pub last_block_age_ms: Option<u64>,
+    /// Milliseconds since the node started.
+    #[serde(default, with = "decimal")]
+    pub uptime_ms: u64,
+    /// Bytes that the node's home takes on disk, measured every 20 s.
+    #[serde(default, with = "decimal")]
+    pub disk_bytes: u64,
+    /// Bytes that are free on that disk; null if the system cannot say.
+    #[serde(default, with = "decimal_option")]
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes of history, chunks and ranges of blocks, sent to peers since the node started.
+    #[serde(default, with = "decimal")]
+    pub served_bytes: u64,
+    /// Different peers to which history was sent since then, at most 4,096.
+    #[serde(default)]
+    pub served_peers: u32,
     /// The faults that the operator of a local network has set, null if there are none.
+    #[serde(default)]
     pub faults: Option<Faults>,
 }
 

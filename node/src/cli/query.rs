@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use ledger::api::{Faults, QuorumInfo};
+use indicatif::DecimalBytes;
+use ledger::api::{Faults, QuorumInfo, Status};
 
 use crate::client::Client;
 use crate::output::{print, print_json, table};
+use crate::progress::time_left;
 
 #[derive(Debug, Args)]
 pub(super) struct Query {
@@ -33,35 +35,7 @@ impl Query {
 
     pub(super) fn status(&self) -> anyhow::Result<()> {
         let status = self.client()?.status()?;
-        if self.json {
-            return print_json(&status);
-        }
-        let mempool =
-            format!("{} transactions, {} bytes", status.mempool_transactions, status.mempool_bytes);
-        let mut rows = vec![
-            ("network", status.network),
-            ("chain id", status.chain_id),
-            ("height", status.height.to_string()),
-            ("block hash", status.block_hash),
-            ("state root", status.state_root),
-            ("peers", status.peers.to_string()),
-            ("syncing", if status.syncing { "yes" } else { "no" }.to_owned()),
-            ("validator", status.validator.unwrap_or_else(|| "no".to_owned())),
-            ("round", status.round.to_string()),
-            ("mempool", mempool),
-            (
-                "clock",
-                status
-                    .clock_offset_ms
-                    .map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:+} ms to peers")),
-            ),
-            ("quorum", quorum(&status.quorum)),
-            ("version", status.version),
-        ];
-        if let Some(set) = &status.faults {
-            rows.push(("FAULTS", faults(set)));
-        }
-        Ok(print(&table(&rows))?)
+        if self.json { print_json(&status) } else { Ok(print(&table(&rows(status)))?) }
     }
 
     pub(super) fn peers(&self) -> anyhow::Result<()> {
@@ -88,6 +62,51 @@ impl Query {
     }
 }
 
+/// The status, a line for each fact.
+fn rows(status: Status) -> Vec<(&'static str, String)> {
+    let last_block = match status.last_block_age_ms {
+        Some(ms) => format!("{} ago", time_left(ms)),
+        None => "none yet".to_owned(),
+    };
+    let free = status
+        .disk_free_bytes
+        .map_or_else(|| "unknown".to_owned(), |bytes| DecimalBytes(bytes).to_string());
+    let peers = if status.served_peers == 1 { "peer" } else { "peers" };
+    let served = format!(
+        "{} of history to {} {peers}",
+        DecimalBytes(status.served_bytes),
+        status.served_peers
+    );
+    let mempool =
+        format!("{} transactions, {} bytes", status.mempool_transactions, status.mempool_bytes);
+    let clock = status
+        .clock_offset_ms
+        .map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:+} ms to peers"));
+    let mut rows = vec![
+        ("network", status.network),
+        ("chain id", status.chain_id),
+        ("height", status.height.to_string()),
+        ("last block", last_block),
+        ("block hash", status.block_hash),
+        ("state root", status.state_root),
+        ("peers", status.peers.to_string()),
+        ("syncing", if status.syncing { "yes" } else { "no" }.to_owned()),
+        ("validator", status.validator.unwrap_or_else(|| "no".to_owned())),
+        ("round", status.round.to_string()),
+        ("mempool", mempool),
+        ("clock", clock),
+        ("quorum", quorum(&status.quorum)),
+        ("served", served),
+        ("disk", format!("{} used, {free} free", DecimalBytes(status.disk_bytes))),
+        ("uptime", time_left(status.uptime_ms)),
+        ("version", status.version),
+    ];
+    if let Some(set) = &status.faults {
+        rows.push(("FAULTS", faults(set)));
+    }
+    rows
+}
+
 /// The faults that are set on a local network.
 fn faults(faults: &Faults) -> String {
     let mut parts = Vec::new();
@@ -106,5 +125,57 @@ fn quorum(quorum: &QuorumInfo) -> String {
         "heard".to_owned()
     } else {
         format!("not heard: missing {}", quorum.missing.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_has_units_and_says_what_is_unknown() {
+        let status = Status {
+            chain_id: String::new(),
+            network: "local".to_owned(),
+            version: String::new(),
+            height: 7,
+            block_hash: String::new(),
+            state_root: String::new(),
+            history_root: String::new(),
+            time: 0,
+            peers: 3,
+            syncing: false,
+            validator: None,
+            round: 0,
+            mempool_transactions: 0,
+            mempool_bytes: 0,
+            clock_offset_ms: None,
+            quorum: QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
+            last_block_age_ms: Some(3_200),
+            uptime_ms: 125_000,
+            disk_bytes: 12_300_000,
+            disk_free_bytes: Some(80_000_000_000),
+            served_bytes: 5_000_000,
+            served_peers: 2,
+        };
+        let known = table(&rows(status.clone()));
+        for line in [
+            "last block  4 s ago",
+            "served      5.00 MB of history to 2 peers",
+            "disk        12.30 MB used, 80.00 GB free",
+            "uptime      2 min 5 s",
+        ] {
+            assert!(known.lines().any(|found| found == line), "{line} is not in\n{known}");
+        }
+        let young =
+            Status { last_block_age_ms: None, disk_free_bytes: None, served_peers: 1, ..status };
+        let unknown = table(&rows(young));
+        for line in [
+            "last block  none yet",
+            "served      5.00 MB of history to 1 peer",
+            "disk        12.30 MB used, unknown free",
+        ] {
+            assert!(unknown.lines().any(|found| found == line), "{line} is not in\n{unknown}");
+        }
     }
 }

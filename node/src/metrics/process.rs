@@ -1,15 +1,13 @@
 //! Measurements of this process, for the metrics that Prometheus' own clients also export.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// How many levels of folders below a measured one are counted. The store has two.
-const DEPTH_MAX: u32 = 4;
+use crate::space::disk_bytes;
 
 /// Facts that do not change while the process runs.
 pub(crate) struct Process {
@@ -30,7 +28,7 @@ impl Process {
     /// Bytes that each part takes on disk. That is less than the length of its files if these have
     /// holes.
     pub(crate) fn disk_bytes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.disk.iter().map(|(part, path)| (*part, disk_bytes(path, DEPTH_MAX)))
+        self.disk.iter().map(|(part, path)| (*part, disk_bytes(path)))
     }
 }
 
@@ -58,21 +56,6 @@ pub(crate) fn files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Bytes on disk of a file or folder. A file that was removed meanwhile counts 0.
-fn disk_bytes(path: &Path, depth: u32) -> u64 {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
-    // `blocks` counts units of 512 bytes on every file system.
-    let own = metadata.blocks() * 512;
-    if !metadata.is_dir() || depth == 0 {
-        return own;
-    }
-    let Ok(entries) = fs::read_dir(path) else { return own };
-    entries
-        .flatten()
-        .map(|entry| disk_bytes(&entry.path(), depth - 1))
-        .fold(own, u64::saturating_add)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -84,7 +67,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("a").join("b");
         fs::create_dir_all(&below).unwrap();
-        let empty = disk_bytes(dir.path(), DEPTH_MAX);
+        let empty = disk_bytes(dir.path());
         fs::write(below.join("file"), vec![1; 1 << 20]).unwrap();
         let process = Process::new(vec![
             ("store", dir.path().to_owned()),

@@ -16,6 +16,7 @@ use super::peers::PeerInfo;
 use super::requests::RequestId;
 use super::wire::{Lane, RESPONSE_BYTES_MAX, Topic};
 use crate::accounts::Accounts;
+use crate::uploaded::Uploaded;
 
 /// Most commands that wait for the task. The task itself waits for nobody, so a full queue means
 /// that it gets no processor time.
@@ -55,6 +56,7 @@ pub struct Network {
     peers: watch::Receiver<Arc<Vec<PeerInfo>>>,
     addresses: watch::Receiver<Arc<Vec<Multiaddr>>>,
     accounts: Accounts<PeerId>,
+    uploaded: Uploaded<PeerId>,
     bans: watch::Receiver<Arc<Vec<BanInfo>>>,
     faults: Option<Faults>,
 }
@@ -118,6 +120,7 @@ impl Network {
             peers,
             addresses,
             accounts,
+            uploaded: Uploaded::default(),
             bans,
             faults,
         };
@@ -128,6 +131,11 @@ impl Network {
     /// The cost account of each peer. Work for a peer is charged here.
     pub(crate) fn accounts(&self) -> &Accounts<PeerId> {
         &self.accounts
+    }
+
+    /// The history that was sent to peers. Whoever sends some counts it here.
+    pub(crate) fn uploaded(&self) -> &Uploaded<PeerId> {
+        &self.uploaded
     }
 
     /// Our own identity.

@@ -16,6 +16,7 @@ use ledger::units::{Height, Nonce};
 use protocol::Quorum;
 use protocol::budget::{BudgetReport, Cost};
 
+use crate::clock::wall_ms;
 use crate::network;
 use crate::view::{Activity, TipView, View, block_summary, faults_info};
 
@@ -96,6 +97,8 @@ pub(super) fn head(tip: &TipView) -> Option<Head> {
 pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usize) -> Status {
     let (state_root, history_root) = tip.state.roots();
     let at = tip.state.tip();
+    let (served_bytes, served_peers) = view.uploaded.total();
+    let disk = *view.disk.borrow();
     Status {
         chain_id: view.chain.id().to_string(),
         network: view.chain.genesis().network.clone(),
@@ -113,6 +116,12 @@ pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usi
         mempool_bytes: activity.mempool_bytes as u64,
         clock_offset_ms: activity.clock_offset_ms,
         quorum: quorum(view),
+        last_block_age_ms: (at.height > Height(0)).then(|| wall_ms().saturating_sub(at.time.0)),
+        uptime_ms: u64::try_from(view.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        disk_bytes: disk.used,
+        disk_free_bytes: disk.free,
+        served_bytes,
+        served_peers: count(served_peers),
         faults: faults(view),
     }
 }

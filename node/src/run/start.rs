@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
@@ -19,6 +20,7 @@ use crate::driver::peer_numbers::PeerNumbers;
 use crate::driver::swarm::{self, Shell};
 use crate::home::Home;
 use crate::network::Network;
+use crate::space::Disk;
 use crate::submission::{SUBMISSIONS, Submission};
 use crate::tasks::{Tasks, spawn_thread};
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View};
@@ -50,7 +52,8 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let verifier = tokio::spawn(verifier);
     metrics::register(&mut registry, view.clone(), disk(&home));
     let progress = tokio::spawn(progress::run(view.clone(), wait_for(stopping.clone())));
-    let space = tokio::spawn(space::watch(home.root().to_owned(), wait_for(stopping.clone())));
+    let space = space::watch(home.root().to_owned(), ends.disk, wait_for(stopping.clone()));
+    let space = tokio::spawn(space);
     let rpc = rpc::serve(opened.listener, view, registry, wait_for(stopping.clone()));
 
     let peers = PeerNumbers::default();
@@ -113,6 +116,7 @@ struct Ends {
     target: watch::Receiver<Option<CertifiedHeader>>,
     queries: mpsc::Receiver<Query>,
     submissions: mpsc::Receiver<Submission>,
+    disk: watch::Sender<Disk>,
 }
 
 /// Makes the view for readers, and the ends of its channels for the parts that write them.
@@ -132,6 +136,7 @@ fn connect(
     let (queries_sender, queries) = mpsc::channel(QUERIES);
     let (submissions_sender, submissions) = mpsc::channel(SUBMISSIONS);
     let (target_sender, target) = watch::channel(None);
+    let (disk_sender, disk) = watch::channel(Disk::default());
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
         tip: tip_sender,
@@ -157,8 +162,11 @@ fn connect(
         queries: queries_sender,
         submissions: submissions_sender,
         journal,
+        uploaded: network.uploaded().clone(),
+        disk,
+        started: Instant::now(),
     };
-    (view, Ends { outputs, sync: sync_sender, target, queries, submissions })
+    (view, Ends { outputs, sync: sync_sender, target, queries, submissions, disk: disk_sender })
 }
 
 /// What the node is on its chain, for the log.

@@ -183,6 +183,12 @@ impl Inner {
             mempool_bytes: 0,
             clock_offset_ms: None,
             quorum: api::QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
+            last_block_age_ms: None,
+            uptime_ms: 0,
+            disk_bytes: 0,
+            disk_free_bytes: None,
+            served_bytes: 0,
+            served_peers: 0,
             faults: None,
         })
     }

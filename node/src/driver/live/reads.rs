@@ -92,6 +92,9 @@ fn answer(store: &Store, network: &Network, peer: PeerId, ticket: ResponseTicket
             network
                 .accounts()
                 .charge(&peer, &Cost::look_ups(0, reads).and(Cost::answer(bytes.len())));
+            if matches!(&response, Response::Blocks(blocks, _) if !blocks.is_empty()) {
+                network.uploaded().count(peer, bytes.len());
+            }
             network.respond(ticket, bytes);
         }
         Err(error) => tracing::error!(%error, "cannot read blocks for a peer"),

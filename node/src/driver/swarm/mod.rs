@@ -411,6 +411,7 @@ impl Shell {
         // sends, within its upload slots and rate.
         self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
+            self.network.uploaded().count(to, bytes.len());
             self.network.send_data(to, id.frame(&bytes));
         }
         Ok(None)

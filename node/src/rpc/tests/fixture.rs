@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ledger::address::Coin;
 use ledger::api::BlockSummary;
@@ -29,7 +29,9 @@ use tokio::time::timeout;
 use crate::accounts::Accounts;
 use crate::network::{BanInfo, FaultPlan, PeerId, PeerInfo, Traffic};
 use crate::rpc::{Bounds, RpcConfig, bind, serve};
+use crate::space::Disk;
 use crate::submission::Submission;
+use crate::uploaded::Uploaded;
 use crate::view::{Activity, Journal, Query, SyncView, TipView, View, block_summary};
 
 pub(super) const SOON: Duration = Duration::from_millis(200);
@@ -56,6 +58,7 @@ pub(super) struct Fixture {
     pub(super) queries: Option<mpsc::Receiver<Query>>,
     pub(super) submissions: Option<mpsc::Receiver<Submission>>,
     pub(super) journal: Arc<Journal>,
+    pub(super) uploaded: Uploaded<PeerId>,
     pub(super) address: SocketAddr,
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) server: JoinHandle<()>,
@@ -170,7 +173,7 @@ impl Fixture {
         let (blocks, _) = broadcast::channel(4);
         let (query, queries) = mpsc::channel(64);
         let (submit, submissions) = mpsc::channel(64);
-        let journal = Arc::new(Journal::default());
+        let (journal, uploaded) = (Arc::new(Journal::default()), Uploaded::default());
         let view = View {
             chain: Arc::clone(&chain),
             store: opened.store.clone(),
@@ -187,6 +190,9 @@ impl Fixture {
             queries: query,
             submissions: submit,
             journal: Arc::clone(&journal),
+            uploaded: uploaded.clone(),
+            disk: watch::channel(Disk { used: 12_345_678, free: Some(1 << 40) }).1,
+            started: Instant::now(),
         };
         let config = RpcConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -218,6 +224,7 @@ impl Fixture {
             queries: Some(queries),
             submissions: Some(submissions),
             journal,
+            uploaded,
             address,
             stop: Some(stop),
             server,

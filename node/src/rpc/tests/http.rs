@@ -3,6 +3,7 @@ use protocol::Quorum;
 use serde_json::json;
 
 use super::fixture::{Fixture, key};
+use crate::network::PeerId;
 use crate::rpc::{BODY_BYTES_MAX, RpcConfig, bind};
 
 #[tokio::test]
@@ -160,6 +161,26 @@ async fn ready_when_answers_can_be_trusted() {
         assert_eq!(status, if ready { 200 } else { 503 }, "{validators} {peer} {syncing} {body}");
         assert_eq!(body.contains("reason"), !ready, "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_status_tells_age_uptime_disk_and_what_was_served() {
+    let mut fixture = Fixture::start().await;
+    let before = fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap();
+    assert_eq!(before["last_block_age_ms"], json!(null), "there is no block");
+    assert_eq!((&before["served_bytes"], &before["served_peers"]), (&json!("0"), &json!(0)));
+    let (first, second) = (PeerId::random(), PeerId::random());
+    for (peer, bytes) in [(first, 1_000), (second, 200), (first, 30)] {
+        fixture.uploaded.count(peer, bytes);
+    }
+    let header = fixture.commit(Vec::new());
+    let status = fixture.call(api::CHAIN_STATUS, json!({})).await.unwrap();
+    let number = |name: &str| status[name].as_str().unwrap().parse::<u64>().unwrap();
+    let age = crate::clock::wall_ms() - header.time.0;
+    assert!((age - 60_000..=age).contains(&number("last_block_age_ms")), "{status}");
+    assert!(number("uptime_ms") < 60_000, "{status}");
+    assert_eq!((number("disk_bytes"), number("disk_free_bytes")), (12_345_678, 1 << 40));
+    assert_eq!((number("served_bytes"), &status["served_peers"]), (1_230, &json!(2)));
 }
 
 /// No block becomes final any more, and the operator learns which validators are missing.
