@@ -29,6 +29,8 @@ pub mod home;
 
 pub mod keys;
 
+mod invitation;
+
 pub mod config;
 
 pub mod consensus_log;

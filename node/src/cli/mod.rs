@@ -2,10 +2,13 @@
 
 pub mod archive;
 
+mod address;
 mod config;
 mod db;
 mod genesis;
 mod init;
+mod invite;
+mod join;
 mod query;
 mod run;
 mod stop;
@@ -20,6 +23,7 @@ use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::join::FetchError;
 use crate::client::ClientError;
 use crate::control::ControlError;
 use crate::home::Home;
@@ -52,6 +56,13 @@ enum Command {
     Run(run::Run),
     /// Stop the node that runs in a home, and wait until it has ended
     Stop(stop::Stop),
+    /// Print a link by which others join the network of a home
+    Invite(invite::Invite),
+    /// Join a network by a link: make a home, fetch the genesis from the node that the link names,
+    /// and run
+    Join(join::Join),
+    /// Print the addresses at which other nodes reach the node of a home
+    Address(address::Address),
     /// Start a network of nodes on this machine, with funded accounts, or command one that runs
     Testnet(testnet::Testnet),
     /// Show the status of a running node: chain, height, roots, peers
@@ -131,13 +142,17 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 /// The error of the command. [`exit_code`] gives its exit code, and [`show`] shows it with its
 /// causes.
 pub fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    // `run` may take the level from the configuration, so it starts the log itself.
-    if let Command::Run(run) = cli.command {
-        return run.execute(cli.log);
+    // These two may take the level from the configuration, so they start the log themselves.
+    match cli.command {
+        Command::Run(run) => return run.execute(cli.log),
+        Command::Join(join) => return join.execute(cli.log),
+        _ => {}
     }
     crate::logging::start(cli.log.as_deref().unwrap_or("info"))?;
     match cli.command {
-        Command::Run(_) => unreachable!("handled above"),
+        Command::Run(_) | Command::Join(_) => unreachable!("handled above"),
+        Command::Invite(invite) => invite.execute(),
+        Command::Address(address) => address.execute(),
         Command::Init(init) => init.execute(),
         Command::Stop(stop) => stop.execute(),
         Command::Testnet(testnet) => testnet.execute(cli.log),
@@ -164,10 +179,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<ControlError>() {
         return error.exit_code();
     }
-    match error.downcast_ref() {
-        Some(ClientError::Unreachable { .. }) => EXIT_UNREACHABLE,
-        _ => EXIT_ERROR,
-    }
+    let is_unreachable = matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. }))
+        || matches!(error.downcast_ref(), Some(FetchError::Unreachable { .. }));
+    if is_unreachable { EXIT_UNREACHABLE } else { EXIT_ERROR }
 }
 
 /// An error with its causes, each only once: some messages already include their cause.
@@ -221,6 +235,7 @@ mod tests {
 
     #[test]
     fn what_scripts_rely_on_parses_and_mistakes_do_not() {
+        let join = format!("join cairn-net:{}@/ip4/127.0.0.1/tcp/7700", "0".repeat(64));
         for (line, valid) in [
             ("init --home /h --genesis /g", true),
             ("init --home /h --genesis /g --validator", true),
@@ -241,7 +256,18 @@ mod tests {
             ("init --home /h --genesis /g --rpc-listen localhost", false),
             ("run --home /h --sync-upload-rate 1000000 --sync-download-rate 0", true),
             ("run --home /h --sync-upload-rate 1MB", false),
+            ("run --home /h --sync-upload-rate 1MB/s --sync-download-rate 800KiB/s", true),
             ("run --home /h --sync-upload-rate -1", false),
+            ("invite --home /h --json", true),
+            ("invite --address node.example:7700", true),
+            ("invite --address /dns4/node.example/tcp/7700", true),
+            ("invite --address node.example", false),
+            ("join --home /h", false),
+            ("join cairn-net:00@/ip4/127.0.0.1/tcp/7700", false),
+            (&join, true),
+            (&format!("{join} --home /h --yes --exit-with-parent"), true),
+            (&format!("{join} --p2p-listen 127.0.0.1:1 --rpc-listen 127.0.0.1:2"), true),
+            ("address --home /h --json", true),
             ("testnet --nodes 4 --full-nodes 0 --dir /d --base-port 7700 --plain", true),
             ("testnet --nodes 0", false),
             ("testnet --reset", true),

@@ -5,12 +5,16 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use tokio::runtime::Runtime;
 
 use super::HomeArg;
 use super::config::Overrides;
+use crate::config::Config;
+use crate::home::Home;
 use crate::logging;
 use crate::memory;
 use crate::parent::stdin_end;
+use crate::run::Options;
 
 /// How long work on other threads may go on once the node has stopped. Everything that must be
 /// durable is durable by then.
@@ -36,17 +40,28 @@ impl Run {
         let home = self.home.open()?;
         let config = self.overrides.apply(&home, log)?;
         logging::start(&config.log.level)?;
-        memory::give_back()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("tokio cannot start")?;
-        let options = crate::run::Options {
+        let options = Options {
             parent: self.exit_with_parent.then(stdin_end).transpose()?,
             sign_without_log: self.sign_without_log,
         };
-        let result = runtime.block_on(crate::run::run(home, config, options));
-        runtime.shutdown_timeout(SHUTDOWN);
-        result
+        foreground(runtime()?, home, config, options)
     }
+}
+
+/// The runtime of a node.
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio cannot start")
+}
+
+/// Runs a node until it is told to stop. The log must have started.
+pub(super) fn foreground(
+    runtime: Runtime,
+    home: Home,
+    config: Config,
+    options: Options,
+) -> anyhow::Result<()> {
+    memory::give_back()?;
+    let result = runtime.block_on(crate::run::run(home, config, options));
+    runtime.shutdown_timeout(SHUTDOWN);
+    result
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Multiaddr;
+use crate::network::{Multiaddr, is_host_name};
 
 /// Where a node listens or is reached: a multiaddr such as `/ip4/127.0.0.1/tcp/7700`. `IP:PORT`
 /// and, for a peer, `HOST:PORT` are also parsed.
@@ -59,18 +59,7 @@ impl P2pAddress {
 /// A host name and a port, as a `/dns` multiaddr, which resolves to all addresses of the name.
 fn named(text: &str) -> Option<Multiaddr> {
     let (host, port) = text.rsplit_once(':')?;
-    let is_label = |label: &str| {
-        let is_plain =
-            label.chars().all(|char| char.is_ascii_alphanumeric() || char == '-' || char == '_');
-        (1..=63).contains(&label.len())
-            && is_plain
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    // A host without a letter is an IP address with a mistake in it.
-    let is_name = host.contains(|char: char| char.is_ascii_alphabetic()) && host.len() <= 253;
-    let is_host = is_name && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label);
-    let port = port.parse::<u16>().ok().filter(|port| is_host && *port > 0)?;
+    let port = port.parse::<u16>().ok().filter(|port| is_host_name(host) && *port > 0)?;
     format!("/dns/{host}/tcp/{port}").parse().ok()
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn is_dialable(address: &Multiaddr, private: bool) -> bool {
 }
 
 /// Whether an address is routed on the public internet.
-fn is_global(ip: IpAddr) -> bool {
+pub(crate) fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_global_v4(ip),
         IpAddr::V6(ip) => is_global_v6(ip),

@@ -98,17 +98,21 @@ pub(crate) fn swarm(
     guards: &Guards,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let local = config.identity.public().to_peer_id();
-    let swarm_config =
-        libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
     Ok(Swarm::new(
         transport(config, registry, guards)?,
         behaviour(config, names, local, guards.faults.clone())?,
         local,
-        swarm_config,
+        swarm_config(),
     ))
 }
 
-fn transport(
+/// How a swarm treats its connections.
+pub(crate) fn swarm_config() -> libp2p::swarm::Config {
+    libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE)
+}
+
+/// The transport: TCP and names, encrypted, multiplexed, counted and guarded.
+pub(crate) fn transport(
     config: &NetworkConfig,
     registry: &mut Registry,
     guards: &Guards,
@@ -173,7 +177,7 @@ fn behaviour(
     })
 }
 
-fn identify(config: &NetworkConfig, names: &Names) -> identify::Behaviour {
+pub(crate) fn identify(config: &NetworkConfig, names: &Names) -> identify::Behaviour {
     let identify = identify::Config::new(names.version.clone(), config.identity.public())
         .with_agent_version(format!("cairn-node/{}", env!("CARGO_PKG_VERSION")))
         // No cache: an address that a peer claims is not used before the network's task has checked

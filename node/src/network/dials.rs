@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::DialError;
 
 use super::address::{ip_of, is_dialable};
 use super::group::{Grouping, port_of};
@@ -100,6 +101,18 @@ pub(crate) fn without_peer(address: &Multiaddr) -> Multiaddr {
         address.pop();
     }
     address
+}
+
+/// Why a dial failed, in one line. For a failed connection it is the system's error, which libp2p
+/// wraps several times.
+pub(crate) fn reason(error: &DialError) -> String {
+    let DialError::Transport(failures) = error else { return error.to_string() };
+    let Some((_, failure)) = failures.last() else { return error.to_string() };
+    let mut cause: &dyn std::error::Error = failure;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod bans;
 mod behaviour;
 mod bootstrap;
 mod dials;
+mod endpoint;
 mod eviction;
 mod exchange;
 mod faults;
@@ -21,6 +22,7 @@ mod handle;
 mod handshakes;
 mod inbox;
 mod intake;
+mod interfaces;
 mod known;
 mod line;
 mod links;
@@ -34,6 +36,7 @@ mod store;
 mod task;
 mod traffic;
 mod transport;
+mod visit;
 mod wire;
 
 #[cfg(test)]
@@ -51,15 +54,18 @@ use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 
 pub use self::bans::{BanInfo, Charge, Severity};
+pub use self::endpoint::{Endpoint, Host, Reach, is_host_name};
 pub use self::eviction::Service;
 pub use self::exchange::RequestError;
 pub use self::faults::{FAULTY_PEERS_MAX, FaultError, FaultPlan, LATENCY_MAX};
 use self::group::Grouping;
 pub use self::handle::Network;
 pub use self::inbox::{Gossip, GossipTicket, Inbox, PeerEvent, ResponseTicket, Verdict};
+pub use self::interfaces::own_addresses;
 pub use self::links::LinkEvent;
 pub use self::peers::{PeerInfo, Traffic};
 pub use self::requests::{REQUESTS_PER_PEER_MAX, RequestId};
+pub use self::visit::{Visit, VisitError};
 pub use self::wire::{
     LINK_DATA_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, ProtocolNames, REQUEST_BYTES_MAX,
     RESPONSE_BYTES_MAX, Topic, protocol_names,

@@ -65,7 +65,10 @@ pub(super) fn quick_genesis() -> Genesis {
 }
 
 /// The first of a hundred free ports that no other story gets.
-pub(super) fn free_ports() -> u16 {
+///
+/// # Panics
+/// When there are none.
+pub fn free_ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Test programs that run at the same time start their search at different ports.
     let start = process::id().wrapping_mul(17);

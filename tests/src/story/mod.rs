@@ -21,7 +21,7 @@ mod testnet;
 mod load;
 mod trace;
 
-pub use folder::Folder;
+pub use folder::{Folder, free_ports};
 pub use load::{Payer, Reported, now_ms};
 pub use network::{Network, Node};
 pub use process::{Finished, Process, finish, has_ended, with_default_signals};

@@ -1,11 +1,17 @@
 //! Nodes that join a network, and nodes that are refused.
 
 use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use ledger::api::Status;
 use ledger::genesis::Genesis;
 use ledger::units::Timestamp;
 use serde_json::json;
-use tests::story::{Network, Payer, finish, node_program, throughout, until};
+use tests::story::{
+    Finished, Network, Payer, Process, Rpc, finish, free_ports, node_program, throughout, until,
+};
 
 use super::{A_WHILE, json_of, pay};
 
@@ -109,6 +115,127 @@ fn two_nodes_on_one_home_are_refused() {
         let expected = format!("{} is in use by process {pid}", home.display());
         assert_eq!(done.code, Some(1), "{done:?}");
         assert!(done.stderr.contains(&expected) && done.stderr.lines().count() == 1, "{done:?}");
+    }
+    network.await_blocks(2);
+}
+
+/// A node that joined by a link.
+struct Joined {
+    home: PathBuf,
+    rpc: Rpc,
+    process: Process,
+}
+
+impl Joined {
+    /// Joins from an empty folder, with one command.
+    fn start(network: &Network, link: &str, name: &str) -> Self {
+        let (home, port) = (network.path(name), free_ports());
+        let mut command = join_command(link, &home);
+        let (p2p, rpc) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
+        command.args(["--exit-with-parent", "--p2p-listen", &p2p, "--rpc-listen", &rpc]);
+        let process = Process::spawn(&mut command, &network.path(&format!("{name}.log")));
+        Self { home, rpc: Rpc::new(&format!("http://{rpc}")), process }
+    }
+
+    fn await_height(&mut self, height: u64) -> Status {
+        until(&format!("a node that joined reaches height {height}"), || {
+            let ended = self.process.ended();
+            assert!(ended.is_none(), "it has ended: {ended:?}");
+            self.rpc.status().ok().filter(|status| status.height >= height)
+        })
+    }
+
+    fn stop(mut self) {
+        self.process.end_stdin();
+        assert!(self.process.wait().success());
+    }
+}
+
+fn join_command(link: &str, home: &Path) -> Command {
+    let mut command = node_program();
+    command.args(["join", link, "--home"]).arg(home);
+    command
+}
+
+/// A command about a home, without further arguments.
+fn about(command: &str, home: &Path) -> Finished {
+    let done = finish(node_program().args([command, "--home"]).arg(home));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    done
+}
+
+#[test]
+fn a_link_is_all_that_a_node_needs_to_join() {
+    let mut network = Network::start(1);
+    let (chain, home) = (network.chain(), network.node(1).home.clone());
+    let p2p = network.node(1).p2p.clone();
+    let invited = about("invite", &home);
+    let (place, _) = p2p.split_once("/p2p/").unwrap();
+    assert_eq!(invited.stdout, format!("cairn-net:{chain}@{place}\n"));
+    assert!(invited.stderr.contains("only this machine can use this link"), "{invited:?}");
+    assert_eq!(about("address", &home).stdout, format!("{p2p}\n"));
+
+    let height = network.await_blocks(3).height();
+    // Spaces around the link do no harm.
+    let mut second = Joined::start(&network, &format!(" {}", invited.stdout), "second");
+    let status = second.await_height(height);
+    assert_eq!((status.chain_id, status.validator), (chain.to_string(), None));
+    assert!(status.disk_bytes > 0 && status.disk_free_bytes.is_some() && status.uptime_ms > 0);
+    let config = fs::read_to_string(second.home.join("config.toml")).unwrap();
+    assert!(config.contains("\nprivate = true\n") && config.contains(place), "{config}");
+    let served = network.node(1).status();
+    assert!(served.served_bytes > 0 && served.served_peers == 1, "{served:?}");
+
+    // The next node asks the one that joined, which needs nobody else to answer.
+    let invited = about("invite", &second.home);
+    let height = second.rpc.status().unwrap().height;
+    network.crash(1);
+    let mut third = Joined::start(&network, &invited.stdout, "third");
+    third.await_height(height);
+
+    // The same link with the home that it made: the node runs again.
+    let home = third.home.clone();
+    third.stop();
+    let mut again = join_command(&invited.stdout, &home);
+    let port = free_ports();
+    let rpc = format!("127.0.0.1:{}", port + 1);
+    again.args(["--exit-with-parent", "--p2p-listen", &format!("127.0.0.1:{port}")]);
+    again.args(["--rpc-listen", &rpc]);
+    let process = Process::spawn(&mut again, &network.path("again.log"));
+    let mut again = Joined { home, rpc: Rpc::new(&format!("http://{rpc}")), process };
+    again.await_height(height);
+    let other = invited.stdout.replace(&chain.to_string(), &"7".repeat(64));
+    let done = finish(&mut join_command(&other, &again.home));
+    assert!(done.stderr.contains("give another --home"), "{done:?}");
+    assert_eq!(done.code, Some(1), "{done:?}");
+    again.stop();
+}
+
+#[test]
+fn a_wrong_link_is_refused_and_leaves_no_home() {
+    let mut network = Network::start(1);
+    let good = about("invite", &network.node(1).home).stdout.trim().to_owned();
+    let chain = network.chain().to_string();
+    let last = chain.chars().last().unwrap();
+    let digit = if last == '0' { '1' } else { '0' };
+    let wrong = good.replace(&chain, &format!("{}{digit}", &chain[..63]));
+    // Nobody listens there any more.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let dead = format!("cairn-net:{chain}@/ip4/127.0.0.1/tcp/{port}");
+    for (link, code, part) in [
+        (wrong.as_str(), 1, "nobody at /ip4/127.0.0.1/tcp/"),
+        (dead.as_str(), 3, "no node answers at /ip4/127.0.0.1/tcp/"),
+        (&dead.replace("/ip4/127.0.0.1", "/ip4/0.0.0.0"), 1, "is no address that can be dialed"),
+        (&chain, 2, "expected a link that `cairn-node invite` prints"),
+        (&good.replace("cairn-net:", "cairn-net:0"), 2, "is not a chain id"),
+    ] {
+        let home = network.path("none");
+        let done = finish(&mut join_command(link, &home));
+        assert_eq!((done.code, done.stdout.as_str()), (Some(code), ""), "{link}: {done:?}");
+        assert!(done.stderr.contains(part), "{link}: {done:?}");
+        assert!(!home.exists(), "nothing is left of a link that was refused");
     }
     network.await_blocks(2);
 }

@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::{Task, random};
 use crate::clock::wall_ms;
 use crate::network::bootstrap;
-use crate::network::dials::without_peer;
+use crate::network::dials::{reason, without_peer};
 use crate::network::gate::Choice;
 use crate::network::transport::is_refusal;
 
@@ -144,16 +144,4 @@ fn failed_addresses(error: &DialError) -> Option<Vec<Multiaddr>> {
         DialError::WrongPeerId { address, .. } => Some(vec![without_peer(address)]),
         _ => None,
     }
-}
-
-/// Why a dial failed, in one line. For a failed connection it is the system's error, which libp2p
-/// wraps several times.
-fn reason(error: &DialError) -> String {
-    let DialError::Transport(failures) = error else { return error.to_string() };
-    let Some((_, failure)) = failures.last() else { return error.to_string() };
-    let mut cause: &dyn std::error::Error = failure;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
