@@ -157,6 +157,7 @@ mod tests {
             disk_free_bytes: Some(80_000_000_000),
             served_bytes: 5_000_000,
             served_peers: 2,
+            faults: None,
         };
         let known = table(&rows(status.clone()));
         for line in [
