@@ -28,7 +28,7 @@ pub(in crate::cli) enum FetchError {
     #[error("no node answers at {address}: {reason}")]
     Unreachable { address: Multiaddr, reason: String },
     #[error("nobody at {address} is of chain {chain}: {reason}")]
-    OtherChain { address: Multiaddr, chain: ChainId, reason: VisitError },
+    OtherChain { address: Multiaddr, chain: ChainId, reason: String },
     #[error("{address} does not answer as a node of the chain: {reason}")]
     Hostile { address: Multiaddr, reason: String },
     #[error("the genesis did not come from {address} within {} s", time.as_secs())]
@@ -37,8 +37,8 @@ pub(in crate::cli) enum FetchError {
     Rules { chain: ChainId, error: GenesisError },
     #[error("the genesis of chain {chain} cannot be written as a file and read again")]
     Unwritable { chain: ChainId },
-    #[error(transparent)]
-    Network(VisitError),
+    #[error("{0}")]
+    Network(String),
 }
 
 /// Fetches the genesis of a chain from one address, in at most `time`.
@@ -89,9 +89,9 @@ async fn meet(chain: ChainId, address: &Multiaddr) -> Result<Visit, FetchError> 
         VisitError::Silent => FetchError::Unreachable { address, reason: error.to_string() },
         VisitError::OtherPeer(_) => FetchError::Hostile { address, reason: error.to_string() },
         VisitError::OtherChain(_) | VisitError::Closed => {
-            FetchError::OtherChain { address, chain, reason: error }
+            FetchError::OtherChain { address, chain, reason: error.to_string() }
         }
-        VisitError::Network(_) => FetchError::Network(error),
+        VisitError::Network(_) => FetchError::Network(error.to_string()),
     })
 }
 
