@@ -44,7 +44,7 @@ pub enum VisitError {
     #[error("the node there closed the connection at once")]
     Closed,
     /// The node did not say of which chain it is.
-    #[error("whoever listens there did not say within {} s which chain it is of", MEETING.as_secs())]
+    #[error("whoever listens there did not name its chain within {} s", MEETING.as_secs())]
     Silent,
     /// This machine cannot use the network.
     #[error(transparent)]
