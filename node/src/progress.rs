@@ -155,6 +155,7 @@ pub(crate) mod tests {
             bans: 0,
             peers: Vec::new(),
             segment_list: Vec::new(),
+            suppliers: Vec::new(),
         }
     }
 

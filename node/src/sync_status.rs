@@ -1,9 +1,13 @@
 //! The progress of sync, in the shapes of RPC. The progress bar shows the same numbers.
 
-use ledger::api::{SyncPeer, SyncSegment, SyncState, SyncStatus};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ledger::api::{SupplierRun, SyncPeer, SyncSegment, SyncState, SyncStatus};
+use ledger::units::SegmentIndex;
 use protocol::swarm::{PeerReport, SegmentReport, Stage, SyncReport};
 
-use crate::view::{SyncView, View};
+use crate::view::{SUPPLIERS_MAX, SyncView, View};
 
 /// The status of sync. `now_ms` is in milliseconds since 1970.
 pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
@@ -22,7 +26,7 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
         Stage::Idle => SyncState::Live,
     };
     let (rate, eta_ms) = (sync.rate(now_ms), sync.eta_ms(now_ms));
-    let SyncView { report, peers: ids, verified_at_ms, applied_at_ms, .. } = &*sync;
+    let SyncView { report, peers: ids, suppliers, verified_at_ms, applied_at_ms, .. } = &*sync;
     let SyncReport {
         sealed,
         segments_total,
@@ -59,7 +63,12 @@ pub(crate) fn sync_status(view: &View, now_ms: u64) -> SyncStatus {
             .iter()
             .filter_map(|peer| Some(sync_peer(ids.get(&peer.peer)?, peer)))
             .collect(),
-        segment_list: report.segments.iter().map(sync_segment).collect(),
+        segment_list: report
+            .segments
+            .iter()
+            .map(|segment| sync_segment(segment, suppliers.get(&segment.index)))
+            .collect(),
+        suppliers: supplier_runs(suppliers, sealed),
     }
 }
 
@@ -77,7 +86,7 @@ fn sync_peer(id: &str, peer: &PeerReport) -> SyncPeer {
     }
 }
 
-fn sync_segment(segment: &SegmentReport) -> SyncSegment {
+fn sync_segment(segment: &SegmentReport, supplier: Option<&Arc<str>>) -> SyncSegment {
     let mut holdings = vec![0; segment.here.bytes()];
     for chunk in segment.here.ones() {
         holdings[chunk as usize / 8] |= 1u8 << (chunk % 8);
@@ -88,5 +97,21 @@ fn sync_segment(segment: &SegmentReport) -> SyncSegment {
         verified: segment.verified,
         assembled: segment.is_assembled,
         holdings: hex::encode(holdings),
+        supplier: supplier.map(|peer| peer.to_string()),
     }
+}
+
+/// Who supplied the last applied segments. `sealed` is the number of applied segments.
+fn supplier_runs(suppliers: &BTreeMap<SegmentIndex, Arc<str>>, sealed: u64) -> Vec<SupplierRun> {
+    let mut runs: Vec<SupplierRun> = Vec::new();
+    for index in sealed.saturating_sub(SUPPLIERS_MAX as u64)..sealed {
+        let peer = suppliers.get(&SegmentIndex(index)).map(|peer| &**peer);
+        match runs.last_mut().filter(|run| run.peer.as_deref() == peer) {
+            Some(run) => run.segments += 1,
+            None => {
+                runs.push(SupplierRun { first: index, segments: 1, peer: peer.map(str::to_owned) });
+            }
+        }
+    }
+    runs
 }

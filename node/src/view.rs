@@ -13,7 +13,7 @@ use ledger::hash::{BlockHash, TxId};
 use ledger::signature::PublicKey;
 use ledger::store::Store;
 use ledger::transaction::{Transaction, VerifiedTransaction};
-use ledger::units::{Height, Nonce, Round};
+use ledger::units::{Height, Nonce, Round, SegmentIndex};
 use prometheus_client::metrics::histogram::Histogram;
 use protocol::swarm::SyncReport;
 use protocol::{PeerId, Quorum};
@@ -67,6 +67,10 @@ pub fn faults_info(plan: &FaultPlan) -> api::Faults {
     }
 }
 
+/// Most applied segments whose supplier is remembered: 16 GiB of history with segments of the
+/// default size. An entry takes about 100 bytes here and in the answer to `sync_status`.
+pub const SUPPLIERS_MAX: usize = 1_024;
+
 /// What sync is doing, and when it reached its milestones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncView {
@@ -74,6 +78,9 @@ pub struct SyncView {
     pub report: SyncReport,
     /// Network identities of the peers in the report.
     pub peers: BTreeMap<PeerId, String>,
+    /// For segments of which peers sent chunks since the start, the network identity of the peer
+    /// that sent most of them. At most [`SUPPLIERS_MAX`] applied segments, and those in staging.
+    pub suppliers: BTreeMap<SegmentIndex, Arc<str>>,
     /// When the last known chunk was verified, in milliseconds since 1970.
     pub verified_at_ms: Option<u64>,
     /// When the target was reached, in milliseconds since 1970.

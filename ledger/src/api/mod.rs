@@ -20,7 +20,7 @@ pub use self::chain::{BlockInfo, BlockSummary, Faults, Head, QuorumInfo, Status,
 pub use self::error::{ErrorData, code};
 pub use self::method::*;
 pub use self::peer::{BanInfo, PeerCost, PeerInfo};
-pub use self::sync::{SyncPeer, SyncSegment, SyncState, SyncStatus};
+pub use self::sync::{SupplierRun, SyncPeer, SyncSegment, SyncState, SyncStatus};
 pub use self::transaction::{
     MempoolInfo, OutputInfo, Submitted, TransactionInfo, TxInfo, TxProofInfo, TxStatus,
 };

@@ -97,6 +97,24 @@ pub struct SyncStatus {
     pub peers: Vec<SyncPeer>,
     /// Segments that are being fetched or wait to be applied.
     pub segment_list: Vec<SyncSegment>,
+    /// Who supplied the last 1,024 applied segments, in order and without gaps. Nodes of older
+    /// versions do not tell.
+    #[serde(default)]
+    pub suppliers: Vec<SupplierRun>,
+}
+
+/// Applied segments, one after the other, that the same peer supplied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupplierRun {
+    /// Index of the first segment.
+    #[serde(with = "decimal")]
+    pub first: u64,
+    /// Number of segments.
+    #[serde(with = "decimal")]
+    pub segments: u64,
+    /// libp2p id of the peer that sent most of the chunks of each of them; null if no peer sent any
+    /// since the start of the process.
+    pub peer: Option<String>,
 }
 
 /// A peer with which history is exchanged.
@@ -147,4 +165,8 @@ pub struct SyncSegment {
     /// Bitmap in hex: one bit for each chunk, set if this node has the chunk. The first chunk has
     /// the lowest bit of the first byte.
     pub holdings: String,
+    /// libp2p id of the peer that sent most of its chunks so far; null if no peer sent any since
+    /// the start of the process. Nodes of older versions do not tell.
+    #[serde(default)]
+    pub supplier: Option<String>,
 }

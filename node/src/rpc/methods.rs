@@ -135,11 +135,11 @@ impl Methods {
             api::ACCOUNT_GET => self.account_get(called, caller).await,
             api::ACCOUNT_PROOF => self.account_proof(called, caller).await,
             api::SYNC_STATUS => {
-                let (peers, segments) = {
+                let entries = {
                     let sync = self.view.sync.borrow();
-                    (sync.report.peers.len(), sync.report.segments.len())
+                    sync.report.peers.len() + sync.report.segments.len() + sync.suppliers.len()
                 };
-                self.spend(caller, cost::entries(peers + segments))?;
+                self.spend(caller, cost::entries(entries))?;
                 reply(room, &sync_status(&self.view, wall_ms()))
             }
             api::NET_PEERS => self.net_peers(caller, room).await,

@@ -5,6 +5,7 @@
 //! consensus. [`protocol::swarm`] decides; this module performs. Protocol: `docs/protocol/sync.md`.
 
 mod assembly;
+mod suppliers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::ready;
@@ -32,6 +33,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
+use suppliers::Suppliers;
 
 /// Time between two updates of the view while something happens.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
@@ -86,6 +88,7 @@ pub(crate) struct Shell {
     linked: HashMap<network::PeerId, PeerId>,
     /// The chunk that came with the current input, its frame and its sender.
     arriving: Option<(ChunkId, Vec<u8>, network::PeerId)>,
+    suppliers: Suppliers,
     /// The threads that assemble segments, one for each core.
     assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Assembled>>,
@@ -133,6 +136,7 @@ impl Shell {
             peers,
             linked: HashMap::new(),
             arriving: None,
+            suppliers: Suppliers::default(),
             assembly: patient_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
@@ -349,6 +353,7 @@ impl Shell {
                     self.arriving.take().filter(|(arrived, ..)| *arrived == id)
                 {
                     self.network.served(sender, Service::History);
+                    self.suppliers.on_chunk(arrived.segment, sender);
                     let bytes = &frame[CHUNK_HEADER_BYTES..];
                     self.staging.write(arrived.segment.0, u64::from(arrived.chunk), bytes)?;
                 }
@@ -362,6 +367,7 @@ impl Shell {
             }
             Effect::Release(index) => {
                 self.assembled.remove(&index);
+                self.suppliers.on_applied(index);
                 self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
@@ -463,6 +469,7 @@ impl Shell {
         }
         self.shows.peers =
             self.linked.iter().map(|(id, number)| (*number, id.to_string())).collect();
+        self.shows.suppliers = self.suppliers.all();
         if self.shows.report.stage != report.stage {
             self.shows.since_ms = wall;
         }

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use super::fixture::{Fixture, PEER};
 use crate::clock::wall_ms;
-use crate::view::SyncView;
+use crate::view::{SUPPLIERS_MAX, SyncView};
+
+/// A peer that supplied a segment and has left.
+const OTHER: &str = "12D3KooWAnother";
 
 /// The view of a node that is fetching, with a rate measured for this many milliseconds.
 fn fetching(measured_ms: u64) -> SyncView {
@@ -55,7 +58,9 @@ fn fetching(measured_ms: u64) -> SyncView {
         bans: 1,
     };
     let peers = BTreeMap::from([(PeerId(1), PEER.to_owned())]);
-    SyncView { report, peers, since_ms: wall_ms() - measured_ms, ..SyncView::default() }
+    let suppliers =
+        BTreeMap::from([(SegmentIndex(1), OTHER.into()), (SegmentIndex(2), PEER.into())]);
+    SyncView { report, peers, suppliers, since_ms: wall_ms() - measured_ms, ..SyncView::default() }
 }
 
 async fn ask(fixture: &Fixture) -> SyncStatus {
@@ -82,7 +87,12 @@ async fn all_that_sync_tells_is_in_the_answer() {
         }],
         "segment_list": [{
             "index": "2", "chunks": "10", "verified": "3", "assembled": false, "holdings": "0902",
+            "supplier": PEER,
         }],
+        "suppliers": [
+            { "first": "0", "segments": "1", "peer": null },
+            { "first": "1", "segments": "1", "peer": OTHER },
+        ],
     });
     assert_eq!(answer, expected);
 
@@ -132,6 +142,39 @@ async fn the_state_is_live_only_when_the_network_is_followed() {
             assert_eq!((status.state, status.reason), (state, None));
         }
     }
+}
+
+#[tokio::test]
+async fn the_suppliers_of_the_last_segments_are_told_in_runs() {
+    let fixture = Fixture::without_driver(4).await;
+    let runs = async |sealed, suppliers: &[(u64, &str)]| {
+        let mut view = SyncView::default();
+        view.report.sealed = sealed;
+        view.suppliers =
+            suppliers.iter().map(|(index, peer)| (SegmentIndex(*index), (*peer).into())).collect();
+        fixture.sync.send_replace(Arc::new(view));
+        let run = |run: api::SupplierRun| (run.first, run.segments, run.peer.unwrap_or_default());
+        ask(&fixture).await.suppliers.into_iter().map(run).collect::<Vec<_>>()
+    };
+    let nobody = String::new;
+    assert_eq!(runs(0, &[]).await, []);
+    assert_eq!(runs(3, &[]).await, [(0, 3, nobody())]);
+    // Segment 5 is not applied yet.
+    let supplied = [(1, PEER), (2, PEER), (3, OTHER), (5, OTHER)];
+    assert_eq!(
+        runs(5, &supplied).await,
+        [(0, 1, nobody()), (1, 2, PEER.to_owned()), (3, 1, OTHER.to_owned()), (4, 1, nobody())]
+    );
+    let most = SUPPLIERS_MAX as u64;
+    assert_eq!(
+        runs(most + 3, &supplied).await,
+        [
+            (3, 1, OTHER.to_owned()),
+            (4, 1, nobody()),
+            (5, 1, OTHER.to_owned()),
+            (6, most - 3, nobody())
+        ]
+    );
 }
 
 #[test]
