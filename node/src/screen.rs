@@ -5,7 +5,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
 use console::Term;
@@ -41,6 +41,37 @@ pub(crate) fn draw_target() -> ProgressDrawTarget {
     }
 }
 
+/// Most bytes that are kept while stderr is held. Later ones are lost: logs are in files too.
+const HELD_MAX: usize = 64 << 10;
+
+/// What was written while stderr is held; `None` while it is not.
+static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+fn held() -> MutexGuard<'static, Option<Vec<u8>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps what this process writes to stderr, since the whole terminal shows something else.
+pub(crate) fn hold_stderr() {
+    held().get_or_insert_default();
+}
+
+/// Writes what was kept, and lets stderr pass again.
+pub(crate) fn release_stderr() {
+    let kept = held().take().unwrap_or_default();
+    let _lost = io::stderr().lock().write_all(&kept);
+}
+
+/// Keeps the bytes if stderr is held. Whole writes are kept or lost, so that no line is cut.
+fn keep(bytes: &[u8]) -> bool {
+    let mut held = held();
+    let Some(kept) = &mut *held else { return false };
+    if kept.len() + bytes.len() <= HELD_MAX {
+        kept.extend_from_slice(bytes);
+    }
+    true
+}
+
 /// Writes a line to stderr, above a bar.
 pub(crate) fn say(text: &str) {
     let mut line = text.trim_end_matches('\n').to_owned();
@@ -60,6 +91,9 @@ impl Stderr {
 impl Write for Stderr {
     /// Never fails: the caller would report the error on stderr, and panic.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if keep(bytes) {
+            return Ok(bytes.len());
+        }
         // All bytes are written at once, so that the bar does not cut a line.
         let _lost = SCREEN.suspend(|| io::stderr().lock().write_all(bytes));
         Ok(bytes.len())
@@ -123,5 +157,22 @@ impl TermLike for Bearing {
 
     fn flush(&self) -> io::Result<()> {
         Self::bear(self.0.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_lines_are_kept_while_stderr_is_held_up_to_a_bound() {
+        assert!(!keep(b"passes\n"));
+        hold_stderr();
+        assert!(keep(b"first\n"));
+        hold_stderr();
+        assert!(keep(&[b'x'; HELD_MAX]) && keep(b"last\n"), "held, even if there is no room");
+        assert_eq!(held().take().as_deref(), Some(&b"first\nlast\n"[..]));
+        release_stderr();
+        assert!(!keep(b"passes\n"));
     }
 }
