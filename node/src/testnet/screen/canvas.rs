@@ -39,8 +39,8 @@ impl<'a> Canvas<'a> {
         Self { buffer, has_colours }
     }
 
-    /// Writes text at a place of an area, counted from its corner. What does not fit is cut off, and
-    /// replaced by an ellipsis. Returns the next free column.
+    /// Writes text at a place of an area, counted from its corner. Text that does not fit is cut
+    /// off, and ends with an ellipsis. Returns the next free column.
     pub(super) fn put(
         &mut self,
         area: Rect,
@@ -80,13 +80,6 @@ impl<'a> Canvas<'a> {
         }
         let look = if is_chosen { Look::Chosen } else { Look::Heading };
         self.put(area, (0, 0), &padded(text, usize::from(area.width), false), look);
-    }
-
-    /// Clears an area.
-    pub(super) fn clear(&mut self, area: Rect) {
-        for row in 0..area.height {
-            self.put(area, (0, row), &" ".repeat(usize::from(area.width)), Look::Plain);
-        }
     }
 
     fn style(&self, look: Look) -> Style {

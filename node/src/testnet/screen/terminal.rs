@@ -1,4 +1,5 @@
-//! The terminal: taken over as a whole, and given back in whatever way this program goes on or ends.
+//! The terminal: taken over as a whole, and given back in whatever way this program goes on or
+//! ends.
 
 use std::io::{self, Stdout, Write, stdout};
 use std::panic;
@@ -10,7 +11,7 @@ use ratatui_crossterm::CrosstermBackend;
 use ratatui_crossterm::crossterm::cursor::Show;
 use ratatui_crossterm::crossterm::execute;
 use ratatui_crossterm::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
 use crate::screen::{hold_stderr, release_stderr};
@@ -26,14 +27,7 @@ impl Taken {
     /// The terminal refuses.
     pub(super) fn take() -> io::Result<Self> {
         give_back_at_panic();
-        enter()?;
-        match Terminal::new(CrosstermBackend::new(stdout())) {
-            Ok(terminal) => Ok(Self(terminal)),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
+        Ok(Self(enter()?))
     }
 
     pub(super) const fn screen(&mut self) -> &mut Terminal<CrosstermBackend<Stdout>> {
@@ -46,8 +40,8 @@ impl Taken {
     /// # Errors
     /// The terminal refuses.
     pub(super) fn take_again(&mut self) -> io::Result<()> {
-        enter()?;
-        self.0.clear()
+        self.0 = enter()?;
+        Ok(())
     }
 }
 
@@ -57,13 +51,16 @@ impl Drop for Taken {
     }
 }
 
-fn enter() -> io::Result<()> {
+/// Takes the terminal over and clears it. Nothing is asked of the terminal, since some do not
+/// answer.
+fn enter() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
     IS_TAKEN.store(true, Ordering::SeqCst);
     hold_stderr();
     // Raw mode is asked for anew even if it was on: a shell may have changed the terminal.
     let entered = disable_raw_mode()
         .and_then(|()| enable_raw_mode())
-        .and_then(|()| execute!(stdout(), EnterAlternateScreen));
+        .and_then(|()| execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All)))
+        .and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
     if entered.is_err() {
         give_back();
     }
