@@ -1,5 +1,5 @@
-//! Seeders that prove that they know the whole chain, as honest ones do, and then send wrong chunks,
-//! none, or wrong lists of segments and chunks.
+//! Seeders that prove that they know the whole chain, as honest ones do. Then they send wrong
+//! chunks, none, or wrong lists of segments and chunks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -40,7 +40,7 @@ pub enum Kind {
     WrongHead,
 }
 
-/// Runs a seeder of each kind, which dial the full node and share one copy of the chain. Returns how
+/// Runs a seeder of each kind. They dial the full node and share one copy of the chain. Returns how
 /// many of them had a link.
 pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let home = field.home.as_deref().context("seeders need a home with a chain")?;
