@@ -23,8 +23,9 @@ const POWER: VotingPower = VotingPower(10);
 /// Most nodes of a small network, where a message is sent to few peers at once because each peer is
 /// connected to most nodes.
 const SMALL_MAX: usize = 8;
-/// Start time of a network with `--seed`: January 1, 2024, in milliseconds since 1970. It is part of
-/// the chain id, so it must be the same each time. Blocks have the time at which they are proposed.
+/// Start time of a network with `--seed`: January 1, 2024, in milliseconds since 1970. It is part
+/// of the chain id, so it must be the same each time. Blocks have the time at which they are
+/// proposed.
 const SEEDED_START: Timestamp = Timestamp(1_704_067_200_000);
 
 /// A key of a network.

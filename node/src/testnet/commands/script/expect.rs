@@ -20,8 +20,8 @@ use crate::testnet::list::{List, Listed};
 const POLL: Duration = Duration::from_millis(50);
 /// Longest time for an answer. A node that takes longer counts as silent in this look.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-const NO_LOAD: &str = "no load runs, and an idle network makes a block only now and then: start one \
-                       with `load 50/s`";
+const NO_LOAD: &str = "no load runs, and an idle network makes a block only now and then: start \
+                       one with `load 50/s`";
 
 /// Waits until the expectation is met. Returns what was seen.
 pub(super) async fn check(expect: Expect, target: &Target) -> anyhow::Result<Value> {
@@ -145,8 +145,8 @@ impl Nodes<'_> {
             if let Some((node, _)) = up.iter().zip(seen).find(|(_, seen)| matches!(seen, Ok(true)))
             {
                 let text = format!(
-                    "a transfer that was submitted after the line began is final at {}, {} ms after \
-                     that",
+                    "a transfer that was submitted after the line began is final at {}, {} ms \
+                     after that",
                     node.name,
                     start.elapsed().as_millis()
                 );
