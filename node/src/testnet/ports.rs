@@ -32,7 +32,7 @@ impl FromStr for BasePort {
 const FIRST: u16 = 20_000;
 /// Ports of a block.
 const BLOCK: u16 = 100;
-const BLOCKS: u16 = 120;
+const BLOCKS: u16 = 60;
 
 /// Ports that this process keeps from other programs.
 #[derive(Debug, Default)]
