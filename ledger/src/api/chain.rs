@@ -84,7 +84,7 @@ pub struct QuorumInfo {
     pub ok: bool,
     /// Validators that are not heard: their names in the genesis, or else keys. Empty while `ok`.
     pub missing: Vec<String>,
-    /// When the height began that now lasts so long, milliseconds since 1970; null while `ok`.
+    /// When the present height began, milliseconds since 1970; null while `ok`.
     #[serde(with = "decimal_option")]
     pub since_ms: Option<u64>,
 }

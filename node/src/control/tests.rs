@@ -37,7 +37,10 @@ impl Methods for Sample {
         match method {
             "echo" => Box::pin(async { Ok(params) }),
             "slow" => Box::pin(async {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // Requests that were served at the same time would overtake this one.
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
                 Ok(params)
             }),
             "fail" => Box::pin(async { Err(Failure::new(code::NOT_IN_TIME, "too late")) }),

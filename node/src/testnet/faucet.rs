@@ -28,7 +28,8 @@ const FINAL_MAX: Duration = Duration::from_secs(30);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest time for an answer, beyond the time that the node was asked to wait.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Pause between two attempts.
+/// Pause between two attempts. A node that does not answer, or does not know a transfer yet, tells
+/// nobody when that changes.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// One payment at a time takes a nonce. The next one can begin once the node has the transfer.

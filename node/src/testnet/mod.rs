@@ -200,7 +200,8 @@ impl Start {
             seed: self.seed,
             history: self.history,
         };
-        // A long history takes a while. A start that is interrupted meanwhile is begun anew.
+        // Making a long history takes a while. If the user stops the program meanwhile, the next
+        // start makes the network again from the beginning.
         let (to, reset) = (dir.to_owned(), self.reset);
         let preparing = tokio::task::spawn_blocking(move || {
             Layout::prepare(&to, &wanted, template.as_ref(), &embedded, reset)

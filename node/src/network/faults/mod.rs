@@ -182,7 +182,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Changes the faults, and wakes whoever waits for a change.
+    /// Changes the faults of this peer, and wakes all tasks that wait for a change.
     fn set(&self, is_cut: bool, latency: Duration) {
         let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
         self.is_cut.store(is_cut, Ordering::SeqCst);

@@ -27,8 +27,7 @@ mod tests;
 use std::env;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -45,7 +44,8 @@ use terminal::{Taken, give_back, is_lost};
 
 /// Longest time until a new overview is drawn. Keys are drawn at once.
 const TICK: Duration = Duration::from_millis(100);
-/// Ages and uptimes move at least so often.
+/// The screen is drawn at least this often, so that ages and uptimes go on when nothing else is
+/// new.
 const REDRAW: Duration = Duration::from_secs(1);
 /// Longest time that the screen's thread may take to end. It is longer only if the terminal does
 /// not take what is written to it.
@@ -76,22 +76,16 @@ pub(super) async fn show(
         tokio::select! {
             result = &mut ended => return result.context("the screen ended by a panic")?,
             _ = hangup.recv() => bail!("the terminal is gone"),
-            _ = resumed.recv() => screen.signs.is_resumed.store(true, Ordering::SeqCst),
+            _ = resumed.recv() => screen.tell_resumed(),
         }
     }
 }
 
-/// What the screen's thread is told.
-#[derive(Debug, Default)]
-struct Signs {
-    must_end: AtomicBool,
-    /// The process was stopped and goes on: the terminal may be in another state.
-    is_resumed: AtomicBool,
-}
-
-/// The screen's thread, until this is dropped.
+/// The screen's thread. Dropping this ends it.
 struct Screen {
-    signs: Arc<Signs>,
+    /// Tells the thread that the process was stopped and goes on. Once this is gone, the thread
+    /// ends.
+    resumed: Option<Sender<()>>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
 }
@@ -101,15 +95,11 @@ impl Screen {
         overview: watch::Receiver<Arc<Overview>>,
         actions: mpsc::Sender<Action>,
     ) -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Result<()>>)> {
-        let signs = Arc::new(Signs::default());
+        let (resumes, resumed) = channel();
         let (result, results) = oneshot::channel();
         let (guard, ended): (Sender<()>, _) = channel();
-        let mut view = View {
-            overview,
-            actions,
-            signs: Arc::clone(&signs),
-            choices: Choices::new(has_colours()),
-        };
+        let choices = Choices::new(has_colours());
+        let mut view = View { overview, actions, resumed, choices };
         let run = move || {
             let _guard = guard;
             // Nobody waits for the result if the future was dropped.
@@ -117,13 +107,18 @@ impl Screen {
         };
         let thread = std::thread::Builder::new().name("screen".to_owned());
         thread.spawn(run).context("cannot start the thread of the screen")?;
-        Ok((Self { signs, ended }, results))
+        Ok((Self { resumed: Some(resumes), ended }, results))
+    }
+
+    fn tell_resumed(&self) {
+        // An error means that the thread has ended.
+        let _ = self.resumed.as_ref().map(|resumed| resumed.send(()));
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.signs.must_end.store(true, Ordering::SeqCst);
+        self.resumed = None;
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             give_back();
         }
@@ -134,7 +129,9 @@ impl Drop for Screen {
 struct View {
     overview: watch::Receiver<Arc<Overview>>,
     actions: mpsc::Sender<Action>,
-    signs: Arc<Signs>,
+    /// Tells that the process was stopped and goes on, so the terminal may be in another state.
+    /// Without a sender the screen ends.
+    resumed: Receiver<()>,
     choices: Choices,
 }
 
@@ -143,11 +140,15 @@ impl View {
     fn run(&mut self) -> anyhow::Result<()> {
         let mut terminal = Taken::take().context("the terminal cannot be taken over")?;
         let mut drawn_at: Option<Instant> = None;
-        while !self.signs.must_end.load(Ordering::SeqCst) {
+        loop {
             ensure!(!is_lost(), "a part of this program ended by a panic");
-            if self.signs.is_resumed.swap(false, Ordering::SeqCst) {
-                terminal.take_again().context("the terminal is gone")?;
-                drawn_at = None;
+            match self.resumed.try_recv() {
+                Ok(()) => {
+                    terminal.take_again().context("the terminal is gone")?;
+                    drawn_at = None;
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
             }
             let has_news = match self.overview.has_changed() {
                 Ok(has_changed) => has_changed,
@@ -174,7 +175,6 @@ impl View {
                 drawn_at = None;
             }
         }
-        Ok(())
     }
 
     fn draw(&mut self, terminal: &mut Taken) -> anyhow::Result<()> {
@@ -198,25 +198,15 @@ impl View {
                 give_back();
                 // The nodes go on. This process stops here until the shell lets it go on.
                 kill_process(getpid(), Signal::TSTP).context("this program cannot stop itself")?;
-                self.await_resumed();
+                // The system may stop the process a moment after it was told to. If no shell could
+                // let the process go on, it is not stopped at all.
+                let _in_time = self.resumed.recv_timeout(SUSPEND_MAX);
                 terminal.take_again().context("the terminal is gone")?;
             }
             Command::Redraw => terminal.take_again().context("the terminal is gone")?,
             Command::Quit => {}
         }
         Ok(())
-    }
-
-    /// Waits until the process goes on. The system may stop it a moment after it was told to, and
-    /// does not stop it at all if no shell could let it go on.
-    fn await_resumed(&self) {
-        let asked = Instant::now();
-        while asked.elapsed() < SUSPEND_MAX
-            && !self.signs.must_end.load(Ordering::SeqCst)
-            && !self.signs.is_resumed.swap(false, Ordering::SeqCst)
-        {
-            std::thread::sleep(TICK / 10);
-        }
     }
 }
 

@@ -35,8 +35,8 @@ pub(in crate::cli) enum FetchError {
     Slow { address: Multiaddr, time: Duration },
     #[error("the genesis of chain {chain} breaks the rules, so no node runs it: {error}")]
     Rules { chain: ChainId, error: GenesisError },
-    #[error("the genesis of chain {chain} cannot be written as a file and read again")]
-    Unwritable { chain: ChainId },
+    #[error("the genesis of chain {chain} cannot be used by any node: {reason}")]
+    Unusable { chain: ChainId, reason: String },
     #[error("{0}")]
     Network(String),
 }
@@ -120,14 +120,16 @@ async fn piece(visit: &mut Visit, number: u32) -> Result<Option<Vec<u8>>, String
 
 /// Checks that the bytes are the genesis of the chain, and that it keeps all rules.
 fn check(chain: ChainId, bytes: &[u8], address: &Multiaddr) -> Result<Genesis, FetchError> {
-    let hostile = |reason: String| FetchError::Hostile { address: address.clone(), reason };
     let found = ChainId(Hash::of(Domain::Genesis, &[bytes]));
     if found != chain {
-        return Err(hostile(format!("it sent a genesis of chain {found}, expected {chain}")));
+        let reason = format!("it sent a genesis of chain {found}, expected {chain}");
+        return Err(FetchError::Hostile { address: address.clone(), reason });
     }
-    // From here on, whoever chose the chain id chose the bytes too.
+    // By their hash these bytes are the genesis of the link. If they are wrong, that is no fault of
+    // the node that sent them.
+    let unusable = |reason: String| FetchError::Unusable { chain, reason };
     let genesis: Genesis = codec::decode(bytes, GENESIS_BYTES_MAX)
-        .map_err(|error| hostile(format!("the genesis cannot be read: {error}")))?;
+        .map_err(|error| unusable(format!("it cannot be read: {error}")))?;
     let problems = genesis.problems();
     if !problems.is_empty() {
         return Err(FetchError::Rules { chain, error: GenesisError { problems } });
@@ -135,7 +137,7 @@ fn check(chain: ChainId, bytes: &[u8], address: &Multiaddr) -> Result<Genesis, F
     // The home holds the genesis as a file, which must give the same chain.
     match Genesis::from_json(genesis.to_json().as_bytes()) {
         Ok(read) if read == genesis => Ok(genesis),
-        Ok(_) => Err(FetchError::Unwritable { chain }),
+        Ok(_) => Err(unusable("a file of it gives another genesis".to_owned())),
         Err(error) => Err(FetchError::Rules { chain, error }),
     }
 }

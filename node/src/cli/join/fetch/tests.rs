@@ -171,7 +171,8 @@ async fn a_genesis_that_breaks_the_rules_is_refused() {
     let answer = codec::encode(&Response::Genesis(Some(noise)));
     let address = host(chain, move |_| Does::Answers(answer.clone())).await;
     let error = refused(chain, &address, PATIENCE).await;
-    assert!(error.contains("the genesis cannot be read"), "{error}");
+    assert!(error.contains("cannot be used by any node: it cannot be read"), "{error}");
+    assert!(!error.contains(&address.to_string()), "the node there is not to blame: {error}");
 }
 
 #[tokio::test]
