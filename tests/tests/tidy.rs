@@ -4,7 +4,7 @@
 use tests::source::{Crate, Order, code_of, files, functions, root};
 
 /// All crates.
-const CRATES: [&str; 5] = ["ledger", "protocol", "node", "wallet-cli", "tests"];
+const CRATES: [&str; 6] = ["ledger", "protocol", "node", "wallet-cli", "tests/testkit", "tests"];
 
 /// Checks that no line of code contains one of these words, outside of the allowed places. Comments
 /// may contain them.
@@ -28,7 +28,9 @@ fn absent(words: &[&str], below: &str, allowed: &[&str]) {
 #[test]
 fn each_room_knows_only_its_own() {
     let table = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    for room in ["ledger", "protocol", "node/src/network", "node/src/rpc", "wallet-cli"] {
+    for room in
+        ["ledger", "protocol", "node/src/network", "node/src/rpc", "wallet-cli", "tests/testkit"]
+    {
         assert!(table.contains(&format!("| `{room}` |")), "{room} has no row in the table");
     }
 
@@ -55,6 +57,9 @@ fn each_room_knows_only_its_own() {
     absent(&["ledger::store", "store::Store"], "wallet-cli/src", &[]);
     // Only one file turns what a node claims about accounts and transactions into facts.
     absent(&["ledger::light"], "wallet-cli/src", &["wallet-cli/src/trust.rs"]);
+
+    // What a test of another project pulls in.
+    unlisted("tests/testkit", &["protocol", "node", "wallet", "tokio", "libp2p", "rustix"]);
 }
 
 /// Asserts that a crate has none of these dependencies, except for its tests.

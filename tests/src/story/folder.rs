@@ -7,7 +7,6 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use ledger::genesis::Genesis;
 use tempfile::TempDir;
 
 /// Stories that run at the same time.
@@ -17,11 +16,6 @@ const TURNS: usize = 2;
 const FIRST_PORT: u16 = 26_000;
 const BLOCK: u16 = 100;
 const BLOCKS: u32 = 60;
-
-/// The template of local networks, the same as `testnet` uses.
-const TEMPLATE: &str = include_str!("../../../genesis.json");
-/// Interval of empty blocks, milliseconds: shorter than usual, so that stories are short.
-const EMPTY_BLOCK_INTERVAL_MS: u64 = 400;
 
 /// A story's folder, removed with its content at the end.
 pub struct Folder {
@@ -56,13 +50,6 @@ impl Folder {
     pub fn join(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
-}
-
-/// The template's genesis with a short interval of empty blocks.
-pub(super) fn quick_genesis() -> Genesis {
-    let mut genesis = Genesis::from_json(TEMPLATE.as_bytes()).expect("the template is a genesis");
-    genesis.limits.empty_block_interval_ms = EMPTY_BLOCK_INTERVAL_MS;
-    genesis
 }
 
 /// The first of a hundred free ports that no other story gets.

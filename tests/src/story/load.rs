@@ -9,8 +9,7 @@ use ledger::hash::ChainId;
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::transaction::{Body, Output, Transaction, Transfer};
 use ledger::units::{Amount, Nonce, Timestamp};
-
-use super::rpc::{Failure, Rpc};
+use testkit::{Failure, Rpc};
 
 /// Fee above the cost of any transfer here.
 const FEE: Amount = Amount(100_000);

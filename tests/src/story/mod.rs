@@ -1,5 +1,7 @@
-//! The tools of stories on real processes: programs that are built first, folders and ports of
-//! their own, nodes to start, kill and call, transfers, and traces of system calls.
+//! The tools of stories on real processes. Those that any project needs are the crate `testkit`: a
+//! local network, processes, calls of a node, waiting. Here is the rest: programs that are built
+//! first, a turn on the machine, nodes without a parent, streams of transfers, traces of system
+//! calls.
 //!
 //! A story reads as a list of events:
 //! `Network::start(4).await_blocks(5).crash(2).restart(2).await_blocks(5)`. A story waits for an
@@ -10,10 +12,8 @@
 mod programs;
 
 mod folder;
-mod wait;
 
 mod process;
-mod rpc;
 
 mod network;
 mod testnet;
@@ -24,9 +24,10 @@ mod trace;
 pub use folder::{Folder, free_ports};
 pub use load::{Payer, Reported, now_ms};
 pub use network::{Network, Node};
-pub use process::{Finished, Process, finish, has_ended, with_default_signals};
+pub use process::{Process, with_default_signals};
 pub use programs::{node_program, wallet_program};
-pub use rpc::{Failure, Rpc};
-pub use testnet::{Description, NodeInfo, Testnet};
+pub use testkit::process::{Finished, finish, has_ended};
+pub use testkit::wait::{at_once, pause_up_to, throughout, until};
+pub use testkit::{Description, Failure, NodeInfo, Rpc};
+pub use testnet::Testnet;
 pub use trace::Trace;
-pub use wait::{at_once, pause_up_to, throughout, until};

@@ -6,13 +6,14 @@ use std::process::Command;
 
 use ledger::api::{BlockInfo, Status};
 use ledger::hash::ChainId;
+use testkit::process::{Finished, finish, show_tail};
+use testkit::wait::until;
+use testkit::{Description, NodeInfo, Rpc};
 
 use super::folder::{Folder, free_ports};
-use super::process::{Finished, Process, finish, show_tail};
+use super::process::Process;
 use super::programs::{node_program, wallet_program};
-use super::rpc::Rpc;
-use super::testnet::{Description, NodeInfo, Testnet};
-use super::wait::until;
+use super::testnet::Testnet;
 
 /// Nodes with homes made by `testnet`, each a process of its own. Numbered from 1.
 pub struct Network {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use testkit::program::{command, without_variables};
 
 struct Programs {
     node: PathBuf,
@@ -17,29 +18,13 @@ static PROGRAMS: OnceLock<Programs> = OnceLock::new();
 /// A command that runs `cairn-node`.
 #[must_use]
 pub fn node_program() -> Command {
-    clean(&PROGRAMS.get_or_init(build).node)
+    command(&PROGRAMS.get_or_init(build).node)
 }
 
 /// A command that runs `cairn-wallet`.
 #[must_use]
 pub fn wallet_program() -> Command {
-    clean(&PROGRAMS.get_or_init(build).wallet)
-}
-
-/// A command without the variables by which the caller's environment would configure it.
-fn clean(program: &PathBuf) -> Command {
-    without(Command::new(program), &["CAIRN_"])
-}
-
-/// Removes the variables whose names start with one of these prefixes.
-fn without(mut command: Command, prefixes: &[&str]) -> Command {
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
-        {
-            command.env_remove(name);
-        }
-    }
-    command
+    command(&PROGRAMS.get_or_init(build).wallet)
 }
 
 /// Builds both programs with the cargo that built this test, in this test's profile and target
@@ -56,16 +41,17 @@ fn build() -> Programs {
     let profile =
         folder.file_name().and_then(|name| name.to_str()).expect("profiles have plain names");
     // The variables that cargo sets for this test's package would make build scripts run again.
-    let output =
-        without(Command::new(env!("CARGO")), &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"])
-            .args(["build", "--workspace", "--bins", "--examples"])
-            .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-            .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
-            .arg(target)
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo starts");
+    let mut cargo = Command::new(env!("CARGO"));
+    without_variables(&mut cargo, &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_"]);
+    let output = cargo
+        .args(["build", "--workspace", "--bins", "--examples"])
+        .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
+        .arg(target)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo starts");
     assert!(output.status.success(), "the programs under test do not build, see above");
     let messages = String::from_utf8_lossy(&output.stdout);
     let messages: Vec<Value> =

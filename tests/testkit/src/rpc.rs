@@ -12,20 +12,35 @@ use serde_json::{Value, json};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client of one node.
+#[derive(Clone, Debug)]
 pub struct Rpc {
     url: String,
     agent: ureq::Agent,
 }
 
 /// Why a call failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No answer, or an incomplete one.
+    #[error("no whole answer: {0}")]
     Silent(String),
     /// An answer that is not JSON-RPC: HTTP status and text.
+    #[error("HTTP status {0}, and no JSON-RPC: {1}")]
     Http(u16, String),
     /// A JSON-RPC error: code, reason for programs, message for people.
+    #[error("refused: {2} (code {0}, reason {1:?})")]
     Refused(i64, String, String),
+}
+
+impl Failure {
+    /// The code of a JSON-RPC error.
+    #[must_use]
+    pub const fn code(&self) -> Option<i64> {
+        match self {
+            Self::Refused(code, ..) => Some(*code),
+            Self::Silent(_) | Self::Http(..) => None,
+        }
+    }
 }
 
 impl Rpc {

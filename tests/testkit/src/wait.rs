@@ -4,8 +4,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Deadline of any event: far more than it needs, as test machines are busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two polls. Nothing else in the stories sleeps to wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two polls. Nothing else in a test sleeps to wait.
 const POLL: Duration = Duration::from_millis(40);
 const SHORT_POLL: Duration = Duration::from_millis(1);
 
@@ -14,7 +14,7 @@ const SHORT_POLL: Duration = Duration::from_millis(1);
 /// # Panics
 /// After two minutes without a value; the message says what was waited for.
 pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    look_each(POLL, what, look)
+    look_each(POLL, PATIENCE, look).unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain: {what}"))
 }
 
 /// Like [`until`], but polls every millisecond, for a state that passes quickly.
@@ -22,16 +22,29 @@ pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// After two minutes without a value; the message says what was waited for.
 pub fn at_once<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    look_each(SHORT_POLL, what, look)
+    look_each(SHORT_POLL, PATIENCE, look)
+        .unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain: {what}"))
 }
 
-fn look_each<T>(pause: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Polls until `look` returns a value; `None` after this time. Looks at least once.
+pub(crate) fn poll<T>(time: Duration, look: impl FnMut() -> Option<T>) -> Option<T> {
+    look_each(POLL, time, look)
+}
+
+/// Like [`poll`], but polls every millisecond.
+pub(crate) fn poll_at_once<T>(time: Duration, look: impl FnMut() -> Option<T>) -> Option<T> {
+    look_each(SHORT_POLL, time, look)
+}
+
+fn look_each<T>(pause: Duration, time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
-            return found;
+            return Some(found);
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        if start.elapsed() >= time {
+            return None;
+        }
         sleep(pause);
     }
 }
