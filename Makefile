@@ -1,5 +1,5 @@
 # The few commands of everyday work. `make check` is what CI runs.
-.PHONY: help check fmt test sim swarm-sim bench fuzz testnet faults
+.PHONY: help check fmt test sim swarm-sim bench fuzz testnet faults dist
 
 help:
 	@echo 'make check          what CI runs: format, clippy, documentation, all tests'
@@ -11,6 +11,7 @@ help:
 	@echo 'make fuzz           all fuzz targets, each for SECONDS=60'
 	@echo 'make faults         the table of docs/measurements/faults.md, in half an hour'
 	@echo 'make testnet        four validators on this machine'
+	@echo 'make dist           programs for other machines, packed and tried'
 
 check:
 	.ci/run
@@ -53,6 +54,12 @@ fuzz:
 
 testnet:
 	cargo run --release -- testnet
+
+# Release programs for Linux with glibc 2.17 or later, packed in target/dist/ with their sums, and
+# tried: the packed programs start a network and send a transfer.
+dist:
+	python3 tests/checks/dist.py build
+	python3 tests/checks/dist.py check
 
 # The table of docs/measurements/faults.md
 faults:
