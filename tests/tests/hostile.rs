@@ -76,8 +76,9 @@ fn attacks_neither_stop_finality_nor_get_honest_nodes_banned() {
 /// Requests of one peer that are in flight at a time. They are fewer than either side allows, so
 /// only the peer's budget can stop it.
 const UNDER_WAY: usize = 16;
-/// If this many requests are served, nothing limits the peer. Each costs a millisecond, and a
-/// budget pays for 500 at once and 100 a second.
+/// If this many requests are served, no budget limits the peer. A request costs 1 ms of work: 1,000
+/// look-ups of 1 µs. A budget holds at most 500 ms and gains 100 ms a second. So it pays for 500
+/// requests at once and for 100 a second after that.
 const SERVED_MAX: u64 = 10_000;
 /// How often the peer hears *busy* before the test looks at the peer's budget.
 const BUSY: usize = 50;

@@ -68,7 +68,7 @@ impl Wallet {
         Ok(genesis)
     }
 
-    /// The keystore.
+    /// The keystore. In the wallet of a local test network, the first call makes it.
     ///
     /// # Errors
     /// `NoKeys` if there is none.

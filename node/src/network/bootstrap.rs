@@ -180,8 +180,8 @@ fn jittered(delay: Duration, random: u32) -> Duration {
 }
 
 /// A dial to one address, from a new port. If two nodes dialed each other from their listening
-/// ports at the same moment, TCP would make one connection of both dials, and each node would be
-/// its dialer.
+/// ports at the same moment, TCP would make one connection of both dials. Then both nodes would
+/// take the dialer's part on it, and the handshake would fail.
 pub(crate) fn dial(address: &Multiaddr) -> DialOpts {
     match peer_of(address) {
         Some(peer) => {

@@ -117,8 +117,8 @@ async fn a_crowd_keeps_neither_named_peers_nor_newcomers_out() {
     crowded.abort();
 }
 
-/// The transport checks every dial. Here the swarm dials by itself, as it does for Kademlia's
-/// queries.
+/// The transport checks every dial, so it also checks those that the swarm makes for Kademlia's
+/// queries. As for such a dial, the network's task takes no part here: the test calls `swarm.dial`.
 #[tokio::test]
 async fn an_address_of_our_own_network_is_dialed_only_if_we_chose_it() {
     let node = Node::start(config(&[])).await;

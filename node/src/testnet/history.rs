@@ -1,5 +1,6 @@
-//! The made history of a local network: transfers among the template accounts, in blocks that all
-//! validators signed, on disk before any node starts.
+//! Makes the history of `testnet --history`: transfers among the template accounts (alice, bob,
+//! carol and dave) in blocks that all validators signed. It is written to the validators' homes
+//! before any node starts.
 
 use std::fs;
 use std::path::Path;

@@ -1,12 +1,13 @@
-//! Are honest nodes kept out when attackers hold all public places?
+//! Are honest nodes kept out when attackers hold every place that a node has for strangers?
 //!
-//! Four validators name each other. Thirteen hostile addresses have eight identities each, which is
-//! more than a node has places for strangers. Each address is public and has a network namespace of
-//! its own, because limits by groups of addresses hold for public addresses only.
+//! Four validators name each other. Thirteen hostile addresses have eight identities each: 104
+//! identities, while a node has 96 places for strangers. Each address is public and has a network
+//! namespace of its own, because limits by groups of addresses hold for public addresses only.
 //!
-//! One validator is killed and started again. It must sign soon after its first connection. Then a
-//! full node starts that no validator names. It must get a place and follow the chain. The votes
-//! are heard by a peer of the validator. All else is read over RPC, from within the namespaces.
+//! One validator is killed and started again. It must sign at most 5 s after its first connection.
+//! Then a full node starts that no validator names. It must get a place within 30 s and follow the
+//! chain. A listener on a host of its own is a peer of the validator and hears its votes. All else
+//! is read over RPC, from within the namespaces.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -64,13 +64,15 @@ pub(super) struct Sample {
     pub(super) answered: u64,
     /// Height of the last block it has applied.
     pub(super) height: u64,
-    /// Whether it reports chunks; everything below is 0 if not.
+    /// Whether it reports chunks. If not, the numbers below are 0 and the times are `None`.
     pub(super) tells: bool,
-    /// Known segments. Then the chunks and bytes that this process has fetched or has to fetch, and
-    /// how many of them are here.
+    /// Number of known segments.
     pub(super) segments_total: u64,
+    /// Number of chunks of the segments to fetch, and how many of them are stored or applied. Both
+    /// count chunks that an earlier run stored.
     pub(super) chunks_total: u64,
     pub(super) chunks_verified: u64,
+    /// Bytes of the same chunks.
     pub(super) bytes_total: u64,
     pub(super) bytes_verified: u64,
     pub(super) fetched_bytes: u64,

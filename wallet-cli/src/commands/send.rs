@@ -47,8 +47,9 @@ pub(crate) struct SendArgs {
     timeout: Duration,
 }
 
-/// Runs the command. Prints the id; as JSON the id, height and status. Prints them at a timeout
-/// too, because the signed transfer may still become final.
+/// Runs the command. Prints the transfer's id, or with `--json` its id, height and status. It
+/// prints this also if the transfer was submitted and not proved final, because it may still become
+/// final. Then the height is null and the status is `pending`.
 pub(crate) fn run(wallet: &Wallet, args: &SendArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(None)?;
     let keystore = wallet.keystore(&chain)?;

@@ -1,10 +1,14 @@
 //! The wallet's directory: keys, the pinned genesis, and the highest head seen.
 //!
-//! `keystore.json` belongs to the keystore. `genesis.json` determines the chain of this wallet and
-//! never changes. `head.json` is the highest certified header that this wallet has verified.
-//! `unfinished.json` holds the transfers whose outcome is not proved. `wallet.lock` is locked while
-//! one of these files except the keystore is written, and `send-KEY.lock` while a transfer from the
-//! account with this key is made.
+//! - `keystore.json` holds the keys. The module `keystore` reads and writes it.
+//! - `genesis.json` determines the chain of this wallet and never changes.
+//! - `head.json` is the highest certified header that this wallet has verified.
+//! - `unfinished.json` holds the transfers whose outcome is not proved.
+//! - `fork-HEIGHT.json` holds two certified headers of one height, which prove a fork.
+//! - `wallet.lock` is locked while one of the other files is written. Of the writes of
+//!   `keystore.json`, only the making of a local test network's keystore locks it.
+//! - `send-KEY.lock` is locked from before the nonce of a payment is chosen until its outcome is
+//!   printed. KEY is the first 8 bytes of the sender's public key, hex.
 
 mod template;
 mod unfinished;

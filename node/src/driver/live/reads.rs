@@ -39,8 +39,9 @@ impl Reads {
         Self { turns: Turns::new(), running: JoinSet::new() }
     }
 
-    /// A peer asks for blocks from this height on. Without room the ticket is dropped, which tells
-    /// the peer that this node is busy.
+    /// A peer asks for blocks from this height on. If too many requests of this peer wait, or too
+    /// many of all peers of its kind (named or not), the ticket is dropped. The peer then hears
+    /// that this node is busy.
     pub(super) fn ask(
         &mut self,
         store: &Store,

@@ -117,8 +117,9 @@ pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
     /// Most bytes of the answer to a request of ours.
     answer_bytes_max: usize,
-    /// The room that a peer's request takes, held until [`Requests`](super::requests::Requests)
-    /// counts the request.
+    /// The bytes that a peer's request takes of the bound on unfinished requests. They are given
+    /// back once [`Requests`](super::requests::Requests) counts the request, or when it is refused.
+    /// `None` for a request of ours.
     _held: Option<Held>,
 }
 

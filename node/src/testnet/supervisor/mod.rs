@@ -283,8 +283,8 @@ impl Supervisor {
         if self.is_started { self.describe() } else { Ok(()) }
     }
 
-    /// Starts a node that does not run. The reply comes once the node answers, and has confirmed
-    /// its faults if there are any.
+    /// Starts a node, unless another call has just started it. The reply comes once the node
+    /// answers and, if links of it are cut or delayed, has confirmed these faults.
     fn begin(&mut self, index: usize, program: &Path, reply: Reply) {
         let Some(member) = self.members.get_mut(index) else { return };
         if member.child.is_none()

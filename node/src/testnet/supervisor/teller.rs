@@ -83,10 +83,11 @@ impl Teller {
 }
 
 impl Unconfirmed {
-    /// Waits until the node has confirmed these faults or later ones.
+    /// Waits until the node has confirmed these faults or later ones. If the node has ended, there
+    /// is nobody to confirm them, and the wait is over.
     ///
     /// # Errors
-    /// Why it has not.
+    /// Why the node has not confirmed them within [`CONFIRM_MAX`].
     pub(super) async fn confirmed(mut self) -> Result<(), String> {
         let number = self.number;
         let confirmed = self.told.wait_for(|told| told.number >= number);

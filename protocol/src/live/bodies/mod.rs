@@ -96,9 +96,11 @@ impl Bodies {
         self.built = None;
     }
 
-    /// Keeps the blocks of the last, this and the next round, the last block built here and the
-    /// `pinned` ones. All others are dropped, even those of later rounds, which exist if the height
-    /// was begun again at round 0.
+    /// Drops blocks that are no longer needed. Of the judged blocks it keeps those of the last,
+    /// this and the next round, the last block built here, and the `pinned` ones: the values that
+    /// consensus calls locked and valid. Of the blocks that are being fetched it keeps those
+    /// proposed in these three rounds and the decided one. Blocks of later rounds exist if the
+    /// height was begun again at round 0.
     ///
     /// If a dropped block is decided after all, it is fetched again: see [`Bodies::want_decided`].
     /// A quorum precommitted it, so the honest validators of this quorum are locked on it and hold
