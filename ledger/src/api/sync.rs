@@ -137,13 +137,13 @@ pub struct SyncPeer {
     /// Bytes of chunks received from it.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Recent bytes per second received from it.
+    /// Recent bytes per second received from it; 0 while no chunk is in flight.
     #[serde(with = "decimal")]
     pub fetch_rate: u64,
     /// Bytes of chunks sent to it.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Recent bytes per second sent to it.
+    /// Recent bytes per second sent to it; 0 while it wants no chunk.
     #[serde(with = "decimal")]
     pub serve_rate: u64,
 }

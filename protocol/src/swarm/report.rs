@@ -114,11 +114,11 @@ pub struct PeerReport {
     pub in_flight: u64,
     /// Bytes of chunks received from it.
     pub fetched_bytes: u64,
-    /// Recent rate of chunks from it, in bytes per second.
+    /// Recent rate of chunks from it, in bytes per second; 0 while none is in flight.
     pub fetch_rate: u64,
     /// Bytes of chunks sent to it.
     pub served_bytes: u64,
-    /// Recent rate of chunks to it, in bytes per second.
+    /// Recent rate of chunks to it, in bytes per second; 0 while it wants none.
     pub serve_rate: u64,
 }
 
@@ -179,7 +179,8 @@ impl Swarm {
         });
         let peers = self.census.peers().map(|(peer, holdings)| {
             let supplier = self.downloads.supplier(peer);
-            let fetch_rate = supplier.and_then(|supplier| supplier.rate(self.now));
+            let busy = supplier.filter(|supplier| supplier.in_flight() > 0);
+            let fetch_rate = busy.and_then(|supplier| supplier.rate(self.now));
             let (served_bytes, serve_rate) = self.uploads.show(peer);
             PeerReport {
                 peer,

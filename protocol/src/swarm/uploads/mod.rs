@@ -341,11 +341,13 @@ impl Uploads {
             .min()
     }
 
-    /// For display: bytes sent to a peer, and its rate in bytes per second.
+    /// For display: bytes sent to a peer, and the rate in bytes per second, which is 0 while the
+    /// peer wants nothing.
     pub(crate) fn show(&self, peer: PeerId) -> (u64, u64) {
-        self.peers
-            .get(&peer)
-            .map_or((0, 0), |peer| (peer.served_bytes, peer.meter.rate().unwrap_or(0)))
+        self.peers.get(&peer).map_or((0, 0), |peer| {
+            let is_busy = !(peer.wants.is_empty() && peer.sending.is_empty());
+            (peer.served_bytes, peer.meter.rate().filter(|_| is_busy).unwrap_or(0))
+        })
     }
 
     pub(crate) const fn served_bytes(&self) -> u64 {

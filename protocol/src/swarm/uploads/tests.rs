@@ -261,3 +261,17 @@ fn slots_go_to_givers_to_newcomers_and_to_anybody_in_turn() {
     }
     assert!(first < lucky.len() && lucky.len() == takers.len(), "sooner or later each has one");
 }
+
+#[test]
+fn a_rate_is_shown_only_while_the_peer_wants_something() {
+    let mut serve = Serve::new(1);
+    serve.wants(A, 0..2, 2);
+    assert_eq!(serve.next(), Some((A, 0)));
+    serve.uploads.on_written(A, serve.now);
+    serve.now += Duration::from_secs(1);
+    let (have, received) = (vec![id(0)], 1);
+    serve.updates(A, &Update { have, received, ..Update::default() }).unwrap();
+    assert_eq!(serve.uploads.show(A), (CHUNK, CHUNK));
+    serve.all();
+    assert_eq!(serve.uploads.show(A), (2 * CHUNK, 0));
+}
