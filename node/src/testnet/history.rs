@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
 use ledger::chain::Chain;
 use ledger::genesis::{Genesis, Limits};
 use ledger::signature::SigningKey;
@@ -20,7 +21,7 @@ use crate::consensus_log::ConsensusLog;
 use crate::files::copy_dir;
 use crate::home::Home;
 use crate::keys::Seed;
-use crate::screen::say;
+use crate::screen::{draw_target, say};
 
 /// Most transfers: 370 MB in each home.
 pub(super) const TRANSFERS_MAX: u32 = 1_000_000;
@@ -37,8 +38,9 @@ const BLOCK_TIME_MS: u64 = 1_000;
 const LIFE_MS: u64 = 60_000;
 /// Blocks committed at once.
 const BATCH: usize = 32;
-/// Time between two lines of progress.
+/// Time between two lines of progress, where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+const BAR: &str = "making the history {bar:20} {pos} of {len} transfers, {eta} left";
 
 /// The blocks to make.
 pub(super) struct Recipe {
@@ -97,6 +99,8 @@ impl Recipe {
         let validators = validators.iter().map(Seed::signing_key).collect();
         let mut maker = ChainMaker::new(chain.clone(), validators);
         let (mut made, mut batch, mut shown) = (0, Vec::new(), Instant::now());
+        let bar = ProgressBar::with_draw_target(Some(self.transfers), draw_target())
+            .with_style(ProgressStyle::with_template(BAR)?);
         while made < self.transfers {
             let time = Timestamp(maker.state().tip().time.0.saturating_add(self.block_time_ms));
             let expires_at =
@@ -121,12 +125,14 @@ impl Recipe {
                 store.commit(&std::mem::take(&mut batch))?;
                 store.maintain()?;
             }
-            if shown.elapsed() >= LINE_INTERVAL {
+            bar.set_position(made);
+            if bar.is_hidden() && shown.elapsed() >= LINE_INTERVAL {
                 shown = Instant::now();
                 say(&format!("making the history: {made} of {} transfers", self.transfers));
             }
         }
         store.commit(&batch)?;
+        bar.finish_and_clear();
         Ok(maker.state().tip().height)
     }
 
