@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Highest rate, in transfers per second. Four validators on two cores make about 3,000 a second
 /// final, so a higher rate would only fill the mempool.
-const RATE_MAX: u32 = 5_000;
+pub(in crate::testnet) const RATE_MAX: u32 = 5_000;
 
 /// Reads a rate: `50/s`. `0/s` is no load.
 pub(in crate::testnet) fn rate(text: &str) -> Result<u32, String> {

@@ -3,6 +3,7 @@
 use ratatui_crossterm::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::testnet::action::Action;
+use crate::testnet::load::pace::rate;
 use crate::testnet::overview::Overview;
 use crate::testnet::values::{self, Between, Groups};
 
@@ -130,7 +131,8 @@ impl Question {
                 Action::Latency { between, ms: values::latency(rest)? }
             }
             Self::Load => Action::Load {
-                per_second: per_second(first)?,
+                // The question names the unit, so a number is enough.
+                per_second: rate(&format!("{}/s", first.strip_suffix("/s").unwrap_or(first)))?,
                 node: (!rest.is_empty()).then(|| node(rest, overview)).transpose()?,
             },
             Self::Faucet => {
@@ -162,11 +164,6 @@ fn known<'a>(
     overview: &Overview,
 ) -> Result<(), String> {
     names.into_iter().try_for_each(|name| node(name, overview).map(drop))
-}
-
-fn per_second(text: &str) -> Result<u32, String> {
-    let digits = text.strip_suffix("/s").unwrap_or(text);
-    digits.parse().map_err(|_| format!("a rate such as 50 is expected, not {text:?}"))
 }
 
 impl Prompt {
@@ -294,9 +291,10 @@ mod tests {
             (Question::Latency, "all", "expected a number and ms"),
             (Question::Latency, "all -1ms", "expected a number and ms"),
             (Question::Latency, "all 9999s", "expected at most 10 s"),
-            (Question::Load, "", "a rate such as 50 is expected"),
+            (Question::Load, "", "expected transfers a second"),
             (Question::Load, "50 node9", "there is no node node9"),
-            (Question::Load, "-5", "a rate such as 50 is expected"),
+            (Question::Load, "-5", "expected transfers a second"),
+            (Question::Load, "4000000000", "at most 5000/s"),
             (Question::Faucet, "alice", "an address and an amount are expected"),
         ] {
             let refused = answer(question, text).map_err(|why| why.contains(refusal));

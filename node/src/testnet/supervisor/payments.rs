@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::faucet;
+use super::super::load::pace::RATE_MAX;
 use super::super::load::traffic::{Chain, Traffic};
 use super::Supervisor;
 use super::member::{Member, Reply};
-use crate::control::Failure;
+use crate::control::{Failure, code};
 
 /// What a call asks of the running load.
 pub(super) enum Question {
@@ -43,6 +44,10 @@ impl Supervisor {
             let ended = self.traffic.take();
             return Ok(ended.map_or_else(|| json!({}), |traffic| traffic.figures()));
         }
+        if per_second > RATE_MAX {
+            let text = format!("expected at most {RATE_MAX} transfers a second");
+            return Err(Failure::new(code::USAGE, text));
+        }
         let traffic = Traffic::start(chain, per_second);
         self.traffic = Some(traffic.map_err(|error| Failure::failed(format!("{error:#}")))?);
         Ok(json!({}))
@@ -63,4 +68,50 @@ impl Supervisor {
 /// Pays from the faucet. The reply comes once that is final and proved.
 pub(super) fn pay(chain: Chain, address: String, amount: String, reply: Reply) {
     tokio::spawn(async move { reply.send(faucet::pay(chain, address, amount).await) });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::genesis::Genesis;
+
+    use super::super::Options;
+    use super::*;
+    use crate::testnet::TEMPLATE;
+    use crate::testnet::layout::Layout;
+    use crate::testnet::plan::Wanted;
+    use crate::testnet::ports::BasePort;
+
+    /// A network whose only node has ended.
+    fn network(folder: &tempfile::TempDir) -> Supervisor {
+        let genesis = Genesis::from_json(TEMPLATE.as_bytes()).unwrap();
+        let wanted = Wanted {
+            nodes: Some(1),
+            full_nodes: None,
+            base_port: Some(BasePort::Auto),
+            seed: None,
+            history: None,
+        };
+        let layout = Layout::prepare(folder.path(), &wanted, None, &genesis, false).unwrap();
+        let options = Options {
+            program: "true".into(),
+            log: None,
+            fail_fast: false,
+            is_watched: false,
+            is_detached: false,
+        };
+        Supervisor::start(layout, options).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_rate_has_a_limit_whoever_asks_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut network = network(&folder);
+        let mut load = |per_second| {
+            let chain = network.payable(None).unwrap();
+            network.load(per_second, chain).map_err(|failure| failure.code)
+        };
+        assert_eq!(load(RATE_MAX + 1), Err(code::USAGE));
+        assert_eq!(load(RATE_MAX), Ok(json!({})));
+    }
 }
