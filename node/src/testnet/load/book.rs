@@ -13,6 +13,7 @@ use ledger::units::Amount;
 use tokio::time::Instant;
 
 use super::latencies::Latencies;
+use super::pace::Pace;
 use crate::testnet::payers::sign;
 
 /// Most transfers of one account that wait. A node takes 4,096 of one sender.
@@ -83,6 +84,7 @@ pub(super) struct Counts {
 }
 
 pub(super) struct Book {
+    pub(super) pace: Pace,
     chain: ChainId,
     limits: Limits,
     payers: Vec<Payer>,
@@ -99,7 +101,7 @@ pub(super) struct Book {
 
 impl Book {
     /// Each account pays the next one; a single one pays itself.
-    pub(super) fn new(chain: ChainId, limits: Limits, keys: &[SigningKey]) -> Self {
+    pub(super) fn new(pace: Pace, chain: ChainId, limits: Limits, keys: &[SigningKey]) -> Self {
         let recipients = keys.iter().cycle().skip(1).map(SigningKey::public);
         let payer = |(key, to): (&SigningKey, PublicKey)| Payer {
             key: key.clone(),
@@ -108,6 +110,7 @@ impl Book {
             waiting: BTreeMap::new(),
         };
         Self {
+            pace,
             chain,
             limits,
             payers: keys.iter().zip(recipients).map(payer).collect(),
@@ -161,8 +164,15 @@ impl Book {
         held.map(|(index, _)| index).collect()
     }
 
+    /// Takes all transfers that are due by now.
+    pub(super) fn take_due(&mut self, now: Instant) {
+        while let Some(due) = self.pace.take(now) {
+            self.on_due(due);
+        }
+    }
+
     /// A transfer is due. It is skipped if too many wait.
-    pub(super) fn on_due(&mut self, at: Instant) {
+    fn on_due(&mut self, at: Instant) {
         if self.waiting() >= WAITING_MAX * self.payers.len() {
             self.counts.skipped += 1;
         } else {
@@ -294,7 +304,8 @@ mod tests {
 
     fn book() -> Book {
         let keys = ["bob", "carol"].map(|name| template_key(name).unwrap());
-        Book::new(ChainId(Hash::ZERO), Limits::default(), &keys)
+        let pace = Pace::new(Instant::now(), 0);
+        Book::new(pace, ChainId(Hash::ZERO), Limits::default(), &keys)
     }
 
     fn tell(book: &mut Book, payer: usize, committed: u64, pending: u64) {

@@ -11,12 +11,10 @@ use ledger::hash::{ChainId, TxId};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::book::{Book, Nonces, Place, lock};
 use super::link::{Link, News, Refusal};
-use super::pace::Pace;
 use crate::clock::wall_ms;
 
 /// Pause between two attempts to connect. A refused connection on this machine costs little.
@@ -34,18 +32,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Course {
     pub(super) chain: ChainId,
     pub(super) url: String,
-    pub(super) pace: Pace,
     pub(super) book: Arc<Mutex<Book>>,
-    /// How long after the start nothing more is sent.
-    pub(super) resting: watch::Receiver<Option<Duration>>,
 }
 
 /// Runs until it is aborted.
-pub(super) async fn run(mut course: Course) {
+pub(super) async fn run(course: Course) {
     let mut next_height = 0;
     loop {
         let mut session = match Link::open(&course.url).await {
-            Ok(link) => Session::new(&mut course, link, next_height),
+            Ok(link) => Session::new(&course, link, next_height),
             Err(error) => {
                 course.on_failure(&error);
                 sleep(RECONNECT).await;
@@ -64,21 +59,10 @@ impl Course {
         lock(&self.book)
     }
 
-    /// Takes all transfers that are due by now.
-    fn take_due(&mut self, now: Instant) {
-        if let Some(after) = *self.resting.borrow_and_update() {
-            self.pace.rest(after);
-        }
-        let mut book = lock(&self.book);
-        while let Some(due) = self.pace.take(now) {
-            book.on_due(due);
-        }
-    }
-
-    fn on_failure(&mut self, error: &anyhow::Error) {
+    fn on_failure(&self, error: &anyhow::Error) {
         let now = Instant::now();
-        self.take_due(now);
         let mut book = self.book();
+        book.take_due(now);
         book.on_disconnected(now);
         book.trouble = Some(format!("{}: {error:#}", self.url));
     }
@@ -112,7 +96,7 @@ struct OneId {
 
 /// A connection and what is known by it.
 struct Session<'a> {
-    course: &'a mut Course,
+    course: &'a Course,
     link: Link,
     calls: HashMap<u64, Call>,
     /// The next block to look into; 0 before the first connection.
@@ -130,7 +114,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(course: &'a mut Course, link: Link, next_height: u64) -> Self {
+    fn new(course: &'a Course, link: Link, next_height: u64) -> Self {
         Self {
             course,
             link,
@@ -154,7 +138,7 @@ impl<'a> Session<'a> {
     async fn try_serve(&mut self) -> anyhow::Result<std::convert::Infallible> {
         self.subscribe().await?;
         loop {
-            self.course.take_due(Instant::now());
+            self.course.book().take_due(Instant::now());
             self.ask_nonces().await?;
             self.read_blocks().await?;
             self.submit().await?;
@@ -165,8 +149,6 @@ impl<'a> Session<'a> {
                     self.on_news(news).await?;
                 }
                 () = sleep_until(wake) => {}
-                // The sender is dropped together with this task.
-                _ = self.course.resting.changed() => {}
             }
         }
     }
@@ -176,7 +158,8 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let soon = now + ASK_AGAIN;
         let pause = Some(self.pause).filter(|pause| *pause > now);
-        self.course.pace.due().into_iter().chain(pause).fold(soon, Instant::min)
+        let due = self.course.book().pace.due();
+        due.into_iter().chain(pause).fold(soon, Instant::min)
     }
 
     async fn call(

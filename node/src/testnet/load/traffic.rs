@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::ensure;
 use ledger::genesis::Genesis;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -26,12 +25,9 @@ pub(in crate::testnet) struct Chain {
 
 /// A load. It ends when it is dropped.
 pub(in crate::testnet) struct Traffic {
-    start: Instant,
     per_second: u32,
     rpc: String,
     book: Arc<Mutex<Book>>,
-    /// How long after its start nothing more is sent.
-    rest: watch::Sender<Option<Duration>>,
     task: JoinHandle<()>,
 }
 
@@ -47,23 +43,16 @@ impl Traffic {
         ensure!(!rpc.is_empty(), "no node runs through which transfers could be sent");
         let rpc = rpc.into_iter().next().unwrap_or_default();
         let id = genesis.chain_id();
-        let book = Arc::new(Mutex::new(Book::new(id, genesis.limits.clone(), &keys)));
-        let (rest, resting) = watch::channel(None);
-        let start = Instant::now();
-        let course = Course {
-            chain: id,
-            url: rpc.clone(),
-            pace: Pace::new(start, per_second),
-            book: Arc::clone(&book),
-            resting,
-        };
+        let pace = Pace::new(Instant::now(), per_second);
+        let book = Arc::new(Mutex::new(Book::new(pace, id, genesis.limits.clone(), &keys)));
+        let course = Course { chain: id, url: rpc.clone(), book: Arc::clone(&book) };
         let task = tokio::spawn(session::run(course));
-        Ok(Self { start, per_second, rpc, book, rest, task })
+        Ok(Self { per_second, rpc, book, task })
     }
 
     /// Sends nothing from this long after the start on. Transfers that were sent are still watched.
     pub(in crate::testnet) fn rest(&self, after: Duration) {
-        self.rest.send_replace(Some(after));
+        self.book().pace.rest(after);
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -87,7 +76,9 @@ impl Traffic {
     /// of each account's next transfer that will be signed: a node on which an account has a higher
     /// nonce has made a transfer final that was submitted after this call.
     pub(in crate::testnet) fn figures(&self) -> Value {
-        let book = self.book();
+        let mut book = self.book();
+        // The session takes them late if its node is slow to answer.
+        book.take_due(Instant::now());
         let (counts, latencies) = (&book.counts, &book.counts.latencies);
         let next: Vec<Value> = book
             .next_nonces()
@@ -100,7 +91,7 @@ impl Traffic {
             "p50_ms": latencies.percentile(50),
             "p99_ms": latencies.percentile(99),
             "max_ms": latencies.max(),
-            "is_sending": self.rest.borrow().is_none_or(|after| self.start.elapsed() < after),
+            "is_sending": book.pace.due().is_some(),
             "per_second": self.per_second,
             "rpc": self.rpc,
             "skipped": counts.skipped,
@@ -114,5 +105,23 @@ impl Traffic {
 impl Drop for Traffic {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A measurement ends when nothing waits.
+    #[tokio::test]
+    async fn due_transfers_are_counted_before_the_node_answers() {
+        let genesis = Genesis::from_json(crate::testnet::TEMPLATE.as_bytes()).unwrap();
+        let chain = Chain { genesis: Arc::new(genesis), rpc: vec!["http://silent".to_owned()] };
+        // Nothing is awaited here, so the session does not run.
+        let traffic = Traffic::start(chain, 50).unwrap();
+        traffic.rest(Duration::from_millis(20));
+        let figures = traffic.figures();
+        assert_eq!((&figures["waiting"], &figures["is_sending"]), (&json!(1), &json!(false)));
     }
 }
