@@ -25,7 +25,7 @@ use crate::control::{Failure, code};
 /// Longest time until a payment is final.
 const FINAL_MAX: Duration = Duration::from_secs(30);
 /// Longest time that a node is asked to hold a request open.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest time for an answer, beyond the time that the node was asked to wait.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Pause between two attempts. A node that does not answer, or does not know a transfer yet, tells
@@ -79,28 +79,27 @@ impl Payment {
     }
 
     /// Pays through the first node that answers. Gives up its turn once that node has the transfer.
+    /// If that node falls silent then, the others are asked.
     fn run(self, rpc: &[String], turn: MutexGuard<'static, ()>) -> Result<Value, Failure> {
-        let mut reason = "no node runs".to_owned();
+        let mut reason = "other payments took all the time".to_owned();
         let mut signed = None;
-        let (id, client) = 'submitted: loop {
-            for url in rpc {
-                let client = Client::new(url, WAIT_MAX + ANSWER_MAX).map_err(Failure::failed)?;
+        let (id, taker) = 'submitted: loop {
+            let urls = rpc.iter().enumerate().take_while(|_| !self.left().is_zero());
+            for (taker, url) in urls {
+                let client = self.client(url, Duration::ZERO).map_err(Failure::failed)?;
                 match self.submit(&client, &mut signed) {
-                    Ok(id) => break 'submitted (id, client),
+                    Ok(id) => break 'submitted (id, taker),
                     Err(Trouble::Later(text)) => reason = text,
                     Err(Trouble::Failed(failure)) => return Err(failure),
                 }
             }
-            if Instant::now() >= self.deadline {
+            if self.left().is_zero() {
                 return Err(Failure::new(code::NOT_IN_TIME, format!("nothing was paid: {reason}")));
             }
             std::thread::sleep(AGAIN);
         };
         drop(turn);
-        self.await_final(&client, id)?;
-        let height = self.prove(&client, id).map_err(|reason| {
-            Failure::failed(format!("{id} is final by the node's word, but not proved: {reason}"))
-        })?;
+        let height = self.await_final(rpc.iter().cycle().skip(taker), id)?;
         Ok(json!({ "id": id.to_string(), "height": height.to_string(), "status": "final" }))
     }
 
@@ -152,33 +151,50 @@ impl Payment {
         ))))
     }
 
-    fn await_final(&self, client: &Client, id: TxId) -> Result<(), Failure> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let wait_ms = u64::try_from(left.min(WAIT_MAX).as_millis()).unwrap_or_default();
-            let params = json!({ "id": id.to_string(), "wait_ms": wait_ms });
-            let reason = match client.call::<TxInfo>(api::TX_GET, params) {
-                Ok(info) if info.status == TxStatus::Final => return Ok(()),
-                Ok(info) if info.status == TxStatus::Unknown => "its node does not know it",
-                Ok(_) => "it waits for a block",
-                Err(_) => "its node does not answer",
-            };
+    /// Asks one node after the other until one proves that the transfer is final, and returns its
+    /// height. The URLs must not end.
+    fn await_final<'a>(
+        &self,
+        urls: impl Iterator<Item = &'a String>,
+        id: TxId,
+    ) -> Result<Height, Failure> {
+        let mut reason = "";
+        for url in urls {
+            let left = self.left();
             if left.is_zero() {
-                let text = format!(
-                    "{id} was submitted and is not final after {} s: {reason}; it may still become \
-                     final",
-                    FINAL_MAX.as_secs()
-                );
-                return Err(Failure::new(code::NOT_IN_TIME, text));
+                break;
             }
-            if reason != "it waits for a block" {
-                std::thread::sleep(AGAIN.min(left));
-            }
+            // In the last seconds, nodes are asked to answer at once, so that they do in time.
+            let wait = left.saturating_sub(ANSWER_MAX).min(WAIT_MAX);
+            let params = json!({ "id": id.to_string(), "wait_ms": wait.as_millis() });
+            let told = self.client(url, wait).and_then(|client| client.call(api::TX_GET, params));
+            reason = match told {
+                Ok(TxInfo { status: TxStatus::Final, .. }) => {
+                    return self.prove(url, id).map_err(|reason| {
+                        let text = "is final by the node's word, but not proved";
+                        Failure::failed(format!("{id} {text}: {reason}"))
+                    });
+                }
+                Ok(info) if info.status == TxStatus::Unknown => {
+                    "the node that was asked last does not know it"
+                }
+                Ok(_) => "it waits for a block",
+                Err(_) => "the node that was asked last does not answer",
+            };
+            std::thread::sleep(AGAIN.min(self.left()));
         }
+        let seconds = FINAL_MAX.as_secs();
+        let text = format!(
+            "{id} was submitted and is not final after {seconds} s: {reason}; it may still become \
+             final"
+        );
+        Err(Failure::new(code::NOT_IN_TIME, text))
     }
 
     /// Has the node prove that a certified block holds the transfer, and returns its height.
-    fn prove(&self, client: &Client, id: TxId) -> anyhow::Result<Height> {
+    fn prove(&self, url: &str, id: TxId) -> anyhow::Result<Height> {
+        // The transfer is final, so the deadline does not count any more.
+        let client = Client::new(url, ANSWER_MAX)?;
         let proof: TxProofInfo = client.call(api::TX_PROOF, json!({ "id": id.to_string() }))?;
         let (header, certificate) = (hex::decode(proof.header)?, hex::decode(proof.certificate)?);
         let header = FinalHeader::verify(&self.chain, &header, &certificate)?;
@@ -186,6 +202,16 @@ impl Payment {
         let held = header.transaction(&self.chain, &raw, &inclusion)?;
         anyhow::ensure!(held.id() == id, "the proof is for another transaction");
         Ok(header.header().height)
+    }
+
+    /// The time until the deadline.
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// A client of a node that is asked to wait this long, for the rest of the time at most.
+    fn client(&self, url: &str, wait: Duration) -> Result<Client, ClientError> {
+        Client::new(url, self.left().min(wait + ANSWER_MAX))
     }
 }
 
@@ -207,5 +233,72 @@ fn trouble(error: ClientError) -> Trouble {
             Trouble::Later(text)
         }
         _ => Trouble::Failed(Failure::failed(text)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use ledger::hash::Hash;
+    use ledger::signature::SigningKey;
+
+    use super::*;
+
+    fn payment(time: Duration) -> Payment {
+        let genesis = Genesis::from_json(crate::testnet::TEMPLATE.as_bytes()).unwrap();
+        let key = SigningKey::from_seed(&[1; 32]).public();
+        let address = ledger::address::encode_address(&genesis.address_prefix, &key);
+        let payment = Payment::new(&genesis, &address, "1 CRN").unwrap();
+        Payment { deadline: Instant::now() + time, ..payment }
+    }
+
+    fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        (listener, url)
+    }
+
+    #[test]
+    fn a_payment_ends_in_time_though_no_node_answers() {
+        let nodes: Vec<_> = (0..4).map(|_| listen()).collect();
+        let urls: Vec<String> = nodes.iter().map(|(_, url)| url.clone()).collect();
+        let start = Instant::now();
+        let turn = TURN.try_lock().unwrap();
+        let failure = payment(Duration::from_secs(1)).run(&urls, turn).unwrap_err();
+        assert_eq!(failure.code, code::NOT_IN_TIME, "{failure}");
+        // With a time for each node, it would be four times as long as one node may take.
+        assert!(start.elapsed() < 3 * ANSWER_MAX, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn other_nodes_are_asked_when_the_one_that_took_the_transfer_is_gone() {
+        let (gone, killed) = listen();
+        drop(gone);
+        let (listener, other) = listen();
+        let answers = std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                let (mut stream, mut request, mut byte) = (stream.unwrap(), Vec::new(), [0]);
+                while !request.ends_with(b"}}") {
+                    stream.read_exact(&mut byte).unwrap();
+                    request.extend(byte);
+                }
+                let info = r#"{"id":"","status":"final","height":"1","block_hash":null,"index":null,
+                    "accepted_at":null,"final_at":null,"transaction":null}"#;
+                let body = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{info}}}"#);
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all((head + &body).as_bytes()).unwrap();
+            }
+        });
+        let urls = [killed, other];
+        let payment = payment(Duration::from_secs(60));
+        let failure = payment.await_final(urls.iter().cycle(), TxId(Hash::ZERO)).unwrap_err();
+        // The other node says that it is final, and proves nothing.
+        assert_eq!(failure.code, code::FAILED, "{failure}");
+        assert!(failure.message.contains("final by the node's word"), "{failure}");
+        answers.join().unwrap();
     }
 }
