@@ -20,6 +20,8 @@ use crate::testnet::list::{List, Listed};
 const POLL: Duration = Duration::from_millis(50);
 /// Longest time for an answer. A node that takes longer counts as silent in this look.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long an expectation that holds over a time waits then for nodes that do not answer.
+const SILENT_MAX: Duration = Duration::from_secs(10);
 const NO_LOAD: &str = "no load runs, and an idle network makes a block only now and then: start \
                        one with `load 50/s`";
 
@@ -28,7 +30,7 @@ pub(super) async fn check(expect: Expect, target: &Target) -> anyhow::Result<Val
     let mut nodes = Nodes { target, clients: BTreeMap::new() };
     match expect {
         Expect::Final { within } => nodes.await_final(within).await,
-        Expect::NoFinal { time } => nodes.see_no_final(time).await,
+        Expect::NoFinal { time } => nodes.see_no_final(time, SILENT_MAX).await,
         Expect::Agree { within } => nodes.agree(within).await,
         Expect::Height { height, within } => nodes.await_height(height, within).await,
     }
@@ -130,7 +132,12 @@ impl Nodes<'_> {
         Ok(Look::NotYet(format!("no new transfer is final at {}", missing.join(", "))))
     }
 
-    async fn see_no_final(&mut self, time: Duration) -> anyhow::Result<Value> {
+    /// After this time, each node must answer once more: a silent one may have anything final.
+    async fn see_no_final(
+        &mut self,
+        time: Duration,
+        silent_max: Duration,
+    ) -> anyhow::Result<Value> {
         let start = Instant::now();
         let (before, mut next) =
             self.load().await.map(|load| (load.sent + load.skipped, load.next))?;
@@ -141,21 +148,27 @@ impl Nodes<'_> {
             }
             let list = self.target.list().await?;
             let up: Vec<&Listed> = list.nodes.iter().filter(|node| node.is_up()).collect();
-            let seen = self.has_final(&up, &next).await?;
-            if let Some((node, _)) = up.iter().zip(seen).find(|(_, seen)| matches!(seen, Ok(true)))
-            {
-                let text = format!(
-                    "a transfer that was submitted after the line began is final at {}, {} ms \
-                     after that",
-                    node.name,
-                    start.elapsed().as_millis()
-                );
-                bail!(CommandError::NotInTime(text));
+            let mut silent = None;
+            for (node, seen) in up.iter().zip(self.has_final(&up, &next).await?) {
+                match seen {
+                    Ok(false) => {}
+                    Ok(true) => bail!(CommandError::NotInTime(format!(
+                        "a transfer that was submitted after the line began is final at {}, {} ms \
+                         after that",
+                        node.name,
+                        start.elapsed().as_millis()
+                    ))),
+                    Err(_) => silent = Some(&node.name),
+                }
             }
-            if is_last {
-                break;
+            match silent {
+                None if is_last => break,
+                Some(node) if start.elapsed() >= time + silent_max => {
+                    bail!(CommandError::NotInTime(format!("{node} does not answer")))
+                }
+                _ => {}
             }
-            pause(start, time).await;
+            pause(start, if is_last { time + silent_max } else { time }).await;
         }
         let load = self.load().await?;
         ensure!(!next.is_empty(), "the load did not reach its node, so nothing could become final");
@@ -284,8 +297,41 @@ fn reached<'a>(list: &'a List, rpc: &str) -> Vec<&'a Listed> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::fake::network;
     use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_does_not_answer_may_have_anything_final() {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let sent = AtomicU64::new(0);
+        let (_folder, target) = network(move |method| {
+            Ok(match method {
+                "testnet_ls" => json!({
+                    "nodes": [{
+                        "name": "node1", "validator": true, "state": "running", "height": null,
+                        "time": null, "peers": null, "pid": null, "rpc": format!("http://{gone}"),
+                        "home": "",
+                    }],
+                    "cut": [],
+                    "latency_ms": [],
+                }),
+                _ => json!({
+                    "sent": sent.fetch_add(1, Ordering::Relaxed), "final": 0, "p50_ms": null,
+                    "p99_ms": null, "max_ms": null, "is_sending": true, "per_second": 1,
+                    "rpc": "", "skipped": 0, "waiting": 1, "trouble": null,
+                    "next": [{ "account": "a", "nonce": 0 }],
+                }),
+            })
+        });
+        let mut nodes = Nodes { target: &target, clients: BTreeMap::new() };
+        let seen = nodes.see_no_final(Duration::ZERO, Duration::ZERO).await;
+        assert_eq!(seen.unwrap_err().to_string(), "node1 does not answer");
+    }
 
     #[test]
     fn a_node_reaches_others_by_links_that_are_not_cut() {

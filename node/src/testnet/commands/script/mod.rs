@@ -1,6 +1,9 @@
 //! `testnet script`: commands and expectations, one a line.
 
 mod expect;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fake;
 mod step;
 mod words;
 
@@ -31,7 +34,8 @@ const BYTES_MAX: u64 = 1 << 20;
 ///                                began is final at each node that the load's node reaches: by way
 ///                                of nodes that are up and links that are not cut
 ///   expect no-final for 3s       needs a load; during this time no transfer that the load
-///                                submitted after the line began is final at any node
+///                                submitted after the line began is final at any node, and in the
+///                                end all nodes that are up answer
 ///   expect agree [within 10s]    all nodes that are up have the same block at the lowest height
 ///                                that one of them has
 ///   expect height 100 within 30s all nodes that are up have reached the height
