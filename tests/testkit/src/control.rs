@@ -95,6 +95,8 @@ pub struct LoadReport {
     pub p99_ms: Option<u64>,
     /// Longest.
     pub max_ms: Option<u64>,
+    /// Transfers that were due and never sent, since too many waited.
+    pub skipped: u64,
 }
 
 impl Control {

@@ -78,7 +78,7 @@ fn a_load_is_measured_and_outlives_its_node() {
     let [p50, p99, max] = ["p50_ms", "p99_ms", "max_ms"].map(|name| number(&figures[name]));
     assert!(p50 <= p99 && p99 <= max, "{figures}");
     let names: Vec<&String> = figures.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["sent", "final", "p50_ms", "p99_ms", "max_ms"]);
+    assert_eq!(names, ["sent", "final", "p50_ms", "p99_ms", "max_ms", "skipped"]);
     assert_eq!(network.json(&["load", "0/s"]), Value::Object(Default::default()), "none runs");
 
     let lines = script(

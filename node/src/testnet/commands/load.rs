@@ -85,6 +85,7 @@ impl Figures {
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
             "max_ms": self.max_ms,
+            "skipped": self.skipped,
         })
     }
 
