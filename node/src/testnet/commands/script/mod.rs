@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{CommandError, Target};
+use crate::control::{ControlError, code};
 use step::{Mistake, Numbered, Step};
 
 /// Most bytes of a script.
@@ -44,7 +45,7 @@ const BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 #[command(after_help = "Exit codes: 0 ok, 1 a line failed, 2 a line cannot be read, 3 no network \
-                        runs, 5 an expectation was not met. With --json each line that was done \
+                        runs, 5 not in time. With --json each line that was done \
                         prints an object with line, text, ms and result.")]
 pub(crate) struct Script {
     /// The script; - reads it from stdin
@@ -66,10 +67,10 @@ impl Script {
             let start = Instant::now();
             let result = run(step, target).await.map_err(|error| {
                 let says = format!("{name}:{number}: {text}: {error:#}");
-                match error.downcast::<CommandError>() {
-                    Ok(CommandError::NotInTime(_)) => CommandError::NotInTime(says).into(),
+                match is_late(&error) {
+                    true => CommandError::NotInTime(says).into(),
                     // Any other failure of a line has the same exit code.
-                    _ => anyhow!(says),
+                    false => anyhow!(says),
                 }
             })?;
             let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -112,8 +113,38 @@ async fn run(step: Step, target: &Target) -> anyhow::Result<Value> {
     }
 }
 
+/// Whether a line was not in time, by its own clock or by that of the network.
+fn is_late(error: &anyhow::Error) -> bool {
+    let own = error.downcast_ref().map(CommandError::exit_code);
+    let of_network = error.downcast_ref().map(ControlError::exit_code);
+    own.or(of_network).is_some_and(|code| i32::from(code) == code::NOT_IN_TIME)
+}
+
 fn told(name: &str, mistakes: &[Mistake]) -> CommandError {
     let line =
         |Mistake { number, text, reason }: &Mistake| format!("{name}:{number}: {text}: {reason}");
     CommandError::Usage(mistakes.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::control::Failure;
+
+    #[tokio::test]
+    async fn a_line_that_is_not_in_time_has_its_own_exit_code() {
+        for (code, is_late) in [(code::NOT_IN_TIME, true), (code::FAILED, false)] {
+            let (folder, target) = fake::network(move |method| match method {
+                "testnet_ls" => Ok(json!({ "nodes": [], "cut": [], "latency_ms": [] })),
+                _ => Err(Failure::new(code, "not final")),
+            });
+            let file = folder.path().join("script.txt");
+            std::fs::write(&file, "faucet crn1x '1 CRN'").unwrap();
+            let error = Script { file }.execute(&target).await.unwrap_err();
+            assert!(error.to_string().ends_with(":1: faucet crn1x '1 CRN': not final"), "{error}");
+            let is_not_in_time = matches!(error.downcast(), Ok(CommandError::NotInTime(_)));
+            assert_eq!(is_not_in_time, is_late);
+        }
+    }
 }
