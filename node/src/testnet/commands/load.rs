@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{CommandError, Target};
-use crate::control::ControlError;
 use crate::testnet::action::Action;
 use crate::testnet::load::pace::rate;
 use crate::testnet::values::duration;
@@ -70,11 +69,13 @@ pub(super) struct Next {
 impl Figures {
     /// What the running load has done. `None` if no load runs.
     pub(super) async fn read(target: &Target) -> anyhow::Result<Option<Self>> {
-        match target.call("testnet_load_figures", json!({})).await {
-            Ok(figures) => Ok(Some(figures)),
-            Err(error) if is_no_load(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
+        target.call("testnet_load_figures", json!({})).await
+    }
+
+    /// Ends the running load, and reads what it has done. `None` if no load runs.
+    async fn end(target: &Target) -> anyhow::Result<Option<Self>> {
+        let ended = target.act(&Action::Load { per_second: 0, node: None }).await?;
+        serde_json::from_value(ended).context("the network tells no figures of the load")
     }
 
     /// The fields that users see.
@@ -106,24 +107,14 @@ impl Figures {
     }
 }
 
-fn is_no_load(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| match cause.downcast_ref::<ControlError>() {
-        Some(ControlError::Refused(failure)) => failure.message.contains("no load runs"),
-        _ => false,
-    })
-}
-
 impl Load {
     pub(super) async fn execute(self, target: &Target) -> anyhow::Result<()> {
         let action = Action::Load { per_second: self.rate, node: self.node.clone() };
         match self.time {
-            None if self.rate == 0 => {
-                let Some(figures) = Figures::read(target).await? else {
-                    return target.print(&json!({}), "no load runs");
-                };
-                target.act(&action).await?;
-                target.print(&figures.value(), &figures.text())
-            }
+            None if self.rate == 0 => match Figures::end(target).await? {
+                Some(figures) => target.print(&figures.value(), &figures.text()),
+                None => target.print(&json!({}), "no load runs"),
+            },
             None => {
                 target.act(&action).await?;
                 target.print(&json!({}), &format!("{action} runs until `load 0/s`"))
@@ -152,14 +143,13 @@ impl Load {
         let after_ms = u64::try_from(time.as_millis()).context("a duration of many years")?;
         let _: Value = target.call("testnet_load_rest", json!({ "after_ms": after_ms })).await?;
         sleep(time).await;
-        let figures = loop {
-            let figures = Figures::read(target).await?.context("the load was ended")?;
-            if figures.waiting == 0 || start.elapsed() >= time + REST_MAX {
-                break figures;
-            }
+        let ended = "the load was ended";
+        while Figures::read(target).await?.context(ended)?.waiting > 0
+            && start.elapsed() < time + REST_MAX
+        {
             sleep(POLL).await;
-        };
-        target.act(&Action::Load { per_second: 0, node: None }).await?;
+        }
+        let figures = Figures::end(target).await?.context(ended)?;
         target.print(&figures.value(), &figures.text())?;
         if figures.waiting > 0 {
             let trouble = figures.trouble.map(|text| format!(": {text}")).unwrap_or_default();

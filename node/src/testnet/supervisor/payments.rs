@@ -14,7 +14,7 @@ use crate::control::{Failure, code};
 
 /// What a call asks of the running load.
 pub(super) enum Question {
-    /// What it has done so far.
+    /// What it has done so far; null if none runs.
     Figures,
     /// Send nothing from this long after its start on.
     Rest(Duration),
@@ -38,11 +38,11 @@ impl Supervisor {
         Ok(Chain { genesis: Arc::new(self.layout.genesis.clone()), rpc })
     }
 
-    /// Starts a load in place of the running one, or ends it and tells what it did.
+    /// Starts a load in place of the running one, or ends it and tells what it did: null if none
+    /// ran.
     pub(super) fn load(&mut self, per_second: u32, chain: Chain) -> Result<Value, Failure> {
         if per_second == 0 {
-            let ended = self.traffic.take();
-            return Ok(ended.map_or_else(|| json!({}), |traffic| traffic.figures()));
+            return Ok(self.traffic.take().as_ref().map_or(Value::Null, Traffic::figures));
         }
         if per_second > RATE_MAX {
             let text = format!("expected at most {RATE_MAX} transfers a second");
@@ -54,11 +54,11 @@ impl Supervisor {
     }
 
     pub(super) fn answer(&self, question: &Question) -> Result<Value, Failure> {
-        let traffic = self.traffic.as_ref().ok_or_else(|| Failure::failed("no load runs"))?;
+        let traffic = self.traffic.as_ref();
         match question {
-            Question::Figures => Ok(traffic.figures()),
+            Question::Figures => Ok(traffic.map_or(Value::Null, Traffic::figures)),
             Question::Rest(after) => {
-                traffic.rest(*after);
+                traffic.ok_or_else(|| Failure::failed("no load runs"))?.rest(*after);
                 Ok(json!({}))
             }
         }
@@ -113,5 +113,17 @@ mod tests {
         };
         assert_eq!(load(RATE_MAX + 1), Err(code::USAGE));
         assert_eq!(load(RATE_MAX), Ok(json!({})));
+    }
+
+    #[tokio::test]
+    async fn the_figures_of_no_load_are_null() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut network = network(&folder);
+        let chain = network.payable(None).unwrap();
+        assert_eq!(network.answer(&Question::Figures), Ok(Value::Null));
+        assert_eq!(network.load(1, chain.clone()), Ok(json!({})));
+        assert_eq!(network.answer(&Question::Figures).unwrap()["final"], 0);
+        assert_eq!(network.load(0, chain.clone()).unwrap()["final"], 0);
+        assert_eq!(network.load(0, chain), Ok(Value::Null));
     }
 }

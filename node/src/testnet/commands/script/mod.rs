@@ -147,4 +147,22 @@ mod tests {
             assert_eq!(is_not_in_time, is_late);
         }
     }
+
+    /// Figures that were read before might lack transfers.
+    #[tokio::test]
+    async fn the_call_that_ends_a_load_tells_its_figures() {
+        let figures = json!({
+            "sent": 3, "final": 3, "p50_ms": 1, "p99_ms": 1, "max_ms": 1, "is_sending": true,
+            "per_second": 1, "rpc": "", "skipped": 0, "waiting": 0, "trouble": null, "next": [],
+        });
+        for ended in [figures, Value::Null] {
+            let sent = ended.get("sent").cloned();
+            let (_folder, target) = fake::network(move |method| match method {
+                "testnet_load" => Ok(ended.clone()),
+                _ => Err(Failure::failed("asked for more")),
+            });
+            let line = step::parse("load 0/s").unwrap().remove(0);
+            assert_eq!(run(line.step, &target).await.unwrap().get("sent").cloned(), sent);
+        }
+    }
 }
