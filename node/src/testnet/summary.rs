@@ -6,7 +6,7 @@ use anyhow::Context;
 use ledger::address::encode_address;
 use serde_json::json;
 
-use super::layout::{Layout, Node};
+use super::layout::Layout;
 use crate::files::write_atomic;
 
 /// Writes `network.json` atomically. A node that does not run has no pid.
@@ -81,7 +81,8 @@ pub(super) fn text(layout: &Layout) -> String {
         text += &format!("\nSend money from another terminal:\n  {}\n", words.join(" "));
     }
     if layout.nodes.len() > 1 {
-        let (command, halves) = (command(layout), halves(&layout.nodes));
+        let command = command(layout);
+        let halves = halves(layout.nodes.iter().map(|node| (&*node.name, node.validator)));
         text += &format!(
             "\nBreak the network and heal it:\n  {command} partition {halves}\n  {command} heal\n"
         );
@@ -103,11 +104,12 @@ fn command(layout: &Layout) -> String {
     format!("{program} testnet --dir {}", quote(&layout.dir.display().to_string()))
 }
 
-/// The nodes in two groups, as `partition` reads them. Each has half of the validators.
-fn halves(nodes: &[Node]) -> String {
-    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-    // Validators come first.
-    let validators = nodes.iter().filter(|node| node.validator).count();
+/// The nodes in two groups, as `partition` reads them. Each has half of the validators, so that
+/// nothing becomes final. Of each node comes its name, and whether it is a validator; validators
+/// come first.
+pub(super) fn halves<'a>(nodes: impl Iterator<Item = (&'a str, bool)>) -> String {
+    let (names, roles): (Vec<&str>, Vec<bool>) = nodes.unzip();
+    let validators = roles.into_iter().filter(|validator| *validator).count();
     let (first, second) = names.split_at(validators.div_ceil(2));
     format!("{}/{}", first.join(","), second.join(","))
 }

@@ -5,6 +5,7 @@ use ratatui_crossterm::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use crate::testnet::action::Action;
 use crate::testnet::load::pace::rate;
 use crate::testnet::overview::Overview;
+use crate::testnet::summary::halves;
 use crate::testnet::values::{self, Between, Groups};
 
 /// Most characters of an answer: sixteen long names fit.
@@ -87,14 +88,11 @@ impl Question {
 
     /// The answer that most users want.
     fn proposal(self, overview: &Overview, chosen: usize) -> String {
-        let names: Vec<&str> = overview.nodes.iter().map(|node| &*node.name).collect();
+        let nodes = &overview.nodes;
         match self {
-            Self::Partition => {
-                let (one, other) = names.split_at(names.len() / 2);
-                format!("{}/{}", one.join(","), other.join(","))
-            }
+            Self::Partition => halves(nodes.iter().map(|node| (&*node.name, node.validator))),
             Self::Isolate | Self::Kill | Self::Restart => {
-                names.get(chosen).copied().unwrap_or_default().to_owned()
+                nodes.get(chosen).map(|node| node.name.clone()).unwrap_or_default()
             }
             Self::Latency => "all 100ms".to_owned(),
             Self::Load if overview.load.is_some() => "0".to_owned(),
@@ -311,6 +309,12 @@ mod tests {
         let taken = prompt.on_key(key(KeyCode::Enter), &overview);
         let groups = vec![names(&["node1", "node2"]), names(&["node3", "node4"])];
         assert_eq!(taken, Outcome::Answered(Answer::Act(Action::Partition { groups })));
+
+        // Full nodes do not vote, so half of the nodes may have all votes.
+        let mut with_full = sample::many(6);
+        with_full.nodes[2..].iter_mut().for_each(|node| node.validator = false);
+        let prompt = Prompt::new(Question::Partition, &with_full, 0);
+        assert_eq!(prompt.text, "node1/node2,node3,node4,node5,node6");
 
         let mut prompt = Prompt::new(Question::Kill, &overview, 2);
         assert_eq!(prompt.text, "node3");
