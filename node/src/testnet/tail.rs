@@ -24,6 +24,19 @@ impl Tail {
         Self { path, at, begun: Vec::new() }
     }
 
+    /// How many bytes were read so far.
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// How many bytes the file has. A missing file has none.
+    pub(super) fn end(&self) -> io::Result<u64> {
+        match std::fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            file => Ok(file?.len()),
+        }
+    }
+
     /// The complete lines that were written since the last call, at most 64 KiB of them. A missing
     /// file has none.
     pub(super) fn read(&mut self) -> io::Result<Vec<String>> {

@@ -41,12 +41,8 @@ impl Logs {
         for look in 1.. {
             // The network is looked at first, so that its last lines are shown.
             let goes_on = self.follow && is_running(target).await;
-            let mut is_drained = false;
-            while !is_drained {
-                is_drained = true;
-                for source in &mut sources {
-                    is_drained &= !self.show(source, target)?;
-                }
+            for source in &mut sources {
+                source.read(|name, line| self.show(name, line, target))?;
             }
             if !goes_on {
                 break;
@@ -82,20 +78,67 @@ impl Logs {
         Ok(())
     }
 
-    /// Shows new lines. Returns whether there were any.
-    fn show(&self, source: &mut Source, target: &Target) -> anyhow::Result<bool> {
-        let lines = source.tail.read()?;
-        for line in &lines {
-            match (target.json, &self.node) {
-                (true, _) => print_json(&json!({ "node": source.name, "line": line }))?,
-                (false, None) => print(&format!("{}  {line}", source.name))?,
-                (false, Some(_)) => print(line)?,
+    fn show(&self, name: &str, line: &str, target: &Target) -> anyhow::Result<()> {
+        match (target.json, &self.node) {
+            (true, _) => print_json(&json!({ "node": name, "line": line })),
+            (false, None) => Ok(print(&format!("{name}  {line}"))?),
+            (false, Some(_)) => Ok(print(line)?),
+        }
+    }
+}
+
+impl Source {
+    /// Shows new lines, up to where the log ends now: a node may write faster than we show.
+    fn read(
+        &mut self,
+        mut show: impl FnMut(&str, &str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let end = self.tail.end()?;
+        loop {
+            let before = self.tail.at();
+            for line in self.tail.read()? {
+                show(&self.name, &line)?;
+            }
+            let at = self.tail.at();
+            if at >= end || at == before {
+                return Ok(());
             }
         }
-        Ok(!lines.is_empty())
     }
 }
 
 async fn is_running(target: &Target) -> bool {
     !matches!(Client::connect(&target.dir).await, Err(ControlError::Absent { .. }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_grows_while_it_is_shown_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NODE_LOG);
+        let mut log = File::create(&path).unwrap();
+        // Several reads of the file, and a line that is longer than one read.
+        for length in [10_000; 20].into_iter().chain([200_000]) {
+            writeln!(log, "{}", "x".repeat(length)).unwrap();
+        }
+        writeln!(log, "last").unwrap();
+        let mut source = Source { name: "node1".to_owned(), tail: Tail::from(path, 0) };
+        let mut shown = Vec::new();
+        source
+            .read(|_, line| {
+                anyhow::ensure!(shown.len() < 1_000, "no end");
+                shown.push(line.to_owned());
+                writeln!(log, "more").unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(shown.get(21).map(String::as_str), Some("last"));
+    }
 }
