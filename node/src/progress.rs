@@ -145,17 +145,7 @@ pub(crate) mod tests {
             bytes_total: 200_000,
             bytes_verified: 199_000,
             fetched_bytes: 199_000,
-            duplicate_bytes: 0,
-            served_bytes: 0,
-            rate: None,
-            eta_ms: None,
-            reason: None,
-            verified_at_ms: None,
-            applied_at_ms: None,
-            bans: 0,
-            peers: Vec::new(),
-            segment_list: Vec::new(),
-            suppliers: Vec::new(),
+            ..SyncStatus::default()
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{TransactionInfo, decimal, decimal_option};
 
 /// The status of a node: chain, tip, peers, consensus and mempool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Chain id, hex.
     pub chain_id: String,
@@ -78,7 +78,7 @@ pub struct Faults {
 }
 
 /// Whether enough validators are heard for blocks to become final.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuorumInfo {
     /// False once a height has lasted three rounds or 10 s without votes from a quorum.
     pub ok: bool,

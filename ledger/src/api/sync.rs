@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::{decimal, decimal_option};
 
 /// What sync is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncState {
     /// The node cannot know whether it has all blocks: no peer is connected, or none has proved a
     /// height.
+    #[default]
     Idle,
     /// A certified height is known, but not yet the segments up to it.
     Manifest,
@@ -37,7 +38,7 @@ impl std::fmt::Display for SyncState {
 }
 
 /// Progress of sync. Chunks and bytes are counted from the start of the process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// What sync is doing.
     pub state: SyncState,

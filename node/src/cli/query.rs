@@ -135,29 +135,16 @@ mod tests {
     #[test]
     fn a_status_has_units_and_says_what_is_unknown() {
         let status = Status {
-            chain_id: String::new(),
             network: "local".to_owned(),
-            version: String::new(),
             height: 7,
-            block_hash: String::new(),
-            state_root: String::new(),
-            history_root: String::new(),
-            time: 0,
             peers: 3,
-            syncing: false,
-            validator: None,
-            round: 0,
-            mempool_transactions: 0,
-            mempool_bytes: 0,
-            clock_offset_ms: None,
-            quorum: QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
             last_block_age_ms: Some(3_200),
             uptime_ms: 125_000,
             disk_bytes: 12_300_000,
             disk_free_bytes: Some(80_000_000_000),
             served_bytes: 5_000_000,
             served_peers: 2,
-            faults: None,
+            ..Status::default()
         };
         let known = table(&rows(status.clone()));
         for line in [

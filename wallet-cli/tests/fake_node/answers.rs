@@ -171,25 +171,8 @@ impl Inner {
             },
             version: "0".to_owned(),
             height: self.blocks.len() as u64,
-            block_hash: String::new(),
-            state_root: String::new(),
-            history_root: String::new(),
-            time: 0,
-            peers: 0,
-            syncing: false,
-            validator: None,
-            round: 0,
-            mempool_transactions: 0,
-            mempool_bytes: 0,
-            clock_offset_ms: None,
-            quorum: api::QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
-            last_block_age_ms: None,
-            uptime_ms: 0,
-            disk_bytes: 0,
-            disk_free_bytes: None,
-            served_bytes: 0,
-            served_peers: 0,
-            faults: None,
+            quorum: api::QuorumInfo { ok: true, ..api::QuorumInfo::default() },
+            ..api::Status::default()
         })
     }
 

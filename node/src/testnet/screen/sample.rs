@@ -17,25 +17,16 @@ pub(super) fn status(height: u64) -> Status {
         network: "local".to_owned(),
         version: "0.1.0".to_owned(),
         height,
-        block_hash: String::new(),
-        state_root: String::new(),
-        history_root: String::new(),
         time: NOW_MS - 400,
         peers: 3,
-        syncing: false,
-        validator: None,
-        round: 0,
         mempool_transactions: 12,
         mempool_bytes: 2_400,
         clock_offset_ms: Some(3),
-        quorum: QuorumInfo { ok: true, missing: Vec::new(), since_ms: None },
+        quorum: QuorumInfo { ok: true, ..QuorumInfo::default() },
         last_block_age_ms: Some(400),
         uptime_ms: 192_000,
         disk_bytes: 1_250_304,
-        disk_free_bytes: None,
-        served_bytes: 0,
-        served_peers: 0,
-        faults: None,
+        ..Status::default()
     }
 }
 
@@ -46,22 +37,7 @@ pub(super) fn sync(state: SyncState, segments: u64) -> SyncStatus {
         applied_height: 1_234,
         segments,
         segments_total: segments,
-        chunks_total: 0,
-        chunks_verified: 0,
-        bytes_total: 0,
-        bytes_verified: 0,
-        fetched_bytes: 0,
-        duplicate_bytes: 0,
-        served_bytes: 0,
-        rate: None,
-        eta_ms: None,
-        reason: None,
-        verified_at_ms: None,
-        applied_at_ms: None,
-        bans: 0,
-        peers: Vec::new(),
-        segment_list: Vec::new(),
-        suppliers: Vec::new(),
+        ..SyncStatus::default()
     }
 }
 
