@@ -14,6 +14,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,16 @@ pub(crate) enum ControlError {
     /// The process answered with an error.
     #[error(transparent)]
     Refused(#[from] Failure),
+    /// The process does not answer or does not end.
+    #[error("the process in {} {what} after {} s", root.display(), time.as_secs())]
+    Slow {
+        /// The home, or the network's directory.
+        root: PathBuf,
+        /// What it does: a verb and its object.
+        what: &'static str,
+        /// How long it was waited for.
+        time: Duration,
+    },
     /// The operating system refused.
     #[error("{}: {error}", path.display())]
     Io {
@@ -149,6 +160,7 @@ impl ControlError {
         let own = [code::FAILED, code::USAGE, code::ABSENT, code::NOT_IN_TIME];
         let code = match self {
             Self::Absent { .. } => code::ABSENT,
+            Self::Slow { .. } => code::NOT_IN_TIME,
             Self::Refused(failure) if own.contains(&failure.code) => failure.code,
             _ => code::FAILED,
         };

@@ -14,10 +14,12 @@
 //! | `LOCK` | locked by the process that uses this home; holds its pid |
 //! | `init.unfinished` | marks a home that is being made; the next `init` replaces it |
 
+mod holder;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use ledger::genesis::{Genesis, GenesisError};
@@ -27,6 +29,8 @@ use crate::config::{Config, ConfigError};
 use crate::consensus_log::ConsensusLog;
 use crate::files::{LOCK, create_private_dir, names_in, remove_all, write_atomic};
 use crate::keys::{KeyFileError, Seed};
+
+pub(crate) use self::holder::{holder, stop};
 
 const GENESIS: &str = "genesis.json";
 /// Marks a home that is being made.
@@ -56,7 +60,7 @@ pub enum HomeError {
         reason: &'static str,
     },
     /// Another process uses the directory.
-    #[error("{} is in use by {}: stop it first", path.display(), holder(*pid))]
+    #[error("{} is in use by {}: stop it first", path.display(), named(*pid))]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -95,7 +99,7 @@ pub enum HomeError {
     },
 }
 
-fn holder(pid: Option<u32>) -> String {
+fn named(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
@@ -408,14 +412,11 @@ pub(crate) fn lock_dir(root: &Path) -> Result<HomeLock, HomeError> {
 }
 
 fn try_lock(root: &Path, path: &Path, file: File) -> Result<HomeLock, HomeError> {
-    match file.try_lock() {
+    match holder::lock(&file) {
         Ok(()) => Ok(HomeLock { file }),
         Err(TryLockError::Error(error)) => Err(HomeError::Io { path: path.to_owned(), error }),
         Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid =
-                file.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            Err(HomeError::Locked { path: root.to_owned(), pid })
+            Err(HomeError::Locked { path: root.to_owned(), pid: holder::pid_in(file) })
         }
     }
 }

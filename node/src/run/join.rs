@@ -10,6 +10,8 @@ use crate::tasks::Tasks;
 
 /// How long the driver and sync may take to end: a write that has begun is made durable first.
 const END_MAX: Duration = Duration::from_secs(60);
+/// How long a node may take to end: longer than it gives its own parts.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(90);
 /// How long all other parts may take after that. They write nothing to disk.
 const REST_MAX: Duration = Duration::from_millis(500);
 /// Names of the parts that get [`END_MAX`].

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub(crate) use self::join::STOP_MAX;
 use self::open::open;
 use self::operator::Operator;
 use self::start::start;

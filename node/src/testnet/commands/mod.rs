@@ -14,21 +14,18 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
 
 use super::action::Action;
 use super::list::List;
 use super::values::{Between, Groups, between, groups, latency};
 use crate::control::{Client, ControlError, code};
-use crate::home::{HomeError, lock_dir};
+use crate::home::stop;
 use crate::output::{print, print_json};
 
 pub(super) use wait::all_final;
 
 /// Longest time until a stopped network is gone: its nodes get less before they are killed.
 const GONE_MAX: Duration = Duration::from_secs(30);
-/// Time between two looks at a network that ends.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A command to a running network.
 #[derive(Debug, Subcommand)]
@@ -172,11 +169,13 @@ impl Target {
             let mut client = Client::connect(&self.dir).await?;
             client.call(method, params).await
         };
-        match answer.await {
-            Err(ControlError::Absent { .. }) => {
-                Err(CommandError::Absent { dir: self.dir.clone() }.into())
-            }
-            answer => Ok(answer?),
+        answer.await.map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: ControlError) -> anyhow::Error {
+        match error {
+            ControlError::Absent { .. } => CommandError::Absent { dir: self.dir.clone() }.into(),
+            error => error.into(),
         }
     }
 
@@ -217,7 +216,11 @@ impl Command {
             Self::Load(load) => return load.execute(target).await,
             Self::Faucet(faucet) => return faucet.execute(target).await,
             Self::Script(script) => return script.execute(target).await,
-            Self::Stop => return stop(target).await,
+            Self::Stop => {
+                let stopped = stop(&target.dir, "testnet_stop", GONE_MAX).await;
+                stopped.map_err(|error| target.explain(error))?;
+                return target.print(&Value::Null, "stopped");
+            }
             Self::Partition { groups: Groups(groups) } => Action::Partition { groups },
             Self::Isolate { node } => Action::Isolate { node },
             Self::Heal => Action::Heal,
@@ -249,27 +252,4 @@ fn told(action: &Action, answer: &Value) -> String {
         }
         _ => String::new(),
     }
-}
-
-/// Ends the network, and waits until its process has ended.
-async fn stop(target: &Target) -> anyhow::Result<()> {
-    target.act(&Action::Stop).await?;
-    let gone = async {
-        loop {
-            // The process holds the lock until its end.
-            match lock_dir(&target.dir) {
-                Err(HomeError::Locked { .. }) => sleep(LOOK).await,
-                Err(error) => return Err(anyhow::Error::from(error)),
-                Ok(_) => return Ok(()),
-            }
-        }
-    };
-    match timeout(GONE_MAX, gone).await {
-        Ok(gone) => gone?,
-        Err(_) => {
-            let text = format!("the network still runs after {} s", GONE_MAX.as_secs());
-            return Err(CommandError::NotInTime(text).into());
-        }
-    }
-    target.print(&Value::Null, "stopped")
 }

@@ -62,8 +62,28 @@ impl control::Methods for Methods {
 }
 
 async fn call(orders: &mpsc::Sender<Order>, request: Request) -> Result<Value, Failure> {
-    let stopping = || Failure::failed("the network stops");
+    let is_stop = matches!(request, Request::Act(Action::Stop));
     let (reply, answer) = Reply::channel();
-    orders.send(Order { request, reply }).await.map_err(|_| stopping())?;
-    answer.await.map_err(|_| stopping())?
+    if orders.send(Order { request, reply }).await.is_ok()
+        && let Ok(answer) = answer.await
+    {
+        return answer;
+    }
+    // The network stops, as `stop` asks.
+    if is_stop { Ok(Value::Null) } else { Err(Failure::failed("the network stops")) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_network_that_stops_takes_no_order_but_another_stop() {
+        let (orders, received) = mpsc::channel(1);
+        drop(received);
+        assert_eq!(call(&orders, Request::Act(Action::Stop)).await, Ok(Value::Null));
+        let refused = call(&orders, Request::Act(Action::Heal)).await.unwrap_err();
+        assert_eq!(refused.message, "the network stops");
+    }
 }
