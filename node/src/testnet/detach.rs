@@ -9,20 +9,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::commands::{Target, all_final};
+use super::commands::{CommandError, Target, all_final};
 use super::layout::{Layout, refuse_foreign};
 use super::plan::LOG;
 use super::summary;
 use super::tail::Tail;
 use crate::clock::wall_ms;
 use crate::files::create_private_dir;
+use crate::home::holder;
 use crate::output::{print, print_json};
 use crate::signals::StopSignals;
 
 /// The option by which the process in the background knows what it is.
 pub(super) const BACKGROUND: &str = "--in-background";
-/// Longest time until the network is final. Its process itself reports a node that does not answer
-/// before that.
+/// Longest time until the network is final once its process answers. Before that the process makes
+/// the network, and a long history takes a while.
 const FINAL_MAX: Duration = Duration::from_secs(180);
 /// Time between two looks at the network.
 const LOOK: Duration = Duration::from_millis(50);
@@ -52,22 +53,31 @@ pub(super) async fn start(target: &Target, stop: &mut StopSignals) -> anyhow::Re
         .stderr(log)
         .spawn()
         .context("this program does not start in the background")?;
-    let (begin, start) = (Instant::now(), wall_ms());
+    let (pid, start, mut answered) = (child.id(), wall_ms(), None);
     loop {
-        tokio::select! {
+        let look = async {
+            sleep(LOOK).await;
+            // Another network may run in the directory. Our process reports that.
+            let is_ours = holder(&target.dir).is_ok_and(|holder| holder.is_some() && holder == pid);
+            if is_ours { target.list().await.ok() } else { None }
+        };
+        let list = tokio::select! {
             _ = stop.next() => {
-                end(&mut child).await;
+                end(&mut child, stop).await;
                 bail!("stopped before the network was final");
             }
             status = child.wait() => bail!("{}", failure(&mut said, status?)),
-            () = sleep(LOOK) => {}
-        }
-        if target.list().await.is_ok_and(|list| all_final(&list, start)) {
+            list = look => list,
+        };
+        let now = Instant::now();
+        answered = answered.or(list.is_some().then_some(now));
+        if list.is_some_and(|list| all_final(&list, start)) {
             break;
         }
-        if begin.elapsed() > FINAL_MAX {
-            end(&mut child).await;
-            bail!("the network is not final after {} s", FINAL_MAX.as_secs());
+        if answered.is_some_and(|answered| now.duration_since(answered) > FINAL_MAX) {
+            end(&mut child, stop).await;
+            let text = format!("the network is not final after {} s", FINAL_MAX.as_secs());
+            return Err(CommandError::NotInTime(text).into());
         }
     }
     show(target)
@@ -85,12 +95,18 @@ fn show(target: &Target) -> anyhow::Result<()> {
     Ok(print(&format!("{}\n{end}\n", summary::text(&layout)))?)
 }
 
-/// SIGTERM, and waits until the process has ended: it stops its nodes first.
-async fn end(child: &mut Child) {
+/// SIGTERM, and waits until the process has ended: it stops its nodes first. Another signal to us
+/// ends it at once.
+async fn end(child: &mut Child, stop: &mut StopSignals) {
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     // An error means that the process has ended by now.
     let _ended = pid.map(|pid| kill_process(pid, Signal::TERM));
-    let _status = child.wait().await;
+    tokio::select! {
+        _ = child.wait() => {}
+        _ = stop.next() => {
+            let _ended = child.kill().await;
+        }
+    }
 }
 
 /// Why the process ended: the error that it wrote to its log.
