@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::action::Action;
 use super::list::List;
@@ -24,6 +25,12 @@ use crate::output::{print, print_json};
 
 pub(super) use wait::all_final;
 
+/// Longest time until the network has answered a question: far more than it needs, as machines are
+/// busy.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Longest time until the network has performed an action: the slowest one stops a node and starts
+/// it again.
+const ACT_MAX: Duration = Duration::from_secs(240);
 /// Longest time until a stopped network is gone: its nodes get less before they are killed.
 const GONE_MAX: Duration = Duration::from_secs(30);
 
@@ -165,11 +172,22 @@ impl Target {
         method: &str,
         params: Value,
     ) -> anyhow::Result<T> {
+        self.call_within(ANSWER_MAX, method, params).await
+    }
+
+    async fn call_within<T: DeserializeOwned>(
+        &self,
+        time: Duration,
+        method: &str,
+        params: Value,
+    ) -> anyhow::Result<T> {
         let answer = async {
             let mut client = Client::connect(&self.dir).await?;
             client.call(method, params).await
         };
-        answer.await.map_err(|error| self.explain(error))
+        let slow = || ControlError::Slow { root: self.dir.clone(), what: "does not answer", time };
+        let answer = timeout(time, answer).await.unwrap_or_else(|_| Err(slow()));
+        answer.map_err(|error| self.explain(error))
     }
 
     fn explain(&self, error: ControlError) -> anyhow::Error {
@@ -182,12 +200,16 @@ impl Target {
     /// Has an action performed, and returns its answer.
     pub(super) async fn act(&self, action: &Action) -> anyhow::Result<Value> {
         let (method, params) = action.to_call()?;
-        self.call(&method, params).await
+        self.call_within(ACT_MAX, &method, params).await
     }
 
     /// The nodes and faults of the network.
     pub(super) async fn list(&self) -> anyhow::Result<List> {
-        self.call("testnet_ls", json!({})).await
+        self.list_within(ANSWER_MAX).await
+    }
+
+    async fn list_within(&self, time: Duration) -> anyhow::Result<List> {
+        self.call_within(time, "testnet_ls", json!({})).await
     }
 
     /// Prints a result.
@@ -251,5 +273,39 @@ fn told(action: &Action, answer: &Value) -> String {
             format!("{} runs, RPC {}", text("node"), text("rpc"))
         }
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::control::Listener;
+
+    /// Time passes at once whenever all wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_network_that_does_not_answer_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Target::new(folder.path(), false).unwrap();
+        let _silent = Listener::bind(&target.dir).unwrap();
+        for (words, longest) in [
+            ("ls", ANSWER_MAX),
+            ("wait --timeout 5s", Duration::from_secs(10)),
+            ("wait --timeout 3m", Duration::from_secs(185)),
+            ("load 0/s", ANSWER_MAX),
+            ("heal", ACT_MAX),
+            ("stop", ANSWER_MAX),
+        ] {
+            let line = Line::try_parse_from(words.split_whitespace()).unwrap();
+            let start = Instant::now();
+            let error = line.command.execute(&target).await.unwrap_err();
+            assert!(error.to_string().contains("does not answer"), "{words}: {error}");
+            let slow: &ControlError = error.downcast_ref().unwrap();
+            assert_eq!(slow.exit_code(), 5, "{words}");
+            let took = start.elapsed();
+            assert!(took <= longest + Duration::from_secs(1), "{words}: {took:?}");
+        }
     }
 }

@@ -12,6 +12,8 @@ use crate::clock::wall_ms;
 
 /// Time between two looks at the network.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest time of a look that begins when the time is up.
+const LAST_LOOK_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
@@ -31,7 +33,9 @@ impl Wait {
     pub(super) async fn execute(self, target: &Target) -> anyhow::Result<()> {
         let (start, begin) = (wall_ms(), Instant::now());
         loop {
-            let list = target.list().await?;
+            // The last look begins in time.
+            let left = self.timeout.saturating_sub(begin.elapsed());
+            let list = target.list_within(left.saturating_add(LAST_LOOK_MAX)).await?;
             let late = self.late(&list, start);
             if late.is_empty() {
                 let text = list.text();
