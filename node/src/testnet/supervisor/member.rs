@@ -157,12 +157,18 @@ impl Member {
         true
     }
 
-    /// Waits until the node has confirmed its faults, and returns why it has not. `None` if there
-    /// is nothing to confirm.
+    /// Waits until the running node has confirmed its faults, and returns why it has not. `None` if
+    /// there is nothing to confirm. A node that starts is told its faults too, and whoever starts it
+    /// waits for them.
     pub(super) fn confirmation(&self) -> Option<impl Future<Output = Option<String>> + use<>> {
         let name = self.node.name.clone();
-        let unconfirmed = self.unconfirmed.clone()?;
-        let failed = move |error| format!("{name} has not confirmed its faults: {error}");
+        let unconfirmed = self.unconfirmed.clone().filter(|_| self.state == State::Running)?;
+        let failed = move |error| {
+            format!(
+                "{name} has not confirmed its faults: {error}; the change stays in force, and the \
+                 node is told again"
+            )
+        };
         Some(async move { unconfirmed.confirmed().await.err().map(failed) })
     }
 
