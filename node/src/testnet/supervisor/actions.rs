@@ -1,9 +1,11 @@
 //! What the supervisor does when it is called: each action, and the faults that the nodes are told.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use futures::future::join_all;
+use rustix::fs::{Access, access};
 use serde_json::{Value, json};
 
 use super::super::action::Action;
@@ -29,7 +31,7 @@ enum Step {
 }
 
 impl Supervisor {
-    pub(super) fn on_order(&mut self, Order { request, reply }: Order) {
+    pub(super) fn on_order(&mut self, Order { request, reply }: Order) -> anyhow::Result<()> {
         match request {
             Request::Note(text) => {
                 self.note(&text);
@@ -45,11 +47,12 @@ impl Supervisor {
             Request::Act(action) => {
                 self.note(&action.to_string());
                 match self.resolve(action) {
-                    Ok(step) => self.perform(step, reply),
+                    Ok(step) => self.perform(step, reply)?,
                     Err(failure) => reply.send(Err(failure)),
                 }
             }
         }
+        Ok(())
     }
 
     /// Finds the nodes that an action names.
@@ -86,8 +89,8 @@ impl Supervisor {
             Action::Kill { node } => Step::Kill(self.find(&node)?),
             Action::Restart { node, binary } => {
                 let index = self.find(&node)?;
-                binary.as_deref().map(check_program).transpose()?;
-                Step::Restart(index, binary.unwrap_or_else(|| self.options.program.clone()))
+                let program = binary.as_deref().map(program).transpose()?;
+                Step::Restart(index, program.unwrap_or_else(|| self.options.program.clone()))
             }
             Action::Add => Step::Add,
             Action::Load { per_second, node } => {
@@ -100,38 +103,49 @@ impl Supervisor {
         })
     }
 
-    fn perform(&mut self, step: Step, reply: Reply) {
+    fn perform(&mut self, step: Step, reply: Reply) -> anyhow::Result<()> {
         match step {
-            Step::Partition(groups) => self.faults.partition(&groups),
-            Step::Isolate(node) => self.faults.isolate(node),
-            Step::Heal => self.faults.heal(),
-            Step::Latency(pair, ms) => self.faults.delay(pair, ms),
-            Step::Kill(index) => return self.members[index].kill(reply),
+            Step::Partition(groups) => {
+                self.faults.partition(&groups);
+                self.confirm_faults(reply);
+            }
+            Step::Isolate(node) => {
+                self.faults.isolate(node);
+                self.confirm_faults(reply);
+            }
+            Step::Heal => {
+                self.faults.heal();
+                self.confirm_faults(reply);
+            }
+            Step::Latency(pair, ms) => {
+                self.faults.delay(pair, ms);
+                self.confirm_faults(reply);
+            }
+            Step::Kill(index) => self.members[index].kill(reply),
             Step::Restart(index, program) if self.members[index].child.is_none() => {
-                return self.begin(index, &program, reply);
+                self.begin(index, &program, reply)?;
             }
             Step::Restart(index, program) => {
-                return self.members[index].restart(program, reply, STOP_MAX);
+                self.members[index].restart(program, reply, STOP_MAX);
             }
-            Step::Add => {
-                return match self.layout.add().and_then(|node| self.join(node)) {
-                    Ok(()) => {
-                        let program = self.options.program.clone();
-                        self.begin(self.members.len().saturating_sub(1), &program, reply);
-                    }
-                    Err(error) => reply.send(Err(Failure::failed(format!("{error:#}")))),
-                };
-            }
-            Step::Load(per_second, chain) => return reply.send(self.load(per_second, chain)),
-            Step::Faucet(chain, address, amount) => {
-                return payments::pay(chain, address, amount, reply);
-            }
+            Step::Add => self.add(reply)?,
+            Step::Load(per_second, chain) => reply.send(self.load(per_second, chain)),
+            Step::Faucet(chain, address, amount) => payments::pay(chain, address, amount, reply),
             Step::Stop => {
                 self.is_stopping = true;
-                return reply.send(Ok(Value::Null));
+                reply.send(Ok(Value::Null));
             }
         }
-        self.confirm_faults(reply);
+        Ok(())
+    }
+
+    fn add(&mut self, reply: Reply) -> anyhow::Result<()> {
+        if let Err(error) = self.layout.add().and_then(|node| self.join(node).map(drop)) {
+            reply.send(Err(Failure::failed(format!("{error:#}"))));
+            return Ok(());
+        }
+        let program = self.options.program.clone();
+        self.begin(self.members.len().saturating_sub(1), &program, reply)
     }
 
     pub(super) fn find(&self, name: &str) -> Result<usize, Failure> {
@@ -177,12 +191,19 @@ impl Supervisor {
     }
 }
 
-fn check_program(program: &Path) -> Result<(), Failure> {
-    let found = std::fs::metadata(program);
-    let problem = match found {
-        Ok(found) if found.is_file() => return Ok(()),
-        Ok(_) => "it is no file".to_owned(),
-        Err(error) => error.to_string(),
+/// The path of a program, which must be one: a node is stopped before its new program is started.
+fn program(path: &Path) -> Result<PathBuf, Failure> {
+    let checked = || {
+        // Without this, a bare name would be searched for elsewhere.
+        let path = std::path::absolute(path)?;
+        if !std::fs::metadata(&path)?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        access(&path, Access::EXEC_OK)?;
+        Ok(path)
     };
-    Err(Failure::new(code::USAGE, format!("{} is no program: {problem}", program.display())))
+    checked().map_err(|error: io::Error| {
+        let shown = path.display();
+        Failure::new(code::USAGE, format!("{shown} is no program that can run: {error}"))
+    })
 }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
@@ -110,6 +110,7 @@ impl Supervisor {
         let view = options.is_watched.then(|| View::new(&layout)).transpose()?;
         let nodes = layout.nodes.clone();
         let mut held = std::mem::take(&mut layout.held);
+        let (program, log) = (options.program.clone(), options.log.clone());
         let mut network = Self {
             layout,
             members: Vec::new(),
@@ -126,7 +127,8 @@ impl Supervisor {
         };
         for (index, node) in nodes.into_iter().enumerate() {
             held.release(index);
-            network.join(node)?;
+            let member = network.join(node)?;
+            member.start(&program, log.as_deref())?;
         }
         network.layout.held = held;
         network.tell_faults();
@@ -148,16 +150,15 @@ impl Supervisor {
         self.progress = Progress::new(is_drawable);
     }
 
-    fn join(&mut self, node: Node) -> anyhow::Result<()> {
+    /// Takes a node into the network. Its process is yet to be started.
+    fn join(&mut self, node: Node) -> anyhow::Result<&mut Member> {
         let chain_id = self.layout.genesis.chain_id().to_string();
         let report = polls::poll(&node, &chain_id, self.options.is_watched)?;
         if let Some(view) = &mut self.view {
             view.add(&node);
         }
-        let mut member = Member::new(node, report);
-        let started = member.start(&self.options.program, self.options.log.as_deref());
-        self.members.push(member);
-        started
+        self.members.push(Member::new(node, report));
+        self.members.last_mut().context("a member")
     }
 
     /// Runs until `stop` resolves, an action ends the network, or it fails. Returns whether the
@@ -180,7 +181,7 @@ impl Supervisor {
                 (index, how) = children::first_end(children) => self.on_end(index, &how)?,
                 order = self.orders.recv() => {
                     if let Some(order) = order {
-                        self.on_order(order);
+                        self.on_order(order)?;
                     }
                 }
                 _ = tick.tick() => self.on_tick()?,
@@ -263,35 +264,40 @@ impl Supervisor {
         member.teller.pause();
         match std::mem::replace(&mut member.end, End::Unasked) {
             End::Restart { program, replies, .. } => {
-                replies.into_iter().for_each(|reply| self.begin(index, &program, reply));
-                return Ok(());
+                replies.into_iter().try_for_each(|reply| self.begin(index, &program, reply))?;
             }
             End::Killed(replies) => {
                 member.state = State::Killed;
                 member.fail("the node was killed");
                 replies.into_iter().for_each(|reply| reply.send(Ok(Value::Null)));
             }
-            End::Unasked => {
-                member.state = State::Ended;
-                member.fail(&epitaph);
-                ensure!(self.is_started && !self.options.fail_fast, "{epitaph}");
-                self.note(&epitaph);
-                let is_left = |member: &Member| member.state != State::Ended;
-                ensure!(self.members.iter().any(is_left), "all nodes have ended");
-            }
+            End::Unasked => return self.on_failure(index, &epitaph),
         }
         if self.is_started { self.describe() } else { Ok(()) }
     }
 
+    /// A node does not run although nobody asked for that.
+    fn on_failure(&mut self, index: usize, reason: &str) -> anyhow::Result<()> {
+        let Some(member) = self.members.get_mut(index) else { return Ok(()) };
+        member.state = State::Ended;
+        member.fail(reason);
+        ensure!(self.is_started && !self.options.fail_fast, "{reason}");
+        self.note(reason);
+        let is_left = |member: &Member| member.state != State::Ended;
+        ensure!(self.members.iter().any(is_left), "all nodes have ended");
+        self.describe()
+    }
+
     /// Starts a node, unless another call has just started it. The reply comes once the node
     /// answers and, if links of it are cut or delayed, has confirmed these faults.
-    fn begin(&mut self, index: usize, program: &Path, reply: Reply) {
-        let Some(member) = self.members.get_mut(index) else { return };
+    fn begin(&mut self, index: usize, program: &Path, reply: Reply) -> anyhow::Result<()> {
+        let Some(member) = self.members.get_mut(index) else { return Ok(()) };
         if member.child.is_none()
             && let Err(error) = member.start(program, self.options.log.as_deref())
         {
-            member.state = State::Ended;
-            return reply.send(Err(Failure::failed(format!("{error:#}"))));
+            let reason = format!("{error:#}");
+            reply.send(Err(Failure::failed(&reason)));
+            return self.on_failure(index, &reason);
         }
         let answer = json!({
             "node": member.node.name,
@@ -300,6 +306,7 @@ impl Supervisor {
         });
         member.starting.push((answer, reply));
         self.tell_faults();
+        Ok(())
     }
 
     /// The network as `ls` tells it.
@@ -343,3 +350,6 @@ impl Supervisor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
