@@ -34,6 +34,8 @@ use crate::testnet;
 const EXIT_ERROR: u8 = 1;
 /// Exit code if no node answers.
 const EXIT_UNREACHABLE: u8 = 3;
+/// Exit code if something did not come in time.
+const EXIT_NOT_IN_TIME: u8 = 5;
 
 /// A node of a Cairn payments ledger.
 #[derive(Debug, Parser)]
@@ -179,9 +181,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<ControlError>() {
         return error.exit_code();
     }
-    let is_unreachable = matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. }))
-        || matches!(error.downcast_ref(), Some(FetchError::Unreachable { .. }));
-    if is_unreachable { EXIT_UNREACHABLE } else { EXIT_ERROR }
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ClientError::Unreachable { .. }), _) | (_, Some(FetchError::Unreachable { .. })) => {
+            EXIT_UNREACHABLE
+        }
+        (_, Some(FetchError::Slow { .. } | FetchError::Unresolved { .. })) => EXIT_NOT_IN_TIME,
+        _ => EXIT_ERROR,
+    }
 }
 
 /// An error with its causes, each only once: some messages already include their cause.
@@ -211,12 +217,28 @@ pub fn show(error: &anyhow::Error) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::io;
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn errors_have_the_exit_codes_that_the_help_names() {
+        let (address, time) = ("/ip4/127.0.0.1/tcp/1".parse().unwrap(), Duration::from_secs(1));
+        let (name, root) = ("node.example".to_owned(), PathBuf::from("/h"));
+        for (error, code) in [
+            (anyhow::anyhow!("no"), 1),
+            (ControlError::Absent { root: root.clone() }.into(), 3),
+            (ControlError::Slow { root, what: "still runs", time }.into(), 5),
+            (FetchError::Slow { address, time }.into(), 5),
+            (FetchError::Unresolved { name, time }.into(), 5),
+        ] {
+            assert_eq!(exit_code(&error), code, "{error}");
+        }
     }
 
     #[test]

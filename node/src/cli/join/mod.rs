@@ -173,7 +173,7 @@ async fn resolve(endpoint: &Endpoint) -> anyhow::Result<Vec<IpAddr>> {
     let looking = tokio::net::lookup_host((name.as_str(), endpoint.port));
     let found = match tokio::time::timeout(RESOLVE_MAX, looking).await {
         Ok(found) => found.with_context(|| format!("the name {name:?} cannot be resolved"))?,
-        Err(_) => bail!("the name {name:?} was not resolved within {} s", RESOLVE_MAX.as_secs()),
+        Err(_) => bail!(FetchError::Unresolved { name: name.clone(), time: RESOLVE_MAX }),
     };
     let mut ips = Vec::new();
     for ip in found.map(|address| address.ip()) {

@@ -33,6 +33,8 @@ pub(in crate::cli) enum FetchError {
     Hostile { address: Multiaddr, reason: String },
     #[error("the genesis did not come from {address} within {} s", time.as_secs())]
     Slow { address: Multiaddr, time: Duration },
+    #[error("the name {name:?} was not resolved within {} s", time.as_secs())]
+    Unresolved { name: String, time: Duration },
     #[error("the genesis of chain {chain} breaks the rules, so no node runs it: {error}")]
     Rules { chain: ChainId, error: GenesisError },
     #[error("the genesis of chain {chain} cannot be used by any node: {reason}")]
