@@ -82,20 +82,22 @@ pub(super) fn hold(base: u16, nodes: usize) -> Option<Held> {
     Some(Held { _guards: guards, ports })
 }
 
-/// Fails if a port is taken. The error names all taken ports.
-pub(super) fn check_free(ports: &[(u16, u16)], base_port: u16) -> anyhow::Result<()> {
+/// Fails if a port is taken. The error names all taken ports, and another base at which all are
+/// free. `None` is for a network that runs and so cannot move.
+pub(super) fn check_free(ports: &[(u16, u16)], base_port: Option<u16>) -> anyhow::Result<()> {
     let all = ports.iter().flat_map(|(p2p, rpc)| [*p2p, *rpc]);
     let taken: Vec<String> =
         all.filter(|port| !is_free(*port)).map(|port| port.to_string()).collect();
     if taken.is_empty() {
         return Ok(());
     }
-    let advice = match free_base(ports, base_port) {
-        Some(free) => format!("give --base-port {free}, where all are free"),
-        None => "give --base-port auto".to_owned(),
+    let advice = match base_port.map(|base_port| free_base(ports, base_port)) {
+        Some(Some(free)) => format!(" or give --base-port {free}, where all are free"),
+        Some(None) => " or give --base-port auto".to_owned(),
+        None => String::new(),
     };
     let plural = if taken.len() == 1 { "port is" } else { "ports are" };
-    bail!("these {plural} taken by other programs: {}; stop them or {advice}", taken.join(", "))
+    bail!("these {plural} taken by other programs: {}; stop them{advice}", taken.join(", "))
 }
 
 fn is_free(port: u16) -> bool {

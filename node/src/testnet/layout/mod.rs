@@ -122,7 +122,7 @@ impl Layout {
         let (plan, held) = match wanted.base_port {
             Some(BasePort::Auto) => keep_or_take(plan, resumed.is_some())?,
             _ => {
-                ports::check_free(&plan.ports()?, plan.base_port)?;
+                ports::check_free(&plan.ports()?, Some(plan.base_port))?;
                 (plan, Held::default())
             }
         };
@@ -174,7 +174,7 @@ impl Layout {
         let (Some(home), Some(own)) = (plan.homes(&self.dir).pop(), ports.last().copied()) else {
             bail!("the plan has no nodes");
         };
-        ports::check_free(&[own], own.0)?;
+        ports::check_free(&[own], None)?;
         if Home::open(&home).is_ok() {
             remove_all(&home).with_context(|| home.display().to_string())?;
         }

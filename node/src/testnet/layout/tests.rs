@@ -187,6 +187,13 @@ fn an_added_node_is_there_after_a_restart() {
     assert_eq!(resumed.nodes.len(), 3);
     assert_eq!(resumed.nodes[2].peer_id, added.peer_id);
 
+    // A network that runs cannot move to other ports.
+    let taken = TcpListener::bind(loopback(ports.base + 31)).unwrap();
+    let error = layout.add().unwrap_err().to_string();
+    let port = (ports.base + 31).to_string();
+    assert!(error.contains(&port) && !error.contains("--base-port"), "{error}");
+    drop(taken);
+
     // What is not ours is not replaced.
     fs::create_dir(dir.join("node4")).unwrap();
     fs::write(dir.join("node4/notes.txt"), "mine").unwrap();
