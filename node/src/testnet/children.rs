@@ -5,9 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use futures::future::{join_all, pending, select_all};
 use tokio::process::{ChildStdin, Command};
 
@@ -118,16 +118,22 @@ pub(super) async fn first_end<'a>(
     select_all(ends).await.0
 }
 
-/// Stops these nodes. Returns the names of those that had to be killed.
-pub(super) async fn stop(mut children: Vec<Child>, patience: Duration) -> Vec<String> {
+/// Stops these nodes, and kills those that have not ended when the time is up. Returns the names of
+/// these.
+pub(super) async fn stop(mut children: Vec<Child>, time: impl Future<Output = ()>) -> Vec<String> {
     children.iter_mut().for_each(Child::ask_to_stop);
-    let stops = children.into_iter().map(|mut child| async move {
-        if tokio::time::timeout(patience, child.end()).await.is_ok() {
-            return None;
+    let time = time.shared();
+    let stops = children.into_iter().map(|mut child| {
+        let is_up = time.clone();
+        async move {
+            tokio::select! {
+                _ = child.end() => return None,
+                () = is_up => {}
+            }
+            child.kill();
+            child.end().await;
+            Some(child.name)
         }
-        child.kill();
-        child.end().await;
-        Some(child.name)
     });
     join_all(stops).await.into_iter().flatten().collect()
 }

@@ -28,16 +28,19 @@ use std::future::pending;
 use std::io::{stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use ledger::genesis::Genesis;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use crate::control::Listener;
 use crate::home::{lock_dir, read_genesis};
 use crate::parent::stdin_end;
+use crate::run::STOP_MAX;
 use crate::screen::{is_drawable, say};
 use crate::signals::StopSignals;
 use commands::{Command, Target};
@@ -45,7 +48,7 @@ use history::TRANSFERS_MAX;
 use layout::Layout;
 use plan::{NODES_MAX, Wanted};
 use ports::BasePort;
-use supervisor::{Options, STOP_MAX, Supervisor, Until};
+use supervisor::{Options, Supervisor, Until};
 
 pub(crate) use commands::CommandError;
 
@@ -53,6 +56,9 @@ pub(crate) use commands::CommandError;
 const TEMPLATE: &str = include_str!("../../../genesis.json");
 /// Actions that wait for the supervisor: more keys than a user presses at once.
 const ACTIONS_MAX: usize = 16;
+
+/// How long nodes may take to stop before a user is told how to kill them.
+const STOP_HINT: Duration = Duration::from_secs(3);
 
 /// Command line of `testnet`.
 #[derive(Debug, Args)]
@@ -192,7 +198,6 @@ impl Start {
         crate::files::create_private_dir(dir).with_context(|| dir.display().to_string())?;
         let _lock = lock_dir(dir)?;
         layout::remove_stale(dir)?;
-        layout::await_free(dir, STOP_MAX)?;
         let wanted = Wanted {
             nodes: self.nodes,
             full_nodes: self.full_nodes,
@@ -204,11 +209,18 @@ impl Start {
         // start makes the network again from the beginning.
         let (to, reset) = (dir.to_owned(), self.reset);
         let preparing = tokio::task::spawn_blocking(move || {
+            layout::await_free(&to, STOP_MAX)?;
             Layout::prepare(&to, &wanted, template.as_ref(), &embedded, reset)
+        });
+        let mut stopped = pin!(async {
+            tokio::select! {
+                _ = stop.next() => {}
+                () = parent_end(parent) => {}
+            }
         });
         let layout = tokio::select! {
             layout = preparing => layout.context("preparing the network")??,
-            _ = stop.next() => return Ok(()),
+            () = &mut stopped => return Ok(()),
         };
         let listener = Listener::bind(dir)?;
 
@@ -227,16 +239,10 @@ impl Start {
         let serving = tokio::spawn(supervisor::serve(listener, network.orders(), async {
             let _dropped = end.await;
         }));
-        let stopped = async {
-            tokio::select! {
-                _ = stop.next() => {}
-                () = parent_end(parent) => {}
-            }
-        };
         let result = watch(&mut network, has_lines, stopped).await;
         layout::remove_stale(dir)?;
-        for name in network.stop().await {
-            say(&format!("{name} did not stop within {} s and was killed", STOP_MAX.as_secs()));
+        for name in network.stop(stop_time(StopSignals::listen()?)).await {
+            say(&format!("{name} did not stop in time and was killed"));
         }
         drop(ended);
         serving.await.context("the network's socket")?;
@@ -250,6 +256,19 @@ async fn parent_end(parent: Option<oneshot::Receiver<()>>) {
         // An error means that the thread that reads stdin has ended.
         Some(parent) => drop(parent.await),
         None => pending().await,
+    }
+}
+
+/// The time that nodes have to stop: until a signal comes, and [`STOP_MAX`] at most.
+async fn stop_time(mut again: StopSignals) {
+    let limit = async {
+        sleep(STOP_HINT).await;
+        say("some nodes are still stopping; another Ctrl-C kills them");
+        sleep(STOP_MAX.saturating_sub(STOP_HINT)).await;
+    };
+    tokio::select! {
+        _ = again.next() => {}
+        () = limit => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -251,6 +252,73 @@ fn a_node_that_dies_ends_a_network_that_fails_fast() {
     until("the network runs", || dir.join("network.json").exists().then_some(()));
     network.end_stdin();
     assert_eq!(network.wait().code(), Some(0));
+    assert!(processes_of(&dir).is_empty());
+}
+
+#[test]
+fn a_start_does_not_take_the_network_of_another_for_its_own() {
+    let folder = Folder::new();
+    let testnet = Testnet::start_quick(&folder, 1, 0);
+    let (dir, log) = (folder.join("network"), folder.join("second.log"));
+    // The second start waits for its genesis, and meanwhile the network has new final blocks.
+    let genesis = folder.join("genesis.pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &genesis,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let mut second = node_program();
+    second.args(["testnet", "--detach", "--dir"]).arg(&dir).arg("--genesis").arg(&genesis);
+    let mut second = Process::spawn(&mut second, &log);
+    let mut writer = until("the second start reads its genesis", || {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        let opened = rustix::fs::open(&genesis, flags, rustix::fs::Mode::empty());
+        opened.ok().map(fs::File::from)
+    });
+    await_blocks(&testnet.description.nodes[0].rpc, 2);
+    throughout(Duration::from_secs(1), || assert_eq!(second.ended(), None));
+    writer.write_all(&fs::read(dir.join("genesis.json")).unwrap()).unwrap();
+    drop(writer);
+    assert_eq!(second.wait().code(), Some(1));
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("is in use by process"), "{said}");
+    assert_eq!(testnet.stop(), Some(0));
+}
+
+#[test]
+fn the_end_of_its_parent_ends_a_network_that_is_being_made() {
+    let folder = Folder::new();
+    let dir = folder.join("network");
+    let options = ["--history", "1000000", "--exit-with-parent"];
+    let mut network = start_raw(&dir, &folder.join("testnet.log"), &options);
+    until("the network is being made", || dir.join("testnet.json").exists().then_some(()));
+    network.end_stdin();
+    assert_eq!(network.wait().code(), Some(0));
+    let plan = json_of(&fs::read_to_string(dir.join("testnet.json")).unwrap());
+    assert_eq!(plan["complete"], false, "it does not wait for the history");
+}
+
+#[test]
+fn a_second_signal_kills_nodes_that_do_not_stop() {
+    let folder = Folder::new();
+    let (dir, log) = (folder.join("network"), folder.join("testnet.log"));
+    let mut network = start_raw(&dir, &log, &[]);
+    let pid = until("the network runs", || {
+        let text = fs::read_to_string(dir.join("network.json")).ok()?;
+        json_of(&text)["nodes"][1]["pid"].as_i64()
+    });
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    network.signal(Signal::INT);
+    let said = || fs::read_to_string(&log).unwrap();
+    until("it says that nodes still stop", || said().contains("another Ctrl-C").then_some(()));
+    network.signal(Signal::INT);
+    // Without it, the node has 90 s.
+    until("the network ends", || network.ended());
+    assert!(said().contains("node2 did not stop in time and was killed"), "{}", said());
     assert!(processes_of(&dir).is_empty());
 }
 

@@ -32,7 +32,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// it again.
 const ACT_MAX: Duration = Duration::from_secs(240);
 /// Longest time until a stopped network is gone: its nodes get less before they are killed.
-const GONE_MAX: Duration = Duration::from_secs(30);
+const GONE_MAX: Duration = Duration::from_secs(120);
 
 /// A command to a running network.
 #[derive(Debug, Subcommand)]

@@ -16,6 +16,10 @@ use super::{configs, homes};
 use crate::config::{P2P_PORT, P2pAddress};
 use crate::files::{names_in, remove_all};
 use crate::home::{Home, HomeError, lock_dir, read_genesis};
+use crate::screen::say;
+
+/// How long a node that an earlier run left behind may run on before a user is told.
+const LEFT_MAX: Duration = Duration::from_secs(2);
 
 /// A network that is ready to start.
 pub(super) struct Layout {
@@ -73,13 +77,18 @@ pub(super) fn remove_stale(dir: &Path) -> anyhow::Result<()> {
 /// Waits for nodes that an earlier run left behind. They end by themselves.
 pub(super) fn await_free(dir: &Path, patience: Duration) -> anyhow::Result<()> {
     let Some(plan) = Plan::read(dir)? else { return Ok(()) };
-    let deadline = Instant::now() + patience;
+    let start = Instant::now();
+    let mut is_told = false;
     for home in plan.homes(dir) {
         // No node runs in an unfinished home.
         while home.join(GENESIS).is_file() {
             match lock_dir(&home) {
                 Ok(_) => break,
-                Err(HomeError::Locked { .. }) if Instant::now() < deadline => {
+                Err(HomeError::Locked { .. }) if start.elapsed() < patience => {
+                    if !is_told && start.elapsed() > LEFT_MAX {
+                        say(&format!("waiting for the node that still runs in {}", home.display()));
+                        is_told = true;
+                    }
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(error) => return Err(error.into()),

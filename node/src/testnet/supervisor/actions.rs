@@ -13,8 +13,9 @@ use super::super::faults::Pair;
 use super::super::load::traffic::Chain;
 use super::super::values::LATENCY_MAX;
 use super::member::{Member, Reply};
-use super::{Order, Request, STOP_MAX, Supervisor, payments};
+use super::{Order, Request, Supervisor, payments};
 use crate::control::{Failure, code};
+use crate::run::STOP_MAX;
 
 /// An action with the positions of its nodes.
 enum Step {

@@ -39,8 +39,6 @@ pub(super) use methods::{perform, serve};
 
 /// Longest time until all nodes answer: on a busy machine, opening a chain takes a while.
 const START_MAX: Duration = Duration::from_secs(120);
-/// Longest time that a node may take to stop before it is killed.
-pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
 /// Time between two looks at the nodes.
 const TICK: Duration = Duration::from_millis(200);
 /// Calls that wait for the supervisor. More than the connections of the socket and the keys that
@@ -193,14 +191,15 @@ impl Supervisor {
         Ok(false)
     }
 
-    /// Stops all nodes. Returns the names of those that had to be killed.
-    pub(super) async fn stop(mut self) -> Vec<String> {
+    /// Stops all nodes, and kills those that still run when the time is up. Returns the names of
+    /// these.
+    pub(super) async fn stop(mut self, time: impl Future<Output = ()>) -> Vec<String> {
         let mut nodes: Vec<Child> = Vec::new();
         for member in &mut self.members {
             member.fail("the network stops");
             nodes.extend(member.child.take());
         }
-        children::stop(nodes, STOP_MAX).await
+        children::stop(nodes, time).await
     }
 
     fn on_tick(&mut self) -> anyhow::Result<()> {

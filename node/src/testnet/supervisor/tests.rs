@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::future::{pending, ready};
 use std::pin::pin;
 use std::process::Command;
 
@@ -29,8 +30,14 @@ fn script(path: &Path, text: &str) -> PathBuf {
 
 impl Silent {
     fn start(nodes: u16, fail_fast: bool) -> Self {
+        Self::run("cat > /dev/null", nodes, fail_fast)
+    }
+
+    /// The same with nodes that run another command.
+    fn run(command: &str, nodes: u16, fail_fast: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let program = script(&folder.path().join("silent"), "#!/bin/sh\nexec cat > /dev/null");
+        let text = format!("#!/bin/sh\nexec {command}");
+        let program = script(&folder.path().join("silent"), &text);
         let base_port = Some(BasePort::Auto);
         let wanted =
             Wanted { nodes: Some(nodes), full_nodes: None, base_port, seed: None, history: None };
@@ -128,4 +135,12 @@ async fn a_cut_waits_for_nodes_that_run_and_not_for_those_that_start() {
     assert!(failure.message.starts_with("node2 has not confirmed its faults"), "{failure}");
     assert!(failure.message.contains("stays in force"), "{failure}");
     assert_eq!(silent.network.list().cut.len(), 1);
+}
+
+#[tokio::test]
+async fn nodes_that_do_not_stop_in_time_are_killed_and_named() {
+    let silent = Silent::start(2, false);
+    assert_eq!(silent.network.stop(pending()).await, Vec::<String>::new());
+    let deaf = Silent::run("sleep 1000", 2, false);
+    assert_eq!(deaf.network.stop(ready(())).await, ["node1", "node2"]);
 }
