@@ -130,12 +130,12 @@ mod tests {
     }
 
     /// A process that can be told to stop, and tells how often it was.
-    struct Process(mpsc::UnboundedSender<()>);
+    struct Process(mpsc::Sender<()>);
 
     impl Methods for Process {
         fn call(&self, method: &str, _: Value) -> Answer {
             assert_eq!(method, "stop");
-            self.0.send(()).unwrap();
+            self.0.try_send(()).unwrap();
             async { Ok(Value::Null) }.boxed()
         }
     }
@@ -150,7 +150,7 @@ mod tests {
 
         let held = lock_dir(&root).unwrap();
         let (end, ended) = oneshot::channel::<()>();
-        let (process, mut asked) = mpsc::unbounded_channel();
+        let (process, mut asked) = mpsc::channel(2);
         let listener = Listener::bind(&root).unwrap();
         let serving = tokio::spawn(serve(listener, Arc::new(Process(process)), ended.map(drop)));
         let mut stops = Vec::new();

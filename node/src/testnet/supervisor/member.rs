@@ -158,8 +158,8 @@ impl Member {
     }
 
     /// Waits until the running node has confirmed its faults, and returns why it has not. `None` if
-    /// there is nothing to confirm. A node that starts is told its faults too, and whoever starts it
-    /// waits for them.
+    /// there is nothing to confirm. A node that starts is told its faults too, and the call that
+    /// starts it waits for them.
     pub(super) fn confirmation(&self) -> Option<impl Future<Output = Option<String>> + use<>> {
         let name = self.node.name.clone();
         let unconfirmed = self.unconfirmed.clone().filter(|_| self.state == State::Running)?;
