@@ -10,6 +10,7 @@ The program `cairn-node` is the one given as `program=`, or the one that the env
 CAIRN_NODE names, or the first one in PATH. All processes end with the `with` block, and also when
 this process is killed in whatever way: the parent of the nodes ends when its stdin does."""
 
+import http.client
 import json
 import os
 import shutil
@@ -21,8 +22,9 @@ import urllib.request
 
 # Seconds that a step may take: far more than it needs, as test machines are busy.
 PATIENCE = 60
-# Seconds that the network may take to stop before it is killed.
-STOP_MAX = 15
+# Seconds that the network may take to stop before it is killed. The network itself kills nodes that
+# are slow to stop, after a shorter time.
+STOP_MAX = 60
 # Seconds between two polls.
 POLL = 0.02
 # Lines of each log that explain a failure.
@@ -51,13 +53,16 @@ def find_program(given=None):
     """The path of cairn-node. A path that is given and has no file is an error: no other program
     is taken in its place."""
     named = given or os.environ.get("CAIRN_NODE")
-    found = (named if os.path.isfile(named) else None) if named else shutil.which("cairn-node")
-    if found:
-        return os.path.abspath(found)
-    raise CairnError(
-        f"no cairn-node found: program={given!r}, CAIRN_NODE={os.environ.get('CAIRN_NODE')!r}, "
-        f"and none in the folders of PATH"
-    )
+    if named and not os.path.isfile(named):
+        source = "program=" if given else "the environment variable CAIRN_NODE"
+        raise CairnError(f"no cairn-node found: {source} names {named}, and there is no such file")
+    found = named or shutil.which("cairn-node")
+    if not found:
+        raise CairnError(
+            "no cairn-node found: neither program= nor the environment variable CAIRN_NODE is set, "
+            "and there is none in the folders of PATH"
+        )
+    return os.path.abspath(found)
 
 
 def call(url, method, **params):
@@ -73,7 +78,7 @@ def call(url, method, **params):
             text = answer.read()
     except urllib.error.HTTPError as error:
         text = error.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise CairnError(f"{method} at {url}: no answer: {error}") from error
     answer = json.loads(text)
     if "error" in answer:
@@ -170,20 +175,25 @@ class Testnet:
         return int(self.rpc("account_get", node, account=address)["balance"])
 
     def is_final(self, transaction, node="node1", wait=0):
-        """Whether a node calls a transfer final, now or within this many seconds."""
+        """Whether a node calls a transfer final, now or within this many seconds: at most 30."""
         info = self.rpc("tx_get", node, id=transaction, wait_ms=int(wait * 1000))
         return info["status"] == "final"
 
     # Waits
 
     def until(self, event, look, within=None):
-        """Polls until `look` returns something true, and returns it."""
+        """Polls until `look` returns something true, and returns it. A `look` that raises
+        CairnError, as for a node that does not answer, is one that returns nothing."""
         within = self.patience if within is None else within
         deadline = time.monotonic() + within
         while True:
-            found = look()
-            if found:
-                return found
+            last = ""
+            try:
+                found = look()
+                if found:
+                    return found
+            except CairnError as error:
+                last = f"; last seen: {error}"
             ended = self.process.poll()
             if ended is not None:
                 raise CairnError(
@@ -191,16 +201,19 @@ class Testnet:
                     f"{event}{self.logs()}"
                 )
             if time.monotonic() >= deadline:
-                raise NotInTime(f"waited {within} s in vain for: {event}{self.logs()}")
+                raise NotInTime(f"waited {within} s in vain for: {event}{last}{self.logs()}")
             time.sleep(POLL)
 
     def await_height(self, height, node="node1"):
         """Waits until a node has reached a height."""
-        self.until(f"{node} reaches height {height}", lambda: self.height(node) >= height)
+        url = self.url(node)
+        reached = lambda: int(call(url, "chain_status")["height"]) >= height
+        self.until(f"{node} reaches height {height}", reached)
 
     def await_final(self, within):
         """Waits until each running node has a final block that is younger than this call."""
-        self.command("wait", "--final", "--timeout", f"{int(within * 1000)}ms")
+        words = ["wait", "--final", "--timeout", f"{int(within * 1000)}ms"]
+        self.command(*words, within=within)
 
     # Changes
 
@@ -246,21 +259,23 @@ class Testnet:
 
     def command(self, *words, within=None):
         """Runs a command of `cairn-node testnet` on this network, and returns its JSON."""
-        done = subprocess.run(
-            [self.program, "testnet", "--dir", self.dir, *words, "--json"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=self.environment(),
-            timeout=self.patience + (within or 0),
-        )
+        name, limit = f"testnet {' '.join(words)}", self.patience + (within or 0)
+        try:
+            done = subprocess.run(
+                [self.program, "testnet", "--dir", self.dir, *words, "--json"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=self.environment(),
+                timeout=limit,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NotInTime(f"{name}: it did not end within {limit} s{self.logs()}") from error
         if done.returncode != 0:
             kind = NotInTime if done.returncode == NOT_IN_TIME else CairnError
-            raise kind(
-                f"testnet {' '.join(words)}: exit code {done.returncode}: {done.stderr.strip()}"
-                f"{self.logs()}"
-            )
+            text = done.stderr.strip()
+            raise kind(f"{name}: exit code {done.returncode}: {text}{self.logs()}")
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def logs(self):

@@ -16,7 +16,7 @@ def test_a_transfer_is_final_on_every_node(net):
     before = net.balance(bob)
     paid = net.faucet(bob, "1.5 CRN")
     for node in ["node1", "node2", "node3", "node4"]:
-        assert net.is_final(paid["id"], node, wait=10)
+        assert net.is_final(paid["id"], node, wait=30)
         assert net.balance(bob, node) == before + 3 * COIN // 2
 
 
@@ -32,15 +32,18 @@ def test_half_a_network_makes_nothing_final(healed):
     assert not answers, "a transfer became final while the network was cut in two"
     net.heal()
     payment.join(net.patience)
-    assert answers and net.is_final(answers[0]["id"], "node4", wait=10)
+    assert answers and net.is_final(answers[0]["id"], "node4", wait=30)
 
 
 def test_three_of_four_go_on_without_the_fourth(healed):
     net = healed
     net.kill("node4")
     height = int(net.faucet(net.accounts["carol"], "1 CRN")["height"])
-    net.restart("node4")
+    # A node that does not answer yet is waited for.
+    restart = threading.Timer(0.5, net.restart, ["node4"])
+    restart.start()
     net.await_height(height, "node4")
+    restart.join()
 
 
 def main():
