@@ -4,119 +4,89 @@
     faults.py NODE [--rounds 10] [--cuts 5,60] [--only cut|isolate|latency]
 
 NODE is the program. Prints the table of docs/measurements/faults.md, and ends with 1 if a bound is
-missed. Starts networks of its own in a temporary folder, on free ports."""
+missed. Starts a network of its own in a temporary folder, on free ports."""
 
 import argparse
-import json
-import subprocess
+import os
 import sys
-import tempfile
 import time
-import urllib.request
 
-POLL = 0.02
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "docs", "examples", "python"))
+sys.dont_write_bytecode = True
+import cairn  # noqa: E402
+
 # Bounds, in seconds. GRACE: a block that was under way at the cut may still become final.
 GRACE, HEAL, HEAL_ALWAYS, SIGNS = 1.0, 2.0, 4.0, 5.0
 # Longest median for a latency each way, in milliseconds: 1.3 times five one-way delays.
 P50 = {50: 325, 200: 1_300}
+NODES = [f"node{number}" for number in range(1, 6)]
 
 
-class Network:
-    """A network that runs until the end of the `with` block."""
-
-    def __init__(self, node, folder):
-        self.node, self.folder = node, folder
-
-    def __enter__(self):
-        started = ["--nodes", "4", "--full-nodes", "1", "--base-port", "auto", "--detach"]
-        self.run(*started)
-        self.rpc = {node["name"]: node["rpc"] for node in self.run("ls")["nodes"]}
-        return self
-
-    def __exit__(self, *_):
-        subprocess.run(self.words("stop"), stdout=subprocess.DEVNULL, check=False)
-
-    def words(self, *words):
-        return [self.node, "testnet", "--dir", self.folder, "--json", *words]
-
-    def run(self, *words):
-        done = subprocess.run(self.words(*words), capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"{' '.join(words)}: {done.stderr.strip()}")
-        return json.loads(done.stdout or "null")
-
-    def call(self, name, method, **params):
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        request = urllib.request.Request(
-            self.rpc[name], json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)["result"]
-
-    def height(self, *names):
-        return max(int(self.call(name, "chain_status")["height"]) for name in names or self.rpc)
-
-    def await_height(self, height, patience, *names):
-        """Seconds until a node has this height; None if none has it in time."""
-        start = time.monotonic()
-        while time.monotonic() < start + patience:
-            if self.height(*names) >= height:
-                return time.monotonic() - start
-            time.sleep(POLL)
-        return None
+def highest(net):
+    return max(net.height(node) for node in NODES)
 
 
-def cut(network, seconds):
+def cut(net, seconds):
     """Cuts the network in halves. Returns blocks that became final meanwhile, and the seconds from
     the heal to the next one."""
-    network.run("partition", "node1,node2/node3,node4,node5")
+    net.partition(NODES[:2], NODES[2:])
     begun = time.monotonic()
     time.sleep(GRACE)
-    before = network.height()
+    before = highest(net)
     time.sleep(max(0.0, begun + seconds - time.monotonic()))
-    meanwhile = network.height() - before
+    meanwhile = highest(net) - before
     # The clock starts with the command, as a user sees it.
     start = time.monotonic()
-    network.run("heal")
-    if network.await_height(before + meanwhile + 1, 30) is None:
-        return meanwhile, None
-    return meanwhile, time.monotonic() - start
+    net.heal()
+    reached = lambda: highest(net) > before + meanwhile
+    return meanwhile, seconds_until("a block after the heal", reached, net, start)
 
 
-def isolate(network, seconds):
+def seconds_until(event, look, net, start):
+    """Seconds from the start until `look` returns something true; None if it takes too long."""
+    try:
+        net.until(event, look, within=30)
+    except cairn.NotInTime:
+        return None
+    return time.monotonic() - start
+
+
+def isolate(net, seconds):
     """Isolates a validator. Returns blocks of the others meanwhile, and the seconds from the heal
     until a certificate holds its precommit."""
-    key = network.call("node4", "chain_status")["validator"]
-    before = network.height("node1")
-    network.run("isolate", "node4")
+    key = net.rpc("chain_status", "node4")["validator"]
+    before = net.height()
+    net.isolate("node4")
     time.sleep(seconds)
-    meanwhile = network.height("node1") - before
+    meanwhile = net.height() - before
     start = time.monotonic()
-    network.run("heal")
-    seen = network.height("node1")
-    while time.monotonic() < start + 30:
-        top = network.height("node1")
-        for height in range(seen + 1, top + 1):
-            if key in network.call("node1", "chain_block", height=str(height))["signers"]:
-                return meanwhile, time.monotonic() - start
-        seen = max(seen, top)
-        time.sleep(POLL)
-    return meanwhile, None
+    net.heal()
+    seen = net.height()
+
+    def signs():
+        nonlocal seen
+        top = net.height()
+        blocks = [net.rpc("chain_block", height=str(at)) for at in range(seen + 1, top + 1)]
+        seen = top
+        return any(key in block["signers"] for block in blocks)
+
+    return meanwhile, seconds_until("its precommit in a certificate", signs, net, start)
 
 
 def told(seconds):
     return "never" if seconds is None else f"{seconds:.2f} s"
 
 
-def cuts(network, rounds, lengths):
+def cuts(net, rounds, lengths):
     ok = True
     for seconds in lengths:
-        network.run("load", "50/s")
+        net.load(50)
         done = []
         for _ in range(rounds):
-            done.append(cut(network, seconds))
-            network.run("wait", "--final", "--timeout", "30s")
-        network.run("load", "0/s")
+            done.append(cut(net, seconds))
+            net.await_final(30)
+        net.load(0)
         blocks = sum(meanwhile for meanwhile, _ in done)
         heals = sorted(30.0 if heal is None else heal for _, heal in done)
         nine = heals[max(0, -(-9 * rounds // 10) - 1)]
@@ -130,10 +100,10 @@ def cuts(network, rounds, lengths):
     return ok
 
 
-def isolation(network):
-    network.run("load", "50/s")
-    meanwhile, signs = isolate(network, 20)
-    network.run("load", "0/s")
+def isolation(net):
+    net.load(50)
+    meanwhile, signs = isolate(net, 20)
+    net.load(0)
     print(
         f"| one of four isolated for 20 s | {meanwhile} blocks of the others | its precommit in a"
         f" certificate after {told(signs)} |",
@@ -142,19 +112,21 @@ def isolation(network):
     return meanwhile > 0 and signs is not None and signs <= SIGNS
 
 
-def latencies(network):
+def latencies(net):
     ok = True
     for ms, bound in P50.items():
-        network.run("latency", "all", f"{ms}ms")
-        figures = network.run("load", "50/s", "--for", "20s", "--node", "node5")
-        ok &= figures["p50_ms"] <= bound and figures["final"] == figures["sent"]
+        net.latency(ms)
+        # By way of the full node.
+        figures = net.load(50, seconds=20)
+        due = figures["sent"] + figures.get("skipped", 0)
+        ok &= figures["p50_ms"] <= bound and figures["final"] == due
         print(
             f"| {ms} ms each way between all, 50/s for 20 s at a full node |"
-            f" {figures['final']} of {figures['sent']} final | p50 {figures['p50_ms']} ms (at most"
+            f" {figures['final']} of {due} final | p50 {figures['p50_ms']} ms (at most"
             f" {bound}), p99 {figures['p99_ms']} ms, max {figures['max_ms']} ms |",
             flush=True,
         )
-        network.run("heal")
+        net.heal()
     return ok
 
 
@@ -167,17 +139,16 @@ def main():
     options = options.parse_args()
     lengths = [int(seconds) for seconds in options.cuts.split(",")]
     parts = {
-        "cut": lambda network: cuts(network, options.rounds, lengths),
+        "cut": lambda net: cuts(net, options.rounds, lengths),
         "isolate": isolation,
         "latency": latencies,
     }
     print("| Fault | Meanwhile | After |\n|---|---|---|", flush=True)
     ok = True
-    with tempfile.TemporaryDirectory(prefix="cairn-faults-") as folder:
-        with Network(options.node, f"{folder}/network") as network:
-            for name, part in parts.items():
-                if options.only in (None, name):
-                    ok &= part(network)
+    with cairn.Testnet(nodes=4, full_nodes=1, program=options.node) as net:
+        for name, part in parts.items():
+            if options.only in (None, name):
+                ok &= part(net)
     return 0 if ok else 1
 
 
