@@ -24,9 +24,7 @@ import check_chain as checker  # noqa: E402
 CHECKER = os.path.join(ROOT, "docs", "examples", "check_chain.py")
 BLOCKS = 1_000
 CHANGES = 200
-PATIENCE = 240
-# Below the range that systems give out by themselves.
-PORT = 19_300
+PATIENCE = 1_200
 
 
 def vectors():
@@ -118,7 +116,7 @@ def record(node, wallet, folder):
         "--genesis",
         path,
         "--base-port",
-        str(PORT),
+        "auto",
     ]
     with open(os.path.join(folder, "log"), "wb") as log:
         network = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.PIPE)
@@ -148,7 +146,7 @@ def record(node, wallet, folder):
         return genesis, recording, told
     finally:
         network.terminate()
-        network.wait(timeout=30)
+        network.wait(timeout=PATIENCE)
 
 
 def try_or_none(look):

@@ -162,7 +162,7 @@ def check(arch):
             took = time.monotonic() - begun
             print(f"the first transfer was final and proved after {took:.2f} s")
             paid = net.faucet(net.accounts["carol"], "1 CRN")
-            if not net.is_final(paid["id"], "node4", wait=10):
+            if not net.is_final(paid["id"], "node4", wait=30):
                 fail(f"{paid} is not final on node4")
     print(f"{name} works")
 

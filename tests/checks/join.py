@@ -17,7 +17,7 @@ import time
 
 PATIENCE = 60
 # Longest time that a node that stopped may take, before it is killed.
-STOP = 10
+STOP = 60
 RPC = "http://127.0.0.1:7701"
 # Third bytes of the hosts' addresses: the private network is 10.79.0.0/16, the public one
 # 100.201.0.0/16. No packet leaves the bridge.
