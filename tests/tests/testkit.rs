@@ -16,6 +16,8 @@ use tests::story::{Folder, Process, has_ended, node_program, until};
 
 /// How long the tests watch for a transfer that must not become final.
 const A_WHILE: Duration = Duration::from_secs(3);
+/// How long a command may take before it is killed: the default of `Builder::patience`.
+const PATIENCE: Duration = Duration::from_secs(60);
 const COIN: u64 = 1_000_000_000;
 
 fn start(validators: usize) -> Testnet {
@@ -100,6 +102,12 @@ fn errors_say_what_was_wrong_and_show_logs() {
     }
     let error = alice.pay(&alice.address(), "5000000 CRN").err().unwrap();
     assert!(matches!(error, Error::Call { .. }), "{error}");
+
+    // The error says how long a command waited, and not after which time it would be killed.
+    let waits = ["wait", "--height", "1000000", "--timeout", "100ms"];
+    let error = net.command(&waits).err().unwrap();
+    let is_true = matches!(error, Error::NotInTime { within, .. } if within < PATIENCE);
+    assert!(is_true, "{error}");
 
     // A network that is gone is told at once, with its logs.
     net.kill_parent();

@@ -1,7 +1,7 @@
 //! Commands to a running network: `cairn-node testnet --dir DIR COMMAND --json`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -110,6 +110,7 @@ impl Control {
         let mut command = program::command(&self.program);
         command.arg("testnet").arg("--dir").arg(&self.dir).args(words).arg("--json");
         let name = || format!("testnet {}", words.join(" "));
+        let start = Instant::now();
         let done = finish_within(&mut command, time)
             .map_err(Error::system(self.program.display()))?
             .ok_or_else(|| self.not_in_time(&name(), time, "it did not end"))?;
@@ -121,7 +122,10 @@ impl Control {
                 message: format!("it printed no JSON: {error}: {}", done.stdout),
                 logs: Logs::default(),
             }),
-            Some(NOT_IN_TIME) => Err(self.not_in_time(&name(), time, done.stderr.trim())),
+            // The command knows itself how long it may wait.
+            Some(NOT_IN_TIME) => {
+                Err(self.not_in_time(&name(), start.elapsed(), done.stderr.trim()))
+            }
             code => Err(Error::Command {
                 command: name(),
                 status: code.map_or_else(

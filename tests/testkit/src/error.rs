@@ -45,7 +45,7 @@ pub enum Error {
         logs: Logs,
     },
     /// An event did not come.
-    #[error("waited {within:?} in vain for: {waited_for}; last seen: {last}{logs}")]
+    #[error("waited {within:.1?} in vain for: {waited_for}; last seen: {last}{logs}")]
     NotInTime {
         /// The event.
         waited_for: String,

@@ -8,8 +8,10 @@ use ledger::transaction::Transaction;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Timeout of a call, beyond the time that the call itself asks the node to wait.
+/// Timeout of a call, beyond the time for which the call itself asks the node to wait.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that a node waits for the sake of a call, whatever the call asks for.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A client of one node.
 #[derive(Clone, Debug)]
@@ -47,10 +49,7 @@ impl Rpc {
     /// A client of the node at this URL.
     #[must_use]
     pub fn new(url: &str) -> Self {
-        let config = ureq::Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT));
+        let config = ureq::Agent::config_builder().proxy(None).http_status_as_error(false);
         Self { url: url.to_owned(), agent: config.build().new_agent() }
     }
 
@@ -65,9 +64,18 @@ impl Rpc {
     /// # Errors
     /// `Failure::Silent`.
     pub fn post(&self, content_type: &str, body: &[u8]) -> Result<(u16, String), Failure> {
+        self.post_within(content_type, body, TIMEOUT)
+    }
+
+    fn post_within(
+        &self,
+        content_type: &str,
+        body: &[u8],
+        time: Duration,
+    ) -> Result<(u16, String), Failure> {
         let silent = |error: ureq::Error| Failure::Silent(error.to_string());
-        let mut answer =
-            self.agent.post(&self.url).content_type(content_type).send(body).map_err(silent)?;
+        let request = self.agent.post(&self.url).config().timeout_global(Some(time)).build();
+        let mut answer = request.content_type(content_type).send(body).map_err(silent)?;
         let text =
             answer.body_mut().with_config().limit(32 << 20).read_to_string().map_err(silent)?;
         Ok((answer.status().as_u16(), text))
@@ -79,7 +87,9 @@ impl Rpc {
     /// `Failure::Silent`, and `Failure::Http` for any status but 200.
     pub fn get(&self, path: &str) -> Result<String, Failure> {
         let silent = |error: ureq::Error| Failure::Silent(error.to_string());
-        let mut answer = self.agent.get(format!("{}{path}", self.url)).call().map_err(silent)?;
+        let request = self.agent.get(format!("{}{path}", self.url));
+        let request = request.config().timeout_global(Some(TIMEOUT)).build();
+        let mut answer = request.call().map_err(silent)?;
         let text = answer.body_mut().read_to_string().map_err(silent)?;
         if answer.status() == 200 {
             Ok(text)
@@ -94,7 +104,8 @@ impl Rpc {
     /// See [`Failure`].
     pub fn call<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, Failure> {
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let (status, text) = self.post("application/json", call.to_string().as_bytes())?;
+        let (json, body) = ("application/json", call.to_string());
+        let (status, text) = self.post_within(json, body.as_bytes(), timeout(params))?;
         let mut answer: Value =
             serde_json::from_str(&text).map_err(|_| Failure::Http(status, text.clone()))?;
         if let Some(error) = answer.get("error") {
@@ -152,7 +163,7 @@ impl Rpc {
     }
 
     /// The node's record of a transaction, once the transaction is final or this much time has
-    /// passed.
+    /// passed. A node waits at most 30 s.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -161,7 +172,7 @@ impl Rpc {
         self.call(api::TX_GET, &json!({"id": id, "wait_ms": wait}))
     }
 
-    /// Whether the node reports a transaction final, within this time.
+    /// Whether the node reports a transaction final, within this time and at most 30 s.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -181,5 +192,29 @@ impl Rpc {
         text.lines()
             .find_map(number)
             .unwrap_or_else(|| panic!("no {name} in /metrics of {}", self.url))
+    }
+}
+
+/// Timeout of a call with these parameters.
+fn timeout(params: &Value) -> Duration {
+    let asked = Duration::from_millis(params["wait_ms"].as_u64().unwrap_or(0));
+    TIMEOUT + asked.min(WAIT_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_may_come_after_the_time_for_which_the_node_waits() {
+        for (params, seconds) in [
+            (json!({}), 30),
+            (json!({"id": "7", "wait_ms": 0}), 30),
+            (json!({"wait_ms": 10_000}), 40),
+            (json!({"wait_ms": 30_000}), 60),
+            (json!({"wait_ms": u64::MAX}), 60),
+        ] {
+            assert_eq!(timeout(&params), Duration::from_secs(seconds), "{params}");
+        }
     }
 }
