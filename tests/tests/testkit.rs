@@ -67,6 +67,26 @@ fn accounts_pay_and_prove_while_links_are_cut_and_nodes_killed() {
     assert!(net.stop().unwrap().success());
 }
 
+/// The example of `docs/ci.md`, word for word.
+#[test]
+fn the_example_of_the_documents_works() -> Result<(), Error> {
+    let lines =
+        include_str!("../../docs/ci.md").split("```").find_map(|it| it.strip_prefix("rust\n"));
+    let missing = lines.unwrap().lines().find(|line| !include_str!("testkit.rs").contains(line));
+    assert_eq!(missing, None, "a line of the example is not run here");
+    let _turn = Folder::new();
+    // Builds the program beside this test.
+    drop(node_program());
+    let net = testkit::Testnet::start(4)?;
+    let (alice, bob) = (net.account("alice")?, net.account("bob")?);
+    alice.pay(&bob.address(), "1.5 CRN")?;
+    // The others go on without node3, which catches up once its links are back.
+    net.isolate("node3")?;
+    let height = alice.pay(&bob.address(), "1 CRN")?.height;
+    net.heal()?.await_height(height)?.agree()?;
+    Ok(())
+}
+
 #[test]
 fn a_seed_makes_the_same_chain() {
     let _turn = Folder::new();

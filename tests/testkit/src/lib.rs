@@ -20,7 +20,7 @@
 //!     let before = bob.balance()?;
 //!
 //!     let payment = alice.pay(&bob.address(), "1.5 CRN")?;
-//!     assert!(payment.took < Duration::from_secs(5));
+//!     println!("final in block {} after {:?}", payment.height, payment.took);
 //!     assert_eq!(bob.balance()?.amount.0, before.amount.0 + 1_500_000_000);
 //!
 //!     // Two and two: no half has more than two thirds of the voting power.

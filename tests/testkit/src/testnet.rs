@@ -20,8 +20,9 @@ use crate::process::{Process, is_gone, show_tail};
 use crate::rpc::Rpc;
 use crate::wait::poll;
 
-/// Longest time that a network may take to stop before it is killed: a node may take 5 s.
-pub(crate) const STOP_MAX: Duration = Duration::from_secs(15);
+/// Longest time that a network may take to stop before it is killed. The network itself kills nodes
+/// that are slow to stop, after a shorter time.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(60);
 /// How often the list of running nodes is read anew during a wait.
 const LIST_AGAIN: Duration = Duration::from_secs(2);
 
@@ -123,7 +124,8 @@ impl Testnet {
         })
     }
 
-    /// Waits until each running node has reached this height.
+    /// Waits until each running node has reached this height. A node whose links are cut runs too,
+    /// and gets no blocks: see [`Self::await_height_of`].
     ///
     /// # Errors
     /// [`Error::NotInTime`], [`Error::Ended`].
@@ -131,7 +133,8 @@ impl Testnet {
         self.await_nodes(&format!("each running node reaches height {height}"), |at| at >= height)
     }
 
-    /// Waits until each running node is this many blocks beyond the highest one of now.
+    /// Waits until each running node is this many blocks beyond the highest one of now. A node whose
+    /// links are cut runs too, and gets no blocks.
     ///
     /// # Errors
     /// [`Error::NotInTime`], [`Error::Ended`], [`Error::Command`].
