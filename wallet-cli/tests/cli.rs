@@ -44,7 +44,7 @@ fn send_prints_the_id_alone_and_the_money_arrives() {
     }
     assert_eq!(setup.run(&["balance"]).expect(0, "").stdout.lines().count(), 4);
     assert_eq!(setup.run(&["--json", "balance"]).json().as_array().unwrap().len(), 4);
-    let sent = setup.send(&["--json", "--timeout", "5s"]).json();
+    let sent = setup.send(&["--json", "--timeout", "60s"]).json();
     assert_eq!((sent["height"].as_str(), sent["status"].as_str()), (Some("3"), Some("final")));
     assert_eq!(sent.as_object().unwrap().len(), 3);
 }

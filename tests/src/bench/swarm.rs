@@ -248,7 +248,10 @@ impl<'a> Session<'a> {
         let now = now_ms();
         for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running())
         {
-            if (now - node.restarted) as f64 >= seconds * 1_000.0 && node.verified_at.is_none() {
+            let is_due = (now - node.restarted) as f64 >= seconds * 1_000.0;
+            // Otherwise a node that needs longer to start would never get anywhere.
+            let has_fetched = node.sample().is_some_and(|sample| sample.fetched_bytes > 0);
+            if is_due && has_fetched && node.verified_at.is_none() {
                 node.kill();
                 node.start(
                     self.programs,

