@@ -16,6 +16,7 @@ mod folder;
 mod process;
 
 mod network;
+mod operator;
 mod testnet;
 
 mod load;
@@ -24,6 +25,7 @@ mod trace;
 pub use folder::{Folder, free_ports};
 pub use load::{Payer, Reported, now_ms};
 pub use network::{Network, Node};
+pub use operator::call_operator;
 pub use process::{Process, with_default_signals};
 pub use programs::{node_program, wallet_program};
 pub use testkit::process::{Finished, finish, has_ended};

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::story::{Network, Trace, finish, node_program, pause_up_to, throughout, wallet_program};
 
-use super::{GENESIS, Running, closed_pipe, folder, init, new_home, node};
+use super::{GENESIS, NOBODY, Running, closed_pipe, folder, init, new_home, node};
 
 #[test]
 fn a_home_may_have_any_name_and_lie_on_a_fresh_volume() {
@@ -161,7 +161,6 @@ struct Bound {
 impl Bound {
     /// Copies the program. If the test runs as root, the home is given to `nobody` too.
     fn new(program: &Command, folder: &TempDir, home: &Path) -> Self {
-        const NOBODY: u32 = 65_534;
         let copy = folder.path().join("program");
         fs::copy(program.get_program(), &copy).unwrap();
         permit(&copy, 0o755);
@@ -188,7 +187,7 @@ impl Bound {
     }
 }
 
-fn permit(path: &Path, mode: u32) {
+pub(super) fn permit(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 

@@ -16,6 +16,9 @@ use tests::story::{finish, node_program, until};
 /// The genesis template of local networks.
 const GENESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../genesis.json");
 
+/// The user `nobody`.
+const NOBODY: u32 = 65_534;
+
 fn folder() -> TempDir {
     tempfile::Builder::new().prefix("cairn-operator-").tempdir().unwrap()
 }
