@@ -259,3 +259,27 @@ fn a_learned_peer_is_dialed_once_a_minute_and_less_when_places_are_full() {
     world.gate.choose(chosen, Choice::Chosen);
     assert_eq!(world.gate.on_dial(chosen, Some(&peer), world.now, 0), Ok(()));
 }
+
+#[test]
+fn a_peer_that_is_cut_off_gets_no_place_and_gives_none_up() {
+    use crate::network::faults::FaultPlan;
+
+    let faults = Faults::default();
+    let cut = |peers: &[PeerId]| {
+        faults.set(FaultPlan { cut: peers.iter().copied().collect(), ..FaultPlan::default() });
+    };
+    let gate = Gate::new(LIMITS, Grouping::default(), Some(faults.clone()));
+    let mut world = World { gate, ..World::new() };
+    let peer = PeerId::random();
+    cut(&[peer]);
+    assert_eq!(world.inbound(peer, "1.2.3.1"), Err(Refusal::Cut));
+    assert_eq!(world.outbound(peer, "1.2.3.1"), Err(Refusal::Cut));
+    cut(&[]);
+    let _crowd = world.crowd();
+    let crowd: Vec<PeerId> = world.gate.open.values().map(|open| open.peer).collect();
+    cut(&crowd);
+    assert_eq!(world.inbound(peer, "9.9.9.9"), Err(Refusal::Full), "nobody else could leave");
+    cut(&[]);
+    world.inbound(peer, "9.9.9.9").unwrap();
+    assert_eq!(world.closes().len(), 1);
+}
