@@ -134,6 +134,15 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_has_the_default_whatever_the_value() {
+        let mut config = Config::default();
+        let default = format!("# Default: {:?}\nlevel = \"debug\"\n", config.log.level);
+        config.log.level = "debug".to_owned();
+        let text = config.to_toml();
+        assert!(text.contains(&default), "{default} in {text}");
+    }
+
+    #[test]
     fn values_may_hold_anything_and_read_back_equal() {
         let mut config = Config::default();
         config.log.level = "info,a = [b]=debug".to_owned();
