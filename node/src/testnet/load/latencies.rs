@@ -101,6 +101,7 @@ mod tests {
     fn percentiles_are_by_nearest_rank() {
         assert_eq!((of([]).percentile(50), of([]).max()), (None, None));
         assert_eq!((of([7]).percentile(50), of([7]).percentile(99)), (Some(7), Some(7)));
+        assert_eq!(of([1, 2, 3]).percentile(50), Some(2), "the rank is rounded up");
         let hundred = of((1..=100).rev());
         assert_eq!(hundred.percentile(50), Some(50));
         assert_eq!((hundred.percentile(99), hundred.max()), (Some(99), Some(100)));
