@@ -133,8 +133,8 @@ impl Testnet {
         self.await_nodes(&format!("each running node reaches height {height}"), |at| at >= height)
     }
 
-    /// Waits until each running node is this many blocks beyond the highest one of now. A node whose
-    /// links are cut runs too, and gets no blocks.
+    /// Waits until each running node is this many blocks beyond the highest one of now. A node
+    /// whose links are cut runs too, and gets no blocks.
     ///
     /// # Errors
     /// [`Error::NotInTime`], [`Error::Ended`], [`Error::Command`].
