@@ -205,3 +205,12 @@ fn a_plan_has_limits() {
     assert_eq!(plan(&peers, &[]).checked(local), Err(FaultError::Peers(FAULTY_PEERS_MAX + 1)));
     assert!(plan(&peers[1..], &[]).checked(local).is_ok());
 }
+
+#[test]
+fn a_new_connection_has_the_faults_that_are_set() {
+    let (faults, id) = (Faults::default(), PeerId::random());
+    faults.set(FaultPlan { cut: [id].into(), latency: [(id, ms(50))].into() });
+    let seat = Seat::new(faults.peer(id));
+    assert!(seat.peer.is_cut.load(Ordering::SeqCst));
+    assert_eq!(seat.latency(), ms(50));
+}
