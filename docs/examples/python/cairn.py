@@ -24,7 +24,7 @@ import urllib.request
 PATIENCE = 60
 # Seconds that the network may take to stop before it is killed. The network itself kills nodes that
 # are slow to stop, after a shorter time.
-STOP_MAX = 60
+STOP_MAX = 120
 # Seconds between two polls.
 POLL = 0.02
 # Lines of each log that explain a failure.
@@ -253,7 +253,7 @@ class Testnet:
 
     def load(self, per_second, seconds=None):
         """Sends transfers. With `seconds`, waits and returns {"sent", "final", "p50_ms", "p99_ms",
-        "max_ms"}; without, goes on until `load(0)`."""
+        "max_ms", "skipped"}; without, goes on until `load(0)`."""
         words = ["--for", f"{int(seconds * 1000)}ms"] if seconds is not None else []
         return self.command("load", f"{per_second}/s", *words, within=seconds)
 

@@ -22,7 +22,7 @@ use crate::wait::poll;
 
 /// Longest time that a network may take to stop before it is killed. The network itself kills nodes
 /// that are slow to stop, after a shorter time.
-pub(crate) const STOP_MAX: Duration = Duration::from_secs(60);
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(120);
 /// How often the list of running nodes is read anew during a wait.
 const LIST_AGAIN: Duration = Duration::from_secs(2);
 
