@@ -12,7 +12,7 @@ use std::time::Duration;
 use testkit::ledger::genesis::Genesis;
 use testkit::ledger::signature::SigningKey;
 use testkit::{Error, State, Testnet, template};
-use tests::story::{Folder, Process, has_ended, node_program, until};
+use tests::story::{Folder, Process, has_ended, node_program, rounds, until};
 
 /// How long the tests watch for a transfer that must not become final.
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -229,7 +229,7 @@ fn a_panic_leaves_nothing() {
 
 #[test]
 fn a_killed_test_leaves_no_process_and_no_port() {
-    for _ in 0..5 {
+    for _ in 0..rounds(5) {
         let folder = Folder::new();
         let (mut command, path) = child(&folder);
         let mut process = Process::spawn(&mut command, &folder.join("child.log"));

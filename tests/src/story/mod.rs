@@ -26,7 +26,7 @@ pub use folder::{Folder, free_ports};
 pub use load::{Payer, Reported, now_ms};
 pub use network::{Network, Node};
 pub use operator::call_operator;
-pub use process::{Process, with_default_signals};
+pub use process::{Process, rounds, with_default_signals};
 pub use programs::{node_program, wallet_program};
 pub use testkit::process::{Finished, finish, has_ended};
 pub use testkit::wait::{at_once, pause_up_to, throughout, until};

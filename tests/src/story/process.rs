@@ -85,6 +85,17 @@ pub fn with_default_signals(command: &Command) -> Command {
     new
 }
 
+/// Number of kills of a story that kills at random moments: the usual number, or the value of
+/// `CAIRN_STORY_ROUNDS`.
+///
+/// # Panics
+/// If the value is no number.
+#[must_use]
+pub fn rounds(usual: usize) -> usize {
+    let wanted = std::env::var("CAIRN_STORY_ROUNDS");
+    wanted.map_or(usual, |rounds| rounds.parse().expect("CAIRN_STORY_ROUNDS is a number"))
+}
+
 /// Words before a command that reset the handling of these signals: `env` of GNU coreutils 8.31 or
 /// later resets them, and then runs the command under the same process id. None on a machine
 /// without it.

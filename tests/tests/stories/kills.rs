@@ -4,15 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use tests::story::{
-    Failure, Network, Payer, Reported, Rpc, Trace, at_once, pause_up_to, throughout, until,
+    Failure, Network, Payer, Reported, Rpc, Trace, at_once, pause_up_to, rounds, throughout, until,
 };
 
 use super::{SOON, pay};
-
-/// Number of kills in stories that kill at random moments.
-fn rounds() -> usize {
-    std::env::var("CAIRN_STORY_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap())
-}
 
 #[test]
 fn one_of_four_is_killed_and_comes_back() {
@@ -91,7 +86,7 @@ fn a_killed_validator_never_contradicts_itself() {
     // Without the fourth validator nothing is final unless all others sign. So they wait for what
     // the killed one signs next.
     network.await_blocks(1).crash(4);
-    for crash in 0..4 * rounds() {
+    for crash in 0..4 * rounds(3) {
         let victim = 1 + crash % 3;
         let log = network.node(victim).home.join("consensus.log");
         let length = || fs::metadata(&log).unwrap().len();
@@ -109,7 +104,7 @@ fn a_killed_validator_never_contradicts_itself() {
 
 #[test]
 fn what_was_called_final_survives_any_kill() {
-    let rounds = rounds();
+    let rounds = rounds(3);
     let mut network = Network::start(4);
     let pairs = [("alice", "bob"), ("bob", "carol"), ("carol", "dave"), ("dave", "alice")];
     let chain = network.chain();

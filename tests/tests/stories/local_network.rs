@@ -11,13 +11,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tests::story::{
     Finished, Folder, Payer, Process, Rpc, Testnet, finish, free_ports, has_ended, node_program,
-    pause_up_to, throughout, until, with_default_signals,
+    pause_up_to, rounds, throughout, until, with_default_signals,
 };
 
 use super::{A_WHILE, SOON, json_of, was_killed};
-
-/// How many times a story kills at a random moment.
-const ROUNDS: usize = 5;
 
 /// Runs a command to the network of a directory.
 fn command(dir: &Path, words: &[&str]) -> Finished {
@@ -305,7 +302,7 @@ fn a_start_does_not_take_the_network_of_another_for_its_own() {
 fn the_end_of_its_parent_ends_a_network_that_is_being_made() {
     let folder = Folder::new();
     let dir = folder.join("network");
-    let options = ["--history", "1000000", "--exit-with-parent"];
+    let options = ["--base-port", "auto", "--history", "1000000", "--exit-with-parent"];
     let mut network = start_raw(&dir, &folder.join("testnet.log"), &options);
     until("the network is being made", || dir.join("testnet.json").exists().then_some(()));
     network.end_stdin();
@@ -318,7 +315,7 @@ fn the_end_of_its_parent_ends_a_network_that_is_being_made() {
 fn a_second_signal_kills_nodes_that_do_not_stop() {
     let folder = Folder::new();
     let (dir, log) = (folder.join("network"), folder.join("testnet.log"));
-    let mut network = start_raw(&dir, &log, &[]);
+    let mut network = start_raw(&dir, &log, &["--base-port", "auto"]);
     let pid = until("the network runs", || {
         let text = fs::read_to_string(dir.join("network.json")).ok()?;
         json_of(&text)["nodes"][1]["pid"].as_i64()
@@ -345,7 +342,7 @@ fn whatever_ends_a_network_leaves_no_process_and_no_port() {
     // Ports that no other network takes meanwhile.
     let base = free_ports();
     let ports = ["--base-port", &base.to_string()];
-    for round in 0..2 * ROUNDS {
+    for round in 0..2 * rounds(5) {
         let mut network = start_raw(&dir, &log, &ports);
         // One signal comes right after the start.
         if round > 1 {
