@@ -12,7 +12,8 @@ use crate::units::Amount;
 /// A text that is not an address of this network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not bech32m: a typing error, a truncated text or another format.
+    /// Not bech32m, or not the bytes of exactly one key: a typing error, a truncated text or
+    /// another format.
     #[error(
         "not an address: {reason}; expected {prefix}1 and 58 more characters (bech32m, BIP-350)"
     )]
@@ -133,8 +134,8 @@ impl Coin {
     /// either.
     ///
     /// # Errors
-    /// `AmountError` for a missing or unknown unit, more decimals than the coin has, or more than
-    /// 64 bits.
+    /// `AmountError` if the number is negative or not decimal, if the unit is missing or unknown,
+    /// or if the amount has more decimals than the unit allows or more than 64 bits of base units.
     pub fn parse(&self, text: &str) -> Result<Amount, AmountError> {
         let fail = |reason: String| AmountError {
             text: text.chars().take(80).collect(),

@@ -96,8 +96,9 @@ pub struct ContentError {
 pub struct Block<T = Transaction> {
     /// The header.
     pub header: Header,
-    /// Proves that the parent is final. Nodes may hold different certificates for one block. The
-    /// certificate here is part of the block, so the bytes of history are the same on every node.
+    /// Proves that the parent is final; [`Certificate::genesis`] at height 1. Nodes may hold
+    /// different certificates for one block. This one is part of the block, so the bytes of history
+    /// are the same on every node.
     pub parent_certificate: Certificate,
     /// In the order in which they are applied.
     pub transactions: Vec<T>,
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn blocks_that_are_verified_together_keep_their_own_transactions() {
         let mut blocks = [2, 0, 3, 1].map(block);
-        // The signature of another message.
+        // Replaces a signature by one that was made for another transaction.
         blocks[2].transactions[1].signature = blocks[0].transactions[0].signature;
         let together = verify_blocks(blocks.to_vec(), |all| verify_transactions(CHAIN, all));
         let together: Vec<_> = together.collect();

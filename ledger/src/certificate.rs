@@ -17,7 +17,7 @@ pub const CERTIFICATE_BYTES_MAX: usize = VALIDATORS_MAX * 64 + VALIDATORS_MAX / 
 pub enum VoteKind {
     /// "This proposal is valid."
     Prevote,
-    /// "A quorum prevoted for it." A quorum of precommits makes the block final.
+    /// "A quorum prevoted for this proposal." Precommits of a quorum make its block final.
     Precommit,
 }
 
@@ -37,8 +37,8 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// The bytes that the validator signs: chain, kind, height, round, block. The key need not be
-    /// among them: the signature is verified with this key.
+    /// The bytes that the validator signs: chain, kind, height, round, block. They need not hold
+    /// the validator's key, because the signature is verified with this key.
     #[must_use]
     pub fn message(&self, chain: ChainId) -> Vec<u8> {
         vote_message(chain, self.kind, self.height, self.round, self.block)
@@ -117,8 +117,8 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// The certificate that stands before the first block. It has no signers, height 0, and the
-    /// chain id as its block.
+    /// The certificate in the first block, in the place of a parent's certificate. It has no
+    /// signers, height 0, and the chain id as its block.
     #[must_use]
     pub const fn genesis(chain: ChainId) -> Self {
         Self {
@@ -131,7 +131,8 @@ impl Certificate {
     }
 
     /// Builds the canonical certificate from precommits in any order. Signatures by keys outside
-    /// the set are left out. This function verifies nothing.
+    /// the set are left out. Of several signatures by one key the last counts. This function
+    /// verifies nothing.
     #[must_use]
     pub fn new(
         height: Height,
@@ -153,7 +154,7 @@ impl Certificate {
         Self { height, round, block, signers, signatures: slots.into_iter().flatten().collect() }
     }
 
-    /// Hash of the certificate, as the next header commits to it.
+    /// Hash of the certificate, as the header of the next block commits to it.
     #[must_use]
     pub fn hash(&self) -> Hash {
         Hash::of(Domain::Certificate, &[&codec::encode(self)])
@@ -197,7 +198,8 @@ impl Certificate {
         Ok(())
     }
 
-    /// Indices of the signers in the set.
+    /// Indices of the signers in the set. Fails if the bitmap or the number of signatures does not
+    /// fit the set.
     fn signer_places(&self, validators: &ValidatorSet) -> Result<Vec<usize>, CertificateError> {
         let count = validators.as_slice().len();
         let is_set = |place: &usize| {

@@ -10,8 +10,8 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::error::DecodeError;
 pub use bincode::{Decode, Encode};
 
-/// Most bytes of one encoded value: enough for the largest block that a genesis allows, with its
-/// certificate.
+/// Most bytes of one encoded value, where the caller knows no lower limit. It leaves room above the
+/// largest genesis, whose file has at most 16 MiB, and the largest block, which has about 2 MiB.
 pub const VALUE_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes that are not the canonical encoding of the expected value.
@@ -25,7 +25,8 @@ pub enum CodecError {
         /// Bytes allowed.
         max: usize,
     },
-    /// The bytes end early, or hold an unknown variant, an oversized length or an unsorted set.
+    /// The bytes end early or break a rule of the expected type: for example, they hold an unknown
+    /// variant, a length that is too large, or a set of validators that is not sorted.
     #[error("not a valid encoding: {reason}")]
     Malformed {
         /// What the decoder found.
@@ -73,11 +74,11 @@ pub fn decode<T: Decode<()>>(bytes: &[u8], max: usize) -> Result<T, CodecError> 
 /// # Errors
 /// `CodecError::Malformed`.
 pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-    // bincode's limit counts the memory that lengths in the input claim, not the bytes read, and
-    // must be known at compile time. An item of a list takes less than 8 times as many bytes in
-    // memory as in its encoding, so each limit is 8 times the longest input of its row. The rows
-    // grow by a factor of 4, so no length can claim more than 32 times the bytes given, or 32 KiB
-    // if that is more.
+    // bincode's limit must be known at compile time. It counts the bytes read, and it counts the
+    // items of a list by their size in memory before they are read. The items of a valid list take
+    // less than 8 times as many bytes in memory as in their encoding. So the limit of each row is 8
+    // times the longest input of the row. The rows grow by a factor of 4, so no length can claim
+    // more than 32 times the bytes given, or 32 KiB if that is more.
     let result = match bytes.len() {
         0..=0x1000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x1000 }>()),
         0x1001..=0x4000 => bincode::decode_from_slice(bytes, config::<{ 8 * 0x4000 }>()),

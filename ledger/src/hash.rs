@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 /// begins with the tag's length and the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
-    /// The canonical encoding of a genesis; gives the `ChainId`.
+    /// The canonical encoding of a genesis; gives the `ChainId`. Also the texts from which local
+    /// test networks derive the seeds of their public keys.
     Genesis,
     /// The chain id, and a transaction's kind and body; gives the `TxId`.
     TxId,
@@ -52,7 +53,7 @@ pub enum Domain {
     SignProposal,
     /// Bytes that a validator signs for a vote.
     SignVote,
-    /// Checksum of a stored value, and name of a piece of evidence.
+    /// Checksum of a stored value, key of a piece of evidence, and fingerprint of an index entry.
     StoreValue,
 }
 
@@ -123,8 +124,8 @@ impl Hash {
 
     /// SHA-256 of the tag's length as one byte, the tag, and the parts one after the other.
     ///
-    /// The parts are not separated. A caller with parts of variable length must include their
-    /// lengths.
+    /// The parts are not separated. If more than one part has a variable length, the caller must
+    /// make sure that different parts never give the same bytes in sequence.
     #[must_use]
     pub fn of(domain: Domain, parts: &[&[u8]]) -> Self {
         let tag = domain.tag().as_bytes();

@@ -1,8 +1,9 @@
 //! The rules and the data of a Cairn chain: types, their encoding, the state transition, history,
 //! proofs and the store.
 //!
-//! There is no async code, socket or clock here. The modules below are in the order in which to
-//! read them: each imports only modules above it.
+//! This crate has no async code, socket or clock. The file `lib.rs` declares the modules in groups,
+//! in the order in which to read them. A module imports only modules of its own group and of the
+//! groups above.
 //!
 //! # Example
 //!

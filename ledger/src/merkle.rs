@@ -57,7 +57,7 @@ pub fn root(leaves: &[Hash]) -> Hash {
 /// Proof that `leaves[index]` is at its place under `root(leaves)`; `None` if there is no such
 /// leaf.
 ///
-/// It costs as many hash operations as the root.
+/// It costs about as many hash operations as [`root`].
 #[must_use]
 pub fn prove(leaves: &[Hash], index: usize) -> Option<MerkleProof> {
     leaves.get(index)?;

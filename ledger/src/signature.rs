@@ -111,8 +111,8 @@ impl PublicKey {
 
     /// Whether an account may have this key: it passes [`Self::check`] and is a point of the curve.
     /// About half of all 32-byte strings are not points, and money paid to them would be lost. The
-    /// check takes some microseconds, so the state transition makes it only once for each account,
-    /// when the account is created.
+    /// check takes some microseconds, so the state transition makes it only for payments that
+    /// create an account.
     ///
     /// # Errors
     /// `KeyError`.
@@ -159,8 +159,9 @@ pub fn verify_strict(key: &PublicKey, message: &[u8], signature: &Signature) -> 
     key.point().is_ok_and(|point| is_strict(&point, message, signature))
 }
 
-/// The only place where signatures of validators are verified. If the key has no torsion component,
-/// the equation does not hold for an R that has one.
+/// The only place where signatures of validators are verified. An R with a torsion component needs
+/// no check of its own: if the key has no torsion component, the equation does not hold for such an
+/// R.
 fn is_strict(key: &VerifyingKey, message: &[u8], signature: &Signature) -> bool {
     key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
 }
@@ -252,21 +253,22 @@ pub struct Checks {
     pub alone: u64,
 }
 
-/// If the equation of a batch does not hold and the batch has at most this many items, they are
-/// verified one by one. Halving so few items would save next to nothing.
+/// A batch is halved only if it has more items than this. If the equation of a smaller batch does
+/// not hold, its items are verified one by one: halving so few would save next to nothing.
 const HALVED_MIN: usize = 4;
 
 /// Bound of the search for bad signatures: on average, an item is part of at most this many
-/// equations. To find a single bad signature, two are enough. With many bad signatures, halving
-/// without this bound would cost more than verifying each signature alone.
+/// equations after the first one. To find a single bad signature, two are enough. With many bad
+/// signatures, halving without this bound would cost more than verifying each signature alone.
 const HALVINGS: usize = 2;
 
-/// Verifies many signatures of transfers at about a third of the cost of [`verify`], and with the
-/// same verdicts. Also returns how many checks were made. If all signatures hold, `together` is the
-/// number of items.
+/// Verifies many signatures of transfers, with the same verdicts as [`verify`]. If all of them
+/// hold, this costs about a third of verifying each alone. Also returns how many checks were made.
+/// If all signatures hold, `together` is the number of items and `alone` is 0.
 ///
-/// If the equation of a batch does not hold, the batch is halved until the bad signatures are
-/// found. An item whose key [`PublicKey::check`] refuses is part of no equation.
+/// If the equation of a batch does not hold, the batch is halved to find the bad signatures. Small
+/// batches are verified one by one, and so are the remaining ones once the search has used up its
+/// bound on equations. An item whose key [`PublicKey::check`] refuses is part of no equation.
 ///
 /// The random weights of the batch equation are derived from a hash of the whole batch, so no
 /// source of entropy is needed. To find a bad signature that passes, an attacker needs about 2^128
@@ -292,8 +294,8 @@ struct Search<'a> {
     items: &'a [Item],
     verdicts: &'a mut [bool],
     checks: Checks,
-    /// How many more signatures may be put into equations. If this is too few for the next
-    /// equation, its items are verified one by one.
+    /// How many more signatures may be put into equations. A batch that has more items is not
+    /// searched further: its items are verified one by one.
     room: usize,
 }
 
@@ -325,7 +327,8 @@ impl Search<'_> {
         let (left, right) = places.split_at(places.len() / 2);
         self.room = self.room.saturating_sub(left.len());
         if self.holds(left) {
-            // A bad signature must be in the right half, so its equation need not be computed.
+            // A bad signature must be in the right half, so the equation of the right half need not
+            // be computed.
             self.accept(left);
             return self.halve(right);
         }

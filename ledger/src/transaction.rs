@@ -38,7 +38,7 @@ pub struct Transfer {
     pub nonce: Nonce,
     /// Payments in the sender's order, 1 to [`OUTPUTS_MAX`].
     pub outputs: Vec<Output>,
-    /// Paid to the block's proposer.
+    /// Paid to the payout account of the block's proposer.
     pub fee: Amount,
     /// Latest time of a block that may hold this transfer.
     pub expires_at: Timestamp,
@@ -83,7 +83,7 @@ bincode::impl_borrow_decode!(Body);
 /// A body with the sender's signature over the chain id and the body.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Transaction {
-    /// What the transaction does, kind first.
+    /// What the transaction does. Its encoding begins with the kind.
     pub body: Body,
     /// The sender's signature over [`Body::message`].
     pub signature: Signature,
@@ -129,8 +129,8 @@ impl Transaction {
     }
 }
 
-/// A transaction whose signature was verified for one chain, with its id and hash. Only this module
-/// can build one.
+/// A transaction whose signature was verified for one chain, with its id and hash. Code outside
+/// this crate gets one only by verifying the signature.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedTransaction {
     transaction: Transaction,

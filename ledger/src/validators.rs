@@ -13,8 +13,10 @@ use crate::units::{Height, Round, VotingPower};
 pub const VALIDATORS_MAX: usize = 256;
 /// Most voting power of all validators together. Three times as much still fits into 64 bits.
 pub const VOTING_POWER_MAX: u64 = u64::MAX / 3;
-/// If the powers would need more turns in a proposer schedule, they are scaled down to about this
-/// many turns. A power that would become 0 gets one turn, so a schedule may have a few more.
+/// Most turns of a schedule of proposers that follows the powers exactly. If the powers need more
+/// turns, they are scaled down to about this many. A power that would become 0 still gets one turn,
+/// so a schedule may have up to 255 turns more. A longer schedule would follow the powers more
+/// closely, and would take more memory.
 const SCHEDULE_MAX: u64 = 4_096;
 
 /// One validator of a set.
@@ -22,7 +24,7 @@ const SCHEDULE_MAX: u64 = 4_096;
 pub struct Validator {
     /// Key that signs proposals and votes. Fees do not go to it, but to `payout`.
     pub key: PublicKey,
-    /// Account that receives the fees.
+    /// Account that receives the fees of the blocks that this validator proposes.
     pub payout: PublicKey,
     /// Weight of the validator's vote, above zero.
     pub power: VotingPower,
@@ -125,9 +127,9 @@ impl ValidatorSet {
         VotingPower(self.total * 2 / 3 + 1)
     }
 
-    /// The proposer of a round. The schedule repeats, and its turn number height + round names the
-    /// proposer. Each validator has turns in proportion to its power, evenly spread over the
-    /// schedule.
+    /// The proposer of a round. The schedule is a list of turns that repeats, and the proposer has
+    /// turn number height plus round. Each validator has turns in proportion to its power, evenly
+    /// spread over the schedule, and at least one.
     #[must_use]
     pub fn proposer(&self, height: Height, round: Round) -> &Validator {
         let turn = height.0.wrapping_add(u64::from(round.0));
@@ -148,8 +150,9 @@ impl ValidatorSet {
     }
 }
 
-/// The order of proposers, by smooth weighted round-robin. In each turn every validator gains its
-/// weight as credit. The validator with the most credit proposes, and loses the sum of all weights.
+/// The order of proposers, by smooth weighted round-robin: the index of a validator for each turn.
+/// In each turn every validator gains its weight as credit. The validator with the most credit
+/// proposes, and loses the sum of all weights.
 ///
 /// The weights are the powers, divided by their greatest common divisor or scaled down to
 /// [`SCHEDULE_MAX`]. After as many turns as the sum of all weights, each validator has proposed as

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Head, decimal};
 
-/// An account as of a block.
+/// An account as of the last final block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountInfo {
     /// Address.
@@ -18,7 +18,7 @@ pub struct AccountInfo {
     /// Nonce after the account's transactions in this node's mempool, if these become final.
     #[serde(with = "decimal")]
     pub pending_nonce: u64,
-    /// Height of the block.
+    /// Height of this block.
     #[serde(with = "decimal")]
     pub height: u64,
 }

@@ -27,15 +27,15 @@ pub struct Status {
     /// Time of that block, milliseconds since 1970.
     #[serde(with = "decimal")]
     pub time: u64,
-    /// Connected peers.
+    /// Number of connected peers.
     pub peers: u32,
     /// Whether a peer has proved a height that this node has not reached.
     pub syncing: bool,
-    /// Consensus key, if this node is a validator.
+    /// This node's consensus key, if it has one.
     pub validator: Option<String>,
     /// Current round of the height being decided, while consensus runs.
     pub round: u32,
-    /// Transactions in the mempool.
+    /// Number of transactions in the mempool.
     pub mempool_transactions: u32,
     /// Bytes of these transactions.
     #[serde(with = "decimal")]
@@ -54,13 +54,14 @@ pub struct Status {
     /// Bytes that the node's home takes on disk, measured every 20 s.
     #[serde(default, with = "decimal")]
     pub disk_bytes: u64,
-    /// Bytes that are free on that disk; null if the system cannot say.
+    /// Bytes that the node may still write on that disk; null if the system cannot say.
     #[serde(default, with = "decimal_option")]
     pub disk_free_bytes: Option<u64>,
-    /// Bytes of history, chunks and ranges of blocks, sent to peers since the node started.
+    /// Bytes of history (chunks and ranges of blocks) sent to peers since the node started.
     #[serde(default, with = "decimal")]
     pub served_bytes: u64,
-    /// Different peers to which history was sent since then, at most 4,096.
+    /// Number of different peers to which history was sent since the node started, counted up to
+    /// 4,096.
     #[serde(default)]
     pub served_peers: u32,
     /// The faults that the operator of a local network has set, null if there are none.
@@ -71,7 +72,7 @@ pub struct Status {
 /// Faults of a node of a local network. Peers are named by their network identities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
-    /// Peers whose connections are held.
+    /// Peers from which this node is cut off: what the two send each other waits, and is not lost.
     pub cut: Vec<String>,
     /// How much later the bytes of a peer are read than they arrive, milliseconds.
     pub latency_ms: BTreeMap<String, u32>,
@@ -82,9 +83,10 @@ pub struct Faults {
 pub struct QuorumInfo {
     /// False once a height has lasted three rounds or 10 s without votes from a quorum.
     pub ok: bool,
-    /// Validators that are not heard: their names in the genesis, or else keys. Empty while `ok`.
+    /// Validators of which no vote for the present height was heard lately: their names in the
+    /// genesis, or keys where there is no name. Empty while `ok`.
     pub missing: Vec<String>,
-    /// When the present height began, milliseconds since 1970; null while `ok`.
+    /// When this node began to decide the present height, milliseconds since 1970; null while `ok`.
     #[serde(with = "decimal_option")]
     pub since_ms: Option<u64>,
 }
@@ -149,11 +151,11 @@ pub struct BlockInfo {
 /// A validator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidatorInfo {
-    /// Name in the genesis.
+    /// Name in the genesis; may be empty.
     pub name: String,
     /// Consensus key.
     pub key: String,
-    /// Address that receives the fees.
+    /// Address that receives the fees of the blocks that this validator proposes.
     pub payout: String,
     /// Voting power.
     #[serde(with = "decimal")]

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 pub mod code {
     /// A transaction was refused; `data.reason` says why.
     pub const REJECTED: i32 = -32_000;
-    /// The named block, transaction or account is not known here.
+    /// The named block is not known here, the named transaction is not final here, or no block is
+    /// final yet.
     pub const NOT_FOUND: i32 = -32_001;
-    /// The mempool is full, and the fee is too low to replace another transaction.
+    /// The mempool is full, and the transaction pays too little per byte to replace another one.
     pub const MEMPOOL_FULL: i32 = -32_002;
-    /// The node is stopping or overloaded; try again.
+    /// The node is stopping or overloaded, or the call asks for more than the node gives at once.
+    /// `data.hint` says what to do.
     pub const UNAVAILABLE: i32 = -32_003;
     /// The caller's address has spent its budget; `data.retry_after_ms` says when to call again.
     pub const OVER_BUDGET: i32 = -32_004;
@@ -21,9 +23,9 @@ pub mod code {
 pub struct ErrorData {
     /// A word for programs, which never changes, such as `nonce_used`.
     pub reason: String,
-    /// What to do about it.
+    /// Text for people: what to do about the error.
     pub hint: String,
-    /// Milliseconds after which the same call may be accepted, if it only has to wait.
+    /// Milliseconds after which the same call may be accepted, if the caller only has to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u32>,
 }

@@ -11,7 +11,7 @@ pub struct PeerInfo {
     pub id: String,
     /// Address of the connection.
     pub address: String,
-    /// Whether it dialled us.
+    /// Whether the peer dialed this node.
     pub inbound: bool,
     /// Agent string that the peer gives.
     pub agent: String,
@@ -30,8 +30,8 @@ pub struct PeerInfo {
     pub cost: PeerCost,
 }
 
-/// Estimated cost of the work that a peer has caused, in microseconds. Each kind of work has a
-/// constant price.
+/// Estimated cost of the work that a peer has caused, in microseconds, except for `refused`. Each
+/// kind of work has a constant price.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCost {
     /// Budget that is left; below zero while the peer is in debt.

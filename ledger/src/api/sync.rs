@@ -14,13 +14,14 @@ pub enum SyncState {
     Idle,
     /// A certified height is known, but not yet the segments up to it.
     Manifest,
-    /// Chunks are missing.
+    /// Chunks of known segments are missing.
     Chunks,
     /// This node has all known chunks, and verifies and applies their blocks.
     Applying,
-    /// Blocks after the last sealed segment are fetched in ranges.
+    /// Blocks are fetched in ranges: those after the last sealed segment, or the few by which this
+    /// node is behind.
     Tail,
-    /// Consensus follows the network.
+    /// No peer has proved a height that this node has not reached. Consensus follows the network.
     Live,
 }
 
@@ -37,7 +38,8 @@ impl std::fmt::Display for SyncState {
     }
 }
 
-/// Progress of sync. Chunks and bytes are counted from the start of the process.
+/// Progress of sync. Chunks and bytes are counted from the start of the process, for the segments
+/// that this process has fetched or has to fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// What sync is doing.
@@ -48,13 +50,13 @@ pub struct SyncStatus {
     /// Height of the last block that is applied and durable.
     #[serde(with = "decimal")]
     pub applied_height: u64,
-    /// Sealed segments that are applied.
+    /// Number of sealed segments that are applied.
     #[serde(with = "decimal")]
     pub segments: u64,
-    /// Sealed segments that are known.
+    /// Number of sealed segments that are applied, or known by a proved manifest.
     #[serde(with = "decimal")]
     pub segments_total: u64,
-    /// Chunks of the segments to fetch, including chunks that an earlier run has stored.
+    /// Number of chunks of these segments, including chunks that an earlier run has stored.
     #[serde(with = "decimal")]
     pub chunks_total: u64,
     /// How many of these chunks are stored, each verified by its hash, or were applied.
@@ -66,32 +68,33 @@ pub struct SyncStatus {
     /// Bytes of the verified chunks.
     #[serde(with = "decimal")]
     pub bytes_verified: u64,
-    /// Bytes of chunks received from peers, valid or not.
+    /// Bytes of chunks that this node asked for and received, valid or not.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Bytes of received chunks that this node had already.
+    /// Bytes of received chunks that this node had already or no longer needed.
     #[serde(with = "decimal")]
     pub duplicate_bytes: u64,
     /// Bytes of chunks sent to peers.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Recent rate of verified bytes, per second; null while no chunk arrives, and in the first two
-    /// seconds.
+    /// Recent rate of verified chunks, bytes per second. Null except in the state `chunks`, in the
+    /// first two seconds of this state, and while no chunk arrives.
     #[serde(with = "decimal_option")]
     pub rate: Option<u64>,
-    /// Milliseconds until this node has all known chunks at this rate; null without a rate.
+    /// Milliseconds until this node has all known chunks, if the rate stays; null without a rate.
     #[serde(with = "decimal_option")]
     pub eta_ms: Option<u64>,
     /// Why there is no progress, if there is none.
     pub reason: Option<String>,
-    /// When this node had all known chunks, milliseconds since 1970; null while some are missing.
+    /// When this node had all known chunks, milliseconds since 1970; null while chunks are missing.
     #[serde(with = "decimal_option")]
     pub verified_at_ms: Option<u64>,
-    /// When the last fetched block was applied and durable, milliseconds since 1970; null while
-    /// some are missing.
+    /// When this node had applied all blocks up to the height that sync aims at, milliseconds since
+    /// 1970; null while blocks are missing, or if sync has no such height.
     #[serde(with = "decimal_option")]
     pub applied_at_ms: Option<u64>,
-    /// Number of peers banned for what they sent.
+    /// How often sync reported a peer for an offence. Such a peer is disconnected, and for a severe
+    /// offence banned.
     #[serde(with = "decimal")]
     pub bans: u64,
     /// Peers with which chunks can be exchanged.
@@ -123,7 +126,8 @@ pub struct SupplierRun {
 pub struct SyncPeer {
     /// libp2p peer id.
     pub peer: String,
-    /// Height of its last final block, as the peer said when it connected or last sealed a segment.
+    /// Height of the peer's last final block, as it said when it connected or last sealed a
+    /// segment.
     #[serde(with = "decimal")]
     pub height: u64,
     /// The peer says that it has all segments before this index.
@@ -132,7 +136,7 @@ pub struct SyncPeer {
     /// How many chunks of later segments the peer says that it has.
     #[serde(with = "decimal")]
     pub partial_chunks: u64,
-    /// Chunks in flight: requested from it, but not received.
+    /// Number of chunks in flight: requested from the peer, and not received yet.
     #[serde(with = "decimal")]
     pub in_flight: u64,
     /// Bytes of chunks received from it.

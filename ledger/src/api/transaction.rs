@@ -21,7 +21,7 @@ pub struct TransactionInfo {
     /// Fee in base units.
     #[serde(with = "decimal")]
     pub fee: u64,
-    /// Latest time of a block that may hold it, milliseconds since 1970.
+    /// Latest time of a block that may hold the transaction, milliseconds since 1970.
     #[serde(with = "decimal")]
     pub expires_at: u64,
     /// Memo bytes, hex.
@@ -79,14 +79,15 @@ pub struct TxInfo {
     pub block_hash: Option<String>,
     /// Index in the block, from 0, if final.
     pub index: Option<u32>,
-    /// When this node accepted it, by the node's clock, milliseconds since 1970; null unless
-    /// recent.
+    /// When this node accepted the transaction, by the node's clock, milliseconds since 1970; null
+    /// unless this was recent.
     #[serde(with = "decimal_option")]
     pub accepted_at: Option<u64>,
-    /// When it was final and durable on this node, by the same clock; null unless recent.
+    /// When the transaction was final and durable on this node, by the same clock; null unless this
+    /// was recent.
     #[serde(with = "decimal_option")]
     pub final_at: Option<u64>,
-    /// The transaction.
+    /// The transaction; null if it is unknown.
     pub transaction: Option<TransactionInfo>,
     /// Canonical bytes of the transaction, hex, if they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,6 +120,6 @@ pub struct MempoolInfo {
     /// Bytes of all these transactions.
     #[serde(with = "decimal")]
     pub bytes: u64,
-    /// The transactions with the best fees, best first.
+    /// The transactions that pay the most per byte, best first, as many as were asked for.
     pub list: Vec<TransactionInfo>,
 }

@@ -8,12 +8,13 @@ use crate::signature::{KeyError, PublicKey};
 use crate::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX};
 use crate::units::{Amount, Height, Nonce, Timestamp};
 
-/// Whose fault an error is. The score of the peer that sent the message depends on it.
+/// Whose fault an error is. It decides whether the peer that sent the message is treated as an
+/// offender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The sender could have known that the message is wrong.
     Sender,
-    /// The message may have been right when or where it was sent.
+    /// The message may have been right for its sender, whose state or time was another one.
     Nobody,
     /// Our disk or our code.
     Us,
@@ -34,10 +35,11 @@ pub enum TransactionError {
     /// An output has amount 0.
     #[error("output {0} has amount 0, expected more")]
     ZeroAmount(usize),
-    /// A recipient has a key that nobody can own.
+    /// A recipient's key is one that no account may have.
     #[error("a recipient cannot be paid: {0}")]
     Recipient(KeyError),
-    /// Outputs and fee exceed 64 bits.
+    /// Outputs and fee together exceed 64 bits. No other sum of the rules can: the supply fits 64
+    /// bits.
     #[error("outputs and fee together exceed 64 bits")]
     Overflow,
     /// The nonce was used already.
@@ -116,7 +118,8 @@ const fn what_to_do(version: u16) -> &'static str {
     if version < HEADER_VERSION { MADE_BY_0_1 } else { "upgrade this program" }
 }
 
-/// Why a block is not valid on the tip. All but `Version` are the proposer's fault.
+/// Why a block is not valid on the tip. If a proposer sent the block, all but `Version` are the
+/// proposer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// The version stands for other rules than those of this code: the program is too old for the

@@ -87,7 +87,7 @@ pub struct Tip {
 }
 
 /// Everything that the rules depend on: tip, accounts and history. A clone shares the accounts, and
-/// copies the hashes of history.
+/// copies the hashes of history and the bytes after its last full chunk.
 #[derive(Clone)]
 pub struct ChainState {
     chain: Arc<Chain>,
@@ -336,7 +336,8 @@ impl ChainState {
         self.execute(block)
     }
 
-    /// Checks the rules for which no transaction is executed.
+    /// Checks version, height, parent, time, proposer and size: the rules that need neither a
+    /// signature nor the execution of a transaction.
     fn check_header(&self, block: &VerifiedBlock) -> Result<(), BlockError> {
         let header = &block.header;
         if header.version != HEADER_VERSION {

@@ -1,5 +1,5 @@
-//! Applies transactions by the rules of a transfer. Changes are collected on top of a state, which
-//! stays unchanged.
+//! Applies the transactions of a block by the rules of transfers. The changes are collected on top
+//! of the state before the block, which stays unchanged.
 
 use std::collections::BTreeMap;
 
@@ -125,7 +125,9 @@ impl<'a> Overlay<'a> {
     }
 }
 
-/// Checks the rules that need no state. Returns the sum of outputs and fee.
+/// Checks the rules that need neither state nor time nor limits: the number of outputs, the length
+/// of the memo, the amounts, and the bytes of the recipients' keys. Returns the sum of outputs and
+/// fee.
 ///
 /// # Errors
 /// `TransactionError`, with the blame on the sender.
@@ -149,8 +151,8 @@ pub fn check_form(transaction: &VerifiedTransaction) -> Result<Amount, Transacti
     Ok(needed)
 }
 
-/// Whether an account with this key may be created. Accounts are never removed, so later payments
-/// to it do not check again.
+/// Whether an account with this key may be created. Accounts are never removed, so payments to an
+/// account that exists do not check its key again.
 ///
 /// # Errors
 /// `TransactionError::Recipient`. The bytes of the transaction show the error, so the sender is to
@@ -159,7 +161,7 @@ pub fn check_created(account: &PublicKey) -> Result<(), TransactionError> {
     account.check_account().map_err(TransactionError::Recipient)
 }
 
-/// Whether a transaction may be in a block of this time.
+/// Checks that a transaction with this expiry may be in a block of this time.
 ///
 /// # Errors
 /// `TransactionError::Expired` or `ExpiryTooFar`.
@@ -178,7 +180,7 @@ pub fn check_expiry(
     Ok(())
 }
 
-/// Least fee of a transaction of this size that creates this many accounts.
+/// Least fee, in pebbles, of a transaction of this many bytes that creates this many accounts.
 #[must_use]
 pub fn least_fee(limits: &Limits, bytes: usize, created: u64) -> Amount {
     let size = limits.fee_per_byte.0.saturating_mul(bytes as u64);

@@ -1,5 +1,5 @@
-//! Reads and writes a genesis as JSON. Fields are read one by one, so that one run reports all
-//! problems.
+//! Reads and writes a genesis as JSON. Fields are read one by one, so that one run reports every
+//! field that cannot be read.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ struct Reader {
 }
 
 /// A JSON object, its path, and the names of the fields that were read. Any other field in the
-/// object is reported as a typing error.
+/// object is reported as unknown.
 struct Fields<'a> {
     path: String,
     map: &'a Map<String, Value>,
@@ -114,7 +114,8 @@ impl Reader {
         text
     }
 
-    /// Reads a 64-bit number from decimal text. As a JSON number it could be rounded by a parser.
+    /// Reads a 64-bit number from decimal text. Some JSON parsers would round a JSON number of this
+    /// size.
     fn number(&mut self, fields: &mut Fields<'_>, name: &'static str) -> Option<u64> {
         let text = self.text(fields, name)?;
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -231,8 +232,8 @@ impl Reader {
         coin: Option<&Coin>,
     ) -> Option<GenesisAccount> {
         let name = self.text(fields, "name");
-        // The address cannot be read without the prefix, nor the balance without the coin. If one
-        // is missing, that is reported already.
+        // The address cannot be read without the prefix, nor the balance without the coin. A
+        // missing prefix or coin is reported already.
         let account = self.address(fields, "address", prefix?);
         let balance = self.amount(fields, "balance", coin?);
         self.end(fields);

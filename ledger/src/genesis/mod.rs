@@ -20,8 +20,8 @@ pub use json::Problem;
 /// The genesis format that this code reads. It determines the header version and the rules. The
 /// format of a chain never changes.
 pub const FORMAT: u32 = 2;
-/// Tells the user what to do with a genesis, home, store or archive of format 1. None of them can
-/// be converted, since the chain id is a hash over the format too.
+/// Tells the user what to do with a genesis, home, store or archive that cairn 0.1 made. None of
+/// them can be converted, since the chain id is a hash over the genesis format too.
 pub const MADE_BY_0_1: &str =
     "made by cairn 0.1: use cairn 0.1 for this network, or start a new network with `genesis new`";
 /// Most bytes a genesis file may have.
@@ -205,7 +205,7 @@ pub fn template_seed(name: &str) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[b"public key of a local test network: ", name.as_bytes()]).0
 }
 
-/// A genesis that breaks rules, with everything that is wrong with it.
+/// A genesis that breaks rules, with the problems that were found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} in genesis:{}", count(problems), list(problems))]
 pub struct GenesisError {
@@ -225,7 +225,8 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl Genesis {
-    /// Reads and checks a genesis file.
+    /// Reads and checks a genesis file. The rules for values are checked only if all fields can be
+    /// read.
     ///
     /// # Errors
     /// `GenesisError` with every problem found and its JSON path.
@@ -285,7 +286,8 @@ impl Genesis {
         self.accounts.iter().find(|account| account.name == name)
     }
 
-    /// Whether this is a local test network, on which everybody has the keys of accounts.
+    /// Whether this is a local test network with at least one account whose secret key everybody
+    /// can compute.
     #[must_use]
     pub fn is_local_template(&self) -> bool {
         let public = template_keys();
@@ -293,7 +295,7 @@ impl Genesis {
             && self.accounts.iter().any(|entry| public.contains(&entry.account))
     }
 
-    /// Every rule that this genesis breaks.
+    /// Every rule that this genesis breaks; for a genesis of another format only the format.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -356,7 +358,7 @@ impl Genesis {
                 ),
             );
         }
-        // Keys to refuse, since anybody can sign with them.
+        // These keys are refused, since anybody can sign with them.
         let public = if self.network == LOCAL_NETWORK { BTreeSet::new() } else { template_keys() };
         self.account_problems(&public, &mut report);
         self.validator_problems(&public, &mut report);
@@ -447,14 +449,14 @@ impl Genesis {
     }
 }
 
-/// The keys that everybody has.
+/// The public keys whose secret keys everybody can compute.
 fn template_keys() -> BTreeSet<PublicKey> {
     let names = TEMPLATE_ACCOUNTS.iter().chain(&["validator"]);
     names.map(|name| SigningKey::from_seed(&template_seed(name)).public()).collect()
 }
 
-/// Checks the format first: it determines what the other fields mean. So for a genesis of another
-/// format no other problem is reported.
+/// Checks the format. Callers do this first and report nothing else if it fails, because the format
+/// determines what the other fields mean.
 fn check_format(format: u32) -> Result<(), String> {
     match format {
         FORMAT => Ok(()),

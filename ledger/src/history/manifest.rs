@@ -1,5 +1,5 @@
-//! The manifest: the segments that certified headers prove to be part of the chain, whether or not
-//! this node has applied them.
+//! The manifest: the segments that are known to be part of the chain, whether or not this node has
+//! applied them.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::units::Height;
 /// A segment's descriptor, chunk hashes and last certificate: enough to verify every byte of the
 /// segment and to commit its last block.
 ///
-/// A head from a peer is a mere claim until its descriptor is in a [`Manifest`], `verify_chunks`
+/// A head from a peer proves nothing until its descriptor is in a [`Manifest`], `verify_chunks`
 /// succeeds and the certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentHead {
@@ -26,7 +26,8 @@ pub struct SegmentHead {
     pub certificate: Certificate,
 }
 
-/// Descriptors of segments, each proved by the `history_root` of a certified header.
+/// Descriptors of segments. Each is proved by the `history_root` of a certified header, or was
+/// sealed by the chain of this node.
 ///
 /// Keeps 64 bytes for each segment from 0 on, as [`History`] does, and 128 for each descriptor that
 /// is not forgotten.
@@ -85,8 +86,9 @@ impl Manifest {
     }
 
     /// Adds the descriptors of the next segments, all or none. They are checked as by
-    /// `History::restore`. The root that results must equal `root`, which the caller takes from a
-    /// certified header. Costs some hashes for each descriptor, even if the root is wrong.
+    /// `History::restore`. With them, the root of the manifest must equal `root`, which the caller
+    /// takes from a certified header. Costs some hashes for each descriptor, even if the root is
+    /// wrong.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow;
@@ -142,7 +144,7 @@ impl Manifest {
         }
     }
 
-    /// Index of the first descriptor that is not forgotten.
+    /// Index of the first descriptor that is not forgotten; `segments` if there is none.
     fn base(&self) -> u64 {
         self.descriptors.front().map_or(self.segments(), |descriptor| descriptor.index)
     }

@@ -2,10 +2,12 @@
 //! every sealed segment.
 //!
 //! Canonical block bytes, one block after the other, form *segments* of whole blocks. A segment is
-//! cut into *chunks*. A chunk is requested, hashed and, if it is wrong, blamed on its sender as a
-//! whole. Descriptors of sealed segments are the leaves of a Merkle mountain range, whose root goes
-//! into the next header. So a certified header proves each descriptor, a descriptor proves its
-//! chunk hashes, and a chunk hash proves the bytes. Any later header proves any sealed block.
+//! cut into *chunks*. A chunk is the unit that is requested and hashed, so a wrong chunk shows
+//! which peer sent wrong bytes. A closed segment is *sealed*: a *descriptor* with its heights,
+//! length and roots commits to it. The descriptors are the leaves of a Merkle mountain range. Each
+//! header holds the root over all segments sealed before it. So a certified header proves each
+//! descriptor, a descriptor proves its chunk hashes, and a chunk hash proves the bytes. Any later
+//! header proves any sealed block.
 
 mod manifest;
 mod mountain;
@@ -175,7 +177,7 @@ impl History {
     ///
     /// Checks what can be checked without a root: their order, that there are no gaps, and that
     /// each segment ends where the rules close a segment. Descriptors from a peer are proved only
-    /// if [`Self::root`] then equals the root in a certified header.
+    /// if [`Self::root`] of the result equals the root in a certified header.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing` for the first descriptor that does not follow
@@ -200,7 +202,7 @@ impl History {
     /// Takes the next block. Returns the segment if this block closes it.
     ///
     /// # Panics
-    /// If `height` does not follow `tip`: a gap here would be a gap in history for good.
+    /// If `height` does not follow `tip`. A gap could never be filled later.
     pub fn push(
         &mut self,
         height: Height,

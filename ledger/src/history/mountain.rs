@@ -7,7 +7,8 @@
 
 use crate::hash::{Domain, Hash, HistoryRoot};
 
-/// All nodes of the range. They take 64 bytes for each leaf, and a proof is made without hashing.
+/// All nodes of the range. They take less than 64 bytes for each leaf, and a path is read without
+/// hashing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct MountainRange {
     /// `levels[h][i]` is the node over leaves `i << h .. (i + 1) << h`; level 0 holds the leaves.
@@ -46,7 +47,7 @@ impl MountainRange {
         self.levels.retain(|level| !level.is_empty());
     }
 
-    /// A leaf; `None` if there are fewer.
+    /// Leaf `index`; `None` if there is no such leaf.
     pub(super) fn leaf(&self, index: u64) -> Option<&Hash> {
         self.levels.first()?.get(usize::try_from(index).ok()?)
     }
@@ -75,8 +76,8 @@ impl MountainRange {
     /// leaves must exist.
     fn peaks(&self, count: u64) -> Vec<Hash> {
         let heights = (0..u64::BITS).rev().filter(|height| (count >> height) & 1 == 1);
-        // Over `count` leaves there are `count >> height` nodes of such a height. The number is
-        // odd, since the bit is set. The last of these nodes is the peak.
+        // Over the first `count` leaves there are `count >> height` nodes of a height. For these
+        // heights the number is odd, since the bit is set, and the last of the nodes is the peak.
         heights.map(|height| self.node(height, (count >> height) ^ 1)).collect()
     }
 

@@ -9,7 +9,7 @@ use crate::history::{BLOCK_BYTES_MAX, HistoryError, HistoryRules};
 use crate::merkle;
 use crate::units::Height;
 
-/// Hash of the bytes of one chunk, as a manifest lists it.
+/// Hash of the bytes of one chunk, as `chunks_root` commits to it.
 #[must_use]
 pub fn chunk_hash(bytes: &[u8]) -> Hash {
     Hash::of(Domain::Chunk, &[bytes])
@@ -18,9 +18,9 @@ pub fn chunk_hash(bytes: &[u8]) -> Hash {
 /// The commitment to a sealed segment: a leaf of the history's mountain range. Its encoding has 128
 /// bytes.
 ///
-/// A descriptor from a peer is a claim until a `SegmentProof` ties it to a certified header, or
-/// `History::restore` gives the root of that header. No method panics on a claim, but `bytes` and
-/// the chunk count may then be any number.
+/// A descriptor from a peer is a mere claim until a `SegmentProof` or a `Manifest` proves it by a
+/// certified header. No method panics on a claim, but its `bytes` and chunk count may be any
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentDescriptor {
     /// Index of the segment in history, from 0.
@@ -47,8 +47,8 @@ impl SegmentDescriptor {
     }
 
     /// Validates that this can be segment `index`, beginning at height `first`: it has this index
-    /// and height, and it ends where the rules close a segment. Returns the height after its last
-    /// block. Everything else in the descriptor can be proved only by a root.
+    /// and height, and the rules allow a segment to close after this many bytes and blocks. Returns
+    /// the height after its last block. Only a root can prove that the descriptor is true.
     ///
     /// # Errors
     /// `HistoryError::Index`, `First` or `Closing`.
@@ -115,8 +115,7 @@ impl SegmentDescriptor {
     }
 }
 
-/// A segment that has just closed, with the hashes under its roots and the places where its blocks
-/// end.
+/// A closed segment, with the hashes under its roots and the places where its blocks end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedSegment {
     /// The segment as history commits to it.

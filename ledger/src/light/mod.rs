@@ -45,7 +45,7 @@ pub enum LightError {
         /// Why the certificate proves nothing.
         error: CertificateError,
     },
-    /// The proof is for another account or another state root, or it hides the account.
+    /// The account proof does not verify. For example, it is for another account or state root.
     #[error("the account proof does not hold: {0}")]
     Account(state::ProofError),
     /// The proof does not show that the transaction is in the block.

@@ -31,17 +31,18 @@ impl StateKey {
         Self { namespace: Namespace::ACCOUNT, account }
     }
 
-    /// Place of the entry in the state tree, read from the first byte's highest bit on.
+    /// Place of the entry in the state tree: its bits, from the highest bit of the first byte on,
+    /// lead from the root to the entry's leaf.
     ///
-    /// It is a hash, so the tree stays balanced whatever keys people choose. Whoever wants a deep
-    /// subtree has to do work that doubles with each level.
+    /// The path is a hash, so the tree stays balanced whatever keys people choose. The work to make
+    /// a subtree deeper doubles with each level.
     #[must_use]
     pub fn path(&self) -> Hash {
         Hash::of(Domain::StatePath, &[&[self.namespace.0], &self.account.0])
     }
 }
 
-/// What the ledger knows of an account. The default is an account that nothing has touched.
+/// What the ledger knows of an account. The default stands for an account that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Account {
     /// Money that the account holds.
@@ -49,7 +50,7 @@ pub struct Account {
     /// Nonce of its next transaction.
     pub nonce: Nonce,
     /// Hash chain, from `Hash::ZERO`, over every transaction that touched the account and every
-    /// credit of fees. So a list of these can be proved complete.
+    /// credit of fees. So a list of an account's transactions and fees can be proved complete.
     pub activity: Hash,
 }
 

@@ -58,7 +58,7 @@ impl State {
         state
     }
 
-    /// The account of a key; `None` if nothing ever touched it.
+    /// The account of a key; `None` if it does not exist.
     #[must_use]
     pub fn get(&self, key: &StateKey) -> Option<&Account> {
         self.root.get(key)

@@ -22,7 +22,8 @@ const fn bit_mask(depth: u16) -> u8 {
     0x80 >> (depth % 8)
 }
 
-/// Place of a subtree. It is also the name of the page that a checkpoint stores for the subtree.
+/// Place of a subtree. If the subtree is a page, this is also the name under which a checkpoint
+/// stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PageId {
     /// Number of bits that all paths of the subtree share, 0 to 256.

@@ -2,8 +2,9 @@
 //!
 //! A proof lists the tree in pre-order, down to the leaves that meet a range of paths. A subtree
 //! outside the range is given by its hash alone. So for one root and range exactly one list of
-//! nodes verifies. It shows every entry in the range, so a key that it does not show has no
-//! account. The proof of an account is the proof of a range that consists of its path.
+//! nodes verifies. It shows every entry in the range, so a key of the range that it does not show
+//! has no account. The proof of an account is the proof of the range that consists of the account's
+//! path alone.
 
 use super::account::{Account, Entry, StateKey};
 use super::page_id::{PATH_BITS, PageId};
@@ -184,14 +185,14 @@ impl Reader<'_> {
 /// With a million accounts a proof has at most 2,048 bytes: 668 for the list and a full leaf, and
 /// 40 for each of the inner nodes above the leaf, of which there are at most 34. A leaf deeper than
 /// 34 would need nine paths whose first 34 bits are equal. Among n random paths the probability of
-/// this is below n^9 / 9! / 2^272, here 10^-33. An attacker who deepens the leaf of one account
-/// pays for eight new accounts, and has to do twice the work for each further level. `BYTES_MAX` is
-/// enough even then.
+/// this is below n^9 / 9! / 2^272, which is below 10^-33 for a million. An attacker who deepens the
+/// leaf of one account pays for eight new accounts, and has to do twice the work for each further
+/// level. `BYTES_MAX` is enough even then.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AccountProof(RangeProof);
 
 impl AccountProof {
-    /// No proof that verifies has more bytes: this is a full leaf below 256 inner nodes.
+    /// Most bytes of a proof that verifies: a full leaf below 256 inner nodes.
     pub const BYTES_MAX: usize = 8 + 256 * 40 + 12 + LEAF_ENTRIES_MAX * 81;
 
     /// The proof for one key.

@@ -67,8 +67,8 @@ proptest! {
         let (mut state, mut expected) = (State::default(), BTreeMap::new());
         let mut snapshots = Vec::new();
         for (batch, keep) in &batches {
-            // A snapshot shares the nodes, so changes must copy them. Without one, nodes change in
-            // place.
+            // A snapshot shares the nodes, so changes must copy them. Without a snapshot, nodes
+            // change in place.
             if *keep {
                 snapshots.push((state.clone(), expected.clone()));
             }

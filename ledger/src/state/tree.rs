@@ -2,8 +2,8 @@
 //! applied.
 //!
 //! A subtree with at most `LEAF_ENTRIES_MAX` entries is one leaf, with its entries sorted by path.
-//! A larger subtree is an inner node, which splits at the next bit of the paths. Nothing else has
-//! an influence, so shape and root are a function of the content alone.
+//! A larger subtree is an inner node, which splits at the next bit of the paths. So shape and root
+//! depend on the content alone, not on the order of changes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::hash::{Domain, Hash};
 /// Most entries of a leaf. A higher number would make proofs longer, a lower one the tree deeper.
 pub(super) const LEAF_ENTRIES_MAX: usize = 8;
 
-/// An entry with its path, which is computed once for sorting and for every level.
+/// An entry with its path. The path is a hash, so it is computed once and used at every level.
 pub(super) type Placed = (Hash, Entry);
 
 pub(super) fn placed(key: &StateKey, account: &Account) -> Placed {

@@ -1,10 +1,10 @@
 //! Checkpoints: all accounts at one height, so that only the blocks after this height are applied
 //! when the store is opened.
 //!
-//! There are two slots. The marked slot holds the newest checkpoint, the other slot the checkpoint
-//! before it. The next checkpoint replaces the older one, and only the pages that differ are
-//! written. The marker moves last, after all pages are durable. So the marked slot is whole
-//! whenever a crash comes.
+//! There are two slots. The marker, a stored value, names the slot of the newest checkpoint. The
+//! other slot holds the checkpoint before it. The next checkpoint replaces the older one, and only
+//! the pages that differ are written. The marker moves last, after all pages are durable. So the
+//! marked slot is whole whenever a crash comes.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +29,8 @@ pub(super) struct Slots {
     pub(super) height: Height,
     /// Accounts in the marked slot; `None` if there is no checkpoint.
     marked_state: Option<State>,
-    /// Accounts in the other slot; `None` after opening or a failed write, when that slot may hold
-    /// anything.
+    /// Accounts in the other slot; `None` if they are not known, as after opening or a failed
+    /// write.
     other_state: Option<State>,
 }
 
@@ -50,12 +50,12 @@ impl Slots {
         self.marked.other()
     }
 
-    /// Writes all accounts to the unmarked slot. Nothing refers to that slot before the marker
-    /// moves to it.
+    /// Makes the unmarked slot hold these accounts. If its old content is known, only the pages
+    /// that differ are written. Nothing refers to this slot before the marker moves to it.
     pub(super) fn write(&mut self, disk: &Disk, state: &State) -> Result<(), StoreError> {
         let slot = self.next();
         let mut bulk = disk.bulk();
-        // `other_state` is taken out, since an error from here on leaves the slot half-written.
+        // `other_state` is taken out: from here on, an error leaves the slot half-written.
         match self.other_state.take() {
             Some(before) => {
                 let changes = state.changed_pages(&before);

@@ -33,24 +33,25 @@ pub(super) struct Writer {
 }
 
 impl Store {
-    /// Makes final blocks durable: all of them, or none if the write fails or the machine dies. A
-    /// batch has one block while the node follows the network, and many while it catches up. While
-    /// a batch is written, its bytes are in memory several times, so it should have at most some
-    /// tens of megabytes.
+    /// Makes final blocks durable: all of them or none, even if the write fails or the machine
+    /// dies. A batch has one block while the node follows the network, and many while it catches
+    /// up. While a batch is written, its bytes are in memory several times, so it should have at
+    /// most some tens of megabytes.
     ///
     /// Readers see the blocks once this returns `Ok`. Call [`Self::maintain`] some time after each
     /// commit.
     ///
     /// # Errors
     /// `StoreError::Io` if the disk refuses, such as when it is full, or `StoreError::Corrupt`. All
-    /// later writes return `StoreError::Failed`, and readers may get the same error. Acknowledged
-    /// blocks are safe, and no reader ever sees a part of a failed commit. Whether the disk holds
-    /// the failed commit is known only when the store is opened again. So the caller should stop,
-    /// and open the store again once there is room.
+    /// later writes return `StoreError::Failed`, and readers may fail too, with `Io` or `Corrupt`.
+    /// Acknowledged blocks are safe, and no reader ever sees a part of a failed commit. Whether the
+    /// disk holds the failed commit is known only when the store is opened again. So the caller
+    /// should stop, and open the store again once there is room.
     ///
     /// # Panics
-    /// If the first block does not follow the tip, another does not follow the one before it, or a
-    /// certificate is for another block.
+    /// If the first block does not follow the tip, if another block does not follow the one before
+    /// it, if a certificate is for another block, or if a sealed segment does not follow the one
+    /// before it.
     pub fn commit(&self, batch: &[Committed]) -> Result<(), StoreError> {
         let Some(last) = batch.last() else { return Ok(()) };
         self.write(|writer| {
@@ -78,15 +79,15 @@ impl Store {
                 view.certificate = last.certificate.clone();
                 entries.into_iter().for_each(|entries| view.index.push(entries));
             }
-            // The accounts of the block before are freed here, outside the lock of the readers: to
-            // free them takes milliseconds.
+            // This frees the accounts of the block before, which takes milliseconds. So it is done
+            // outside the lock of the readers.
             writer.tip = tip;
             writer.state = last.block.state().clone();
             Ok(())
         })
     }
 
-    /// Writes a checkpoint if one is due, every 64 blocks. This takes milliseconds for small
+    /// Writes a checkpoint if one is due: every 64 blocks. This takes milliseconds for small
     /// states, and about half a second for a million accounts. Call it after each commit, once
     /// everybody who waited for the commit was answered. Returns whether a checkpoint was due.
     ///

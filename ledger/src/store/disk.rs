@@ -3,8 +3,8 @@
 //!
 //! Four traps of sled 0.34.7 shape this module:
 //!
-//! - `flush` returns before the bytes are safe, since it never calls fsync. So this module has its
-//!   own handle on the same file and syncs it.
+//! - `flush` returns before the bytes are safe, since it never calls fsync. So this module opens
+//!   the same file itself and syncs it.
 //! - sled writes large leaves to files that it never syncs, so all values must be short.
 //! - Damaged bytes can make sled panic, so every panic is caught and reported as damage.
 //! - sled frees pages only at every 64th access to one of the 256 shards of its cache. Pages that
@@ -23,14 +23,14 @@ use crate::store::{StoreError, unfinished};
 
 /// Size of sled's cache of pages, in bytes.
 const CACHE_BYTES: u64 = 24 << 20;
-/// After a value is written, it is read once for every 1 KiB that it has. So at most 16 MiB of
-/// pages wait to be freed: 256 shards times 64 accesses times 1 KiB.
+/// After a value is written, it is read once for every full 1 KiB that it has. So at most about 16
+/// MiB of pages wait to be freed: 256 shards times 64 accesses times 1 KiB.
 const USE_BYTES: usize = 1 << 10;
-/// A bulk write applies a batch when it has this many bytes. This bounds memory, and the time that
-/// readers wait.
+/// A bulk write applies a batch once it has more than this many bytes. This bounds memory, and the
+/// time that readers wait.
 const BULK_BYTES: usize = 4 << 20;
-/// How often, and at what interval, to try to lock the file: sled's threads release the lock a
-/// moment after the last handle is dropped.
+/// How often to try to lock the file, and the time between two tries. The tries bridge the moment
+/// from the drop of the last handle until sled's threads release the lock.
 const LOCK_TRIES: usize = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -44,7 +44,7 @@ pub(super) struct Disk {
     refused: std::sync::atomic::AtomicBool,
 }
 
-/// Writes that become visible and durable together or not at all.
+/// Writes that become visible together, and durable together or not at all.
 #[derive(Default)]
 pub(super) struct Batch {
     writes: sled::Batch,
@@ -258,8 +258,8 @@ impl Disk {
         self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
     }
 
-    /// Starts a write of any size, which is applied in many batches. It is meant only for data that
-    /// nothing refers to before the write is complete.
+    /// Starts a write of any size, which is applied in many batches. A crash may leave a part of
+    /// it, so it is meant only for data that nothing refers to before the write is complete.
     pub(super) fn bulk(&self) -> Bulk<'_> {
         Bulk { disk: self, batch: Batch::default() }
     }
@@ -315,7 +315,8 @@ impl Bulk<'_> {
     }
 }
 
-/// Number of files that sled put beside its log. There must be none, since it never syncs them.
+/// Number of files in which sled stored large values beside its log. There must be none, since sled
+/// never syncs them.
 pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
     let path = directory.join("blobs");
     match fs::read_dir(&path) {
@@ -325,8 +326,8 @@ pub(super) fn blobs(directory: &Path) -> Result<usize, StoreError> {
     }
 }
 
-/// Makes the names in a directory durable. On Unix this takes a call; on other systems the file
-/// system journals names itself.
+/// Makes the names of the files in a directory durable. On Unix this takes a call. On other systems
+/// nothing is done: the file system is trusted to journal names itself.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         let synced = File::open(directory).and_then(|handle| handle.sync_all());
@@ -335,9 +336,9 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Runs a call into sled, and returns a panic as `StoreError::Corrupt`, since sled panics at
-/// unexpected bytes. The panic leaves sled's locks free and our data untouched. If it ends a write,
-/// the store takes no more writes.
+/// Runs a call into sled. Returns a panic as `StoreError::Corrupt`, since sled panics at unexpected
+/// bytes. The panic leaves sled's locks free and our data untouched. After a panic in a write, the
+/// store takes no more writes.
 fn caught<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| match error {

@@ -26,7 +26,7 @@ pub type Evidence = (Vec<u8>, Vec<u8>);
 type Stored = (Option<PublicKey>, Vec<u8>, Vec<u8>);
 
 /// The hashes of the names of all kept pieces, and how many pieces are about each validator. They
-/// are read when evidence is first written.
+/// are read from the disk before evidence is first written.
 #[derive(Default)]
 pub(super) struct Kept {
     names: BTreeSet<Hash>,
@@ -63,10 +63,11 @@ impl Kept {
 }
 
 impl Store {
-    /// Keeps evidence about a validator, or about none in particular. It is durable when this
-    /// returns. Returns `false` if it is not kept: there is a piece with the name `key`, there are
-    /// [`EVIDENCE_ABOUT_ONE_MAX`] pieces about the same validator or [`EVIDENCE_MAX`] in all, or
-    /// `key` and `value` exceed [`EVIDENCE_BYTES_MAX`].
+    /// Keeps evidence about a validator, or about none in particular: `key` is its name, `value`
+    /// its content. Once this returns `true`, the evidence is durable. Returns `false` if it is not
+    /// kept: there is a piece with the name `key`, there are [`EVIDENCE_ABOUT_ONE_MAX`] pieces
+    /// about the same validator or [`EVIDENCE_MAX`] in all, or `key` and `value` exceed
+    /// [`EVIDENCE_BYTES_MAX`].
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -114,7 +115,8 @@ impl Store {
     }
 }
 
-/// Decodes what `put_evidence` stored, and checks that it is stored under its own name.
+/// Decodes a record that `put_evidence` stored, and checks that it is stored under the hash of its
+/// name.
 pub(super) fn decode(hash: Hash, record: &[u8]) -> Result<Evidence, StoreError> {
     let key = Key::Evidence(hash, 0);
     let (_, evidence, value): Stored = schema::decode(key, record)?;

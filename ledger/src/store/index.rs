@@ -1,5 +1,6 @@
 //! The index of transactions by id. It consists of sorted runs of short entries, with many entries
-//! in each stored value. A stored key for each entry would cost more than all other data together.
+//! in each stored value, called a piece. A stored key for each entry would cost more than all other
+//! data together.
 //!
 //! Entries of blocks after the newest checkpoint are in memory only, since these blocks are applied
 //! again anyway when the store is opened. A checkpoint writes the entries as a run. Eight runs of
@@ -21,16 +22,17 @@ const ENTRY_BYTES: usize = 20;
 /// Most entries of a piece: 6,000 bytes.
 pub(super) const PIECE_ENTRIES: usize = 300;
 const _: () = assert!(PIECE_ENTRIES * ENTRY_BYTES + 16 <= VALUE_BYTES_MAX);
-/// Number of runs of one size class that are merged into one. An entry is rewritten once for each
-/// class.
+/// Number of runs of one size class that are merged into one. An entry is rewritten about once for
+/// each class. A higher number makes searches read more runs, a lower one rewrites entries more
+/// often.
 const MERGE_RUNS: usize = 8;
 /// Runs of this size class, which have at least 8^7 (two million) entries, are not merged. So a
-/// merge takes about a second at most. A billion transactions make about 500 runs, and a search
-/// reads once in each.
+/// merge takes about a second at most. A billion transactions make at most about 500 runs, and a
+/// search mostly reads one piece of each.
 const CLASS_FINAL: u32 = 7;
 
-/// The place of a transaction, under the first eight bytes of its id. Ids may share these bytes, so
-/// a lookup compares the whole id.
+/// The place of a transaction: height and index in the block, with `start`, the first eight bytes
+/// of its id. Several ids may begin with the same bytes, so a lookup compares the whole id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(super) struct Entry {
     start: u64,
@@ -48,7 +50,7 @@ fn id_start(id: &TxId) -> u64 {
     u64::from_be_bytes(id.as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
-/// The entries of a block, sorted.
+/// The entries of a block's transactions, sorted.
 pub(super) fn entries(block: &ValidBlock) -> Vec<Entry> {
     let transactions = block.block().transactions.iter();
     let mut entries: Vec<Entry> = (0u32..)
@@ -59,8 +61,8 @@ pub(super) fn entries(block: &ValidBlock) -> Vec<Entry> {
     entries
 }
 
-/// Description of a stored run: the number of its entries, and as `fences` the first `start` in
-/// each of its pieces.
+/// Description of a stored run: the number of its entries, and the `fences`, which are the `start`
+/// of the first entry in each of its pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Run {
     pub(super) entries: u64,
@@ -117,8 +119,8 @@ impl Index {
         }
     }
 
-    /// Every place where a transaction with this id may be. These places are few, and the right one
-    /// is among them if there is one.
+    /// Every place where a transaction with this id may be: usually one or none. If a block holds
+    /// the transaction, its place is among them.
     pub(super) fn find(&self, disk: &Disk, id: &TxId) -> Result<Vec<Entry>, StoreError> {
         let start = id_start(id);
         let mut found = Vec::new();

@@ -1,10 +1,11 @@
 //! The store: the chain data on the disk, in a sled database. No code outside this module knows
 //! sled.
 //!
-//! Blocks and their certificates are durable before anybody hears of the blocks. All other data
-//! except evidence can be derived from the blocks: accounts, heights by hash, sealed segments, an
-//! index of transactions. Accounts are in memory, and a checkpoint writes them every 64 blocks.
-//! When the store is opened, it applies the blocks since the newest checkpoint.
+//! Blocks and their certificates are durable before any reader sees the blocks. The genesis and
+//! evidence are stored too. All other data can be derived from genesis and blocks: accounts,
+//! heights by hash, sealed segments, an index of transactions. Accounts are in memory, and a
+//! checkpoint writes them every 64 blocks. When the store is opened, it applies the blocks after
+//! the newest checkpoint.
 //!
 //! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value carries
 //! a checksum. A damaged value is never served: the read fails with an error that names the value.
@@ -58,7 +59,7 @@ struct Shared {
     layouts: Layouts,
 }
 
-/// What readers see: never more than is durable.
+/// The part of the store that readers see. It never holds more than is durable.
 struct View {
     tip: TipValue,
     certificate: Certificate,
@@ -92,7 +93,8 @@ impl Store {
         block_bytes(&self.shared.disk, height).map(Some)
     }
 
-    /// Length of `block_bytes`. Reads only the first piece.
+    /// Length of a block's canonical bytes; `None` above the tip and at height 0. Reads only the
+    /// first piece of the block's record.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.

@@ -1,4 +1,4 @@
-//! Creates a store, and opens a store again, however its last process ended.
+//! Creates a store, and opens a store again, whether its last process ended cleanly or crashed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl Store {
 
     /// Opens a store: reads the newest complete checkpoint and applies the blocks after it.
     /// Everything that `commit` acknowledged is there. Takes about a second for each 64 full blocks
-    /// without a checkpoint.
+    /// after the checkpoint.
     ///
     /// # Errors
     /// `StoreError::Missing`; `Schema` or `Chain` if the store is for another version or chain;
@@ -134,7 +134,7 @@ impl Store {
     }
 }
 
-/// Opens the database of an existing store, of any chain.
+/// Opens the database of an existing store, whatever its chain.
 fn open_disk(directory: &Path) -> Result<(Disk, Meta), StoreError> {
     if !Disk::exists(directory) {
         return Err(StoreError::Missing { path: directory.to_owned() });
@@ -215,7 +215,7 @@ pub(super) fn check_witness(
     Ok(witness)
 }
 
-/// The state of the chain at the newest checkpoint.
+/// The state of the chain at the newest checkpoint, or at the genesis if there is none.
 fn restore(
     disk: &Disk,
     chain: &Arc<Chain>,

@@ -1,4 +1,4 @@
-//! What is stored under which key. Any change here needs a new `SCHEMA_VERSION`.
+//! Which value is stored under which key, and how. Any change of this needs a new `SCHEMA_VERSION`.
 //!
 //! There is one tree. A key is a tag byte, then hashes and big-endian numbers, so that the tree
 //! sorts keys by meaning. A value is a checksum over key and content, then the content. Data that
@@ -36,7 +36,7 @@ pub(super) enum Key {
     TipCertificate(u32),
     /// Record: the canonical bytes of a block.
     Body(Height, u32),
-    /// `Height` of a block.
+    /// `Height` of a block, under the block's hash.
     HeightOf(BlockHash),
     /// Record: descriptor, chunk hashes, ends of blocks and block hashes of a sealed segment.
     Segment(u64, u32),
@@ -48,11 +48,11 @@ pub(super) enum Key {
     Run(u64, u32),
     /// Up to `PIECE_ENTRIES` entries of a run.
     RunPiece(u64, u32),
-    /// Record: a piece of evidence (whom it is about, key, value), under the hash of its key.
+    /// Record: a piece of evidence (whom it is about, name, content), under the hash of its name.
     Evidence(Hash, u32),
 }
 
-/// One of the two places for checkpoints. One is whole while the other is written.
+/// One of the two places for checkpoints. While one is written, the other holds a whole checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub(super) enum Slot {
     A,
@@ -78,7 +78,8 @@ impl Slot {
 /// Which schema and chain a store has.
 #[derive(Debug, Encode, Decode)]
 pub(super) struct Meta {
-    /// It is the first field in every schema version, so that every program can read it.
+    /// It is the first field in every schema version, so that every version of the program can read
+    /// it.
     pub(super) schema: u32,
     pub(super) chain: ChainId,
 }
@@ -228,8 +229,9 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreE
     }
 }
 
-/// The checksum covers the key, so that a value under a wrong key is noticed too. The tag of a key
-/// determines its length, so different pairs of key and content never hash the same bytes.
+/// The checksum covers the key, or the name if the value is a file, so that a value in the wrong
+/// place is noticed too. No key or name is the beginning of another one, so different pairs of key
+/// and content never hash the same bytes.
 fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = Hash::of(Domain::StoreValue, &[key, content]);
     hash.0.first_chunk().copied().unwrap_or_default()

@@ -12,8 +12,9 @@ use crate::store::schema::{self, Key, PIECE_BYTES};
 use crate::store::{Store, StoreError};
 use crate::units::Height;
 
-/// Most layouts that are kept in memory: those of the segments served last. They are enough while
-/// many peers fetch the same segments in any order.
+/// Most layouts that are kept in memory: those of the segments served last. A layout says where
+/// each block of a segment ends. So many are enough while many peers fetch the same segments in any
+/// order.
 const LAYOUTS_MAX: usize = 64;
 /// Most blocks in all kept layouts together, each with 8 bytes: as many as eight segments have with
 /// the highest limit of a genesis. One layout is kept even if it has more.
@@ -34,7 +35,8 @@ impl Store {
     }
 
     /// Descriptors of the sealed segments from index `from` on whose blocks are all below the
-    /// height `below`, but at most `max`. Reads one piece of each segment's record.
+    /// height `below`, but at most `max`. Reads one piece of the record of each of these segments,
+    /// and of at most one more.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -56,7 +58,7 @@ impl Store {
     }
 
     /// Descriptor and chunk hashes of a sealed segment; `None` if there is no such segment. Reads
-    /// little more than these.
+    /// little more than their bytes.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -124,7 +126,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Reads only the part of the segment's record that has the layout.
+    /// Reads only the beginning of the segment's record, up to the end of the layout.
     fn read(disk: &Disk, index: u64) -> Result<Self, StoreError> {
         let (descriptor, chunks): (SegmentDescriptor, u64) = start(disk, index, 0)?;
         let bytes = start_bytes(chunks, descriptor.block_count().unwrap_or_default());

@@ -2,13 +2,14 @@
 //!
 //! Chunks are not in the database, since their bytes would be written twice there and would grow
 //! its log. They arrive in any order and are needed only until their blocks are stored. They may be
-//! lost, since peers have them. So nothing here is synced, and files that cannot be used are
-//! removed silently. If the process is killed, the operating system still has all that it wrote.
-//! After a loss of power, the hashes show which chunks are intact.
+//! lost, since peers have them. So staging syncs nothing, and silently removes files that cannot be
+//! used. If the process is killed, the operating system still has all that it wrote. After a loss
+//! of power, the hashes show which chunks are intact.
 //!
 //! A segment has two files. `<index>.head` is its [`SegmentHead`] with a checksum. `<index>.data`
-//! is its bytes, then one byte for each chunk: 1 if the chunk is there. `Staging` keeps no file
-//! open, so the number of segments needs no bound.
+//! is its bytes, then one byte for each chunk: 1 if the chunk is there. The file `manifest` holds
+//! the manifest that the caller stored. `Staging` keeps no file open, so the number of segments
+//! needs no bound.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +27,7 @@ const MANIFEST: &str = "manifest";
 /// the chunk is missing.
 const THERE: u8 = 1;
 
-/// A segment that an earlier run left, with one flag for each chunk: whether it was written.
+/// A segment that an earlier run left, with one flag for each chunk: whether the chunk was written.
 pub type Found = (SegmentHead, Vec<bool>);
 
 /// The files of segments that are being fetched. One thread owns them. Other threads read them
@@ -68,8 +69,9 @@ struct Place {
 
 impl Staging {
     /// Opens the directory, or creates it. Returns its segments in order of index. Reads no chunk.
-    /// Removes files that cannot be used: a head that is damaged or breaks these rules, and data
-    /// without a head or of a wrong length.
+    /// Removes files that cannot be used: a head that is damaged, breaks these rules or has no
+    /// data, data without a usable head or of a wrong length, and files that were only half
+    /// written.
     ///
     /// Heads are as they were given to [`Self::begin`]. The caller decides whether the chain still
     /// needs them.
@@ -112,8 +114,9 @@ impl Staging {
     /// `StoreError::Io`, as when the disk is full.
     ///
     /// # Panics
-    /// If the head does not have one hash for each chunk, or has a certificate of another block:
-    /// the caller has verified it.
+    /// If the head does not have one hash for each chunk, is of a longer segment than the rules
+    /// allow, or has a certificate of another block. The caller has verified the head, so none of
+    /// this can be.
     pub fn begin(&mut self, head: &SegmentHead) -> Result<(), StoreError> {
         let SegmentHead { descriptor, chunks, .. } = head;
         assert!(fits(head, &self.rules), "a head is verified before it is stored: {descriptor:?}");
@@ -140,8 +143,8 @@ impl Staging {
     /// `StoreError::Io`, as when the disk is full. What is known of the chunk then stays as it was.
     ///
     /// # Panics
-    /// If there is no such chunk or it has another length: the caller began the segment and
-    /// verified the bytes.
+    /// If there is no such chunk or it has another length. The caller began the segment and
+    /// verified the bytes, so neither can be.
     pub fn write(&mut self, segment: u64, chunk: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let Some(place) = self.place(segment, chunk) else {
             panic!("only chunks of segments that were begun are written, not {chunk} of {segment}");
@@ -235,7 +238,8 @@ impl Staging {
         self.put_sealed(MANIFEST, bytes)
     }
 
-    /// The bytes last given to `put_manifest`; `None` if there are none or they are damaged.
+    /// The bytes last given to `put_manifest`, also by an earlier run; `None` if there are none or
+    /// they are damaged.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -324,8 +328,8 @@ impl Staging {
     }
 }
 
-/// Reads a segment that was complete when the reader was made. The reader works even if the segment
-/// is removed meanwhile.
+/// Reads a segment of which no chunk was missing when the reader was made. The reader works even if
+/// the segment is removed meanwhile.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
@@ -370,7 +374,7 @@ fn fits(head: &SegmentHead, rules: &HistoryRules) -> bool {
         && (certificate.height, certificate.block) == (descriptor.last, descriptor.last_block)
 }
 
-/// Length of a data file: the bytes of the segment, and one for each chunk.
+/// Length of a data file: the bytes of the segment, and one byte for each chunk.
 fn data_bytes(head: &SegmentHead) -> u64 {
     head.descriptor.bytes.saturating_add(head.chunks.len() as u64)
 }

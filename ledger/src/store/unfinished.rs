@@ -1,4 +1,4 @@
-//! Removes files that sled left unfinished, and that it would take for damage at each later start.
+//! Removes files that sled left unfinished. sled would take them for damage at each later start.
 //!
 //! sled 0.34.7 keeps a *snapshot* beside its log, so that it need not read the whole log when it
 //! opens. At each start it makes a new snapshot: it writes and syncs `snap.LSN.generating`, renames
@@ -7,7 +7,7 @@
 //! (`pagecache/snapshot.rs`, `config.rs`). So if the process is killed or the disk is full before
 //! the rename, a file is left with which every later start fails as if the data were corrupt. The
 //! log has everything that a snapshot has. Without the unfinished snapshot, sled reads the log from
-//! the snapshot before it, or from the beginning.
+//! where the snapshot before it ends, or from the beginning.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +18,8 @@ use crate::store::StoreError;
 /// Bytes after a snapshot's content: its length as `u64` and its CRC-32, little-endian.
 const TRAILER_BYTES: usize = 12;
 
-/// Removes snapshots that are not whole. Must be called right before sled opens the directory.
+/// Removes snapshots that are not whole or not renamed yet. Must be called right before sled opens
+/// the directory.
 ///
 /// # Errors
 /// `StoreError::Io`: if another process has the database open, with the text of sled's own error,
@@ -27,7 +28,7 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
     let path = directory.join("db");
     let file = match File::open(&path) {
         Ok(file) => file,
-        // The database is being created.
+        // There is no database yet: sled is about to create it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StoreError::io(&path, error)),
     };

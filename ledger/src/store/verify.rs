@@ -1,4 +1,4 @@
-//! Checks a whole store, and trusts nothing but the genesis that the caller gives.
+//! Checks a whole store. Trusts nothing but the genesis that the caller gives.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct VerifyReport {
     pub segments: u64,
     /// Number of stored values. Every checksum was compared.
     pub values: u64,
-    /// Bytes of their keys and contents.
+    /// Bytes of the keys and contents of the values that are not damaged.
     pub bytes: u64,
     /// The first problems, at most 1,000.
     pub problems: Vec<Problem>,
@@ -89,8 +89,8 @@ impl VerifyReport {
 impl Store {
     /// Checks everything in a store, which must not be open. First it checks all checksums and
     /// keys. Then it checks every block from the genesis on by all rules, with every signature and
-    /// certificate, and that all other data can be derived from the blocks. This takes longer than
-    /// a sync.
+    /// certificate, and that the other data, except evidence, follow from the blocks. All this
+    /// takes longer than to sync the chain from peers.
     ///
     /// Changes nothing that is stored. An unfinished checkpoint, which a crash may leave, is no
     /// problem. After each block `progress` is called with its height and the height of the tip.
@@ -127,7 +127,8 @@ impl Store {
     }
 }
 
-/// Checks every key and checksum, and that nothing is stored beyond the tip.
+/// Checks every key, checksum and piece of evidence, that no block or segment is stored beyond the
+/// tip, and that there are as many heights by hash as blocks.
 fn check_values(
     disk: &Disk,
     tip: Option<&TipValue>,
@@ -173,7 +174,8 @@ fn check_values(
     Ok(())
 }
 
-/// Checks every block from the genesis on, and the other data about each.
+/// Checks every block from the genesis on, and the data that follow from the blocks: heights by
+/// hash, segments, checkpoint and index.
 fn check_blocks(
     disk: &Disk,
     chain: &Arc<Chain>,
@@ -315,8 +317,8 @@ fn check_index(
 }
 
 /// Represents a set of index entries in constant memory, by their number and the sum of their
-/// hashes. Lost or damaged entries change it. It need not reveal entries that are forged on
-/// purpose, since a reader checks each entry against its block.
+/// hashes. Lost or damaged entries change these two numbers. Entries forged on purpose may go
+/// unnoticed, which is harmless: a reader checks each entry against its block.
 #[derive(Default, PartialEq, Eq)]
 struct Fingerprint {
     count: u64,

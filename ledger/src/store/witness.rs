@@ -20,8 +20,8 @@ use crate::units::Height;
 
 /// The name of the file. The checksums in the file cover the name.
 const NAME: &str = "durable";
-/// The file has two places of this many bytes. They are written in turn, so one is whole whatever
-/// happens to the other.
+/// The file has two places of this many bytes. They are written in turn, so one stays whole if a
+/// crash tears the write of the other.
 const PLACE_BYTES: usize = 512;
 const PLACES_BYTES: u64 = 2 * PLACE_BYTES as u64;
 /// Bytes of checksum, height and hash.

@@ -97,7 +97,8 @@ pub struct SegmentSplitter<'a> {
     chain: ChainId,
     rules: HistoryRules,
     descriptor: &'a SegmentDescriptor,
-    /// The bytes that were pushed last. The first `cut` of them are in `blocks` already.
+    /// The bytes that were pushed last. The blocks from the first `cut` of them are in `blocks`
+    /// already.
     tail: Vec<u8>,
     cut: usize,
     got: u64,
@@ -206,8 +207,8 @@ impl<'a> SegmentSplitter<'a> {
     }
 }
 
-/// Checks that each block has the hash that its child names, the last block the hash in the
-/// descriptor, and that the descriptor commits to all of these hashes.
+/// Checks that each block has the hash that its child names, that the last block has the hash in
+/// the descriptor, and that the descriptor commits to all of these hashes.
 fn check_names(descriptor: &SegmentDescriptor, blocks: &[Block]) -> Result<(), SegmentError> {
     let names: Vec<Hash> = blocks.iter().map(|block| block.header.hash().0).collect();
     let expected =

@@ -146,7 +146,7 @@ fn large_segments_are_cut_while_they_are_read() {
 type Change = fn(&mut Vec<Block>, &mut SegmentDescriptor);
 type Expected = fn(&SegmentError) -> bool;
 
-/// For each row, changes a valid segment of five blocks and expects an error.
+/// For each row, changes a valid segment of five blocks and expects the row's error.
 fn check(rows: &[(&str, Change, Expected)]) {
     let chain = chain();
     let all = blocks(&chain, &[0, 3, 1, 2, 20]);

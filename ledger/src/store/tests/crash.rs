@@ -198,8 +198,7 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
 }
 
 /// Opens the store while the disk has room for four pages of 4 KiB, which is less than the database
-/// may need. Whatever write the disk refuses, the store is whole once there is room again. The test
-/// above covers unfinished snapshots of several lengths.
+/// may need. Whatever write the disk refuses, the store is whole once there is room again.
 #[test]
 fn a_start_on_a_full_disk_is_no_damage() {
     if inside_a_namespace().is_none() {
@@ -228,8 +227,8 @@ fn a_start_on_a_full_disk_is_no_damage() {
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
 }
 
-/// Fills the small file system of the inner run with blocks. A copy of the store on a larger disk
-/// has all acknowledged blocks.
+/// Fills the small file system of [`inside_a_namespace`] with blocks. A copy of the store on a
+/// larger disk has all acknowledged blocks.
 #[test]
 fn a_full_disk_loses_nothing() {
     let Some(roomy) = inside_a_namespace() else { return };

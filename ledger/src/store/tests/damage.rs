@@ -1,4 +1,5 @@
-//! Damage to any kind of value and to the files is reported by name. Damaged data is never served.
+//! Damage to any kind of value and to the files is reported, damage to a value by its name. Damaged
+//! data is never served.
 
 use std::fs;
 

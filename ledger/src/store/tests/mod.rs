@@ -174,7 +174,7 @@ fn created(maker: &Maker) -> (Place, Opened) {
     (place, opened)
 }
 
-/// What a crash leaves: a copy of the files while the store is open.
+/// Copies the files of an open store, as a crash would leave them.
 fn crashed(from: &Path) -> Place {
     let place = place();
     copy(from, &place.path);
@@ -292,7 +292,7 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
     assert!(matches!(Store::open(&place.path, &maker.chain), Err(StoreError::Missing { .. })));
     assert!(matches!(Store::genesis(&place.path), Err(StoreError::Missing { .. })));
     assert!(!place.path.exists(), "asking for a store does not make one");
-    // A crash during creation leaves another directory, which is no obstacle.
+    // A crash during creation leaves the directory `store.new`, which is no obstacle.
     fs::create_dir(place.path.with_file_name("store.new")).unwrap();
     fs::create_dir(&place.path).unwrap();
     Store::create(&place.path, maker.chain.genesis()).unwrap();
@@ -392,7 +392,7 @@ fn evidence_is_kept_once_and_bounded() {
     assert!(store.put_evidence(None, b"a", &long).unwrap());
     assert!(!store.put_evidence(None, b"a", b"other").unwrap());
     assert!(!store.put_evidence(None, b"bb", &long).unwrap());
-    // However often one validator signs twice, there is room for the others.
+    // However often one validator signs twice, evidence about the others is still kept.
     let about = |i: usize| Some(PublicKey([i as u8; 32]));
     for i in 0..10 {
         assert_eq!(

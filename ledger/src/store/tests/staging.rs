@@ -1,4 +1,5 @@
-//! Staging: chunks of an earlier run are found again, and only damaged or unfit ones are lost.
+//! Staging: chunks of an earlier run are found again. Only damaged chunks, and segments that break
+//! the rules, are lost.
 
 use super::*;
 use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};
