@@ -1,5 +1,5 @@
 //! Measures the state with a million accounts. An iteration changes 3,000 accounts, as one block
-//! might, or reads, proves or verifies one account.
+//! might, lists the pages that such a block changes, or reads, proves or verifies one account.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

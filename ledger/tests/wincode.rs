@@ -158,8 +158,8 @@ fn a_certificate_has_the_same_bytes() {
     assert_eq!(codec::decode::<Certificate>(&bytes, bytes.len()).unwrap(), certificate);
 }
 
-/// wincode too keeps what `codec` promises for hostile bytes. It accepts no unknown kind and no
-/// bytes after a value, and takes no memory for a length that the bytes do not hold.
+/// wincode too refuses what `codec` refuses: an unknown kind, bytes after a value, a value without
+/// its end, and a length that the bytes do not hold.
 #[test]
 fn hostile_bytes_are_refused() {
     let mirror = CertificateMirror {
