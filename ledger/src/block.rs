@@ -96,7 +96,7 @@ pub struct ContentError {
 pub struct Block<T = Transaction> {
     /// The header.
     pub header: Header,
-    /// Proves that the parent is final; [`Certificate::genesis`] at height 1. Nodes may hold
+    /// Proves that the parent is final. At height 1 it is [`Certificate::genesis`]. Nodes may hold
     /// different certificates for one block. This one is part of the block, so the bytes of history
     /// are the same on every node.
     pub parent_certificate: Certificate,
@@ -107,7 +107,8 @@ pub struct Block<T = Transaction> {
 /// A block whose transactions have verified signatures.
 pub type VerifiedBlock = Block<Arc<VerifiedTransaction>>;
 
-/// A transaction of a block has a signature that does not hold for this chain and its sender.
+/// The signature of a block's transaction does not hold for this chain and the transaction's
+/// sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature of transaction {index} does not hold")]
 pub struct SignatureError {
@@ -136,9 +137,9 @@ impl Block {
     }
 }
 
-/// Verifies the signatures of several blocks together, and yields the blocks in order. `verify`
-/// gets the transactions of all blocks in one list and returns a verdict for each, in order, as
-/// [`verify_transactions`] does.
+/// Verifies the signatures of several blocks together. Yields for each block, in order, the
+/// verified block or its first bad signature. `verify` gets the transactions of all blocks in one
+/// list and returns a verdict for each, in order, as [`verify_transactions`] does.
 pub fn verify_blocks(
     blocks: Vec<Block>,
     verify: impl FnOnce(Vec<Transaction>) -> Vec<Option<Arc<VerifiedTransaction>>>,

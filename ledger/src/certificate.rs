@@ -12,7 +12,8 @@ use crate::validators::{VALIDATORS_MAX, ValidatorSet};
 /// Most bytes of a certificate.
 pub const CERTIFICATE_BYTES_MAX: usize = VALIDATORS_MAX * 64 + VALIDATORS_MAX / 8 + 128;
 
-/// Which of the two votes of a round (Tendermint, arXiv:1807.04938).
+/// The two kinds of votes in a round (Tendermint, arXiv:1807.04938). The variants say what a vote
+/// for a block states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum VoteKind {
     /// "This proposal is valid."

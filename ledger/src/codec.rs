@@ -1,5 +1,5 @@
-//! The only binary codec: values that are hashed, signed, stored or sent to peers are encoded and
-//! decoded here.
+//! The only binary codec: this module encodes and decodes all values that are hashed, signed,
+//! stored or sent to peers.
 //!
 //! It is bincode 2 with fixed-width little-endian integers. Variable-width integers would give one
 //! number several encodings. Sizes are checked before anything is allocated, and no byte may follow
@@ -53,7 +53,7 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     }
 }
 
-/// Decodes a value from exactly these bytes, at most `max` of them.
+/// Decodes a value from exactly these bytes. More than `max` bytes are an error.
 ///
 /// # Errors
 /// `CodecError`: the bytes are always at fault.
@@ -92,8 +92,8 @@ pub fn decode_prefix<T: Decode<()>>(bytes: &[u8]) -> Result<(T, usize), CodecErr
     result.map_err(|error| CodecError::Malformed { reason: explain(error) })
 }
 
-/// Says in words what is wrong with the bytes. bincode's other errors concern types that this
-/// project does not have.
+/// Says in words what is wrong with the bytes. The errors of bincode that have no text of their own
+/// concern types that this project does not have.
 fn explain(error: DecodeError) -> String {
     match error {
         DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".to_owned(),

@@ -38,7 +38,7 @@ pub enum Domain {
     HistoryRoot,
     /// Path of an account in the state tree.
     StatePath,
-    /// A page of the state tree.
+    /// A leaf of the state tree.
     StatePage,
     /// Inner node of the state tree.
     StateInner,
@@ -119,7 +119,8 @@ impl Domain {
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// All zero bytes, such as the activity of an account that nothing has touched.
+    /// All zero bytes, such as the activity of an account before its first transaction or credit of
+    /// fees.
     pub const ZERO: Self = Self([0; 32]);
 
     /// SHA-256 of the tag's length as one byte, the tag, and the parts one after the other.
@@ -163,7 +164,7 @@ impl fmt::Debug for Hash {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 64 hexadecimal digits, got {got:?}")]
 pub struct HashParseError {
-    /// What was given, cut at 80 characters.
+    /// The text that was given, cut at 80 characters.
     pub got: String,
 }
 

@@ -10,7 +10,7 @@
 use crate::codec::{Decode, Encode};
 use crate::hash::{Domain, Hash};
 
-/// A proof that does not show what it claims to show. Its sender is always at fault.
+/// A proof that does not show what it should show. Its sender is always at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// There is no such leaf.

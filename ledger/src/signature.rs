@@ -2,8 +2,8 @@
 //! validators.
 //!
 //! RFC 8032 leaves open which malformed points are accepted. Libraries differ, and some differ even
-//! between a single check and a batch. If two nodes differed, the chain would fork. So each rule
-//! decides every case.
+//! between a single check and a batch. If two nodes gave different verdicts, the chain would fork.
+//! So each of the two rules decides every case.
 //!
 //! *Transfers* ([`verify`], [`verify_batch`]) follow ZIP-215 (<https://zips.z.cash/zip-0215>). Its
 //! equation is multiplied by the cofactor, so that a batch and a single check give the same
@@ -166,7 +166,7 @@ fn is_strict(key: &VerifyingKey, message: &[u8], signature: &Signature) -> bool 
     key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
 }
 
-/// An Ed25519 signature: R and S.
+/// An Ed25519 signature: R and S, 32 bytes each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Signature(pub [u8; 64]);
 
@@ -187,7 +187,7 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// The key of a 32-byte seed (RFC 8032 section 5.1.5).
+    /// The key that a seed of 32 bytes gives (RFC 8032, section 5.1.5).
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(ed25519_dalek::SigningKey::from_bytes(seed))
@@ -242,8 +242,8 @@ pub struct Item {
     pub signature: Signature,
 }
 
-/// How many signatures were checked, together and alone, for the verdicts on a batch. A signature
-/// counts once for each check that it was part of.
+/// How many signatures were checked together, and how many alone, to reach the verdicts on a batch.
+/// A signature counts once for each check that it was part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checks {
     /// Signatures that were part of a batch equation. Each costs about a third of a signature that

@@ -17,7 +17,8 @@ use crate::units::{Amount, Nonce, Timestamp};
 pub const OUTPUTS_MAX: usize = 64;
 /// Most bytes a memo may have.
 pub const MEMO_BYTES_MAX: usize = 256;
-/// Most bytes of a transaction. A transfer with 64 outputs and a full memo has 2,953.
+/// Most bytes of an encoded transaction. The largest transfer, with 64 outputs and a full memo, has
+/// 2,953.
 pub const TRANSACTION_BYTES_MAX: usize = 3_072;
 
 /// One payment within a transfer.

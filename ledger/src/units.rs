@@ -26,7 +26,7 @@ macro_rules! number {
                 }
             }
 
-            /// The difference; `None` below zero.
+            /// The difference; `None` if it is below zero.
             #[must_use]
             pub const fn checked_sub(self, other: $inner) -> Option<Self> {
                 match self.0.checked_sub(other) {

@@ -157,7 +157,8 @@ impl ValidatorSet {
 /// The weights are the powers, divided by their greatest common divisor or scaled down to
 /// [`SCHEDULE_MAX`]. After as many turns as the sum of all weights, each validator has proposed as
 /// often as its weight says, and the schedule repeats.
-// Credits stay between plus and minus the sum of all weights. Divisors are at least 1.
+// No operation overflows or divides by zero: credits stay between plus and minus the sum of all
+// weights, and divisors are at least 1.
 #[allow(clippy::arithmetic_side_effects)]
 fn schedule(validators: &[Validator], total: u64) -> Vec<u16> {
     let divisor = validators.iter().fold(0, |divisor, validator| gcd(divisor, validator.power.0));

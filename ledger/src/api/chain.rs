@@ -64,17 +64,18 @@ pub struct Status {
     /// 4,096.
     #[serde(default)]
     pub served_peers: u32,
-    /// The faults that the operator of a local network has set, null if there are none.
+    /// The faults that the operator of a local network has set; null if there are none.
     #[serde(default)]
     pub faults: Option<Faults>,
 }
 
-/// Faults of a node of a local network. Peers are named by their network identities.
+/// Faults that a node of a local network simulates. Peers are named by their libp2p ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     /// Peers from which this node is cut off: what the two send each other waits, and is not lost.
     pub cut: Vec<String>,
-    /// How much later the bytes of a peer are read than they arrive, milliseconds.
+    /// Time from the arrival of a peer's bytes until this node reads them, milliseconds. Only peers
+    /// with such a latency are listed.
     pub latency_ms: BTreeMap<String, u32>,
 }
 

@@ -20,10 +20,10 @@ pub struct PeerInfo {
     /// Certified height that it last announced, if any.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
-    /// Bytes sent to it on its connections, counted after encryption.
+    /// Bytes sent to the peer on its connections, counted after encryption.
     #[serde(with = "decimal")]
     pub sent_bytes: u64,
-    /// Bytes received from it on its connections, counted before decryption.
+    /// Bytes received from the peer on its connections, counted before decryption.
     #[serde(with = "decimal")]
     pub received_bytes: u64,
     /// What its messages and requests have cost this node.

@@ -59,13 +59,13 @@ pub struct SyncStatus {
     /// Number of chunks of these segments, including chunks that an earlier run has stored.
     #[serde(with = "decimal")]
     pub chunks_total: u64,
-    /// How many of these chunks are stored, each verified by its hash, or were applied.
+    /// Number of these chunks that are stored, each verified by its hash, or applied.
     #[serde(with = "decimal")]
     pub chunks_verified: u64,
-    /// Bytes of all these chunks.
+    /// Bytes of all chunks that `chunks_total` counts.
     #[serde(with = "decimal")]
     pub bytes_total: u64,
-    /// Bytes of the verified chunks.
+    /// Bytes of the chunks that `chunks_verified` counts.
     #[serde(with = "decimal")]
     pub bytes_verified: u64,
     /// Bytes of chunks that this node asked for and received, valid or not.
@@ -101,8 +101,8 @@ pub struct SyncStatus {
     pub peers: Vec<SyncPeer>,
     /// Segments that are being fetched or wait to be applied.
     pub segment_list: Vec<SyncSegment>,
-    /// Who supplied the last 1,024 applied segments, in order and without gaps. Nodes of older
-    /// versions do not tell.
+    /// Who supplied the last 1,024 applied segments, in order and without gaps. A node of an older
+    /// version leaves this out.
     #[serde(default)]
     pub suppliers: Vec<SupplierRun>,
 }
@@ -133,22 +133,24 @@ pub struct SyncPeer {
     /// The peer says that it has all segments before this index.
     #[serde(with = "decimal")]
     pub segments: u64,
-    /// How many chunks of later segments the peer says that it has.
+    /// Number of chunks that the peer says it has of segments from this index on.
     #[serde(with = "decimal")]
     pub partial_chunks: u64,
     /// Number of chunks in flight: requested from the peer, and not received yet.
     #[serde(with = "decimal")]
     pub in_flight: u64,
-    /// Bytes of chunks received from it.
+    /// Bytes of chunks received from the peer.
     #[serde(with = "decimal")]
     pub fetched_bytes: u64,
-    /// Recent bytes per second received from it; 0 while no chunk is in flight.
+    /// Recent rate at which chunks arrive from the peer, bytes per second; 0 while no chunk is in
+    /// flight.
     #[serde(with = "decimal")]
     pub fetch_rate: u64,
-    /// Bytes of chunks sent to it.
+    /// Bytes of chunks sent to the peer.
     #[serde(with = "decimal")]
     pub served_bytes: u64,
-    /// Recent bytes per second sent to it; 0 while it wants no chunk.
+    /// Recent rate at which chunks are sent to the peer, bytes per second; 0 while it wants no
+    /// chunk.
     #[serde(with = "decimal")]
     pub serve_rate: u64,
 }
@@ -171,7 +173,7 @@ pub struct SyncSegment {
     /// the lowest bit of the first byte.
     pub holdings: String,
     /// libp2p id of the peer that sent most of its chunks so far; null if no peer sent any since
-    /// the start of the process. Nodes of older versions do not tell.
+    /// the start of the process. A node of an older version leaves this out.
     #[serde(default)]
     pub supplier: Option<String>,
 }

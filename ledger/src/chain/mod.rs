@@ -86,8 +86,8 @@ pub struct Tip {
     pub time: Timestamp,
 }
 
-/// Everything that the rules depend on: tip, accounts and history. A clone shares the accounts, and
-/// copies the hashes of history and the bytes after its last full chunk.
+/// Everything that the rules depend on: the chain's constants, tip, accounts and history. A clone
+/// shares the accounts, and copies the hashes of history and the bytes after its last full chunk.
 #[derive(Clone)]
 pub struct ChainState {
     chain: Arc<Chain>,
@@ -186,7 +186,7 @@ impl ChainState {
         Self { chain, tip, state, history }
     }
 
-    /// Builds the state from the parts that a store holds.
+    /// Builds the state from the parts that a store has read.
     #[must_use]
     pub(crate) const fn restored(
         chain: Arc<Chain>,
@@ -299,7 +299,7 @@ impl ChainState {
         }
     }
 
-    /// Validates a block against all rules on this tip. Reads no clock. Voters themselves check
+    /// Validates a block against all rules on this tip. Reads no clock: voters check by themselves
     /// whether the block's time is too far ahead of their clocks.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ fn certificate(chain: &Chain, block: &ValidBlock) -> Certificate {
     )
 }
 
-/// Applies a changed transfer and compares the verdict.
+/// Changes a valid transfer, applies it and compares the verdict.
 fn check(change: impl Fn(&mut Transfer), expected: Result<(), TransactionError>) {
     let chain = chain();
     let state = ChainState::genesis(Arc::clone(&chain));

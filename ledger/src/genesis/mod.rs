@@ -73,7 +73,7 @@ pub struct GenesisValidator {
     pub name: String,
     /// Key that signs proposals and votes.
     pub key: PublicKey,
-    /// Account that receives the fees.
+    /// Account that receives the fees of the blocks that this validator proposes.
     pub payout: PublicKey,
     /// Weight of the validator's vote.
     pub power: VotingPower,
@@ -87,7 +87,7 @@ pub struct Limits {
     /// Least difference between the times of a block and its parent, in milliseconds. A block with
     /// an earlier time is invalid.
     pub block_interval_ms: u64,
-    /// Time between two blocks while no transaction waits, in milliseconds.
+    /// Time from a block to the next one while no transaction waits, in milliseconds.
     pub empty_block_interval_ms: u64,
     /// Least fee per byte of a transaction, in pebbles.
     pub fee_per_byte: Amount,
@@ -104,7 +104,8 @@ pub struct Limits {
     pub segment_blocks: u64,
     /// Bytes of a chunk of a segment. The last chunk may have fewer.
     pub chunk_bytes: u64,
-    /// Number of segments between two state snapshots. Agreed on, but not used yet.
+    /// Number of segments between two state snapshots. It is part of the genesis, but nothing uses
+    /// it yet.
     pub snapshot_segments: u64,
 }
 
@@ -266,7 +267,7 @@ impl Genesis {
     /// The validators of the first block.
     ///
     /// # Panics
-    /// If [`Genesis::from_json`] would refuse this genesis.
+    /// If the validators are not a valid set, which [`Genesis::from_json`] refuses.
     #[must_use]
     pub fn validator_set(&self) -> ValidatorSet {
         let validator = |entry: &GenesisValidator| Validator {

@@ -1,6 +1,6 @@
 //! Proofs from history: any later trusted header proves any sealed segment, and any block in it.
 //!
-//! A proof of an old block is short, and needs none of the keys of the validators of its time.
+//! A proof of an old block is short. Its verifier needs no keys of the validators of that time.
 
 use crate::codec::{Decode, Encode};
 use crate::hash::{BlockHash, Hash, HistoryRoot};

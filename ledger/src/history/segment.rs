@@ -1,5 +1,5 @@
-//! Segments: runs of whole blocks, cut into chunks that are requested, verified and offered one by
-//! one.
+//! Segments: consecutive whole blocks, cut into chunks that are requested, verified and offered one
+//! by one.
 
 use std::ops::Range;
 
@@ -91,7 +91,7 @@ impl SegmentDescriptor {
 
     /// The place of chunk `index` in the bytes of the segment; `None` if there is no such chunk.
     ///
-    /// All chunks have `chunk_bytes` bytes; only the last one may have fewer.
+    /// Each chunk has `chunk_bytes` bytes, except that the last one may have fewer.
     #[must_use]
     pub fn chunk_range(&self, index: u64, rules: &HistoryRules) -> Option<Range<u64>> {
         let start = index.checked_mul(rules.chunk_bytes).filter(|start| *start < self.bytes)?;

@@ -20,7 +20,7 @@ use crate::transaction::{
 };
 use crate::units::Height;
 
-/// Most bytes of an encoded [`MerkleProof`]: two numbers and at most 64 hashes.
+/// Most bytes of an encoded [`MerkleProof`]: two numbers, a length and at most 64 hashes.
 pub const MERKLE_PROOF_BYTES_MAX: usize = 2 * 8 + 8 + 64 * 32;
 
 /// Why a proof fails. The sender of the bytes is to blame.

@@ -12,7 +12,7 @@ use super::tree::{LEAF_ENTRIES_MAX, Node, inner_hash, leaf_hash};
 use crate::codec::{Decode, Encode};
 use crate::hash::{Hash, StateRoot};
 
-/// A proof that does not show what it should. Whoever gave it is always at fault.
+/// A proof that does not show what it should show. Its sender is always at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// The list ends before the tree does.
@@ -201,7 +201,8 @@ impl AccountProof {
         Self(RangeProof::new(root, &path, &path))
     }
 
-    /// The account of the key in the state with this root; `None` if there is none.
+    /// Verifies the proof. Returns the account of the key in the state with this root; `None` if
+    /// there is no such account.
     ///
     /// # Errors
     /// `ProofError`, unless this is the canonical proof for this key in that state.

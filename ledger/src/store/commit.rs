@@ -28,7 +28,7 @@ pub(super) struct Writer {
     pub(super) witness: Witness,
     /// Which evidence is kept; `None` until it is first needed.
     pub(super) evidence: Option<Kept>,
-    /// The failure after which nothing more is written.
+    /// The first failure of a write. After it nothing more is written.
     pub(super) failed: Option<String>,
 }
 
@@ -38,8 +38,8 @@ impl Store {
     /// up. While a batch is written, its bytes are in memory several times, so it should have at
     /// most some tens of megabytes.
     ///
-    /// Readers see the blocks once this returns `Ok`. Call [`Self::maintain`] some time after each
-    /// commit.
+    /// Readers see the blocks once this returns `Ok`. The caller should call [`Self::maintain`]
+    /// after each commit.
     ///
     /// # Errors
     /// `StoreError::Io` if the disk refuses, such as when it is full, or `StoreError::Corrupt`. All

@@ -37,7 +37,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// An open database.
 pub(super) struct Disk {
     db: sled::Db,
-    /// The file that sled writes, for `sync`.
+    /// The file that sled writes, opened a second time for `sync`.
     file: File,
     path: PathBuf,
     #[cfg(test)]
@@ -135,7 +135,7 @@ impl Disk {
         self.get(key)?.map(|content| schema::decode(key, &content)).transpose()
     }
 
-    /// A whole record.
+    /// A whole record; `None` if there is none.
     pub(super) fn record(&self, key: impl Fn(u32) -> Key) -> Result<Option<Vec<u8>>, StoreError> {
         let Some((length, record)) = self.record_prefix(&key, usize::MAX)? else { return Ok(None) };
         if record.len() != length {
@@ -147,7 +147,8 @@ impl Disk {
         Ok(Some(record))
     }
 
-    /// The length of a record, and its beginning: at least `bytes` bytes, or all if it is shorter.
+    /// The length of a record, and its beginning: at least `bytes` bytes, or the whole record if it
+    /// is shorter. `None` if there is no record.
     pub(super) fn record_prefix(
         &self,
         key: impl Fn(u32) -> Key,
@@ -221,8 +222,7 @@ impl Disk {
         })
     }
 
-    /// All keys with a prefix, each with its content. A key that the schema does not know is an
-    /// error.
+    /// As [`Self::scan`], but with decoded keys. A key that the schema does not know is an error.
     pub(super) fn scan_keys(
         &self,
         prefix: &[u8],
@@ -270,7 +270,7 @@ impl Disk {
         self.refused.store(refuse, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Stores any bytes as a value, as damage would.
+    /// Stores any bytes as a value, with or without a correct checksum.
     #[cfg(test)]
     pub(super) fn put_raw(&self, key: &[u8], value: &[u8]) {
         self.db.insert(key, value).expect("an insert in a test");

@@ -13,7 +13,8 @@ use crate::store::{Store, StoreError};
 /// Most pieces of evidence that are kept.
 pub const EVIDENCE_MAX: usize = 1_024;
 /// Most pieces about one validator, and most pieces about nobody in particular. It is a 256th of
-/// [`EVIDENCE_MAX`], so evidence about a few validators leaves room for evidence about the others.
+/// [`EVIDENCE_MAX`], and a chain has at most 256 validators. So evidence about a few validators
+/// leaves room for evidence about the others.
 pub const EVIDENCE_ABOUT_ONE_MAX: usize = 4;
 /// Most bytes of a piece, name and content together.
 pub const EVIDENCE_BYTES_MAX: usize = 64 << 10;

@@ -45,8 +45,8 @@ impl Store {
             }
             fs::remove_dir(directory).map_err(io)?;
         }
-        // The store is built beside its place and renamed when complete, so that no crash leaves
-        // half of it.
+        // The store is built in a directory beside this one and renamed when complete, so that no
+        // crash leaves half of it.
         let mut building = directory.as_os_str().to_owned();
         building.push(".new");
         let building = PathBuf::from(building);

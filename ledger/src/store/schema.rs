@@ -1,9 +1,9 @@
 //! Which value is stored under which key, and how. Any change of this needs a new `SCHEMA_VERSION`.
 //!
-//! There is one tree. A key is a tag byte, then hashes and big-endian numbers, so that the tree
-//! sorts keys by meaning. A value is a checksum over key and content, then the content. Data that
-//! may be long is stored as a *record*: it is cut into pieces, and each piece is a value. The first
-//! piece begins with the length of the record.
+//! There is one tree. A key is a tag byte, then hashes and big-endian numbers. So keys of one kind
+//! lie together, in the order of their numbers. A value is a checksum over key and content, then
+//! the content. Data that may be long is stored as a *record*: it is cut into pieces, and each
+//! piece is a value. The first piece begins with the length of the record.
 
 use std::fmt;
 
@@ -23,7 +23,8 @@ const LENGTH_BYTES: usize = 8;
 /// Most bytes of a record in one piece.
 pub(super) const PIECE_BYTES: usize = VALUE_BYTES_MAX - CHECKSUM_BYTES - LENGTH_BYTES;
 
-/// Key of a value. A `u32` is the number of a piece, from 0.
+/// Key of a value. A `u32` is the number of a piece, from 0. The comment of each variant says what
+/// the value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     /// `Meta`: the schema version and the chain id.

@@ -13,11 +13,12 @@ use crate::store::{Store, StoreError};
 use crate::units::Height;
 
 /// Most layouts that are kept in memory: those of the segments served last. A layout says where
-/// each block of a segment ends. So many are enough while many peers fetch the same segments in any
+/// each block of a segment ends. 64 are enough while many peers fetch the same segments in any
 /// order.
 const LAYOUTS_MAX: usize = 64;
-/// Most blocks in all kept layouts together, each with 8 bytes: as many as eight segments have with
-/// the highest limit of a genesis. One layout is kept even if it has more.
+/// Most blocks in all kept layouts together, 8 bytes for each: 4 MiB. Eight segments have so many
+/// if `segment_blocks` is the highest that a genesis may choose. The layout used last is kept even
+/// if it has more.
 const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
 
 /// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or

@@ -1,10 +1,10 @@
 //! Staging: chunks of segments that are being fetched, as plain files in a directory of their own.
 //!
-//! Chunks are not in the database, since their bytes would be written twice there and would grow
-//! its log. They arrive in any order and are needed only until their blocks are stored. They may be
-//! lost, since peers have them. So staging syncs nothing, and silently removes files that cannot be
-//! used. If the process is killed, the operating system still has all that it wrote. After a loss
-//! of power, the hashes show which chunks are intact.
+//! Chunks are not in the database, which would write their bytes twice and would let its log grow.
+//! They arrive in any order and are needed only until their blocks are stored. They may be lost,
+//! since peers have them. So staging syncs nothing, and silently removes files that cannot be used.
+//! If the process is killed, the operating system still has all that it wrote. After a loss of
+//! power, the hashes show which chunks are intact.
 //!
 //! A segment has two files. `<index>.head` is its [`SegmentHead`] with a checksum. `<index>.data`
 //! is its bytes, then one byte for each chunk: 1 if the chunk is there. The file `manifest` holds

@@ -64,7 +64,7 @@ impl VerifyReport {
     fn add(&mut self, what: impl ToString, reason: impl ToString) {
         if self.problems.len() < PROBLEMS_MAX {
             let problem = Problem { what: what.to_string(), reason: reason.to_string() };
-            // Several checks may read one damaged value, and each of them reports it.
+            // Several checks may read one damaged value and report it. It is listed once.
             if !self.problems.contains(&problem) {
                 self.problems.push(problem);
             }
@@ -316,9 +316,9 @@ fn check_index(
     Ok(())
 }
 
-/// Represents a set of index entries in constant memory, by their number and the sum of their
-/// hashes. Lost or damaged entries change these two numbers. Entries forged on purpose may go
-/// unnoticed, which is harmless: a reader checks each entry against its block.
+/// Stands for a set of index entries, in constant memory: their number and the sum of their hashes.
+/// Lost or damaged entries change these two numbers. Entries forged on purpose may go unnoticed,
+/// which is harmless: a reader checks each entry against its block.
 #[derive(Default, PartialEq, Eq)]
 struct Fingerprint {
     count: u64,

@@ -2,11 +2,12 @@
 //!
 //! sled silently ends its log at the first bytes that fail its check. After a crash this is right,
 //! since the last writes were never acknowledged. After damage in the middle of the log it is
-//! wrong, since final blocks would be lost. The witness tells the two cases apart.
+//! wrong, since final blocks would be lost. The witness tells the two cases apart: a database
+//! without the block that it names is damaged.
 //!
-//! It is written after each commit but synced only with each checkpoint, so a commit does not wait
-//! for the disk twice. After a loss of power it may name an older block than the tip of the
-//! database, but never a newer one.
+//! The witness is written after each commit but synced only with each checkpoint, so a commit does
+//! not wait for the disk twice. After a loss of power the witness may name an older block than the
+//! tip of the database, but never a newer one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

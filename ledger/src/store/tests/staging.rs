@@ -53,7 +53,7 @@ fn staged() -> (TempDir, Vec<(SegmentHead, Vec<u8>)>) {
             staging.begin(head).unwrap();
         }
     }
-    // As after a kill: nothing is closed or flushed.
+    // Nothing is closed or flushed, as after a kill.
     std::mem::forget(staging);
     (directory, all)
 }
