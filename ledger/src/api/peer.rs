@@ -17,7 +17,8 @@ pub struct PeerInfo {
     pub agent: String,
     /// Last round-trip time in microseconds.
     pub ping_us: Option<u32>,
-    /// Certified height that it last announced, if any.
+    /// Highest height that the peer has announced with a header and its certificate, if any. They
+    /// are verified if the height was news to this node.
     #[serde(with = "decimal_option")]
     pub height: Option<u64>,
     /// Bytes sent to the peer on its connections, counted after encryption.

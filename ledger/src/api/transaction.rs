@@ -9,7 +9,7 @@ use super::{decimal, decimal_option};
 pub struct TransactionInfo {
     /// Id of the transaction.
     pub id: String,
-    /// Always `transfer` so far.
+    /// Kind of the transaction: always `transfer` so far.
     pub kind: String,
     /// Address of the sender.
     pub sender: String,
@@ -24,7 +24,7 @@ pub struct TransactionInfo {
     /// Latest time of a block that may hold the transaction, milliseconds since 1970.
     #[serde(with = "decimal")]
     pub expires_at: u64,
-    /// Memo bytes, hex.
+    /// Bytes of the memo, hex.
     pub memo: String,
     /// Encoded size in bytes.
     pub bytes: u32,

@@ -91,8 +91,8 @@ pub struct Limits {
     pub empty_block_interval_ms: u64,
     /// Least fee per byte of a transaction, in pebbles.
     pub fee_per_byte: Amount,
-    /// Least additional fee for each account that a transaction creates, in pebbles. It exists
-    /// because accounts are never removed.
+    /// Least additional fee for each account that a transaction creates, in pebbles. It limits how
+    /// fast the state grows, since accounts are never removed.
     pub new_account_fee: Amount,
     /// Most time from a block's time to the expiry of its transactions, in milliseconds.
     pub expiry_ms_max: u64,

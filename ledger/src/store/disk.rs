@@ -3,8 +3,9 @@
 //!
 //! Four traps of sled 0.34.7 shape this module:
 //!
-//! - `flush` returns before the bytes are safe, since it never calls fsync. So this module opens
-//!   the same file itself and syncs it.
+//! - On Linux `flush` returns before the bytes are safe. It calls `sync_file_range`, which makes
+//!   neither the file's length nor the disk's own cache durable. So this module opens the same file
+//!   itself and syncs it.
 //! - sled writes large leaves to files that it never syncs, so all values must be short.
 //! - Damaged bytes can make sled panic, so every panic is caught and reported as damage.
 //! - sled frees pages only at every 64th access to one of the 256 shards of its cache. Pages that
@@ -74,7 +75,8 @@ impl Batch {
         self.put(key, &encode(value));
     }
 
-    /// Sets a record. A record that it replaces must not have more pieces.
+    /// Sets a record. A record that it replaces must not have more pieces, since the surplus pieces
+    /// would stay.
     pub(super) fn put_record(&mut self, key: impl Fn(u32) -> Key, record: &[u8]) {
         for (number, piece) in schema::pieces(record) {
             self.put(key(number), &piece);
