@@ -11,7 +11,7 @@ use crate::live::consensus::Output;
 
 /// Longest wait, in milliseconds, until this clock reaches the earliest time of the block. It
 /// covers small differences between clocks. If this clock is further behind, the block is built at
-/// once, since the round would be over before the clock gets there.
+/// once: a longer wait would use up the time for the proposal, which is one second in round 0.
 const CLOCK_WAIT_MAX: u64 = 250;
 
 impl Machine {

@@ -1,5 +1,6 @@
-//! How far this node's clock is from its peers' clocks. Nothing else shows that a clock is wrong,
-//! and a validator with a wrong clock votes in vain.
+//! How far this node's clock is from its peers' clocks. Nothing else shows that a clock is wrong.
+//! If the clock of a validator is too far behind, the validator holds back its votes. If the clock
+//! is too far ahead, the others hold back their votes for its blocks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use super::{Machine, Notice};
 use crate::ids::PeerId;
 
-/// With fewer peers no offset is told, since a single wrong clock among them could decide it.
+/// Fewest peers for an offset. With fewer, a single wrong clock among them could decide it.
 const PEERS_MIN: usize = 3;
 /// Answers that took longer are ignored, since the error is up to half of the round trip.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
@@ -66,8 +67,9 @@ impl Machine {
         }
         let round_trip = self.turn.now.elapsed.saturating_sub(asked_at);
         self.peers.clocks.on_answer(peer, self.turn.now.wall.0, theirs, round_trip);
-        // Other nodes hold back their votes at the full drift. At half of it the operator still has
-        // time to act.
+        // Beyond the full drift, votes are held back: by this node if its clock is behind, by other
+        // nodes for its blocks if it is ahead. At half of the drift the operator still has time to
+        // act.
         let limit = self.chain.state.chain().limits().clock_drift_ms / 2;
         if let Some((offset, is_off)) = self.peers.clocks.news(limit) {
             let notice = if is_off { Notice::ClockOff(offset) } else { Notice::ClockRight(offset) };
@@ -76,7 +78,7 @@ impl Machine {
     }
 
     /// Median offset of this node's clock from its peers' clocks, in milliseconds; negative if it
-    /// is behind. `None` with fewer than three peers.
+    /// is behind. `None` while the clocks of fewer than three peers are known.
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.peers.clocks.offset()

@@ -71,19 +71,19 @@ pub enum Notice {
     Fetching(Height, BlockHash),
     /// A height needs another round.
     Round(Height, Round),
-    /// This validator does not sign yet, and why.
+    /// This validator does not sign now, and why.
     NotSigning(String),
     /// This validator signs from this height on.
     Signing(Height),
     /// A proposed block breaks the rules, and why.
     InvalidBlock(Height, BlockHash, String),
-    /// These validators signed twice.
+    /// These validators signed conflicting messages.
     Equivocation(Vec<PublicKey>),
-    /// This clock is this many milliseconds ahead of most peers' clocks, or behind if negative. It
-    /// is more than half of the tolerated drift.
+    /// Median offset of this node's clock from its peers' clocks, in milliseconds; negative if this
+    /// clock is behind. It is more than half of the drift that the chain tolerates.
     ClockOff(i64),
-    /// This clock is near most peers' clocks again. Its offset in milliseconds is positive if it is
-    /// ahead.
+    /// The median offset is at most half of the tolerated drift again. In milliseconds, and
+    /// negative if this clock is behind.
     ClockRight(i64),
     /// The height has lasted long without votes of a quorum. The validators are those not heard.
     NoQuorum(Height, Vec<PublicKey>),

@@ -10,7 +10,8 @@ use ledger::units::Height;
 
 use crate::message::CertifiedHeader;
 
-/// Most recent blocks whose hashes are kept.
+/// Number of recent blocks whose hashes are kept. A header of an older block is ignored, even if it
+/// proves a fork.
 const RECENT_MAX: usize = 1_024;
 
 /// The chain up to its last durable block, the tip, and the proof that the tip is final.

@@ -1,9 +1,9 @@
 //! Certified headers: how nodes hear of final blocks, and who passes the headers on.
 //!
-//! Every node hears of each block at once, whatever peers it has. A node that has the block passes
-//! on the first header that comes with a valid certificate. A node that lacks the block first
-//! fetches it from the sender, then announces it itself. So a node has each block whose header it
-//! passes on, unless it is far behind, and it sends at most one header of a height.
+//! The aim is that every node hears of each new block at once, whatever peers it has. A node that
+//! has the block passes on the first header that comes with a valid certificate. A node that lacks
+//! the block first fetches it from a peer, then announces it itself. So a node has each block whose
+//! header it passes on, unless it is far behind, and it gossips at most one header of a height.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::ids::PeerId;
 use crate::live::bodies;
 use crate::message::{BEHIND_FAR, CertifiedHeader, Evidence};
 
-/// A header is passed on only if its block is less than this far below the tip: later ones prove
-/// more.
+/// A header is passed on only if its block is fewer than this many heights below the tip: headers
+/// of later blocks prove more.
 const PASSED_BELOW_TIP: u64 = 8;
 /// For at least this time, other nodes that decided the block leave the announcement to the
 /// proposer.
 const PROPOSER_FIRST: Duration = Duration::from_millis(200);
-/// If the proposer does not announce, the other nodes do so at random times within this span. A
-/// node that hears an announcement makes none.
+/// If the proposer does not announce, the other nodes do so at random times within this span after
+/// [`PROPOSER_FIRST`]. A node that hears an announcement makes none.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(400);
 
-/// How a header came.
+/// How a header reached this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     /// By gossip: the sender may pass on headers of blocks that it lacks.
@@ -38,8 +38,8 @@ enum Told {
 
 /// The headers that this node has sent, and when it announces the tip.
 pub(super) struct Headers {
-    /// The highest height whose header this node sent or passed on. Only higher ones follow, so
-    /// this node sends at most one header of each height.
+    /// The highest height whose header this node gossiped, or at first the tip at start. Only
+    /// higher ones follow, so this node gossips at most one header of each height.
     passed: Height,
     /// When to announce the tip, unless another node is heard to do so first.
     pub(super) announce_at: Option<Duration>,
@@ -91,9 +91,9 @@ impl Machine {
         }
     }
 
-    /// Takes in a peer's own tip. It is verified only if it is the next header, or above the
-    /// highest proved height. Any other claim is about a height that exists, so a false one costs
-    /// only a request in vain.
+    /// Takes in a peer's own tip. It is verified only if it is above the highest proved height, or
+    /// if it is the still unknown header after the tip. Any other claim is about a height that
+    /// exists, so a false one costs only a request in vain.
     fn judge_tip(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let (height, tip) = (certified.header.height, self.chain.height());
         let is_next = height == tip.next() && self.catchup.next_header(tip).is_none();
@@ -107,8 +107,8 @@ impl Machine {
         Verdict::Ignore
     }
 
-    /// Gossip of a block that this node will not have soon. It is passed on at once: nodes behind
-    /// this one should not wait to learn where the chain is.
+    /// Gossip of a block that this node will not have soon. It is passed on at once: nodes that
+    /// hear gossip only by way of this one should not wait to learn where the chain is.
     fn on_far(&mut self, from: PeerId, certified: &CertifiedHeader) -> Verdict {
         let height = certified.header.height;
         if height <= self.headers.passed {
@@ -147,14 +147,15 @@ impl Machine {
         }
         self.catchup.on_claim(from, height);
         if !is_held {
-            // This node announces the header once it has the block.
+            // This node announces the header once it has the block, unless it knows a later one by
+            // then.
             return Verdict::Ignore;
         }
         self.headers.passed = self.headers.passed.max(height);
         Verdict::Accept
     }
 
-    /// Whether the certificate makes the header final.
+    /// Whether the certificate proves the header.
     fn proves(&mut self, certified: &CertifiedHeader) -> bool {
         let CertifiedHeader { header, certificate } = certified;
         if certificate == self.chain.certificate() && header.height == self.chain.height() {
@@ -175,7 +176,7 @@ impl Machine {
         }
     }
 
-    /// The hash of a height that is final here, or being committed.
+    /// The hash of the block of this height, if it is final here or being committed.
     fn final_hash(&self, height: Height) -> Option<BlockHash> {
         let committing = match &self.phase {
             Phase::Committing(committing) => committing.commits.as_slice(),
@@ -187,7 +188,8 @@ impl Machine {
         self.chain.hash(height).or_else(|| hashes.find_map(is_it))
     }
 
-    /// The hash of a height that consensus decided here and whose body is being fetched.
+    /// The hash of the block of this height, if consensus decided it here and its body is being
+    /// fetched.
     fn decided_hash(&self, height: Height) -> Option<BlockHash> {
         let decided = self.phase.decided().filter(|decided| decided.height == height);
         decided.map(|decided| decided.block)
@@ -204,9 +206,10 @@ impl Machine {
         ));
     }
 
-    /// The tip has advanced. Plans its announcement, unless another node's was heard. The proposer
-    /// announces at once. So does a node that fetched the block, since peers behind it may hear of
-    /// the block from nobody else. Other nodes wait for the proposer first.
+    /// The tip has advanced. Plans its announcement, unless a header of the tip was gossiped or a
+    /// later block is known. The proposer announces at once. So does a node at which the
+    /// certificate of others made the block final, since peers behind it may hear of the block from
+    /// nobody else. Other nodes wait for the proposer first.
     pub(super) fn plan_announcement(&mut self, origin: Origin) {
         let (tip, now) = (self.chain.state.tip(), self.turn.now.elapsed);
         let is_proposer = |key: &ledger::signature::SigningKey| {

@@ -49,8 +49,10 @@ impl Pace {
 }
 
 impl Machine {
-    /// When the next height begins: after the minimum interval if a transaction waits that can go
-    /// into the block, otherwise after the interval of empty blocks.
+    /// When the next height begins by the clock: one interval after the last height began. The
+    /// interval is the minimum one if a transaction waits that can go into the block, otherwise
+    /// that of empty blocks. The first height of a run begins [`FIRST_HEIGHT_DELAY`] after the
+    /// start.
     pub(super) fn start_at(&self) -> Duration {
         let Some(started_at) = self.pace.started_at else { return self.pace.first_start };
         let limits = self.chain.state.chain().limits();
@@ -69,12 +71,13 @@ impl Machine {
         self.consensus.is_signing()
     }
 
-    /// Begins the height after the tip, or begins it again, as a signer.
+    /// Begins the height after the tip. A height that this node follows without signing is begun
+    /// again once the node may sign in it.
     pub(super) fn begin_height(&mut self) {
         let (height, now) = (self.chain.next_height(), self.turn.now.elapsed);
         let sign = self.validator.signing.may_sign(&self.chain.state, self.turn.now);
-        // If the height is begun again, as a signer, consensus forgets its proposals. They are
-        // given to it again below.
+        // If the height is begun again, consensus forgets its proposals. They are given to it again
+        // below.
         let proposals = match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Begun(Begun::Deciding(proposals)) => proposals.again(now),
             _ => Proposals::new(now),
@@ -131,7 +134,7 @@ impl Machine {
         }
     }
 
-    /// Whether the height after the tip begins: its time has come, or an honest validator has begun
+    /// Whether the height after the tip begins: its time has come, or other validators have begun
     /// it.
     pub(super) fn height_begins(&mut self) -> bool {
         let next = self.chain.next_height();

@@ -16,7 +16,7 @@ use crate::plan::FetchPlan;
 pub struct Now {
     /// Time since the process started; never goes back. All timers use it.
     pub elapsed: Duration,
-    /// Milliseconds since 1970. For block times, expiries and clock offsets; no timer uses it.
+    /// Milliseconds since 1970. This clock may be set back, so no timer runs on it.
     pub wall: Timestamp,
 }
 

@@ -1,11 +1,15 @@
-//! The live machine: every input enters by [`Machine::handle`], and only here mempool, consensus
-//! and catch-up meet.
+//! The live machine: mempool, consensus and catch-up as one state machine. Every input enters by
+//! [`Machine::handle`].
 //!
-//! Each file is one subject. `heights` begins a height, and `building` builds its block.
-//! `proposals` and `votes` follow what validators send. `bodies` fetches and judges blocks, and
-//! `commits` makes a block final. `headers` announces final blocks and hears of them, and `catchup`
-//! fetches blocks that others made final. `validator` decides when this node may sign. `phase` has
-//! the data that exists only for a while, and `turn` has what one input causes.
+//! Each file is one subject:
+//! - `heights` begins a height and performs the outputs of consensus. `building` builds its block.
+//! - `proposals` and `votes` follow what validators send. `bodies` fetches and judges blocks.
+//! - `commits` makes a block final. `headers` announces final blocks and hears of them. `catchup`
+//!   fetches blocks that others made final.
+//! - `transactions` relays transactions, which wait in `mempool`.
+//! - `peers` and `requests` ask peers and answer them. `clocks` compares their clocks with ours.
+//! - `validator` decides when this node may sign.
+//! - `phase` has the data that exists only for a while. `turn` has what one input causes.
 
 mod bodies;
 mod building;
@@ -76,7 +80,7 @@ pub struct Setup {
     pub certificate: Certificate,
     /// Consensus key of a validator.
     pub key: Option<SigningKey>,
-    /// The log.
+    /// The consensus log as found at start.
     pub log: Log,
     /// Sign even if the log is lost. The operator vouches that nothing was signed above the tip.
     pub sign_without_log: bool,
@@ -101,7 +105,8 @@ pub struct Machine {
     consensus: Consensus,
     /// Proposed blocks of the height after the tip.
     bodies: Bodies,
-    /// Messages of consensus: passed on, kept for later heights, counted.
+    /// Messages of consensus: which were passed on, which wait for a later height, which validators
+    /// are heard, and which signed twice.
     votes: Votes,
     /// Certified headers that this node sends.
     headers: Headers,
@@ -208,8 +213,8 @@ impl Machine {
                 self.consensus_signs(),
             )
         {
-            // The wait before signing ended in the middle of a height. The height begins again, as
-            // a signer.
+            // This node may sign now, but began the height without signing. The height begins
+            // again, and this node signs in it.
             self.begin_height();
         }
         if matches!(self.phase, Phase::Waiting) && self.height_begins() {
@@ -239,8 +244,8 @@ impl Machine {
         self.attend();
     }
 
-    /// What the last input cost, without its decoding. The sender pays, unless the input was of
-    /// use.
+    /// The cost of the last input, without its decoding. The sender pays all of it, or only
+    /// [`Cost::of_relay`] if its message is passed on.
     #[must_use]
     pub const fn cost(&self) -> Cost {
         self.turn.cost()
@@ -316,7 +321,7 @@ impl Machine {
         self.transactions.mempool.next_nonce(&self.chain.state, account)
     }
 
-    /// Round of the height being decided.
+    /// Current round of the height being decided; 0 while no height is being decided.
     #[must_use]
     pub fn round(&self) -> Round {
         if self.phase.is_deciding() { self.consensus.round() } else { Round(0) }
@@ -344,7 +349,7 @@ impl Machine {
         self.votes.attendance.quorum()
     }
 
-    /// Counters of this machine's work for others since its start.
+    /// Counters of the work on proposed blocks since the start.
     #[must_use]
     pub const fn work(&self) -> Work {
         self.bodies.work()

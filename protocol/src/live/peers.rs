@@ -10,7 +10,8 @@ use super::requests::Asked;
 use crate::ids::{PeerId, RequestId};
 use crate::message::Request;
 
-/// Interval of requests for tips. One peer is asked at a time, in turn.
+/// Interval at which one peer is asked for its tip. The peers take turns. A new peer is also asked
+/// when it connects.
 const POLL: Duration = Duration::from_secs(2);
 
 /// All connected peers.

@@ -15,8 +15,9 @@ pub(super) enum Phase {
     /// A commit is being made durable.
     Committing(Committing),
     /// Other nodes are ahead, so consensus is stopped: it gets no messages and no timeouts, and
-    /// this node signs nothing. A height that had begun is kept here and later goes on where it
-    /// stood. If it were begun again, what was signed in it would be forgotten.
+    /// this node signs nothing. A height that had begun is kept in this phase. If catching up ends
+    /// without its block, the height goes on where it stood. If it were begun again, what was
+    /// signed in it would be forgotten.
     CatchingUp(Option<Begun>),
     /// [`Effect::Halt`](super::Effect::Halt) was given.
     Halted,
@@ -48,7 +49,8 @@ pub(super) enum Origin {
     Consensus,
     /// Others decided it. It was fetched during [`Phase::CatchingUp`].
     CatchUp,
-    /// Others decided it. Its certificate came before consensus here had decided.
+    /// Others decided it. Their certificate came before consensus here had decided the block, or
+    /// before its body was here.
     Certified,
 }
 
@@ -97,8 +99,8 @@ impl Phase {
         }
     }
 
-    /// The body of a block is here. If the block is the decided one, takes its certificate. Then
-    /// the height is over.
+    /// The body of a block has arrived. If consensus has decided this block, ends the height and
+    /// returns the block's certificate.
     pub(super) fn take_decided(&mut self, block: BlockHash) -> Option<Certificate> {
         match std::mem::replace(self, Self::Waiting) {
             Self::Begun(Begun::Fetching(certificate)) if certificate.block == block => {

@@ -21,7 +21,7 @@ const REPEAT: Duration = Duration::from_secs(1);
 const REPEAT_STEP: Duration = Duration::from_millis(50);
 /// Number of different turns. If there are more validators, several of them share a turn.
 const REPEAT_STEPS: u64 = 10;
-/// Most proposals remembered per round, from peers.
+/// Most proposals of one round remembered from peers. Two are enough to prove double signing.
 const PER_ROUND_MAX: usize = 2;
 
 /// Proposals of the height that is being decided.
@@ -75,7 +75,8 @@ impl Proposals {
         self.of_round.values().flatten().cloned().collect()
     }
 
-    /// Consensus is told the verdict on a block in a round. Returns whether this is new to it.
+    /// Notes that consensus is told the verdict on a block that was proposed in a round. Returns
+    /// whether consensus was not told it before.
     pub(super) fn tell(&mut self, round: Round, block: BlockHash) -> bool {
         self.told.insert((round, block))
     }
@@ -167,7 +168,7 @@ impl Machine {
         }
     }
 
-    /// How much later than others this validator repeats a proposal.
+    /// How much later than the validators of the first turn this one repeats a proposal.
     fn repeat_turn(&self) -> Duration {
         let validators = self.chain.state.chain().validators(self.chain.next_height());
         let place = self
@@ -253,7 +254,8 @@ impl Machine {
         }
     }
 
-    /// A round began: fetches blocks that were proposed early for it and for the next one.
+    /// If a round began, drops data of rounds that are no longer near. Then gives consensus the
+    /// proposals that came early for this round and the next, and fetches their blocks.
     pub(super) fn look_at_round(&mut self) {
         let is_new = |proposals: &mut Proposals| std::mem::take(&mut proposals.is_new_round);
         if !self.phase.proposals().is_some_and(is_new) {

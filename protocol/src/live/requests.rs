@@ -97,7 +97,8 @@ impl Machine {
                     Some(Response::Transactions(transactions)) => {
                         self.bodies.on_transactions(&self.chain.state, &block, transactions, from);
                     }
-                    // The peer does not have it, or not any more. The next peer is asked.
+                    // The peer does not have the block, or the request failed. The next peer is
+                    // asked.
                     _ => {}
                 }
             }

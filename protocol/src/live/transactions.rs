@@ -27,7 +27,8 @@ const REPEATED_MAX: usize = 500;
 /// Most own transactions remembered; further ones are sent only once.
 const OWN_MAX: usize = 65_536;
 
-/// Most transactions remembered as held back behind a gap. Further ones are not sent later.
+/// Most transactions remembered as held back behind a gap. Further ones are not sent when their gap
+/// closes.
 const HELD_MAX: usize = 65_536;
 
 /// Outgoing transactions: those of this node's users, and those of others whose batch was not worth
@@ -230,13 +231,14 @@ impl Machine {
         self.turn.push(Effect::Submitted(ticket, result.map(|_| ())));
     }
 
-    /// Judges a batch. It is passed on if at least half of its bytes are useful: new here, and able
-    /// to be in the next block.
+    /// Judges a batch. It is passed on if no transaction in it is forged and at least half of its
+    /// bytes are useful: new here, and able to be in the next block. A transaction is forged if its
+    /// bytes alone show that it is invalid, for example by a bad signature. Then the batch is
+    /// rejected.
     ///
-    /// Of any other batch only the useful transactions go on, in a batch of this node. Otherwise
-    /// one transaction that pays would carry 64 KiB of others through the whole network. A forged
-    /// signature is the fault of the sender. The sender is charged for useless bytes that are
-    /// passed on in its batch.
+    /// Of a batch that is not passed on, only the useful transactions go on, in a batch of this
+    /// node. Otherwise one transaction that pays would carry 64 KiB of others through the whole
+    /// network. The sender is charged for useless bytes that are passed on in its batch.
     pub(super) fn on_transactions(
         &mut self,
         ticket: Ticket,

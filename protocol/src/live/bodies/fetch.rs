@@ -27,15 +27,16 @@ const ASKED_MAX: usize = 4;
 /// A proposed block that is not judged yet.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// Every proposal for this block, which may be proposed again in later rounds.
+    /// The last proposals for this block, at most [`PROPOSALS_MAX`].
     pub(super) proposals: Vec<SignedProposal>,
     /// The block without its transactions, and the transactions found so far.
     pub(super) list: Option<List>,
-    /// The peer that sent the list. It is asked first. A peer that sent only a proposal may have no
-    /// more.
+    /// The peer that sent the list. It is asked first for transactions, unless it gave nothing when
+    /// it was asked. A peer that sent only a proposal may have nothing else.
     source: Option<PeerId>,
-    /// Unanswered requests, newest last, and until when no other peer is asked.
+    /// Unanswered requests, newest last.
     asked: Vec<RequestId>,
+    /// Until when no other peer is asked.
     patience_ends: Duration,
     /// Peers that were asked. Once all were, each may be asked again.
     tried: BTreeSet<PeerId>,

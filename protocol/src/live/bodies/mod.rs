@@ -35,7 +35,7 @@ const PER_ROUND_MAX: usize = 2;
 /// transactions a block can have. A peer's list of more transactions is refused.
 pub(crate) const TRANSACTION_BYTES_MIN: u64 = 177;
 
-/// Work that a machine has done for other nodes since its start. Tests compare it with bounds.
+/// Work on proposed blocks since the machine's start. Tests compare it with bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Look-ups of single transactions of proposed blocks, in the mempool or among the missing
@@ -64,7 +64,8 @@ pub(crate) enum Progress {
     Judged(Vec<SignedProposal>, Verdict, Option<BlockError>),
     /// Ask a peer.
     Ask(PeerId, Request),
-    /// A request is in flight, or the block's time is ahead of the clock.
+    /// No peer can be asked now, a request is in flight, or the block's time is too far ahead of
+    /// the clock.
     Wait,
 }
 
@@ -153,7 +154,7 @@ impl Bodies {
         self.verdicts.get(block)
     }
 
-    /// Blocks that follow the tip.
+    /// Blocks that are valid as the next block after the tip.
     pub(crate) fn valid(&self) -> impl Iterator<Item = &ValidBlock> {
         self.verdicts.values().filter_map(|verdict| match verdict {
             Verdict::Valid(valid) => Some(valid),
@@ -169,7 +170,7 @@ impl Bodies {
         self.insert(block);
     }
 
-    /// Adds a block that was judged before a restart.
+    /// Adds a valid block: one that was just built here, or one that was judged before a restart.
     pub(crate) fn insert(&mut self, block: ValidBlock) {
         self.verdicts.insert(block.hash(), Verdict::Valid(block));
         self.transactions = None;

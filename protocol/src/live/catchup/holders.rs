@@ -98,9 +98,10 @@ impl Holders {
     }
 
     /// The peer to ask for the blocks from this height on. Peers that claim to have the block of
-    /// this height go first. Among these the least busy go first, then peers that have answered
-    /// before. A peer without the claim is asked only if no other is left: it may have got the
-    /// block meanwhile. `busy` is a peer's number of requests in flight; `None` excludes the peer.
+    /// this height go first. Among these the least busy go first, then peers that answered their
+    /// last request. A peer without the claim is asked only if no other is left: it may have got
+    /// the block meanwhile. `busy` is a peer's number of requests in flight; `None` excludes the
+    /// peer.
     ///
     /// Between equal peers the choice is random, since peers could influence any other order: the
     /// first to connect, the lowest number, the fastest answer.

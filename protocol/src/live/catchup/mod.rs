@@ -26,18 +26,19 @@ use crate::plan::FetchPlan;
 use crate::planted::{self, Fault};
 use holders::Holders;
 
-/// Most requests for blocks in flight, late ones not counted.
+/// Most requests for blocks in flight. Requests that timed out are not counted.
 const IN_FLIGHT_MAX: usize = 4;
-/// If a node that catches up lacks only one block, consensus stays stopped at most this long after
-/// the certificate of that block came. Then consensus goes on, since it may still bring the block.
+/// A node that catches up and lacks only one certified block keeps consensus stopped for at most
+/// this long. Then consensus goes on, since it may still bring the block.
 const GRACE: Duration = Duration::from_millis(400);
-/// Delay from the certificate of the next block until the block is fetched, if its body is being
-/// fetched already. Otherwise there is no delay.
+/// Delay from the certificate of the next block until catch-up fetches the block, if consensus is
+/// fetching its body already. Otherwise there is no delay.
 const BODY_GRACE: Duration = Duration::from_millis(100);
 /// Timeout of a request. The peer then counts as failed and is asked less.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Delay after which a second peer is asked for the next block; the first answer counts. At most
-/// two requests for it are in flight, so a slow link carries a block twice at worst.
+/// Delay after which a second peer is asked for the next block; the first answer counts. A third
+/// peer is asked only once one of the two requests has timed out, so that a slow link does not
+/// carry the block many times.
 const SECOND_AFTER: Duration = Duration::from_millis(400);
 /// The same delay if the first peer has answered before, since it is more likely slow than silent.
 const SECOND_AFTER_KNOWN: Duration = Duration::from_millis(1_500);
@@ -74,10 +75,10 @@ type Final = (Block<Arc<VerifiedTransaction>>, Certificate);
 /// Final blocks, and the chain after them.
 pub(crate) type Batch = (Vec<Committed>, ChainState);
 
-/// Why a response was of no use.
+/// Why received blocks cannot be applied.
 #[derive(Debug)]
 pub(crate) enum CatchUpError {
-    /// The peer sent blocks that no certificate names.
+    /// The peer sent blocks that it was not asked for, or that their certificates do not prove.
     Peer(PeerId, Offence),
     /// A certified block breaks the rules: more than two thirds of the power is dishonest, or this
     /// code is too old or wrong.
@@ -178,8 +179,9 @@ impl CatchUp {
     /// this node signs nothing.
     ///
     /// A certificate of a block after the next one proves that a quorum has finished the next
-    /// height. If only the next block is certified, consensus goes on. The peer that shows the
-    /// certificate may withhold the block, and others may still need this node's votes.
+    /// height. If only the next block is certified, consensus goes on, after [`GRACE`] if it was
+    /// stopped. The peer that shows the certificate may withhold the block, and others may still
+    /// need this node's votes.
     pub(crate) fn is_behind(&mut self, tip: Height, now: Duration, is_catching_up: bool) -> bool {
         self.headers.retain(|height, _| *height > tip);
         let lag = self.known.0.saturating_sub(tip.0);

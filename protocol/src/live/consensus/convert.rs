@@ -119,7 +119,7 @@ pub(super) fn received(message: &ConsensusMessage) -> CoreInput {
 }
 
 /// The log entry for an input that the core asks to log. `None` for round certificates, whose votes
-/// are logged, and for commands of the host.
+/// are logged, for timeouts that only retransmit, and for commands of the host.
 pub(super) fn logged(input: &CoreInput) -> Option<LogEntry> {
     match input {
         CoreInput::Vote(vote) => Some(LogEntry::Vote(vote_to_wire(vote))),

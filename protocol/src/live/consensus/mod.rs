@@ -169,8 +169,8 @@ impl Consensus {
         state.locked.iter().chain(&state.valid).map(|pinned| pinned.value.0).collect()
     }
 
-    /// Whether the signatures hold and the signers are validators of the height. A repeated message
-    /// costs hashes, not signatures.
+    /// Whether the signatures hold, the signers are validators that may send the message, and the
+    /// votes of a certificate have enough power. A repeated message costs hashes, not signatures.
     pub fn verify(&mut self, message: &ConsensusMessage, validators: &ValidatorSet) -> bool {
         self.host.verify_message(message, validators)
     }

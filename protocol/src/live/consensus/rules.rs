@@ -1,4 +1,4 @@
-//! The timeouts of consensus, and the check of round certificates.
+//! The timeouts of consensus, and the check of certificates of votes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::context::{Address, Context, Timeout, TimeoutKind};
 use crate::message::SignedVote;
 
 /// A timeout of a round: a base, plus a step for each round before, so that a slow network can keep
-/// up. At most 20 seconds.
+/// up. At most 20 seconds. The core itself sets the timeout of `FinalizeHeight`.
 ///
 /// A timeout that is too short costs extra rounds, never safety. A proposal of 2 MiB reaches all
 /// nodes in far less than a second on a local network and within about a second around the world.

@@ -73,8 +73,9 @@ impl Index {
 
     /// Adds a transaction of an account whose next nonce is `next`.
     ///
-    /// # Panics When the nonce is used or taken, or the queue has another next nonce. Then a
-    /// committed block was not reported to the mempool.
+    /// # Panics
+    /// When the nonce is used or taken, or the queue has another next nonce. Then a committed block
+    /// was not reported to the mempool.
     pub(super) fn insert(&mut self, next: Nonce, waiting: Waiting) {
         let transaction = &waiting.transaction;
         let (hash, transfer) = (transaction.hash(), transaction.transfer());

@@ -30,8 +30,8 @@ use rate::{Place, least_to_replace};
 /// How much a mempool may hold. Local to a node: no consensus rule depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MempoolLimits {
-    /// Most bytes of transactions, as encoded. Beyond that the transactions that are worth least
-    /// leave first.
+    /// Most bytes of transactions, as encoded. Beyond that the last transactions of senders leave:
+    /// first those behind a gap, then those that pay least per byte.
     pub bytes_max: usize,
     /// A nonce must be less than this far ahead of its account's next nonce. So this is also the
     /// most transactions of one sender.
@@ -130,7 +130,7 @@ impl Mempool {
     ///
     /// It may push out other transactions: the one of its nonce, if it pays enough more; later ones
     /// of its sender that the balance no longer covers; and, to make room, the last ones of senders
-    /// that pay less, of which those behind a gap leave first.
+    /// that pay less per byte. Those behind a gap leave first.
     ///
     /// # Errors
     /// `AdmitError`; then nothing has changed.

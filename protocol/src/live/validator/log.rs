@@ -34,7 +34,7 @@ pub(crate) struct Logged {
     height: Option<Height>,
     /// Entries of an earlier run, until the height begins.
     replay: Vec<LogEntry>,
-    /// Bodies that this run has written or replayed, with their bytes.
+    /// Bodies that this run has written or replayed, with their sizes in bytes.
     pub(crate) bodies: BTreeMap<BlockHash, u64>,
 }
 
@@ -53,8 +53,8 @@ impl Logged {
         }
     }
 
-    /// A height begins. Returns the entries to replay, and whether to cut the log first. Only a
-    /// signer writes to the log, so only for a signer the entries are used up.
+    /// A height begins. Returns the entries to replay, and whether to cut the log first. If the
+    /// node does not sign, the entries are kept, since the height may be begun again to sign in it.
     pub(crate) fn begin(&mut self, height: Height, sign: bool) -> (Vec<LogEntry>, bool) {
         if self.height != Some(height) {
             if sign {
@@ -103,8 +103,8 @@ impl Logged {
 }
 
 impl Machine {
-    /// Logs a block that is not in the log yet. After a restart a vote for a block can be acted on
-    /// only if the block is in the log too.
+    /// If this node signs, logs a block that is not in the log yet. After a restart a vote for a
+    /// block can be acted on only if the block is in the log too.
     pub(crate) fn log_body(&mut self, valid: &ValidBlock) {
         if !self.consensus.is_signing() || self.validator.log.bodies.contains_key(&valid.hash()) {
             return;

@@ -4,8 +4,8 @@
 //! once at that height, and at the heights that consensus reaches from there. A log older than the
 //! network may be that of a restored copy of a home, while the original has signed at later
 //! heights. So the validator first listens for twice the clock drift. If the log is newer than the
-//! store, the validator waits until the store has caught up. If the log is lost, it waits for a
-//! block that was certified later than its start plus twice the drift.
+//! store, the validator waits until the store has caught up. If the log is lost, the validator
+//! waits for a final block whose time is later than the start of the process plus twice the drift.
 //!
 //! A log that was never written to, beside a chain that has blocks, counts as lost: a home made
 //! again with a key that has signed before looks like that.
@@ -157,7 +157,7 @@ impl Signing {
         self.may_sign(chain, now) && !signs
     }
 
-    /// When a wait ends for which only time has to pass.
+    /// When the current wait ends, if it ends by time alone.
     pub(crate) fn deadline(&self, now: Now) -> Option<Duration> {
         let rule = match self.rule {
             Rule::ListenUntil(until) => Some(until),
@@ -200,7 +200,6 @@ impl Signing {
             return None;
         }
         let signs = self.may_sign(chain, now);
-        // Signing from the start is the ordinary case and needs no report.
         if self.reported.replace(signs).unwrap_or(true) == signs {
             return None;
         }

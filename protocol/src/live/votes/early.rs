@@ -81,11 +81,11 @@ impl Early {
         self.is_new = true;
     }
 
-    /// Whether an honest validator has begun the height: its first proposal, a certificate, or
-    /// votes of more than a third of the power are here.
+    /// Whether the height has begun elsewhere: the proposal of its round 0, a certificate, or votes
+    /// of more than a third of the power are here. False if no message came since the last call.
     ///
-    /// Votes of a single validator must not begin heights for all: it would set the pace of an idle
-    /// network.
+    /// A vote of one validator is not enough. Otherwise each validator could begin heights for all,
+    /// and set the pace of an idle network.
     pub(crate) fn is_begun(&mut self, height: Height, set: &ValidatorSet) -> bool {
         if !std::mem::take(&mut self.is_new) {
             return false;

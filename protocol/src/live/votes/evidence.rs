@@ -14,7 +14,7 @@ const EVIDENCE_PER_VALIDATOR: u32 = 4;
 /// Validators that signed twice.
 #[derive(Debug, Default)]
 pub(crate) struct Offenders {
-    /// Reported equivocations since start.
+    /// Number of validators in all reports since start. A validator counts once in each report.
     equivocations: u64,
     /// Number of proofs kept, by validator.
     kept: BTreeMap<PublicKey, u32>,

@@ -207,7 +207,7 @@ enum Hearing {
     List,
     /// Genuine, but of a height far ahead.
     Far,
-    /// Not signed by the named signer, or with the list of another block.
+    /// Not signed by a validator that may send it, or with the list of another block.
     Forged,
 }
 

@@ -25,9 +25,10 @@ use crate::planted::{self, Fault};
 /// How long a repeated message is ignored after it was accepted. The time is shorter than any
 /// retransmission interval (one second), and longer than a copy takes through the network.
 const AGAIN: Duration = Duration::from_millis(500);
-/// For how long other certificates of a kind are ignored after one was accepted, whatever they
-/// contain, unless their round is later. Any validator can make a certificate of the votes that it
-/// heard, so copies differ.
+/// For how long certificates of a kind and height are ignored after one was accepted, whatever they
+/// contain. A certificate of a later round is taken at once. Those of earlier rounds have such an
+/// interval of their own. Any validator can make a certificate of the votes that it heard, so
+/// copies differ.
 const CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
 /// Most different messages of one validator, height, round and kind.
 const DIFFERENT_MAX: usize = 2;

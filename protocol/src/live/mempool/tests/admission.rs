@@ -96,7 +96,7 @@ fn nonces_and_fees() -> Vec<Row> {
     ]
 }
 
-/// What an account can pay, alone and with what waits.
+/// Whether the balance covers a transaction, alone and together with those that wait.
 fn balances() -> Vec<Row> {
     let base = pay(1, 0, 10_000);
     let amount = |amount| Pay { amount, ..base };
