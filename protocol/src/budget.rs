@@ -36,7 +36,8 @@ pub const SIGNATURE_TOGETHER: u64 = 20;
 pub const HASHES: u64 = 4;
 /// Cost of one look-up in an index in memory.
 pub const LOOK_UP: u64 = 1;
-/// Cost of one read of the store: a block, a chunk, or a page of descriptors.
+/// Cost of one read of the store: a block, or a page of descriptors. The head of a segment takes
+/// two reads. Reads of chunks are not charged.
 pub const STORE_READ: u64 = 50;
 /// Cost of receiving one message by gossip or over a link, without decoding its bytes (an
 /// estimate).

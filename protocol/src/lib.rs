@@ -4,8 +4,8 @@
 //! [`Machine::handle`]. [`swarm`] fetches and serves history. Its only entry point is
 //! [`swarm::Swarm::handle`]. Each takes the time and an input and returns effects, which the caller
 //! performs in order. This crate never waits, opens a socket, touches a disk or asks a clock, so a
-//! simulator can run many machines and repeat a run from its seed. The modules below are in reading
-//! order: each imports only modules that stand below it.
+//! simulator can run many machines and repeat a run from its seed. The modules below form two
+//! groups: the machines, and what they share. No shared module imports a machine.
 //!
 //! # Example: a block
 //!

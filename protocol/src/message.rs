@@ -14,9 +14,9 @@ use ledger::units::{Height, Round};
 pub const CONSENSUS_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of a certified header.
 pub const HEADER_MESSAGE_BYTES_MAX: usize = 128 << 10;
-/// Most bytes of a batch of transactions.
+/// Most bytes of a batch of transactions that a node accepts.
 pub const TRANSACTIONS_BYTES_MAX: usize = 64 << 10;
-/// A batch of transactions is sent once it has this many bytes.
+/// Most bytes of a batch of transactions that this node makes. A full batch is sent at once.
 pub const BATCH_BYTES: usize = 16 << 10;
 /// Most bytes of a request.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;

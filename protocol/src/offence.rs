@@ -1,10 +1,11 @@
 //! All offences for which a peer is disconnected or banned, with their facts as fields.
 //! [`Offence::severity`] decides which of the two.
 //!
-//! The bytes that a peer sent are enough to show each offence. An honest peer that runs this
-//! version commits none, however slow it is and however old its data. A peer that is late, silent
-//! or lacks data is asked less often, but keeps its connection. The network also ends connections
-//! without blame: if a peer does not read what it is sent, or if another peer takes its place.
+//! The messages of both sides are enough to show each offence; none depends on time. An honest peer
+//! that runs this version commits none, however slow it is and however old its data. A peer that is
+//! late, silent or lacks data is asked less often, but keeps its connection. The network also ends
+//! connections without blame: if a peer does not read what it is sent, or if another peer takes its
+//! place.
 
 use ledger::certificate::CertificateError;
 use ledger::chain::Blame;

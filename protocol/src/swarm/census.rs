@@ -163,8 +163,8 @@ impl Census {
             .collect()
     }
 
-    /// The source that all downloaders ask first for a chunk that only sources have (rendezvous
-    /// hashing, Thaler and Ravishankar).
+    /// The source that a downloader asks first for a chunk that only sources have. All downloaders
+    /// with the same sources agree on it (rendezvous hashing, Thaler and Ravishankar).
     pub(crate) fn owner(&self, sources: &[PeerId], id: ChunkId) -> Option<PeerId> {
         match sources {
             [] => None,

@@ -61,7 +61,8 @@ pub enum Input {
     },
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
-    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk.
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk or cannot be
+    /// read.
     Unsent(PeerId, ChunkId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has
     /// no such chunk.

@@ -10,7 +10,7 @@ use super::bits::Bits;
 
 /// Most bytes of a message.
 pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Most descriptors in one answer: about half a MiB.
+/// Most descriptors in one answer: half a MiB.
 pub const DESCRIPTORS_MAX: usize = 4_096;
 /// Most new segments in one manifest, which is proved only once it is complete: 32 MiB of
 /// descriptors. With segments of 16 MiB they are 4 TiB of history.
@@ -97,8 +97,8 @@ pub enum SyncMessage {
     /// Asks for the descriptors of all segments that were sealed before the block of this height,
     /// beginning with the segment of this index.
     GetManifest(Height, SegmentIndex),
-    /// The descriptors, at most [`DESCRIPTORS_MAX`]. `None` if the height is unknown, or to refuse
-    /// for now.
+    /// The descriptors, at most [`DESCRIPTORS_MAX`]. If there are fewer, they are the last ones.
+    /// `None` if the height is unknown, or to refuse for now.
     Manifest(Height, SegmentIndex, Option<Vec<SegmentDescriptor>>),
     /// Asks for the hashes of a segment's chunks, and the certificate of its last block.
     GetHead(SegmentIndex),

@@ -1,5 +1,5 @@
-//! The swarm machine fetches history as chunks from many peers at once, checks each, offers it to
-//! others, and applies complete segments in order.
+//! The swarm machine fetches history as chunks from many peers at once, checks each chunk, offers
+//! it to others, and applies complete segments in order.
 //!
 //! [`Swarm::handle`] is the only entry point: it takes the time and an input and returns effects. A
 //! certified header proves the manifest, and the manifest proves the hash of each chunk, so a wrong
@@ -7,10 +7,15 @@
 //! blocks come out as [`Effect::Apply`] and go through the same commit as live ones. Protocol:
 //! `docs/protocol/sync.md`.
 //!
-//! The module `segments` knows which chunks are here, `census` which peer has which chunk,
-//! `downloads` which chunk is requested from whom, `supplier` one peer that sends, and `uploads`
-//! which chunk is sent to whom. These modules know chunks only. The module `history` knows of which
-//! segments and blocks the chunks are a part.
+//! These modules know chunks only:
+//! - `segments` knows which chunks are here, and `census` which peer has which chunk.
+//! - `downloads` decides which chunk is requested from whom. `supplier` follows one peer that
+//!   sends.
+//! - `uploads` decides which chunk is sent to whom.
+//! - `meter` measures and limits rates.
+//!
+//! The module `history` knows of which segments and blocks the chunks are a part. The module
+//! `report` says what sync is doing.
 
 pub mod message;
 
@@ -94,12 +99,13 @@ pub struct Swarm {
     answers: Allowance,
     /// Peers that may have room for requests.
     unfilled: BTreeSet<PeerId>,
-    /// Peers that wait for an update, so that it is not batched.
+    /// Peers that get requests and updates at once, not in the next batch.
     urgent: BTreeSet<PeerId>,
     tell_at: Duration,
     review_at: Duration,
     plan: FetchPlan,
-    /// The last announced plan; none before the first.
+    /// The plan announced last. `None` if the plan must be announced even if it is the same as
+    /// before.
     told_plan: Option<FetchPlan>,
     progress: report::Progress,
     bans: u64,
@@ -373,8 +379,8 @@ impl Swarm {
         if !self.is_fetching() {
             return self.unfilled.clear();
         }
-        // A peer that sent a chunk gets new requests at once, one that announced chunks in the
-        // next batch.
+        // A peer that sent a chunk or its holdings gets new requests at once. A peer that announced
+        // chunks gets them in the next batch.
         let is_due = |peer: &PeerId| self.tell_at <= self.now || self.urgent.contains(peer);
         let (due, later): (BTreeSet<PeerId>, _) = self.unfilled.iter().copied().partition(is_due);
         self.unfilled = later;
@@ -423,7 +429,7 @@ impl Swarm {
         }
     }
 
-    /// Sends chunks for which there is a slot, credit and room.
+    /// Sends chunks for which there are an upload slot, credit and room among the bytes in flight.
     fn serve(&mut self) {
         for (peer, wait) in self.uploads.rotate(self.now) {
             let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);

@@ -13,11 +13,11 @@ use super::supplier::Supplier;
 use crate::ids::PeerId;
 use crate::message::BEHIND_FAR;
 
-/// Sync counts as stalled after this time without a chunk, or after four chunk times at the last
-/// rate if that is longer.
+/// Sync counts as stalled after this time without a chunk, or after the time of four chunks at the
+/// last rate if that is longer.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Counts since the start of the process.
+/// Chunks and bytes of the segments in the manifests of this run: all of them, and those here.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     chunks_total: u64,
@@ -71,16 +71,17 @@ impl Progress {
 /// The stage of sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
-    /// No header far above the tip is known.
+    /// The tip has reached the highest header that sync was told of, or sync was told of none.
     #[default]
     Idle,
-    /// A certified height is known, but not yet the segments up to it.
+    /// The segments up to a certified height far above the tip are not known, and a peer was asked
+    /// for them.
     Manifest,
     /// Chunks or heads are missing.
     Chunks,
     /// All chunks are here; their blocks are verified and applied.
     Applying,
-    /// Blocks after the last sealed segment are fetched one by one.
+    /// The blocks up to the highest certified height are fetched one by one, not as segments.
     Tail,
 }
 

@@ -13,8 +13,8 @@ const AHEAD: Duration = Duration::from_millis(500);
 const DEPTH_MAX: u64 = 64;
 /// Longest time without a chunk until a peer is late, however slow it is.
 const LATE_MOST: Duration = Duration::from_secs(10);
-/// A peer is late after this time without a chunk, or after four chunk times if they are longer.
-/// Then other peers take over.
+/// A peer is late after this time without a chunk, or after the time of four chunks at its rate if
+/// that is longer. Then other peers take over its requests.
 const LATE: Duration = Duration::from_secs(2);
 /// A peer that has never sent a chunk is late after this time without one.
 pub(super) const LATE_AT_FIRST: Duration = Duration::from_secs(3);
@@ -161,7 +161,7 @@ impl Supplier {
     /// Chunks that it may have in flight.
     pub(super) fn depth(&self, chunk_bytes: u64, now: Duration) -> u64 {
         match self.rate(now) {
-            // A newcomer gets one, and so does a peer that does not keep up.
+            // A newcomer gets one, and so does a late peer.
             None => 1,
             Some(_) if self.is_late => 1,
             Some(rate) => {

@@ -19,9 +19,10 @@ const TWICE_LEAST: u64 = 3;
 impl Downloads {
     /// The endgame, which begins once the peers have credit for as many chunks as are missing.
     ///
-    /// If few chunks are missing, this peer is asked too for chunks that another peer was asked for
-    /// and that the other peer needs more than twice as long to send. If more are missing, requests
-    /// move to this peer from peers that need more than eight times as long.
+    /// If few chunks are missing, this peer is asked too for chunks that another peer was asked
+    /// for, provided that the other peer needs more than twice as long as this one to send what is
+    /// asked of it. If more are missing, requests move to this peer from peers that need more than
+    /// eight times as long.
     pub(super) fn hasten(&mut self, id: PeerId, census: &Census, room: usize, now: Duration) {
         let missing = self.segments.missing();
         let total = self.verified.saturating_add(missing);

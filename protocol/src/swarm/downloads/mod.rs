@@ -1,10 +1,10 @@
 //! Which chunks to request from which peer.
 //!
 //! A node tells each peer which chunks it *wants* and how many the peer may send. The peer picks. A
-//! missing chunk is wanted from one peer at a time, so nothing arrives twice until the endgame. A
-//! peer that has a whole segment is called a source. From a source, and only from a source, a node
-//! wants more chunks than it may send. So the source can pick chunks that it has given to no other
-//! node yet.
+//! missing chunk is wanted from one peer at a time. So until the endgame a chunk arrives twice only
+//! if its request moved to another peer when the first had already sent it. A peer that has a whole
+//! segment is called a source. From a source, and only from a source, a node wants more chunks than
+//! the source may send. So the source can pick chunks that it has given to no other node yet.
 
 mod endgame;
 mod requests;
@@ -25,12 +25,13 @@ use super::supplier::{Breach, Supplier};
 use crate::ids::PeerId;
 use requests::{Request, Requests};
 
-/// Chunks wanted from a source beyond its credit, so that it can choose.
+/// Number of chunks wanted from a source beyond its credit, so that the source can choose.
 const OFFERED: usize = 64;
 /// Number of chunks that are first chosen at random, so that a newcomer soon has some to give
 /// (Cohen 2003).
 const RANDOM_FIRST: u64 = 4;
-/// Most bytes in flight from all peers together. A peer is given credit only while there is room.
+/// Most bytes in flight from all peers together, stalled peers not counted. A peer is given credit
+/// only while there is room.
 pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// The first segments, up to this many bytes, are fetched first. Chunks of later segments are
 /// wanted only from peers that would otherwise idle.
@@ -192,8 +193,9 @@ impl Downloads {
         }
     }
 
-    /// A peer has announced a chunk. If the chunk is wanted from a source, the source is relieved
-    /// of it, to send chunks that only sources have. Returns the peers that may now have room.
+    /// A peer has announced a chunk. If the chunk is wanted from a source and the peer is no
+    /// source, the request to the source is withdrawn, so that the source sends chunks that only
+    /// sources have. Returns the peers that may now be given requests.
     pub(crate) fn on_have(&mut self, holder: PeerId, id: ChunkId, census: &Census) -> Vec<PeerId> {
         if !self.segments.lacks(id) {
             return Vec::new();

@@ -17,7 +17,8 @@ use crate::swarm::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage}
 use crate::swarm::segments::{STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX};
 use crate::swarm::{Effect, Swarm};
 
-/// Timeout of a request, after which another peer is asked. A late answer still counts.
+/// Timeout of a request, after which another peer is asked. A late head still counts. A late
+/// manifest counts only if no request for a manifest has followed.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest timeout of a manifest. The timeout runs from the first request to the last page. It
 /// starts at [`PATIENCE`] and doubles whenever a manifest has begun but is not finished in time.
@@ -198,8 +199,8 @@ impl Swarm {
             && head.certificate.verify(self.chain.id(), validators, last, last_block).is_ok()
     }
 
-    /// Asks for the manifest of a later header once the heads of all known segments are requested,
-    /// and asks for the heads of the next segments.
+    /// Asks for the manifest of a later header, once no known segment is left whose head can be
+    /// requested now. Also asks for the heads of the next segments.
     pub(in crate::swarm) fn seek_manifest(&mut self) {
         let now = self.now;
         let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
@@ -316,8 +317,8 @@ impl Swarm {
             self.source.fetch = Some(fetch);
             return;
         }
-        // The peer does not know the height, or not yet. The next peer is asked, at once or, if
-        // there is no other, after a while.
+        // The peer does not know the height, or refuses for now. `retry_at` says when the next peer
+        // is asked.
         let Some(descriptors) = descriptors else {
             fetch.deadline = self.retry_at();
             self.source.fetch = Some(fetch);
@@ -373,7 +374,8 @@ impl Swarm {
     ) {
         let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
         let Some(head) = head else {
-            // The peer does not have the head: another is asked, later if there is no other.
+            // The peer does not have the head, or refuses for now. `retry_at` says when the next
+            // peer is asked.
             if is_asked {
                 let retry_at = self.retry_at();
                 self.source.heads.insert(index, (from, retry_at));

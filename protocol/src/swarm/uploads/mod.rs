@@ -1,9 +1,9 @@
 //! Which chunk to send to which peer.
 //!
-//! Peers say which chunks they want, and how many may be sent. A wanted chunk that no peer has goes
-//! first: so a source gives each chunk away once before it gives any twice, and peers exchange the
-//! chunks among themselves. Otherwise the peer that got least goes first, with the chunk that
-//! fewest peers have.
+//! Peers say which chunks they want, and how many may be sent. A wanted chunk that only sources
+//! have and that is on its way to nobody goes first. So a source gives each chunk away once before
+//! it gives any twice, and peers exchange the chunks among themselves. Otherwise the peer that got
+//! least from this node goes first, with the chunk that fewest peers have.
 //!
 //! Only a few connections take in a chunk at a time. That keeps this node's link busy, and has
 //! three advantages. Chunks arrive one after the other, so peers can soon pass them on. Chunks that
@@ -35,7 +35,7 @@ const WRITING_TIMES: u64 = 2;
 /// Upload slots: peers served at a time.
 const SLOTS: usize = 64;
 /// Slots for the peers that gave most lately. Of the other slots, most go to peers that were sent
-/// least, such as newcomers, and some to any peer in turn (Cohen 2003).
+/// least, such as newcomers, and a few to peers drawn by lot at each rotation (Cohen 2003).
 const SLOTS_FOR_GIVERS: usize = 48;
 const SLOTS_FOR_NEWCOMERS: usize = 12;
 /// How often upload slots are reassigned.
@@ -65,9 +65,9 @@ struct Peer {
     /// Bytes received from it, halved at each rotation.
     given_lately: u64,
     meter: Meter,
-    /// Rate at which the peer gets chunks from anyone, by its announcements, and the time of the
-    /// last announcement.
+    /// Rate at which the peer gets chunks from anyone, by its announcements.
     gets: Meter,
+    /// When it last announced a chunk.
     got_at: Option<Duration>,
     has_slot: bool,
     /// Number of chunks sent to it, by which the peers take turns. A newcomer begins with the least
@@ -135,7 +135,8 @@ impl Uploads {
 
     /// Takes in a peer's wants, confirmations and credit.
     ///
-    /// Wants for chunks that are not here are dropped, so that they are not searched each time.
+    /// Wants for chunks that are not here are dropped, so that they are not searched each time. So
+    /// are wants for chunks that are being sent to the peer.
     pub(crate) fn on_update(
         &mut self,
         from: PeerId,
@@ -244,7 +245,7 @@ impl Uploads {
         if !self.may_write() || self.limit.opens_at(now).is_some() {
             return None;
         }
-        // Chunks in flight to slow peers leave no less room for the other peers.
+        // Chunks in flight to slow peers do not count against the room of the other peers.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
         let mut best: Option<(Rank, PeerId)> = None;
         let may_get = |peer: &Peer| {
@@ -291,7 +292,7 @@ impl Uploads {
             self.peers.values().filter(|peer| peer.is_waiting(now) && !peer.has_slot).count();
         let taken = self.peers.values().filter(|peer| peer.has_slot).count();
         if self.rotate_at > now {
-            // Free slots go to any peer that comes.
+            // Free slots go to any peer that waits for one.
             let free = SLOTS.saturating_sub(taken);
             if free > 0 && unsettled > 0 {
                 let newcomers =
