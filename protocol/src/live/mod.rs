@@ -361,7 +361,8 @@ impl Machine {
         self.bodies.held()
     }
 
-    /// Since the start: rounds that were not the first of their height, and reported equivocations.
+    /// Since the start: rounds that were not the first of their height, and validators in reports
+    /// of double signing.
     #[must_use]
     pub const fn troubles(&self) -> (u64, u64) {
         (self.pace.extra_rounds, self.votes.offenders.equivocations())

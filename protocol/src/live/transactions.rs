@@ -20,7 +20,7 @@ use crate::message::BATCH_BYTES;
 const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// Interval at which own transactions that still wait are sent again.
 const REPEAT: Duration = Duration::from_secs(5);
-/// Delay until own transactions are sent to a new peer, which has not heard them.
+/// Delay from the connection of a new peer until own transactions are sent again for it.
 const NEW_PEER_DELAY: Duration = Duration::from_millis(500);
 /// Most own transactions sent again at a time.
 const REPEATED_MAX: usize = 500;

@@ -395,7 +395,7 @@ impl Swarm {
         !self.downloads.segments().is_complete()
     }
 
-    /// Sends updates: at once to peers that wait for them, to others in batches.
+    /// Sends updates: at once to peers that are `urgent`, to others in batches.
     fn tell(&mut self) {
         let everybody = self.tell_at <= self.now;
         if !everybody && self.urgent.is_empty() {

@@ -132,11 +132,11 @@ pub struct SyncReport {
     pub tip: Height,
     /// Highest certified height that sync was told of; it was far above the tip then.
     pub target: Height,
-    /// Segments applied.
+    /// Number of applied segments.
     pub sealed: u64,
-    /// Segments applied, or known by a proved manifest.
+    /// Number of segments that are applied or known by a proved manifest.
     pub segments_total: u64,
-    /// Chunks of all segments in the manifests of this run.
+    /// Number of chunks of all segments in the manifests of this run.
     pub chunks_total: u64,
     /// Number of these chunks that are here or applied.
     pub chunks_verified: u64,
@@ -144,7 +144,7 @@ pub struct SyncReport {
     pub bytes_total: u64,
     /// Bytes of these chunks that are here or applied.
     pub bytes_verified: u64,
-    /// Bytes of wanted chunks that arrived, good or not.
+    /// Bytes of requested chunks that arrived, good or not.
     pub fetched_bytes: u64,
     /// Bytes of chunks that arrived but were not missing.
     pub duplicate_bytes: u64,

@@ -17,11 +17,11 @@ use crate::live::requests::Asked;
 use crate::live::{Machine, Notice};
 use crate::message::{CompactBlock, REQUESTED_TRANSACTIONS_MAX, Request, SignedProposal};
 
-/// Proposals kept for one block, which may be proposed again in later rounds.
+/// Most proposals kept for one block, which may be proposed again in later rounds. The newest stay.
 const PROPOSALS_MAX: usize = 8;
 /// Timeout of a request, after which another peer is asked.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Requests of one block whose answers are still taken. Older ones are forgotten.
+/// Most requests for one block whose answers are still taken. Older ones are forgotten.
 const ASKED_MAX: usize = 4;
 
 /// A proposed block that is not judged yet.
@@ -42,9 +42,9 @@ pub(super) struct Wanted {
     tried: BTreeSet<PeerId>,
     /// Peers that were asked and gave nothing for this block. All other peers are asked first.
     silent: BTreeSet<PeerId>,
-    /// Something happened since the last [`Bodies::advance`].
+    /// Something happened that [`super::Bodies::advance`] has not looked at yet.
     pub(super) is_due: bool,
-    /// When to try again anyway.
+    /// When to try again, if nothing happens before.
     pub(super) wait: Option<Duration>,
     /// The block is final, so it is fetched whatever its round.
     pub(super) is_decided: bool,

@@ -82,7 +82,7 @@ pub(crate) struct Bodies {
     rounds: BTreeMap<Round, BTreeSet<BlockHash>>,
     /// The last block that was built here.
     built: Option<BlockHash>,
-    /// Connected peers that gave something when they were last asked.
+    /// Connected peers that gave a part of a block when they were last asked for one.
     gave: BTreeSet<PeerId>,
     work: Work,
 }

@@ -205,7 +205,7 @@ impl CatchUp {
             || (lag == 1 && is_catching_up && now < since.saturating_add(GRACE))
     }
 
-    /// When to fetch the next block, if a certificate for it is known.
+    /// When to fetch the next block, if a certificate of it or of a later block is known.
     pub(crate) fn fetch_at(&self, is_body_coming: bool) -> Option<Duration> {
         let (_, since) = self.next_since?;
         Some(if is_body_coming { since.saturating_add(BODY_GRACE) } else { since })

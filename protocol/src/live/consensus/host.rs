@@ -33,8 +33,8 @@ pub(super) struct Host {
     recorded: Option<BTreeSet<Vec<u8>>>,
     /// The round in which replay found that it is this validator's turn to propose.
     build: Option<Round>,
-    /// Hashes of messages of this height whose signatures are known to hold. Own messages are added
-    /// when they are signed.
+    /// Hashes of messages whose signatures were found to hold since the height began. Own messages
+    /// are added when they are signed.
     verified: BTreeSet<Hash>,
     failed: bool,
 }

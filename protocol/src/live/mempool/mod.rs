@@ -175,7 +175,7 @@ impl Mempool {
         Ok(admitted)
     }
 
-    /// All rules for a transaction that is not held yet, in a block of this time or later.
+    /// Checks all rules for a transaction that is not held yet, as if a block of this time had it.
     fn check(
         &self,
         chain: &ChainState,

@@ -27,7 +27,7 @@ use crate::live::{Log, Machine, Notice, Now};
 #[derive(Debug)]
 pub(crate) struct Signing {
     is_validator: bool,
-    /// The height up to which the log accounts for every signature.
+    /// The height up to which the log accounts for every signature. `None` if the log is lost.
     custody: Option<Height>,
     rule: Rule,
     /// The log is as it was created with the home: no signature was ever logged.
@@ -46,7 +46,8 @@ pub(crate) struct Signing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// The log is there: listen for this long, from the first peer on.
+    /// The log is intact, but may be older than the network: listen for this long, from the first
+    /// peer on.
     Listen(Duration),
     /// Listening until this time.
     ListenUntil(Duration),
@@ -61,7 +62,7 @@ enum Rule {
 enum Loss {
     /// It is missing, or cannot be read.
     Missing,
-    /// It was created after the chain had begun, and never written to.
+    /// It was never written to, although the chain has blocks.
     Unwritten,
 }
 

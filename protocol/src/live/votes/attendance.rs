@@ -39,7 +39,8 @@ pub(crate) struct Attendance {
     /// When each validator's last vote of the height was heard. Votes are retransmitted while a
     /// height lasts.
     heard: BTreeMap<PublicKey, Duration>,
-    /// Since when the height is being decided. `None` between heights, when no votes are expected.
+    /// Since when the height is being decided. `None` while no height is; then no votes are
+    /// expected.
     begun: Option<Now>,
     look_at: Option<Duration>,
     quorum: Quorum,
@@ -67,7 +68,8 @@ impl Attendance {
         }
     }
 
-    /// Nothing is being decided: between heights, or while others are known to be ahead.
+    /// No votes are expected, since the machine is deciding no height: it is between heights,
+    /// fetches the body of a decided block, or catches up.
     pub(crate) const fn on_pause(&mut self) {
         self.begun = None;
         self.look_at = None;

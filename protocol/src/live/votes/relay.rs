@@ -2,10 +2,10 @@
 //! however often it is repeated.
 //!
 //! Every gossip message carries a counter that nobody signs, so anybody can make any number of
-//! copies of a signed message. Only this module bounds them: a message is accepted once in
-//! [`AGAIN`], and at most two different messages of one validator, height, round and kind. Two are
-//! enough to prove double signing. Retransmissions are at least a second apart, so after a loss
-//! they still reach everybody.
+//! copies of a signed message. Only this module bounds them: a vote or proposal is accepted once in
+//! [`AGAIN`], and at most two different ones of one validator, height, round and kind. Two are
+//! enough to prove double signing. Certificates are accepted once in [`CERTIFICATE_AGAIN`].
+//! Retransmissions are at least a second apart, so after a loss they still reach everybody.
 //!
 //! Anybody can send a copy of a proposal without the list of its block. This copy is small, so it
 //! overtakes the one with the list. So a copy with the list is accepted once, even if the proposal

@@ -43,8 +43,8 @@ const ROTATION: Duration = Duration::from_secs(10);
 /// A connection that needs this long to take in a chunk is held up by its peer, not by our link, so
 /// other peers need not wait for it.
 const SLOW: Duration = Duration::from_millis(250);
-/// A peer that confirms nothing for this long does not hold back others, and gets nothing until it
-/// confirms.
+/// If a peer confirms none of the chunks in flight to it for this long, it gets nothing more until
+/// it confirms one.
 const STUCK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
@@ -355,7 +355,8 @@ impl Uploads {
         self.served_bytes
     }
 
-    /// Bytes that were sent lately and are not confirmed. Those to slow peers count only if `slow`.
+    /// Bytes in flight to peers that have confirmed a chunk within [`Self::patience`]. Bytes to
+    /// slow peers count only if `slow`.
     fn under_way(&self, slow: bool, now: Duration) -> u64 {
         let patience = self.patience();
         let is_recent = |peer: &&Peer| {
