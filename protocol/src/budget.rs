@@ -5,8 +5,8 @@
 //! [`REFILL`] and keeps at most [`KEPT`]. A request is charged when it is received. All other work
 //! is charged after it is done, so it may take a budget below zero, and the refill pays this debt
 //! first. While a peer has no budget, its messages are ignored and its requests are answered with
-//! *busy*. Only chunks are still taken from it. An empty budget is never a reason to ban a peer or
-//! to close its connection: an honest peer on a fast link may empty its budget.
+//! *busy*. Only the chunks that it sends are still taken in. An empty budget is never a reason to
+//! ban a peer or to close its connection: an honest peer on a fast link may empty its budget.
 //!
 //! If a batch of messages contains a bad signature, other signatures must be verified again to find
 //! it. The senders of the bad signatures pay for this search, in equal parts for each bad

@@ -129,8 +129,8 @@ impl Mempool {
     /// Lets a transaction in, if it could go into a block after the earlier ones of its sender.
     ///
     /// It may push out other transactions: the one of its nonce, if it pays enough more; later ones
-    /// of its sender that the balance no longer covers; and, to make room, the last ones of senders
-    /// that pay less per byte. Those behind a gap leave first.
+    /// of its sender that the balance no longer covers; and, to make room, the last ones of
+    /// senders: first those behind a gap, then those that pay less per byte.
     ///
     /// # Errors
     /// `AdmitError`; then nothing has changed.

@@ -114,8 +114,8 @@ fn the_genesis_is_given_in_pieces_that_hash_to_the_chain() {
     assert_eq!(genesis.chain_id(), chain.id());
 }
 
-/// Answers the node's status request to this peer. The peer's clock is `ahead` ms of the node's,
-/// and the round trip takes `trip` ms.
+/// Answers the node's request for this peer's tip and clock. The peer's clock is `ahead` ms ahead
+/// of the node's, and the round trip takes `trip` ms.
 fn tell_clock(node: &mut Node, peer: u64, ahead: i64, trip: u64) -> Vec<Effect> {
     let effects = node.give(Input::Connected(PeerId(peer)));
     let id = effects.iter().find_map(|effect| match effect {

@@ -355,8 +355,8 @@ impl Uploads {
         self.served_bytes
     }
 
-    /// Bytes in flight to peers that have confirmed a chunk within [`Self::patience`]. Bytes to
-    /// slow peers count only if `slow`.
+    /// Bytes in flight to peers that have been due to confirm a chunk for less than
+    /// [`Self::patience`]. Bytes to slow peers count only if `slow`.
     fn under_way(&self, slow: bool, now: Duration) -> u64 {
         let patience = self.patience();
         let is_recent = |peer: &&Peer| {
