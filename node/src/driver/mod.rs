@@ -2,8 +2,8 @@
 //! thread: `live` for [`protocol::live`], `swarm` for [`protocol::swarm`].
 //!
 //! The two meet at three places. `peer_numbers` gives each peer one number for both. `live` tells
-//! `swarm` of its tip and of headers far ahead. `swarm` hands whole segments of blocks to `live`,
-//! which alone changes the chain.
+//! `swarm` of its tip and of headers far ahead. `swarm` tells `live` how to fetch blocks, and hands
+//! it whole segments of blocks. Only `live` changes the chain.
 
 pub(crate) mod live;
 pub(crate) mod swarm;

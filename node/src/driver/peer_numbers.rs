@@ -1,4 +1,5 @@
-//! The numbers that stand for peers in the state machines: the driver and sync share one numbering.
+//! The numbers by which the state machines know peers. The drivers `live` and `swarm` use the same
+//! number for a peer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,15 +8,16 @@ use protocol::PeerId as Number;
 
 use crate::network::PeerId;
 
-/// Stands for a peer without a number: a peer that has left, or whose connection the driver has not
+/// Stands for a peer without a number: a peer that has left, or whose connection `live` has not
 /// heard of yet. No request is ever sent to it.
 pub(crate) const NOBODY: Number = Number(0);
 
 /// Gives each connected peer one number, counted from 1 and never used again. Cheap to clone: all
 /// clones share it.
 ///
-/// The driver holds a peer's number while the peer is connected, and sync while its link is open. A
-/// number is forgotten when neither holds it, so there are never more numbers than connected peers.
+/// `live` holds a peer's number while the peer is connected, and `swarm` while the peer's link is
+/// open. A number is forgotten when neither holds it, so there are about as many numbers as
+/// connected peers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerNumbers(Arc<Mutex<Numbers>>);
 

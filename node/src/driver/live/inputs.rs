@@ -1,4 +1,5 @@
-//! What the driver does next: its inputs in the order of their urgency, with a bound for each.
+//! Chooses what the driver does next: the most urgent input goes first, within a bound for each
+//! input.
 //!
 //! Urgent inputs go first. An urgent input without end would starve the others, so each has a
 //! *quantum*: a number of turns in a cycle. An input that has used its quantum rests until every
@@ -20,8 +21,8 @@ use crate::network::{Gossip, PeerEvent, PeerId};
 use crate::verifier::Verified;
 use crate::view::Query;
 
-/// A checkpoint is written after this time without other work. `Store::commit` writes one after a
-/// number of blocks in any case (see `Store::maintain`).
+/// After this time without other work the driver calls `Store::maintain`, which writes a checkpoint
+/// if one is due. Without such a call `Store::commit` writes one every 256 blocks.
 pub(super) const IDLE: Duration = Duration::from_millis(20);
 
 /// Turns of each input in a cycle, in the order of [`Kind`]. A turn takes microseconds to a
@@ -78,7 +79,8 @@ pub(super) enum Next {
     Query(Query),
     /// The read of blocks for a peer has ended.
     Read(Result<PeerId, JoinError>),
-    /// More blocks of history wait for their turn.
+    /// Blocks of history are durable, and the machine is to be told. It may then commit more of
+    /// them.
     Past,
     Sync(ToDriver),
     /// There has been no other work for [`IDLE`].
@@ -90,9 +92,9 @@ pub(super) enum Next {
 pub(super) struct Due {
     /// Time until the next timer.
     pub(super) timer: Duration,
-    /// Whether blocks of history wait.
+    /// Whether blocks of history are durable and the machine has not been told.
     pub(super) past: bool,
-    /// Whether a checkpoint is to be written when there is nothing else to do.
+    /// Whether `Store::maintain` is to be called when there is nothing else to do.
     pub(super) checkpoint: bool,
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Driver {
     /// The reads of blocks that peers asked for. A panic in one ends the node.
     reads: Reads,
     activity: Activity,
-    /// Set while no checkpoint covers the last committed blocks.
+    /// Set if blocks were committed since the last call of [`Store::maintain`].
     unmaintained: bool,
     /// Set while blocks of history are durable and the machine has not been told.
     unconfirmed: bool,
@@ -130,11 +130,11 @@ impl Driver {
         })
     }
 
-    /// Runs until the node must stop or cannot go on. It needs its own thread, since writes to the
-    /// disk block.
+    /// Runs until the node must stop or cannot go on. It needs its own thread, since a write to the
+    /// disk blocks the thread.
     ///
     /// # Errors
-    /// The disk refuses, or the machine halts.
+    /// The disk refuses, the machine halts, or a read of blocks for a peer panics.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         self.turn(Input::Time)?;
         let mut cycle = Cycle::new();
@@ -259,8 +259,8 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             let is_committed = matches!(input, Input::Committed);
             let effects = self.machine.handle(self.clock.now(), input);
-            // Only the first input comes from a peer. The cost of a block that is committed in the
-            // same turn is not the peer's.
+            // Only the first input can come from a peer, so only its cost is charged. A block that
+            // is committed in the same turn costs the peer nothing.
             self.cost = *cost.get_or_insert(self.machine.cost());
             if is_committed {
                 // Durable before acknowledged: readers see a block only after the disk has it.

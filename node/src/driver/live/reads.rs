@@ -1,10 +1,10 @@
 //! Reads of blocks for peers: a few at a time, and the peers in turn.
 //!
 //! A read takes a thread, the disk, and the memory of up to 2 MiB of blocks. So only [`READS_MAX`]
-//! run at once, at most one of a peer. Other requests wait, each peer's in a queue of its own, and
-//! the peers are served in turn. So a peer with many requests delays its own answers and not those
-//! of others. Named peers have every second turn while any of them waits, so that a crowd of
-//! strangers cannot delay them much.
+//! run at once, and at most one for each peer. Other requests wait, each peer's in a queue of its
+//! own, and the peers are served in turn. So a peer with many requests delays its own answers and
+//! not those of others. Named peers have every second turn while any of them waits, so that a crowd
+//! of strangers cannot delay them much.
 
 use std::collections::VecDeque;
 
@@ -80,7 +80,7 @@ impl Reads {
         self.start(store, network);
     }
 
-    /// The peer is gone, and its requests with it.
+    /// The peer is gone, so its requests that wait are dropped. A read that runs goes on.
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.turns.forget(peer);
     }
@@ -103,7 +103,8 @@ fn answer(store: &Store, network: &Network, peer: PeerId, ticket: ResponseTicket
 }
 
 /// Blocks from this height on: at most [`BLOCKS_MAX`], and at most [`BLOCKS_BYTES`] bytes unless
-/// the first one is larger. Also returns the number of reads from the store.
+/// the first one is larger. `NotKept` if this node has a block of this height but cannot serve it,
+/// no blocks if the height is above the tip. Also returns the number of reads from the store.
 fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), StoreError> {
     let mut blocks = Vec::new();
     let mut bytes = 0;

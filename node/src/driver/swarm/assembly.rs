@@ -13,10 +13,11 @@ use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions}
 use ledger::units::SegmentIndex;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-/// Most signatures in one batch. More gain nothing, and take memory for their messages.
+/// Most signatures in one batch. Larger batches are not faster, and need more memory for the signed
+/// messages.
 const BATCH: usize = 256;
-/// A segment that is ready to be applied. If chunks were damaged on disk, it holds only their
-/// numbers and no blocks.
+/// A segment that is ready to be applied. If chunks were damaged on disk, `damaged` lists their
+/// numbers and `blocks` is empty.
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) index: SegmentIndex,

@@ -51,7 +51,8 @@ pub(crate) struct Parts {
     pub(crate) network: Network,
     pub(crate) peers: PeerNumbers,
     pub(crate) view: watch::Sender<Arc<SyncView>>,
-    /// Plans and segments for the driver. At most one segment and one plan wait here for room.
+    /// Plans and segments for `live`. At most one plan and one segment wait in [`Shell`] until this
+    /// channel has room.
     pub(crate) driver: mpsc::Sender<ToDriver>,
 }
 
@@ -280,7 +281,7 @@ impl Shell {
                 self.arriving = Some((chunk, frame, id));
                 let done = self.give(Input::Chunk { from: number, id: chunk, hash, bytes });
                 if let Some((_, frame, _)) = self.arriving.take() {
-                    // A chunk that was of no use is paid by its sender.
+                    // The machine did not store the chunk. Its sender pays for it.
                     self.network.accounts().charge(&id, &Cost::message(frame.len()));
                 }
                 done
@@ -413,8 +414,8 @@ impl Shell {
             _ => return Ok(Some(Input::Unsent(peer, id))),
         };
         // The bytes of the answer are charged, but not the read. The refill of a budget pays for
-        // 400 MB/s, which is more than a connection carries. This node decides which chunks it
-        // sends, within its upload slots and rate.
+        // 400 MB/s of answers, which is more than a connection carries. This node decides which
+        // chunks it sends, within its upload slots and rate.
         self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
             self.network.uploaded().count(to, bytes.len());
