@@ -23,9 +23,9 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Fails if another process listens on this address. The transport itself would not notice, since
-/// it opens its ports with `SO_REUSEPORT`: two nodes of one user would each get some of the
-/// connections meant for both.
+/// Fails if another process listens on this address, or if it is not an IP address with a TCP port.
+/// The transport itself would not notice, since it opens its ports with `SO_REUSEPORT`: two nodes
+/// of one user would each get some of the connections meant for both.
 pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     match (ip_of(address), address.iter().nth(1)) {
         (Some(ip), Some(Protocol::Tcp(port))) => {

@@ -2,8 +2,10 @@
 //!
 //! A lie is an offence that the message's own bytes prove. It bans the peer at once. A mistake,
 //! such as a message that does not decode, may come from an honest program of another version. The
-//! first mistake costs the peer its connection, and a second one within a day bans it. Bans end by
-//! themselves. Each lasts twice as long as the one before, up to a day.
+//! first mistake costs the peer its connection. A mistake bans the peer if its last offence, or the
+//! end of its last ban, is less than a day ago. A named peer is banned for lies only. Bans end by
+//! themselves. The first lasts an hour, and each further one twice as long as the one before, up to
+//! a day. A day without ban and offence is a new start.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -78,8 +80,8 @@ pub(crate) struct Record {
     pub(crate) address: Option<Multiaddr>,
 }
 
-/// All records, at most [`RECORDS_MAX`]. When there is no room, a new record replaces one without a
-/// ban. If all have a ban, it replaces the one whose ban ends first.
+/// All records, at most [`RECORDS_MAX`]. When there is no room, a new record replaces the oldest
+/// one without a ban. If all have a ban, it replaces the one whose ban ends first.
 #[derive(Default)]
 pub(crate) struct Bans {
     records: HashMap<PeerId, Record>,

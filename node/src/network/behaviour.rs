@@ -42,7 +42,8 @@ const MEMORY_PART: f64 = 0.75;
 /// How often the routing table is refreshed.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a gossip message may wait where faults can be set: longer than any cut of a test.
+/// How long a gossip message may wait for a peer if faults can be set. It is longer than any cut of
+/// a test.
 const HELD_QUEUE_TIME: Duration = Duration::from_secs(3600);
 
 /// All protocols. Those that may refuse a connection come first: see [`Gate`].
@@ -157,7 +158,7 @@ fn behaviour(
     faults: Option<Faults>,
 ) -> Result<Behaviour, NetworkError> {
     let mesh = if config.small_mesh { Mesh::SMALL } else { Mesh::NORMAL };
-    // What waits for a peer that is cut off waits for the end of the cut.
+    // A message for a peer that is cut off waits until the cut ends.
     let queue_time = if faults.is_some() { HELD_QUEUE_TIME } else { gossip::QUEUE_TIME };
     Ok(Behaviour {
         gate: Gate::new(config.limits, config.grouping(), faults),
@@ -197,8 +198,8 @@ fn kad(config: &NetworkConfig, names: &Names, local: PeerId) -> kad::Behaviour<M
         .set_periodic_bootstrap_interval(Some(DISCOVERY_INTERVAL));
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad);
     if config.private {
-        // Otherwise Kademlia would serve others only once an external address is confirmed. On a
-        // private network no address ever is.
+        // Without this, Kademlia would serve others only if this node has an external address. On a
+        // private network a node has one only if the operator configures it.
         kad.set_mode(Some(kad::Mode::Server));
     }
     kad

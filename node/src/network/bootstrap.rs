@@ -28,7 +28,7 @@ struct Entry {
     last: Option<Instant>,
     /// The dial under way.
     dialing: Option<ConnectionId>,
-    /// Dials that failed since the last connection.
+    /// Dials that failed since the last connection, or since a cut was healed.
     failures: u64,
     /// The earliest time of the next dial.
     next: Instant,
@@ -151,8 +151,8 @@ impl Bootstrap {
         unnamed
     }
 
-    /// Peers can be reached again that could not be: each is dialed at once. So are addresses whose
-    /// peer is not known.
+    /// Some peers are no longer cut off. Each of them is dialed at once, and so is each address
+    /// whose peer is not known.
     pub(crate) fn on_healed(&mut self, is_healed: impl Fn(&PeerId) -> bool, now: Instant) {
         for entry in self.entries.iter_mut().filter(|it| it.peer.as_ref().is_none_or(&is_healed)) {
             (entry.next, entry.delay, entry.failures) = (now, DELAY_MIN, 0);

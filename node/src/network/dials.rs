@@ -1,9 +1,10 @@
-//! Which addresses may be dialed. The transport asks here before each dial, whichever part of the
-//! node wants it.
+//! Which addresses may be dialed. The transport asks this module before each dial, whichever part
+//! of the node wants the dial.
 //!
-//! The task names the addresses it has chosen: those of the configuration, the store and the local
-//! network. Every other address was learned from a peer, mostly by a Kademlia query. It may be a
-//! trap: a host of our own network, or a stranger's host that an attacker wants us to bother.
+//! The network's task names the addresses that it has chosen: those of the configuration, of the
+//! local network and of the operator, and those of peers that are no longer cut off. Every other
+//! address was learned from a peer, by a Kademlia query or from the peer store. It may be a trap: a
+//! host of our own network, or a stranger's host that an attacker wants us to bother.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -39,7 +40,7 @@ pub(crate) enum Undialed {
     Recent,
 }
 
-/// The rules and the recent dials, shared by the transport and the network's task.
+/// The rules, and the dials of the last minute. The transport and the network's task share them.
 #[derive(Clone)]
 pub(crate) struct Dials(Arc<Mutex<Book>>);
 

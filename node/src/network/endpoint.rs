@@ -128,7 +128,8 @@ impl fmt::Display for Endpoint {
 }
 
 /// Whether a text is a host name: labels of letters, digits, `-` and `_` with dots between them. A
-/// text without a letter is an IP address with a mistake in it.
+/// label has at most 63 characters, and the name 253. A text without a letter is not a name: it is
+/// an IP address with a mistake in it.
 #[must_use]
 pub fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {

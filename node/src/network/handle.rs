@@ -215,15 +215,15 @@ impl Network {
         self.outlets.send(&peer, Lane::Data, bytes);
     }
 
-    /// Blames a peer. Its connections are closed. For a lie, or its second mistake within a day, it
-    /// is banned: for an hour at first, then twice as long each time, up to a day. Bans outlive a
-    /// restart.
+    /// Blames a peer. Its connections are closed. For a lie, or for a mistake within a day after
+    /// another offence or after a ban, it is banned: for an hour at first, then twice as long each
+    /// time, up to a day. A named peer is banned for lies only. Bans outlive a restart.
     pub fn ban(&self, peer: PeerId, charge: Charge) {
         self.command(Command::Ban(peer, charge));
     }
 
-    /// Records that the peer was useful. This protects its connection when one must be closed for a
-    /// newcomer.
+    /// Records that the peer was useful. This helps to protect its connection when one must be
+    /// closed for a newcomer.
     pub fn served(&self, peer: PeerId, service: Service) {
         self.command(Command::Served(peer, service));
     }

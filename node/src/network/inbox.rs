@@ -43,7 +43,7 @@ pub struct Gossip {
     pub from: PeerId,
     /// The payload.
     pub bytes: Vec<u8>,
-    /// To report the verdict with.
+    /// Names the message when its verdict is reported.
     pub ticket: GossipTicket,
 }
 
@@ -114,7 +114,7 @@ pub enum PeerEvent {
         from: PeerId,
         /// At most [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
         bytes: Vec<u8>,
-        /// To answer with.
+        /// Names the request when it is answered.
         ticket: ResponseTicket,
     },
     /// The outcome of a request of ours. Each request has exactly one.
@@ -135,8 +135,9 @@ pub(crate) struct Closed;
 /// Events on their way to the reader. None is lost, and the swarm never waits for room.
 ///
 /// No event is refused, yet their number is bounded. Requests and responses are bounded by the
-/// requests in flight. Of each peer at most one `Disconnected` and one `Connected` wait: a peer
-/// that came and went before the reader saw it leaves no event.
+/// requests in flight. Of each peer at most one `Disconnected` and one `Connected` wait. If a peer
+/// came and went before the reader saw it, its `Connected` and its requests are dropped, and there
+/// is no `Disconnected`.
 pub(crate) struct Events {
     waiting: VecDeque<PeerEvent>,
     sender: mpsc::Sender<PeerEvent>,

@@ -12,17 +12,18 @@ use tokio::time::timeout;
 use super::address::ip_of;
 use super::endpoint::{Endpoint, Host};
 
-/// The system names all addresses at once. After this time without a further one the list is
-/// complete. Shorter, and a loaded machine may miss some; longer, and commands feel slow.
+/// The system names all addresses at once. After this time without a further one the list counts as
+/// complete. With a shorter time a loaded machine may miss some. With a longer one commands feel
+/// slow.
 const QUIET: Duration = Duration::from_millis(300);
 /// Most addresses that are listed.
 const ADDRESSES_MAX: usize = 64;
 
-/// The addresses of this machine that a listener on `any`, which is 0.0.0.0 or `::`, is reached at.
-/// Empty if the system does not say.
+/// The addresses of this machine at which a listener on `any` can be reached; `any` is 0.0.0.0 or
+/// `::`. Empty if the system does not name them.
 pub async fn own_addresses(any: IpAddr) -> Vec<IpAddr> {
-    // A listener for all interfaces is told the address of each. This one is never accepted from,
-    // and closed again at once.
+    // A listener on all interfaces is told the address of each. This one serves no connection, and
+    // it is closed when the function returns.
     let mut listener: Boxed<tcp::tokio::TcpStream> =
         tcp::tokio::Transport::new(tcp::Config::default()).boxed();
     let address: Multiaddr = Endpoint { host: Host::Ip(any), port: 0, peer: None }.address();

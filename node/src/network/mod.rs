@@ -93,8 +93,8 @@ pub struct NetworkConfig {
     /// or with a public listening address, a node of a public network helps others to find peers.
     pub external: Vec<Multiaddr>,
     /// Addresses of named peers, to which the node stays connected. An address may end with `/p2p/`
-    /// and the peer's identity. Of the limits on connections only `per_peer` applies to named
-    /// peers, in either direction.
+    /// and the peer's identity. Of the limits on connections only `per_peer` and `memory_bytes`
+    /// apply to named peers, in either direction.
     pub bootstrap: Vec<Multiaddr>,
     /// The file in which peers are remembered from one run to the next. `None` remembers nothing.
     pub store: Option<PathBuf>,
@@ -110,8 +110,8 @@ pub struct NetworkConfig {
     /// The rate at which a data frame of a link is written, in bytes a second; `None` is as fast as
     /// the connection takes it. At a limited rate little of a frame is queued ahead of other
     /// messages. Each frame is written an eighth faster than this rate, to make up for the pauses
-    /// between frames. However low the rate is, a frame takes at most 150 ms. The caller decides
-    /// how many frames are written at a time.
+    /// between frames. However low the rate is, it spreads a frame over at most 150 ms. The caller
+    /// decides how many frames are written at a time.
     pub data_rate: Option<NonZeroU64>,
     /// Whether faults can be set: peers cut off, latency. For local networks.
     pub faults: bool,
@@ -143,7 +143,7 @@ impl NetworkConfig {
     }
 }
 
-/// Limits on connections. Of these only `per_peer` applies to named peers.
+/// Limits on connections. Of these only `per_peer` and `memory_bytes` apply to named peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that peers made with us. When all places are taken, a newcomer replaces the
@@ -151,7 +151,8 @@ pub struct Limits {
     pub inbound: u32,
     /// Connections that we made and keep, at most one for each group of addresses.
     pub outbound: u32,
-    /// Handshakes under way, per direction.
+    /// Inbound handshakes under way. The same number of outbound dials may be under way to
+    /// addresses that Kademlia chose; dials that this node chose itself have no limit.
     pub pending: u32,
     /// Connections with one peer; the newest stay. Must be at least 2, since otherwise two nodes
     /// that dial each other at once would both hang up.

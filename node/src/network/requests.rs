@@ -73,7 +73,7 @@ struct Answer {
     _going: oneshot::Sender<Infallible>,
 }
 
-/// The part of an [`Answer`] that the sender holds.
+/// The part of an [`Answer`] that its writer holds.
 #[derive(Debug)]
 pub(crate) struct Sending {
     /// Bytes written to the stream so far.

@@ -29,7 +29,8 @@ pub(crate) struct PeerStore {
     path: Option<PathBuf>,
     pub(crate) addresses: Addresses,
     pub(crate) bans: Bans,
-    /// The anchors of the last run until they are dialed; then those of this run.
+    /// The anchors of the last run. Those of this run replace them at the first write of the store
+    /// at which this run has outbound peers.
     pub(crate) anchors: Vec<(PeerId, Multiaddr)>,
     /// Identities that answered at configured addresses without an identity.
     pub(crate) identities: BTreeMap<Multiaddr, PeerId>,

@@ -22,7 +22,8 @@ use super::wire::Names;
 use super::{NetworkConfig, NetworkError};
 
 /// How long the node may take to be reached and to say of which chain it is: the time of a dial,
-/// and some. Longer, and a silent host holds up a person; shorter, and a slow link is given up.
+/// and five seconds more. With a longer time a silent host would keep a person waiting. With a
+/// shorter one a slow link would be given up.
 const MEETING: Duration = Duration::from_secs(15);
 /// Most characters shown of a node's claim about its chain.
 const CLAIM_CHARS_MAX: usize = 100;
@@ -33,10 +34,10 @@ pub enum VisitError {
     /// No connection was made.
     #[error("nobody answers there: {0}")]
     Unreachable(String),
-    /// Another node answered than the address names.
+    /// The node that answered has another identity than the address names.
     #[error("the node there is {0}")]
     OtherPeer(PeerId),
-    /// The node says that it is of another chain, or no node at all.
+    /// The host there is a node of another chain, or another program that speaks libp2p.
     #[error("the node there speaks {0:?}")]
     OtherChain(String),
     /// The node closed the connection before it said of which chain it is. A node does that to

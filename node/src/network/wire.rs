@@ -75,8 +75,8 @@ impl Topic {
     }
 }
 
-/// The two streams of a link in each direction. With two, a short message never waits behind a
-/// chunk.
+/// The two streams of a link in each direction. With two, a short message need not wait until a
+/// chunk is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Short, urgent messages.

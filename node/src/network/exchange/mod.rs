@@ -137,7 +137,8 @@ pub(crate) struct Response {
     /// The handle by which [`Requests`](super::requests::Requests) counts and cancels an answer of
     /// ours. `None` for a received response.
     pub(crate) sending: Option<Sending>,
-    /// The room that a received response takes until it is handed on.
+    /// The bytes that a received response takes of [`ANSWERS`]. They are given back once the
+    /// network's task has taken the response. `None` for an answer of ours.
     _arrival: Option<Arrival>,
 }
 

@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 8 << 10;
 /// Bytes for which a piece counts beyond its content, so that many small pieces are bounded too.
 const PIECE_COST: usize = 64;
 
-/// What a stream has received and not yet handed on.
+/// The bytes that a stream has received and not yet handed on.
 #[derive(Default)]
 pub(super) struct Delayed {
     pieces: VecDeque<Piece>,
@@ -34,14 +34,14 @@ pub(super) struct Delayed {
 
 struct Piece {
     arrived: Instant,
-    /// No bytes are the end of the stream.
+    /// Empty at the end of the stream.
     content: io::Result<Vec<u8>>,
-    /// Bytes that were handed on.
+    /// Number of bytes that were handed on.
     taken: usize,
 }
 
 impl Delayed {
-    /// Reads what has waited long enough. Without latency nothing is held back.
+    /// Reads bytes that have waited for the whole latency. Without latency nothing is held back.
     pub(super) fn poll_read(
         &mut self,
         inner: &mut (impl AsyncRead + Unpin),
@@ -75,7 +75,7 @@ impl Delayed {
         }
     }
 
-    /// Receives what is there.
+    /// Receives bytes that have arrived, until [`HELD_BYTES_MAX`] are held back.
     fn fill(&mut self, inner: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) {
         let mut piece = [0; PIECE_BYTES];
         while !self.is_over && self.bytes < HELD_BYTES_MAX {
@@ -87,7 +87,7 @@ impl Delayed {
         }
     }
 
-    /// Hands on bytes of the first piece. Once the stream has failed, it has ended.
+    /// Hands on bytes of the first piece. After an error the stream counts as ended.
     fn take(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let Some(first) = self.pieces.front_mut() else { return Ok(0) };
         let mut count = 0;

@@ -4,8 +4,8 @@
 //! is lost and nothing is closed, so what waits goes on at once when the cut is healed. The gate
 //! refuses new connections with the peer. *Latency* delays what a stream has received.
 //!
-//! Only a network whose configuration allows faults wraps its connections. Both ends of a
-//! connection are told, each by its own operator.
+//! Only a network whose configuration allows faults wraps its connections. Each end of a connection
+//! has its own faults, set by its own operator.
 
 mod delay;
 mod muxer;
@@ -24,7 +24,8 @@ use libp2p::PeerId;
 use libp2p::core::muxing::StreamMuxerBox;
 use tokio::sync::watch;
 
-/// Longest latency. Requests and pings end after half a minute, so more would look like a cut.
+/// Longest latency. Pings and unanswered requests fail after half a minute, so a much longer
+/// latency would look like a cut.
 pub const LATENCY_MAX: Duration = Duration::from_secs(10);
 
 /// Most peers with faults.
@@ -154,7 +155,7 @@ impl Faults {
         }
         peers.retain(|_, peer| peer.strong_count() > 0);
         let peer = Arc::new(Peer::default());
-        // Under the lock, so that no change is missed.
+        // The plan is read under the lock, so that no change is missed.
         let plan = Arc::clone(&self.0.plan.borrow());
         peer.set(plan.cut.contains(&id), latency(&plan, &id));
         peers.insert(id, Arc::downgrade(&peer));
@@ -176,7 +177,7 @@ struct Peer {
     is_cut: AtomicBool,
     /// In milliseconds.
     latency: AtomicU64,
-    /// The readers and writers that wait for a change, by the number of their seat.
+    /// The readers and writers that wait for a change, by the number of their [`Seat`].
     waiting: Mutex<HashMap<u64, [Option<Waker>; 2]>>,
     seats: AtomicU64,
 }
@@ -196,7 +197,7 @@ impl Peer {
     }
 }
 
-/// What a task does with a connection or a stream. At most one task does each of both at a time.
+/// The two directions of a connection or a stream. At most one task uses each direction at a time.
 #[derive(Clone, Copy)]
 enum Side {
     /// Reads, or accepts streams.
@@ -205,7 +206,7 @@ enum Side {
     Out,
 }
 
-/// The place of a connection or a stream among those that wait for a change.
+/// The registration of a connection or a stream that may wait for a change of the faults.
 struct Seat {
     peer: Arc<Peer>,
     number: u64,
@@ -231,7 +232,7 @@ impl Seat {
         if self.peer.is_cut.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Has the task woken at the next change.
+    /// Registers the task of `cx`, so that the next change wakes it.
     fn wait(&self, side: Side, cx: &Context<'_>) {
         let mut waiting = self.peer.lock();
         let wakers = waiting.entry(self.number).or_default();

@@ -11,8 +11,8 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, Substr
 use super::delay::Delayed;
 use super::{Peer, Seat, Side};
 
-/// A connection. Its own data still moves while it is held, within the windows of its streams, and
-/// it may close.
+/// A connection. While it is held, the multiplexer still sends and receives, within the windows of
+/// the streams, and the connection may close.
 pub(super) struct Held {
     inner: StreamMuxerBox,
     seat: Seat,

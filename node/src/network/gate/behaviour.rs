@@ -57,7 +57,7 @@ impl NetworkBehaviour for Gate {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            // Another behaviour refused it.
+            // Another behaviour refused the connection.
             FromSwarm::ListenFailure(failure) => drop(self.open.remove(&failure.connection_id)),
             FromSwarm::DialFailure(failure) => {
                 self.open.remove(&failure.connection_id);

@@ -1,7 +1,7 @@
 //! The gate: who may be connected.
 //!
 //! - Named peers (those of the configuration) may always connect, in both directions, unless they
-//!   are banned. They take no places.
+//!   are banned or cut off. They take no places.
 //! - Other peers that dial us take inbound places. If none is free, a newcomer gets the place of
 //!   the least useful peer: see [`eviction`](super::eviction). If none is free for its group of
 //!   addresses, a member of the group may give way.
@@ -48,7 +48,7 @@ const TRADES_MAX: usize = 64;
 /// Least time between two dials of a peer that we know only from other peers.
 const DIAL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The same while all outbound places are taken, when a dial can only become a probe.
+/// The same time while all outbound places are taken. A dial can then only become a probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Most peers whose last dial is remembered. Beyond it no further learned peer is dialed until a
@@ -77,7 +77,7 @@ pub(crate) enum Reason {
     Evicted,
     /// The peer has newer connections.
     Replaced,
-    /// A query is done with it.
+    /// It is a probe whose time is over.
     Probed,
 }
 
@@ -94,7 +94,8 @@ pub(crate) struct Close {
 pub(crate) enum Choice {
     /// The address is one of the configuration: whoever answers is a named peer.
     Named,
-    /// The peer is one that the task chose: an anchor, one of the store, one of the local network.
+    /// The peer is one that the task chose: an anchor, a peer of the store or of the local network,
+    /// or one that the operator dials.
     Chosen,
 }
 
@@ -256,7 +257,8 @@ impl Gate {
         open.is_inbound && !open.is_closing && !self.named.contains(&open.peer)
     }
 
-    /// Whether a newcomer may have its place. A peer that is cut off cannot show that it is useful.
+    /// Whether a newcomer may have its place. A peer that is cut off keeps its place, because it
+    /// cannot show that it is useful.
     fn may_leave(&self, open: &Open) -> bool {
         self.takes_inbound(open) && !self.is_cut(&open.peer)
     }

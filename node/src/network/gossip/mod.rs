@@ -36,12 +36,12 @@ const ASKED_MAX: u32 = 1;
 /// would cost us more work than they cost the sender.
 const FRAME_MESSAGES_MAX: usize = 16;
 
-/// Our own messages up to this size go to all peers at once, not only to those of the mesh.
+/// Our own messages about consensus go to all peers at once up to this size, not only to those of
+/// the mesh.
 ///
 /// Votes are among them. They must reach all validators within half a second, and strangers that
 /// fill the mesh and forward nothing must not delay them. A vote has some 200 bytes, so 128 peers
-/// cost 25 KiB. A proposal of 512 KiB would cost 64 MiB, and a batch of transactions of 16 KiB
-/// would cost 2 MiB.
+/// cost 25 KiB. A proposal of 512 KiB would cost 64 MiB.
 const FLOOD_BYTES_MAX: usize = 4 << 10;
 
 /// The score of a named peer. All others have zero, or less after rejected messages.
@@ -207,8 +207,8 @@ fn score_params(topics: &[TopicHash], private: bool) -> PeerScoreParams {
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
         // Gossipsub squares the count of rejected messages. One rejected message keeps a peer out
-        // of the mesh until the count decays. Three within two minutes make us drop all messages of
-        // the peer.
+        // of the mesh for two minutes, until the count has decayed. Three of one topic within four
+        // seconds make us drop all messages of the peer.
         invalid_message_deliveries_weight: -10.0,
         invalid_message_deliveries_decay: score_parameter_decay(Duration::from_secs(120)),
         ..TopicScoreParams::default()

@@ -2,9 +2,9 @@
 //!
 //! Each side opens two streams, one per [`Lane`], and only writes on them. It only reads from the
 //! two streams that the other side opens. Every stream has a task of its own, so reading and
-//! writing never wait for each other. For each side the link is open while the two streams that
-//! this side opened are open. The link ends on both sides when any of the four streams ends, and is
-//! opened again after a backoff.
+//! writing never wait for each other. A side regards the link as open while the two streams that it
+//! opened are open. The link ends on both sides when any of the four streams ends, and is opened
+//! again after a backoff.
 
 mod behaviour;
 mod outlet;
@@ -141,7 +141,7 @@ impl Links {
         self.links.iter().filter(|(_, link)| due(link)).map(|(peer, _)| *peer).collect()
     }
 
-    /// The peer could not be reached, and can be again. Its link is opened at once if it is shut.
+    /// The peer is no longer cut off. Its link is due at once if it is shut.
     pub(crate) fn on_healed(&mut self, peer: &PeerId, now: Instant) {
         if let Some(link) = self.links.get_mut(peer) {
             (link.due, link.backoff) = (now, BACKOFF_MIN);

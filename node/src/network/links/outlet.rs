@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::network::wire::Lane;
 
-/// Most frames that wait for one peer.
+/// Most frames of a lane that wait for one peer.
 const fn frames_waiting_max(lane: Lane) -> usize {
     match lane {
         Lane::Control => 1_024,
@@ -18,7 +18,7 @@ const fn frames_waiting_max(lane: Lane) -> usize {
     }
 }
 
-/// Most bytes that wait for one peer, including the frame that is being written.
+/// Most bytes of a lane that wait for one peer, including the frame that is being written.
 const fn bytes_waiting_max(lane: Lane) -> usize {
     match lane {
         Lane::Control => 8 << 20,

@@ -1,11 +1,12 @@
-//! Yamux with two counts for each connection: bytes that arrived and are not read yet, and bytes
-//! that gossip has written.
+//! Yamux with two counts: for each connection the bytes that arrived and are not read yet, and for
+//! each peer the bytes that gossip has written.
 //!
 //! A stream that is not read fills its window of 256 KiB or more, and a connection has hundreds of
 //! streams. So a connection whose streams hold too much is not read from its socket until they hold
 //! less. Its peer has to wait; all other connections go on. A waiting connection goes on as soon as
-//! its readers do. Only the reader of a large frame of a link may wait for another stream, and only
-//! as long as a frame may take: see [`intake`](super::intake).
+//! its streams are read. Almost no reader of a stream waits for another stream. Only the reader of
+//! a large frame of a link may, and only as long as a frame may take: see
+//! [`intake`](super::intake).
 
 use std::collections::HashMap;
 use std::collections::VecDeque;

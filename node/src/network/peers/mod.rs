@@ -258,9 +258,9 @@ impl Peers {
         Some(connections.iter().find(|other| other.id == connection)?.hold.as_ref()?.taken.clone())
     }
 
-    /// A peer made claims about itself. Returns them if they may be acted on now, as the first
-    /// claims of a connection may, and later ones once per [`CLAIM_INTERVAL`]. Otherwise they wait,
-    /// and replace any claims that waited.
+    /// A peer made claims about itself. Returns them if they may be acted on now: the first claims
+    /// of a connection at once, later ones once per [`CLAIM_INTERVAL`]. Otherwise they wait, and
+    /// replace earlier claims that wait.
     pub(crate) fn on_claims(
         &mut self,
         id: &PeerId,

@@ -22,7 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// When to dial peers of the store.
 pub(super) struct Upkeep {
-    /// Peers to dial before all others.
+    /// Peers of the store to dial first, once.
     pub(super) anchors: Vec<(PeerId, Multiaddr)>,
     fill: Instant,
     look: Instant,
@@ -35,7 +35,8 @@ impl Upkeep {
 }
 
 impl Task {
-    /// Dials an address of the configuration, or one that the operator or the local network gave.
+    /// Dials an address of the configuration, of the operator or of the local network, or one of a
+    /// peer that is no longer cut off. The rules for learned addresses do not apply to it.
     pub(super) fn dial(&mut self, address: &Multiaddr, dial: DialOpts, choice: Choice) {
         let connection = dial.connection_id();
         let peer = dial.get_peer_id();

@@ -1,4 +1,4 @@
-//! The task's part about faults: it tells of them, and undoes what a cut has left.
+//! The task's part about faults: it logs them, and restores connections after a cut.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Task;
 use crate::network::faults::{FaultPlan, Faults};
 use crate::network::gate::Choice;
 
-/// How often the log tells of the faults that are set.
+/// How often a warning in the log lists the faults that are set.
 const REMINDER: Duration = Duration::from_secs(30);
 
 /// The faults as the task knows them.
@@ -42,7 +42,7 @@ impl FaultWatch {
         self.plan.as_ref().is_some_and(|plan| plan.borrow().cut.contains(peer))
     }
 
-    /// Tells of the faults from time to time, as long as there are any.
+    /// Logs the faults every [`REMINDER`], as long as there are any.
     pub(super) fn remind(&mut self, now: Instant) {
         if !self.known.is_empty() && now.duration_since(self.told) >= REMINDER {
             self.told = now;
@@ -65,12 +65,13 @@ impl Task {
         }
     }
 
-    /// These peers are no longer cut off. Nothing of the time of the cut is held against them, and
-    /// those that are not connected are dialed at once.
+    /// These peers are no longer cut off. Debts and delays from the cut are forgotten, and those of
+    /// them that are not connected are dialed at once.
     fn on_healed(&mut self, healed: &[PeerId], now: Instant) {
         self.bootstrap.on_healed(|peer| healed.contains(peer), now);
         for peer in healed {
-            // Its queue shrinks from now on. What waits in it was not counted.
+            // Messages that were pushed during the cut were not counted. The peer could not take
+            // earlier ones, so it is not blamed for them.
             self.traffic.on_disconnected(peer);
             self.links.on_healed(peer, now);
             if self.swarm.is_connected(peer) && !self.is_whole(peer) {

@@ -47,7 +47,8 @@ impl Task {
         }
     }
 
-    /// A message arrived that was not seen before. All work of judging it is charged to this peer.
+    /// A message arrived that was not seen before. It is ignored unjudged if this peer has no
+    /// budget left, or if no place is free for the message.
     fn on_message(&mut self, from: PeerId, id: MessageId, message: Message) {
         // `Bounds` has refused all other topics already.
         let Some(topic) = self.names.topic(&message.topic) else { return };
@@ -71,7 +72,8 @@ impl Task {
         }
     }
 
-    /// A message has its verdict. All work of forwarding it is charged to the sender.
+    /// A message has its verdict. An accepted one is forwarded, unless too many bytes were
+    /// forwarded lately.
     pub(super) fn report(&mut self, ticket: &GossipTicket, verdict: Verdict) {
         let GossipTicket { topic, id, from, place } = ticket;
         if verdict != Verdict::Accept {

@@ -169,7 +169,7 @@ impl Task {
         Ok((task, network, inbox))
     }
 
-    /// Runs until a command stops it or no handle or reader of events is left.
+    /// Runs until a command stops it, or until all handles or the reader of events are dropped.
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

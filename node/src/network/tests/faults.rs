@@ -101,7 +101,7 @@ async fn a_peer_that_is_cut_off_cannot_connect_and_is_not_dialed() {
     cut(&a, &[b_id]);
     let mut b = Node::start(NetworkConfig { identity: stranger, ..armed(&[&a]) }).await;
     let a_id = a.id();
-    // The dial of `b` and that of `a` are refused, by `a`.
+    // `a` refuses both dials: its own and that of `b`.
     a.network.dial(b.address());
     let connects = async { tokio::join!(a.connected(b_id), b.connected(a_id)) };
     assert!(timeout(4 * WATCHED, connects).await.is_err());

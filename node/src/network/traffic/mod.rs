@@ -23,7 +23,7 @@ use super::share::Share;
 use super::wire::{TRANSMIT_BYTES_MAX, Topic};
 
 /// Most messages of a topic that wait. One peer may have about half of the room that the others
-/// leave, and fewer messages if they are large: see [`Traffic`]. Without room a new message is
+/// leave, and fewer messages if they are large: see [`waiting`]. Without room a new message is
 /// ignored: it is not forwarded, and its sender is not blamed.
 pub(crate) const fn gossip_queue(topic: Topic) -> usize {
     match topic {
