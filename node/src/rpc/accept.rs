@@ -30,9 +30,10 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 const STALL_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of a request head, and about how much of an answer a connection buffers.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Pause after the system has refused to accept, for example for lack of file descriptors.
+/// Pause after the system has failed to accept a connection, for example for lack of file
+/// descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
-/// Least time between two log lines about such refusals.
+/// Least time between two log lines about such failures.
 const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The connection of a request.

@@ -15,8 +15,8 @@ const KEPT_SECONDS: u64 = 5;
 /// Programs on this machine get this many times as much: a whole core, which they could take
 /// anyway.
 const LOOPBACK: u64 = 10;
-/// Most accounts. A full account need not be stored, so only callers that were busy within the last
-/// five seconds need one. Further callers share one account.
+/// Most accounts. A full account need not be stored, so only callers that have not regained all
+/// that they spent need one. Further callers share one account.
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// Costs in microseconds, roughly as measured on one core of a small machine.
@@ -123,7 +123,7 @@ impl Budgets {
         self.with(origin, |account, _| account.pay(cost));
     }
 
-    /// Returns the cost of work that turned out to be useful to all.
+    /// Gives back the cost of work that turned out to be useful to all.
     pub(super) fn refund(&self, origin: Origin, cost: u64) {
         self.with(origin, |account, rate| account.gain(cost, rate));
     }

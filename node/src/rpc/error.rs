@@ -105,7 +105,8 @@ impl RpcError {
         error
     }
 
-    /// No memory is left for answers or requests for the moment.
+    /// For the moment no memory is left for requests or answers, no place for calls or for another
+    /// WebSocket, or the queue of a WebSocket's calls is full.
     pub(super) fn busy() -> Self {
         let message = "too many large requests and answers are in progress";
         let mut error = Self::new(
@@ -196,7 +197,7 @@ impl RpcError {
         )
     }
 
-    /// A fault of our disk or code. The details go to the log and not to callers.
+    /// A fault of our disk or code. The details are logged and not shown to callers.
     pub(super) fn internal(error: impl Display) -> Self {
         tracing::error!("a call failed: {error}");
         Self::new(

@@ -74,8 +74,8 @@ impl Guard {
         let literal =
             name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
         match literal.parse::<IpAddr>() {
-            // An address cannot be rebound by DNS. If the server listens on all addresses, any of
-            // this machine's may be used.
+            // A host that is an IP address cannot be rebound by DNS. A server that listens on all
+            // addresses accepts every one, since it does not know those of this machine.
             Ok(ip) => {
                 ip.is_loopback()
                     || ip == self.listen

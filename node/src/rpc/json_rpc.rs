@@ -1,5 +1,5 @@
-//! JSON-RPC 2.0: bytes in, text out. A request is one call, a notification or a batch. The methods
-//! are elsewhere.
+//! JSON-RPC 2.0: bytes in, text out. A request is one call, a notification or a batch. The module
+//! `methods` runs the calls.
 
 use std::borrow::Cow;
 
@@ -18,8 +18,8 @@ pub(super) const BATCH_MAX: usize = 100;
 /// Most bytes of an answer. The largest block, or the longest list of the mempool, takes about 9
 /// MiB.
 pub(super) const RESPONSE_BYTES_MAX: usize = 16 << 20;
-/// With fewer bytes left for the answer, no further call of a batch is begun: its outcome could not
-/// be reported.
+/// With fewer bytes left for the answer, no further call of a batch is begun, since its outcome
+/// could not be reported.
 const ROOM_MIN: usize = 1 << 10;
 /// The id of an answer to a call without a valid id.
 const NO_ID: &str = "null";
@@ -95,7 +95,7 @@ async fn answer_one(
             (name, id, result)
         }
     };
-    // A notification gets no answer, so none is written.
+    // A notification gets no answer, so its result is dropped.
     let Some(id) = id else {
         methods.count(&name, result.as_ref().err());
         return None;
@@ -155,8 +155,8 @@ pub(super) fn refusal(error: &RpcError) -> String {
     failure(NO_ID, error)
 }
 
-/// The answer to a call that is refused unread; `None` for a notification. A batch is refused as a
-/// whole.
+/// The answer to a request that is refused before any call of it runs; `None` for a notification. A
+/// batch gets a single error.
 pub(super) fn turn_away(request: &[u8], error: &RpcError) -> Option<Held> {
     let text = std::str::from_utf8(request).unwrap_or_default();
     let id = match read(text) {

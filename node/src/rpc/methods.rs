@@ -267,7 +267,7 @@ impl Methods {
                     &Submitted { id: id.to_string(), status: TxStatus::Pending, height: None },
                 );
             }
-            // The transaction was not verified.
+            // Nobody has verified the transaction, so nothing is known of it.
             Err(SubmitError::Unavailable) => return Err(RpcError::unavailable()),
             Err(refusal) => refusal,
         };

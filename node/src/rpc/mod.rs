@@ -2,8 +2,9 @@
 //!
 //! Readers get snapshots and final blocks. A submission goes to the verifier like any other
 //! transaction. Nothing here changes the chain. Everything is bounded: connections, requests,
-//! answers, waits, reads of the store, and the work that one address may cause. When places or
-//! memory run out, the least useful connection is closed.
+//! answers, waits, reads of the store, and the work that one address may cause. When places run
+//! out, the least useful connection is closed. When memory runs out, connections that have long
+//! held unread answers or unfinished requests are closed.
 
 mod accept;
 mod answer;
@@ -69,8 +70,8 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 const SEND_BUFFER_BYTES: u32 = 128 << 10;
 /// Most connections that wait in the system to be accepted.
 const BACKLOG: u32 = 1_024;
-/// Longest time for a whole request: to arrive, to wait, and to be answered. Each part has its own,
-/// lower bound.
+/// Longest time for a whole request: to arrive, to wait, and to be answered. Each of these parts
+/// also has a shorter limit of its own.
 const REQUEST_MAX: Duration = WAIT_MAX.saturating_mul(2);
 /// How long connections may take to finish when the node stops. Then they are closed.
 const STOP_MAX: Duration = Duration::from_secs(2);
@@ -88,7 +89,8 @@ pub struct RpcConfig {
     /// Origins of web pages that may call the server, such as `https://wallet.example`. By default
     /// there are none.
     pub allowed_origins: Vec<String>,
-    /// Most connections at the same time. Beyond it the least useful one is closed for a new one.
+    /// Most connections at the same time. Some of their places are for pages only or are kept free.
+    /// When no place for calls is free, the least useful connection is closed for a new one.
     pub connections_max: usize,
 }
 
@@ -123,7 +125,8 @@ pub struct RpcListener {
 struct Bounds {
     /// Most bytes of all unread answers.
     answers_bytes: usize,
-    /// Microseconds of work per second that an address may cause.
+    /// Microseconds of work per second that an address may cause; loopback may cause ten times as
+    /// much.
     refill: u64,
 }
 

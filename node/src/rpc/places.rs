@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 /// Most connections at once, if the process may open enough files.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
-/// How many of the places serve only health, readiness and metrics, since calls may fill all others
-/// with work. They are at most a quarter of all places. As many places again are kept free for
-/// connections that were told to close but have not closed yet.
+/// How many of the places serve only pages such as health, readiness and metrics, since calls may
+/// fill all others with work. They are at most a quarter of all places. As many places again are
+/// kept free for connections that were told to close but have not closed yet.
 const PAGES_PLACES: usize = 16;
-/// Most WebSockets among the connections. Each may receive a message of 1 MiB, so all of them 128
-/// MiB.
+/// Most WebSockets among the connections. Each buffers a message of up to 1 MiB while it arrives,
+/// so all of them buffer at most 128 MiB.
 pub(super) const SOCKETS_MAX: usize = 128;
 /// A WebSocket without calls or subscriptions for this long may be closed for a new one.
 const SOCKET_IDLE: Duration = Duration::from_secs(10);
@@ -121,8 +121,8 @@ impl Places {
         })
     }
 
-    /// Takes a place for a new connection. `None` if all connections are at work and the places for
-    /// pages are taken too.
+    /// Takes a place for a new connection. `None` if all places for calls are taken by connections
+    /// at work, and all places for pages too.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let origin = Origin::of(address);
         let mut entries = self.entries();
@@ -161,8 +161,8 @@ impl Places {
         }
     }
 
-    /// Closes the least useful connection, for example when the process cannot open another file.
-    /// Returns whether there was one.
+    /// Closes the least useful connection that has a place for calls, for example when the process
+    /// cannot open another file. Returns whether one could be closed.
     pub(super) fn give_way(&self) -> bool {
         self.entries().evict_idlest(false)
     }
@@ -174,9 +174,10 @@ impl Places {
 }
 
 impl Entries {
-    /// Closes the least useful connection. Among equals it is one of the origin with the most
-    /// connections, and of these the one that was idle longest. So a crowd from one address evicts
-    /// itself first.
+    /// Closes the least useful connection with a place for calls, or with a place for pages if
+    /// `pages_only`. Among equally useful ones it is one of the origin with the most connections,
+    /// and of these the one that was accepted or answered longest ago. So a crowd from one address
+    /// evicts itself first. False if all are at work.
     fn evict_idlest(&mut self, pages_only: bool) -> bool {
         let by_origin = &self.by_origin;
         let may_go = |entry: &&mut Entry| {

@@ -17,10 +17,11 @@ pub(super) const ANSWERS_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of all requests that are being read or processed.
 pub(super) const REQUESTS_BYTES_MAX: usize = 32 << 20;
 /// Requests and answers up to this size need no room in a pool, so that a full pool does not stop
-/// small calls. With 512 connections they take 8 MiB in all.
+/// small calls. 512 connections with one such request or answer each take 8 MiB. A WebSocket may
+/// have more: its queue holds up to about 1 MiB of small calls.
 pub(super) const SMALL_BYTES: usize = 16 << 10;
-/// How long an entry may stay even if the pool is full. After that time, the connection with the
-/// oldest entry may be closed.
+/// How long an entry may stay even if the pool is full. A connection with an older entry may be
+/// closed.
 const HOLD_MIN: Duration = Duration::from_secs(1);
 /// An answer is given to the connection in pieces of this size, so that little of it is in memory
 /// twice.
@@ -53,8 +54,8 @@ impl Pool {
     }
 
     /// Reserves room for this many bytes for a connection. `None` if there is too little. Then the
-    /// connections with the oldest entries are closed, since they do not read their answer or do
-    /// not finish their request.
+    /// connections with the oldest entries are closed if these are at least [`HOLD_MIN`] old, since
+    /// such connections do not read their answer or do not finish their request.
     pub(super) fn hold(self: &Arc<Self>, bytes: usize, place: &Place) -> Option<Hold> {
         if bytes <= SMALL_BYTES {
             return Some(Hold(None));

@@ -99,7 +99,8 @@ fn place(index: u32) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX)
 }
 
-/// The error for an index that names a block without the transaction. Our disk is at fault.
+/// The error if the index names a block that is missing or does not hold the transaction. Our disk
+/// is at fault.
 fn gone(height: Height, id: &TxId) -> RpcError {
     RpcError::internal(format!("transaction {id} is not in block {height}, as the index says"))
 }

@@ -17,8 +17,8 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A body that is refused is read and discarded up to this many bytes, since many clients read the
 /// answer only once they have sent everything. Beyond it the connection is closed.
 const DRAIN_BYTES_MAX: usize = 64 << 20;
-/// Content types of JSON-RPC over HTTP. A form of a web page can send none of them without a CORS
-/// preflight.
+/// Content types of JSON-RPC over HTTP. A web page of another origin can send none of them without
+/// a CORS preflight.
 const TYPES: [&str; 3] = ["application/json", "application/json-rpc", "application/jsonrequest"];
 
 type Refusal = (StatusCode, RpcError);

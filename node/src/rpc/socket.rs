@@ -43,7 +43,9 @@ const QUEUE_BYTES: usize = 1 << 20;
 /// How long a full queue may stop the reading. After that, calls are read and refused, so that a
 /// ping behind them is answered.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Most messages that wait for the writer: answers, blocks and pings.
+/// While this many messages wait for the writer (answers, blocks and pings), nothing is read and no
+/// block or ping is added. Answers of calls in flight, and one block for each subscription, may
+/// still exceed the number.
 const OUTGOING_MAX: usize = 16;
 /// Time between two pings, and how long a client may be silent before its connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
