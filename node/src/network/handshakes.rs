@@ -40,7 +40,8 @@ pub(crate) struct Handshakes(Arc<Mutex<Book>>);
 struct Book {
     grouping: Grouping,
     max: usize,
-    /// The IP addresses of named peers. Handshakes from these addresses never give way.
+    /// The IP addresses of named peers. Handshakes from these addresses give way only to handshakes
+    /// from other addresses of the same IPv6 /64.
     named: HashSet<IpAddr>,
     next: u64,
     open: BTreeMap<u64, Open>,

@@ -25,7 +25,8 @@ pub struct Inbox {
     pub headers: mpsc::Receiver<Gossip>,
     /// Transaction batches: at most 1,024 wait.
     pub transactions: mpsc::Receiver<Gossip>,
-    /// Peers, requests and responses, in order and without loss.
+    /// Peers, requests and responses, in order. None is lost, except events of a peer that came and
+    /// went before the reader saw it.
     pub events: mpsc::Receiver<PeerEvent>,
     /// Events of links: at most 32 wait. When the channel is full, the links and their peers wait,
     /// and nothing else does. The order between an event of a link and one of `events` is not kept.
@@ -132,12 +133,12 @@ pub enum PeerEvent {
 #[derive(Debug)]
 pub(crate) struct Closed;
 
-/// Events on their way to the reader. None is lost, and the swarm never waits for room.
+/// Events on their way to the reader. The swarm never waits for room.
 ///
-/// No event is refused, yet their number is bounded. Requests and responses are bounded by the
-/// requests in flight. Of each peer at most one `Disconnected` and one `Connected` wait. If a peer
-/// came and went before the reader saw it, its `Connected` and its requests are dropped, and there
-/// is no `Disconnected`.
+/// No event is refused for lack of room, yet their number is bounded. Requests and responses are
+/// bounded by the requests in flight. Of each peer at most one `Disconnected` and one `Connected`
+/// wait. If a peer came and went before the reader saw it, its `Connected` and its requests are
+/// dropped, and there is no `Disconnected`.
 pub(crate) struct Events {
     waiting: VecDeque<PeerEvent>,
     sender: mpsc::Sender<PeerEvent>,

@@ -19,8 +19,8 @@ const PER_PEER_MAX: usize = super::peers::ADDRESSES_MAX;
 /// Failures in a row after which an address may be forgotten.
 const FAILURES_MAX: u32 = 3;
 
-/// How long an address must have failed before it is forgotten, in milliseconds. A node that
-/// restarts is back sooner.
+/// Least time since an address was last known to work before it may be forgotten, in milliseconds.
+/// A node that restarts is back sooner.
 const FAILING_MS: u64 = 600_000;
 
 /// The wait after a failed dial, in milliseconds. It doubles with each failure.

@@ -53,7 +53,8 @@ impl Meters {
         self.gossip.get_or_create(&[("topic", topic.name()), ("outcome", outcome)]).inc();
     }
 
-    /// As `gossip`, for a message that found a queue full.
+    /// As `gossip`, for a message that was dropped: a queue was full, a limit or its sender's
+    /// budget was used up, or it could not be published.
     pub(crate) fn gossip_lost(&self, topic: Topic, outcome: &'static str) {
         self.gossip(topic, outcome);
         self.lost.inc();
@@ -63,7 +64,7 @@ impl Meters {
         self.requests.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Counts a connection that we close without blaming the peer.
+    /// Counts a connection that the gate closes, by reason.
     pub(crate) fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&[("reason", reason)]).inc();
     }
@@ -74,7 +75,7 @@ impl Meters {
         self.link_bytes.get_or_create(&labels).inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// Counts messages and commands that were lost because a queue was full.
+    /// Counts messages and commands that were dropped, most of them because a queue was full.
     pub(crate) fn lost(&self, count: u64) {
         self.lost.inc_by(count);
     }

@@ -36,7 +36,7 @@ const REQUESTS: Share = Share { all: 16 << 20, floor: 64 << 10 };
 const SMALL_BYTES: usize = 64 << 10;
 
 /// Budget for the bytes of small answers that are being sent. It is separate, so large answers
-/// never delay small ones.
+/// never take the room of small ones.
 const SMALL: Share = Share { all: 16 << 20, floor: 2 * SMALL_BYTES };
 
 /// Budget for the bytes of larger answers that are being sent. A peer that is alone may have 32

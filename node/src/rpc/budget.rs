@@ -1,4 +1,4 @@
-//! Budgets of callers: the work that a caller causes is charged to the account of its address.
+//! Budgets of callers: the work that a caller causes is charged to the account of its [`Origin`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

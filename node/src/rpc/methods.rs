@@ -1,5 +1,5 @@
-//! The methods of RPC. Each answers from a snapshot, the store or a question to the driver. None
-//! changes the chain.
+//! The methods of RPC. Most answer from a snapshot, from the store or by a question to the driver.
+//! `tx_submit` hands its transaction to the verifier. No method changes the chain itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

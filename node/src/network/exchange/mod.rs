@@ -73,8 +73,8 @@ pub enum RequestError {
     /// The peer does not speak our protocol.
     #[error("the peer does not support the protocol")]
     Unsupported,
-    /// Too many requests are in flight, on either side, the peer closed the stream without an
-    /// answer, or there is no room here for the answer.
+    /// Too many requests are in flight on either side, or this node has no room for the answer, or
+    /// the peer closed the stream without an answer.
     #[error("busy")]
     Busy,
     /// Anything else, such as a frame that is too large or cut short.

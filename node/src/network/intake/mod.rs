@@ -5,7 +5,7 @@
 //!
 //! - Each source, which is a connection or a link, has room for some bytes in any case: its floor.
 //! - A frame that does not fit into what is left of its source's floor *claims* room for its whole
-//!   length from the budget. So a frame that has a claim waits for its own peer alone.
+//!   length from the budget. So once a frame has a claim, only its own peer can delay it.
 //! - If the budget has no room, the slowest claims that are at least [`GRACE`] old give way: their
 //!   frames are dropped.
 //!
@@ -109,8 +109,8 @@ struct Own {
 struct Claim {
     source: u64,
     length: usize,
-    /// Since when the frame waits for its peer alone. `None` once the frame is complete: from then
-    /// on it waits for us.
+    /// Since when only the peer delays the frame. `None` once the frame is complete: from then on
+    /// only this node delays it.
     since: Option<Instant>,
     /// Bytes that had arrived when the claim was made.
     before: usize,

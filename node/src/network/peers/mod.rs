@@ -221,7 +221,8 @@ impl Peers {
             .is_some_and(|peer| peer.connections.iter().any(|it| it.closing.is_none()))
     }
 
-    /// This connection with the peer is being closed, or all its connections if it is `None`.
+    /// This connection with the peer is being closed, or all its connections if `connection` is
+    /// `None`.
     pub(crate) fn on_closing(
         &mut self,
         id: &PeerId,
