@@ -2,8 +2,9 @@
 
 use anyhow::Context;
 
-/// Their nice value (`nice(2)`): about a tenth of the CPU share of a normal thread. With a smaller
-/// share they would stand still on a busy machine, and the node would never catch up.
+/// The nice value of these threads (`nice(2)`). It gives them about a tenth of the CPU share of a
+/// normal thread. With a smaller share they would stand still on a busy machine, and the node would
+/// never catch up.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 

@@ -34,9 +34,9 @@ const DIAL_TIME: Duration = Duration::from_secs(10);
 /// peers.
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Part of the machine's memory that this process may use before it accepts no more connections,
-/// unless the configuration sets a limit. Each queue has its own bound. This limit catches whatever
-/// those bounds miss.
+/// Part of the machine's memory that this process may use before it accepts and makes no more
+/// connections, unless the configuration sets a limit. Each queue has its own bound. This limit
+/// catches whatever those bounds miss.
 const MEMORY_PART: f64 = 0.75;
 
 /// How often the routing table is refreshed.

@@ -1,5 +1,5 @@
-//! Where a node is reached: a host, a TCP port and perhaps its identity. And how far an IP address
-//! reaches.
+//! Where a node is reached: a host, a TCP port and perhaps its identity. Also, from where an IP
+//! address can be reached.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -160,8 +160,8 @@ pub struct Limits {
     /// Inbound connections from one IPv4 /24 or IPv6 /48. On private networks and loopback each
     /// address and port is a group of its own.
     pub per_group: u32,
-    /// Memory of the process, in bytes, above which no connection is accepted. `None` means three
-    /// quarters of the machine's memory.
+    /// Memory of the process, in bytes, above which no connection is accepted or made. `None` means
+    /// three quarters of the machine's memory.
     pub memory_bytes: Option<usize>,
     /// Whether loopback addresses are grouped as public ones are. For tests.
     pub groups_loopback: bool,

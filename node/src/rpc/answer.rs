@@ -39,8 +39,7 @@ pub(super) fn reply<T: Serialize + ?Sized>(room: usize, result: &T) -> Answer {
     }
 }
 
-/// Bytes that were written for an answer. An answer that does not fit was written up to `room`, and
-/// costs as much.
+/// Bytes that were written for an answer. An answer that did not fit counts as `room` bytes.
 pub(super) fn bytes_written(answer: &Answer, room: usize) -> usize {
     match answer {
         Ok(answer) => answer.len(),

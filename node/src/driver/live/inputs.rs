@@ -77,7 +77,7 @@ pub(super) enum Next {
     Event(PeerEvent),
     Verified(Verified),
     Query(Query),
-    /// The read of blocks for a peer has ended.
+    /// A read of blocks for a peer has ended.
     Read(Result<PeerId, JoinError>),
     /// Blocks of history are durable, and the machine is to be told. It may then commit more of
     /// them.

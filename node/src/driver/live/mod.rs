@@ -75,9 +75,9 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Tickets {
     next: u64,
-    /// Each with the cost of its message before the machine saw it.
+    /// Gossip without a verdict, each with the cost of the message before the machine saw it.
     gossip: HashMap<Ticket, (network::GossipTicket, Cost)>,
-    /// Each with the peer that sent the request.
+    /// Requests without an answer, each with the peer that sent it.
     responses: HashMap<Ticket, (network::ResponseTicket, network::PeerId)>,
     submissions: HashMap<Ticket, (Arc<VerifiedTransaction>, Reply)>,
 }

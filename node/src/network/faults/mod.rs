@@ -43,7 +43,7 @@ pub struct FaultPlan {
 /// Why faults were not set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
-    /// The network is a real one.
+    /// The network is not a local one, so it allows no faults.
     #[error("faults can be set on a local network only: this chain has a genesis of its own")]
     Unarmed,
     /// A node cannot be cut off from itself.

@@ -6,7 +6,8 @@
 //!   the least useful peer: see [`eviction`](super::eviction). If none is free for its group of
 //!   addresses, a member of the group may give way.
 //! - Peers that we dial take outbound places, one for each group of addresses. A connection beyond
-//!   these is a *probe*: Kademlia may ask its question, then the connection is closed.
+//!   these is a *probe*: Kademlia may ask its question, then the connection is closed, unless it
+//!   gets a place that has become free.
 //! - Of one peer the newest connections stay. An old one may be dead, left over from before the
 //!   peer restarted, and must not keep it out.
 

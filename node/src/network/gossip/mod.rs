@@ -124,7 +124,7 @@ pub(crate) fn behaviour(
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(message_id)
-        // [`publish`] floods the small messages.
+        // [`publish`] itself sends small messages about consensus to all peers.
         .flood_publish(false)
         .history_length(usize::try_from(CACHE_TIME.as_secs()).unwrap_or(usize::MAX))
         .gossip_retransimission(ASKED_MAX)
@@ -172,7 +172,7 @@ pub(crate) fn behaviour(
 /// other time.
 ///
 /// # Errors
-/// As gossipsub.
+/// [`PublishError`], from gossipsub.
 pub(crate) fn publish(
     gossip: &mut Gossipsub,
     topic: TopicHash,

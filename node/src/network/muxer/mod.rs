@@ -305,7 +305,7 @@ pub(crate) struct Muxer<C> {
     gossip: Arc<AtomicU64>,
     /// Streams that the peer opened and that the swarm has not asked for yet.
     inward: VecDeque<Stream>,
-    /// Set while the swarm waits for such a stream.
+    /// Set while the swarm waits for a stream that the peer opens.
     waker: Option<Waker>,
 }
 

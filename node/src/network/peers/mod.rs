@@ -41,7 +41,7 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// The address of its oldest connection, as we see it. An inbound one has an ephemeral port.
     pub address: Multiaddr,
-    /// Whether the peer made that connection.
+    /// Whether the peer made its oldest connection.
     pub inbound: bool,
     /// Its claim about its software: printable, at most 64 characters.
     pub agent: String,

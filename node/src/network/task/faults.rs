@@ -32,7 +32,7 @@ impl FaultWatch {
     /// Resolves when the faults change. Cancel safe.
     pub(super) async fn changed(&mut self) {
         match &mut self.plan {
-            // The guards hold the sender.
+            // This cannot fail, since the guards hold the sender.
             Some(plan) => drop(plan.changed().await),
             None => pending().await,
         }
