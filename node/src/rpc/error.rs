@@ -105,8 +105,8 @@ impl RpcError {
         error
     }
 
-    /// For the moment no memory is left for requests or answers, no place for calls or for another
-    /// WebSocket, or the queue of a WebSocket's calls is full.
+    /// For the moment there is no memory for the request or its answer, no place for calls or for
+    /// another WebSocket, or no room in the queue of a WebSocket's calls.
     pub(super) fn busy() -> Self {
         let message = "too many large requests and answers are in progress";
         let mut error = Self::new(

@@ -124,7 +124,7 @@ pub(crate) struct Handler {
     protocols: [StreamProtocol; 2],
     /// The lane whose stream is requested next.
     wanted: Option<Lane>,
-    /// The control stream, once it is open. The data stream is opened after it.
+    /// The control stream, once it is open. The data stream is requested after it.
     control: Option<Stream>,
     waiting: VecDeque<Opened>,
 }

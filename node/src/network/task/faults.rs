@@ -65,8 +65,8 @@ impl Task {
         }
     }
 
-    /// These peers are no longer cut off. Debts and delays from the cut are forgotten, and those of
-    /// them that are not connected are dialed at once.
+    /// These peers are no longer cut off. Their unwritten gossip and the backoff of their dials and
+    /// links are forgotten. Those of them that are not connected are dialed at once.
     fn on_healed(&mut self, healed: &[PeerId], now: Instant) {
         self.bootstrap.on_healed(|peer| healed.contains(peer), now);
         for peer in healed {
