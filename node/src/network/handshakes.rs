@@ -19,11 +19,11 @@ use super::group::{Group, Grouping, host_of};
 /// a few round trips. With a longer timeout silent connections would hold their places for longer.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
-/// Handshakes of one host (an IPv4 address, an IPv6 /64) at a time. An honest host needs one, and a
-/// second one if it dials again before we notice that its first connection is gone.
+/// Most handshakes of one host (an IPv4 address or an IPv6 /64) at a time. An honest host needs
+/// one, and a second one if it dials again before we notice that its first connection is gone.
 const PER_HOST_MAX: usize = 2;
 
-/// Handshakes that one host may begin within [`WINDOW`]. Each costs us half a millisecond.
+/// Most handshakes that one host may begin within [`WINDOW`]. Each costs us half a millisecond.
 const BEGUN_PER_HOST_MAX: u32 = 64;
 
 /// The time over which begun handshakes are counted.

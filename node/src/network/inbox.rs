@@ -69,7 +69,8 @@ pub struct GossipTicket {
     pub(crate) topic: Topic,
     pub(crate) id: MessageId,
     pub(crate) from: PeerId,
-    /// The message's share of the limits on waiting messages, held until the verdict is done.
+    /// The message's share of the limits on waiting messages. It is given back when the ticket is
+    /// dropped.
     pub(crate) place: Box<Place>,
 }
 

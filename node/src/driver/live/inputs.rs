@@ -2,9 +2,10 @@
 //! input.
 //!
 //! Urgent inputs go first. An urgent input without end would starve the others, so each has a
-//! *quantum*: a number of turns in a cycle. An input that has used its quantum rests until every
-//! other one has had its turns or has nothing to do. Then a new cycle begins. So each input is
-//! served within two cycles, however much the others have.
+//! *quantum*: the number of its turns in a cycle. In a turn the driver handles one message. An
+//! input that has used its quantum rests until every other one has had its turns or has nothing to
+//! do. Then a new cycle begins. So each input is served within two cycles, however much the others
+//! have.
 
 use std::future::ready;
 use std::time::Duration;

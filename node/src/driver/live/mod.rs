@@ -71,7 +71,8 @@ pub(crate) struct Driver {
     past: Arc<rayon::ThreadPool>,
 }
 
-/// Tickets that the machine answers within the turn.
+/// Gossip, requests and submissions that wait for the machine's answer. It comes within the same
+/// call of [`Driver::turn`] or never.
 #[derive(Default)]
 struct Tickets {
     next: u64,

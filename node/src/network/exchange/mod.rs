@@ -189,7 +189,7 @@ impl Clone for Frames {
     }
 }
 
-/// Bytes that one request holds.
+/// Bytes of [`UNFINISHED`] that one request has reserved. Dropping it gives them back.
 #[derive(Debug)]
 struct Held {
     all: Arc<AtomicUsize>,
@@ -206,7 +206,7 @@ impl Held {
         }
     }
 
-    /// Raises the held room to `bytes`. Returns whether there was room.
+    /// Raises the reserved bytes to `bytes`. Returns whether [`UNFINISHED`] allows it.
     fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let (own, taken) =

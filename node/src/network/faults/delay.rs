@@ -25,7 +25,7 @@ const PIECE_COST: usize = 64;
 #[derive(Default)]
 pub(super) struct Delayed {
     pieces: VecDeque<Piece>,
-    /// Bytes of all pieces, with their cost.
+    /// Bytes of all pieces, and [`PIECE_COST`] for each.
     bytes: usize,
     /// Set once the stream has ended or failed.
     is_over: bool,

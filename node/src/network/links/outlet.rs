@@ -118,7 +118,7 @@ impl Frames {
         self.frames.recv().await
     }
 
-    /// Frees the room of a frame of this length.
+    /// A frame of this length was written, so its bytes no longer count as waiting.
     pub(super) fn on_written(&self, length: usize) {
         self.bytes.fetch_sub(length, Ordering::Relaxed);
     }

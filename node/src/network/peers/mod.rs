@@ -19,10 +19,10 @@ const IDENTIFY_TIME: Duration = Duration::from_secs(30);
 /// a search of all known addresses. An honest peer's claims change a few times a day.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Failed pings in a row, as libp2p reports them, after which a connection is closed. It does not
-/// report the first one. On a dead connection this takes about a minute and a half, on one that is
-/// only slow about four minutes. Bulk data on a slow connection delays pings, so a lower number
-/// would close connections that still work.
+/// Failed pings in a row, as libp2p reports them, after which a connection is closed. libp2p does
+/// not report the first failure. A dead connection is closed after about a minute and a half, one
+/// that is only slow after about four minutes. Bulk data on a slow connection delays pings, so a
+/// lower number would close connections that still work.
 const PINGS_FAILED_MAX: u32 = 4;
 
 /// How long a connection may take to close in an orderly way before it is cut.
@@ -279,7 +279,7 @@ impl Peers {
         Some(info)
     }
 
-    /// The claims that have waited long enough.
+    /// Takes out the claims that have waited until their connection's [`CLAIM_INTERVAL`] was over.
     pub(crate) fn due_claims(&mut self, now: Instant) -> Vec<(PeerId, identify::Info)> {
         let is_due = |open: &Connection| {
             open.claimed.is_none_or(|last| now.duration_since(last) >= CLAIM_INTERVAL)

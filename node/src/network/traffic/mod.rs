@@ -187,7 +187,8 @@ impl Traffic {
     }
 }
 
-/// The weights of the waiting messages of a topic.
+/// The sum of [`weight`] of the messages of a topic that wait for their verdict: of all peers, and
+/// of each peer.
 #[derive(Default)]
 struct Waiting {
     total: usize,
