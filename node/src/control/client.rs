@@ -35,10 +35,10 @@ struct Envelope {
 }
 
 impl Client {
-    /// Connects to the process that runs there.
+    /// Connects to the process that runs in the home or network's directory `root`.
     ///
     /// # Errors
-    /// [`ControlError::Absent`] if nothing runs there; `Io` and `Unsafe` if the socket cannot be
+    /// [`ControlError::Absent`] if no process runs there; `Io` and `Unsafe` if the socket cannot be
     /// reached or trusted.
     pub(crate) async fn connect(root: &Path) -> Result<Self, ControlError> {
         let socket = socket_of(root)?;
@@ -61,7 +61,8 @@ impl Client {
     /// Calls a method, and waits for the answer.
     ///
     /// # Errors
-    /// All of [`ControlError`] but `Absent` and `TooLong`.
+    /// `Io` if the connection breaks, `Malformed` for an answer that cannot be read, `Refused` if
+    /// the process answers with an error.
     pub(crate) async fn call<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -70,7 +71,8 @@ impl Client {
         self.calls += 1;
         let request =
             json!({"jsonrpc": "2.0", "id": self.calls, "method": method, "params": params});
-        // A server without a place for us answers before it reads, and closes.
+        // A server whose connections are all in use answers before it reads, and closes. So a
+        // request that cannot be sent may still have an answer.
         let sent = self.writer.write_all(format!("{request}\n").as_bytes()).await;
         let line = self.read_answer().await?;
         if line.is_empty() {
@@ -113,9 +115,9 @@ impl Client {
     }
 }
 
-/// Reads the rest of a line into `line`, without its end. Nothing is read at the end of the stream,
-/// and a line without its end is dropped. Returns whether the line has at most `bytes_max` bytes; a
-/// longer one is not read to its end.
+/// Reads the rest of a line into `line`, without its line feed. If the stream ends before a line
+/// feed, `line` is empty. Returns whether the line has at most `bytes_max` bytes; a longer one is
+/// not read to its end.
 pub(super) async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,

@@ -1,9 +1,9 @@
 //! The operator's socket: a Unix socket in each home, and in the directory of a local network, by
 //! which commands reach the process that runs there.
 //!
-//! JSON-RPC 2.0, one message a line. Who may write to the socket may stop the process, so the
-//! socket is for its own user and for root: the folder has mode 0700, the socket mode 0600, and the
-//! user of each connection is checked.
+//! It speaks JSON-RPC 2.0, one message a line. Whoever can write to the socket can stop the
+//! process. So the socket is for its own user and for root: the folder has mode 0700, the socket
+//! mode 0600, and the user of each connection is checked.
 
 mod client;
 mod place;
@@ -37,7 +37,7 @@ pub(crate) mod code {
     pub(crate) const FAILED: i32 = 1;
     /// The request makes no sense: a name that does not exist, a number out of range.
     pub(crate) const USAGE: i32 = 2;
-    /// Nothing runs there.
+    /// No process runs in the directory.
     pub(crate) const ABSENT: i32 = 3;
     /// The awaited event did not come in time.
     pub(crate) const NOT_IN_TIME: i32 = 5;
@@ -98,7 +98,7 @@ pub(crate) trait Methods: Send + Sync + 'static {
 /// Why the socket cannot be bound, or a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
-    /// Nothing runs there.
+    /// No process runs in the directory.
     #[error("nothing runs in {}", root.display())]
     Absent {
         /// The home, or the network's directory.
@@ -112,7 +112,7 @@ pub(crate) enum ControlError {
     Slow {
         /// The home, or the network's directory.
         root: PathBuf,
-        /// What it does: a verb and its object.
+        /// What it does, such as `still runs`.
         what: &'static str,
         /// How long it was waited for.
         time: Duration,

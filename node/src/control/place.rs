@@ -1,8 +1,9 @@
-//! Where the socket lies: the folder, the checks of its owner and mode, and a stale socket's end.
+//! Where the socket lies: its folder, the checks of the folder's owner and mode, and the removal of
+//! a stale socket.
 //!
-//! The socket is `run/control` in the home. The system bounds the path of a socket, so that of a
-//! home with a long path lies in a folder of the user below `$XDG_RUNTIME_DIR` or the system's
-//! temporary folder. Then `run/control` is a regular file that holds the socket's path.
+//! The socket is `run/control` in the home. The system bounds the length of a socket's path. If the
+//! home's path is too long, the socket lies in a folder of the user below `$XDG_RUNTIME_DIR` or the
+//! system's temporary folder. Then `run/control` is a regular file that holds the socket's path.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read};
@@ -61,7 +62,7 @@ impl Listener {
     /// holds the directory's lock. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// All but `Absent`, `Refused` and `Malformed`.
+    /// `Io`, `Unsafe` or `TooLong`.
     pub(crate) fn bind(root: &Path) -> Result<Self, ControlError> {
         Self::bind_in(root, &user_folders())
     }
@@ -134,7 +135,8 @@ fn make_folder(run: &Path) -> Result<(), ControlError> {
     let found = fs::symlink_metadata(run).map_err(failed_at(run))?;
     let own = own_uid();
     if found.is_dir() && (found.uid() == own || own == 0) && is_open_to_others(&found) {
-        // A folder of the home was made by the node, or was copied without its mode.
+        // The node made this folder itself, so it may correct the mode, which a copy of a home
+        // loses.
         fs::set_permissions(run, Permissions::from_mode(0o700)).map_err(failed_at(run))?;
     }
     let found = fs::symlink_metadata(run).map_err(failed_at(run))?;
@@ -200,9 +202,10 @@ fn named_in(control: &Path) -> Result<PathBuf, ControlError> {
     }
 }
 
-/// The path of a new socket in the first of these folders where that is short enough.
+/// The path of a new socket in the first of these folders where the path is short enough.
 fn socket_elsewhere(control: &Path, folders: &[PathBuf]) -> Result<PathBuf, ControlError> {
-    // A name that no other home has: two may have one path, in two containers that share a folder.
+    // The name is random. Two homes may have the same path, in two containers that share this
+    // folder.
     let random = getrandom::u64().map_err(|error| failed_at(control)(io::Error::other(error)))?;
     let place = |folder: &PathBuf| folder.join(format!("cairn-{}/{random:016x}", own_uid()));
     let places: Vec<PathBuf> = folders.iter().map(place).collect();
@@ -225,7 +228,7 @@ fn bind_at(socket: &Path) -> Result<UnixListener, ControlError> {
     Ok(listener)
 }
 
-/// The folders that hold a folder of each user, the best first.
+/// The folders in which each user may have a folder for sockets, in order of preference.
 fn user_folders() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime = runtime.filter(|folder| folder.is_absolute() && folder.is_dir());

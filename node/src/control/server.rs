@@ -1,7 +1,8 @@
 //! Serves the socket.
 //!
 //! A connection that sends half a line or does not read its answers is closed after some seconds,
-//! and an idle one after some minutes. So a client costs its place, one request and one answer.
+//! and an idle one after some minutes. So the most that a hostile client takes is one of the
+//! connections, and the memory for one request and one answer.
 
 use std::io;
 use std::panic;
@@ -37,7 +38,8 @@ const END_TIME: Duration = Duration::from_millis(300);
 /// How often a call checks whether its client is still there.
 const CLIENT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long no connection is accepted after one could not be, mostly for want of descriptors.
+/// How long the server accepts no connection after accepting one has failed. The usual reason is
+/// that the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` resolves, and then for a moment until the calls under way are answered. Then
@@ -102,11 +104,13 @@ fn is_allowed(stream: &UnixStream) -> bool {
     }
 }
 
-/// Says that there is no place. The answer fits into the buffer of a new connection.
+/// Tells a client that all connections are in use. The answer fits into the buffer of a new
+/// connection.
 fn turn_away(stream: UnixStream) {
     let message = format!("all {CONNECTIONS_MAX} connections are in use: try again later");
     let answer = response(&Value::Null, Err(Failure::new(code::BUSY, message)));
-    // It does not block, and does not wait for the runtime to know that it can be written.
+    // The stream stays non-blocking, so this write never waits. A write through the runtime would
+    // first wait for the runtime to learn that the stream is writable.
     if let Ok(mut stream) = stream.into_std() {
         let _unread = io::Write::write(&mut stream, answer.as_bytes());
     }
@@ -151,7 +155,7 @@ async fn talk(
         {
             return;
         }
-        // A large request leaves no room behind.
+        // A large request's buffer does not stay for as long as the connection does.
         line.shrink_to(REQUEST_BYTES_MAX / 64);
     }
 }
@@ -160,8 +164,8 @@ async fn write(writer: &mut OwnedWriteHalf, answer: &str) -> io::Result<()> {
     timeout(LINE_TIME, writer.write_all(answer.as_bytes())).await?
 }
 
-/// Resolves when the client has closed the connection. A client that has only ended its requests
-/// still reads.
+/// Resolves when the client has closed the connection. A client that has closed only its sending
+/// half still waits for answers.
 async fn client_gone(writer: &OwnedWriteHalf) {
     loop {
         sleep(CLIENT_INTERVAL).await;
@@ -201,8 +205,8 @@ async fn respond(methods: &dyn Methods, line: &[u8]) -> Option<String> {
     id.map(|id| response(&id, result))
 }
 
-/// The id of a request, and its method and parameters. An invalid request is answered like one with
-/// the id `null`.
+/// The id of a request, and its method and parameters. An invalid request is answered too: with its
+/// own id, or with `null` if it has no valid one.
 fn read(line: &[u8]) -> (Option<Value>, Result<(String, Value), Failure>) {
     let invalid = |reason: &str| Failure::new(code::INVALID_REQUEST, reason);
     let value: Value = match serde_json::from_slice(line) {

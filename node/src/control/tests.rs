@@ -330,7 +330,7 @@ async fn a_request_without_end_is_refused() {
     assert_eq!(client.call::<[String; 1]>("echo", json!([largest])).await.unwrap(), [largest]);
 }
 
-/// Time passes at once whenever all wait.
+/// The paused clock jumps ahead whenever all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn hostile_clients_hold_nothing_but_a_place_for_a_while() {
     let served = Served::start();
