@@ -125,8 +125,8 @@ impl Default for RpcConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// `error`, `warn`, `info`, `debug` or `trace` for the node itself, or filter directives such
-    /// as `info,node::network=debug`.
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off` for the node itself, or filter directives
+    /// such as `info,node::network=debug`.
     pub level: String,
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, RateError> {
 
 /// The part of a unit that the digits after the point stand for, rounded down.
 fn fraction(digits: &str, bytes: u64) -> Result<u64, RateError> {
-    /// More digits than this change no byte.
+    /// A tenth digit stands for less than a byte, whatever the unit.
     const DIGITS_MAX: usize = 9;
     if digits.is_empty() || digits.len() > DIGITS_MAX {
         return Err(RateError);
