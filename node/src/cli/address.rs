@@ -42,8 +42,8 @@ impl Address {
     }
 }
 
-/// The addresses that others can dial, those that reach furthest first. Those of this machine alone
-/// only if there are no others.
+/// The addresses that hosts elsewhere can dial, the one that reaches furthest first. If there is
+/// none, all addresses found.
 fn reachable(mut found: Vec<IpAddr>) -> Vec<IpAddr> {
     found.sort_by_key(|ip| std::cmp::Reverse(Reach::of(*ip)));
     let others: Vec<IpAddr> =

@@ -50,7 +50,7 @@ pub enum ArchiveError {
     /// Bytes are missing at the end.
     #[error("it ends in the middle, at byte {at}: the file was cut off")]
     Truncated { at: u64 },
-    /// A piece longer than any value.
+    /// A piece is longer than [`VALUE_BYTES_MAX`].
     #[error(
         "a piece of {length} bytes at byte {at}, expected at most {VALUE_BYTES_MAX}: the file is \
          damaged"

@@ -27,12 +27,12 @@ pub(super) struct Invite {
     json: bool,
 }
 
-/// An address that others are told.
+/// Parses the address that the link will name.
 fn endpoint(text: &str) -> Result<Endpoint, String> {
     let address: P2pAddress = text.parse().map_err(|error| format!("{error}"))?;
     let endpoint = Endpoint::of(&address.0)
         .ok_or_else(|| format!("{text:?} is more than a host and a TCP port"))?;
-    // A name without a multiaddr around it becomes the usual kind.
+    // A name that was given as HOST:PORT becomes `/dns4`, the usual kind.
     Ok(match endpoint.host {
         Host::Name(name) if !text.contains("/tcp/") => {
             Endpoint { host: Host::Name4(name), ..endpoint }
@@ -98,7 +98,8 @@ fn is_of_this_machine(endpoint: &Endpoint) -> bool {
     }
 }
 
-/// An example of an address to give, out of those that this machine has.
+/// The end of an error message: an example of an address to give, out of those that this machine
+/// has. Empty if other hosts can dial none of them.
 fn example(endpoint: &Endpoint) -> anyhow::Result<String> {
     let any = match endpoint.host {
         Host::Ip(ip @ IpAddr::V6(_)) if ip.is_unspecified() => ip,

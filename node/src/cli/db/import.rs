@@ -148,7 +148,8 @@ impl Import {
         Ok(())
     }
 
-    /// Verifies the certificate that follows the last block, and stores the rest.
+    /// Verifies the certificate that follows the last block, and stores the blocks that are still
+    /// in the batch.
     fn finish(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let certificate: Certificate = codec::decode(bytes, CERTIFICATE_BYTES_MAX)?;
         let (chain, tip) = (self.chain(), self.state.tip());

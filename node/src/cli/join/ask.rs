@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal};
 use super::place::Place;
 use crate::screen::say;
 
-/// The place as it is if the person at the terminal agrees, else on loopback. Without a terminal
-/// nobody is asked.
+/// Returns the place unchanged if the person at the terminal agrees, else the same place on
+/// loopback. Without a terminal nobody is asked, and the place is on loopback.
 pub(super) fn consent(place: Place) -> io::Result<Place> {
     let open = place.ip;
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {

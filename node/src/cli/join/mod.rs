@@ -134,7 +134,8 @@ impl Join {
         }))
     }
 
-    /// The settings of the new node, by the address of the link.
+    /// The configuration of the new node. It depends on the addresses of the link's host, and
+    /// perhaps on the answer of the person at the terminal.
     fn config(&self, found: &[IpAddr], reach: Reach) -> anyhow::Result<Config> {
         let mut place = Place::of(found, reach);
         if self.overrides.p2p_listen.is_none() && !place.ip.is_loopback() && !self.yes {

@@ -1,4 +1,4 @@
-//! Where a new node listens, by the address of the node that it joins.
+//! Chooses where a new node listens, by the address of the node from which it joins.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
@@ -37,8 +37,8 @@ impl Place {
         Self { ip, ..self }
     }
 
-    /// The first pair of free ports from these two on, for peers and for RPC. A port that is not
-    /// `needed` may be taken.
+    /// The first pair of free ports, for peers and for RPC, in steps of [`STEP`] from `first` on.
+    /// `needed` says for each port, peers first, whether it has to be free.
     pub(super) fn free_ports(self, first: Ports, needed: (bool, bool)) -> Option<Ports> {
         let is_free = |ip: IpAddr, port: u16| TcpListener::bind((ip, port)).is_ok();
         let step = |number: u16| {
@@ -102,7 +102,7 @@ mod tests {
         let (p2p, rpc) = (listen(), listen());
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
         let first = Ports { p2p: port(&p2p), rpc: port(&rpc) };
-        // Each of the two alone moves both.
+        // One port in use, of either kind, moves both.
         for needed in [(true, true), (true, false), (false, true)] {
             // Near the end of the range no pair may be left.
             let Some(found) = place.free_ports(first, needed) else { continue };

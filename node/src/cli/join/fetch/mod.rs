@@ -12,17 +12,17 @@ use tokio::time::{sleep, timeout};
 
 use crate::network::{Multiaddr, RequestError, Visit, VisitError};
 
-/// How long the whole fetch may take, from the first dial on. A genesis of some KiB takes less than
-/// a second. Shorter, and a large genesis does not come over a slow link; longer, and a node that
-/// sends byte by byte holds up a person.
+/// How long the whole fetch from one address may take, from the first dial on. A genesis of some
+/// KiB takes less than a second. If this were shorter, a large genesis would not come over a slow
+/// link. If it were longer, a node that sends byte by byte would hold up a person.
 pub(super) const FETCH_MAX: Duration = Duration::from_secs(120);
-/// Times that a node is tried again after it closed the connection or was busy. A node of another
+/// How many times a node is tried in all, if it closes the connection or is busy. A node of another
 /// chain may close the connection just before it says which one it is of.
 const TRIES: u32 = 4;
-/// Pause before another try. Nodes refuse a request without budget after 250 ms.
+/// Pause before another try. A node that has no budget for a request refuses it after 250 ms.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Why there is no genesis.
+/// Why the genesis could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum FetchError {
     #[error("no node answers at {address}: {reason}")]
@@ -54,7 +54,7 @@ pub(super) async fn genesis(
     check(chain, &fetched.unwrap_or(Err(slow))?, address)
 }
 
-/// The genesis as bytes, in whole pieces.
+/// Fetches the bytes of the genesis, piece by piece. They are not checked yet.
 async fn fetch(chain: ChainId, address: &Multiaddr) -> Result<Vec<u8>, FetchError> {
     let hostile = |reason: String| FetchError::Hostile { address: address.clone(), reason };
     let mut visit = meet(chain, address).await?;
