@@ -14,13 +14,14 @@ use crate::files::LOCK;
 
 /// Time between two looks at a lock.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often a lock is tried while others look who holds it. A look takes less than a millisecond.
+/// How many times a lock is tried, each time after a [`PAUSE`], while other processes look who
+/// holds it. A look takes less than a millisecond.
 const TRIES: u32 = 1_000;
 /// Longest time until a process has answered that it will stop.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Locks a file for this process alone, and waits for those who only look who holds it: their lock
-/// is a shared one.
+/// Locks a file for this process alone. Waits while other processes only look who holds it, for
+/// which they take a shared lock.
 pub(super) fn lock(file: &File) -> Result<(), TryLockError> {
     for _ in 0..TRIES {
         match file.try_lock() {
@@ -40,8 +41,9 @@ pub(super) fn pid_in(file: File) -> Option<u32> {
     file.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok())
 }
 
-/// The pid of the process that holds a directory. `None` if nobody does, or somebody only begins
-/// to. A process that wants to hold the directory is not kept from it by this look.
+/// The pid of the process that holds a directory. `None` if no process does, or if the holder has
+/// not written its pid yet. Looking keeps no process from taking the lock: [`lock`] waits for the
+/// end of a look.
 ///
 /// # Errors
 /// [`ControlError::Io`].
@@ -63,8 +65,9 @@ pub(crate) fn holder(root: &Path) -> Result<Option<u32>, ControlError> {
 /// directory is free or another process has it.
 ///
 /// # Errors
-/// [`ControlError::Absent`] if no process answers there, [`ControlError::Slow`] if it has not ended
-/// within `patience` after its answer, and all others of a call.
+/// [`ControlError::Absent`] if no process answers there, [`ControlError::Slow`] if it does not
+/// answer within [`ANSWER_MAX`] or has not ended within `patience` after its answer, and the errors
+/// of a call.
 pub(crate) async fn stop(
     root: &Path,
     method: &str,
@@ -75,7 +78,7 @@ pub(crate) async fn stop(
         let mut client = Client::connect(root).await?;
         let pid = holder(root)?;
         match client.call::<()>(method, json!({})).await {
-            // It ends just now.
+            // The connection broke, so the process is ending just now.
             Ok(()) | Err(ControlError::Io { .. }) => Ok((client, pid)),
             Err(error) => Err(error),
         }
@@ -171,7 +174,7 @@ mod tests {
         drop(held);
     }
 
-    /// Time passes at once whenever all wait.
+    /// The paused clock jumps ahead whenever all tasks wait.
     #[tokio::test(start_paused = true)]
     async fn a_process_that_does_not_answer_is_not_waited_for_without_end() {
         let folder = tempfile::tempdir().unwrap();

@@ -147,8 +147,8 @@ impl Home {
         Some(data.join("cairn/node"))
     }
 
-    /// Makes a home in a new or empty directory or over an unfinished home. A failure leaves it
-    /// empty.
+    /// Makes a home in a new or empty directory or over an unfinished home. If writing it fails,
+    /// the directory is emptied again, or removed if this call made it.
     ///
     /// # Errors
     /// `HomeError`.
@@ -193,7 +193,7 @@ impl Home {
         }
     }
 
-    /// Empties an unfinished home, the mark last. Nothing was ever signed with its keys.
+    /// Empties an unfinished home, the mark last. No node ever signed from it.
     fn clear(&self) -> Result<(), HomeError> {
         let mut names = names_in(&self.root)
             .map_err(|error| HomeError::Io { path: self.root.clone(), error })?;
@@ -266,7 +266,8 @@ impl Home {
         lock_dir(&self.root)
     }
 
-    /// Locks the home to read it. On a read-only file system there may be no `LOCK`, and no need.
+    /// Locks the home to read it. On a read-only file system a missing `LOCK` is no error: no
+    /// process can write there.
     ///
     /// # Errors
     /// See [`Self::lock`].
@@ -366,7 +367,7 @@ impl Home {
         self.root.join("sync")
     }
 
-    /// `peers.json`: known peers. It may be deleted while the node does not run.
+    /// `peers.json`: known peers and bans. It may be deleted while the node does not run.
     #[must_use]
     pub fn peers_path(&self) -> PathBuf {
         self.root.join("peers.json")
