@@ -12,7 +12,8 @@ use crate::tasks::Tasks;
 const END_MAX: Duration = Duration::from_secs(60);
 /// How long a node may take to end: longer than it gives its own parts.
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(90);
-/// How long all other parts may take after that. They write nothing to disk.
+/// How long all other parts may take to end once the driver, sync and the network have ended. They
+/// write nothing to disk.
 const REST_MAX: Duration = Duration::from_millis(500);
 /// Names of the parts that get [`END_MAX`].
 pub(super) const DRIVER: &str = "the driver";

@@ -41,7 +41,7 @@ pub(super) struct Opened {
     pub(super) tip: TipView,
     /// The consensus key, if this home has one.
     pub(super) validator: Option<PublicKey>,
-    /// Only homes with a consensus key have one.
+    /// The consensus log. `None` without a consensus key.
     pub(super) log: Option<ConsensusLog>,
     pub(super) clock: Clock,
     pub(super) machine: Machine,
@@ -164,7 +164,8 @@ fn network_config(
     })
 }
 
-/// The consensus key of a home, its log, and the log's content. A home without a key has no log.
+/// The consensus key of a home, its log, and the log's content. Without a key the log is not
+/// opened.
 fn open_log(home: &Home) -> anyhow::Result<(Option<SigningKey>, Option<ConsensusLog>, Log)> {
     match home.validator_key()? {
         Some(seed) => {
