@@ -18,12 +18,12 @@
 //! | | payload: a cut or an entry |
 //!
 //! A cut makes everything before it void, so the file need not be truncated at each height. A long
-//! file is replaced by a new one: at a cut, or when bodies of blocks in it no longer matter. If a
-//! crash tore the last frame, the validator never acted on it, and it is dropped. If whole frames
-//! follow a broken one, durable bytes may have been lost, so nothing in the file is relied on.
-//! Payloads hold bytes that strangers chose, such as memos. Nobody who does not know the secret can
-//! make such bytes look like a frame. A mark is compared before the bytes that follow it are read,
-//! so the search for later frames takes time linear in the length of the file.
+//! file is replaced by a new one: at a cut, or when bodies of blocks in it no longer matter. A last
+//! frame that a crash tore is dropped: the validator never acted on it. If whole frames follow a
+//! broken one, durable bytes may have been lost, so nothing in the file is relied on. Payloads hold
+//! bytes that strangers chose, such as memos. Nobody who does not know the secret can make such
+//! bytes look like a frame. A mark is compared before the bytes that follow it are read, so the
+//! search for later frames takes time linear in the length of the file.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
