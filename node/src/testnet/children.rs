@@ -27,7 +27,7 @@ pub(super) struct Child {
     /// Held open while the node must run.
     stdin: Option<ChildStdin>,
     log: PathBuf,
-    /// Length of the log file at the start: earlier runs wrote what is before.
+    /// Length of the log file at the start of this run. The bytes before are from earlier runs.
     log_start: u64,
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn first_end<'a>(
 }
 
 /// Stops these nodes, and kills those that have not ended when the time is up. Returns the names of
-/// these.
+/// the killed ones.
 pub(super) async fn stop(mut children: Vec<Child>, time: impl Future<Output = ()>) -> Vec<String> {
     children.iter_mut().for_each(Child::ask_to_stop);
     let time = time.shared();

@@ -20,19 +20,21 @@ use crate::home::holder;
 use crate::output::{print, print_json};
 use crate::signals::StopSignals;
 
-/// The option by which the process in the background knows what it is.
+/// The option that tells the process that it is the one in the background.
 pub(super) const BACKGROUND: &str = "--in-background";
-/// Longest time until the network is final once its process answers. Before that the process makes
-/// the network, and a long history takes a while.
+/// Longest time from the first answer of the network's process until the network is final. The
+/// process answers only when it has made the network, which takes a while with a long history.
 const FINAL_MAX: Duration = Duration::from_secs(180);
 /// Time between two looks at the network.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Starts this program again with the same options, in the background, and waits until each node of
-/// the network has a final block.
+/// the network has a final block that was made after this start.
 ///
 /// # Errors
-/// What the process reported, if it has ended.
+/// What the process reported, if it has ended. `NotInTime` if the network is not final after
+/// [`FINAL_MAX`]. Also fails if a signal stops the wait. In the last two cases the process is
+/// ended.
 pub(super) async fn start(target: &Target, stop: &mut StopSignals) -> anyhow::Result<()> {
     refuse_foreign(&target.dir)?;
     create_private_dir(&target.dir).with_context(|| target.dir.display().to_string())?;
@@ -95,8 +97,8 @@ fn show(target: &Target) -> anyhow::Result<()> {
     Ok(print(&format!("{}\n{end}\n", summary::text(&layout)))?)
 }
 
-/// SIGTERM, and waits until the process has ended: it stops its nodes first. Another signal to us
-/// ends it at once.
+/// Sends SIGTERM to the process, and waits until it has stopped its nodes and ended. If this
+/// process gets another signal meanwhile, it kills the other one at once.
 async fn end(child: &mut Child, stop: &mut StopSignals) {
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     // An error means that the process has ended by now.

@@ -32,14 +32,15 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// nobody when that changes.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// One payment at a time takes a nonce. The next one can begin once the node has the transfer.
+/// Held from before a payment takes its nonce until the node has the transfer. So two payments
+/// never take the same nonce.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Pays an amount such as `10 CRN` to an address. Answers as `cairn-wallet send --json` does.
 ///
 /// # Errors
-/// `USAGE` for an address or amount of another form, `NOT_IN_TIME` for a transfer that was
-/// submitted and is not final yet, `FAILED` for the rest.
+/// `USAGE` for an address or amount that cannot be paid. `NOT_IN_TIME` if no node took the transfer
+/// in time, or if it was submitted and is not final yet. `FAILED` for everything else.
 pub(super) async fn pay(chain: Chain, address: String, amount: String) -> Result<Value, Failure> {
     let Chain { genesis, rpc } = chain;
     let payment = Payment::new(&genesis, &address, &amount)?;
@@ -78,8 +79,9 @@ impl Payment {
         Ok(Self { chain, payers, to, amount, deadline: Instant::now() + FINAL_MAX })
     }
 
-    /// Pays through the first node that answers. Gives up its turn once that node has the transfer.
-    /// If that node falls silent then, the others are asked.
+    /// Pays through the first node that answers, and gives up its turn once that node has the
+    /// transfer. If that node does not answer later, the other nodes are asked whether the transfer
+    /// is final.
     fn run(self, rpc: &[String], turn: MutexGuard<'static, ()>) -> Result<Value, Failure> {
         let mut reason = "other payments took all the time".to_owned();
         let mut signed = None;
@@ -103,8 +105,9 @@ impl Payment {
         Ok(json!({ "id": id.to_string(), "height": height.to_string(), "status": "final" }))
     }
 
-    /// Submits the transfer, and signs it first if there is none yet. Once it is signed, each
-    /// attempt submits the same one, so that no attempt whose answer was lost pays twice.
+    /// Submits the transfer, and signs it first if there is none yet. Each further attempt submits
+    /// the same signed transfer, so that an attempt whose answer was lost does not pay twice. Only
+    /// if another transfer has taken the nonce, the next attempt signs a new one.
     fn submit(&self, client: &Client, signed: &mut Option<Transaction>) -> Result<TxId, Trouble> {
         let status = client.status().map_err(trouble)?;
         let (got, expected) = (status.chain_id, self.chain.id().to_string());
@@ -209,7 +212,8 @@ impl Payment {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// A client of a node that is asked to wait this long, for the rest of the time at most.
+    /// A client for a call in which the node may wait this long. The call ends at the deadline at
+    /// the latest.
     fn client(&self, url: &str, wait: Duration) -> Result<Client, ClientError> {
         Client::new(url, self.left().min(wait + ANSWER_MAX))
     }
@@ -223,7 +227,7 @@ fn reason(error: &ClientError) -> &str {
     }
 }
 
-/// Whether a call may succeed later.
+/// Sorts an error by whether another attempt may succeed.
 fn trouble(error: ClientError) -> Trouble {
     use api::code::{MEMPOOL_FULL, OVER_BUDGET, UNAVAILABLE};
     let text = error.to_string();
@@ -296,7 +300,7 @@ mod tests {
         let urls = [killed, other];
         let payment = payment(Duration::from_secs(60));
         let failure = payment.await_final(urls.iter().cycle(), TxId(Hash::ZERO)).unwrap_err();
-        // The other node says that it is final, and proves nothing.
+        // The other node says that the transfer is final, and proves nothing.
         assert_eq!(failure.code, code::FAILED, "{failure}");
         assert!(failure.message.contains("final by the node's word"), "{failure}");
         answers.join().unwrap();

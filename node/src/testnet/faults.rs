@@ -49,7 +49,7 @@ impl Faults {
         *self = Self::default();
     }
 
-    /// Sets the latency of a pair, or of all pairs.
+    /// Sets the latency of a pair, or of all pairs in place of all earlier latencies.
     pub(super) fn delay(&mut self, between: Option<Pair>, ms: u32) {
         match between {
             Some((a, b)) => {

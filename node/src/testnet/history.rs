@@ -23,7 +23,7 @@ use crate::home::Home;
 use crate::keys::Seed;
 use crate::screen::{draw_target, say};
 
-/// Most transfers: 370 MB in each home.
+/// Most transfers of a history. They take 370 MB in each home.
 pub(super) const TRANSFERS_MAX: u32 = 1_000_000;
 /// Transfers of a block. With the limits of the template, 15 such blocks fill a segment, so about
 /// 3,000 transfers make one.
@@ -59,13 +59,14 @@ impl Recipe {
         }
     }
 
-    /// From the start of the chain until a block after the last one is due, in milliseconds.
+    /// The time from the start of the chain until a block after the last one is due, in
+    /// milliseconds.
     pub(super) const fn span_ms(&self) -> u64 {
         (self.transfers.div_ceil(self.per_block) + 1) * self.block_time_ms
     }
 
-    /// Makes the history in the first of these homes, and copies it to the others. They are those
-    /// of all validators, whose keys these are, and were made for the genesis just now.
+    /// Makes the history in the first of these homes, and copies it to the others. `homes` are
+    /// those of all validators, just made for this genesis. `validators` are their keys.
     pub(super) fn make(
         &self,
         homes: &[impl AsRef<Path>],
@@ -83,7 +84,8 @@ impl Recipe {
             copy_dir(&first.db_path(), &db).with_context(name)?;
         }
         for home in &homes {
-            // The log says that everything up to here was signed, so that signing goes on at once.
+            // The cut says that this log holds what was signed since the made blocks: nothing. So
+            // the validators sign at once.
             let (mut log, _) = ConsensusLog::open(&home.consensus_log_path())?;
             log.cut(tip.next())?;
             log.sync()?;

@@ -100,7 +100,8 @@ pub(super) fn create(
     write(&dir.join(GENESIS), &genesis.to_json(), 0o644)
 }
 
-/// Without a seed, the last block of the history is of this moment.
+/// The start time of the chain. Without a seed it is chosen such that the last block of the history
+/// is of this moment.
 fn start_time(plan: &Plan, history: Option<&Recipe>) -> anyhow::Result<Timestamp> {
     if plan.seed.is_some() {
         return Ok(SEEDED_START);

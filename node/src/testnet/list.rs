@@ -21,7 +21,7 @@ pub(super) struct Listed {
     pub(super) validator: bool,
     /// `starting`, `running`, `killed` or `ended`.
     pub(super) state: String,
-    /// Its last final block; null while it does not answer.
+    /// Height of its last final block; null while it does not answer.
     pub(super) height: Option<u64>,
     /// Time of that block, milliseconds since 1970.
     pub(super) time: Option<u64>,

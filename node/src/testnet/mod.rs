@@ -54,7 +54,7 @@ pub(crate) use commands::CommandError;
 
 /// The template of local networks: limits and accounts. Its validator is replaced.
 const TEMPLATE: &str = include_str!("../../../genesis.json");
-/// Actions that wait for the supervisor: more keys than a user presses at once.
+/// Most actions of the screen that wait for the supervisor: more keys than a user presses at once.
 const ACTIONS_MAX: usize = 16;
 
 /// How long nodes may take to stop before a user is told how to kill them.
@@ -115,7 +115,8 @@ struct Start {
     /// Print plain lines instead of drawing on the whole screen
     #[arg(long)]
     plain: bool,
-    /// Return when the network is final, and leave it running; its output goes to DIR/testnet.log
+    /// Return once each node has a new final block, and leave the network running; its output goes
+    /// to DIR/testnet.log
     #[arg(long, conflicts_with = "exit_with_parent")]
     detach: bool,
     /// End the network with an error when a node ends by itself

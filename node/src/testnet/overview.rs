@@ -18,7 +18,7 @@ pub(super) struct Overview {
     /// The last blocks, the newest first, at most 64.
     pub(super) blocks: VecDeque<BlockView>,
     pub(super) load: Option<LoadView>,
-    /// Transfers made final each second, over the last seconds.
+    /// Transfers made final a second, on average over the last 5 s.
     pub(super) rate: u64,
     /// The end of all logs, the newest last, at most 1,000 lines.
     pub(super) log: VecDeque<LogLine>,
@@ -65,7 +65,7 @@ pub(super) struct BlockView {
     pub(super) transfers: u32,
     /// Name of the node that proposed it.
     pub(super) proposer: String,
-    /// From the block's time to the moment when its node reported it final.
+    /// From the block's time to the moment when the first node reported it final.
     pub(super) finality: Option<Duration>,
 }
 

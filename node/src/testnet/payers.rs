@@ -1,8 +1,8 @@
 //! The template accounts of a genesis, whose keys are public: which of them pay for the load, and
 //! which one is the faucet.
 //!
-//! Where there are three accounts or more, the load and the faucet have accounts of their own, so
-//! that they never compete for a nonce. The first account is left to the user.
+//! With two accounts or more, the load and the faucet pay from different accounts, so that they
+//! never compete for a nonce. With three or more, the first account is left to the user.
 
 use anyhow::Context;
 use ledger::chain::least_fee;

@@ -22,7 +22,7 @@ pub(super) const LOG: &str = "testnet.log";
 /// A node's log in its home.
 pub(super) const NODE_LOG: &str = "node.log";
 
-/// The content of the marker: the number of nodes and their ports.
+/// The content of the marker: what the network was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
-/// Ports of node i begin at base + 10 * i.
+/// The ports of the node at position i, counted from 0, begin at base + 10 * i.
 pub(super) const PORT_STEP: u16 = 10;
 
 /// The first port of a network, as the command line gives it.
@@ -83,7 +83,8 @@ pub(super) fn hold(base: u16, nodes: usize) -> Option<Held> {
 }
 
 /// Fails if a port is taken. The error names all taken ports, and another base at which all are
-/// free. `None` is for a network that runs and so cannot move.
+/// free. `base_port` is `None` for a network that runs. It cannot move, so the error names no other
+/// base.
 pub(super) fn check_free(ports: &[(u16, u16)], base_port: Option<u16>) -> anyhow::Result<()> {
     let all = ports.iter().flat_map(|(p2p, rpc)| [*p2p, *rpc]);
     let taken: Vec<String> =

@@ -104,9 +104,9 @@ fn command(layout: &Layout) -> String {
     format!("{program} testnet --dir {}", quote(&layout.dir.display().to_string()))
 }
 
-/// The nodes in two groups, as `partition` reads them. Each has half of the validators, so that
-/// nothing becomes final. Of each node comes its name, and whether it is a validator; validators
-/// come first.
+/// The nodes in two groups, as `partition` reads them. Each group has half of the validators,
+/// rounded up in the first one. So nothing becomes final if there are at least two validators.
+/// `nodes` gives each node's name and whether it is a validator, with the validators first.
 pub(super) fn halves<'a>(nodes: impl Iterator<Item = (&'a str, bool)>) -> String {
     let (names, roles): (Vec<&str>, Vec<bool>) = nodes.unzip();
     let validators = roles.into_iter().filter(|validator| *validator).count();

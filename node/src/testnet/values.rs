@@ -27,7 +27,8 @@ pub(super) fn latency(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{text} is too long: expected at most {} s", LATENCY_MAX.as_secs()))
 }
 
-/// Longest latency. Nodes give up on a peer that does not answer for much longer.
+/// Longest latency of a link. With a much longer one, nodes would take a peer for dead and
+/// disconnect.
 pub(super) const LATENCY_MAX: Duration = Duration::from_secs(10);
 
 /// Groups of nodes.

@@ -45,7 +45,7 @@ pub(super) struct Figures {
     pub(super) p50_ms: Option<u64>,
     pub(super) p99_ms: Option<u64>,
     pub(super) max_ms: Option<u64>,
-    /// Whether transfers become due.
+    /// Whether more transfers will become due.
     is_sending: bool,
     per_second: u32,
     /// URL of the node to which transfers are sent.

@@ -15,7 +15,7 @@ use crate::output::{print, print_json};
 
 /// Time between two looks at the logs.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often new nodes are looked for, in looks at the logs.
+/// New nodes are looked for once in this many looks at the logs.
 const NODES_LOOK: u32 = 10;
 
 #[derive(Debug, Args)]

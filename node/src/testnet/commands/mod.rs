@@ -100,7 +100,7 @@ pub(crate) struct Line {
     pub(super) command: Command,
 }
 
-/// Why a command failed, where the exit code is not 1.
+/// A failure of a command whose exit code is not 1.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     /// The command makes no sense.
@@ -139,7 +139,7 @@ pub(super) struct Target {
     pub(super) dir: PathBuf,
     /// Whether results are printed as JSON.
     pub(super) json: bool,
-    /// Where a script keeps the result of a line. It is not printed then.
+    /// If set, a script keeps the results of a line here, and they are not printed.
     kept: Option<Kept>,
 }
 
@@ -249,7 +249,8 @@ impl Command {
             Self::Latency { between: Between(between), ms } => Action::Latency { between, ms },
             Self::Kill { node } => Action::Kill { node },
             Self::Restart { node, binary } => {
-                // The network has another current directory.
+                // The process of the network may have another current directory, so the path is
+                // made absolute.
                 let binary = binary.map(std::path::absolute).transpose()?;
                 Action::Restart { node, binary }
             }
@@ -284,7 +285,7 @@ mod tests {
     use super::*;
     use crate::control::Listener;
 
-    /// Time passes at once whenever all wait.
+    /// The paused clock jumps ahead whenever all tasks wait.
     #[tokio::test(start_paused = true)]
     async fn a_network_that_does_not_answer_is_not_waited_for_without_end() {
         let folder = tempfile::tempdir().unwrap();

@@ -17,8 +17,8 @@ const LAST_LOOK_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Until each running node has a final block that is younger than this call. An idle network
-    /// makes a block every five seconds
+    /// Until each running node has a final block that was made after this command began. An idle
+    /// network makes a block every five seconds
     #[arg(long = "final")]
     is_final: bool,
     /// Until each running node has reached this height
@@ -33,7 +33,8 @@ impl Wait {
     pub(super) async fn execute(self, target: &Target) -> anyhow::Result<()> {
         let (start, begin) = (wall_ms(), Instant::now());
         loop {
-            // The last look begins in time.
+            // A look gets the time that is left and a bit more, since the last look may begin when
+            // the time is up.
             let left = self.timeout.saturating_sub(begin.elapsed());
             let list = target.list_within(left.saturating_add(LAST_LOOK_MAX)).await?;
             let late = self.late(&list, start);
@@ -77,7 +78,8 @@ fn is_young(node: &Listed, start: u64) -> bool {
     node.height.is_some_and(|height| height > 0) && node.time.is_some_and(|time| time >= start)
 }
 
-/// Whether each node that runs has a final block of this moment or later.
+/// Whether a node runs, and each one that runs has a final block of the time `start` (milliseconds
+/// since 1970) or later.
 pub(in crate::testnet) fn all_final(list: &List, start: u64) -> bool {
     let mut up = list.nodes.iter().filter(|node| node.is_up()).peekable();
     up.peek().is_some() && up.all(|node| is_young(node, start))

@@ -133,7 +133,8 @@ impl Book {
         self.places.is_empty()
     }
 
-    /// The accounts, and the nonce of the next transfer of each that will be signed.
+    /// For each account whose nonce is known: the nonce from which on all its transfers are signed
+    /// after this call.
     pub(super) fn next_nonces(&self) -> Vec<(PublicKey, u64)> {
         let next = |payer: &Payer| {
             let after = payer.waiting.last_key_value().map_or(0, |(nonce, _)| nonce + 1);
@@ -185,7 +186,7 @@ impl Book {
     pub(super) fn next(&mut self, now: Instant, now_ms: u64) -> Option<(Place, &[u8])> {
         while let Some(place) = self.again.pop_front() {
             let waiting = self.payers[place.payer].waiting.get_mut(&place.nonce);
-            // It may be final by now, or back from a node that has it.
+            // It may be final by now, or submitted already.
             if waiting.is_some_and(|waiting| waiting.submitted.is_none()) {
                 return self.submit(place, now);
             }
@@ -217,7 +218,7 @@ impl Book {
         Some((place, &waiting.bytes))
     }
 
-    /// The node has no room for it now.
+    /// The node has no room for a transfer now. It is submitted again later.
     pub(super) fn on_busy(&mut self, place: Place) {
         if let Some(waiting) = self.payers[place.payer].waiting.get_mut(&place.nonce) {
             waiting.submitted = None;
@@ -225,8 +226,8 @@ impl Book {
         }
     }
 
-    /// The node refuses it for good: its nonce is taken, or it expires too soon. It is signed
-    /// again, and is still timed from when it was due.
+    /// The node will never take this signed transfer: its nonce is taken, or it expires too soon.
+    /// The transfer is signed again, and is still timed from when it was due.
     pub(super) fn on_refused(&mut self, place: Place) {
         let payer = &mut self.payers[place.payer];
         payer.nonce = None;
@@ -236,7 +237,7 @@ impl Book {
         }
     }
 
-    /// It is final since this time.
+    /// A transfer is final since the time `at`.
     pub(super) fn on_final(&mut self, place: Place, at: Instant) {
         if let Some(waiting) = self.payers[place.payer].waiting.remove(&place.nonce) {
             self.places.remove(&waiting.id);
@@ -245,7 +246,7 @@ impl Book {
         }
     }
 
-    /// Transactions of a block that is final since this time.
+    /// A block with these transactions is final since the time `at`.
     pub(super) fn on_block(&mut self, ids: impl IntoIterator<Item = TxId>, at: Instant) {
         for id in ids {
             if let Some(place) = self.places.get(&id) {
@@ -276,7 +277,8 @@ impl Book {
         of.nonce = Some(of.nonce.map_or(free, |nonce| nonce.max(free)));
     }
 
-    /// The node is gone, perhaps with what was submitted to it.
+    /// The node is gone, perhaps with transfers that were submitted to it. All wait until a node
+    /// tells its nonces.
     pub(super) fn on_disconnected(&mut self, now: Instant) {
         self.again.clear();
         for payer in &mut self.payers {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// Below this many milliseconds each has a count of its own.
+/// Each time below this many milliseconds has a count of its own.
 const EXACT: u64 = 256;
-/// Counts for each doubling above: a count covers less than 1% of its value.
+/// Counts for each doubling above [`EXACT`]. The times of one count differ by less than 1%.
 const STEPS: u64 = EXACT / 2;
-/// The longest time that is told apart from longer ones: 2^22 ms, 70 minutes. Transfers of a load
-/// expire after an hour.
+/// Doublings above [`EXACT`]: up to 2^22 ms, which is 70 minutes. Longer times share the last
+/// count. Transfers of a load expire after an hour.
 const DOUBLINGS: u64 = 22 - EXACT.ilog2() as u64;
 
 /// Times in milliseconds.
@@ -25,7 +25,7 @@ impl Default for Latencies {
     }
 }
 
-/// The count of a time.
+/// The index of the count for a time in milliseconds.
 fn place(ms: u64) -> u64 {
     if ms < EXACT {
         return ms;
@@ -35,7 +35,7 @@ fn place(ms: u64) -> u64 {
     EXACT + doubling * STEPS + (ms >> (doubling + 1)) - STEPS
 }
 
-/// The least time of a count.
+/// The shortest time that the count at this index is for, in milliseconds.
 const fn least(place: u64) -> u64 {
     if place < EXACT {
         return place;
@@ -54,8 +54,8 @@ impl Latencies {
         self.max = self.max.max(ms);
     }
 
-    /// The time that this many of 100 do not exceed, in milliseconds, rounded down by less than 1%.
-    /// `None` before the first one.
+    /// The time that `percent` of 100 transfers do not exceed, in milliseconds, rounded down by
+    /// less than 1% if it is below 70 minutes. `None` before the first transfer.
     pub(super) fn percentile(&self, percent: u64) -> Option<u64> {
         // The nearest rank: of 1 to 100, the 99th percentile is 99.
         let rank = (self.total * percent).div_ceil(100).max(1);

@@ -86,7 +86,7 @@ impl Link {
         timeout(STEP_MAX, open).await.context("no answer in time")?
     }
 
-    /// Sends a call. Returns the number of its answer.
+    /// Sends a call. Returns the number that its answer will have.
     pub(super) async fn call(
         &mut self,
         method: &str,

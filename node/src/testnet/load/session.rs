@@ -21,7 +21,8 @@ use crate::clock::wall_ms;
 const RECONNECT: Duration = Duration::from_millis(250);
 /// Most calls without an answer. A node takes 68 of a connection before it reads no further.
 const CALLS_MAX: usize = 48;
-/// Pause between two questions about the same account, or the same block after a refusal.
+/// Pause between two questions about an account whose nonce is unknown, and the longest time
+/// between two looks whether there is something to do.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Pause between two questions about an account whose transfers do not become final.
 const ASK_OVERDUE: Duration = Duration::from_secs(5);
@@ -104,10 +105,11 @@ struct Session<'a> {
     /// The last final block; `None` until the node tells it.
     tip: Option<u64>,
     reported: BTreeMap<u64, Reported>,
-    /// Whether a block was asked for.
+    /// Whether a block was asked for and has not arrived yet.
     is_reading: bool,
-    /// When each payer's account was last asked for, and what was answered.
+    /// When each payer's account was last asked for.
     asked: HashMap<usize, Instant>,
+    /// Answers about accounts that the book has not been told yet, and when they were asked for.
     told: BTreeMap<usize, (AccountInfo, Instant)>,
     /// Nothing is submitted, and no block is read, before this time.
     pause: Instant,
@@ -199,8 +201,8 @@ impl<'a> Session<'a> {
             let params = json!({ "account": account.to_string() });
             self.call(Call::Nonces(payer, now), api::ACCOUNT_GET, params).await?;
         }
-        // Blocks up to then are looked into first: else what is final in them would be taken for
-        // lost.
+        // An answer is told to the book only once all blocks up to its height were looked into.
+        // Otherwise transfers that are final in these blocks would be taken for lost.
         let next_height = self.next_height.max(1);
         let is_seen = |info: &AccountInfo| info.height < next_height;
         let seen: Vec<usize> = self
@@ -215,7 +217,7 @@ impl<'a> Session<'a> {
                 self.course.book().on_nonces(payer, nonces);
             }
         }
-        // Blocks before the first question hold nothing of ours.
+        // While no signed transfer waits, blocks hold none of ours and are skipped.
         self.next_height = next_height;
         if self.course.book().is_settled() && !self.is_reading {
             self.next_height = self.next_height.max(tip + 1);

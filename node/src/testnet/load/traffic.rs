@@ -15,7 +15,7 @@ use super::session::{self, Course};
 use crate::testnet::overview::LoadView;
 use crate::testnet::payers::Payers;
 
-/// A chain, and the nodes through which it can be paid on.
+/// A chain, and the nodes that can take transfers for it.
 #[derive(Clone)]
 pub(in crate::testnet) struct Chain {
     pub(in crate::testnet) genesis: Arc<Genesis>,
@@ -50,7 +50,8 @@ impl Traffic {
         Ok(Self { per_second, rpc, book, task })
     }
 
-    /// Sends nothing from this long after the start on. Transfers that were sent are still watched.
+    /// Lets no transfer become due from this long after the start on. Transfers that were sent are
+    /// still watched.
     pub(in crate::testnet) fn rest(&self, after: Duration) {
         self.book().pace.rest(after);
     }
@@ -77,7 +78,7 @@ impl Traffic {
     /// nonce has made a transfer final that was submitted after this call.
     pub(in crate::testnet) fn figures(&self) -> Value {
         let mut book = self.book();
-        // The session takes them late if its node is slow to answer.
+        // The session takes due transfers late if its node is slow to answer.
         book.take_due(Instant::now());
         let (counts, latencies) = (&book.counts, &book.counts.latencies);
         let next: Vec<Value> = book

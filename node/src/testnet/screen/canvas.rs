@@ -39,8 +39,8 @@ impl<'a> Canvas<'a> {
         Self { buffer, has_colours }
     }
 
-    /// Writes text at a place of an area, counted from its corner. Text that does not fit is cut
-    /// off, and ends with an ellipsis. Returns the next free column.
+    /// Writes text at a place of an area, counted from its upper left corner. Text that does not
+    /// fit is cut off, and ends with an ellipsis. Returns the next free column.
     pub(super) fn put(
         &mut self,
         area: Rect,
@@ -65,7 +65,8 @@ impl<'a> Canvas<'a> {
             let is_full = column >= area.width;
             let has_more = texts[at..].iter().any(|(text, _)| !text.trim().is_empty());
             if is_full && has_more && area.width > 0 {
-                // The row before was full to the last column: an ellipsis takes that column.
+                // The texts so far fill the row, and more follows: an ellipsis takes the last
+                // column.
                 self.put(area, (area.width - 1, row), "…", Look::Plain);
                 return;
             }
@@ -107,7 +108,7 @@ pub(super) fn columns(text: &str) -> u16 {
     u16::try_from(width(text)).unwrap_or(u16::MAX)
 }
 
-/// Text in this many columns, to the left or (of numbers) to the right.
+/// The text cut or padded to this many columns, aligned to the left, or to the right if `is_right`.
 pub(super) fn padded(text: &str, columns: usize, is_right: bool) -> String {
     let text = cut(text, columns);
     let space = " ".repeat(columns.saturating_sub(width(&text)));

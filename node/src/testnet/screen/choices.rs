@@ -34,7 +34,7 @@ pub(super) struct Choices {
     pub(super) shows_help: bool,
     pub(super) prompt: Option<Prompt>,
     pub(super) filter: Filter,
-    /// Rows of the blocks and of the accounts above the first one in sight.
+    /// Rows above the first one in sight, while the blocks or the accounts are the chosen pane.
     pub(super) scrolled: usize,
     /// Lines of the log below the last one in sight.
     pub(super) log_back: usize,

@@ -12,7 +12,7 @@ use super::text::{age, cut, number, span, tail, width};
 use super::{history, ledger, links, log, nodes};
 use crate::testnet::overview::{LoadView, Overview};
 
-/// Columns for what is typed into a prompt, at least.
+/// Least number of columns for the answer of a prompt.
 const ANSWER_MIN: usize = 30;
 
 /// Draws a frame.
@@ -117,7 +117,8 @@ fn draw_foot(
     None
 }
 
-/// The question, and as much of the answer as there is room for around the cursor.
+/// Draws the question, and as much of the answer as there is room for around the cursor. Returns
+/// the column of the cursor.
 fn draw_prompt(canvas: &mut Canvas<'_>, area: Rect, prompt: &Prompt) -> u16 {
     let label = format!("{}: ", prompt.question.label());
     let room = usize::from(area.width).saturating_sub(width(&label)).max(ANSWER_MIN);

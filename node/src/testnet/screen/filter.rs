@@ -13,7 +13,8 @@ pub(super) struct Parts<'a> {
     pub(super) message: &'a str,
 }
 
-/// Splits `2026-11-28T15:04:05.123456Z  INFO message`. Other lines are messages.
+/// Splits `2026-11-28T15:04:05.123456Z  INFO message`. A line without a time or level has the other
+/// parts.
 pub(super) fn parts(line: &str) -> Parts<'_> {
     let (first, rest) = line.trim_start().split_once(' ').unwrap_or((line, ""));
     let is_time = first.len() >= 20 && first.ends_with('Z') && first.get(10..11) == Some("T");

@@ -6,7 +6,7 @@ use ratatui_core::layout::Rect;
 pub(super) const WIDTH_MIN: u16 = 80;
 pub(super) const HEIGHT_MIN: u16 = 24;
 
-/// Two columns of panes need this much.
+/// Columns and rows of a terminal from which on there are two columns of panes.
 const TWO_COLUMNS: (u16, u16) = (150, 36);
 /// Rows that a pane has at least, its heading included. Together with the rows around the panes and
 /// six rows of nodes these are 24.
@@ -14,11 +14,13 @@ const LINKS_MIN: u16 = 6;
 const HISTORY_MIN: u16 = 3;
 const ACCOUNTS_MIN: u16 = 1;
 const LOG_MIN: u16 = 3;
-/// Rows of history and of the log in two columns, and of all that is above the log.
+/// With two columns of panes: rows planned for history, least rows of the log, and least rows of
+/// all panes above the log.
 const HISTORY_LARGE: u16 = 6;
 const LOG_LARGE: u16 = 8;
 const UPPER_MIN: u16 = 20;
-/// Columns of the links where they are beside the blocks: a matrix of five nodes fits.
+/// Least columns of the links beside the blocks. A matrix of four nodes fits with units, and one of
+/// six nodes without.
 const LINKS_COLUMNS: u16 = 32;
 
 /// A part of the screen.
@@ -87,7 +89,7 @@ pub(super) fn areas(frame: Rect, wanted: Wanted) -> Option<Areas> {
     Some(Areas { title, load, panes, body, note, help: rest })
 }
 
-/// Rows for a heading and one row each.
+/// Rows for a heading and for this many entries.
 fn rows(count: usize) -> u16 {
     u16::try_from(count).unwrap_or(u16::MAX).saturating_add(1)
 }

@@ -47,8 +47,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// The screen is drawn at least this often, so that ages and uptimes go on when nothing else is
 /// new.
 const REDRAW: Duration = Duration::from_secs(1);
-/// Longest time that the screen's thread may take to end. It is longer only if the terminal does
-/// not take what is written to it.
+/// Longest time that a dropped [`Screen`] waits for its thread to end. The thread takes longer only
+/// if the terminal does not take what is written to it. Then the terminal is given back without the
+/// thread.
 const END_MAX: Duration = Duration::from_millis(500);
 
 /// Longest time from the wish to suspend this process to its stop.
@@ -57,9 +58,9 @@ const SUSPEND_MAX: Duration = Duration::from_secs(2);
 /// Shows the network on the whole terminal until the user quits, or until nobody updates the
 /// overview. Stdin and stdout must be terminals.
 ///
-/// Dropping the future gives the terminal back. Meanwhile lines for stderr are kept for later. The
-/// screen has a thread of its own, so a slow terminal delays nobody. An action that finds `actions`
-/// full is not sent, and the user is told.
+/// Dropping the future gives the terminal back. While the screen is shown, lines for stderr are
+/// kept for later. The screen has a thread of its own, so a slow terminal delays nobody. An action
+/// that finds `actions` full is not sent, and the user is told.
 ///
 /// # Errors
 /// The terminal refuses, or is gone.

@@ -25,7 +25,7 @@ const CLOCK: usize = 8;
 const FIXED: usize = STATE + ROLE + HEIGHT + ROUND + PEERS + HISTORY + MEMORY + CLOCK + 8;
 /// The mark of the chosen node, the letter and a space.
 const MARK: usize = 3;
-/// The heading `[Nodes] 11 more` needs as much.
+/// Least columns of a name. With them the heading `[Nodes] 11 more` fits.
 const NAME_MIN: usize = 7;
 /// A longer name is cut even if there is room.
 const NAME_MAX: usize = 24;
@@ -81,7 +81,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, overview: &Overview, cho
     let longest = overview.nodes.iter().map(|node| width(&node.name)).max().unwrap_or(0);
     let room = usize::from(area.width).saturating_sub(FIXED + MARK);
     let name = longest.clamp(NAME_MIN, NAME_MAX).min(room);
-    // Where nodes are hidden, their number takes the place of a label.
+    // Where nodes are hidden, their number takes the place of the label `role`.
     let mut text = match hidden {
         0 => padded(&heading("Nodes", "", is_chosen), MARK + name, false) + " role",
         _ => {
@@ -164,7 +164,7 @@ pub(super) fn identity(node: &NodeView) -> String {
     format!("{}{process}, RPC {}", node.name, node.rpc)
 }
 
-/// Heights of a chain, for the title: the highest that any node has.
+/// The highest height that any node has, for the title.
 pub(super) fn highest(overview: &Overview) -> Option<String> {
     let statuses = overview.nodes.iter().filter_map(|node| node.status.as_ref());
     statuses.map(|status| status.height).max().map(number)

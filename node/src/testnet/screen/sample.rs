@@ -65,7 +65,7 @@ pub(super) fn four() -> Overview {
     many(4)
 }
 
-/// So many validators that run.
+/// This many validators that run.
 pub(super) fn many(count: usize) -> Overview {
     let account = |name: &str, balance: &str| AccountView {
         name: name.to_owned(),

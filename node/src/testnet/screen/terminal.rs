@@ -78,12 +78,14 @@ pub(super) fn give_back() {
     release_stderr();
 }
 
-/// Whether a panic has given the terminal back.
+/// Whether the terminal is not taken over. While the screen is drawn, this means that a panic has
+/// given the terminal back.
 pub(super) fn is_lost() -> bool {
     !IS_TAKEN.load(Ordering::SeqCst)
 }
 
-/// A panic of any thread is reported on the terminal as it was before.
+/// From now on, a panic of any thread first gives the terminal back, so that its message can be
+/// read.
 fn give_back_at_panic() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

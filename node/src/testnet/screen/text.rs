@@ -113,7 +113,8 @@ pub(super) fn short(value: u64, columns: usize) -> String {
     format!("{whole}{unit}")
 }
 
-/// An amount with at most three digits and the largest unit that leaves a digit before the point.
+/// An amount in the largest unit that leaves a digit before the point. It has at most three digits,
+/// or four if `step` is 1,024.
 fn scaled(value: u64, step: u64, units: &[&str]) -> String {
     let (mut unit, mut size) = (0, 1u64);
     while unit + 1 < units.len() && value / size >= step {
@@ -143,7 +144,7 @@ pub(super) fn rate(bytes: u64) -> String {
     }
 }
 
-/// A time span in at most 6 columns below 100 hours: one number and its unit.
+/// A time span in at most 6 columns: one number and its unit.
 pub(super) fn span(span: Duration) -> String {
     let (ms, seconds) = (span.as_millis(), span.as_secs());
     match seconds {
@@ -162,7 +163,7 @@ pub(super) fn offset(ms: i64) -> String {
     format!("{sign}{}", span(Duration::from_millis(ms.unsigned_abs())))
 }
 
-/// How long something has lasted, in two numbers.
+/// How long something has lasted, in at most two numbers.
 pub(super) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3_600);

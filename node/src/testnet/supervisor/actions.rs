@@ -192,10 +192,11 @@ impl Supervisor {
     }
 }
 
-/// The path of a program, which must be one: a node is stopped before its new program is started.
+/// Makes the path of a program absolute, and checks that it can be executed. The check comes early,
+/// because a node is stopped before its new program is started.
 fn program(path: &Path) -> Result<PathBuf, Failure> {
     let checked = || {
-        // Without this, a bare name would be searched for elsewhere.
+        // A bare name would be searched for in `PATH`.
         let path = std::path::absolute(path)?;
         if !std::fs::metadata(&path)?.is_file() {
             return Err(io::Error::other("it is no file"));

@@ -30,7 +30,7 @@ pub(super) struct Seen {
     at: u64,
 }
 
-/// The last blocks, by the node that reported each first.
+/// The last blocks, each as the first node that reported it did.
 #[derive(Default)]
 pub(super) struct Blocks {
     /// The newest first.
@@ -68,7 +68,7 @@ impl Blocks {
         self.last.truncate(BLOCKS_MAX);
     }
 
-    /// Transfers made final each second, lately.
+    /// Transfers made final a second, on average over the last [`RATE_TIME`].
     pub(super) fn rate(&self, now_ms: u64) -> u64 {
         let millis = u64::try_from(RATE_TIME.as_millis()).unwrap_or(u64::MAX);
         let is_recent = |block: &&BlockView| block.time.saturating_add(millis) >= now_ms;

@@ -38,7 +38,8 @@ pub(super) struct Member {
     pub(super) teller: Teller,
     /// The faults that the process was told.
     pub(super) faults: OfNode,
-    /// `None` if the process was told nothing lately.
+    /// The faults that the process was told last and may not have confirmed. `None` if it was told
+    /// none since its start.
     pub(super) unconfirmed: Option<Unconfirmed>,
     /// When the process was started last.
     pub(super) started: Instant,
@@ -85,7 +86,7 @@ impl Member {
         Ok(())
     }
 
-    /// Kill -9.
+    /// Ends the process at once, as `kill -9` does.
     pub(super) fn kill(&mut self, reply: Reply) {
         let Some(child) = &mut self.child else {
             // The node is down, as asked.
@@ -107,7 +108,7 @@ impl Member {
         }
     }
 
-    /// Stops the running process, to start this program then.
+    /// Asks the running process to stop. Once it has ended, this program is started.
     pub(super) fn restart(&mut self, program: PathBuf, reply: Reply, patience: Duration) {
         if let Some(child) = &mut self.child {
             child.ask_to_stop();
@@ -137,7 +138,7 @@ impl Member {
     }
 
     /// Notices that a started node answers, and answers the calls that waited for it. Returns
-    /// whether it does since this call.
+    /// whether the node was noticed by this call.
     pub(super) fn notice_answer(&mut self) -> bool {
         let answers = self.report.borrow().since(self.started).is_some();
         if self.state != State::Starting || !answers {
@@ -157,9 +158,9 @@ impl Member {
         true
     }
 
-    /// Waits until the running node has confirmed its faults, and returns why it has not. `None` if
-    /// there is nothing to confirm. A node that starts is told its faults too, and the call that
-    /// starts it waits for them.
+    /// Waits until the running node has confirmed its faults. The result is the reason if it has
+    /// not. `None` if there is nothing to confirm. A node that starts is told its faults too, and
+    /// the call that starts it waits for them.
     pub(super) fn confirmation(&self) -> Option<impl Future<Output = Option<String>> + use<>> {
         let name = self.node.name.clone();
         let unconfirmed = self.unconfirmed.clone().filter(|_| self.state == State::Running)?;
@@ -172,7 +173,8 @@ impl Member {
         Some(async move { unconfirmed.confirmed().await.err().map(failed) })
     }
 
-    /// Answers all calls that wait for the node with this failure.
+    /// Answers all calls that wait for the node: those that start it with this failure, those that
+    /// kill it with success.
     pub(super) fn fail(&mut self, message: &str) {
         let failure = || Err(Failure::failed(message));
         self.starting.drain(..).for_each(|(_, reply)| reply.send(failure()));

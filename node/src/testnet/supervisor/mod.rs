@@ -143,7 +143,7 @@ impl Supervisor {
         self.view.as_ref().map(View::subscribe)
     }
 
-    /// Shows lines from now on, one of which may be redrawn.
+    /// Shows lines from now on. If `is_drawable`, one line of heights is redrawn in place.
     pub(super) fn show_lines(&mut self, is_drawable: bool) {
         self.progress = Progress::new(is_drawable);
     }
@@ -192,7 +192,7 @@ impl Supervisor {
     }
 
     /// Stops all nodes, and kills those that still run when the time is up. Returns the names of
-    /// these.
+    /// the killed ones.
     pub(super) async fn stop(mut self, time: impl Future<Output = ()>) -> Vec<String> {
         let mut nodes: Vec<Child> = Vec::new();
         for member in &mut self.members {

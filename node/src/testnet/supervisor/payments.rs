@@ -16,13 +16,14 @@ use crate::control::{Failure, code};
 pub(super) enum Question {
     /// What it has done so far; null if none runs.
     Figures,
-    /// Send nothing from this long after its start on.
+    /// Let no transfer become due from this long after the load's start on.
     Rest(Duration),
 }
 
 impl Supervisor {
-    /// The chain, and the nodes through which it is paid on, the best choice first: the named one,
-    /// or else the last full node that is up, the other full nodes, and the validators.
+    /// The chain, and the RPC of the nodes that can take transfers, in the order in which they are
+    /// tried. Without a named node these are all: first those that are up, among them full nodes
+    /// before validators, and the last full node first.
     pub(super) fn payable(&self, node: Option<&str>) -> Result<Chain, Failure> {
         let all = || self.members.iter();
         let rpc: Vec<String> = match node {
@@ -65,7 +66,8 @@ impl Supervisor {
     }
 }
 
-/// Pays from the faucet. The reply comes once that is final and proved.
+/// Pays from the faucet. The reply comes once the transfer is final and proved, or with the reason
+/// why not.
 pub(super) fn pay(chain: Chain, address: String, amount: String, reply: Reply) {
     tokio::spawn(async move { reply.send(faucet::pay(chain, address, amount).await) });
 }
@@ -82,7 +84,7 @@ mod tests {
     use crate::testnet::plan::Wanted;
     use crate::testnet::ports::BasePort;
 
-    /// A network whose only node has ended.
+    /// A network whose only node ends at once.
     fn network(folder: &tempfile::TempDir) -> Supervisor {
         let genesis = Genesis::from_json(TEMPLATE.as_bytes()).unwrap();
         let wanted = Wanted {

@@ -25,7 +25,7 @@ pub(super) struct Report {
     pub(super) asked: Option<Instant>,
     /// `None` while it does not answer.
     pub(super) status: Option<Status>,
-    /// Both are asked only for a screen.
+    /// `sync` and `peers` are asked for only if a screen shows the network.
     pub(super) sync: Option<SyncStatus>,
     pub(super) peers: Vec<String>,
 }

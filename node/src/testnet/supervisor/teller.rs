@@ -14,7 +14,7 @@ use crate::control::Client;
 
 /// Longest time that a node may take to answer: far more than it needs, as machines are busy.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Time after which a node that did not answer is told again. It doubles up to the longest one.
+/// Time after which a node that did not answer is told again. It doubles up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_millis(25);
 const RETRY_MAX: Duration = Duration::from_millis(400);
 /// Longest time until a node has confirmed its faults.
@@ -119,7 +119,7 @@ async fn tell(home: PathBuf, mut wanted: watch::Receiver<Wanted>, told: watch::S
                 told.number = number;
             }
         });
-        // Without an answer the node may be about to start.
+        // A node that did not answer may be about to start, so it is told again.
         let changed = match is_done {
             true => Some(wanted.changed().await),
             false => timeout(pause, wanted.changed()).await.ok(),

@@ -122,7 +122,7 @@ async fn a_node_whose_new_program_does_not_run_has_failed() {
     assert!(answer.is_err() && ended.unwrap().contains("node2 cannot start"));
 }
 
-/// Time passes at once whenever all wait.
+/// The paused clock jumps ahead whenever all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn a_cut_waits_for_nodes_that_run_and_not_for_those_that_start() {
     let mut silent = Silent::start(2, false);

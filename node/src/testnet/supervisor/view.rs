@@ -28,7 +28,7 @@ use crate::home::Home;
 const LOG_LINES_MAX: usize = 1_000;
 /// Most notes that are kept.
 const NOTES_MAX: usize = 32;
-/// Blocks that wait to be shown. A node that reports more waits.
+/// Most blocks that wait to be shown. Beyond it, the tasks that follow the nodes wait.
 const SEEN_MAX: usize = 256;
 /// Time between two polls of the accounts.
 const ACCOUNTS_POLL: Duration = Duration::from_secs(1);
@@ -164,7 +164,8 @@ fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
 }
 
-/// Asks one of the nodes for the balances of the genesis accounts, until the receiver is dropped.
+/// Asks the nodes, until one tells, for the balances of the genesis accounts. Ends when the
+/// receiver is dropped.
 fn poll_accounts(
     genesis: &Genesis,
     sources: watch::Receiver<Vec<String>>,

@@ -20,7 +20,7 @@ use crate::testnet::list::{List, Listed};
 const POLL: Duration = Duration::from_millis(50);
 /// Longest time for an answer. A node that takes longer counts as silent in this look.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// How long an expectation that holds over a time waits then for nodes that do not answer.
+/// How long `expect no-final` waits, once its time is over, for nodes that do not answer.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 const NO_LOAD: &str = "no load runs, and an idle network makes a block only now and then: start \
                        one with `load 50/s`";
@@ -70,8 +70,8 @@ impl Nodes<'_> {
         Ok(join_all(answers).await.into_iter().collect::<Result<_, _>>()?)
     }
 
-    /// For each of these nodes, whether a transfer was seen final there that the load signed after
-    /// it told its next nonces.
+    /// For each of these nodes, whether a transfer is final there that the load signed after it
+    /// reported `next`, the nonces of its next transfers.
     async fn has_final(
         &mut self,
         nodes: &[&Listed],
@@ -132,7 +132,9 @@ impl Nodes<'_> {
         Ok(Look::NotYet(format!("no new transfer is final at {}", missing.join(", "))))
     }
 
-    /// After this time, each node must answer once more: a silent one may have anything final.
+    /// Fails as soon as a new transfer of the load is final at some node. Once `time` is over, each
+    /// node must answer once more, since a silent node may have made transfers final. Nodes get
+    /// `silent_max` for this last answer.
     async fn see_no_final(
         &mut self,
         time: Duration,
@@ -196,7 +198,8 @@ impl Nodes<'_> {
         }
     }
 
-    /// Compares the blocks at the lowest height. An error if they differ, which is for ever.
+    /// Compares the blocks at the lowest height of a node. Different blocks are an error at once,
+    /// because final blocks never change.
     async fn compare(&mut self) -> anyhow::Result<Look> {
         let list = self.target.list().await?;
         let up: Vec<&Listed> = list.nodes.iter().filter(|node| node.is_up()).collect();
@@ -267,7 +270,7 @@ fn not_met(within: Duration, missing: &str) -> anyhow::Error {
     CommandError::NotInTime(format!("not within {within:?}: {missing}")).into()
 }
 
-/// Until the next look, which is the last one when the time is up.
+/// Sleeps until the next look. The last look is when the time is up.
 async fn pause(start: Instant, time: Duration) {
     sleep(POLL.min(time.saturating_sub(start.elapsed()))).await;
 }
@@ -276,7 +279,7 @@ fn names(nodes: &[&Listed]) -> Vec<String> {
     nodes.iter().map(|node| node.name.clone()).collect()
 }
 
-/// The nodes that the one with this URL reaches, itself included: by way of nodes that are up and
+/// The nodes that the node with this URL reaches, itself included: by way of nodes that are up and
 /// links that are not cut. Nodes pass messages on, so a path is enough.
 fn reached<'a>(list: &'a List, rpc: &str) -> Vec<&'a Listed> {
     let up: Vec<&Listed> = list.nodes.iter().filter(|node| node.is_up()).collect();

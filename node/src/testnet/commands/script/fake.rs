@@ -18,7 +18,7 @@ impl<F: Fn(&str) -> Result<Value, Failure> + Send + Sync + 'static> Methods for 
     }
 }
 
-/// A network that answers each method so. It ends with the test.
+/// A network whose socket answers each method with `answer`. It ends with the test.
 pub(super) fn network(
     answer: impl Fn(&str) -> Result<Value, Failure> + Send + Sync + 'static,
 ) -> (TempDir, Target) {

@@ -69,7 +69,7 @@ impl Script {
                 let says = format!("{name}:{number}: {text}: {error:#}");
                 match is_late(&error) {
                     true => CommandError::NotInTime(says).into(),
-                    // Any other failure of a line has the same exit code.
+                    // Any other failure of a line has exit code 1.
                     false => anyhow!(says),
                 }
             })?;
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    /// Figures that were read before might lack transfers.
+    /// If the figures were read before the load is ended, they might lack transfers.
     #[tokio::test]
     async fn the_call_that_ends_a_load_tells_its_figures() {
         let figures = json!({

@@ -8,7 +8,7 @@ use super::words::words;
 use crate::testnet::commands::{Command, Line};
 use crate::testnet::values::duration;
 
-/// How long `expect agree` waits for nodes that do not answer.
+/// How long `expect agree` waits by default for nodes that do not answer or have no block yet.
 const AGREE: Duration = Duration::from_secs(10);
 /// The expectations, for messages.
 const EXPECTED: &str = "expected one of: expect final within 2s, expect no-final for 3s, expect \

@@ -12,7 +12,7 @@ pub(super) fn words(line: &str) -> Result<Vec<String>, String> {
         match c {
             '#' if word.is_none() => break,
             c if c.is_whitespace() => words.extend(word.take()),
-            // Between these nothing has a meaning.
+            // Between single quotes no character has a special meaning.
             '\'' => {
                 let word = word.get_or_insert_default();
                 loop {
@@ -35,7 +35,8 @@ pub(super) fn words(line: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// Between double quotes a backslash takes the meaning of a quote or a backslash.
+/// Reads up to the closing double quote. A backslash before `"`, `\`, `$` or a backtick takes away
+/// the special meaning of that character. Any other backslash is kept.
 fn double_quoted(word: &mut String, rest: &mut std::str::Chars<'_>) -> Result<(), String> {
     loop {
         match rest.next() {
