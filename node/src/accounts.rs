@@ -12,7 +12,7 @@ use crate::clock::Clock;
 
 /// Most accounts. A peer that leaves keeps its account until its budget is full again, so a new
 /// connection brings no new budget. Beyond this bound, accounts with a full budget are forgotten.
-/// If that is not enough, the half of the accounts with the most budget left is forgotten.
+/// If that is not enough, those with at least the median budget left are forgotten too.
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// The accounts. Cheap to clone: all clones share them.
@@ -98,8 +98,8 @@ impl<Peer: Copy + Eq + Hash> Books<Peer> {
         self.budgets.entry(*peer).or_insert_with(|| Budget::new(now, is_named))
     }
 
-    /// Drops the half of the accounts with the most budget left, if there are too many. One pass
-    /// makes room for thousands of new peers.
+    /// Drops the accounts with at least the median budget left, if there are too many. That is at
+    /// least half of them, so one pass makes room for thousands of new peers.
     fn forget_half(&mut self, now: Duration) {
         if self.budgets.len() < ACCOUNTS_MAX {
             return;

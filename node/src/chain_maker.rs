@@ -1,5 +1,5 @@
 //! Makes chains by the real rules: one process has the keys of all validators, proposes each block
-//! and signs it for all. For local networks that begin with a history, and for measurements.
+//! and signs it for all of them. Local networks that begin with a history use it, and measurements.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use ledger::signature::SigningKey;
 use ledger::transaction::{Body, Transfer, VerifiedTransaction, verify_transactions};
 use ledger::units::{Round, Timestamp};
 
-/// All validators in one.
+/// A growing chain, and the keys of all its validators.
 pub struct ChainMaker {
     validators: Vec<SigningKey>,
     state: ChainState,

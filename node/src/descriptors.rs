@@ -1,8 +1,9 @@
-//! File descriptors: the store, the logs and the peers get enough, and RPC gets the rest.
+//! Divides the file descriptors of this process among the node's own files, peers and RPC.
 //!
-//! A node that cannot open a file cannot write its consensus log, and a stranger's connection takes
-//! a descriptor too. So the limit of the process is raised at the start and divided: first the
-//! node's own files, then peers, then RPC. Each part stays within its share by its own limits.
+//! A node that has no descriptor left cannot open its store or its consensus log. Connections of
+//! strangers take descriptors too. So the limit of the process is raised at the start and divided:
+//! first the node's own files, then peers, then RPC, which gets the rest and at least [`RPC_MIN`].
+//! Peers and RPC each limit their connections to their part.
 
 use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

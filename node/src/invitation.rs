@@ -1,8 +1,8 @@
 //! The link by which a node is invited to a network: `cairn-net:CHAINID@/dns4/HOST/tcp/PORT`.
 //!
-//! Nothing in a link has to be believed. The chain id is the hash of the genesis, so the genesis
-//! that the named node sends is either the right one or refused. The address says only whom to ask
-//! first.
+//! Only the chain id of a link has to be believed. It is the hash of the genesis, so the genesis
+//! that the named node sends is either the right one or refused. The address only says which node
+//! to ask.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::network::{Endpoint, Multiaddr};
 
 /// How a link begins.
 const PREFIX: &str = "cairn-net:";
-/// Most bytes of a link. The longest has 74 bytes before the address, a host name of 253 bytes, and
+/// Most bytes of a link. The longest has 75 bytes before the address, a host name of 253 bytes, and
 /// a peer id.
 const LINK_BYTES_MAX: usize = 512;
 /// Most characters of a wrong part that an error shows.

@@ -11,8 +11,8 @@ use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget, TermLike};
 
-/// The bars drawn on stderr. There is one set for the process, since there is one stderr. Only
-/// `run` draws a bar.
+/// The progress bar of a node that `run` or `join` runs. There is one set of bars for the process,
+/// since there is one stderr.
 pub(crate) static SCREEN: LazyLock<MultiProgress> =
     LazyLock::new(|| MultiProgress::with_draw_target(draw_target()));
 
@@ -41,7 +41,8 @@ pub(crate) fn draw_target() -> ProgressDrawTarget {
     }
 }
 
-/// Most bytes that are kept while stderr is held. Later ones are lost: logs are in files too.
+/// Most bytes that are kept while stderr is held. Later writes are lost. Only the screen of
+/// `testnet` holds stderr, and its nodes log to files of their own.
 const HELD_MAX: usize = 64 << 10;
 
 /// What was written while stderr is held; `None` while it is not.
@@ -62,7 +63,8 @@ pub(crate) fn release_stderr() {
     let _lost = io::stderr().lock().write_all(&kept);
 }
 
-/// Keeps the bytes if stderr is held. Whole writes are kept or lost, so that no line is cut.
+/// Keeps the bytes if stderr is held, and returns whether it is. Whole writes are kept or lost, so
+/// that no line is cut.
 fn keep(bytes: &[u8]) -> bool {
     let mut held = held();
     let Some(kept) = &mut *held else { return false };

@@ -79,8 +79,8 @@ impl Space {
     }
 }
 
-/// Measures the home now and then, and warns once each time that its disk becomes nearly full. Ends
-/// when `stop` does.
+/// Measures the home every [`LOOK_EVERY`]. Warns once each time that its disk becomes nearly full,
+/// and says when it has room again. Ends when `stop` does.
 pub(crate) async fn watch(
     home: PathBuf,
     shows: watch::Sender<Disk>,

@@ -20,8 +20,8 @@ use crate::submission::{Reply, Submission};
 /// batch gains nothing: even of 1,024 signatures verified together, each costs a third of one
 /// verified alone (measured).
 const TOGETHER_MAX: usize = 64;
-/// Most results that wait for the driver. Beyond it the verifier waits too: gossip stays in its
-/// queue, and once their queue is full, submissions are refused as busy.
+/// Most results that wait for the driver. Beyond it the verifier waits too. Gossip then stays in
+/// its queue. Submissions stay in theirs, and are refused as busy once it is full.
 pub(crate) const RESULTS: usize = 256;
 
 /// A result for the driver.
@@ -117,7 +117,7 @@ impl Verdicts {
     }
 }
 
-/// Runs until an input or the driver is gone.
+/// Runs until one of the two input channels is closed or the driver is gone.
 pub(crate) async fn run(
     chain: ChainId,
     mut gossip: mpsc::Receiver<Gossip>,
@@ -294,7 +294,7 @@ mod tests {
                 others.map(|(_, cost)| *cost).all(|cost| cost == honest),
                 "{forged:?}: {costs:?}"
             );
-            // The search checks at least half of the batch again, in equations.
+            // The search checks at least half of the batch again, many signatures in one equation.
             let paid: u64 = forged.iter().map(|number| costs[*number as usize] - honest).sum();
             let (least, most) =
                 (32 * SIGNATURE_TOGETHER, 128 * SIGNATURE_TOGETHER + 64 * SIGNATURE);

@@ -78,10 +78,11 @@ pub struct SyncView {
     pub report: SyncReport,
     /// Network identities of the peers in the report.
     pub peers: BTreeMap<PeerId, String>,
-    /// For segments of which peers sent chunks since the start, the network identity of the peer
-    /// that sent most of them. At most [`SUPPLIERS_MAX`] applied segments, and those in staging.
+    /// The network identity of the peer that sent most chunks of a segment. A segment has an entry
+    /// if peers sent chunks of it since the start. At most [`SUPPLIERS_MAX`] applied segments have
+    /// one, and any segment in staging.
     pub suppliers: BTreeMap<SegmentIndex, Arc<str>>,
-    /// When the last known chunk was verified, in milliseconds since 1970.
+    /// When the last missing chunk of all known segments was verified, in milliseconds since 1970.
     pub verified_at_ms: Option<u64>,
     /// When the target was reached, in milliseconds since 1970.
     pub applied_at_ms: Option<u64>,
@@ -130,7 +131,7 @@ pub struct Activity {
     pub blocks_committed: u64,
     /// Transactions committed since start.
     pub transactions_committed: u64,
-    /// Rounds started beyond the first of a height since start.
+    /// Rounds started since start that were not the first of their height.
     pub extra_rounds: u64,
     /// Validators caught signing twice since start.
     pub equivocations: u64,
