@@ -33,8 +33,8 @@ impl ChainMaker {
         &self.state
     }
 
-    /// Appends a block of this time, or of the earliest time that the rules allow. The validators
-    /// take turns as proposers.
+    /// Appends a block of the time `time`, or of the earliest time that the rules allow if that is
+    /// later. The validators take turns as proposers.
     ///
     /// # Panics
     /// If a transfer breaks a rule, if the transfers do not fit into a block, or if there is no

@@ -81,7 +81,7 @@ impl Descriptors {
         if self.peers >= peers_wanted(wanted) {
             return wanted;
         }
-        // A quarter for handshakes, in both directions.
+        // At most a quarter is for handshakes: an eighth for each direction.
         let pending = (self.peers / 8).min(wanted.pending.into());
         let connections = (self.peers - 2 * pending).min(wanted.connections().into());
         let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);

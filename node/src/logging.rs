@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The targets of our own messages.
 const OURS: [&str; 4] = ["node", "protocol", "ledger", "cairn_node"];
-/// Directives for libraries. Of the consensus core only errors are logged: it would log each step
-/// and each lost race between rounds, and the driver logs those events that matter.
+/// Directives for libraries. Of the consensus core only errors are logged. At other levels it logs
+/// each step and each lost race between rounds, while the driver logs the events that matter.
 const LIBRARIES: &str =
     "warn,arc_malachitebft=error,malachitebft=error,informalsystems_malachitebft=error";
 

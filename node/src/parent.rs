@@ -1,4 +1,4 @@
-//! The end of the process that started this one.
+//! Notices the end of the process that started this one.
 
 use std::io::{self, Read};
 

@@ -1,5 +1,5 @@
-//! Progress of sync for people: a line of text for `sync --watch`, and a bar on the terminal of
-//! `run` that log lines do not garble.
+//! Progress of sync for people: a line of text for `sync --watch`, and a bar on the terminal of a
+//! node in the foreground, which log lines do not garble.
 
 use std::future::Future;
 use std::io;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Time between two checks. A node writes at most some MiB per second. Each check walks the home,
-/// which has some hundred files.
+/// Time between two checks. A node writes at most some MiB per second, so it fills little of the
+/// reserve meanwhile. A check walks the home, which has some hundred files.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// A disk is nearly full if fewer bytes are free than this, or than the size of the disk divided by
 /// [`RESERVE_PART`], whichever is less.

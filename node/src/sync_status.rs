@@ -1,4 +1,4 @@
-//! The progress of sync, in the shapes of RPC. The progress bar shows the same numbers.
+//! The progress of sync, as RPC sends it. The progress bar shows the same numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,7 +101,8 @@ fn sync_segment(segment: &SegmentReport, supplier: Option<&Arc<str>>) -> SyncSeg
     }
 }
 
-/// Who supplied the last applied segments. `sealed` is the number of applied segments.
+/// The suppliers of the last [`SUPPLIERS_MAX`] applied segments. Neighbours with the same supplier
+/// are one run. `sealed` is the number of applied segments.
 fn supplier_runs(suppliers: &BTreeMap<SegmentIndex, Arc<str>>, sealed: u64) -> Vec<SupplierRun> {
     let mut runs: Vec<SupplierRun> = Vec::new();
     for index in sealed.saturating_sub(SUPPLIERS_MAX as u64)..sealed {

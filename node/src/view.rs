@@ -131,7 +131,7 @@ pub struct Activity {
     pub blocks_committed: u64,
     /// Transactions committed since start.
     pub transactions_committed: u64,
-    /// Rounds started since start that were not the first of their height.
+    /// Rounds since the node's start that were not the first of their height.
     pub extra_rounds: u64,
     /// Validators caught signing twice since start.
     pub equivocations: u64,

@@ -42,7 +42,7 @@ const EXIT_NOT_IN_TIME: u8 = 5;
 #[command(name = "cairn-node", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 no node is there, 5 not in time.")]
 pub struct Cli {
-    /// Log level on stderr: error, warn, info, debug, trace, or directives such as
+    /// Log level on stderr: error, warn, info, debug, trace, off, or directives such as
     /// info,node::network=debug
     #[arg(long, global = true, env = "CAIRN_NODE_LOG", value_name = "LEVEL")]
     log: Option<String>,
@@ -190,7 +190,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// An error with its causes, each only once: some messages already include their cause.
+/// An error and its causes in one line. A cause that the text already includes is left out.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

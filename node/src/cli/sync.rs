@@ -87,7 +87,8 @@ impl Screen {
         })
     }
 
-    /// Shows a line in place of the previous one. The last line stays.
+    /// Shows a line: on a terminal in place of the previous one, elsewhere only if it is a new one.
+    /// The last line stays.
     fn show(&mut self, text: String, is_last: bool) -> Result<(), OutputError> {
         match self {
             Self::Live(bar) if is_last => {

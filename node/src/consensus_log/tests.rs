@@ -206,7 +206,8 @@ fn frames_are_bound_to_their_file_and_place() {
     written(&one);
     written(&two);
     let [of_one, of_two] = [&one, &two].map(|path| std::fs::read(path).unwrap());
-    // The last frame of one file behind the first frames of the other, and a frame twice.
+    // Two files: the last frame of one file behind the first frames of the other, and that frame
+    // twice.
     let last = of_one.len() - FRAME_HEADER - codec::encode(&Frame::Entry(entry(3))).len();
     for bytes in [
         [&of_two[..last], &of_one[last..]].concat(),

@@ -143,7 +143,7 @@ fn make_folder(run: &Path) -> Result<(), ControlError> {
     check_folder(run, &found, if own == 0 { found.uid() } else { own })
 }
 
-/// Checks that a folder is one, is not a link, belongs to this user and is closed to all others.
+/// Checks that a path is a folder and no link, belongs to `owner`, and is closed to all others.
 fn check_folder(folder: &Path, found: &Metadata, owner: u32) -> Result<(), ControlError> {
     let reason = if !found.is_dir() {
         "it is not a folder; expected a folder of this user with mode 0700".to_owned()

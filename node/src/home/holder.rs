@@ -132,7 +132,7 @@ mod tests {
         starting.join().unwrap().unwrap();
     }
 
-    /// A process that can be told to stop, and tells how often it was.
+    /// A process that can be told to stop, and tells each time that it was.
     struct Process(mpsc::Sender<()>);
 
     impl Methods for Process {

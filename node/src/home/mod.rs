@@ -9,8 +9,9 @@
 //! | `db/` | the chain |
 //! | `sync/` | chunks of segments that are being fetched |
 //! | `peers.json` | known peers and bans |
-//! | `consensus.log` | write-ahead log of consensus, until the block is durable |
+//! | `consensus.log` | write-ahead log of consensus at the height that is being decided |
 //! | `run/control` | the operator's socket while a process runs here, or a file with its path |
+//! | `node.log` | output of the node, in a local test network only |
 //! | `LOCK` | locked by the process that uses this home; holds its pid |
 //! | `init.unfinished` | marks a home that is being made; the next `init` replaces it |
 

@@ -10,7 +10,8 @@ use crate::tasks::Tasks;
 
 /// How long the driver and sync may take to end: a write that has begun is made durable first.
 const END_MAX: Duration = Duration::from_secs(60);
-/// How long a node may take to end: longer than it gives its own parts.
+/// How long other processes wait for a node to end. It is longer than a node waits for its own
+/// parts.
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(90);
 /// How long all other parts may take to end once the driver, sync and the network have ended. They
 /// write nothing to disk.

@@ -169,7 +169,7 @@ fn connect(
     (view, Ends { outputs, sync: sync_sender, target, queries, submissions, disk: disk_sender })
 }
 
-/// What the node is on its chain, for the log.
+/// The role of the node on its chain, for the log.
 fn role(validator: Option<&PublicKey>, chain: &Chain, tip: Height) -> &'static str {
     match validator {
         Some(key) if chain.validators(tip.next()).find(key).is_some() => "validator",

@@ -22,7 +22,7 @@ pub(super) struct Place {
     rpc: u16,
 }
 
-/// Writes the ports of the plan into the configuration of each home that has others.
+/// Writes the ports of the plan into the configuration of each home that names other ports.
 pub(super) fn move_to(dir: &Path, plan: &Plan, ports: &[(u16, u16)]) -> anyhow::Result<()> {
     let keys = node_keys(dir, plan)?;
     let place = |(key, (p2p, rpc)): (&crate::keys::Seed, &(u16, u16))| Place {

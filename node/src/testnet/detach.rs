@@ -59,7 +59,7 @@ pub(super) async fn start(target: &Target, stop: &mut StopSignals) -> anyhow::Re
     loop {
         let look = async {
             sleep(LOOK).await;
-            // Another network may run in the directory. Our process reports that.
+            // If another network runs in the directory, our process fails and reports that.
             let is_ours = holder(&target.dir).is_ok_and(|holder| holder.is_some() && holder == pid);
             if is_ours { target.list().await.ok() } else { None }
         };

@@ -1,5 +1,5 @@
-//! The faucet: pays from a template account, waits until the transfer is final, and has that proved
-//! by the node under the genesis of the network.
+//! The faucet: pays from a template account, waits until the transfer is final, and has the node
+//! prove this. The proof is verified under the genesis of the network.
 
 use std::time::{Duration, Instant};
 
@@ -273,7 +273,8 @@ mod tests {
         let turn = TURN.try_lock().unwrap();
         let failure = payment(Duration::from_secs(1)).run(&urls, turn).unwrap_err();
         assert_eq!(failure.code, code::NOT_IN_TIME, "{failure}");
-        // With a time for each node, it would be four times as long as one node may take.
+        // If each node had a time of its own, this would take four times as long as one node may
+        // take.
         assert!(start.elapsed() < 3 * ANSWER_MAX, "{:?}", start.elapsed());
     }
 

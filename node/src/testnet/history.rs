@@ -84,8 +84,8 @@ impl Recipe {
             copy_dir(&first.db_path(), &db).with_context(name)?;
         }
         for home in &homes {
-            // The cut says that this log holds what was signed since the made blocks: nothing. So
-            // the validators sign at once.
+            // A cut at the next height says that everything that was signed from there on is in
+            // this log: nothing yet. So the validators may sign at once.
             let (mut log, _) = ConsensusLog::open(&home.consensus_log_path())?;
             log.cut(tip.next())?;
             log.sync()?;

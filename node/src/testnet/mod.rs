@@ -186,7 +186,7 @@ impl Testnet {
 
 impl Start {
     async fn run(self, dir: &Path, log: Option<String>) -> anyhow::Result<()> {
-        // This precedes the first child, so that no signal is missed.
+        // Listening begins before the first child starts, so that no signal is missed.
         let mut stop = StopSignals::listen()?;
         let parent = self.exit_with_parent.then(stdin_end).transpose()?;
         let template = match &self.genesis {

@@ -116,7 +116,7 @@ mod tests {
             error.contains("none of the template accounts (alice, bob, carol, dave)"),
             "{error}"
         );
-        // An account with the name of one, and another key.
+        // An account with the name of a template account, and another key.
         let mut other = template.clone();
         other.accounts.truncate(1);
         other.accounts[0].account = public("bob");

@@ -30,7 +30,8 @@ pub(super) struct Plan {
     pub(super) nodes: u16,
     pub(super) full_nodes: u16,
     pub(super) base_port: u16,
-    /// What the keys and the start time follow from. `None` for random keys.
+    /// The number from which the keys follow. The start time is then always the same. `None` for
+    /// random keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seed: Option<u64>,
     /// Transfers of the made history.

@@ -90,7 +90,7 @@ pub(super) fn text(layout: &Layout) -> String {
     text
 }
 
-/// How to stop a network that has a terminal of its own, and one that has not.
+/// Says how to stop the network: with Ctrl-C in its terminal, or by a command if it is detached.
 pub(super) fn end(layout: &Layout, is_detached: bool) -> String {
     match is_detached {
         false => "Ctrl-C stops the network; the same command resumes it.".to_owned(),

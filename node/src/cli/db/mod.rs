@@ -115,7 +115,7 @@ impl Db {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         match self {
             Self::Verify(common) => verify(&Held::to_read(&common.home.open()?)?, common.json),
-            // The home is locked only after the pipe is open: opening it waits for the other end.
+            // Opening a pipe waits for its other end, so the home is locked only after that.
             Self::Export { to, common } => {
                 let home = common.home.open()?;
                 let target = Target::open(&to)?;

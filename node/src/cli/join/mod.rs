@@ -118,7 +118,7 @@ impl Join {
         Ok(home)
     }
 
-    /// The genesis, from the first address at which a node answers.
+    /// Fetches the genesis from the first address at which a node answers.
     async fn genesis(&self, addresses: &[IpAddr]) -> Result<Genesis, FetchError> {
         let mut last = None;
         for ip in addresses {

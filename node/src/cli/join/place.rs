@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use crate::network::Reach;
 
-/// Steps between the pairs of ports that are tried. The nodes of a local network have pairs ten
-/// ports apart, so a step leaves room for ten of them.
+/// Distance between two pairs of ports that are tried. The nodes of a local network have pairs ten
+/// ports apart, so a network of ten nodes lies between two pairs.
 const STEP: u16 = 100;
 /// Most pairs that are tried.
 const PAIRS_MAX: u16 = 50;
@@ -18,8 +18,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of a node that joins one at these addresses, which reach this far. A node on this
-    /// machine is joined on loopback, another one on all interfaces.
+    /// The place of a node that joins a node at the addresses `found`, of which the best one has
+    /// this `reach`. A node on this machine is joined on loopback, another one on all interfaces.
     pub(super) fn of(found: &[IpAddr], reach: Reach) -> Self {
         let is_v6 = found.iter().all(IpAddr::is_ipv6);
         let any: IpAddr =
@@ -28,7 +28,7 @@ impl Place {
         if reach == Reach::Machine { place.on_loopback() } else { place }
     }
 
-    /// The same, reachable from this machine only.
+    /// The same place on loopback, which only this machine can reach.
     pub(super) fn on_loopback(self) -> Self {
         let ip = match self.ip {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

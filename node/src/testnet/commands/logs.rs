@@ -39,7 +39,8 @@ impl Logs {
         let mut sources = Vec::new();
         self.find(target, &mut sources)?;
         for look in 1.. {
-            // The network is looked at first, so that its last lines are shown.
+            // The check comes before the read, so that the last lines of a network that ends are
+            // shown.
             let goes_on = self.follow && is_running(target).await;
             for source in &mut sources {
                 source.read(|name, line| self.show(name, line, target))?;

@@ -31,7 +31,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Longest time until the network has performed an action: the slowest one stops a node and starts
 /// it again.
 const ACT_MAX: Duration = Duration::from_secs(240);
-/// Longest time until a stopped network is gone: its nodes get less before they are killed.
+/// Longest time until a stopped network is gone. Its nodes are killed earlier, 90 s after they were
+/// asked to stop.
 const GONE_MAX: Duration = Duration::from_secs(120);
 
 /// A command to a running network.

@@ -196,7 +196,7 @@ impl Layout {
         Ok(node)
     }
 
-    /// What all keys follow from, unless they are random.
+    /// The number from which all keys follow. `None` if they are random.
     pub(super) const fn seed(&self) -> Option<u64> {
         self.plan.seed
     }

@@ -31,9 +31,9 @@ pub(super) struct Place {
 /// What a node says of an account.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Nonces {
-    /// Nonce of the next transfer in a block.
+    /// Nonce of the account's next transfer in a block.
     pub(super) committed: u64,
-    /// Nonce after those in the node's mempool.
+    /// Nonce after the account's transfers in blocks and in the node's mempool.
     pub(super) pending: u64,
     /// When the node was asked.
     pub(super) asked: Instant,
@@ -100,7 +100,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Each account pays the next one; a single one pays itself.
+    /// Each account pays the next one, and the last one pays the first.
     pub(super) fn new(pace: Pace, chain: ChainId, limits: Limits, keys: &[SigningKey]) -> Self {
         let recipients = keys.iter().cycle().skip(1).map(SigningKey::public);
         let payer = |(key, to): (&SigningKey, PublicKey)| Payer {
@@ -133,8 +133,8 @@ impl Book {
         self.places.is_empty()
     }
 
-    /// For each account whose nonce is known: the nonce from which on all its transfers are signed
-    /// after this call.
+    /// For each account whose nonce is known, a nonce: all its transfers with this nonce or a
+    /// higher one are signed after this call.
     pub(super) fn next_nonces(&self) -> Vec<(PublicKey, u64)> {
         let next = |payer: &Payer| {
             let after = payer.waiting.last_key_value().map_or(0, |(nonce, _)| nonce + 1);
@@ -277,8 +277,8 @@ impl Book {
         of.nonce = Some(of.nonce.map_or(free, |nonce| nonce.max(free)));
     }
 
-    /// The node is gone, perhaps with transfers that were submitted to it. All wait until a node
-    /// tells its nonces.
+    /// The node is gone, perhaps with transfers that were submitted to it. Nothing is submitted
+    /// again before a node tells the nonces.
     pub(super) fn on_disconnected(&mut self, now: Instant) {
         self.again.clear();
         for payer in &mut self.payers {
@@ -314,7 +314,7 @@ mod tests {
         book.on_nonces(payer, Nonces { committed, pending, asked: Instant::now() });
     }
 
-    /// Submits all that can be submitted, and returns where it was.
+    /// Submits all that can be submitted. Returns the payer and the nonce of each.
     fn submit(book: &mut Book) -> Vec<(usize, u64)> {
         let next = |book: &mut Book| {
             let (place, bytes) = book.next(Instant::now(), 1_000)?;
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!((submit(&mut book), book.waiting()), (vec![], 3), "the nonce is asked for");
         tell(&mut book, 0, 1, 3);
         assert_eq!((submit(&mut book), book.counts.sent), (vec![(0, 3)], 3));
-        // In a block at nonce 1 is a transfer of somebody else.
+        // A block holds a transfer of somebody else at nonce 1.
         tell(&mut book, 0, 2, 4);
         assert_eq!(submit(&mut book), [(0, 4)]);
         // The transfer of somebody else that held nonce 5 is gone: the gap is filled.

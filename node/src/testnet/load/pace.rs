@@ -35,7 +35,7 @@ impl Pace {
         Self { start, per_second, count: 0, end: None }
     }
 
-    /// Ends the load this long after its start.
+    /// Lets no transfer become due from this long after the start on.
     pub(super) fn rest(&mut self, after: Duration) {
         self.end = self.start.checked_add(after);
     }

@@ -24,7 +24,7 @@ pub(super) enum Look {
     Heading,
     /// The heading of the chosen pane.
     Chosen,
-    /// It belongs to the node at this position.
+    /// The text belongs to the node at this position.
     Node(usize),
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Choices {
     /// Position of the chosen node.
     pub(super) node: usize,
     pub(super) pane: Pane,
-    /// The chosen pane has all the room.
+    /// Whether the chosen pane has the room of all panes.
     pub(super) is_zoomed: bool,
     pub(super) shows_help: bool,
     pub(super) prompt: Option<Prompt>,

@@ -40,7 +40,7 @@ pub(super) struct Filter {
     /// Only lines of this level or worse. Lines without a level are shown, such as those of a
     /// panic.
     pub(super) least: Level,
-    /// Only lines with this text, in capitals or not. Empty: all lines.
+    /// Only lines with this text, whatever the capitals. If it is empty, all lines.
     pub(super) text: String,
 }
 

@@ -130,7 +130,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, overview: &Overview, cho
     draw_legend(canvas, area, used + 1, overview, &cells);
 }
 
-/// Which sign stands for what, for the signs in sight.
+/// Draws what each sign in sight stands for.
 fn draw_legend(canvas: &mut Canvas<'_>, area: Rect, row: u16, overview: &Overview, cells: &[Cell]) {
     let mut texts: Vec<(String, Look)> = Vec::new();
     let mut name =

@@ -103,7 +103,7 @@ fn stack(mut body: Rect, wanted: Wanted) -> Vec<(Pane, Rect)> {
         spare -= taken;
         taken
     };
-    // The log has a few rows more before others grow.
+    // The log gets a few rows more before any other pane grows.
     let log = LOG_MIN + more(4, 1);
     let links = LINKS_MIN + more(rows(wanted.nodes).max(9).saturating_sub(LINKS_MIN), 2);
     let history = HISTORY_MIN + more(4, 3);

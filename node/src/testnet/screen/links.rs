@@ -53,7 +53,7 @@ impl Link {
         }
     }
 
-    /// In three columns or, with units, in five.
+    /// The text of a link, in at most three columns, or in five with units.
     fn text(self, is_wide: bool) -> String {
         match self {
             Self::Connected(0) => "ok".to_owned(),

@@ -68,7 +68,7 @@ pub(super) async fn show(
     overview: watch::Receiver<Arc<Overview>>,
     actions: mpsc::Sender<Action>,
 ) -> anyhow::Result<()> {
-    // Before the thread begins, so that no signal is missed.
+    // Listening begins before the thread does, so that no signal is missed.
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let resumed = SignalKind::from_raw(Signal::CONT.as_raw());
     let mut resumed = signal(resumed).context("cannot listen for SIGCONT")?;
@@ -130,8 +130,8 @@ impl Drop for Screen {
 struct View {
     overview: watch::Receiver<Arc<Overview>>,
     actions: mpsc::Sender<Action>,
-    /// Tells that the process was stopped and goes on, so the terminal may be in another state.
-    /// Without a sender the screen ends.
+    /// Receives a message when the process was stopped and goes on, since the terminal may then be
+    /// in another state. Once the sender is gone, the screen ends.
     resumed: Receiver<()>,
     choices: Choices,
 }

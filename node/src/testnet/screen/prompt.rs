@@ -1,4 +1,4 @@
-//! Prompts: keys that need words, and what the words mean.
+//! Prompts: the questions that keys open, and what the typed answers mean.
 
 use ratatui_crossterm::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(prompt.text.len(), TEXT_MAX);
         assert_eq!(prompt.on_key(key(KeyCode::Esc), &overview), Outcome::Left);
 
-        // A proposal that is not wanted at all goes with one key.
+        // One key removes a whole proposal.
         let mut prompt = Prompt::new(Question::Faucet, &overview, 0);
         assert_eq!(prompt.text, "alice 10 CRN");
         prompt.on_key(key(KeyCode::Backspace), &overview);

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthChar;
 /// The text without anything that a terminal would obey or join: control characters become visible
 /// pictures, and characters that change their neighbours are left out.
 ///
-/// Logs hold bytes of strangers.
+/// This is needed because logs hold text that strangers chose.
 pub(super) fn plain(text: &str) -> String {
     text.chars().filter_map(plain_char).collect()
 }

@@ -1,4 +1,4 @@
-//! The blocks that nodes report final, and when they did.
+//! The blocks that nodes report final, and when they report them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -116,7 +116,7 @@ impl Member {
         let mut replies = vec![reply];
         match std::mem::replace(&mut self.end, End::Unasked) {
             End::Unasked => {}
-            // The node is going down, and then comes up again.
+            // The node is going down, as the kill asked. Then it comes up again.
             End::Killed(killed) => killed.into_iter().for_each(|kill| kill.send(Ok(Value::Null))),
             End::Restart { replies: before, .. } => replies.extend(before),
         }

@@ -41,8 +41,8 @@ pub(super) use methods::{perform, serve};
 const START_MAX: Duration = Duration::from_secs(120);
 /// Time between two looks at the nodes.
 const TICK: Duration = Duration::from_millis(200);
-/// Calls that wait for the supervisor. More than the connections of the socket and the keys that
-/// a user presses at once; a sender waits for a place.
+/// Most calls that wait for the supervisor: enough for all connections of the socket and for the
+/// keys that a user presses at once. Beyond it, a sender waits.
 const ORDERS_MAX: usize = 32;
 
 /// A call to the supervisor, and where its answer goes.
@@ -233,7 +233,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Notices nodes that answer since the last call.
+    /// Notices nodes that have begun to answer since the last call.
     fn notice_answers(&mut self) -> anyhow::Result<()> {
         let mut came_up = false;
         for member in &mut self.members {

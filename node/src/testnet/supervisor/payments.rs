@@ -21,9 +21,9 @@ pub(super) enum Question {
 }
 
 impl Supervisor {
-    /// The chain, and the RPC of the nodes that can take transfers, in the order in which they are
-    /// tried. Without a named node these are all: first those that are up, among them full nodes
-    /// before validators, and the last full node first.
+    /// The chain, and the RPC of the nodes that can take transfers, the best choice first: the
+    /// named node alone, or else all nodes. Nodes that are up come first. Among these, full nodes
+    /// come before validators, and the last full node comes first of all.
     pub(super) fn payable(&self, node: Option<&str>) -> Result<Chain, Failure> {
         let all = || self.members.iter();
         let rpc: Vec<String> = match node {

@@ -13,7 +13,8 @@ use crate::client::Client;
 
 /// Time between two polls of a node.
 const POLL: Duration = Duration::from_millis(200);
-/// The same while the node does not answer, so that a start is noticed at once.
+/// Time between two polls of a node that does not answer. It is short, so that a start is noticed
+/// at once.
 const POLL_SILENT: Duration = Duration::from_millis(50);
 /// Longest time that a node may take to answer a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +32,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// The status, if the node was asked after this moment.
+    /// The status, if the node was asked at this moment or later.
     pub(super) fn since(&self, start: Instant) -> Option<&Status> {
         self.status.as_ref().filter(|_| self.asked.is_some_and(|asked| asked >= start))
     }

@@ -104,7 +104,7 @@ fn expect(words: &[&str]) -> Result<Expect, String> {
     })
 }
 
-/// A message of the parser of command lines in one line, without the advice to give `--help`.
+/// Puts an error of the command-line parser into one line, without the advice to give `--help`.
 fn short(message: &str) -> String {
     let lines = message.lines().map(str::trim);
     let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
