@@ -53,7 +53,7 @@ pub(super) fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio cannot start")
 }
 
-/// Runs a node until it is told to stop. The log must have started.
+/// Runs a node until it is told to stop or cannot continue. The log must have started.
 pub(super) fn foreground(
     runtime: Runtime,
     home: Home,

@@ -41,7 +41,8 @@ impl P2pAddress {
         text.starts_with("/ip4/") || text.starts_with("/ip6/")
     }
 
-    /// Whether the address is reachable from this machine only.
+    /// Whether this is a loopback address, which only this machine can reach. A name such as
+    /// `localhost` does not count.
     pub(crate) fn is_loopback(&self) -> bool {
         let text = self.to_string();
         text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/")

@@ -167,8 +167,8 @@ pub struct SyncConfig {
     pub download_rate: Option<u64>,
 }
 
-/// Lowest rate limit, in bytes per second. Below it a single chunk takes longer than peers wait for
-/// one.
+/// Lowest rate limit, in bytes per second. With it, a chunk of the default size of 128 KiB takes 8
+/// s. At a much lower rate a chunk would take longer than the 10 s that peers wait for one.
 const RATE_MIN: u64 = 16 << 10;
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

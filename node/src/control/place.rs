@@ -94,7 +94,8 @@ impl Listener {
     }
 }
 
-/// The path of the socket at which the process of a home listens, if one runs there.
+/// The path of the socket at which the process of a home listens. If that process was killed, the
+/// path may have remained.
 ///
 /// # Errors
 /// [`ControlError::Absent`]; `Io` and `Unsafe` if the files cannot be read or trusted.

@@ -15,8 +15,8 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format that an `Accept` header prefers (RFC 9110, section 12.5.1). Without a preference,
-    /// the classic one.
+    /// The format that an `Accept` header asks for (RFC 9110, section 12.5.1): OpenMetrics if the
+    /// header names it and prefers no other, else the classic one.
     pub(crate) fn accepted(accept: &str) -> Self {
         let (mut classic, mut open) = (None, None);
         for range in accept.split(',') {

@@ -25,8 +25,8 @@ use crate::screen::{draw_target, say};
 
 /// Most transfers of a history. They take 370 MB in each home.
 pub(super) const TRANSFERS_MAX: u32 = 1_000_000;
-/// Transfers of a block. With the limits of the template, 15 such blocks fill a segment, so about
-/// 3,000 transfers make one.
+/// Transfers of a block, if so many fit. With the limits of the template, 15 such blocks fill a
+/// segment, so about 3,000 transfers make one.
 const BLOCK_TRANSFERS: u64 = 200;
 /// Bytes of a memo. They make transfers larger, so that fewer signatures fill a segment.
 const MEMO_BYTES: usize = 192;

@@ -100,8 +100,8 @@ struct Start {
     /// Take accounts and limits of a new network from this genesis
     #[arg(long, env = "CAIRN_NODE_TESTNET_GENESIS", value_name = "FILE")]
     genesis: Option<PathBuf>,
-    /// Make the same network each time: keys, start time and so chain id follow from this number.
-    /// Everybody knows such keys
+    /// Make the same network each time: the keys and so the chain id follow from this number, and
+    /// the start time is fixed. Everybody knows such keys
     #[arg(long, env = "CAIRN_NODE_TESTNET_SEED", value_name = "NUMBER")]
     seed: Option<u64>,
     /// Begin a new network with a made chain of this many transfers; about 3,000 of them make a

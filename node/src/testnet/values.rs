@@ -27,8 +27,8 @@ pub(super) fn latency(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{text} is too long: expected at most {} s", LATENCY_MAX.as_secs()))
 }
 
-/// Longest latency of a link. With a much longer one, nodes would take a peer for dead and
-/// disconnect.
+/// Longest latency of a link. With it, a question and its answer take 20 s together. Nodes give up
+/// on a peer that takes much longer.
 pub(super) const LATENCY_MAX: Duration = Duration::from_secs(10);
 
 /// Groups of nodes.

@@ -1,4 +1,4 @@
-//! How long transfers took: a histogram, so that a long load takes no memory.
+//! How long transfers took: a histogram, so that a long load takes no more memory than a short one.
 
 use std::time::Duration;
 

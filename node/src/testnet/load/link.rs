@@ -45,7 +45,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// The reason for programs.
+    /// The reason as a word for programs; empty without one.
     pub(super) fn reason(&self) -> &str {
         self.data.as_ref().map_or("", |data| &data.reason)
     }

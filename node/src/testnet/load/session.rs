@@ -19,7 +19,8 @@ use crate::clock::wall_ms;
 
 /// Pause between two attempts to connect. A refused connection on this machine costs little.
 const RECONNECT: Duration = Duration::from_millis(250);
-/// Most calls without an answer. A node takes 68 of a connection before it reads no further.
+/// Most calls without an answer at which a transfer is still submitted. A node takes 68 calls of a
+/// connection before it reads no further.
 const CALLS_MAX: usize = 48;
 /// Pause between two questions about an account whose nonce is unknown, and the longest time
 /// between two looks whether there is something to do.

@@ -159,7 +159,7 @@ impl Supervisor {
         })
     }
 
-    /// Tells each running node its faults, if they may have changed.
+    /// Tells each node that has a process its faults, if they have changed.
     pub(super) fn tell_faults(&mut self) {
         let peers: Vec<String> =
             self.members.iter().map(|member| member.node.peer_id.clone()).collect();

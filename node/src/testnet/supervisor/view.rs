@@ -164,7 +164,7 @@ fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
 }
 
-/// Asks the nodes, until one tells, for the balances of the genesis accounts. Ends when the
+/// Asks the nodes, until one tells, for the balances of the accounts that are shown. Ends when the
 /// receiver is dropped.
 fn poll_accounts(
     genesis: &Genesis,
