@@ -103,7 +103,7 @@ impl SyncView {
         self.report.rate.filter(|rate| *rate > 0 && is_measured)
     }
 
-    /// Milliseconds until the known missing chunks are here, if the rate stays. `None` without a
+    /// Milliseconds until the known missing chunks are fetched, if the rate stays. `None` without a
     /// rate.
     #[must_use]
     pub fn eta_ms(&self, now_ms: u64) -> Option<u64> {

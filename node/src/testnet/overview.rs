@@ -1,5 +1,4 @@
-//! What a local network looks like at one moment: the supervisor fills it, the screen draws it,
-//! `ls` prints a part of it.
+//! What a local network looks like at one moment. The supervisor fills it, and the screen draws it.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -30,7 +30,7 @@ pub(super) struct Plan {
     pub(super) nodes: u16,
     pub(super) full_nodes: u16,
     pub(super) base_port: u16,
-    /// The number from which the keys follow. The start time is then always the same. `None` for
+    /// The number from which the keys follow. If there is one, the start time is fixed. `None` for
     /// random keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seed: Option<u64>,

@@ -107,7 +107,7 @@ pub(crate) enum CommandError {
     /// The command makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// No network runs there.
+    /// No network runs in the directory.
     #[error(
         "no network runs in {}: start one with `cairn-node testnet`, or give another --dir",
         dir.display()

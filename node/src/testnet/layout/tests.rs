@@ -194,7 +194,7 @@ fn an_added_node_is_there_after_a_restart() {
     assert!(error.contains(&port) && !error.contains("--base-port"), "{error}");
     drop(taken);
 
-    // What is not ours is not replaced.
+    // A file of somebody else is not replaced.
     fs::create_dir(dir.join("node4")).unwrap();
     fs::write(dir.join("node4/notes.txt"), "mine").unwrap();
     assert!(layout.add().unwrap_err().to_string().contains("is not empty"));

@@ -76,7 +76,7 @@ impl Payer {
 pub(super) struct Counts {
     /// Transfers that were submitted.
     pub(super) sent: u64,
-    /// Those that are final.
+    /// Of these, the transfers that are final.
     pub(super) final_: u64,
     /// Transfers that were due while too many waited. They are never sent.
     pub(super) skipped: u64,

@@ -182,7 +182,8 @@ impl<'a> Session<'a> {
         self.call(Call::Status, api::CHAIN_STATUS, json!({})).await
     }
 
-    /// Asks for the nonces that are unknown, and for those of accounts whose transfers hang.
+    /// Asks for the nonces that are unknown, and for those of accounts whose transfers do not
+    /// become final.
     async fn ask_nonces(&mut self) -> anyhow::Result<()> {
         let Some(tip) = self.tip else { return Ok(()) };
         let now = Instant::now();

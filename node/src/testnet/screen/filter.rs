@@ -13,8 +13,7 @@ pub(super) struct Parts<'a> {
     pub(super) message: &'a str,
 }
 
-/// Splits `2026-11-28T15:04:05.123456Z  INFO message`. A line without a time or level has the other
-/// parts.
+/// Splits `2026-11-28T15:04:05.123456Z  INFO message`. A line may lack the time, the level or both.
 pub(super) fn parts(line: &str) -> Parts<'_> {
     let (first, rest) = line.trim_start().split_once(' ').unwrap_or((line, ""));
     let is_time = first.len() >= 20 && first.ends_with('Z') && first.get(10..11) == Some("T");

@@ -19,7 +19,7 @@ use crate::testnet::overview::{NodeView, Overview};
 enum Cell {
     /// Applied. `None`: no peer sent chunks of it since the node's start.
     Held(Option<Supplier>),
-    /// Some of its chunks are here.
+    /// Some of its chunks have arrived.
     Fetching(Option<Supplier>),
     Missing,
 }

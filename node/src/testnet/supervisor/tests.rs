@@ -33,7 +33,7 @@ impl Silent {
         Self::run("cat > /dev/null", nodes, fail_fast)
     }
 
-    /// The same with nodes that run another command.
+    /// A network whose nodes run another command.
     fn run(command: &str, nodes: u16, fail_fast: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!("#!/bin/sh\nexec {command}");
