@@ -211,7 +211,7 @@ class Testnet:
         self.until(f"{node} reaches height {height}", reached)
 
     def await_final(self, within):
-        """Waits until each running node has a final block that is younger than this call."""
+        """Waits until each running node has a final block that was made after this call began."""
         words = ["wait", "--final", "--timeout", f"{int(within * 1000)}ms"]
         self.command(*words, within=within)
 

@@ -53,8 +53,7 @@ impl Meters {
         self.gossip.get_or_create(&[("topic", topic.name()), ("outcome", outcome)]).inc();
     }
 
-    /// As `gossip`, for a message that was dropped: a queue was full, a limit or its sender's
-    /// budget was used up, or it could not be published.
+    /// As `gossip`, for a message that was dropped because a queue was full.
     pub(crate) fn gossip_lost(&self, topic: Topic, outcome: &'static str) {
         self.gossip(topic, outcome);
         self.lost.inc();

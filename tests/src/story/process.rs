@@ -85,7 +85,7 @@ pub fn with_default_signals(command: &Command) -> Command {
     new
 }
 
-/// Number of kills of a story that kills at random moments: the usual number, or the value of
+/// Number of rounds of a story that kills at random moments: the usual number, or the value of
 /// `CAIRN_STORY_ROUNDS`.
 ///
 /// # Panics

@@ -184,7 +184,7 @@ impl Testnet {
         Ok(self)
     }
 
-    /// Waits until each running node has a final block that is younger than this call.
+    /// Waits until each running node has a final block that was made after this call began.
     ///
     /// # Errors
     /// [`Error::NotInTime`] after this time, [`Error::Command`].

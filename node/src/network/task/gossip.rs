@@ -27,7 +27,7 @@ impl Task {
             // duplicate.
             Err(PublishError::AllQueuesFull(_)) => self.meters.gossip_lost(topic, "peers_full"),
             Err(error) => {
-                self.meters.gossip_lost(topic, "unpublished");
+                self.meters.gossip(topic, "unpublished");
                 tracing::debug!(topic = topic.name(), %error, "could not publish");
             }
         }
@@ -56,7 +56,7 @@ impl Task {
         let bytes = message.data;
         let place = self.traffic.on_message(topic, from, bytes.len(), Instant::now());
         if !self.accounts.admits(&from) {
-            self.meters.gossip_lost(topic, "no_budget");
+            self.meters.gossip(topic, "no_budget");
             return self.judge(topic, &id, &from, Verdict::Ignore);
         }
         let is_placed = match place {

@@ -231,7 +231,7 @@ impl Task {
         if lost > self.losses_reported && self.losses_throttle.allows(now) {
             tracing::warn!(
                 lost = lost - self.losses_reported,
-                "full queues: gossip or commands were dropped"
+                "queues of this node or to slow peers were full: gossip or commands were dropped"
             );
             self.losses_reported = lost;
         }
