@@ -32,16 +32,17 @@ pub(crate) enum WalletError {
     /// The wallet's own files cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The node cannot be reached, or answers with an error.
+    /// The node cannot be reached, answers with an error, or answers in a wrong form.
     #[error(transparent)]
     Rpc(#[from] RpcError),
     /// The node's answer is false or cannot be proved.
     #[error(transparent)]
     Trust(TrustError),
-    /// The rules of the chain refuse the transfer. Either this wallet or the node found that out.
+    /// The transfer was refused: by the node, or by this wallet because the chain's rules do not
+    /// allow it.
     #[error("rejected: {reason}\nhint: {hint}")]
     Rejected {
-        /// The rule.
+        /// Why it was refused.
         reason: String,
         /// What the user can do.
         hint: String,

@@ -5,9 +5,11 @@
 //! the proof.
 //!
 //! A transfer whose nonce is used up may also be proved *not* to be final. The sender's `activity`
-//! is a hash chain over the height and id of every transaction that ever touched the account. The
-//! wallet replays the blocks since the sender was last proved. The node may lie about these blocks,
-//! but only the truth leads to the activity that the certified header commits to.
+//! is a hash chain over everything that ever touched the account: the height and id of each
+//! transaction, and the height and amount of each block's fees that were paid to it. The wallet
+//! replays all blocks from a proof of the account before the transfer was signed to a proof after
+//! the nonce was used up. The node may lie about these blocks, but only the truth leads to the
+//! activity that the certified header commits to.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +33,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// `None` at the deadline.
 ///
 /// # Errors
-/// Those of the request. Until the deadline it is no error if the node is unreachable or does not
-/// know the transaction, since a submitted transfer may still become final.
+/// Those of the request. It is no error if the node is unreachable, unavailable or does not know
+/// the transaction, since a submitted transfer may still become final.
 pub(crate) fn wait(
     node: &Node,
     id: TxId,
@@ -79,19 +81,20 @@ pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletErr
     proved.ok_or_else(|| TrustError::NotFinal { id: id.to_string(), reason: reason() }.into())
 }
 
-/// The fate of a transfer whose nonce is used up.
+/// The fate of a transfer that an earlier run signed.
 pub(crate) enum Fate {
     /// It is proved to be in the block of this height.
     Final(Height),
-    /// It is proved to be in no block: every transaction that touched the sender is known, and the
-    /// transfer is not among them.
+    /// It is proved that no block ever holds it. Either every transaction that touched the sender
+    /// is known, and the transfer is not among them. Or a certified block has a time after its
+    /// expiry.
     Never,
     /// The node proves neither, or the deadline has passed.
     Unknown,
 }
 
-/// Finds the fate of a transfer. `before` is the sender's account at `height`, before the transfer
-/// was signed. `after` is the account once the nonce was used up.
+/// Finds the fate of a transfer whose nonce is used up. `before` is the sender's account at
+/// `height`, before the transfer was signed. `after` is the account once the nonce was used up.
 ///
 /// # Errors
 /// Those of the requests, and of a proof that does not hold.
@@ -138,7 +141,8 @@ fn replay(
         block.transaction_list.iter().filter(touches).map(|transaction| parse_id(&transaction.id));
     let ids = ids.collect::<Result<Vec<TxId>, TrustError>>()?;
     ids.iter().for_each(|id| account.touch(height, id));
-    // The proposer's fees touch its payout account last and belong to no transaction.
+    // The fees of the block go to the proposer's payout account. They touch it after all
+    // transactions, and no transaction names them.
     let fees = block
         .transaction_list
         .iter()

@@ -1,11 +1,10 @@
 //! The nonce of a new transfer: the first one that no waiting transfer of the account has.
 //!
 //! A transfer whose nonce is too high cannot become final before all lower nonces are used. So a
-//! node could block an account if the wallet used whatever nonce the node names. A nonce therefore
-//! counts as taken only by things that a node cannot make up: the proved state, this wallet's own
-//! unfinished transfers, and waiting transfers that the account's key signed, which another wallet
-//! with the same key has submitted. The node's `pending_nonce` is only a hint that there are such
-//! transfers.
+//! node could block an account if the wallet used whatever nonce the node names. Therefore only
+//! evidence that a node cannot make up shows that a nonce is taken: the proved state, this wallet's
+//! own unfinished transfers, and waiting transfers that another wallet with the same key signed and
+//! submitted. The node's `pending_nonce` is only a hint that such waiting transfers exist.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -36,9 +35,9 @@ pub(crate) enum Choice {
     Unshown(Nonce),
 }
 
-/// Chooses the nonce of a new transfer of `sender`. `own` are this wallet's transfers that may
-/// still become final; the caller has submitted them again. Asks the node for other waiting
-/// transfers only if the node claims that there are some.
+/// Chooses the nonce of a new transfer of `sender`. `own` are this wallet's transfers that have not
+/// expired and that no node refused. The caller has submitted them again. Asks the node for other
+/// waiting transfers only if the node claims that there are some.
 pub(crate) fn choose<'o>(
     trust: &Trust<'_>,
     sender: &PublicKey,

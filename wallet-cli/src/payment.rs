@@ -154,8 +154,8 @@ impl Payment<'_, '_> {
                         next.refused = true;
                         self.wallet.home.remember(&next)?;
                     }
-                    // Then a transfer from this account by another wallet came first, or is about
-                    // to.
+                    // For these reasons another wallet with the same key has just submitted a
+                    // transfer with this nonce, or is about to submit one with a lower nonce.
                     let is_race =
                         matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
                     if is_race && Instant::now() < self.deadline {
@@ -247,8 +247,8 @@ impl Payment<'_, '_> {
             // With the same nonce, only one of the two transfers can ever become final.
             transfer.nonce = old.transfer().nonce;
         } else {
-            // Transfers that may still become final go first. They are submitted again, because
-            // this node may not have them.
+            // Earlier transfers that were not refused and have not expired go first. They are
+            // submitted again, because this node may not have them.
             for old in waiting.iter().filter(live) {
                 let _ = self.submit(old);
             }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::hidden;
 use crate::keystore::Password;
 
-/// Most bytes of a password file, and of a secret on stdin.
+/// Most bytes of a secret: in a password file, on stdin or typed at the terminal.
 const SECRET_BYTES_MAX: usize = 4 << 10;
 
 /// Once a secret is complete, input that arrives within this time is discarded as the rest of a
@@ -26,7 +26,7 @@ pub(crate) enum TerminalError {
     /// Nobody can be asked, or the answer makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// A file named on the command line cannot be read.
+    /// The password file cannot be read.
     #[error("cannot read {}: {error}", path.display())]
     Input {
         /// The file.

@@ -91,7 +91,8 @@ pub(crate) enum TrustError {
         /// Why the proof does not hold.
         error: Box<LightError>,
     },
-    /// The node shows an older state than one that this wallet has seen.
+    /// The node shows a state that is older than the wallet requires: lower than a header that the
+    /// wallet has seen, or than a height that the node itself called final.
     #[error(
         "the node is at height {got}, expected at least {least}, which is final: it is syncing, \
          stuck or hides blocks\n\
@@ -100,7 +101,7 @@ pub(crate) enum TrustError {
     Behind {
         /// Height of the header shown.
         got: Height,
-        /// Height of the highest header that is known.
+        /// Least height that the wallet accepts.
         least: Height,
     },
     /// The node claims that transfers of an account wait, and does not show them.
@@ -147,7 +148,7 @@ pub(crate) enum TrustError {
         /// What is missing or contradicts the claim.
         reason: String,
     },
-    /// The node cannot be reached, or answers with an error.
+    /// The node cannot be reached, answers with an error, or answers in a wrong form.
     #[error(transparent)]
     Rpc(#[from] RpcError),
     /// The wallet's own files cannot be used.

@@ -20,7 +20,7 @@ fn send_prints_the_id_alone_and_the_money_arrives() {
     let setup = setup();
     let (alice, bob) =
         (template_key("alice").unwrap().public(), template_key("bob").unwrap().public());
-    // Before the first block, and after.
+    // The first round is before the first block, the second after it.
     for round in 1..=2 {
         let sent = setup.send(&["--memo", "for\u{7}you"]).expect(0, "amount  1.5 CRN");
         assert!(sent.stderr.contains("memo    \"for\\u{7}you\""), "{sent:?}");
@@ -65,7 +65,7 @@ fn a_new_recipient_costs_more_and_is_paid() {
 fn finality_is_proved_through_whatever_else_happens_to_the_sender() {
     let setup = setup();
     setup.node.lock().busy = true;
-    // Four proposers in turn, one of which pays its fees to the sender.
+    // The four validators propose in turn, and one of them has its fees paid to the sender.
     for _ in 0..4 {
         let sent = setup.send(&["--json"]).json();
         assert_eq!(sent["status"], "final");

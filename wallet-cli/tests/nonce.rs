@@ -21,7 +21,7 @@ fn unfinished(setup: &Setup) -> String {
 #[test]
 fn a_nonce_that_a_node_makes_up_is_not_signed() {
     let setup = setup();
-    // Before the first block, and after.
+    // The first round is before the first block, the second after it.
     for proved in 0..2 {
         setup.node.lie(Lie::NonceAhead);
         let claimed = proved + 3;

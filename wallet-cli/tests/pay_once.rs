@@ -145,7 +145,8 @@ fn a_payment_whose_nonce_another_transfer_took_is_made_anew() {
         node.waiting.clear();
         let other = node.transfer("alice", "dave", 0);
         node.commit(vec![other]);
-        // More touches the sender: the fees of the first validator are paid to it.
+        // Some of these blocks touch the sender too: the fees of the first validator are paid to
+        // it.
         for nonce in 0..5 {
             let more = node.transfer("dave", "carol", nonce);
             node.commit(vec![more]);

@@ -69,8 +69,9 @@ fn kept(key: &Key, address: &str) -> String {
     format!("the key {} is in the keystore, its address is {address}", key.name)
 }
 
-/// Imports a key. If there is no keystore, a phrase becomes the keystore's own. Otherwise only the
-/// first key of the phrase is imported.
+/// Imports a key from a phrase or a seed. If there is no keystore, one is made: a phrase becomes
+/// the keystore's own, and for a seed the keystore gets a new phrase. If there is a keystore, only
+/// the first key of a phrase is imported.
 pub(crate) fn import(wallet: &Wallet, args: ImportArgs) -> Result<(), WalletError> {
     let chain = wallet.chain(args.genesis.as_deref())?;
     let existing = existing(wallet, &chain, &args.name)?;

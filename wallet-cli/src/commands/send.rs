@@ -18,8 +18,8 @@ use crate::terminal::{TerminalError, confirm, note, print, print_json};
 use crate::trust::{Proven, Trust};
 use crate::wallet::{self, Wallet, now};
 
-/// A `send` waits at least this long for other `send` commands from the same key, even if
-/// `--timeout` is shorter. Each of them waits for a block.
+/// Longest time that a `send` waits for other `send` commands from the same key. `--timeout`
+/// replaces it if that is longer. Each of the other commands waits for a block.
 const TURN_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -147,7 +147,8 @@ fn bytes(transfer: &Transfer) -> usize {
     .len()
 }
 
-/// Refuses a transfer that the chain would refuse, before anything is signed.
+/// Refuses a transfer whose fee is too low or whose cost exceeds the proved balance, before
+/// anything is signed.
 fn check(
     chain: &Chain,
     transfer: &Transfer,

@@ -5,8 +5,9 @@
 //! - `head.json` is the highest certified header that this wallet has verified.
 //! - `unfinished.json` holds the transfers whose outcome is not proved.
 //! - `fork-HEIGHT.json` holds two certified headers of one height, which prove a fork.
-//! - `wallet.lock` is locked while one of the other files is written. Of the writes of
-//!   `keystore.json`, only the making of a local test network's keystore locks it.
+//! - `keystore.lock` is locked while `keystore.json` is written.
+//! - `wallet.lock` is locked while one of the other files is written, and while the accounts of a
+//!   local test network are put into the keystore.
 //! - `send-KEY.lock` is locked from before the nonce of a payment is chosen until its outcome is
 //!   printed. KEY is the first 8 bytes of the sender's public key, hex.
 
@@ -134,7 +135,8 @@ impl Home {
         Self { dir }
     }
 
-    /// `cairn/wallet` among the user's data files (XDG base directories).
+    /// `cairn/wallet` among the user's data files (XDG base directories). `None` if no environment
+    /// variable names an absolute directory for them.
     pub(crate) fn default_dir() -> Option<PathBuf> {
         let absolute =
             |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -186,7 +188,9 @@ impl Home {
         damaged(&self.path(HEAD), reason)
     }
 
-    /// Stores a head, unless a higher one is stored. `read` decodes the stored head.
+    /// Stores a head, unless the stored one is the same or higher. If the stored one is another
+    /// block of the same height, both are written to a file of their own: see [`Kept::Fork`].
+    /// `read` verifies the stored head.
     pub(crate) fn keep(
         &self,
         new: &Seen,

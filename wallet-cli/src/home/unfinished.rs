@@ -20,8 +20,9 @@ use super::{Home, HomeError, SMALL_FILE_BYTES_MAX, damaged, private, read};
 
 const UNFINISHED: &str = "unfinished.json";
 /// Most transfers in the file. A transfer with one output takes at most 1.3 KB, so they fit into
-/// `SMALL_FILE_BYTES_MAX`. A transfer is removed when it has expired, within minutes, and its nonce
-/// is unused, or when it is proved which transaction used its nonce.
+/// `SMALL_FILE_BYTES_MAX`. The next `send` from the account removes a transfer that has expired
+/// with its nonce unused, which takes at most minutes, or for which it is proved which transaction
+/// used its nonce.
 const UNFINISHED_MAX: usize = 256;
 /// Most bytes of an encoded account: balance, nonce, activity.
 const ACCOUNT_BYTES_MAX: usize = 64;
@@ -132,9 +133,9 @@ impl Home {
         self.write(UNFINISHED, format!("{:#}\n", serde_json::json!(entries)).as_bytes())
     }
 
-    /// Locks an account for sending, until the result is dropped. Only one `send` runs at a time,
-    /// so that no two of them choose the same nonce, and each knows the unfinished transfers of the
-    /// others.
+    /// Locks an account for sending, until the result is dropped. From one account and one home,
+    /// only one `send` runs at a time. So no two of them choose the same nonce, and each knows the
+    /// unfinished transfers of the others.
     ///
     /// # Errors
     /// `Busy` if another process holds the lock for all of `wait`; `Io`.

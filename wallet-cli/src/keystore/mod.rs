@@ -3,9 +3,10 @@
 //! The keystore is one file, `keystore.json` (mode 0600), in a directory for the owner alone (mode
 //! 0700). Names and public keys are in clear, so that listing them needs no password. The phrase
 //! from which keys derive, and imported secrets, are sealed by XChaCha20-Poly1305 under a key from
-//! Argon2id. A seal over the whole file authenticates names and public keys. Only `unlock` verifies
-//! the seal. Until then, names and public keys may be forged. No seal can show that an older
-//! version of the file was put back in place of a newer one.
+//! Argon2id. A seal over the whole file authenticates names and public keys. `unlock` verifies the
+//! seal, and so does each change of an unlocked keystore. Names and public keys that were read
+//! without `unlock` may be forged. No seal can show that an older version of the file was put back
+//! in place of a newer one.
 
 mod cipher;
 mod error;
@@ -129,8 +130,9 @@ impl Keystore {
     /// by design.
     ///
     /// # Errors
-    /// `BadPassword`, also if the salt or a parameter of Argon2id was changed; `Tampered` if the
-    /// password is right and the rest of the file was not written with it; `Kdf`, `KdfParams`.
+    /// `BadPassword`, also if the salt, a parameter of Argon2id or the sealed phrase was changed;
+    /// `Tampered` if the password is right and the rest of the file was not written with it; `Kdf`,
+    /// `KdfParams`.
     pub fn unlock(&self, password: &Password) -> Result<Unlocked, KeystoreError> {
         let Document { format, argon2id, salt, phrase, .. } = &self.document;
         let key = StoreKey::derive(password, *argon2id, &salt.0)?;

@@ -47,8 +47,8 @@ impl FromStr for KeyName {
 }
 
 /// Whether a name looks like the beginning of an address on some network: letters, a `1`, and at
-/// least six more characters, all of bech32's alphabet. A whole address is longer than any name, so
-/// a program cannot mistake one for the other. The rule is for people, who might.
+/// least six more characters, all of bech32's alphabet. A program cannot mistake a name for an
+/// address, since a whole address is longer than any name. A person can, hence this rule.
 fn like_address(text: &str) -> bool {
     let Some((prefix, data)) = text.split_once('1') else { return false };
     !prefix.is_empty()

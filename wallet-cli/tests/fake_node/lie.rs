@@ -46,9 +46,9 @@ pub enum Lie {
     Vanishes,
     /// Answers in HTML instead of JSON.
     Html,
-    /// Refuses the request before it reads it.
+    /// Answers as a node that refuses a request before it reads it: HTTP status 403 and plain text.
     Forbids,
-    /// Answers with a status of two megabytes.
+    /// Answers with a status that is longer than 2 MiB.
     Long,
     /// Claims that three more transfers of each account wait.
     NonceAhead,

@@ -1,6 +1,6 @@
 //! A fake node within the test's process: a real chain of four validators, real blocks and proofs,
 //! and lies on demand.
-// Each test file uses some of it.
+// Each test file uses only a part of this module, so the compiler would warn of dead code.
 #![allow(dead_code)]
 
 mod answers;

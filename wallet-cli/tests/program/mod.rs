@@ -1,5 +1,5 @@
 //! Runs the program with a home and a node, as scripts would.
-// Each test file uses some of it.
+// Each test file uses only a part of this module, so the compiler would warn of dead code.
 #![allow(dead_code)]
 
 use std::io::Write;
