@@ -1,5 +1,5 @@
-//! A story's own resources: a folder, ports, and a turn, since a machine bears only a few networks
-//! at once.
+//! What a story has for itself: a folder, and ports. A machine can run only a few networks at once,
+//! so each story also waits for its turn.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-/// Stories that run at the same time.
+/// Most stories of one test program that run at the same time.
 const TURNS: usize = 2;
-/// Ports are taken in blocks from here up: above the ports that `testnet --base-port auto` takes,
-/// and below the ephemeral range. Nobody holds a block until its nodes listen.
+/// Ports are taken in blocks from this one up: above the ports that `testnet --base-port auto`
+/// takes, and below the ephemeral range. Nothing reserves a block before its nodes listen.
 const FIRST_PORT: u16 = 26_000;
 const BLOCK: u16 = 100;
 const BLOCKS: u32 = 60;
@@ -24,7 +24,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Waits for a turn and makes a folder.
+    /// Waits until fewer than `TURNS` stories run, and makes a folder.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -52,10 +52,11 @@ impl Folder {
     }
 }
 
-/// The first of a hundred free ports that no other story gets.
+/// The first of 100 ports in a row that are free now. The next calls in this program get other
+/// blocks, until all blocks have been tried.
 ///
 /// # Panics
-/// When there are none.
+/// When no block is free.
 pub fn free_ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Test programs that run at the same time start their search at different ports.
@@ -71,7 +72,7 @@ pub fn free_ports() -> u16 {
     panic!("no {BLOCK} free ports in a row from {FIRST_PORT} on");
 }
 
-/// Permission to load the machine with a network.
+/// Permission for one story to run its network. It ends when dropped.
 struct Turn;
 
 static TAKEN: Mutex<usize> = Mutex::new(0);

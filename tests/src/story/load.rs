@@ -72,7 +72,7 @@ impl Payer {
         self.nonce
     }
 
-    /// The next transfer, of one unit of the smallest amount.
+    /// Signs the next transfer, which pays the smallest amount.
     pub fn transfer(&mut self, memo: &str) -> Transaction {
         let transfer = Transfer {
             sender: self.account(),
@@ -86,7 +86,7 @@ impl Payer {
         Body::Transfer(transfer).sign(self.chain, &self.key)
     }
 
-    /// Sets the nonce after all transfers of this account that the node knows.
+    /// Sets the nonce to the first one after all transfers of this account that the node knows.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -95,8 +95,8 @@ impl Payer {
         Ok(())
     }
 
-    /// Pays through a node until a call fails because the node was killed. Records the transfers
-    /// that the node reported final.
+    /// Pays through a node until a call fails, as it does when the node is killed, and returns the
+    /// failure. Records the transfers that the node reported final.
     pub fn pay_until_silent(&mut self, rpc: &Rpc, reported: &Reported) -> Failure {
         loop {
             if let Err(failure) = self.burst(rpc, reported) {

@@ -1,13 +1,13 @@
-//! The tools of stories on real processes. Those that any project needs are the crate `testkit`: a
-//! local network, processes, calls of a node, waiting. Here is the rest: programs that are built
-//! first, a turn on the machine, nodes without a parent, streams of transfers, traces of system
-//! calls.
+//! The tools of stories on real processes. The tools that any project needs are in the crate
+//! `testkit`: a local network, processes, calls of a node, waiting. This module has the tools for
+//! Cairn's own tests. It builds the programs first, limits how many stories run at once, starts
+//! nodes without `testnet`, sends streams of transfers, and traces system calls.
 //!
 //! A story reads as a list of events:
 //! `Network::start(4).await_blocks(5).crash(2).restart(2).await_blocks(5)`. A story waits for an
 //! event with [`until`] and checks repeatedly with [`throughout`] that something does not happen.
-//! Every process ends when its value is dropped, also when the story fails; then the ends of all
-//! logs are shown.
+//! Every process ends when its value is dropped, also when the story fails. A story that fails
+//! shows the ends of all logs.
 
 mod programs;
 

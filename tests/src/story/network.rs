@@ -31,7 +31,7 @@ pub struct Node {
     pub home: PathBuf,
     /// Its RPC.
     pub rpc: Rpc,
-    /// Its P2P address, with its peer id.
+    /// Its P2P address. It includes the peer id, except for a node of [`Network::add`].
     pub p2p: String,
     /// Its arguments, beyond its home.
     arguments: Vec<String>,
@@ -159,7 +159,7 @@ impl Network {
         network
     }
 
-    /// The same network, with none of its nodes running.
+    /// A network as [`Self::start`] makes it, with none of its nodes running.
     ///
     /// # Panics
     /// When a test network cannot be made.

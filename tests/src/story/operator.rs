@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Calls a method of what runs in this directory, and returns the whole answer.
+/// Calls a method of the node or local network that runs in this directory, and returns the whole
+/// answer.
 ///
 /// # Panics
 /// When nothing runs there, or it does not answer.

@@ -31,8 +31,8 @@ pub fn wallet_program() -> Command {
 /// directory.
 ///
 /// The workspace and its examples are built whole, so that cargo resolves the features of the tests
-/// and compiles no crate twice. So the programs have tokio's `test-util`, which stops the clock in
-/// tests; they do not use it.
+/// and compiles no crate twice. One effect is that the programs are built with tokio's feature
+/// `test-util`, by which tests stop the clock. The programs do not use it.
 fn build() -> Programs {
     let test = env::current_exe().expect("a test has a path");
     // TARGET/PROFILE/deps/TEST

@@ -13,7 +13,8 @@ use super::programs::node_program;
 /// Longest time of a step: far more than it needs, as test machines are busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running local network: the parent process of its nodes. Stopped with them when dropped.
+/// A running local network: the parent process of its nodes. When dropped, it stops the parent and
+/// the nodes.
 pub struct Testnet {
     /// The content of `network.json`.
     pub description: Description,

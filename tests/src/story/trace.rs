@@ -27,8 +27,8 @@ const CALLS: &str =
     "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,sendmmsg,fdatasync,fsync,/^rename";
 
 impl Trace {
-    /// strace as a command, to which a program is added; it writes the trace to this file. `None`
-    /// where strace does not work.
+    /// A command that runs strace and writes the trace to this file. The caller adds the program to
+    /// trace. `None` where strace does not work.
     #[must_use]
     pub fn command(to: &Path) -> Option<Command> {
         let works = Command::new("strace")
@@ -93,8 +93,9 @@ impl Trace {
         Self(events)
     }
 
-    /// Counts the other calls that threads made between a write to this file and its successful
-    /// sync, and the successful syncs after a write.
+    /// Returns two numbers. The first counts the calls on other files that a thread made after its
+    /// write to this file and before its successful sync of it. The second counts the successful
+    /// syncs after a write.
     #[must_use]
     pub fn writes_not_followed_by_sync(&self, file: &str) -> (usize, usize) {
         let mut unsynced: BTreeMap<u32, bool> = BTreeMap::new();
@@ -133,9 +134,9 @@ impl Trace {
         self.0.iter().enumerate().filter_map(to).collect()
     }
 
-    /// Checks that these words were sent or written elsewhere only after they (or `token`, which
-    /// stands for them in the file) were written to this file and the file was synced after that.
-    /// Fails if they never were.
+    /// Finds the first call that sends or writes all these words. Checks that before this call
+    /// `token`, which stands for the words in the file, was written to the file, and that the file
+    /// was synced after that write. Fails if no call has the words.
     ///
     /// # Errors
     /// The missing step.

@@ -26,8 +26,9 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time from signing to expiry of a transfer, unless the chain allows less.
 const EXPIRY_MS: u64 = 600_000;
 
-/// Height of the highest header that anybody in a test has seen proved. No proof shows that there
-/// is no later block; but what one account has seen, another must not find undone.
+/// Height of the highest header that any account of a network has seen proved. No proof shows that
+/// there is no later block. But once one account has seen a block, no account accepts an older
+/// state.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(AtomicU64);
 
@@ -161,7 +162,8 @@ impl Account {
             };
             Body::Transfer(transfer).sign(self.chain.id(), &self.key)
         };
-        // The size of a transfer may depend on its fee, never by more than this.
+        // The fee depends on the size. The size does not depend on the fee, which has a fixed
+        // width, so any fee serves to find it.
         let bytes = codec::encode(&sign(Amount(u64::MAX))).len();
         sign(least_fee(limits, bytes, created))
     }
@@ -198,8 +200,8 @@ impl Account {
         Ok(Payment { id: submission.id, height, fee, took: submission.at.elapsed() })
     }
 
-    /// Whether the node calls a transfer final, now or within this time. By the node's word alone;
-    /// a node that does not answer meanwhile is no error.
+    /// Whether the node calls a transfer final, now or within this time. This is the node's word
+    /// alone. A node that does not answer meanwhile is no error.
     ///
     /// # Errors
     /// [`Error::Call`] with a node's refusal.
@@ -312,7 +314,8 @@ fn code(error: &Error) -> Option<i32> {
     failure.code().and_then(|code| i32::try_from(code).ok())
 }
 
-/// Whether a call failed for a reason that may pass: a node that is killed, starts or is busy.
+/// Whether a call failed for a reason that may pass: the node is killed, starts, is busy, or does
+/// not know yet what is asked for.
 fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Call { failure: Failure::Silent(_), .. })
         || matches!(

@@ -156,7 +156,7 @@ impl Builder {
         self
     }
 
-    /// Makes the same keys, start time and so chain id for the same number.
+    /// The same number gives the same keys and start time, and so the same chain id.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -255,7 +255,7 @@ impl Builder {
                 Ok(Testnet::new(process, control, found, chain, self.patience, folder))
             }
             Err(error) => {
-                // In order, so that no node outlives its folder.
+                // The network is stopped in order, so that no node outlives its folder.
                 process.end_stdin();
                 process.wait_for(STOP_MAX);
                 Err(error)

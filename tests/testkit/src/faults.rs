@@ -127,7 +127,7 @@ impl Testnet {
     }
 }
 
-/// A height as text, as everywhere in the JSON of programs.
+/// A height. The programs print it in JSON as text; a number is accepted too.
 fn height<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let value = Value::deserialize(from)?;
     let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));

@@ -1,5 +1,5 @@
-//! The genesis of a local network: accounts with public keys, and limits. `testnet` replaces its
-//! validator and its start time.
+//! The genesis of a local network: accounts whose secret keys everybody knows, and limits.
+//! `testnet` replaces its validator and its start time.
 
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ pub fn template() -> Genesis {
     }
 }
 
-/// The template with these intervals between empty blocks and between any two blocks.
+/// The template with these intervals between two blocks: `empty` while there is nothing to do, and
+/// `least` in any case.
 pub(crate) fn with_intervals(empty: Duration, least: Option<Duration>) -> Genesis {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let mut genesis = template();

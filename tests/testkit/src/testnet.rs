@@ -112,7 +112,7 @@ impl Testnet {
     /// # Errors
     /// [`Error::Input`] if there is no such node; [`Error::Command`].
     pub fn rpc(&self, node: &str) -> Result<Rpc, Error> {
-        // The nodes of the start are known without a question.
+        // The nodes that the network started with are known without asking it.
         if let Some(node) = self.description.node(node) {
             return Ok(node.client());
         }
@@ -124,8 +124,8 @@ impl Testnet {
         })
     }
 
-    /// Waits until each running node has reached this height. A node whose links are cut runs too,
-    /// and gets no blocks: see [`Self::await_height_of`].
+    /// Waits until each running node has reached this height. A node whose links are cut counts as
+    /// running and gets no blocks, so this would wait in vain: see [`Self::await_height_of`].
     ///
     /// # Errors
     /// [`Error::NotInTime`], [`Error::Ended`].
@@ -133,8 +133,8 @@ impl Testnet {
         self.await_nodes(&format!("each running node reaches height {height}"), |at| at >= height)
     }
 
-    /// Waits until each running node is this many blocks beyond the highest one of now. A node
-    /// whose links are cut runs too, and gets no blocks.
+    /// Waits until each running node is this many blocks beyond the node that is highest now. A
+    /// node whose links are cut counts as running and gets no blocks, so this would wait in vain.
     ///
     /// # Errors
     /// [`Error::NotInTime`], [`Error::Ended`], [`Error::Command`].
@@ -277,8 +277,8 @@ impl Testnet {
         Ok(self)
     }
 
-    /// One of the genesis accounts whose keys are public: alice, bob, carol or dave. It pays
-    /// through the first node.
+    /// One of the genesis accounts whose secret keys everybody knows: alice, bob, carol or dave. It
+    /// pays through the first node.
     ///
     /// # Errors
     /// [`Error::Input`] for another name.
@@ -307,7 +307,7 @@ impl Testnet {
         Ok(Account::new(key, chain, self.rpc(node)?, seen, self.patience))
     }
 
-    /// Processes of the nodes that run now: others than at the start if some were restarted.
+    /// Process ids of the nodes that run now. After a restart they differ from those at the start.
     fn pids(&self) -> Vec<u32> {
         let file = std::fs::read(self.control.description()).unwrap_or_default();
         let now: Value = serde_json::from_slice(&file).unwrap_or_default();
@@ -349,10 +349,10 @@ impl Testnet {
     }
 }
 
-/// A look at an event that is waited for.
+/// What one look at an awaited event found.
 enum Progress<T> {
     Done(T),
-    /// It has not come; this was seen instead.
+    /// It has not come yet. The text says what was seen instead.
     At(String),
 }
 
