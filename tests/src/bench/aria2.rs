@@ -23,7 +23,8 @@ const TRACKER_PORT: u16 = 6_969;
 const NAME: &str = "payload";
 /// File that the hook creates when a download is complete.
 const DONE: &str = "done";
-/// How long seeds may take to announce themselves to the tracker.
+/// Longest time until the tracker listens, and then until the seeds have announced themselves to
+/// it.
 const SEEDS_READY: Duration = Duration::from_secs(30);
 
 /// Options of each client. Upload limits and queues stay at their defaults. Files are neither

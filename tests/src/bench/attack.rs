@@ -37,9 +37,8 @@ const AFTER: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Transfers that take longer than this, in milliseconds, are reported on stderr.
 const SLOW_MS: f64 = 1_000.0;
-/// If the 99th percentile before the attack is above this, in milliseconds, the run is reported to
-/// tell of this machine and not of the attack. On two cores that keep up the percentile is 70 to
-/// 110.
+/// If the 99th percentile before the attack is above this, in milliseconds, stderr says that the
+/// run measures this machine more than the attack. On two cores that keep up it is 70 to 110 ms.
 const QUIET_P99_MS_MAX: f64 = 200.0;
 const TICK: Duration = Duration::from_millis(50);
 /// How long to wait for the nodes to answer, for a first final transfer, and for the attackers to
@@ -397,7 +396,8 @@ impl Window {
         times
     }
 
-    /// Says when the transfers were due that took longer than [`SLOW_MS`].
+    /// Says on stderr how many transfers of this window took longer than [`SLOW_MS`], and when the
+    /// first of them was due.
     fn tell_slow(&self, paid: &[Paid]) {
         let is_slow = |one: &&Paid| (self.start..self.end).contains(&one.at) && one.took > SLOW_MS;
         let slow: Vec<&Paid> = paid.iter().filter(is_slow).collect();

@@ -34,8 +34,8 @@ pub(super) fn take_turn(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Gives `work` a temporary folder. The folder is removed at the end, unless the work fails or the
-/// user wants to keep it.
+/// Gives `work` a temporary folder. The folder is removed at the end, also after an interrupt. It
+/// is kept if the work fails for another reason, or if the user wants to keep it.
 pub(super) fn in_folder<T>(
     folder: &Path,
     keep: bool,

@@ -61,7 +61,8 @@ pub(super) struct Run {
     /// Bytes that a leecher fetched in vain, on average over all leechers, as a share of the
     /// payload.
     pub(super) waste: f64,
-    /// Largest share of the payload that one leecher fetched again after kills.
+    /// Largest share of the payload that one leecher fetched again, after kills or for another
+    /// reason.
     pub(super) refetched: f64,
     /// Largest share of its time that one leecher's last hundredth of chunks took.
     pub(super) last_percent_share: Option<f64>,

@@ -4,11 +4,11 @@
 //! Its modules, in reading order: [`options`] is the command line. `chain` makes the chain that is
 //! transferred, and `topology` the links. `nodes` runs the processes, and `probe` polls them from
 //! within their namespaces. `folder` holds their files. `swarm` is one run, `links` computes the
-//! least time for it, and `measure` its results. `finality` measures how soon transfers are final,
-//! by the payments of `pay`. `attack` measures validators and a full node under attack. `places`
-//! measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the same work as
-//! `swarm` with another program, with the torrent and tracker of `torrent`. `calibrate` measures
-//! the links alone.
+//! least time for it, and `measure` evaluates its results. `finality` measures how soon transfers
+//! are final, by the payments of `pay`. `attack` measures validators and a full node under attack.
+//! `places` measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the
+//! same work as `swarm` with another program, with the torrent and tracker of `torrent`.
+//! `calibrate` measures the links alone.
 
 pub mod options;
 

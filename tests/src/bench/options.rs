@@ -36,11 +36,11 @@ pub(super) enum Task {
     /// the attack costs the nodes
     ///
     /// `attack list` names all attacks. Everything runs on this machine's loopback. Each run has 10
-    /// quiet seconds and then the attack. Of several runs the result is the run with the median
-    /// slowest transfer. Progress is on stderr. Needs chrt (util-linux).
+    /// quiet seconds and then the attack. Of several runs the result is the one whose slowest
+    /// transfer is the median of all slowest ones. Progress is on stderr. Needs chrt (util-linux).
     Attack(Attack),
-    /// Measures how soon a restarted validator and a new node get a connection while attackers hold
-    /// all public places for connections
+    /// Measures how soon a restarted validator signs and a new node gets a connection, while
+    /// attackers hold every place that a node has for strangers
     ///
     /// Fails if one of them takes longer than its limit. Progress is on stderr. Needs root and
     /// iproute2.
@@ -134,8 +134,8 @@ pub(super) struct Swarm {
     /// Additional seeds that announce chunks and never send them
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) stall: u16,
-    /// Kill (-9) each leecher that has fetched something and is not done this many seconds after
-    /// its start, and restart it
+    /// Kill (-9) and restart each leecher this many seconds after its last start, once it has
+    /// fetched something and until it is done
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub(super) kill_every: Option<f64>,
     /// Kill the seeds once they have sent this many copies of the chain in total

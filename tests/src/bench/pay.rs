@@ -17,7 +17,7 @@ use super::options;
 use super::topology::Host;
 use crate::story::{Payer, Rpc, now_ms};
 
-/// Longest time that a transfer may take.
+/// How long the node is asked to wait until a transfer is final. A node waits at most 30 s.
 const WAIT: Duration = Duration::from_secs(60);
 
 /// A transfer that is final.
@@ -171,7 +171,7 @@ impl Payers {
         self.paid.try_recv().ok()
     }
 
-    /// Kills the process at once. Returns the final transfers not fetched yet.
+    /// Kills the process at once. Returns the final transfers that [`Self::next`] has not returned.
     pub(super) fn stop(mut self) -> Vec<Paid> {
         // An error means that the process is already gone.
         let _ = self.process.kill();
@@ -181,7 +181,8 @@ impl Payers {
         paid.iter().collect()
     }
 
-    /// Stops the process. Returns the final transfers not fetched yet.
+    /// Stops paying, and waits until the submitted transfers are final. Returns the final transfers
+    /// that [`Self::next`] has not returned.
     pub(super) fn finish(mut self) -> anyhow::Result<Vec<Paid>> {
         self.stdin = None;
         let status = self.process.wait()?;

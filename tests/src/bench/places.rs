@@ -48,8 +48,8 @@ const IDENTITIES: usize = 8;
 /// Longest wait of an identity for the identity before it, in milliseconds. The node lets in two
 /// handshakes of one address at a time.
 const COMING_MS: u64 = 2_500;
-/// Most seconds from the restarted validator's first connection to its first vote. It listens for
-/// the first two of them, which is twice the clock drift.
+/// Most seconds from the restarted validator's first connection to its first vote. For the first 2
+/// s, which is twice the clock drift, it only listens.
 const SIGNS_WITHIN: f64 = 5.0;
 /// Most seconds from the start of the full node until it has a place and follows.
 const PLACE_WITHIN: f64 = 30.0;
@@ -295,8 +295,8 @@ impl<'a> Session<'a> {
         self.nodes[node].start(self.programs, host, self.node_log)
     }
 
-    /// Starts a process on each hostile host. They give way to the nodes, as machines of their own
-    /// would.
+    /// Starts a process on each hostile host. The processes run only while a processor is idle, so
+    /// they slow the nodes no more than other machines would.
     fn start_attackers(&mut self) -> anyhow::Result<()> {
         let targets =
             self.nodes.iter().zip(&self.topology.hosts).take(VALIDATORS).map(|(node, host)| {

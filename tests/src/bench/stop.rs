@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM only set a flag. Each loop that waits checks the flag and fails, and dropped
-//! values clean up on the way out.
+//! SIGINT (Ctrl-C), SIGTERM and SIGHUP only set a flag. Each loop that waits checks the flag and
+//! fails, and dropped values clean up on the way out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,7 +22,7 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// From now on signals no longer end the process by themselves.
+/// From now on these three signals no longer end the process by themselves.
 pub(super) fn watch() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -249,7 +249,8 @@ impl<'a> Session<'a> {
         for node in self.nodes.iter_mut().filter(|node| !node.role.has_chain() && node.is_running())
         {
             let is_due = (now - node.restarted) as f64 >= seconds * 1_000.0;
-            // Otherwise a node that needs longer to start would never get anywhere.
+            // Without this condition, a node that needs longer than `seconds` to start would never
+            // fetch anything.
             let has_fetched = node.sample().is_some_and(|sample| sample.fetched_bytes > 0);
             if is_due && has_fetched && node.verified_at.is_none() {
                 node.kill();

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::canonical;
 use super::fixture::fixture;
 
-/// Reads the bytes as an archive, and then with the checksum that they need at the end.
+/// Reads the bytes as an archive, and then once more with the right checksum added at the end.
 pub fn archive(data: &[u8]) -> bool {
     let sealed = seal(data.to_vec());
     let is_accepted = on_archive(data);

@@ -19,9 +19,10 @@ const SECRET: u64 = 0x0123_4567_89ab_cdef;
 /// An entry that this target appends.
 const ADDED: LogEntry = LogEntry::Timeout(2, Round(77));
 
-/// After the byte 0 the input is a whole file. Otherwise it is the payloads of frames. These get
-/// their marks and checksums here, so that the payloads are read, and the log must hold what the
-/// payloads alone mean. In both cases a log that is intact stays intact, and takes entries.
+/// If the first byte is 0, the other bytes are a whole file. Otherwise they are the payloads of
+/// frames. This target adds the frames' marks and checksums, so that a log reads the payloads, and
+/// it checks that the log holds what the payloads mean. In both cases a log that is intact stays
+/// intact, and takes entries.
 pub fn consensus_log(data: &[u8]) -> bool {
     let Some((kind, rest)) = data.split_first() else { return false };
     let folder = folder();

@@ -7,8 +7,8 @@ use ledger::genesis::{GENESIS_BYTES_MAX, Genesis};
 use super::canonical;
 use super::fixture::fixture;
 
-/// Reads a genesis as JSON and as peers send it, an address, and an amount. Each that is read and
-/// written again has the same meaning, and each valid genesis gives a chain.
+/// Reads a genesis as JSON and as peers send it, an address, and an amount. A value that was read
+/// keeps its meaning when it is written and read again, and each valid genesis gives a chain.
 pub fn genesis(data: &[u8]) -> bool {
     let json = Genesis::from_json(data);
     if let Ok(genesis) = &json {

@@ -4,7 +4,7 @@
 //! accepted the bytes. `tests/fuzz/` runs the functions under libFuzzer (`make fuzz`), and
 //! `tests/tests/fuzz.rs` runs them on the small corpora of `tests/fuzz/corpus/`. A fuzzer cannot
 //! sign or hash. So if only bytes with the right signature or checksum reach some code, the target
-//! makes it itself.
+//! adds the signature or checksum itself.
 
 mod archive;
 mod block;

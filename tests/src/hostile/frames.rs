@@ -42,7 +42,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     Ok(reached)
 }
 
-/// A broken frame. The kinds follow each other in turn.
+/// A broken frame. There are six kinds in turn, and each comes seven times in a row.
 fn frame(number: usize) -> Vec<u8> {
     let noise = |count: usize| (0..count).map(|index| (index.wrapping_mul(167) ^ number) as u8);
     match number / 7 % 6 {

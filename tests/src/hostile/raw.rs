@@ -160,7 +160,7 @@ impl RawPeer {
 
     /// Dials a node again.
     pub(super) fn redial(&mut self, target: &Target) {
-        // An error means that a dial is under way.
+        // An error means that the node is connected already, or that a dial is under way.
         let _ = target.address().map(|address| self.swarm.dial(address));
     }
 }

@@ -1,4 +1,4 @@
-//! Sends requests for a thousand transactions that nobody has.
+//! Sends requests, each for 1,000 transactions that nobody has.
 
 use ledger::codec;
 use ledger::hash::TxHash;

@@ -58,10 +58,10 @@ pub(crate) struct Cost {
     executed_before: u64,
     /// Blocks proposed for the first round of a later height, complete with their transactions.
     early: BTreeMap<Height, BlockHash>,
-    /// The latest time at which each height began.
+    /// When each height was first seen to have begun. It may have begun earlier.
     begun: BTreeMap<Height, Duration>,
-    /// Whether it has signed anything in this life. If not, it may begin to sign in the middle of a
-    /// height, and a late vote is no fault.
+    /// Whether it has prevoted in the first round of a height in this life. If not, it may begin to
+    /// sign in the middle of a height, and a late vote is no fault.
     signs: bool,
 }
 
@@ -187,14 +187,14 @@ impl Cost {
         }
     }
 
-    /// A complete proposal for the first round of the height after the next has arrived, and its
-    /// timestamp has passed.
+    /// A complete proposal of an honest validator has arrived for the first round of the height
+    /// after the next. Its timestamp is no further in the future than the clock drift allows.
     pub(crate) fn on_early(&mut self, height: Height, block: BlockHash) {
         self.early.retain(|of, _| of.0 + 2 >= height.0);
         self.early.entry(height).or_insert(block);
     }
 
-    /// The next height is being decided.
+    /// The node was seen to decide this height.
     pub(crate) fn on_begun(&mut self, height: Height, now: Duration) {
         self.begun.retain(|of, _| *of >= height);
         self.begun.entry(height).or_insert(now);

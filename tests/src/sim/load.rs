@@ -84,7 +84,7 @@ impl Load {
         Some(signed)
     }
 
-    /// All unconfirmed transfers, to be submitted again.
+    /// All transfers that are not final yet, to be submitted again.
     pub(crate) fn again(&self, chain: &ChainState) -> Vec<Arc<VerifiedTransaction>> {
         self.payers.iter().flat_map(|payer| payer.waiting(chain)).cloned().collect()
     }

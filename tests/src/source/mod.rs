@@ -19,7 +19,8 @@ pub fn root() -> PathBuf {
 /// Every file below a folder, as its path in the workspace and its text. Build output and version
 /// control are left out.
 ///
-/// # Panics If a folder cannot be read, or if no file has this ending.
+/// # Panics
+/// If a folder cannot be read, or if no file has this ending.
 #[must_use]
 pub fn files(below: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();

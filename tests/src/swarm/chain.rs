@@ -67,7 +67,7 @@ impl Made {
     /// The history of a node that has applied this many segments.
     ///
     /// # Panics
-    /// Never: the chain is made by the rules.
+    /// When the chain has fewer segments.
     #[must_use]
     pub fn history(&self, segments: usize) -> History {
         History::restore(self.rules, self.descriptors(segments)).expect("made by the rules")

@@ -4,15 +4,14 @@
 //! each, like connections that share a line. Small frames overtake chunk frames, like streams of
 //! one connection, but they do not overtake bytes that are already in the socket. A piece arrives
 //! one latency after it was sent, and then takes the time that the receiver's download rate allows.
-//! A window bounds the bytes that wait there.
+//! A window bounds the bytes to one peer that were sent and not yet taken in.
 
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes to one peer that no frame overtakes: as many as a socket may hold unsent.
 const SOCKET: u64 = 32 << 10;
-/// Once at most this many bytes to one peer are left to send, the frame that they end counts as
-/// written. They are the bytes in the socket, and those that the link hands on before the socket
-/// has room.
+/// A chunk counts as written once at most this many bytes are left to send up to its end. These are
+/// the bytes in the socket, and those that the link hands on before the socket has room.
 const WRITTEN: u64 = 64 << 10;
 /// Most bytes in flight to one peer, which are sent and not yet taken in.
 const WINDOW: u64 = 1 << 20;

@@ -133,7 +133,8 @@ impl Plan {
     }
 
     /// Shortest time, in seconds, in which all awaited leechers can have this many bytes, given
-    /// their starts (Kumar and Ross, 2006). Hostile nodes contribute nothing.
+    /// their starts (Kumar and Ross, 2006). Hostile nodes and leechers that are not awaited
+    /// contribute nothing.
     #[must_use]
     pub fn bound_seconds(&self, bytes: u64) -> f64 {
         let counts = |member: &&Member| member.conduct == Conduct::Honest && member.is_awaited;

@@ -4,7 +4,8 @@
 //! signs anything. The other two have decided twelve blocks and say so through honest peers. So
 //! these rules hold whatever the bytes choose, unless they choose a fork: the machine commits these
 //! blocks and no others, never halts, and bans no honest peer. Even in a fork it signs no two
-//! messages for one round, and sends nothing that its log does not hold.
+//! different messages of one kind for one round, and sends no vote or proposal of its own that its
+//! log does not hold.
 
 mod offers;
 mod shell;

@@ -50,9 +50,10 @@ pub(super) fn header(stream: &mut Stream<'_>, attempt: u64) -> Option<Vec<u8>> {
     Some(codec::encode(&Attempt { attempt, message }))
 }
 
-/// A vote of an honest validator, or a certificate of such votes. Honest validators vote for a
-/// final block in the round that decided it, and for no block in earlier rounds. Later heights are
-/// not decided, so there they vote for no block.
+/// A vote of an honest validator, or a certificate of such votes. To be a quorum, a certificate of
+/// prevotes for a block also has the vote of the validator that signs anything. Honest validators
+/// vote for a final block in the round that decided it, and for no block in earlier rounds. Later
+/// heights are not decided, so there they vote for no block.
 pub(super) fn vote(stream: &mut Stream<'_>, attempt: u64) -> Option<Vec<u8>> {
     let (number, height) = (stream.below(2), Height(1 + stream.below(NAMED) as u64));
     let (kind, round) = (kind(stream), Round(stream.below(3) as u32));

@@ -21,7 +21,7 @@ use crate::swarm::Made;
 const IN_FLIGHT_MAX: u64 = 64;
 /// Most segments in memory as blocks.
 const IN_MEMORY_MAX: usize = 2;
-/// Most bytes in flight to one slow peer, or to all.
+/// Most bytes in flight to one peer.
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
 /// A link as its peer sees it.

@@ -1,8 +1,8 @@
 //! Byzantine validators: they hold real keys and send real messages, but follow no protocol.
 //!
-//! They are one coalition: each knows the chain of the furthest node and signs with the keys of
-//! all. Each has some of the behaviours that the plan gives. A behaviour has a file of its own. It
-//! hears messages, acts every 100 ms, and answers requests as it likes.
+//! They are one coalition: each knows the chain of the furthest node and can sign with the keys of
+//! all. Each has the behaviours that the plan gives it. A behaviour has a file of its own. It hears
+//! messages, acts every 100 ms, and answers requests as it likes.
 
 mod lists;
 mod proposals;
@@ -41,7 +41,7 @@ const ROUNDS_AHEAD: u32 = 3;
 /// What a byzantine validator does instead of following the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Behaviour {
-    /// Says nothing and answers nothing.
+    /// Says nothing and answers nothing, unless another of its behaviours does.
     Silence,
     /// Proposes many valid and invalid blocks in each of its own rounds.
     ManyProposals,

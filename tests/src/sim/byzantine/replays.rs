@@ -28,8 +28,8 @@ pub(super) struct Replays {
 
 impl Conduct for Replays {
     fn hear(&mut self, scene: &mut Scene<'_>, message: &ConsensusMessage) {
-        // Each message is repeated only once. Otherwise two validators with this behaviour would
-        // repeat each other's messages for ever.
+        // A message is repeated here only when it is heard for the first time. Otherwise two
+        // validators with this behaviour would answer each other's copies with ever more copies.
         if !self.known.insert(codec::encode(message)) || scene.world.rng.random() {
             return;
         }

@@ -22,7 +22,8 @@ impl Conduct for DoubleVotes {
         let proposed = scene.talk.proposals(height);
         let prevotes = proposed
             .map(|(signed, _)| (signed.proposal.round, VoteKind::Prevote, signed.proposal.block));
-        // It waits for another validator's precommit, since a quorum may prevote without it.
+        // It precommits a block only once another validator has, which shows that a quorum prevoted
+        // it.
         let precommits = scene.talk.votes(height, VoteKind::Precommit);
         let precommits = precommits.map(|(round, block, _)| (round, VoteKind::Precommit, block));
         let due: Vec<(Round, VoteKind, BlockHash)> = prevotes.chain(precommits).collect();

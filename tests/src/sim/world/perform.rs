@@ -212,7 +212,8 @@ impl World {
         self.require(result);
     }
 
-    /// Charges the node for each body that it logs, and notes its votes on early proposals.
+    /// Charges the node for each body that it logs, and checks that it does not prevote late in the
+    /// first round of a height.
     fn on_logged(&mut self, node: usize, entry: &LogEntry) {
         let (time, own) = (self.time, self.nodes[node].public());
         let Some(running) = &mut self.nodes[node].running else { return };
