@@ -96,12 +96,12 @@ def run(*command, expected=0):
 
 
 def record(node, wallet, folder):
-    """A local network with blocks in quick succession and some transfers: its genesis and its
-    first blocks."""
+    """Runs a local network with blocks in quick succession and some transfers. Returns the paths of
+    its genesis and of a recording of its first blocks, and what the checker printed."""
     with open(os.path.join(ROOT, "genesis.json"), encoding="utf-8") as file:
         template = json.load(file)
     template["limits"]["empty_block_interval_ms"] = "50"
-    # So that segments close, and the history root changes.
+    # Segments are small, so that some close and the history root changes.
     template["limits"]["segment_bytes"] = template["limits"]["block_bytes_max"] = str(64 << 10)
     template["limits"]["chunk_bytes"] = str(16 << 10)
     path, home = os.path.join(folder, "template.json"), os.path.join(folder, "net")
@@ -165,7 +165,7 @@ def wait(look, network):
 
 
 def fields(raw):
-    """The place of each field of a block, by name."""
+    """The offset of each field in the bytes of a block, by name."""
     at, places = 0, {}
 
     def field(name, width):
@@ -237,7 +237,7 @@ def refuses(states, items, data, place):
             if last is not None:
                 chain.apply(last)
             last = item
-        # The rest of main: the certificate at the end.
+        # The certificate of the last block is checked at the end, as the checker does it.
         end = checker.Reader(last)
         certificate = checker.Certificate(end)
         end.end()
@@ -278,7 +278,7 @@ def main():
             assert refuses(states, items, bytes(changed), place), (
                 f"{name}: byte {place} was changed and nobody noticed"
             )
-        # And a few times as a whole program, which ends with 4.
+        # A few changes are also given to the checker as a program, which ends with exit code 4.
         for _, place in [places[3], places[20], places[-1]]:
             changed = bytearray(data)
             changed[place] ^= 1

@@ -34,7 +34,8 @@ PROGRAMS = ["cairn-node", "cairn-wallet"]
 GLIBC = (2, 17)
 # Versions that are known to work together.
 TOOLS = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"]
-# Time of all files in the archive: one second for the same bytes everywhere.
+# Modification time of all files in the archive, in seconds since 1970. It is fixed, so that the
+# archive has the same bytes everywhere.
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "1767225600"))
 
 
@@ -67,7 +68,7 @@ def tools():
 def build(arch):
     triple = f"{arch}-unknown-linux-gnu"
     environment = tools()
-    # No path of this machine in the programs: panics name their files.
+    # Panics name their source files, so the paths of this machine are replaced.
     cargo_home = os.environ.get("CARGO_HOME") or os.path.expanduser("~/.cargo")
     remap = [f"--remap-path-prefix={ROOT}=cairn", f"--remap-path-prefix={cargo_home}=cargo"]
     environment["RUSTFLAGS"] = " ".join([environment.get("RUSTFLAGS", ""), *remap]).strip()
@@ -116,7 +117,7 @@ def sha256(path):
 
 
 def check_symbols(program):
-    """No symbol of a glibc newer than the oldest supported one."""
+    """Fails if a program needs a symbol of a glibc that is newer than the oldest supported one."""
     told = subprocess.run(
         ["readelf", "--wide", "--version-info", program],
         check=True,
@@ -134,7 +135,8 @@ def check_symbols(program):
 
 
 def check(arch):
-    """Unpacks the archive, starts a network with its programs, and sends two transfers."""
+    """Checks the sum of the archive and its programs, starts a network with them, and sends two
+    transfers."""
     name = archive_name(arch)
     path = os.path.join(DIST, name)
     if not os.path.exists(path):

@@ -16,9 +16,12 @@ sys.path.insert(0, os.path.join(ROOT, "docs", "examples", "python"))
 sys.dont_write_bytecode = True
 import cairn  # noqa: E402
 
-# Bounds, in seconds. GRACE: a block that was under way at the cut may still become final.
+# Bounds, in seconds. GRACE: a block that was under way at the cut may still become final. HEAL:
+# until the next final block, after nine of ten heals. HEAL_ALWAYS: the same after each heal. SIGNS:
+# until a certificate holds a precommit of the validator that was isolated.
 GRACE, HEAL, HEAL_ALWAYS, SIGNS = 1.0, 2.0, 4.0, 5.0
-# Longest median for a latency each way, in milliseconds: 1.3 times five one-way delays.
+# For each latency one way, the longest median time until final, in milliseconds: 1.3 times five
+# one-way delays.
 P50 = {50: 325, 200: 1_300}
 NODES = [f"node{number}" for number in range(1, 6)]
 
@@ -28,8 +31,8 @@ def highest(net):
 
 
 def cut(net, seconds):
-    """Cuts the network in halves. Returns blocks that became final meanwhile, and the seconds from
-    the heal to the next one."""
+    """Cuts the network in two. Returns the number of blocks that became final from GRACE seconds
+    after the cut to the heal, and the seconds from the heal to the next one."""
     net.partition(NODES[:2], NODES[2:])
     begun = time.monotonic()
     time.sleep(GRACE)
@@ -53,8 +56,8 @@ def seconds_until(event, look, net, start):
 
 
 def isolate(net, seconds):
-    """Isolates a validator. Returns blocks of the others meanwhile, and the seconds from the heal
-    until a certificate holds its precommit."""
+    """Isolates a validator. Returns the number of blocks that the others made meanwhile, and the
+    seconds from the heal until a certificate holds its precommit."""
     key = net.rpc("chain_status", "node4")["validator"]
     before = net.height()
     net.isolate("node4")
@@ -116,7 +119,7 @@ def latencies(net):
     ok = True
     for ms, bound in P50.items():
         net.latency(ms)
-        # By way of the full node.
+        # The network loads its full node if no node is named.
         figures = net.load(50, seconds=20)
         due = figures["sent"] + figures.get("skipped", 0)
         ok &= figures["p50_ms"] <= bound and figures["final"] == due

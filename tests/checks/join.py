@@ -16,11 +16,12 @@ import tempfile
 import time
 
 PATIENCE = 60
-# Longest time that a node that stopped may take, before it is killed.
+# Seconds that a node may take to stop before it is killed.
 STOP = 60
 RPC = "http://127.0.0.1:7701"
-# Third bytes of the hosts' addresses: the private network is 10.79.0.0/16, the public one
-# 100.201.0.0/16. No packet leaves the bridge.
+# A host's place in this list, from 1 on, is a byte of its addresses: the fourth one in the private
+# network 10.79.0.0/16, and the third one in the public network 100.201.0.0/16. No packet leaves the
+# bridge.
 HOSTS = ["first", "near", "far", "shy"]
 
 
@@ -146,7 +147,8 @@ def until(what, look):
 
 
 def found(hosts):
-    """The first host gets the home of a local network's only validator."""
+    """Makes a local network of one validator on the first host, stops it, and returns the home of
+    the validator."""
     folder = os.path.join(hosts.folder, "network")
     listing = os.path.join(folder, "network.json")
     template = os.path.join(hosts.folder, "template.json")

@@ -57,8 +57,9 @@ class Session:
             self.read(0.1)
 
     def wait_for(self, text):
-        """Waits until a word is written, after what was seen before. Only changed cells are
-        written, so the whole screen is asked for again and again."""
+        """Waits until the screen shows a text. Output before the end of the last such wait does not
+        count. The program writes only changed cells, so Ctrl-L asks for the whole screen twice a
+        second."""
         asked = [time.monotonic()]
 
         def is_there():

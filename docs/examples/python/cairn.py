@@ -34,7 +34,7 @@ NOT_IN_TIME = 5
 
 
 class CairnError(Exception):
-    """A step failed. The text has the ends of the nodes' logs."""
+    """A step failed. If a command or a wait failed, the text has the ends of all logs."""
 
 
 class NotInTime(CairnError):
@@ -71,7 +71,7 @@ def call(url, method, **params):
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    # Without the proxies of the environment: the node is on this machine.
+    # The proxies of the environment are not used, since the node is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=PATIENCE) as answer:
@@ -92,7 +92,7 @@ class Testnet:
     """A running local network: a context manager. Nodes are named node1, node2 and so on,
     validators first. `options` are further words of `cairn-node testnet`, such as "--seed", "7"."""
 
-    # Not a class of tests, although its name begins so.
+    # pytest must not collect this class, although its name begins with Test.
     __test__ = False
 
     def __init__(self, nodes=4, full_nodes=0, program=None, options=(), patience=PATIENCE):
@@ -182,8 +182,8 @@ class Testnet:
     # Waits
 
     def until(self, event, look, within=None):
-        """Polls until `look` returns something true, and returns it. A `look` that raises
-        CairnError, as for a node that does not answer, is one that returns nothing."""
+        """Polls until `look` returns something true, and returns it. A CairnError in `look`, such
+        as that of a node that does not answer, counts as nothing found."""
         within = self.patience if within is None else within
         deadline = time.monotonic() + within
         while True:
@@ -244,7 +244,8 @@ class Testnet:
         self.command("kill", node)
 
     def restart(self, node, binary=None):
-        """Starts a node again, if told so with another cairn-node."""
+        """Starts a node again, with another cairn-node if `binary` is its path. A node that runs is
+        stopped first."""
         self.command("restart", node, *(["--binary", binary] if binary else []))
 
     def add(self):

@@ -8,7 +8,7 @@ from cairn import Testnet
 @pytest.fixture(scope="session")
 def net():
     """One network for all tests of a run: a start takes about a second. A test that cuts links
-    heals them."""
+    must heal them."""
     with Testnet(nodes=4) as running:
         yield running
 
