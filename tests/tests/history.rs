@@ -39,7 +39,7 @@ fn number(result: &Value, field: &str) -> f64 {
 fn nodes_fetch_a_chain_and_hardly_anything_twice() {
     let result = complete(2, &["--seeds", "1", "--leechers", "2"]);
     let (copies, waste) = (number(&result, "seed_copies"), number(&result, "waste"));
-    // Each leecher got each chunk once, from the seed or from the other leecher.
+    // The seed sends each chunk at least once, and the two leechers send each other some of them.
     assert!((1.0..2.5).contains(&copies), "{result}");
     assert!(waste < 0.4, "{result}");
     for node in result["per_node"].as_array().expect("a list of nodes") {
@@ -67,7 +67,7 @@ fn a_poisoner_is_banned_and_a_staller_holds_up_nobody_for_long() {
 
 #[test]
 fn a_node_that_does_not_start_ends_the_bench() {
-    // This program is not a node: it refuses the arguments.
+    // The bench program takes the place of the node here, and refuses a node's arguments.
     let output = bench(env!("CARGO_BIN_EXE_bench").as_ref(), &["--seeds", "1", "--leechers", "1"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");

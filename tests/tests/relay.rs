@@ -1,7 +1,8 @@
 //! Blocks reach nodes that no validator is connected to.
 //!
-//! How soon is tested in virtual time, in `protocol/src/live/tests/headers.rs`. Here it is printed
-//! and not tested, since it depends on the machine: some 10 ms on two idle cores.
+//! How soon they arrive is tested in virtual time, in `protocol/src/live/tests/headers.rs`. This
+//! test prints the time and does not check it, since it depends on the machine: some 10 ms on two
+//! idle cores.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

@@ -53,7 +53,8 @@ fn published_edge_cases_get_one_verdict_alone_and_in_any_batch() {
     }
 }
 
-/// The eight points of small order in every encoding, as keys: each is refused, with any signature.
+/// The eight points of small order in every encoding, as keys. Each key is refused, and so is a
+/// signature that anybody can make for it.
 #[test]
 fn keys_that_anybody_can_sign_for_are_refused() {
     let small = [

@@ -58,7 +58,7 @@ fn each_room_knows_only_its_own() {
     // Only one file turns what a node claims about accounts and transactions into facts.
     absent(&["ledger::light"], "wallet-cli/src", &["wallet-cli/src/trust.rs"]);
 
-    // What a test of another project pulls in.
+    // Tests of other projects depend on this crate, so it depends on little.
     unlisted("tests/testkit", &["protocol", "node", "wallet", "tokio", "libp2p", "rustix"]);
 }
 

@@ -219,7 +219,7 @@ fn a_wrong_link_is_refused_and_leaves_no_home() {
     let last = chain.chars().last().unwrap();
     let digit = if last == '0' { '1' } else { '0' };
     let wrong = good.replace(&chain, &format!("{}{digit}", &chain[..63]));
-    // Nobody listens there any more.
+    // Nobody listens on this port once the listener is dropped.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);

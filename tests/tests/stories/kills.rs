@@ -155,7 +155,7 @@ fn durable_before_audible() {
     for number in 1..=4 {
         network.node(number).status();
         let rpc = &network.node(number).rpc;
-        // A node that has not heard of the transfer before would give its nonce again.
+        // A node that has not heard of the previous transfer would name its nonce as the next one.
         if let Some((before, _)) = sent.last() {
             assert_eq!(rpc.is_final(before, SOON), Ok(true));
         }

@@ -344,7 +344,7 @@ fn whatever_ends_a_network_leaves_no_process_and_no_port() {
     let ports = ["--base-port", &base.to_string()];
     for round in 0..2 * rounds(5) {
         let mut network = start_raw(&dir, &log, &ports);
-        // One signal comes right after the start.
+        // In the first two rounds the signal comes right after the start.
         if round > 1 {
             pause_up_to(Duration::from_secs(3));
         }
@@ -389,7 +389,8 @@ fn start_raw(dir: &Path, log: &Path, options: &[&str]) -> Process {
     let mut command = node_program();
     command.args(["testnet", "--nodes", "2", "--plain", "--dir"]).arg(dir).args(options);
     let process = Process::spawn(&mut with_default_signals(&command), log);
-    // It is run by a program that resets the handling of signals, and that may ignore them.
+    // The process begins as `env`, which resets the handling of signals and then becomes the
+    // program. Until then it may ignore signals.
     until("the program itself runs", || {
         let name = fs::read_to_string(format!("/proc/{}/comm", process.id())).unwrap();
         (name.trim() == "cairn-node").then_some(())

@@ -100,7 +100,7 @@ fn a_load_is_measured_and_outlives_its_node() {
     assert!(sent >= 50 && sent == final_, "what was sent to a killed node is not lost: {load}");
     assert!(number(&load["max_ms"]) >= 1_000, "timed from when it was due: {load}");
 
-    // The default is the full node. A killed command leaves no load that goes on for ever.
+    // A node that does not exist is refused, and the error names the nodes that exist.
     let error = network.run(&["load", "10/s", "--node", "node9"]);
     assert!(error.code == Some(2) && error.stderr.contains("node5"), "{error:?}");
 }
@@ -122,7 +122,7 @@ fn the_faucet_pays_and_has_it_proved() {
     let block = Rpc::new(&rpc[0]).block(height).unwrap();
     assert!(block.transaction_list.iter().any(|one| one.id == paid["id"].as_str().unwrap()));
 
-    // At once, and beside a load.
+    // Several payments at once, beside a load.
     network.json(&["load", "50/s"]);
     thread::scope(|scope| {
         for seed in [1, 2, 3, 4] {

@@ -245,8 +245,8 @@ fn page(made: &Made) -> Vec<SegmentDescriptor> {
     page
 }
 
-/// A peer that sends pages without end is not awaited for ever. After a timeout the next one is
-/// doubled, for slow links.
+/// A peer that sends pages without end is not awaited for ever. After each timeout the next timeout
+/// is twice as long, for slow links.
 #[test]
 fn a_manifest_that_takes_too_long_is_asked_of_another() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
