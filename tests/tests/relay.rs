@@ -45,7 +45,8 @@ fn a_full_node_behind_a_full_node_is_told_of_blocks() {
         let id = network.node(1).rpc.submit(&payer.transfer("")).unwrap();
         let found = network.node(6).rpc.transaction(&id, SOON).unwrap();
         assert_eq!(found.status, TxStatus::Final, "{id} at the last node");
-        // A node that fetched two blocks together has no time of its own, so now counts.
+        // A node that fetched two blocks together has recorded no time for this transfer, so the
+        // present time counts.
         let here = found.final_at.unwrap_or_else(now_ms);
         let at = |number: usize| network.node(number).rpc.transaction(&id, SOON).unwrap().final_at;
         late.push(here.saturating_sub((1..=4).filter_map(at).max().unwrap_or(here)));

@@ -82,9 +82,9 @@ fn hear(mut signals: Signals) {
 }
 
 /// Writes the prompt and reads lines until `is_enough` holds, or until the end of input. Echo is
-/// off. With `linger`, the function then waits that long and discards further input: it is the rest
-/// of a paste, which the shell would otherwise run and keep in its history. Without `linger`,
-/// further input stays for the next question, unless there was an error.
+/// off. With `linger`, the function then waits that long and discards further input. Such input is
+/// the rest of a paste, which the shell would otherwise run and keep in its history. Without
+/// `linger`, further input stays for the next question, unless there was an error.
 ///
 /// # Errors
 /// No terminal, an error of the terminal, text that is not UTF-8, or `bytes_max` bytes or more.

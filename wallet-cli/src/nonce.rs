@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::trust::{Proven, Trust};
 
-/// Most waiting transactions that a node lists, by the RPC interface.
+/// Most waiting transactions that the RPC interface lets a node list.
 const LIST_MAX: u32 = 1_000;
 /// Most waiting transfers of the account that are fetched from a node, each in a call of its own.
 /// Further transfers count as not shown, so the wallet waits until the fetched ones are final.

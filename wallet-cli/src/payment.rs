@@ -58,7 +58,7 @@ pub(crate) struct Payment<'a, 'b> {
 pub(crate) struct Paid {
     pub(crate) id: TxId,
     pub(crate) expires_at: Timestamp,
-    /// Its block, if it is proved final.
+    /// Height of its block; `None` if the transfer is not proved final.
     pub(crate) height: Option<Height>,
     /// The error after the submission, if there was one.
     pub(crate) trouble: Option<WalletError>,
@@ -312,13 +312,13 @@ fn is_same(one: &Transfer, other: &Transfer) -> bool {
     (one.sender, &one.outputs, &one.memo) == (other.sender, &other.outputs, &other.memo)
 }
 
-/// The expiry of a new transfer: at most half of the longest that the chain allows, so that clocks
-/// may differ in either direction. Up to an eighth is taken off at random. Otherwise two wallets
-/// with one key that make the same payment at once could sign the same transaction, and both would
-/// call the one payment theirs.
+/// The expiry of a new transfer. Its lifetime is [`LIFETIME_MS`], or half of the longest one that
+/// the chain allows if that is less, so that clocks may differ in either direction. Up to an eighth
+/// of the lifetime is taken off at random. Otherwise two wallets with one key that make the same
+/// payment at once could sign the same transaction, and both would call the one payment theirs.
 fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
     let longest = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
-    // Without randomness the two expiries differ by the clocks alone.
+    // Without randomness, the expiries that two wallets choose differ only as their clocks do.
     let chance = getrandom::u64().unwrap_or_default() % (longest / 8 + 1);
     Timestamp(now.max(head).0.saturating_add(longest - chance))
 }

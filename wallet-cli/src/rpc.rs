@@ -37,10 +37,10 @@ pub(crate) enum RpcError {
         url: String,
         /// What failed.
         reason: String,
-        /// Whether the request may have reached the node all the same.
+        /// Whether the request may have reached the node although no answer came.
         may_have_arrived: bool,
     },
-    /// The answer is not a node's, or is one of another version.
+    /// The answer does not have the form that a node of this version gives it.
     #[error("{url} does not answer {method} as a Cairn node does: {reason}")]
     Malformed {
         /// Who was asked.
@@ -105,7 +105,7 @@ impl Node {
     /// Makes no connection yet.
     pub(crate) fn new(url: String) -> Self {
         let config = Agent::config_builder()
-            // Errors are JSON too.
+            // An answer with an error status is JSON too.
             .http_status_as_error(false)
             .max_redirects(0)
             // The node is usually on this machine: a proxy meant for the web must not see the

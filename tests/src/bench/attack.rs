@@ -251,7 +251,8 @@ impl<'a> Session<'a> {
             quiet_p99_ms: rank(&times, 99),
             attacked_p99_ms: rank(&late, 99),
             attacked_max_ms: rank(&late, 100),
-            // A transfer at the edge of the window may be counted on the other side.
+            // A transfer that is due at the edge of the window may count outside of it. So a single
+            // missing transfer is ignored.
             not_final: if not_final <= 1 { 0 } else { not_final },
             peak_rss_mib: self.nodes.iter().map(|node| node.peak_rss_kib).max().unwrap_or(0) as f64
                 / 1_024.0,

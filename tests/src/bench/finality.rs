@@ -161,7 +161,7 @@ impl<'a> Session<'a> {
             node.start(self.programs, &hosts[node.host], &options.common.node_log)
         })?;
         self.await_validators()?;
-        // The probes are done, and polling would cost processor time.
+        // All validators have answered, so their probes end: polling would cost processor time.
         self.validators.iter_mut().for_each(|node| node.probe = None);
         let chain = Chain::new(self.chain.genesis.clone()).id();
         let mut payers =
@@ -205,11 +205,12 @@ impl<'a> Session<'a> {
             self.look(start, "no transfer is final")?;
             payers.check()?;
         }
-        // Transfers that came due meanwhile are late, so they must not count.
+        // Transfers that came due before the first one was final are late, so they must not count.
         self.wait(SETTLE, payers)
     }
 
-    /// A guest fetches the whole history. Returns from when until when, in milliseconds since 1970.
+    /// Starts a guest, waits until it has fetched the whole history, kills it and removes its home.
+    /// Returns the time span of the fetch, in milliseconds since 1970.
     fn upload(&mut self, round: usize, payers: &mut Payers) -> anyhow::Result<Range<u64>> {
         let least = self.chain.facts.bytes as f64 / super::measure::rate(self.options.up);
         let deadline = Instant::now() + PATIENCE + Duration::from_secs_f64(12.0 * least);

@@ -200,8 +200,8 @@ pub(super) struct Node {
     pub(super) started: Option<u64>,
     /// When its process last started, milliseconds since 1970.
     pub(super) restarted: u64,
-    /// When it was seen to have verified everything, and to have applied it; milliseconds since
-    /// 1970.
+    /// When it had verified everything, and when it had applied everything, milliseconds since
+    /// 1970. These are the times that the node reports, or else the times of the observation.
     pub(super) verified_at: Option<u64>,
     pub(super) applied_at: Option<u64>,
     pub(super) kills: u32,

@@ -76,7 +76,7 @@ struct Report {
     held_at_newcomer: usize,
     /// Places that a validator has for strangers.
     places: usize,
-    /// From the start of the process that was killed to its first connection.
+    /// From the second start of the killed validator to its first connection.
     connected_seconds: f64,
     /// From its first connection to its first vote that a peer has heard.
     signed_seconds: f64,

@@ -16,7 +16,7 @@ use ledger::transaction::{
 use ledger::units::{Amount, Height, Nonce, Round, Timestamp, VotingPower};
 use protocol::message::{CertifiedHeader, CompactBlock};
 
-/// Time of the genesis.
+/// Time of the genesis, milliseconds since 1970.
 pub(super) const START: u64 = 1_767_225_600_000;
 /// Number of final blocks: more than a node may lack without asking for segments.
 pub(super) const HEIGHTS: u64 = 12;
@@ -160,7 +160,7 @@ impl Fixture {
         Some(CertifiedHeader { header: block.header().clone(), certificate: certificate.clone() })
     }
 
-    /// A transfer of alice.
+    /// A transfer of alice. It pays 1,000,000 on top of this fee.
     pub(super) fn transfer(&self, nonce: Nonce, fee: Amount) -> Transaction {
         let body = Body::Transfer(Transfer {
             sender: self.alice.public(),

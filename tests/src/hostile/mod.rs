@@ -124,7 +124,7 @@ pub struct Attack {
     pub name: &'static str,
     /// Its description, in a line.
     pub does: &'static str,
-    /// Its intended rate: messages a second, or connections at a time.
+    /// Its intended rate. The unit depends on the attack: see [`ATTACKS`].
     pub rate: f64,
     /// Whether the full node has no chain at the start, so that it syncs while it is attacked.
     pub is_at_sync: bool,

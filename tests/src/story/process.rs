@@ -27,18 +27,18 @@ impl Process {
         self.0.ended()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     ///
     /// # Panics
-    /// When it has ended already.
+    /// When the process has ended and its exit status was read.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Any signal.
+    /// Sends any signal.
     ///
     /// # Panics
-    /// When it has ended already.
+    /// When the process has ended and its exit status was read.
     pub fn signal(&self, sent: Signal) {
         signal(self.id(), sent);
     }
@@ -68,8 +68,8 @@ pub(super) fn signal(pid: u32, signal: Signal) {
 }
 
 /// The same command, with the default handling of the signals that `nohup` and shells make programs
-/// ignore. Without it a test that sends these signals fails under `nohup` or in the background.
-/// Redirections of the given command are not copied.
+/// ignore. Without it a test that sends these signals fails under `nohup` or in the background. The
+/// redirections and the working directory of the given command are not copied.
 #[must_use]
 pub fn with_default_signals(command: &Command) -> Command {
     let words = default_signals();
@@ -97,8 +97,8 @@ pub fn rounds(usual: usize) -> usize {
 }
 
 /// Words before a command that reset the handling of these signals: `env` of GNU coreutils 8.31 or
-/// later resets them, and then runs the command under the same process id. None on a machine
-/// without it.
+/// later resets them, and then runs the command under the same process id. Empty on a machine
+/// without such an `env`.
 pub(super) fn default_signals() -> Vec<String> {
     const RESET: [&str; 2] = ["env", "--default-signal=HUP,INT,QUIT"];
     let tried = Command::new(RESET[0])

@@ -33,8 +33,7 @@ pub struct Member {
     pub down: u64,
     /// When it starts.
     pub starts_at: Duration,
-    /// Time after each start at which it is killed and started again at once. This ends when it has
-    /// all chunks.
+    /// How long after each start it is killed and started again at once, until it has all chunks.
     pub killed_every: Option<Duration>,
     /// It leaves once it has sent this share of the chain, in percent.
     pub leaves_after: Option<u64>,

@@ -223,7 +223,7 @@ impl Account {
     }
 
     /// Its balance, proved under a certified header that is no older than any that an account of
-    /// this test has seen: after [`Self::pay`], the payee's balance includes the payment.
+    /// this network has seen: after [`Self::pay`], the payee's balance includes the payment.
     ///
     /// # Errors
     /// [`Error::Unproved`]; [`Error::NotInTime`] for a node that stays behind.

@@ -1,4 +1,4 @@
-//! What a network shall be, and its start.
+//! The options of a network, and its start.
 
 use std::fs;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ impl Testnet {
         Self::builder().validators(validators).start()
     }
 
-    /// More choices before the start.
+    /// A builder, for a network with other options than those of [`Self::start`].
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -178,7 +178,8 @@ impl Builder {
     }
 
     /// Directory of the network, which stays after the end; its log is beside it, with the ending
-    /// `.log`. A network that exists there is resumed. Without a call of this, the directory is a
+    /// `.log`. A network that exists there is resumed, if its accounts and limits are those of this
+    /// builder; [`Self::existing`] resumes any. Without a call of this, the directory is a
     /// temporary one.
     #[must_use]
     pub fn dir(mut self, path: impl Into<PathBuf>) -> Self {

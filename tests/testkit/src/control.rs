@@ -91,9 +91,9 @@ pub struct LoadReport {
     pub finals: u64,
     /// Median of the time from sending to final, in milliseconds; `None` if none became final.
     pub p50_ms: Option<u64>,
-    /// 99th percentile.
+    /// 99th percentile of the same times, in milliseconds.
     pub p99_ms: Option<u64>,
-    /// Longest.
+    /// Longest of the same times, in milliseconds.
     pub max_ms: Option<u64>,
     /// Transfers that were due and never sent, since too many waited.
     pub skipped: u64,
@@ -122,7 +122,7 @@ impl Control {
                 message: format!("it printed no JSON: {error}: {}", done.stdout),
                 logs: Logs::default(),
             }),
-            // The command knows itself how long it may wait.
+            // The command limits its wait itself, so the error names the time that it took.
             Some(NOT_IN_TIME) => {
                 Err(self.not_in_time(&name(), start.elapsed(), done.stderr.trim()))
             }

@@ -88,7 +88,7 @@ pub enum Error {
         /// Why the proof does not hold.
         reason: String,
     },
-    /// Two nodes have different blocks at one height, or a block does not follow its parent.
+    /// Two nodes have different blocks at one height.
     #[error("the nodes disagree at height {height}: {what}{logs}")]
     Disagreement {
         /// The height.

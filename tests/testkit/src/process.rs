@@ -15,7 +15,8 @@ const TAIL_LINES: usize = 40;
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// Held open while the process shall run: a node ends when its stdin does.
+    /// Held open while the process shall run: a node that is started with `--exit-with-parent` ends
+    /// when its stdin does.
     stdin: Option<ChildStdin>,
 }
 

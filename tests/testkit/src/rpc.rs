@@ -26,7 +26,8 @@ pub enum Failure {
     /// No answer, or an incomplete one.
     #[error("no whole answer: {0}")]
     Silent(String),
-    /// An answer that is not JSON-RPC: HTTP status and text.
+    /// An answer that is not JSON-RPC, a result of another shape, or a page whose status is not
+    /// 200. The fields are the HTTP status and the text.
     #[error("HTTP status {0}, and no JSON-RPC: {1}")]
     Http(u16, String),
     /// A JSON-RPC error: code, reason for programs, message for people.

@@ -9,8 +9,7 @@ use super::started::Started;
 /// Transfers of the history: 33 blocks, of which 30 make two segments.
 const TRANSFERS: &str = "6600";
 
-/// What must be the same each time: the chain, and for each node name, place on the network and
-/// role.
+/// What must be the same each time: the chain id, and the name, peer id and role of each node.
 fn identity(network: &Started) -> Vec<Value> {
     let description = network.description();
     let nodes = description["nodes"].as_array().unwrap().iter().map(|node| {
@@ -47,7 +46,7 @@ fn a_seeded_network_is_the_same_each_time_and_a_new_node_fetches_its_history() {
     let identity_of_first = identity(&first);
     drop(first);
 
-    // Resumed with the same options or without, and refused with others.
+    // A network cannot be resumed with other options than those it was made with.
     let resume = |options: &[&str]| {
         let dir = folder.join("first");
         let mut command = node_program();

@@ -27,7 +27,7 @@ fn a_full_node_joins_late_and_serves_others() {
     let mut payer = Payer::new("alice", "bob", network.chain());
     pay(&mut network, &mut payer, 5);
 
-    // The next node has no other peer to fetch from.
+    // Node 6 can fetch from node 5 only.
     let height = network.node(5).status().height;
     for number in 1..=4 {
         network.crash(number);
@@ -186,7 +186,8 @@ fn a_link_is_all_that_a_node_needs_to_join() {
     let served = network.node(1).status();
     assert!(served.served_bytes > 0 && served.served_peers == 1, "{served:?}");
 
-    // The next node asks the one that joined, which needs nobody else to answer.
+    // The third node asks the second one. The second one answers alone, since the first one is
+    // killed.
     let invited = about("invite", &second.home);
     let height = second.rpc.status().unwrap().height;
     network.crash(1);

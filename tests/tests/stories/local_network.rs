@@ -366,7 +366,7 @@ fn whatever_ends_a_network_leaves_no_process_and_no_port() {
             }
         }
         for port in [base, base + 1, base + 10, base + 11] {
-            // Whoever looks for free ports may hold one for a moment.
+            // A program that looks for free ports may hold this one for a moment.
             until(&format!("port {port} is free"), || {
                 TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
             });

@@ -49,7 +49,7 @@ fn a_script_cuts_a_network_under_load_and_sees_it_heal() {
         "{load}"
     );
 
-    // An expectation that is not met, and what cannot be done.
+    // Scripts with an expectation that is not met, or with a line that cannot be carried out.
     for (text, code, says) in [
         ("load 50/s\nexpect no-final for 60s\nkill node1\n", 5, "script.txt:2: expect no-final"),
         ("load 0/s\nexpect final within 1s\n", 1, "script.txt:2: expect final within 1s: no load"),

@@ -130,7 +130,7 @@ fn a_test_network_stops_resumes_and_ends_with_its_parent() {
     until("nodes end with their parent", || {
         second.nodes.iter().all(|node| has_ended(node.pid)).then_some(())
     });
-    // Nobody was there to kill a slow one.
+    // The parent is dead, so nothing has killed a node that was slow to stop.
     assert!(second.nodes.iter().all(|node| has_said_stopped(&node.home)), "they end in order");
 
     let again = Testnet::resume(&folder);

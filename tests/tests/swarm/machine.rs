@@ -231,7 +231,8 @@ fn the_first_head_is_asked_for_with_the_manifest() {
     }
 }
 
-/// A page of descriptors, each of which follows the descriptor before by the rules.
+/// A full page of descriptors. Each follows the one before it by the rules. Those after the end of
+/// the chain are made up.
 fn page(made: &Made) -> Vec<SegmentDescriptor> {
     let mut page = made.descriptors(made.heads.len());
     while page.len() < DESCRIPTORS_MAX {
@@ -281,8 +282,8 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
     assert_eq!(asked(&at(213, Input::Time)), Some((second, 0)));
 }
 
-/// A head that was not asked for would take the place of a wanted one, until no wanted one has
-/// room.
+/// If a machine took heads that it did not ask for, they could use up the number of heads that it
+/// may stage.
 #[test]
 fn a_head_that_was_not_asked_for_is_not_taken() {
     let made = Made::new(5 * MIB, MIB / 4, 64 << 10);

@@ -414,7 +414,7 @@ fn decode<T: codec::Decode<()>>(bytes: &[u8], max: usize) -> T {
 enum Due {
     Nothing,
     Verdict(Ticket),
-    /// With the most bytes that the peer reads.
+    /// The last field is the most bytes that the peer reads.
     Answer(Ticket, PeerId, usize),
     Submission(Ticket),
 }
@@ -433,7 +433,8 @@ impl Due {
         }
     }
 
-    /// Each ticket is answered once, in the effects of its own input.
+    /// Checks that the input's ticket is answered once, in these effects, and that no other ticket
+    /// is. A request from a peer that these effects ban has no answer.
     fn check(&self, effects: &[Effect]) {
         let tickets = effects.iter().filter_map(|effect| match effect {
             Effect::Judge(ticket, _)
