@@ -1,5 +1,5 @@
-//! Many nodes, many seeds: each seed is one history, with delay, loss, partitions and crashes, then
-//! calm.
+//! Many nodes and many seeds. Each seed is one history, with delay, loss, partitions and crashes,
+//! then calm. In every second history some validators are byzantine.
 //!
 //! `make sim SEED=4711` runs one seed and prints what happens. `CAIRN_SIM_SEEDS=5000` runs more
 //! seeds than usual.

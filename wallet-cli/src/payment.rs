@@ -154,8 +154,9 @@ impl Payment<'_, '_> {
                         next.refused = true;
                         self.wallet.home.remember(&next)?;
                     }
-                    // For these reasons another wallet with the same key has just submitted a
-                    // transfer with this nonce, or is about to submit one with a lower nonce.
+                    // These reasons mean that another wallet sends with the same key: it has
+                    // submitted a transfer with this nonce, or is about to submit one with a lower
+                    // nonce.
                     let is_race =
                         matches!(word.as_str(), "nonce_used" | "nonce_ahead" | "underpriced");
                     if is_race && Instant::now() < self.deadline {

@@ -55,7 +55,7 @@ pub(crate) enum RpcError {
     Answer {
         /// The method called.
         method: &'static str,
-        /// One of `ledger::api::code` or of JSON-RPC itself.
+        /// The error code: one of `ledger::api::code`, or one that JSON-RPC defines.
         code: i32,
         /// A text for people.
         message: String,

@@ -33,8 +33,8 @@ use crate::rpc::{Node, RpcError, clean};
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Pause between two requests to a node that is behind.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// A head counts as old if its age exceeds this, in milliseconds, plus the time of three empty
-/// blocks.
+/// A head counts as old if its age exceeds this, in milliseconds, plus three times the interval
+/// between empty blocks.
 const OLD_MS: u64 = 60_000;
 
 /// Why a node's answer is not believed, or why there is none.

@@ -37,7 +37,7 @@ impl Wallet {
     }
 
     /// The chain that this wallet is for. A wallet without a pinned genesis pins the one in `file`,
-    /// or else the node's.
+    /// or else the node's. In a wallet with a pinned genesis, the one in `file` must be the same.
     pub(crate) fn chain(&self, file: Option<&Path>) -> Result<Arc<Chain>, WalletError> {
         let genesis = match (file, self.home.genesis()?) {
             (Some(file), _) => {

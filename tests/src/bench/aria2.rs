@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// One run on links of its own.
+/// Runs aria2 once, on links of its own.
 pub(super) fn run(
     options: &Swarm,
     chain: &MadeChain,

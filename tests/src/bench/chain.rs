@@ -25,8 +25,7 @@ use super::{say, stop};
 
 /// Version of the recipes. It is raised when the same recipe gives another chain.
 const VERSION: u32 = 5;
-/// Number of accounts that pay, in turn. It is small, as each sender's transactions must come in
-/// order.
+/// Number of accounts that pay, in turn. It is small, since `pay` runs two threads for each.
 pub(super) const SENDERS: u64 = 8;
 /// Bytes of a transfer with all outputs and a full memo.
 const TRANSFER_BYTES: u64 = 2_953;

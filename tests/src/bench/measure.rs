@@ -34,7 +34,7 @@ pub(super) struct PerNode {
     pub(super) cpu_seconds: f64,
 }
 
-/// Bans, counted once for each node that bans.
+/// Numbers of bans. A peer that two nodes ban counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Bans {
     /// Bans of nodes that send nothing wrong, silent ones included. Each is a fault.

@@ -169,8 +169,8 @@ impl Place {
         config.p2p.listen = std::net::SocketAddr::from(host.address).into();
         config.p2p.small = peers.len() < SMALL_MAX && !is_public;
         config.p2p.peers = peers;
-        // Only a node of a private network believes private addresses that peers report. A guest is
-        // none, so it keeps to the peers it was given.
+        // Only a node of a private network believes private addresses that peers report. A guest's
+        // network is not private, so it keeps to the peers it was given.
         config.p2p.private = self.role != Role::Guest && !is_public;
         config.rpc.listen = host.rpc.into();
         config.sync.upload_rate = self.upload_rate;

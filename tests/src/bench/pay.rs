@@ -30,9 +30,9 @@ pub(super) struct Paid {
 }
 
 /// Runs the inner process: it pays until its stdin ends. Each transfer is submitted when it is due,
-/// also while earlier ones are not final yet: otherwise a network that takes longer than usual
-/// would get fewer transfers, and the time that they wait here would count as the network's. The
-/// process ends at once when a transfer fails.
+/// also while earlier ones are not final yet. Otherwise a slow network would get fewer transfers,
+/// and the time that transfers wait here would count as the network's. The process ends at once
+/// when a transfer fails.
 pub(super) fn execute(options: &options::Pay) -> anyhow::Result<()> {
     let clock = Clock { start: Instant::now(), start_ms: now_ms() };
     thread::scope(|scope| {

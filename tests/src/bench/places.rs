@@ -70,8 +70,8 @@ const SELDOM: Duration = Duration::from_millis(500);
 /// The result. Scripts read the names of its fields.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The fewest places that attackers held of any validator that is not restarted: just before
-    /// the other one was killed, and just before the newcomer started.
+    /// How many places attackers held, at least, at each validator that is not restarted: just
+    /// before the other validator was killed, and just before the newcomer started.
     held_at_restart: usize,
     held_at_newcomer: usize,
     /// Places that a validator has for strangers.
@@ -325,8 +325,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The fewest places that strangers hold of any validator that is not restarted. The newcomer
-    /// counts as a stranger.
+    /// How many places strangers hold, at least, at each validator that is not restarted. The
+    /// newcomer counts as a stranger.
     fn held(&self) -> usize {
         let validators: BTreeSet<&str> =
             self.nodes[..VALIDATORS].iter().map(|node| node.id.as_str()).collect();

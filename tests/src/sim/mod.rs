@@ -4,8 +4,9 @@
 //! All chance comes from the seed, and all events happen in one order. So a seed determines a whole
 //! history, and a run that fails is repeated exactly by its seed. First the faults are drawn
 //! ([`Plan`]), and in every second seed byzantine validators ([`Behaviour`]). The machines run
-//! under these ([`World`]) while each of their effects is checked ([`Check`]). At last all faults
-//! are healed. Then the network must make progress, although the byzantine validators never stop.
+//! under these faults ([`World`]) while each of their effects is checked ([`Check`]). At last all
+//! faults are healed. Then the network must make progress, although the byzantine validators never
+//! stop.
 
 mod plan;
 

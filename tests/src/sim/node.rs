@@ -22,7 +22,7 @@ pub(crate) struct Clock {
     pub(crate) start: Timestamp,
 }
 
-/// A crash that comes once the machine has had this many more effects performed.
+/// A crash that comes after this many more effects of the machine were performed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fuse {
     pub(crate) effects: u32,

@@ -15,9 +15,10 @@ use super::process::Process;
 use super::programs::{node_program, wallet_program};
 use super::testnet::Testnet;
 
-/// Nodes with homes made by `testnet`, each a process of its own. Numbered from 1.
+/// Nodes, each a process of its own, numbered from 1. `testnet` made the homes of the first ones.
+/// `init` made those of the nodes that [`Self::add`] added.
 pub struct Network {
-    // The processes must end before their folder is removed.
+    // Fields are dropped in this order, so the processes end before their folder is removed.
     nodes: Vec<Node>,
     description: Description,
     folder: Folder,

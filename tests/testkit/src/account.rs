@@ -262,8 +262,8 @@ impl Account {
     fn prove_account(&self, account: &PublicKey, address: &str) -> Result<Proved, Error> {
         let params = json!({ "account": address });
         let info: AccountProofInfo = match self.call(api::ACCOUNT_PROOF, &params) {
-            // Before the first block there is no header to prove an account under. The genesis has
-            // its state.
+            // Before the first block there is no header to prove an account under. The account is
+            // then as the genesis says.
             Err(error) if code(&error) == Some(api::code::NOT_FOUND) => {
                 return self.at_genesis(account, &params);
             }

@@ -14,7 +14,7 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Starts a network in a directory of the folder, and waits until it is final.
+    /// Starts a network in a directory of the folder, and waits until its blocks become final.
     pub(super) fn new(folder: &Folder, name: &str, options: &[&str]) -> Self {
         let (dir, log) = (folder.join(name), folder.join(&format!("{name}.log")));
         let mut command = node_program();

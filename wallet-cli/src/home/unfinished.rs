@@ -20,9 +20,9 @@ use super::{Home, HomeError, SMALL_FILE_BYTES_MAX, damaged, private, read};
 
 const UNFINISHED: &str = "unfinished.json";
 /// Most transfers in the file. A transfer with one output takes at most 1.3 KB, so they fit into
-/// `SMALL_FILE_BYTES_MAX`. The next `send` from the account removes a transfer that has expired
-/// with its nonce unused, which takes at most minutes, or for which it is proved which transaction
-/// used its nonce.
+/// `SMALL_FILE_BYTES_MAX`. A transfer expires within minutes. The next `send` from its account
+/// removes it if it has expired and its nonce is unused, or if it is proved which transaction used
+/// its nonce.
 const UNFINISHED_MAX: usize = 256;
 /// Most bytes of an encoded account: balance, nonce, activity.
 const ACCOUNT_BYTES_MAX: usize = 64;

@@ -112,7 +112,7 @@ fn tampering_with_what_is_in_clear_is_refused() {
         edit(dir.path(), change);
         let got = unlock(dir.path());
         assert!(matches!(got, Err(KeystoreError::Tampered { .. })), "{what}: {got:?}");
-        // A store that was unlocked before the change does not seal the changed file either.
+        // A keystore that was unlocked before the change refuses to seal the changed file too.
         let got = open_before.derive(name("third"));
         assert!(matches!(got, Err(KeystoreError::Tampered { .. })), "{what}: {got:?}");
     };

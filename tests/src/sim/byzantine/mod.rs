@@ -1,8 +1,9 @@
 //! Byzantine validators: they hold real keys and send real messages, but follow no protocol.
 //!
 //! They are one coalition: each knows the chain of the furthest node and can sign with the keys of
-//! all. Each has the behaviours that the plan gives it. A behaviour has a file of its own. It hears
-//! messages, acts every 100 ms, and answers requests as it likes.
+//! all. Each has the behaviours that the plan gives it. Each behaviour except silence and
+//! favouritism has a file of its own. It hears messages, acts after each of them and every 100 ms,
+//! and answers requests as it likes.
 
 mod lists;
 mod proposals;

@@ -14,7 +14,7 @@ use protocol::message::{
     CertifiedHeader, ConsensusMessage, Evidence, Proposal, SignedProposal, SignedVote,
 };
 
-/// The rules, each as what is absent.
+/// The rules. Each says what must be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// No two different final blocks of one height, on any two nodes, before or after any restart.
@@ -86,7 +86,7 @@ struct Slot {
 /// The message's content: a block or none; for a proposal also its valid round.
 type Said = (Option<BlockHash>, Option<Round>);
 
-/// Everything seen of all nodes together.
+/// Everything that was seen of all nodes, against which each effect is checked.
 pub struct Check {
     chain: Arc<Chain>,
     supply: u128,
