@@ -1,6 +1,6 @@
-//! Each attack runs for a moment against real validators, while transfers go on. `bench attack`
-//! measures what each attack costs. These tests check only that the network goes on and bans no
-//! honest node.
+//! Each attack, except those on a node that syncs, runs for a moment against real validators, while
+//! transfers go on. `bench attack` measures what each attack costs. These tests check only that the
+//! network goes on and bans no honest node.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};

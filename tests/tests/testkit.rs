@@ -141,9 +141,10 @@ fn the_template_is_that_of_the_program() {
     assert_eq!(template(), Genesis::from_json(text).unwrap());
 }
 
-/// File in which a child of this test tells what it has started; set for a child alone.
+/// Environment variable with the path of the file in which a child of this test tells what it has
+/// started. Set only for a child.
 const TOLD: &str = "TESTKIT_TOLD";
-/// Set for a child that panics once it has told.
+/// Environment variable that is set for a child that panics once it has written this file.
 const PANICS: &str = "TESTKIT_PANICS";
 
 /// Does nothing, unless the tests below run it in a process of its own: then it starts a network,

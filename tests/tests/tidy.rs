@@ -3,7 +3,7 @@
 
 use tests::source::{Crate, Order, code_of, files, functions, root};
 
-/// All crates.
+/// All crates of the workspace.
 const CRATES: [&str; 6] = ["ledger", "protocol", "node", "wallet-cli", "tests/testkit", "tests"];
 
 /// Checks that no line of code contains one of these words, outside of the allowed places. Comments

@@ -217,7 +217,7 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
     ]);
 }
 
-/// One message of each kind, with [`print`] of its encoding.
+/// Messages of each kind, each with [`print`] of its encoding.
 fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let segment = SegmentIndex(3);
     let id = |chunk| ChunkId { segment, chunk };

@@ -22,8 +22,8 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Starts the program with its own terminal, in its own home with a password that it must ask
-    /// for.
+    /// Starts the program on a terminal of its own. Its home has no file with the password, so the
+    /// program asks for it unless the arguments name a file.
     fn start(setup: &Setup, args: &[&str]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let person = openpt(flags).unwrap();

@@ -144,7 +144,8 @@ pub(super) fn attack(options: &Attacker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The state of one run. Fields are dropped in this order: processes before files.
+/// The state of one run. The fields are dropped in this order: processes before the ports that are
+/// reserved for them.
 struct Session<'a> {
     attack: Attack,
     options: &'a options::Attack,

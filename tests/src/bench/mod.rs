@@ -8,7 +8,7 @@
 //! are final, by the payments of `pay`. `attack` measures validators and a full node under attack.
 //! `places` measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the
 //! same work as `swarm` with another program, with the torrent and tracker of `torrent`.
-//! `calibrate` measures the links alone.
+//! `calibrate` measures the links alone. `stop` ends any of these at a signal.
 
 pub mod options;
 

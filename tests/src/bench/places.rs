@@ -128,8 +128,7 @@ fn quick_genesis() -> Genesis {
     genesis(VALIDATORS as u16, limits)
 }
 
-/// Everything of one run. The fields are dropped in this order: processes before links before
-/// files.
+/// Everything of one run. The fields are dropped in this order: processes before links.
 struct Session<'a> {
     programs: &'a Programs,
     node_log: &'a str,

@@ -56,7 +56,8 @@ fn ask(rpc: &Rpc) -> Value {
     json!({"asked": asked, "answered": now_ms(), "sync": sync, "chain": chain})
 }
 
-/// A node's answer. Its counts begin with the node's process.
+/// A node's answer. Fetched, duplicate and served bytes, and bans, are counted from the start of
+/// the node's process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sample {
     /// When the request was sent and when the answer came, milliseconds since 1970.

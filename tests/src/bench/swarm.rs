@@ -75,8 +75,7 @@ fn show(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.3}"))
 }
 
-/// Everything of one run. The fields are dropped in this order: processes before links before
-/// files.
+/// Everything of one run. The fields are dropped in this order: processes before links.
 struct Session<'a> {
     options: &'a Swarm,
     facts: Facts,

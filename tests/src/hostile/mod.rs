@@ -3,7 +3,8 @@
 //! Each attack has a file. It runs against a [`Field`] of nodes until its time is over, and returns
 //! the rate that it reached. Peers that keep to the wire format are built on the node's own network
 //! code (`peer`). Peers that break it use libp2p directly (`raw`). The bench measures what each
-//! attack costs honest nodes (`bench attack`). Tests in CI run each attack for a moment.
+//! attack costs honest nodes (`bench attack`). Tests run each attack for a moment, except those on
+//! a node that syncs.
 
 mod peer;
 mod raw;

@@ -1,5 +1,5 @@
-//! Load: transfers between the accounts of local networks, signed in advance and submitted again
-//! until they are final.
+//! Load: transfers from the accounts of local networks. Each may be signed before earlier ones are
+//! final, and is submitted again until it is final.
 
 use std::sync::Arc;
 

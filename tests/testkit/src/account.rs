@@ -1,4 +1,4 @@
-//! An account that pays through a node and believes nothing that the node does not prove.
+//! An account that pays through a node, and has the node prove its balances and payments.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,8 +2,8 @@
 //!
 //! [`Testnet`] starts `cairn-node testnet` on free ports and drives it: four validators in a
 //! temporary folder, real processes with the real transport. [`Testnet::partition`],
-//! [`Testnet::isolate`], [`Testnet::latency`] and [`Testnet::heal`] break links without root;
-//! [`Testnet::kill`], [`Testnet::restart`] and [`Testnet::add`] change which nodes run. An
+//! [`Testnet::isolate`], [`Testnet::latency`] and [`Testnet::heal`] break and mend links without
+//! root; [`Testnet::kill`], [`Testnet::restart`] and [`Testnet::add`] change which nodes run. An
 //! [`Account`] pays through a node and has the node prove that the payment is final: the proof is
 //! checked against the genesis by the light client of `cairn-ledger`.
 //!

@@ -128,7 +128,7 @@ impl Testnet {
     /// running and gets no blocks, so this would wait in vain: see [`Self::await_height_of`].
     ///
     /// # Errors
-    /// [`Error::NotInTime`], [`Error::Ended`].
+    /// [`Error::NotInTime`], [`Error::Ended`], [`Error::Command`].
     pub fn await_height(&self, height: u64) -> Result<&Self, Error> {
         self.await_nodes(&format!("each running node reaches height {height}"), |at| at >= height)
     }
@@ -147,7 +147,7 @@ impl Testnet {
     /// Waits until one node has reached this height.
     ///
     /// # Errors
-    /// [`Error::Input`], [`Error::NotInTime`], [`Error::Ended`].
+    /// [`Error::Input`], [`Error::NotInTime`], [`Error::Ended`], [`Error::Command`].
     pub fn await_height_of(&self, node: &str, height: u64) -> Result<&Self, Error> {
         let rpc = self.rpc(node)?;
         self.await_event(&format!("{node} reaches height {height}"), || {
@@ -231,7 +231,8 @@ impl Testnet {
     /// the same history up to there. Returns that height.
     ///
     /// # Errors
-    /// [`Error::Disagreement`]; [`Error::Call`] for a node that does not answer.
+    /// [`Error::Disagreement`]; [`Error::Call`] for a node that does not answer;
+    /// [`Error::Command`].
     pub fn agree(&self) -> Result<u64, Error> {
         let nodes = self.running()?;
         let mut lowest = u64::MAX;
@@ -286,7 +287,7 @@ impl Testnet {
         self.account_at(name, &self.first()?.name)
     }
 
-    /// The same, paying through this node.
+    /// Like [`Self::account`], but the account pays through this node.
     ///
     /// # Errors
     /// [`Error::Input`] for another name or node.
@@ -298,7 +299,7 @@ impl Testnet {
         self.account_with(key, node)
     }
 
-    /// The account of a key, paying through this node. It needs not exist yet.
+    /// The account of a key, which pays through this node. The account need not exist yet.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such node.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Deadline of any event: far more than it needs, as test machines are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// Time between two polls. Nothing else in a test sleeps to wait.
+/// Time between two polls, except where a state passes quickly.
 const POLL: Duration = Duration::from_millis(40);
 const SHORT_POLL: Duration = Duration::from_millis(1);
 

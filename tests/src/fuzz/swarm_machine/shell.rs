@@ -240,7 +240,7 @@ impl Shell {
         self.give(Input::Certified(self.made.target.clone()));
     }
 
-    /// A complete segment was read, of which a chunk may be damaged.
+    /// A complete segment was read from disk. `damaged` is the chunk that turned out to be damaged.
     pub(super) fn assemble(&mut self, damaged: Option<u32>) {
         let Some(index) = self.assembling.take() else { return };
         let damaged: Vec<u32> =

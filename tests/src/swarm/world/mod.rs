@@ -152,7 +152,8 @@ impl World {
         self.run_until(self.plan.patience);
     }
 
-    /// Like [`Self::run`], but until `end` at most. Returns whether there is more to come.
+    /// Like [`Self::run`], but until `end` at most. Returns false once every awaited leecher has
+    /// every chunk.
     pub fn run_until(&mut self, end: Duration) -> bool {
         let chunks = self.made.chunks() as usize;
         while self.agenda.peek().is_some_and(|Reverse(event)| event.at <= nanos(end)) {
