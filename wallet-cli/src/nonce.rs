@@ -36,7 +36,7 @@ pub(crate) enum Choice {
 }
 
 /// Chooses the nonce of a new transfer of `sender`. `own` are this wallet's transfers that have not
-/// expired and that no node refused. The caller has submitted them again. Asks the node for other
+/// expired and were not refused. The caller has submitted them again. Asks the node for other
 /// waiting transfers only if the node claims that there are some.
 pub(crate) fn choose<'o>(
     trust: &Trust<'_>,

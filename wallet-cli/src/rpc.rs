@@ -111,8 +111,8 @@ impl Node {
             // The node is usually on this machine: a proxy meant for the web must not see the
             // requests.
             .proxy(None)
-            // If the node has closed an idle connection meanwhile, a request on it would look as if
-            // the node were unreachable.
+            // A node may close an idle connection. A request on it would then look as if the node
+            // were unreachable.
             .max_idle_connections(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .build();

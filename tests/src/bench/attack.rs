@@ -299,7 +299,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Waits, and measures the bytes that nodes send to each other meanwhile.
+    /// Waits for this time, and measures the bytes that the nodes send to each other during it.
     fn window(&mut self, payers: &mut Payers, time: Duration) -> anyhow::Result<Window> {
         let (before, start, clock) = (self.bytes_sent(), now_ms(), Instant::now());
         self.wait(time, payers)?;

@@ -1,5 +1,5 @@
-//! The results of a run: times compared with the least possible, copies sent, bytes fetched in
-//! vain, and memory.
+//! The results of a run: times compared with the least possible, copies sent, bytes fetched more
+//! than once, and memory.
 
 use serde::Serialize;
 
@@ -58,8 +58,8 @@ pub(super) struct Run {
     /// Bytes sent by the seeds' interfaces, in copies of the payload; without interfaces, bytes
     /// that the seeds report.
     pub(super) seed_copies: f64,
-    /// Bytes that a leecher fetched in vain, on average over all leechers, as a share of the
-    /// payload.
+    /// Bytes that a leecher fetched although it had them, on average over all leechers, as a share
+    /// of the payload.
     pub(super) waste: f64,
     /// Largest share of the payload that one leecher fetched again, after kills or for another
     /// reason.

@@ -24,8 +24,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Bodies of one round that are worth executing: two that prove double signing, and one that has a
 /// quorum of prevotes.
 const BODIES_MAX: u32 = 3;
-/// Bodies of a height that are worth keeping: two of each of three rounds, the last one built, the
-/// locked one and the valid one.
+/// Bodies of a height that are worth keeping: two of each of the three rounds around the current
+/// one, the last one built, the locked one and the valid one.
 const HELD_MAX: usize = 9;
 /// A proposal that is complete when its height begins gets its prevote within this time.
 const PROMPT: Duration = Duration::from_millis(300);

@@ -201,7 +201,7 @@ impl Account {
     }
 
     /// Whether the node calls a transfer final, now or within this time. This is the node's word
-    /// alone. A node that does not answer meanwhile is no error.
+    /// alone. It is no error if the node does not answer during this time.
     ///
     /// # Errors
     /// [`Error::Call`] with a node's refusal.

@@ -23,7 +23,7 @@ use crate::wait::poll;
 /// Longest time that a network may take to stop before it is killed. The network itself kills nodes
 /// that are slow to stop, after a shorter time.
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(120);
-/// How often the list of running nodes is read anew during a wait.
+/// How often the list of running nodes is read again during a wait.
 const LIST_AGAIN: Duration = Duration::from_secs(2);
 
 /// A running local network: real nodes on loopback, on ports of their own.

@@ -43,7 +43,7 @@ fn two_of_four_are_killed_and_nothing_is_final_until_one_is_back() {
     // A block that was decided at the moment of the kill may still become final. It does not have
     // this transfer.
     let id = network.node(2).rpc.submit(&payer.transfer("")).unwrap();
-    // In this time three rounds would propose and vote if they could.
+    // This is longer than the timeouts of the first two rounds together, which are 5 s.
     throughout(Duration::from_secs(8), || {
         let is_final = |number| network.node(number).rpc.is_final(&id, Duration::ZERO);
         let seen = [2, 4].map(is_final);
