@@ -85,9 +85,8 @@ pub(crate) fn prove(trust: &mut Trust<'_>, id: TxId) -> Result<Height, WalletErr
 pub(crate) enum Fate {
     /// It is proved to be in the block of this height.
     Final(Height),
-    /// It is proved that no block ever holds it. Either every transaction that touched the sender
-    /// is known, and the transfer is not among them. Or a certified block has a time after its
-    /// expiry.
+    /// It is proved that no block ever holds it: a certified block has a time after its expiry, or
+    /// every transaction that touched the sender is known and the transfer is not among them.
     Never,
     /// The node proves neither, or the deadline has passed.
     Unknown,

@@ -134,8 +134,8 @@ pub(super) struct Swarm {
     /// Additional seeds that announce chunks and never send them
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) stall: u16,
-    /// Kill (-9) and restart each leecher this many seconds after its last start, once it has
-    /// fetched something and until it is done
+    /// Kill (-9) and restart each leecher this many seconds after each of its starts, or as soon
+    /// after that as it has fetched something, until it has all chunks
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub(super) kill_every: Option<f64>,
     /// Kill the seeds once they have sent this many copies of the chain in total

@@ -48,8 +48,8 @@ const IDENTITIES: usize = 8;
 /// Longest wait of an identity for the identity before it, in milliseconds. The node lets in two
 /// handshakes of one address at a time.
 const COMING_MS: u64 = 2_500;
-/// Most seconds from the restarted validator's first connection to its first vote. For the first 2
-/// s, which is twice the clock drift, it only listens.
+/// Most seconds from the restarted validator's first connection to its first vote. At first it only
+/// listens, for 2 s: twice the clock drift.
 const SIGNS_WITHIN: f64 = 5.0;
 /// Most seconds from the start of the full node until it has a place and follows.
 const PLACE_WITHIN: f64 = 30.0;

@@ -160,7 +160,7 @@ impl Fixture {
         Some(CertifiedHeader { header: block.header().clone(), certificate: certificate.clone() })
     }
 
-    /// A transfer of alice. It pays 1,000,000 on top of this fee.
+    /// A transfer of alice whose fee is 1,000,000 above `fee`.
     pub(super) fn transfer(&self, nonce: Nonce, fee: Amount) -> Transaction {
         let body = Body::Transfer(Transfer {
             sender: self.alice.public(),

@@ -389,8 +389,8 @@ fn start_raw(dir: &Path, log: &Path, options: &[&str]) -> Process {
     let mut command = node_program();
     command.args(["testnet", "--nodes", "2", "--plain", "--dir"]).arg(dir).args(options);
     let process = Process::spawn(&mut with_default_signals(&command), log);
-    // The process begins as `env`, which resets the handling of signals and then becomes the
-    // program. Until then it may ignore signals.
+    // Where `env` can reset the handling of signals, the process begins as `env`. Until it becomes
+    // the program, it may ignore signals.
     until("the program itself runs", || {
         let name = fs::read_to_string(format!("/proc/{}/comm", process.id())).unwrap();
         (name.trim() == "cairn-node").then_some(())

@@ -6,8 +6,8 @@
 //! - `unfinished.json` holds the transfers whose outcome is not proved.
 //! - `fork-HEIGHT.json` holds two certified headers of one height, which prove a fork.
 //! - `keystore.lock` is locked while `keystore.json` is written.
-//! - `wallet.lock` is locked while one of the other files is written, and while the accounts of a
-//!   local test network are put into the keystore.
+//! - `wallet.lock` is locked while `genesis.json`, `head.json`, `unfinished.json` or a fork file is
+//!   written, and while the accounts of a local test network are put into the keystore.
 //! - `send-KEY.lock` is locked from before the nonce of a payment is chosen until its outcome is
 //!   printed. KEY is the first 8 bytes of the sender's public key, hex.
 
