@@ -138,7 +138,7 @@ async fn a_peer_without_budget_hears_busy_and_is_neither_disconnected_nor_banned
             break to;
         }
     };
-    // Nobody has these transactions, so each costs a look-up in vain.
+    // Nobody has these transactions, so each costs a look-up that finds nothing.
     let unknown = |number: usize| TxHash(Hash::of(Domain::Chunk, &[&number.to_be_bytes()]));
     let request = codec::encode(&Request::Transactions(
         (0..REQUESTED_TRANSACTIONS_MAX).map(unknown).collect(),

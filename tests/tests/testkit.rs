@@ -1,5 +1,5 @@
-//! The crate `cairn-testkit`: networks that a test starts, breaks and pays on, and that leave
-//! nothing behind however the test ends.
+//! The crate `cairn-testkit`: networks that a test starts, breaks and pays on, and that leave no
+//! process and no port behind, however the test ends.
 #![allow(clippy::unwrap_used)]
 
 use std::env;

@@ -2,9 +2,9 @@
 //! submitted to the last validator and awaited there, for ten quiet seconds and then during an
 //! attack.
 //!
-//! All figures come from the nodes' RPC and from the operating system; log lines are for people.
-//! The attackers are one process that runs only while the nodes leave a processor idle, so it slows
-//! them no more than a process on another machine would.
+//! The figures of the nodes come from their RPC and from the operating system. Log lines are for
+//! people. The attackers are one process that runs only while the nodes leave a processor idle, so
+//! it slows them no more than a process on another machine would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -87,7 +87,8 @@ pub(super) struct Common {
     /// Log level of the nodes
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(super) node_log: String,
-    /// Keep the nodes' homes and logs; after a failed run they are always kept
+    /// Keep the nodes' homes and logs; after a run that failed they are kept anyway, unless it was
+    /// interrupted
     #[arg(long)]
     pub(super) keep: bool,
 }
@@ -298,8 +299,8 @@ pub(super) struct Probe {
     /// RPC address of the node
     #[arg(long)]
     pub(super) rpc: String,
-    /// Milliseconds between two polls; a node's answers have the time of each event, so rare polls
-    /// lose nothing
+    /// Milliseconds between two polls; a node's answers have the times at which it had verified and
+    /// applied everything, so rare polls do not change these times
     #[arg(long, default_value_t = 500)]
     pub(super) every: u64,
 }

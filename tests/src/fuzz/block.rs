@@ -11,9 +11,9 @@ use protocol::message::{CONSENSUS_BYTES_MAX, CompactBlock};
 use super::canonical;
 use super::fixture::{compact as compacted, fixture};
 
-/// Reads the bytes as a header, a block and a compact block. A certificate proves one header only,
-/// and a block has one list of transactions only. A valid block stays valid, and a block that is
-/// built from the transactions of any block is valid.
+/// Reads the bytes as a header, a block and a compact block. Checks that a certificate proves one
+/// header only, that a block has one list of transactions only, that a valid block stays valid, and
+/// that a block is valid that is built from the transactions of any block.
 pub fn block(data: &[u8]) -> bool {
     let header = canonical::<Header>(data, HEADER_BYTES);
     if header.is_some() {

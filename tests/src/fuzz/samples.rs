@@ -194,7 +194,8 @@ fn exchange(fixture: &Fixture) -> Vec<Sample> {
     let plain_transactions =
         transactions.iter().map(|transaction| transaction.transaction().clone()).collect();
     let not_kept = named("not_kept", &Response::NotKept);
-    // Variant 3 is a list of hashes. Its length here is the largest number, but one hash follows.
+    // Variant 3 is a list of hashes. Its length here is the largest number, but only one hash
+    // follows.
     let endless = codec::encode(&(3u32, u64::MAX, [0u8; 32]));
     vec![
         trailing(&not_kept),

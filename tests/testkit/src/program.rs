@@ -10,8 +10,8 @@ use crate::error::Error;
 /// Environment variable with the path of the program.
 pub const PROGRAM_VARIABLE: &str = "CAIRN_NODE";
 const NAME: &str = "cairn-node";
-/// A test of cargo lies in TARGET/PROFILE/deps, an example in TARGET/PROFILE/examples, and the
-/// program in TARGET/PROFILE.
+/// The program is looked for in this many folders above a test. A test of cargo lies in
+/// TARGET/PROFILE/deps, an example in TARGET/PROFILE/examples, and the program in TARGET/PROFILE.
 const FOLDERS_ABOVE_TEST: usize = 2;
 
 /// Finds the program: the given path, else the path in `CAIRN_NODE`, else the program beside the

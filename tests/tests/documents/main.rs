@@ -1,5 +1,5 @@
-//! The documents are true: the tables of `docs/protocol/` alone are enough to read every frozen
-//! vector, and each file that a document names exists.
+//! The documents agree with the code: the tables of `docs/protocol/` alone are enough to read every
+//! frozen vector, and each file that a document names exists.
 #![allow(clippy::unwrap_used)]
 
 mod links;
