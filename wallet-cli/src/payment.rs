@@ -173,8 +173,8 @@ impl Payment<'_, '_> {
         self.trust.chain()
     }
 
-    /// Forgets the transfers that are proved to be final or never to become final, and decides what
-    /// to submit.
+    /// Forgets the sender's transfers that are proved never to become final, and those for other
+    /// payments that are proved final. Decides what to submit.
     fn settle(&mut self, payer: &Proven) -> Result<Next, WalletError> {
         let account = payer.account.unwrap_or_default();
         let chain = self.chain().id();
