@@ -1,7 +1,9 @@
-//! Tools that show whether Cairn works: stories on real processes, simulators that run seed by
-//! seed, fuzz targets, attacks and a bench.
+//! Tools that show whether Cairn works: stories (tests that run real processes), simulators that
+//! repeat a run exactly from its seed, fuzz targets, attacks, a bench, and a reader of this source
+//! code.
 //!
-//! The tests that use them are in `tests/`. Each module imports only modules that stand below it.
+//! The tests that use them are in this crate's folder `tests/`. Each module imports only modules
+//! that stand below it in this file.
 
 pub mod bench;
 

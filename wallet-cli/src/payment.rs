@@ -313,10 +313,11 @@ fn is_same(one: &Transfer, other: &Transfer) -> bool {
     (one.sender, &one.outputs, &one.memo) == (other.sender, &other.outputs, &other.memo)
 }
 
-/// The expiry of a new transfer. Its lifetime is [`LIFETIME_MS`], or half of the longest one that
-/// the chain allows if that is less, so that clocks may differ in either direction. Up to an eighth
-/// of the lifetime is taken off at random. Otherwise two wallets with one key that make the same
-/// payment at once could sign the same transaction, and both would call the one payment theirs.
+/// The expiry of a new transfer: a lifetime after this machine's time, or after the newest block if
+/// that is later, in case this machine's clock is behind. The lifetime is at most [`LIFETIME_MS`],
+/// and at most half of what the chain allows: the other half is room for a clock that is ahead. Up
+/// to an eighth is taken off at random. Otherwise two wallets with one key that make the same
+/// payment at once could sign the same transaction, and both would report that they have paid.
 fn expires_at(chain: &Chain, head: Timestamp, now: Timestamp) -> Timestamp {
     let longest = LIFETIME_MS.min(chain.limits().expiry_ms_max / 2);
     // Without randomness, the expiries that two wallets choose differ only as their clocks do.

@@ -56,8 +56,8 @@ impl Chain {
         &self.genesis.limits
     }
 
-    /// The validators of a height. The set is constant so far. Headers commit to it, so that it can
-    /// change later.
+    /// The validators of a height. For now this is the set of the genesis at every height. Headers
+    /// commit to the set, so a later version can let it change.
     #[must_use]
     pub const fn validators(&self, _height: Height) -> &Arc<ValidatorSet> {
         &self.validators

@@ -15,12 +15,12 @@ pub fn chunk_hash(bytes: &[u8]) -> Hash {
     Hash::of(Domain::Chunk, &[bytes])
 }
 
-/// The commitment to a sealed segment: a leaf of the history's mountain range. Its encoding has 128
-/// bytes.
+/// The commitment to a sealed segment: its hash is a leaf of history's Merkle mountain range. Its
+/// encoding has 128 bytes.
 ///
-/// A descriptor from a peer is a mere claim until a `SegmentProof` or a `Manifest` proves it by a
-/// certified header. No method panics on a claim, but its `bytes` and chunk count may be any
-/// number.
+/// A descriptor from a peer is a mere claim until a `SegmentProof` or a `Manifest` proves it
+/// against the `history_root` of a certified header. No method panics on a claim. But until
+/// [`validate_at`](Self::validate_at) has accepted it, its `bytes` and chunk count may be huge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentDescriptor {
     /// Index of the segment in history, from 0.

@@ -229,7 +229,8 @@ impl Home {
     /// Opens an existing home. Does not lock it.
     ///
     /// # Errors
-    /// `HomeError::Missing` if it is not a home or an unfinished one; `HomeError::Io`.
+    /// `HomeError::Missing` if there is no home, or if it was not made to the end. `HomeError::Io`
+    /// if the operating system does not let us look.
     pub fn open(root: &Path) -> Result<Self, HomeError> {
         let missing = |reason| HomeError::Missing { path: root.to_owned(), reason };
         // The path is made absolute, so that messages and child processes name the same place.

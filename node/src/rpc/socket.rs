@@ -1,9 +1,10 @@
 //! A WebSocket connection (RFC 6455): calls as over HTTP, and blocks pushed to subscribers.
 //!
-//! One task serves a connection. It keeps reading, so that a ping or a close is answered while
-//! calls wait. It writes long answers in pieces, so that a pong fits between them. Beyond a few
-//! calls in flight, calls wait in a short queue. If the queue stays full, further calls are
-//! refused. A client that does not read its answers gets no new ones.
+//! One task serves a connection. It reads on while calls run, so that a ping or a close is
+//! answered. It writes long answers in pieces, so that a pong fits between them. Beyond a few calls
+//! in flight, calls wait in a short queue. A call is refused if the queue stays full, or if the
+//! memory for the requests of all connections has no room for it. While a client does not read its
+//! answers, its further calls are not read, and after some seconds the connection ends.
 
 use std::collections::VecDeque;
 use std::pin::pin;

@@ -42,10 +42,10 @@ const EXCHANGE: Duration = Duration::from_secs(240);
 /// always has room for one request.
 const UNFINISHED: Share = Share { all: 16 << 20, floor: REQUEST_BYTES_MAX };
 
-/// Limits of answers that are being received. The floor of each connection holds one answer of the
-/// usual kinds, such as a status. The budget for larger answers is as large as the one for sending
-/// them: see [`requests`](super::requests). An answer that finds no room is refused, and the caller
-/// asks again. If it waited, its bytes could hold up all streams of its connection.
+/// Limits of answers that are being received. Each connection always has room for `floor` bytes.
+/// Answers that do not fit there share `all`, which is as large as the budget for sending large
+/// answers: see [`requests`](super::requests). An answer without room is refused, and the caller
+/// may ask again. An answer that waited for room could hold up all streams of its connection.
 const ANSWERS: Limits = Limits {
     begins: Some(ANSWER_BEGINS),
     stall: STALL,

@@ -173,8 +173,8 @@ impl Traffic {
         over
     }
 
-    /// A peer that fills gossipsub's memory for ids with messages that are not accepted, if there
-    /// is one. The caller disconnects it.
+    /// The peer that sent the most new messages that were not accepted, if so many came lately that
+    /// gossipsub's memory for message ids fills up. The caller disconnects it.
     pub(crate) fn flooder(&mut self, now: Instant) -> Option<PeerId> {
         self.fresh.worst(now.duration_since(self.begun))
     }

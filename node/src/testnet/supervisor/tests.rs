@@ -19,8 +19,9 @@ struct Silent {
     network: Supervisor,
 }
 
-/// Makes a program. Another process writes it: a file that is open here may be open in a child of
-/// another test too, and then it does not run.
+/// Makes an executable script. `sh` writes it, not this process. If another test started a child
+/// while the file is open here for writing, the child would hold it open for a moment too, and
+/// Linux runs no file that is open for writing (`ETXTBSY`).
 fn script(path: &Path, text: &str) -> PathBuf {
     let write = r#"printf '%s\n' "$0" > "$1" && chmod 755 "$1""#;
     let made = Command::new("sh").args(["-c", write, text]).arg(path).status().unwrap();
