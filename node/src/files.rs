@@ -42,6 +42,42 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Opens a file that is written in place, and creates it for the owner alone if `options` say so.
+///
+/// # Errors
+/// Refuses a link and a file of another user: whoever can write to the folder could have chosen
+/// which file is written.
+pub(crate) fn open_in_place(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+        use rustix::fs::OFlags;
+
+        // Without NONBLOCK the opening of a pipe would wait for its other end.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        options.mode(0o600).custom_flags(i32::from_ne_bytes(flags.to_ne_bytes()));
+        let file = options.open(path).map_err(|error| {
+            if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+                io::Error::other("it is a link, expected a file")
+            } else {
+                error
+            }
+        })?;
+        let (found, own) = (file.metadata()?, rustix::process::geteuid().as_raw());
+        if !found.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        if found.uid() != own && own != 0 {
+            let text = format!("it belongs to user {}, expected user {own}", found.uid());
+            return Err(io::Error::other(text));
+        }
+        Ok(file)
+    }
+    #[cfg(not(unix))]
+    options.open(path)
+}
+
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -128,5 +164,28 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_somebody_else_chose_is_not_written_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let open = |name| open_in_place(OpenOptions::new().append(true).create(true), &path(name));
+        fs::write(path("key"), "secret").unwrap();
+        std::os::unix::fs::symlink(path("key"), path("link")).unwrap();
+        assert!(open("link").unwrap_err().to_string().contains("a link"));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        assert!(open("pipe").is_err());
+        assert_eq!(fs::read_to_string(path("key")).unwrap(), "secret");
+        open("new").unwrap();
+        open("key").unwrap();
     }
 }

@@ -208,9 +208,13 @@ pub fn is_output_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OutputError::is_closed)
 }
 
-/// Shows an error on stderr.
+/// Shows an error on stderr. It may quote a file or an answer of a stranger, so control characters
+/// other than the end of a line are replaced.
 pub fn show(error: &anyhow::Error) {
-    crate::screen::say(&format!("error: {}", told(error)));
+    let is_plain = |char: char| char == '\n' || !char.is_control();
+    let text: String =
+        told(error).chars().map(|char| if is_plain(char) { char } else { '\u{fffd}' }).collect();
+    crate::screen::say(&format!("error: {text}"));
 }
 
 #[cfg(test)]

@@ -114,7 +114,11 @@ pub(super) fn socket_of(root: &Path) -> Result<PathBuf, ControlError> {
         Err(error) if is_missing(&error) => return Err(absent()),
         found => found.map_err(failed_at(&control))?,
     };
+    let folder = fs::symlink_metadata(&run).map_err(failed_at(&run))?;
+    let owner = if own_uid() == 0 { folder.uid() } else { own_uid() };
     if found.file_type().is_socket() {
+        // Another user could listen at a socket in a folder that is open to others.
+        check_folder(&run, &folder, owner)?;
         return Ok(control);
     }
     if !found.is_file() {
@@ -122,7 +126,6 @@ pub(super) fn socket_of(root: &Path) -> Result<PathBuf, ControlError> {
     }
     let socket = named_in(&control)?;
     let folder = socket.parent().ok_or_else(|| untrusted(&control, "it names no socket"))?;
-    let owner = fs::metadata(&run).map_err(failed_at(&run))?.uid();
     match fs::symlink_metadata(folder) {
         Err(error) if is_missing(&error) => return Err(absent()),
         found => check_folder(folder, &found.map_err(failed_at(folder))?, owner)?,

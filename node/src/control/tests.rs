@@ -243,6 +243,15 @@ async fn the_folder_in_a_home_is_closed_and_not_followed() {
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     fs::remove_file(&run).unwrap();
 
+    // Another user may listen in a folder that is open to others.
+    fs::create_dir(&run).unwrap();
+    let strange = std::os::unix::net::UnixListener::bind(run.join("control")).unwrap();
+    set_mode(&run, 0o777);
+    let error = Client::connect(home.path()).await.err().unwrap();
+    assert!(matches!(error, ControlError::Unsafe { .. }), "{error:?}");
+    drop(strange);
+    fs::remove_dir_all(&run).unwrap();
+
     // A copy of a home may have lost the mode.
     fs::create_dir(&run).unwrap();
     set_mode(&run, 0o755);

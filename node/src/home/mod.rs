@@ -28,7 +28,7 @@ use ledger::store::Store;
 
 use crate::config::{Config, ConfigError};
 use crate::consensus_log::ConsensusLog;
-use crate::files::{LOCK, create_private_dir, names_in, remove_all, write_atomic};
+use crate::files::{LOCK, create_private_dir, names_in, open_in_place, remove_all, write_atomic};
 use crate::keys::{KeyFileError, Seed};
 
 pub(crate) use self::holder::{holder, stop};
@@ -400,13 +400,9 @@ pub(crate) fn lock_dir(root: &Path) -> Result<HomeLock, HomeError> {
     let io = |error| HomeError::Io { path: path.clone(), error };
     // The file is truncated only once we hold the lock, so the holder's pid stays readable. It is
     // never removed: a process that waits for the lock of a removed file would lock nothing.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = open_in_place(&mut options, &path).map_err(io)?;
     let mut lock = try_lock(root, &path, file)?;
     lock.file.set_len(0).map_err(io)?;
     lock.file.rewind().map_err(io)?;

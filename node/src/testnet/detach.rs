@@ -15,7 +15,7 @@ use super::plan::LOG;
 use super::summary;
 use super::tail::Tail;
 use crate::clock::wall_ms;
-use crate::files::create_private_dir;
+use crate::files::{create_private_dir, open_in_place};
 use crate::home::holder;
 use crate::output::{print, print_json};
 use crate::signals::StopSignals;
@@ -39,10 +39,7 @@ pub(super) async fn start(target: &Target, stop: &mut StopSignals) -> anyhow::Re
     refuse_foreign(&target.dir)?;
     create_private_dir(&target.dir).with_context(|| target.dir.display().to_string())?;
     let path = target.dir.join(LOG);
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
+    let log = open_in_place(OpenOptions::new().create(true).append(true), &path)
         .with_context(|| path.display().to_string())?;
     let mut said = Tail::from(path, log.metadata()?.len());
     let program = std::env::current_exe().context("this program's own path")?;

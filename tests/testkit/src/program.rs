@@ -10,9 +10,10 @@ use crate::error::Error;
 /// Environment variable with the path of the program.
 pub const PROGRAM_VARIABLE: &str = "CAIRN_NODE";
 const NAME: &str = "cairn-node";
-/// The program is looked for in this many folders above a test. A test of cargo lies in
-/// TARGET/PROFILE/deps, an example in TARGET/PROFILE/examples, and the program in TARGET/PROFILE.
-const FOLDERS_ABOVE_TEST: usize = 2;
+/// Folders of TARGET/PROFILE in which cargo puts tests and examples. The program is then looked for
+/// in TARGET/PROFILE too. Above any other folder may be one in which everybody can write: rustdoc
+/// runs tests in a folder of its own in /tmp.
+const FOLDERS_OF_CARGO: [&str; 2] = ["deps", "examples"];
 
 /// Finds the program: the given path, else the path in `CAIRN_NODE`, else the program beside the
 /// running test, else the first one in the folders of `PATH`.
@@ -22,10 +23,19 @@ const FOLDERS_ABOVE_TEST: usize = 2;
 /// no other program is taken in its place.
 pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
     let test = env::current_exe().ok();
-    let above = test.iter().flat_map(|test| test.ancestors().skip(1).take(FOLDERS_ABOVE_TEST));
+    let above = test.iter().flat_map(|test| folders_of(test));
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = above.map(Path::to_owned).chain(env::split_paths(&path)).collect();
     search(given, env::var_os(PROGRAM_VARIABLE), folders)
+}
+
+/// The folders in which the program may lie beside a test.
+fn folders_of(test: &Path) -> impl Iterator<Item = &Path> {
+    let folder = test.parent();
+    let is_of_cargo = |folder: &&Path| {
+        folder.file_name().is_some_and(|name| FOLDERS_OF_CARGO.iter().any(|of| name == *of))
+    };
+    folder.into_iter().chain(folder.filter(is_of_cargo).and_then(Path::parent))
 }
 
 fn search(
@@ -84,6 +94,19 @@ pub fn without_variables(command: &mut Command, prefixes: &[&str]) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_program_is_looked_for_above_folders_of_cargo_only() {
+        for (test, expected) in [
+            ("/t/debug/deps/pay-1", ["/t/debug/deps", "/t/debug"].as_slice()),
+            ("/t/debug/examples/pay", &["/t/debug/examples", "/t/debug"]),
+            ("/tmp/rustdoctest7/rust_out", &["/tmp/rustdoctest7"]),
+            ("/pay", &["/"]),
+        ] {
+            let found: Vec<&Path> = folders_of(Path::new(test)).collect();
+            assert_eq!(found, expected.iter().map(Path::new).collect::<Vec<_>>(), "{test}");
+        }
+    }
 
     #[test]
     fn the_program_is_the_given_one_or_that_of_the_environment_or_one_in_a_folder() {

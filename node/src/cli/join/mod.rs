@@ -118,13 +118,14 @@ impl Join {
         Ok(home)
     }
 
-    /// Fetches the genesis from the first address at which a node answers.
+    /// Fetches the genesis from the first address at which a node of the chain sends it. One bad
+    /// address of several keeps nobody from joining.
     async fn genesis(&self, addresses: &[IpAddr]) -> Result<Genesis, FetchError> {
         let mut last = None;
         for ip in addresses {
             let address = self.link.endpoint.at(*ip).address();
             match fetch::genesis(self.link.chain, &address, fetch::FETCH_MAX).await {
-                Err(error @ FetchError::Unreachable { .. }) => last = Some(error),
+                Err(error) if error.is_of_address() => last = Some(error),
                 other => return other,
             }
         }

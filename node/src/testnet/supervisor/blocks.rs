@@ -10,8 +10,9 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tokio_tungstenite::client_async;
+use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::super::layout::Node;
 use super::super::overview::BlockView;
@@ -21,6 +22,8 @@ use crate::clock::wall_ms;
 const BLOCKS_MAX: usize = 64;
 /// Time over which the rate is measured.
 const RATE_TIME: Duration = Duration::from_secs(5);
+/// Most bytes of a message about a block. A node sends some 400.
+const NOTICE_BYTES_MAX: usize = 64 << 10;
 /// Time between two attempts to reach a node.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -81,11 +84,16 @@ impl Blocks {
 /// Follows the final blocks of a node until the receiver is dropped, also over its restarts.
 pub(super) fn follow(node: &Node, blocks: mpsc::Sender<Seen>) {
     let address = node.rpc;
+    // While the node is down, another program may answer at its port.
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(NOTICE_BYTES_MAX))
+        .max_frame_size(Some(NOTICE_BYTES_MAX));
     tokio::spawn(async move {
         while !blocks.is_closed() {
             let stream = TcpStream::connect(address).await;
             if let Ok(stream) = stream
-                && let Ok((mut socket, _)) = client_async(format!("ws://{address}/"), stream).await
+                && let Ok((mut socket, _)) =
+                    client_async_with_config(format!("ws://{address}/"), stream, Some(limits)).await
             {
                 let call = json!({
                     "jsonrpc": "2.0", "id": 1, "method": api::CHAIN_SUBSCRIBE, "params": {},

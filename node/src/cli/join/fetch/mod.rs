@@ -43,6 +43,19 @@ pub(in crate::cli) enum FetchError {
     Network(String),
 }
 
+impl FetchError {
+    /// Whether another address may have what this one has not.
+    pub(super) const fn is_of_address(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::OtherChain { .. }
+                | Self::Hostile { .. }
+                | Self::Slow { .. }
+        )
+    }
+}
+
 /// Fetches the genesis of a chain from one address, in at most `time`.
 pub(super) async fn genesis(
     chain: ChainId,
