@@ -45,8 +45,8 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
 /// Opens a file that is written in place, and creates it for the owner alone if `options` say so.
 ///
 /// # Errors
-/// Refuses a link and a file of another user: whoever can write to the folder could have chosen
-/// which file is written.
+/// Refuses a link and a file of another user. If other users can write to the folder, they could
+/// put a link there, and this process would write to the file that the link names.
 pub(crate) fn open_in_place(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {

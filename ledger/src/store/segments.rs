@@ -16,9 +16,9 @@ use crate::units::Height;
 /// each block of a segment ends. 64 are enough while many peers fetch the same segments in any
 /// order.
 const LAYOUTS_MAX: usize = 64;
-/// Most blocks in all kept layouts together, 8 bytes for each: 4 MiB. Eight segments have so many
-/// if `segment_blocks` is the highest that a genesis may choose. The layout used last is kept even
-/// if it has more.
+/// Most blocks in all kept layouts together. A layout takes 8 bytes for each block, so all layouts
+/// take at most 4 MiB. A genesis allows a segment at most 65,536 blocks, and eight such segments
+/// reach this bound. The layout used last is kept even if it has more blocks than that.
 const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
 
 /// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or

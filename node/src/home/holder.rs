@@ -27,6 +27,8 @@ pub(super) fn lock(file: &File) -> Result<(), TryLockError> {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
                 file.unlock().map_err(TryLockError::Error)?;
+                // The system tells nobody that a lock is free. A call that blocks until it is would
+                // wait for a process that keeps the lock too.
                 thread::sleep(PAUSE);
             }
             locked => return locked,
@@ -122,7 +124,8 @@ mod tests {
         assert_eq!(holder(root).unwrap(), Some(std::process::id()));
         drop(held);
 
-        // A process that wants the lock waits for the end of a look.
+        // A process that wants the lock waits for the end of a look. A try that fails is no event
+        // that the test could wait for, so it gives the thread time for one.
         let look = File::open(root.join(LOCK)).unwrap();
         look.try_lock_shared().unwrap();
         let own = root.to_owned();

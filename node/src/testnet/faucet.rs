@@ -184,6 +184,7 @@ impl Payment {
                 Ok(_) => "it waits for a block",
                 Err(_) => "the node that was asked last does not answer",
             };
+            // No event tells that another node would answer better: see [`AGAIN`].
             std::thread::sleep(AGAIN.min(self.left()));
         }
         let seconds = FINAL_MAX.as_secs();

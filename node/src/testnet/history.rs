@@ -25,8 +25,9 @@ use crate::screen::{draw_target, say};
 
 /// Most transfers of a history. They take 370 MB in each home.
 pub(super) const TRANSFERS_MAX: u32 = 1_000_000;
-/// Transfers of a block, if so many fit. With the limits of the template, 15 such blocks fill a
-/// segment, so about 3,000 transfers make one.
+/// Number of transfers in a block. If the chain's limits allow fewer, a block has as many as fit.
+/// With the limits of the template, 15 blocks fill a segment. So a segment has about 3,000
+/// transfers.
 const BLOCK_TRANSFERS: u64 = 200;
 /// Bytes of a memo. They make transfers larger, so that fewer signatures fill a segment.
 const MEMO_BYTES: usize = 192;

@@ -173,8 +173,9 @@ impl Traffic {
         over
     }
 
-    /// The peer that sent the most new messages that were not accepted, if so many came lately that
-    /// gossipsub's memory for message ids fills up. The caller disconnects it.
+    /// The peer to disconnect, if too many new messages came lately: gossipsub remembers the id of
+    /// each, and this memory must stay bounded. It is the peer that sent most of the messages that
+    /// were not accepted.
     pub(crate) fn flooder(&mut self, now: Instant) -> Option<PeerId> {
         self.fresh.worst(now.duration_since(self.begun))
     }
