@@ -42,6 +42,12 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// The user of this process.
+#[cfg(unix)]
+pub(crate) fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Opens a file that is written in place, and creates it for the owner alone if `options` say so.
 ///
 /// # Errors
@@ -64,7 +70,7 @@ pub(crate) fn open_in_place(options: &mut OpenOptions, path: &Path) -> io::Resul
                 error
             }
         })?;
-        let (found, own) = (file.metadata()?, rustix::process::geteuid().as_raw());
+        let (found, own) = (file.metadata()?, own_uid());
         if !found.is_file() {
             return Err(io::Error::other("it is not a file"));
         }

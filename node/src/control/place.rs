@@ -2,7 +2,7 @@
 //! a stale socket.
 //!
 //! The socket is `run/control` in the home. The system bounds the length of a socket's path. If the
-//! home's path is too long, the socket lies in a folder of the user below `$XDG_RUNTIME_DIR` or the
+//! home's path is too long, the socket lies in a folder of its own below `$XDG_RUNTIME_DIR` or the
 //! system's temporary folder. Then `run/control` is a regular file that holds the socket's path.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
 use super::ControlError;
-use crate::files::{remove_all, write_atomic};
+use crate::files::{own_uid, remove_all, write_atomic};
 
 /// Most bytes of a socket's path. Linux takes 107, macOS 103.
 pub(super) const PATH_BYTES_MAX: usize = 100;
@@ -32,7 +32,7 @@ pub(crate) struct Listener {
     files: Vec<Bound>,
 }
 
-/// A file that this process made.
+/// A file or an empty folder that this process made.
 #[derive(Debug)]
 struct Bound {
     path: PathBuf,
@@ -49,10 +49,13 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
+        let Ok(found) = fs::symlink_metadata(&self.path) else { return };
+        if (found.dev(), found.ino()) == self.id {
             // If this fails, the next start removes it.
-            let _ = fs::remove_file(&self.path);
+            let _ = match found.is_dir() {
+                true => fs::remove_dir(&self.path),
+                false => fs::remove_file(&self.path),
+            };
         }
     }
 }
@@ -82,6 +85,9 @@ impl Listener {
         let socket = socket_elsewhere(&control, folders)?;
         let listener = bind_at(&socket)?;
         let mut files = vec![Bound::new(socket.clone())?];
+        if let Some(folder) = socket.parent() {
+            files.push(Bound::new(folder.to_owned())?);
+        }
         write_atomic(&control, socket.as_os_str().as_bytes(), 0o600)
             .map_err(failed_at(&control))?;
         files.push(Bound::new(control)?);
@@ -135,7 +141,12 @@ pub(super) fn socket_of(root: &Path) -> Result<PathBuf, ControlError> {
 
 /// Makes the folder of a home's socket, for the owner alone.
 fn make_folder(run: &Path) -> Result<(), ControlError> {
-    make_private(run)?;
+    match DirBuilder::new().mode(0o700).create(run) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed_at(run)(error));
+        }
+        _ => {}
+    }
     let found = fs::symlink_metadata(run).map_err(failed_at(run))?;
     let own = own_uid();
     if found.is_dir() && (found.uid() == own || own == 0) && is_open_to_others(&found) {
@@ -165,14 +176,6 @@ fn is_open_to_others(found: &Metadata) -> bool {
     found.mode() & 0o077 != 0
 }
 
-/// Makes a folder with mode 0700, unless the path exists.
-fn make_private(path: &Path) -> Result<(), ControlError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed_at(path)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// Removes what an earlier process of this home has left.
 fn remove_stale(control: &Path) -> Result<(), ControlError> {
     let found = match fs::symlink_metadata(control) {
@@ -188,6 +191,8 @@ fn remove_stale(control: &Path) -> Result<(), ControlError> {
         let named = fs::symlink_metadata(&socket);
         if named.is_ok_and(|named| named.file_type().is_socket() && named.uid() == own_uid()) {
             remove_all(&socket).map_err(failed_at(&socket))?;
+            // It stays if another process has put something there.
+            let _ = socket.parent().map(fs::remove_dir);
         }
     }
     remove_all(control).map_err(failed_at(control))
@@ -206,21 +211,18 @@ fn named_in(control: &Path) -> Result<PathBuf, ControlError> {
     }
 }
 
-/// The path of a new socket in the first of these folders where the path is short enough.
+/// The path of a new socket in a new folder, which is made in the first of these folders where the
+/// path is short enough. The name of the new folder is random, so no other user can take it first.
 fn socket_elsewhere(control: &Path, folders: &[PathBuf]) -> Result<PathBuf, ControlError> {
-    // The name is random. Two homes may have the same path, in two containers that share this
-    // folder.
     let random = getrandom::u64().map_err(|error| failed_at(control)(io::Error::other(error)))?;
-    let place = |folder: &PathBuf| folder.join(format!("cairn-{}/{random:016x}", own_uid()));
+    let place = |folder: &PathBuf| folder.join(format!("cairn-{random:016x}")).join(CONTROL);
     let places: Vec<PathBuf> = folders.iter().map(place).collect();
     let Some(socket) = places.iter().find(|socket| is_short(socket)) else {
         let shortest = places.into_iter().min_by_key(|socket| socket.as_os_str().len());
         return Err(ControlError::TooLong { path: shortest.unwrap_or_else(|| control.to_owned()) });
     };
     if let Some(folder) = socket.parent() {
-        make_private(folder)?;
-        let found = fs::symlink_metadata(folder).map_err(failed_at(folder))?;
-        check_folder(folder, &found, own_uid())?;
+        DirBuilder::new().mode(0o700).create(folder).map_err(failed_at(folder))?;
     }
     Ok(socket.clone())
 }
@@ -232,7 +234,7 @@ fn bind_at(socket: &Path) -> Result<UnixListener, ControlError> {
     Ok(listener)
 }
 
-/// The folders in which each user may have a folder for sockets, in order of preference.
+/// The folders in which a socket may have its folder, in order of preference.
 fn user_folders() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime = runtime.filter(|folder| folder.is_absolute() && folder.is_dir());
@@ -241,11 +243,6 @@ fn user_folders() -> Vec<PathBuf> {
 
 fn is_short(path: &Path) -> bool {
     path.as_os_str().len() <= PATH_BYTES_MAX
-}
-
-/// The user of this process.
-pub(super) fn own_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 fn untrusted(path: &Path, reason: impl Into<String>) -> ControlError {

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::client::read_line;
-use super::place::own_uid;
 use super::{ANSWER_BYTES_MAX, Failure, Listener, Methods, REQUEST_BYTES_MAX, code};
+use crate::files::own_uid;
 
 /// Most connections at a time. One more is told so and closed.
 pub(super) const CONNECTIONS_MAX: usize = 16;

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::place::own_uid;
 use super::server::CONNECTIONS_MAX;
 use super::*;
+use crate::files::own_uid;
 
 /// Long enough for a loaded machine, short enough to notice that something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -170,29 +170,26 @@ fn long_home() -> (TempDir, PathBuf, PathBuf) {
 }
 
 #[tokio::test]
-async fn the_socket_of_a_long_path_lies_in_a_folder_of_the_user() {
+async fn the_socket_of_a_long_path_lies_in_a_folder_of_its_own() {
     let (_folder, home, runtime) = long_home();
     let long = runtime.join("y".repeat(100));
-    let own = runtime.join(format!("cairn-{}", own_uid()));
     let folders = [long.clone(), runtime.clone()];
     assert!(is_absent(&home).await);
     let listener = Listener::bind_in(&home, &folders).unwrap();
     let socket = listener.socket().to_owned();
-    assert_eq!(socket.parent().unwrap(), own);
-    assert_eq!((mode(&own), mode(&socket)), (0o700, 0o600));
+    let own = socket.parent().unwrap();
+    assert_eq!(own.parent().unwrap(), runtime);
+    assert_eq!((mode(own), mode(&socket)), (0o700, 0o600));
     assert_eq!(fs::read_to_string(home.join("run/control")).unwrap(), socket.to_str().unwrap());
     assert!(Client::connect(&home).await.is_ok());
 
-    // A killed process leaves both files. The next one takes the socket's place.
+    // A killed process leaves both. The next one removes them.
     std::mem::forget(listener);
     let next = Listener::bind_in(&home, &folders).unwrap();
-    assert!(!socket.exists() && next.socket().exists());
+    assert!(!own.exists() && next.socket().exists());
     assert!(Client::connect(&home).await.is_ok());
-    set_mode(&own, 0o755);
-    let error = Client::connect(&home).await.err().unwrap().to_string();
-    assert!(error.contains("its mode is 0755, expected 0700"), "{error}");
     drop(next);
-    assert_eq!(fs::read_dir(&own).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&runtime).unwrap().count(), 0);
     assert_eq!(fs::read_dir(home.join("run")).unwrap().count(), 0);
 
     let error = Listener::bind_in(&home, &[long]).unwrap_err().to_string();
@@ -200,36 +197,30 @@ async fn the_socket_of_a_long_path_lies_in_a_folder_of_the_user() {
 }
 
 #[tokio::test]
-async fn a_folder_that_others_could_use_is_refused() {
+async fn a_socket_is_not_trusted_in_a_folder_that_others_could_use() {
     let (_folder, home, runtime) = long_home();
-    let own = runtime.join(format!("cairn-{}", own_uid()));
-    let refused = |part: &str| {
-        let error = Listener::bind_in(&home, std::slice::from_ref(&runtime)).unwrap_err();
+    let listener = Listener::bind_in(&home, std::slice::from_ref(&runtime)).unwrap();
+    let own = listener.socket().parent().unwrap().to_owned();
+    let refused = async |part: &str| {
+        let error = Client::connect(&home).await.err().unwrap();
         assert!(matches!(error, ControlError::Unsafe { .. }), "{error:?}");
         assert!(error.to_string().contains(part), "{error}");
-        assert!(!home.join("run/control").exists());
     };
     for mode in [0o755, 0o770, 0o777, 0o1777] {
-        fs::create_dir(&own).unwrap();
         set_mode(&own, mode);
-        refused("expected 0700");
-        fs::remove_dir(&own).unwrap();
+        refused("expected 0700").await;
     }
-    fs::write(&own, "").unwrap();
-    refused("not a folder");
-    fs::remove_file(&own).unwrap();
-    let elsewhere = runtime.join("elsewhere");
-    fs::create_dir(&elsewhere).unwrap();
-    set_mode(&elsewhere, 0o700);
-    symlink(&elsewhere, &own).unwrap();
-    refused("not a folder");
-    fs::remove_file(&own).unwrap();
+    set_mode(&own, 0o700);
     if own_uid() == 0 {
-        fs::create_dir(&own).unwrap();
-        set_mode(&own, 0o700);
         std::os::unix::fs::chown(&own, Some(12_345), None).unwrap();
-        refused("belongs to user 12345");
+        refused("belongs to user 12345").await;
+        std::os::unix::fs::chown(&own, Some(0), None).unwrap();
     }
+    assert!(Client::connect(&home).await.is_ok());
+    let elsewhere = runtime.join("elsewhere");
+    fs::rename(&own, &elsewhere).unwrap();
+    symlink(&elsewhere, &own).unwrap();
+    refused("not a folder").await;
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
+use std::mem;
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ledger::genesis::{Genesis, GenesisError};
@@ -122,6 +125,14 @@ pub(crate) struct ReadLock {
     _lock: Option<HomeLock>,
     /// Whether the home is on a read-only file system.
     pub(crate) is_read_only: bool,
+}
+
+impl HomeLock {
+    /// Holds the lock until this process ends. Dropped before, it would tell a process that waits
+    /// for the end of this one that it has ended.
+    pub(crate) fn hold_until_exit(self) {
+        mem::forget(self.file);
+    }
 }
 
 /// The content of a new home.
@@ -403,6 +414,10 @@ pub(crate) fn lock_dir(root: &Path) -> Result<HomeLock, HomeError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = open_in_place(&mut options, &path).map_err(io)?;
+    // Whoever can open the file can hold its lock, and earlier versions made it readable. A file
+    // system without modes refuses the change.
+    #[cfg(unix)]
+    let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     let mut lock = try_lock(root, &path, file)?;
     lock.file.set_len(0).map_err(io)?;
     lock.file.rewind().map_err(io)?;

@@ -112,5 +112,9 @@ fn a_lock_names_its_holder_and_ends_with_it() {
         other => panic!("expected a locked home, got {other:?}"),
     }
     drop(lock);
-    lock_dir(folder.path()).unwrap();
+    // Whoever could open the file could hold its lock.
+    let path = folder.path().join(LOCK);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let _lock = lock_dir(folder.path()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }

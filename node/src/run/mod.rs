@@ -32,12 +32,12 @@ pub struct Options {
 }
 
 /// Runs the node of a home until a signal or its operator stops it, its parent ends, or it cannot
-/// continue.
+/// continue. The home stays locked until this process ends.
 ///
 /// # Errors
 /// A part cannot be opened or started, the disk refuses, or consensus must stop.
 pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
-    let _lock = home.lock()?;
+    home.lock()?.hold_until_exit();
     let operator = operator::new();
     let mut stop = Stop {
         signals: StopSignals::listen()?,

@@ -197,7 +197,7 @@ impl Start {
             Genesis::from_json(TEMPLATE.as_bytes()).context("the template in this program")?;
         layout::refuse_foreign(dir)?;
         crate::files::create_private_dir(dir).with_context(|| dir.display().to_string())?;
-        let _lock = lock_dir(dir)?;
+        lock_dir(dir)?.hold_until_exit();
         layout::remove_stale(dir)?;
         let wanted = Wanted {
             nodes: self.nodes,

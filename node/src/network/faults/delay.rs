@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::AsyncRead;
@@ -15,6 +17,10 @@ use super::{Seat, Side};
 /// down the peer.
 pub(super) const HELD_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes that all streams of a peer hold back together. Beyond it, a stream that holds
+/// something is not read.
+pub(super) const PEER_HELD_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 8 << 10;
 
@@ -22,11 +28,12 @@ const PIECE_BYTES: usize = 8 << 10;
 const PIECE_COST: usize = 64;
 
 /// The bytes that a stream has received and not yet handed on.
-#[derive(Default)]
 pub(super) struct Delayed {
     pieces: VecDeque<Piece>,
     /// Bytes of all pieces, and [`PIECE_COST`] for each.
     bytes: usize,
+    /// The same for all streams of the peer.
+    of_peer: Arc<AtomicUsize>,
     /// Set once the stream has ended or failed.
     is_over: bool,
     timer: Option<Pin<Box<Sleep>>>,
@@ -41,6 +48,10 @@ struct Piece {
 }
 
 impl Delayed {
+    pub(super) fn new(of_peer: Arc<AtomicUsize>) -> Self {
+        Self { pieces: VecDeque::new(), bytes: 0, of_peer, is_over: false, timer: None }
+    }
+
     /// Reads bytes that have waited for the whole latency. Without latency nothing is held back.
     pub(super) fn poll_read(
         &mut self,
@@ -75,14 +86,23 @@ impl Delayed {
         }
     }
 
-    /// Receives bytes that have arrived, until [`HELD_BYTES_MAX`] are held back.
+    /// Whether more may be held back. A stream may always hold one piece, so it goes on.
+    fn has_room(&self) -> bool {
+        self.bytes < HELD_BYTES_MAX
+            && (self.pieces.is_empty()
+                || self.of_peer.load(Ordering::Relaxed) < PEER_HELD_BYTES_MAX)
+    }
+
+    /// Receives bytes that have arrived, until no more may be held back.
     fn fill(&mut self, inner: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) {
         let mut piece = [0; PIECE_BYTES];
-        while !self.is_over && self.bytes < HELD_BYTES_MAX {
+        while !self.is_over && self.has_room() {
             let Poll::Ready(read) = Pin::new(&mut *inner).poll_read(cx, &mut piece) else { return };
             let content = read.map(|count| piece[..count].to_vec());
             self.is_over = !content.as_ref().is_ok_and(|bytes| !bytes.is_empty());
-            self.bytes += PIECE_COST + content.as_ref().map_or(0, Vec::len);
+            let cost = PIECE_COST + content.as_ref().map_or(0, Vec::len);
+            self.bytes += cost;
+            self.of_peer.fetch_add(cost, Ordering::Relaxed);
             self.pieces.push_back(Piece { arrived: Instant::now(), content, taken: 0 });
         }
     }
@@ -101,7 +121,9 @@ impl Delayed {
             }
         }
         let Some(Piece { content, .. }) = self.pieces.pop_front() else { return Ok(count) };
-        self.bytes -= PIECE_COST + content.as_ref().map_or(0, Vec::len);
+        let cost = PIECE_COST + content.as_ref().map_or(0, Vec::len);
+        self.bytes -= cost;
+        self.of_peer.fetch_sub(cost, Ordering::Relaxed);
         content.map(|_| count)
     }
 
@@ -111,5 +133,11 @@ impl Delayed {
             timer.as_mut().reset(due);
         }
         timer.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Delayed {
+    fn drop(&mut self) {
+        self.of_peer.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

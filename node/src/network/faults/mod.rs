@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -177,6 +177,8 @@ struct Peer {
     is_cut: AtomicBool,
     /// In milliseconds.
     latency: AtomicU64,
+    /// Bytes that all its streams hold back.
+    held_bytes: Arc<AtomicUsize>,
     /// The readers and writers that wait for a change, by the number of their [`Seat`].
     waiting: Mutex<HashMap<u64, [Option<Waker>; 2]>>,
     seats: AtomicU64,

@@ -25,7 +25,8 @@ impl Held {
 
     fn stream(&self, inner: SubstreamBox) -> HeldStream {
         let seat = Seat::new(Arc::clone(&self.seat.peer));
-        HeldStream { inner, seat, delayed: Delayed::default() }
+        let delayed = Delayed::new(Arc::clone(&seat.peer.held_bytes));
+        HeldStream { inner, seat, delayed }
     }
 }
 

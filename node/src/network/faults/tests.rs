@@ -8,7 +8,7 @@ use std::pin::Pin;
 use futures::AsyncRead;
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use super::delay::{Delayed, HELD_BYTES_MAX};
+use super::delay::{Delayed, HELD_BYTES_MAX, PEER_HELD_BYTES_MAX};
 use super::*;
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -72,10 +72,16 @@ struct Reader {
 
 impl Reader {
     fn new(latency: Duration) -> (Self, Source, Arc<Peer>) {
-        let (source, peer) = (Source::default(), Arc::new(Peer::default()));
+        let peer = Arc::new(Peer::default());
         peer.set(false, latency);
-        let seat = Seat::new(Arc::clone(&peer));
-        (Self { source: source.clone(), seat, delayed: Delayed::default() }, source, peer)
+        let (reader, source) = Self::of(&peer);
+        (reader, source, peer)
+    }
+
+    fn of(peer: &Arc<Peer>) -> (Self, Source) {
+        let (source, seat) = (Source::default(), Seat::new(Arc::clone(peer)));
+        let delayed = Delayed::new(Arc::clone(&peer.held_bytes));
+        (Self { source: source.clone(), seat, delayed }, source)
     }
 
     async fn read(&mut self) -> io::Result<Vec<u8>> {
@@ -162,6 +168,27 @@ async fn what_waits_is_bounded() {
             read += reader.read().await.unwrap().len();
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_all_streams_of_a_peer_is_bounded() {
+    let peer = Arc::new(Peer::default());
+    peer.set(false, ms(100));
+    let mut streams: Vec<_> = (0..40).map(|_| Reader::of(&peer)).collect();
+    for (reader, source) in &mut streams {
+        source.push(&[7; 500_000]);
+        assert!(timeout(Duration::ZERO, reader.read()).await.is_err());
+    }
+    let taken: usize = streams.iter().map(|(_, source)| source.0.lock().unwrap().taken).sum();
+    assert!((PEER_HELD_BYTES_MAX - 500_000..PEER_HELD_BYTES_MAX + 400_000).contains(&taken));
+    // Each stream still goes on to its end.
+    for (mut reader, _source) in streams {
+        let mut read = 0;
+        while read < 500_000 {
+            read += reader.read().await.unwrap().len();
+        }
+    }
+    assert_eq!(peer.held_bytes.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

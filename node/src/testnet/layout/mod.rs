@@ -1,10 +1,12 @@
 //! A local network on disk: a home for each node and one for the wallet, the genesis, and a marker
 //! which says that the directory is ours.
 
-use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use anyhow::{Context, bail, ensure};
 use ledger::genesis::Genesis;
@@ -14,6 +16,8 @@ use super::plan::{FORMAT, GENESIS, LOG, MARKER, NETWORK, NODES_MAX, Plan, WALLET
 use super::ports::{self, BasePort, Held};
 use super::{configs, homes};
 use crate::config::{P2P_PORT, P2pAddress};
+#[cfg(unix)]
+use crate::files::own_uid;
 use crate::files::{names_in, remove_all};
 use crate::home::{Home, HomeError, lock_dir, read_genesis};
 use crate::screen::say;
@@ -50,7 +54,8 @@ impl Node {
     }
 }
 
-/// Refuses a directory that is not empty and has no marker.
+/// Refuses a directory that is not empty and has no marker, and one of another user, who could
+/// exchange what is in it.
 pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
     let name = || dir.display().to_string();
     // An interrupted start may leave the lock without a marker.
@@ -60,6 +65,15 @@ pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(name),
     };
+    #[cfg(unix)]
+    {
+        let (found, own) = (fs::metadata(dir).with_context(name)?.uid(), own_uid());
+        ensure!(
+            found == own || own == 0,
+            "{} belongs to user {found}, expected user {own}: give another --dir",
+            dir.display()
+        );
+    }
     let is_ours = dir.join(MARKER).try_exists().with_context(name)?;
     ensure!(
         !is_foreign || is_ours,

@@ -143,6 +143,11 @@ fn an_unfinished_network_is_made_anew_and_a_foreign_directory_is_refused() {
         let error = prepare(dir, &wanted, reset).err().unwrap().to_string();
         assert!(error.contains("not empty and not a test network"), "{error}");
     }
+    // Root may use the directories of all users.
+    if own_uid() != 0 {
+        let error = refuse_foreign(Path::new("/")).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 0"), "{error}");
+    }
 }
 
 #[test]

@@ -27,6 +27,11 @@ const CALLS_MAX: usize = 48;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Pause between two questions about an account whose transfers do not become final.
 const ASK_OVERDUE: Duration = Duration::from_secs(5);
+/// Highest height that a node is believed, so that there is a next one.
+const HEIGHT_MAX: u64 = u64::MAX - 1;
+/// Most blocks that were reported final and not looked into yet. For a block beyond, the time when
+/// it was read counts.
+const REPORTED_MAX: usize = 4_096;
 /// Pause after a refusal that names no time.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -263,8 +268,10 @@ impl<'a> Session<'a> {
         match news {
             News::Block(block) => {
                 let reported = Reported { at: Instant::now(), is_empty: block.transactions == 0 };
-                self.reported.insert(block.height, reported);
-                self.tip = self.tip.map(|tip| tip.max(block.height));
+                if self.reported.len() < REPORTED_MAX {
+                    self.reported.insert(block.height, reported);
+                }
+                self.tip = self.tip.map(|tip| tip.max(block.height.min(HEIGHT_MAX)));
                 Ok(())
             }
             News::Lagged => self.subscribe().await,
@@ -291,7 +298,11 @@ impl<'a> Session<'a> {
                 let (got, expected) = (status.chain_id, self.course.chain);
                 ensure!(got == expected.to_string(), "a node of the chain {got} is there");
                 let highest = self.reported.last_key_value().map_or(0, |(height, _)| *height);
-                self.tip = Some(status.height.max(highest));
+                let tip = status.height.max(highest).min(HEIGHT_MAX);
+                self.tip = Some(tip);
+                // What answered before may have been another program at the port of a node that was
+                // down. A node itself never tells a lower tip than it did before.
+                self.next_height = self.next_height.min(tip + 1);
                 self.course.book().trouble = None;
             }
             Call::Nonces(payer, asked) => {
@@ -341,5 +352,81 @@ impl<'a> Session<'a> {
         self.course.book().trouble = Some(refusal.message.clone());
         self.pause = Instant::now() + pause;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ledger::genesis::{Limits, template_key};
+    use ledger::hash::Hash;
+    use serde_json::Value;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::accept_async;
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::super::pace::Pace;
+    use super::*;
+
+    /// Answers as a node with this tip, until a call with the method `last`, and returns that call.
+    async fn answer(listener: &TcpListener, tip: u64, last: &str) -> Value {
+        use futures::{SinkExt, StreamExt};
+
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        for _ in 0..100 {
+            let message = socket.next().await.unwrap().unwrap();
+            let call: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+            let method = call["method"].as_str().unwrap();
+            if method == last {
+                return call;
+            }
+            let chain = ChainId(Hash::ZERO).to_string();
+            let status = Status { chain_id: chain, height: tip, ..Status::default() };
+            let account = AccountInfo {
+                address: String::new(),
+                balance: 1_000,
+                nonce: 0,
+                pending_nonce: 0,
+                height: tip,
+            };
+            let result = match method {
+                api::CHAIN_SUBSCRIBE => json!(1),
+                api::CHAIN_STATUS => json!(status),
+                api::ACCOUNT_GET => json!(account),
+                api::TX_SUBMIT => json!({ "id": "", "status": "pending", "height": null }),
+                other => panic!("{other} was not expected"),
+            };
+            let mut answers = vec![json!({ "id": call["id"], "result": result })];
+            if method == api::TX_SUBMIT {
+                let block = json!({
+                    "height": (tip + 1).to_string(), "hash": "", "time": "0", "proposer": "",
+                    "transactions": 1, "bytes": "0",
+                });
+                answers.push(json!({ "params": { "result": block } }));
+            }
+            for answer in answers {
+                socket.send(Message::text(answer.to_string())).await.unwrap();
+            }
+        }
+        panic!("{last} was not called")
+    }
+
+    #[tokio::test]
+    async fn a_program_at_the_port_of_a_node_that_is_down_does_not_hide_later_blocks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let keys = ["bob", "carol"].map(|name| template_key(name).unwrap());
+        let pace = Pace::new(Instant::now(), 100);
+        let book = Book::new(pace, ChainId(Hash::ZERO), Limits::default(), &keys);
+        let course = Course {
+            chain: ChainId(Hash::ZERO),
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            book: Arc::new(Mutex::new(book)),
+        };
+        let load = tokio::spawn(run(course));
+        answer(&listener, u64::MAX, api::ACCOUNT_GET).await;
+        let call = answer(&listener, 5, api::CHAIN_BLOCK).await;
+        assert_eq!(call["params"]["height"], "6");
+        load.abort();
     }
 }

@@ -8,7 +8,7 @@ use ledger::api::{self, BlockSummary};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::Message;
@@ -82,14 +82,19 @@ impl Blocks {
 }
 
 /// Follows the final blocks of a node until the receiver is dropped, also over its restarts.
-pub(super) fn follow(node: &Node, blocks: mpsc::Sender<Seen>) {
-    let address = node.rpc;
-    // While the node is down, another program may answer at its port.
+/// `up` has the RPC of the nodes that run. While the node is down, another program may answer at
+/// its port and report blocks that are not of this chain, so it is not asked.
+pub(super) fn follow(
+    node: &Node,
+    mut up: watch::Receiver<Vec<String>>,
+    blocks: mpsc::Sender<Seen>,
+) {
+    let (address, url) = (node.rpc, node.rpc_url());
     let limits = WebSocketConfig::default()
         .max_message_size(Some(NOTICE_BYTES_MAX))
         .max_frame_size(Some(NOTICE_BYTES_MAX));
     tokio::spawn(async move {
-        while !blocks.is_closed() {
+        while !blocks.is_closed() && up.wait_for(|urls| urls.contains(&url)).await.is_ok() {
             let stream = TcpStream::connect(address).await;
             if let Ok(stream) = stream
                 && let Ok((mut socket, _)) =

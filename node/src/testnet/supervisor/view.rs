@@ -47,7 +47,7 @@ pub(super) struct View {
     /// The node of each validator's key.
     names: BTreeMap<String, String>,
     accounts: watch::Receiver<Vec<AccountView>>,
-    /// The RPC of the nodes that may be asked for balances.
+    /// The RPC of the nodes that run.
     sources: watch::Sender<Vec<String>>,
     tails: Vec<Tail>,
     log: VecDeque<LogLine>,
@@ -88,7 +88,7 @@ impl View {
         let path = node.home.join(NODE_LOG);
         let length = std::fs::metadata(&path).map_or(0, |found| found.len());
         self.tails.push(Tail::from(path, length));
-        follow(node, self.sender.clone());
+        follow(node, self.sources.subscribe(), self.sender.clone());
     }
 
     pub(super) fn note(&mut self, text: &str) {
