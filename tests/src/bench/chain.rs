@@ -49,7 +49,7 @@ pub(super) struct Recipe {
 
 /// A chain on disk.
 pub(super) struct MadeChain {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     pub(super) genesis: Genesis,
     pub(super) facts: Facts,
 }
@@ -134,7 +134,8 @@ pub(super) fn genesis(validators: u16, limits: Limits) -> Genesis {
     }
 }
 
-fn seed(name: &str, number: u64) -> [u8; 32] {
+/// Seed of a key, by the key's purpose and number.
+pub(super) fn seed(name: &str, number: u64) -> [u8; 32] {
     Hash::of(Domain::Genesis, &[b"bench", name.as_bytes(), &number.to_le_bytes()]).0
 }
 
@@ -156,18 +157,33 @@ pub(super) fn sender_key(number: u64) -> SigningKey {
 impl MadeChain {
     /// The chain of a recipe: reused from an earlier run, or made now and kept in this folder.
     pub(super) fn obtain(folder: &Path, recipe: &Recipe) -> anyhow::Result<Self> {
+        let name = format!("chain-{}", recipe.mib);
+        Self::keep(folder, &name, recipe, recipe.genesis(), |db| {
+            say!("making a chain of {} MiB", recipe.mib);
+            Maker::new(recipe)?.make(db)
+        })
+    }
+
+    /// The chain of any recipe: reused from an earlier run, or made now and kept in this folder.
+    /// `make` writes its store. The name of its directory is `name` with a hash of the recipe, so
+    /// the recipe must have everything that determines the chain.
+    pub(super) fn keep(
+        folder: &Path,
+        name: &str,
+        recipe: &impl Serialize,
+        genesis: Genesis,
+        make: impl FnOnce(&Path) -> anyhow::Result<Facts>,
+    ) -> anyhow::Result<Self> {
         let text = serde_json::to_string(recipe)?;
-        let name = hex::encode(&Hash::of(Domain::Genesis, &[text.as_bytes()]).0[..6]);
-        let directory = folder.join(format!("chain-{}-{name}", recipe.mib));
-        let genesis = recipe.genesis();
+        let hash = hex::encode(&Hash::of(Domain::Genesis, &[text.as_bytes()]).0[..6]);
+        let directory = folder.join(format!("{name}-{hash}"));
         if let Some(facts) = find(&directory, &genesis) {
             return Ok(Self { directory, genesis, facts });
         }
-        say!("making a chain of {} MiB", recipe.mib);
         fs::create_dir_all(folder)?;
         // The chain is made in a temporary folder, which is renamed when the chain is complete.
         let building = tempfile::Builder::new().prefix("chain-").tempdir_in(folder)?;
-        let facts = Maker::new(recipe)?.make(&building.path().join("db"))?;
+        let facts = make(&building.path().join("db"))?;
         fs::write(building.path().join("facts.json"), serde_json::to_string(&facts)?)?;
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
@@ -223,6 +239,48 @@ fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes the blocks of a chain to a new store, and counts its segments.
+pub(super) struct Writer {
+    store: Store,
+    facts: Facts,
+    batch: Vec<Committed>,
+}
+
+impl Writer {
+    pub(super) fn create(db: &Path, chain: &Arc<Chain>) -> anyhow::Result<Self> {
+        Store::create(db, chain.genesis())?;
+        let store = Store::open(db, chain)?.store;
+        let facts = Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 };
+        Ok(Self { store, facts, batch: Vec::new() })
+    }
+
+    /// Writes the next block, at the latest with the last block of its batch. Fails once a signal
+    /// has come.
+    pub(super) fn push(&mut self, committed: Committed) -> anyhow::Result<()> {
+        stop::check()?;
+        if let Some(segment) = &committed.sealed {
+            self.facts.sealed = segment.descriptor.last.0;
+            self.facts.segments += 1;
+            self.facts.chunks += segment.chunks.len() as u64;
+            self.facts.bytes += segment.descriptor.bytes;
+            say!("{} MiB", self.facts.bytes >> 20);
+        }
+        self.batch.push(committed);
+        if self.batch.len() >= BATCH {
+            self.store.commit(&std::mem::take(&mut self.batch))?;
+            self.store.maintain()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest.
+    pub(super) fn finish(mut self) -> anyhow::Result<Facts> {
+        self.store.commit(&self.batch)?;
+        self.facts.height = self.store.tip().0.0;
+        Ok(self.facts)
+    }
+}
+
 /// Makes the chain of a recipe.
 struct Maker {
     senders: Vec<SigningKey>,
@@ -251,35 +309,17 @@ impl Maker {
 
     fn make(mut self, db: &Path) -> anyhow::Result<Facts> {
         let chain = Arc::clone(self.chain.state().chain());
-        Store::create(db, chain.genesis())?;
-        let store = Store::open(db, &chain)?.store;
         let per_block = BLOCK_BYTES
             .div_ceil(TRANSFER_BYTES)
             .min(chain.limits().block_bytes_max / TRANSFER_BYTES);
-        let mut facts = Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 };
-        let mut batch = Vec::new();
-        while facts.bytes < self.bytes {
-            stop::check()?;
-            let committed = self.block(per_block);
-            if let Some(segment) = &committed.sealed {
-                facts.sealed = segment.descriptor.last.0;
-                facts.segments += 1;
-                facts.chunks += segment.chunks.len() as u64;
-                facts.bytes += segment.descriptor.bytes;
-                say!("{} MiB", facts.bytes >> 20);
-            }
-            batch.push(committed);
-            if batch.len() >= BATCH {
-                store.commit(&std::mem::take(&mut batch))?;
-                store.maintain()?;
-            }
+        let mut writer = Writer::create(db, &chain)?;
+        while writer.facts.bytes < self.bytes {
+            writer.push(self.block(per_block))?;
         }
         for _ in 0..TAIL.0 {
-            batch.push(self.block(TAIL.1));
+            writer.push(self.block(TAIL.1))?;
         }
-        store.commit(&batch)?;
-        facts.height = store.tip().0.0;
-        Ok(facts)
+        writer.finish()
     }
 
     fn block(&mut self, transfers: u64) -> Committed {

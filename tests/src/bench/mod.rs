@@ -4,11 +4,12 @@
 //! Its modules, in reading order: [`options`] is the command line. `chain` makes the chain that is
 //! transferred, and `topology` the links. `nodes` runs the processes, and `probe` polls them from
 //! within their namespaces. `folder` holds their files. `swarm` is one run, `links` computes the
-//! least time for it, and `measure` evaluates its results. `finality` measures how soon transfers
-//! are final, by the payments of `pay`. `attack` measures validators and a full node under attack.
-//! `places` measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the
-//! same work as `swarm` with another program, with the torrent and tracker of `torrent`.
-//! `calibrate` measures the links alone. `stop` ends any of these at a signal.
+//! least time for it, and `measure` evaluates its results. `join` measures how soon a fresh node is
+//! at the tip of a chain that `transfers` makes. `finality` measures how soon transfers are final,
+//! by the payments of `pay`. `attack` measures validators and a full node under attack. `places`
+//! measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the same work as
+//! `swarm` with another program, with the torrent and tracker of `torrent`. `calibrate` measures
+//! the links alone. `stop` ends any of these at a signal.
 
 pub mod options;
 
@@ -16,11 +17,13 @@ mod stop;
 
 mod chain;
 mod topology;
+mod transfers;
 
 mod nodes;
 mod probe;
 
 mod folder;
+mod join;
 mod links;
 mod measure;
 mod swarm;
@@ -63,6 +66,7 @@ impl std::error::Error for Unfit {}
 pub fn main() -> ExitCode {
     let result = match Bench::parse().task {
         Task::Swarm(swarm) => stop::watch().and_then(|()| swarm::execute(&swarm)),
+        Task::Join(join) => stop::watch().and_then(|()| join::execute(&join)),
         Task::Finality(finality) => stop::watch().and_then(|()| finality::execute(&finality)),
         Task::Pay(pay) => pay::execute(&pay),
         Task::Calibrate(calibrate) => stop::watch().and_then(|()| calibrate::execute(&calibrate)),

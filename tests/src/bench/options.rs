@@ -25,6 +25,12 @@ pub(super) enum Task {
     ///
     /// Progress is on stderr. Needs root and iproute2, unless --loopback is given.
     Swarm(Swarm),
+    /// Measures how soon a fresh node joins a long chain: until its tip is the chain's, and until
+    /// it proves a balance to a light client
+    ///
+    /// Three seeds have the chain, which is made once and kept. No validator runs, so the chain
+    /// stands still. Progress is on stderr. --up and --down need root and iproute2.
+    Join(Join),
     /// Measures how much later transfers are final while one of the validators uploads history as
     /// fast as its link allows
     ///
@@ -165,6 +171,50 @@ pub(super) struct Swarm {
     pub(super) timeout: Option<u64>,
     #[command(flatten)]
     #[serde(skip)]
+    pub(super) common: Common,
+}
+
+/// How a fresh node gets the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// It fetches and applies all blocks
+    Full,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Join {
+    /// Transfers in the chain, of one output each, 1,000 in a block
+    #[arg(
+        long,
+        default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000)
+    )]
+    pub(super) transfers: u32,
+    /// Accounts after the last block; each but the first is created by one of the transfers
+    #[arg(
+        long,
+        default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(3..=10_000_000)
+    )]
+    pub(super) accounts: u32,
+    /// How the fresh node gets the chain
+    #[arg(long)]
+    pub(super) mode: Mode,
+    /// Upload rate of each node, Mbit/s [default: loopback, without limits]
+    #[arg(
+        long,
+        requires = "down",
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(super) up: Option<u32>,
+    /// Download rate of each node, Mbit/s [default: loopback, without limits]
+    #[arg(
+        long,
+        requires = "up",
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(super) down: Option<u32>,
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
