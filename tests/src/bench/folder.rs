@@ -41,6 +41,7 @@ pub(super) fn in_folder<T>(
     keep: bool,
     work: impl FnOnce(&Path) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    fs::create_dir_all(folder)?;
     let folder: TempDir = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
     let result = work(folder.path());
     let interrupted = result.as_ref().is_err_and(|error| error.is::<stop::Interrupted>());
