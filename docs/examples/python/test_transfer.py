@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Transfers on a local network, also while it is cut in two. Runs by pytest, and without it:
 
-CAIRN_NODE=target/debug/cairn-node python3 docs/examples/python/test_transfer.py"""
+CAIRN_NODE=target/release/cairn-node python3 docs/examples/python/test_transfer.py"""
 
 import threading
 import time

@@ -258,7 +258,11 @@ impl Command {
             Self::Add => Action::Add,
         };
         let answer = target.act(&action).await?;
-        target.print(&answer, &told(&action, &answer))
+        let mut text = told(&action, &answer);
+        if let Action::Partition { groups } = &action {
+            text += &unnamed(groups, &target.list().await?);
+        }
+        target.print(&answer, &text)
     }
 }
 
@@ -275,6 +279,21 @@ fn told(action: &Action, answer: &Value) -> String {
             format!("{} runs, RPC {}", text("node"), text("rpc"))
         }
         _ => String::new(),
+    }
+}
+
+/// A warning of the nodes that are in no group. One between two groups passes their messages on, so
+/// it undoes the cut.
+fn unnamed(groups: &[Vec<String>], list: &List) -> String {
+    let names = list.nodes.iter().map(|node| &node.name);
+    let rest: Vec<&str> = names
+        .filter(|name| !groups.iter().flatten().any(|named| named == *name))
+        .map(String::as_str)
+        .collect();
+    match rest.as_slice() {
+        [] => String::new(),
+        [one] => format!("; {one} is in no group and keeps all its links"),
+        more => format!("; {} are in no group and keep all their links", more.join(", ")),
     }
 }
 
@@ -309,5 +328,27 @@ mod tests {
             let took = start.elapsed();
             assert!(took <= longest + Duration::from_secs(1), "{words}: {took:?}");
         }
+    }
+
+    #[test]
+    fn a_partition_names_the_nodes_that_it_leaves_out() {
+        let node = |name: &str| {
+            json!({
+                "name": name, "validator": true, "state": "running", "height": 1, "time": 1,
+                "peers": 4, "pid": 1, "rpc": "", "home": "",
+            })
+        };
+        let nodes = ["a", "b", "c", "d"].map(node);
+        let list = json!({ "nodes": nodes, "cut": [], "latency_ms": [] });
+        let list: List = serde_json::from_value(list).unwrap();
+        let warning = |groups: &[&[&str]]| {
+            let named = |group: &&[&str]| group.iter().map(ToString::to_string).collect();
+            unnamed(&groups.iter().map(named).collect::<Vec<_>>(), &list)
+        };
+        assert_eq!(warning(&[&["a", "b"], &["d", "c"]]), "");
+        let one = warning(&[&["a", "b"], &["d"]]);
+        assert!(one.ends_with("c is in no group and keeps all its links"), "{one}");
+        let two = warning(&[&["a"], &["d"]]);
+        assert!(two.ends_with("b, c are in no group and keep all their links"), "{two}");
     }
 }
