@@ -12,8 +12,8 @@ use crate::units::Height;
 /// Most bytes of a frontier. It is enough for 300 million accounts, and keeps a stranger's frontier
 /// from filling memory.
 pub const FRONTIER_BYTES_MAX: usize = 16 << 20;
-/// Most subtrees of a frontier.
-const SUBTREES_MAX: usize = (FRONTIER_BYTES_MAX - 8) / SubtreeDescriptor::BYTES;
+/// Most subtrees of a frontier. Whoever collects its pages stops here.
+pub const FRONTIER_SUBTREES_MAX: usize = (FRONTIER_BYTES_MAX - 8) / SubtreeDescriptor::BYTES;
 /// Subtrees in a page of a frontier; the last page may have fewer. A page has 608 KiB, so it fits
 /// into one message of a link.
 pub const FRONTIER_PAGE_SUBTREES: usize = 16 << 10;
@@ -42,7 +42,7 @@ pub enum FrontierError {
     #[error("the frontier is invalid: {0}")]
     Bytes(#[from] CodecError),
     /// More subtrees than `FRONTIER_BYTES_MAX` allows.
-    #[error("{got} subtrees, expected at most {SUBTREES_MAX}")]
+    #[error("{got} subtrees, expected at most {FRONTIER_SUBTREES_MAX}")]
     TooMany {
         /// Subtrees given.
         got: usize,
@@ -156,7 +156,7 @@ impl Frontier {
         rules: &SnapshotRules,
     ) -> Result<Self, FrontierError> {
         let (got, entries_max) = (descriptors.len(), rules.entries_max());
-        if got > SUBTREES_MAX {
+        if got > FRONTIER_SUBTREES_MAX {
             return Err(FrontierError::TooMany { got });
         }
         let join = |at: PageId, left: (u64, Hash), right: (u64, Hash)| {

@@ -176,6 +176,9 @@ mod tests {
                 prop_assert!(State::join(without).is_none());
                 let twice = built.iter().cloned().chain([left_out]);
                 prop_assert!(State::join(twice).is_none());
+                let mut swapped = built.clone();
+                swapped.swap(index, built.len() - 1);
+                prop_assert_eq!(State::join(swapped).is_some(), index == built.len() - 1);
             }
         }
     }

@@ -66,6 +66,22 @@ fn lowest_pair(frontier: &Frontier) -> usize {
     descriptors.iter().position(|subtree| Some(subtree.depth) == deepest).unwrap()
 }
 
+/// Two subtrees share a chunk if they fill it exactly, and do not if they have one entry more.
+#[test]
+fn a_chunk_may_be_full() {
+    let (_, frontier, _) = made();
+    for (sum, bytes) in [(MAX, 8 + 81 * u64::from(MAX)), (MAX + 1, 8 + 81 * 40)] {
+        let claimed = claim(&frontier, |descriptors| {
+            // Halves of different nodes, beside halves that are nearly full.
+            for (index, count) in [(0, 60), (1, 40), (2, sum - 40), (3, 60)] {
+                descriptors[index].count = count;
+            }
+        });
+        let range = claimed.unwrap().chunk_range(1).unwrap();
+        assert_eq!(range.end - range.start, bytes, "{sum}");
+    }
+}
+
 #[test]
 fn finer_and_coarser_cuts_are_refused_or_caught_by_a_chunk() {
     let (state, frontier, _) = made();
