@@ -1,12 +1,17 @@
 //! Measures the state with a million accounts. An iteration changes 3,000 accounts, as one block
 //! might, lists the pages that such a block changes, or reads, proves or verifies one account.
+//!
+//! Also measures snapshots of 100,000 accounts: making and accepting the frontier, and making,
+//! verifying and loading all chunks.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ledger::codec::encode;
+use ledger::genesis::Limits;
 use ledger::signature::PublicKey;
+use ledger::snapshot::{Frontier, SnapshotRules};
 use ledger::state::{Account, AccountProof, State, StateKey};
 use ledger::units::{Amount, Nonce};
 
@@ -89,5 +94,35 @@ fn blocks(c: &mut Criterion) {
     );
 }
 
-criterion_group!(benches, blocks);
+fn snapshots(c: &mut Criterion) {
+    const ACCOUNTS: u64 = 100_000;
+    let state = State::from_entries((0..ACCOUNTS).map(|i| (key(i), account(i))));
+    let rules = SnapshotRules::new(&Limits::default());
+    let make = || Frontier::of(&state, &rules).expect("a small state");
+    let frontier = make();
+    let bytes = frontier.bytes();
+    let chunks: Vec<Vec<u8>> = frontier.chunks(&state).collect();
+    let mut group = c.benchmark_group("snapshot of 100,000 accounts");
+    group.sample_size(20);
+    group.bench_function("make the frontier", |b| b.iter(make));
+    group.bench_function("accept the frontier", |b| {
+        b.iter(|| Frontier::decode(&bytes, state.root(), &rules).is_ok())
+    });
+    group.bench_function("make all chunks", |b| {
+        b.iter(|| frontier.chunks(&state).map(|chunk| chunk.len()).sum::<usize>());
+    });
+    group.bench_function("verify all chunks and load them", |b| {
+        let verify = |(index, bytes): (u64, &Vec<u8>)| frontier.verify_chunk(index, bytes);
+        b.iter(|| frontier.assemble((0..).zip(&chunks).flat_map(verify)).is_some());
+    });
+    group.finish();
+    println!(
+        "{} subtrees in a frontier of {} bytes, {} chunks",
+        frontier.descriptors().len(),
+        bytes.len(),
+        chunks.len()
+    );
+}
+
+criterion_group!(benches, blocks, snapshots);
 criterion_main!(benches);

@@ -47,6 +47,8 @@ pub enum Domain {
     /// The sum of a block's fees. In the payout account's activity it takes the place of a
     /// transaction.
     Fees,
+    /// A snapshot: its height, state root and frontier.
+    Snapshot,
     /// Bytes that a sender signs.
     SignTransaction,
     /// Bytes that a validator signs for a proposal.
@@ -80,6 +82,7 @@ impl Domain {
             Self::StateInner => "cairn/s-inner",
             Self::Activity => "cairn/activity",
             Self::Fees => "cairn/fees",
+            Self::Snapshot => "cairn/snapshot",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -88,7 +91,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -107,6 +110,7 @@ impl Domain {
         Self::StateInner,
         Self::Activity,
         Self::Fees,
+        Self::Snapshot,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,
@@ -231,6 +235,8 @@ hash_newtype!(
     StateRoot,
     /// Commitment to all sealed history segments.
     HistoryRoot,
+    /// Name of a snapshot: hash of its height, state root and frontier.
+    SnapshotId,
 );
 
 #[cfg(test)]

@@ -131,6 +131,8 @@ pub mod chain;
 
 pub mod light;
 
+pub mod snapshot;
+
 pub mod store;
 
 pub mod api;

@@ -12,8 +12,10 @@ use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
 use ledger::genesis::{Genesis, template_key, template_seed};
 use ledger::hash::{BlockHash, ChainId, Domain, Hash};
-use ledger::history::{SegmentDescriptor, SegmentHead};
-use ledger::signature::SigningKey;
+use ledger::history::{SegmentDescriptor, SegmentHead, SegmentProof};
+use ledger::signature::{PublicKey, SigningKey};
+use ledger::snapshot::{SnapshotAnchor, SubtreeDescriptor};
+use ledger::state::{Account, StateKey};
 use ledger::transaction::{
     Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
 };
@@ -280,11 +282,40 @@ fn every_message_about_history_has_the_bytes_it_always_had() {
 }
 
 #[test]
+fn every_format_of_a_snapshot_has_the_bytes_it_always_had() {
+    let Samples { block, certificate, .. } = samples();
+    let hash = |seed: u8| Hash::of(Domain::Chunk, &[&[seed]]);
+    let subtree = |depth, count, seed| SubtreeDescriptor { depth, count, hash: hash(seed) };
+    let entry = |seed: u8| {
+        let (balance, nonce) = (Amount(1_000 + u64::from(seed)), Nonce(seed.into()));
+        let account = Account { balance, nonce, activity: hash(seed) };
+        (StateKey::account(PublicKey([seed; 32])), account)
+    };
+    let descriptor = SegmentDescriptor {
+        index: 3,
+        first: Height(40),
+        last: Height(60),
+        bytes: 200_000,
+        chunks_root: hash(1),
+        blocks_root: hash(2),
+        last_block: BlockHash(hash(3)),
+    };
+    let segment = SegmentProof { count: 5, siblings: vec![hash(4), hash(5)], peaks: vec![hash(6)] };
+    let anchor = SnapshotAnchor { header: block.header, certificate, descriptor, segment };
+    let subtrees = vec![subtree(1, 40, 1), subtree(2, 0, 2), subtree(2, 300, 3)];
+    check(&[
+        ("frontier", print(&codec::encode(&subtrees)), "122 2c10bd16429e7b25"),
+        ("chunk", print(&codec::encode(&vec![entry(1), entry(2)])), "170 c89b820b99ca02eb"),
+        ("anchor", print(&codec::encode(&anchor)), "647 655eed9ee8000486"),
+    ]);
+}
+
+#[test]
 fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
     assert_eq!(
         Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(),
-        "de5ce4c6815b20fde574d8f235945ea3e2afc7e8ca180186354c8b0826b166f6"
+        "315036cd14df2df70a72e6e825fcee1b29f3c4694d75e0dad93112836b2d34ae"
     );
 }
 

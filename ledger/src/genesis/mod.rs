@@ -104,8 +104,7 @@ pub struct Limits {
     pub segment_blocks: u64,
     /// Bytes of a chunk of a segment. The last chunk may have fewer.
     pub chunk_bytes: u64,
-    /// Number of segments between two state snapshots. It is part of the genesis, but nothing uses
-    /// it yet.
+    /// Number of segments from one snapshot of the state to the next.
     pub snapshot_segments: u64,
 }
 

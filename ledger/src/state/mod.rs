@@ -9,8 +9,10 @@ mod account;
 mod page_id;
 mod pages;
 mod proof;
+mod subtree;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod tiling;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,9 @@ pub use account::{Account, Entry, Namespace, StateKey};
 pub use page_id::PageId;
 pub use pages::{PAGE_ENTRIES_MAX, PageChanges};
 pub use proof::{AccountProof, ProofError, RangeProof};
+pub use subtree::{Subtree, SubtreeError};
+pub(crate) use tiling::Tiling;
+pub(crate) use tree::inner_hash;
 
 use crate::hash::{Hash, StateRoot};
 use tree::{Node, Placed, placed};

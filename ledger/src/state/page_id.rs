@@ -57,7 +57,7 @@ impl PageId {
     ///
     /// # Panics
     /// At depth 256, where a subtree is a single path.
-    pub(super) fn children(&self) -> [Self; 2] {
+    pub(crate) fn children(&self) -> [Self; 2] {
         assert!(self.depth < PATH_BITS, "a single path has no halves");
         let depth = self.depth.saturating_add(1);
         let left = Self { depth, prefix: self.prefix };

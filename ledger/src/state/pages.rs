@@ -22,7 +22,7 @@ pub struct PageChanges {
 }
 
 /// The largest subtrees with 1 to `PAGE_ENTRIES_MAX` entries, in path order.
-pub(super) fn pages(node: &Node, at: PageId) -> impl Iterator<Item = (PageId, Vec<Entry>)> {
+pub(super) fn pages(node: &Arc<Node>, at: PageId) -> impl Iterator<Item = (PageId, Vec<Entry>)> {
     node.subtrees(at, PAGE_ENTRIES_MAX)
         .filter(|(_, page)| page.count() > 0)
         .map(|(at, page)| (at, page.entries(at).copied().collect()))

@@ -13,32 +13,32 @@ use crate::hash::TxId;
 use crate::signature::PublicKey;
 use crate::units::{Amount, Height, Nonce};
 
-pub(super) fn key(i: u64) -> StateKey {
+pub(crate) fn key(i: u64) -> StateKey {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&i.to_le_bytes());
     StateKey::account(PublicKey(bytes))
 }
 
-pub(super) fn account(i: u64) -> Account {
+pub(crate) fn account(i: u64) -> Account {
     let mut account = Account { balance: Amount(1_000 + i), nonce: Nonce(i), activity: Hash::ZERO };
     account.touch(Height(i), &TxId::default());
     account
 }
 
-pub(super) fn entries(keys: impl IntoIterator<Item = u64>) -> Vec<Entry> {
+pub(crate) fn entries(keys: impl IntoIterator<Item = u64>) -> Vec<Entry> {
     keys.into_iter().map(|i| (key(i), account(i))).collect()
 }
 
 /// Keys to choose from. The paths of one half are spread over the tree. The paths of the other half
 /// begin with the same twelve bits, so that trees get deep.
-pub(super) static KEYS: LazyLock<Vec<StateKey>> = LazyLock::new(|| {
+pub(crate) static KEYS: LazyLock<Vec<StateKey>> = LazyLock::new(|| {
     let crowded =
         (1_000..).map(key).filter(|key| key.path().0[0] == 0x5a && key.path().0[1] >> 4 == 0xf);
     (0..120).map(key).chain(crowded.take(120)).collect()
 });
 
 /// The map that gives each chosen key an account.
-pub(super) fn model(chosen: &BTreeMap<usize, u64>) -> BTreeMap<StateKey, Account> {
+pub(crate) fn model(chosen: &BTreeMap<usize, u64>) -> BTreeMap<StateKey, Account> {
     chosen.iter().map(|(i, account_of)| (KEYS[*i], account(*account_of))).collect()
 }
 

@@ -41,8 +41,14 @@ impl Node {
         }
         let below = depth.saturating_add(1);
         let children = split(sorted, depth).map(|half| Self::build(half, below));
-        let hash = inner_hash(&children[0].hash(), &children[1].hash());
-        Self::Inner { hash, count: sorted.len(), children: children.map(Arc::new) }
+        Self::inner(children.map(Arc::new))
+    }
+
+    /// The node above two halves, which together have more than `LEAF_ENTRIES_MAX` entries.
+    pub(super) fn inner(children: [Arc<Self>; 2]) -> Self {
+        let [left, right] = &children;
+        let hash = inner_hash(&left.hash(), &right.hash());
+        Self::Inner { hash, count: left.count().saturating_add(right.count()), children }
     }
 
     /// Overwrites or adds entries, which are sorted by path, each path once. A node above several
@@ -112,29 +118,28 @@ impl Node {
     /// The largest subtrees with at most `entries_max` entries, in path order. `entries_max` is at
     /// least `LEAF_ENTRIES_MAX`.
     pub(super) fn subtrees(
-        &self,
+        self: &Arc<Self>,
         at: PageId,
         entries_max: usize,
-    ) -> impl Iterator<Item = (PageId, &Self)> {
+    ) -> impl Iterator<Item = (PageId, &Arc<Self>)> {
         let mut stack = vec![(at, self)];
         std::iter::from_fn(move || {
             loop {
-                match stack.pop()? {
-                    (at, Self::Inner { count, children: [left, right], .. })
-                        if *count > entries_max =>
-                    {
+                let (at, node) = stack.pop()?;
+                match &**node {
+                    Self::Inner { count, children: [left, right], .. } if *count > entries_max => {
                         let [left_at, right_at] = at.children();
-                        stack.extend([(right_at, &**right), (left_at, &**left)]);
+                        stack.extend([(right_at, right), (left_at, left)]);
                     }
-                    subtree => return Some(subtree),
+                    _ => return Some((at, node)),
                 }
             }
         })
     }
 
     /// The entries of the subtree at this place, in path order.
-    pub(super) fn entries(&self, at: PageId) -> impl Iterator<Item = &Entry> {
-        self.subtrees(at, LEAF_ENTRIES_MAX).flat_map(|(_, node)| match node {
+    pub(super) fn entries(self: &Arc<Self>, at: PageId) -> impl Iterator<Item = &Entry> {
+        self.subtrees(at, LEAF_ENTRIES_MAX).flat_map(|(_, node)| match &**node {
             Self::Leaf { entries, .. } => entries.as_slice(),
             Self::Inner { .. } => {
                 unreachable!("an inner node holds more than {LEAF_ENTRIES_MAX} entries")
@@ -149,7 +154,7 @@ pub(super) fn leaf_hash(entries: &[Entry]) -> Hash {
 }
 
 /// Hash of an inner node with these children.
-pub(super) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
+pub(crate) fn inner_hash(left: &Hash, right: &Hash) -> Hash {
     Hash::of(Domain::StateInner, &[left.as_bytes(), right.as_bytes()])
 }
 

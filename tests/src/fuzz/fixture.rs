@@ -9,6 +9,7 @@ use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
 use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits, template_key};
 use ledger::hash::BlockHash;
+use ledger::history::SegmentDescriptor;
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::transaction::{
     Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
@@ -33,6 +34,8 @@ pub(super) struct Fixture {
     pub(super) states: Vec<ChainState>,
     /// The final blocks with their certificates, from height 1 on.
     pub(super) blocks: Vec<(ValidBlock, Certificate)>,
+    /// The segments that these blocks sealed.
+    pub(super) sealed: Vec<SegmentDescriptor>,
 }
 
 /// The validator that the machine under test is; its key signs no certificate.
@@ -42,12 +45,13 @@ pub(super) const BYZANTINE: usize = 2;
 
 /// The chain, made at the first call.
 pub(super) fn fixture() -> &'static Fixture {
-    static FIXTURE: LazyLock<Fixture> = LazyLock::new(Fixture::new);
+    static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| Fixture::new(Limits::default(), HEIGHTS));
     &FIXTURE
 }
 
 impl Fixture {
-    fn new() -> Self {
+    /// A chain with these limits and this many blocks.
+    pub(super) fn new(limits: Limits, heights: u64) -> Self {
         let key = |seed: u8| SigningKey::from_seed(&[seed; 32]);
         let validators: Vec<SigningKey> = (1..=4).map(key).collect();
         let alice = template_key("alice").expect("the template has alice");
@@ -74,7 +78,7 @@ impl Fixture {
                     power: VotingPower(1),
                 })
                 .collect(),
-            limits: Limits::default(),
+            limits,
         };
         assert!(
             genesis.problems().is_empty(),
@@ -83,12 +87,14 @@ impl Fixture {
         );
         let chain = Chain::new(genesis);
         let states = vec![ChainState::genesis(Arc::clone(&chain))];
-        let mut fixture = Self { chain, validators, alice, states, blocks: Vec::new() };
-        for height in (1..=HEIGHTS).map(Height) {
+        let (blocks, sealed) = (Vec::new(), Vec::new());
+        let mut fixture = Self { chain, validators, alice, states, blocks, sealed };
+        for height in (1..=heights).map(Height) {
             let block = fixture.propose(height, Timestamp(START));
             let certificate = fixture.certify(&block);
             let mut after = fixture.states[fixture.blocks.len()].clone();
-            after.commit(block.clone(), certificate.clone());
+            let committed = after.commit(block.clone(), certificate.clone());
+            fixture.sealed.extend(committed.sealed.map(|segment| segment.descriptor));
             fixture.states.push(after);
             fixture.blocks.push((block, certificate));
         }

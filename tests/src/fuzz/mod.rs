@@ -14,6 +14,7 @@ mod consensus_log;
 mod exchange;
 mod genesis;
 mod proof;
+mod snapshot;
 mod sync_message;
 mod transaction;
 
@@ -34,6 +35,7 @@ pub use genesis::genesis;
 pub use live_machine::live_machine;
 pub use proof::proof;
 pub use samples::samples;
+pub use snapshot::snapshot;
 pub use swarm_machine::swarm_machine;
 pub use sync_message::sync_message;
 pub use transaction::transaction;
@@ -44,7 +46,7 @@ use ledger::codec::{self, Decode, Encode};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by name. Its program and the folder of its corpus have the same name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("transaction", transaction),
     ("block", block),
     ("certificate", certificate),
@@ -55,6 +57,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("archive", archive),
     ("consensus_log", consensus_log),
     ("genesis", genesis),
+    ("snapshot", snapshot),
     ("live_machine", live_machine),
     ("swarm_machine", swarm_machine),
 ];
