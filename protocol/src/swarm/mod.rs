@@ -87,7 +87,7 @@ impl Swarm {
             Input::Chunk { from, id, hash, bytes } => self.on_chunk(from, id, hash, bytes),
             Input::Written(peer) => engine.uploads.on_written(peer, now),
             Input::Unsent(peer, id) => {
-                if engine.on_unsent(peer, id) {
+                if engine.on_unsent(peer, id) && id.segment.collection == HISTORY {
                     history.on_lost();
                 }
             }
@@ -133,7 +133,8 @@ impl Swarm {
             SyncMessage::Holdings(number, holdings) => engine.on_holdings(from, number, holdings),
             SyncMessage::Held(number, range) => engine.on_held(from, number, range),
             SyncMessage::NotKept(segment) => {
-                if let Some(segment) = engine.on_not_kept(from, segment) {
+                let segment = engine.on_not_kept(from, segment);
+                if let Some(segment) = segment.filter(|one| one.collection == HISTORY) {
                     history.on_no_head(engine, from, segment.index);
                 }
             }
@@ -152,7 +153,8 @@ impl Swarm {
     }
 
     fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64) {
-        if self.engine.on_chunk(from, id, hash, bytes) {
+        let is_stored = self.engine.on_chunk(from, id, hash, bytes);
+        if is_stored && id.segment.collection == HISTORY {
             self.history.on_chunk(&self.engine, bytes);
         }
     }

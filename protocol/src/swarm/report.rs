@@ -172,8 +172,9 @@ impl Swarm {
         let history = &self.history;
         let lag = history.source.target_height().0.saturating_sub(history.tip.0);
         let has_segments = history.plan.segments().is_some();
-        let is_idle = self.engine.segments().of(HISTORY).next().is_none();
-        if self.engine.is_fetching() || (has_segments && is_idle) {
+        let segments = self.engine.segments();
+        let is_idle = segments.of(HISTORY).next().is_none();
+        if !segments.is_complete(HISTORY) || (has_segments && is_idle) {
             Stage::Chunks
         } else if has_segments {
             Stage::Applying

@@ -122,8 +122,13 @@ impl Segments {
         self.iter().fold(0, |sum, segment| sum.saturating_add(segment.missing))
     }
 
-    /// Whether all chunks of all segments are here.
-    pub(super) fn is_complete(&self) -> bool {
+    /// Whether all chunks of the open segments of a collection are here.
+    pub(super) fn is_complete(&self, collection: CollectionNumber) -> bool {
+        self.of(collection).all(|segment| segment.missing == 0)
+    }
+
+    /// Whether all chunks of all open segments are here.
+    pub(super) fn are_complete(&self) -> bool {
         self.iter().all(|segment| segment.missing == 0)
     }
 
@@ -163,7 +168,10 @@ mod tests {
         let mut segments = Segments::default();
         // More flags than chunks: the flags beyond the last chunk do not count.
         segments.add(segment(10, &[true; 12]));
-        assert!(segments.is_complete() && segments.get(SEGMENT).unwrap().here().count() == 10);
+        assert!(
+            segments.is_complete(SEGMENT.collection)
+                && segments.get(SEGMENT).unwrap().here().count() == 10
+        );
         segments.add(segment(10, &[true, false, true]));
         let id = |chunk| SEGMENT.chunk(chunk);
         let missing = |segments: &Segments| {

@@ -360,6 +360,39 @@ fn no_more_heads_are_asked_for_than_may_be_staged() {
     assert!(begun == OPEN_SEGMENTS_MAX && count > begun, "{begun} of {count}");
 }
 
+/// A home may hold more staged segments than may be open, for example from an earlier version.
+#[test]
+fn of_what_an_earlier_run_staged_the_first_segments_stay_open() {
+    let made = Made::new(5 * MIB, MIB / 16, 16 << 10);
+    let (height, count) = (made.target.header.height, made.heads.len());
+    let mut sync = fetching(&made);
+    greet(&mut sync, &made, PeerId(1), height, count as u64);
+    let answer = SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count)));
+    let effects = hear(&mut sync, Duration::ZERO, PeerId(1), [say(&answer)]);
+    let manifest = effects.into_iter().find_map(|effect| match effect {
+        Effect::SaveManifest(bytes) => Some(bytes),
+        _ => None,
+    });
+    assert!(manifest.is_some() && count > OPEN_SEGMENTS_MAX);
+    let staged = made.heads.iter().map(|head| (head.clone(), vec![true; head.chunks.len()]));
+    let setup = Setup {
+        chain: made.chain.clone(),
+        history: &made.history(0),
+        staged: staged.collect(),
+        manifest,
+        nonce: 7,
+        rates: Rates::default(),
+    };
+    let (sync, effects) = Swarm::new(setup, Duration::ZERO);
+    let released = |effect: &Effect| match effect {
+        Effect::Release(index) => Some(index.0 as usize),
+        _ => None,
+    };
+    let released: Vec<usize> = effects.iter().filter_map(released).collect();
+    assert_eq!(released, (OPEN_SEGMENTS_MAX..count).collect::<Vec<_>>());
+    assert_eq!(sync.report().segments.len(), OPEN_SEGMENTS_MAX);
+}
+
 #[test]
 fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);

@@ -396,7 +396,7 @@ impl Downloads {
     /// When the rate limit next allows credit. Late peers need no deadline here, since
     /// [`Self::fill`] notices them.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
-        let is_fetching = !self.segments.is_complete();
+        let is_fetching = !self.segments.are_complete();
         self.limit.opens_at(now).filter(|_| is_fetching)
     }
 

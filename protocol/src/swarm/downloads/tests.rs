@@ -135,7 +135,7 @@ fn what_fewest_have_is_fetched_first() {
     // The first chunks are chosen at random.
     fetch.works(A, RANDOM_FIRST as usize, milliseconds(2_000));
     let mut order: Vec<u16> = Vec::new();
-    while !fetch.downloads.segments().is_complete() {
+    while !fetch.downloads.segments().are_complete() {
         let add = fetch.fill(A).add;
         let mut holders: Vec<u16> =
             add.into_iter().map(|id| fetch.census.partial_holders(id)).collect();

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     pub(in crate::swarm) fn is_fetching(&self) -> bool {
-        !self.segments().is_complete()
+        !self.segments().are_complete()
     }
 
     pub(in crate::swarm) fn on_opened(&mut self, peer: PeerId) {

@@ -159,7 +159,7 @@ impl Kind {
     /// A missing chunk has arrived.
     pub(super) fn on_chunk(&mut self, engine: &Engine, bytes: u64) {
         self.progress.on_chunk(bytes, engine.now);
-        if !engine.is_fetching() {
+        if engine.segments().is_complete(HISTORY) {
             self.progress.fetched_at = Some(engine.now);
         }
     }
