@@ -6,6 +6,9 @@
 
 use std::ops::RangeInclusive;
 
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 use ledger::codec::{self, CodecError};
 use ledger::hash::Hash;
@@ -28,7 +31,7 @@ pub const WANTS_MAX: usize = 512;
 pub const COLLECTIONS_MAX: usize = 64;
 /// Bytes before the chunk in a data frame, which name it: collection, segment and chunk,
 /// little-endian.
-pub const CHUNK_HEADER_BYTES: usize = 14;
+pub const CHUNK_HEADER_BYTES: usize = 10;
 
 /// Names a collection, the same on all nodes. History has the id of its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -57,8 +60,9 @@ impl CollectionNumber {
     }
 }
 
-/// Names a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+/// Names a segment. Its index takes four bytes in messages, since names of chunks are most of what
+/// nodes tell each other. With segments of 16 MiB, that is enough for 64 PiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId {
     /// The collection.
     pub collection: CollectionNumber,
@@ -72,7 +76,29 @@ impl SegmentId {
     pub const fn chunk(self, chunk: u32) -> ChunkId {
         ChunkId { segment: self, chunk }
     }
+
+    /// The index in messages. No collection is so long that one is cut off.
+    fn short_index(self) -> u32 {
+        u32::try_from(self.index.0).unwrap_or(u32::MAX)
+    }
 }
+
+impl Encode for SegmentId {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.collection.encode(encoder)?;
+        self.short_index().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for SegmentId {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let collection = CollectionNumber::decode(decoder)?;
+        let index = u32::decode(decoder)?;
+        Ok(collection.segment(SegmentIndex(u64::from(index))))
+    }
+}
+
+bincode::impl_borrow_decode!(SegmentId);
 
 /// Names a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -87,9 +113,9 @@ impl ChunkId {
     /// The data frame of this chunk: its name, then its bytes.
     #[must_use]
     pub fn frame(self, bytes: &[u8]) -> Vec<u8> {
-        let SegmentId { collection, index } = self.segment;
-        let chunk = self.chunk.to_le_bytes();
-        [&collection.0.to_le_bytes()[..], &index.0.to_le_bytes(), &chunk, bytes].concat()
+        let collection = self.segment.collection.0.to_le_bytes();
+        let (index, chunk) = (self.segment.short_index().to_le_bytes(), self.chunk.to_le_bytes());
+        [&collection[..], &index, &chunk, bytes].concat()
     }
 
     /// The name and bytes of the chunk in a data frame. `None` if the frame is too short to name
@@ -100,7 +126,8 @@ impl ChunkId {
         let (index, rest) = rest.split_first_chunk()?;
         let (chunk, bytes) = rest.split_first_chunk()?;
         let collection = CollectionNumber(u16::from_le_bytes(*collection));
-        let segment = collection.segment(SegmentIndex(u64::from_le_bytes(*index)));
+        let index = SegmentIndex(u64::from(u32::from_le_bytes(*index)));
+        let segment = collection.segment(index);
         Some((segment.chunk(u32::from_le_bytes(*chunk)), bytes))
     }
 }
