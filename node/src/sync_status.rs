@@ -76,7 +76,7 @@ fn sync_peer(id: &str, peer: &PeerReport) -> SyncPeer {
     SyncPeer {
         peer: id.to_owned(),
         height: peer.height.0,
-        segments: peer.sealed,
+        segments: peer.segments,
         partial_chunks: peer.partial_chunks,
         in_flight: peer.in_flight,
         fetched_bytes: peer.fetched_bytes,

@@ -98,8 +98,7 @@
 //! use ledger::history::{History, chunk_hash};
 //! use ledger::signature::SigningKey;
 //! use ledger::units::{SegmentIndex, Timestamp, VotingPower};
-//! use protocol::swarm::message::ChunkId;
-//! use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+//! use protocol::swarm::{Effect, HISTORY, Input, Rates, Setup, Swarm};
 //! use protocol::{Offence, PeerId};
 //!
 //! let key = SigningKey::from_seed(&[1; 32]).public();
@@ -129,13 +128,13 @@
 //! };
 //! let (mut swarm, _) = Swarm::new(setup, Duration::ZERO);
 //!
-//! // A link opens. The first effect is a message that tells the peer what this node holds.
+//! // A link opens. Two messages tell the peer this node's number for history, and its height.
 //! let from = PeerId(1);
 //! let greeting = swarm.handle(Duration::ZERO, Input::Opened(from));
-//! assert!(matches!(greeting[..], [Effect::Send(..)]));
+//! assert!(matches!(greeting[..], [Effect::Send(..), Effect::Send(..)]));
 //!
 //! // The caller hashes a chunk when it arrives. The machine never sees the bytes.
-//! let (id, bytes) = (ChunkId { segment: SegmentIndex(0), chunk: 0 }, b"nobody wants this");
+//! let (id, bytes) = (HISTORY.segment(SegmentIndex(0)).chunk(0), b"nobody wants this");
 //! let (hash, bytes) = (chunk_hash(bytes), bytes.len() as u64);
 //! let effects = swarm.handle(Duration::ZERO, Input::Chunk { from, id, hash, bytes });
 //! assert!(matches!(effects[..], [Effect::Ban { offence: Offence::TooManyChunks, .. }]));

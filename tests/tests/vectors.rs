@@ -24,8 +24,10 @@ use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response,
     SignedProposal, SignedVote,
 };
-use protocol::swarm::Bits;
-use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
+use protocol::swarm::message::{
+    ChunkId, CollectionId, CollectionNumber, Holdings, SyncMessage, Update,
+};
+use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
 fn chain() -> Arc<Chain> {
     Chain::new(Genesis::from_json(include_bytes!("../../genesis.json")).unwrap())
@@ -221,18 +223,16 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
 
 /// Messages of each kind, each with [`print`] of its encoding.
 fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
-    let segment = SegmentIndex(3);
-    let id = |chunk| ChunkId { segment, chunk };
-    let mut partial = Bits::new(12);
-    partial.set(1);
-    partial.set(11);
-    let holdings = Holdings {
-        height: Height(70),
-        pruned_below: SegmentIndex(1),
-        sealed: segment,
-        partial: vec![(segment, partial)],
-        nonce: 5,
-    };
+    let (number, index) = (CollectionNumber(2), SegmentIndex(3));
+    let segment = number.segment(index);
+    let id = |chunk| segment.chunk(chunk);
+    let mut bits = Bits::new(12);
+    bits.set(1);
+    bits.set(11);
+    let mut whole = SegmentRanges::before(index);
+    let held = SegmentRange { first: SegmentIndex(5), last: SegmentIndex(6) };
+    whole.insert(held);
+    let holdings = Holdings { whole, open: vec![(index, bits)], nonce: 5 };
     let update = Update {
         have: vec![id(1)],
         add: vec![id(2), id(300)],
@@ -254,16 +254,20 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
     let page = Some(vec![descriptor]);
     vec![
-        (SyncMessage::Holdings(holdings), "62 b2211b6e1b99478e"),
-        (SyncMessage::Update(update), "92 46fa300e129274cb"),
-        (SyncMessage::Sealed(segment, Height(70)), "20 50c3da84d1c2c177"),
-        (SyncMessage::Busy(10_000), "8 180006146f444d4f"),
-        (SyncMessage::GetManifest(Height(70), SegmentIndex(2)), "20 ef017521d8257976"),
-        (SyncMessage::Manifest(Height(70), segment, page), "157 d34aeca0f48bae3f"),
-        (SyncMessage::Manifest(Height(70), segment, None), "21 2340e2f3f6ed1dd4"),
-        (SyncMessage::GetHead(segment), "12 620392bd13c9d763"),
-        (SyncMessage::Head(segment, Some(head)), "273 e2ffc51c9ec47dff"),
-        (SyncMessage::Head(segment, None), "13 75f72bfa17365c58"),
+        (SyncMessage::Open(number, CollectionId(chain.id().0)), "38 08e639903a39ea4c"),
+        (SyncMessage::Close(number), "6 20aee86b77a31031"),
+        (SyncMessage::Holdings(number, holdings), "80 dbf7d3e07333e0a2"),
+        (SyncMessage::Held(number, held), "22 fb8bcda65c2bd149"),
+        (SyncMessage::NotKept(segment), "10 de2a4c9845e40bfb"),
+        (SyncMessage::Update(update), "84 3584e491919a5c9f"),
+        (SyncMessage::Busy(10_000), "8 16f2f3e0062a0052"),
+        (SyncMessage::Height(Height(70)), "12 54bda3db3a4549dd"),
+        (SyncMessage::GetManifest(Height(70), SegmentIndex(2)), "20 0d43df65a472223e"),
+        (SyncMessage::Manifest(Height(70), index, page), "157 8bd3b2557394e19e"),
+        (SyncMessage::Manifest(Height(70), index, None), "21 327ea758ed75f85a"),
+        (SyncMessage::GetHead(index), "12 c827430743bbe4bc"),
+        (SyncMessage::Head(index, Some(head)), "273 1af9d97eac46ae3d"),
+        (SyncMessage::Head(index, None), "13 5288e0824cdd9e05"),
     ]
 }
 
@@ -275,10 +279,10 @@ fn every_message_about_history_has_the_bytes_it_always_had() {
         .map(|(message, expected)| (message, print(&codec::encode(message)), *expected));
     let changed: Vec<_> = told.filter(|(_, got, expected)| got != expected).collect();
     assert!(changed.is_empty(), "{changed:#?}");
-    let id = ChunkId { segment: SegmentIndex(3), chunk: 300 };
-    assert_eq!(hex::encode(id.frame(b"chunk")), "03000000000000002c0100006368756e6b");
+    let id = CollectionNumber(2).segment(SegmentIndex(3)).chunk(300);
+    assert_eq!(hex::encode(id.frame(b"chunk")), "0200030000002c0100006368756e6b");
     assert_eq!(ChunkId::parse(&id.frame(b"chunk")), Some((id, &b"chunk"[..])));
-    assert_eq!(ChunkId::parse(&[0; 11]), None);
+    assert_eq!(ChunkId::parse(&[0; 9]), None);
 }
 
 #[test]

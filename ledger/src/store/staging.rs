@@ -166,8 +166,8 @@ impl Staging {
         Ok(())
     }
 
-    /// The bytes of a chunk; `None` if it is missing. A chunk that an earlier run wrote is checked
-    /// against its hash once. If it does not match, it counts as missing.
+    /// The bytes of a chunk, which match its hash. `None` if the chunk is missing. If its bytes do
+    /// not match, it counts as missing from now on.
     ///
     /// # Errors
     /// `StoreError::Io`.
@@ -181,13 +181,12 @@ impl Staging {
         let read =
             File::open(&path).and_then(|mut file| read_at(&mut file, place.start, &mut bytes));
         read.map_err(|error| StoreError::io(&path, error))?;
-        if place.mark == Mark::Unverified {
-            if chunk_hash(&bytes) != place.hash {
-                self.forget(segment, chunk)?;
-                return Ok(None);
-            }
-            self.set_mark(segment, &place, Mark::Verified);
+        // The disk may have damaged the file since it was written.
+        if chunk_hash(&bytes) != place.hash {
+            self.forget(segment, chunk)?;
+            return Ok(None);
         }
+        self.set_mark(segment, &place, Mark::Verified);
         Ok(Some(bytes))
     }
 

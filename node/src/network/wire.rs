@@ -110,9 +110,13 @@ impl Lane {
     }
 }
 
-/// Version of the protocols, at the end of each name. Nodes of different versions have no protocol
-/// name in common.
+/// Version of the protocols except those of links, at the end of each name. Nodes of different
+/// versions have none of these names in common.
 const VERSION: u32 = 2;
+
+/// Version of the protocols of links. Nodes whose links have another version still share gossip and
+/// requests.
+const LINK_VERSION: u32 = 3;
 
 /// The protocol names of a chain as text, for programs that speak libp2p themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,15 +156,15 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(chain: &str) -> Self {
-        let protocol = |part: &str| {
-            StreamProtocol::try_from_owned(format!("/cairn/{chain}/{part}/{VERSION}"))
+        let protocol = |part: &str, version: u32| {
+            StreamProtocol::try_from_owned(format!("/cairn/{chain}/{part}/{version}"))
                 .expect("invariant: a protocol name that begins with a slash is valid")
         };
         Self {
             version: format!("/cairn/{chain}/{VERSION}"),
-            kad: protocol("kad"),
-            exchange: protocol("exchange"),
-            links: [protocol("sync"), protocol("chunks")],
+            kad: protocol("kad", VERSION),
+            exchange: protocol("exchange", VERSION),
+            links: ["sync", "chunks"].map(|lane| protocol(lane, LINK_VERSION)),
             topics: Topic::ALL
                 .map(|topic| IdentTopic::new(format!("/cairn/{chain}/{}/{VERSION}", topic.name()))),
         }
@@ -183,7 +187,7 @@ mod tests {
         assert_eq!(ours.kad.as_ref(), "/cairn/aa/kad/2");
         assert_eq!(
             ours.links.each_ref().map(StreamProtocol::as_ref),
-            ["/cairn/aa/sync/2", "/cairn/aa/chunks/2"]
+            ["/cairn/aa/sync/3", "/cairn/aa/chunks/3"]
         );
         assert_ne!(ours.version, theirs.version);
         for topic in Topic::ALL {

@@ -3,62 +3,85 @@
 
 use std::collections::BTreeMap;
 
-use ledger::units::{Height, SegmentIndex};
-
 use super::bits::Bits;
-use super::message::{ChunkId, Holdings};
+use super::message::{ChunkId, CollectionNumber, Holdings, SegmentId};
+use super::ranges::{SegmentRange, SegmentRanges};
+use super::segments::OPEN_SEGMENTS_MAX;
 use crate::ids::PeerId;
-
-/// Most segments of which one peer may claim parts, since no more are fetched at a time.
-const PARTIAL_MAX: usize = super::segments::STAGED_SEGMENTS_MAX;
 
 /// The holdings that one peer claims.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holder {
-    pub(crate) height: Height,
-    pub(crate) pruned_below: SegmentIndex,
-    pub(crate) sealed: SegmentIndex,
-    pub(crate) nonce: u64,
-    partial: BTreeMap<SegmentIndex, Bits>,
+    /// The collections of which it has sent its holdings.
+    collections: BTreeMap<CollectionNumber, Whole>,
+    /// Its open segments, of all collections.
+    open: BTreeMap<SegmentId, Bits>,
+}
+
+/// The whole segments of one collection that a peer claims.
+#[derive(Clone, Debug, Default)]
+struct Whole {
+    segments: SegmentRanges,
+    nonce: u64,
 }
 
 impl Holder {
-    /// Whether the peer claims that it once had a whole segment.
-    pub(crate) fn is_source(&self) -> bool {
-        self.sealed > SegmentIndex(0)
+    /// Whether the peer has sent its holdings of a collection.
+    pub(crate) fn knows(&self, collection: CollectionNumber) -> bool {
+        self.collections.contains_key(&collection)
     }
 
-    pub(crate) fn is_complete(&self, segment: SegmentIndex) -> bool {
-        (self.pruned_below..self.sealed).contains(&segment)
+    /// Whether the peer claims any whole segment.
+    pub(crate) fn is_source(&self) -> bool {
+        self.collections.values().any(|whole| !whole.segments.is_empty())
+    }
+
+    pub(crate) fn is_complete(&self, segment: SegmentId) -> bool {
+        let whole = self.collections.get(&segment.collection);
+        whole.is_some_and(|whole| whole.segments.contains(segment.index))
     }
 
     pub(crate) fn has(&self, id: ChunkId) -> bool {
         self.is_complete(id.segment)
-            || self.partial.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
+            || self.open.get(&id.segment).is_some_and(|bits| bits.get(id.chunk))
     }
 
     /// Whether the peer claims any chunk of a segment.
-    pub(crate) fn has_any(&self, segment: SegmentIndex) -> bool {
-        self.is_complete(segment) || self.partial.get(&segment).is_some_and(|bits| bits.count() > 0)
+    pub(crate) fn has_any(&self, segment: SegmentId) -> bool {
+        self.is_complete(segment) || self.open.get(&segment).is_some_and(|bits| bits.count() > 0)
     }
 
-    /// Number of chunks that the peer claims in unfinished segments.
-    pub(crate) fn partial_chunks(&self) -> u64 {
-        self.partial.values().fold(0, |count, bits| count.saturating_add(bits.count()))
+    /// Number of whole segments of a collection that the peer claims.
+    pub(crate) fn whole_segments(&self, collection: CollectionNumber) -> u64 {
+        self.collections.get(&collection).map_or(0, |whole| whole.segments.count())
+    }
+
+    /// Number of chunks that the peer claims in open segments of a collection.
+    pub(crate) fn open_chunks(&self, collection: CollectionNumber) -> u64 {
+        let open = self.open.range(collection.segments());
+        open.fold(0, |count, (_, bits)| count.saturating_add(bits.count()))
+    }
+
+    fn nonce(&self, collection: CollectionNumber) -> u64 {
+        self.collections.get(&collection).map_or(0, |whole| whole.nonce)
+    }
+
+    /// Whether the peer may claim chunks of this open segment beside the others.
+    fn has_room(&self, segment: SegmentId) -> bool {
+        self.open.contains_key(&segment)
+            || self.open.range(segment.collection.segments()).count() < OPEN_SEGMENTS_MAX
     }
 }
 
 /// A number of peers for each chunk, by segment.
-type Counts = BTreeMap<SegmentIndex, Vec<u16>>;
+type Counts = BTreeMap<SegmentId, Vec<u16>>;
 
 /// The holdings that each peer claims, and how many peers have each chunk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Census {
     peers: BTreeMap<PeerId, Holder>,
     /// For each chunk, the number of peers that have it but not its whole segment.
-    partial: Counts,
-    /// Most chunks that a segment can have.
-    chunks_max: u32,
+    open: Counts,
 }
 
 /// A peer claimed a chunk that no segment can have, too many segments, or segments out of order.
@@ -66,10 +89,6 @@ pub(crate) struct Census {
 pub(crate) struct Absurd;
 
 impl Census {
-    pub(crate) const fn new(chunks_max: u32) -> Self {
-        Self { peers: BTreeMap::new(), partial: BTreeMap::new(), chunks_max }
-    }
-
     pub(crate) fn get(&self, peer: PeerId) -> Option<&Holder> {
         self.peers.get(&peer)
     }
@@ -78,70 +97,118 @@ impl Census {
         self.peers.iter().map(|(peer, holder)| (*peer, holder))
     }
 
-    pub(crate) fn on_holdings(&mut self, peer: PeerId, holdings: Holdings) -> Result<(), Absurd> {
-        self.forget(peer);
-        let Holdings { height, pruned_below, sealed, partial, nonce } = holdings;
+    /// A peer says what it holds of a collection, whose segments have at most `chunks_max` chunks.
+    pub(crate) fn on_holdings(
+        &mut self,
+        peer: PeerId,
+        collection: CollectionNumber,
+        holdings: Holdings,
+        chunks_max: u32,
+    ) -> Result<(), Absurd> {
+        self.forget_collection(peer, collection);
+        let Holdings { whole, open, nonce } = holdings;
         let is_possible = |bits: &Bits| {
-            bits.bytes() <= (self.chunks_max as usize).div_ceil(8)
-                && bits.ones().all(|chunk| chunk < self.chunks_max)
+            bits.bytes() <= (chunks_max as usize).div_ceil(8)
+                && bits.ones().all(|chunk| chunk < chunks_max)
         };
-        if partial.len() > PARTIAL_MAX
-            || !partial.is_sorted_by(|(before, _), (after, _)| before < after)
-            || !partial.iter().all(|(_, bits)| is_possible(bits))
+        if open.len() > OPEN_SEGMENTS_MAX
+            || !whole.is_canonical()
+            || !open.is_sorted_by(|(before, _), (after, _)| before < after)
+            || !open.iter().all(|(_, bits)| is_possible(bits))
         {
             return Err(Absurd);
         }
-        let mut holder = Holder { height, pruned_below, sealed, nonce, partial: BTreeMap::new() };
-        holder.partial =
-            partial.into_iter().filter(|(segment, _)| !holder.is_complete(*segment)).collect();
-        for (segment, bits) in &holder.partial {
-            bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, 1));
+        let holder = self.peers.entry(peer).or_default();
+        for (index, bits) in open.into_iter().filter(|(index, _)| !whole.contains(*index)) {
+            let segment = collection.segment(index);
+            bits.ones().for_each(|chunk| count(&mut self.open, segment.chunk(chunk), 1));
+            holder.open.insert(segment, bits);
         }
-        self.peers.insert(peer, holder);
+        holder.collections.insert(collection, Whole { segments: whole, nonce });
         Ok(())
     }
 
-    pub(crate) fn on_have(&mut self, peer: PeerId, id: ChunkId) -> Result<(), Absurd> {
-        if id.chunk >= self.chunks_max {
+    /// A peer has a chunk of a segment with at most `chunks_max` chunks.
+    pub(crate) fn on_have(
+        &mut self,
+        peer: PeerId,
+        id: ChunkId,
+        chunks_max: u32,
+    ) -> Result<(), Absurd> {
+        if id.chunk >= chunks_max {
             return Err(Absurd);
         }
         let Some(holder) = self.peers.get_mut(&peer) else { return Ok(()) };
-        let has_room =
-            holder.partial.len() < PARTIAL_MAX || holder.partial.contains_key(&id.segment);
-        if !holder.is_complete(id.segment)
-            && has_room
-            && holder.partial.entry(id.segment).or_default().set(id.chunk)
+        if holder.knows(id.segment.collection)
+            && !holder.is_complete(id.segment)
+            && holder.has_room(id.segment)
+            && holder.open.entry(id.segment).or_default().set(id.chunk)
         {
-            count(&mut self.partial, id.segment, id.chunk, 1);
+            count(&mut self.open, id, 1);
         }
         Ok(())
     }
 
-    pub(crate) fn on_sealed(&mut self, peer: PeerId, sealed: SegmentIndex, height: Height) {
+    /// A peer has these segments whole.
+    pub(crate) fn on_held(
+        &mut self,
+        peer: PeerId,
+        collection: CollectionNumber,
+        range: SegmentRange,
+    ) {
         let Some(holder) = self.peers.get_mut(&peer) else { return };
-        holder.sealed = sealed.max(holder.sealed);
-        holder.height = height.max(holder.height);
-        let open = holder.partial.split_off(&holder.sealed);
-        let done = std::mem::replace(&mut holder.partial, open);
-        self.uncount(&done);
+        let Some(whole) = holder.collections.get_mut(&collection) else { return };
+        whole.segments.insert(range);
+        whole.segments.truncate();
+        let done = collection.segment(range.first)..=collection.segment(range.last);
+        let done: Vec<SegmentId> = holder.open.range(done).map(|(segment, _)| *segment).collect();
+        done.into_iter().for_each(|segment| self.forget_open(peer, segment));
+    }
+
+    /// A peer has no chunk of a segment, whatever it said before.
+    pub(crate) fn on_not_kept(&mut self, peer: PeerId, segment: SegmentId) {
+        self.forget_open(peer, segment);
+        let holder = self.peers.get_mut(&peer);
+        if let Some(whole) =
+            holder.and_then(|holder| holder.collections.get_mut(&segment.collection))
+        {
+            whole.segments.remove(segment.index);
+            whole.segments.truncate();
+        }
     }
 
     pub(crate) fn forget(&mut self, peer: PeerId) {
         if let Some(holder) = self.peers.remove(&peer) {
-            self.uncount(&holder.partial);
+            holder.open.iter().for_each(|(segment, bits)| self.uncount(*segment, bits));
         }
     }
 
-    fn uncount(&mut self, partial: &BTreeMap<SegmentIndex, Bits>) {
-        for (segment, bits) in partial {
-            bits.ones().for_each(|chunk| count(&mut self.partial, *segment, chunk, -1));
-            if self
-                .partial
-                .get(segment)
-                .is_some_and(|counts| counts.iter().all(|count| *count == 0))
-            {
-                self.partial.remove(segment);
-            }
+    /// Forgets what a peer holds of a collection.
+    pub(crate) fn forget_collection(&mut self, peer: PeerId, collection: CollectionNumber) {
+        let Some(holder) = self.peers.get_mut(&peer) else { return };
+        holder.collections.remove(&collection);
+        let open = holder.open.range(collection.segments());
+        let open: Vec<SegmentId> = open.map(|(segment, _)| *segment).collect();
+        open.into_iter().for_each(|segment| self.forget_open(peer, segment));
+        let is_empty = |holder: &Holder| holder.collections.is_empty();
+        if self.peers.get(&peer).is_some_and(is_empty) {
+            self.peers.remove(&peer);
+        }
+    }
+
+    /// Forgets the chunks of an open segment that a peer claimed.
+    fn forget_open(&mut self, peer: PeerId, segment: SegmentId) {
+        let holder = self.peers.get_mut(&peer);
+        if let Some(bits) = holder.and_then(|holder| holder.open.remove(&segment)) {
+            self.uncount(segment, &bits);
+        }
+    }
+
+    fn uncount(&mut self, segment: SegmentId, bits: &Bits) {
+        bits.ones().for_each(|chunk| count(&mut self.open, segment.chunk(chunk), -1));
+        let is_unheld = |counts: &Vec<u16>| counts.iter().all(|count| *count == 0);
+        if self.open.get(&segment).is_some_and(is_unheld) {
+            self.open.remove(&segment);
         }
     }
 
@@ -151,12 +218,12 @@ impl Census {
 
     /// Number of peers that have a chunk but not its whole segment.
     pub(crate) fn partial_holders(&self, id: ChunkId) -> u16 {
-        let counts = self.partial.get(&id.segment);
+        let counts = self.open.get(&id.segment);
         counts.and_then(|counts| counts.get(id.chunk as usize)).copied().unwrap_or(0)
     }
 
     /// The sources of a segment: peers that have all of it.
-    pub(crate) fn sources(&self, segment: SegmentIndex) -> Vec<PeerId> {
+    pub(crate) fn sources(&self, segment: SegmentId) -> Vec<PeerId> {
         self.peers()
             .filter(|(_, holder)| holder.is_complete(segment))
             .map(|(peer, _)| peer)
@@ -170,25 +237,27 @@ impl Census {
             [] => None,
             [one] => Some(*one),
             _ => sources.iter().copied().max_by_key(|peer| {
-                let nonce = self.peers.get(peer).map_or(0, |holder| holder.nonce);
+                let holder = self.peers.get(peer);
+                let nonce = holder.map_or(0, |holder| holder.nonce(id.segment.collection));
                 (mix(nonce ^ mix(place(id))), *peer)
             }),
         }
     }
 }
 
-fn count(counts: &mut Counts, segment: SegmentIndex, chunk: u32, change: i16) {
-    let counts = counts.entry(segment).or_default();
-    let at = chunk as usize;
+fn count(counts: &mut Counts, id: ChunkId, change: i16) {
+    let counts = counts.entry(id.segment).or_default();
+    let at = id.chunk as usize;
     if counts.len() <= at {
         counts.resize(at.saturating_add(1), 0);
     }
     counts[at] = counts[at].saturating_add_signed(change);
 }
 
-/// The chunk id as one number, which orders chunks by segment and then by their place in it.
+/// The chunk's place in its collection as one number, which orders chunks by segment and then by
+/// their place in it. It is the same on all nodes.
 pub(crate) const fn place(id: ChunkId) -> u64 {
-    (id.segment.0 << 32) | id.chunk as u64
+    (id.segment.index.0 << 32) | id.chunk as u64
 }
 
 /// Spreads numbers evenly (the finalizer of SplitMix64, Steele et al. 2014). No use of it needs a
@@ -203,88 +272,148 @@ pub(crate) const fn mix(number: u64) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use ledger::units::SegmentIndex;
 
-    fn id(segment: u64, chunk: u32) -> ChunkId {
-        ChunkId { segment: SegmentIndex(segment), chunk }
+    use super::*;
+    use crate::swarm::ranges::RANGES_MAX;
+
+    const ONE: CollectionNumber = CollectionNumber(1);
+    const OTHER: CollectionNumber = CollectionNumber(2);
+    const CHUNKS: u32 = 64;
+
+    fn segment(index: u64) -> SegmentId {
+        ONE.segment(SegmentIndex(index))
     }
 
-    fn holdings(sealed: u64, partial: &[(u64, u32)]) -> Holdings {
+    fn id(index: u64, chunk: u32) -> ChunkId {
+        segment(index).chunk(chunk)
+    }
+
+    fn other(index: u64, chunk: u32) -> ChunkId {
+        OTHER.segment(SegmentIndex(index)).chunk(chunk)
+    }
+
+    /// Segments from 1 on and before `end`, and chunks of open ones.
+    fn holdings(end: u64, open: &[(u64, u32)]) -> Holdings {
         let mut bits: BTreeMap<SegmentIndex, Bits> = BTreeMap::new();
-        for (segment, chunk) in partial {
+        for (segment, chunk) in open {
             bits.entry(SegmentIndex(*segment)).or_default().set(*chunk);
         }
-        let partial = bits.into_iter().collect();
-        let (pruned_below, nonce) = (SegmentIndex(1), sealed);
-        Holdings { height: Height(9), pruned_below, sealed: SegmentIndex(sealed), partial, nonce }
+        let mut whole = SegmentRanges::before(SegmentIndex(end));
+        whole.remove(SegmentIndex(0));
+        Holdings { whole, open: bits.into_iter().collect(), nonce: end }
+    }
+
+    fn range(first: u64, last: u64) -> SegmentRange {
+        SegmentRange { first: SegmentIndex(first), last: SegmentIndex(last) }
     }
 
     #[test]
     fn holders_are_counted_once_and_leave_with_their_peer() {
-        let mut census = Census::new(64);
+        let mut census = Census::default();
         let [a, b, c] = [PeerId(1), PeerId(2), PeerId(3)];
-        census.on_holdings(a, holdings(2, &[(1, 3), (2, 3)])).unwrap();
-        census.on_holdings(b, holdings(0, &[(2, 3)])).unwrap();
+        census.on_holdings(a, ONE, holdings(2, &[(1, 3), (2, 3)]), CHUNKS).unwrap();
+        census.on_holdings(b, ONE, holdings(0, &[(2, 3)]), CHUNKS).unwrap();
         assert!(
             !census.has(a, id(0, 0)) && census.has(a, id(1, 60)) && census.has(a, id(2, 3)),
-            "0 is pruned"
+            "0 is not kept"
         );
         assert_eq!((census.partial_holders(id(1, 3)), census.partial_holders(id(2, 3))), (0, 2));
-        census.on_have(b, id(2, 3)).unwrap();
-        census.on_have(b, id(2, 4)).unwrap();
-        census.on_have(c, id(2, 4)).unwrap();
+        census.on_have(b, id(2, 3), CHUNKS).unwrap();
+        census.on_have(b, id(2, 4), CHUNKS).unwrap();
+        census.on_have(c, id(2, 4), CHUNKS).unwrap();
         assert_eq!(
             (census.partial_holders(id(2, 3)), census.partial_holders(id(2, 4))),
             (2, 1),
-            "c never said hello"
+            "c never said what it holds"
         );
-        census.on_sealed(a, SegmentIndex(3), Height(10));
+        census.on_held(a, ONE, range(2, 2));
         assert_eq!(census.partial_holders(id(2, 3)), 1);
-        assert_eq!(census.sources(SegmentIndex(2)), [a]);
+        assert_eq!(census.sources(segment(2)), [a]);
         census.forget(b);
         census.forget(a);
-        assert!(census.partial.is_empty() && census.peers.is_empty());
+        assert!(census.open.is_empty() && census.peers.is_empty());
+    }
+
+    #[test]
+    fn what_a_peer_takes_back_it_no_longer_has() {
+        let mut census = Census::default();
+        let a = PeerId(1);
+        census.on_holdings(a, ONE, holdings(9, &[(9, 3)]), CHUNKS).unwrap();
+        census.on_held(a, ONE, range(20, 22));
+        for lost in [5, 9, 20] {
+            assert!(census.get(a).unwrap().has_any(segment(lost)));
+            census.on_not_kept(a, segment(lost));
+            assert!(!census.get(a).unwrap().has_any(segment(lost)));
+        }
+        assert!(census.open.is_empty());
+        assert_eq!(census.get(a).unwrap().whole_segments(ONE), 7 + 2);
+        // Holdings that come later replace those before.
+        census.on_holdings(a, ONE, holdings(3, &[(7, 1)]), CHUNKS).unwrap();
+        assert_eq!(census.get(a).unwrap().whole_segments(ONE), 2);
+        assert!(census.has(a, id(7, 1)) && !census.has(a, id(8, 1)));
+    }
+
+    #[test]
+    fn collections_are_kept_apart() {
+        let mut census = Census::default();
+        let a = PeerId(1);
+        census.on_holdings(a, ONE, holdings(3, &[(3, 7)]), CHUNKS).unwrap();
+        census.on_have(a, other(3, 7), CHUNKS).unwrap();
+        assert!(!census.get(a).unwrap().knows(OTHER), "it has not said what it holds of it");
+        census.on_holdings(a, OTHER, holdings(0, &[(1, 1)]), 2).unwrap();
+        assert!(census.has(a, id(2, 1)) && !census.has(a, id(3, 1)));
+        assert!(census.has(a, other(1, 1)) && !census.has(a, other(2, 1)));
+        census.forget_collection(a, ONE);
+        assert!(!census.has(a, id(2, 1)) && census.has(a, other(1, 1)));
+        census.forget_collection(a, OTHER);
+        assert!(census.open.is_empty() && census.peers.is_empty());
     }
 
     #[test]
     fn a_chunk_that_cannot_be_takes_no_memory() {
-        let mut census = Census::new(64);
-        assert_eq!(census.on_holdings(PeerId(1), holdings(0, &[(2, 64)])), Err(Absurd));
-        census.on_holdings(PeerId(1), holdings(0, &[(2, 63)])).unwrap();
-        assert_eq!(census.on_have(PeerId(1), id(2, u32::MAX)), Err(Absurd));
+        let mut census = Census::default();
+        let a = PeerId(1);
+        let says = |census: &mut Census, holdings| census.on_holdings(a, ONE, holdings, CHUNKS);
+        assert_eq!(says(&mut census, holdings(0, &[(2, 64)])), Err(Absurd));
+        says(&mut census, holdings(0, &[(2, 63)])).unwrap();
+        assert_eq!(census.on_have(a, id(2, u32::MAX), CHUNKS), Err(Absurd));
         for segment in 0..5_000 {
-            census.on_have(PeerId(1), id(segment, 63)).unwrap();
+            census.on_have(a, id(segment, 63), CHUNKS).unwrap();
         }
-        assert_eq!(census.partial.len(), PARTIAL_MAX);
-        census.forget(PeerId(1));
+        assert_eq!(census.open.len(), OPEN_SEGMENTS_MAX);
+        for segment in 0..1_000 {
+            census.on_held(a, ONE, range(2 * segment, 2 * segment));
+        }
+        assert_eq!(census.get(a).unwrap().whole_segments(ONE), RANGES_MAX as u64);
+        census.forget(a);
         let part = |segment: u64| {
             let mut bits = Bits::default();
             bits.set(63);
             (SegmentIndex(segment), bits)
         };
-        let many = (0..=PARTIAL_MAX as u64).map(part).collect();
-        for partial in [
+        let many = (0..=OPEN_SEGMENTS_MAX as u64).map(part).collect();
+        for open in [
             vec![part(3), part(3)],
             vec![part(3), part(2)],
-            vec![part(3), (SegmentIndex(4), holdings(0, &[(4, 64)]).partial[0].1.clone())],
+            vec![part(3), (SegmentIndex(4), holdings(0, &[(4, 64)]).open[0].1.clone())],
             many,
         ] {
-            assert_eq!(
-                census.on_holdings(PeerId(1), Holdings { partial, ..holdings(0, &[]) }),
-                Err(Absurd)
-            );
-            assert!(census.partial.is_empty() && census.peers.is_empty(), "nothing of it stays");
+            let absurd = Holdings { open, ..holdings(0, &[]) };
+            assert_eq!(says(&mut census, absurd), Err(Absurd));
+            assert!(census.open.is_empty() && census.peers.is_empty(), "nothing of it stays");
         }
+        let whole = SegmentRanges::unchecked(vec![range(3, 4), range(4, 5)]);
+        assert_eq!(says(&mut census, Holdings { whole, ..holdings(0, &[]) }), Err(Absurd));
     }
 
     #[test]
     fn sources_share_the_chunks_evenly_and_all_agree() {
-        let mut census = Census::new(64);
+        let mut census = Census::default();
         let peers: Vec<PeerId> = (1..=4).map(PeerId).collect();
         for peer in &peers {
-            census
-                .on_holdings(*peer, Holdings { nonce: mix(peer.0), ..holdings(100, &[]) })
-                .unwrap();
+            let holdings = Holdings { nonce: mix(peer.0), ..holdings(100, &[]) };
+            census.on_holdings(*peer, ONE, holdings, CHUNKS).unwrap();
         }
         let mut shares = BTreeMap::<PeerId, u32>::new();
         for segment in 1..100 {

@@ -17,7 +17,14 @@ pub enum Effect {
     /// Send a chunk from staging or the store, then hand in
     /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or
     /// [`Input::Impossible`](super::Input::Impossible).
-    SendChunk(PeerId, ChunkId),
+    SendChunk {
+        /// The peer.
+        to: PeerId,
+        /// The chunk.
+        id: ChunkId,
+        /// The chunk by the peer's number of its collection, as the data frame names it.
+        name: ChunkId,
+    },
     /// Answer with the descriptors of segments that were sealed before a height: first the stored
     /// ones, then the known ones.
     SendManifest {

@@ -52,7 +52,7 @@ pub enum Input {
     Chunk {
         /// The peer that sent it.
         from: PeerId,
-        /// The name that the peer gave it.
+        /// The name that the peer gave it, by this node's number of its collection.
         id: ChunkId,
         /// Hash of its bytes.
         hash: Hash,
@@ -61,8 +61,8 @@ pub enum Input {
     },
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
-    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk or cannot be
-    /// read.
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk, cannot be read
+    /// or is damaged.
     Unsent(PeerId, ChunkId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has
     /// no such chunk.

@@ -1,12 +1,22 @@
 //! Sync messages between two nodes. Their link has an ordered stream of messages each way, and
 //! another one of chunks.
+//!
+//! Each node numbers the collections that it has open. Its messages use its own numbers. A data
+//! frame uses the number of the node that receives it, since it may overtake messages.
 
+use std::ops::RangeInclusive;
+
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 use ledger::codec::{self, CodecError};
+use ledger::hash::Hash;
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
 use super::bits::Bits;
+use super::ranges::{SegmentRange, SegmentRanges};
 
 /// Most bytes of a message.
 pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -17,14 +27,84 @@ pub const DESCRIPTORS_MAX: usize = 4_096;
 pub const MANIFEST_SEGMENTS_MAX: usize = 262_144;
 /// Most chunks that one peer may want at a time.
 pub const WANTS_MAX: usize = 512;
-/// Bytes before the chunk in a data frame, which name it: segment and chunk, little-endian.
-pub const CHUNK_HEADER_BYTES: usize = 12;
+/// Most collections that a node may have open on one link.
+pub const COLLECTIONS_MAX: usize = 64;
+/// Bytes before the chunk in a data frame, which name it: collection, segment and chunk,
+/// little-endian.
+pub const CHUNK_HEADER_BYTES: usize = 10;
 
-/// Names a chunk of history.
+/// Names a collection, the same on all nodes. History has the id of its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct CollectionId(pub Hash);
+
+/// A node's own number for a collection, which it says in [`SyncMessage::Open`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct CollectionNumber(pub u16);
+
+impl CollectionNumber {
+    /// Names a segment of this collection.
+    #[must_use]
+    pub const fn segment(self, index: SegmentIndex) -> SegmentId {
+        SegmentId { collection: self, index }
+    }
+
+    /// Names all segments of this collection, in order.
+    pub(super) const fn segments(self) -> RangeInclusive<SegmentId> {
+        self.segment(SegmentIndex(0))..=self.segment(SegmentIndex(u64::MAX))
+    }
+
+    /// Names all chunks of this collection, in order.
+    pub(super) const fn chunks(self) -> RangeInclusive<ChunkId> {
+        let last = self.segment(SegmentIndex(u64::MAX)).chunk(u32::MAX);
+        self.segment(SegmentIndex(0)).chunk(0)..=last
+    }
+}
+
+/// Names a segment. Its index takes four bytes in messages, since names of chunks are most of what
+/// nodes tell each other. With segments of 16 MiB, that is enough for 64 PiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId {
+    /// The collection.
+    pub collection: CollectionNumber,
+    /// The segment in its collection, from 0.
+    pub index: SegmentIndex,
+}
+
+impl SegmentId {
+    /// Names a chunk of this segment.
+    #[must_use]
+    pub const fn chunk(self, chunk: u32) -> ChunkId {
+        ChunkId { segment: self, chunk }
+    }
+
+    /// The index in messages. No collection is so long that one is cut off.
+    fn short_index(self) -> u32 {
+        u32::try_from(self.index.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl Encode for SegmentId {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.collection.encode(encoder)?;
+        self.short_index().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for SegmentId {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let collection = CollectionNumber::decode(decoder)?;
+        let index = u32::decode(decoder)?;
+        Ok(collection.segment(SegmentIndex(u64::from(index))))
+    }
+}
+
+bincode::impl_borrow_decode!(SegmentId);
+
+/// Names a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ChunkId {
-    /// The segment, from 0.
-    pub segment: SegmentIndex,
+    /// The segment.
+    pub segment: SegmentId,
     /// The chunk in its segment, from 0.
     pub chunk: u32,
 }
@@ -33,32 +113,33 @@ impl ChunkId {
     /// The data frame of this chunk: its name, then its bytes.
     #[must_use]
     pub fn frame(self, bytes: &[u8]) -> Vec<u8> {
-        [&self.segment.0.to_le_bytes()[..], &self.chunk.to_le_bytes(), bytes].concat()
+        let collection = self.segment.collection.0.to_le_bytes();
+        let (index, chunk) = (self.segment.short_index().to_le_bytes(), self.chunk.to_le_bytes());
+        [&collection[..], &index, &chunk, bytes].concat()
     }
 
     /// The name and bytes of the chunk in a data frame. `None` if the frame is too short to name
     /// one.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<(Self, &[u8])> {
-        let (segment, rest) = frame.split_first_chunk()?;
+        let (collection, rest) = frame.split_first_chunk()?;
+        let (index, rest) = rest.split_first_chunk()?;
         let (chunk, bytes) = rest.split_first_chunk()?;
-        let segment = SegmentIndex(u64::from_le_bytes(*segment));
-        Some((Self { segment, chunk: u32::from_le_bytes(*chunk) }, bytes))
+        let collection = CollectionNumber(u16::from_le_bytes(*collection));
+        let index = SegmentIndex(u64::from(u32::from_le_bytes(*index)));
+        let segment = collection.segment(index);
+        Some((segment.chunk(u32::from_le_bytes(*chunk)), bytes))
     }
 }
 
-/// The sender's holdings. The first message of a link.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// What the sender holds of a collection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Holdings {
-    /// The sender's last final block. A peer that claims the height of a manifest is asked first
-    /// for that manifest. Which chunks are fetched depends on certificates alone.
-    pub height: Height,
-    /// Segments before this one are no longer available.
-    pub pruned_below: SegmentIndex,
-    /// All segments before this one are complete.
-    pub sealed: SegmentIndex,
-    /// Segments of which the sender has some chunks, in increasing order.
-    pub partial: Vec<(SegmentIndex, Bits)>,
+    /// The segments of which it has all chunks, at most [`RANGES_MAX`](super::RANGES_MAX) ranges.
+    pub whole: SegmentRanges,
+    /// Segments that it is fetching and of which it has some chunks, in increasing order. At most
+    /// [`OPEN_SEGMENTS_MAX`](super::OPEN_SEGMENTS_MAX).
+    pub open: Vec<(SegmentIndex, Bits)>,
     /// Random at each start. By it, all downloaders agree which of several sources to ask for a
     /// chunk.
     pub nonce: u64,
@@ -85,15 +166,26 @@ pub struct Update {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[allow(clippy::large_enum_variant)] // Made once and handed on: a box costs more than the move.
 pub enum SyncMessage {
-    /// The sender's holdings.
-    Holdings(Holdings),
+    /// From now on this number stands for this collection in the sender's messages, and in the
+    /// chunks that are sent to it.
+    Open(CollectionNumber, CollectionId),
+    /// The number stands for no collection any more: the sender neither has it nor wants it.
+    Close(CollectionNumber),
+    /// What the sender holds of a collection, in place of what it said before.
+    Holdings(CollectionNumber, Holdings),
+    /// The sender now has all chunks of these segments too.
+    Held(CollectionNumber, SegmentRange),
+    /// The sender has no chunk of this segment to give. It answers a want, or takes back what the
+    /// sender said before.
+    NotKept(SegmentId),
     /// Changes.
     Update(Update),
-    /// The sender now has all segments before this one. The height is that of its last final block.
-    Sealed(SegmentIndex, Height),
     /// No upload slot is free: ask again after this many milliseconds. The receiver's wants stay
     /// noted.
     Busy(u32),
+    /// The sender's last final block. A peer that claims the height of a manifest is asked first
+    /// for that manifest. Which chunks are fetched depends on certificates alone.
+    Height(Height),
     /// Asks for the descriptors of all segments that were sealed before the block of this height,
     /// beginning with the segment of this index.
     GetManifest(Height, SegmentIndex),

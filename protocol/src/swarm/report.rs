@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::units::{Height, SegmentIndex};
 
 use super::Swarm;
-use super::history::assembly::Step;
-use super::meter::{Meter, time_for};
+use super::history::{HISTORY, Progress};
+use super::meter::time_for;
 use super::segments::Segment;
 use super::supplier::Supplier;
 use crate::ids::PeerId;
@@ -16,57 +15,6 @@ use crate::message::BEHIND_FAR;
 /// Sync counts as stalled after this time without a chunk, or after the time of four chunks at the
 /// last rate if that is longer.
 const QUIET: Duration = Duration::from_secs(5);
-
-/// Chunks and bytes of the segments in the manifests of this run: all of them, and those here.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    chunks_total: u64,
-    bytes_total: u64,
-    chunks: u64,
-    bytes: u64,
-    /// When the last missing chunk of all known segments arrived.
-    pub(super) fetched_at: Option<Duration>,
-    last_chunk_at: Option<Duration>,
-    /// At low rates chunks arrive in bursts. An average over at least 16 of them keeps the rate
-    /// steady.
-    meter: Meter<16>,
-}
-
-impl Progress {
-    pub(super) fn extend(&mut self, descriptors: &[SegmentDescriptor], rules: &HistoryRules) {
-        for descriptor in descriptors {
-            self.chunks_total = self.chunks_total.saturating_add(descriptor.chunk_count(rules));
-            self.bytes_total = self.bytes_total.saturating_add(descriptor.bytes);
-        }
-    }
-
-    pub(super) fn on_found(
-        &mut self,
-        chunks: u64,
-        descriptor: &SegmentDescriptor,
-        rules: &HistoryRules,
-    ) {
-        self.chunks = self.chunks.saturating_add(chunks);
-        self.bytes = self
-            .bytes
-            .saturating_add(chunks.saturating_mul(rules.chunk_bytes).min(descriptor.bytes));
-    }
-
-    pub(super) fn on_chunk(&mut self, bytes: u64, now: Duration) {
-        self.chunks = self.chunks.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
-        // The time since the chunk before is measured, so the first chunk is not counted.
-        if let Some(since) = self.last_chunk_at.replace(now) {
-            self.meter.add(bytes, now.saturating_sub(since));
-        }
-    }
-
-    pub(super) fn on_lost(&mut self, bytes: u64) {
-        self.chunks = self.chunks.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.fetched_at = None;
-    }
-}
 
 /// The stage of sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,8 +55,8 @@ pub struct PeerReport {
     pub peer: PeerId,
     /// Its last final block, as it claims.
     pub height: Height,
-    /// It has all segments before this one, as it claims.
-    pub sealed: u64,
+    /// Number of whole segments of history that it has, as it claims.
+    pub segments: u64,
     /// Chunks that it has of other segments, as it claims.
     pub partial_chunks: u64,
     /// Chunks in flight from it.
@@ -169,25 +117,26 @@ impl Swarm {
     /// What sync is doing now.
     #[must_use]
     pub fn report(&self) -> SyncReport {
-        let (fetched_bytes, duplicate_bytes) = self.downloads.totals();
+        let (engine, history) = (&self.engine, &self.history);
+        let (fetched_bytes, duplicate_bytes) = engine.downloads.totals();
         let stage = self.stage();
-        let segments = self.downloads.segments().iter().map(|segment| SegmentReport {
-            index: segment.index(),
+        let segments = engine.segments().of(HISTORY).map(|segment| SegmentReport {
+            index: segment.id().index,
             chunks: segment.chunks(),
             verified: segment.chunks().saturating_sub(segment.missing()),
-            is_assembled: self.is_assembled(segment.index()),
+            is_assembled: history.is_assembled(segment.id().index),
             here: segment.here().clone(),
         });
-        let peers = self.census.peers().map(|(peer, holdings)| {
-            let supplier = self.downloads.supplier(peer);
+        let peers = engine.census.peers().map(|(peer, holdings)| {
+            let supplier = engine.downloads.supplier(peer);
             let busy = supplier.filter(|supplier| supplier.in_flight() > 0);
-            let fetch_rate = busy.and_then(|supplier| supplier.rate(self.now));
-            let (served_bytes, serve_rate) = self.uploads.show(peer);
+            let fetch_rate = busy.and_then(|supplier| supplier.rate(engine.now));
+            let (served_bytes, serve_rate) = engine.uploads.show(peer);
             PeerReport {
                 peer,
-                height: holdings.height,
-                sealed: holdings.sealed.0,
-                partial_chunks: holdings.partial_chunks(),
+                height: history.height(peer),
+                segments: holdings.whole_segments(HISTORY),
+                partial_chunks: holdings.open_chunks(HISTORY),
                 in_flight: supplier.map_or(0, Supplier::in_flight),
                 fetched_bytes: supplier.map_or(0, Supplier::fetched_bytes),
                 fetch_rate: fetch_rate.unwrap_or(0),
@@ -196,42 +145,40 @@ impl Swarm {
             }
         });
         let Progress { chunks_total, bytes_total, chunks, bytes, fetched_at, meter, .. } =
-            &self.progress;
+            &history.progress;
         SyncReport {
             stage,
-            tip: self.tip,
-            target: self.source.target_height(),
-            sealed: self.sealed.0,
-            segments_total: self.source.manifest().segments(),
+            tip: history.tip,
+            target: history.source.target_height(),
+            sealed: history.sealed.0,
+            segments_total: history.source.manifest().segments(),
             chunks_total: *chunks_total,
             chunks_verified: *chunks,
             bytes_total: *bytes_total,
             bytes_verified: *bytes,
             fetched_bytes,
             duplicate_bytes,
-            served_bytes: self.uploads.served_bytes(),
+            served_bytes: engine.uploads.served_bytes(),
             rate: meter.rate().filter(|_| stage == Stage::Chunks),
             fetched_at: *fetched_at,
             reason: self.reason(stage),
             segments: segments.collect(),
             peers: peers.collect(),
-            bans: self.bans,
+            bans: engine.bans(),
         }
     }
 
-    /// Whether all blocks of a segment are verified.
-    fn is_assembled(&self, segment: SegmentIndex) -> bool {
-        matches!(self.steps.get(&segment), Some(Step::Assembled | Step::Applying))
-    }
-
     fn stage(&self) -> Stage {
-        let lag = self.source.target_height().0.saturating_sub(self.tip.0);
-        let has_segments = self.plan.segments().is_some();
-        if self.is_fetching() || (has_segments && self.downloads.segments().is_empty()) {
+        let history = &self.history;
+        let lag = history.source.target_height().0.saturating_sub(history.tip.0);
+        let has_segments = history.plan.segments().is_some();
+        let segments = self.engine.segments();
+        let is_idle = segments.of(HISTORY).next().is_none();
+        if !segments.is_complete(HISTORY) || (has_segments && is_idle) {
             Stage::Chunks
         } else if has_segments {
             Stage::Applying
-        } else if lag > BEHIND_FAR && self.source.is_asking() {
+        } else if lag > BEHIND_FAR && history.source.is_asking() {
             Stage::Manifest
         } else if lag > 0 {
             Stage::Tail
@@ -245,33 +192,37 @@ impl Swarm {
         if !matches!(stage, Stage::Manifest | Stage::Chunks) {
             return None;
         }
-        if self.census.peers().next().is_none() {
+        if self.engine.census.peers().next().is_none() {
             return Some("no peer that serves history is connected".to_owned());
         }
         if stage == Stage::Manifest {
             return Some(format!(
                 "no connected peer has sent the manifest of height {} yet",
-                self.source.target_height()
+                self.history.source.target_height()
             ));
         }
-        let segments = self.downloads.segments();
-        let Some(first) = segments.iter().find(|segment| segment.missing() > 0) else {
+        let segments = self.engine.segments();
+        let Some(first) = segments.of(HISTORY).find(|segment| segment.missing() > 0) else {
             return Some(
                 "no connected peer has sent the heads of the next segments yet".to_owned(),
             );
         };
-        let segment = first.index();
-        let is_held = |chunk| self.census.peers().any(|(_, holdings)| holdings.has(chunk));
-        let unheld = segments.iter().flat_map(Segment::missing_chunks).all(|chunk| !is_held(chunk));
+        let segment = first.id().index;
+        let is_held = |chunk| self.engine.census.peers().any(|(_, holdings)| holdings.has(chunk));
+        let unheld =
+            segments.of(HISTORY).flat_map(Segment::missing_chunks).all(|chunk| !is_held(chunk));
         if unheld {
             return Some(format!("no connected peer has the missing chunks of segment {segment}"));
         }
-        let rate = self.progress.meter.rate();
+        let rate = self.history.progress.meter.rate();
         let patience = rate.map_or(QUIET, |rate| {
-            QUIET.max(time_for(self.rules.chunk_bytes.saturating_mul(4), rate))
+            QUIET.max(time_for(self.history.chunk_bytes().saturating_mul(4), rate))
         });
-        let quiet =
-            self.progress.last_chunk_at.is_none_or(|at| self.now.saturating_sub(at) > patience);
+        let quiet = self
+            .history
+            .progress
+            .last_chunk_at
+            .is_none_or(|at| self.engine.now.saturating_sub(at) > patience);
         quiet.then(|| {
             format!("the peers that have the missing chunks of segment {segment} do not send them")
         })

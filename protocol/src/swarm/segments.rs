@@ -1,22 +1,24 @@
-//! The segments that are being fetched or wait to be applied, and which of their chunks are here.
+//! The open segments, and which of their chunks are here.
 
 use std::collections::BTreeMap;
 
-use ledger::history::SegmentHead;
-use ledger::units::SegmentIndex;
+use ledger::hash::Hash;
 
 use super::bits::Bits;
-use super::message::ChunkId;
+use super::message::{ChunkId, CollectionNumber, SegmentId};
 
-/// Most bytes of segments that are being fetched or wait to be applied.
-pub(super) const STAGED_BYTES_MAX: u64 = 1 << 30;
-/// Most segments that are being fetched or wait to be applied.
-pub(super) const STAGED_SEGMENTS_MAX: usize = 256;
+/// Most segments of one collection that are open at a time, so that memory does not depend on the
+/// length of a collection. 64 segments of 16 MiB are 1 GiB.
+pub const OPEN_SEGMENTS_MAX: usize = 64;
 
-/// A segment whose head is proved.
+/// A segment whose chunks are proved by their hashes.
 #[derive(Debug)]
 pub(super) struct Segment {
-    head: SegmentHead,
+    id: SegmentId,
+    /// Bytes of all its chunks.
+    bytes: u64,
+    /// Hash of each chunk.
+    hashes: Vec<Hash>,
     /// One bit for each chunk that is here.
     here: Bits,
     /// Number of its chunks.
@@ -25,28 +27,35 @@ pub(super) struct Segment {
     missing: u64,
 }
 
-/// All segments that are being fetched or wait to be applied, in order.
+/// The open segments of all collections, in order: those that are being fetched, and those that
+/// are complete and wait to be put in their place.
 #[derive(Debug, Default)]
-pub(super) struct Segments(BTreeMap<SegmentIndex, Segment>);
+pub(super) struct Segments(BTreeMap<SegmentId, Segment>);
 
 impl Segment {
     /// `here` has one flag for each chunk that an earlier run may have stored.
-    fn new(head: SegmentHead, here: &[bool]) -> Self {
-        let chunks = u32::try_from(head.chunks.len()).unwrap_or(u32::MAX);
+    pub(super) fn new(id: SegmentId, bytes: u64, hashes: Vec<Hash>, here: &[bool]) -> Self {
+        let chunks = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
         let mut bits = Bits::new(u64::from(chunks));
         for (chunk, _) in (0..chunks).zip(here).filter(|(_, is_here)| **is_here) {
             bits.set(chunk);
         }
         let missing = u64::from(chunks).saturating_sub(bits.count());
-        Self { head, here: bits, chunks, missing }
+        Self { id, bytes, hashes, here: bits, chunks, missing }
     }
 
-    pub(super) const fn head(&self) -> &SegmentHead {
-        &self.head
+    pub(super) const fn id(&self) -> SegmentId {
+        self.id
     }
 
-    pub(super) const fn index(&self) -> SegmentIndex {
-        SegmentIndex(self.head.descriptor.index)
+    /// Bytes of all its chunks.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Hash of each chunk.
+    pub(super) fn hashes(&self) -> &[Hash] {
+        &self.hashes
     }
 
     /// Number of its chunks.
@@ -70,41 +79,31 @@ impl Segment {
 
     /// The chunks that are not here, in order.
     pub(super) fn missing_chunks(&self) -> impl Iterator<Item = ChunkId> {
-        let segment = self.index();
         let missing = (0..self.chunks).filter(|chunk| !self.has(*chunk));
-        missing.map(move |chunk| ChunkId { segment, chunk })
+        missing.map(|chunk| self.id.chunk(chunk))
     }
 }
 
 impl Segments {
-    /// Adds a segment. Some of its chunks may be here already: see `Segment::new`.
-    pub(super) fn add(&mut self, head: SegmentHead, here: &[bool]) {
-        let segment = Segment::new(head, here);
-        self.0.insert(segment.index(), segment);
+    pub(super) fn add(&mut self, segment: Segment) {
+        self.0.insert(segment.id, segment);
     }
 
-    pub(super) fn remove(&mut self, index: SegmentIndex) {
-        self.0.remove(&index);
+    pub(super) fn remove(&mut self, segment: SegmentId) {
+        self.0.remove(&segment);
     }
 
-    pub(super) fn get(&self, index: SegmentIndex) -> Option<&Segment> {
-        self.0.get(&index)
+    pub(super) fn get(&self, segment: SegmentId) -> Option<&Segment> {
+        self.0.get(&segment)
     }
 
-    pub(super) fn head(&self, index: SegmentIndex) -> Option<&SegmentHead> {
-        self.get(index).map(Segment::head)
+    /// The open segments of one collection, in order.
+    pub(super) fn of(&self, collection: CollectionNumber) -> impl Iterator<Item = &Segment> {
+        self.0.range(collection.segments()).map(|(_, segment)| segment)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Segment> {
         self.0.values()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// Whether a chunk is here.
@@ -123,8 +122,13 @@ impl Segments {
         self.iter().fold(0, |sum, segment| sum.saturating_add(segment.missing))
     }
 
-    /// Whether all chunks of all segments are here.
-    pub(super) fn is_complete(&self) -> bool {
+    /// Whether all chunks of the open segments of a collection are here.
+    pub(super) fn is_complete(&self, collection: CollectionNumber) -> bool {
+        self.of(collection).all(|segment| segment.missing == 0)
+    }
+
+    /// Whether all chunks of all open segments are here.
+    pub(super) fn are_complete(&self) -> bool {
         self.iter().all(|segment| segment.missing == 0)
     }
 
@@ -149,39 +153,29 @@ impl Segments {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ledger::certificate::Certificate;
-    use ledger::hash::{BlockHash, ChainId, Hash};
-    use ledger::history::SegmentDescriptor;
-    use ledger::units::Height;
+    use ledger::units::SegmentIndex;
 
     use super::*;
 
-    const INDEX: SegmentIndex = SegmentIndex(3);
+    const SEGMENT: SegmentId = CollectionNumber(0).segment(SegmentIndex(3));
 
-    fn head(chunks: usize) -> SegmentHead {
-        let descriptor = SegmentDescriptor {
-            index: INDEX.0,
-            first: Height(1),
-            last: Height(9),
-            bytes: 1,
-            chunks_root: Hash::ZERO,
-            blocks_root: Hash::ZERO,
-            last_block: BlockHash(Hash::ZERO),
-        };
-        let certificate = Certificate::genesis(ChainId(Hash::ZERO));
-        SegmentHead { descriptor, chunks: vec![Hash::ZERO; chunks], certificate }
+    fn segment(chunks: usize, here: &[bool]) -> Segment {
+        Segment::new(SEGMENT, 1, vec![Hash::ZERO; chunks], here)
     }
 
     #[test]
     fn chunks_that_come_and_go_are_counted_once() {
         let mut segments = Segments::default();
         // More flags than chunks: the flags beyond the last chunk do not count.
-        segments.add(head(10), &[true; 12]);
-        assert!(segments.is_complete() && segments.get(INDEX).unwrap().here().count() == 10);
-        segments.add(head(10), &[true, false, true]);
-        let id = |chunk| ChunkId { segment: INDEX, chunk };
+        segments.add(segment(10, &[true; 12]));
+        assert!(
+            segments.is_complete(SEGMENT.collection)
+                && segments.get(SEGMENT).unwrap().here().count() == 10
+        );
+        segments.add(segment(10, &[true, false, true]));
+        let id = |chunk| SEGMENT.chunk(chunk);
         let missing = |segments: &Segments| {
-            let segment = segments.get(INDEX).unwrap();
+            let segment = segments.get(SEGMENT).unwrap();
             let chunks: Vec<u32> = segment.missing_chunks().map(|id| id.chunk).collect();
             assert_eq!(segment.missing(), chunks.len() as u64);
             assert_eq!(segment.chunks(), segment.missing().saturating_add(segment.here().count()));
@@ -198,7 +192,7 @@ mod tests {
         }
         assert_eq!(missing(&segments), [0, 3, 4, 5, 6, 7, 8]);
         assert!(segments.lacks(id(0)) && !segments.lacks(id(12)) && !segments.has(id(12)));
-        segments.remove(INDEX);
-        assert!(segments.is_empty() && !segments.lacks(id(0)));
+        segments.remove(SEGMENT);
+        assert!(segments.get(SEGMENT).is_none() && !segments.lacks(id(0)));
     }
 }

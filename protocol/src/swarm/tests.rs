@@ -1,14 +1,23 @@
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
+use std::sync::Arc;
+
 use ledger::address::Coin;
 use ledger::certificate::Certificate;
-use ledger::chain::ChainState;
+use ledger::chain::{Chain, ChainState};
+use ledger::codec;
 use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
 use ledger::hash::BlockHash;
+use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::signature::SigningKey;
-use ledger::units::{Timestamp, VotingPower};
+use ledger::units::{Height, SegmentIndex, Timestamp, VotingPower};
 
-use super::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX};
+use super::history::answers::{
+    ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE, HEAD_COST,
+};
+use super::message::{
+    CollectionId, CollectionNumber, DESCRIPTORS_MAX, Holdings, MANIFEST_SEGMENTS_MAX,
+};
 use super::*;
 use crate::message::CertifiedHeader;
 
@@ -119,9 +128,16 @@ fn a_manifest_without_end_is_given_up() {
     let height = header.height;
     let liar = PeerId(1);
     sync.handle(Duration::ZERO, Input::Opened(liar));
-    let (pruned_below, sealed) = (SegmentIndex(0), SegmentIndex(u64::MAX));
-    let hello = Holdings { height, pruned_below, sealed, partial: Vec::new(), nonce: 1 };
-    ask(&mut sync, Duration::ZERO, liar, &SyncMessage::Holdings(hello));
+    let number = CollectionNumber(7);
+    let whole = SegmentRanges::before(SegmentIndex(u64::MAX));
+    let holdings = Holdings { whole, ..Holdings::default() };
+    for message in [
+        SyncMessage::Height(height),
+        SyncMessage::Open(number, CollectionId(state.chain().id().0)),
+        SyncMessage::Holdings(number, holdings),
+    ] {
+        ask(&mut sync, Duration::ZERO, liar, &message);
+    }
     let certificate = Certificate::genesis(state.chain().id());
     sync.handle(Duration::ZERO, Input::Certified(CertifiedHeader { header, certificate }));
     let is_banned =

@@ -13,8 +13,8 @@ use protocol::message::{
     Attempt, ConsensusMessage, LogEntry, PolkaCertificate, Proposal, Request, Response,
     RoundCertificate, SignedProposal, SignedVote,
 };
-use protocol::swarm::Bits;
-use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
+use protocol::swarm::message::{CollectionNumber, Holdings, SyncMessage, Update};
+use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
 use super::archive::whole;
 use super::fixture::{ACCOUNTS, Fixture, START, compact, fixture, plain};
@@ -333,17 +333,16 @@ fn gossip(fixture: &Fixture) -> Vec<Sample> {
 
 fn sync_messages() -> Vec<Sample> {
     let made = super::swarm_machine::made();
-    let id = |chunk| ChunkId { segment: SegmentIndex(3), chunk };
+    let number = CollectionNumber(2);
+    let segment = number.segment(SegmentIndex(3));
+    let id = |chunk| segment.chunk(chunk);
     let mut bits = Bits::new(12);
     bits.set(1);
     bits.set(11);
-    let holdings = Holdings {
-        height: Height(70),
-        pruned_below: SegmentIndex(1),
-        sealed: SegmentIndex(3),
-        partial: vec![(SegmentIndex(3), bits)],
-        nonce: 5,
-    };
+    let mut whole = SegmentRanges::before(SegmentIndex(3));
+    let held = SegmentRange { first: SegmentIndex(5), last: SegmentIndex(6) };
+    whole.insert(held);
+    let holdings = Holdings { whole, open: vec![(SegmentIndex(3), bits)], nonce: 5 };
     let update = Update {
         have: vec![id(1)],
         add: vec![id(2), id(300)],
@@ -351,11 +350,15 @@ fn sync_messages() -> Vec<Sample> {
         received: 6,
         allowed: 8,
     };
-    let sealed = named("sealed", &SyncMessage::Sealed(SegmentIndex(3), Height(70)));
+    let height = named("height", &SyncMessage::Height(Height(70)));
     vec![
-        trailing(&sealed),
-        sealed,
-        named("holdings", &SyncMessage::Holdings(holdings)),
+        trailing(&height),
+        height,
+        named("open", &SyncMessage::Open(number, made.id())),
+        named("close", &SyncMessage::Close(number)),
+        named("holdings", &SyncMessage::Holdings(number, holdings)),
+        named("held", &SyncMessage::Held(number, held)),
+        named("not_kept", &SyncMessage::NotKept(segment)),
         named("update", &SyncMessage::Update(update)),
         named("busy", &SyncMessage::Busy(10_000)),
         named("get_manifest", &SyncMessage::GetManifest(Height(70), SegmentIndex(2))),
@@ -453,11 +456,11 @@ fn swarm() -> Vec<Sample> {
     let start = [13, 1, 0, 7, 0, 8, 0, 8, 0, 8, 0].to_vec();
     let fetch = [8, 0, 9, 0, 0, 9, 0, 1, 0, 5, 9, 0, 2, 14, 0, 15].repeat(16);
     let give = [1, 1, 7, 1, 16, 1, 0, 0, 11, 0, 16, 1, 9, 1, 12, 0, 0, 50].repeat(3);
-    // A hostile peer says that it has all segments, and the honest one leaves.
-    let alone = [2, 0, 6, 0, 0, 0, 1, 200, 4, 3, 0, 0, 8, 0, 8];
+    // A hostile peer opens history and says that it has all segments, and the honest one leaves.
+    let alone = [2, 0, 6, 0, 9, 0, 0, 0, 6, 0, 0, 0, 0, 1, 4, 0, 3, 0, 0, 8, 0, 8];
     let no_credit = (0..4).flat_map(|chunk| [16, 1, chunk, 4, 11, 0, 0, 8]).collect::<Vec<u8>>();
-    let lies = (0..8)
-        .flat_map(|kind| [2, kind, 6, kind, kind, 3, 1, 2, 3, 1, 9, 9, 250, 1])
+    let lies = (0..12)
+        .flat_map(|kind| [2, kind, 6, kind, 9, 0, 0, 0, 6, kind, kind, 3, 1, 2, 3, 1, 9, 9, 250, 1])
         .collect::<Vec<u8>>();
     vec![
         ("fetched".to_owned(), [&start[..], &fetch].concat()),

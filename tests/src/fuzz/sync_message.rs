@@ -16,8 +16,8 @@ pub fn sync_message(data: &[u8]) -> bool {
     }
     let message = canonical::<SyncMessage>(data, SYNC_MESSAGE_BYTES_MAX);
     assert_eq!(SyncMessage::decode(data).ok(), message, "a message has one decoder");
-    if let Some(SyncMessage::Holdings(status)) = &message {
-        for (_, bits) in &status.partial {
+    if let Some(SyncMessage::Holdings(_, holdings)) = &message {
+        for (_, bits) in &holdings.open {
             let ones: Vec<u32> = bits.ones().collect();
             assert_eq!(ones.len() as u64, bits.count());
             assert!(ones.iter().all(|one| bits.get(*one)) && bits.bytes() < data.len());

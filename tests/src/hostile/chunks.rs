@@ -17,7 +17,10 @@ use node::home::Home;
 use node::network::{self, Inbox, LinkEvent, Multiaddr, Network, NetworkConfig, PeerEvent, PeerId};
 use prometheus_client::registry::Registry;
 use protocol::message::{CertifiedHeader, Request, Response};
-use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Holdings, SyncMessage, Update};
+use protocol::swarm::SegmentRanges;
+use protocol::swarm::message::{
+    ChunkId, CollectionId, CollectionNumber, DESCRIPTORS_MAX, Holdings, SyncMessage, Update,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::Field;
@@ -175,12 +178,14 @@ impl Hostile {
                 self.wanted.insert(peer, Wanted::default());
                 let descriptors =
                     self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?;
-                let sealed = SegmentIndex(descriptors.len() as u64);
-                let pruned_below = SegmentIndex(0);
+                let whole = SegmentRanges::before(SegmentIndex(descriptors.len() as u64));
                 let nonce = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into();
-                let height = self.store.tip().0;
-                let holdings = Holdings { height, pruned_below, sealed, partial: vec![], nonce };
-                self.say(peer, &SyncMessage::Holdings(holdings));
+                let holdings = Holdings { whole, open: vec![], nonce };
+                let number = CollectionNumber(0);
+                self.say(peer, &SyncMessage::Height(self.store.tip().0));
+                let id = CollectionId(self.chain.id().0);
+                self.say(peer, &SyncMessage::Open(number, id));
+                self.say(peer, &SyncMessage::Holdings(number, holdings));
             }
             LinkEvent::Closed(peer) => drop(self.wanted.remove(&peer)),
             LinkEvent::Data(..) | LinkEvent::Written(_) => {}
@@ -234,7 +239,7 @@ impl Hostile {
             && let Some(id) = wanted.chunks.pop_first()
         {
             let rules = self.chain.history_rules();
-            let chunk = self.store.chunk(id.segment.0, id.chunk.into(), &rules)?;
+            let chunk = self.store.chunk(id.segment.index.0, id.chunk.into(), &rules)?;
             let Some(mut bytes) = chunk else { continue };
             // One bit of a correct chunk is changed.
             let middle = bytes.len() / 2;

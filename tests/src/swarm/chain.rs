@@ -13,6 +13,7 @@ use ledger::merkle;
 use ledger::signature::SigningKey;
 use ledger::units::{Height, Round, SegmentIndex, Timestamp, VotingPower};
 use protocol::message::CertifiedHeader;
+use protocol::swarm::message::{ChunkId, CollectionId};
 
 /// Blocks in each segment.
 const BLOCKS: u64 = 100;
@@ -99,10 +100,16 @@ impl Made {
 
     /// Hash and length of a chunk; `None` if there is no such chunk.
     #[must_use]
-    pub fn chunk(&self, segment: SegmentIndex, chunk: u32) -> Option<(Hash, u64)> {
-        let head = self.heads.get(usize::try_from(segment.0).ok()?)?;
-        let range = head.descriptor.chunk_range(u64::from(chunk), &self.rules)?;
-        Some((head.chunks[chunk as usize], range.end - range.start))
+    pub fn chunk(&self, id: ChunkId) -> Option<(Hash, u64)> {
+        let head = self.heads.get(usize::try_from(id.segment.index.0).ok()?)?;
+        let range = head.descriptor.chunk_range(u64::from(id.chunk), &self.rules)?;
+        Some((head.chunks[id.chunk as usize], range.end - range.start))
+    }
+
+    /// The id of this chain's history.
+    #[must_use]
+    pub fn id(&self) -> CollectionId {
+        CollectionId(self.chain.id().0)
     }
 }
 

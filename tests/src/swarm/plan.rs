@@ -18,6 +18,8 @@ pub enum Conduct {
     Stalls,
     /// Sends chunks whose bytes do not match the manifest.
     Poisons,
+    /// Follows the protocol, with some chunks damaged on its disk.
+    Rots,
 }
 
 /// One node.

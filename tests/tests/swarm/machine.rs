@@ -6,8 +6,12 @@ use std::time::Duration;
 use ledger::codec;
 use ledger::history::SegmentDescriptor;
 use ledger::units::{Height, SegmentIndex};
-use protocol::swarm::message::{ChunkId, DESCRIPTORS_MAX, Holdings, SyncMessage, Update};
-use protocol::swarm::{Effect, Input, Rates, Setup, Stage, Swarm};
+use protocol::swarm::message::{
+    ChunkId, CollectionNumber, DESCRIPTORS_MAX, Holdings, SyncMessage, Update,
+};
+use protocol::swarm::{
+    Effect, HISTORY, Input, OPEN_SEGMENTS_MAX, Rates, SegmentRanges, Setup, Stage, Swarm,
+};
 use protocol::{FetchPlan, PeerId};
 use tests::swarm::Made;
 
@@ -38,17 +42,37 @@ fn say(message: &SyncMessage) -> Vec<u8> {
     codec::encode(message)
 }
 
-/// The holdings of a peer at this height: this many segments, and no chunk of any other segment.
-fn has(height: Height, segments: u64, nonce: u64) -> Holdings {
-    let sealed = SegmentIndex(segments);
-    Holdings { height, pruned_below: FIRST, sealed, partial: Vec::new(), nonce }
+/// A peer's number for history. It differs from the machine's.
+const NUMBER: CollectionNumber = CollectionNumber(7);
+
+/// What a peer says first. It is at this height, and has this many segments and no chunk of any
+/// other segment.
+fn hello(made: &Made, height: Height, segments: u64, nonce: u64) -> [Vec<u8>; 3] {
+    let whole = SegmentRanges::before(SegmentIndex(segments));
+    let holdings = Holdings { whole, open: Vec::new(), nonce };
+    [
+        SyncMessage::Height(height),
+        SyncMessage::Open(NUMBER, made.id()),
+        SyncMessage::Holdings(NUMBER, holdings),
+    ]
+    .map(|message| say(&message))
+}
+
+/// Gives the machine messages of a peer, and returns all effects.
+fn hear(
+    sync: &mut Swarm,
+    now: Duration,
+    peer: PeerId,
+    messages: impl IntoIterator<Item = Vec<u8>>,
+) -> Vec<Effect> {
+    let messages = messages.into_iter().map(|bytes| Input::Message(peer, bytes));
+    messages.flat_map(|message| sync.handle(now, message)).collect()
 }
 
 /// A peer opens a link and sends its holdings: this many segments, up to this height.
-fn greet(sync: &mut Swarm, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
+fn greet(sync: &mut Swarm, made: &Made, peer: PeerId, height: Height, sealed: u64) -> Vec<Effect> {
     sync.handle(Duration::ZERO, Input::Opened(peer));
-    let holdings = has(height, sealed, peer.0);
-    sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Holdings(holdings))))
+    hear(sync, Duration::ZERO, peer, hello(made, height, sealed, peer.0))
 }
 
 #[test]
@@ -56,7 +80,7 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let (liar, honest) = (PeerId(1), PeerId(2));
-    let hello = |sealed| say(&SyncMessage::Holdings(has(made.target.header.height, sealed, 1)));
+    let height = made.target.header.height;
     let asks = |effects: &[Effect], peer: PeerId| {
         effects.iter().any(|effect| match effect {
             Effect::Send(to, bytes) => {
@@ -66,10 +90,8 @@ fn a_bad_manifest_bans_the_peer_that_sent_it_and_the_next_is_asked() {
             _ => false,
         })
     };
-    sync.handle(Duration::ZERO, Input::Opened(liar));
-    assert!(asks(&sync.handle(Duration::ZERO, Input::Message(liar, hello(4))), liar));
-    sync.handle(Duration::ZERO, Input::Opened(honest));
-    sync.handle(Duration::ZERO, Input::Message(honest, hello(4)));
+    assert!(asks(&greet(&mut sync, &made, liar, height, 4), liar));
+    greet(&mut sync, &made, honest, height, 4);
     let count = made.heads.len();
     let mut forged = made.descriptors(count);
     forged[0].last_block = forged[1].last_block;
@@ -137,16 +159,17 @@ fn segments_that_complete_in_any_order_are_all_applied() {
     for order in orders.filter(|order| BTreeSet::from(*order).len() == 4) {
         let peer = PeerId(1);
         let (mut sync, mut told) = (fetching(&made), Told::default());
-        let hello = say(&SyncMessage::Holdings(has(made.target.header.height, count, 1)));
-        for input in [Input::Opened(peer), Input::Message(peer, hello), Input::Time] {
+        let hello = hello(&made, made.target.header.height, count, 1);
+        let hello = hello.map(|bytes| Input::Message(peer, bytes));
+        for input in [Input::Opened(peer)].into_iter().chain(hello).chain([Input::Time]) {
             told.now += Duration::from_millis(100);
             let effects = sync.handle(told.now, input);
             answer(&mut sync, &made, peer, effects, &mut told);
         }
         for segment in order {
-            let id = ChunkId { segment: SegmentIndex(segment), chunk: 0 };
+            let id = HISTORY.segment(SegmentIndex(segment)).chunk(0);
             assert!(told.wants.remove(&id), "{order:?}: {segment} is wanted");
-            let (hash, bytes) = made.chunk(id.segment, 0).unwrap();
+            let (hash, bytes) = made.chunk(id).unwrap();
             told.now += Duration::from_millis(100);
             let effects = sync.handle(told.now, Input::Chunk { from: peer, id, hash, bytes });
             answer(&mut sync, &made, peer, effects, &mut told);
@@ -164,8 +187,9 @@ fn who_claims_to_know_all_and_says_nothing_is_asked_once_in_a_while() {
     // The honest peer sent its holdings when its height was below that of the target.
     for (peer, height) in silent.iter().map(|peer| (*peer, u64::MAX)).chain([(honest, 1)]) {
         let sealed = if peer == honest { made.heads.len() as u64 } else { u64::MAX };
-        let hello = say(&SyncMessage::Holdings(has(Height(height), sealed, peer.0)));
-        for input in [Input::Opened(peer), Input::Message(peer, hello)] {
+        let hello = hello(&made, Height(height), sealed, peer.0);
+        let hello = hello.map(|bytes| Input::Message(peer, bytes));
+        for input in [Input::Opened(peer)].into_iter().chain(hello) {
             let effects = sync.handle(told.now, input);
             answer(&mut sync, &made, honest, effects, &mut told);
         }
@@ -203,12 +227,10 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
     for is_early in [false, true] {
         let mut sync = fetching(&made);
-        let hello = say(&SyncMessage::Holdings(has(height, 4, 1)));
-        sync.handle(Duration::ZERO, Input::Opened(peer));
+        let both = [SyncMessage::GetManifest(height, FIRST), SyncMessage::GetHead(FIRST)];
+        assert_eq!(asked(&greet(&mut sync, &made, peer, height, 4)), both);
         let mut give =
             |bytes: &[u8]| sync.handle(Duration::ZERO, Input::Message(peer, bytes.to_vec()));
-        let both = [SyncMessage::GetManifest(height, FIRST), SyncMessage::GetHead(FIRST)];
-        assert_eq!(asked(&give(&hello)), both);
         if is_early {
             // A head that is not proved yet is dropped, and asked for again once it can be checked.
             assert!(!begins(&give(&head)));
@@ -219,8 +241,7 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         assert!(begins(&give(&head)));
         // A peer that sends its holdings now is asked for chunks at the same moment.
         let late = PeerId(2);
-        sync.handle(Duration::ZERO, Input::Opened(late));
-        let effects = sync.handle(Duration::ZERO, Input::Message(late, hello));
+        let effects = greet(&mut sync, &made, late, height, 4);
         let is_asked = |effect: &Effect| match effect {
             Effect::Send(to, bytes) => {
                 *to == late && matches!(SyncMessage::decode(bytes), Ok(SyncMessage::Update(_)))
@@ -266,8 +287,8 @@ fn a_manifest_that_takes_too_long_is_asked_of_another() {
         })
     };
     let [first, second] = [PeerId(1), PeerId(2)];
-    assert_eq!(asked(&greet(&mut sync, first, height, 4)), Some((first, 0)));
-    assert_eq!(asked(&greet(&mut sync, second, height, 4)), None);
+    assert_eq!(asked(&greet(&mut sync, &made, first, height, 4)), Some((first, 0)));
+    assert_eq!(asked(&greet(&mut sync, &made, second, height, 4)), None);
     let answer = say(&SyncMessage::Manifest(height, FIRST, Some(page(&made))));
     let mut at =
         |tenths: u64, input: Input| sync.handle(Duration::from_millis(100 * tenths), input);
@@ -291,7 +312,7 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
     let (height, count) = (made.target.header.height, made.heads.len());
     assert!(count > 17, "{count}");
     let peer = PeerId(1);
-    greet(&mut sync, peer, height, count as u64);
+    greet(&mut sync, &made, peer, height, count as u64);
     let mut give =
         |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
     give(&SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count))));
@@ -311,11 +332,11 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
 /// A requested head counts as staged, so staged and requested heads together keep to the limit.
 #[test]
 fn no_more_heads_are_asked_for_than_may_be_staged() {
-    let made = Made::new(17 * MIB, MIB / 16, 16 << 10);
+    let made = Made::new(5 * MIB, MIB / 16, 16 << 10);
     let mut sync = fetching(&made);
     let (height, count) = (made.target.header.height, made.heads.len());
     let peer = PeerId(1);
-    greet(&mut sync, peer, height, count as u64);
+    greet(&mut sync, &made, peer, height, count as u64);
     let mut give =
         |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
     let (mut asked, mut begun) = (BTreeSet::from([FIRST]), 0);
@@ -332,11 +353,44 @@ fn no_more_heads_are_asked_for_than_may_be_staged() {
                 _ => {}
             }
         }
-        assert!(begun + asked.len() <= 256, "{begun} and {}", asked.len());
+        assert!(begun + asked.len() <= OPEN_SEGMENTS_MAX, "{begun} and {}", asked.len());
         let Some(index) = asked.pop_first() else { break };
         effects = give(&SyncMessage::Head(index, Some(made.head(index).clone())));
     }
-    assert!(begun == 256 && count > 256, "{begun} of {count}");
+    assert!(begun == OPEN_SEGMENTS_MAX && count > begun, "{begun} of {count}");
+}
+
+/// A home may hold more staged segments than may be open, for example from an earlier version.
+#[test]
+fn of_what_an_earlier_run_staged_the_first_segments_stay_open() {
+    let made = Made::new(5 * MIB, MIB / 16, 16 << 10);
+    let (height, count) = (made.target.header.height, made.heads.len());
+    let mut sync = fetching(&made);
+    greet(&mut sync, &made, PeerId(1), height, count as u64);
+    let answer = SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count)));
+    let effects = hear(&mut sync, Duration::ZERO, PeerId(1), [say(&answer)]);
+    let manifest = effects.into_iter().find_map(|effect| match effect {
+        Effect::SaveManifest(bytes) => Some(bytes),
+        _ => None,
+    });
+    assert!(manifest.is_some() && count > OPEN_SEGMENTS_MAX);
+    let staged = made.heads.iter().map(|head| (head.clone(), vec![true; head.chunks.len()]));
+    let setup = Setup {
+        chain: made.chain.clone(),
+        history: &made.history(0),
+        staged: staged.collect(),
+        manifest,
+        nonce: 7,
+        rates: Rates::default(),
+    };
+    let (sync, effects) = Swarm::new(setup, Duration::ZERO);
+    let released = |effect: &Effect| match effect {
+        Effect::Release(index) => Some(index.0 as usize),
+        _ => None,
+    };
+    let released: Vec<usize> = effects.iter().filter_map(released).collect();
+    assert_eq!(released, (OPEN_SEGMENTS_MAX..count).collect::<Vec<_>>());
+    assert_eq!(sync.report().segments.len(), OPEN_SEGMENTS_MAX);
 }
 
 #[test]
@@ -344,11 +398,11 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let peer = PeerId(1);
-    greet(&mut sync, peer, Height(0), 0);
+    greet(&mut sync, &made, peer, Height(0), 0);
     let sealed = made.descriptors(1);
     sync.handle(Duration::ZERO, Input::Tip(sealed[0].last, sealed));
     let chunks = 1_000..1_100;
-    let add: Vec<ChunkId> = chunks.map(|chunk| ChunkId { segment: FIRST, chunk }).collect();
+    let add: Vec<ChunkId> = chunks.map(|chunk| NUMBER.segment(FIRST).chunk(chunk)).collect();
     let update = Update {
         have: Vec::new(),
         add: add.clone(),
@@ -358,10 +412,12 @@ fn who_wants_what_cannot_be_is_banned_and_keeps_nobody_waiting() {
     };
     let effects =
         sync.handle(Duration::ZERO, Input::Message(peer, say(&SyncMessage::Update(update))));
-    let sent =
-        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SendChunk(..)));
+    let sent = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::SendChunk { .. }))
+    };
     assert!(sent(&effects), "{effects:?}");
-    let effects = sync.handle(Duration::ZERO, Input::Impossible(peer, add[0]));
+    let effects =
+        sync.handle(Duration::ZERO, Input::Impossible(peer, HISTORY.segment(FIRST).chunk(1_000)));
     assert!(
         effects
             .iter()
@@ -378,7 +434,7 @@ fn a_peer_has_few_questions_answered_in_a_second() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = machine(&made, made.heads.len());
     let peer = PeerId(1);
-    greet(&mut sync, peer, Height(0), 0);
+    greet(&mut sync, &made, peer, Height(0), 0);
     let question = say(&SyncMessage::GetHead(FIRST));
     for (second, asked, count) in [(0, 4_100, 4_096), (1, 40, 32), (2, 40, 32)] {
         let now = Duration::from_secs(second);
@@ -399,7 +455,7 @@ fn a_manifest_that_has_no_end_bans_its_peer() {
     let made = Made::new(2 * MIB, MIB / 2, 64 << 10);
     let mut sync = fetching(&made);
     let peer = PeerId(1);
-    greet(&mut sync, peer, made.target.header.height, 4);
+    greet(&mut sync, &made, peer, made.target.header.height, 4);
     // The descriptors reach beyond the header that is to prove them.
     let answer = SyncMessage::Manifest(made.target.header.height, FIRST, Some(page(&made)));
     let effects = sync.handle(Duration::ZERO, Input::Message(peer, say(&answer)));

@@ -8,13 +8,20 @@ use ledger::codec;
 use ledger::hash::Hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
-use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update, WANTS_MAX};
-use protocol::swarm::{Bits, Effect, Input, Rates, Setup, Swarm};
+use protocol::swarm::message::{
+    ChunkId, CollectionNumber, Holdings, SyncMessage, Update, WANTS_MAX,
+};
+use protocol::swarm::{
+    Bits, Effect, HISTORY, Input, Rates, SegmentRange, SegmentRanges, Setup, Swarm,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tests::swarm::Made;
 
 use super::{FIRST, MIB};
+
+/// A peer's number for history. It differs from the machine's.
+const NUMBER: CollectionNumber = CollectionNumber(3);
 
 /// A machine, and what its shell knows of it.
 struct Shell {
@@ -83,7 +90,7 @@ impl Shell {
             }
             Effect::Store(id) => {
                 assert!(
-                    self.begun.contains(&id.segment) && self.stored.insert(id),
+                    self.begun.contains(&id.segment.index) && self.stored.insert(id),
                     "{id:?} is stored once"
                 );
             }
@@ -100,6 +107,7 @@ impl Shell {
         self.close(peer);
         self.banned[peer] = false;
         self.give(Input::Opened(PeerId(peer as u64)));
+        self.say(peer, &SyncMessage::Open(NUMBER, self.made.id()));
     }
 
     fn say(&mut self, peer: usize, message: &SyncMessage) {
@@ -130,38 +138,38 @@ fn no_peer_can_break_a_machine() {
 }
 
 /// The id of any chunk, mostly one of the chain or near it.
-fn any(rng: &mut ChaCha8Rng) -> ChunkId {
+fn any(rng: &mut ChaCha8Rng, number: CollectionNumber) -> ChunkId {
     match rng.random_range(0..12) {
-        0 => ChunkId { segment: SegmentIndex(rng.random()), chunk: rng.random() },
+        0 => number.segment(SegmentIndex(rng.random())).chunk(rng.random()),
         _ => {
-            let segment = SegmentIndex(rng.random_range(0..5));
-            ChunkId { segment, chunk: rng.random_range(0..17) }
+            let segment = number.segment(SegmentIndex(rng.random_range(0..5)));
+            segment.chunk(rng.random_range(0..17))
         }
     }
 }
 
 fn ids(rng: &mut ChaCha8Rng, most: usize) -> Vec<ChunkId> {
     let count = rng.random_range(0..=most);
-    (0..count).map(|_| any(rng)).collect()
+    (0..count).map(|_| any(rng, NUMBER)).collect()
 }
 
 fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
     let made = shell.made.clone();
-    match rng.random_range(0..16) {
+    match rng.random_range(0..18) {
         0 => {
             let mut bits = Bits::new(16);
             for _ in 0..rng.random_range(0..16) {
                 bits.set(rng.random_range(0..20));
             }
-            let sealed = *[0, 2, 4, u64::MAX].get(rng.random_range(0..4usize)).unwrap();
-            let holdings = Holdings {
-                height: Height(rng.random_range(0..1_000)),
-                pruned_below: SegmentIndex(rng.random_range(0..2)),
-                sealed: SegmentIndex(sealed),
-                partial: vec![(SegmentIndex(rng.random_range(0..5)), bits)],
-                nonce: rng.random(),
-            };
-            shell.say(peer, &SyncMessage::Holdings(holdings));
+            let whole = *[0, 2, 4, u64::MAX].get(rng.random_range(0..4usize)).unwrap();
+            let mut whole = SegmentRanges::before(SegmentIndex(whole));
+            if rng.random_ratio(1, 2) {
+                whole.remove(FIRST);
+            }
+            let open = vec![(SegmentIndex(rng.random_range(0..5)), bits)];
+            let holdings = Holdings { whole, open, nonce: rng.random() };
+            shell.say(peer, &SyncMessage::Height(Height(rng.random_range(0..1_000))));
+            shell.say(peer, &SyncMessage::Holdings(NUMBER, holdings));
         }
         1..=3 => {
             let update = Update {
@@ -174,9 +182,10 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
             shell.say(peer, &SyncMessage::Update(update));
         }
         4 => {
-            let sealed = SegmentIndex(rng.random_range(0..6));
-            let height = Height(rng.random_range(0..1_000));
-            shell.say(peer, &SyncMessage::Sealed(sealed, height));
+            let first = rng.random_range(0..6);
+            let last = SegmentIndex(first + rng.random_range(0..3));
+            let range = SegmentRange { first: SegmentIndex(first), last };
+            shell.say(peer, &SyncMessage::Held(NUMBER, range));
         }
         5 => shell.say(peer, &SyncMessage::Busy(rng.random())),
         6 => {
@@ -198,11 +207,11 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
         9..=12 => {
             let wanted: Vec<ChunkId> = shell.wants[peer].0.iter().copied().collect();
             let id = if wanted.is_empty() || rng.random_ratio(1, 20) {
-                any(rng)
+                any(rng, HISTORY)
             } else {
                 wanted[rng.random_range(0..wanted.len())]
             };
-            let good = made.chunk(id.segment, id.chunk).filter(|_| rng.random_ratio(30, 31));
+            let good = made.chunk(id).filter(|_| rng.random_ratio(30, 31));
             let (hash, bytes) = good.unwrap_or((Hash::ZERO, 1));
             if shell.received[peer] < shell.wants[peer].1 {
                 shell.received[peer] += 1;
@@ -215,6 +224,16 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
             shell.say(peer, &SyncMessage::GetManifest(made.target.header.height, first));
         }
         14 => {
+            let segment = NUMBER.segment(SegmentIndex(rng.random_range(0..5)));
+            shell.say(peer, &SyncMessage::NotKept(segment));
+        }
+        15 => {
+            shell.say(peer, &SyncMessage::Close(NUMBER));
+            if !shell.banned[peer] {
+                shell.say(peer, &SyncMessage::Open(NUMBER, made.id()));
+            }
+        }
+        16 => {
             shell.close(peer);
             shell.give(Input::Closed(PeerId(peer as u64)));
         }

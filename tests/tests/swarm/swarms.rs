@@ -68,6 +68,22 @@ fn liars_are_banned_and_nobody_else_is() {
     assert!(outcome.ratio() <= 1.2 && outcome.bans.len() == 2, "{outcome}");
 }
 
+/// A node never sends a chunk that is damaged on its disk, and takes back the segment. So nobody is
+/// banned, and the others get the chunks elsewhere.
+#[test]
+fn bit_rot_bans_nobody_and_holds_back_nobody() {
+    for seed in 0..10 {
+        let plan = short(Plan::new(3, 4)).with_seeds(|at, member| {
+            if at > 0 {
+                member.conduct = Conduct::Rots;
+            }
+        });
+        let outcome = complete(plan.with_seed(seed));
+        assert_eq!(outcome.bans, [], "seed {seed}");
+        assert!(outcome.ratio() <= 1.2, "seed {seed}: {outcome}");
+    }
+}
+
 #[test]
 fn a_swarm_lives_without_its_seed() {
     for (seed, leechers) in [(1, 3), (2, 8), (3, 12)] {

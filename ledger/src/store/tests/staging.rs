@@ -150,6 +150,21 @@ fn damaged_bytes_of_an_earlier_run_cost_only_their_chunk() {
     assert!(!open(directory.path()).1[0].1[5]);
 }
 
+/// The disk may damage a chunk after this run has written and checked it.
+#[test]
+fn a_chunk_is_checked_each_time_that_it_is_read() {
+    let (directory, all) = staged();
+    let (mut staging, _) = open(directory.path());
+    let right = part(&all[0].1, 2);
+    for _ in 0..2 {
+        assert_eq!(staging.read(0, 2).unwrap().as_deref(), Some(right));
+        damage(&directory.path().join("0.data"), 40);
+        assert_eq!(staging.read(0, 2).unwrap(), None);
+        assert!(staging.reader(0).unwrap().is_none(), "the chunk is missing now");
+        staging.write(0, 2, right).unwrap();
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_removed() {
     type Change = fn(&Path);

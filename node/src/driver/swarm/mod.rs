@@ -293,9 +293,7 @@ impl Shell {
         let index = assembled.index;
         let damaged = assembled.damaged.clone();
         for chunk in &damaged {
-            tracing::warn!(
-                "chunk {chunk} of segment {index} was damaged on disk; it is fetched again"
-            );
+            warn_damaged(index, *chunk);
             self.staging.forget(index.0, u64::from(*chunk))?;
         }
         // The segment may have been applied block by block meanwhile.
@@ -326,7 +324,7 @@ impl Shell {
     fn perform_one(&mut self, effect: Effect) -> anyhow::Result<Option<Input>> {
         match effect {
             Effect::Send(peer, bytes) => self.send(peer, bytes),
-            Effect::SendChunk(peer, id) => return self.send_chunk(peer, id),
+            Effect::SendChunk { to, id, name } => return self.send_chunk(to, id, name),
             Effect::SendManifest { peer, height, first, known } => {
                 if !self.admits(peer) {
                     self.send_message(peer, &SyncMessage::Manifest(height, first, None));
@@ -354,9 +352,9 @@ impl Shell {
                     self.arriving.take().filter(|(arrived, ..)| *arrived == id)
                 {
                     self.network.served(sender, Service::History);
-                    self.suppliers.on_chunk(arrived.segment, sender);
-                    let bytes = &frame[CHUNK_HEADER_BYTES..];
-                    self.staging.write(arrived.segment.0, u64::from(arrived.chunk), bytes)?;
+                    let (index, chunk) = (arrived.segment.index, u64::from(arrived.chunk));
+                    self.suppliers.on_chunk(index, sender);
+                    self.staging.write(index.0, chunk, &frame[CHUNK_HEADER_BYTES..])?;
                 }
             }
             Effect::SaveManifest(bytes) => self.staging.put_manifest(&bytes)?,
@@ -402,16 +400,26 @@ impl Shell {
         }
     }
 
-    fn send_chunk(&mut self, peer: PeerId, id: ChunkId) -> anyhow::Result<Option<Input>> {
-        let chunk = u64::from(id.chunk);
-        let bytes = match id.segment < self.sealed {
-            true => self.store.chunk(id.segment.0, chunk, &self.rules),
-            false => self.staging.read(id.segment.0, chunk),
+    fn send_chunk(
+        &mut self,
+        peer: PeerId,
+        id: ChunkId,
+        name: ChunkId,
+    ) -> anyhow::Result<Option<Input>> {
+        let (index, chunk) = (id.segment.index, u64::from(id.chunk));
+        let is_sealed = index < self.sealed;
+        let bytes = match is_sealed {
+            true => self.store.chunk(index.0, chunk, &self.rules),
+            false => self.staging.read(index.0, chunk),
         };
         let bytes = match self.served(bytes) {
             Some(Some(bytes)) => bytes,
-            Some(None) if id.segment < self.sealed => return Ok(Some(Input::Impossible(peer, id))),
-            _ => return Ok(Some(Input::Unsent(peer, id))),
+            Some(None) if is_sealed => return Ok(Some(Input::Impossible(peer, id))),
+            Some(None) => {
+                warn_damaged(index, id.chunk);
+                return Ok(Some(Input::Unsent(peer, id)));
+            }
+            None => return Ok(Some(Input::Unsent(peer, id))),
         };
         // The bytes of the answer are charged, but not the read. The refill of a budget pays for
         // 400 MB/s of answers, which is more than a connection carries. This node decides which
@@ -419,7 +427,7 @@ impl Shell {
         self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
             self.network.uploaded().count(to, bytes.len());
-            self.network.send_data(to, id.frame(&bytes));
+            self.network.send_data(to, name.frame(&bytes));
         }
         Ok(None)
     }
@@ -477,4 +485,8 @@ impl Shell {
         self.shows.report = report;
         self.view.send_replace(Arc::new(self.shows.clone()));
     }
+}
+
+fn warn_damaged(segment: SegmentIndex, chunk: u32) {
+    tracing::warn!("chunk {chunk} of segment {segment} was damaged on disk; it is fetched again");
 }

@@ -23,7 +23,7 @@ fn fetching(measured_ms: u64) -> SyncView {
     let peer = |peer, in_flight| PeerReport {
         peer,
         height: Height(900),
-        sealed: 7,
+        segments: 7,
         partial_chunks: 5,
         in_flight,
         fetched_bytes: 3_000,

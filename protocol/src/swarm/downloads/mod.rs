@@ -14,13 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ledger::hash::Hash;
-use ledger::history::SegmentHead;
-use ledger::units::SegmentIndex;
 
 use super::census::{Census, mix, place};
-use super::message::{ChunkId, Update};
+use super::message::{ChunkId, SegmentId, Update};
 use super::meter::Limit;
-use super::segments::Segments;
+use super::segments::{Segment, Segments};
 use super::supplier::{Breach, Supplier};
 use crate::ids::PeerId;
 use requests::{Request, Requests};
@@ -44,8 +42,8 @@ pub(crate) enum Arrival {
     New,
     /// It has the proved hash, but the chunk was here already.
     Duplicate,
-    /// There is no hash to check it by, for example because its segment was applied after the
-    /// request.
+    /// There is no hash to check it by, for example because its segment was put in its place after
+    /// the request.
     Unknown,
     /// It does not have the proved hash.
     Bad,
@@ -104,19 +102,27 @@ impl Downloads {
     }
 
     /// Begins to fetch a segment, of which some chunks may be here.
-    pub(super) fn add_segment(&mut self, head: SegmentHead, here: &[bool]) {
-        self.requests.add_segment(SegmentIndex(head.descriptor.index), head.chunks.len());
-        self.segments.add(head, here);
+    pub(super) fn add_segment(&mut self, segment: Segment) {
+        self.requests.add_segment(segment.id(), segment.hashes().len());
+        self.segments.add(segment);
     }
 
-    /// Stops fetching a segment, since it is applied.
-    pub(super) fn remove_segment(&mut self, index: SegmentIndex) {
-        self.segments.remove(index);
-        for (chunk, request) in (0..).zip(self.requests.remove_segment(index)) {
+    /// Stops fetching a segment, for example since it is in its place.
+    pub(super) fn remove_segment(&mut self, segment: SegmentId) {
+        self.segments.remove(segment);
+        for (chunk, request) in (0..).zip(self.requests.remove_segment(segment)) {
             for peer in request.peers() {
-                self.unwant(peer, ChunkId { segment: index, chunk });
+                self.unwant(peer, segment.chunk(chunk));
             }
         }
+    }
+
+    /// A peer has less than it said before, so others are asked for what it lacks.
+    pub(super) fn on_less(&mut self, peer: PeerId, census: &Census) {
+        let Some(supplier) = self.suppliers.get(&peer) else { return };
+        let wants = supplier.wants().iter();
+        let lacking: Vec<ChunkId> = wants.filter(|id| !census.has(peer, **id)).copied().collect();
+        lacking.into_iter().for_each(|chunk| self.release(peer, chunk));
     }
 
     /// A chunk that was here is damaged, so it is fetched again.
@@ -124,7 +130,7 @@ impl Downloads {
         self.segments.lose(id);
     }
 
-    /// The segments that are being fetched or wait to be applied.
+    /// The open segments.
     pub(super) const fn segments(&self) -> &Segments {
         &self.segments
     }
@@ -154,8 +160,8 @@ impl Downloads {
             Err(Breach::NotWanted) => return Arrival::Unasked,
         }
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
-        let head = self.segments.head(id.segment);
-        let expected = head.and_then(|head| head.chunks.get(id.chunk as usize));
+        let segment = self.segments.get(id.segment);
+        let expected = segment.and_then(|segment| segment.hashes().get(id.chunk as usize));
         let arrival = match (expected, self.segments.has(id)) {
             (None, _) => Arrival::Unknown,
             (Some(expected), _) if *expected != hash => Arrival::Bad,
@@ -253,7 +259,7 @@ impl Downloads {
     fn has_any(&self, id: PeerId, census: &Census) -> bool {
         let Some(holdings) = census.get(id) else { return false };
         let mut wanted = self.segments.iter().filter(|segment| segment.missing() > 0);
-        wanted.any(|segment| holdings.has_any(segment.index()))
+        wanted.any(|segment| holdings.has_any(segment.id()))
     }
 
     /// Requests free chunks from a peer, as many as it has room for. From a source it requests
@@ -274,17 +280,17 @@ impl Downloads {
         }
         let mut candidates: Vec<((u32, bool, u64), ChunkId)> = Vec::new();
         let mut to_offer: Vec<ChunkId> = Vec::new();
-        let (mut looked_at, mut last_window) = (0u64, SegmentIndex(u64::MAX));
+        let (mut looked_at, mut last_window) = (0u64, None);
         for segment in self.segments.iter() {
-            let index = segment.index();
-            let is_window_over = looked_at >= WINDOW_BYTES && index > last_window;
+            let index = segment.id();
+            let is_window_over = looked_at >= WINDOW_BYTES && Some(index) > last_window;
             if is_window_over && candidates.len() >= room && to_offer.len() >= offers {
                 break;
             }
             if looked_at < WINDOW_BYTES {
-                last_window = index;
+                last_window = Some(index);
             }
-            looked_at = looked_at.saturating_add(segment.head().descriptor.bytes);
+            looked_at = looked_at.saturating_add(segment.bytes());
             let Some(requests) = self.requests.of_segment(index) else { continue };
             // If no chunk is free, or the peer has none, the chunks of the segment are not looked
             // at.
@@ -390,7 +396,7 @@ impl Downloads {
     /// When the rate limit next allows credit. Late peers need no deadline here, since
     /// [`Self::fill`] notices them.
     pub(crate) fn deadline(&mut self, now: Duration) -> Option<Duration> {
-        let is_fetching = !self.segments.is_complete();
+        let is_fetching = !self.segments.are_complete();
         self.limit.opens_at(now).filter(|_| is_fetching)
     }
 

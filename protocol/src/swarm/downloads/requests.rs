@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ledger::units::SegmentIndex;
-
 use crate::ids::PeerId;
-use crate::swarm::message::ChunkId;
+use crate::swarm::message::{ChunkId, SegmentId};
 
 /// The peers that one chunk is requested from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +23,7 @@ pub(super) struct SegmentRequests {
 
 /// The requests for the chunks of all segments that are being fetched.
 #[derive(Debug, Default)]
-pub(super) struct Requests(BTreeMap<SegmentIndex, SegmentRequests>);
+pub(super) struct Requests(BTreeMap<SegmentId, SegmentRequests>);
 
 impl Request {
     pub(super) const fn is_none(&self) -> bool {
@@ -65,18 +63,18 @@ impl SegmentRequests {
 
 impl Requests {
     /// Makes room for the requests of a segment with this many chunks.
-    pub(super) fn add_segment(&mut self, index: SegmentIndex, chunks: usize) {
+    pub(super) fn add_segment(&mut self, segment: SegmentId, chunks: usize) {
         let requests = SegmentRequests { chunks: vec![Request::default(); chunks], count: 0 };
-        self.0.insert(index, requests);
+        self.0.insert(segment, requests);
     }
 
     /// Removes a segment, and returns the requests for its chunks.
-    pub(super) fn remove_segment(&mut self, index: SegmentIndex) -> Vec<Request> {
-        self.0.remove(&index).map(|requests| requests.chunks).unwrap_or_default()
+    pub(super) fn remove_segment(&mut self, segment: SegmentId) -> Vec<Request> {
+        self.0.remove(&segment).map(|requests| requests.chunks).unwrap_or_default()
     }
 
-    pub(super) fn of_segment(&self, index: SegmentIndex) -> Option<&SegmentRequests> {
-        self.0.get(&index)
+    pub(super) fn of_segment(&self, segment: SegmentId) -> Option<&SegmentRequests> {
+        self.0.get(&segment)
     }
 
     /// The request for a chunk. `None` if its segment is not being fetched or has no such chunk.

@@ -1,12 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use ledger::certificate::Certificate;
-use ledger::hash::{BlockHash, ChainId, Domain};
-use ledger::history::SegmentDescriptor;
-use ledger::units::Height;
+use ledger::hash::Domain;
+use ledger::units::SegmentIndex;
 
 use super::super::bits::Bits;
-use super::super::message::Holdings;
+use super::super::message::{CollectionNumber, Holdings};
+use super::super::ranges::SegmentRanges;
 use super::super::supplier::LATE_AT_FIRST;
 use super::*;
 
@@ -22,8 +21,12 @@ struct Fetch {
     now: Duration,
 }
 
+const SEGMENT: SegmentId = CollectionNumber(3).segment(SegmentIndex(0));
+/// Most chunks of a segment.
+const CHUNKS: u32 = 1_000;
+
 fn id(chunk: u32) -> ChunkId {
-    ChunkId { segment: SegmentIndex(0), chunk }
+    SEGMENT.chunk(chunk)
 }
 
 fn hash(chunk: u32) -> Hash {
@@ -33,33 +36,19 @@ fn hash(chunk: u32) -> Hash {
 impl Fetch {
     /// One segment of `chunks` chunks.
     fn new(chunks: u32) -> Self {
-        let descriptor = SegmentDescriptor {
-            index: 0,
-            first: Height(1),
-            last: Height(9),
-            bytes: u64::from(chunks) * CHUNK,
-            chunks_root: Hash::ZERO,
-            blocks_root: Hash::ZERO,
-            last_block: BlockHash(Hash::ZERO),
-        };
-        let certificate = Certificate::genesis(ChainId(Hash::ZERO));
         let mut downloads = Downloads::new(CHUNK, 7, Limit::new(None));
-        let chunks = (0..chunks).map(hash).collect();
-        downloads.add_segment(SegmentHead { descriptor, chunks, certificate }, &[]);
-        Self { downloads, census: Census::new(1_000), now: Duration::from_secs(100) }
+        let (bytes, hashes) = (u64::from(chunks) * CHUNK, (0..chunks).map(hash).collect());
+        downloads.add_segment(Segment::new(SEGMENT, bytes, hashes, &[]));
+        Self { downloads, census: Census::default(), now: Duration::from_secs(100) }
     }
 
     fn open(&mut self, peer: PeerId, sealed: u64, has: impl IntoIterator<Item = u32>) {
         let mut bits = Bits::default();
         has.into_iter().for_each(|chunk| assert!(bits.set(chunk)));
-        let holdings = Holdings {
-            height: Height(9),
-            pruned_below: SegmentIndex(0),
-            sealed: SegmentIndex(sealed),
-            partial: vec![(SegmentIndex(0), bits)],
-            nonce: mix(peer.0),
-        };
-        self.census.on_holdings(peer, holdings).unwrap();
+        let whole = SegmentRanges::before(SegmentIndex(sealed));
+        let open = vec![(SEGMENT.index, bits)];
+        let holdings = Holdings { whole, open, nonce: mix(peer.0) };
+        self.census.on_holdings(peer, SEGMENT.collection, holdings, CHUNKS).unwrap();
         self.downloads.on_opened(peer);
     }
 
@@ -89,13 +78,15 @@ impl Fetch {
 
     /// Chunks that are wanted from two peers.
     fn twice(&self) -> usize {
-        self.downloads.requests.of_segment(SegmentIndex(0)).unwrap().twice()
+        self.downloads.requests.of_segment(SEGMENT).unwrap().twice()
     }
 
     /// Index, number of chunks and number of missing ones of each segment.
     fn segments(&self) -> Vec<(u64, u64, u64)> {
         let segments = self.downloads.segments().iter();
-        segments.map(|segment| (segment.index().0, segment.chunks(), segment.missing())).collect()
+        segments
+            .map(|segment| (segment.id().index.0, segment.chunks(), segment.missing()))
+            .collect()
     }
 
     fn in_flight(&self, peer: PeerId) -> u64 {
@@ -127,7 +118,7 @@ fn a_source_may_choose_and_each_chunk_is_offered_to_one() {
         offers.iter().map(Vec::len).sum::<usize>(),
         "no chunk is wanted from two: {offers:?}"
     );
-    let sources = fetch.census.sources(SegmentIndex(0));
+    let sources = fetch.census.sources(SEGMENT);
     for (peer, offers) in [A, B, C].into_iter().zip(&offers) {
         let owned =
             offers.iter().filter(|chunk| fetch.census.owner(&sources, id(**chunk)) == Some(peer));
@@ -144,7 +135,7 @@ fn what_fewest_have_is_fetched_first() {
     // The first chunks are chosen at random.
     fetch.works(A, RANDOM_FIRST as usize, milliseconds(2_000));
     let mut order: Vec<u16> = Vec::new();
-    while !fetch.downloads.segments().is_complete() {
+    while !fetch.downloads.segments().are_complete() {
         let add = fetch.fill(A).add;
         let mut holders: Vec<u16> =
             add.into_iter().map(|id| fetch.census.partial_holders(id)).collect();
@@ -195,7 +186,7 @@ fn what_comes_is_judged_by_the_manifest() {
     check(id(2), hash(1), Arrival::Bad);
     check(id(2), hash(2), Arrival::New);
     check(id(4), hash(4), Arrival::Unknown);
-    check(ChunkId { segment: SegmentIndex(1), chunk: 0 }, hash(0), Arrival::Unknown);
+    check(CollectionNumber(4).segment(SEGMENT.index).chunk(0), hash(0), Arrival::Unknown);
     assert_eq!(fetch.segments(), [(0, 4, 2)]);
     fetch.downloads.lose(id(1));
     fetch.downloads.lose(id(3));
@@ -249,7 +240,7 @@ fn what_a_source_was_to_send_comes_from_the_first_other_that_has_it() {
     let other = if source == A { B } else { A };
     assert_eq!(fetch.downloads.on_have(other, id(0), &fetch.census), [], "a source has it anyway");
     assert_eq!(from(&fetch, 0), Some(source));
-    fetch.census.on_have(C, id(0)).unwrap();
+    fetch.census.on_have(C, id(0), CHUNKS).unwrap();
     assert_eq!(fetch.downloads.on_have(C, id(0), &fetch.census), [C, source]);
     assert_eq!(from(&fetch, 0), None);
     assert_eq!(fetch.fill(C).add, [id(0)]);
@@ -266,7 +257,7 @@ fn sources_are_given_work_last_while_they_alone_have_something() {
     fetch.fill(A);
     let turn = |fetch: &Fetch, peer: PeerId| fetch.downloads.turn(peer, &fetch.census);
     assert!(turn(&fetch, B) < turn(&fetch, A), "nobody else has chunk 1");
-    fetch.census.on_have(B, id(1)).unwrap();
+    fetch.census.on_have(B, id(1), CHUNKS).unwrap();
     assert!(
         !turn(&fetch, A).0 && turn(&fetch, B) < turn(&fetch, A),
         "now a peer like others, with more to do"
@@ -368,7 +359,7 @@ fn a_peer_that_has_nothing_to_give_costs_no_look_at_chunks() {
     // A claims no chunk at all. B claims only a chunk of a segment that is not fetched.
     fetch.open(A, 0, []);
     fetch.open(B, 0, []);
-    fetch.census.on_have(B, ChunkId { segment: SegmentIndex(7), chunk: 3 }).unwrap();
+    fetch.census.on_have(B, SEGMENT.collection.segment(SegmentIndex(7)).chunk(3), CHUNKS).unwrap();
     for _ in 0..100 {
         fetch.fill(A);
         fetch.fill(B);
@@ -392,8 +383,8 @@ fn free_chunks_are_counted() {
     fetch.open(A, 1, []);
     fetch.open(B, 1, []);
     let check = |fetch: &Fetch, what: &str| {
-        let segment = fetch.downloads.segments.get(SegmentIndex(0)).unwrap();
-        let requests = fetch.downloads.requests.of_segment(SegmentIndex(0)).unwrap();
+        let segment = fetch.downloads.segments.get(SEGMENT).unwrap();
+        let requests = fetch.downloads.requests.of_segment(SEGMENT).unwrap();
         let count = |is: &dyn Fn(ChunkId) -> bool| (0..100).filter(|chunk| is(id(*chunk))).count();
         let free = count(&|chunk| fetch.downloads.is_free(chunk));
         let missing = count(&|chunk| !fetch.downloads.segments.has(chunk));
@@ -405,7 +396,7 @@ fn free_chunks_are_counted() {
     check(&fetch, "after some came");
     fetch.fill(B);
     check(&fetch, "wanted from two");
-    let here = fetch.downloads.segments.get(SegmentIndex(0)).unwrap().here().ones().next().unwrap();
+    let here = fetch.downloads.segments.get(SEGMENT).unwrap().here().ones().next().unwrap();
     fetch.downloads.lose(id(here));
     check(&fetch, "one is lost");
     fetch.downloads.lose(id(99));
@@ -416,4 +407,19 @@ fn free_chunks_are_counted() {
     fetch.works(B, missing as usize, Duration::from_millis(10));
     check(&fetch, "all came");
     assert!((0..100).all(|chunk| !fetch.downloads.is_free(id(chunk))));
+}
+
+#[test]
+fn what_a_peer_does_not_keep_is_asked_of_others_and_may_still_come() {
+    let mut fetch = Fetch::new(2);
+    fetch.open(A, 1, []);
+    fetch.fill(A);
+    assert_eq!(fetch.wants(A), [0, 1]);
+    fetch.census.on_not_kept(A, SEGMENT);
+    fetch.downloads.on_less(A, &fetch.census);
+    assert!(fetch.wants(A).is_empty() && fetch.downloads.is_free(id(0)));
+    assert_eq!(fetch.fill(A).add, [], "it has nothing");
+    fetch.open(B, 1, []);
+    assert_eq!(fetch.fill(B).add, [id(0), id(1)]);
+    assert_eq!(fetch.comes(A, 0), Arrival::New, "it was on its way");
 }

@@ -2,9 +2,9 @@
 
 use ledger::units::SegmentIndex;
 
-use crate::swarm::message::ChunkId;
-use crate::swarm::segments::Segment;
-use crate::swarm::{Effect, Swarm};
+use super::{HISTORY, Kind};
+use crate::swarm::effect::Effect;
+use crate::swarm::engine::Engine;
 
 /// Most segments in memory as blocks: one being applied, and one being verified or waiting.
 const IN_MEMORY_MAX: usize = 2;
@@ -17,24 +17,24 @@ pub(in crate::swarm) enum Step {
     Applying,
 }
 
-impl Swarm {
+impl Kind {
     /// Releases segments that are applied.
-    pub(in crate::swarm) fn release(&mut self) {
-        let indexes = self.downloads.segments().iter().map(Segment::index);
-        let applied = indexes.take_while(|index| *index < self.sealed);
-        for index in applied.collect::<Vec<_>>() {
-            self.downloads.remove_segment(index);
+    pub(super) fn release(&mut self, engine: &mut Engine) {
+        while let Some(index) = self.begun.keys().next().copied().filter(|next| *next < self.sealed)
+        {
+            self.begun.remove(&index);
+            engine.downloads.remove_segment(HISTORY.segment(index));
             self.steps.remove(&index);
-            self.effects.push(Effect::Release(index));
+            engine.push(Effect::Release(index));
         }
         self.source.forget_below(self.sealed);
     }
 
     /// Has complete segments verified one at a time, in order, as many as memory may hold.
-    pub(in crate::swarm) fn assemble(&mut self) {
-        let complete = self.downloads.segments().iter().filter(|segment| segment.missing() == 0);
-        let waiting = complete.map(Segment::index).filter(|index| !self.steps.contains_key(index));
-        let waiting: Vec<_> = waiting.collect();
+    pub(super) fn assemble(&mut self, engine: &mut Engine) {
+        let complete = engine.segments().of(HISTORY).filter(|segment| segment.missing() == 0);
+        let complete = complete.map(|segment| segment.id().index);
+        let waiting: Vec<_> = complete.filter(|index| !self.steps.contains_key(index)).collect();
         let is_applying = self.steps.get(&self.sealed) == Some(&Step::Applying);
         let next = SegmentIndex(self.sealed.0.saturating_add(u64::from(is_applying)));
         for index in waiting {
@@ -43,12 +43,17 @@ impl Swarm {
             let is_busy = self.steps.values().any(|step| *step == Step::Assembling);
             if self.steps.len() < most && !is_busy {
                 self.steps.insert(index, Step::Assembling);
-                self.effects.push(Effect::Assemble(index));
+                engine.push(Effect::Assemble(index));
             }
         }
     }
 
-    pub(in crate::swarm) fn on_assembled(&mut self, index: SegmentIndex, damaged: &[u32]) {
+    pub(in crate::swarm) fn on_assembled(
+        &mut self,
+        engine: &mut Engine,
+        index: SegmentIndex,
+        damaged: &[u32],
+    ) {
         if damaged.is_empty() {
             if let Some(step) = self.steps.get_mut(&index) {
                 *step = Step::Assembled;
@@ -58,25 +63,21 @@ impl Swarm {
         // Each chunk was checked when it arrived. So the disk lost these, for example in a power
         // failure, and no peer is to blame.
         self.steps.remove(&index);
-        for chunk in damaged {
-            self.downloads.lose(ChunkId { segment: index, chunk: *chunk });
-            self.progress.on_lost(self.rules.chunk_bytes);
-        }
-        self.unfilled.extend(self.links.keys());
+        engine.on_damaged(HISTORY.segment(index), damaged);
+        damaged.iter().for_each(|_| self.on_lost());
     }
 
-    pub(in crate::swarm) fn apply(&mut self) {
+    pub(super) fn apply(&mut self, engine: &mut Engine) {
         let next = self.tip.next();
         let holds_next = |index: SegmentIndex| {
-            let head = self.downloads.segments().head(index);
-            let heights = head.map(|head| head.descriptor.first..=head.descriptor.last);
-            heights.is_some_and(|heights| heights.contains(&next))
+            let descriptor = self.begun.get(&index).map(|begun| begun.descriptor);
+            descriptor.is_some_and(|one| (one.first..=one.last).contains(&next))
         };
         let mut steps = self.steps.iter();
         let ready = steps.find(|(index, step)| **step == Step::Assembled && holds_next(**index));
         if let Some(index) = ready.map(|(index, _)| *index) {
             self.steps.insert(index, Step::Applying);
-            self.effects.push(Effect::Apply(index));
+            engine.push(Effect::Apply(index));
         }
     }
 }

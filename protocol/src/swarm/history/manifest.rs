@@ -9,13 +9,18 @@ use ledger::codec;
 use ledger::history::{History, Manifest, SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
+use super::{HISTORY, Kind};
 use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::offence::Offence;
 use crate::plan::{FetchPlan, HeightRange};
+use crate::swarm::effect::Effect;
+use crate::swarm::engine::Engine;
 use crate::swarm::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
-use crate::swarm::segments::{STAGED_BYTES_MAX, STAGED_SEGMENTS_MAX};
-use crate::swarm::{Effect, Swarm};
+use crate::swarm::segments::OPEN_SEGMENTS_MAX;
+
+/// Most bytes of segments that are fetched ahead of the tip.
+const STAGED_BYTES_MAX: u64 = 1 << 30;
 
 /// Timeout of a request, after which another peer is asked. A late head still counts. A late
 /// manifest counts only if no request for a manifest has followed.
@@ -149,10 +154,11 @@ impl Source {
     }
 }
 
-impl Swarm {
+impl Kind {
     /// Uses the files of an earlier run, as far as a certificate proves them.
     pub(in crate::swarm) fn restore(
         &mut self,
+        engine: &mut Engine,
         staged: Vec<(SegmentHead, Vec<bool>)>,
         manifest: Option<Vec<u8>>,
     ) {
@@ -174,13 +180,14 @@ impl Swarm {
         for (head, here) in staged {
             let index = SegmentIndex(head.descriptor.index);
             let is_proved = self.source.manifest.get(index.0) == Some(&head.descriptor);
-            if is_proved && index >= self.sealed && self.is_head(&head) {
+            let has_room = self.begun.len() < OPEN_SEGMENTS_MAX;
+            if is_proved && has_room && index >= self.sealed && self.is_head(&head) {
                 let (chunks, rules) =
                     (here.iter().filter(|here| **here).count() as u64, &self.rules);
                 self.progress.on_found(chunks, &head.descriptor, rules);
-                self.downloads.add_segment(head, &here);
+                self.begin(engine, head, &here);
             } else {
-                self.effects.push(Effect::Release(index));
+                engine.push(Effect::Release(index));
             }
         }
     }
@@ -201,23 +208,21 @@ impl Swarm {
 
     /// Asks for the manifest of a later header, once no known segment is left whose head can be
     /// requested now. Also asks for the heads of the next segments.
-    pub(in crate::swarm) fn seek_manifest(&mut self) {
-        let now = self.now;
+    pub(super) fn seek_manifest(&mut self, engine: &mut Engine) {
+        let now = engine.now;
         let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
-        if self.is_manifest_due() && is_open && self.next_head().is_none() {
-            self.fetch_manifest();
+        if self.is_manifest_due() && is_open && self.next_head(now).is_none() {
+            self.fetch_manifest(engine);
         }
         let mut asked = self.source.heads.values().filter(|(_, deadline)| *deadline > now).count();
-        let begun = self.downloads.segments().len();
-        while asked < HEADS_MAX && begun.saturating_add(asked) < STAGED_SEGMENTS_MAX {
-            let Some(index) = self.next_head() else { return };
-            let holds = |peer: PeerId| {
-                self.census.get(peer).is_some_and(|holdings| holdings.sealed > index)
-            };
-            let Some(peer) = self.least_asked(holds) else { return };
+        let begun = self.begun.len();
+        while asked < HEADS_MAX && begun.saturating_add(asked) < OPEN_SEGMENTS_MAX {
+            let Some(index) = self.next_head(now) else { return };
+            let holds = |peer: PeerId| holds(engine, peer, index);
+            let Some(peer) = self.least_asked(engine, holds) else { return };
             self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
             self.source.note_asked(peer);
-            self.send(peer, &SyncMessage::GetHead(index));
+            engine.send(peer, &SyncMessage::GetHead(index));
             asked = asked.saturating_add(1);
         }
     }
@@ -231,7 +236,7 @@ impl Swarm {
     }
 
     /// The first segment to fetch whose head is neither here nor asked for.
-    fn next_head(&self) -> Option<SegmentIndex> {
+    fn next_head(&self, now: Duration) -> Option<SegmentIndex> {
         let mut bytes = 0u64;
         for descriptor in self.source.manifest.descriptors() {
             let index = SegmentIndex(descriptor.index);
@@ -240,7 +245,7 @@ impl Swarm {
                 return None;
             }
             let is_asked =
-                self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > self.now);
+                self.source.heads.get(&index).is_some_and(|(_, deadline)| *deadline > now);
             if self.is_wanted(descriptor) && !self.is_begun(index) && !is_asked {
                 return Some(index);
             }
@@ -255,14 +260,13 @@ impl Swarm {
 
     /// Whether the head of a segment is here, so that its chunks are fetched.
     fn is_begun(&self, index: SegmentIndex) -> bool {
-        self.downloads.segments().get(index).is_some()
+        self.begun.contains_key(&index)
     }
 
     /// The peer to ask next. Of the peers with the fewest unanswered requests it is one that fits,
     /// if any does. Of several it is the one asked longest ago.
-    fn least_asked(&self, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
-        let said_hello = self.links.keys().copied().filter(|peer| self.census.get(*peer).is_some());
-        said_hello.min_by_key(|peer| {
+    fn least_asked(&self, engine: &Engine, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
+        knowing(engine).min_by_key(|peer| {
             let (unanswered, number) = self.source.patience_with(*peer);
             (unanswered, !fits(*peer), number)
         })
@@ -270,18 +274,16 @@ impl Swarm {
 
     /// When to ask again after a peer had no answer: at once if some peer has no unanswered
     /// request, otherwise after [`RETRY`].
-    fn retry_at(&self) -> Duration {
-        let mut peers = self.links.keys().filter(|peer| self.census.get(**peer).is_some());
-        let is_fresh = peers.any(|peer| self.source.patience_with(*peer).0 == 0);
-        if is_fresh { self.now } else { self.now.saturating_add(RETRY) }
+    fn retry_at(&self, engine: &Engine) -> Duration {
+        let is_fresh = knowing(engine).any(|peer| self.source.patience_with(peer).0 == 0);
+        if is_fresh { engine.now } else { engine.now.saturating_add(RETRY) }
     }
 
-    fn fetch_manifest(&mut self) {
+    fn fetch_manifest(&mut self, engine: &mut Engine) {
         let Some(header) = self.source.target.clone() else { return };
         let height = header.header.height;
-        let fits =
-            |peer: PeerId| self.census.get(peer).is_some_and(|holdings| holdings.height >= height);
-        let Some(peer) = self.least_asked(fits) else { return };
+        let fits = |peer: PeerId| self.height(peer) >= height;
+        let Some(peer) = self.least_asked(engine, fits) else { return };
         let from = SegmentIndex(self.source.manifest.segments());
         let next = self.source.manifest.next_height();
         // A peer that sends page after page without end must not keep others from being asked. The
@@ -289,23 +291,23 @@ impl Swarm {
         if self.source.fetch.as_ref().is_some_and(|fetch| !fetch.descriptors.is_empty()) {
             self.source.patience = self.source.patience.saturating_mul(2).min(PATIENCE_MAX);
         }
-        let deadline = self.now.saturating_add(self.source.patience);
+        let deadline = engine.now.saturating_add(self.source.patience);
         self.source.fetch =
             Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
         self.source.note_asked(peer);
-        self.send(peer, &SyncMessage::GetManifest(height, from));
+        engine.send(peer, &SyncMessage::GetManifest(height, from));
         // If nothing else is being fetched, the first head is requested right behind the manifest
         // that proves it, which saves a round trip.
         let first = SegmentIndex(from.0.saturating_add(u64::from(next <= self.tip)));
-        let is_idle = self.downloads.segments().is_empty();
-        if is_idle && self.census.get(peer).is_some_and(|holdings| holdings.sealed > first) {
-            self.source.heads.insert(first, (peer, self.now.saturating_add(PATIENCE)));
-            self.send(peer, &SyncMessage::GetHead(first));
+        if self.begun.is_empty() && holds(engine, peer, first) {
+            self.source.heads.insert(first, (peer, engine.now.saturating_add(PATIENCE)));
+            engine.send(peer, &SyncMessage::GetHead(first));
         }
     }
 
     pub(in crate::swarm) fn on_manifest(
         &mut self,
+        engine: &mut Engine,
         from: PeerId,
         height: Height,
         index: SegmentIndex,
@@ -320,28 +322,28 @@ impl Swarm {
         // The peer does not know the height, or refuses for now. `retry_at` says when the next peer
         // is asked.
         let Some(descriptors) = descriptors else {
-            fetch.deadline = self.retry_at();
+            fetch.deadline = self.retry_at(engine);
             self.source.fetch = Some(fetch);
             return;
         };
         let is_whole = descriptors.len() < DESCRIPTORS_MAX;
         if fetch.descriptors.len().saturating_add(descriptors.len()) > MANIFEST_SEGMENTS_MAX {
-            return self.ban(from, Offence::ManifestTooLarge { most: MANIFEST_SEGMENTS_MAX });
+            return engine.ban(from, Offence::ManifestTooLarge { most: MANIFEST_SEGMENTS_MAX });
         }
         // Each page is validated when it arrives, so an unproved manifest never outgrows what a
         // chain of that height can hold.
         for descriptor in descriptors {
             match descriptor.validate_at(fetch.next_index().0, fetch.next, &self.rules) {
                 Ok(next) if next <= height => fetch.next = next,
-                Ok(next) => return self.ban(from, Offence::ManifestTooLong { height, next }),
-                Err(error) => return self.ban(from, Offence::Manifest(error)),
+                Ok(next) => return engine.ban(from, Offence::ManifestTooLong { height, next }),
+                Err(error) => return engine.ban(from, Offence::Manifest(error)),
             }
             fetch.descriptors.push(descriptor);
         }
         if !is_whole {
             let next = fetch.next_index();
             self.source.fetch = Some(fetch);
-            return self.send(from, &SyncMessage::GetManifest(height, next));
+            return engine.send(from, &SyncMessage::GetManifest(height, next));
         }
         self.source.note_answered(from);
         if height <= self.tip {
@@ -360,28 +362,22 @@ impl Swarm {
                 self.source.patience = PATIENCE;
                 let descriptors = self.source.manifest.descriptors().copied().collect();
                 let saved = Saved { header: fetch.header, descriptors };
-                self.effects.push(Effect::SaveManifest(codec::encode(&saved)));
+                engine.push(Effect::SaveManifest(codec::encode(&saved)));
             }
-            Err(error) => self.ban(from, Offence::Manifest(error)),
+            Err(error) => engine.ban(from, Offence::Manifest(error)),
         }
     }
 
     pub(in crate::swarm) fn on_head(
         &mut self,
+        engine: &mut Engine,
         from: PeerId,
         index: SegmentIndex,
         head: Option<SegmentHead>,
     ) {
         let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
-        let Some(head) = head else {
-            // The peer does not have the head, or refuses for now. `retry_at` says when the next
-            // peer is asked.
-            if is_asked {
-                let retry_at = self.retry_at();
-                self.source.heads.insert(index, (from, retry_at));
-            }
-            return;
-        };
+        // The peer refuses for now.
+        let Some(head) = head else { return self.on_no_head(engine, from, index) };
         let Some(descriptor) = self.source.manifest.get(index.0).copied() else {
             // The head came before its manifest was complete, so nothing proves it. It is requested
             // again.
@@ -391,18 +387,31 @@ impl Swarm {
         // An unrequested head may be of any segment, and would take a place that the next segments
         // need.
         let is_unasked = !self.source.heads.contains_key(&index);
-        let is_full = self.downloads.segments().len() >= STAGED_SEGMENTS_MAX;
+        let is_full = self.begun.len() >= OPEN_SEGMENTS_MAX;
         if is_unasked || is_full || !self.is_wanted(&descriptor) || self.is_begun(index) {
             return;
         }
         if head.descriptor != descriptor || !self.is_head(&head) {
-            return self.ban(from, Offence::SegmentHead { segment: index });
+            return engine.ban(from, Offence::SegmentHead { segment: index });
         }
         self.source.heads.remove(&index);
         self.source.note_answered(from);
-        self.effects.push(Effect::Begin(head.clone()));
-        self.downloads.add_segment(head, &[]);
-        self.unfilled.extend(self.links.keys());
+        engine.push(Effect::Begin(head.clone()));
+        self.begin(engine, head, &[]);
+    }
+
+    /// A peer does not give the head of a segment. `retry_at` says when the next peer is asked.
+    pub(in crate::swarm) fn on_no_head(
+        &mut self,
+        engine: &Engine,
+        from: PeerId,
+        index: SegmentIndex,
+    ) {
+        let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
+        if is_asked {
+            let retry_at = self.retry_at(engine);
+            self.source.heads.insert(index, (from, retry_at));
+        }
     }
 
     /// How the blocks above the tip are fetched. `None` while that is not known.
@@ -419,4 +428,16 @@ impl Swarm {
             None => FetchPlan::Blocks,
         })
     }
+}
+
+/// The peers that have said what they hold of history, in order.
+fn knowing(engine: &Engine) -> impl Iterator<Item = PeerId> {
+    let peers = engine.census.peers().filter(|(_, holder)| holder.knows(HISTORY));
+    peers.map(|(peer, _)| peer)
+}
+
+/// Whether a peer claims to have a whole segment.
+fn holds(engine: &Engine, peer: PeerId, index: SegmentIndex) -> bool {
+    let holder = engine.census.get(peer);
+    holder.is_some_and(|holder| holder.is_complete(HISTORY.segment(index)))
 }

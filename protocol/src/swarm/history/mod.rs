@@ -1,6 +1,211 @@
-//! What the swarm machine knows about history: the manifest, the heads of segments, and how
-//! complete segments get into the chain. The other modules of `swarm` know chunks only.
+//! The kind of collection that is the chain's history. It knows the manifest, the heads of
+//! segments, and how complete segments get into the chain. The engine knows chunks only.
 
 pub(super) mod answers;
-pub(super) mod assembly;
-pub(super) mod manifest;
+mod assembly;
+mod manifest;
+mod progress;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::certificate::Certificate;
+use ledger::chain::Chain;
+use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
+use ledger::units::{Height, SegmentIndex};
+
+use super::effect::Effect;
+use super::engine::{Collection, Engine};
+use super::message::{CollectionId, CollectionNumber, SyncMessage};
+use super::meter::Allowance;
+use super::ranges::{SegmentRange, SegmentRanges};
+use super::segments::Segment;
+use super::uploads::Class;
+use crate::ids::PeerId;
+use crate::message::CertifiedHeader;
+use crate::plan::FetchPlan;
+use answers::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE};
+pub(super) use assembly::Step;
+use manifest::Source;
+pub(super) use progress::Progress;
+
+/// This node's number for history.
+pub const HISTORY: CollectionNumber = CollectionNumber(0);
+
+/// What history knows of a peer with a link.
+#[derive(Debug)]
+struct Peer {
+    /// Its last final block, as it claims.
+    height: Height,
+    /// What its requests may still cost.
+    answers: Allowance,
+}
+
+/// An open segment, besides its chunks.
+#[derive(Debug)]
+struct Begun {
+    descriptor: SegmentDescriptor,
+    certificate: Certificate,
+}
+
+/// Fetches and serves history.
+pub(super) struct Kind {
+    chain: Arc<Chain>,
+    rules: HistoryRules,
+    pub(super) tip: Height,
+    /// All segments before this one are applied.
+    pub(super) sealed: SegmentIndex,
+    pub(super) source: Source,
+    /// The open segments.
+    begun: BTreeMap<SegmentIndex, Begun>,
+    steps: BTreeMap<SegmentIndex, Step>,
+    peers: BTreeMap<PeerId, Peer>,
+    /// What the requests of all peers together may still cost.
+    answers: Allowance,
+    pub(super) plan: FetchPlan,
+    /// The plan announced last. `None` if the plan must be announced even if it is the same as
+    /// before.
+    told_plan: Option<FetchPlan>,
+    pub(super) progress: Progress,
+}
+
+impl Kind {
+    /// Opens history in the engine, and continues from the chain and the files of an earlier run.
+    pub(super) fn new(
+        engine: &mut Engine,
+        chain: Arc<Chain>,
+        history: &History,
+        staged: Vec<(SegmentHead, Vec<bool>)>,
+        manifest: Option<Vec<u8>>,
+    ) -> Self {
+        let rules = *history.rules();
+        // The last block of a segment may exceed the size at which segments close.
+        let chunks_max = rules.segment_bytes_max().div_ceil(rules.chunk_bytes);
+        let sealed = SegmentIndex(history.segments());
+        engine.open(
+            HISTORY,
+            Collection {
+                id: CollectionId(chain.id().0),
+                class: Class::History,
+                chunks_max: u32::try_from(chunks_max).unwrap_or(u32::MAX),
+                whole: SegmentRanges::before(sealed),
+            },
+        );
+        let mut kind = Self {
+            chain,
+            rules,
+            tip: history.tip(),
+            sealed,
+            source: Source::new(history),
+            begun: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            answers: Allowance::new(ANSWERED_ALL, ANSWERED_ALL_AT_ONCE),
+            plan: FetchPlan::Blocks,
+            told_plan: None,
+            progress: Progress::default(),
+        };
+        kind.restore(engine, staged, manifest);
+        kind
+    }
+
+    pub(super) fn on_opened(&mut self, engine: &mut Engine, peer: PeerId) {
+        let answers = Allowance::new(ANSWERED_EACH, ANSWERED_EACH_AT_ONCE);
+        self.peers.insert(peer, Peer { height: Height(0), answers });
+        engine.send(peer, &SyncMessage::Height(self.tip));
+    }
+
+    pub(super) fn on_closed(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+        self.source.on_closed(peer);
+    }
+
+    pub(super) fn on_height(&mut self, from: PeerId, height: Height) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.height = height.max(peer.height);
+        }
+    }
+
+    /// The last final block of a peer, as it claims.
+    pub(super) fn height(&self, peer: PeerId) -> Height {
+        self.peers.get(&peer).map_or(Height(0), |peer| peer.height)
+    }
+
+    pub(super) fn on_certified(&mut self, certified: CertifiedHeader) {
+        self.source.on_certified(certified);
+        // The caller waits for a plan, even if the plan has not changed.
+        self.told_plan = None;
+    }
+
+    pub(super) fn on_tip(
+        &mut self,
+        engine: &mut Engine,
+        height: Height,
+        sealed: &[SegmentDescriptor],
+    ) {
+        self.tip = height;
+        for descriptor in sealed {
+            self.source.on_sealed(descriptor);
+        }
+        let index = |descriptor: &SegmentDescriptor| SegmentIndex(descriptor.index);
+        if let (Some(first), Some(last)) = (sealed.first().map(index), sealed.last().map(index)) {
+            self.sealed = SegmentIndex(last.0.saturating_add(1));
+            engine.on_whole(HISTORY, SegmentRange { first, last });
+            engine.send_all(&SyncMessage::Height(height));
+        }
+    }
+
+    /// A missing chunk has arrived.
+    pub(super) fn on_chunk(&mut self, engine: &Engine, bytes: u64) {
+        self.progress.on_chunk(bytes, engine.now);
+        if engine.segments().is_complete(HISTORY) {
+            self.progress.fetched_at = Some(engine.now);
+        }
+    }
+
+    /// A chunk that was here is fetched again.
+    pub(super) fn on_lost(&mut self) {
+        self.progress.on_lost(self.rules.chunk_bytes);
+    }
+
+    /// Asks for what is missing besides chunks, and moves complete segments on.
+    pub(super) fn settle(&mut self, engine: &mut Engine) {
+        self.release(engine);
+        self.seek_manifest(engine);
+        self.assemble(engine);
+        self.apply(engine);
+        self.announce_plan(engine);
+    }
+
+    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
+        self.source.deadline(now)
+    }
+
+    /// Whether all blocks of a segment are verified.
+    pub(super) fn is_assembled(&self, segment: SegmentIndex) -> bool {
+        matches!(self.steps.get(&segment), Some(Step::Assembled | Step::Applying))
+    }
+
+    pub(super) const fn chunk_bytes(&self) -> u64 {
+        self.rules.chunk_bytes
+    }
+
+    /// Begins to fetch a segment whose head is proved.
+    fn begin(&mut self, engine: &mut Engine, head: SegmentHead, here: &[bool]) {
+        let SegmentHead { descriptor, chunks, certificate } = head;
+        let index = SegmentIndex(descriptor.index);
+        self.begun.insert(index, Begun { descriptor, certificate });
+        let id = HISTORY.segment(index);
+        engine.add_segment(Segment::new(id, descriptor.bytes, chunks, here));
+    }
+
+    fn announce_plan(&mut self, engine: &mut Engine) {
+        let Some(plan) = self.current_plan() else { return };
+        self.plan = plan;
+        if self.told_plan != Some(plan) {
+            self.told_plan = Some(plan);
+            engine.push(Effect::Plan(plan));
+        }
+    }
+}

@@ -9,15 +9,18 @@
 //! three advantages. Chunks arrive one after the other, so peers can soon pass them on. Chunks that
 //! wait here can still be cancelled, or better ones chosen. Votes do not queue behind chunks.
 
+mod classes;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ledger::units::SegmentIndex;
-
 use super::census::{Census, mix};
-use super::message::{ChunkId, Update, WANTS_MAX};
+use super::message::{ChunkId, CollectionNumber, SegmentId, Update, WANTS_MAX};
 use super::meter::{Limit, Meter, bytes_in, time_for};
 use crate::ids::PeerId;
+pub use classes::Class;
+use classes::Turns;
 
 /// Bytes that may be in flight however slow the link is. A link of 20 Mbit/s moves them in 0.2
 /// seconds.
@@ -80,6 +83,8 @@ struct Peer {
 pub(crate) struct Uploads {
     chunk_bytes: u64,
     salt: u64,
+    classes: BTreeMap<CollectionNumber, Class>,
+    turns: Turns,
     peers: BTreeMap<PeerId, Peer>,
     /// For each chunk, the number of peers that are being sent it and have not announced it yet.
     sending: BTreeMap<ChunkId, u16>,
@@ -92,9 +97,9 @@ pub(crate) struct Uploads {
     served_bytes: u64,
 }
 
-/// The order of sending, lowest first: whether another peer has the chunk or is being sent it, the
-/// peer's turn, copies of the chunk, the chunk, chance.
-type Rank = (bool, u64, u64, ChunkId, u64);
+/// The order of sending, lowest first: the turn of the chunk's class, whether another peer has the
+/// chunk or is being sent it, the peer's turn, copies of the chunk, the chunk, chance.
+type Rank = (u64, bool, u64, u64, ChunkId, u64);
 
 /// A breach of the limits by a peer.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,6 +115,8 @@ impl Uploads {
         Self {
             chunk_bytes,
             salt,
+            classes: BTreeMap::new(),
+            turns: Turns::new(),
             peers: BTreeMap::new(),
             sending: BTreeMap::new(),
             limit,
@@ -121,6 +128,11 @@ impl Uploads {
         }
     }
 
+    /// Peers may want chunks of this collection.
+    pub(crate) fn open(&mut self, collection: CollectionNumber, class: Class) {
+        self.classes.insert(collection, class);
+    }
+
     pub(crate) fn on_opened(&mut self, peer: PeerId) {
         let turn = self.peers.values().map(|peer| peer.turn).min().unwrap_or(0);
         self.on_closed(peer);
@@ -129,7 +141,7 @@ impl Uploads {
 
     pub(crate) fn on_closed(&mut self, peer: PeerId) {
         if let Some(gone) = self.peers.remove(&peer) {
-            gone.sending.iter().for_each(|id| self.landed(*id));
+            gone.sending.into_iter().for_each(|id| landed(&mut self.sending, id));
         }
     }
 
@@ -147,6 +159,9 @@ impl Uploads {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         for id in &update.remove {
             peer.wants.remove(id);
+        }
+        if update.add.len() > WANTS_MAX {
+            return Err(Misuse::Wants);
         }
         let sending = &peer.sending;
         peer.wants
@@ -180,7 +195,7 @@ impl Uploads {
         }
         peer.wants.remove(&id);
         if peer.sending.remove(&id) {
-            self.landed(id);
+            landed(&mut self.sending, id);
         }
     }
 
@@ -193,13 +208,28 @@ impl Uploads {
         }
     }
 
-    /// The peer has all chunks of the segments before this one.
-    pub(crate) fn on_sealed(&mut self, from: PeerId, sealed: SegmentIndex) {
+    /// The peer has all chunks of these segments.
+    pub(crate) fn on_held(&mut self, from: PeerId, segments: RangeInclusive<SegmentId>) {
+        let chunks = segments.start().chunk(0)..=segments.end().chunk(u32::MAX);
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let open = peer.sending.split_off(&ChunkId { segment: sealed, chunk: 0 });
-        for id in std::mem::replace(&mut peer.sending, open) {
-            self.landed(id);
+        let held: Vec<ChunkId> = peer.sending.range(chunks).copied().collect();
+        for id in held {
+            peer.sending.remove(&id);
+            landed(&mut self.sending, id);
         }
+    }
+
+    /// The peer neither has nor wants anything of a collection any more.
+    pub(crate) fn forget_collection(&mut self, from: PeerId, collection: CollectionNumber) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.wants.retain(|id| id.segment.collection != collection);
+        }
+        self.on_held(from, collection.segments());
+    }
+
+    /// No chunk of a segment is here any more.
+    pub(crate) fn withdraw(&mut self, segment: SegmentId) {
+        self.peers.values_mut().for_each(|peer| peer.wants.retain(|id| id.segment != segment));
     }
 
     /// Bytes came from a peer, which count for its slot.
@@ -209,26 +239,14 @@ impl Uploads {
         }
     }
 
-    /// A chunk could not be sent. If `will_come`, it is fetched again and sent later.
-    pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId, will_come: bool) {
+    /// A chunk could not be sent. The peer hears of it, and asks again when the chunk is announced.
+    pub(crate) fn on_unsent(&mut self, to: PeerId, id: ChunkId) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.sent = peer.sent.saturating_sub(1);
         peer.waiting_since = peer.waiting_since.filter(|_| peer.sent > peer.received);
-        if will_come {
-            peer.wants.insert(id);
-        }
         peer.writing_since = None;
         if peer.sending.remove(&id) {
-            self.landed(id);
-        }
-    }
-
-    fn landed(&mut self, id: ChunkId) {
-        if let Some(count) = self.sending.get_mut(&id) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.sending.remove(&id);
-            }
+            landed(&mut self.sending, id);
         }
     }
 
@@ -247,29 +265,35 @@ impl Uploads {
         }
         // Chunks in flight to slow peers do not count against the room of the other peers.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
-        let mut best: Option<(Rank, PeerId)> = None;
+        let mut best: Option<(Rank, PeerId, Class)> = None;
         let may_get = |peer: &Peer| {
             peer.may_get(now)
                 && peer.has_room(self.chunk_bytes)
                 && has_room[usize::from(peer.is_slow)]
         };
+        let copies = |chunk: &ChunkId| {
+            let sending = self.sending.get(chunk).copied().unwrap_or(0);
+            u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
+        };
         for (id, peer) in self.peers.iter().filter(|(_, peer)| may_get(peer)) {
-            let copies = |chunk: &ChunkId| {
-                let sending = self.sending.get(chunk).copied().unwrap_or(0);
-                u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
-            };
-            let held = peer.wants.iter().filter(|chunk| has(**chunk));
-            let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else {
-                continue;
-            };
-            // Chance decides last, so nodes that have the same chunks begin with different peers,
-            // which then help each other.
-            let rank = (copies > 0, peer.turn, copies, chunk, mix(self.salt ^ mix(id.0)));
-            if best.is_none_or(|(known, _)| rank < known) {
-                best = Some((rank, *id));
+            for (collection, class) in &self.classes {
+                let wants = peer.wants.range(collection.chunks());
+                let held = wants.filter(|chunk| has(**chunk));
+                let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else {
+                    continue;
+                };
+                // Chance decides last, so nodes that have the same chunks begin with different
+                // peers, which then help each other.
+                let chance = mix(self.salt ^ mix(id.0));
+                let turn = self.turns.next(*class);
+                let rank = (turn, copies > 0, peer.turn, copies, chunk, chance);
+                if best.is_none_or(|(known, ..)| rank < known) {
+                    best = Some((rank, *id, *class));
+                }
             }
         }
-        let ((_, _, _, chunk, _), to) = best?;
+        let ((.., chunk, _), to, class) = best?;
+        self.turns.take(class);
         let peer = self.peers.get_mut(&to)?;
         peer.wants.remove(&chunk);
         peer.sent = peer.sent.saturating_add(1);
@@ -398,6 +422,16 @@ impl Uploads {
             .saturating_add(by_rate)
             .min(UNDER_WAY_MOST)
             .max(self.chunk_bytes.saturating_mul(2))
+    }
+}
+
+/// A chunk is no longer on its way to one of the peers.
+fn landed(sending: &mut BTreeMap<ChunkId, u16>, id: ChunkId) {
+    if let Some(count) = sending.get_mut(&id) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            sending.remove(&id);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use ledger::units::Height;
+use ledger::units::SegmentIndex;
 
 use super::super::message::Holdings;
 use super::*;
@@ -17,8 +17,11 @@ struct Serve {
     now: Duration,
 }
 
+const COLLECTION: CollectionNumber = CollectionNumber(3);
+const CHUNKS: u32 = 1_000;
+
 fn id(chunk: u32) -> ChunkId {
-    ChunkId { segment: SegmentIndex(0), chunk }
+    COLLECTION.segment(SegmentIndex(0)).chunk(chunk)
 }
 
 impl Serve {
@@ -26,14 +29,13 @@ impl Serve {
         let now = Duration::from_secs(100);
         let mut serve = Self {
             uploads: Uploads::new(CHUNK, 5, Limit::new(None)),
-            census: Census::new(1_000),
+            census: Census::default(),
             now,
         };
+        serve.uploads.open(COLLECTION, Class::History);
         for peer in (1..=peers).map(PeerId) {
-            let none = SegmentIndex(0);
-            let (pruned_below, sealed, partial) = (none, none, vec![]);
-            let holdings = Holdings { height: Height(0), pruned_below, sealed, partial, nonce: 0 };
-            serve.census.on_holdings(peer, holdings).unwrap();
+            let none = Holdings::default();
+            serve.census.on_holdings(peer, COLLECTION, none, CHUNKS).unwrap();
             serve.uploads.on_opened(peer);
         }
         serve
@@ -47,7 +49,7 @@ impl Serve {
     fn updates(&mut self, peer: PeerId, update: &Update) -> Result<(), Misuse> {
         let result = self.uploads.on_update(peer, update, |_| true, self.now);
         for have in &update.have {
-            self.census.on_have(peer, *have).unwrap();
+            self.census.on_have(peer, *have, CHUNKS).unwrap();
             self.uploads.on_have(peer, *have, self.now);
         }
         result
@@ -107,7 +109,7 @@ fn a_chunk_on_its_way_counts_as_a_copy() {
     let second = serve.next().unwrap();
     assert_ne!(first.1, second.1, "the second goes to what nobody is getting");
     // The first chunk was not on disk after all.
-    serve.uploads.on_unsent(first.0, id(first.1), false);
+    serve.uploads.on_unsent(first.0, id(first.1));
     assert!(serve.uploads.sending.keys().eq([&id(second.1)]));
     serve.uploads.on_closed(second.0);
     assert!(serve.uploads.sending.is_empty());
@@ -274,4 +276,43 @@ fn a_rate_is_shown_only_while_the_peer_wants_something() {
     assert_eq!(serve.uploads.show(A), (CHUNK, CHUNK));
     serve.all();
     assert_eq!(serve.uploads.show(A), (2 * CHUNK, 0));
+}
+
+/// Peers want chunks of some classes for a while, then of all, then of others.
+#[test]
+fn classes_share_by_weight_and_get_what_others_do_not_use() {
+    let classes = [Class::Snapshot, Class::History, Class::Backfill, Class::File];
+    let number = |at: usize| CollectionNumber(10 + at as u16);
+    let mut serve = Serve::new(1);
+    for (at, class) in classes.into_iter().enumerate() {
+        serve.uploads.open(number(at), class);
+    }
+    // Each row: which classes are wanted, and how many chunks of each go out of so many.
+    for (wanted, count, expected) in [
+        ([false, false, false, true], 40, [0, 0, 0, 40]),
+        ([true, true, true, true], 60, [32, 16, 8, 4]),
+        ([false, true, false, true], 50, [0, 40, 0, 10]),
+        ([true, false, true, false], 50, [40, 0, 10, 0]),
+        ([true, true, true, true], 45, [24, 12, 6, 3]),
+    ] {
+        let wants = (0..4).filter(|at| wanted[*at]).flat_map(|at| {
+            (0..100).map(move |chunk| number(at).segment(SegmentIndex(0)).chunk(chunk))
+        });
+        let add: Vec<ChunkId> = wants.collect();
+        let allowed = u64::MAX;
+        serve.updates(A, &Update { add: add.clone(), allowed, ..Update::default() }).unwrap();
+        let mut sent = [0; 4];
+        for _ in 0..count {
+            drop(serve.uploads.rotate(serve.now));
+            let (_, id) = serve.uploads.next(&serve.census, |_| true, serve.now).unwrap();
+            sent[usize::from(id.segment.collection.0 - 10)] += 1;
+            serve.uploads.on_written(A, serve.now);
+            let received = serve.uploads.peers[&A].sent;
+            let have = vec![id];
+            serve.updates(A, &Update { have, received, ..Update::default() }).unwrap();
+        }
+        let near = |(got, expected): (i32, i32)| (got - expected).abs() <= 1;
+        assert!(sent.into_iter().zip(expected).all(near), "{wanted:?}: {sent:?}");
+        serve.updates(A, &Update { remove: add, ..Update::default() }).unwrap();
+    }
 }

@@ -13,8 +13,10 @@ use std::time::Duration;
 use ledger::hash::Hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
-use protocol::swarm::Bits;
-use protocol::swarm::message::{ChunkId, Holdings, SyncMessage, Update};
+use protocol::swarm::message::{
+    ChunkId, CollectionId, CollectionNumber, Holdings, SyncMessage, Update,
+};
+use protocol::swarm::{Bits, HISTORY, SegmentRange, SegmentRanges};
 
 use super::stream::Stream;
 use crate::swarm::Made;
@@ -80,9 +82,8 @@ fn choose(shell: &mut Shell, choice: u8, stream: &mut Stream<'_>) {
         10 => {
             let (peer, which, right) = (hostile(stream), stream.byte(), stream.byte());
             let wanted = shell.wanted(peer, which).filter(|_| right & 2 == 0);
-            let id = wanted.unwrap_or_else(|| id(&mut Stream(&[which])));
-            let (hash, bytes) =
-                made().chunk(id.segment, id.chunk).unwrap_or((Hash::ZERO, CHUNK_BYTES));
+            let id = wanted.unwrap_or_else(|| id(HISTORY, &mut Stream(&[which])));
+            let (hash, bytes) = made().chunk(id).unwrap_or((Hash::ZERO, CHUNK_BYTES));
             shell.chunk(peer, id, if right & 1 == 0 { hash } else { Hash([right; 32]) }, bytes);
         }
         11 => shell.write(stream.byte()),
@@ -95,39 +96,51 @@ fn choose(shell: &mut Shell, choice: u8, stream: &mut Stream<'_>) {
         15 => shell.apply(),
         16 => {
             let peer = honest(stream);
-            shell.want(peer, id(stream), stream.byte());
+            shell.want(peer, id(number(peer), stream), stream.byte());
         }
         _ => shell.restart(stream.byte()),
     }
 }
 
-fn id(stream: &mut Stream<'_>) -> ChunkId {
+/// An honest peer's number for history. It differs from the machine's.
+fn number(peer: PeerId) -> CollectionNumber {
+    CollectionNumber(u16::try_from(peer.0).expect("peers have small numbers"))
+}
+
+fn id(collection: CollectionNumber, stream: &mut Stream<'_>) -> ChunkId {
     let choice = stream.byte();
-    let segment = SegmentIndex(u64::from(choice / 8) % (SEGMENTS + 1));
-    ChunkId { segment, chunk: u32::from(choice % 8) }
+    let index = SegmentIndex(u64::from(choice / 8) % (SEGMENTS + 1));
+    collection.segment(index).chunk(u32::from(choice % 8))
 }
 
 /// A well-formed message, which may be false.
 fn lie(stream: &mut Stream<'_>) -> SyncMessage {
-    let ids =
-        |stream: &mut Stream<'_>| (0..stream.below(8)).map(|_| id(stream)).collect::<Vec<_>>();
     // Small numbers, or nearly the largest.
     let number = |stream: &mut Stream<'_>| match stream.byte() {
         byte @ 0..=239 => u64::from(byte),
         byte => u64::MAX - u64::from(byte - 240),
     };
     let segment = |stream: &mut Stream<'_>| SegmentIndex(number(stream));
-    match stream.below(8) {
+    // Mostly a number that the peer has opened.
+    let collection = |stream: &mut Stream<'_>| match stream.byte() {
+        byte @ 200.. => CollectionNumber(u16::from(byte - 200)),
+        _ => CollectionNumber(0),
+    };
+    let ids = |stream: &mut Stream<'_>| {
+        let collection = collection(stream);
+        (0..stream.below(8)).map(|_| id(collection, stream)).collect::<Vec<_>>()
+    };
+    match stream.below(12) {
         0 => {
             let mut bits = Bits::default();
             for id in ids(stream) {
                 bits.set(id.chunk);
             }
-            let partial =
+            let open =
                 if stream.byte() & 1 == 0 { vec![(segment(stream), bits)] } else { Vec::new() };
-            let height = Height(number(stream));
-            let (pruned_below, sealed) = (SegmentIndex(0), segment(stream));
-            SyncMessage::Holdings(Holdings { height, pruned_below, sealed, partial, nonce: 3 })
+            let whole = SegmentRanges::before(segment(stream));
+            let holdings = Holdings { whole, open, nonce: 3 };
+            SyncMessage::Holdings(collection(stream), holdings)
         }
         1 => SyncMessage::Update(Update {
             have: ids(stream),
@@ -136,7 +149,18 @@ fn lie(stream: &mut Stream<'_>) -> SyncMessage {
             received: number(stream),
             allowed: number(stream),
         }),
-        2 => SyncMessage::Sealed(segment(stream), Height(number(stream))),
+        2 => {
+            let range = SegmentRange { first: segment(stream), last: segment(stream) };
+            SyncMessage::Held(collection(stream), range)
+        }
+        8 => SyncMessage::Height(Height(number(stream))),
+        9 => {
+            let other = CollectionId(Hash([stream.byte(); 32]));
+            let id = if stream.byte() < 200 { made().id() } else { other };
+            SyncMessage::Open(collection(stream), id)
+        }
+        10 => SyncMessage::Close(collection(stream)),
+        11 => SyncMessage::NotKept(collection(stream).segment(segment(stream))),
         3 => SyncMessage::Busy(u32::from(stream.byte()) << stream.below(24)),
         4 => SyncMessage::GetManifest(Height(number(stream)), segment(stream)),
         5 => {

@@ -11,10 +11,10 @@ use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::{
     ChunkId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SyncMessage, Update, WANTS_MAX,
 };
-use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+use protocol::swarm::{Effect, HISTORY, Input, Rates, SegmentRanges, Setup, Swarm};
 use protocol::{HeightRange, PeerId};
 
-use super::{CHUNK_BYTES, HOSTILE, SEGMENTS};
+use super::{CHUNK_BYTES, HOSTILE, SEGMENTS, number};
 use crate::swarm::Made;
 
 /// Most chunks in flight from one peer.
@@ -27,6 +27,7 @@ const UNDER_WAY_MAX: u64 = 64 << 20;
 /// A link as its peer sees it.
 #[derive(Default)]
 struct Link {
+    /// Whether the machine has opened history.
     is_greeted: bool,
     /// Whether the peer has sent its holdings.
     has_greeted: bool,
@@ -34,8 +35,8 @@ struct Link {
     wants: BTreeSet<ChunkId>,
     allowed: u64,
     given: u64,
-    /// Chunks that the peer asked for, the machine's credit, and how many chunks were sent to the
-    /// peer.
+    /// Chunks that the peer asked for, by its own number of history, the machine's credit, and how
+    /// many chunks were sent to the peer.
     asked: BTreeSet<ChunkId>,
     credit: u64,
     sent: u64,
@@ -64,7 +65,7 @@ pub(super) struct Shell {
     assembled: BTreeSet<SegmentIndex>,
     applying: Option<SegmentIndex>,
     manifest: Option<Vec<u8>>,
-    /// Chunks being written to connections.
+    /// Chunks being written to connections, by the machine's number of history.
     writing: VecDeque<(PeerId, ChunkId)>,
 }
 
@@ -145,21 +146,18 @@ impl Shell {
 
     /// An honest peer sends its holdings, once.
     pub(super) fn greet(&mut self, peer: PeerId) {
-        let height = self.made.target.header.height;
-        if let Some(link) = self.links.get_mut(&peer)
-            && !std::mem::replace(&mut link.has_greeted, true)
-        {
-            let (sealed, partial) = (SegmentIndex(SEGMENTS), Vec::new());
-            self.say(
-                peer,
-                &SyncMessage::Holdings(Holdings {
-                    height,
-                    pruned_below: SegmentIndex(0),
-                    sealed,
-                    partial,
-                    nonce: peer.0,
-                }),
-            );
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if std::mem::replace(&mut link.has_greeted, true) {
+            return;
+        }
+        let (number, whole) = (number(peer), SegmentRanges::before(SegmentIndex(SEGMENTS)));
+        let holdings = Holdings { whole, open: Vec::new(), nonce: peer.0 };
+        for message in [
+            SyncMessage::Height(self.made.target.header.height),
+            SyncMessage::Open(number, self.made.id()),
+            SyncMessage::Holdings(number, holdings),
+        ] {
+            self.say(peer, &message);
         }
     }
 
@@ -190,8 +188,7 @@ impl Shell {
             return;
         };
         let Some(id) = link.wanted(which) else { return };
-        let (hash, bytes) =
-            self.made.chunk(id.segment, id.chunk).expect("only chunks that exist are wanted");
+        let (hash, bytes) = self.made.chunk(id).expect("only chunks that exist are wanted");
         self.chunk(peer, id, hash, bytes);
     }
 
@@ -212,7 +209,7 @@ impl Shell {
     pub(super) fn write(&mut self, which: u8) {
         let place = usize::from(which) % self.writing.len().max(1);
         let Some((peer, id)) = self.writing.remove(place) else { return };
-        if self.made.chunk(id.segment, id.chunk).is_none() {
+        if self.made.chunk(id).is_none() {
             return self.give(Input::Impossible(peer, id));
         }
         self.give(Input::Written(peer));
@@ -222,17 +219,14 @@ impl Shell {
     pub(super) fn lose(&mut self, which: u8) {
         let place = usize::from(which) % self.writing.len().max(1);
         let Some((peer, id)) = self.writing.get(place).copied() else { return };
-        if self.made.chunk(id.segment, id.chunk).is_none() {
+        if self.made.chunk(id).is_none() {
             return self.write(which);
         }
         self.writing.remove(place);
         if let Some(link) = self.links.get_mut(&peer) {
             link.sent -= 1;
-            if id.segment >= self.sealed {
-                link.asked.insert(id);
-                self.stored.remove(&id);
-            }
         }
+        self.stored.remove(&id);
         self.give(Input::Unsent(peer, id));
     }
 
@@ -243,10 +237,11 @@ impl Shell {
     /// A complete segment was read from disk. `damaged` is the chunk that turned out to be damaged.
     pub(super) fn assemble(&mut self, damaged: Option<u32>) {
         let Some(index) = self.assembling.take() else { return };
+        let id = |chunk: u32| HISTORY.segment(index).chunk(chunk);
         let damaged: Vec<u32> =
-            damaged.into_iter().filter(|chunk| self.made.chunk(index, *chunk).is_some()).collect();
+            damaged.into_iter().filter(|chunk| self.made.chunk(id(*chunk)).is_some()).collect();
         for chunk in &damaged {
-            self.stored.remove(&ChunkId { segment: index, chunk: *chunk });
+            self.stored.remove(&id(*chunk));
         }
         if damaged.is_empty() {
             self.assembled.insert(index);
@@ -265,8 +260,8 @@ impl Shell {
 
     /// An honest peer without history asks for a chunk. It may give credit for one more.
     pub(super) fn want(&mut self, peer: PeerId, id: ChunkId, choice: u8) {
-        let Some(link) = self.links.get(&peer) else { return };
-        if self.made.chunk(id.segment, id.chunk).is_none() || link.asked.len() >= WANTS_MAX {
+        let Some(link) = self.links.get(&peer).filter(|link| link.has_greeted) else { return };
+        if self.made.chunk(id).is_none() || link.asked.len() >= WANTS_MAX {
             return;
         }
         let writing = self.writing.iter().filter(|(to, _)| *to == peer).count() as u64;
@@ -287,7 +282,8 @@ impl Shell {
         (self.assembling, self.applying) = (None, None);
         self.assembled.clear();
         let here = |head: &SegmentHead| {
-            let id = |chunk| ChunkId { segment: SegmentIndex(head.descriptor.index), chunk };
+            let segment = HISTORY.segment(SegmentIndex(head.descriptor.index));
+            let id = |chunk| segment.chunk(chunk);
             (0..)
                 .zip(&head.chunks)
                 .map(|(chunk, _)| self.stored.contains(&id(chunk)))
@@ -317,7 +313,7 @@ impl Shell {
         for effect in effects {
             match effect {
                 Effect::Send(peer, bytes) => self.on_message(peer, &bytes),
-                Effect::SendChunk(peer, id) => self.on_send_chunk(peer, id),
+                Effect::SendChunk { to, id, name } => self.on_send_chunk(to, id, name),
                 Effect::SendManifest { peer, height, first, known } => {
                     assert!(self.links.contains_key(&peer), "{peer:?} is not linked");
                     let is_asked =
@@ -343,7 +339,7 @@ impl Shell {
                     );
                 }
                 Effect::Store(id) => {
-                    let proved = self.made.chunk(id.segment, id.chunk).map(|(hash, _)| hash);
+                    let proved = self.made.chunk(id).map(|(hash, _)| hash);
                     let (arrived, hash, _) = arriving.expect("only a chunk that arrived is stored");
                     assert_eq!(
                         (arrived, Some(hash)),
@@ -351,7 +347,7 @@ impl Shell {
                         "only proved chunks are stored"
                     );
                     assert!(
-                        self.begun.contains_key(&id.segment) && self.stored.insert(id),
+                        self.begun.contains_key(&id.segment.index) && self.stored.insert(id),
                         "{id:?} is stored once"
                     );
                 }
@@ -359,7 +355,7 @@ impl Shell {
                 Effect::Assemble(index) => {
                     assert!(self.assembling.is_none(), "one segment is read at a time");
                     let chunks = self.begun.get(&index).map_or(0, |head| head.chunks.len());
-                    let here = self.stored.iter().filter(|id| id.segment == index).count();
+                    let here = self.stored.iter().filter(|id| id.segment.index == index).count();
                     assert!(chunks > 0 && here == chunks, "{here} of {chunks} chunks of {index:?}");
                     self.assembling = Some(index);
                 }
@@ -379,7 +375,7 @@ impl Shell {
                     assert!(index < self.sealed, "{index:?} is still needed");
                     self.begun.remove(&index);
                     self.assembled.remove(&index);
-                    self.stored.retain(|id| id.segment != index);
+                    self.stored.retain(|id| id.segment.index != index);
                 }
                 Effect::Plan(plan) => {
                     let end = Height(self.made.target.header.height.0 - 1);
@@ -403,22 +399,16 @@ impl Shell {
             .links
             .get_mut(&peer)
             .unwrap_or_else(|| panic!("{peer:?} is not linked: {message:?}"));
-        assert_eq!(
-            link.is_greeted,
-            !matches!(message, SyncMessage::Holdings(_)),
-            "the first message is the status"
-        );
+        let is_first = !std::mem::replace(&mut link.is_greeted, true);
+        let is_open = message == SyncMessage::Open(HISTORY, self.made.id());
+        assert_eq!(is_first, is_open, "history is opened first, and once: {message:?}");
         match message {
-            SyncMessage::Holdings(_) => link.is_greeted = true,
             SyncMessage::Update(update) => {
                 for id in &update.remove {
                     link.wants.remove(id);
                 }
                 for id in update.add {
-                    assert!(
-                        self.made.chunk(id.segment, id.chunk).is_some(),
-                        "{id:?} does not exist"
-                    );
+                    assert!(self.made.chunk(id).is_some(), "{id:?} does not exist");
                     link.wants.insert(id);
                 }
                 assert!(
@@ -437,17 +427,18 @@ impl Shell {
             question @ (SyncMessage::GetManifest(..) | SyncMessage::GetHead(_)) => {
                 link.questions.push_back(question)
             }
-            SyncMessage::Manifest(..)
-            | SyncMessage::Head(..)
-            | SyncMessage::Sealed(..)
-            | SyncMessage::Busy(_) => {}
+            SyncMessage::Holdings(number, _) | SyncMessage::Held(number, _) => {
+                assert_eq!(number, HISTORY, "the machine uses its own number");
+            }
+            _ => {}
         }
     }
 
-    fn on_send_chunk(&mut self, peer: PeerId, id: ChunkId) {
-        assert!(id.segment < self.sealed || self.stored.contains(&id), "{id:?} is not here");
+    fn on_send_chunk(&mut self, peer: PeerId, id: ChunkId, name: ChunkId) {
+        let is_here = id.segment.index < self.sealed || self.stored.contains(&id);
+        assert!(is_here, "{id:?} is not here");
         let link = self.links.get_mut(&peer).unwrap_or_else(|| panic!("{peer:?} is not linked"));
-        assert!(link.asked.remove(&id), "{peer:?} did not ask for {id:?}");
+        assert!(link.asked.remove(&name), "{peer:?} did not ask for {name:?}");
         link.sent += 1;
         assert!(link.sent <= link.credit, "{peer:?} allowed {} chunks", link.credit);
         let under_way = link.sent.saturating_sub(link.received) * CHUNK_BYTES;

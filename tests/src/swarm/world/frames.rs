@@ -11,6 +11,9 @@ use crate::swarm::plan::Conduct;
 /// Overhead of a small frame, bytes: headers of TCP, Noise and the multiplexer.
 const FRAME_OVERHEAD: u64 = 100;
 
+/// Of this many chunks, one is damaged on the disk of a node that rots.
+const ROTTEN_ONE_IN: u32 = 40;
+
 impl World {
     pub(super) fn say(&mut self, place: usize, peer: PeerId, message: &SyncMessage) {
         self.send_message(place, peer, ledger::codec::encode(message));
@@ -25,19 +28,23 @@ impl World {
         self.push(place, peer, cost, Content::Message(bytes));
     }
 
-    pub(super) fn send_chunk(&mut self, place: usize, peer: PeerId, id: ChunkId) {
-        let Some((hash, bytes)) = self.made.chunk(id.segment, id.chunk) else {
+    pub(super) fn send_chunk(&mut self, place: usize, peer: PeerId, id: ChunkId, name: ChunkId) {
+        let Some((hash, bytes)) = self.made.chunk(id) else {
             return self.give(place, Input::Unsent(peer, id));
         };
         let hash = match self.nodes[place].member.conduct {
             Conduct::Honest => hash,
             Conduct::Stalls => return,
             Conduct::Poisons => Hash::ZERO,
+            Conduct::Rots if id.chunk % ROTTEN_ONE_IN == 1 => {
+                return self.give(place, Input::Unsent(peer, id));
+            }
+            Conduct::Rots => hash,
         };
-        self.tell(place, || format!("to {}: chunk {}/{}", peer.0, id.segment, id.chunk));
+        self.tell(place, || format!("to {}: chunk {}/{}", peer.0, id.segment.index, id.chunk));
         self.nodes[place].chunk_bytes_sent += bytes;
         let cost = (bytes + CHUNK_HEADER_BYTES as u64) * CHUNK_OVERHEAD / 1_000;
-        self.push(place, peer, cost, Content::Chunk(id, hash, bytes));
+        self.push(place, peer, cost, Content::Chunk(name, hash, bytes));
     }
 
     fn push(&mut self, place: usize, peer: PeerId, bytes: u64, content: Content) {
@@ -102,7 +109,7 @@ impl std::fmt::Debug for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ids = |ids: &[ChunkId]| {
             ids.iter()
-                .map(|id| format!("{}/{}", id.segment, id.chunk))
+                .map(|id| format!("{}/{}", id.segment.index, id.chunk))
                 .collect::<Vec<_>>()
                 .join(" ")
         };

@@ -19,7 +19,7 @@ impl World {
     fn perform_one(&mut self, place: usize, effect: Effect) {
         match effect {
             Effect::Send(peer, bytes) => self.send_message(place, peer, bytes),
-            Effect::SendChunk(peer, id) => self.send_chunk(place, peer, id),
+            Effect::SendChunk { to, id, name } => self.send_chunk(place, to, id, name),
             Effect::SendManifest { peer, height, first, known } => {
                 let stored = self.made.descriptors(self.nodes[place].applied).into_iter();
                 let stored = stored.filter(|descriptor| descriptor.index >= first.0);
@@ -73,14 +73,15 @@ impl World {
     }
 
     fn store(&mut self, place: usize, id: ChunkId) {
-        self.tell(place, || format!("stores {}/{}", id.segment, id.chunk));
+        let index = id.segment.index.0;
+        self.tell(place, || format!("stores {index}/{}", id.chunk));
         self.digest.write_u64(self.now);
         self.digest.write_usize(place);
-        self.digest.write_u64(id.segment.0 << 32 | u64::from(id.chunk));
+        self.digest.write_u64(index << 32 | u64::from(id.chunk));
         let now = self.now;
         let node = &mut self.nodes[place];
         let mut staged = node.staged.iter_mut();
-        let staged = staged.find(|(head, _)| head.descriptor.index == id.segment.0);
+        let staged = staged.find(|(head, _)| head.descriptor.index == index);
         let (_, here) = staged.expect("a chunk is stored after its segment was begun");
         assert!(
             !std::mem::replace(&mut here[id.chunk as usize], true),

@@ -1,0 +1,438 @@
+//! The engine moves chunks. It knows collections by their ids, their segments, and the hashes of
+//! chunks. It decides which peer is asked for which chunk, which is sent which chunk, and which
+//! committed an offence.
+//!
+//! A kind of collection stands beside it, such as `history`. The kind opens the
+//! collection, adds the segments that it has proved, and takes away those that are complete.
+
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ledger::codec;
+use ledger::hash::Hash;
+
+use crate::ids::PeerId;
+use crate::offence::Offence;
+use crate::swarm::census::Census;
+use crate::swarm::downloads::{Arrival, Downloads};
+use crate::swarm::effect::Effect;
+use crate::swarm::input::Rates;
+use crate::swarm::message::{
+    COLLECTIONS_MAX, ChunkId, CollectionId, CollectionNumber, Holdings, SegmentId, SyncMessage,
+    Update,
+};
+use crate::swarm::meter::Limit;
+use crate::swarm::ranges::{SegmentRange, SegmentRanges};
+use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment, Segments};
+use crate::swarm::uploads::{Class, Uploads};
+
+/// Announcements to peers that are not waiting for us are batched over this interval.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+/// Interval at which every peer may be given more requests, while chunks are missing.
+const REVIEW: Duration = Duration::from_millis(100);
+
+/// A collection that this node has open.
+#[derive(Debug)]
+pub(in crate::swarm) struct Collection {
+    pub(in crate::swarm) id: CollectionId,
+    pub(in crate::swarm) class: Class,
+    /// Most chunks that one of its segments can have.
+    pub(in crate::swarm) chunks_max: u32,
+    /// The segments that are in their place here, with all chunks.
+    pub(in crate::swarm) whole: SegmentRanges,
+}
+
+/// A link to a peer.
+#[derive(Debug, Default)]
+struct Link {
+    /// Chunks to announce.
+    have: Vec<ChunkId>,
+    /// The collections that the peer has open, by the peer's numbers. At most [`COLLECTIONS_MAX`].
+    theirs: BTreeMap<CollectionNumber, Their>,
+}
+
+/// A collection that a peer has open.
+#[derive(Debug)]
+struct Their {
+    id: CollectionId,
+    /// Our number for it, if we have it open too.
+    ours: Option<CollectionNumber>,
+}
+
+impl Link {
+    /// The peer's number for a collection of ours, if the peer has it open too.
+    fn number(&self, ours: CollectionNumber) -> Option<CollectionNumber> {
+        let mut theirs = self.theirs.iter();
+        theirs.find(|(_, their)| their.ours == Some(ours)).map(|(number, _)| *number)
+    }
+}
+
+/// Moves the chunks of all collections.
+pub(in crate::swarm) struct Engine {
+    pub(in crate::swarm) now: Duration,
+    nonce: u64,
+    collections: BTreeMap<CollectionNumber, Collection>,
+    pub(in crate::swarm) census: Census,
+    pub(in crate::swarm) downloads: Downloads,
+    pub(in crate::swarm) uploads: Uploads,
+    links: BTreeMap<PeerId, Link>,
+    /// Peers whose links have closed since [`Self::take_closed`].
+    closed: Vec<PeerId>,
+    /// Peers that may have room for requests.
+    unfilled: BTreeSet<PeerId>,
+    /// Peers that get requests and updates at once, not in the next batch.
+    urgent: BTreeSet<PeerId>,
+    tell_at: Duration,
+    review_at: Duration,
+    bans: u64,
+    effects: Vec<Effect>,
+}
+
+impl Engine {
+    /// `chunk_bytes`: most bytes of a chunk.
+    pub(in crate::swarm) fn new(chunk_bytes: u64, nonce: u64, rates: Rates, now: Duration) -> Self {
+        Self {
+            now,
+            nonce,
+            collections: BTreeMap::new(),
+            census: Census::default(),
+            downloads: Downloads::new(chunk_bytes, nonce, Limit::new(rates.download)),
+            uploads: Uploads::new(chunk_bytes, nonce, Limit::new(rates.upload)),
+            links: BTreeMap::new(),
+            closed: Vec::new(),
+            unfilled: BTreeSet::new(),
+            urgent: BTreeSet::new(),
+            tell_at: now,
+            review_at: now,
+            bans: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Opens a collection under a number that is not in use, and tells all peers.
+    pub(in crate::swarm) fn open(&mut self, number: CollectionNumber, collection: Collection) {
+        let Collection { id, class, .. } = collection;
+        self.uploads.open(number, class);
+        let before = self.collections.insert(number, collection);
+        assert!(before.is_none(), "number {} is in use", number.0);
+        assert!(self.collections.len() <= COLLECTIONS_MAX, "more collections than a link has");
+        for link in self.links.values_mut() {
+            let theirs = link.theirs.values_mut().filter(|their| their.id == id);
+            theirs.for_each(|their| their.ours = Some(number));
+        }
+        self.send_all(&SyncMessage::Open(number, id));
+    }
+
+    /// A collection has these segments in their place now, with all chunks.
+    pub(in crate::swarm) fn on_whole(&mut self, number: CollectionNumber, range: SegmentRange) {
+        let Some(collection) = self.collections.get_mut(&number) else { return };
+        collection.whole.insert(range);
+        self.send_all(&SyncMessage::Held(number, range));
+    }
+
+    /// Begins to fetch a segment, whose hashes are proved.
+    pub(in crate::swarm) fn add_segment(&mut self, segment: Segment) {
+        self.downloads.add_segment(segment);
+        self.unfilled.extend(self.links.keys());
+    }
+
+    /// The open segments of all collections.
+    pub(in crate::swarm) const fn segments(&self) -> &Segments {
+        self.downloads.segments()
+    }
+
+    /// The peers with a link, in order.
+    pub(in crate::swarm) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.links.keys().copied()
+    }
+
+    pub(in crate::swarm) fn is_linked(&self, peer: PeerId) -> bool {
+        self.links.contains_key(&peer)
+    }
+
+    /// Number of times that a peer was disconnected or banned for an offence.
+    pub(in crate::swarm) const fn bans(&self) -> u64 {
+        self.bans
+    }
+
+    pub(in crate::swarm) fn is_fetching(&self) -> bool {
+        !self.segments().are_complete()
+    }
+
+    pub(in crate::swarm) fn on_opened(&mut self, peer: PeerId) {
+        self.on_closed(peer);
+        self.links.insert(peer, Link::default());
+        self.downloads.on_opened(peer);
+        self.uploads.on_opened(peer);
+        let ids = self.collections.iter().map(|(number, collection)| (*number, collection.id));
+        for (number, id) in ids.collect::<Vec<_>>() {
+            self.send(peer, &SyncMessage::Open(number, id));
+        }
+    }
+
+    pub(in crate::swarm) fn on_closed(&mut self, peer: PeerId) {
+        if self.links.remove(&peer).is_some() {
+            self.closed.push(peer);
+        }
+        self.census.forget(peer);
+        self.downloads.on_closed(peer);
+        self.uploads.on_closed(peer);
+        self.unfilled.remove(&peer);
+        self.urgent.remove(&peer);
+    }
+
+    /// The peers whose links have closed since the last call.
+    pub(in crate::swarm) fn take_closed(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Takes in an arriving chunk, by the hash of its bytes. Returns whether it was missing, and so
+    /// is stored.
+    pub(in crate::swarm) fn on_chunk(
+        &mut self,
+        from: PeerId,
+        id: ChunkId,
+        hash: Hash,
+        bytes: u64,
+    ) -> bool {
+        let arrival = self.downloads.on_chunk(from, id, hash, bytes, self.now);
+        match arrival {
+            Arrival::New => {
+                self.effects.push(Effect::Store(id));
+                self.uploads.on_given(from, bytes);
+                self.announce(id);
+            }
+            Arrival::Duplicate | Arrival::Unknown => {}
+            Arrival::Bad => {
+                let SegmentId { index, .. } = id.segment;
+                self.ban(from, Offence::BadChunk { segment: index, chunk: id.chunk });
+                return false;
+            }
+            Arrival::Unasked => {
+                self.ban(from, Offence::UnaskedChunk);
+                return false;
+            }
+            Arrival::TooMany => {
+                self.ban(from, Offence::TooManyChunks);
+                return false;
+            }
+        }
+        self.unfilled.insert(from);
+        self.urgent.insert(from);
+        arrival == Arrival::New
+    }
+
+    /// A chunk for a peer is not on disk, or damaged there. No peer is blamed. Returns whether the
+    /// chunk was counted as here in an open segment, so that it is fetched again.
+    pub(in crate::swarm) fn on_unsent(&mut self, to: PeerId, id: ChunkId) -> bool {
+        let was_here = self.segments().has(id);
+        self.uploads.on_unsent(to, id);
+        self.on_damaged(id.segment, &[id.chunk]);
+        was_here
+    }
+
+    /// Chunks of a segment are damaged. Those of an open segment are fetched again. All peers hear
+    /// that the segment is not what they were told.
+    pub(in crate::swarm) fn on_damaged(&mut self, segment: SegmentId, chunks: &[u32]) {
+        for chunk in chunks {
+            self.downloads.lose(segment.chunk(*chunk));
+        }
+        self.withdraw(segment);
+        self.unfilled.extend(self.links.keys());
+    }
+
+    /// Takes back what peers were told of a segment. They hear again of the chunks that are here,
+    /// if it is open.
+    fn withdraw(&mut self, segment: SegmentId) {
+        if let Some(collection) = self.collections.get_mut(&segment.collection) {
+            collection.whole.remove(segment.index);
+        }
+        let open = self.downloads.segments().get(segment);
+        let here: Vec<ChunkId> = open.map_or_else(Vec::new, |open| {
+            open.here().ones().map(|chunk| segment.chunk(chunk)).collect()
+        });
+        if open.is_none() {
+            self.uploads.withdraw(segment);
+        }
+        for link in self.links.values_mut() {
+            link.have.retain(|id| id.segment != segment);
+            if link.number(segment.collection).is_some() {
+                link.have.extend(&here);
+            }
+        }
+        self.send_all(&SyncMessage::NotKept(segment));
+    }
+
+    /// Announces a chunk to the peers that have its collection open and are not known to have it.
+    fn announce(&mut self, id: ChunkId) {
+        for (peer, link) in &mut self.links {
+            let is_open = link.number(id.segment.collection).is_some();
+            let has_open = self
+                .census
+                .get(*peer)
+                .is_some_and(|holder| !holder.is_complete(id.segment) && holder.has(id));
+            if is_open && !has_open {
+                link.have.push(id);
+            }
+        }
+    }
+
+    /// Gives requests, sends updates, and sends chunks.
+    pub(in crate::swarm) fn settle(&mut self) {
+        self.fill();
+        self.tell();
+        self.serve();
+    }
+
+    /// When [`Self::settle`] is due at the latest. `None` while nothing is pending.
+    pub(in crate::swarm) fn deadline(&mut self) -> Option<Duration> {
+        let has_news =
+            !self.unfilled.is_empty() || self.links.values().any(|link| !link.have.is_empty());
+        [
+            has_news.then_some(self.tell_at),
+            self.is_fetching().then_some(self.review_at),
+            self.downloads.deadline(self.now),
+            self.uploads.deadline(self.now),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn fill(&mut self) {
+        if self.review_at <= self.now && self.is_fetching() {
+            self.review_at = self.now.saturating_add(REVIEW);
+            self.unfilled.extend(self.links.keys());
+        }
+        if !self.is_fetching() {
+            return self.unfilled.clear();
+        }
+        // A peer that sent a chunk or its holdings gets new requests at once. A peer that announced
+        // chunks gets them in the next batch.
+        let is_due = |peer: &PeerId| self.tell_at <= self.now || self.urgent.contains(peer);
+        let (due, later): (BTreeSet<PeerId>, _) = self.unfilled.iter().copied().partition(is_due);
+        self.unfilled = later;
+        let mut peers: Vec<PeerId> = due.into_iter().collect();
+        peers.sort_by_cached_key(|peer| self.downloads.turn(*peer, &self.census));
+        for peer in peers {
+            self.downloads.fill(peer, &self.census, self.now);
+        }
+    }
+
+    /// Sends updates: at once to peers that are `urgent`, to others in batches.
+    fn tell(&mut self) {
+        let everybody = self.tell_at <= self.now;
+        if !everybody && self.urgent.is_empty() {
+            return;
+        }
+        let peers: Vec<PeerId> = self.peers().collect();
+        let mut has_told = false;
+        for peer in peers {
+            if !everybody && !self.urgent.contains(&peer) {
+                continue;
+            }
+            let news = self.downloads.take_news(peer);
+            let have = self
+                .links
+                .get_mut(&peer)
+                .map(|link| std::mem::take(&mut link.have))
+                .unwrap_or_default();
+            if news.is_none() && have.is_empty() {
+                continue;
+            }
+            let update = match news {
+                Some(news) => Update { have, ..news },
+                None => Update { have, ..self.downloads.counts(peer) },
+            };
+            self.send(peer, &SyncMessage::Update(update));
+            has_told = true;
+        }
+        self.urgent.clear();
+        if everybody && has_told {
+            self.tell_at = self.now.saturating_add(TELL_EVERY);
+        }
+    }
+
+    /// Sends chunks for which there are an upload slot, credit and room among the bytes in flight.
+    fn serve(&mut self) {
+        for (peer, wait) in self.uploads.rotate(self.now) {
+            let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+            self.send(peer, &SyncMessage::Busy(milliseconds));
+        }
+        loop {
+            let (collections, segments) = (&self.collections, self.downloads.segments());
+            let has = |id: ChunkId| has(collections, segments, id);
+            let Some((to, id)) = self.uploads.next(&self.census, has, self.now) else { return };
+            let link = self.links.get(&to);
+            let number = link.and_then(|link| link.number(id.segment.collection));
+            let number =
+                number.expect("invariant: a peer that closes a collection wants none of it");
+            let name = ChunkId { segment: number.segment(id.segment.index), ..id };
+            self.effects.push(Effect::SendChunk { to, id, name });
+        }
+    }
+
+    fn chunks_max(&self, number: CollectionNumber) -> u32 {
+        self.collections.get(&number).map_or(0, |collection| collection.chunks_max)
+    }
+
+    /// Whether any chunk of a segment may be here.
+    pub(in crate::swarm) fn has_any(&self, segment: SegmentId) -> bool {
+        let collection = self.collections.get(&segment.collection);
+        collection.is_some_and(|collection| collection.whole.contains(segment.index))
+            || self.segments().get(segment).is_some()
+    }
+
+    fn send_holdings(&mut self, to: PeerId, number: CollectionNumber) {
+        let Some(collection) = self.collections.get(&number) else { return };
+        let mut whole = collection.whole.clone();
+        whole.truncate();
+        let begun =
+            self.segments().of(number).filter(|segment| segment.missing() < segment.chunks());
+        let open = begun.map(|segment| (segment.id().index, segment.here().clone()));
+        let open = open.filter(|(index, _)| !whole.contains(*index)).take(OPEN_SEGMENTS_MAX);
+        let holdings = Holdings { open: open.collect(), whole, nonce: self.nonce };
+        self.send(to, &SyncMessage::Holdings(number, holdings));
+    }
+
+    pub(in crate::swarm) fn send(&mut self, peer: PeerId, message: &SyncMessage) {
+        self.effects.push(Effect::Send(peer, codec::encode(message)));
+    }
+
+    pub(in crate::swarm) fn send_all(&mut self, message: &SyncMessage) {
+        let peers: Vec<PeerId> = self.peers().collect();
+        peers.into_iter().for_each(|peer| self.send(peer, message));
+    }
+
+    pub(in crate::swarm) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(in crate::swarm) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Reports an offence. The driver closes the link. The network bans or only disconnects the
+    /// peer, by the severity of the offence.
+    pub(in crate::swarm) fn ban(&mut self, peer: PeerId, offence: Offence) {
+        self.bans = self.bans.saturating_add(1);
+        self.effects.push(Effect::Ban { peer, offence });
+        self.on_closed(peer);
+    }
+}
+
+/// Whether a chunk is here.
+fn has(
+    collections: &BTreeMap<CollectionNumber, Collection>,
+    segments: &Segments,
+    id: ChunkId,
+) -> bool {
+    let collection = collections.get(&id.segment.collection);
+    collection.is_some_and(|collection| collection.whole.contains(id.segment.index))
+        || segments.has(id)
+}
+
+#[cfg(test)]
+mod tests;
