@@ -5,13 +5,14 @@ use std::sync::PoisonError;
 use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 use crate::chain::Committed;
 use crate::codec;
-use crate::history::SealedSegment;
 use crate::state::State;
 use crate::store::checkpoint::{CHECKPOINT_BLOCKS, CHECKPOINT_BLOCKS_MAX, Slots};
 use crate::store::disk::Batch;
 use crate::store::evidence::Kept;
-use crate::store::index;
+use crate::store::index::{self, Entry};
+use crate::store::pages::{CONTENT, CONTENT_BYTES};
 use crate::store::schema::{Key, Marker, PIECE_BYTES, TipValue};
+use crate::store::segments::{Growth, Open};
 use crate::store::witness::Witness;
 use crate::store::{Store, StoreError};
 
@@ -59,11 +60,9 @@ impl Store {
             if unmarked > CHECKPOINT_BLOCKS_MAX && writer.tip.height > writer.slots.height {
                 self.checkpoint(writer)?;
             }
+            // The files of history come first: the database names nothing that is not durable.
             let mut writes = Batch::default();
-            let mut tip = writer.tip;
-            for committed in batch {
-                tip = put_block(&mut writes, &tip, committed);
-            }
+            let (tip, grown) = self.grow(&writer.tip, batch, &mut writes)?;
             writes.put_value(Key::Tip, &tip);
             put_certificate(&mut writes, &last.certificate);
             self.shared.disk.apply(writes)?;
@@ -71,14 +70,13 @@ impl Store {
             writer.witness.write(tip.height, tip.hash)?;
 
             // Readers see the blocks only now that they are durable.
-            let entries: Vec<_> =
-                batch.iter().map(|committed| index::entries(&committed.block)).collect();
-            {
+            let before = {
                 let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
                 view.tip = tip;
                 view.certificate = last.certificate.clone();
-                entries.into_iter().for_each(|entries| view.index.push(entries));
-            }
+                view.segments.grow(grown)
+            };
+            drop(before);
             // This frees the accounts of the block before, which takes milliseconds. So it is done
             // outside the lock of the readers.
             writer.tip = tip;
@@ -111,36 +109,71 @@ impl Store {
     pub(super) fn checkpoint(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let disk = &self.shared.disk;
         writer.slots.write(disk, &writer.state)?;
-        let change = self.read_view().index.write(disk)?;
         disk.sync()?;
         writer.witness.sync()?;
 
-        // The marker says that accounts and index reach this height. Both are durable by now.
+        // The marker says that the accounts reach this height. They are durable by now.
         let marker =
             Marker { slot: writer.slots.next(), height: writer.tip.height, hash: writer.tip.hash };
         let mut batch = Batch::default();
         Slots::put_marker(&mut batch, &marker);
-        for (id, run) in &change.added {
-            batch.put_record(|piece| Key::Run(*id, piece), &codec::encode(run));
-        }
-        for id in &change.removed {
-            for piece in 0.. {
-                let key = Key::Run(*id, piece);
-                if disk.get(key)?.is_none() {
-                    break;
-                }
-                batch.remove(key);
-            }
-        }
         disk.apply(batch)?;
         disk.sync()?;
 
         writer.slots.mark(&marker, &writer.state);
-        let merged = !change.removed.is_empty();
-        self.shared.view.write().unwrap_or_else(PoisonError::into_inner).index.replace(change);
-        // No reader uses the merged runs any more, so their pieces are removed. If a crash leaves
-        // some, they are removed when the store is opened.
-        if merged { self.read_view().index.sweep(disk) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Writes blocks to the files of history, and what belongs to them to a batch for the database.
+    /// Returns the new tip. Until this tip is stored, nothing refers to what is written here.
+    fn grow(
+        &self,
+        tip: &TipValue,
+        blocks: &[Committed],
+        batch: &mut Batch,
+    ) -> Result<(TipValue, Growth), StoreError> {
+        let files = &self.shared.files;
+        let mut tip = *tip;
+        let mut grown = Growth::default();
+        // The end of the open segment that is not in its file yet, and the page where it begins.
+        let mut rest = self.read_view().segments.open.tail.clone();
+        let mut page = tip.bytes / CONTENT;
+        for Committed { block, certificate, sealed } in blocks {
+            let (height, hash) = (block.height(), block.hash());
+            assert!(
+                block.header().parent == tip.hash,
+                "blocks are committed on the tip: {height} after {}",
+                tip.height
+            );
+            assert!(
+                certificate.block == hash && certificate.height == height,
+                "a certificate is for the block it comes with"
+            );
+            let bytes = tip.bytes.saturating_add(block.bytes().len() as u64);
+            tip = TipValue { height, hash, segments: tip.segments, bytes };
+            rest.extend_from_slice(block.bytes());
+            grown.open.ends.push(bytes);
+            grown.open.entries.extend(index::entries(block));
+            let Some(segment) = sealed else { continue };
+            assert!(
+                segment.descriptor.index == tip.segments && segment.descriptor.bytes == bytes,
+                "segments are sealed one after the other, at their last block"
+            );
+            let mut run: Vec<Entry> = std::mem::take(&mut grown.open.entries).into_iter().collect();
+            if grown.sealed.is_empty() {
+                run.extend(&self.read_view().segments.open.entries);
+            }
+            run.sort();
+            files.seal(segment, page, &rest, &run)?;
+            batch.put_value(Key::Segment(tip.segments), &segment.descriptor);
+            grown.sealed.push(segment.descriptor);
+            (tip.segments, tip.bytes, page) = (tip.segments.saturating_add(1), 0, 0);
+            (rest, grown.open) = (Vec::new(), Open::default());
+        }
+        grown.open.tail = rest.split_off(rest.len().saturating_sub(rest.len() % CONTENT_BYTES));
+        files.extend(tip.segments, page, &rest)?;
+        batch.put(Key::Tail, &grown.open.tail);
+        Ok((tip, grown))
     }
 
     /// Runs one write. After a failed write the disk may differ from what is in memory, so no other
@@ -161,33 +194,6 @@ impl Store {
         }
         result
     }
-}
-
-fn put_block(batch: &mut Batch, tip: &TipValue, committed: &Committed) -> TipValue {
-    let Committed { block, certificate, sealed } = committed;
-    let (height, hash) = (block.height(), block.hash());
-    assert!(
-        block.header().parent == tip.hash,
-        "blocks are committed on the tip: {height} after {}",
-        tip.height
-    );
-    assert!(
-        certificate.block == hash && certificate.height == height,
-        "a certificate is for the block it comes with"
-    );
-    batch.put_record(|piece| Key::Body(height, piece), block.bytes());
-    batch.put_value(Key::HeightOf(hash), &height);
-    let mut segments = tip.segments;
-    if let Some(segment) = sealed {
-        assert!(segment.descriptor.index == segments, "segments are sealed one after the other");
-        batch.put_record(|piece| Key::Segment(segments, piece), &segment_record(segment));
-        segments = segments.saturating_add(1);
-    }
-    TipValue { height, hash, segments }
-}
-
-pub(super) fn segment_record(segment: &SealedSegment) -> Vec<u8> {
-    codec::encode(&(&segment.descriptor, &segment.chunks, &segment.ends, &segment.blocks))
 }
 
 /// Sets the certificate of the tip. A longer certificate that was stored before may have had more

@@ -13,7 +13,6 @@
 //!   read after they are written.
 
 use std::fs::{self, File, OpenOptions};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -172,40 +171,6 @@ impl Disk {
         Ok(Some((length, record)))
     }
 
-    /// Appends a part of a record of this length to `out`. Reads only the pieces that the part
-    /// touches.
-    ///
-    /// # Panics
-    /// If the part is not within the length.
-    pub(super) fn append_part(
-        &self,
-        key: impl Fn(u32) -> Key,
-        length: usize,
-        part: Range<usize>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
-        assert!(part.start <= part.end && part.end <= length, "a part is within its record");
-        let mut at = part.start;
-        while at < part.end {
-            let (number, skipped) = (at / PIECE_BYTES, at % PIECE_BYTES);
-            let start = at.saturating_sub(skipped);
-            let expected = PIECE_BYTES.min(length.saturating_sub(start));
-            let key = key(u32::try_from(number).unwrap_or(u32::MAX));
-            let stored = self.get(key)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
-            let piece = if number == 0 { schema::first_piece(key, &stored)?.1 } else { &stored };
-            if piece.len() != expected {
-                return Err(StoreError::corrupt(
-                    key,
-                    format!("{} bytes, expected {expected}", piece.len()),
-                ));
-            }
-            let end = part.end.saturating_sub(start).min(expected);
-            out.extend_from_slice(&piece[skipped..end]);
-            at = start.saturating_add(end);
-        }
-        Ok(())
-    }
-
     /// All keys with a prefix, in order, each with its content. If a value is damaged, its item
     /// holds an error and the scan goes on. An error of sled ends the scan.
     pub(super) fn scan(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Scanned, StoreError>> {
@@ -235,12 +200,6 @@ impl Disk {
                 .ok_or_else(|| StoreError::corrupt(hex::encode(key), "unknown key"))?;
             Ok((known, content?))
         })
-    }
-
-    /// The first key at or after `key`; `None` if there is none, or the schema does not know it.
-    pub(super) fn key_after(&self, key: Key) -> Result<Option<Key>, StoreError> {
-        let found = caught(&self.path, || self.db.range(key.bytes()..).next().transpose())?;
-        Ok(found.and_then(|(key, _)| Key::parse(&key)))
     }
 
     /// Makes a batch visible to `get` and `scan`. The batch is not durable before `sync`.

@@ -70,7 +70,14 @@ pub enum StoreError {
 }
 
 const fn what_to_do(got: u32, expected: u32) -> &'static str {
-    if got < expected { MADE_BY_0_1 } else { "upgrade this program" }
+    match got {
+        0..3 => MADE_BY_0_1,
+        got if got < expected => {
+            "made by an earlier version: `db export` of that version and `db import` of this one \
+             carry the chain over"
+        }
+        _ => "upgrade this program",
+    }
 }
 
 impl StoreError {

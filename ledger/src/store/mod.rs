@@ -1,23 +1,31 @@
-//! The store: the chain data on the disk, in a sled database. No code outside this module knows
-//! sled.
+//! The store: the chain data on the disk. A sled database has what changes, and plain files have
+//! history. No code outside this module knows sled.
 //!
 //! Blocks and their certificates are durable before any reader sees the blocks. The genesis and
-//! evidence are stored too. All other data can be derived from genesis and blocks: accounts,
-//! heights by hash, sealed segments, an index of transactions. Accounts are in memory, and a
+//! evidence are stored too. All other data can be derived from genesis and blocks: accounts, sealed
+//! segments, places of transactions and blocks by their ids. Accounts are in memory, and a
 //! checkpoint writes them every 64 blocks. When the store is opened, it applies the blocks after
 //! the newest checkpoint.
 //!
-//! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value carries
-//! a checksum. A damaged value is never served: the read fails with an error that names the value.
+//! History lies in a folder for each *era* of 16 segments, below `history`. The bytes of a segment
+//! are a file, to which each commit appends whole pages. The rest of the last page is in the
+//! database until the page is full. When a segment is sealed, it gets a second file with its hashes
+//! and the run of its ids. A whole era gets a filter of its ids.
+//!
+//! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value and page
+//! carries a checksum. A damaged one is never served: the read fails with an error that names it.
 
 mod checkpoint;
 mod commit;
 mod disk;
 mod error;
 mod evidence;
+mod filter;
 mod index;
+mod pages;
 mod recover;
 mod schema;
+mod segment_index;
 mod segments;
 mod staging;
 mod unfinished;
@@ -40,9 +48,9 @@ use crate::hash::{BlockHash, ChainId, TxId};
 use crate::units::Height;
 use commit::Writer;
 use disk::Disk;
-use index::Index;
-use schema::{Key, TipValue};
-use segments::Layouts;
+use index::{BLOCK, Entry};
+use schema::TipValue;
+use segments::{Files, Segments};
 
 /// An open store. Clones share it. After the last clone is dropped, another process may open the
 /// store.
@@ -55,15 +63,15 @@ struct Shared {
     chain: ChainId,
     disk: Disk,
     view: RwLock<View>,
+    files: Files,
     writer: Mutex<Writer>,
-    layouts: Layouts,
 }
 
 /// The part of the store that readers see. It never holds more than is durable.
 struct View {
     tip: TipValue,
     certificate: Certificate,
-    index: Index,
+    segments: Segments,
 }
 
 impl std::fmt::Debug for Store {
@@ -87,23 +95,15 @@ impl Store {
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
-        if !self.has(height) {
-            return Ok(None);
-        }
-        block_bytes(&self.shared.disk, height).map(Some)
+        Ok(self.block_part(height, usize::MAX)?.map(|(_, bytes)| bytes))
     }
 
-    /// Length of a block's canonical bytes; `None` above the tip and at height 0. Reads only the
-    /// first piece of the block's record.
+    /// Length of a block's canonical bytes; `None` above the tip and at height 0. Reads no block.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn block_length(&self, height: Height) -> Result<Option<usize>, StoreError> {
-        if !self.has(height) {
-            return Ok(None);
-        }
-        let prefix = self.shared.disk.record_prefix(|piece| Key::Body(height, piece), 0)?;
-        prefix.map(|(length, _)| Some(length)).ok_or_else(|| missing_block(height))
+        Ok(self.block_part(height, 0)?.map(|(length, _)| length))
     }
 
     /// A block; `None` above the tip and at height 0.
@@ -128,8 +128,10 @@ impl Store {
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StoreError> {
-        let height = self.shared.disk.value(Key::HeightOf(*hash))?;
-        Ok(height.filter(|height| self.has(*height)))
+        self.find(index::hash_start(hash), |place| {
+            let header = if place.index == BLOCK { self.header(place.height)? } else { None };
+            Ok(header.is_some_and(|header| header.hash() == *hash).then_some(place.height))
+        })
     }
 
     /// The certificate of a block: at the tip the stored one, below the tip the one in the block's
@@ -153,48 +155,59 @@ impl Store {
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn find_transaction(&self, id: &TxId) -> Result<Option<(Height, u32)>, StoreError> {
-        let candidates = self.read_view().index.find(&self.shared.disk, id)?;
-        for candidate in candidates {
-            let block = self.block(candidate.height)?;
+        self.find(index::id_start(id), |place| {
+            if place.index == BLOCK {
+                return Ok(None);
+            }
+            let block = self.block(place.height)?;
             let transactions =
                 block.as_ref().map(|block| block.transactions.as_slice()).unwrap_or_default();
-            let place =
-                usize::try_from(candidate.index).ok().and_then(|index| transactions.get(index));
-            if place.is_some_and(|transaction| transaction.body.id(self.shared.chain) == *id) {
-                return Ok(Some((candidate.height, candidate.index)));
+            let one = usize::try_from(place.index).ok().and_then(|index| transactions.get(index));
+            let is_same = one.is_some_and(|one| one.body.id(self.shared.chain) == *id);
+            Ok(is_same.then_some((place.height, place.index)))
+        })
+    }
+
+    /// Visits the places of ids that begin with these bytes, until `visit` finds the right one.
+    fn find<T>(
+        &self,
+        start: u64,
+        mut visit: impl FnMut(Entry) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let (open, sealed) = {
+            let view = self.read_view();
+            (view.segments.open.find(start), view.segments.sealed.len() as u64)
+        };
+        for entry in open {
+            if let Some(found) = visit(entry)? {
+                return Ok(Some(found));
             }
         }
-        Ok(None)
+        self.shared.files.find(start, sealed, visit)
     }
 
     /// The header of a block and the certificate of its parent, without the transactions.
     fn block_start(&self, height: Height) -> Result<Option<(Header, Certificate)>, StoreError> {
-        if !self.has(height) {
-            return Ok(None);
-        }
         let bytes = HEADER_BYTES.saturating_add(CERTIFICATE_BYTES_MAX);
-        let prefix = self.shared.disk.record_prefix(|piece| Key::Body(height, piece), bytes)?;
-        let (_, start) = prefix.ok_or_else(|| missing_block(height))?;
+        let Some((_, start)) = self.block_part(height, bytes)? else { return Ok(None) };
         let (start, _) = codec::decode_prefix(&start)
             .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
         Ok(Some(start))
     }
 
-    fn has(&self, height: Height) -> bool {
-        height > Height(0) && height <= self.read_view().tip.height
+    /// Length of a block, and its first bytes.
+    fn block_part(
+        &self,
+        height: Height,
+        bytes: usize,
+    ) -> Result<Option<(usize, Vec<u8>)>, StoreError> {
+        let place = self.read_view().segments.place(height);
+        place.map(|place| self.shared.files.block_start(&place, bytes)).transpose()
     }
 
     fn read_view(&self) -> RwLockReadGuard<'_, View> {
         self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn block_bytes(disk: &Disk, height: Height) -> Result<Vec<u8>, StoreError> {
-    disk.record(|piece| Key::Body(height, piece))?.ok_or_else(|| missing_block(height))
-}
-
-fn missing_block(height: Height) -> StoreError {
-    StoreError::corrupt(Key::Body(height, 0), "missing")
 }
 
 #[cfg(test)]

@@ -10,15 +10,16 @@ use crate::chain::{Chain, ChainState, Tip};
 use crate::codec;
 use crate::genesis::Genesis;
 use crate::hash::ChainId;
-use crate::history::History;
+use crate::history::{History, SegmentDescriptor};
 use crate::store::checkpoint::{self, Slots};
 use crate::store::commit::Writer;
 use crate::store::disk::{self, Batch, Disk};
-use crate::store::index::{self, Index};
+use crate::store::index;
+use crate::store::pages::{CONTENT, Name, Pages};
 use crate::store::schema::{self, Key, Marker, Meta, SCHEMA_VERSION, TipValue};
-use crate::store::segments::{self, Layouts};
+use crate::store::segments::{Files, Open, Segments};
 use crate::store::witness::Witness;
-use crate::store::{Shared, Store, StoreError, View, block_bytes};
+use crate::store::{Shared, Store, StoreError, View};
 use crate::units::Height;
 
 /// A store that was opened, with the state of its chain.
@@ -94,27 +95,29 @@ impl Store {
     /// `Corrupt` with the name of the damaged value; `Io`, also if the store is open already.
     pub fn open(directory: &Path, chain: &Arc<Chain>) -> Result<Opened, StoreError> {
         let disk = open_for(directory, chain)?;
+        let files = Files::of(directory);
         let (tip, certificate) = read_tip(&disk, chain.id())?;
-        let witness = check_witness(directory, &disk, &tip)?;
+        let mut segments =
+            Segments { sealed: read_descriptors(&disk, &tip)?, open: Open::default() };
+        segments.open = read_open(&disk, &files, chain.id(), &tip, segments.open_first())?;
+        let witness = check_witness(directory, &files, &segments, &tip)?;
         let marker: Option<Marker> = disk.value(Key::Marker)?;
-        let mut index = Index::load(&disk)?;
-        index.sweep(&disk)?;
 
-        let mut state = restore(&disk, chain, &tip, marker.as_ref())?;
+        let mut state = restore(&disk, &files, &segments, chain, &tip, marker.as_ref())?;
         let slots = Slots::new(marker.as_ref(), state.state());
         while state.tip().height < tip.height {
             let height = state.tip().height.next();
-            let block: Block =
-                schema::decode(format_args!("block {height}"), &block_bytes(&disk, height)?)?;
+            let bytes = block_bytes(&files, &segments, height)?;
+            let block: Block = schema::decode(format_args!("block {height}"), &bytes)?;
             let block = state
                 .replay(block)
                 .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
-            index.push(index::entries(&block));
             state.advance(&block);
         }
-        let segments = state.history().segments();
-        if state.tip().hash != tip.hash || segments != tip.segments {
-            let found = TipValue { height: state.tip().height, hash: state.tip().hash, segments };
+        let sealed = state.history().segments();
+        if state.tip().hash != tip.hash || sealed != tip.segments {
+            let (height, hash) = (state.tip().height, state.tip().hash);
+            let found = TipValue { height, hash, segments: sealed, bytes: tip.bytes };
             let reason = format!("leads to {found}, expected {tip}");
             return Err(StoreError::corrupt("chain of blocks", reason));
         }
@@ -127,9 +130,9 @@ impl Store {
             evidence: None,
             failed: None,
         };
-        let view = View { tip, certificate: certificate.clone(), index };
+        let view = View { tip, certificate: certificate.clone(), segments };
         let (view, writer) = (RwLock::new(view), Mutex::new(writer));
-        let shared = Shared { chain: chain.id(), disk, view, writer, layouts: Layouts::default() };
+        let shared = Shared { chain: chain.id(), disk, view, files, writer };
         Ok(Opened { store: Self { shared: Arc::new(shared) }, state, certificate })
     }
 }
@@ -179,7 +182,7 @@ pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certifi
     let Some(tip) = disk.value::<TipValue>(Key::Tip)? else {
         let certificate = Certificate::genesis(chain);
         return Ok((
-            TipValue { height: Height(0), hash: certificate.block, segments: 0 },
+            TipValue { height: Height(0), hash: certificate.block, segments: 0, bytes: 0 },
             certificate,
         ));
     };
@@ -196,15 +199,89 @@ pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certifi
     Ok((tip, certificate))
 }
 
-/// Checks that the database has the block that the witness file names as the last durable one.
+/// The descriptors of all sealed segments.
+pub(super) fn read_descriptors(
+    disk: &Disk,
+    tip: &TipValue,
+) -> Result<Vec<SegmentDescriptor>, StoreError> {
+    let mut next = Height(1);
+    let read = |index| {
+        let key = Key::Segment(index);
+        let descriptor: SegmentDescriptor =
+            disk.value(key)?.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
+        let SegmentDescriptor { index: found, first, last, .. } = descriptor;
+        if found != index || first != next || last < first || last > tip.height {
+            return Err(StoreError::corrupt(key, "does not follow the segment before it"));
+        }
+        next = last.next();
+        Ok(descriptor)
+    };
+    (0..tip.segments).map(read).collect()
+}
+
+/// Reads the whole open segment: its blocks from height `first` to the tip.
+pub(super) fn read_open(
+    disk: &Disk,
+    files: &Files,
+    chain: ChainId,
+    tip: &TipValue,
+    first: Height,
+) -> Result<Open, StoreError> {
+    let tail = disk.get(Key::Tail)?.unwrap_or_default();
+    if tail.len() as u64 != tip.bytes % CONTENT {
+        let reason = format!("{} bytes of {} do not fill a page", tail.len(), tip.bytes);
+        return Err(StoreError::corrupt(Key::Tail, reason));
+    }
+    let full = tip.bytes.saturating_sub(tail.len() as u64);
+    let name = Name::Blocks(tip.segments);
+    let mut bytes = match full {
+        0 => Vec::new(),
+        _ => Pages::open(&files.history, name)?.read(0..full)?,
+    };
+    bytes.extend_from_slice(&tail);
+    let mut open = Open { tail, ..Open::default() };
+    let mut rest = &bytes[..];
+    for height in (first.0..=tip.height.0).map(Height) {
+        let decoded = codec::decode_prefix::<Block>(rest);
+        let (block, length) = decoded.map_err(|error| StoreError::corrupt(name, error))?;
+        if block.header.height != height {
+            let reason = format!("block {} where {height} belongs", block.header.height);
+            return Err(StoreError::corrupt(name, reason));
+        }
+        open.entries.extend(index::stored_entries(chain, &block));
+        rest = rest.get(length..).unwrap_or_default();
+        open.ends.push(bytes.len().saturating_sub(rest.len()) as u64);
+    }
+    if !rest.is_empty() {
+        return Err(StoreError::corrupt(name, format!("{} bytes after its blocks", rest.len())));
+    }
+    Ok(open)
+}
+
+/// The bytes of a block that must be stored.
+pub(super) fn block_bytes(
+    files: &Files,
+    segments: &Segments,
+    height: Height,
+) -> Result<Vec<u8>, StoreError> {
+    let place = segments.place(height);
+    let place = place
+        .ok_or_else(|| StoreError::corrupt(format_args!("block {height}"), "in no segment"))?;
+    Ok(files.block_start(&place, usize::MAX)?.1)
+}
+
+/// Checks that the store has the block that the witness file names as the last durable one.
 pub(super) fn check_witness(
     directory: &Path,
-    disk: &Disk,
+    files: &Files,
+    segments: &Segments,
     tip: &TipValue,
 ) -> Result<Witness, StoreError> {
     let (witness, height, hash) = Witness::open(directory)?;
-    let found = if height > Height(0) { disk.value(Key::HeightOf(hash))? } else { Some(height) };
-    if height > tip.height || found != Some(height) {
+    let is_there = height == Height(0)
+        || height <= tip.height
+            && read_header(height, &block_bytes(files, segments, height)?)?.hash() == hash;
+    if !is_there {
         let reason = format!(
             "ends at height {}, but block {height} ({hash}) was durable: the database is damaged, \
              sync this node from the start",
@@ -218,6 +295,8 @@ pub(super) fn check_witness(
 /// The state of the chain at the newest checkpoint, or at the genesis if there is none.
 fn restore(
     disk: &Disk,
+    files: &Files,
+    segments: &Segments,
     chain: &Arc<Chain>,
     tip: &TipValue,
     marker: Option<&Marker>,
@@ -228,11 +307,13 @@ fn restore(
         return Err(StoreError::corrupt(Key::Marker, reason));
     }
     let state = checkpoint::load(disk, marker.slot)?;
-    let mut history = restore_history(disk, chain, tip, marker.height)?;
+    let sealed = segments.sealed.iter().take_while(|sealed| sealed.last <= marker.height);
+    let mut history = History::restore(chain.history_rules(), sealed.copied())
+        .map_err(|error| StoreError::corrupt("segments", error))?;
     let mut header = None;
     while history.tip() < marker.height {
         let height = history.tip().next();
-        let bytes = block_bytes(disk, height)?;
+        let bytes = block_bytes(files, segments, height)?;
         let decoded = read_header(height, &bytes)?;
         history.push(height, decoded.hash(), &bytes);
         header = Some(decoded);
@@ -240,7 +321,7 @@ fn restore(
     let header = match header {
         Some(header) => header,
         // The checkpoint's block closed a segment, so the loop above did not read it.
-        None => read_header(marker.height, &block_bytes(disk, marker.height)?)?,
+        None => read_header(marker.height, &block_bytes(files, segments, marker.height)?)?,
     };
     let (got, expected) = (state.root(), header.state_root);
     if header.hash() != marker.hash || got != expected {
@@ -249,25 +330,6 @@ fn restore(
     }
     let tip = Tip { height: marker.height, hash: marker.hash, time: header.time };
     Ok(ChainState::restored(Arc::clone(chain), tip, state, history))
-}
-
-/// The history of all segments that end at or before a height.
-fn restore_history(
-    disk: &Disk,
-    chain: &Chain,
-    tip: &TipValue,
-    last: Height,
-) -> Result<History, StoreError> {
-    let mut descriptors = Vec::new();
-    for index in 0..tip.segments {
-        let descriptor = segments::descriptor(disk, index)?;
-        if descriptor.last > last {
-            break;
-        }
-        descriptors.push(descriptor);
-    }
-    History::restore(chain.history_rules(), descriptors)
-        .map_err(|error| StoreError::corrupt("segments", error))
 }
 
 fn read_header(height: Height, block: &[u8]) -> Result<Header, StoreError> {

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 use crate::units::Height;
 
 /// Version of keys and values.
-pub(super) const SCHEMA_VERSION: u32 = 3;
+pub(super) const SCHEMA_VERSION: u32 = 4;
 /// Most bytes of a value, checksum included. While sled merges leaves of its tree, a leaf has up to
 /// 20 values. A leaf above 128 KiB would become a file of its own, which sled never syncs.
 pub(super) const VALUE_BYTES_MAX: usize = 6 << 10;
@@ -35,20 +35,14 @@ pub(super) enum Key {
     Tip,
     /// Record: the certificate of the tip. The certificate of each other block is in its child.
     TipCertificate(u32),
-    /// Record: the canonical bytes of a block.
-    Body(Height, u32),
-    /// `Height` of a block, under the block's hash.
-    HeightOf(BlockHash),
-    /// Record: descriptor, chunk hashes, ends of blocks and block hashes of a sealed segment.
-    Segment(u64, u32),
+    /// The last bytes of the open segment, which do not fill a page of its file yet.
+    Tail,
+    /// `SegmentDescriptor` of a sealed segment.
+    Segment(u64),
     /// `Marker` of the newest complete checkpoint; missing before the first one.
     Marker,
     /// Entries of a page of the state, in one of the two slots.
     Page(Slot, PageId),
-    /// Record: a `Run` of the transaction index. The run is complete once this record is there.
-    Run(u64, u32),
-    /// Up to `PIECE_ENTRIES` entries of a run.
-    RunPiece(u64, u32),
     /// Record: a piece of evidence (whom it is about, name, content), under the hash of its name.
     Evidence(Hash, u32),
 }
@@ -85,20 +79,23 @@ pub(super) struct Meta {
     pub(super) chain: ChainId,
 }
 
-/// The last block, and the number of segments sealed up to it.
+/// The last block, and where history ends after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct TipValue {
     pub(super) height: Height,
     pub(super) hash: BlockHash,
+    /// Number of sealed segments, which is also the index of the open one.
     pub(super) segments: u64,
+    /// Bytes of the blocks in the open segment.
+    pub(super) bytes: u64,
 }
 
 impl fmt::Display for TipValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "block {} at height {} with {} sealed segments",
-            self.hash, self.height, self.segments
+            "block {} at height {} with {} sealed segments and {} bytes after them",
+            self.hash, self.height, self.segments, self.bytes
         )
     }
 }
@@ -115,7 +112,6 @@ pub(super) struct Marker {
 pub(super) mod prefix {
     use super::Slot;
 
-    pub(in crate::store) const RUN_PIECE: [u8; 1] = [11];
     pub(in crate::store) const EVIDENCE: [u8; 1] = [12];
 
     pub(in crate::store) const fn pages(slot: Slot) -> [u8; 2] {
@@ -130,16 +126,13 @@ impl Key {
             Self::Genesis(piece) => (2, [&piece.to_be_bytes(), &[]]),
             Self::Tip => (3, [&[], &[]]),
             Self::TipCertificate(piece) => (4, [&piece.to_be_bytes(), &[]]),
-            Self::Body(height, piece) => (5, [&height.0.to_be_bytes(), &piece.to_be_bytes()]),
-            Self::HeightOf(hash) => (6, [hash.as_bytes(), &[]]),
-            Self::Segment(index, piece) => (7, [&index.to_be_bytes(), &piece.to_be_bytes()]),
+            Self::Tail => (5, [&[], &[]]),
+            Self::Segment(index) => (7, [&index.to_be_bytes(), &[]]),
             Self::Marker => (8, [&[], &[]]),
             Self::Page(slot, page) => {
                 let [high, low] = page.depth.to_be_bytes();
                 (9, [&[slot.byte(), high, low], page.prefix.as_bytes()])
             }
-            Self::Run(id, piece) => (10, [&id.to_be_bytes(), &piece.to_be_bytes()]),
-            Self::RunPiece(id, piece) => (11, [&id.to_be_bytes(), &piece.to_be_bytes()]),
             Self::Evidence(hash, piece) => (12, [hash.as_bytes(), &piece.to_be_bytes()]),
         };
         [&[tag], parts[0], parts[1]].concat()
@@ -154,11 +147,8 @@ impl Key {
             2 => Self::Genesis(u32::from_be_bytes(take(rest)?)),
             3 => Self::Tip,
             4 => Self::TipCertificate(u32::from_be_bytes(take(rest)?)),
-            5 => {
-                Self::Body(Height(u64::from_be_bytes(take(rest)?)), u32::from_be_bytes(take(rest)?))
-            }
-            6 => Self::HeightOf(BlockHash(Hash(take(rest)?))),
-            7 => Self::Segment(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
+            5 => Self::Tail,
+            7 => Self::Segment(u64::from_be_bytes(take(rest)?)),
             8 => Self::Marker,
             9 => {
                 let slot = match take(rest)? {
@@ -171,8 +161,6 @@ impl Key {
                     PageId { depth: u16::from_be_bytes(take(rest)?), prefix: Hash(take(rest)?) },
                 )
             }
-            10 => Self::Run(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
-            11 => Self::RunPiece(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
             12 => Self::Evidence(Hash(take(rest)?), u32::from_be_bytes(take(rest)?)),
             _ => return None,
         };
@@ -193,9 +181,8 @@ impl fmt::Display for Key {
             Self::Genesis(piece) => write!(f, "genesis, piece {piece}"),
             Self::Tip => write!(f, "tip"),
             Self::TipCertificate(piece) => write!(f, "certificate of the tip, piece {piece}"),
-            Self::Body(height, piece) => write!(f, "block {height}, piece {piece}"),
-            Self::HeightOf(hash) => write!(f, "height of block {hash}"),
-            Self::Segment(index, piece) => write!(f, "segment {index}, piece {piece}"),
+            Self::Tail => write!(f, "end of the open segment"),
+            Self::Segment(index) => write!(f, "descriptor of segment {index}"),
             Self::Marker => write!(f, "checkpoint marker"),
             Self::Page(slot, page) => {
                 write!(
@@ -204,10 +191,6 @@ impl fmt::Display for Key {
                     page.prefix, page.depth
                 )
             }
-            Self::Run(id, piece) => {
-                write!(f, "transaction index, run {id}, description, piece {piece}")
-            }
-            Self::RunPiece(id, piece) => write!(f, "transaction index, run {id}, piece {piece}"),
             Self::Evidence(hash, piece) => write!(f, "evidence {hash:?}, piece {piece}"),
         }
     }
@@ -230,10 +213,10 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreE
     }
 }
 
-/// The checksum covers the key, or the name if the value is a file, so that a value in the wrong
+/// The checksum covers the key, or the name if the value is in a file, so that a value in the wrong
 /// place is noticed too. No key or name is the beginning of another one, so different pairs of key
 /// and content never hash the same bytes.
-fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub(super) fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = Hash::of(Domain::StoreValue, &[key, content]);
     hash.0.first_chunk().copied().unwrap_or_default()
 }
@@ -276,14 +259,11 @@ mod tests {
             Key::Genesis(1),
             Key::Tip,
             Key::TipCertificate(2),
-            Key::Body(Height(258), 3),
-            Key::HeightOf(BlockHash(hash)),
-            Key::Segment(1, 2),
+            Key::Tail,
+            Key::Segment(258),
             Key::Marker,
             Key::Page(Slot::A, PageId { depth: 3, prefix: hash }),
             Key::Page(Slot::B, PageId { depth: 3, prefix: hash }),
-            Key::Run(4, 5),
-            Key::RunPiece(6, 7),
             Key::Evidence(hash, 8),
         ]
     }
@@ -292,7 +272,7 @@ mod tests {
     fn keys_are_read_back_sort_by_meaning_and_no_other_bytes_are_keys() {
         let all = keys();
         assert!(all.is_sorted_by(|a, b| a.bytes() < b.bytes()));
-        assert!(Key::Body(Height(255), 9).bytes() < Key::Body(Height(256), 0).bytes());
+        assert!(Key::Segment(255).bytes() < Key::Segment(256).bytes());
         for key in all {
             let bytes = key.bytes();
             assert_eq!(Key::parse(&bytes), Some(key));
@@ -300,11 +280,9 @@ mod tests {
             assert_eq!(Key::parse(&[&bytes[..], &[0]].concat()), None, "{key}");
         }
         assert_eq!(Key::parse(&[13]), None);
-        for (prefix, key) in [
-            (&prefix::pages(Slot::B)[..], keys()[9]),
-            (&prefix::RUN_PIECE, keys()[11]),
-            (&prefix::EVIDENCE, keys()[12]),
-        ] {
+        for (prefix, key) in
+            [(&prefix::pages(Slot::B)[..], keys()[8]), (&prefix::EVIDENCE, keys()[9])]
+        {
             assert!(key.bytes().starts_with(prefix), "{key}");
         }
     }

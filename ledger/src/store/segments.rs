@@ -1,25 +1,17 @@
-//! Reads sealed segments as peers request them: descriptors, chunk hashes, and chunks. Chunks are
-//! not stored, but put together from the stored blocks.
+//! Which file has which block, and the reads of sealed segments as peers request them: descriptors,
+//! chunk hashes, and chunks.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use crate::codec::{self, Decode};
 use crate::hash::Hash;
 use crate::history::{HistoryRules, SealedSegment, SegmentDescriptor};
-use crate::store::disk::Disk;
-use crate::store::schema::{self, Key, PIECE_BYTES};
-use crate::store::{Store, StoreError};
+use crate::store::index::Entry;
+use crate::store::pages::{self, ERA_SEGMENTS, Name, Pages};
+use crate::store::segment_index::{self, SegmentIndex};
+use crate::store::{Store, StoreError, filter};
 use crate::units::Height;
-
-/// Most layouts that are kept in memory: those of the segments served last. A layout says where
-/// each block of a segment ends. 64 are enough while many peers fetch the same segments in any
-/// order.
-const LAYOUTS_MAX: usize = 64;
-/// Most blocks in all kept layouts together. A layout takes 8 bytes for each block, so all layouts
-/// take at most 4 MiB. A genesis allows a segment at most 65,536 blocks, and eight such segments
-/// reach this bound. The layout used last is kept even if it has more blocks than that.
-const LAYOUT_BLOCKS_MAX: usize = 8 * 65_536;
 
 /// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or
 /// `StoreError::Io`.
@@ -29,33 +21,17 @@ impl Store {
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn segment(&self, index: u64) -> Result<Option<SealedSegment>, StoreError> {
-        if index >= self.read_view().tip.segments {
-            return Ok(None);
-        }
-        segment(&self.shared.disk, index).map(Some)
+        self.sealed(index)?.map(|file| file.segment()).transpose()
     }
 
     /// Descriptors of the sealed segments from index `from` on whose blocks are all below the
-    /// height `below`, but at most `max`. Reads one piece of the record of each of these segments,
-    /// and of at most one more.
-    ///
-    /// # Errors
-    /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn descriptors(
-        &self,
-        from: u64,
-        below: Height,
-        max: usize,
-    ) -> Result<Vec<SegmentDescriptor>, StoreError> {
-        let mut descriptors = Vec::new();
-        for index in (from..self.read_view().tip.segments).take(max) {
-            let descriptor = descriptor(&self.shared.disk, index)?;
-            if descriptor.last >= below {
-                break;
-            }
-            descriptors.push(descriptor);
-        }
-        Ok(descriptors)
+    /// height `below`, but at most `max`. They are in memory.
+    #[must_use]
+    pub fn descriptors(&self, from: u64, below: Height, max: usize) -> Vec<SegmentDescriptor> {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let view = self.read_view();
+        let descriptors = view.segments.sealed.iter().skip(from).take(max);
+        descriptors.take_while(|descriptor| descriptor.last < below).copied().collect()
     }
 
     /// Descriptor and chunk hashes of a sealed segment; `None` if there is no such segment. Reads
@@ -67,17 +43,13 @@ impl Store {
         &self,
         index: u64,
     ) -> Result<Option<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
-        if index >= self.read_view().tip.segments {
-            return Ok(None);
-        }
-        let disk = &self.shared.disk;
-        let (_, chunks): (SegmentDescriptor, u64) = start(disk, index, 0)?;
-        start(disk, index, start_bytes(chunks, 0)).map(Some)
+        let Some(file) = self.sealed(index)? else { return Ok(None) };
+        Ok(Some((*file.descriptor(), file.chunks()?)))
     }
 
     /// The bytes of a chunk of a sealed segment; `None` if there is no such segment or chunk. Reads
-    /// little more than these bytes. For a segment that was not served lately, it also reads the
-    /// layout: 8 bytes for each block of the segment and 32 for each chunk.
+    /// little more than these bytes. The checksums of their pages show that they are what was
+    /// written.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -87,166 +59,230 @@ impl Store {
         chunk: u64,
         rules: &HistoryRules,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        if segment >= self.read_view().tip.segments {
-            return Ok(None);
+        let Some(descriptor) = self.descriptor(segment) else { return Ok(None) };
+        let Some(range) = descriptor.chunk_range(chunk, rules) else { return Ok(None) };
+        Pages::open(&self.shared.files.history, Name::Blocks(segment))?.read(range).map(Some)
+    }
+
+    fn descriptor(&self, index: u64) -> Option<SegmentDescriptor> {
+        let index = usize::try_from(index).ok()?;
+        self.read_view().segments.sealed.get(index).copied()
+    }
+
+    fn sealed(&self, index: u64) -> Result<Option<SegmentIndex>, StoreError> {
+        let Some(descriptor) = self.descriptor(index) else { return Ok(None) };
+        self.shared.files.index(&descriptor).map(Some)
+    }
+}
+
+/// All segments of a chain.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    pub(super) sealed: Vec<SegmentDescriptor>,
+    pub(super) open: Open,
+}
+
+/// What is in memory of the open segment.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    /// Where each of its blocks ends in its bytes.
+    pub(super) ends: Vec<u64>,
+    /// Its last bytes, which do not fill a page yet. They are in the database, since a page of a
+    /// file is written only once.
+    pub(super) tail: Vec<u8>,
+    /// The entries of its blocks.
+    pub(super) entries: BTreeSet<Entry>,
+}
+
+impl Open {
+    /// Length of its bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.ends.last().copied().unwrap_or_default()
+    }
+
+    /// The entries with this `start`.
+    pub(super) fn find(&self, start: u64) -> Vec<Entry> {
+        let least = Entry { start, height: Height(0), index: 0 };
+        let same = self.entries.range(least..).take_while(|entry| entry.start == start);
+        same.copied().collect()
+    }
+}
+
+/// What blocks add to the segments.
+#[derive(Debug, Default)]
+pub(super) struct Growth {
+    pub(super) sealed: Vec<SegmentDescriptor>,
+    /// With `sealed` empty, what is added to the open segment, with its new tail. Otherwise the new
+    /// open segment.
+    pub(super) open: Open,
+}
+
+/// Where the bytes of a block are.
+pub(super) enum Place {
+    /// In a sealed segment, as this block of it, from 0.
+    Sealed(SegmentDescriptor, u64),
+    /// In this range of the open segment, of which `full` bytes are in its file and the others in
+    /// `tail`.
+    Open { segment: u64, range: Range<u64>, full: u64, tail: Vec<u8> },
+}
+
+impl Segments {
+    /// Height of the first block of the open segment.
+    pub(super) fn open_first(&self) -> Height {
+        self.sealed.last().map_or(Height(1), |last| last.last.next())
+    }
+
+    /// Adds what blocks added. Returns the open segment before it, if that one was sealed: to free
+    /// its entries takes milliseconds.
+    pub(super) fn grow(&mut self, grown: Growth) -> Option<Open> {
+        if grown.sealed.is_empty() {
+            self.open.ends.extend(grown.open.ends);
+            self.open.entries.extend(grown.open.entries);
+            self.open.tail = grown.open.tail;
+            return None;
         }
-        let layout = self.shared.layouts.get(&self.shared.disk, segment)?;
-        let Some(range) = layout.descriptor.chunk_range(chunk, rules) else { return Ok(None) };
-        let mut bytes = Vec::with_capacity(
-            usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default(),
-        );
-        let mut block = layout.ends.partition_point(|end| *end <= range.start);
-        while let Some(end) = layout.ends.get(block).copied() {
-            let start = block.checked_sub(1).map_or(0, |before| layout.ends[before]);
-            if start >= range.end {
-                break;
-            }
-            let height = Height(layout.descriptor.first.0.saturating_add(block as u64));
-            // Turns an offset in the segment into one in this block, whose length fits into memory.
-            let within = |at: u64| {
-                usize::try_from(at.clamp(start, end).saturating_sub(start)).unwrap_or(usize::MAX)
-            };
-            let part = within(range.start)..within(range.end);
-            self.shared.disk.append_part(
-                |piece| Key::Body(height, piece),
-                within(end),
-                part,
-                &mut bytes,
-            )?;
-            block = block.saturating_add(1);
+        self.sealed.extend(grown.sealed);
+        Some(std::mem::replace(&mut self.open, grown.open))
+    }
+
+    /// Where a block is; `None` above the tip and at height 0.
+    pub(super) fn place(&self, height: Height) -> Option<Place> {
+        let first = self.open_first();
+        if let Some(number) = height.0.checked_sub(first.0) {
+            let number = usize::try_from(number).ok()?;
+            let end = *self.open.ends.get(number)?;
+            let start = number.checked_sub(1).map_or(0, |before| self.open.ends[before]);
+            return Some(Place::Open {
+                segment: self.sealed.len() as u64,
+                range: start..end,
+                full: self.open.bytes().saturating_sub(self.open.tail.len() as u64),
+                tail: self.open.tail.clone(),
+            });
         }
-        Ok(Some(bytes))
+        let segment = self.sealed.partition_point(|descriptor| descriptor.last < height);
+        let descriptor = self.sealed.get(segment)?;
+        Some(Place::Sealed(*descriptor, height.0.checked_sub(descriptor.first.0)?))
     }
 }
 
-/// Where the blocks of a segment lie in its bytes.
-struct Layout {
-    descriptor: SegmentDescriptor,
-    /// Where each block ends. The last block ends with the segment.
-    ends: Vec<u64>,
+/// The files of history: a folder for each era.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) history: PathBuf,
 }
 
-impl Layout {
-    /// Reads only the beginning of the segment's record, up to the end of the layout.
-    fn read(disk: &Disk, index: u64) -> Result<Self, StoreError> {
-        let (descriptor, chunks): (SegmentDescriptor, u64) = start(disk, index, 0)?;
-        let bytes = start_bytes(chunks, descriptor.block_count().unwrap_or_default());
-        let (_, _, ends): (SegmentDescriptor, Vec<Hash>, Vec<u64>) = start(disk, index, bytes)?;
-        if !ends.is_sorted() || ends.last() != Some(&descriptor.bytes) {
-            let reason = format!("its blocks do not end at its {} bytes", descriptor.bytes);
-            return Err(StoreError::corrupt(Key::Segment(index, 0), reason));
-        }
-        Ok(Self { descriptor, ends })
-    }
-}
-
-/// Layouts of the segments served last, the last one first. Beyond the limits, the least recently
-/// used layouts are dropped.
-#[derive(Default)]
-pub(super) struct Layouts {
-    recent: Mutex<VecDeque<Arc<Layout>>>,
-}
-
-impl Layouts {
-    fn get(&self, disk: &Disk, index: u64) -> Result<Arc<Layout>, StoreError> {
-        if let Some(layout) = self.find(index) {
-            return Ok(layout);
-        }
-        // The layout is read outside of the lock, so that other readers go on. If two readers need
-        // the same layout at once, one of the two reads is wasted.
-        let layout = Arc::new(Layout::read(disk, index)?);
-        self.keep(Arc::clone(&layout));
-        Ok(layout)
+impl Files {
+    pub(super) fn of(store: &Path) -> Self {
+        Self { history: store.join("history") }
     }
 
-    fn find(&self, index: u64) -> Option<Arc<Layout>> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = recent.iter().position(|layout| layout.descriptor.index == index)?;
-        let layout = recent.remove(place)?;
-        recent.push_front(Arc::clone(&layout));
-        Some(layout)
-    }
-
-    fn keep(&self, layout: Arc<Layout>) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.retain(|other| other.descriptor.index != layout.descriptor.index);
-        recent.push_front(layout);
-        let mut blocks = 0usize;
-        let kept = recent.iter().take(LAYOUTS_MAX).take_while(|layout| {
-            blocks = blocks.saturating_add(layout.ends.len());
-            blocks <= LAYOUT_BLOCKS_MAX
-        });
-        let kept = kept.count().max(1);
-        recent.truncate(kept);
-    }
-}
-
-/// A sealed segment with its lists of hashes and ends.
-pub(super) fn segment(disk: &Disk, index: u64) -> Result<SealedSegment, StoreError> {
-    let key = |piece| Key::Segment(index, piece);
-    let record = disk.record(key)?.ok_or_else(|| StoreError::corrupt(key(0), "missing"))?;
-    let (descriptor, chunks, ends, blocks): (SegmentDescriptor, Vec<Hash>, Vec<u64>, Vec<Hash>) =
-        schema::decode(key(0), &record)?;
-    Ok(SealedSegment { descriptor, chunks, blocks, ends })
-}
-
-/// The descriptor of a segment, without its lists.
-pub(super) fn descriptor(disk: &Disk, index: u64) -> Result<SegmentDescriptor, StoreError> {
-    start(disk, index, 0)
-}
-
-/// How many bytes from the beginning of a segment's record are enough for this many chunk hashes
-/// and ends of blocks.
-fn start_bytes(chunks: u64, ends: u64) -> usize {
-    let bytes = chunks.saturating_mul(32).saturating_add(ends.saturating_mul(8));
-    usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PIECE_BYTES)
-}
-
-/// Decodes the beginning of a segment's record from at least its first `bytes` bytes.
-fn start<T: Decode<()>>(disk: &Disk, index: u64, bytes: usize) -> Result<T, StoreError> {
-    let key = Key::Segment(index, 0);
-    let start = disk.record_prefix(|piece| Key::Segment(index, piece), bytes)?;
-    let (_, start) = start.ok_or_else(|| StoreError::corrupt(key, "missing"))?;
-    let decoded = codec::decode_prefix(&start).map_err(|error| StoreError::corrupt(key, error))?;
-    Ok(decoded.0)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::hash::BlockHash;
-
-    fn layout(index: u64, blocks: usize) -> Arc<Layout> {
-        let descriptor = SegmentDescriptor {
-            index,
-            first: Height(1),
-            last: Height(1),
-            bytes: 0,
-            chunks_root: Hash::ZERO,
-            blocks_root: Hash::ZERO,
-            last_block: BlockHash(Hash::ZERO),
+    /// Length of a block, and its first `bytes` bytes, or all if it has fewer.
+    pub(super) fn block_start(
+        &self,
+        place: &Place,
+        bytes: usize,
+    ) -> Result<(usize, Vec<u8>), StoreError> {
+        let found = match place {
+            Place::Sealed(descriptor, block) => self.index(descriptor)?.block_range(*block)?,
+            Place::Open { range, .. } => range.clone(),
         };
-        Arc::new(Layout { descriptor, ends: vec![0; blocks] })
+        let length = usize::try_from(found.end.saturating_sub(found.start)).unwrap_or(usize::MAX);
+        let part = found.start..found.start.saturating_add(length.min(bytes) as u64);
+        let (segment, full, tail) = match place {
+            Place::Sealed(descriptor, _) => (descriptor.index, descriptor.bytes, &[][..]),
+            Place::Open { segment, full, tail, .. } => (*segment, *full, &tail[..]),
+        };
+        let mut content = Vec::new();
+        if part.start < full && !part.is_empty() {
+            let blocks = Pages::open(&self.history, Name::Blocks(segment))?;
+            content = blocks.read(part.start..part.end.min(full))?;
+        }
+        let within = |at: u64| {
+            usize::try_from(at.saturating_sub(full)).unwrap_or(usize::MAX).min(tail.len())
+        };
+        content.extend_from_slice(&tail[within(part.start)..within(part.end)]);
+        Ok((length, content))
     }
 
-    #[test]
-    fn layouts_are_few_and_those_used_last() {
-        for (blocks, kept) in [(1, LAYOUTS_MAX), (65_536, 8), (LAYOUT_BLOCKS_MAX + 1, 1)] {
-            let layouts = Layouts::default();
-            for index in 0..200u64 {
-                layouts.keep(layout(index, blocks));
-                layouts.keep(layout(index, blocks));
-                assert_eq!(
-                    layouts.find(0).is_some(),
-                    index == 0 || kept > 1,
-                    "0 is used each time"
-                );
+    /// Visits the entries of sealed segments that begin with these bytes, newest era first, until
+    /// `visit` finds what it looks for. Opens only eras whose filter says *perhaps*.
+    pub(super) fn find<T>(
+        &self,
+        start: u64,
+        sealed: u64,
+        mut visit: impl FnMut(Entry) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        for era in (0..sealed.div_ceil(ERA_SEGMENTS)).rev() {
+            let first = era.saturating_mul(ERA_SEGMENTS);
+            let next = first.saturating_add(ERA_SEGMENTS);
+            // An era gets its filter with its last segment.
+            if next <= sealed && !filter::may_have(&self.history, era, start)? {
+                continue;
             }
-            assert_eq!(layouts.recent.lock().unwrap().len(), kept);
-            let found: Vec<u64> = (1..200).filter(|index| layouts.find(*index).is_some()).collect();
-            let newest = 200 - (kept as u64 - 1).max(1);
-            assert_eq!(found, (newest..200).collect::<Vec<_>>(), "{blocks}");
+            for segment in (first..next.min(sealed)).rev() {
+                for entry in SegmentIndex::open(&self.history, segment)?.find(start)? {
+                    if let Some(found) = visit(entry)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
         }
+        Ok(None)
+    }
+
+    /// Makes more whole pages of the open segment durable.
+    pub(super) fn extend(&self, segment: u64, from: u64, pages: &[u8]) -> Result<(), StoreError> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        pages::write(&self.history, Name::Blocks(segment), from, pages)?;
+        if from == 0 { pages::sync_names(&self.history, segment) } else { Ok(()) }
+    }
+
+    /// Makes the files of a segment whole and durable: the rest of its blocks from page `from` on,
+    /// its index, and the filter of its era if it is the last one there. `run` has the entries of
+    /// all its blocks, sorted.
+    pub(super) fn seal(
+        &self,
+        segment: &SealedSegment,
+        from: u64,
+        rest: &[u8],
+        run: &[Entry],
+    ) -> Result<(), StoreError> {
+        let index = segment.descriptor.index;
+        pages::write(&self.history, Name::Blocks(index), from, rest)?;
+        segment_index::write(&self.history, segment, run)?;
+        let next = index.saturating_add(1);
+        if next.is_multiple_of(ERA_SEGMENTS) {
+            let first = next.saturating_sub(ERA_SEGMENTS);
+            match self.starts(first..next) {
+                Ok(starts) => filter::write(&self.history, index / ERA_SEGMENTS, &starts)?,
+                // Damage to an older segment must not end the chain. An era without a filter is
+                // searched, and `Store::verify` names what is damaged.
+                Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        pages::sync_names(&self.history, index)
+    }
+
+    /// The beginnings of all ids in these segments.
+    pub(super) fn starts(&self, segments: Range<u64>) -> Result<Vec<u64>, StoreError> {
+        let mut starts = Vec::new();
+        for segment in segments {
+            let run = SegmentIndex::open(&self.history, segment)?.run()?;
+            starts.extend(run.iter().map(|entry| entry.start));
+        }
+        Ok(starts)
+    }
+
+    /// The index file of a segment with this descriptor.
+    pub(super) fn index(&self, descriptor: &SegmentDescriptor) -> Result<SegmentIndex, StoreError> {
+        let file = SegmentIndex::open(&self.history, descriptor.index)?;
+        if file.descriptor() != descriptor {
+            let name = Name::Index(descriptor.index);
+            return Err(StoreError::corrupt(name, "is of another segment"));
+        }
+        Ok(file)
     }
 }

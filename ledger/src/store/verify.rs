@@ -1,20 +1,23 @@
 //! Checks a whole store. Trusts nothing but the genesis that the caller gives.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::Block;
 use crate::chain::{Chain, ChainState, ValidBlock};
 use crate::codec;
-use crate::hash::{Domain, Hash};
 use crate::history::SealedSegment;
 use crate::state::State;
 use crate::store::disk::{self, Disk};
-use crate::store::index::{self, Index};
-use crate::store::recover::{check_witness, open_for, read_tip};
+use crate::store::index::{self, Entry};
+use crate::store::pages::{ERA_SEGMENTS, Name, Pages};
+use crate::store::recover::{
+    block_bytes, check_witness, open_for, read_descriptors, read_open, read_tip,
+};
 use crate::store::schema::{self, Key, Marker, TipValue, prefix};
-use crate::store::segments::segment;
-use crate::store::{Store, StoreError, block_bytes, evidence};
+use crate::store::segments::{Files, Open, Segments};
+use crate::store::{Store, StoreError, evidence, filter};
 use crate::units::Height;
 
 /// Most problems that a report names. Further problems are only counted.
@@ -44,9 +47,9 @@ pub struct VerifyReport {
     pub transactions: u64,
     /// Number of sealed segments up to this height.
     pub segments: u64,
-    /// Number of stored values. Every checksum was compared.
+    /// Number of stored values and pages of files. Every checksum was compared.
     pub values: u64,
-    /// Bytes of the keys and contents of the values that are not damaged.
+    /// Bytes of the keys and contents of the values and pages that are not damaged.
     pub bytes: u64,
     /// The first problems, at most 1,000.
     pub problems: Vec<Problem>,
@@ -71,6 +74,15 @@ impl VerifyReport {
         } else {
             self.more_problems = self.more_problems.saturating_add(1);
         }
+    }
+
+    /// Counts the pages and bytes of a file that was checked.
+    fn count(&mut self, checked: Result<(u64, u64), StoreError>) -> Result<(), StoreError> {
+        if let Some((pages, bytes)) = self.note(checked)? {
+            self.values = self.values.saturating_add(pages);
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+        Ok(())
     }
 
     /// Turns a damaged value into a problem. An error of the system ends the check.
@@ -105,6 +117,7 @@ impl Store {
         progress: &mut dyn FnMut(Height, Height),
     ) -> Result<VerifyReport, StoreError> {
         let disk = open_for(directory, chain)?;
+        let files = Files::of(directory);
         let mut report = VerifyReport::default();
         let blobs = disk::blobs(directory)?;
         if blobs > 0 {
@@ -114,27 +127,30 @@ impl Store {
         let tip = report.note(read_tip(&disk, chain.id()))?;
         check_values(&disk, tip.as_ref().map(|(tip, _)| tip), &mut report)?;
         if let Some((tip, certificate)) = tip {
-            report.note(check_witness(directory, &disk, &tip))?;
             let validators = chain.validators(tip.height);
             if tip.height > Height(0)
                 && let Err(error) = certificate.verify(chain.id(), validators, tip.height, tip.hash)
             {
                 report.add("certificate of the tip", error);
             }
-            check_blocks(&disk, chain, &tip, &mut report, progress)?;
+            let sealed = report.note(read_descriptors(&disk, &tip))?.unwrap_or_default();
+            let mut segments = Segments { sealed, open: Open::default() };
+            let open = read_open(&disk, &files, chain.id(), &tip, segments.open_first());
+            segments.open = report.note(open)?.unwrap_or_default();
+            report.note(check_witness(directory, &files, &segments, &tip))?;
+            let history = Stored { disk: &disk, files: &files, segments: &segments };
+            history.check(chain, &tip, &mut report, progress)?;
         }
         Ok(report)
     }
 }
 
-/// Checks every key, checksum and piece of evidence, that no block or segment is stored beyond the
-/// tip, and that there are as many heights by hash as blocks.
+/// Checks every key, checksum and piece of evidence, and that no segment is stored beyond the tip.
 fn check_values(
     disk: &Disk,
     tip: Option<&TipValue>,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
-    let mut heights = 0u64;
     for item in disk.scan(&[]) {
         let Some((key, content)) = report.note(item)? else { break };
         report.values = report.values.saturating_add(1);
@@ -142,126 +158,133 @@ fn check_values(
             let length = key.len().saturating_add(content.len());
             report.bytes = report.bytes.saturating_add(length as u64);
         }
-        let beyond = match Key::parse(&key) {
-            None => {
-                report.add(format!("key {}", hex::encode(&key)), "unknown");
-                false
+        match Key::parse(&key) {
+            None => report.add(format!("key {}", hex::encode(&key)), "unknown"),
+            Some(key @ Key::Segment(index)) if tip.is_some_and(|tip| index >= tip.segments) => {
+                report.add(key, "beyond the tip");
             }
-            Some(Key::HeightOf(_)) => {
-                heights = heights.saturating_add(1);
-                false
-            }
-            Some(Key::Body(height, _)) => {
-                tip.is_some_and(|tip| height > tip.height || height == Height(0))
-            }
-            Some(Key::Segment(index, _)) => tip.is_some_and(|tip| index >= tip.segments),
             Some(Key::Evidence(hash, 0)) => {
                 let record = disk.record(|piece| Key::Evidence(hash, piece));
                 report.note(
                     record.and_then(|record| evidence::decode(hash, &record.unwrap_or_default())),
                 )?;
-                false
             }
-            Some(_) => false,
-        };
-        if beyond && let Some(known) = Key::parse(&key) {
-            report.add(known, "beyond the tip");
+            Some(_) => {}
         }
-    }
-    if let Some(tip) = tip.filter(|tip| tip.height.0 != heights) {
-        report.add("heights by hash", format!("{heights}, expected {}", tip.height));
     }
     Ok(())
 }
 
-/// Checks every block from the genesis on, and the data that follow from the blocks: heights by
-/// hash, segments, checkpoint and index.
-fn check_blocks(
-    disk: &Disk,
-    chain: &Arc<Chain>,
-    tip: &TipValue,
-    report: &mut VerifyReport,
-    progress: &mut dyn FnMut(Height, Height),
-) -> Result<(), StoreError> {
-    let marker: Option<Marker> = report.note(disk.value(Key::Marker))?.flatten();
-    let indexed = marker.map_or(Height(0), |marker| marker.height);
-    let mut expected = Fingerprint::default();
-    let mut state = ChainState::genesis(Arc::clone(chain));
-    while state.tip().height < tip.height {
-        let height = state.tip().height.next();
-        let Some(block) = report.note(check_block(disk, &state, height))? else {
-            report.add(
-                format!("blocks after {}", state.tip().height),
-                "not checked, because the first of them is missing or wrong",
-            );
-            return Ok(());
-        };
-        if height <= indexed {
-            index::entries(&block).iter().for_each(|entry| expected.add(entry));
-        }
-        let transactions = block.block().transactions.len() as u64;
-        report.transactions = report.transactions.saturating_add(transactions);
-        report.height = height;
-        if let Some(sealed) = state.advance(&block) {
-            check_segment(disk, &sealed, report)?;
-            report.segments = report.segments.saturating_add(1);
-        }
-        if let Some(marker) = marker.filter(|marker| marker.height == height) {
-            if marker.hash != block.hash() {
+/// The parts of a store that is not open.
+struct Stored<'a> {
+    disk: &'a Disk,
+    files: &'a Files,
+    segments: &'a Segments,
+}
+
+impl Stored<'_> {
+    /// Checks every block from the genesis on, and the data that follow from the blocks: segments,
+    /// their runs and filters, and the checkpoint.
+    fn check(
+        &self,
+        chain: &Arc<Chain>,
+        tip: &TipValue,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(Height, Height),
+    ) -> Result<(), StoreError> {
+        let marker: Option<Marker> = report.note(self.disk.value(Key::Marker))?.flatten();
+        let mut state = ChainState::genesis(Arc::clone(chain));
+        let mut run = BTreeSet::new();
+        while state.tip().height < tip.height {
+            let height = state.tip().height.next();
+            let Some(block) = report.note(self.check_block(&state, height))? else {
                 report.add(
-                    Key::Marker,
-                    format!("is for block {}, expected {}", marker.hash, block.hash()),
+                    format!("blocks after {}", state.tip().height),
+                    "not checked, because the first of them is missing or wrong",
                 );
+                return Ok(());
+            };
+            run.extend(index::entries(&block));
+            let transactions = block.block().transactions.len() as u64;
+            report.transactions = report.transactions.saturating_add(transactions);
+            report.height = height;
+            if let Some(sealed) = state.advance(&block) {
+                self.check_segment(&sealed, std::mem::take(&mut run), report)?;
+                report.segments = report.segments.saturating_add(1);
             }
-            check_pages(disk, &marker, block.state(), report)?;
+            if let Some(marker) = marker.filter(|marker| marker.height == height) {
+                if marker.hash != block.hash() {
+                    report.add(
+                        Key::Marker,
+                        format!("is for block {}, expected {}", marker.hash, block.hash()),
+                    );
+                }
+                check_pages(self.disk, &marker, block.state(), report)?;
+            }
+            progress(height, tip.height);
         }
-        progress(height, tip.height);
+        if state.tip().hash != tip.hash || state.history().segments() != tip.segments {
+            let (height, hash) = (tip.height, state.tip().hash);
+            let found =
+                TipValue { height, hash, segments: state.history().segments(), bytes: tip.bytes };
+            report.add(Key::Tip, format!("the blocks lead to {found}, expected {tip}"));
+        }
+        if let Some(marker) = marker.filter(|marker| marker.height > tip.height) {
+            let reason = format!("is at height {}, the tip at {}", marker.height, tip.height);
+            report.add(Key::Marker, reason);
+        }
+        Ok(())
     }
-    if state.tip().hash != tip.hash || state.history().segments() != tip.segments {
-        let (height, hash, segments) = (tip.height, state.tip().hash, state.history().segments());
-        report.add(
-            Key::Tip,
-            format!("the blocks lead to {}, expected {tip}", TipValue { height, hash, segments }),
-        );
-    }
-    if indexed > tip.height {
-        report.add(Key::Marker, format!("is at height {indexed}, the tip at {}", tip.height));
-    }
-    check_index(disk, &expected, report)
-}
 
-/// Checks a block by all rules, and the height that is stored under its hash.
-fn check_block(disk: &Disk, state: &ChainState, height: Height) -> Result<ValidBlock, StoreError> {
-    let wrong = |reason: &dyn ToString| {
-        StoreError::corrupt(format_args!("block {height}"), reason.to_string())
-    };
-    let bytes = block_bytes(disk, height)?;
-    let block: Block = schema::decode(format_args!("block {height}"), &bytes)?;
-    let block = block.verify(state.chain().id()).map_err(|error| wrong(&error))?;
-    let valid = state.validate(block).map_err(|error| wrong(&error))?;
-    if **valid.bytes() != bytes {
-        return Err(wrong(&"not its canonical bytes"));
+    /// Checks a block by all rules.
+    fn check_block(&self, state: &ChainState, height: Height) -> Result<ValidBlock, StoreError> {
+        let wrong = |reason: &dyn ToString| {
+            StoreError::corrupt(format_args!("block {height}"), reason.to_string())
+        };
+        let bytes = block_bytes(self.files, self.segments, height)?;
+        let block: Block = schema::decode(format_args!("block {height}"), &bytes)?;
+        let block = block.verify(state.chain().id()).map_err(|error| wrong(&error))?;
+        let valid = state.validate(block).map_err(|error| wrong(&error))?;
+        if **valid.bytes() == bytes { Ok(valid) } else { Err(wrong(&"not its canonical bytes")) }
     }
-    let key = Key::HeightOf(valid.hash());
-    match disk.value::<Height>(key)? {
-        Some(found) if found == height => Ok(valid),
-        Some(found) => Err(StoreError::corrupt(key, format!("{found}, expected {height}"))),
-        None => Err(StoreError::corrupt(key, format!("missing, expected {height}"))),
-    }
-}
 
-fn check_segment(
-    disk: &Disk,
-    expected: &SealedSegment,
-    report: &mut VerifyReport,
-) -> Result<(), StoreError> {
-    let index = expected.descriptor.index;
-    if let Some(stored) = report.note(segment(disk, index))?
-        && stored != *expected
-    {
-        report.add(format!("segment {index}"), "differs from the segment that its blocks make");
+    /// Checks all files of a segment, and the filter of its era if it is the last one there.
+    fn check_segment(
+        &self,
+        expected: &SealedSegment,
+        run: BTreeSet<Entry>,
+        report: &mut VerifyReport,
+    ) -> Result<(), StoreError> {
+        let index = expected.descriptor.index;
+        let history = &self.files.history;
+        let blocks = Pages::open(history, Name::Blocks(index)).and_then(|file| {
+            Ok((file.check(expected.descriptor.bytes)?, expected.descriptor.bytes))
+        });
+        report.count(blocks)?;
+        let file = match report.note(self.files.index(&expected.descriptor))? {
+            Some(file) => file,
+            None => return Ok(()),
+        };
+        report.count(file.check())?;
+        if let Some(stored) = report.note(file.segment())?
+            && stored != *expected
+        {
+            report.add(Name::Index(index), "differs from the one that its blocks make");
+        }
+        if let Some(stored) = report.note(file.run())?
+            && !run.iter().eq(&stored)
+        {
+            report.add(Name::Index(index), "has other ids or places than its blocks");
+        }
+        let next = index.saturating_add(1);
+        if next.is_multiple_of(ERA_SEGMENTS)
+            && let Some(starts) =
+                report.note(self.files.starts(next.saturating_sub(ERA_SEGMENTS)..next))?
+        {
+            report.count(filter::check(history, index / ERA_SEGMENTS, &starts))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Checks that the pages of the newest checkpoint are exactly those of the state.
@@ -292,45 +315,4 @@ fn check_pages(
         report.add("checkpoint", format!("{stored} pages, expected {expected}"));
     }
     Ok(())
-}
-
-/// Checks that the index has exactly the transactions of the blocks up to the checkpoint.
-fn check_index(
-    disk: &Disk,
-    expected: &Fingerprint,
-    report: &mut VerifyReport,
-) -> Result<(), StoreError> {
-    let Some(index) = report.note(Index::load(disk))? else { return Ok(()) };
-    let mut found = Fingerprint::default();
-    let before = report.problems.len();
-    for (id, run) in index.runs() {
-        report.note(index::check_run(disk, *id, run, |entry| found.add(&entry)))?;
-    }
-    if found != *expected && report.problems.len() == before {
-        let reason = format!(
-            "{} entries, expected {}, or others than those of the blocks",
-            found.count, expected.count
-        );
-        report.add("transaction index", reason);
-    }
-    Ok(())
-}
-
-/// Stands for a set of index entries, in constant memory: their number and the sum of their hashes.
-/// Lost or damaged entries change these two numbers. Entries forged on purpose may go unnoticed,
-/// which is harmless: a reader checks each entry against its block.
-#[derive(Default, PartialEq, Eq)]
-struct Fingerprint {
-    count: u64,
-    sum: u128,
-}
-
-impl Fingerprint {
-    fn add(&mut self, entry: &index::Entry) {
-        let hash = Hash::of(Domain::StoreValue, &[&codec::encode(entry)]);
-        self.count = self.count.saturating_add(1);
-        self.sum = self
-            .sum
-            .wrapping_add(u128::from_le_bytes(hash.0.first_chunk().copied().unwrap_or_default()));
-    }
 }

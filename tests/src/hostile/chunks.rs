@@ -176,8 +176,7 @@ impl Hostile {
             LinkEvent::Opened(peer) => {
                 self.was_linked = true;
                 self.wanted.insert(peer, Wanted::default());
-                let descriptors =
-                    self.store.descriptors(0, self.store.tip().0.next(), usize::MAX)?;
+                let descriptors = self.store.descriptors(0, self.store.tip().0.next(), usize::MAX);
                 let whole = SegmentRanges::before(SegmentIndex(descriptors.len() as u64));
                 let nonce = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos().into();
                 let holdings = Holdings { whole, open: vec![], nonce };
@@ -192,8 +191,7 @@ impl Hostile {
             LinkEvent::Message(peer, bytes) => match SyncMessage::decode(&bytes)? {
                 SyncMessage::Update(update) => self.on_update(peer, update)?,
                 SyncMessage::GetManifest(height, from) => {
-                    let mut descriptors =
-                        self.store.descriptors(from.0, height, DESCRIPTORS_MAX)?;
+                    let mut descriptors = self.store.descriptors(from.0, height, DESCRIPTORS_MAX);
                     if self.kind == Kind::WrongManifest
                         && let Some(last) = descriptors.last_mut()
                     {

@@ -1,5 +1,6 @@
 //! Crashes, torn writes and full disks lose nothing that was acknowledged.
 
+use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,48 +40,100 @@ fn a_crash_within_a_checkpoint_loses_nothing() {
         writer.slots.write(disk, &state).unwrap();
         disk.sync().unwrap();
         crash("pages");
-        store.read_view().index.write(disk).unwrap();
-        disk.sync().unwrap();
-        crash("index");
         store.checkpoint(&mut writer).unwrap();
         drop(writer);
         crash("marker");
     }
 }
 
-/// The machine loses power during a commit: of the bytes that the commit changed in the file, only
-/// a first part has reached the disk. Blocks that were acknowledged before must be there.
+/// The bytes of all files below a folder, by their paths.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+/// What is on the disk of a file if of the bytes that changed only this part has reached it.
+fn torn(before: &[u8], after: &[u8], part: usize, parts: usize) -> Vec<u8> {
+    let changed: Vec<usize> =
+        (0..after.len()).filter(|at| before.get(*at) != Some(&after[*at])).collect();
+    let cut = changed.get(changed.len() * part / parts).copied().unwrap_or(after.len());
+    [&after[..cut], before.get(cut..).unwrap_or_default()].concat()
+}
+
+/// The machine loses power during a commit: of the bytes that the commit changed in the files, only
+/// a first part has reached the disk, in the order in which the files are made durable. Blocks that
+/// were acknowledged before must be there, and the next commit must work. The commits append to
+/// segments, seal segments, and end an era.
 #[test]
 fn a_torn_commit_is_there_whole_or_not_at_all() {
-    let mut maker = Maker::new(genesis(10));
+    const PARTS: usize = 4;
+    let limits = Limits { segment_blocks: 2, ..genesis(0).limits };
+    let mut maker = Maker::new(Genesis { limits, ..genesis(10) });
     let (place, opened) = created(&maker);
     let mut blocks = Vec::new();
-    for _ in 0..5 {
-        let [before, witness] =
-            ["db", "durable"].map(|name| fs::read(place.path.join(name)).unwrap());
-        let known = blocks.len() as u64;
-        blocks.push(maker.next(60));
+    for round in 0..33 {
+        let before = files(&place.path);
+        blocks.push(maker.next(if round % 3 == 0 { 0 } else { 60 }));
         opened.store.commit(&blocks[blocks.len() - 1..]).unwrap();
-        let after = fs::read(place.path.join("db")).unwrap();
-        let changed: Vec<usize> =
-            (0..after.len()).filter(|at| before.get(*at) != Some(&after[*at])).collect();
-        assert!(changed.len() > 6_000);
-        for part in 0..=16 {
-            let cut = changed.get(changed.len() * part / 16).copied().unwrap_or(after.len());
-            let torn = [&after[..cut], before.get(cut..).unwrap_or_default()].concat();
-            let crash = crashed(&place.path);
-            fs::write(crash.path.join("db"), torn).unwrap();
-            fs::write(crash.path.join("durable"), &witness).unwrap();
-            let opened = Store::open(&crash.path, &maker.chain).unwrap();
-            let tip = opened.store.tip().0.0;
-            assert!(tip == known || tip == known + 1, "{tip} at part {part} after {known}");
-            assert!(part > 0 || tip == known);
-            assert!(part < 16 || tip == known + 1);
-            if tip > 0 {
-                check_readers(&opened.store, &maker.chain, &blocks[..tip as usize]);
+        let known = blocks.len() as u64 - 1;
+        if ![1, 2, 31].contains(&known) {
+            continue;
+        }
+        let after = files(&place.path);
+        let history = |path: &PathBuf| path.starts_with(place.path.join("history"));
+        let mut changed: Vec<&PathBuf> = after
+            .keys()
+            .filter(|path| history(path) && before.get(*path) != after.get(*path))
+            .collect();
+        changed.sort_by_key(|path| {
+            ["blocks", "index", "filter"].iter().position(|kind| path.extension().unwrap() == *kind)
+        });
+        let database = place.path.join("db");
+        changed.push(&database);
+        for (number, tearing) in changed.iter().enumerate() {
+            for part in 0..=PARTS {
+                let crash = crashed(&place.path);
+                let none = Vec::new();
+                for (at, path) in changed.iter().enumerate() {
+                    let to = crash.path.join(path.strip_prefix(&place.path).unwrap());
+                    let old = before.get(*path);
+                    let new = &after[*path];
+                    match at.cmp(&number) {
+                        Ordering::Less => fs::write(to, new).unwrap(),
+                        Ordering::Equal => {
+                            fs::write(to, torn(old.unwrap_or(&none), new, part, PARTS)).unwrap();
+                        }
+                        Ordering::Greater if old.is_none() => fs::remove_file(to).unwrap(),
+                        Ordering::Greater => fs::write(to, old.unwrap()).unwrap(),
+                    }
+                }
+                fs::write(crash.path.join("durable"), &before[&place.path.join("durable")])
+                    .unwrap();
+                let opened = Store::open(&crash.path, &maker.chain).unwrap();
+                let tip = opened.store.tip().0.0;
+                let is_last = *tearing == &database;
+                assert!(tip == known || is_last && tip == known + 1, "{tip} after {known}");
+                assert!(is_last && part == PARTS || tip == known || part > 0);
+                assert!(!is_last || part < PARTS || tip == known + 1);
+                if tip == known {
+                    opened.store.commit(&blocks[known as usize..]).unwrap();
+                }
+                check_readers(&opened.store, &maker.chain, &blocks);
+                drop(opened);
+                if part == PARTS / 2 {
+                    assert_eq!(verified(&crash.path, &maker.chain).problems, []);
+                }
             }
         }
     }
+    assert!(place.path.join("history/0/0.filter").exists(), "an era ended");
 }
 
 #[test]
@@ -225,6 +278,50 @@ fn a_start_on_a_full_disk_is_no_damage() {
     check_readers(&opened.store, &maker.chain, &blocks);
     drop(opened);
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
+}
+
+/// A block that seals a segment and ends an era is committed while the disk has room for some pages
+/// of 4 KiB. Whichever write the disk refuses, all acknowledged blocks are there once there is room
+/// again, and the chain goes on.
+#[test]
+fn a_full_disk_at_the_end_of_an_era_loses_nothing() {
+    if inside_a_namespace().is_none() {
+        return;
+    }
+    let limits = Limits { segment_blocks: 1, ..genesis(0).limits };
+    let mut maker = Maker::new(Genesis { limits, ..genesis(10) });
+    let (place, opened) = created(&maker);
+    let blocks: Vec<_> = (0..16).map(|_| maker.next(60)).collect();
+    opened.store.commit(&blocks[..15]).unwrap();
+    drop(opened);
+    let next = [maker.next(60)];
+    let all = [&blocks[..], &next].concat();
+    let (mut refused, mut accepted) = (0, 0);
+    for pages in 0..12 {
+        let copy = crashed(&place.path);
+        let rest = place.path.with_file_name("rest");
+        let opened = Store::open(&copy.path, &maker.chain).unwrap();
+        fs::write(&rest, vec![0; 24 << 20]).unwrap_err();
+        let file = fs::File::options().write(true).open(&rest).unwrap();
+        file.set_len(file.metadata().unwrap().len() - pages * 4_096).unwrap();
+        let result = opened.store.commit(&blocks[15..]);
+        match &result {
+            Ok(()) => accepted += 1,
+            Err(StoreError::Io { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        drop((opened, file));
+        fs::remove_file(rest).unwrap();
+        let opened = Store::open(&copy.path, &maker.chain).unwrap();
+        let tip = opened.store.tip().0.0;
+        assert!(tip == 16 || tip == 15 && result.is_err(), "{tip} with {pages} pages");
+        check_readers(&opened.store, &maker.chain, &blocks[..tip as usize]);
+        opened.store.commit(&all[tip as usize..]).unwrap();
+        check_readers(&opened.store, &maker.chain, &all);
+        drop(opened);
+        assert_eq!(verified(&copy.path, &maker.chain).problems, []);
+    }
+    assert!(refused >= 5 && accepted > 0, "{refused} refused, {accepted} accepted");
 }
 
 /// Fills the small file system of [`inside_a_namespace`] with blocks. A copy of the store on a

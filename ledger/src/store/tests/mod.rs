@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod eras;
 mod segments;
 mod staging;
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::schema::prefix;
+use super::schema::{Key, prefix};
 use super::*;
 use crate::address::Coin;
 use crate::certificate::{Vote, VoteKind};
@@ -207,7 +208,12 @@ fn check_readers(store: &Store, chain: &Chain, blocks: &[Committed]) {
         assert_eq!(codec::encode(&store.block(height).unwrap().unwrap()), **block.bytes());
         assert_eq!(store.height_of(&block.hash()).unwrap(), Some(height));
         assert_eq!(store.certificate(height).unwrap().as_ref(), Some(&committed.certificate));
+        // Of a long chain only a part, since each look-up takes its time.
+        let step = blocks.len() as u64 / 50 + 1;
         for (index, transaction) in (0..).zip(&block.block().transactions) {
+            if (height.0 + u64::from(index)) % step > 0 {
+                continue;
+            }
             assert_eq!(
                 store.find_transaction(&transaction.id()).unwrap(),
                 Some((height, index)),
@@ -315,7 +321,7 @@ fn a_store_is_created_once_and_opened_for_its_chain_alone() {
     );
     drop(opened);
     for (version, hint) in
-        [(1u32, "made by cairn 0.1"), (2, "made by cairn 0.1"), (4, "upgrade this program")]
+        [(1u32, "made by cairn 0.1"), (2, "made by cairn 0.1"), (3, "db export"), (5, "upgrade")]
     {
         let disk = Disk::open(&place.path).unwrap();
         let meta = Key::Meta.bytes();
@@ -340,7 +346,7 @@ fn a_block_that_does_not_follow_is_our_bug() {
     let _ = opened.store.commit(&[maker.next(0)]);
 }
 
-/// The chain is long enough for several checkpoints in both slots, runs of two size classes, new
+/// The chain is long enough for several checkpoints in both slots, new
 /// accounts, and pages that split. The store is opened after crashes and after clean ends.
 #[test]
 fn a_long_chain_with_checkpoints_and_crashes() {
@@ -368,8 +374,6 @@ fn a_long_chain_with_checkpoints_and_crashes() {
         }
     }
     assert_eq!(checkpoints, 10);
-    let runs: Vec<u64> = store.read_view().index.runs().keys().copied().collect();
-    assert_eq!(runs.len(), 3, "eight of ten runs are merged: {runs:?}");
     check_readers(&store, &maker.chain, &blocks);
     drop(store);
     let opened = Store::open(&place.path, &maker.chain).unwrap();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::history::{HistoryRules, SealedSegment, chunk_hash};
+use crate::store::pages::{Name, PAGE_BYTES};
 
 /// A store with several segments. One has a block that is longer than the rest of the segment,
 /// another one has many short blocks.
@@ -75,71 +76,47 @@ fn descriptors_from_an_index_and_below_a_height() {
         (last as u64 + 1, Height(u64::MAX), usize::MAX, &[]),
         (u64::MAX, Height(u64::MAX), usize::MAX, &[]),
     ] {
-        assert_eq!(store.descriptors(from, below, max).unwrap(), expected, "{from} {below} {max}");
+        assert_eq!(store.descriptors(from, below, max), expected, "{from} {below} {max}");
     }
 }
 
 #[test]
-fn a_damaged_piece_is_named_and_spoils_only_its_own_chunks() {
+fn a_damaged_page_is_named_and_spoils_only_its_own_chunks() {
     let (place, store, maker, blocks) = filled();
     let rules = maker.chain.history_rules();
     let SealedSegment { descriptor, chunks, .. } = sealed(&blocks)[0].clone();
-    let key = Key::Body(Height(2), 4).bytes();
-    let whole = store.shared.disk.get_raw(&key).unwrap();
-    // Piece 4 of block 2 is in the second chunk.
-    let at = joined(&blocks, Height(1), Height(1)).len() + 4 * schema::PIECE_BYTES;
-    assert_eq!(
-        (at as u64 / rules.chunk_bytes, (at + schema::PIECE_BYTES) as u64 / rules.chunk_bytes),
-        (1, 1)
-    );
-    let mut flipped = whole.clone();
-    flipped[999] ^= 1;
-    let short = schema::seal(&key, &schema::unseal(&key, &whole).unwrap()[1..]);
-    for (is_served, damaged) in [(false, &flipped), (true, &flipped), (true, &short)] {
+    // Without a checkpoint all blocks would be read when the store is opened.
+    store.write(|writer| store.checkpoint(writer)).unwrap();
+    drop(store);
+    let path = Name::Blocks(0).path(&place.path.join("history"));
+    let good = fs::read(&path).unwrap();
+    let mut flipped = good.clone();
+    // In the second chunk.
+    flipped[6 * PAGE_BYTES + 99] ^= 1;
+    let short = &good[..good.len() - 1];
+    let swapped = [&good[PAGE_BYTES..2 * PAGE_BYTES], &good[..PAGE_BYTES], &good[2 * PAGE_BYTES..]];
+    let rows: [(&[u8], &[u64], &str); 3] = [
+        (&flipped, &[1], "blocks of segment 0, page 6"),
+        (short, &[chunks.len() as u64 - 1], "blocks of segment 0, page"),
+        (&swapped.concat(), &[0], "blocks of segment 0, page 0"),
+    ];
+    for (damaged, spoiled, name) in rows {
         let copy = crashed(&place.path);
+        fs::write(Name::Blocks(0).path(&copy.path.join("history")), damaged).unwrap();
         let store = Store::open(&copy.path, &maker.chain).unwrap().store;
-        if is_served {
-            assert!(store.chunk(descriptor.index, 1, &rules).unwrap().is_some());
-        }
-        store.shared.disk.put_raw(&key, damaged);
         for chunk in 0..chunks.len() as u64 {
             match store.chunk(descriptor.index, chunk, &rules) {
                 Err(StoreError::Corrupt { what, .. }) => {
-                    assert_eq!((what.as_str(), chunk), ("block 2, piece 4", 1))
+                    assert!(what.starts_with(name) && spoiled.contains(&chunk), "{what} {chunk}")
                 }
                 Ok(Some(bytes)) => {
-                    assert_eq!((chunk != 1, chunk_hash(&bytes)), (true, chunks[chunk as usize]))
+                    assert!(!spoiled.contains(&chunk));
+                    assert_eq!(chunk_hash(&bytes), chunks[chunk as usize]);
                 }
                 other => panic!("{other:?}"),
             }
         }
-    }
-    // Now the block has another length than when the segment was sealed.
-    for (piece, content) in schema::pieces(b"short") {
-        let key = Key::Body(Height(2), piece).bytes();
-        store.shared.disk.put_raw(&key, &schema::seal(&key, &content));
-    }
-    match store.chunk(descriptor.index, 0, &rules) {
-        Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, "block 2, piece 0"),
-        result => panic!("{result:?}"),
-    }
-    // Records of a segment that have a correct checksum but wrong ends of blocks.
-    let changes: [fn(&mut Vec<u64>); 4] =
-        [|ends| ends.swap(0, 1), |ends| ends[0] += 1, Vec::clear, |ends| ends.truncate(1)];
-    for change in changes {
-        let copy = crashed(&place.path);
-        let store = Store::open(&copy.path, &maker.chain).unwrap().store;
-        let mut segment = store.segment(0).unwrap().unwrap();
-        change(&mut segment.ends);
-        for (piece, content) in schema::pieces(&super::super::commit::segment_record(&segment)) {
-            let key = Key::Segment(0, piece).bytes();
-            store.shared.disk.put_raw(&key, &schema::seal(&key, &content));
-        }
-        match store.chunk(0, 0, &rules) {
-            Err(StoreError::Corrupt { what, .. }) => {
-                assert!(["segment 0, piece 0", "block 1, piece 0"].contains(&&*what))
-            }
-            result => panic!("{result:?}"),
-        }
+        drop(store);
+        assert!(!verified(&copy.path, &maker.chain).is_clean());
     }
 }

@@ -231,7 +231,7 @@ impl Shell {
         let segments = SegmentIndex(tip.state.history().segments());
         let mut sealed: Vec<SegmentDescriptor> = Vec::new();
         while self.sealed < segments {
-            let some = self.store.descriptors(self.sealed.0, height.next(), DESCRIPTORS_MAX)?;
+            let some = self.store.descriptors(self.sealed.0, height.next(), DESCRIPTORS_MAX);
             let some = some.into_iter().filter(|descriptor| descriptor.index < segments.0);
             let before = sealed.len();
             sealed.extend(some);
@@ -330,8 +330,7 @@ impl Shell {
                     self.send_message(peer, &SyncMessage::Manifest(height, first, None));
                     return Ok(None);
                 }
-                let stored = self.store.descriptors(first.0, height, DESCRIPTORS_MAX);
-                let Some(mut descriptors) = self.served(stored) else { return Ok(None) };
+                let mut descriptors = self.store.descriptors(first.0, height, DESCRIPTORS_MAX);
                 self.charge(peer, &Cost::look_ups(descriptors.len() as u64, 1));
                 let next = descriptors.last().map_or(first.0, |last| last.index + 1);
                 descriptors.extend(known.into_iter().filter(|descriptor| descriptor.index >= next));
