@@ -176,9 +176,6 @@ mod tests {
                 prop_assert!(State::join(without).is_none());
                 let twice = built.iter().cloned().chain([left_out]);
                 prop_assert!(State::join(twice).is_none());
-                let mut swapped = built.clone();
-                swapped.swap(index, built.len() - 1);
-                prop_assert_eq!(State::join(swapped).is_some(), index == built.len() - 1);
             }
         }
     }
@@ -226,5 +223,10 @@ mod tests {
             assert!(State::join([second, first]).is_none(), "in path order only");
         }
         assert!(State::join([]).is_none());
+        // Eight subtrees of one depth, the last two in the other order.
+        let mut cut: Vec<Subtree> = State::from_entries(entries(0..300)).subtrees(64).collect();
+        assert_eq!(cut.iter().map(|subtree| subtree.at.depth).collect::<Vec<_>>(), [3; 8]);
+        cut.swap(6, 7);
+        assert!(State::join(cut).is_none());
     }
 }
