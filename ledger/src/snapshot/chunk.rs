@@ -166,10 +166,8 @@ impl Frontier {
     }
 
     /// The state, from all of its chunks in any order; `None` unless there is each chunk exactly
-    /// once. The subtrees become nodes of the state as they are.
-    ///
-    /// # Panics
-    /// If a chunk was verified with another frontier.
+    /// once, all of them verified with this frontier. The subtrees become nodes of the state as they
+    /// are.
     #[must_use]
     pub fn assemble(&self, chunks: impl IntoIterator<Item = VerifiedChunk>) -> Option<State> {
         let mut sorted = BTreeMap::new();
@@ -181,12 +179,7 @@ impl Frontier {
         if sorted.len() as u64 != self.chunk_count() {
             return None;
         }
-        let state = State::join(sorted.into_values().flatten());
-        assert!(
-            state.as_ref().is_some_and(|state| state.root() == self.root),
-            "chunks that this frontier verified are its state"
-        );
-        state
+        State::join(sorted.into_values().flatten()).filter(|state| state.root() == self.root)
     }
 
     fn run(&self, index: u64) -> Option<&Run> {

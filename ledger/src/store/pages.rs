@@ -23,6 +23,9 @@ pub(super) const CONTENT: u64 = CONTENT_BYTES as u64;
 /// Number of segments in an era. It is a constant of the protocol: nodes keep and drop whole eras.
 pub(super) const ERA_SEGMENTS: u64 = 16;
 
+/// Of a file that lacks pages, or has some that nobody wrote.
+const WRONG_LENGTH: &str = "has another length than was written";
+
 /// What a file holds, and of which segment or era.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
@@ -69,6 +72,9 @@ impl fmt::Display for Name {
 /// Writes content as the pages of a file from page `from` on, and makes them durable. Whatever the
 /// file had after page `from` is lost. The name of a new file is durable only after
 /// [`sync_names`].
+///
+/// # Errors
+/// `Corrupt` if the file lacks pages before `from`, and the system's errors.
 pub(super) fn write(
     history: &Path,
     name: Name,
@@ -87,13 +93,33 @@ pub(super) fn write(
         if let Some(era) = path.parent().filter(|_| from == 0) {
             fs::create_dir_all(era)?;
         }
-        let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.create(from == 0).write(true).truncate(false).open(&path)?;
+        if file.metadata()?.len() < start {
+            return Ok(false);
+        }
         file.set_len(start)?;
         file.seek(SeekFrom::Start(start))?;
         file.write_all(&bytes)?;
-        file.sync_data()
+        file.sync_data().map(|()| true)
     };
-    write().map_err(|error| StoreError::io(&path, error))
+    match write() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::corrupt(name, WRONG_LENGTH)),
+        Err(error) if from > 0 && error.kind() == ErrorKind::NotFound => {
+            Err(StoreError::corrupt(name, "missing"))
+        }
+        Err(error) => Err(StoreError::io(&path, error)),
+    }
+}
+
+/// Removes a file, if there is one.
+pub(super) fn remove(history: &Path, name: Name) -> Result<(), StoreError> {
+    let path = name.path(history);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(&path, error)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the names of a segment's files durable.
@@ -196,7 +222,7 @@ impl Pages {
     }
 
     fn short(&self) -> StoreError {
-        StoreError::corrupt(self.name, "has another length than was written")
+        StoreError::corrupt(self.name, WRONG_LENGTH)
     }
 }
 
@@ -242,6 +268,22 @@ mod tests {
         for length in [3 * page, 4 * page + 1] {
             assert!(file.check(length as u64).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn nothing_is_appended_to_a_file_that_lacks_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), NAME, 0, &content(3 * CONTENT_BYTES)).unwrap();
+        let path = NAME.path(folder.path());
+        let cut = fs::read(&path).unwrap()[..3 * PAGE_BYTES - 1].to_vec();
+        fs::write(&path, &cut).unwrap();
+        let error = write(folder.path(), NAME, 3, &content(10)).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), cut);
+        fs::remove_file(&path).unwrap();
+        let error = write(folder.path(), NAME, 3, &content(10)).unwrap_err();
+        assert!(error.to_string().contains("missing"), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]

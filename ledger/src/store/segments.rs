@@ -257,10 +257,9 @@ impl Files {
             let first = next.saturating_sub(ERA_SEGMENTS);
             match self.starts(first..next) {
                 Ok(starts) => filter::write(&self.history, index / ERA_SEGMENTS, &starts)?,
-                // Damage to an older segment must not end the chain. An era without a filter is
-                // searched, and `Store::verify` names what is damaged.
-                Err(StoreError::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
+                // What happened to an older segment must not end the chain. An era without a filter
+                // is searched, and `Store::verify` names what is damaged.
+                Err(_) => pages::remove(&self.history, Name::Filter(index / ERA_SEGMENTS))?,
             }
         }
         pages::sync_names(&self.history, index)

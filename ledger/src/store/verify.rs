@@ -100,9 +100,10 @@ impl VerifyReport {
 
 impl Store {
     /// Checks everything in a store, which must not be open. First it checks all checksums and
-    /// keys. Then it checks every block from the genesis on by all rules, with every signature and
-    /// certificate, and that the other data, except evidence, follow from the blocks. All this
-    /// takes longer than to sync the chain from peers.
+    /// keys, in the database and in the files of sealed segments. Then it checks every block from
+    /// the genesis on by all rules, with every signature and certificate, and that the other data,
+    /// except evidence, follow from the blocks. All this takes longer than to sync the chain from
+    /// peers.
     ///
     /// Changes nothing that is stored. An unfinished checkpoint, which a crash may leave, is no
     /// problem. After each block `progress` is called with its height and the height of the tip.
@@ -133,12 +134,16 @@ impl Store {
             {
                 report.add("certificate of the tip", error);
             }
-            let sealed = report.note(read_descriptors(&disk, &tip))?.unwrap_or_default();
+            let Some(sealed) = report.note(read_descriptors(&disk, &tip))? else {
+                report.add("history", "not checked, because a descriptor is missing or damaged");
+                return Ok(report);
+            };
             let mut segments = Segments { sealed, open: Open::default() };
             let open = read_open(&disk, &files, chain.id(), &tip, segments.open_first());
             segments.open = report.note(open)?.unwrap_or_default();
             report.note(check_witness(directory, &files, &segments, &tip))?;
             let history = Stored { disk: &disk, files: &files, segments: &segments };
+            history.check_files(&mut report)?;
             history.check(chain, &tip, &mut report, progress)?;
         }
         Ok(report)
@@ -248,7 +253,28 @@ impl Stored<'_> {
         if **valid.bytes() == bytes { Ok(valid) } else { Err(wrong(&"not its canonical bytes")) }
     }
 
-    /// Checks all files of a segment, and the filter of its era if it is the last one there.
+    /// Checks each page of each file of sealed segments and whole eras, so that all damage is found
+    /// at once.
+    fn check_files(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
+        let history = &self.files.history;
+        for descriptor in &self.segments.sealed {
+            let bytes = descriptor.bytes;
+            let blocks = Pages::open(history, Name::Blocks(descriptor.index))
+                .and_then(|file| Ok((file.check(bytes)?, bytes)));
+            report.count(blocks)?;
+            let index = self.files.index(descriptor).and_then(|file| file.check());
+            report.count(index)?;
+            let next = descriptor.index.saturating_add(1);
+            if next.is_multiple_of(ERA_SEGMENTS) {
+                let era = descriptor.index / ERA_SEGMENTS;
+                let starts = self.files.starts(next.saturating_sub(ERA_SEGMENTS)..next);
+                report.count(starts.and_then(|starts| filter::check(history, era, &starts)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the index file of a segment is the one that its blocks make.
     fn check_segment(
         &self,
         expected: &SealedSegment,
@@ -256,16 +282,9 @@ impl Stored<'_> {
         report: &mut VerifyReport,
     ) -> Result<(), StoreError> {
         let index = expected.descriptor.index;
-        let history = &self.files.history;
-        let blocks = Pages::open(history, Name::Blocks(index)).and_then(|file| {
-            Ok((file.check(expected.descriptor.bytes)?, expected.descriptor.bytes))
-        });
-        report.count(blocks)?;
-        let file = match report.note(self.files.index(&expected.descriptor))? {
-            Some(file) => file,
-            None => return Ok(()),
+        let Some(file) = report.note(self.files.index(&expected.descriptor))? else {
+            return Ok(());
         };
-        report.count(file.check())?;
         if let Some(stored) = report.note(file.segment())?
             && stored != *expected
         {
@@ -275,13 +294,6 @@ impl Stored<'_> {
             && !run.iter().eq(&stored)
         {
             report.add(Name::Index(index), "has other ids or places than its blocks");
-        }
-        let next = index.saturating_add(1);
-        if next.is_multiple_of(ERA_SEGMENTS)
-            && let Some(starts) =
-                report.note(self.files.starts(next.saturating_sub(ERA_SEGMENTS)..next))?
-        {
-            report.count(filter::check(history, index / ERA_SEGMENTS, &starts))?;
         }
         Ok(())
     }

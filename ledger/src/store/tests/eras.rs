@@ -86,6 +86,8 @@ fn a_damaged_segment_does_not_end_the_chain_at_the_end_of_its_era() {
     let path = Name::Index(4).path(&history);
     let good = fs::read(&path).unwrap();
     fs::write(&path, &good[1..]).unwrap();
+    // An earlier try to end the era may have left a part of a filter.
+    fs::write(Name::Filter(0).path(&history), "torn").unwrap();
     opened.store.commit(&blocks[15..]).unwrap();
     assert!(!Name::Filter(0).path(&history).exists());
     let id = |block: usize| blocks[block].block.block().transactions[0].id();
@@ -124,5 +126,34 @@ fn verify_finds_a_filter_that_is_damaged_or_of_other_ids() {
         let report = verified(&damaged.path, &maker.chain);
         let named = report.problems.iter().any(|problem| problem.to_string().contains(name));
         assert!(named, "{name}: {:?}", report.problems);
+    }
+}
+
+#[test]
+fn a_damaged_filter_hides_nothing() {
+    let (place, store, maker, blocks) = filled();
+    let path = Name::Filter(0).path(&place.path.join("history"));
+    let length = fs::metadata(&path).unwrap().len() as usize;
+    for bytes in [vec![0; length], vec![0; length + 1], vec![]] {
+        fs::write(&path, bytes).unwrap();
+        check_readers(&store, &maker.chain, &blocks);
+    }
+}
+
+#[test]
+fn verify_names_all_damaged_files_at_once() {
+    let (place, store, maker, _) = filled();
+    drop(store);
+    let damaged = [Name::Blocks(0), Name::Index(7), Name::Blocks(30), Name::Filter(1)];
+    for name in damaged {
+        let path = name.path(&place.path.join("history"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[9] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    let problems = verified(&place.path, &maker.chain).problems;
+    for name in damaged {
+        let is_named = problems.iter().any(|problem| problem.what.contains(&name.to_string()));
+        assert!(is_named, "{name}: {problems:?}");
     }
 }
