@@ -77,24 +77,6 @@ pub enum Offence {
     /// A message about history that does not decode.
     #[error("sent a bad message about history: {0}")]
     SyncMessage(CodecError),
-    /// A collection or a number opened that is open already.
-    #[error("opened the collection {number} twice")]
-    OpenedTwice {
-        /// The peer's number.
-        number: u16,
-    },
-    /// More collections open at a time than a link may have.
-    #[error("has more than {most} collections open")]
-    TooManyCollections {
-        /// Collections that a peer may have open.
-        most: usize,
-    },
-    /// A number that the peer did not open.
-    #[error("uses the number {number}, which stands for no collection")]
-    UnknownCollection {
-        /// The number.
-        number: u16,
-    },
     /// Claimed holdings that no chain can have.
     #[error("claims to have history that no chain can have")]
     AbsurdHoldings,
@@ -174,9 +156,6 @@ impl Offence {
             Self::Request(_)
             | Self::Response(_)
             | Self::SyncMessage(_)
-            | Self::OpenedTwice { .. }
-            | Self::TooManyCollections { .. }
-            | Self::UnknownCollection { .. }
             | Self::AbsurdHoldings
             | Self::TooManyWants
             | Self::TransactionsAsked { .. }
@@ -215,9 +194,6 @@ impl Offence {
             Self::BlockUncertified { .. } => "uncertified-block",
             Self::BlockBody { .. } => "wrong-body",
             Self::SyncMessage(_) => "bad-sync-message",
-            Self::OpenedTwice { .. } => "opened-twice",
-            Self::TooManyCollections { .. } => "too-many-collections",
-            Self::UnknownCollection { .. } => "unknown-collection",
             Self::AbsurdHoldings => "absurd-holdings",
             Self::TooManyWants => "too-many-wants",
             Self::FalseReceipt => "false-receipt",
@@ -248,9 +224,6 @@ impl Offence {
             | Self::BlockUnlinked { .. }
             | Self::BlockUncertified { .. }
             | Self::BlockBody { .. }
-            | Self::OpenedTwice { .. }
-            | Self::TooManyCollections { .. }
-            | Self::UnknownCollection { .. }
             | Self::AbsurdHoldings
             | Self::TooManyWants
             | Self::FalseReceipt

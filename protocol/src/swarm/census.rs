@@ -121,7 +121,7 @@ impl Census {
         let holder = self.peers.entry(peer).or_default();
         for (index, bits) in open.into_iter().filter(|(index, _)| !whole.contains(*index)) {
             let segment = collection.segment(index);
-            bits.ones().for_each(|chunk| count(&mut self.open, segment.chunk(chunk), 1));
+            count_all(self.open.entry(segment).or_default(), &bits, 1);
             holder.open.insert(segment, bits);
         }
         holder.collections.insert(collection, Whole { segments: whole, nonce });
@@ -144,7 +144,7 @@ impl Census {
             && holder.has_room(id.segment)
             && holder.open.entry(id.segment).or_default().set(id.chunk)
         {
-            count(&mut self.open, id, 1);
+            count(self.open.entry(id.segment).or_default(), id.chunk, 1);
         }
         Ok(())
     }
@@ -205,9 +205,9 @@ impl Census {
     }
 
     fn uncount(&mut self, segment: SegmentId, bits: &Bits) {
-        bits.ones().for_each(|chunk| count(&mut self.open, segment.chunk(chunk), -1));
-        let is_unheld = |counts: &Vec<u16>| counts.iter().all(|count| *count == 0);
-        if self.open.get(&segment).is_some_and(is_unheld) {
+        let Some(counts) = self.open.get_mut(&segment) else { return };
+        count_all(counts, bits, -1);
+        if counts.iter().all(|count| *count == 0) {
             self.open.remove(&segment);
         }
     }
@@ -245,13 +245,17 @@ impl Census {
     }
 }
 
-fn count(counts: &mut Counts, id: ChunkId, change: i16) {
-    let counts = counts.entry(id.segment).or_default();
-    let at = id.chunk as usize;
+/// Counts a peer for a chunk of a segment, or one peer less.
+fn count(counts: &mut Vec<u16>, chunk: u32, change: i16) {
+    let at = chunk as usize;
     if counts.len() <= at {
         counts.resize(at.saturating_add(1), 0);
     }
     counts[at] = counts[at].saturating_add_signed(change);
+}
+
+fn count_all(counts: &mut Vec<u16>, bits: &Bits, change: i16) {
+    bits.ones().for_each(|chunk| count(counts, chunk, change));
 }
 
 /// The chunk's place in its collection as one number, which orders chunks by segment and then by

@@ -264,7 +264,10 @@ impl Shell {
                 else {
                     return Ok(());
                 };
-                accounts.charge(&id, &Cost::message(bytes.len()));
+                // Nearly all bytes of a large message are names of chunks.
+                let names = (bytes.len() / CHUNK_HEADER_BYTES) as u64;
+                let cost = Cost::message(bytes.len()).and(Cost::look_ups(names, 0));
+                accounts.charge(&id, &cost);
                 self.give(Input::Message(number, bytes))
             }
             LinkEvent::Written(id) => match self.linked.get(&id) {

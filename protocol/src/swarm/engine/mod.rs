@@ -23,7 +23,7 @@ use crate::swarm::message::{
     COLLECTIONS_MAX, ChunkId, CollectionId, CollectionNumber, Holdings, SegmentId, SyncMessage,
     Update,
 };
-use crate::swarm::meter::Limit;
+use crate::swarm::meter::{Allowance, Limit};
 use crate::swarm::ranges::{SegmentRange, SegmentRanges};
 use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment, Segments};
 use crate::swarm::uploads::{Class, Uploads};
@@ -44,13 +44,21 @@ pub(in crate::swarm) struct Collection {
     pub(in crate::swarm) whole: SegmentRanges,
 }
 
+/// Descriptions of collections that a peer may send: some at once, and so many a second. `Open`
+/// makes us describe ours, and `Holdings` change all counts of the peer's chunks, so both cost more
+/// than their bytes. A peer needs one of each for each of its collections.
+const DESCRIBED: u64 = 1;
+const DESCRIBED_AT_ONCE: u64 = 4 * COLLECTIONS_MAX as u64;
+
 /// A link to a peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
     /// Chunks to announce.
     have: Vec<ChunkId>,
     /// The collections that the peer has open, by the peer's numbers. At most [`COLLECTIONS_MAX`].
     theirs: BTreeMap<CollectionNumber, Their>,
+    /// How many more descriptions of collections are taken in.
+    descriptions: Allowance,
 }
 
 /// A collection that a peer has open.
@@ -62,6 +70,11 @@ struct Their {
 }
 
 impl Link {
+    const fn new() -> Self {
+        let descriptions = Allowance::new(DESCRIBED, DESCRIBED_AT_ONCE);
+        Self { have: Vec::new(), theirs: BTreeMap::new(), descriptions }
+    }
+
     /// The peer's number for a collection of ours, if the peer has it open too.
     fn number(&self, ours: CollectionNumber) -> Option<CollectionNumber> {
         let mut theirs = self.theirs.iter();
@@ -111,7 +124,8 @@ impl Engine {
         }
     }
 
-    /// Opens a collection under a number that is not in use, and tells all peers.
+    /// Opens a collection under a number that is not in use, and tells all peers. Those that have it
+    /// open too hear what is here of it.
     pub(in crate::swarm) fn open(&mut self, number: CollectionNumber, collection: Collection) {
         let Collection { id, class, .. } = collection;
         self.uploads.open(number, class);
@@ -123,6 +137,9 @@ impl Engine {
             theirs.for_each(|their| their.ours = Some(number));
         }
         self.send_all(&SyncMessage::Open(number, id));
+        let knowing = self.links.iter().filter(|(_, link)| link.number(number).is_some());
+        let knowing: Vec<PeerId> = knowing.map(|(peer, _)| *peer).collect();
+        knowing.into_iter().for_each(|peer| self.send_holdings(peer, number));
     }
 
     /// A collection has these segments in their place now, with all chunks.
@@ -163,7 +180,7 @@ impl Engine {
 
     pub(in crate::swarm) fn on_opened(&mut self, peer: PeerId) {
         self.on_closed(peer);
-        self.links.insert(peer, Link::default());
+        self.links.insert(peer, Link::new());
         self.downloads.on_opened(peer);
         self.uploads.on_opened(peer);
         let ids = self.collections.iter().map(|(number, collection)| (*number, collection.id));

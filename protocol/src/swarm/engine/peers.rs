@@ -1,4 +1,7 @@
 //! What peers say of collections and chunks.
+//!
+//! A message of a peer that has used up its budget is dropped, and it may be an `Open` or a `Close`.
+//! So a number that stands for no collection, or for another one than before, is no offence.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use crate::swarm::message::{
     Update,
 };
 use crate::swarm::ranges::SegmentRange;
+use crate::swarm::segments::OPEN_SEGMENTS_MAX;
 use crate::swarm::uploads::Misuse;
 
 impl Engine {
@@ -24,14 +28,20 @@ impl Engine {
     ) {
         let ours = self.collections.iter().find(|(_, collection)| collection.id == id);
         let ours = ours.map(|(number, _)| *number);
+        let now = self.now;
         let Some(link) = self.links.get_mut(&from) else { return };
-        let is_open =
-            |(known, their): (&CollectionNumber, &Their)| *known == number || their.id == id;
-        if link.theirs.iter().any(is_open) {
-            return self.ban(from, Offence::OpenedTwice { number: number.0 });
+        if !link.descriptions.has(1, now) {
+            return;
         }
+        link.descriptions.take(1);
+        let is_former =
+            |(known, their): (&CollectionNumber, &Their)| *known == number || their.id == id;
+        let former = link.theirs.iter().filter(|known| is_former(*known));
+        let former: Vec<CollectionNumber> = former.map(|(known, _)| *known).collect();
+        former.into_iter().for_each(|known| self.on_close(from, known));
+        let Some(link) = self.links.get_mut(&from) else { return };
         if link.theirs.len() >= COLLECTIONS_MAX {
-            return self.ban(from, Offence::TooManyCollections { most: COLLECTIONS_MAX });
+            return;
         }
         link.theirs.insert(number, Their { id, ours });
         if let Some(ours) = ours {
@@ -42,15 +52,11 @@ impl Engine {
     /// A peer closes a collection.
     pub(in crate::swarm) fn on_close(&mut self, from: PeerId, number: CollectionNumber) {
         let Some(link) = self.links.get_mut(&from) else { return };
-        let Some(their) = link.theirs.remove(&number) else {
-            return self.ban(from, Offence::UnknownCollection { number: number.0 });
-        };
-        let Some(ours) = their.ours else { return };
+        let Some(ours) = link.theirs.remove(&number).and_then(|their| their.ours) else { return };
         link.have.retain(|id| id.segment.collection != ours);
         self.census.forget_collection(from, ours);
         self.downloads.on_less(from, &self.census);
         self.uploads.forget_collection(from, ours);
-        self.unfilled.extend(self.links.keys());
     }
 
     pub(in crate::swarm) fn on_holdings(
@@ -60,6 +66,12 @@ impl Engine {
         holdings: Holdings,
     ) {
         let Some((ours, chunks_max)) = self.known(from, number) else { return };
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&from) else { return };
+        if !link.descriptions.has(1, now) {
+            return;
+        }
+        link.descriptions.take(1);
         // The peer's chunks are requested at once, not in the next batch.
         self.urgent.insert(from);
         let result = self.census.on_holdings(from, ours, holdings, chunks_max);
@@ -82,7 +94,8 @@ impl Engine {
         self.unfilled.insert(from);
     }
 
-    /// A peer has no chunk of a segment. Returns the segment by our number.
+    /// A peer has no chunk of a segment. Other peers are asked for what it was asked for at the next
+    /// review. Returns the segment by our number.
     pub(in crate::swarm) fn on_not_kept(
         &mut self,
         from: PeerId,
@@ -92,7 +105,8 @@ impl Engine {
         let segment = ours.segment(segment.index);
         self.census.on_not_kept(from, segment);
         self.downloads.on_less(from, &self.census);
-        self.unfilled.extend(self.links.keys());
+        // It may want again what it was sent.
+        self.uploads.on_held(from, segment..=segment);
         Some(segment)
     }
 
@@ -103,9 +117,7 @@ impl Engine {
     }
 
     pub(in crate::swarm) fn on_update(&mut self, from: PeerId, mut update: Update) {
-        if let Err(number) = self.rename(from, &mut update) {
-            return self.ban(from, Offence::UnknownCollection { number: number.0 });
-        }
+        self.rename(from, &mut update);
         let (collections, segments) = (&self.collections, self.downloads.segments());
         let has = |id: ChunkId| has(collections, segments, id);
         match self.uploads.on_update(from, &update, has, self.now) {
@@ -116,7 +128,7 @@ impl Engine {
         let wanted = update.add.iter().map(|id| id.segment);
         let not_kept: BTreeSet<SegmentId> =
             wanted.filter(|segment| !self.has_any(*segment)).collect();
-        for segment in not_kept {
+        for segment in not_kept.into_iter().take(OPEN_SEGMENTS_MAX) {
             self.send(from, &SyncMessage::NotKept(segment));
         }
         for id in &update.have {
@@ -129,39 +141,25 @@ impl Engine {
         }
     }
 
-    /// Our number for a collection of a peer, and most chunks of its segments. `None` if it is not
-    /// open here. A number that the peer has not opened is an offence.
-    fn known(&mut self, from: PeerId, number: CollectionNumber) -> Option<(CollectionNumber, u32)> {
-        let link = self.links.get(&from)?;
-        match link.theirs.get(&number) {
-            Some(their) => their.ours.map(|ours| (ours, self.chunks_max(ours))),
-            None => {
-                self.ban(from, Offence::UnknownCollection { number: number.0 });
-                None
-            }
-        }
+    /// Our number for a collection of a peer, and most chunks of its segments. `None` if one of the
+    /// two does not have it open.
+    fn known(&self, from: PeerId, number: CollectionNumber) -> Option<(CollectionNumber, u32)> {
+        let ours = self.links.get(&from)?.theirs.get(&number)?.ours?;
+        Some((ours, self.chunks_max(ours)))
     }
 
-    /// Puts our numbers in place of the peer's, and drops what is of collections that are not open
-    /// here.
-    ///
-    /// # Errors
-    /// The first number that the peer has not opened.
-    fn rename(&self, from: PeerId, update: &mut Update) -> Result<(), CollectionNumber> {
-        let Some(link) = self.links.get(&from) else { return Ok(()) };
-        let mut unknown = None;
+    /// Puts our numbers in place of the peer's, and drops what is of collections that one of the two
+    /// does not have open.
+    fn rename(&self, from: PeerId, update: &mut Update) {
+        let Some(link) = self.links.get(&from) else { return };
         for ids in [&mut update.have, &mut update.add, &mut update.remove] {
             ids.retain_mut(|id| {
-                let number = id.segment.collection;
-                let Some(their) = link.theirs.get(&number) else {
-                    unknown.get_or_insert(number);
-                    return false;
-                };
-                id.segment.collection = their.ours.unwrap_or(number);
-                their.ours.is_some()
+                let their = link.theirs.get(&id.segment.collection);
+                let Some(ours) = their.and_then(|their| their.ours) else { return false };
+                id.segment.collection = ours;
+                true
             });
         }
-        unknown.map_or(Ok(()), Err)
     }
 
     fn on_census(&mut self, from: PeerId, result: Result<(), Absurd>) {

@@ -322,7 +322,8 @@ impl Kind {
         // The peer does not know the height, or refuses for now. `retry_at` says when the next peer
         // is asked.
         let Some(descriptors) = descriptors else {
-            fetch.deadline = self.retry_at(engine);
+            // A peer that refuses again and again must not put off the next request.
+            fetch.deadline = fetch.deadline.min(self.retry_at(engine));
             self.source.fetch = Some(fetch);
             return;
         };
@@ -407,10 +408,11 @@ impl Kind {
         from: PeerId,
         index: SegmentIndex,
     ) {
-        let is_asked = self.source.heads.get(&index).is_some_and(|(asked, _)| *asked == from);
-        if is_asked {
-            let retry_at = self.retry_at(engine);
-            self.source.heads.insert(index, (from, retry_at));
+        let retry_at = self.retry_at(engine);
+        if let Some((asked, deadline)) = self.source.heads.get_mut(&index)
+            && *asked == from
+        {
+            *deadline = retry_at.min(*deadline);
         }
     }
 
