@@ -166,8 +166,8 @@ impl Frontier {
     }
 
     /// The state, from all of its chunks in any order; `None` unless there is each chunk exactly
-    /// once, all of them verified with this frontier. The subtrees become nodes of the state as they
-    /// are.
+    /// once, all of them verified with this frontier. The subtrees become nodes of the state as
+    /// they are.
     #[must_use]
     pub fn assemble(&self, chunks: impl IntoIterator<Item = VerifiedChunk>) -> Option<State> {
         let mut sorted = BTreeMap::new();

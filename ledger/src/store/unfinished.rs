@@ -38,8 +38,8 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
         fs::TryLockError::WouldBlock => StoreError::io(&path, io::Error::other(LOCKED)),
         fs::TryLockError::Error(error) => StoreError::io(&path, error),
     })?;
-    // A process that was killed may have written to the log what it never synced. It can be read, so
-    // it would count as acknowledged, and a snapshot may refer to it.
+    // A process that was killed may have written to the log what it never synced. It can be read,
+    // so it would count as acknowledged, and a snapshot may refer to it.
     file.sync_data().map_err(|error| StoreError::io(&path, error))?;
     let io = |error| StoreError::io(directory, error);
     for entry in fs::read_dir(directory).map_err(io)? {

@@ -124,8 +124,8 @@ impl Engine {
         }
     }
 
-    /// Opens a collection under a number that is not in use, and tells all peers. Those that have it
-    /// open too hear what is here of it.
+    /// Opens a collection under a number that is not in use, and tells all peers. Those that have
+    /// it open too hear what is here of it.
     pub(in crate::swarm) fn open(&mut self, number: CollectionNumber, collection: Collection) {
         let Collection { id, class, .. } = collection;
         self.uploads.open(number, class);

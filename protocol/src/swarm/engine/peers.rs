@@ -1,7 +1,8 @@
 //! What peers say of collections and chunks.
 //!
-//! A message of a peer that has used up its budget is dropped, and it may be an `Open` or a `Close`.
-//! So a number that stands for no collection, or for another one than before, is no offence.
+//! A message of a peer that has used up its budget is dropped, and it may be an `Open` or a
+//! `Close`. So a number that stands for no collection, or for another one than before, is no
+//! offence.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
