@@ -95,8 +95,8 @@ impl Engine {
         self.unfilled.insert(from);
     }
 
-    /// A peer has no chunk of a segment. Other peers are asked for what it was asked for at the next
-    /// review. Returns the segment by our number.
+    /// A peer has no chunk of a segment. At the next review others are asked for what it was asked
+    /// for. Returns the segment by our number.
     pub(in crate::swarm) fn on_not_kept(
         &mut self,
         from: PeerId,
@@ -149,8 +149,8 @@ impl Engine {
         Some((ours, self.chunks_max(ours)))
     }
 
-    /// Puts our numbers in place of the peer's, and drops what is of collections that one of the two
-    /// does not have open.
+    /// Puts our numbers in place of the peer's, and drops what is of collections that one of the
+    /// two does not have open.
     fn rename(&self, from: PeerId, update: &mut Update) {
         let Some(link) = self.links.get(&from) else { return };
         for ids in [&mut update.have, &mut update.add, &mut update.remove] {
