@@ -240,16 +240,7 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
         received: 6,
         allowed: 8,
     };
-    let hash = |seed: u8| Hash::of(Domain::Chunk, &[&[seed]]);
-    let descriptor = SegmentDescriptor {
-        index: 3,
-        first: Height(40),
-        last: Height(60),
-        bytes: 200_000,
-        chunks_root: hash(1),
-        blocks_root: hash(2),
-        last_block: BlockHash(hash(3)),
-    };
+    let descriptor = descriptor();
     let chunks = vec![hash(4), hash(5)];
     let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
     let page = Some(vec![descriptor]);
@@ -285,17 +276,12 @@ fn every_message_about_history_has_the_bytes_it_always_had() {
     assert_eq!(ChunkId::parse(&[0; 9]), None);
 }
 
-#[test]
-fn every_format_of_a_snapshot_has_the_bytes_it_always_had() {
-    let Samples { block, certificate, .. } = samples();
-    let hash = |seed: u8| Hash::of(Domain::Chunk, &[&[seed]]);
-    let subtree = |depth, count, seed| SubtreeDescriptor { depth, count, hash: hash(seed) };
-    let entry = |seed: u8| {
-        let (balance, nonce) = (Amount(1_000 + u64::from(seed)), Nonce(seed.into()));
-        let account = Account { balance, nonce, activity: hash(seed) };
-        (StateKey::account(PublicKey([seed; 32])), account)
-    };
-    let descriptor = SegmentDescriptor {
+fn hash(seed: u8) -> Hash {
+    Hash::of(Domain::Chunk, &[&[seed]])
+}
+
+fn descriptor() -> SegmentDescriptor {
+    SegmentDescriptor {
         index: 3,
         first: Height(40),
         last: Height(60),
@@ -303,7 +289,19 @@ fn every_format_of_a_snapshot_has_the_bytes_it_always_had() {
         chunks_root: hash(1),
         blocks_root: hash(2),
         last_block: BlockHash(hash(3)),
+    }
+}
+
+#[test]
+fn every_format_of_a_snapshot_has_the_bytes_it_always_had() {
+    let Samples { block, certificate, .. } = samples();
+    let subtree = |depth, count, seed| SubtreeDescriptor { depth, count, hash: hash(seed) };
+    let entry = |seed: u8| {
+        let (balance, nonce) = (Amount(1_000 + u64::from(seed)), Nonce(seed.into()));
+        let account = Account { balance, nonce, activity: hash(seed) };
+        (StateKey::account(PublicKey([seed; 32])), account)
     };
+    let descriptor = descriptor();
     let segment = SegmentProof { count: 5, siblings: vec![hash(4), hash(5)], peaks: vec![hash(6)] };
     let anchor = SnapshotAnchor { header: block.header, certificate, descriptor, segment };
     let subtrees = vec![subtree(1, 40, 1), subtree(2, 0, 2), subtree(2, 300, 3)];

@@ -36,7 +36,8 @@ pub enum AnchorError {
 
 /// The block of a snapshot, with the proof that a later header commits to it.
 ///
-/// The next block needs header and certificate, so whoever loads the snapshot keeps both.
+/// A node that loads the snapshot stores this header and its certificate, since it needs both to
+/// validate the next block.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SnapshotAnchor {
     /// Header of the block. The snapshot is the state after this block.

@@ -8,7 +8,8 @@
 //! 2. The [`Frontier`] is a list of subtrees whose hashes fold to this root. It says how many
 //!    entries each subtree has, and so how the entries are cut into chunks. The root does not cover
 //!    these counts: a frontier with false ones is noticed only when the chunks come. So each
-//!    frontier has a name, [`Frontier::id`], and whoever announced a name answers for it.
+//!    frontier has an id, [`Frontier::id`]. A peer that announced the id of a frontier with false
+//!    counts is at fault.
 //! 3. A chunk is a list of entries. Each subtree that is built from them must have the hash in the
 //!    frontier. A [`VerifiedChunk`] becomes a part of the account tree as it is.
 //!

@@ -77,7 +77,7 @@ impl SegmentId {
         ChunkId { segment: self, chunk }
     }
 
-    /// The index in messages. No collection is so long that one is cut off.
+    /// The index as messages encode it, in 32 bits. No collection has 2^32 segments.
     fn short_index(self) -> u32 {
         u32::try_from(self.index.0).unwrap_or(u32::MAX)
     }

@@ -44,10 +44,11 @@ pub(in crate::swarm) struct Collection {
     pub(in crate::swarm) whole: SegmentRanges,
 }
 
-/// Descriptions of collections that a peer may send: some at once, and so many a second. `Open`
-/// makes us describe ours, and `Holdings` change all counts of the peer's chunks, so both cost more
-/// than their bytes. A peer needs one of each for each of its collections.
+/// Number of `Open` and `Holdings` messages, counted together, that are taken from a peer each
+/// second. Others are ignored. Both cost this node more than their bytes: it answers `Open` with
+/// its own `Holdings`, and the peer's `Holdings` change the counts of all chunks that the peer has.
 const DESCRIBED: u64 = 1;
+/// Number of these messages that are taken in one burst. A peer needs two for each collection.
 const DESCRIBED_AT_ONCE: u64 = 4 * COLLECTIONS_MAX as u64;
 
 /// A link to a peer.

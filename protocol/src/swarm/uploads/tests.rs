@@ -287,7 +287,8 @@ fn classes_share_by_weight_and_get_what_others_do_not_use() {
     for (at, class) in classes.into_iter().enumerate() {
         serve.uploads.open(number(at), class);
     }
-    // Each row: which classes are wanted, and how many chunks of each go out of so many.
+    // Each row: the classes of which a peer wants chunks, the number of chunks that are sent in
+    // all, and how many of them belong to each class.
     for (wanted, count, expected) in [
         ([false, false, false, true], 40, [0, 0, 0, 40]),
         ([true, true, true, true], 60, [32, 16, 8, 4]),
