@@ -76,6 +76,15 @@ impl Link {
         Self { have: Vec::new(), theirs: BTreeMap::new(), descriptions }
     }
 
+    /// Whether one more `Open` or `Holdings` of the peer is taken in. Counts it if so.
+    fn may_describe(&mut self, now: Duration) -> bool {
+        let may = self.descriptions.has(1, now);
+        if may {
+            self.descriptions.take(1);
+        }
+        may
+    }
+
     /// The peer's number for a collection of ours, if the peer has it open too.
     fn number(&self, ours: CollectionNumber) -> Option<CollectionNumber> {
         let mut theirs = self.theirs.iter();

@@ -31,10 +31,9 @@ impl Engine {
         let ours = ours.map(|(number, _)| *number);
         let now = self.now;
         let Some(link) = self.links.get_mut(&from) else { return };
-        if !link.descriptions.has(1, now) {
+        if !link.may_describe(now) {
             return;
         }
-        link.descriptions.take(1);
         let is_former =
             |(known, their): (&CollectionNumber, &Their)| *known == number || their.id == id;
         let former = link.theirs.iter().filter(|known| is_former(*known));
@@ -69,10 +68,9 @@ impl Engine {
         let Some((ours, chunks_max)) = self.known(from, number) else { return };
         let now = self.now;
         let Some(link) = self.links.get_mut(&from) else { return };
-        if !link.descriptions.has(1, now) {
+        if !link.may_describe(now) {
             return;
         }
-        link.descriptions.take(1);
         // The peer's chunks are requested at once, not in the next batch.
         self.urgent.insert(from);
         let result = self.census.on_holdings(from, ours, holdings, chunks_max);
