@@ -42,6 +42,7 @@ pub mod network;
 // Helpers at the bottom, which any module may use.
 pub mod accounts;
 pub mod chain_maker;
+pub mod checkpoint;
 pub mod client;
 mod clock;
 mod control;

@@ -29,7 +29,7 @@ use crate::uploaded::Uploaded;
 const JOURNAL_MAX: usize = 65_536;
 
 /// The last final block and the state after it. Shared, never changed.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TipView {
     /// Tip, accounts and history.
     pub state: ChainState,

@@ -2,7 +2,8 @@
 
 use bincode::{Decode, Encode};
 use ledger::block::{Block, Header};
-use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, Vote};
+use ledger::certificate::{CERTIFICATE_BYTES_MAX, Certificate, CertificateError, Vote};
+use ledger::chain::Chain;
 use ledger::codec::{self, CodecError};
 use ledger::hash::{BlockHash, ChainId, Domain, TxHash};
 use ledger::signature::{self, PublicKey, Signature};
@@ -202,6 +203,18 @@ pub struct CertifiedHeader {
     pub header: Header,
     /// Its precommits have more than two thirds of the power.
     pub certificate: Certificate,
+}
+
+impl CertifiedHeader {
+    /// Verifies that the header's block is final in this chain.
+    ///
+    /// # Errors
+    /// `CertificateError`: the certificate does not prove it.
+    pub fn verify(&self, chain: &Chain) -> Result<(), CertificateError> {
+        let Self { header, certificate } = self;
+        let validators = chain.validators(header.height);
+        certificate.verify(chain.id(), validators, header.height, header.hash())
+    }
 }
 
 /// A request to one peer.

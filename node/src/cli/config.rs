@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::HomeArg;
-use crate::config::{Config as Settings, P2pAddress, SyncConfig, parse_rate, parse_socket_address};
+use crate::config::{
+    Config as Settings, P2pAddress, SyncConfig, SyncMode, parse_rate, parse_socket_address,
+};
 use crate::home::Home;
 use crate::output::{print, print_json};
 
@@ -44,6 +46,9 @@ pub(super) struct Overrides {
     /// may be given again
     #[arg(long = "peer", env = "CAIRN_NODE_PEERS", value_name = "ADDR", value_delimiter = ',')]
     peers: Vec<P2pAddress>,
+    /// How a node without blocks joins its chain
+    #[arg(long, env = "CAIRN_NODE_SYNC", value_name = "MODE")]
+    sync: Option<SyncMode>,
     /// Most bytes of history a second sent to all peers together, such as 5000000 or "5 MB/s"; 0
     /// for unlimited
     #[arg(
@@ -71,6 +76,7 @@ impl Overrides {
         settings.rpc.listen = self.rpc_listen.unwrap_or(settings.rpc.listen);
         settings.log.level = log.unwrap_or(settings.log.level);
         let sync = &mut settings.sync;
+        sync.mode = self.sync.unwrap_or(sync.mode);
         sync.upload_rate = self.sync_upload_rate.map_or(sync.upload_rate, SyncConfig::limit);
         sync.download_rate = self.sync_download_rate.map_or(sync.download_rate, SyncConfig::limit);
         for peer in self.peers {

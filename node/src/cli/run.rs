@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::HomeArg;
 use super::config::Overrides;
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::home::Home;
 use crate::logging;
@@ -33,6 +34,9 @@ pub(super) struct Run {
     /// validator's key beyond the tip
     #[arg(long, env = "CAIRN_NODE_SIGN_WITHOUT_LOG", value_parser = BoolishValueParser::new())]
     sign_without_log: bool,
+    /// A block that the chain must contain, from a source that you trust
+    #[arg(long, env = "CAIRN_NODE_CHECKPOINT", value_name = "HEIGHT:HASH")]
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Run {
@@ -43,6 +47,7 @@ impl Run {
         let options = Options {
             parent: self.exit_with_parent.then(stdin_end).transpose()?,
             sign_without_log: self.sign_without_log,
+            checkpoint: self.checkpoint,
         };
         foreground(runtime()?, home, config, options)
     }

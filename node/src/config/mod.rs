@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
@@ -159,12 +160,26 @@ impl Default for MempoolConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SyncConfig {
+    /// How a node without blocks joins its chain.
+    pub mode: SyncMode,
     /// Most bytes per second to all peers together. `None`, in the file 0, means unlimited.
     #[serde(with = "rate")]
     pub upload_rate: Option<u64>,
     /// Most bytes per second from all peers together. `None`, in the file 0, means unlimited.
     #[serde(with = "rate")]
     pub download_rate: Option<u64>,
+}
+
+/// How a node without blocks joins its chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMode {
+    /// Load the state from a snapshot, follow the chain from there, and fetch the blocks before it
+    /// after that
+    #[default]
+    Snapshot,
+    /// Fetch and apply all blocks from the first one on
+    Full,
 }
 
 /// Lowest rate limit, in bytes per second. With it, a chunk of the default size of 128 KiB takes 8
@@ -400,7 +415,11 @@ mod tests {
             ),
             ("[sync]\nupload_rate = \"0 MB/s\"", None, None),
         ] {
-            let rates = SyncConfig { upload_rate: upload, download_rate: download };
+            let rates = SyncConfig {
+                upload_rate: upload,
+                download_rate: download,
+                ..SyncConfig::default()
+            };
             assert_eq!(parse(text).map(|config| config.sync), Ok(rates), "{text}");
         }
         assert!(Config::default().plain().contains("[sync]\nupload_rate = 0\ndownload_rate = 0\n"));

@@ -15,11 +15,15 @@ const SECTIONS: [(&str, &str); 5] = [
     ("rpc", "The interface for wallets and people."),
     ("log", "The log on stderr."),
     ("mempool", "Transactions that wait for a block."),
-    ("sync", "Transfer of history. Its limits do not apply to votes, gossip and single blocks."),
+    (
+        "sync",
+        "Transfer of history and snapshots. The limits do not apply to votes, gossip and single\n\
+         blocks.",
+    ),
 ];
 
 /// What each key is, with its section. Line breaks stand where lines would be too wide.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     (
         "p2p.listen",
         "Where this node listens for peers: IP:PORT or a multiaddr. 127.0.0.1 is this machine\n\
@@ -60,6 +64,11 @@ const KEYS: [(&str, &str); 12] = [
         "error, warn, info, debug or trace, or directives such as \"info,node::network=debug\".",
     ),
     ("mempool.bytes_max", "Most bytes of waiting transactions, 2097152 to 8589934592."),
+    (
+        "sync.mode",
+        "How a node without blocks joins its chain: \"snapshot\" loads the state and fetches older\n\
+         blocks later, \"full\" applies all blocks from the first one on.",
+    ),
     (
         "sync.upload_rate",
         "Most bytes a second to all peers together: a number, or text such as \"5 MB/s\" or\n\

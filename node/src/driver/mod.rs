@@ -4,7 +4,10 @@
 //! The two meet at three places. `peer_numbers` gives each peer one number for both. `live` tells
 //! `swarm` of its tip and of headers far ahead. `swarm` tells `live` how to fetch blocks, and hands
 //! it whole segments of blocks. Only `live` changes the chain.
+//! Before the machine of `live` is made, `joining` stands in its place: a node without blocks may
+//! begin with a snapshot, which `swarm` loads.
 
+pub(crate) mod joining;
 pub(crate) mod live;
 pub(crate) mod swarm;
 

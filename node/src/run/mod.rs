@@ -17,6 +17,7 @@ pub(crate) use self::join::STOP_MAX;
 use self::open::open;
 use self::operator::Operator;
 use self::start::start;
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::control::{self, Listener};
 use crate::home::Home;
@@ -29,6 +30,8 @@ pub struct Options {
     pub parent: Option<oneshot::Receiver<()>>,
     /// Sign although the consensus log is lost. Unsafe if the key may have signed above the tip.
     pub sign_without_log: bool,
+    /// A block that the chain must contain.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// Runs the node of a home until a signal or its operator stops it, its parent ends, or it cannot
@@ -36,16 +39,16 @@ pub struct Options {
 ///
 /// # Errors
 /// A part cannot be opened or started, the disk refuses, or consensus must stop.
-pub async fn run(home: Home, config: Config, options: Options) -> anyhow::Result<()> {
+pub async fn run(home: Home, config: Config, mut options: Options) -> anyhow::Result<()> {
     home.lock()?.hold_until_exit();
     let operator = operator::new();
     let mut stop = Stop {
         signals: StopSignals::listen()?,
-        parent: options.parent,
+        parent: options.parent.take(),
         operator: Arc::clone(&operator),
     };
     let socket = Socket::open(&home, operator);
-    let result = match open(home, config, options.sign_without_log, &mut stop).await {
+    let result = match open(home, config, &options, &mut stop).await {
         Ok(Some(opened)) => match start(opened) {
             Ok(running) => running.join(stop).await,
             Err(error) => Err(error),

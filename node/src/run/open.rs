@@ -16,9 +16,10 @@ use protocol::live::mempool::MempoolLimits;
 use protocol::{Log, Machine, Setup};
 use tokio::task::JoinHandle;
 
-use super::Stop;
+use super::{Options, Stop};
+use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SyncMode};
 use crate::consensus_log::ConsensusLog;
 use crate::descriptors::Descriptors;
 use crate::home::Home;
@@ -44,7 +45,38 @@ pub(super) struct Opened {
     /// The consensus log. `None` without a consensus key.
     pub(super) log: Option<ConsensusLog>,
     pub(super) clock: Clock,
-    pub(super) machine: Machine,
+    pub(super) beginning: Beginning,
+    /// Whether the node joins its chain by a snapshot: it may, and it has no blocks yet.
+    pub(super) joins: bool,
+    /// A block that the chain must contain.
+    pub(super) checkpoint: Option<Checkpoint>,
+}
+
+/// What the machine of `live` begins with, besides the chain.
+pub(super) struct Beginning {
+    key: Option<SigningKey>,
+    log: Log,
+    sign_without_log: bool,
+    mempool: MempoolLimits,
+    seed: u64,
+}
+
+impl Beginning {
+    /// The machine that continues from this tip.
+    pub(super) fn machine(self, tip: &TipView, clock: Clock) -> Machine {
+        let Self { key, log, sign_without_log, mempool, seed } = self;
+        let setup = Setup {
+            chain: tip.state.clone(),
+            header: tip.header.clone(),
+            certificate: tip.certificate.clone(),
+            key,
+            log,
+            sign_without_log,
+            mempool,
+            seed,
+        };
+        Machine::new(setup, clock.now())
+    }
 }
 
 /// Opens a node. `None` if it was asked to stop while the store was opened.
@@ -54,7 +86,7 @@ pub(super) struct Opened {
 pub(super) async fn open(
     home: Home,
     config: Config,
-    sign_without_log: bool,
+    options: &Options,
     stop: &mut Stop,
 ) -> anyhow::Result<Option<Opened>> {
     let descriptors = Descriptors::prepare(
@@ -80,6 +112,11 @@ pub(super) async fn open(
             return Ok(None);
         }
     };
+    if let Some(checkpoint) = options.checkpoint
+        && let Some(header) = store.header(checkpoint.height)?
+    {
+        checkpoint.check(checkpoint.height, header.hash())?;
+    }
     let header = store.header(state.tip().height)?;
     let tip = TipView { state, certificate, header };
 
@@ -92,20 +129,19 @@ pub(super) async fn open(
             home.validator_key_path().display()
         );
     }
-    let setup = Setup {
-        chain: tip.state.clone(),
-        header: tip.header.clone(),
-        certificate: tip.certificate.clone(),
+    let joins = config.sync.mode == SyncMode::Snapshot
+        && tip.state.tip().height == Height(0)
+        && !config.p2p.peers.is_empty();
+    let beginning = Beginning {
         key,
         log: found,
-        sign_without_log,
+        sign_without_log: options.sign_without_log,
         mempool: MempoolLimits {
             bytes_max: usize::try_from(config.mempool.bytes_max).unwrap_or(usize::MAX),
             ..MempoolLimits::default()
         },
         seed: getrandom::u64().context("no randomness from the operating system")?,
     };
-    let machine = Machine::new(setup, clock.now());
     Ok(Some(Opened {
         home,
         config,
@@ -120,7 +156,9 @@ pub(super) async fn open(
         validator,
         log,
         clock,
-        machine,
+        beginning,
+        joins,
+        checkpoint: options.checkpoint,
     }))
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::join::{DRIVER, Running, SYNC};
 use super::open::Opened;
+use crate::driver::joining::{Joined, Joining};
 use crate::driver::live::{self, Driver};
 use crate::driver::peer_numbers::PeerNumbers;
 use crate::driver::swarm::{self, Shell};
@@ -41,6 +42,7 @@ const FROM_SYNC: usize = 2;
 pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let Opened { home, config, chain, store, network, inbox, clock, mut registry, .. } = opened;
     let (rpc_address, state) = (opened.listener.address(), opened.tip.state.clone());
+    let tip = opened.tip.clone();
     let role = role(opened.validator.as_ref(), &chain, state.tip().height);
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network);
     let (stop, stopping) = watch::channel(false);
@@ -72,20 +74,22 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         view: ends.sync,
         driver: to_driver,
     })?;
-    let (links, target) = (inbox.links, ends.target);
-    let inputs = swarm::Inputs { links, tip: sync_tip, target, stop: stopping.clone() };
+    let inputs = swarm::Inputs {
+        links: inbox.links,
+        tip: sync_tip,
+        target: ends.target,
+        join: ends.join_target,
+        stop: stopping.clone(),
+    };
     let sync = shell.spawn(inputs, assembled)?;
 
-    let driver = Driver::new(live::Parts {
-        clock,
-        machine: opened.machine,
-        store,
-        log: opened.log,
-        network: network.clone(),
-        peers,
-        outputs: ends.outputs,
-    })?;
-    let inputs = live::Inputs {
+    let joining = opened.joins.then(|| {
+        Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join)
+    });
+    let is_validator = opened.validator.is_some();
+    let (beginning, log, checkpoint) = (opened.beginning, opened.log, opened.checkpoint);
+    let (outputs, to_network) = (ends.outputs, network.clone());
+    let mut inputs = live::Inputs {
         consensus: inbox.consensus,
         headers: inbox.headers,
         events: inbox.events,
@@ -94,7 +98,26 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         sync: from_sync,
         stop: stopping,
     };
-    let driver = spawn_thread("driver", move || driver.run(inputs))?;
+    let driver = spawn_thread("driver", move || async move {
+        let joined = match joining {
+            Some(joining) => joining.run(&mut inputs, is_validator).await,
+            None => Some(Joined::default()),
+        };
+        // Without an outcome the node is stopping.
+        let Some(joined) = joined else { return Ok(()) };
+        let machine = beginning.machine(joined.tip.as_ref().unwrap_or(&tip), clock);
+        let parts = live::Parts {
+            clock,
+            machine,
+            store,
+            log,
+            network: to_network,
+            peers,
+            outputs,
+            checkpoint,
+        };
+        Driver::new(parts)?.run(inputs, joined).await
+    })?;
     let chain = chain.id();
     tracing::info!("node of chain {chain} at height {height}, RPC on http://{rpc_address}, {role}");
 
@@ -114,6 +137,8 @@ struct Ends {
     outputs: live::Outputs,
     sync: watch::Sender<Arc<SyncView>>,
     target: watch::Receiver<Option<CertifiedHeader>>,
+    join: watch::Sender<Option<CertifiedHeader>>,
+    join_target: watch::Receiver<Option<CertifiedHeader>>,
     queries: mpsc::Receiver<Query>,
     submissions: mpsc::Receiver<Submission>,
     disk: watch::Sender<Disk>,
@@ -136,6 +161,7 @@ fn connect(
     let (queries_sender, queries) = mpsc::channel(QUERIES);
     let (submissions_sender, submissions) = mpsc::channel(SUBMISSIONS);
     let (target_sender, target) = watch::channel(None);
+    let (join, join_target) = watch::channel(None);
     let (disk_sender, disk) = watch::channel(Disk::default());
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
@@ -166,7 +192,17 @@ fn connect(
         disk,
         started: Instant::now(),
     };
-    (view, Ends { outputs, sync: sync_sender, target, queries, submissions, disk: disk_sender })
+    let ends = Ends {
+        outputs,
+        sync: sync_sender,
+        target,
+        join,
+        join_target,
+        queries,
+        submissions,
+        disk: disk_sender,
+    };
+    (view, ends)
 }
 
 /// The role of the node on its chain, for the log.

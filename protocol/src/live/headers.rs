@@ -162,10 +162,7 @@ impl Machine {
             return header.hash() == self.chain.state.tip().hash;
         }
         self.turn.charge(Cost::signatures(certificate.signatures.len() as u64));
-        let validators = self.chain.state.chain().validators(header.height);
-        certificate
-            .verify(self.chain.state.chain().id(), validators, header.height, header.hash())
-            .is_ok()
+        certified.verify(self.chain.state.chain()).is_ok()
     }
 
     fn learn(&mut self, certified: &CertifiedHeader) {

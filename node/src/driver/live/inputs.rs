@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::reads::Reads;
 use crate::network::{Gossip, PeerEvent, PeerId};
 use crate::verifier::Verified;
-use crate::view::Query;
+use crate::view::{Query, TipView};
 
 /// After this time without other work the driver calls `Store::maintain`, which writes a checkpoint
 /// if one is due. Without such a call `Store::commit` writes one every 256 blocks.
@@ -52,6 +52,8 @@ pub(crate) enum ToDriver {
     Plan(FetchPlan),
     /// The verified blocks of a segment, and the certificate of the last one.
     Segment(Vec<VerifiedBlock>, Certificate),
+    /// The node has joined: the store has the tip of a snapshot, or there is no snapshot to load.
+    Joined(Option<Box<TipView>>),
 }
 
 /// The inputs, except time.

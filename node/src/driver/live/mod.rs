@@ -25,8 +25,10 @@ use self::inputs::{Cycle, Due, IDLE, Next};
 pub(crate) use self::inputs::{Inputs, ToDriver};
 use self::reads::Reads;
 use super::blame::charge;
+use super::joining::Joined;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
+use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
@@ -54,6 +56,8 @@ pub(crate) struct Driver {
     log: Option<ConsensusLog>,
     network: Network,
     outputs: Outputs,
+    /// A block that the chain must contain.
+    checkpoint: Option<Checkpoint>,
     peers: PeerNumbers,
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
@@ -105,13 +109,14 @@ pub(crate) struct Parts {
     pub(crate) network: Network,
     pub(crate) peers: PeerNumbers,
     pub(crate) outputs: Outputs,
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 impl Driver {
     /// # Errors
     /// The thread cannot be started.
     pub(crate) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { clock, machine, store, log, network, peers, outputs } = parts;
+        let Parts { clock, machine, store, log, network, peers, outputs, checkpoint } = parts;
         Ok(Self {
             clock,
             machine,
@@ -119,6 +124,7 @@ impl Driver {
             log,
             network,
             outputs,
+            checkpoint,
             peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
@@ -136,8 +142,16 @@ impl Driver {
     ///
     /// # Errors
     /// The disk refuses, the machine halts, or a read of blocks for a peer panics.
-    pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+    pub(crate) async fn run(mut self, mut inputs: Inputs, joined: Joined) -> anyhow::Result<()> {
         self.turn(Input::Time)?;
+        let Joined { connected, plan, .. } = joined;
+        for peer in connected {
+            // `joining` holds its number.
+            self.turn(Input::Connected(self.peers.number(&peer)))?;
+        }
+        if let Some(plan) = plan {
+            self.turn(Input::Plan(plan))?;
+        }
         let mut cycle = Cycle::new();
         loop {
             let timer = self.machine.deadline().saturating_sub(self.clock.now().elapsed);
@@ -166,6 +180,7 @@ impl Driver {
                 Next::Sync(ToDriver::Segment(blocks, certificate)) => {
                     self.turn_giving_way(Input::Segment(blocks, certificate))?;
                 }
+                Next::Sync(ToDriver::Joined(_)) => anyhow::bail!("sync loaded a snapshot twice"),
                 Next::Idle => self.maintain()?,
             }
         }
@@ -362,6 +377,11 @@ impl Driver {
     }
 
     fn commit(&mut self, commits: &[Committed]) -> anyhow::Result<()> {
+        if let Some(checkpoint) = self.checkpoint {
+            for Committed { block, .. } in commits {
+                checkpoint.check(block.height(), block.hash())?;
+            }
+        }
         self.store.commit(commits)?;
         self.unmaintained = true;
         let now = wall_ms();

@@ -63,6 +63,8 @@ pub(crate) struct Inputs {
     pub(crate) tip: watch::Receiver<Arc<TipView>>,
     /// A certified header far ahead of the tip.
     pub(crate) target: watch::Receiver<Option<CertifiedHeader>>,
+    /// A certified header far ahead of a chain without blocks: a snapshot below it is loaded.
+    pub(crate) join: watch::Receiver<Option<CertifiedHeader>>,
     /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
 }

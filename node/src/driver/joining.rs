@@ -1,0 +1,234 @@
+//! What a node without blocks does before it takes part: it asks its peers for their last final
+//! block. If a peer proves one that is far ahead, sync loads a snapshot of the state. Only then the
+//! machine of `live` is made, which goes on from there.
+//!
+//! While this lasts, the node votes and gossips nothing. Peers that ask for its tip hear of none.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::chain::Chain;
+use ledger::codec;
+use ledger::units::Height;
+use protocol::budget::Cost;
+use protocol::message::{
+    BEHIND_FAR, CertifiedHeader, REQUEST_BYTES_MAX, Request, Response, answer_bytes_max,
+};
+use protocol::{FetchPlan, Offence};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::blame::charge;
+use super::live::{Inputs, ToDriver};
+use super::peer_numbers::PeerNumbers;
+use crate::clock::wall_ms;
+use crate::network::{Gossip, Network, PeerEvent, PeerId, RequestId, ResponseTicket, Verdict};
+use crate::submission::SubmitError;
+use crate::verifier::Verified;
+use crate::view::{Query, TipView};
+
+/// How long a validator waits for a peer that proves a height. It is short, since the validators of
+/// a new network wait for each other.
+const VALIDATOR_WAITS: Duration = Duration::from_secs(1);
+/// How long another node waits. Until then it has nothing else to do.
+const OTHERS_WAIT: Duration = Duration::from_secs(10);
+/// While a snapshot is fetched, a peer is asked for its tip at this interval: peers keep no
+/// snapshot for ever.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
+/// A node that joins.
+pub(crate) struct Joining {
+    chain: Arc<Chain>,
+    network: Network,
+    peers: PeerNumbers,
+    /// The tip at the genesis, for readers.
+    genesis: TipView,
+    /// The highest proved tip of a peer, if it is far ahead: sync loads a snapshot below it.
+    target: watch::Sender<Option<CertifiedHeader>>,
+    connected: BTreeSet<PeerId>,
+    /// Requests in flight.
+    asked: HashMap<RequestId, PeerId>,
+    /// Heights that peers have proved.
+    heights: BTreeMap<String, Height>,
+    /// How sync fetches blocks, as it said last.
+    plan: Option<FetchPlan>,
+}
+
+/// What `live` begins with.
+#[derive(Default)]
+pub(crate) struct Joined {
+    /// The tip of the snapshot. `None` if none was loaded: then the chain begins at the genesis.
+    pub(crate) tip: Option<TipView>,
+    /// The peers that are connected. Each is held in the peer numbers.
+    pub(crate) connected: BTreeSet<PeerId>,
+    /// How blocks are fetched, if sync has said so.
+    pub(crate) plan: Option<FetchPlan>,
+}
+
+impl Joining {
+    pub(crate) fn new(
+        network: Network,
+        peers: PeerNumbers,
+        genesis: TipView,
+        target: watch::Sender<Option<CertifiedHeader>>,
+    ) -> Self {
+        Self {
+            chain: Arc::clone(genesis.state.chain()),
+            network,
+            peers,
+            genesis,
+            target,
+            connected: BTreeSet::new(),
+            asked: HashMap::new(),
+            heights: BTreeMap::new(),
+            plan: None,
+        }
+    }
+
+    /// Joins the chain. `None` if the node must stop.
+    ///
+    /// It ends without a snapshot as soon as a peer answers that it is not far ahead, if no peer
+    /// proves a height in time, or if sync finds no snapshot.
+    pub(crate) async fn run(mut self, inputs: &mut Inputs, is_validator: bool) -> Option<Joined> {
+        let patience = if is_validator { VALIDATOR_WAITS } else { OTHERS_WAIT };
+        let mut ask_at = Instant::now() + patience;
+        loop {
+            tokio::select! {
+                biased;
+                _ = inputs.stop.wait_for(|stop| *stop) => return None,
+                news = inputs.sync.recv() => match news? {
+                    ToDriver::Joined(tip) => return Some(self.end(tip.map(|tip| *tip))),
+                    ToDriver::Plan(plan) => self.plan = Some(plan),
+                    ToDriver::Segment(..) => {
+                        tracing::error!("sync gave blocks before the node had joined");
+                    }
+                },
+                event = inputs.events.recv() => {
+                    if !self.on_event(event?) {
+                        return Some(self.end(None));
+                    }
+                }
+                Some(gossip) = inputs.consensus.recv() => self.ignore(gossip),
+                Some(gossip) = inputs.headers.recv() => self.ignore(gossip),
+                verified = inputs.verified.recv() => self.on_verified(verified?),
+                Some(query) = inputs.queries.recv() => self.on_query(query),
+                () = sleep_until(ask_at) => {
+                    if self.target.borrow().is_none() {
+                        return Some(self.end(None));
+                    }
+                    ask_at = Instant::now() + ASK_EVERY;
+                    if let Some(peer) = self.connected.pop_first() {
+                        self.ask(peer);
+                        self.connected.insert(peer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(self, tip: Option<TipView>) -> Joined {
+        Joined { tip, connected: self.connected, plan: self.plan }
+    }
+
+    /// Returns false if a peer has answered that it is not far ahead, so there is nothing to load.
+    fn on_event(&mut self, event: PeerEvent) -> bool {
+        match event {
+            PeerEvent::Connected(peer) => {
+                self.peers.hold(peer);
+                self.connected.insert(peer);
+                self.ask(peer);
+            }
+            PeerEvent::Disconnected(peer) => {
+                self.peers.release(&peer);
+                self.connected.remove(&peer);
+                self.heights.remove(&peer.to_string());
+            }
+            PeerEvent::Request { from, bytes, ticket } => self.on_request(from, &bytes, ticket),
+            PeerEvent::Response { id, from, result } => {
+                if let Some(from) = self.asked.remove(&id).filter(|asked| *asked == from)
+                    && let Ok(bytes) = result
+                {
+                    return self.on_response(from, &bytes);
+                }
+            }
+        }
+        true
+    }
+
+    fn ask(&mut self, peer: PeerId) {
+        let request = codec::encode(&Request::Tip(None));
+        let most = answer_bytes_max(&request);
+        let id = self.network.request_within(peer, request, most);
+        self.asked.insert(id, peer);
+    }
+
+    /// Answers a question for the tip. Other requests are refused as busy.
+    fn on_request(&self, from: PeerId, bytes: &[u8], ticket: ResponseTicket) {
+        match codec::decode::<Request>(bytes, REQUEST_BYTES_MAX) {
+            Ok(Request::Tip(_)) => {
+                let answer = codec::encode(&Response::Tip { now: wall_ms(), head: None });
+                self.network.accounts().charge(&from, &Cost::answer(answer.len()));
+                self.network.respond(ticket, answer);
+            }
+            Ok(_) => {}
+            Err(error) => self.ban(from, &Offence::Request(error)),
+        }
+    }
+
+    /// Returns false if the peer is not far ahead.
+    fn on_response(&mut self, from: PeerId, bytes: &[u8]) -> bool {
+        let head = match Response::decode(bytes) {
+            Ok(Response::Tip { head, .. }) => head,
+            Ok(_) => return true,
+            Err(error) => {
+                self.ban(from, &Offence::Response(error));
+                return true;
+            }
+        };
+        let Some(head) = head else { return self.target.borrow().is_some() };
+        let height = head.header.height;
+        let signatures = head.certificate.signatures.len() as u64;
+        self.network.accounts().charge(&from, &Cost::signatures(signatures));
+        if head.verify(&self.chain).is_err() {
+            self.ban(from, &Offence::Tip);
+            return true;
+        }
+        self.heights.insert(from.to_string(), height);
+        let best = self.target.borrow().as_ref().map(|best| best.header.height);
+        if height.0 <= BEHIND_FAR {
+            return best.is_some();
+        }
+        if best.is_none_or(|best| height > best) {
+            self.target.send_replace(Some(head));
+        }
+        true
+    }
+
+    fn ban(&self, peer: PeerId, offence: &Offence) {
+        self.network.ban(peer, charge(offence));
+    }
+
+    fn ignore(&self, gossip: Gossip) {
+        self.network.verdict(gossip.ticket, Verdict::Ignore);
+    }
+
+    fn on_verified(&self, verified: Verified) {
+        match verified {
+            Verified::Gossip(ticket, ..) => self.network.verdict(ticket, Verdict::Ignore),
+            Verified::Submission(_, reply) => drop(reply.send(Err(SubmitError::Unavailable))),
+        }
+    }
+
+    fn on_query(&self, query: Query) {
+        // The sender of the query may have gone. Then the answer is dropped.
+        match query {
+            Query::Pending(_, reply) => drop(reply.send(None)),
+            Query::PendingNonce(account, reply) => {
+                let _ = reply.send(self.genesis.state.account(&account).nonce);
+            }
+            Query::Mempool(_, reply) => drop(reply.send(Vec::new())),
+            Query::PeerHeights(reply) => drop(reply.send(self.heights.clone())),
+        }
+    }
+}
