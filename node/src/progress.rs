@@ -46,7 +46,11 @@ struct Bar(Option<ProgressBar>);
 
 impl Bar {
     fn show(&mut self, status: &SyncStatus) {
-        if !matches!(status.state, SyncState::Manifest | SyncState::Chunks | SyncState::Applying) {
+        let is_fetching = matches!(
+            status.state,
+            SyncState::Manifest | SyncState::Chunks | SyncState::Applying | SyncState::Snapshot
+        );
+        if !is_fetching {
             return self.hide();
         }
         let bar = self.0.get_or_insert_with(|| {
@@ -230,6 +234,7 @@ pub(crate) mod tests {
             (SyncState::Manifest, true),
             (SyncState::Chunks, true),
             (SyncState::Applying, true),
+            (SyncState::Snapshot, true),
             (SyncState::Tail, false),
             (SyncState::Chunks, true),
             (SyncState::Live, false),

@@ -18,6 +18,8 @@ pub enum SyncState {
     Chunks,
     /// This node has all known chunks, and verifies and applies their blocks.
     Applying,
+    /// A snapshot of the state is fetched or loaded. The node has no blocks yet.
+    Snapshot,
     /// Blocks are fetched in ranges: those after the last sealed segment, or the few by which this
     /// node is behind.
     Tail,
@@ -32,6 +34,7 @@ impl std::fmt::Display for SyncState {
             Self::Manifest => "manifest",
             Self::Chunks => "chunks",
             Self::Applying => "applying",
+            Self::Snapshot => "snapshot",
             Self::Tail => "tail",
             Self::Live => "live",
         })

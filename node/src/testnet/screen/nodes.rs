@@ -52,6 +52,7 @@ pub(super) fn condition(node: &NodeView) -> (&'static str, Look) {
             SyncState::Manifest => ("manifest", Look::Warning),
             SyncState::Chunks => ("chunks", Look::Warning),
             SyncState::Applying => ("applying", Look::Warning),
+            SyncState::Snapshot => ("snapshot", Look::Warning),
             SyncState::Tail => ("catch-up", Look::Warning),
         },
         (State::Running, Some(status), None) if status.syncing => ("catch-up", Look::Warning),
@@ -62,7 +63,10 @@ pub(super) fn condition(node: &NodeView) -> (&'static str, Look) {
 /// The rate at which history comes to a node, or else leaves it.
 fn history_rate(sync: &SyncStatus) -> Option<String> {
     let sum = |rates: &mut dyn Iterator<Item = u64>| rates.fold(0, u64::saturating_add);
-    let is_fetching = matches!(sync.state, SyncState::Manifest | SyncState::Chunks);
+    let is_fetching = matches!(
+        sync.state,
+        SyncState::Manifest | SyncState::Chunks | SyncState::Snapshot
+    );
     let received = sum(&mut sync.peers.iter().map(|peer| peer.fetch_rate));
     let sent = sum(&mut sync.peers.iter().map(|peer| peer.serve_rate));
     match (received, sent) {
