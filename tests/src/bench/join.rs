@@ -118,8 +118,10 @@ impl<'a> Session<'a> {
             None => Topology::loopback(SEEDS + 1),
         }?;
         let seeds = (1..=SEEDS).map(|number| Place::new(format!("seed{number}"), Role::Seed));
-        let newcomer = Place::new("newcomer".to_owned(), Role::Leecher);
-        let places: Vec<Place> = seeds.chain([newcomer]).collect::<Result<_, _>>()?;
+        let mut places: Vec<Place> = seeds.collect::<Result<_, _>>()?;
+        let mut newcomer = Place::new("newcomer".to_owned(), Role::Leecher)?;
+        newcomer.sync = options.mode.into();
+        places.push(newcomer);
         let addresses: Vec<P2pAddress> = places
             .iter()
             .zip(&topology.hosts)

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use ledger::genesis::Genesis;
-use node::config::{Config, P2pAddress};
+use node::config::{Config, P2pAddress, SyncMode};
 use node::home::{Contents, Home};
 use node::keys::Seed;
 
@@ -122,12 +122,15 @@ pub(super) struct Place {
     pub(super) upload_rate: Option<u64>,
     /// Download limit for history, bytes a second; `None` means unlimited.
     pub(super) download_rate: Option<u64>,
+    /// How it joins the chain, if it begins without blocks.
+    pub(super) sync: SyncMode,
     key: Seed,
 }
 
 impl Place {
     pub(super) fn new(name: String, role: Role) -> anyhow::Result<Self> {
-        Ok(Self { name, role, upload_rate: None, download_rate: None, key: Seed::random()? })
+        let (upload_rate, download_rate, sync) = (None, None, SyncMode::Full);
+        Ok(Self { name, role, upload_rate, download_rate, sync, key: Seed::random()? })
     }
 
     /// Its P2P address.
@@ -173,6 +176,7 @@ impl Place {
         // network is not private, so it keeps to the peers it was given.
         config.p2p.private = self.role != Role::Guest && !is_public;
         config.rpc.listen = host.rpc.into();
+        config.sync.mode = self.sync;
         config.sync.upload_rate = self.upload_rate;
         config.sync.download_rate = self.download_rate;
         let validator_key = match self.role {

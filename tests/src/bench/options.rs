@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use node::config::SyncMode;
 use serde::Serialize;
 
 use crate::hostile::chunks::Kind;
@@ -177,8 +178,19 @@ pub(super) struct Swarm {
 /// How a fresh node gets the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
+    /// It loads a snapshot of the state, then fetches older blocks and checks them
+    Snapshot,
     /// It fetches and applies all blocks
     Full,
+}
+
+impl From<Mode> for SyncMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Snapshot => Self::Snapshot,
+            Mode::Full => Self::Full,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]
