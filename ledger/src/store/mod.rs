@@ -12,6 +12,9 @@
 //! database until the page is full. When a segment is sealed, it gets a second file with its hashes
 //! and the run of its ids. A whole era gets a filter of its ids.
 //!
+//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made again,
+//! so losing one loses nothing.
+//!
 //! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value and page
 //! carries a checksum. A damaged one is never served: the read fails with an error that names it.
 
@@ -23,10 +26,12 @@ mod evidence;
 mod filter;
 mod index;
 mod pages;
+mod positions;
 mod recover;
 mod schema;
 mod segment_index;
 mod segments;
+mod snapshots;
 mod staging;
 mod unfinished;
 mod verify;
@@ -38,6 +43,7 @@ pub use crate::chain::Committed;
 pub use error::StoreError;
 pub use evidence::{EVIDENCE_ABOUT_ONE_MAX, EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
 pub use recover::Opened;
+pub use snapshots::{SnapshotInfo, SnapshotWriter, Snapshots};
 pub use staging::{Found, SegmentReader, Staging};
 pub use verify::{Problem, VerifyReport};
 

@@ -13,13 +13,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::codec;
 use crate::hash::Hash;
 use crate::history::{HistoryRules, SegmentHead, chunk_hash};
+use crate::store::positions::{read_at, remove_file, write_at};
 use crate::store::{StoreError, schema};
 
 const MANIFEST: &str = "manifest";
@@ -382,21 +383,4 @@ fn data_bytes(head: &SegmentHead) -> u64 {
 fn index_of(name: &str, ending: &str) -> Option<u64> {
     let index = name.strip_suffix(ending)?.parse().ok()?;
     (format!("{index}{ending}") == name).then_some(index)
-}
-
-fn read_at(file: &mut File, at: u64, bytes: &mut [u8]) -> io::Result<()> {
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(bytes)
-}
-
-fn write_at(file: &mut File, at: u64, bytes: &[u8]) -> io::Result<()> {
-    file.seek(SeekFrom::Start(at))?;
-    file.write_all(bytes)
-}
-
-fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(path, error)),
-        _ => Ok(()),
-    }
 }

@@ -47,6 +47,8 @@ pub struct VerifyReport {
     pub transactions: u64,
     /// Number of sealed segments up to this height.
     pub segments: u64,
+    /// Number of snapshots without a problem, if snapshots were checked.
+    pub snapshots: u64,
     /// Number of stored values and pages of files. Every checksum was compared.
     pub values: u64,
     /// Bytes of the keys and contents of the values and pages that are not damaged.
@@ -64,7 +66,7 @@ impl VerifyReport {
         self.problems.is_empty()
     }
 
-    fn add(&mut self, what: impl ToString, reason: impl ToString) {
+    pub(super) fn add(&mut self, what: impl ToString, reason: impl ToString) {
         if self.problems.len() < PROBLEMS_MAX {
             let problem = Problem { what: what.to_string(), reason: reason.to_string() };
             // Several checks may read one damaged value and report it. It is listed once.
@@ -86,7 +88,10 @@ impl VerifyReport {
     }
 
     /// Turns a damaged value into a problem. An error of the system ends the check.
-    fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    pub(super) fn note<T>(
+        &mut self,
+        result: Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(StoreError::Corrupt { what, reason }) => {

@@ -8,6 +8,7 @@
 //! | `validator_key` | consensus key, validators only (mode 0600) |
 //! | `db/` | the chain |
 //! | `sync/` | chunks of segments that are being fetched |
+//! | `snapshots/` | the state at a few heights, for newcomers |
 //! | `peers.json` | known peers and bans |
 //! | `consensus.log` | write-ahead log of consensus at the height that is being decided |
 //! | `run/control` | the operator's socket while a process runs here, or a file with its path |
@@ -378,6 +379,13 @@ impl Home {
     #[must_use]
     pub fn sync_path(&self) -> PathBuf {
         self.root.join("sync")
+    }
+
+    /// `snapshots/`: the state at a few heights, for newcomers. It may be deleted while the node does
+    /// not run.
+    #[must_use]
+    pub fn snapshots_path(&self) -> PathBuf {
+        self.root.join("snapshots")
     }
 
     /// `peers.json`: known peers and bans. It may be deleted while the node does not run.

@@ -47,7 +47,7 @@ fn a_crash_within_a_checkpoint_loses_nothing() {
 }
 
 /// The bytes of all files below a folder, by their paths.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -160,7 +160,7 @@ fn a_refused_write_is_invisible_and_the_last() {
 /// temporary folder of this inner run is a file system of 24 MiB. In the inner run the function
 /// returns a folder outside the small file system. In the outer run it returns `None`, after the
 /// inner run has passed or if this machine allows no such namespace.
-fn inside_a_namespace() -> Option<PathBuf> {
+pub(super) fn inside_a_namespace() -> Option<PathBuf> {
     const ROOMY: &str = "CAIRN_TEST_ROOMY";
     if let Some(roomy) = std::env::var_os(ROOMY) {
         return Some(roomy.into());

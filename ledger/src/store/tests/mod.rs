@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod eras;
 mod segments;
+mod snapshots;
 mod staging;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::chain::Chain;
 use ledger::codec;
-use ledger::store::{Opened, Store, VerifyReport};
+use ledger::store::{Opened, Snapshots, Store, VerifyReport};
 use ledger::units::Height;
 use serde_json::json;
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ use import::{Source, import};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Db {
-    /// Check everything stored: checksums, and every block from the genesis on by all rules
+    /// Check everything stored: checksums, every block from the genesis on by all rules, snapshots
     Verify(Common),
     /// Write all blocks to a file or a pipe
     Export {
@@ -114,7 +114,10 @@ impl Held {
 impl Db {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         match self {
-            Self::Verify(common) => verify(&Held::to_read(&common.home.open()?)?, common.json),
+            Self::Verify(common) => {
+                let home = common.home.open()?;
+                verify(&Held::to_read(&home)?, &home.snapshots_path(), common.json)
+            }
             // Opening a pipe waits for its other end, so the home is locked only after that.
             Self::Export { to, common } => {
                 let home = common.home.open()?;
@@ -140,18 +143,24 @@ fn progress_bar(what: &'static str, length: u64) -> ProgressBar {
     }
 }
 
-fn verify(held: &Held, json: bool) -> anyhow::Result<()> {
+fn verify(held: &Held, snapshots: &Path, json: bool) -> anyhow::Result<()> {
     let bar = progress_bar("verify", 0);
     let report = Store::verify(&held.db, &held.chain, &mut |height: Height, tip: Height| {
         bar.set_length(tip.0);
         bar.set_position(height.0);
     });
     bar.finish_and_clear();
-    let report = report?;
+    let mut report = report?;
+    Snapshots::verify(snapshots, &held.chain, &mut report)?;
     let problems = (report.problems.len() as u64).saturating_add(report.more_problems);
     let printed = print_report(&report, problems, json);
     // The exit code tells the result even if stdout is closed.
-    ensure!(report.is_clean(), "{} problems in {}", problems, held.db.display());
+    ensure!(
+        report.is_clean(),
+        "{problems} problems in {} and {}",
+        held.db.display(),
+        snapshots.display()
+    );
     printed
 }
 
@@ -167,6 +176,7 @@ fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Res
             "height": report.height.to_string(),
             "transactions": report.transactions.to_string(),
             "segments": report.segments.to_string(),
+            "snapshots": report.snapshots.to_string(),
             "values": report.values.to_string(),
             "bytes": report.bytes.to_string(),
             "problems": listed,
@@ -177,11 +187,12 @@ fn print_report(report: &VerifyReport, problems: u64, json: bool) -> anyhow::Res
             print(&format!("problem: {problem}"))?;
         }
         print(&format!(
-            "{}: height {}, {} transactions, {} segments, {} values of {} bytes",
+            "{}: height {}, {} transactions, {} segments, {} snapshots, {} values of {} bytes",
             if report.is_clean() { "clean" } else { "damaged" },
             report.height,
             report.transactions,
             report.segments,
+            report.snapshots,
             report.values,
             report.bytes
         ))?;
