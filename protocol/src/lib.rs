@@ -95,10 +95,10 @@
 //! use ledger::address::Coin;
 //! use ledger::chain::Chain;
 //! use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
-//! use ledger::history::{History, chunk_hash};
+//! use ledger::history::History;
 //! use ledger::signature::SigningKey;
 //! use ledger::units::{SegmentIndex, Timestamp, VotingPower};
-//! use protocol::swarm::{Effect, HISTORY, Input, Rates, Setup, Swarm};
+//! use protocol::swarm::{Effect, HISTORY, Input, Rates, SegmentRanges, Setup, Swarm};
 //! use protocol::{Offence, PeerId};
 //!
 //! let key = SigningKey::from_seed(&[1; 32]).public();
@@ -121,6 +121,7 @@
 //! let setup = Setup {
 //!     chain,
 //!     history: &history,
+//!     kept: SegmentRanges::default(),
 //!     staged: Vec::new(),
 //!     manifest: None,
 //!     nonce: 1,
@@ -133,10 +134,11 @@
 //! let greeting = swarm.handle(Duration::ZERO, Input::Opened(from));
 //! assert!(matches!(greeting[..], [Effect::Send(..), Effect::Send(..)]));
 //!
-//! // The caller hashes a chunk when it arrives. The machine never sees the bytes.
+//! // The caller verifies a chunk when it arrives. The machine never sees the bytes.
 //! let (id, bytes) = (HISTORY.segment(SegmentIndex(0)).chunk(0), b"nobody wants this");
-//! let (hash, bytes) = (chunk_hash(bytes), bytes.len() as u64);
-//! let effects = swarm.handle(Duration::ZERO, Input::Chunk { from, id, hash, bytes });
+//! let is_valid = swarm.expected(id).is_some_and(|expected| expected.verify(bytes));
+//! let bytes = bytes.len() as u64;
+//! let effects = swarm.handle(Duration::ZERO, Input::Chunk { from, id, is_valid, bytes });
 //! assert!(matches!(effects[..], [Effect::Ban { offence: Offence::TooManyChunks, .. }]));
 //! ```
 #![warn(

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use ledger::chain::Chain;
-use ledger::hash::Hash;
 use ledger::history::{History, SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
 use super::message::ChunkId;
+use super::ranges::{SegmentRange, SegmentRanges};
 use crate::ids::PeerId;
 use crate::message::CertifiedHeader;
 
@@ -26,6 +26,9 @@ pub struct Setup<'a> {
     pub chain: Arc<Chain>,
     /// The history of all applied blocks.
     pub history: &'a History,
+    /// The sealed segments that are here. A node that began with a snapshot, or keeps a part of
+    /// history, has fewer than [`Setup::history`] covers.
+    pub kept: SegmentRanges,
     /// Segments staged by an earlier run, with one flag for each chunk: whether it is here.
     pub staged: Vec<(SegmentHead, Vec<bool>)>,
     /// The bytes of the last [`Effect::SaveManifest`](super::Effect::SaveManifest).
@@ -54,15 +57,23 @@ pub enum Input {
         from: PeerId,
         /// The name that the peer gave it, by this node's number of its collection.
         id: ChunkId,
-        /// Hash of its bytes.
-        hash: Hash,
+        /// Whether [`Swarm::expected`](super::Swarm::expected) verifies its bytes. If nothing is
+        /// expected, this does not count.
+        is_valid: bool,
         /// Number of its bytes.
         bytes: u64,
     },
+    /// The disk refused the chunk of [`Effect::Store`](super::Effect::Store). Nothing of its
+    /// collection is asked for during ten seconds, and peers hear that the chunk is not here.
+    Refused(ChunkId),
+    /// Sealed segments of history below the tip are in their place now.
+    Kept(SegmentRange),
+    /// Sealed segments of history are not here any more.
+    Dropped(SegmentRange),
     /// The connection has taken in the whole chunk for a peer, so another one may follow.
     Written(PeerId),
-    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk, cannot be read
-    /// or is damaged.
+    /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) is not on disk, is not kept any
+    /// more, cannot be read or is damaged.
     Unsent(PeerId, ChunkId),
     /// The chunk of [`Effect::SendChunk`](super::Effect::SendChunk) cannot exist: its segment has
     /// no such chunk.

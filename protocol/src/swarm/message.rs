@@ -48,6 +48,11 @@ impl CollectionNumber {
         SegmentId { collection: self, index }
     }
 
+    /// The next number. The last one is followed by the first.
+    pub(super) const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
     /// Names all segments of this collection, in order.
     pub(super) const fn segments(self) -> RangeInclusive<SegmentId> {
         self.segment(SegmentIndex(0))..=self.segment(SegmentIndex(u64::MAX))

@@ -25,9 +25,9 @@ mod census;
 mod downloads;
 mod effect;
 mod engine;
+mod expected;
 mod history;
 mod input;
-
 mod meter;
 mod ranges;
 mod report;
@@ -37,6 +37,7 @@ mod uploads;
 
 pub use bits::Bits;
 pub use effect::Effect;
+pub use expected::Expected;
 pub use history::HISTORY;
 pub use input::{Input, Rates, Setup};
 pub use ranges::{RANGES_MAX, SegmentRange, SegmentRanges};
@@ -45,8 +46,6 @@ pub use segments::OPEN_SEGMENTS_MAX;
 pub use uploads::Class;
 
 use std::time::Duration;
-
-use ledger::hash::Hash;
 
 use crate::ids::PeerId;
 use crate::offence::Offence;
@@ -63,9 +62,9 @@ impl Swarm {
     /// A machine that continues from the chain and from the files of an earlier run.
     #[must_use]
     pub fn new(setup: Setup<'_>, now: Duration) -> (Self, Vec<Effect>) {
-        let Setup { chain, history, staged, manifest, nonce, rates } = setup;
-        let mut engine = Engine::new(history.rules().chunk_bytes, nonce, rates, now);
-        let history = history::Kind::new(&mut engine, chain, history, staged, manifest);
+        let Setup { chain, history, kept, staged, manifest, nonce, rates } = setup;
+        let mut engine = Engine::new(nonce, rates, now);
+        let history = history::Kind::new(&mut engine, chain, history, kept, staged, manifest);
         let mut swarm = Self { engine, history };
         let effects = swarm.settle();
         (swarm, effects)
@@ -84,22 +83,41 @@ impl Swarm {
             }
             Input::Closed(peer) => engine.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
-            Input::Chunk { from, id, hash, bytes } => self.on_chunk(from, id, hash, bytes),
+            Input::Chunk { from, id, is_valid, bytes } => self.on_chunk(from, id, is_valid, bytes),
             Input::Written(peer) => engine.uploads.on_written(peer, now),
-            Input::Unsent(peer, id) => {
-                if engine.on_unsent(peer, id) && id.segment.collection == HISTORY {
-                    history.on_lost();
-                }
-            }
-            Input::Impossible(peer, id) => {
+            // The segment may be gone since the chunk was chosen. Then it is not the peer's fault.
+            Input::Impossible(peer, id) if engine.has_any(id.segment) => {
                 let (SegmentId { index: segment, .. }, chunk) = (id.segment, id.chunk);
                 engine.ban(peer, Offence::ImpossibleWant { segment, chunk });
             }
+            Input::Unsent(peer, id) | Input::Impossible(peer, id) => {
+                if engine.on_unsent(peer, id) && id.segment.collection == HISTORY {
+                    history.on_lost(1);
+                }
+            }
+            Input::Refused(id) => {
+                if engine.on_refused(id) && id.segment.collection == HISTORY {
+                    history.on_lost(1);
+                }
+            }
+            Input::Kept(range) => engine.on_whole(HISTORY, range),
+            Input::Dropped(range) => engine.on_dropped(HISTORY, range),
             Input::Certified(certified) => history.on_certified(certified),
             Input::Tip(height, sealed) => history.on_tip(engine, height, &sealed),
             Input::Assembled(index, damaged) => history.on_assembled(engine, index, &damaged),
         }
         self.settle()
+    }
+
+    /// What proves a chunk that has arrived, by this node's name of it. `None` if the chunk is not
+    /// wanted any more: its sender is not blamed for it.
+    #[must_use]
+    pub fn expected(&self, id: ChunkId) -> Option<Expected> {
+        let SegmentId { collection, index } = id.segment;
+        match collection {
+            HISTORY => self.history.chunk_hash(index, id.chunk).map(Expected::Hash),
+            _ => None,
+        }
     }
 
     /// When [`Input::Time`] is due at the latest. `None` while nothing is pending.
@@ -152,8 +170,8 @@ impl Swarm {
         }
     }
 
-    fn on_chunk(&mut self, from: PeerId, id: ChunkId, hash: Hash, bytes: u64) {
-        let is_stored = self.engine.on_chunk(from, id, hash, bytes);
+    fn on_chunk(&mut self, from: PeerId, id: ChunkId, is_valid: bool, bytes: u64) {
+        let is_stored = self.engine.on_chunk(from, id, is_valid, bytes);
         if is_stored && id.segment.collection == HISTORY {
             self.history.on_chunk(&self.engine, bytes);
         }

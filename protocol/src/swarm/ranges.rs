@@ -99,9 +99,22 @@ impl SegmentRanges {
         true
     }
 
-    /// Keeps only the first [`RANGES_MAX`] ranges.
+    /// Removes the segments of a range.
+    pub fn remove_range(&mut self, gone: SegmentRange) {
+        let rest = std::mem::take(&mut self.0).into_iter().flat_map(|range| {
+            let before = gone.first.0.checked_sub(1).map(SegmentIndex);
+            let before = before.map(|last| SegmentRange { last: range.last.min(last), ..range });
+            let first = range.first.max(next(gone.last));
+            let after = (gone.last < range.last).then_some(SegmentRange { first, ..range });
+            before.into_iter().chain(after).filter(|range| range.first <= range.last)
+        });
+        self.0 = rest.collect();
+    }
+
+    /// Keeps only the last [`RANGES_MAX`] ranges. Most nodes fetch what came last: those that were
+    /// away, and those that go on from a snapshot.
     pub fn truncate(&mut self) {
-        self.0.truncate(RANGES_MAX);
+        self.0.drain(..self.0.len().saturating_sub(RANGES_MAX));
     }
 
     /// The range at this place, if it has this segment.
@@ -135,10 +148,13 @@ mod tests {
             let (mut ranges, mut plain) = (SegmentRanges::default(), BTreeSet::new());
             for _ in 0..60 {
                 let first = lots.below(40);
+                let last = first + lots.below(6);
                 if lots.below(2) == 0 {
-                    let last = first + lots.below(6);
                     ranges.insert(range(first, last));
                     plain.extend(first..=last);
+                } else if lots.below(4) == 0 {
+                    ranges.remove_range(range(first, last));
+                    plain.retain(|index| !(first..=last).contains(index));
                 } else {
                     let was_there = plain.remove(&first);
                     assert_eq!(ranges.remove(SegmentIndex(first)), was_there);
@@ -160,6 +176,8 @@ mod tests {
         ranges.insert(range(u64::MAX, u64::MAX));
         ranges.insert(range(0, 0));
         assert_eq!(ranges.iter().collect::<Vec<_>>(), [range(0, u64::MAX)]);
+        ranges.remove_range(range(0, u64::MAX));
+        assert!(ranges.is_empty());
         assert!(SegmentRanges::before(SegmentIndex(0)).is_empty());
         assert_eq!(SegmentRanges::before(SegmentIndex(3)).count(), 3);
     }
@@ -182,6 +200,7 @@ mod tests {
         }
         let mut ranges = SegmentRanges::unchecked(many(most + 1));
         ranges.truncate();
-        assert!(ranges.is_canonical() && !ranges.contains(SegmentIndex(2 * most)));
+        assert!(ranges.is_canonical() && ranges.contains(SegmentIndex(2 * most)));
+        assert!(!ranges.contains(SegmentIndex(0)), "the newest ranges stay");
     }
 }

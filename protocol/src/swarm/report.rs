@@ -192,6 +192,9 @@ impl Swarm {
         if !matches!(stage, Stage::Manifest | Stage::Chunks) {
             return None;
         }
+        if self.engine.paused_until(HISTORY).is_some() {
+            return Some("the disk refused to store a chunk, so fetching pauses".to_owned());
+        }
         if self.engine.census.peers().next().is_none() {
             return Some("no peer that serves history is connected".to_owned());
         }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use ledger::hash::Hash;
-
 use super::bits::Bits;
 use super::message::{ChunkId, CollectionNumber, SegmentId};
 
@@ -11,14 +9,12 @@ use super::message::{ChunkId, CollectionNumber, SegmentId};
 /// length of a collection. 64 segments of 16 MiB are 1 GiB.
 pub const OPEN_SEGMENTS_MAX: usize = 64;
 
-/// A segment whose chunks are proved by their hashes.
+/// A segment that is being fetched. Its kind knows what proves its chunks.
 #[derive(Debug)]
 pub(super) struct Segment {
     id: SegmentId,
     /// Bytes of all its chunks.
     bytes: u64,
-    /// Hash of each chunk.
-    hashes: Vec<Hash>,
     /// One bit for each chunk that is here.
     here: Bits,
     /// Number of its chunks.
@@ -34,14 +30,13 @@ pub(super) struct Segments(BTreeMap<SegmentId, Segment>);
 
 impl Segment {
     /// `here` has one flag for each chunk that an earlier run may have stored.
-    pub(super) fn new(id: SegmentId, bytes: u64, hashes: Vec<Hash>, here: &[bool]) -> Self {
-        let chunks = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
+    pub(super) fn new(id: SegmentId, bytes: u64, chunks: u32, here: &[bool]) -> Self {
         let mut bits = Bits::new(u64::from(chunks));
         for (chunk, _) in (0..chunks).zip(here).filter(|(_, is_here)| **is_here) {
             bits.set(chunk);
         }
         let missing = u64::from(chunks).saturating_sub(bits.count());
-        Self { id, bytes, hashes, here: bits, chunks, missing }
+        Self { id, bytes, here: bits, chunks, missing }
     }
 
     pub(super) const fn id(&self) -> SegmentId {
@@ -51,11 +46,6 @@ impl Segment {
     /// Bytes of all its chunks.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Hash of each chunk.
-    pub(super) fn hashes(&self) -> &[Hash] {
-        &self.hashes
     }
 
     /// Number of its chunks.
@@ -117,9 +107,14 @@ impl Segments {
         segment.is_some_and(|segment| !segment.has(id.chunk))
     }
 
-    /// Number of all chunks that are not here.
-    pub(super) fn missing(&self) -> u64 {
-        self.iter().fold(0, |sum, segment| sum.saturating_add(segment.missing))
+    /// Whether a segment is open and has such a chunk.
+    pub(super) fn knows(&self, id: ChunkId) -> bool {
+        self.get(id.segment).is_some_and(|segment| id.chunk < segment.chunks)
+    }
+
+    /// Number of chunks of a collection's open segments that are not here.
+    pub(super) fn missing(&self, collection: CollectionNumber) -> u64 {
+        self.of(collection).fold(0, |sum, segment| sum.saturating_add(segment.missing))
     }
 
     /// Whether all chunks of the open segments of a collection are here.
@@ -140,13 +135,15 @@ impl Segments {
         }
     }
 
-    /// A chunk that was here is damaged.
-    pub(super) fn lose(&mut self, id: ChunkId) {
-        let Some(segment) = self.0.get_mut(&id.segment) else { return };
-        if segment.has(id.chunk) {
+    /// A chunk is damaged. Returns whether it counted as here.
+    pub(super) fn lose(&mut self, id: ChunkId) -> bool {
+        let Some(segment) = self.0.get_mut(&id.segment) else { return false };
+        let was_here = segment.has(id.chunk);
+        if was_here {
             segment.here.unset(id.chunk);
             segment.missing = segment.missing.saturating_add(1);
         }
+        was_here
     }
 }
 
@@ -159,8 +156,8 @@ mod tests {
 
     const SEGMENT: SegmentId = CollectionNumber(0).segment(SegmentIndex(3));
 
-    fn segment(chunks: usize, here: &[bool]) -> Segment {
-        Segment::new(SEGMENT, 1, vec![Hash::ZERO; chunks], here)
+    fn segment(chunks: u32, here: &[bool]) -> Segment {
+        Segment::new(SEGMENT, 1, chunks, here)
     }
 
     #[test]
@@ -187,11 +184,11 @@ mod tests {
             segments.on_chunk(id(chunk));
         }
         assert_eq!(missing(&segments), [3, 4, 5, 6, 7, 8]);
-        for chunk in [0, 0, 3, 12, 99] {
-            segments.lose(id(chunk));
-        }
+        let was_here = [0, 0, 3, 12, 99].map(|chunk| segments.lose(id(chunk)));
+        assert_eq!(was_here, [true, false, false, false, false]);
         assert_eq!(missing(&segments), [0, 3, 4, 5, 6, 7, 8]);
         assert!(segments.lacks(id(0)) && !segments.lacks(id(12)) && !segments.has(id(12)));
+        assert!(segments.knows(id(9)) && !segments.knows(id(10)));
         segments.remove(SEGMENT);
         assert!(segments.get(SEGMENT).is_none() && !segments.lacks(id(0)));
     }

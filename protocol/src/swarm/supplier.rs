@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::message::{ChunkId, Update};
+use super::message::{ChunkId, CollectionNumber, Update};
 use super::meter::{Meter, bytes_in, time_for};
 
 /// A peer gets credit for the chunks that it can send within its round trip plus this time.
@@ -221,6 +221,11 @@ impl Supplier {
             }
             self.has_news = true;
         }
+    }
+
+    /// Does not tell the peer of withdrawn chunks of a collection, which it hears is closed.
+    pub(super) fn forget_collection(&mut self, collection: CollectionNumber) {
+        self.news.remove.retain(|id| id.segment.collection != collection);
     }
 
     /// Withdraws a chunk that the peer has sent, without telling the peer.

@@ -7,14 +7,13 @@ use ledger::certificate::Certificate;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::genesis::{FORMAT, Genesis, GenesisValidator, Limits};
-use ledger::hash::BlockHash;
+use ledger::hash::{BlockHash, Hash};
 use ledger::history::{HistoryRules, SegmentDescriptor};
 use ledger::signature::SigningKey;
 use ledger::units::{Height, SegmentIndex, Timestamp, VotingPower};
 
-use super::history::answers::{
-    ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE, HEAD_COST,
-};
+use super::engine::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE};
+use super::history::answers::HEAD_COST;
 use super::message::{
     CollectionId, CollectionNumber, DESCRIPTORS_MAX, Holdings, MANIFEST_SEGMENTS_MAX,
 };
@@ -46,6 +45,7 @@ fn sync(state: &ChainState) -> Swarm {
     let setup = Setup {
         chain: Arc::clone(state.chain()),
         history: state.history(),
+        kept: SegmentRanges::default(),
         staged: Vec::new(),
         manifest: None,
         nonce: 1,

@@ -23,6 +23,7 @@ fn machine(made: &Made, segments: usize) -> Swarm {
     let setup = Setup {
         chain: made.chain.clone(),
         history: &history,
+        kept: SegmentRanges::before(SegmentIndex(segments as u64)),
         staged: Vec::new(),
         manifest: None,
         nonce: 7,
@@ -169,9 +170,10 @@ fn segments_that_complete_in_any_order_are_all_applied() {
         for segment in order {
             let id = HISTORY.segment(SegmentIndex(segment)).chunk(0);
             assert!(told.wants.remove(&id), "{order:?}: {segment} is wanted");
-            let (hash, bytes) = made.chunk(id).unwrap();
+            let (_, bytes) = made.chunk(id).unwrap();
             told.now += Duration::from_millis(100);
-            let effects = sync.handle(told.now, Input::Chunk { from: peer, id, hash, bytes });
+            let effects =
+                sync.handle(told.now, Input::Chunk { from: peer, id, is_valid: true, bytes });
             answer(&mut sync, &made, peer, effects, &mut told);
         }
         assert_eq!(told.applied, [0, 1, 2, 3], "{order:?}");
@@ -378,6 +380,7 @@ fn of_what_an_earlier_run_staged_the_first_segments_stay_open() {
     let setup = Setup {
         chain: made.chain.clone(),
         history: &made.history(0),
+        kept: SegmentRanges::default(),
         staged: staged.collect(),
         manifest,
         nonce: 7,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::codec;
-use ledger::hash::Hash;
 use ledger::units::{Height, SegmentIndex};
 use protocol::PeerId;
 use protocol::swarm::message::{
@@ -43,6 +42,7 @@ impl Shell {
         let setup = Setup {
             chain: made.chain.clone(),
             history: &made.history(0),
+            kept: SegmentRanges::default(),
             staged: Vec::new(),
             manifest: None,
             nonce: 9,
@@ -212,12 +212,12 @@ fn happen(rng: &mut ChaCha8Rng, shell: &mut Shell, peer: usize) {
                 wanted[rng.random_range(0..wanted.len())]
             };
             let good = made.chunk(id).filter(|_| rng.random_ratio(30, 31));
-            let (hash, bytes) = good.unwrap_or((Hash::ZERO, 1));
+            let (is_valid, bytes) = good.map_or((false, 1), |(_, bytes)| (true, bytes));
             if shell.received[peer] < shell.wants[peer].1 {
                 shell.received[peer] += 1;
                 shell.wants[peer].0.remove(&id);
             }
-            shell.give(Input::Chunk { from: PeerId(peer as u64), id, hash, bytes });
+            shell.give(Input::Chunk { from: PeerId(peer as u64), id, is_valid, bytes });
         }
         13 => {
             let first = SegmentIndex(rng.random_range(0..9));

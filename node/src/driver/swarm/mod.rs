@@ -15,13 +15,13 @@ use std::time::Duration;
 use anyhow::Context;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
-use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead, chunk_hash};
+use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::store::{Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
-use protocol::swarm::{Effect, Input, Rates, Setup, Swarm};
+use protocol::swarm::{Effect, Input, Rates, SegmentRanges, Setup, Swarm};
 use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -113,6 +113,7 @@ impl Shell {
         let setup = Setup {
             chain: Arc::clone(&chain),
             history: state.history(),
+            kept: SegmentRanges::before(SegmentIndex(state.history().segments())),
             staged: found,
             manifest,
             nonce,
@@ -282,9 +283,11 @@ impl Shell {
                     self.network.ban(id, charge(&Offence::NamelessChunk));
                     return Ok(());
                 };
-                let (hash, bytes) = (chunk_hash(bytes), bytes.len() as u64);
+                let expected = self.machine.expected(chunk);
+                let is_valid = expected.is_some_and(|expected| expected.verify(bytes));
+                let bytes = bytes.len() as u64;
                 self.arriving = Some((chunk, frame, id));
-                let done = self.give(Input::Chunk { from: number, id: chunk, hash, bytes });
+                let done = self.give(Input::Chunk { from: number, id: chunk, is_valid, bytes });
                 if let Some((_, frame, _)) = self.arriving.take() {
                     // The machine did not store the chunk. Its sender pays for it.
                     self.network.accounts().charge(&id, &Cost::message(frame.len()));

@@ -13,10 +13,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ledger::hash::Hash;
-
 use super::census::{Census, mix, place};
-use super::message::{ChunkId, SegmentId, Update};
+use super::message::{ChunkId, CollectionNumber, SegmentId, Update};
 use super::meter::Limit;
 use super::segments::{Segment, Segments};
 use super::supplier::{Breach, Supplier};
@@ -38,14 +36,14 @@ const WINDOW_BYTES: u64 = 64 << 20;
 /// The verdict on an arriving chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// It has the proved hash and was missing.
+    /// It is valid and was missing.
     New,
-    /// It has the proved hash, but the chunk was here already.
+    /// It is valid, but the chunk was here already.
     Duplicate,
-    /// There is no hash to check it by, for example because its segment was put in its place after
-    /// the request.
+    /// Nothing proves it any more, for example because its segment was put in its place after the
+    /// request.
     Unknown,
-    /// It does not have the proved hash.
+    /// It is not what its collection proves.
     Bad,
     /// It was never wanted from the peer.
     Unasked,
@@ -53,17 +51,27 @@ pub(crate) enum Arrival {
     TooMany,
 }
 
+/// A collection whose chunks may be fetched.
+#[derive(Debug, Default)]
+struct Fetched {
+    /// Number of its chunks that arrived and were missing.
+    verified: u64,
+    /// Whether none of its chunks is asked for now.
+    is_paused: bool,
+}
+
 /// All chunks that are being fetched, and the peers from which they are wanted.
 #[derive(Debug)]
 pub(crate) struct Downloads {
+    /// Most bytes of a chunk of any open collection. Credit counts chunks, and the sender chooses
+    /// which, so each may be of this length.
     chunk_bytes: u64,
     salt: u64,
+    collections: BTreeMap<CollectionNumber, Fetched>,
     segments: Segments,
     requests: Requests,
     suppliers: BTreeMap<PeerId, Supplier>,
     limit: Limit,
-    /// Number of chunks that arrived and were missing.
-    verified: u64,
     duplicate_bytes: u64,
     fetched_bytes: u64,
     /// Number of chunks considered for requests, plus how often requests to other peers were
@@ -73,15 +81,15 @@ pub(crate) struct Downloads {
 }
 
 impl Downloads {
-    pub(crate) fn new(chunk_bytes: u64, salt: u64, limit: Limit) -> Self {
+    pub(crate) fn new(salt: u64, limit: Limit) -> Self {
         Self {
-            chunk_bytes,
+            chunk_bytes: 1,
             salt,
+            collections: BTreeMap::new(),
             segments: Segments::default(),
             requests: Requests::default(),
             suppliers: BTreeMap::new(),
             limit,
-            verified: 0,
             duplicate_bytes: 0,
             fetched_bytes: 0,
             #[cfg(test)]
@@ -101,9 +109,51 @@ impl Downloads {
         }
     }
 
+    /// Chunks of this collection may be fetched.
+    pub(super) fn open(&mut self, collection: CollectionNumber) {
+        self.collections.insert(collection, Fetched::default());
+    }
+
+    /// Nothing of this collection is fetched any more. Peers are not told of each chunk.
+    pub(super) fn close(&mut self, collection: CollectionNumber) {
+        self.collections.remove(&collection);
+        let segments: Vec<SegmentId> = self.segments.of(collection).map(Segment::id).collect();
+        segments.into_iter().for_each(|segment| self.remove_segment(segment));
+        self.suppliers.values_mut().for_each(|peer| peer.forget_collection(collection));
+    }
+
+    /// Asks for no chunk of a collection, and withdraws all requests, until it is resumed.
+    pub(super) fn pause(&mut self, collection: CollectionNumber) {
+        let Some(fetched) = self.collections.get_mut(&collection) else { return };
+        fetched.is_paused = true;
+        let missing = self.segments.of(collection).flat_map(Segment::missing_chunks);
+        for id in missing.collect::<Vec<_>>() {
+            let request = self.requests.get(id).unwrap_or_default();
+            request.peers().for_each(|peer| self.release(peer, id));
+        }
+    }
+
+    /// Asks for chunks of a collection again.
+    pub(super) fn resume(&mut self, collection: CollectionNumber) {
+        if let Some(fetched) = self.collections.get_mut(&collection) {
+            fetched.is_paused = false;
+        }
+    }
+
+    /// Sets the most bytes of a chunk of any open collection.
+    pub(super) const fn set_chunk_bytes(&mut self, chunk_bytes: u64) {
+        self.chunk_bytes = chunk_bytes;
+    }
+
+    #[cfg(test)]
+    pub(super) const fn chunk_bytes(&self) -> u64 {
+        self.chunk_bytes
+    }
+
     /// Begins to fetch a segment, of which some chunks may be here.
     pub(super) fn add_segment(&mut self, segment: Segment) {
-        self.requests.add_segment(segment.id(), segment.hashes().len());
+        let chunks = usize::try_from(segment.chunks()).unwrap_or(usize::MAX);
+        self.requests.add_segment(segment.id(), chunks);
         self.segments.add(segment);
     }
 
@@ -125,9 +175,9 @@ impl Downloads {
         lacking.into_iter().for_each(|chunk| self.release(peer, chunk));
     }
 
-    /// A chunk that was here is damaged, so it is fetched again.
-    pub(super) fn lose(&mut self, id: ChunkId) {
-        self.segments.lose(id);
+    /// A chunk is damaged. If it counted as here, it is fetched again. Returns whether it did.
+    pub(super) fn lose(&mut self, id: ChunkId) -> bool {
+        self.segments.lose(id)
     }
 
     /// The open segments.
@@ -144,12 +194,12 @@ impl Downloads {
         self.suppliers.get(&peer)
     }
 
-    /// Takes in an arriving chunk, by the hash of its bytes.
+    /// Takes in an arriving chunk. `is_valid` does not count if its segment is not open.
     pub(crate) fn on_chunk(
         &mut self,
         from: PeerId,
         id: ChunkId,
-        hash: Hash,
+        is_valid: bool,
         bytes: u64,
         now: Duration,
     ) -> Arrival {
@@ -160,17 +210,17 @@ impl Downloads {
             Err(Breach::NotWanted) => return Arrival::Unasked,
         }
         self.fetched_bytes = self.fetched_bytes.saturating_add(bytes);
-        let segment = self.segments.get(id.segment);
-        let expected = segment.and_then(|segment| segment.hashes().get(id.chunk as usize));
-        let arrival = match (expected, self.segments.has(id)) {
-            (None, _) => Arrival::Unknown,
-            (Some(expected), _) if *expected != hash => Arrival::Bad,
-            (Some(_), true) => Arrival::Duplicate,
-            (Some(_), false) => Arrival::New,
+        let arrival = match (self.segments.knows(id), self.segments.has(id)) {
+            (false, _) => Arrival::Unknown,
+            (true, _) if !is_valid => Arrival::Bad,
+            (true, true) => Arrival::Duplicate,
+            (true, false) => Arrival::New,
         };
         match arrival {
             Arrival::New => {
-                self.verified = self.verified.saturating_add(1);
+                if let Some(fetched) = self.collections.get_mut(&id.segment.collection) {
+                    fetched.verified = fetched.verified.saturating_add(1);
+                }
                 self.arrived(from, id);
             }
             Arrival::Duplicate | Arrival::Unknown => {
@@ -280,17 +330,20 @@ impl Downloads {
         }
         let mut candidates: Vec<((u32, bool, u64), ChunkId)> = Vec::new();
         let mut to_offer: Vec<ChunkId> = Vec::new();
-        let (mut looked_at, mut last_window) = (0u64, None);
+        // Bytes of the collection's segments so far.
+        let (mut looked_at, mut collection) = (0u64, None);
         for segment in self.segments.iter() {
             let index = segment.id();
-            let is_window_over = looked_at >= WINDOW_BYTES && Some(index) > last_window;
-            if is_window_over && candidates.len() >= room && to_offer.len() >= offers {
-                break;
+            if collection.replace(index.collection) != Some(index.collection) {
+                looked_at = 0;
             }
-            if looked_at < WINDOW_BYTES {
-                last_window = Some(index);
-            }
+            let Some(fetched) = self.collections.get(&index.collection) else { continue };
+            let is_window_over = looked_at >= WINDOW_BYTES;
             looked_at = looked_at.saturating_add(segment.bytes());
+            let is_enough = candidates.len() >= room && to_offer.len() >= offers;
+            if fetched.is_paused || (is_window_over && is_enough) {
+                continue;
+            }
             let Some(requests) = self.requests.of_segment(index) else { continue };
             // If no chunk is free, or the peer has none, the chunks of the segment are not looked
             // at.
@@ -310,7 +363,7 @@ impl Downloads {
                 }
                 let others = u32::from(census.partial_holders(chunk));
                 let random = mix(self.salt ^ place(chunk));
-                if self.verified < RANDOM_FIRST && others > 0 {
+                if fetched.verified < RANDOM_FIRST && others > 0 {
                     candidates.push(((0, false, random), chunk));
                     continue;
                 }

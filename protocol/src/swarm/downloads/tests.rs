@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use ledger::hash::Domain;
 use ledger::units::SegmentIndex;
 
 use super::super::bits::Bits;
@@ -29,16 +28,13 @@ fn id(chunk: u32) -> ChunkId {
     SEGMENT.chunk(chunk)
 }
 
-fn hash(chunk: u32) -> Hash {
-    Hash::of(Domain::Chunk, &[&chunk.to_le_bytes()])
-}
-
 impl Fetch {
     /// One segment of `chunks` chunks.
     fn new(chunks: u32) -> Self {
-        let mut downloads = Downloads::new(CHUNK, 7, Limit::new(None));
-        let (bytes, hashes) = (u64::from(chunks) * CHUNK, (0..chunks).map(hash).collect());
-        downloads.add_segment(Segment::new(SEGMENT, bytes, hashes, &[]));
+        let mut downloads = Downloads::new(7, Limit::new(None));
+        downloads.open(SEGMENT.collection);
+        downloads.set_chunk_bytes(CHUNK);
+        downloads.add_segment(Segment::new(SEGMENT, u64::from(chunks) * CHUNK, chunks, &[]));
         Self { downloads, census: Census::default(), now: Duration::from_secs(100) }
     }
 
@@ -59,7 +55,7 @@ impl Fetch {
     }
 
     fn comes(&mut self, peer: PeerId, chunk: u32) -> Arrival {
-        self.downloads.on_chunk(peer, id(chunk), hash(chunk), CHUNK, self.now)
+        self.downloads.on_chunk(peer, id(chunk), true, CHUNK, self.now)
     }
 
     /// Lets a peer send `count` wanted chunks, each after `time`.
@@ -163,12 +159,12 @@ fn what_comes_is_judged_by_the_manifest() {
         "whatever is missing, nobody may send what was not asked for"
     );
     fetch.downloads.on_closed(B);
-    let mut check = |chunk: ChunkId, hash: Hash, expected: Arrival| {
+    let mut check = |chunk: ChunkId, is_valid: bool, expected: Arrival| {
         let peer = fetch.downloads.suppliers.get_mut(&A).unwrap();
         (peer.allowed, peer.withdrawn) = (peer.allowed + 1, 1);
         let before = fetch.downloads.totals();
         assert_eq!(
-            fetch.downloads.on_chunk(A, chunk, hash, CHUNK, fetch.now),
+            fetch.downloads.on_chunk(A, chunk, is_valid, CHUNK, fetch.now),
             expected,
             "{chunk:?}"
         );
@@ -180,13 +176,13 @@ fn what_comes_is_judged_by_the_manifest() {
             "{chunk:?}"
         );
     };
-    check(id(1), hash(1), Arrival::New);
-    check(id(1), hash(1), Arrival::Duplicate);
-    check(id(1), hash(2), Arrival::Bad);
-    check(id(2), hash(1), Arrival::Bad);
-    check(id(2), hash(2), Arrival::New);
-    check(id(4), hash(4), Arrival::Unknown);
-    check(CollectionNumber(4).segment(SEGMENT.index).chunk(0), hash(0), Arrival::Unknown);
+    check(id(1), true, Arrival::New);
+    check(id(1), true, Arrival::Duplicate);
+    check(id(1), false, Arrival::Bad);
+    check(id(2), false, Arrival::Bad);
+    check(id(2), true, Arrival::New);
+    check(id(4), false, Arrival::Unknown);
+    check(CollectionNumber(4).segment(SEGMENT.index).chunk(0), false, Arrival::Unknown);
     assert_eq!(fetch.segments(), [(0, 4, 2)]);
     fetch.downloads.lose(id(1));
     fetch.downloads.lose(id(3));
@@ -403,7 +399,7 @@ fn free_chunks_are_counted() {
     check(&fetch, "one that was not here is not lost");
     fetch.downloads.on_closed(A);
     check(&fetch, "a peer is gone");
-    let missing = fetch.downloads.segments.missing();
+    let missing = fetch.downloads.segments.missing(SEGMENT.collection);
     fetch.works(B, missing as usize, Duration::from_millis(10));
     check(&fetch, "all came");
     assert!((0..100).all(|chunk| !fetch.downloads.is_free(id(chunk))));

@@ -1,17 +1,24 @@
-//! The engine moves chunks. It knows collections by their ids, their segments, and the hashes of
-//! chunks. It decides which peer is asked for which chunk, which is sent which chunk, and which
+//! The engine moves chunks. It knows collections by their ids, their segments, and which chunks
+//! are here. It decides which peer is asked for which chunk, which is sent which chunk, and which
 //! committed an offence.
 //!
-//! A kind of collection stands beside it, such as `history`. The kind opens the
-//! collection, adds the segments that it has proved, and takes away those that are complete.
+//! A kind of collection stands beside it, such as `history`. The kind opens the collection, adds
+//! the segments that it has proved, says what proves their chunks, and takes away those that are
+//! complete.
 
+mod answers;
+mod collections;
 mod peers;
+
+pub(in crate::swarm) use answers::{
+    ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE,
+};
+pub(in crate::swarm) use collections::Collection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ledger::codec;
-use ledger::hash::Hash;
 
 use crate::ids::PeerId;
 use crate::offence::Offence;
@@ -20,29 +27,16 @@ use crate::swarm::downloads::{Arrival, Downloads};
 use crate::swarm::effect::Effect;
 use crate::swarm::input::Rates;
 use crate::swarm::message::{
-    COLLECTIONS_MAX, ChunkId, CollectionId, CollectionNumber, Holdings, SegmentId, SyncMessage,
-    Update,
+    COLLECTIONS_MAX, ChunkId, CollectionId, CollectionNumber, SegmentId, SyncMessage, Update,
 };
 use crate::swarm::meter::{Allowance, Limit};
-use crate::swarm::ranges::{SegmentRange, SegmentRanges};
-use crate::swarm::segments::{OPEN_SEGMENTS_MAX, Segment, Segments};
-use crate::swarm::uploads::{Class, Uploads};
+use crate::swarm::segments::{Segment, Segments};
+use crate::swarm::uploads::Uploads;
 
 /// Announcements to peers that are not waiting for us are batched over this interval.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Interval at which every peer may be given more requests, while chunks are missing.
 const REVIEW: Duration = Duration::from_millis(100);
-
-/// A collection that this node has open.
-#[derive(Debug)]
-pub(in crate::swarm) struct Collection {
-    pub(in crate::swarm) id: CollectionId,
-    pub(in crate::swarm) class: Class,
-    /// Most chunks that one of its segments can have.
-    pub(in crate::swarm) chunks_max: u32,
-    /// The segments that are in their place here, with all chunks.
-    pub(in crate::swarm) whole: SegmentRanges,
-}
 
 /// Number of `Open` and `Holdings` messages, counted together, that are taken from a peer each
 /// second. Others are ignored. Both cost this node more than their bytes: it answers `Open` with
@@ -60,6 +54,8 @@ struct Link {
     theirs: BTreeMap<CollectionNumber, Their>,
     /// How many more descriptions of collections are taken in.
     descriptions: Allowance,
+    /// What the peer's requests for manifests, heads and the like may still cost.
+    answers: Allowance,
 }
 
 /// A collection that a peer has open.
@@ -72,8 +68,12 @@ struct Their {
 
 impl Link {
     const fn new() -> Self {
-        let descriptions = Allowance::new(DESCRIBED, DESCRIBED_AT_ONCE);
-        Self { have: Vec::new(), theirs: BTreeMap::new(), descriptions }
+        Self {
+            have: Vec::new(),
+            theirs: BTreeMap::new(),
+            descriptions: Allowance::new(DESCRIBED, DESCRIBED_AT_ONCE),
+            answers: Allowance::new(ANSWERED_EACH, ANSWERED_EACH_AT_ONCE),
+        }
     }
 
     /// Whether one more `Open` or `Holdings` of the peer is taken in. Counts it if so.
@@ -96,6 +96,8 @@ impl Link {
 pub(in crate::swarm) struct Engine {
     pub(in crate::swarm) now: Duration,
     nonce: u64,
+    /// The number that the next collection gets, if it is not in use.
+    next_number: CollectionNumber,
     collections: BTreeMap<CollectionNumber, Collection>,
     pub(in crate::swarm) census: Census,
     pub(in crate::swarm) downloads: Downloads,
@@ -109,57 +111,35 @@ pub(in crate::swarm) struct Engine {
     urgent: BTreeSet<PeerId>,
     tell_at: Duration,
     review_at: Duration,
+    /// What the requests of all peers together may still cost.
+    answers: Allowance,
     bans: u64,
     effects: Vec<Effect>,
 }
 
 impl Engine {
-    /// `chunk_bytes`: most bytes of a chunk.
-    pub(in crate::swarm) fn new(chunk_bytes: u64, nonce: u64, rates: Rates, now: Duration) -> Self {
+    pub(in crate::swarm) fn new(nonce: u64, rates: Rates, now: Duration) -> Self {
         Self {
             now,
             nonce,
+            next_number: CollectionNumber(0),
             collections: BTreeMap::new(),
             census: Census::default(),
-            downloads: Downloads::new(chunk_bytes, nonce, Limit::new(rates.download)),
-            uploads: Uploads::new(chunk_bytes, nonce, Limit::new(rates.upload)),
+            downloads: Downloads::new(nonce, Limit::new(rates.download)),
+            uploads: Uploads::new(nonce, Limit::new(rates.upload)),
             links: BTreeMap::new(),
             closed: Vec::new(),
             unfilled: BTreeSet::new(),
             urgent: BTreeSet::new(),
             tell_at: now,
             review_at: now,
+            answers: Allowance::new(ANSWERED_ALL, ANSWERED_ALL_AT_ONCE),
             bans: 0,
             effects: Vec::new(),
         }
     }
 
-    /// Opens a collection under a number that is not in use, and tells all peers. Those that have
-    /// it open too hear what is here of it.
-    pub(in crate::swarm) fn open(&mut self, number: CollectionNumber, collection: Collection) {
-        let Collection { id, class, .. } = collection;
-        self.uploads.open(number, class);
-        let before = self.collections.insert(number, collection);
-        assert!(before.is_none(), "number {} is in use", number.0);
-        assert!(self.collections.len() <= COLLECTIONS_MAX, "more collections than a link has");
-        for link in self.links.values_mut() {
-            let theirs = link.theirs.values_mut().filter(|their| their.id == id);
-            theirs.for_each(|their| their.ours = Some(number));
-        }
-        self.send_all(&SyncMessage::Open(number, id));
-        let knowing = self.links.iter().filter(|(_, link)| link.number(number).is_some());
-        let knowing: Vec<PeerId> = knowing.map(|(peer, _)| *peer).collect();
-        knowing.into_iter().for_each(|peer| self.send_holdings(peer, number));
-    }
-
-    /// A collection has these segments in their place now, with all chunks.
-    pub(in crate::swarm) fn on_whole(&mut self, number: CollectionNumber, range: SegmentRange) {
-        let Some(collection) = self.collections.get_mut(&number) else { return };
-        collection.whole.insert(range);
-        self.send_all(&SyncMessage::Held(number, range));
-    }
-
-    /// Begins to fetch a segment, whose hashes are proved.
+    /// Begins to fetch a segment, whose chunks its kind can prove.
     pub(in crate::swarm) fn add_segment(&mut self, segment: Segment) {
         self.downloads.add_segment(segment);
         self.unfilled.extend(self.links.keys());
@@ -215,16 +195,16 @@ impl Engine {
         std::mem::take(&mut self.closed)
     }
 
-    /// Takes in an arriving chunk, by the hash of its bytes. Returns whether it was missing, and so
-    /// is stored.
+    /// Takes in an arriving chunk. Returns whether it was missing, and so is stored. `is_valid`:
+    /// whether it is what its kind proves, if its segment is open.
     pub(in crate::swarm) fn on_chunk(
         &mut self,
         from: PeerId,
         id: ChunkId,
-        hash: Hash,
+        is_valid: bool,
         bytes: u64,
     ) -> bool {
-        let arrival = self.downloads.on_chunk(from, id, hash, bytes, self.now);
+        let arrival = self.downloads.on_chunk(from, id, is_valid, bytes, self.now);
         match arrival {
             Arrival::New => {
                 self.effects.push(Effect::Store(id));
@@ -251,47 +231,6 @@ impl Engine {
         arrival == Arrival::New
     }
 
-    /// A chunk for a peer is not on disk, or damaged there. No peer is blamed. Returns whether the
-    /// chunk was counted as here in an open segment, so that it is fetched again.
-    pub(in crate::swarm) fn on_unsent(&mut self, to: PeerId, id: ChunkId) -> bool {
-        let was_here = self.segments().has(id);
-        self.uploads.on_unsent(to, id);
-        self.on_damaged(id.segment, &[id.chunk]);
-        was_here
-    }
-
-    /// Chunks of a segment are damaged. Those of an open segment are fetched again. All peers hear
-    /// that the segment is not what they were told.
-    pub(in crate::swarm) fn on_damaged(&mut self, segment: SegmentId, chunks: &[u32]) {
-        for chunk in chunks {
-            self.downloads.lose(segment.chunk(*chunk));
-        }
-        self.withdraw(segment);
-        self.unfilled.extend(self.links.keys());
-    }
-
-    /// Takes back what peers were told of a segment. They hear again of the chunks that are here,
-    /// if it is open.
-    fn withdraw(&mut self, segment: SegmentId) {
-        if let Some(collection) = self.collections.get_mut(&segment.collection) {
-            collection.whole.remove(segment.index);
-        }
-        let open = self.downloads.segments().get(segment);
-        let here: Vec<ChunkId> = open.map_or_else(Vec::new, |open| {
-            open.here().ones().map(|chunk| segment.chunk(chunk)).collect()
-        });
-        if open.is_none() {
-            self.uploads.withdraw(segment);
-        }
-        for link in self.links.values_mut() {
-            link.have.retain(|id| id.segment != segment);
-            if link.number(segment.collection).is_some() {
-                link.have.extend(&here);
-            }
-        }
-        self.send_all(&SyncMessage::NotKept(segment));
-    }
-
     /// Announces a chunk to the peers that have its collection open and are not known to have it.
     fn announce(&mut self, id: ChunkId) {
         for (peer, link) in &mut self.links {
@@ -308,6 +247,7 @@ impl Engine {
 
     /// Gives requests, sends updates, and sends chunks.
     pub(in crate::swarm) fn settle(&mut self) {
+        self.resume();
         self.fill();
         self.tell();
         self.serve();
@@ -322,6 +262,7 @@ impl Engine {
             self.is_fetching().then_some(self.review_at),
             self.downloads.deadline(self.now),
             self.uploads.deadline(self.now),
+            self.resumes_at(),
         ]
         .into_iter()
         .flatten()
@@ -390,7 +331,7 @@ impl Engine {
         }
         loop {
             let (collections, segments) = (&self.collections, self.downloads.segments());
-            let has = |id: ChunkId| has(collections, segments, id);
+            let has = |id: ChunkId| collections::has(collections, segments, id);
             let Some((to, id)) = self.uploads.next(&self.census, has, self.now) else { return };
             let link = self.links.get(&to);
             let number = link.and_then(|link| link.number(id.segment.collection));
@@ -399,29 +340,6 @@ impl Engine {
             let name = ChunkId { segment: number.segment(id.segment.index), ..id };
             self.effects.push(Effect::SendChunk { to, id, name });
         }
-    }
-
-    fn chunks_max(&self, number: CollectionNumber) -> u32 {
-        self.collections.get(&number).map_or(0, |collection| collection.chunks_max)
-    }
-
-    /// Whether any chunk of a segment may be here.
-    pub(in crate::swarm) fn has_any(&self, segment: SegmentId) -> bool {
-        let collection = self.collections.get(&segment.collection);
-        collection.is_some_and(|collection| collection.whole.contains(segment.index))
-            || self.segments().get(segment).is_some()
-    }
-
-    fn send_holdings(&mut self, to: PeerId, number: CollectionNumber) {
-        let Some(collection) = self.collections.get(&number) else { return };
-        let mut whole = collection.whole.clone();
-        whole.truncate();
-        let begun =
-            self.segments().of(number).filter(|segment| segment.missing() < segment.chunks());
-        let open = begun.map(|segment| (segment.id().index, segment.here().clone()));
-        let open = open.filter(|(index, _)| !whole.contains(*index)).take(OPEN_SEGMENTS_MAX);
-        let holdings = Holdings { open: open.collect(), whole, nonce: self.nonce };
-        self.send(to, &SyncMessage::Holdings(number, holdings));
     }
 
     pub(in crate::swarm) fn send(&mut self, peer: PeerId, message: &SyncMessage) {
@@ -448,17 +366,6 @@ impl Engine {
         self.effects.push(Effect::Ban { peer, offence });
         self.on_closed(peer);
     }
-}
-
-/// Whether a chunk is here.
-fn has(
-    collections: &BTreeMap<CollectionNumber, Collection>,
-    segments: &Segments,
-    id: ChunkId,
-) -> bool {
-    let collection = collections.get(&id.segment.collection);
-    collection.is_some_and(|collection| collection.whole.contains(id.segment.index))
-        || segments.has(id)
 }
 
 #[cfg(test)]

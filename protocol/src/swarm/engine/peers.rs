@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Engine, Their, has};
+use super::collections::has;
+use super::{Engine, Their};
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::swarm::census::Absurd;

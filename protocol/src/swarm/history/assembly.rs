@@ -63,14 +63,14 @@ impl Kind {
         // Each chunk was checked when it arrived. So the disk lost these, for example in a power
         // failure, and no peer is to blame.
         self.steps.remove(&index);
-        engine.on_damaged(HISTORY.segment(index), damaged);
-        damaged.iter().for_each(|_| self.on_lost());
+        let lost = engine.on_damaged(HISTORY.segment(index), damaged);
+        self.on_lost(lost);
     }
 
     pub(super) fn apply(&mut self, engine: &mut Engine) {
         let next = self.tip.next();
         let holds_next = |index: SegmentIndex| {
-            let descriptor = self.begun.get(&index).map(|begun| begun.descriptor);
+            let descriptor = self.begun.get(&index).map(|head| head.descriptor);
             descriptor.is_some_and(|one| (one.first..=one.last).contains(&next))
         };
         let mut steps = self.steps.iter();

@@ -10,44 +10,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::certificate::Certificate;
 use ledger::chain::Chain;
+use ledger::hash::Hash;
 use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
 use super::effect::Effect;
 use super::engine::{Collection, Engine};
 use super::message::{CollectionId, CollectionNumber, SyncMessage};
-use super::meter::Allowance;
 use super::ranges::{SegmentRange, SegmentRanges};
 use super::segments::Segment;
 use super::uploads::Class;
 use crate::ids::PeerId;
 use crate::message::CertifiedHeader;
 use crate::plan::FetchPlan;
-use answers::{ANSWERED_ALL, ANSWERED_ALL_AT_ONCE, ANSWERED_EACH, ANSWERED_EACH_AT_ONCE};
 pub(super) use assembly::Step;
 use manifest::Source;
 pub(super) use progress::Progress;
 
-/// This node's number for history.
+/// This node's number for history, which it opens first.
 pub const HISTORY: CollectionNumber = CollectionNumber(0);
-
-/// What history knows of a peer with a link.
-#[derive(Debug)]
-struct Peer {
-    /// Its last final block, as it claims.
-    height: Height,
-    /// What its requests may still cost.
-    answers: Allowance,
-}
-
-/// An open segment, besides its chunks.
-#[derive(Debug)]
-struct Begun {
-    descriptor: SegmentDescriptor,
-    certificate: Certificate,
-}
 
 /// Fetches and serves history.
 pub(super) struct Kind {
@@ -57,12 +39,11 @@ pub(super) struct Kind {
     /// All segments before this one are applied.
     pub(super) sealed: SegmentIndex,
     pub(super) source: Source,
-    /// The open segments.
-    begun: BTreeMap<SegmentIndex, Begun>,
+    /// The open segments, with the hashes of their chunks.
+    begun: BTreeMap<SegmentIndex, SegmentHead>,
     steps: BTreeMap<SegmentIndex, Step>,
-    peers: BTreeMap<PeerId, Peer>,
-    /// What the requests of all peers together may still cost.
-    answers: Allowance,
+    /// The last final block of each peer with a link, as the peer claims.
+    heights: BTreeMap<PeerId, Height>,
     pub(super) plan: FetchPlan,
     /// The plan announced last. `None` if the plan must be announced even if it is the same as
     /// before.
@@ -76,32 +57,31 @@ impl Kind {
         engine: &mut Engine,
         chain: Arc<Chain>,
         history: &History,
+        kept: SegmentRanges,
         staged: Vec<(SegmentHead, Vec<bool>)>,
         manifest: Option<Vec<u8>>,
     ) -> Self {
         let rules = *history.rules();
         // The last block of a segment may exceed the size at which segments close.
         let chunks_max = rules.segment_bytes_max().div_ceil(rules.chunk_bytes);
-        let sealed = SegmentIndex(history.segments());
-        engine.open(
-            HISTORY,
-            Collection {
-                id: CollectionId(chain.id().0),
-                class: Class::History,
-                chunks_max: u32::try_from(chunks_max).unwrap_or(u32::MAX),
-                whole: SegmentRanges::before(sealed),
-            },
-        );
+        let number = engine.open(Collection {
+            id: CollectionId(chain.id().0),
+            class: Class::History,
+            chunk_bytes: rules.chunk_bytes,
+            chunks_max: u32::try_from(chunks_max).unwrap_or(u32::MAX),
+            whole: kept,
+            paused_until: None,
+        });
+        assert!(number == HISTORY, "history is the first collection, and got number {}", number.0);
         let mut kind = Self {
             chain,
             rules,
             tip: history.tip(),
-            sealed,
+            sealed: SegmentIndex(history.segments()),
             source: Source::new(history),
             begun: BTreeMap::new(),
             steps: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            answers: Allowance::new(ANSWERED_ALL, ANSWERED_ALL_AT_ONCE),
+            heights: BTreeMap::new(),
             plan: FetchPlan::Blocks,
             told_plan: None,
             progress: Progress::default(),
@@ -111,25 +91,24 @@ impl Kind {
     }
 
     pub(super) fn on_opened(&mut self, engine: &mut Engine, peer: PeerId) {
-        let answers = Allowance::new(ANSWERED_EACH, ANSWERED_EACH_AT_ONCE);
-        self.peers.insert(peer, Peer { height: Height(0), answers });
+        self.heights.insert(peer, Height(0));
         engine.send(peer, &SyncMessage::Height(self.tip));
     }
 
     pub(super) fn on_closed(&mut self, peer: PeerId) {
-        self.peers.remove(&peer);
+        self.heights.remove(&peer);
         self.source.on_closed(peer);
     }
 
     pub(super) fn on_height(&mut self, from: PeerId, height: Height) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.height = height.max(peer.height);
+        if let Some(known) = self.heights.get_mut(&from) {
+            *known = height.max(*known);
         }
     }
 
     /// The last final block of a peer, as it claims.
     pub(super) fn height(&self, peer: PeerId) -> Height {
-        self.peers.get(&peer).map_or(Height(0), |peer| peer.height)
+        self.heights.get(&peer).copied().unwrap_or(Height(0))
     }
 
     pub(super) fn on_certified(&mut self, certified: CertifiedHeader) {
@@ -164,9 +143,14 @@ impl Kind {
         }
     }
 
-    /// A chunk that was here is fetched again.
-    pub(super) fn on_lost(&mut self) {
-        self.progress.on_lost(self.rules.chunk_bytes);
+    /// Chunks that were here are fetched again.
+    pub(super) fn on_lost(&mut self, chunks: u64) {
+        (0..chunks).for_each(|_| self.progress.on_lost(self.rules.chunk_bytes));
+    }
+
+    /// The hash of a chunk of an open segment.
+    pub(super) fn chunk_hash(&self, segment: SegmentIndex, chunk: u32) -> Option<Hash> {
+        self.begun.get(&segment)?.chunks.get(chunk as usize).copied()
     }
 
     /// Asks for what is missing besides chunks, and moves complete segments on.
@@ -193,11 +177,11 @@ impl Kind {
 
     /// Begins to fetch a segment whose head is proved.
     fn begin(&mut self, engine: &mut Engine, head: SegmentHead, here: &[bool]) {
-        let SegmentHead { descriptor, chunks, certificate } = head;
-        let index = SegmentIndex(descriptor.index);
-        self.begun.insert(index, Begun { descriptor, certificate });
+        let index = SegmentIndex(head.descriptor.index);
+        let chunks = u32::try_from(head.chunks.len()).unwrap_or(u32::MAX);
         let id = HISTORY.segment(index);
-        engine.add_segment(Segment::new(id, descriptor.bytes, chunks, here));
+        engine.add_segment(Segment::new(id, head.descriptor.bytes, chunks, here));
+        self.begun.insert(index, head);
     }
 
     fn announce_plan(&mut self, engine: &mut Engine) {

@@ -78,12 +78,21 @@ struct Peer {
     turn: u64,
 }
 
+/// A collection whose chunks may be sent.
+#[derive(Debug)]
+struct Served {
+    class: Class,
+    /// Most bytes of its chunks.
+    chunk_bytes: u64,
+}
+
 /// All chunks that peers want, and those in flight to them.
 #[derive(Debug)]
 pub(crate) struct Uploads {
+    /// Most bytes of a chunk of any open collection, by which chunks in flight are counted.
     chunk_bytes: u64,
     salt: u64,
-    classes: BTreeMap<CollectionNumber, Class>,
+    collections: BTreeMap<CollectionNumber, Served>,
     turns: Turns,
     peers: BTreeMap<PeerId, Peer>,
     /// For each chunk, the number of peers that are being sent it and have not announced it yet.
@@ -111,11 +120,11 @@ pub(crate) enum Misuse {
 }
 
 impl Uploads {
-    pub(crate) const fn new(chunk_bytes: u64, salt: u64, limit: Limit) -> Self {
+    pub(crate) const fn new(salt: u64, limit: Limit) -> Self {
         Self {
-            chunk_bytes,
+            chunk_bytes: 1,
             salt,
-            classes: BTreeMap::new(),
+            collections: BTreeMap::new(),
             turns: Turns::new(),
             peers: BTreeMap::new(),
             sending: BTreeMap::new(),
@@ -128,9 +137,26 @@ impl Uploads {
         }
     }
 
-    /// Peers may want chunks of this collection.
-    pub(crate) fn open(&mut self, collection: CollectionNumber, class: Class) {
-        self.classes.insert(collection, class);
+    /// Peers may want chunks of this collection, of at most `chunk_bytes`.
+    pub(crate) fn open(&mut self, collection: CollectionNumber, class: Class, chunk_bytes: u64) {
+        self.collections.insert(collection, Served { class, chunk_bytes });
+    }
+
+    /// No peer gets chunks of this collection any more.
+    pub(crate) fn close(&mut self, collection: CollectionNumber) {
+        self.collections.remove(&collection);
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.forget_collection(peer, collection));
+    }
+
+    /// Sets the most bytes of a chunk of any open collection.
+    pub(crate) const fn set_chunk_bytes(&mut self, chunk_bytes: u64) {
+        self.chunk_bytes = chunk_bytes;
+    }
+
+    #[cfg(test)]
+    pub(super) const fn chunk_bytes(&self) -> u64 {
+        self.chunk_bytes
     }
 
     pub(crate) fn on_opened(&mut self, peer: PeerId) {
@@ -227,9 +253,10 @@ impl Uploads {
         self.on_held(from, collection.segments());
     }
 
-    /// No chunk of a segment is here any more.
-    pub(crate) fn withdraw(&mut self, segment: SegmentId) {
-        self.peers.values_mut().for_each(|peer| peer.wants.retain(|id| id.segment != segment));
+    /// No chunk of these segments is here any more.
+    pub(crate) fn withdraw(&mut self, segments: RangeInclusive<SegmentId>) {
+        let is_gone = |id: &ChunkId| segments.contains(&id.segment);
+        self.peers.values_mut().for_each(|peer| peer.wants.retain(|id| !is_gone(id)));
     }
 
     /// Bytes came from a peer, which count for its slot.
@@ -265,7 +292,7 @@ impl Uploads {
         }
         // Chunks in flight to slow peers do not count against the room of the other peers.
         let has_room = [false, true].map(|slow| self.under_way(slow, now) < self.room());
-        let mut best: Option<(Rank, PeerId, Class)> = None;
+        let mut best: Option<(Rank, PeerId, &Served)> = None;
         let may_get = |peer: &Peer| {
             peer.may_get(now)
                 && peer.has_room(self.chunk_bytes)
@@ -276,7 +303,7 @@ impl Uploads {
             u64::from(census.partial_holders(*chunk)).saturating_add(u64::from(sending))
         };
         for (id, peer) in self.peers.iter().filter(|(_, peer)| may_get(peer)) {
-            for (collection, class) in &self.classes {
+            for (collection, served) in &self.collections {
                 let wants = peer.wants.range(collection.chunks());
                 let held = wants.filter(|chunk| has(**chunk));
                 let Some((copies, chunk)) = held.map(|chunk| (copies(chunk), *chunk)).min() else {
@@ -285,14 +312,14 @@ impl Uploads {
                 // Chance decides last, so nodes that have the same chunks begin with different
                 // peers, which then help each other.
                 let chance = mix(self.salt ^ mix(id.0));
-                let turn = self.turns.next(*class);
+                let turn = self.turns.next(served.class);
                 let rank = (turn, copies > 0, peer.turn, copies, chunk, chance);
                 if best.is_none_or(|(known, ..)| rank < known) {
-                    best = Some((rank, *id, *class));
+                    best = Some((rank, *id, served));
                 }
             }
         }
-        let ((.., chunk, _), to, class) = best?;
+        let ((.., chunk, _), to, &Served { class, chunk_bytes }) = best?;
         self.turns.take(class);
         let peer = self.peers.get_mut(&to)?;
         peer.wants.remove(&chunk);
@@ -300,12 +327,12 @@ impl Uploads {
         peer.waiting_since.get_or_insert(now);
         peer.sending.insert(chunk);
         peer.writing_since = Some(now);
-        peer.served_bytes = peer.served_bytes.saturating_add(self.chunk_bytes);
+        peer.served_bytes = peer.served_bytes.saturating_add(chunk_bytes);
         peer.turn = peer.turn.saturating_add(1);
         let count = self.sending.entry(chunk).or_default();
         *count = count.saturating_add(1);
-        self.served_bytes = self.served_bytes.saturating_add(self.chunk_bytes);
-        self.limit.take(self.chunk_bytes);
+        self.served_bytes = self.served_bytes.saturating_add(chunk_bytes);
+        self.limit.take(chunk_bytes);
         Some((to, chunk))
     }
 

@@ -11,7 +11,7 @@ use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::{
     ChunkId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SyncMessage, Update, WANTS_MAX,
 };
-use protocol::swarm::{Effect, HISTORY, Input, Rates, SegmentRanges, Setup, Swarm};
+use protocol::swarm::{Effect, Expected, HISTORY, Input, Rates, SegmentRanges, Setup, Swarm};
 use protocol::{HeightRange, PeerId};
 
 use super::{CHUNK_BYTES, HOSTILE, SEGMENTS, number};
@@ -202,7 +202,8 @@ impl Shell {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.given += 1;
         link.wants.remove(&id);
-        self.give(Input::Chunk { from: peer, id, hash, bytes });
+        let is_valid = self.swarm.expected(id) == Some(Expected::Hash(hash));
+        self.give(Input::Chunk { from: peer, id, is_valid, bytes });
     }
 
     /// The connection takes in a chunk that is being sent.
@@ -299,7 +300,7 @@ impl Shell {
     /// Gives an input, then checks and performs its effects.
     fn give(&mut self, input: Input) {
         let arriving = match &input {
-            Input::Chunk { id, hash, bytes, .. } => Some((*id, *hash, *bytes)),
+            Input::Chunk { id, is_valid, .. } => Some((*id, *is_valid)),
             _ => None,
         };
         let effects = self.swarm.handle(self.now, input);
@@ -309,7 +310,7 @@ impl Shell {
         assert!(in_memory <= IN_MEMORY_MAX, "{in_memory} segments in memory");
     }
 
-    fn perform(&mut self, effects: Vec<Effect>, arriving: Option<(ChunkId, Hash, u64)>) {
+    fn perform(&mut self, effects: Vec<Effect>, arriving: Option<(ChunkId, bool)>) {
         for effect in effects {
             match effect {
                 Effect::Send(peer, bytes) => self.on_message(peer, &bytes),
@@ -339,13 +340,7 @@ impl Shell {
                     );
                 }
                 Effect::Store(id) => {
-                    let proved = self.made.chunk(id).map(|(hash, _)| hash);
-                    let (arrived, hash, _) = arriving.expect("only a chunk that arrived is stored");
-                    assert_eq!(
-                        (arrived, Some(hash)),
-                        (id, proved),
-                        "only proved chunks are stored"
-                    );
+                    assert_eq!(arriving, Some((id, true)), "only proved chunks are stored");
                     assert!(
                         self.begun.contains_key(&id.segment.index) && self.stored.insert(id),
                         "{id:?} is stored once"
@@ -461,5 +456,6 @@ fn swarm(
 ) -> (Swarm, Vec<Effect>) {
     let history = made.history(usize::try_from(sealed.0).expect("few segments"));
     let (chain, rates) = (Arc::clone(&made.chain), Rates::default());
-    Swarm::new(Setup { chain, history: &history, staged, manifest, nonce: 1, rates }, now)
+    let kept = SegmentRanges::before(sealed);
+    Swarm::new(Setup { chain, history: &history, kept, staged, manifest, nonce: 1, rates }, now)
 }

@@ -10,9 +10,10 @@ use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use ledger::history::SegmentHead;
+use ledger::units::SegmentIndex;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::message::ChunkId;
-use protocol::swarm::{Input, Rates, Setup, Swarm};
+use protocol::swarm::{Expected, Input, Rates, SegmentRanges, Setup, Swarm};
 use protocol::{Offence, PeerId};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -221,7 +222,9 @@ impl World {
                         Content::Message(bytes) => Input::Message(PeerId(from as u64), bytes),
                         Content::Chunk(id, hash, bytes) => {
                             self.nodes[to].received_bytes += bytes;
-                            Input::Chunk { from: PeerId(from as u64), id, hash, bytes }
+                            let expected = self.machine(to).and_then(|sync| sync.expected(id));
+                            let is_valid = expected == Some(Expected::Hash(hash));
+                            Input::Chunk { from: PeerId(from as u64), id, is_valid, bytes }
                         }
                     };
                     self.give(to, input);
@@ -248,6 +251,7 @@ impl World {
         let setup = Setup {
             chain: self.made.chain.clone(),
             history: &self.made.history(node.applied),
+            kept: SegmentRanges::before(SegmentIndex(node.applied as u64)),
             staged: node.staged.clone(),
             manifest: node.manifest.clone(),
             nonce,
