@@ -22,7 +22,9 @@ use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 use crate::chain::Chain;
 use crate::codec::{self, Decode, Encode};
 use crate::hash::{ChainId, SnapshotId};
-use crate::snapshot::{FRONTIER_BYTES_MAX, Frontier, SnapshotRules, SubtreeDescriptor};
+use crate::snapshot::{
+    FRONTIER_BYTES_MAX, Frontier, SnapshotRules, SubtreeDescriptor, VerifiedChunk,
+};
 use crate::store::StoreError;
 use crate::store::positions::read_at;
 use crate::store::schema::{self, CHECKSUM_BYTES};
@@ -111,6 +113,16 @@ impl SnapshotFile {
         path: &Path,
         index: u64,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.verified(file, path, index)?.map(|(bytes, _)| bytes))
+    }
+
+    /// As [`Self::read`], with the subtrees that the chunk has.
+    pub(super) fn verified(
+        &self,
+        file: &mut File,
+        path: &Path,
+        index: u64,
+    ) -> Result<Option<(Vec<u8>, VerifiedChunk)>, StoreError> {
         let frontier = &self.info.frontier;
         let Some(range) = frontier.chunk_range(index) else { return Ok(None) };
         let length = range.end.saturating_sub(range.start);
@@ -123,7 +135,7 @@ impl SnapshotFile {
             result => result.map_err(|error| StoreError::io(path, error))?,
         }
         match frontier.verify_chunk(index, &bytes) {
-            Ok(_) => Ok(Some(bytes)),
+            Ok(chunk) => Ok(Some((bytes, chunk))),
             Err(error) => Err(StoreError::corrupt(self.name(), error)),
         }
     }
