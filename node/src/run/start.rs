@@ -83,9 +83,8 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     };
     let sync = shell.spawn(inputs, assembled)?;
 
-    let joining = opened.joins.then(|| {
-        Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join)
-    });
+    let joining =
+        opened.joins.then(|| Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join));
     let is_validator = opened.validator.is_some();
     let (beginning, log, checkpoint) = (opened.beginning, opened.log, opened.checkpoint);
     let (outputs, to_network) = (ends.outputs, network.clone());

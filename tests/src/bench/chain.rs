@@ -212,8 +212,7 @@ impl MadeChain {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == self.facts.bytes) {
             return Ok(path);
         }
-        let store =
-            Store::open(&self.directory.join(DB), &Chain::new(self.genesis.clone()))?.store;
+        let store = Store::open(&self.directory.join(DB), &Chain::new(self.genesis.clone()))?.store;
         let mut file = std::io::BufWriter::new(fs::File::create(&path)?);
         for height in 1..=self.facts.sealed {
             let block =
@@ -424,9 +423,8 @@ mod tests {
 
         let payload = fs::read(made.payload().unwrap()).unwrap();
         assert_eq!(payload.len() as u64, bytes);
-        let store = Store::open(&made.directory.join(DB), &Chain::new(made.genesis.clone()))
-            .unwrap()
-            .store;
+        let store =
+            Store::open(&made.directory.join(DB), &Chain::new(made.genesis.clone())).unwrap().store;
         let mut rest = &payload[..];
         let mut count = 0;
         for index in 0..segments {
