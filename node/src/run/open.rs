@@ -80,7 +80,7 @@ pub(super) async fn open(
             return Ok(None);
         }
     };
-    let header = store.header(state.tip().height)?;
+    let header = store.header(state.tip().height)?.here();
     let tip = TipView { state, certificate, header };
 
     let (key, log, found) = open_log(&home)?;
