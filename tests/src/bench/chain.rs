@@ -215,8 +215,8 @@ impl MadeChain {
         let store = Store::open(&self.directory.join(DB), &Chain::new(self.genesis.clone()))?.store;
         let mut file = std::io::BufWriter::new(fs::File::create(&path)?);
         for height in 1..=self.facts.sealed {
-            let block =
-                store.block_bytes(Height(height))?.context("a block that was made is missing")?;
+            let block = store.block_bytes(Height(height))?.here();
+            let block = block.context("a block that was made is missing")?;
             std::io::Write::write_all(&mut file, &block)?;
         }
         std::io::Write::flush(&mut file)?;
@@ -428,7 +428,7 @@ mod tests {
         let mut rest = &payload[..];
         let mut count = 0;
         for index in 0..segments {
-            let segment = store.segment(index).unwrap().unwrap();
+            let segment = store.segment(index).unwrap().here().unwrap();
             let (bytes, after) = rest.split_at(segment.descriptor.bytes as usize);
             assert_eq!(bytes.chunks(64 << 10).map(chunk_hash).collect::<Vec<_>>(), segment.chunks);
             (rest, count) = (after, count + segment.chunks.len() as u64);

@@ -159,7 +159,7 @@ mod tests {
     use std::fs;
 
     use ledger::codec;
-    use ledger::store::Store;
+    use ledger::store::{Kept, Store};
     use ledger::units::Height;
 
     use super::*;
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(opened.state.tip().height, Height(made.facts.height));
         let mut time = made.genesis.start_time;
         for (height, transfers) in [(1, 1_000), (2, 1_000), (3, 500)] {
-            let block = opened.store.block(Height(height)).unwrap().unwrap();
+            let block = opened.store.block(Height(height)).unwrap().here().unwrap();
             time.0 += 1_000;
             assert_eq!((block.header.time, block.transactions.len()), (time, transfers));
             for transaction in &block.transactions {
@@ -186,7 +186,7 @@ mod tests {
                 assert_eq!(transaction.body.transfer().outputs.len(), 1);
             }
         }
-        assert_eq!(opened.store.block(Height(4)).unwrap(), None);
+        assert_eq!(opened.store.block(Height(4)).unwrap(), Kept::Never);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use anyhow::Context;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
-use ledger::store::{Staging, Store, StoreError};
+use ledger::store::{Kept, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
@@ -417,16 +417,16 @@ impl Shell {
         let is_sealed = index < self.sealed;
         let bytes = match is_sealed {
             true => self.store.chunk(index.0, chunk, &self.rules),
-            false => self.staging.read(index.0, chunk),
+            false => self.staging.read(index.0, chunk).map(Kept::from),
         };
         let bytes = match self.served(bytes) {
-            Some(Some(bytes)) => bytes,
-            Some(None) if is_sealed => return Ok(Some(Input::Impossible(peer, id))),
-            Some(None) => {
+            Some(Kept::Here(bytes)) => bytes,
+            Some(Kept::Never) if is_sealed => return Ok(Some(Input::Impossible(peer, id))),
+            Some(Kept::Never) => {
                 warn_damaged(index, id.chunk);
                 return Ok(Some(Input::Unsent(peer, id)));
             }
-            None => return Ok(Some(Input::Unsent(peer, id))),
+            Some(Kept::NotKept) | None => return Ok(Some(Input::Unsent(peer, id))),
         };
         // The bytes of the answer are charged, but not the read. The refill of a budget pays for
         // 400 MB/s of answers, which is more than a connection carries. This node decides which
@@ -446,8 +446,10 @@ impl Shell {
     }
 
     fn stored_head(&self, index: SegmentIndex) -> Result<Option<SegmentHead>, StoreError> {
-        let Some((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else { return Ok(None) };
-        let certificate = self.store.certificate(descriptor.last)?;
+        let Kept::Here((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else {
+            return Ok(None);
+        };
+        let certificate = self.store.certificate(descriptor.last)?.here();
         Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
     }
 
