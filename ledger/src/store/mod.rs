@@ -12,8 +12,8 @@
 //! database until the page is full. When a segment is sealed, it gets a second file with its hashes
 //! and the run of its ids. A whole era gets a filter of its ids.
 //!
-//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made again,
-//! so losing one loses nothing.
+//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made
+//! again, so losing one loses nothing.
 //!
 //! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value and page
 //! carries a checksum. A damaged one is never served: the read fails with an error that names it.
