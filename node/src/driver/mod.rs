@@ -4,8 +4,11 @@
 //! The two meet at three places. `peer_numbers` gives each peer one number for both. `live` tells
 //! `swarm` of its tip and of headers far ahead. `swarm` tells `live` how to fetch blocks, and hands
 //! it whole segments of blocks. Only `live` changes the chain.
+//!
+//! A third thread, `snapshots`, writes the states that `live` gives it.
 
 pub(crate) mod live;
+pub(crate) mod snapshots;
 pub(crate) mod swarm;
 
 mod blame;

@@ -6,17 +6,19 @@ use std::time::Instant;
 
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
-use ledger::store::{Staging, Store};
+use ledger::store::{Snapshots, Staging, Store};
 use ledger::units::Height;
 use protocol::Quorum;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::Rates;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::join::{DRIVER, Running, SYNC};
+use super::join::{DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
+use crate::clock::Clock;
 use crate::driver::live::{self, Driver};
 use crate::driver::peer_numbers::PeerNumbers;
+use crate::driver::snapshots::{self, Writing};
 use crate::driver::swarm::{self, Shell};
 use crate::home::Home;
 use crate::network::Network;
@@ -45,6 +47,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (view, ends) = connect(&chain, &store, opened.validator, opened.tip, &network);
     let (stop, stopping) = watch::channel(false);
     let sync_tip = view.tip.clone();
+    let first_tip = Arc::clone(&sync_tip.borrow());
 
     let (verified_sender, verified) = mpsc::channel(verifier::RESULTS);
     let submissions = ends.submissions;
@@ -76,6 +79,9 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let inputs = swarm::Inputs { links, tip: sync_tip, target, stop: stopping.clone() };
     let sync = shell.spawn(inputs, assembled)?;
 
+    let Writing { offers, kept: _kept, thread: snapshots } =
+        start_snapshots(&home, &store, &first_tip, clock, &stopping)?;
+
     let driver = Driver::new(live::Parts {
         clock,
         machine: opened.machine,
@@ -84,6 +90,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         network: network.clone(),
         peers,
         outputs: ends.outputs,
+        snapshots: offers,
     })?;
     let inputs = live::Inputs {
         consensus: inbox.consensus,
@@ -101,12 +108,31 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let mut tasks = Tasks::default();
     tasks.add_thread(DRIVER, driver);
     tasks.add_thread(SYNC, sync);
+    tasks.add_thread(SNAPSHOTS, snapshots);
     tasks.add("the network", opened.network_task);
     tasks.add("the verifier", verifier);
     tasks.add("the RPC server", rpc);
     tasks.add("the progress bar", progress);
     tasks.add("the watch on free space", space);
     Ok(Running { tasks, stop, network })
+}
+
+/// Opens the snapshots, starts the thread that writes them, and offers it the first tip.
+fn start_snapshots(
+    home: &Home,
+    store: &Store,
+    tip: &Arc<TipView>,
+    clock: Clock,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<Writing> {
+    let (snapshots, problems) = Snapshots::open(&home.snapshots_path(), tip.state.chain())?;
+    for problem in problems {
+        tracing::warn!("a snapshot in {} cannot be used: {problem}", home.root().display());
+    }
+    let (store, home, stop) = (store.clone(), home.root().to_owned(), stop.clone());
+    let writing = snapshots::spawn(snapshots::Parts { snapshots, store, clock, home, stop })?;
+    writing.offers.offer(tip);
+    Ok(writing)
 }
 
 /// The ends of the view's channels that other parts hold.

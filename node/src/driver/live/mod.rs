@@ -27,6 +27,7 @@ use self::reads::Reads;
 use super::blame::charge;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
+use super::snapshots::Offers;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
@@ -54,6 +55,7 @@ pub(crate) struct Driver {
     log: Option<ConsensusLog>,
     network: Network,
     outputs: Outputs,
+    snapshots: Arc<Offers>,
     peers: PeerNumbers,
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
@@ -105,13 +107,14 @@ pub(crate) struct Parts {
     pub(crate) network: Network,
     pub(crate) peers: PeerNumbers,
     pub(crate) outputs: Outputs,
+    pub(crate) snapshots: Arc<Offers>,
 }
 
 impl Driver {
     /// # Errors
     /// The thread cannot be started.
     pub(crate) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { clock, machine, store, log, network, peers, outputs } = parts;
+        let Parts { clock, machine, store, log, network, peers, outputs, snapshots } = parts;
         Ok(Self {
             clock,
             machine,
@@ -119,6 +122,7 @@ impl Driver {
             log,
             network,
             outputs,
+            snapshots,
             peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
@@ -386,7 +390,12 @@ impl Driver {
         let (state, certificate) =
             (self.machine.chain().clone(), self.machine.certificate().clone());
         let header = self.machine.certified_header().map(|certified| certified.header);
-        self.outputs.tip.send_replace(Arc::new(TipView { state, certificate, header }));
+        let tip = Arc::new(TipView { state, certificate, header });
+        // While the node catches up, its states are of the past, and it has other work.
+        if !self.machine.is_syncing() {
+            self.snapshots.offer(&tip);
+        }
+        self.outputs.tip.send_replace(tip);
     }
 
     fn publish_activity(&mut self) {
