@@ -13,8 +13,8 @@
 //! and the run of its ids. A whole era gets a filter of its ids. Not every sealed segment is kept,
 //! so a read has three outcomes: [`Kept`].
 //!
-//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made again,
-//! so losing one loses nothing.
+//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made
+//! again, so losing one loses nothing.
 //!
 //! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value and page
 //! carries a checksum. A damaged one is never served: the read fails with an error that names it.

@@ -153,12 +153,6 @@ pub(super) fn head(chain: ChainId, info: &SnapshotInfo) -> Vec<u8> {
     [&MAGIC[..], &(head.len() as u64).to_le_bytes(), &checksum, &head].concat()
 }
 
-/// Length of all chunks.
-pub(super) fn chunks_bytes(frontier: &Frontier) -> u64 {
-    let last = frontier.chunk_count().saturating_sub(1);
-    frontier.chunk_range(last).map_or(0, |range| range.end)
-}
-
 /// Opens a file and checks all of it but the chunks. Its certificate is for its header, but is not
 /// verified.
 ///
@@ -197,7 +191,7 @@ pub(super) fn open(path: &Path, name: &Name, chain: &Chain) -> Result<SnapshotFi
     let frontier =
         Frontier::verify(subtrees, header.state_root, &rules).map_err(|error| wrong(&error))?;
     let start = bytes.saturating_add(PREFIX_BYTES as u64);
-    if length != start.saturating_add(chunks_bytes(&frontier)) {
+    if length != start.saturating_add(frontier.chunks_bytes()) {
         return Err(wrong(&"has another length than was written"));
     }
     let id = frontier.id(header.height);

@@ -2,7 +2,7 @@
 //!
 //! A file gets its name only when it is complete, synced and read back. Until then it is called
 //! `.part`, and [`Snapshots::open`] removes what a crash left of it. So a kill, a torn write or a
-//! full disk at any step leaves the whole snapshot or none. [`file`] has the format.
+//! full disk at any step leaves the whole snapshot or none. `file.rs` has the format.
 //!
 //! [`Snapshots`] is a handle, which each thread may clone. It keeps no file open. Every chunk is
 //! verified against the frontier before it is given out, since the disk may have damaged it.
