@@ -118,6 +118,7 @@ impl Shell {
             manifest,
             nonce,
             rates,
+            join: None,
         };
         let (machine, first_effects) = Swarm::new(setup, clock.now().elapsed);
         let (results, assembled) = mpsc::channel(ASSEMBLED);
@@ -284,7 +285,7 @@ impl Shell {
                     return Ok(());
                 };
                 let expected = self.machine.expected(chunk);
-                let is_valid = expected.is_some_and(|expected| expected.verify(bytes));
+                let is_valid = expected.is_some_and(|expected| expected.verify(chunk, bytes));
                 let bytes = bytes.len() as u64;
                 self.arriving = Some((chunk, frame, id));
                 let done = self.give(Input::Chunk { from: number, id: chunk, is_valid, bytes });
@@ -353,6 +354,9 @@ impl Shell {
                 self.charge(peer, &Cost::look_ups(0, 2));
                 self.send_message(peer, &SyncMessage::Head(index, head));
             }
+            Effect::SendBlockProof(peer, height) => {
+                self.send_message(peer, &SyncMessage::BlockProof(height, None));
+            }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
                 if let Some((arrived, frame, sender)) =
@@ -377,6 +381,11 @@ impl Shell {
                 self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
+            // This node joins by history, and has no snapshots.
+            Effect::BeginSnapshot(_)
+            | Effect::DropSnapshot(_)
+            | Effect::LoadSnapshot { .. }
+            | Effect::JoinFailed(_) => {}
             Effect::Ban { peer, offence } => {
                 if let Some(id) = self.peers.id(peer) {
                     self.network.ban(id, charge(&offence));
