@@ -54,7 +54,8 @@ impl FromStr for Checkpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?}: expected HEIGHT:HASH, such as 1000:5f2c.. with 64 digits");
+        let wrong =
+            || format!("{text:?}: expected HEIGHT:HASH, such as 1000:5f2c.. with 64 digits");
         let (height, hash) = text.split_once(':').ok_or_else(wrong)?;
         let height = height.parse().ok().filter(|height| *height > 0).ok_or_else(wrong)?;
         let hash = hash.parse().map_err(|_| wrong())?;

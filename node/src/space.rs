@@ -73,6 +73,11 @@ impl Space {
         Some(Self { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
+    /// The space after so many more bytes are written.
+    pub(crate) const fn after(self, bytes: u64) -> Self {
+        Self { free: self.free.saturating_sub(bytes), ..self }
+    }
+
     /// Whether the disk is nearly full.
     pub(crate) fn is_low(self) -> bool {
         self.free < RESERVE_BYTES.min(self.total / RESERVE_PART)
@@ -136,7 +141,10 @@ mod tests {
             // Some network and pseudo file systems report no size.
             (0, 0, false),
         ] {
-            assert_eq!(Space { free, total }.is_low(), is_low, "{free} of {total}");
+            let space = Space { free, total };
+            assert_eq!(space.is_low(), is_low, "{free} of {total}");
+            let before = Space { free: free + GIB, total };
+            assert_eq!(before.after(GIB), space);
         }
     }
 

@@ -16,6 +16,9 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// Gets the result of a thread when it ends.
+pub(crate) type ThreadEnd = oneshot::Receiver<anyhow::Result<()>>;
+
 /// The name of a part, and how it ended.
 struct End {
     part: &'static str,
@@ -42,11 +45,7 @@ impl Tasks {
     }
 
     /// Adds a thread that reports its end.
-    pub(crate) fn add_thread(
-        &mut self,
-        part: &'static str,
-        end: oneshot::Receiver<anyhow::Result<()>>,
-    ) {
+    pub(crate) fn add_thread(&mut self, part: &'static str, end: ThreadEnd) {
         self.running.push(Box::pin(async move {
             let result = end.await.unwrap_or_else(|_| Err(anyhow!("panicked")));
             End { part, result }
@@ -107,7 +106,7 @@ impl Tasks {
 pub(crate) fn spawn_thread<F: Future<Output = anyhow::Result<()>>>(
     name: &'static str,
     work: impl FnOnce() -> F + Send + 'static,
-) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+) -> anyhow::Result<ThreadEnd> {
     let (sender, receiver) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()

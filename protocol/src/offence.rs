@@ -11,6 +11,7 @@ use ledger::certificate::CertificateError;
 use ledger::chain::Blame;
 use ledger::codec::CodecError;
 use ledger::history::HistoryError;
+use ledger::snapshot::FrontierError;
 use ledger::units::{Height, SegmentIndex};
 
 use crate::message::REQUESTED_TRANSACTIONS_MAX;
@@ -130,6 +131,24 @@ pub enum Offence {
     /// A manifest that breaks the rules of history, or that no certified header proves.
     #[error("sent a bad manifest: {0}")]
     Manifest(HistoryError),
+    /// Subtrees that are no frontier of the state of their block.
+    #[error("sent a bad frontier: {0}")]
+    Frontier(FrontierError),
+    /// A frontier of another snapshot than the requested one.
+    #[error("sent the frontier of another snapshot than the requested one")]
+    WrongFrontier,
+    /// The block of a snapshot, without its certificate or another block than the proved one.
+    #[error("sent a bad block of the snapshot at height {height}")]
+    SnapshotBlock {
+        /// Height of the snapshot, as the peer announced it.
+        height: Height,
+    },
+    /// A proof that does not show that a block is in its segment.
+    #[error("sent a bad proof of block {height}")]
+    BlockProof {
+        /// Height that was asked for.
+        height: Height,
+    },
     /// Hashes of a segment's chunks, or its certificate, that are not the proved ones.
     #[error("sent a bad head of segment {segment}")]
     SegmentHead {
@@ -175,6 +194,10 @@ impl Offence {
             | Self::ManifestTooLong { .. }
             | Self::ManifestTooLarge { .. }
             | Self::Manifest(_)
+            | Self::Frontier(_)
+            | Self::WrongFrontier
+            | Self::SnapshotBlock { .. }
+            | Self::BlockProof { .. }
             | Self::SegmentHead { .. } => Severity::Lie,
         }
     }
@@ -205,6 +228,10 @@ impl Offence {
             Self::ManifestTooLong { .. } => "manifest-too-long",
             Self::ManifestTooLarge { .. } => "manifest-too-large",
             Self::Manifest(_) => "bad-manifest",
+            Self::Frontier(_) => "bad-frontier",
+            Self::WrongFrontier => "wrong-frontier",
+            Self::SnapshotBlock { .. } => "bad-snapshot-block",
+            Self::BlockProof { .. } => "bad-block-proof",
             Self::SegmentHead { .. } => "bad-segment-head",
         }
     }
@@ -235,6 +262,10 @@ impl Offence {
             | Self::ManifestTooLong { .. }
             | Self::ManifestTooLarge { .. }
             | Self::Manifest(_)
+            | Self::Frontier(_)
+            | Self::WrongFrontier
+            | Self::SnapshotBlock { .. }
+            | Self::BlockProof { .. }
             | Self::SegmentHead { .. } => Blame::Sender,
         }
     }

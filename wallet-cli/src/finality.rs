@@ -55,6 +55,7 @@ pub(crate) fn wait(
                     .into());
             }
             Ok(_) | Err(RpcError::Unreachable { .. }) => {}
+            Err(error) if error.is_not_kept() => {}
             Err(error)
                 if matches!(error.code(), Some(api::code::UNAVAILABLE | api::code::NOT_FOUND)) => {}
             Err(error) => return Err(error.into()),
@@ -115,22 +116,26 @@ pub(crate) fn fate(
             return Ok(Fate::Unknown);
         }
         at = at.next();
-        is_named |= replay(trust, sender, &mut account, at)?.contains(&id);
+        let Some(ids) = replay(trust, sender, &mut account, at)? else { return Ok(Fate::Unknown) };
+        is_named |= ids.contains(&id);
     }
     let is_all = account.activity == after.account.unwrap_or_default().activity;
     Ok(if is_all && !is_named { Fate::Never } else { Fate::Unknown })
 }
 
 /// Adds to the account's activity everything that touched the account in a block, according to the
-/// node. Returns the ids of the transactions among it.
+/// node. Returns the ids of the transactions among it; `None` if the node does not keep the block.
 fn replay(
     trust: &Trust<'_>,
     key: &PublicKey,
     account: &mut Account,
     height: Height,
-) -> Result<Vec<TxId>, WalletError> {
-    let block: BlockInfo =
-        trust.node().call(api::CHAIN_BLOCK, json!({ "height": height.to_string() }))?;
+) -> Result<Option<Vec<TxId>>, WalletError> {
+    let params = json!({ "height": height.to_string() });
+    let block: BlockInfo = match trust.node().call(api::CHAIN_BLOCK, params) {
+        Err(error) if error.is_not_kept() => return Ok(None),
+        answer => answer?,
+    };
     let address = trust.address(key);
     let touches = |transaction: &&TransactionInfo| {
         transaction.sender == address
@@ -152,7 +157,7 @@ fn replay(
     if fees > 0 && proposer.is_some_and(|validator| validator.payout == *key) {
         account.touch_fees(height, Amount(fees));
     }
-    Ok(ids)
+    Ok(Some(ids))
 }
 
 fn parse_id(text: &str) -> Result<TxId, TrustError> {

@@ -60,11 +60,11 @@ pub(crate) enum RpcError {
         /// A text for people.
         message: String,
         /// The node's reason and hint, if it gave them.
-        data: Option<ErrorData>,
+        data: Option<Box<ErrorData>>,
     },
 }
 
-fn hint(data: &Option<ErrorData>) -> String {
+fn hint(data: &Option<Box<ErrorData>>) -> String {
     data.as_ref()
         .map_or_else(String::new, |data| format!(" ({})\nhint: {}", data.reason, data.hint))
 }
@@ -76,6 +76,12 @@ impl RpcError {
             Self::Answer { code, .. } => Some(*code),
             _ => None,
         }
+    }
+
+    /// Whether the node answered that it does not keep the part of the chain that was asked for.
+    pub(crate) fn is_not_kept(&self) -> bool {
+        matches!(self, Self::Answer { code: api::code::NOT_KEPT, data: Some(data), .. }
+            if data.reason == api::REASON_NOT_KEPT)
     }
 }
 
@@ -169,10 +175,9 @@ impl Node {
         match answer {
             Answer { error: Some(AnswerError { code, message, data }), .. } => {
                 let data = data.and_then(|data| serde_json::from_value::<ErrorData>(data).ok());
-                let data = data.map(|data| ErrorData {
-                    reason: clean(&data.reason),
-                    hint: clean(&data.hint),
-                    ..data
+                let data = data.map(|data| {
+                    let (reason, hint) = (clean(&data.reason), clean(&data.hint));
+                    Box::new(ErrorData { reason, hint, ..data })
                 });
                 Err(RpcError::Answer { method, code, message: clean(&message), data })
             }

@@ -305,7 +305,9 @@ impl<'a> Trust<'a> {
     pub(crate) fn transaction(&mut self, id: &TxId) -> Result<Option<Height>, TrustError> {
         let proof: TxProofInfo =
             match self.node.call(api::TX_PROOF, json!({ "id": id.to_string() })) {
-                Err(error) if error.code() == Some(api::code::NOT_FOUND) => return Ok(None),
+                Err(error) if error.code() == Some(api::code::NOT_FOUND) || error.is_not_kept() => {
+                    return Ok(None);
+                }
                 answer => answer?,
             };
         let certified = verify_head(

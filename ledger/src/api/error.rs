@@ -16,7 +16,14 @@ pub mod code {
     pub const UNAVAILABLE: i32 = -32_003;
     /// The caller's address has spent its budget; `data.retry_after_ms` says when to call again.
     pub const OVER_BUDGET: i32 = -32_004;
+    /// The answer is, or may be, in a part of the chain that this node does not keep. The code is
+    /// that of [`OVER_BUDGET`]: in both cases another node may answer. `data.reason` is
+    /// [`REASON_NOT_KEPT`](super::REASON_NOT_KEPT), and `data.holders` names such nodes.
+    pub const NOT_KEPT: i32 = -32_004;
 }
+
+/// The reason of an error with [`code::NOT_KEPT`].
+pub const REASON_NOT_KEPT: &str = "not_kept";
 
 /// The `data` of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,4 +35,8 @@ pub struct ErrorData {
     /// Milliseconds after which the same call may be accepted, if the caller only has to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u32>,
+    /// Peer ids of nodes that are known to keep what this node does not; only with the reason
+    /// `not_kept`, and perhaps empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Box<[String]>>,
 }

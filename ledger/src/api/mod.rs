@@ -17,7 +17,7 @@ mod transaction;
 
 pub use self::account::{AccountInfo, AccountProofInfo};
 pub use self::chain::{BlockInfo, BlockSummary, Faults, Head, QuorumInfo, Status, ValidatorInfo};
-pub use self::error::{ErrorData, code};
+pub use self::error::{ErrorData, REASON_NOT_KEPT, code};
 pub use self::method::*;
 pub use self::peer::{BanInfo, PeerCost, PeerInfo};
 pub use self::sync::{SupplierRun, SyncPeer, SyncSegment, SyncState, SyncStatus};

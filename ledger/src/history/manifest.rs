@@ -80,6 +80,13 @@ impl Manifest {
         self.descriptors.get(usize::try_from(index.checked_sub(self.base())?).ok()?)
     }
 
+    /// Descriptor of the segment with the block of this height; `None` as for [`Self::get`].
+    #[must_use]
+    pub fn segment_of(&self, height: Height) -> Option<&SegmentDescriptor> {
+        let at = self.descriptors.partition_point(|descriptor| descriptor.last < height);
+        self.descriptors.get(at).filter(|descriptor| descriptor.first <= height)
+    }
+
     /// All descriptors that are not forgotten, in order.
     pub fn descriptors(&self) -> impl Iterator<Item = &SegmentDescriptor> {
         self.descriptors.iter()
@@ -211,6 +218,11 @@ mod tests {
                     );
                 }
                 assert_eq!(manifest.get(12), None);
+                // Each segment has one block.
+                for height in 0..=14 {
+                    let index = u64::wrapping_sub(height, 1);
+                    assert_eq!(manifest.segment_of(Height(height)), manifest.get(index));
+                }
                 manifest.forget_below(u64::MAX);
                 assert_eq!((manifest.descriptors().count(), manifest.segments()), (0, 12));
             }

@@ -97,6 +97,12 @@ impl Frontier {
         self.run(index).map(|run| run.bytes.clone())
     }
 
+    /// Length of all chunks together, in bytes.
+    #[must_use]
+    pub fn chunks_bytes(&self) -> u64 {
+        self.runs.last().map_or(0, |run| run.bytes.end)
+    }
+
     /// Number of segments.
     #[must_use]
     pub fn segment_count(&self) -> u64 {

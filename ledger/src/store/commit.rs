@@ -8,9 +8,9 @@ use crate::codec;
 use crate::state::State;
 use crate::store::checkpoint::{CHECKPOINT_BLOCKS, CHECKPOINT_BLOCKS_MAX, Slots};
 use crate::store::disk::Batch;
-use crate::store::evidence::Kept;
+use crate::store::evidence::Known;
 use crate::store::index::{self, Entry};
-use crate::store::pages::{CONTENT, CONTENT_BYTES};
+use crate::store::pages::{CONTENT, CONTENT_BYTES, ERA_SEGMENTS};
 use crate::store::schema::{Key, Marker, PIECE_BYTES, TipValue};
 use crate::store::segments::{Growth, Open};
 use crate::store::witness::Witness;
@@ -28,7 +28,7 @@ pub(super) struct Writer {
     pub(super) slots: Slots,
     pub(super) witness: Witness,
     /// Which evidence is kept; `None` until it is first needed.
-    pub(super) evidence: Option<Kept>,
+    pub(super) evidence: Option<Known>,
     /// The first failure of a write. After it nothing more is written.
     pub(super) failed: Option<String>,
 }
@@ -164,7 +164,8 @@ impl Store {
                 run.extend(&self.read_view().segments.open.entries);
             }
             run.sort();
-            files.seal(segment, page, &rest, &run)?;
+            let is_whole = self.read_view().segments.gaps.bits(tip.segments / ERA_SEGMENTS) == 0;
+            files.seal(segment, page, &rest, &run, is_whole)?;
             batch.put_value(Key::Segment(tip.segments), &segment.descriptor);
             grown.sealed.push(segment.descriptor);
             (tip.segments, tip.bytes, page) = (tip.segments.saturating_add(1), 0, 0);
@@ -198,7 +199,7 @@ impl Store {
 
 /// Sets the certificate of the tip. A longer certificate that was stored before may have had more
 /// pieces, so all pieces are removed first.
-fn put_certificate(batch: &mut Batch, certificate: &Certificate) {
+pub(super) fn put_certificate(batch: &mut Batch, certificate: &Certificate) {
     for piece in 0..CERTIFICATE_PIECES {
         batch.remove(Key::TipCertificate(piece));
     }

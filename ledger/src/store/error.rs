@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::genesis::MADE_BY_0_1;
 use crate::hash::ChainId;
+use crate::units::Height;
 
 /// Why a call of the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,14 @@ pub enum StoreError {
     Exists {
         /// The path.
         path: PathBuf,
+    },
+    /// A snapshot was given to a store that has blocks.
+    #[error(
+        "the store has blocks up to height {height}: only an empty one can begin with a snapshot"
+    )]
+    NotEmpty {
+        /// Its tip.
+        height: Height,
     },
     /// There is no store.
     #[error("no store at {}", path.display())]

@@ -29,14 +29,14 @@ type Stored = (Option<PublicKey>, Vec<u8>, Vec<u8>);
 /// The hashes of the names of all kept pieces, and how many pieces are about each validator. They
 /// are read from the disk before evidence is first written.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct Known {
     names: BTreeSet<Hash>,
     about: BTreeMap<Option<PublicKey>, usize>,
 }
 
-impl Kept {
+impl Known {
     fn load(disk: &Disk) -> Result<Self, StoreError> {
-        let mut kept = Self::default();
+        let mut known = Self::default();
         for name in hashes(disk)? {
             // The beginning of the record is enough, since `about` is its first field.
             let start = disk.record_prefix(|piece| Key::Evidence(name, piece), 64)?;
@@ -44,9 +44,9 @@ impl Kept {
                 start.ok_or_else(|| StoreError::corrupt(Key::Evidence(name, 0), "missing"))?.1;
             let about = codec::decode_prefix(&start)
                 .map_err(|error| StoreError::corrupt(Key::Evidence(name, 0), error))?;
-            kept.add(name, about.0);
+            known.add(name, about.0);
         }
-        Ok(kept)
+        Ok(known)
     }
 
     fn add(&mut self, name: Hash, about: Option<PublicKey>) {
@@ -81,12 +81,12 @@ impl Store {
         self.write(|writer| {
             let disk = &self.shared.disk;
             let name = name(key);
-            let kept = match &mut writer.evidence {
-                Some(kept) => kept,
-                unknown => unknown.insert(Kept::load(disk)?),
+            let known = match &mut writer.evidence {
+                Some(known) => known,
+                unknown => unknown.insert(Known::load(disk)?),
             };
             let too_long = key.len().saturating_add(value.len()) > EVIDENCE_BYTES_MAX;
-            if too_long || !kept.has_room(name, about) {
+            if too_long || !known.has_room(name, about) {
                 return Ok(false);
             }
             let mut batch = Batch::default();
@@ -96,7 +96,7 @@ impl Store {
             );
             disk.apply(batch)?;
             disk.sync()?;
-            kept.add(name, about);
+            known.add(name, about);
             Ok(true)
         })
     }

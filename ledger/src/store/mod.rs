@@ -10,14 +10,16 @@
 //! History lies in a folder for each *era* of 16 segments, below `history`. The bytes of a segment
 //! are a file, to which each commit appends whole pages. The rest of the last page is in the
 //! database until the page is full. When a segment is sealed, it gets a second file with its hashes
-//! and the run of its ids. A whole era gets a filter of its ids.
+//! and the run of its ids. A whole era gets a filter of its ids. Not every sealed segment is kept,
+//! so a read has three outcomes: [`Kept`].
 //!
-//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made again,
-//! so losing one loses nothing.
+//! Snapshots lie in a folder of their own, one file each: see [`Snapshots`]. They can be made
+//! again, so losing one loses nothing.
 //!
 //! A [`Store`] is a handle, which each reader may clone. Only one task writes. Every value and page
 //! carries a checksum. A damaged one is never served: the read fails with an error that names it.
 
+mod adopt;
 mod checkpoint;
 mod commit;
 mod disk;
@@ -25,6 +27,7 @@ mod error;
 mod evidence;
 mod filter;
 mod index;
+mod kept;
 mod pages;
 mod positions;
 mod recover;
@@ -42,6 +45,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 pub use crate::chain::Committed;
 pub use error::StoreError;
 pub use evidence::{EVIDENCE_ABOUT_ONE_MAX, EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
+pub use kept::Kept;
 pub use recover::Opened;
 pub use snapshots::{SnapshotInfo, SnapshotWriter, Snapshots};
 pub use staging::{Found, SegmentReader, Staging};
@@ -49,13 +53,15 @@ pub use verify::{Problem, VerifyReport};
 
 use crate::block::{Block, HEADER_BYTES, Header};
 use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
+use crate::chain::Chain;
 use crate::codec;
-use crate::hash::{BlockHash, ChainId, TxId};
+use crate::hash::{BlockHash, TxId};
 use crate::units::Height;
 use commit::Writer;
 use disk::Disk;
 use index::{BLOCK, Entry};
-use schema::TipValue;
+use kept::End;
+use schema::{Joined, TipValue};
 use segments::{Files, Segments};
 
 /// An open store. Clones share it. After the last clone is dropped, another process may open the
@@ -66,7 +72,7 @@ pub struct Store {
 }
 
 struct Shared {
-    chain: ChainId,
+    chain: Arc<Chain>,
     disk: Disk,
     view: RwLock<View>,
     files: Files,
@@ -78,6 +84,7 @@ struct View {
     tip: TipValue,
     certificate: Certificate,
     segments: Segments,
+    joined: Option<Joined>,
 }
 
 impl std::fmt::Debug for Store {
@@ -96,80 +103,95 @@ impl Store {
         (tip.height, tip.hash)
     }
 
-    /// The canonical bytes of a block; `None` above the tip and at height 0.
+    /// The canonical bytes of a block. Above the tip and at height 0 there never was one.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
+    pub fn block_bytes(&self, height: Height) -> Result<Kept<Vec<u8>>, StoreError> {
         Ok(self.block_part(height, usize::MAX)?.map(|(_, bytes)| bytes))
     }
 
-    /// Length of a block's canonical bytes; `None` above the tip and at height 0. Reads no block.
+    /// Length of a block's canonical bytes. Reads no block.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn block_length(&self, height: Height) -> Result<Option<usize>, StoreError> {
+    pub fn block_length(&self, height: Height) -> Result<Kept<usize>, StoreError> {
         Ok(self.block_part(height, 0)?.map(|(length, _)| length))
     }
 
-    /// A block; `None` above the tip and at height 0.
+    /// A block.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn block(&self, height: Height) -> Result<Option<Block>, StoreError> {
+    pub fn block(&self, height: Height) -> Result<Kept<Block>, StoreError> {
         let bytes = self.block_bytes(height)?;
-        bytes.map(|bytes| schema::decode(format_args!("block {height}"), &bytes)).transpose()
+        bytes.try_map(|bytes| schema::decode(format_args!("block {height}"), &bytes))
     }
 
-    /// The header of a block; `None` above the tip and at height 0.
+    /// The header of a block. Of the last block of a segment it may be here although the block is
+    /// not.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn header(&self, height: Height) -> Result<Option<Header>, StoreError> {
-        Ok(self.block_start(height)?.map(|(header, _)| header))
+    pub fn header(&self, height: Height) -> Result<Kept<Header>, StoreError> {
+        match self.block_start(height)? {
+            Kept::NotKept => Ok(self.end(height)?.map(|(header, _)| header)),
+            found => Ok(found.map(|(header, _)| header)),
+        }
     }
 
-    /// The height of the block with this hash; `None` if it is not stored.
+    /// The height of the block with this hash. `NotKept` if none of the blocks here has it, and
+    /// some blocks are not here.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StoreError> {
+    pub fn height_of(&self, hash: &BlockHash) -> Result<Kept<Height>, StoreError> {
         self.find(index::hash_start(hash), |place| {
-            let header = if place.index == BLOCK { self.header(place.height)? } else { None };
+            if place.index != BLOCK {
+                return Ok(None);
+            }
+            let header = self.header(place.height)?.here();
             Ok(header.is_some_and(|header| header.hash() == *hash).then_some(place.height))
         })
     }
 
     /// The certificate of a block: at the tip the stored one, below the tip the one in the block's
-    /// child. At height 0 it is `Certificate::genesis`. `None` above the tip.
+    /// child or the one at the end of a segment. At height 0 it is `Certificate::genesis`.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn certificate(&self, height: Height) -> Result<Option<Certificate>, StoreError> {
+    pub fn certificate(&self, height: Height) -> Result<Kept<Certificate>, StoreError> {
+        if height == Height(0) {
+            return Ok(Kept::Here(Certificate::genesis(self.shared.chain.id())));
+        }
         {
             let view = self.read_view();
             if height >= view.tip.height {
-                return Ok((height == view.tip.height).then(|| view.certificate.clone()));
+                let is_tip = height == view.tip.height;
+                return Ok(is_tip.then(|| view.certificate.clone()).into());
             }
         }
-        Ok(self.block_start(height.next())?.map(|(_, certificate)| certificate))
+        match self.block_start(height.next())? {
+            Kept::NotKept => Ok(self.end(height)?.map(|(_, certificate)| certificate)),
+            found => Ok(found.map(|(_, certificate)| certificate)),
+        }
     }
 
     /// The height of the block that holds a transaction, and its index in this block, from 0.
-    /// `None` if no block holds it.
+    /// `NotKept` if none of the blocks here holds it, and some blocks are not here.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn find_transaction(&self, id: &TxId) -> Result<Option<(Height, u32)>, StoreError> {
+    pub fn find_transaction(&self, id: &TxId) -> Result<Kept<(Height, u32)>, StoreError> {
         self.find(index::id_start(id), |place| {
             if place.index == BLOCK {
                 return Ok(None);
             }
-            let block = self.block(place.height)?;
+            let block = self.block(place.height)?.here();
             let transactions =
                 block.as_ref().map(|block| block.transactions.as_slice()).unwrap_or_default();
             let one = usize::try_from(place.index).ok().and_then(|index| transactions.get(index));
-            let is_same = one.is_some_and(|one| one.body.id(self.shared.chain) == *id);
+            let is_same = one.is_some_and(|one| one.body.id(self.shared.chain.id()) == *id);
             Ok(is_same.then_some((place.height, place.index)))
         })
     }
@@ -179,26 +201,40 @@ impl Store {
         &self,
         start: u64,
         mut visit: impl FnMut(Entry) -> Result<Option<T>, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
+    ) -> Result<Kept<T>, StoreError> {
         let (open, sealed) = {
             let view = self.read_view();
             (view.segments.open.find(start), view.segments.sealed.len() as u64)
         };
         for entry in open {
             if let Some(found) = visit(entry)? {
-                return Ok(Some(found));
+                return Ok(Kept::Here(found));
             }
         }
-        self.shared.files.find(start, sealed, visit)
+        let keeps = |segment| self.read_view().segments.gaps.keeps(segment);
+        Ok(match self.shared.files.find(start, sealed, keeps, visit)? {
+            Some(found) => Kept::Here(found),
+            None if self.read_view().segments.gaps.is_empty() => Kept::Never,
+            None => Kept::NotKept,
+        })
     }
 
     /// The header of a block and the certificate of its parent, without the transactions.
-    fn block_start(&self, height: Height) -> Result<Option<(Header, Certificate)>, StoreError> {
+    fn block_start(&self, height: Height) -> Result<Kept<(Header, Certificate)>, StoreError> {
         let bytes = HEADER_BYTES.saturating_add(CERTIFICATE_BYTES_MAX);
-        let Some((_, start)) = self.block_part(height, bytes)? else { return Ok(None) };
-        let (start, _) = codec::decode_prefix(&start)
-            .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
-        Ok(Some(start))
+        self.block_part(height, bytes)?.try_map(|(_, start)| {
+            let start = codec::decode_prefix(&start);
+            let (start, _) = start
+                .map_err(|error| StoreError::corrupt(format_args!("block {height}"), error))?;
+            Ok(start)
+        })
+    }
+
+    /// Header and certificate of a block that is not kept, if it is the last one of a segment.
+    fn end(&self, height: Height) -> Result<Kept<End>, StoreError> {
+        let descriptor = self.read_view().segments.ending_at(height).copied();
+        let end = descriptor.map(|descriptor| kept::read_end(&self.shared.disk, &descriptor));
+        Ok(end.transpose()?.flatten().map_or(Kept::NotKept, Kept::Here))
     }
 
     /// Length of a block, and its first bytes.
@@ -206,9 +242,11 @@ impl Store {
         &self,
         height: Height,
         bytes: usize,
-    ) -> Result<Option<(usize, Vec<u8>)>, StoreError> {
+    ) -> Result<Kept<(usize, Vec<u8>)>, StoreError> {
         let place = self.read_view().segments.place(height);
-        place.map(|place| self.shared.files.block_start(&place, bytes)).transpose()
+        place.try_and_then(|place| {
+            self.unless_dropped(place.segment(), self.shared.files.block_start(&place, bytes))
+        })
     }
 
     fn read_view(&self) -> RwLockReadGuard<'_, View> {

@@ -52,6 +52,13 @@ impl Name {
         history.join(era.to_string()).join(format!("{number}.{kind}"))
     }
 
+    /// The file at a path; `None` if this module writes no such name.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let number = path.file_stem()?.to_str()?.parse().ok()?;
+        let names = [Self::Blocks(number), Self::Index(number), Self::Filter(number)];
+        names.into_iter().find(|name| path.ends_with(name.path(Path::new(""))))
+    }
+
     /// What the checksum of a page covers beside its content.
     fn key(self, page: u64) -> Vec<u8> {
         let (_, number, kind) = self.parts();

@@ -15,6 +15,7 @@ use crate::store::checkpoint::{self, Slots};
 use crate::store::commit::Writer;
 use crate::store::disk::{self, Batch, Disk};
 use crate::store::index;
+use crate::store::kept::{self, Gaps, Kept};
 use crate::store::pages::{CONTENT, Name, Pages};
 use crate::store::schema::{self, Key, Marker, Meta, SCHEMA_VERSION, TipValue};
 use crate::store::segments::{Files, Open, Segments};
@@ -97,9 +98,10 @@ impl Store {
         let disk = open_for(directory, chain)?;
         let files = Files::of(directory);
         let (tip, certificate) = read_tip(&disk, chain.id())?;
-        let mut segments =
-            Segments { sealed: read_descriptors(&disk, &tip)?, open: Open::default() };
+        let mut segments = read_sealed(&disk, &tip)?;
+        kept::remove_leftovers(&files.history, &segments.gaps)?;
         segments.open = read_open(&disk, &files, chain.id(), &tip, segments.open_first())?;
+        let joined = disk.value(Key::Joined)?;
         let witness = check_witness(directory, &files, &segments, &tip)?;
         let marker: Option<Marker> = disk.value(Key::Marker)?;
 
@@ -130,9 +132,9 @@ impl Store {
             evidence: None,
             failed: None,
         };
-        let view = View { tip, certificate: certificate.clone(), segments };
+        let view = View { tip, certificate: certificate.clone(), segments, joined };
         let (view, writer) = (RwLock::new(view), Mutex::new(writer));
-        let shared = Shared { chain: chain.id(), disk, view, files, writer };
+        let shared = Shared { chain: Arc::clone(chain), disk, view, files, writer };
         Ok(Opened { store: Self { shared: Arc::new(shared) }, state, certificate })
     }
 }
@@ -199,11 +201,9 @@ pub(super) fn read_tip(disk: &Disk, chain: ChainId) -> Result<(TipValue, Certifi
     Ok((tip, certificate))
 }
 
-/// The descriptors of all sealed segments.
-pub(super) fn read_descriptors(
-    disk: &Disk,
-    tip: &TipValue,
-) -> Result<Vec<SegmentDescriptor>, StoreError> {
+/// The descriptors of all sealed segments, and which segments are not kept. The open segment is
+/// empty.
+pub(super) fn read_sealed(disk: &Disk, tip: &TipValue) -> Result<Segments, StoreError> {
     let mut next = Height(1);
     let read = |index| {
         let key = Key::Segment(index);
@@ -216,7 +216,8 @@ pub(super) fn read_descriptors(
         next = last.next();
         Ok(descriptor)
     };
-    (0..tip.segments).map(read).collect()
+    let sealed = (0..tip.segments).map(read).collect::<Result<_, _>>()?;
+    Ok(Segments { sealed, gaps: Gaps::read(disk, tip)?, open: Open::default() })
 }
 
 /// Reads the whole open segment: its blocks from height `first` to the tip.
@@ -264,10 +265,28 @@ pub(super) fn block_bytes(
     segments: &Segments,
     height: Height,
 ) -> Result<Vec<u8>, StoreError> {
-    let place = segments.place(height);
-    let place = place
-        .ok_or_else(|| StoreError::corrupt(format_args!("block {height}"), "in no segment"))?;
-    Ok(files.block_start(&place, usize::MAX)?.1)
+    let corrupt = |reason| Err(StoreError::corrupt(format_args!("block {height}"), reason));
+    match segments.place(height) {
+        Kept::Here(place) => Ok(files.block_start(&place, usize::MAX)?.1),
+        Kept::Never => corrupt("in no segment"),
+        Kept::NotKept => corrupt("is needed, but not kept"),
+    }
+}
+
+/// The header of a block that must be stored, or be the end of a segment that is not kept.
+pub(super) fn stored_header(
+    disk: &Disk,
+    files: &Files,
+    segments: &Segments,
+    height: Height,
+) -> Result<Header, StoreError> {
+    if let Kept::NotKept = segments.place(height)
+        && let Some(descriptor) = segments.ending_at(height)
+        && let Some((header, _)) = kept::read_end(disk, descriptor)?
+    {
+        return Ok(header);
+    }
+    read_header(height, &block_bytes(files, segments, height)?)
 }
 
 /// Checks that the store has the block that the witness file names as the last durable one.
@@ -278,9 +297,14 @@ pub(super) fn check_witness(
     tip: &TipValue,
 ) -> Result<Witness, StoreError> {
     let (witness, height, hash) = Witness::open(directory)?;
-    let is_there = height == Height(0)
-        || height <= tip.height
-            && read_header(height, &block_bytes(files, segments, height)?)?.hash() == hash;
+    let is_there = height <= tip.height
+        && match segments.place(height) {
+            Kept::Here(_) => {
+                read_header(height, &block_bytes(files, segments, height)?)?.hash() == hash
+            }
+            // Of a block that is not kept only the end of its segment is known.
+            _ => segments.ending_at(height).is_none_or(|segment| segment.last_block == hash),
+        };
     if !is_there {
         let reason = format!(
             "ends at height {}, but block {height} ({hash}) was durable: the database is damaged, \
@@ -321,7 +345,7 @@ fn restore(
     let header = match header {
         Some(header) => header,
         // The checkpoint's block closed a segment, so the loop above did not read it.
-        None => read_header(marker.height, &block_bytes(files, segments, marker.height)?)?,
+        None => stored_header(disk, files, segments, marker.height)?,
     };
     let (got, expected) = (state.root(), header.state_root);
     if header.hash() != marker.hash || got != expected {

@@ -37,12 +37,20 @@ pub(super) enum Key {
     TipCertificate(u32),
     /// The last bytes of the open segment, which do not fill a page of its file yet.
     Tail,
+    /// Which segments of an era are sealed and not kept, as a `u16` with a bit for each of them.
+    /// The lowest bit is the first segment. Missing if all are kept.
+    Gap(u64),
     /// `SegmentDescriptor` of a sealed segment.
     Segment(u64),
     /// `Marker` of the newest complete checkpoint; missing before the first one.
     Marker,
     /// Entries of a page of the state, in one of the two slots.
     Page(Slot, PageId),
+    /// Record: header and certificate of the last block of a sealed segment that is, or was, not
+    /// kept.
+    End(u64, u32),
+    /// `Joined`; missing if this node executed every block from the genesis on.
+    Joined,
     /// Record: a piece of evidence (whom it is about, name, content), under the hash of its name.
     Evidence(Hash, u32),
 }
@@ -108,10 +116,20 @@ pub(super) struct Marker {
     pub(super) hash: BlockHash,
 }
 
+/// The snapshot that a store began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Joined {
+    /// Height of the snapshot's block.
+    pub(super) height: Height,
+    /// Of the blocks up to the snapshot, this node has executed those up to this height.
+    pub(super) executed: Height,
+}
+
 /// Prefixes of keys, for scans.
 pub(super) mod prefix {
     use super::Slot;
 
+    pub(in crate::store) const GAPS: [u8; 1] = [6];
     pub(in crate::store) const EVIDENCE: [u8; 1] = [12];
 
     pub(in crate::store) const fn pages(slot: Slot) -> [u8; 2] {
@@ -127,12 +145,15 @@ impl Key {
             Self::Tip => (3, [&[], &[]]),
             Self::TipCertificate(piece) => (4, [&piece.to_be_bytes(), &[]]),
             Self::Tail => (5, [&[], &[]]),
+            Self::Gap(era) => (6, [&era.to_be_bytes(), &[]]),
             Self::Segment(index) => (7, [&index.to_be_bytes(), &[]]),
             Self::Marker => (8, [&[], &[]]),
             Self::Page(slot, page) => {
                 let [high, low] = page.depth.to_be_bytes();
                 (9, [&[slot.byte(), high, low], page.prefix.as_bytes()])
             }
+            Self::End(segment, piece) => (10, [&segment.to_be_bytes(), &piece.to_be_bytes()]),
+            Self::Joined => (11, [&[], &[]]),
             Self::Evidence(hash, piece) => (12, [hash.as_bytes(), &piece.to_be_bytes()]),
         };
         [&[tag], parts[0], parts[1]].concat()
@@ -148,6 +169,7 @@ impl Key {
             3 => Self::Tip,
             4 => Self::TipCertificate(u32::from_be_bytes(take(rest)?)),
             5 => Self::Tail,
+            6 => Self::Gap(u64::from_be_bytes(take(rest)?)),
             7 => Self::Segment(u64::from_be_bytes(take(rest)?)),
             8 => Self::Marker,
             9 => {
@@ -161,6 +183,8 @@ impl Key {
                     PageId { depth: u16::from_be_bytes(take(rest)?), prefix: Hash(take(rest)?) },
                 )
             }
+            10 => Self::End(u64::from_be_bytes(take(rest)?), u32::from_be_bytes(take(rest)?)),
+            11 => Self::Joined,
             12 => Self::Evidence(Hash(take(rest)?), u32::from_be_bytes(take(rest)?)),
             _ => return None,
         };
@@ -182,8 +206,13 @@ impl fmt::Display for Key {
             Self::Tip => write!(f, "tip"),
             Self::TipCertificate(piece) => write!(f, "certificate of the tip, piece {piece}"),
             Self::Tail => write!(f, "end of the open segment"),
+            Self::Gap(era) => write!(f, "segments of era {era} that are not kept"),
             Self::Segment(index) => write!(f, "descriptor of segment {index}"),
             Self::Marker => write!(f, "checkpoint marker"),
+            Self::End(segment, piece) => {
+                write!(f, "header and certificate at the end of segment {segment}, piece {piece}")
+            }
+            Self::Joined => write!(f, "snapshot that the store began with"),
             Self::Page(slot, page) => {
                 write!(
                     f,
@@ -260,10 +289,13 @@ mod tests {
             Key::Tip,
             Key::TipCertificate(2),
             Key::Tail,
+            Key::Gap(3),
             Key::Segment(258),
             Key::Marker,
             Key::Page(Slot::A, PageId { depth: 3, prefix: hash }),
             Key::Page(Slot::B, PageId { depth: 3, prefix: hash }),
+            Key::End(5, 1),
+            Key::Joined,
             Key::Evidence(hash, 8),
         ]
     }
@@ -280,9 +312,11 @@ mod tests {
             assert_eq!(Key::parse(&[&bytes[..], &[0]].concat()), None, "{key}");
         }
         assert_eq!(Key::parse(&[13]), None);
-        for (prefix, key) in
-            [(&prefix::pages(Slot::B)[..], keys()[8]), (&prefix::EVIDENCE, keys()[9])]
-        {
+        for (prefix, key) in [
+            (&prefix::GAPS[..], keys()[5]),
+            (&prefix::pages(Slot::B), keys()[9]),
+            (&prefix::EVIDENCE, keys()[12]),
+        ] {
             assert!(key.bytes().starts_with(prefix), "{key}");
         }
     }

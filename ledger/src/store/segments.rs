@@ -2,12 +2,13 @@
 //! chunk hashes, and chunks.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use crate::hash::Hash;
 use crate::history::{HistoryRules, SealedSegment, SegmentDescriptor};
 use crate::store::index::Entry;
+use crate::store::kept::{Gaps, Kept};
 use crate::store::pages::{self, ERA_SEGMENTS, Name, Pages};
 use crate::store::segment_index::{self, SegmentIndex};
 use crate::store::{Store, StoreError, filter};
@@ -16,16 +17,17 @@ use crate::units::Height;
 /// Readers return `StoreError::Corrupt` if stored bytes are not what was written, or
 /// `StoreError::Io`.
 impl Store {
-    /// A sealed segment by its index, from 0; `None` if there is no such segment.
+    /// A sealed segment by its index, from 0.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
-    pub fn segment(&self, index: u64) -> Result<Option<SealedSegment>, StoreError> {
-        self.sealed(index)?.map(|file| file.segment()).transpose()
+    pub fn segment(&self, index: u64) -> Result<Kept<SealedSegment>, StoreError> {
+        self.of_segment(index, |files, descriptor| files.index(descriptor)?.segment())
     }
 
     /// Descriptors of the sealed segments from index `from` on whose blocks are all below the
-    /// height `below`, but at most `max`. They are in memory.
+    /// height `below`, but at most `max`. They are in memory, also those of segments that are not
+    /// kept.
     #[must_use]
     pub fn descriptors(&self, from: u64, below: Height, max: usize) -> Vec<SegmentDescriptor> {
         let from = usize::try_from(from).unwrap_or(usize::MAX);
@@ -34,22 +36,21 @@ impl Store {
         descriptors.take_while(|descriptor| descriptor.last < below).copied().collect()
     }
 
-    /// Descriptor and chunk hashes of a sealed segment; `None` if there is no such segment. Reads
-    /// little more than their bytes.
+    /// Descriptor and chunk hashes of a sealed segment. Reads little more than their bytes.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
     pub fn chunk_hashes(
         &self,
         index: u64,
-    ) -> Result<Option<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
-        let Some(file) = self.sealed(index)? else { return Ok(None) };
-        Ok(Some((*file.descriptor(), file.chunks()?)))
+    ) -> Result<Kept<(SegmentDescriptor, Vec<Hash>)>, StoreError> {
+        self.of_segment(index, |files, descriptor| {
+            Ok((*descriptor, files.index(descriptor)?.chunks()?))
+        })
     }
 
-    /// The bytes of a chunk of a sealed segment; `None` if there is no such segment or chunk. Reads
-    /// little more than these bytes. The checksums of their pages show that they are what was
-    /// written.
+    /// The bytes of a chunk of a sealed segment. Reads little more than these bytes. The checksums
+    /// of their pages show that they are what was written.
     ///
     /// # Errors
     /// `StoreError::Corrupt`, `StoreError::Io`.
@@ -58,20 +59,44 @@ impl Store {
         segment: u64,
         chunk: u64,
         rules: &HistoryRules,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(descriptor) = self.descriptor(segment) else { return Ok(None) };
-        let Some(range) = descriptor.chunk_range(chunk, rules) else { return Ok(None) };
-        Pages::open(&self.shared.files.history, Name::Blocks(segment))?.read(range).map(Some)
+    ) -> Result<Kept<Vec<u8>>, StoreError> {
+        let bytes = self.of_segment(segment, |files, descriptor| {
+            let Some(range) = descriptor.chunk_range(chunk, rules) else { return Ok(None) };
+            Pages::open(&files.history, Name::Blocks(segment))?.read(range).map(Some)
+        });
+        bytes?.try_and_then(|bytes| Ok(bytes.into()))
     }
 
-    fn descriptor(&self, index: u64) -> Option<SegmentDescriptor> {
-        let index = usize::try_from(index).ok()?;
-        self.read_view().segments.sealed.get(index).copied()
+    /// Which sealed segments are kept, as ranges of their indices, in order.
+    #[must_use]
+    pub fn kept(&self) -> Vec<RangeInclusive<u64>> {
+        let view = self.read_view();
+        view.segments.gaps.kept(view.segments.sealed.len() as u64)
     }
 
-    fn sealed(&self, index: u64) -> Result<Option<SegmentIndex>, StoreError> {
-        let Some(descriptor) = self.descriptor(index) else { return Ok(None) };
-        self.shared.files.index(&descriptor).map(Some)
+    /// Reads from the files of a sealed segment.
+    fn of_segment<T>(
+        &self,
+        index: u64,
+        read: impl FnOnce(&Files, &SegmentDescriptor) -> Result<T, StoreError>,
+    ) -> Result<Kept<T>, StoreError> {
+        let descriptor = self.read_view().segments.sealed(index);
+        descriptor.try_and_then(|descriptor| {
+            self.unless_dropped(index, read(&self.shared.files, &descriptor))
+        })
+    }
+
+    /// The result of a read from the files of a segment that was kept when the read began. If the
+    /// segment was dropped meanwhile, a failure is no damage.
+    pub(super) fn unless_dropped<T>(
+        &self,
+        segment: u64,
+        read: Result<T, StoreError>,
+    ) -> Result<Kept<T>, StoreError> {
+        match read {
+            Err(_) if !self.read_view().segments.gaps.keeps(segment) => Ok(Kept::NotKept),
+            read => read.map(Kept::Here),
+        }
     }
 }
 
@@ -79,6 +104,7 @@ impl Store {
 #[derive(Debug, Default)]
 pub(super) struct Segments {
     pub(super) sealed: Vec<SegmentDescriptor>,
+    pub(super) gaps: Gaps,
     pub(super) open: Open,
 }
 
@@ -126,7 +152,31 @@ pub(super) enum Place {
     Open { segment: u64, range: Range<u64>, full: u64, tail: Vec<u8> },
 }
 
+impl Place {
+    pub(super) const fn segment(&self) -> u64 {
+        match self {
+            Self::Sealed(descriptor, _) => descriptor.index,
+            Self::Open { segment, .. } => *segment,
+        }
+    }
+}
+
 impl Segments {
+    /// The descriptor of a sealed segment, if the segment is kept.
+    fn sealed(&self, index: u64) -> Kept<SegmentDescriptor> {
+        let number = usize::try_from(index).ok();
+        match number.and_then(|number| self.sealed.get(number)) {
+            Some(_) if !self.gaps.keeps(index) => Kept::NotKept,
+            found => found.copied().into(),
+        }
+    }
+
+    /// The sealed segment whose last block is at this height.
+    pub(super) fn ending_at(&self, height: Height) -> Option<&SegmentDescriptor> {
+        let number = self.sealed.partition_point(|descriptor| descriptor.last < height);
+        self.sealed.get(number).filter(|descriptor| descriptor.last == height)
+    }
+
     /// Height of the first block of the open segment.
     pub(super) fn open_first(&self) -> Height {
         self.sealed.last().map_or(Height(1), |last| last.last.next())
@@ -145,23 +195,32 @@ impl Segments {
         Some(std::mem::replace(&mut self.open, grown.open))
     }
 
-    /// Where a block is; `None` above the tip and at height 0.
-    pub(super) fn place(&self, height: Height) -> Option<Place> {
-        let first = self.open_first();
-        if let Some(number) = height.0.checked_sub(first.0) {
-            let number = usize::try_from(number).ok()?;
-            let end = *self.open.ends.get(number)?;
-            let start = number.checked_sub(1).map_or(0, |before| self.open.ends[before]);
-            return Some(Place::Open {
-                segment: self.sealed.len() as u64,
-                range: start..end,
-                full: self.open.bytes().saturating_sub(self.open.tail.len() as u64),
-                tail: self.open.tail.clone(),
-            });
+    /// Where a block is. Above the tip and at height 0 there never was one.
+    pub(super) fn place(&self, height: Height) -> Kept<Place> {
+        if height == Height(0) {
+            return Kept::Never;
         }
-        let segment = self.sealed.partition_point(|descriptor| descriptor.last < height);
-        let descriptor = self.sealed.get(segment)?;
-        Some(Place::Sealed(*descriptor, height.0.checked_sub(descriptor.first.0)?))
+        if let Some(number) = height.0.checked_sub(self.open_first().0) {
+            return self.open_place(number).into();
+        }
+        let number = self.sealed.partition_point(|descriptor| descriptor.last < height);
+        self.sealed(number as u64).map(|descriptor| {
+            let block = height.0.saturating_sub(descriptor.first.0);
+            Place::Sealed(descriptor, block)
+        })
+    }
+
+    /// Where a block of the open segment is; `number` counts from 0.
+    fn open_place(&self, number: u64) -> Option<Place> {
+        let number = usize::try_from(number).ok()?;
+        let end = *self.open.ends.get(number)?;
+        let start = number.checked_sub(1).map_or(0, |before| self.open.ends[before]);
+        Some(Place::Open {
+            segment: self.sealed.len() as u64,
+            range: start..end,
+            full: self.open.bytes().saturating_sub(self.open.tail.len() as u64),
+            tail: self.open.tail.clone(),
+        })
     }
 }
 
@@ -204,23 +263,31 @@ impl Files {
         Ok((length, content))
     }
 
-    /// Visits the entries of sealed segments that begin with these bytes, newest era first, until
-    /// `visit` finds what it looks for. Opens only eras whose filter says *perhaps*.
+    /// Visits the entries of kept segments that begin with these bytes, newest era first, until
+    /// `visit` finds what it looks for. Opens only eras whose filter says *perhaps*. `keeps` says
+    /// of a sealed segment whether it is kept now.
     pub(super) fn find<T>(
         &self,
         start: u64,
         sealed: u64,
+        keeps: impl Fn(u64) -> bool,
         mut visit: impl FnMut(Entry) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         for era in (0..sealed.div_ceil(ERA_SEGMENTS)).rev() {
             let first = era.saturating_mul(ERA_SEGMENTS);
             let next = first.saturating_add(ERA_SEGMENTS);
-            // An era gets its filter with its last segment.
+            // An era gets its filter once it is whole.
             if next <= sealed && !filter::may_have(&self.history, era, start)? {
                 continue;
             }
-            for segment in (first..next.min(sealed)).rev() {
-                for entry in SegmentIndex::open(&self.history, segment)?.find(start)? {
+            for segment in (first..next.min(sealed)).rev().filter(|segment| keeps(*segment)) {
+                let index = SegmentIndex::open(&self.history, segment);
+                let entries = match index.and_then(|index| index.find(start)) {
+                    // It was dropped meanwhile.
+                    Err(_) if !keeps(segment) => continue,
+                    entries => entries?,
+                };
+                for entry in entries {
                     if let Some(found) = visit(entry)? {
                         return Ok(Some(found));
                     }
@@ -240,29 +307,34 @@ impl Files {
     }
 
     /// Makes the files of a segment whole and durable: the rest of its blocks from page `from` on,
-    /// its index, and the filter of its era if it is the last one there. `run` has the entries of
-    /// all its blocks, sorted.
+    /// its index, and the filter of its era if it is the last one there and `is_whole`: no other
+    /// segment of the era is missing. `run` has the entries of all its blocks, sorted.
     pub(super) fn seal(
         &self,
         segment: &SealedSegment,
         from: u64,
         rest: &[u8],
         run: &[Entry],
+        is_whole: bool,
     ) -> Result<(), StoreError> {
         let index = segment.descriptor.index;
         pages::write(&self.history, Name::Blocks(index), from, rest)?;
         segment_index::write(&self.history, segment, run)?;
-        let next = index.saturating_add(1);
-        if next.is_multiple_of(ERA_SEGMENTS) {
-            let first = next.saturating_sub(ERA_SEGMENTS);
-            match self.starts(first..next) {
-                Ok(starts) => filter::write(&self.history, index / ERA_SEGMENTS, &starts)?,
-                // What happened to an older segment must not end the chain. An era without a filter
-                // is searched, and `Store::verify` names what is damaged.
-                Err(_) => pages::remove(&self.history, Name::Filter(index / ERA_SEGMENTS))?,
-            }
+        if index.saturating_add(1).is_multiple_of(ERA_SEGMENTS) && is_whole {
+            self.write_filter(index / ERA_SEGMENTS)?;
         }
         pages::sync_names(&self.history, index)
+    }
+
+    /// Writes the filter of a whole era.
+    fn write_filter(&self, era: u64) -> Result<(), StoreError> {
+        let first = era.saturating_mul(ERA_SEGMENTS);
+        match self.starts(first..first.saturating_add(ERA_SEGMENTS)) {
+            Ok(starts) => filter::write(&self.history, era, &starts),
+            // What happened to an older segment must not end the chain. An era without a filter is
+            // searched, and `Store::verify` names what is damaged.
+            Err(_) => pages::remove(&self.history, Name::Filter(era)),
+        }
     }
 
     /// The beginnings of all ids in these segments.

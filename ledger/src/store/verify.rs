@@ -13,10 +13,10 @@ use crate::store::disk::{self, Disk};
 use crate::store::index::{self, Entry};
 use crate::store::pages::{ERA_SEGMENTS, Name, Pages};
 use crate::store::recover::{
-    block_bytes, check_witness, open_for, read_descriptors, read_open, read_tip,
+    block_bytes, check_witness, open_for, read_open, read_sealed, read_tip,
 };
 use crate::store::schema::{self, Key, Marker, TipValue, prefix};
-use crate::store::segments::{Files, Open, Segments};
+use crate::store::segments::{Files, Segments};
 use crate::store::{Store, StoreError, evidence, filter};
 use crate::units::Height;
 
@@ -139,11 +139,10 @@ impl Store {
             {
                 report.add("certificate of the tip", error);
             }
-            let Some(sealed) = report.note(read_descriptors(&disk, &tip))? else {
+            let Some(mut segments) = report.note(read_sealed(&disk, &tip))? else {
                 report.add("history", "not checked, because a descriptor is missing or damaged");
                 return Ok(report);
             };
-            let mut segments = Segments { sealed, open: Open::default() };
             let open = read_open(&disk, &files, chain.id(), &tip, segments.open_first());
             segments.open = report.note(open)?.unwrap_or_default();
             report.note(check_witness(directory, &files, &segments, &tip))?;

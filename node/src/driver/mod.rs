@@ -6,9 +6,12 @@
 //! it whole segments of blocks. Only `live` changes the chain.
 //! Before the machine of `live` is made, `joining` stands in its place: a node without blocks may
 //! begin with a snapshot, which `swarm` loads.
+//!
+//! A third thread, `snapshots`, writes the states that `live` gives it.
 
 pub(crate) mod joining;
 pub(crate) mod live;
+pub(crate) mod snapshots;
 pub(crate) mod swarm;
 
 mod blame;

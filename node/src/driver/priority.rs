@@ -1,4 +1,5 @@
-//! Low-priority threads for work on history, which must not delay a vote or a chunk for a peer.
+//! Low-priority threads for work on history and snapshots, which must not delay a vote or a chunk
+//! for a peer.
 
 use anyhow::Context;
 
@@ -28,7 +29,7 @@ pub(crate) fn patient_threads(
 
 /// Lowers the priority of this thread, on Linux only: elsewhere the call would slow down the whole
 /// process. If the system refuses, the priority stays as it is.
-fn give_way() {
+pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
     let _as_before = rustix::process::setpriority_process(None, NICENESS);
 }

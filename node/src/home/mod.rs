@@ -381,8 +381,8 @@ impl Home {
         self.root.join("sync")
     }
 
-    /// `snapshots/`: the state at a few heights, for newcomers. It may be deleted while the node does
-    /// not run.
+    /// `snapshots/`: the state at a few heights, for newcomers. It may be deleted while the node
+    /// does not run.
     #[must_use]
     pub fn snapshots_path(&self) -> PathBuf {
         self.root.join("snapshots")

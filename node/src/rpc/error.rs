@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use ledger::api::{ErrorData, Method, code};
+use ledger::api::{ErrorData, Method, REASON_NOT_KEPT, code};
 use ledger::chain::TransactionError;
 use protocol::live::mempool::AdmitError;
 use serde::Serialize;
@@ -33,7 +33,8 @@ pub(super) struct RpcError {
 
 impl RpcError {
     fn new(code: i32, reason: &str, message: impl Display, hint: impl Into<String>) -> Self {
-        let data = ErrorData { reason: reason.to_owned(), hint: hint.into(), retry_after_ms: None };
+        let (reason, hint) = (reason.to_owned(), hint.into());
+        let data = ErrorData { reason, hint, retry_after_ms: None, holders: None };
         Self { code, message: message.to_string(), data }
     }
 
@@ -178,6 +179,15 @@ impl RpcError {
         let hint =
             "chain_status tells the height of the last final block; this node may also be syncing";
         Self::not_found(format!("block {name} is not known here"), hint)
+    }
+
+    /// What is asked for is, or may be, in a part of the chain that this node does not keep.
+    pub(super) fn not_kept(what: impl Display) -> Self {
+        let message = format!("{what} is not in the part of the chain that this node keeps");
+        let hint = "ask a node that keeps the whole chain, or one of data.holders";
+        let mut error = Self::new(code::NOT_KEPT, REASON_NOT_KEPT, message, hint);
+        error.data.holders = Some(Box::default());
+        error
     }
 
     /// No block is final yet, so there is no header and no certificate.

@@ -11,7 +11,7 @@ use ledger::codec;
 use ledger::hash::{BlockHash, Hash, TxId};
 use ledger::signature::PublicKey;
 use ledger::state::StateKey;
-use ledger::store::{Store, StoreError};
+use ledger::store::{Kept, Store, StoreError};
 use ledger::transaction::{Transaction, VerifiedTransaction};
 use ledger::units::{Height, Nonce};
 use protocol::live::mempool::AdmitError;
@@ -202,7 +202,8 @@ impl Methods {
         };
         self.spend(caller, cost::READ)?;
         let found = self.read(move |store, _| reads::head(store, height)).await?;
-        reply(called.room, &found.ok_or_else(|| RpcError::no_block(height))?)
+        let name = format_args!("block {height}");
+        reply(called.room, &reads::kept(found, name, || RpcError::no_block(height))?)
     }
 
     async fn chain_block(&self, called: &Called<'_>, caller: &Caller<'_>) -> Answer {
@@ -228,21 +229,15 @@ impl Methods {
         let room = called.room;
         let (answer, bytes) = self
             .read(move |store, chain| {
+                let asked =
+                    hash.map_or_else(|| height.unwrap_or(tip).to_string(), |hash| hash.to_string());
+                let (name, missing) = (format!("block {asked}"), || RpcError::no_block(&asked));
                 let height = match (height, hash) {
-                    (None, Some(hash)) => store.height_of(&hash)?,
-                    (height, _) => height,
+                    (None, Some(hash)) => reads::kept(store.height_of(&hash)?, &name, missing)?,
+                    (height, _) => height.unwrap_or(tip),
                 };
-                let found = height
-                    .map(|height| reads::block(store, chain, height, raw))
-                    .transpose()?
-                    .flatten();
-                let missing = || {
-                    hash.map_or_else(
-                        || RpcError::no_block(height.unwrap_or(tip)),
-                        RpcError::no_block,
-                    )
-                };
-                let block = found.ok_or_else(missing)?;
+                let found = reads::block(store, chain, height, raw)?;
+                let block = reads::kept(found, &name, missing)?;
                 // The answer is written here, so that at most [`READS_MAX`] blocks are in memory.
                 Ok((reply(room, &block), block.summary.bytes))
             })
@@ -280,7 +275,7 @@ impl Methods {
         // A client that lost the first answer submits again. It must learn that the transaction is
         // final, not that its nonce is used.
         self.budgets.charge(caller.place.origin, cost::READ);
-        match self.read(move |store, _| Ok(store.find_transaction(&id)?)).await? {
+        match self.read(move |store, _| Ok(store.find_transaction(&id)?)).await?.here() {
             Some((height, _)) => {
                 let submitted = Submitted {
                     id: id.to_string(),
@@ -306,7 +301,8 @@ impl Methods {
             tip.mark_unchanged();
             let found =
                 self.read(move |store, chain| reads::transaction(store, chain, &id, raw)).await?;
-            if let Some((found, block_bytes)) = found {
+            let is_not_kept = matches!(found, Kept::NotKept);
+            if let Kept::Here((found, block_bytes)) = found {
                 self.budgets.charge(caller.place.origin, cost::block(block_bytes) - cost::READ);
                 let times = self.view.journal.get(&id);
                 let found =
@@ -317,6 +313,9 @@ impl Methods {
                 self.budgets.charge(caller.place.origin, cost::QUESTION);
                 let pending = self.ask(|sender| Query::Pending(id, sender)).await?;
                 let just_final = pending.is_none() && tip.has_changed().unwrap_or(false);
+                if is_not_kept && pending.is_none() && !just_final {
+                    return Err(RpcError::not_kept(reads::transaction_name(&id)));
+                }
                 if !just_final {
                     return reply(called.room, &self.not_final(id, pending.as_deref(), raw));
                 }
@@ -360,7 +359,7 @@ impl Methods {
         let found = self.read(move |store, chain| reads::proof(store, chain, &id)).await?;
         let hint = "tx_get tells whether it is waiting; only what is final can be proved";
         let missing = || RpcError::not_found(format!("transaction {id} is not final here"), hint);
-        let (proof, block_bytes) = found.ok_or_else(missing)?;
+        let (proof, block_bytes) = reads::kept(found, reads::transaction_name(&id), missing)?;
         // Building the proof hashes a leaf and a node for each transaction of the block.
         self.budgets.charge(caller.place.origin, 2 * cost::block(block_bytes));
         reply(called.room, &proof)

@@ -1,11 +1,13 @@
 //! Reads from the store, in the types of the RPC interface.
 
+use std::fmt::Display;
+
 use ledger::api::{BlockInfo, Head, TxInfo, TxProofInfo, TxStatus};
 use ledger::chain::Chain;
 use ledger::codec;
 use ledger::hash::{Hash, TxId};
 use ledger::merkle;
-use ledger::store::Store;
+use ledger::store::{Kept, Store};
 use ledger::transaction::transaction_hash;
 use ledger::units::Height;
 
@@ -13,14 +15,37 @@ use super::convert;
 use super::error::RpcError;
 
 /// Header and certificate of a final block.
-pub(super) fn head(store: &Store, height: Height) -> Result<Option<Head>, RpcError> {
-    let (Some(header), Some(certificate)) = (store.header(height)?, store.certificate(height)?)
-    else {
-        return Ok(None);
-    };
-    let [header, certificate] =
-        [codec::encode(&header), codec::encode(&certificate)].map(hex::encode);
-    Ok(Some(Head { header, certificate }))
+pub(super) fn head(store: &Store, height: Height) -> Result<Kept<Head>, RpcError> {
+    let (header, certificate) = (store.header(height)?, store.certificate(height)?);
+    let head = both(header, certificate).map(|(header, certificate)| {
+        let [header, certificate] =
+            [codec::encode(&header), codec::encode(&certificate)].map(hex::encode);
+        Head { header, certificate }
+    });
+    Ok(head)
+}
+
+/// Two reads about one block as one.
+fn both<A, B>(a: Kept<A>, b: Kept<B>) -> Kept<(A, B)> {
+    match (a, b) {
+        (Kept::Here(a), Kept::Here(b)) => Kept::Here((a, b)),
+        (Kept::NotKept, _) | (_, Kept::NotKept) => Kept::NotKept,
+        _ => Kept::Never,
+    }
+}
+
+/// What is kept, or the error that names it: `NotKept` is an answer of its own, and what never was
+/// is `missing`.
+pub(super) fn kept<T>(
+    found: Kept<T>,
+    what: impl Display,
+    missing: impl FnOnce() -> RpcError,
+) -> Result<T, RpcError> {
+    match found {
+        Kept::Here(found) => Ok(found),
+        Kept::Never => Err(missing()),
+        Kept::NotKept => Err(RpcError::not_kept(what)),
+    }
 }
 
 /// A final block, with its canonical bytes if `raw`.
@@ -29,14 +54,13 @@ pub(super) fn block(
     chain: &Chain,
     height: Height,
     raw: bool,
-) -> Result<Option<BlockInfo>, RpcError> {
-    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?)
-    else {
-        return Ok(None);
-    };
-    let bytes = codec::encode(&block);
-    let info = convert::block_info(chain, &block, &certificate, bytes.len());
-    Ok(Some(BlockInfo { raw: raw.then(|| hex::encode(bytes)), ..info }))
+) -> Result<Kept<BlockInfo>, RpcError> {
+    let found = both(store.block(height)?, store.certificate(height)?);
+    Ok(found.map(|(block, certificate)| {
+        let bytes = codec::encode(&block);
+        let info = convert::block_info(chain, &block, &certificate, bytes.len());
+        BlockInfo { raw: raw.then(|| hex::encode(bytes)), ..info }
+    }))
 }
 
 /// A final transaction, with its canonical bytes if `raw`. Also returns the length of its block in
@@ -46,22 +70,23 @@ pub(super) fn transaction(
     chain: &Chain,
     id: &TxId,
     raw: bool,
-) -> Result<Option<(TxInfo, usize)>, RpcError> {
-    let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
-    let block = store.block(height)?.ok_or_else(|| gone(height, id))?;
-    let found = block.transactions.get(place(index));
-    let info = TxInfo {
-        id: id.to_string(),
-        status: TxStatus::Final,
-        height: Some(height.0),
-        block_hash: Some(block.header.hash().to_string()),
-        index: Some(index),
-        accepted_at: None,
-        final_at: None,
-        transaction: found.map(|found| convert::stored_transaction(chain, found)),
-        raw: found.filter(|_| raw).map(|found| hex::encode(codec::encode(found))),
-    };
-    Ok(Some((info, store.block_length(height)?.unwrap_or(0))))
+) -> Result<Kept<(TxInfo, usize)>, RpcError> {
+    store.find_transaction(id)?.try_map(|(height, index)| {
+        let block = kept(store.block(height)?, transaction_name(id), || gone(height, id))?;
+        let found = block.transactions.get(place(index));
+        let info = TxInfo {
+            id: id.to_string(),
+            status: TxStatus::Final,
+            height: Some(height.0),
+            block_hash: Some(block.header.hash().to_string()),
+            index: Some(index),
+            accepted_at: None,
+            final_at: None,
+            transaction: found.map(|found| convert::stored_transaction(chain, found)),
+            raw: found.filter(|_| raw).map(|found| hex::encode(codec::encode(found))),
+        };
+        Ok((info, store.block_length(height)?.here().unwrap_or(0)))
+    })
 }
 
 /// A final transaction with the proof that its block's certified header commits to it. Also returns
@@ -70,29 +95,33 @@ pub(super) fn proof(
     store: &Store,
     chain: &Chain,
     id: &TxId,
-) -> Result<Option<(TxProofInfo, usize)>, RpcError> {
-    let Some((height, index)) = store.find_transaction(id)? else { return Ok(None) };
-    let (Some(block), Some(certificate)) = (store.block(height)?, store.certificate(height)?)
-    else {
-        return Err(gone(height, id));
-    };
-    let place = place(index);
-    let hashes: Vec<Hash> =
-        block.transactions.iter().map(|found| transaction_hash(chain.id(), found).0).collect();
-    let (Some(found), Some(inclusion)) =
-        (block.transactions.get(place), merkle::prove(&hashes, place))
-    else {
-        return Err(gone(height, id));
-    };
-    let info = TxProofInfo {
-        id: id.to_string(),
-        height: height.0,
-        raw: hex::encode(codec::encode(found)),
-        inclusion: hex::encode(codec::encode(&inclusion)),
-        header: hex::encode(codec::encode(&block.header)),
-        certificate: hex::encode(codec::encode(&certificate)),
-    };
-    Ok(Some((info, codec::encode(&block).len())))
+) -> Result<Kept<(TxProofInfo, usize)>, RpcError> {
+    store.find_transaction(id)?.try_map(|(height, index)| {
+        let found = both(store.block(height)?, store.certificate(height)?);
+        let (block, certificate) = kept(found, transaction_name(id), || gone(height, id))?;
+        let place = place(index);
+        let hashes: Vec<Hash> =
+            block.transactions.iter().map(|found| transaction_hash(chain.id(), found).0).collect();
+        let (Some(found), Some(inclusion)) =
+            (block.transactions.get(place), merkle::prove(&hashes, place))
+        else {
+            return Err(gone(height, id));
+        };
+        let info = TxProofInfo {
+            id: id.to_string(),
+            height: height.0,
+            raw: hex::encode(codec::encode(found)),
+            inclusion: hex::encode(codec::encode(&inclusion)),
+            header: hex::encode(codec::encode(&block.header)),
+            certificate: hex::encode(codec::encode(&certificate)),
+        };
+        Ok((info, codec::encode(&block).len()))
+    })
+}
+
+/// A transaction as errors name it.
+pub(super) fn transaction_name(id: &TxId) -> String {
+    format!("transaction {id}")
 }
 
 fn place(index: u32) -> usize {

@@ -113,11 +113,11 @@ pub(super) async fn open(
         }
     };
     if let Some(checkpoint) = options.checkpoint
-        && let Some(header) = store.header(checkpoint.height)?
+        && let Some(header) = store.header(checkpoint.height)?.here()
     {
         checkpoint.check(checkpoint.height, header.hash())?;
     }
-    let header = store.header(state.tip().height)?;
+    let header = store.header(state.tip().height)?.here();
     let tip = TipView { state, certificate, header };
 
     let (key, log, found) = open_log(&home)?;

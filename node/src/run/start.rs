@@ -6,18 +6,19 @@ use std::time::Instant;
 
 use ledger::chain::Chain;
 use ledger::signature::PublicKey;
-use ledger::store::{Staging, Store};
+use ledger::store::{Snapshots, Staging, Store};
 use ledger::units::Height;
 use protocol::Quorum;
 use protocol::message::CertifiedHeader;
-use protocol::swarm::Rates;
+use protocol::swarm::{Join, Rates};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::join::{DRIVER, Running, SYNC};
+use super::join::{DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
 use crate::driver::joining::{Joined, Joining};
 use crate::driver::live::{self, Driver};
 use crate::driver::peer_numbers::PeerNumbers;
+use crate::driver::snapshots::{self, Writing};
 use crate::driver::swarm::{self, Shell};
 use crate::home::Home;
 use crate::network::Network;
@@ -58,8 +59,18 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let space = tokio::spawn(space);
     let rpc = rpc::serve(opened.listener, view, registry, wait_for(stopping.clone()));
 
+    let snapshots = open_snapshots(&home, &chain)?;
+    let Writing { offers, kept, thread: writer } = snapshots::spawn(snapshots::Parts {
+        snapshots: snapshots.clone(),
+        store: store.clone(),
+        clock,
+        home: home.root().to_owned(),
+        stop: stopping.clone(),
+    })?;
+    offers.offer(&Arc::clone(&sync_tip.borrow()));
+
     let peers = PeerNumbers::default();
-    let height = store.tip().0;
+    let (height, checkpoint) = (store.tip().0, opened.checkpoint);
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
     let (shell, assembled) = Shell::new(swarm::Parts {
@@ -67,6 +78,8 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         store: store.clone(),
         staging,
         found,
+        snapshots,
+        join: opened.joins.then(|| Join { checkpoint: checkpoint.map(|it| (it.height, it.hash)) }),
         state,
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
@@ -79,15 +92,15 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         tip: sync_tip,
         target: ends.target,
         join: ends.join_target,
+        snapshots: kept,
         stop: stopping.clone(),
     };
     let sync = shell.spawn(inputs, assembled)?;
 
-    let joining = opened.joins.then(|| {
-        Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join)
-    });
+    let joining =
+        opened.joins.then(|| Joining::new(network.clone(), peers.clone(), tip.clone(), ends.join));
     let is_validator = opened.validator.is_some();
-    let (beginning, log, checkpoint) = (opened.beginning, opened.log, opened.checkpoint);
+    let (beginning, log) = (opened.beginning, opened.log);
     let (outputs, to_network) = (ends.outputs, network.clone());
     let mut inputs = live::Inputs {
         consensus: inbox.consensus,
@@ -115,6 +128,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
             peers,
             outputs,
             checkpoint,
+            snapshots: offers,
         };
         Driver::new(parts)?.run(inputs, joined).await
     })?;
@@ -124,12 +138,22 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let mut tasks = Tasks::default();
     tasks.add_thread(DRIVER, driver);
     tasks.add_thread(SYNC, sync);
+    tasks.add_thread(SNAPSHOTS, writer);
     tasks.add("the network", opened.network_task);
     tasks.add("the verifier", verifier);
     tasks.add("the RPC server", rpc);
     tasks.add("the progress bar", progress);
     tasks.add("the watch on free space", space);
     Ok(Running { tasks, stop, network })
+}
+
+/// Opens the snapshots, and says which files are none.
+fn open_snapshots(home: &Home, chain: &Arc<Chain>) -> anyhow::Result<Snapshots> {
+    let (snapshots, problems) = Snapshots::open(&home.snapshots_path(), chain)?;
+    for problem in problems {
+        tracing::warn!("a snapshot in {} cannot be used: {problem}", home.root().display());
+    }
+    Ok(snapshots)
 }
 
 /// The ends of the view's channels that other parts hold.

@@ -269,9 +269,9 @@ mod tests {
         let tips: Vec<_> = [1, 2].map(|number| open(number).store.tip()).into();
         assert_eq!((tips[0].0, tips[0]), (Height(16), tips[1]));
         let opened = open(1);
-        assert_eq!(opened.store.segment(0).unwrap().unwrap().descriptor.last, Height(15));
-        assert!(opened.store.segment(1).unwrap().is_none());
-        assert_eq!(opened.store.block(Height(16)).unwrap().unwrap().transactions.len(), 150);
+        assert_eq!(opened.store.segment(0).unwrap().here().unwrap().descriptor.last, Height(15));
+        assert!(opened.store.segment(1).unwrap().here().is_none());
+        assert_eq!(opened.store.block(Height(16)).unwrap().here().unwrap().transactions.len(), 150);
         let age = now().unwrap().saturating_sub(opened.state.tip().time.0);
         assert!(age < 60_000, "the last block is of now: {age} ms");
         assert!(opened.state.tip().time.0 <= now().unwrap(), "and not of later");

@@ -1,9 +1,12 @@
 //! Everything that the swarm machine asks its driver to do.
 
+use ledger::hash::SnapshotId;
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
+use super::input::SnapshotOffer;
 use super::message::ChunkId;
+use super::snapshot::JoinFailure;
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::plan::FetchPlan;
@@ -14,7 +17,8 @@ use crate::plan::FetchPlan;
 pub enum Effect {
     /// Send a message over the link.
     Send(PeerId, Vec<u8>),
-    /// Send a chunk from staging or the store, then hand in
+    /// Send a chunk from staging, the store or the file of a snapshot, as
+    /// [`Swarm::kind`](super::Swarm::kind) says, then hand in
     /// [`Input::Written`](super::Input::Written), [`Input::Unsent`](super::Input::Unsent) or
     /// [`Input::Impossible`](super::Input::Impossible).
     SendChunk {
@@ -39,9 +43,13 @@ pub enum Effect {
     },
     /// Answer with the head of a stored segment.
     SendHead(PeerId, SegmentIndex),
+    /// Answer with the proof that the block of a height is in its stored segment.
+    SendBlockProof(PeerId, Height),
     /// Make room for the chunks of a segment.
     Begin(SegmentHead),
-    /// Store the chunk of the input that had this effect.
+    /// Store the chunk of the input that had this effect, in staging or in the file of its snapshot,
+    /// as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
+    /// [`Input::Refused`](super::Input::Refused).
     Store(ChunkId),
     /// Keep these bytes, and hand them in as [`Setup::manifest`](super::Setup::manifest) at the
     /// next start.
@@ -55,6 +63,22 @@ pub enum Effect {
     Release(SegmentIndex),
     /// How the blocks above the tip are fetched from now on.
     Plan(FetchPlan),
+    /// Make the file of a snapshot, whose chunks come from now on.
+    BeginSnapshot(SnapshotOffer),
+    /// The snapshot was given up: remove its file.
+    DropSnapshot(SnapshotId),
+    /// All chunks of a snapshot are here. Verify them, have the chain take over the state, and hand
+    /// in [`Input::Loaded`](super::Input::Loaded) or
+    /// [`Input::LoadFailed`](super::Input::LoadFailed).
+    LoadSnapshot {
+        /// The snapshot.
+        id: SnapshotId,
+        /// The proved descriptors of all segments up to its block.
+        descriptors: Vec<SegmentDescriptor>,
+    },
+    /// The chain cannot begin with a snapshot. History goes on from where the chain is, unless
+    /// [`JoinFailure::is_fatal`] says that the node must stop.
+    JoinFailed(JoinFailure),
     /// A peer committed an offence: disconnect or ban it, as [`Offence::severity`] says.
     Ban {
         /// The peer.

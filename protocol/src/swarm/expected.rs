@@ -1,21 +1,45 @@
 //! What proves a chunk. Each kind of collection has a proof of its own.
 
-use ledger::hash::Hash;
+use std::sync::Arc;
+
+use ledger::hash::{Hash, SnapshotId};
 use ledger::history::chunk_hash;
+use ledger::snapshot::{Frontier, SEGMENT_CHUNKS};
+
+use super::message::ChunkId;
+
+/// What a collection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CollectionKind {
+    /// The chain's history.
+    History,
+    /// This snapshot.
+    Snapshot(SnapshotId),
+}
 
 /// What proves a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The hash of its bytes.
     Hash(Hash),
+    /// The frontier of its snapshot.
+    Snapshot(Arc<Frontier>),
 }
 
 impl Expected {
-    /// Whether these bytes are the chunk.
+    /// Whether these bytes are the chunk. Costs some two hash operations for each entry of a
+    /// snapshot.
     #[must_use]
-    pub fn verify(&self, bytes: &[u8]) -> bool {
+    pub fn verify(&self, id: ChunkId, bytes: &[u8]) -> bool {
         match self {
             Self::Hash(hash) => chunk_hash(bytes) == *hash,
+            Self::Snapshot(frontier) => frontier.verify_chunk(snapshot_chunk(id), bytes).is_ok(),
         }
     }
+}
+
+/// The index in its whole snapshot of a chunk of a snapshot. Segments have 128 chunks each.
+#[must_use]
+pub const fn snapshot_chunk(id: ChunkId) -> u64 {
+    id.segment.index.0.saturating_mul(SEGMENT_CHUNKS).saturating_add(id.chunk as u64)
 }

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use ledger::block::Header;
+use ledger::certificate::Certificate;
 use ledger::chain::Chain;
+use ledger::hash::{BlockHash, SnapshotId};
 use ledger::history::{History, SegmentDescriptor, SegmentHead};
+use ledger::snapshot::Frontier;
 use ledger::units::{Height, SegmentIndex};
 
 use super::message::ChunkId;
@@ -37,6 +41,33 @@ pub struct Setup<'a> {
     pub nonce: u64,
     /// Limits of the rates.
     pub rates: Rates,
+    /// What to join with. `None` to go on by history alone, as a chain above height 0 must.
+    pub join: Option<Join>,
+}
+
+/// How a chain at height 0 begins with a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// A block that the chain must contain.
+    ///
+    /// The machine checks it if its height is that of the target or of a block in a proved
+    /// segment. Whoever applies a block of a greater height has to compare its hash.
+    pub checkpoint: Option<(Height, BlockHash)>,
+}
+
+/// A snapshot: its block, and the frontier that proves its chunks.
+#[derive(Clone, Debug)]
+pub struct SnapshotOffer {
+    /// Height of its block.
+    pub height: Height,
+    /// Its id, which is `frontier.id(height)`.
+    pub id: SnapshotId,
+    /// How its state is cut into chunks. About 80 bytes for each subtree.
+    pub frontier: Arc<Frontier>,
+    /// Header of its block.
+    pub header: Header,
+    /// Proves that the block is final.
+    pub certificate: Certificate,
 }
 
 /// Everything that happens to the swarm machine.
@@ -82,6 +113,27 @@ pub enum Input {
     Certified(CertifiedHeader),
     /// The chain has grown to this height and has sealed these segments meanwhile.
     Tip(Height, Vec<SegmentDescriptor>),
+    /// A whole snapshot is on disk, and is offered to peers. Of more than
+    /// [`SNAPSHOTS_MAX`](super::message::SNAPSHOTS_MAX) the highest ones are.
+    SnapshotKept(SnapshotOffer),
+    /// A snapshot is not on disk any more.
+    SnapshotGone(SnapshotId),
+    /// The chain has taken over the snapshot of
+    /// [`Effect::LoadSnapshot`](super::Effect::LoadSnapshot), which stays on disk.
+    Loaded {
+        /// The snapshot.
+        id: SnapshotId,
+        /// The history of its block.
+        history: History,
+    },
+    /// The snapshot of [`Effect::LoadSnapshot`](super::Effect::LoadSnapshot) could not be loaded.
+    LoadFailed {
+        /// The snapshot.
+        id: SnapshotId,
+        /// Chunks that are damaged on disk, by their index in the snapshot. They are fetched again.
+        /// If there are none, the snapshot is given up.
+        damaged: Vec<u64>,
+    },
     /// The answer to [`Effect::Assemble`](super::Effect::Assemble): the chunks that are damaged on
     /// disk. If there are none, all blocks of the segment are verified.
     Assembled(SegmentIndex, Vec<u32>),

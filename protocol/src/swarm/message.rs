@@ -11,12 +11,15 @@ use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 use ledger::codec::{self, CodecError};
-use ledger::hash::Hash;
+use ledger::hash::{BlockHash, Hash, SnapshotId};
 use ledger::history::{SegmentDescriptor, SegmentHead};
+use ledger::merkle::MerkleProof;
+use ledger::snapshot::SubtreeDescriptor;
 use ledger::units::{Height, SegmentIndex};
 
 use super::bits::Bits;
 use super::ranges::{SegmentRange, SegmentRanges};
+use crate::message::CertifiedHeader;
 
 /// Most bytes of a message.
 pub const SYNC_MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -29,11 +32,14 @@ pub const MANIFEST_SEGMENTS_MAX: usize = 262_144;
 pub const WANTS_MAX: usize = 512;
 /// Most collections that a node may have open on one link.
 pub const COLLECTIONS_MAX: usize = 64;
+/// Most snapshots that a node may announce on one link.
+pub const SNAPSHOTS_MAX: usize = 4;
 /// Bytes before the chunk in a data frame, which name it: collection, segment and chunk,
 /// little-endian.
 pub const CHUNK_HEADER_BYTES: usize = 10;
 
-/// Names a collection, the same on all nodes. History has the id of its chain.
+/// Names a collection, the same on all nodes. History has the id of its chain, and a snapshot has
+/// its own id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct CollectionId(pub Hash);
 
@@ -150,6 +156,16 @@ pub struct Holdings {
     pub nonce: u64,
 }
 
+/// A page of the frontier of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FrontierPage {
+    /// The block of the snapshot, with a certificate. Page 0 has it, no other page does.
+    pub block: Option<CertifiedHeader>,
+    /// [`FRONTIER_PAGE_SUBTREES`](ledger::snapshot::FRONTIER_PAGE_SUBTREES) subtrees of the
+    /// frontier. If there are fewer, they are the last ones.
+    pub subtrees: Vec<SubtreeDescriptor>,
+}
+
 /// Changes since the last update. Empty lists change nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Update {
@@ -201,6 +217,19 @@ pub enum SyncMessage {
     GetHead(SegmentIndex),
     /// The head of a segment. `None` if it is unknown, or to refuse for now.
     Head(SegmentIndex, Option<SegmentHead>),
+    /// The snapshots that the sender has whole, in place of those that it named before. At most
+    /// [`SNAPSHOTS_MAX`].
+    Snapshots(Vec<(Height, SnapshotId)>),
+    /// Asks for a page of the frontier of a snapshot, from 0.
+    GetFrontier(SnapshotId, u32),
+    /// The page of the frontier. `None` if the snapshot or the page is unknown, or to refuse for
+    /// now.
+    Frontier(SnapshotId, u32, Option<FrontierPage>),
+    /// Asks for the proof that the block of this height is in its segment.
+    GetBlockProof(Height),
+    /// The hash of the block, and its proof under the `blocks_root` of its segment's descriptor.
+    /// `None` if the segment is not kept or not sealed, or to refuse for now.
+    BlockProof(Height, Option<(BlockHash, MerkleProof)>),
 }
 
 impl SyncMessage {

@@ -1,6 +1,5 @@
 //! The swarm machine fetches collections as chunks from many peers at once, checks each chunk,
-//! offers it to others, and puts complete segments in their place. History is its one collection so
-//! far.
+//! offers it to others, and puts complete segments in their place.
 //!
 //! [`Swarm::handle`] is the only entry point: it takes the time and an input and returns effects.
 //! Sync messages travel over links of their own ([`message`]). Protocol: `docs/protocol/sync.md`.
@@ -15,8 +14,13 @@
 //!
 //! The module `history` is a kind of collection. A certified header proves the manifest, and the
 //! manifest proves the hash of each chunk, so a wrong chunk convicts its sender. The blocks come
-//! out as [`Effect::Apply`] and go through the same commit as live ones. The module `report` says
-//! what sync is doing.
+//! out as [`Effect::Apply`] and go through the same commit as live ones.
+//!
+//! The module `snapshot` is another kind. With [`Setup::join`] it brings a chain at height 0 to the
+//! state of a snapshot, by [`Effect::LoadSnapshot`], and history goes on from there. Any node offers
+//! the snapshots that it has.
+//!
+//! The module `report` says what sync is doing.
 
 pub mod message;
 
@@ -29,43 +33,50 @@ mod expected;
 mod history;
 mod input;
 mod meter;
+mod progress;
 mod ranges;
 mod report;
 mod segments;
+mod snapshot;
 mod supplier;
 mod uploads;
 
 pub use bits::Bits;
 pub use effect::Effect;
-pub use expected::Expected;
+pub use expected::{CollectionKind, Expected, snapshot_chunk};
 pub use history::HISTORY;
-pub use input::{Input, Rates, Setup};
+pub use input::{Input, Join, Rates, Setup, SnapshotOffer};
 pub use ranges::{RANGES_MAX, SegmentRange, SegmentRanges};
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 pub use segments::OPEN_SEGMENTS_MAX;
+pub use snapshot::JoinFailure;
 pub use uploads::Class;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use engine::Engine;
-use message::{ChunkId, SegmentId, SyncMessage};
+use message::{ChunkId, CollectionNumber, SegmentId, SyncMessage};
 
 /// The part of a node that fetches and serves collections.
 pub struct Swarm {
     engine: Engine,
     history: history::Kind,
+    snapshot: snapshot::Kind,
 }
 
 impl Swarm {
     /// A machine that continues from the chain and from the files of an earlier run.
     #[must_use]
     pub fn new(setup: Setup<'_>, now: Duration) -> (Self, Vec<Effect>) {
-        let Setup { chain, history, kept, staged, manifest, nonce, rates } = setup;
+        let Setup { chain, history, kept, staged, manifest, nonce, rates, join } = setup;
         let mut engine = Engine::new(nonce, rates, now);
-        let history = history::Kind::new(&mut engine, chain, history, kept, staged, manifest);
-        let mut swarm = Self { engine, history };
+        let snapshot = snapshot::Kind::new(Arc::clone(&chain), join, now);
+        let mut history = history::Kind::new(&mut engine, chain, history, kept, staged, manifest);
+        history.is_held = snapshot.is_joining();
+        let mut swarm = Self { engine, history, snapshot };
         let effects = swarm.settle();
         (swarm, effects)
     }
@@ -73,13 +84,17 @@ impl Swarm {
     /// Takes in one input and returns its effects.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
         self.engine.now = now;
-        let Self { engine, history } = self;
+        let Self { engine, history, snapshot } = self;
         match input {
             Input::Time => {}
             Input::Opened(peer) => {
                 engine.on_opened(peer);
-                engine.take_closed().into_iter().for_each(|gone| history.on_closed(gone));
+                for gone in engine.take_closed() {
+                    history.on_closed(gone);
+                    snapshot.on_closed(gone);
+                }
                 history.on_opened(engine, peer);
+                snapshot.on_opened(engine, peer);
             }
             Input::Closed(peer) => engine.on_closed(peer),
             Input::Message(peer, bytes) => self.on_message(peer, &bytes),
@@ -91,15 +106,19 @@ impl Swarm {
                 engine.ban(peer, Offence::ImpossibleWant { segment, chunk });
             }
             Input::Unsent(peer, id) | Input::Impossible(peer, id) => {
-                if engine.on_unsent(peer, id) && id.segment.collection == HISTORY {
-                    history.on_lost(1);
-                }
+                let was_here = engine.on_unsent(peer, id);
+                self.on_lost(id, was_here);
             }
             Input::Refused(id) => {
-                if engine.on_refused(id) && id.segment.collection == HISTORY {
-                    history.on_lost(1);
-                }
+                let was_here = engine.on_refused(id);
+                self.on_lost(id, was_here);
             }
+            Input::SnapshotKept(offer) => snapshot.on_kept(engine, offer),
+            Input::SnapshotGone(id) => snapshot.on_gone(engine, id),
+            Input::Loaded { id, history: loaded } => {
+                snapshot.on_loaded(engine, history, id, &loaded);
+            }
+            Input::LoadFailed { id, damaged } => snapshot.on_load_failed(engine, id, &damaged),
             Input::Kept(range) => engine.on_whole(HISTORY, range),
             Input::Dropped(range) => engine.on_dropped(HISTORY, range),
             Input::Certified(certified) => history.on_certified(certified),
@@ -116,7 +135,17 @@ impl Swarm {
         let SegmentId { collection, index } = id.segment;
         match collection {
             HISTORY => self.history.chunk_hash(index, id.chunk).map(Expected::Hash),
-            _ => None,
+            _ if !self.engine.segments().knows(id) => None,
+            _ => self.snapshot.frontier(collection).map(Expected::Snapshot),
+        }
+    }
+
+    /// What a collection of this node is, by its number. `None` once the collection is closed.
+    #[must_use]
+    pub fn kind(&self, number: CollectionNumber) -> Option<CollectionKind> {
+        match number {
+            HISTORY => Some(CollectionKind::History),
+            _ => self.snapshot.id_of(number).map(CollectionKind::Snapshot),
         }
     }
 
@@ -124,20 +153,23 @@ impl Swarm {
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
         let history = self.history.deadline(self.engine.now);
-        self.engine.deadline().into_iter().chain(history).min()
+        let snapshot = self.snapshot.deadline(&self.engine);
+        self.engine.deadline().into_iter().chain(history).chain(snapshot).min()
     }
 
     fn settle(&mut self) -> Vec<Effect> {
         for peer in self.engine.take_closed() {
             self.history.on_closed(peer);
+            self.snapshot.on_closed(peer);
         }
+        self.snapshot.settle(&mut self.engine, &mut self.history);
         self.history.settle(&mut self.engine);
         self.engine.settle();
         self.engine.take_effects()
     }
 
     fn on_message(&mut self, from: PeerId, bytes: &[u8]) {
-        let Self { engine, history } = self;
+        let Self { engine, history, snapshot } = self;
         if !engine.is_linked(from) {
             return;
         }
@@ -167,13 +199,36 @@ impl Swarm {
             }
             SyncMessage::GetHead(index) => history.on_get_head(engine, from, index),
             SyncMessage::Head(index, head) => history.on_head(engine, from, index, head),
+            SyncMessage::Snapshots(all) => snapshot.on_snapshots(engine, from, all),
+            SyncMessage::GetFrontier(id, page) => snapshot.on_get_frontier(engine, from, id, page),
+            SyncMessage::Frontier(id, page, answer) => {
+                snapshot.on_frontier(engine, history, from, (id, page), answer);
+            }
+            SyncMessage::GetBlockProof(height) => {
+                snapshot::on_get_block_proof(engine, from, height);
+            }
+            SyncMessage::BlockProof(height, proof) => {
+                snapshot.on_block_proof(engine, history, from, height, proof);
+            }
         }
     }
 
     fn on_chunk(&mut self, from: PeerId, id: ChunkId, is_valid: bool, bytes: u64) {
-        let is_stored = self.engine.on_chunk(from, id, is_valid, bytes);
-        if is_stored && id.segment.collection == HISTORY {
-            self.history.on_chunk(&self.engine, bytes);
+        if !self.engine.on_chunk(from, id, is_valid, bytes) {
+            return;
+        }
+        match id.segment.collection {
+            HISTORY => self.history.on_chunk(&self.engine, bytes),
+            _ => self.snapshot.on_chunk(&self.engine, id, bytes),
+        }
+    }
+
+    /// A chunk is not on disk, or damaged there. `was_here`: whether it counted as here in an open
+    /// segment.
+    fn on_lost(&mut self, id: ChunkId, was_here: bool) {
+        match id.segment.collection {
+            HISTORY => self.history.on_lost(u64::from(was_here)),
+            _ => self.snapshot.on_lost(&self.engine, id, was_here),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use ledger::units::{Height, SegmentIndex};
 
 use super::Swarm;
-use super::history::{HISTORY, Progress};
+use super::history::HISTORY;
 use super::meter::time_for;
+use super::progress::Progress;
 use super::segments::Segment;
 use super::supplier::Supplier;
 use crate::ids::PeerId;
@@ -25,6 +26,9 @@ pub enum Stage {
     /// The segments up to a certified height far above the tip are not known, and a peer was asked
     /// for them.
     Manifest,
+    /// Before anything else, a snapshot is chosen, fetched and loaded. Counts of chunks and bytes
+    /// are those of the snapshot.
+    Snapshot,
     /// Chunks or heads are missing.
     Chunks,
     /// All chunks are here; their blocks are verified and applied.
@@ -80,6 +84,8 @@ pub struct SyncReport {
     pub tip: Height,
     /// Highest certified height that sync was told of; it was far above the tip then.
     pub target: Height,
+    /// Height of the snapshot that is being fetched or loaded.
+    pub snapshot: Option<Height>,
     /// Number of applied segments.
     pub sealed: u64,
     /// Number of segments that are applied or known by a proved manifest.
@@ -144,12 +150,15 @@ impl Swarm {
                 serve_rate,
             }
         });
-        let Progress { chunks_total, bytes_total, chunks, bytes, fetched_at, meter, .. } =
-            &history.progress;
+        let snapshot = self.snapshot.progress();
+        let (snapshot, progress) = snapshot
+            .map_or((None, &history.progress), |(height, progress)| (Some(height), progress));
+        let Progress { chunks_total, bytes_total, chunks, bytes, fetched_at, meter, .. } = progress;
         SyncReport {
             stage,
             tip: history.tip,
             target: history.source.target_height(),
+            snapshot,
             sealed: history.sealed.0,
             segments_total: history.source.manifest().segments(),
             chunks_total: *chunks_total,
@@ -159,7 +168,7 @@ impl Swarm {
             fetched_bytes,
             duplicate_bytes,
             served_bytes: engine.uploads.served_bytes(),
-            rate: meter.rate().filter(|_| stage == Stage::Chunks),
+            rate: meter.rate().filter(|_| matches!(stage, Stage::Chunks | Stage::Snapshot)),
             fetched_at: *fetched_at,
             reason: self.reason(stage),
             segments: segments.collect(),
@@ -170,6 +179,9 @@ impl Swarm {
 
     fn stage(&self) -> Stage {
         let history = &self.history;
+        if self.snapshot.is_joining() && history.source.proof().is_some() {
+            return Stage::Snapshot;
+        }
         let lag = history.source.target_height().0.saturating_sub(history.tip.0);
         let has_segments = history.plan.segments().is_some();
         let segments = self.engine.segments();
@@ -189,8 +201,11 @@ impl Swarm {
 
     /// Why no chunk arrives.
     fn reason(&self, stage: Stage) -> Option<String> {
-        if !matches!(stage, Stage::Manifest | Stage::Chunks) {
+        if !matches!(stage, Stage::Manifest | Stage::Snapshot | Stage::Chunks) {
             return None;
+        }
+        if stage == Stage::Snapshot {
+            return self.snapshot.reason(&self.engine, QUIET);
         }
         if self.engine.paused_until(HISTORY).is_some() {
             return Some("the disk refused to store a chunk, so fetching pauses".to_owned());

@@ -50,6 +50,7 @@ fn sync(state: &ChainState) -> Swarm {
         manifest: None,
         nonce: 1,
         rates: Rates::default(),
+        join: None,
     };
     Swarm::new(setup, Duration::ZERO).0
 }

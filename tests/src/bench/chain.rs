@@ -6,17 +6,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ledger::address::Coin;
-use ledger::chain::{Chain, Committed};
+use ledger::chain::{Chain, ChainState, Committed};
 use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, Limits};
 use ledger::hash::{Domain, Hash};
 use ledger::signature::{PublicKey, SigningKey};
-use ledger::store::Store;
+use ledger::snapshot::{Frontier, SnapshotRules};
+use ledger::store::{Snapshots, Store};
 use ledger::transaction::{MEMO_BYTES_MAX, OUTPUTS_MAX, Output, Transfer};
 use ledger::units::{Amount, Height, Nonce, Timestamp, VotingPower};
 use node::chain_maker::{ChainMaker, sign_transfers};
+use node::home::Home;
 use node::keys::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,9 @@ const TRANSFER_BYTES: u64 = 2_953;
 const BLOCK_BYTES: u64 = 1 << 20;
 /// Blocks after the last sealed segment, and transfers in each of them.
 const TAIL: (u64, u64) = (3, 10);
+/// Folders of a chain on disk: its store and its snapshots.
+const DB: &str = "db";
+const SNAPSHOTS: &str = "snapshots";
 /// Number of blocks committed at once.
 const BATCH: usize = 8;
 
@@ -158,14 +164,14 @@ impl MadeChain {
     /// The chain of a recipe: reused from an earlier run, or made now and kept in this folder.
     pub(super) fn obtain(folder: &Path, recipe: &Recipe) -> anyhow::Result<Self> {
         let name = format!("chain-{}", recipe.mib);
-        Self::keep(folder, &name, recipe, recipe.genesis(), |db| {
+        Self::keep(folder, &name, recipe, recipe.genesis(), |directory| {
             say!("making a chain of {} MiB", recipe.mib);
-            Maker::new(recipe)?.make(db)
+            Maker::new(recipe)?.make(directory)
         })
     }
 
     /// The chain of any recipe: reused from an earlier run, or made now and kept in this folder.
-    /// `make` writes its store. The name of its directory is `name` with a hash of the recipe, so
+    /// `make` writes its store and its snapshots. The name of its directory is `name` with a hash of the recipe, so
     /// the recipe must have everything that determines the chain.
     pub(super) fn keep(
         folder: &Path,
@@ -183,7 +189,7 @@ impl MadeChain {
         fs::create_dir_all(folder)?;
         // The chain is made in a temporary folder, which is renamed when the chain is complete.
         let building = tempfile::Builder::new().prefix("chain-").tempdir_in(folder)?;
-        let facts = make(&building.path().join("db"))?;
+        let facts = make(building.path())?;
         fs::write(building.path().join("facts.json"), serde_json::to_string(&facts)?)?;
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
@@ -192,10 +198,12 @@ impl MadeChain {
         Ok(Self { directory, genesis, facts })
     }
 
-    /// Replaces an empty store with a copy of this chain's store.
-    pub(super) fn copy_to(&self, db: &Path) -> anyhow::Result<()> {
-        fs::remove_dir_all(db)?;
-        copy_dir(&self.directory.join("db"), db)
+    /// Replaces the empty store of a home with a copy of this chain's store, and gives it the
+    /// chain's snapshots.
+    pub(super) fn copy_to(&self, home: &Home) -> anyhow::Result<()> {
+        fs::remove_dir_all(home.db_path())?;
+        copy_dir(&self.directory.join(DB), &home.db_path())?;
+        copy_dir(&self.directory.join(SNAPSHOTS), &home.snapshots_path())
     }
 
     /// A file with the bytes of all sealed segments.
@@ -204,12 +212,11 @@ impl MadeChain {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == self.facts.bytes) {
             return Ok(path);
         }
-        let store =
-            Store::open(&self.directory.join("db"), &Chain::new(self.genesis.clone()))?.store;
+        let store = Store::open(&self.directory.join(DB), &Chain::new(self.genesis.clone()))?.store;
         let mut file = std::io::BufWriter::new(fs::File::create(&path)?);
         for height in 1..=self.facts.sealed {
-            let block =
-                store.block_bytes(Height(height))?.context("a block that was made is missing")?;
+            let block = store.block_bytes(Height(height))?.here();
+            let block = block.context("a block that was made is missing")?;
             std::io::Write::write_all(&mut file, &block)?;
         }
         std::io::Write::flush(&mut file)?;
@@ -221,7 +228,7 @@ impl MadeChain {
 fn find(directory: &Path, genesis: &Genesis) -> Option<Facts> {
     let facts: Facts =
         serde_json::from_slice(&fs::read(directory.join("facts.json")).ok()?).ok()?;
-    let opened = Store::open(&directory.join("db"), &Chain::new(genesis.clone())).ok()?;
+    let opened = Store::open(&directory.join(DB), &Chain::new(genesis.clone())).ok()?;
     (opened.store.tip().0 == Height(facts.height)).then_some(facts)
 }
 
@@ -242,16 +249,54 @@ fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
 /// Writes the blocks of a chain to a new store, and counts its segments.
 pub(super) struct Writer {
     store: Store,
+    snapshots: Snapshots,
+    rules: SnapshotRules,
+    /// Time of the last block that could be a snapshot.
+    candidate: Option<Timestamp>,
     facts: Facts,
     batch: Vec<Committed>,
 }
 
 impl Writer {
-    pub(super) fn create(db: &Path, chain: &Arc<Chain>) -> anyhow::Result<Self> {
-        Store::create(db, chain.genesis())?;
-        let store = Store::open(db, chain)?.store;
-        let facts = Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 };
-        Ok(Self { store, facts, batch: Vec::new() })
+    pub(super) fn create(directory: &Path, chain: &Arc<Chain>) -> anyhow::Result<Self> {
+        let db = directory.join(DB);
+        fs::create_dir_all(directory.join(SNAPSHOTS))?;
+        Store::create(&db, chain.genesis())?;
+        Ok(Self {
+            store: Store::open(&db, chain)?.store,
+            snapshots: Snapshots::open(&directory.join(SNAPSHOTS), chain)?.0,
+            rules: SnapshotRules::new(chain.limits()),
+            candidate: None,
+            facts: Facts { height: 0, sealed: 0, segments: 0, chunks: 0, bytes: 0 },
+            batch: Vec::new(),
+        })
+    }
+
+    /// Writes the state after a block, if it is a snapshot. Keeps the newest two.
+    pub(super) fn snapshot(
+        &mut self,
+        state: &ChainState,
+        committed: &Committed,
+    ) -> anyhow::Result<()> {
+        let Some(segment) = &committed.sealed else { return Ok(()) };
+        let header = committed.block.header();
+        let index = segment.descriptor.index;
+        if !self.rules.is_candidate(index) {
+            return Ok(());
+        }
+        let before = self.candidate.replace(header.time);
+        if !self.rules.is_snapshot(index, header.time, before) {
+            return Ok(());
+        }
+        let frontier = Arc::new(Frontier::of(state.state(), &self.rules)?);
+        let certificate = committed.certificate.clone();
+        let mut writer =
+            self.snapshots.begin(header.clone(), certificate, Arc::clone(&frontier))?;
+        for (index, bytes) in (0..).zip(frontier.chunks(state.state())) {
+            writer.write(index, &bytes)?;
+        }
+        writer.finish()?;
+        Ok(self.snapshots.prune(Duration::ZERO)?)
     }
 
     /// Writes the next block, at the latest with the last block of its batch. Fails once a signal
@@ -307,12 +352,12 @@ impl Maker {
         })
     }
 
-    fn make(mut self, db: &Path) -> anyhow::Result<Facts> {
+    fn make(mut self, directory: &Path) -> anyhow::Result<Facts> {
         let chain = Arc::clone(self.chain.state().chain());
         let per_block = BLOCK_BYTES
             .div_ceil(TRANSFER_BYTES)
             .min(chain.limits().block_bytes_max / TRANSFER_BYTES);
-        let mut writer = Writer::create(db, &chain)?;
+        let mut writer = Writer::create(directory, &chain)?;
         while writer.facts.bytes < self.bytes {
             writer.push(self.block(per_block))?;
         }
@@ -378,13 +423,12 @@ mod tests {
 
         let payload = fs::read(made.payload().unwrap()).unwrap();
         assert_eq!(payload.len() as u64, bytes);
-        let store = Store::open(&made.directory.join("db"), &Chain::new(made.genesis.clone()))
-            .unwrap()
-            .store;
+        let store =
+            Store::open(&made.directory.join(DB), &Chain::new(made.genesis.clone())).unwrap().store;
         let mut rest = &payload[..];
         let mut count = 0;
         for index in 0..segments {
-            let segment = store.segment(index).unwrap().unwrap();
+            let segment = store.segment(index).unwrap().here().unwrap();
             let (bytes, after) = rest.split_at(segment.descriptor.bytes as usize);
             assert_eq!(bytes.chunks(64 << 10).map(chunk_hash).collect::<Vec<_>>(), segment.chunks);
             (rest, count) = (after, count + segment.chunks.len() as u64);

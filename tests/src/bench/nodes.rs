@@ -154,7 +154,7 @@ impl Place {
     ) -> anyhow::Result<PathBuf> {
         let home = self.found(folder, host, peers, &chain.genesis)?;
         if self.role.has_chain() {
-            chain.copy_to(&home.db_path())?;
+            chain.copy_to(&home)?;
         }
         Ok(home.root().to_owned())
     }

@@ -21,7 +21,7 @@ use super::chain::{Facts, MadeChain, Writer, genesis, seed, validator_key};
 use super::say;
 
 /// Version of the recipe. It is raised when the same recipe gives another chain.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Validators of equal power, as many as a local network has.
 const VALIDATORS: u16 = 4;
 /// Transfers in a block; the last block may have fewer.
@@ -66,9 +66,9 @@ impl Recipe {
     /// The chain: reused from an earlier run, or made now and kept in this folder.
     pub(super) fn obtain(&self, folder: &Path) -> anyhow::Result<MadeChain> {
         let name = format!("transfers-{}", self.transfers);
-        MadeChain::keep(folder, &name, self, self.genesis(), |db| {
+        MadeChain::keep(folder, &name, self, self.genesis(), |directory| {
             say!("making a chain of {} transfers", self.transfers);
-            self.make(db)
+            self.make(directory)
         })
     }
 
@@ -95,11 +95,11 @@ impl Recipe {
         genesis
     }
 
-    fn make(&self, db: &Path) -> anyhow::Result<Facts> {
+    fn make(&self, directory: &Path) -> anyhow::Result<Facts> {
         let chain = Chain::new(self.genesis());
         let validators = (0..VALIDATORS).map(|number| validator_key(number).signing_key());
         let mut maker = ChainMaker::new(Arc::clone(&chain), validators.collect());
-        let mut writer = Writer::create(db, &chain)?;
+        let mut writer = Writer::create(directory, &chain)?;
         let keys: Vec<SigningKey> = (0..self.accounts).map(account_key).collect();
         for first in (0..self.transfers).step_by(BLOCK_TRANSFERS as usize) {
             let time = Timestamp(maker.state().tip().time.0 + BLOCK_TIME_MS);
@@ -107,7 +107,9 @@ impl Recipe {
             let transfers = sign_transfers(chain.id(), numbers, |number| {
                 self.transfer(number, chain.limits(), time, &keys)
             });
-            writer.push(maker.block(time, transfers))?;
+            let committed = maker.block(time, transfers);
+            writer.snapshot(maker.state(), &committed)?;
+            writer.push(committed)?;
         }
         writer.finish()
     }
@@ -157,7 +159,7 @@ mod tests {
     use std::fs;
 
     use ledger::codec;
-    use ledger::store::Store;
+    use ledger::store::{Kept, Store};
     use ledger::units::Height;
 
     use super::*;
@@ -169,16 +171,14 @@ mod tests {
         let made = recipe.obtain(folder.path()).unwrap();
         assert_eq!(made.genesis.limits, Limits::default());
 
-        let db = folder.path().join("db");
-        fs::create_dir(&db).unwrap();
-        made.copy_to(&db).unwrap();
+        let db = made.directory.join("db");
         let opened = Store::open(&db, &Chain::new(made.genesis.clone())).unwrap();
         assert_eq!(opened.state.state().len(), 600);
         assert!(opened.state.account(&recipe.last_account()).nonce > Nonce(0));
         assert_eq!(opened.state.tip().height, Height(made.facts.height));
         let mut time = made.genesis.start_time;
         for (height, transfers) in [(1, 1_000), (2, 1_000), (3, 500)] {
-            let block = opened.store.block(Height(height)).unwrap().unwrap();
+            let block = opened.store.block(Height(height)).unwrap().here().unwrap();
             time.0 += 1_000;
             assert_eq!((block.header.time, block.transactions.len()), (time, transfers));
             for transaction in &block.transactions {
@@ -186,7 +186,7 @@ mod tests {
                 assert_eq!(transaction.body.transfer().outputs.len(), 1);
             }
         }
-        assert_eq!(opened.store.block(Height(4)).unwrap(), None);
+        assert_eq!(opened.store.block(Height(4)).unwrap(), Kept::Never);
     }
 
     #[test]

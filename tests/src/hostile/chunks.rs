@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use ledger::chain::Chain;
 use ledger::codec;
 use ledger::history::SegmentHead;
-use ledger::store::{Opened, Store};
+use ledger::store::{Kept, Opened, Store};
 use ledger::units::SegmentIndex;
 use node::home::Home;
 use node::network::{self, Inbox, LinkEvent, Multiaddr, Network, NetworkConfig, PeerEvent, PeerId};
@@ -118,7 +118,7 @@ impl Opening {
         let home = Home::open(home)?;
         let chain = Chain::new(home.genesis()?);
         let Opened { store, state, certificate } = Store::open(&home.db_path(), &chain)?;
-        let header = store.header(state.tip().height)?;
+        let header = store.header(state.tip().height)?.here();
         Ok(Self { chain, store, tip: header.map(|header| CertifiedHeader { header, certificate }) })
     }
 
@@ -219,8 +219,8 @@ impl Hostile {
     }
 
     fn head(&self, index: SegmentIndex) -> anyhow::Result<Option<SegmentHead>> {
-        let Some(segment) = self.store.segment(index.0)? else { return Ok(None) };
-        let certificate = self.store.certificate(segment.descriptor.last)?;
+        let Kept::Here(segment) = self.store.segment(index.0)? else { return Ok(None) };
+        let certificate = self.store.certificate(segment.descriptor.last)?.here();
         let (descriptor, chunks) = (segment.descriptor, segment.chunks);
         Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
     }
@@ -238,7 +238,7 @@ impl Hostile {
         {
             let rules = self.chain.history_rules();
             let chunk = self.store.chunk(id.segment.index.0, id.chunk.into(), &rules)?;
-            let Some(mut bytes) = chunk else { continue };
+            let Kept::Here(mut bytes) = chunk else { continue };
             // One bit of a correct chunk is changed.
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;

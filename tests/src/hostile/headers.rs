@@ -23,7 +23,7 @@ pub(super) async fn run(field: &Field, until: Instant) -> anyhow::Result<f64> {
     let mut headers = Vec::new();
     for height in tip.0.saturating_sub(64).max(1)..=tip.0 {
         let (header, certificate) =
-            (store.header(Height(height))?, store.certificate(Height(height))?);
+            (store.header(Height(height))?.here(), store.certificate(Height(height))?.here());
         let (header, certificate) =
             header.zip(certificate).context("a block of the chain is missing")?;
         headers.push(CertifiedHeader { header, certificate });

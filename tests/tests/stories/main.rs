@@ -9,6 +9,7 @@ mod kills;
 mod local_network;
 mod requests;
 mod scripts;
+mod snapshots;
 mod started;
 mod testnet;
 

@@ -28,6 +28,7 @@ fn machine(made: &Made, segments: usize) -> Swarm {
         manifest: None,
         nonce: 7,
         rates: Rates::default(),
+        join: None,
     };
     Swarm::new(setup, Duration::ZERO).0
 }
@@ -385,6 +386,7 @@ fn of_what_an_earlier_run_staged_the_first_segments_stay_open() {
         manifest,
         nonce: 7,
         rates: Rates::default(),
+        join: None,
     };
     let (sync, effects) = Swarm::new(setup, Duration::ZERO);
     let released = |effect: &Effect| match effect {

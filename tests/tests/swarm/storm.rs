@@ -47,6 +47,7 @@ impl Shell {
             manifest: None,
             nonce: 9,
             rates: Rates::default(),
+            join: None,
         };
         let (sync, effects) = Swarm::new(setup, Duration::ZERO);
         assert!(effects.is_empty(), "{effects:?}");

@@ -22,7 +22,9 @@ use crate::certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 use crate::chain::Chain;
 use crate::codec::{self, Decode, Encode};
 use crate::hash::{ChainId, SnapshotId};
-use crate::snapshot::{FRONTIER_BYTES_MAX, Frontier, SnapshotRules, SubtreeDescriptor};
+use crate::snapshot::{
+    FRONTIER_BYTES_MAX, Frontier, SnapshotRules, SubtreeDescriptor, VerifiedChunk,
+};
 use crate::store::StoreError;
 use crate::store::positions::read_at;
 use crate::store::schema::{self, CHECKSUM_BYTES};
@@ -111,6 +113,16 @@ impl SnapshotFile {
         path: &Path,
         index: u64,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.verified(file, path, index)?.map(|(bytes, _)| bytes))
+    }
+
+    /// As [`Self::read`], with the subtrees that the chunk has.
+    pub(super) fn verified(
+        &self,
+        file: &mut File,
+        path: &Path,
+        index: u64,
+    ) -> Result<Option<(Vec<u8>, VerifiedChunk)>, StoreError> {
         let frontier = &self.info.frontier;
         let Some(range) = frontier.chunk_range(index) else { return Ok(None) };
         let length = range.end.saturating_sub(range.start);
@@ -123,7 +135,7 @@ impl SnapshotFile {
             result => result.map_err(|error| StoreError::io(path, error))?,
         }
         match frontier.verify_chunk(index, &bytes) {
-            Ok(_) => Ok(Some(bytes)),
+            Ok(chunk) => Ok(Some((bytes, chunk))),
             Err(error) => Err(StoreError::corrupt(self.name(), error)),
         }
     }
@@ -139,12 +151,6 @@ pub(super) fn head(chain: ChainId, info: &SnapshotInfo) -> Vec<u8> {
     });
     let checksum = schema::checksum(Name::of(info).to_string().as_bytes(), &head);
     [&MAGIC[..], &(head.len() as u64).to_le_bytes(), &checksum, &head].concat()
-}
-
-/// Length of all chunks.
-pub(super) fn chunks_bytes(frontier: &Frontier) -> u64 {
-    let last = frontier.chunk_count().saturating_sub(1);
-    frontier.chunk_range(last).map_or(0, |range| range.end)
 }
 
 /// Opens a file and checks all of it but the chunks. Its certificate is for its header, but is not
@@ -185,7 +191,7 @@ pub(super) fn open(path: &Path, name: &Name, chain: &Chain) -> Result<SnapshotFi
     let frontier =
         Frontier::verify(subtrees, header.state_root, &rules).map_err(|error| wrong(&error))?;
     let start = bytes.saturating_add(PREFIX_BYTES as u64);
-    if length != start.saturating_add(chunks_bytes(&frontier)) {
+    if length != start.saturating_add(frontier.chunks_bytes()) {
         return Err(wrong(&"has another length than was written"));
     }
     let id = frontier.id(header.height);

@@ -2,7 +2,7 @@
 //!
 //! A file gets its name only when it is complete, synced and read back. Until then it is called
 //! `.part`, and [`Snapshots::open`] removes what a crash left of it. So a kill, a torn write or a
-//! full disk at any step leaves the whole snapshot or none. [`file`] has the format.
+//! full disk at any step leaves the whole snapshot or none. `file.rs` has the format.
 //!
 //! [`Snapshots`] is a handle, which each thread may clone. It keeps no file open. Every chunk is
 //! verified against the frontier before it is given out, since the disk may have damaged it.
@@ -23,6 +23,7 @@ use crate::certificate::Certificate;
 use crate::chain::Chain;
 use crate::hash::SnapshotId;
 use crate::snapshot::Frontier;
+use crate::state::State;
 use crate::store::positions::remove_file;
 use crate::store::{Problem, StoreError, VerifyReport};
 use file::{Name, SnapshotFile};
@@ -124,11 +125,35 @@ impl Snapshots {
         now: Duration,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(asked) = self.ask(id, now) else { return Ok(None) };
-        let path = asked.name().path(&self.shared.directory);
+        let (mut file, path) = self.open_file(&asked)?;
+        asked.read(&mut file, &path, index)
+    }
+
+    /// The state that a snapshot has; `None` if there is no such snapshot.
+    ///
+    /// # Errors
+    /// `StoreError::Corrupt` if a chunk is damaged, `StoreError::Io`.
+    pub fn state(&self, id: &SnapshotId) -> Result<Option<State>, StoreError> {
+        let found =
+            self.kept().iter().find(|kept| kept.file.info.id == *id).map(|kept| kept.file.clone());
+        let Some(snapshot) = found else { return Ok(None) };
+        let (mut file, path) = self.open_file(&snapshot)?;
+        let frontier = &snapshot.info.frontier;
+        let mut chunks = Vec::new();
+        for index in 0..frontier.chunk_count() {
+            chunks.extend(snapshot.verified(&mut file, &path, index)?.map(|(_, chunk)| chunk));
+        }
+        let state = frontier.assemble(chunks);
+        let state = state.ok_or_else(|| StoreError::corrupt(snapshot.name(), "lacks a chunk"))?;
+        Ok(Some(state))
+    }
+
+    fn open_file(&self, snapshot: &SnapshotFile) -> Result<(File, PathBuf), StoreError> {
+        let path = snapshot.name().path(&self.shared.directory);
         match File::open(&path) {
-            Ok(mut file) => asked.read(&mut file, &path, index),
+            Ok(file) => Ok((file, path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(StoreError::corrupt(asked.name(), "missing"))
+                Err(StoreError::corrupt(snapshot.name(), "missing"))
             }
             Err(error) => Err(StoreError::io(&path, error)),
         }

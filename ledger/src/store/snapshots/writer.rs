@@ -82,7 +82,7 @@ impl Snapshots {
             unsynced: start,
         };
         write_at(&mut writer.file, 0, &head).map_err(io)?;
-        let length = start.saturating_add(file::chunks_bytes(&writer.written.info.frontier));
+        let length = start.saturating_add(writer.written.info.frontier.chunks_bytes());
         writer.file.set_len(length).map_err(io)?;
         Ok(writer)
     }

@@ -32,7 +32,7 @@ fn every_flipped_bit_is_named_and_never_served() {
     let blocks: Vec<_> = (0..70).map(|_| maker.next(10)).collect();
     opened.store.commit(&blocks).unwrap();
     assert!(opened.store.maintain().unwrap());
-    assert!(opened.store.segment(0).unwrap().is_some());
+    assert!(opened.store.segment(0).unwrap().here().is_some());
     assert!(opened.store.put_evidence(None, b"name", b"content").unwrap());
     drop(opened);
     assert_eq!(verified(&place.path, &maker.chain).problems, []);
@@ -257,8 +257,8 @@ fn damage_to_a_file_is_an_error_and_no_panic() {
                     let place = opened.store.find_transaction(&one);
                     match (opened.store.block_bytes(committed.block.height()), place) {
                         (Ok(bytes), Ok(place)) => {
-                            assert_eq!(bytes.as_ref(), Some(&**committed.block.bytes()));
-                            assert_eq!(place, Some((committed.block.height(), 7)));
+                            assert_eq!(bytes, Kept::Here(committed.block.bytes().to_vec()));
+                            assert_eq!(place, Kept::Here((committed.block.height(), 7)));
                         }
                         (Err(StoreError::Corrupt { .. }), _)
                         | (_, Err(StoreError::Corrupt { .. })) => found += 1,

@@ -72,7 +72,7 @@ fn a_look_up_opens_only_eras_that_may_have_the_id() {
     let first = blocks[1].block.block().transactions[0].id();
     assert!(store.find_transaction(&first).is_err());
     let newest = blocks[109].block.block().transactions[0].id();
-    assert_eq!(store.find_transaction(&newest).unwrap(), Some((Height(110), 0)));
+    assert_eq!(store.find_transaction(&newest).unwrap(), Kept::Here((Height(110), 0)));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_damaged_segment_does_not_end_the_chain_at_the_end_of_its_era() {
     opened.store.commit(&blocks[15..]).unwrap();
     assert!(!Name::Filter(0).path(&history).exists());
     let id = |block: usize| blocks[block].block.block().transactions[0].id();
-    assert_eq!(opened.store.find_transaction(&id(10)).unwrap(), Some((Height(11), 0)));
+    assert_eq!(opened.store.find_transaction(&id(10)).unwrap(), Kept::Here((Height(11), 0)));
     assert!(opened.store.find_transaction(&id(4)).is_err());
     fs::write(&path, good).unwrap();
     check_readers(&opened.store, &maker.chain, &blocks);

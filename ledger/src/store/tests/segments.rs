@@ -36,26 +36,26 @@ fn chunks_are_those_of_the_joined_blocks() {
         let expected = joined(&blocks, descriptor.first, descriptor.last);
         let mut got = Vec::new();
         for (chunk, hash) in (0..).zip(chunks) {
-            let bytes = store.chunk(descriptor.index, chunk, &rules).unwrap().unwrap();
+            let bytes = store.chunk(descriptor.index, chunk, &rules).unwrap().here().unwrap();
             assert_eq!(chunk_hash(&bytes), *hash, "chunk {chunk} of {}", descriptor.index);
             got.extend(bytes);
         }
         assert!(got == expected, "segment {}", descriptor.index);
         for chunk in [chunks.len() as u64, u64::MAX] {
-            assert_eq!(store.chunk(descriptor.index, chunk, &rules).unwrap(), None);
+            assert_eq!(store.chunk(descriptor.index, chunk, &rules).unwrap(), Kept::Never);
         }
         // Chunks of any size, which end at, before and after the ends of pieces.
         for chunk_bytes in [701, 6_127, 6_128, 6_129, 100_000, u64::MAX] {
             let rules = HistoryRules { chunk_bytes, ..rules };
-            let chunks =
-                (0..).map_while(|chunk| store.chunk(descriptor.index, chunk, &rules).unwrap());
+            let chunks = (0..)
+                .map_while(|chunk| store.chunk(descriptor.index, chunk, &rules).unwrap().here());
             assert!(chunks.flatten().eq(expected.iter().copied()), "{chunk_bytes}");
         }
     }
     for segment in [segments.len() as u64, u64::MAX] {
         assert_eq!(
             store.chunk(segment, 0, &rules).unwrap(),
-            None,
+            Kept::Never,
             "the open segment has no chunks"
         );
     }
@@ -109,7 +109,7 @@ fn a_damaged_page_is_named_and_spoils_only_its_own_chunks() {
                 Err(StoreError::Corrupt { what, .. }) => {
                     assert!(what.starts_with(name) && spoiled.contains(&chunk), "{what} {chunk}")
                 }
-                Ok(Some(bytes)) => {
+                Ok(Kept::Here(bytes)) => {
                     assert!(!spoiled.contains(&chunk));
                     assert_eq!(chunk_hash(&bytes), chunks[chunk as usize]);
                 }

@@ -92,9 +92,7 @@ impl Made {
         let chunks: Vec<Vec<u8>> = (0..count).map(|index| chunk(index).unwrap()).collect();
         assert_eq!(chunks, self.chunks);
         assert_eq!((chunk(count), chunk(u64::MAX)), (None, None));
-        let verified = (0..).zip(&chunks);
-        let verified = verified.map(|(index, it)| info.frontier.verify_chunk(index, it).unwrap());
-        assert_eq!(info.frontier.assemble(verified).unwrap().root(), self.state.root());
+        assert_eq!(snapshots.state(&id).unwrap().unwrap().root(), self.state.root());
     }
 }
 
@@ -288,6 +286,8 @@ fn a_damaged_chunk_is_not_given_out() {
                     })
                     .collect();
                 assert_eq!(damaged, [index]);
+                let state = snapshots.state(&one.id());
+                assert!(matches!(state, Err(StoreError::Corrupt { .. })));
             }
             let report = fixture.verify();
             assert_eq!((report.problems.len(), report.snapshots), (1, 0), "{report:?}");
@@ -300,7 +300,7 @@ fn a_damaged_chunk_is_not_given_out() {
     fs::remove_file(path).unwrap();
     assert!(matches!(last(), Err(StoreError::Corrupt { .. })));
     snapshots.remove(&one.id()).unwrap();
-    assert!(last().unwrap().is_none());
+    assert!(last().unwrap().is_none() && snapshots.state(&one.id()).unwrap().is_none());
 }
 
 /// The disk damages the file before it is finished.

@@ -2,6 +2,7 @@
 //! the rules, are lost.
 
 use super::*;
+use crate::hash::ChainId;
 use crate::history::{History, HistoryRules, SegmentHead, chunk_hash};
 
 const RULES: HistoryRules =

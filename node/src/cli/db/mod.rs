@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::chain::Chain;
 use ledger::codec;
-use ledger::store::{Opened, Snapshots, Store, VerifyReport};
+use ledger::store::{Kept, Opened, Snapshots, Store, VerifyReport};
 use ledger::units::Height;
 use serde_json::json;
 use tempfile::TempDir;
@@ -296,11 +296,13 @@ fn write_archive<W: Write>(
     let contents = Contents { chain: held.chain.id(), first: Height(1), last };
     let mut writer = Writer::new(BufWriter::new(to), contents)?;
     for height in (1..=last.0).map(Height) {
-        let Some(bytes) = store.block_bytes(height)? else { bail!("block {height} is not stored") };
+        let Kept::Here(bytes) = store.block_bytes(height)? else {
+            bail!("block {height} is not stored")
+        };
         writer.piece(&bytes)?;
         bar.set_position(height.0);
     }
-    let Some(certificate) = store.certificate(last)? else {
+    let Kept::Here(certificate) = store.certificate(last)? else {
         bail!("the certificate of block {last} is not stored")
     };
     writer.piece(&codec::encode(&certificate))?;

@@ -29,6 +29,7 @@ use super::joining::Joined;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
 use crate::checkpoint::Checkpoint;
+use super::snapshots::Offers;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
@@ -58,6 +59,7 @@ pub(crate) struct Driver {
     outputs: Outputs,
     /// A block that the chain must contain.
     checkpoint: Option<Checkpoint>,
+    snapshots: Arc<Offers>,
     peers: PeerNumbers,
     /// Requests in flight, and the peer that each went to.
     requests: HashMap<network::RequestId, (RequestId, PeerId)>,
@@ -110,13 +112,14 @@ pub(crate) struct Parts {
     pub(crate) peers: PeerNumbers,
     pub(crate) outputs: Outputs,
     pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) snapshots: Arc<Offers>,
 }
 
 impl Driver {
     /// # Errors
     /// The thread cannot be started.
     pub(crate) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { clock, machine, store, log, network, peers, outputs, checkpoint } = parts;
+        let Parts { clock, machine, store, log, network, peers, outputs, .. } = parts;
         Ok(Self {
             clock,
             machine,
@@ -124,7 +127,8 @@ impl Driver {
             log,
             network,
             outputs,
-            checkpoint,
+            checkpoint: parts.checkpoint,
+            snapshots: parts.snapshots,
             peers,
             requests: HashMap::new(),
             tickets: Tickets::default(),
@@ -406,7 +410,12 @@ impl Driver {
         let (state, certificate) =
             (self.machine.chain().clone(), self.machine.certificate().clone());
         let header = self.machine.certified_header().map(|certified| certified.header);
-        self.outputs.tip.send_replace(Arc::new(TipView { state, certificate, header }));
+        let tip = Arc::new(TipView { state, certificate, header });
+        // While the node catches up, its states are of the past, and it has other work.
+        if !self.machine.is_syncing() {
+            self.snapshots.offer(&tip);
+        }
+        self.outputs.tip.send_replace(tip);
     }
 
     fn publish_activity(&mut self) {

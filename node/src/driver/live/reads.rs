@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use ledger::certificate::Certificate;
 use ledger::codec;
-use ledger::store::{Store, StoreError};
+use ledger::store::{Kept, Store, StoreError};
 use ledger::units::Height;
 use protocol::budget::Cost;
 use protocol::message::{BLOCKS_BYTES, BLOCKS_MAX, Response};
@@ -110,16 +110,16 @@ fn read_blocks(store: &Store, from: Height) -> Result<(Response, u64), StoreErro
     let mut bytes = 0;
     let mut height = from.max(Height(1));
     while blocks.len() as u64 != BLOCKS_MAX
-        && let Some(length) = store.block_length(height)?
+        && let Kept::Here(length) = store.block_length(height)?
         && (blocks.is_empty() || bytes + length <= BLOCKS_BYTES)
-        && let Some(block) = store.block(height)?
+        && let Kept::Here(block) = store.block(height)?
     {
         bytes += length;
         blocks.push(block);
         height = height.next();
     }
     let last = blocks.last().map(|block| block.header.height);
-    let certificate = last.map(|last| store.certificate(last)).transpose()?.flatten();
+    let certificate = last.map(|last| store.certificate(last)).transpose()?.and_then(Kept::here);
     let reads = blocks.len() as u64 + 1;
     let response = match certificate {
         Some(certificate) => Response::Blocks(blocks, certificate),

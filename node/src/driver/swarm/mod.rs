@@ -16,7 +16,7 @@ use anyhow::Context;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
-use ledger::store::{Staging, Store, StoreError};
+use ledger::store::{Kept, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
@@ -118,6 +118,7 @@ impl Shell {
             manifest,
             nonce,
             rates,
+            join: None,
         };
         let (machine, first_effects) = Swarm::new(setup, clock.now().elapsed);
         let (results, assembled) = mpsc::channel(ASSEMBLED);
@@ -284,7 +285,7 @@ impl Shell {
                     return Ok(());
                 };
                 let expected = self.machine.expected(chunk);
-                let is_valid = expected.is_some_and(|expected| expected.verify(bytes));
+                let is_valid = expected.is_some_and(|expected| expected.verify(chunk, bytes));
                 let bytes = bytes.len() as u64;
                 self.arriving = Some((chunk, frame, id));
                 let done = self.give(Input::Chunk { from: number, id: chunk, is_valid, bytes });
@@ -353,6 +354,9 @@ impl Shell {
                 self.charge(peer, &Cost::look_ups(0, 2));
                 self.send_message(peer, &SyncMessage::Head(index, head));
             }
+            Effect::SendBlockProof(peer, height) => {
+                self.send_message(peer, &SyncMessage::BlockProof(height, None));
+            }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
                 if let Some((arrived, frame, sender)) =
@@ -377,6 +381,11 @@ impl Shell {
                 self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
+            // This node joins by history, and has no snapshots.
+            Effect::BeginSnapshot(_)
+            | Effect::DropSnapshot(_)
+            | Effect::LoadSnapshot { .. }
+            | Effect::JoinFailed(_) => {}
             Effect::Ban { peer, offence } => {
                 if let Some(id) = self.peers.id(peer) {
                     self.network.ban(id, charge(&offence));
@@ -417,16 +426,16 @@ impl Shell {
         let is_sealed = index < self.sealed;
         let bytes = match is_sealed {
             true => self.store.chunk(index.0, chunk, &self.rules),
-            false => self.staging.read(index.0, chunk),
+            false => self.staging.read(index.0, chunk).map(Kept::from),
         };
         let bytes = match self.served(bytes) {
-            Some(Some(bytes)) => bytes,
-            Some(None) if is_sealed => return Ok(Some(Input::Impossible(peer, id))),
-            Some(None) => {
+            Some(Kept::Here(bytes)) => bytes,
+            Some(Kept::Never) if is_sealed => return Ok(Some(Input::Impossible(peer, id))),
+            Some(Kept::Never) => {
                 warn_damaged(index, id.chunk);
                 return Ok(Some(Input::Unsent(peer, id)));
             }
-            None => return Ok(Some(Input::Unsent(peer, id))),
+            Some(Kept::NotKept) | None => return Ok(Some(Input::Unsent(peer, id))),
         };
         // The bytes of the answer are charged, but not the read. The refill of a budget pays for
         // 400 MB/s of answers, which is more than a connection carries. This node decides which
@@ -446,8 +455,10 @@ impl Shell {
     }
 
     fn stored_head(&self, index: SegmentIndex) -> Result<Option<SegmentHead>, StoreError> {
-        let Some((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else { return Ok(None) };
-        let certificate = self.store.certificate(descriptor.last)?;
+        let Kept::Here((descriptor, chunks)) = self.store.chunk_hashes(index.0)? else {
+            return Ok(None);
+        };
+        let certificate = self.store.certificate(descriptor.last)?.here();
         Ok(certificate.map(|certificate| SegmentHead { descriptor, chunks, certificate }))
     }
 

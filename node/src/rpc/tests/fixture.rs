@@ -7,7 +7,7 @@ use ledger::address::Coin;
 use ledger::api::BlockSummary;
 use ledger::block::Header;
 use ledger::certificate::{Certificate, Vote, VoteKind};
-use ledger::chain::{Chain, ChainState, TransactionError};
+use ledger::chain::{Chain, ChainState, Committed, TransactionError};
 use ledger::genesis::{FORMAT, Genesis, GenesisAccount, GenesisValidator, LOCAL_NETWORK, Limits};
 use ledger::signature::SigningKey;
 use ledger::store::Store;
@@ -100,7 +100,7 @@ fn genesis(validators: u8) -> Genesis {
         start_time: Timestamp(1_767_225_600_000),
         accounts: vec![account(1), account(2)],
         validators: (0..validators).map(validator).collect(),
-        limits: Limits::default(),
+        limits: Limits { segment_blocks: 16, ..Limits::default() },
     }
 }
 
@@ -247,6 +247,39 @@ impl Fixture {
 
     /// Makes a block of these transactions final, as the driver would.
     pub(super) fn commit(&mut self, transactions: Vec<Transaction>) -> Header {
+        let committed = self.finalize(transactions);
+        let (header, hash) = (committed.block.header().clone(), committed.block.hash());
+        let count = committed.block.block().transactions.len();
+        let summary = block_summary(&header, hash, count, committed.block.bytes().len());
+        self.store.commit(&[committed]).unwrap();
+        self.show(&header);
+        let _ = self.blocks.send(summary);
+        header
+    }
+
+    /// Makes the store begin with the snapshot after blocks of these transactions, the last of which
+    /// must seal a segment.
+    pub(super) fn begin_with_snapshot(&mut self, blocks: Vec<Vec<Transaction>>) -> Vec<Header> {
+        let blocks: Vec<_> = blocks.into_iter().map(|block| self.finalize(block)).collect();
+        let headers: Vec<_> = blocks.iter().map(|one| one.block.header().clone()).collect();
+        let sealed = blocks.iter().filter_map(|one| Some(one.sealed.as_ref()?.descriptor));
+        let (sealed, last) = (sealed.collect::<Vec<_>>(), &headers[headers.len() - 1]);
+        let (certificate, state) = (self.certificate.clone(), self.state.state().clone());
+        self.store.adopt(last, certificate, &sealed, state).unwrap();
+        self.show(last);
+        headers
+    }
+
+    fn show(&self, header: &Header) {
+        self.tip.send_replace(Arc::new(TipView {
+            state: self.state.clone(),
+            certificate: self.certificate.clone(),
+            header: Some(header.clone()),
+        }));
+    }
+
+    /// The next final block, which is not stored.
+    fn finalize(&mut self, transactions: Vec<Transaction>) -> Committed {
         let count = transactions.len();
         let verified =
             verify_transactions(self.chain.id(), transactions).into_iter().map(Option::unwrap);
@@ -270,17 +303,7 @@ impl Fixture {
             .map(vote)
             .map(|(public, message, key)| (public, key.sign(&message)));
         self.certificate = Certificate::new(height, round, block.hash(), set, votes);
-        let header = block.header().clone();
-        let summary = block_summary(&header, block.hash(), count, block.bytes().len());
-        let committed = self.state.commit(block, self.certificate.clone());
-        self.store.commit(&[committed]).unwrap();
-        self.tip.send_replace(Arc::new(TipView {
-            state: self.state.clone(),
-            certificate: self.certificate.clone(),
-            header: Some(header.clone()),
-        }));
-        let _ = self.blocks.send(summary);
-        header
+        self.state.commit(block, self.certificate.clone())
     }
 
     /// Puts this many transactions into the mempool.

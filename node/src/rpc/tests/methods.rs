@@ -91,7 +91,7 @@ impl Asked {
                 assert_eq!(block.transaction_list[0].memo, hex::encode("hello"));
                 assert_eq!(
                     block.summary.bytes,
-                    fixture.store.block_bytes(Height(1)).unwrap().unwrap().len() as u64
+                    fixture.store.block_bytes(Height(1)).unwrap().here().unwrap().len() as u64
                 );
             }
             api::CHAIN_VALIDATORS => {
@@ -244,7 +244,7 @@ async fn final_blocks_and_transactions_can_be_proved() {
     ] {
         let block = fixture.call(api::CHAIN_BLOCK, params).await.unwrap();
         let bytes = hex::decode(block["raw"].as_str().unwrap()).unwrap();
-        assert_eq!(bytes, fixture.store.block_bytes(Height(1)).unwrap().unwrap());
+        assert_eq!(bytes, fixture.store.block_bytes(Height(1)).unwrap().here().unwrap());
     }
     let plain = fixture.call(api::CHAIN_BLOCK, json!({"height": "1", "raw": false})).await.unwrap();
     assert_eq!(plain.get("raw"), None);

@@ -6,6 +6,7 @@ mod costs;
 mod fixture;
 mod http;
 mod methods;
+mod partial;
 mod socket;
 mod sync;
 mod unruly;

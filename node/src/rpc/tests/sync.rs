@@ -34,6 +34,7 @@ fn fetching(measured_ms: u64) -> SyncView {
     let report = SyncReport {
         stage: Stage::Chunks,
         tip: Height(0),
+        snapshot: None,
         target: Height(1_000),
         sealed: 2,
         segments_total: 7,

@@ -63,10 +63,8 @@ pub(super) fn condition(node: &NodeView) -> (&'static str, Look) {
 /// The rate at which history comes to a node, or else leaves it.
 fn history_rate(sync: &SyncStatus) -> Option<String> {
     let sum = |rates: &mut dyn Iterator<Item = u64>| rates.fold(0, u64::saturating_add);
-    let is_fetching = matches!(
-        sync.state,
-        SyncState::Manifest | SyncState::Chunks | SyncState::Snapshot
-    );
+    let is_fetching =
+        matches!(sync.state, SyncState::Manifest | SyncState::Chunks | SyncState::Snapshot);
     let received = sum(&mut sync.peers.iter().map(|peer| peer.fetch_rate));
     let sent = sum(&mut sync.peers.iter().map(|peer| peer.serve_rate));
     match (received, sent) {

@@ -59,7 +59,6 @@ impl Engine {
         number
     }
 
-    #[allow(dead_code)] // Until snapshots come.
     /// Closes a collection, and tells all peers. Nothing of it is asked for or sent any more.
     pub(in crate::swarm) fn close(&mut self, number: CollectionNumber) {
         if self.collections.remove(&number).is_none() {

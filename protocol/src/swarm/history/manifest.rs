@@ -128,6 +128,11 @@ impl Source {
         self.proof.as_ref().map_or(Height(0), |proof| proof.header.height)
     }
 
+    /// The header that proves the manifest, once a manifest is proved.
+    pub(in crate::swarm) const fn proof(&self) -> Option<&CertifiedHeader> {
+        self.proof.as_ref()
+    }
+
     pub(in crate::swarm) const fn is_asking(&self) -> bool {
         self.fetch.is_some()
     }
@@ -211,8 +216,12 @@ impl Kind {
     pub(super) fn seek_manifest(&mut self, engine: &mut Engine) {
         let now = engine.now;
         let is_open = self.source.fetch.as_ref().is_none_or(|fetch| fetch.deadline <= now);
-        if self.is_manifest_due() && is_open && self.next_head(now).is_none() {
+        let has_head = !self.is_held && self.next_head(now).is_some();
+        if self.is_manifest_due() && is_open && !has_head {
             self.fetch_manifest(engine);
+        }
+        if self.is_held {
+            return;
         }
         let mut asked = self.source.heads.values().filter(|(_, deadline)| *deadline > now).count();
         let begun = self.begun.len();
@@ -225,6 +234,12 @@ impl Kind {
             engine.send(peer, &SyncMessage::GetHead(index));
             asked = asked.saturating_add(1);
         }
+    }
+
+    /// Whether the tip is so close to the target that blocks are fetched one by one.
+    pub(in crate::swarm) fn is_near(&self) -> bool {
+        let target = self.source.target.as_ref().map(|target| target.header.height.0);
+        target.is_some_and(|target| target.saturating_sub(self.tip.0) <= BEHIND_FAR)
     }
 
     /// Whether a longer manifest is needed: both the tip and the proved height are far below the
@@ -299,7 +314,7 @@ impl Kind {
         // If nothing else is being fetched, the first head is requested right behind the manifest
         // that proves it, which saves a round trip.
         let first = SegmentIndex(from.0.saturating_add(u64::from(next <= self.tip)));
-        if self.begun.is_empty() && holds(engine, peer, first) {
+        if !self.is_held && self.begun.is_empty() && holds(engine, peer, first) {
             self.source.heads.insert(first, (peer, engine.now.saturating_add(PATIENCE)));
             engine.send(peer, &SyncMessage::GetHead(first));
         }

@@ -4,7 +4,6 @@
 pub(super) mod answers;
 mod assembly;
 mod manifest;
-mod progress;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use ledger::units::{Height, SegmentIndex};
 use super::effect::Effect;
 use super::engine::{Collection, Engine};
 use super::message::{CollectionId, CollectionNumber, SyncMessage};
+use super::progress::Progress;
 use super::ranges::{SegmentRange, SegmentRanges};
 use super::segments::Segment;
 use super::uploads::Class;
@@ -26,7 +26,6 @@ use crate::message::CertifiedHeader;
 use crate::plan::FetchPlan;
 pub(super) use assembly::Step;
 use manifest::Source;
-pub(super) use progress::Progress;
 
 /// This node's number for history, which it opens first.
 pub const HISTORY: CollectionNumber = CollectionNumber(0);
@@ -49,6 +48,8 @@ pub(super) struct Kind {
     /// before.
     told_plan: Option<FetchPlan>,
     pub(super) progress: Progress,
+    /// Whether a snapshot is being fetched. Then the manifest is fetched, but no segment.
+    pub(super) is_held: bool,
 }
 
 impl Kind {
@@ -85,6 +86,7 @@ impl Kind {
             plan: FetchPlan::Blocks,
             told_plan: None,
             progress: Progress::default(),
+            is_held: false,
         };
         kind.restore(engine, staged, manifest);
         kind
@@ -153,6 +155,22 @@ impl Kind {
         self.begun.get(&segment)?.chunks.get(chunk as usize).copied()
     }
 
+    /// The chain has taken over a snapshot, and goes on from there. No segment before it is here.
+    pub(super) fn on_loaded(&mut self, engine: &mut Engine, history: &History) {
+        (self.tip, self.sealed) = (history.tip(), SegmentIndex(history.segments()));
+        self.source.forget_below(self.sealed);
+        self.progress = Progress::default();
+        let ahead: Vec<_> = self.source.manifest().descriptors().copied().collect();
+        self.progress.extend(&ahead, &self.rules);
+        engine.send_all(&SyncMessage::Height(self.tip));
+        self.go_on();
+    }
+
+    /// Segments are fetched from now on, and the caller hears how.
+    pub(super) fn go_on(&mut self) {
+        (self.is_held, self.told_plan) = (false, None);
+    }
+
     /// Asks for what is missing besides chunks, and moves complete segments on.
     pub(super) fn settle(&mut self, engine: &mut Engine) {
         self.release(engine);
@@ -185,7 +203,7 @@ impl Kind {
     }
 
     fn announce_plan(&mut self, engine: &mut Engine) {
-        let Some(plan) = self.current_plan() else { return };
+        let Some(plan) = self.current_plan().filter(|_| !self.is_held) else { return };
         self.plan = plan;
         if self.told_plan != Some(plan) {
             self.told_plan = Some(plan);

@@ -372,6 +372,11 @@ impl Shell {
                     self.assembled.remove(&index);
                     self.stored.retain(|id| id.segment.index != index);
                 }
+                Effect::SendBlockProof(..) => {}
+                other @ (Effect::BeginSnapshot(_)
+                | Effect::DropSnapshot(_)
+                | Effect::LoadSnapshot { .. }
+                | Effect::JoinFailed(_)) => panic!("{other:?}"),
                 Effect::Plan(plan) => {
                     let end = Height(self.made.target.header.height.0 - 1);
                     let is_whole =
@@ -457,5 +462,8 @@ fn swarm(
     let history = made.history(usize::try_from(sealed.0).expect("few segments"));
     let (chain, rates) = (Arc::clone(&made.chain), Rates::default());
     let kept = SegmentRanges::before(sealed);
-    Swarm::new(Setup { chain, history: &history, kept, staged, manifest, nonce: 1, rates }, now)
+    Swarm::new(
+        Setup { chain, history: &history, kept, staged, manifest, nonce: 1, rates, join: None },
+        now,
+    )
 }

@@ -256,6 +256,7 @@ impl World {
             manifest: node.manifest.clone(),
             nonce,
             rates: Rates::default(),
+            join: None,
         };
         let (sync, effects) = Swarm::new(setup, Duration::from_nanos(self.now));
         node.sync = Some(sync);

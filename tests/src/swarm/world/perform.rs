@@ -61,6 +61,7 @@ impl World {
                 self.bans.push((place, other, offence));
                 self.close(place, other);
             }
+            other => panic!("{other:?}"),
         }
     }
 

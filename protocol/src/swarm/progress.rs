@@ -1,12 +1,14 @@
-//! How much of history is here, for display.
+//! How much of what is fetched is here, for display.
 
 use std::time::Duration;
 
 use ledger::history::{HistoryRules, SegmentDescriptor};
+use ledger::snapshot::Frontier;
 
-use crate::swarm::meter::Meter;
+use super::meter::Meter;
 
-/// Chunks and bytes of the segments in the manifests of this run: all of them, and those here.
+/// Chunks and bytes of the segments in the manifests of this run, or of a snapshot: all of them, and
+/// those here.
 #[derive(Debug, Default)]
 pub(in crate::swarm) struct Progress {
     pub(in crate::swarm) chunks_total: u64,
@@ -22,6 +24,13 @@ pub(in crate::swarm) struct Progress {
 }
 
 impl Progress {
+    /// Nothing of a snapshot is here.
+    pub(in crate::swarm) fn of(frontier: &Frontier) -> Self {
+        let chunks_total = frontier.chunk_count();
+        let last = chunks_total.checked_sub(1).and_then(|last| frontier.chunk_range(last));
+        Self { chunks_total, bytes_total: last.map_or(0, |last| last.end), ..Self::default() }
+    }
+
     pub(in crate::swarm) fn extend(
         &mut self,
         descriptors: &[SegmentDescriptor],

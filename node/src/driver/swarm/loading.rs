@@ -1,0 +1,100 @@
+//! Performs what the machine decides about snapshots: it serves the files of whole ones, stores the
+//! chunks of the one that is fetched, and makes it the beginning of the chain.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use ledger::chain::ChainState;
+use ledger::hash::SnapshotId;
+use ledger::history::SegmentDescriptor;
+use ledger::store::{SnapshotInfo, SnapshotWriter, Snapshots, Store, StoreError};
+use protocol::swarm::SnapshotOffer;
+
+use crate::view::TipView;
+
+/// The snapshots of this node, for its peers and for its own beginning.
+pub(super) struct Loading {
+    pub(super) snapshots: Snapshots,
+    /// The snapshot whose chunks are fetched.
+    fetched: Option<SnapshotWriter>,
+}
+
+/// A snapshot that the chain has taken over.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) id: SnapshotId,
+    pub(super) tip: TipView,
+}
+
+impl Loading {
+    pub(super) const fn new(snapshots: Snapshots) -> Self {
+        Self { snapshots, fetched: None }
+    }
+
+    /// Makes the file of a snapshot, whose chunks come from now on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn begin(&mut self, offer: SnapshotOffer) -> Result<(), StoreError> {
+        let SnapshotOffer { header, certificate, frontier, .. } = offer;
+        self.fetched = Some(self.snapshots.begin(header, certificate, frontier)?);
+        Ok(())
+    }
+
+    /// Stores a chunk of the snapshot that is fetched. The machine has verified it.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn write(&mut self, chunk: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let fetched = self.fetched.as_mut();
+        fetched.map_or(Ok(()), |writer| writer.write(chunk, bytes))
+    }
+
+    /// The bytes of a chunk, verified; `None` if the snapshot or the chunk is not here.
+    ///
+    /// # Errors
+    /// The chunk is damaged, or the disk refuses.
+    pub(super) fn read(
+        &mut self,
+        id: &SnapshotId,
+        chunk: u64,
+        now: Duration,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.fetched.as_mut().filter(|writer| writer.info().id == *id) {
+            Some(writer) => writer.read(chunk),
+            None => self.snapshots.chunk(id, chunk, now),
+        }
+    }
+
+    /// The snapshot is given up, so its file goes.
+    pub(super) fn drop_fetched(&mut self, id: &SnapshotId) {
+        drop(self.fetched.take_if(|writer| writer.info().id == *id));
+    }
+
+    /// All chunks are here: the file becomes that of a whole snapshot.
+    ///
+    /// # Errors
+    /// Not all bytes are what was written, or the disk refuses. The file is gone then.
+    pub(super) fn finish(&mut self, id: &SnapshotId) -> anyhow::Result<()> {
+        let writer = self.fetched.take_if(|writer| writer.info().id == *id);
+        writer.context("no such snapshot is being fetched")?.finish()?;
+        Ok(())
+    }
+}
+
+/// Makes a whole snapshot the content of a store without blocks.
+///
+/// # Errors
+/// A chunk is damaged, or the disk refuses. The store has no blocks then.
+pub(super) fn load(
+    snapshots: &Snapshots,
+    store: &Store,
+    info: &SnapshotInfo,
+    descriptors: &[SegmentDescriptor],
+) -> Result<Loaded, StoreError> {
+    let state = snapshots.state(&info.id)?;
+    let SnapshotInfo { header, certificate, .. } = info;
+    let state: ChainState = store.adopt(header, certificate.clone(), descriptors, state)?;
+    let (certificate, header) = (certificate.clone(), Some(header.clone()));
+    Ok(Loaded { id: info.id, tip: TipView { state, certificate, header } })
+}

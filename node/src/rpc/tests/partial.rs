@@ -1,0 +1,57 @@
+//! Answers of a node that does not keep the whole chain.
+
+use ledger::api;
+use ledger::codec;
+use serde_json::json;
+
+use super::fixture::Fixture;
+
+/// The first 16 blocks came as a snapshot. Of the last of them the header is known.
+#[tokio::test]
+async fn what_is_not_kept_is_an_answer_of_its_own() {
+    let mut fixture = Fixture::start().await;
+    let [lost, kept, waiting] = [0, 1, 2].map(|nonce| fixture.transfer(nonce));
+    let headers = fixture
+        .begin_with_snapshot([vec![lost.clone()]].into_iter().chain(vec![vec![]; 15]).collect());
+    let tip = fixture.call(api::CHAIN_HEAD, json!({})).await.unwrap();
+    assert_eq!(tip["header"], json!(hex::encode(codec::encode(&headers[15]))));
+    fixture.commit(vec![kept.clone()]);
+    fixture.call(api::TX_SUBMIT, json!([hex::encode(codec::encode(&waiting))])).await.unwrap();
+
+    let id = |transaction: &ledger::transaction::Transaction| {
+        transaction.body.id(fixture.chain.id()).to_string()
+    };
+    let zeros = "0".repeat(64);
+    for (method, params) in [
+        (api::CHAIN_BLOCK, json!({"height": "1"})),
+        (api::CHAIN_BLOCK, json!({"height": "16"})),
+        (api::CHAIN_BLOCK, json!({"hash": headers[0].hash().to_string()})),
+        (api::CHAIN_BLOCK, json!({"hash": zeros})),
+        (api::CHAIN_HEAD, json!({"height": "1"})),
+        (api::TX_GET, json!({"id": id(&lost)})),
+        (api::TX_GET, json!({"id": zeros, "wait_ms": 10})),
+        (api::TX_PROOF, json!({"id": id(&lost)})),
+        (api::TX_PROOF, json!({"id": id(&waiting)})),
+    ] {
+        let error = fixture.call(method, params.clone()).await.unwrap_err();
+        let (code, reason) = (&error["code"], &error["data"]["reason"]);
+        assert_eq!((code, reason), (&json!(-32_004), &json!("not_kept")), "{method} {params}");
+        assert_eq!(error["data"]["holders"], json!([]), "{method} {params}");
+    }
+    for (method, params) in [
+        (api::CHAIN_HEAD, json!({"height": "16"})),
+        (api::CHAIN_BLOCK, json!({"height": "17"})),
+        (api::TX_PROOF, json!({"id": id(&kept)})),
+    ] {
+        assert!(fixture.call(method, params.clone()).await.is_ok(), "{method} {params}");
+    }
+    let found = fixture.call(api::TX_GET, json!({"id": id(&kept)})).await.unwrap();
+    assert_eq!(found["status"], json!("final"));
+    let found = fixture.call(api::TX_GET, json!({"id": id(&waiting)})).await.unwrap();
+    assert_eq!(found["status"], json!("pending"), "what waits is known");
+    for (method, params) in
+        [(api::CHAIN_BLOCK, json!({"height": "18"})), (api::CHAIN_HEAD, json!({"height": "18"}))]
+    {
+        assert_eq!(fixture.refusal(method, params).await.1, "not_found");
+    }
+}

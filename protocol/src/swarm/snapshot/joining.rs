@@ -1,0 +1,401 @@
+//! How a chain at height 0 begins with a snapshot: choose one, collect its frontier, fetch its
+//! chunks, and have it loaded.
+
+use std::time::Duration;
+
+use ledger::hash::{BlockHash, SnapshotId};
+use ledger::merkle::MerkleProof;
+use ledger::units::Height;
+
+use super::Kind;
+use super::checkpoint::Checkpoint;
+use super::fetch::{Fetch, chunk_id};
+use super::frontier::{FrontierFetch, REQUESTS_MAX};
+use super::offers::{Announced, Offers};
+use crate::ids::PeerId;
+use crate::offence::Offence;
+use crate::swarm::effect::Effect;
+use crate::swarm::engine::Engine;
+use crate::swarm::history;
+use crate::swarm::input::{Join, SnapshotOffer};
+use crate::swarm::message::{ChunkId, FrontierPage, SNAPSHOTS_MAX, SyncMessage};
+use crate::swarm::ranges::SegmentRanges;
+
+/// After this time without a proved manifest, joining fails.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
+/// After this time without a snapshot to try, joining fails. Peers announce their snapshots when
+/// the link opens.
+const OFFER_PATIENCE: Duration = Duration::from_secs(5);
+/// A snapshot that has not grown for this time is left for the next one.
+const STALLED: Duration = Duration::from_secs(10);
+/// Delay until peers are asked again, once none of them had an answer.
+const RETRY: Duration = Duration::from_millis(750);
+
+/// Why a chain cannot begin with a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinFailure {
+    /// The chain of the peers has only a few blocks.
+    #[error("the chain is too short for a snapshot to save anything")]
+    Near,
+    /// No peer has sent a list of segments that a certified header proves.
+    #[error("no peer has sent the manifest of the chain")]
+    NoManifest,
+    /// No peer announces a snapshot of a proved block.
+    #[error("no connected peer offers a snapshot")]
+    NotOffered,
+    /// All snapshots that peers announced were tried.
+    #[error("none of the offered snapshots could be fetched")]
+    AllLeft,
+    /// The chain has another block at the height of the checkpoint.
+    #[error(
+        "the chain of the peers has block {found} at height {height}, and the checkpoint is block \
+         {expected}"
+    )]
+    CheckpointContradicted {
+        /// Height of the checkpoint.
+        height: Height,
+        /// The checkpoint.
+        expected: BlockHash,
+        /// The block in the chain.
+        found: BlockHash,
+    },
+    /// The checkpoint is inside a segment, and no peer proves which block is there.
+    #[error("no connected peer has proved which block is at height {height} of the checkpoint")]
+    CheckpointUnproved {
+        /// Height of the checkpoint.
+        height: Height,
+    },
+}
+
+impl JoinFailure {
+    /// Whether the node must stop: the chain is not, or may not be, the one that the operator
+    /// wants.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        match self {
+            Self::CheckpointContradicted { .. } | Self::CheckpointUnproved { .. } => true,
+            Self::Near | Self::NoManifest | Self::NotOffered | Self::AllLeft => false,
+        }
+    }
+}
+
+/// What is being done.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A snapshot to try is awaited, since this time.
+    Choosing(Duration),
+    /// The frontier of a snapshot is being collected.
+    Frontier(FrontierFetch),
+    /// Chunks are being fetched.
+    Chunks(Fetch),
+    /// All chunks are here, and the driver loads them.
+    Loading(Fetch),
+}
+
+/// The way to a snapshot.
+#[derive(Debug)]
+pub(super) struct Joining {
+    began_at: Duration,
+    /// Whether a manifest is proved.
+    is_proved: bool,
+    /// Until it is checked.
+    checkpoint: Option<Checkpoint>,
+    offers: Offers,
+    pub(super) step: Step,
+}
+
+impl Joining {
+    pub(super) fn new(join: Join, now: Duration) -> Self {
+        Self {
+            began_at: now,
+            is_proved: false,
+            checkpoint: join.checkpoint.map(Checkpoint::new),
+            offers: Offers::default(),
+            step: Step::Choosing(now),
+        }
+    }
+
+    /// The snapshot that is being fetched or loaded.
+    pub(super) const fn fetch(&self) -> Option<&Fetch> {
+        match &self.step {
+            Step::Chunks(fetch) | Step::Loading(fetch) => Some(fetch),
+            Step::Choosing(_) | Step::Frontier(_) => None,
+        }
+    }
+
+    pub(super) const fn fetch_mut(&mut self) -> Option<&mut Fetch> {
+        match &mut self.step {
+            Step::Chunks(fetch) | Step::Loading(fetch) => Some(fetch),
+            Step::Choosing(_) | Step::Frontier(_) => None,
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, peer: PeerId) {
+        self.offers.on_closed(peer);
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.on_closed(peer);
+        }
+        if let Step::Frontier(fetch) = &mut self.step
+            && fetch.peer == peer
+        {
+            fetch.deadline = Duration::ZERO;
+        }
+    }
+
+    pub(super) fn on_chunk(&mut self, now: Duration, id: ChunkId, bytes: u64) {
+        if let Some(fetch) = self.fetch_mut()
+            && fetch.number == id.segment.collection
+        {
+            fetch.on_chunk(now, bytes);
+        }
+    }
+
+    /// Does what is due now.
+    ///
+    /// # Errors
+    /// The chain cannot begin with a snapshot.
+    pub(super) fn settle(
+        &mut self,
+        kind: &Kind,
+        engine: &mut Engine,
+        history: &history::Kind,
+    ) -> Result<(), JoinFailure> {
+        let now = engine.now;
+        if !self.is_proved {
+            if history.is_near() {
+                return Err(JoinFailure::Near);
+            }
+            if history.source.proof().is_none() {
+                let end = self.began_at.saturating_add(MANIFEST_PATIENCE);
+                return if now < end { Ok(()) } else { Err(JoinFailure::NoManifest) };
+            }
+            (self.is_proved, self.step) = (true, Step::Choosing(now));
+        }
+        if let Some(checkpoint) = &mut self.checkpoint
+            && checkpoint.settle(engine, history, &mut self.offers)?
+        {
+            self.checkpoint = None;
+        }
+        if let Step::Chunks(_) = self.step {
+            self.advance(kind, engine, history);
+        }
+        if let Step::Frontier(fetch) = &self.step
+            && fetch.deadline <= now
+        {
+            let (snapshot, requests) = (fetch.snapshot, fetch.requests);
+            self.ask(engine, snapshot, requests);
+        }
+        if self.offers.is_over() {
+            return Err(JoinFailure::AllLeft);
+        }
+        let Step::Choosing(since) = self.step else { return Ok(()) };
+        if let Some(snapshot) = self.offers.best(history, &kind.rules) {
+            self.ask(engine, snapshot, 0);
+        } else if since.saturating_add(OFFER_PATIENCE) <= now {
+            return Err(match self.offers.was_any_left() {
+                true => JoinFailure::AllLeft,
+                false => JoinFailure::NotOffered,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
+        let step = match &self.step {
+            _ if !self.is_proved => self.began_at.saturating_add(MANIFEST_PATIENCE),
+            Step::Choosing(since) => since.saturating_add(OFFER_PATIENCE),
+            Step::Frontier(fetch) => fetch.deadline,
+            Step::Chunks(fetch) => fetch.grown_at.saturating_add(STALLED),
+            Step::Loading(_) => Duration::MAX,
+        };
+        let checkpoint = self.checkpoint.as_ref().and_then(Checkpoint::deadline);
+        let all = [Some(step).filter(|at| *at < Duration::MAX), checkpoint];
+        // What is due now and was not done waits for an input.
+        all.into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    /// Why no chunk arrives, if none has arrived for this time.
+    pub(super) fn reason(&self, now: Duration, quiet: Duration) -> Option<String> {
+        match &self.step {
+            Step::Choosing(_) => Some("no connected peer has offered a snapshot yet".to_owned()),
+            Step::Frontier(fetch) => Some(format!(
+                "no connected peer has sent the frontier of the snapshot at height {} yet",
+                fetch.snapshot.0
+            )),
+            Step::Chunks(fetch) if fetch.grown_at.saturating_add(quiet) <= now => Some(format!(
+                "the peers that have the snapshot at height {} do not send the missing chunks",
+                fetch.offer.height
+            )),
+            Step::Chunks(_) | Step::Loading(_) => None,
+        }
+    }
+
+    /// Requests the frontier of a snapshot from its beginning, after `requests` requests.
+    fn ask(&mut self, engine: &mut Engine, snapshot: Announced, requests: u32) {
+        let peer = self.offers.least_asked(self.offers.holders(snapshot));
+        let Some(peer) = peer.filter(|_| requests < REQUESTS_MAX) else {
+            self.offers.on_stalled(snapshot);
+            return self.leave(engine, snapshot);
+        };
+        self.offers.note_asked(peer);
+        let fetch = FrontierFetch::new(snapshot, peer, requests.saturating_add(1), engine.now);
+        engine.send(peer, &SyncMessage::GetFrontier(snapshot.1, fetch.page));
+        self.step = Step::Frontier(fetch);
+    }
+
+    /// Leaves the current snapshot, and chooses anew.
+    fn leave(&mut self, engine: &mut Engine, snapshot: Announced) {
+        self.offers.on_left(snapshot);
+        self.drop_fetch(engine);
+        self.step = Step::Choosing(engine.now);
+    }
+
+    /// Closes the collection that is being fetched, and has its file removed.
+    pub(super) fn drop_fetch(&mut self, engine: &mut Engine) {
+        if let Some(Fetch { offer, number, .. }) = self.fetch() {
+            engine.close(*number);
+            engine.push(Effect::DropSnapshot(offer.id));
+        }
+    }
+
+    /// Moves the chunks on, and leaves a snapshot that does not grow if another one is better.
+    fn advance(&mut self, kind: &Kind, engine: &mut Engine, history: &history::Kind) {
+        let Step::Chunks(fetch) = &mut self.step else { return };
+        let (now, snapshot) = (engine.now, fetch.snapshot());
+        if fetch.advance(engine) {
+            // The checkpoint comes first: the chain must not begin with a state that is not wanted.
+            fetch.grown_at = now;
+            if self.checkpoint.is_none() {
+                self.load(engine, history);
+            }
+            return;
+        }
+        if engine.paused_until(fetch.number).is_some() {
+            // No other snapshot would be easier to store.
+            fetch.grown_at = now;
+        }
+        if fetch.grown_at.saturating_add(STALLED) > now {
+            return;
+        }
+        fetch.grown_at = now;
+        self.offers.on_stalled(snapshot);
+        if self.offers.best(history, &kind.rules) != Some(snapshot) {
+            self.leave(engine, snapshot);
+        }
+    }
+
+    fn load(&mut self, engine: &mut Engine, history: &history::Kind) {
+        let step = std::mem::replace(&mut self.step, Step::Choosing(engine.now));
+        let Step::Chunks(fetch) = step else { return };
+        let SnapshotOffer { id, height, .. } = fetch.offer;
+        let all = history.source.manifest().descriptors();
+        let descriptors = all.take_while(|one| one.last <= height).copied().collect();
+        engine.push(Effect::LoadSnapshot { id, descriptors });
+        self.step = Step::Loading(fetch);
+    }
+}
+
+impl Kind {
+    pub(in crate::swarm) fn on_snapshots(
+        &mut self,
+        engine: &mut Engine,
+        from: PeerId,
+        snapshots: Vec<Announced>,
+    ) {
+        if snapshots.len() > SNAPSHOTS_MAX {
+            return engine.ban(from, Offence::AbsurdHoldings);
+        }
+        if let Some(joining) = &mut self.joining {
+            joining.offers.on_announced(from, snapshots);
+        }
+    }
+
+    pub(in crate::swarm) fn on_frontier(
+        &mut self,
+        engine: &mut Engine,
+        history: &history::Kind,
+        from: PeerId,
+        (id, page): (SnapshotId, u32),
+        answer: Option<FrontierPage>,
+    ) {
+        let Some(joining) = &mut self.joining else { return };
+        let Step::Frontier(fetch) = &mut joining.step else { return };
+        if (fetch.peer, fetch.snapshot.1, fetch.page) != (from, id, page) {
+            // This answers a request that was given up.
+            return;
+        }
+        let Some(answer) = answer else {
+            let is_fresh = joining.offers.is_any_fresh(joining.offers.holders(fetch.snapshot));
+            let wait = if is_fresh { Duration::ZERO } else { RETRY };
+            fetch.deadline = fetch.deadline.min(engine.now.saturating_add(wait));
+            return;
+        };
+        joining.offers.note_answered(from);
+        // The height was that of a proved segment's last block when the snapshot was chosen.
+        let Some(segment) = history.source.manifest().segment_of(fetch.snapshot.0) else { return };
+        match fetch.on_page(answer, &self.chain, &self.rules, segment, engine.now) {
+            Ok(None) => engine.send(from, &SyncMessage::GetFrontier(id, fetch.page)),
+            Ok(Some(offer)) => {
+                let number = self.open(engine, id, SegmentRanges::default());
+                engine.push(Effect::BeginSnapshot(offer.clone()));
+                let fetch = Fetch::new(offer, number, engine.now);
+                if let Some(joining) = &mut self.joining {
+                    joining.step = Step::Chunks(fetch);
+                }
+            }
+            Err(offence) => {
+                joining.step = Step::Choosing(engine.now);
+                engine.ban(from, offence);
+            }
+        }
+    }
+
+    pub(in crate::swarm) fn on_block_proof(
+        &mut self,
+        engine: &mut Engine,
+        history: &history::Kind,
+        from: PeerId,
+        height: Height,
+        proof: Option<(BlockHash, MerkleProof)>,
+    ) {
+        let Some(joining) = &mut self.joining else { return };
+        let Some(checkpoint) = &mut joining.checkpoint else { return };
+        match checkpoint.on_proof(engine, history, from, height, proof) {
+            Ok(true) => joining.checkpoint = None,
+            Ok(false) => {}
+            Err(failure) => {
+                joining.drop_fetch(engine);
+                self.joining = None;
+                engine.push(Effect::JoinFailed(failure));
+            }
+        }
+    }
+
+    /// The snapshot could not be loaded.
+    pub(in crate::swarm) fn on_load_failed(
+        &mut self,
+        engine: &mut Engine,
+        id: SnapshotId,
+        damaged: &[u64],
+    ) {
+        let Some(joining) = &mut self.joining else { return };
+        let is_it = matches!(&joining.step, Step::Loading(fetch) if fetch.offer.id == id);
+        if !is_it {
+            return;
+        }
+        let step = std::mem::replace(&mut joining.step, Step::Choosing(engine.now));
+        let Step::Loading(mut fetch) = step else { return };
+        let snapshot = fetch.snapshot();
+        joining.offers.on_stalled(snapshot);
+        for chunk in damaged {
+            let name = chunk_id(fetch.number, *chunk);
+            let lost = engine.on_damaged(name.segment, &[name.chunk]);
+            fetch.on_lost(engine, name, lost > 0);
+        }
+        fetch.grown_at = engine.now;
+        joining.step = Step::Chunks(fetch);
+        if damaged.is_empty() || joining.offers.is_used_up(snapshot) {
+            joining.leave(engine, snapshot);
+        }
+    }
+}
