@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
-use crate::hash::Hash;
+use crate::hash::{BlockHash, Hash};
 use crate::history::{HistoryRules, SealedSegment, SegmentDescriptor};
+use crate::merkle::{self, MerkleProof};
 use crate::store::index::Entry;
 use crate::store::kept::{Gaps, Kept};
 use crate::store::pages::{self, ERA_SEGMENTS, Name, Pages};
@@ -65,6 +66,27 @@ impl Store {
             Pages::open(&files.history, Name::Blocks(segment))?.read(range).map(Some)
         });
         bytes?.try_and_then(|bytes| Ok(bytes.into()))
+    }
+
+    /// The hash of a block in a sealed segment, and the proof of it under the segment's
+    /// `blocks_root`. Reads and hashes the hashes of all blocks of the segment.
+    ///
+    /// # Errors
+    /// `StoreError::Corrupt`, `StoreError::Io`.
+    pub fn block_proof(
+        &self,
+        height: Height,
+    ) -> Result<Kept<(BlockHash, MerkleProof)>, StoreError> {
+        let place = self.read_view().segments.place(height);
+        let Kept::Here(Place::Sealed(descriptor, block)) = place else {
+            return Ok(if matches!(place, Kept::NotKept) { Kept::NotKept } else { Kept::Never });
+        };
+        let segment = self.segment(descriptor.index)?;
+        segment.try_and_then(|segment| {
+            let block = usize::try_from(block).unwrap_or(usize::MAX);
+            let hash = segment.blocks.get(block).map(|hash| BlockHash(*hash));
+            Ok(hash.zip(merkle::prove(&segment.blocks, block)).into())
+        })
     }
 
     /// Which sealed segments are kept, as ranges of their indices, in order.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ledger::chain::ChainState;
 use ledger::snapshot::{Frontier, SnapshotRules};
-use ledger::store::{SnapshotInfo, Snapshots, Store};
+use ledger::store::{Kept, SnapshotInfo, Snapshots, Store};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
@@ -66,7 +66,7 @@ fn is_snapshot(chain: &ChainState, store: &Store) -> bool {
     }
     let before = rules.candidate_before(index).and_then(|before| {
         let last = store.descriptors(before, tip.height, 1).first()?.last;
-        store.header(last).ok().flatten()
+        store.header(last).ok().and_then(Kept::here)
     });
     rules.is_snapshot(index, tip.time, before.map(|header| header.time))
 }

@@ -113,6 +113,9 @@ pub enum Input {
     Certified(CertifiedHeader),
     /// The chain has grown to this height and has sealed these segments meanwhile.
     Tip(Height, Vec<SegmentDescriptor>),
+    /// The chain begins without a snapshot, whatever [`Setup::join`] said: no peer is far ahead.
+    /// History goes on from where the chain is.
+    ByHistory,
     /// A whole snapshot is on disk, and is offered to peers. Of more than
     /// [`SNAPSHOTS_MAX`](super::message::SNAPSHOTS_MAX) the highest ones are.
     SnapshotKept(SnapshotOffer),

@@ -113,6 +113,7 @@ impl Swarm {
                 let was_here = engine.on_refused(id);
                 self.on_lost(id, was_here);
             }
+            Input::ByHistory => snapshot.give_up(engine, history),
             Input::SnapshotKept(offer) => snapshot.on_kept(engine, offer),
             Input::SnapshotGone(id) => snapshot.on_gone(engine, id),
             Input::Loaded { id, history: loaded } => {

@@ -28,8 +28,8 @@ use super::blame::charge;
 use super::joining::Joined;
 use super::peer_numbers::PeerNumbers;
 use super::priority::patient_threads;
-use crate::checkpoint::Checkpoint;
 use super::snapshots::Offers;
+use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, wall_ms};
 use crate::consensus_log::ConsensusLog;
 use crate::network::{self, Gossip, Network, PeerEvent, Topic};
@@ -147,8 +147,11 @@ impl Driver {
     /// # Errors
     /// The disk refuses, the machine halts, or a read of blocks for a peer panics.
     pub(crate) async fn run(mut self, mut inputs: Inputs, joined: Joined) -> anyhow::Result<()> {
+        let Joined { tip, connected, plan } = joined;
+        if tip.is_some() {
+            self.publish_tip();
+        }
         self.turn(Input::Time)?;
-        let Joined { connected, plan, .. } = joined;
         for peer in connected {
             // `joining` holds its number.
             self.turn(Input::Connected(self.peers.number(&peer)))?;

@@ -1,10 +1,10 @@
 //! Performs what the machine decides about snapshots: it serves the files of whole ones, stores the
 //! chunks of the one that is fetched, and makes it the beginning of the chain.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ledger::chain::ChainState;
 use ledger::hash::SnapshotId;
 use ledger::history::SegmentDescriptor;
 use ledger::store::{SnapshotInfo, SnapshotWriter, Snapshots, Store, StoreError};
@@ -21,9 +21,9 @@ pub(super) struct Loading {
 
 /// A snapshot that the chain has taken over.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) id: SnapshotId,
-    pub(super) tip: TipView,
+pub(crate) struct Loaded {
+    pub(crate) id: SnapshotId,
+    pub(crate) tip: TipView,
 }
 
 impl Loading {
@@ -75,10 +75,9 @@ impl Loading {
     ///
     /// # Errors
     /// Not all bytes are what was written, or the disk refuses. The file is gone then.
-    pub(super) fn finish(&mut self, id: &SnapshotId) -> anyhow::Result<()> {
+    pub(super) fn finish(&mut self, id: &SnapshotId) -> anyhow::Result<Arc<SnapshotInfo>> {
         let writer = self.fetched.take_if(|writer| writer.info().id == *id);
-        writer.context("no such snapshot is being fetched")?.finish()?;
-        Ok(())
+        Ok(writer.context("no such snapshot is being fetched")?.finish()?)
     }
 }
 
@@ -91,10 +90,10 @@ pub(super) fn load(
     store: &Store,
     info: &SnapshotInfo,
     descriptors: &[SegmentDescriptor],
-) -> Result<Loaded, StoreError> {
-    let state = snapshots.state(&info.id)?;
+) -> anyhow::Result<Loaded> {
+    let state = snapshots.state(&info.id)?.context("the file of the snapshot is gone")?;
     let SnapshotInfo { header, certificate, .. } = info;
-    let state: ChainState = store.adopt(header, certificate.clone(), descriptors, state)?;
+    let state = store.adopt(header, certificate.clone(), descriptors, state)?;
     let (certificate, header) = (certificate.clone(), Some(header.clone()));
     Ok(Loaded { id: info.id, tip: TipView { state, certificate, header } })
 }

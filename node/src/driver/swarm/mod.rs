@@ -5,9 +5,10 @@
 //! consensus. [`protocol::swarm`] decides; this module performs. Protocol: `docs/protocol/sync.md`.
 
 mod assembly;
+mod loading;
 mod suppliers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,17 @@ use std::time::Duration;
 use anyhow::Context;
 use ledger::chain::{Chain, ChainState};
 use ledger::codec;
+use ledger::hash::SnapshotId;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
-use ledger::store::{Kept, Staging, Store, StoreError};
+use ledger::store::{Kept, SnapshotInfo, Snapshots, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
-use protocol::swarm::{Effect, Input, Rates, SegmentRanges, Setup, Swarm};
+use protocol::swarm::{
+    CollectionKind, Effect, Input, Join, Rates, SegmentRange, SegmentRanges, Setup, SnapshotOffer,
+    Swarm, snapshot_chunk,
+};
 use protocol::{FetchPlan, Offence, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,6 +38,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
+use loading::{Loaded, Loading};
 use suppliers::Suppliers;
 
 /// Time between two updates of the view while something happens.
@@ -46,6 +52,9 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) staging: Staging,
     pub(crate) found: Vec<(SegmentHead, Vec<bool>)>,
+    pub(crate) snapshots: Snapshots,
+    /// How the chain begins with a snapshot, if it does.
+    pub(crate) join: Option<Join>,
     pub(crate) state: ChainState,
     pub(crate) rates: Rates,
     pub(crate) network: Network,
@@ -65,8 +74,17 @@ pub(crate) struct Inputs {
     pub(crate) target: watch::Receiver<Option<CertifiedHeader>>,
     /// A certified header far ahead of a chain without blocks: a snapshot below it is loaded.
     pub(crate) join: watch::Receiver<Option<CertifiedHeader>>,
+    /// All whole snapshots of this node.
+    pub(crate) snapshots: watch::Receiver<Vec<Arc<SnapshotInfo>>>,
     /// Becomes true when the node must stop.
     pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Work that another thread has done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Assembled(Assembled),
+    Loaded(Box<Loaded>),
 }
 
 pub(crate) struct Shell {
@@ -75,6 +93,9 @@ pub(crate) struct Shell {
     rules: HistoryRules,
     store: Store,
     staging: Staging,
+    loading: Loading,
+    /// The whole snapshots that the machine knows.
+    offered: BTreeSet<SnapshotId>,
     network: Network,
     machine: Swarm,
     view: watch::Sender<Arc<SyncView>>,
@@ -94,7 +115,7 @@ pub(crate) struct Shell {
     suppliers: Suppliers,
     /// The threads that assemble segments, one for each core.
     assembly: rayon::ThreadPool,
-    results: mpsc::Sender<anyhow::Result<Assembled>>,
+    results: mpsc::Sender<anyhow::Result<Done>>,
     assembled: BTreeMap<SegmentIndex, Assembled>,
     /// Number of segments that the machine knows to be committed.
     sealed: SegmentIndex,
@@ -104,21 +125,22 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) fn new(
         parts: Parts,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Assembled>>)> {
-        let Parts { clock, store, staging, found, state, rates, network, peers, view, driver } =
-            parts;
+    ) -> anyhow::Result<(Self, mpsc::Receiver<anyhow::Result<Done>>)> {
+        let Parts {
+            clock, store, staging, found, state, rates, network, peers, view, driver, ..
+        } = parts;
         let chain = Arc::clone(state.chain());
         let nonce = getrandom::u64().context("no randomness from the system")?;
         let manifest = staging.manifest()?;
         let setup = Setup {
             chain: Arc::clone(&chain),
             history: state.history(),
-            kept: SegmentRanges::before(SegmentIndex(state.history().segments())),
+            kept: kept(&store),
             staged: found,
             manifest,
             nonce,
             rates,
-            join: None,
+            join: parts.join,
         };
         let (machine, first_effects) = Swarm::new(setup, clock.now().elapsed);
         let (results, assembled) = mpsc::channel(ASSEMBLED);
@@ -129,6 +151,8 @@ impl Shell {
             chain,
             store,
             staging,
+            loading: Loading::new(parts.snapshots),
+            offered: BTreeSet::new(),
             network,
             machine,
             shown_at: Duration::ZERO,
@@ -158,7 +182,7 @@ impl Shell {
     pub(crate) fn spawn(
         self,
         inputs: Inputs,
-        results: mpsc::Receiver<anyhow::Result<Assembled>>,
+        results: mpsc::Receiver<anyhow::Result<Done>>,
     ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
         let (sender, receiver) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
@@ -174,10 +198,12 @@ impl Shell {
     async fn run(
         mut self,
         mut inputs: Inputs,
-        mut results: mpsc::Receiver<anyhow::Result<Assembled>>,
+        mut results: mpsc::Receiver<anyhow::Result<Done>>,
     ) -> anyhow::Result<()> {
         let first = std::mem::take(&mut self.first_effects);
         self.perform(first)?;
+        self.on_snapshots(&inputs.snapshots.borrow_and_update().clone())?;
+        let mut is_joining = true;
         let driver = self.driver.clone();
         let mut was_timer = false;
         loop {
@@ -205,7 +231,24 @@ impl Shell {
                         self.give(Input::Certified(target))?;
                     }
                 }
-                Some(result) = results.recv() => self.on_assembled(result?)?,
+                changed = inputs.join.changed(), if is_joining => {
+                    let target = inputs.join.borrow_and_update().clone();
+                    is_joining = changed.is_ok();
+                    match (is_joining, target) {
+                        (true, Some(target)) => self.give(Input::Certified(target))?,
+                        (true, None) => {}
+                        // `live` has begun.
+                        (false, _) => self.give(Input::ByHistory)?,
+                    }
+                }
+                Ok(()) = inputs.snapshots.changed() => {
+                    let all = inputs.snapshots.borrow_and_update().clone();
+                    self.on_snapshots(&all)?;
+                }
+                Some(result) = results.recv() => match result? {
+                    Done::Assembled(assembled) => self.on_assembled(assembled)?,
+                    Done::Loaded(loaded) => self.on_loaded(*loaded)?,
+                },
                 // A due timer goes before messages, which may arrive without end, but never twice
                 // in a row. `ready` is used since even a `sleep` of no time is not ready at once.
                 () = ready(()), if is_due => {
@@ -298,6 +341,33 @@ impl Shell {
         }
     }
 
+    /// Tells the machine which snapshots have come and which are gone.
+    fn on_snapshots(&mut self, all: &[Arc<SnapshotInfo>]) -> anyhow::Result<()> {
+        let gone = |id: &&SnapshotId| !all.iter().any(|info| info.id == **id);
+        for id in self.offered.iter().filter(gone).copied().collect::<Vec<_>>() {
+            self.offered.remove(&id);
+            self.give(Input::SnapshotGone(id))?;
+        }
+        for info in all {
+            if self.offered.insert(info.id) {
+                self.give(Input::SnapshotKept(offer(info)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The chain begins with a snapshot now. `live` goes on from there.
+    fn on_loaded(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let Loaded { id, tip } = loaded;
+        let history = tip.state.history().clone();
+        let (height, segments) = (tip.state.tip().height, history.segments());
+        tracing::info!("the chain begins with the snapshot of block {height}");
+        self.sealed = SegmentIndex(segments);
+        self.offered.insert(id);
+        self.segments.push_back(ToDriver::Joined(Some(Box::new(tip))));
+        self.give(Input::Loaded { id, history })
+    }
+
     fn on_assembled(&mut self, assembled: Assembled) -> anyhow::Result<()> {
         let index = assembled.index;
         let damaged = assembled.damaged.clone();
@@ -355,7 +425,12 @@ impl Shell {
                 self.send_message(peer, &SyncMessage::Head(index, head));
             }
             Effect::SendBlockProof(peer, height) => {
-                self.send_message(peer, &SyncMessage::BlockProof(height, None));
+                let proof = match self.admits(peer) {
+                    true => self.served(self.store.block_proof(height)).and_then(Kept::here),
+                    false => None,
+                };
+                self.charge(peer, &Cost::look_ups(0, 2));
+                self.send_message(peer, &SyncMessage::BlockProof(height, proof));
             }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
@@ -363,9 +438,7 @@ impl Shell {
                     self.arriving.take().filter(|(arrived, ..)| *arrived == id)
                 {
                     self.network.served(sender, Service::History);
-                    let (index, chunk) = (arrived.segment.index, u64::from(arrived.chunk));
-                    self.suppliers.on_chunk(index, sender);
-                    self.staging.write(index.0, chunk, &frame[CHUNK_HEADER_BYTES..])?;
+                    return self.store(arrived, &frame[CHUNK_HEADER_BYTES..], sender);
                 }
             }
             Effect::SaveManifest(bytes) => self.staging.put_manifest(&bytes)?,
@@ -381,11 +454,25 @@ impl Shell {
                 self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
-            // This node joins by history, and has no snapshots.
-            Effect::BeginSnapshot(_)
-            | Effect::DropSnapshot(_)
-            | Effect::LoadSnapshot { .. }
-            | Effect::JoinFailed(_) => {}
+            Effect::BeginSnapshot(offer) => {
+                let id = offer.id;
+                if let Err(error) = self.loading.begin(offer) {
+                    tracing::warn!("a snapshot cannot be stored: {error}");
+                    return Ok(Some(Input::LoadFailed { id, damaged: Vec::new() }));
+                }
+            }
+            Effect::DropSnapshot(id) => self.loading.drop_fetched(&id),
+            Effect::LoadSnapshot { id, descriptors } => {
+                if let Err(error) = self.load(&id, descriptors) {
+                    tracing::warn!("a snapshot cannot be loaded: {error:#}");
+                    return Ok(Some(Input::LoadFailed { id, damaged: Vec::new() }));
+                }
+            }
+            Effect::JoinFailed(failure) => {
+                anyhow::ensure!(!failure.is_fatal(), "{failure}");
+                tracing::info!("the node joins by history: {failure}");
+                self.segments.push_back(ToDriver::Joined(None));
+            }
             Effect::Ban { peer, offence } => {
                 if let Some(id) = self.peers.id(peer) {
                     self.network.ban(id, charge(&offence));
@@ -422,6 +509,9 @@ impl Shell {
         id: ChunkId,
         name: ChunkId,
     ) -> anyhow::Result<Option<Input>> {
+        if let Some(CollectionKind::Snapshot(snapshot)) = self.machine.kind(id.segment.collection) {
+            return self.send_of_snapshot(peer, &snapshot, id, name);
+        }
         let (index, chunk) = (id.segment.index, u64::from(id.chunk));
         let is_sealed = index < self.sealed;
         let bytes = match is_sealed {
@@ -437,15 +527,77 @@ impl Shell {
             }
             Some(Kept::NotKept) | None => return Ok(Some(Input::Unsent(peer, id))),
         };
+        self.send_bytes(peer, name, &bytes);
+        Ok(None)
+    }
+
+    /// Sends a chunk of a snapshot. One that is damaged here ends the snapshot, and is no fault of
+    /// the peer.
+    fn send_of_snapshot(
+        &mut self,
+        peer: PeerId,
+        snapshot: &SnapshotId,
+        id: ChunkId,
+        name: ChunkId,
+    ) -> anyhow::Result<Option<Input>> {
+        match self.loading.read(snapshot, snapshot_chunk(id), self.clock.now().elapsed) {
+            Ok(Some(bytes)) => {
+                self.send_bytes(peer, name, &bytes);
+                return Ok(None);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "a snapshot cannot be read for a peer");
+                self.loading.snapshots.remove(snapshot)?;
+            }
+        }
+        Ok(Some(Input::Unsent(peer, id)))
+    }
+
+    fn send_bytes(&self, peer: PeerId, name: ChunkId, bytes: &[u8]) {
         // The bytes of the answer are charged, but not the read. The refill of a budget pays for
         // 400 MB/s of answers, which is more than a connection carries. This node decides which
         // chunks it sends, within its upload slots and rate.
         self.charge(peer, &Cost::answer(bytes.len()));
         if let Some(to) = self.peers.id(peer) {
             self.network.uploaded().count(to, bytes.len());
-            self.network.send_data(to, name.frame(&bytes));
+            self.network.send_data(to, name.frame(bytes));
         }
+    }
+
+    /// Stores a chunk. If the disk refuses one of a snapshot, the machine asks for it again later.
+    fn store(
+        &mut self,
+        id: ChunkId,
+        bytes: &[u8],
+        sender: network::PeerId,
+    ) -> anyhow::Result<Option<Input>> {
+        if let Some(CollectionKind::Snapshot(_)) = self.machine.kind(id.segment.collection) {
+            let written = self.loading.write(snapshot_chunk(id), bytes);
+            return Ok(written.err().map(|error| {
+                tracing::warn!("a chunk of a snapshot cannot be stored: {error}");
+                Input::Refused(id)
+            }));
+        }
+        let (index, chunk) = (id.segment.index, u64::from(id.chunk));
+        self.suppliers.on_chunk(index, sender);
+        self.staging.write(index.0, chunk, bytes)?;
         Ok(None)
+    }
+
+    /// Makes a snapshot, all of whose chunks are here, the beginning of the chain. The result comes
+    /// as [`Done::Loaded`].
+    fn load(&mut self, id: &SnapshotId, descriptors: Vec<SegmentDescriptor>) -> anyhow::Result<()> {
+        let info = self.loading.finish(id)?;
+        let (snapshots, store) = (self.loading.snapshots.clone(), self.store.clone());
+        let results = self.results.clone();
+        self.assembly.spawn(move || {
+            let loaded = loading::load(&snapshots, &store, &info, &descriptors);
+            let done = loaded.map(|loaded| Done::Loaded(Box::new(loaded)));
+            // If the sync thread has gone, the node is stopping.
+            let _gone = results.blocking_send(done.context("the snapshot cannot be loaded"));
+        });
+        Ok(())
     }
 
     /// The result of a read for a peer. A failed read is logged and not served, so no peer can stop
@@ -469,7 +621,8 @@ impl Shell {
         let (chain, results) = (Arc::clone(&self.chain), self.results.clone());
         self.assembly.spawn(move || {
             // If the sync thread has gone, the node is stopping.
-            let _gone = results.blocking_send(assembly::assemble(&chain, index, reader));
+            let done = assembly::assemble(&chain, index, reader).map(Done::Assembled);
+            let _gone = results.blocking_send(done);
         });
         Ok(())
     }
@@ -503,6 +656,22 @@ impl Shell {
         self.shows.report = report;
         self.view.send_replace(Arc::new(self.shows.clone()));
     }
+}
+
+/// The sealed segments that are here.
+fn kept(store: &Store) -> SegmentRanges {
+    let mut kept = SegmentRanges::default();
+    for range in store.kept() {
+        let (first, last) = (SegmentIndex(*range.start()), SegmentIndex(*range.end()));
+        kept.insert(SegmentRange { first, last });
+    }
+    kept
+}
+
+/// A snapshot as peers are offered it.
+fn offer(info: &SnapshotInfo) -> SnapshotOffer {
+    let SnapshotInfo { id, header, certificate, frontier } = info.clone();
+    SnapshotOffer { height: header.height, id, frontier, header, certificate }
 }
 
 fn warn_damaged(segment: SegmentIndex, chunk: u32) {

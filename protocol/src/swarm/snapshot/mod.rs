@@ -180,6 +180,14 @@ impl Kind {
         self.keep(engine, Kept { offer: fetch.offer, number: fetch.number });
     }
 
+    /// Ends joining, if it goes on.
+    pub(super) fn give_up(&mut self, engine: &mut Engine, history: &mut history::Kind) {
+        if let Some(mut joining) = self.joining.take() {
+            joining.drop_fetch(engine);
+            history.go_on();
+        }
+    }
+
     /// Moves joining on. If it fails, history goes on without a snapshot.
     pub(super) fn settle(&mut self, engine: &mut Engine, history: &mut history::Kind) {
         let Some(mut joining) = self.joining.take() else { return };
