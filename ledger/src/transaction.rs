@@ -194,6 +194,24 @@ pub fn verify_transactions(
     verify_and_count(chain, transactions).0
 }
 
+/// Most signatures in one batch of [`verify_in_batches`]. Larger batches are not faster, and need
+/// more memory for the signed messages.
+const BATCH: usize = 256;
+
+/// As [`verify_transactions`], for any number of transactions: 256 are verified at a time.
+#[must_use]
+pub fn verify_in_batches(
+    chain: ChainId,
+    transactions: Vec<Transaction>,
+) -> Vec<Option<Arc<VerifiedTransaction>>> {
+    let mut verified = Vec::with_capacity(transactions.len());
+    let mut transactions = transactions.into_iter();
+    while transactions.len() > 0 {
+        verified.extend(verify_transactions(chain, transactions.by_ref().take(BATCH).collect()));
+    }
+    verified
+}
+
 /// As [`verify_transactions`], but also returns how many checks were made.
 #[must_use]
 pub fn verify_and_count(

@@ -24,6 +24,8 @@ const DEPTH_MAX: u32 = 4;
 pub struct Disk {
     /// Bytes that the files of the home take on disk.
     pub used: u64,
+    /// Of these, bytes of the files of history.
+    pub history: u64,
     /// Bytes that this node may still write; `None` if the system cannot say.
     pub free: Option<u64>,
 }
@@ -32,7 +34,8 @@ impl Disk {
     /// Measures a home. It reads all its folders.
     #[must_use]
     pub fn of(home: &Path) -> Self {
-        Self { used: disk_bytes(home), free: Space::of(home).map(|space| space.free) }
+        let history = disk_bytes(&home.join("db").join("history"));
+        Self { used: disk_bytes(home), history, free: Space::of(home).map(|space| space.free) }
     }
 }
 

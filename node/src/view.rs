@@ -188,6 +188,8 @@ pub struct View {
     pub journal: Arc<Journal>,
     /// History sent to peers.
     pub uploaded: Uploaded<network::PeerId>,
+    /// Height up to which the audit has executed blocks in this run. 0 while it has executed none.
+    pub executed: watch::Receiver<Height>,
     /// What the home takes on disk, measured every 20 s.
     pub disk: watch::Receiver<Disk>,
     /// When the node started.

@@ -64,9 +64,45 @@ pub struct Status {
     /// 4,096.
     #[serde(default)]
     pub served_peers: u32,
+    /// What is here of the chain's history, and who checked it.
+    #[serde(default)]
+    pub history: HistoryInfo,
     /// The faults that the operator of a local network has set; null if there are none.
     #[serde(default)]
     pub faults: Option<Faults>,
+}
+
+/// What a node has of the chain's history, and how it was checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryInfo {
+    /// What the node is to keep: `full` for all of it.
+    pub keep: String,
+    /// The eras of which every sealed segment is here: ranges of their numbers, first and last.
+    pub eras: Vec<[u64; 2]>,
+    /// What the node still does about blocks below its tip.
+    pub phase: HistoryPhase,
+    /// Height up to which this node has executed every block, from the genesis on.
+    #[serde(with = "decimal")]
+    pub executed_to: u64,
+    /// Height up to which every block is or was here, proved by hashes under a certificate.
+    #[serde(with = "decimal")]
+    pub checked_by_hash_to: u64,
+    /// Bytes on disk of the files of history, measured every 20 s.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+}
+
+/// What a node still does about blocks below its tip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryPhase {
+    /// It fetches blocks that it is to keep, and executes those that are here.
+    Backfill,
+    /// All blocks that it is to keep are here. It executes those before its snapshot.
+    Audit,
+    /// It has executed all blocks.
+    #[default]
+    Done,
 }
 
 /// Faults that a node of a local network simulates. Peers are named by their libp2p ids.

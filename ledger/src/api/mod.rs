@@ -16,7 +16,10 @@ mod sync;
 mod transaction;
 
 pub use self::account::{AccountInfo, AccountProofInfo};
-pub use self::chain::{BlockInfo, BlockSummary, Faults, Head, QuorumInfo, Status, ValidatorInfo};
+pub use self::chain::{
+    BlockInfo, BlockSummary, Faults, Head, HistoryInfo, HistoryPhase, QuorumInfo, Status,
+    ValidatorInfo,
+};
 pub use self::error::{ErrorData, REASON_NOT_KEPT, code};
 pub use self::method::*;
 pub use self::peer::{BanInfo, PeerCost, PeerInfo};

@@ -56,6 +56,13 @@ impl HistoryRules {
     pub const fn segment_bytes_max(&self) -> u64 {
         self.segment_bytes.saturating_add(BLOCK_BYTES_MAX)
     }
+
+    /// Most chunks of a segment.
+    #[must_use]
+    pub fn segment_chunks_max(&self) -> u32 {
+        let chunks = self.segment_bytes_max().div_ceil(self.chunk_bytes);
+        u32::try_from(chunks).unwrap_or(u32::MAX)
+    }
 }
 
 /// Descriptors, hashes or a proof that do not fit together. Whoever provided them is at fault: a

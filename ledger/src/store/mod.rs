@@ -21,8 +21,10 @@
 
 mod adopt;
 mod archive;
+mod audit;
 mod checkpoint;
 mod commit;
+mod coverage;
 mod disk;
 mod error;
 mod evidence;
@@ -45,6 +47,7 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 pub use crate::chain::Committed;
+pub use audit::{Audit, AuditError, AuditStep, Fault};
 pub use error::StoreError;
 pub use evidence::{EVIDENCE_ABOUT_ONE_MAX, EVIDENCE_BYTES_MAX, EVIDENCE_MAX, Evidence};
 pub use kept::Kept;

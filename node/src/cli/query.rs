@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::DecimalBytes;
-use ledger::api::{Faults, QuorumInfo, Status};
+use ledger::api::{Faults, HistoryInfo, HistoryPhase, QuorumInfo, Status};
 
 use crate::client::Client;
 use crate::output::{print, print_json, table};
@@ -97,6 +97,7 @@ fn rows(status: Status) -> Vec<(&'static str, String)> {
         ("clock", clock),
         ("quorum", quorum(&status.quorum)),
         ("served", served),
+        ("history", history(&status.history, status.height)),
         ("disk", format!("{} used, {free} free", DecimalBytes(status.disk_bytes))),
         ("uptime", time_left(status.uptime_ms)),
         ("version", status.version),
@@ -105,6 +106,22 @@ fn rows(status: Status) -> Vec<(&'static str, String)> {
         rows.push(("FAULTS", faults(set)));
     }
     rows
+}
+
+/// What is here of history, and what the node believes without having executed it.
+fn history(history: &HistoryInfo, tip: u64) -> String {
+    let HistoryInfo { phase, executed_to, checked_by_hash_to, bytes, .. } = history;
+    let bytes = DecimalBytes(*bytes);
+    match phase {
+        HistoryPhase::Done => format!("{bytes}, all blocks executed"),
+        HistoryPhase::Backfill | HistoryPhase::Audit => {
+            let percent = executed_to.saturating_mul(100).checked_div(tip).unwrap_or(0);
+            format!(
+                "{bytes}, blocks here up to {checked_by_hash_to}, executed up to {executed_to} \
+                 ({percent}%); later state is believed as a quorum signed it"
+            )
+        }
+    }
 }
 
 /// The faults that are set on a local network.
@@ -148,6 +165,7 @@ mod tests {
         };
         let known = table(&rows(status.clone()));
         for line in [
+            "history     0 B, all blocks executed",
             "last block  4 s ago",
             "served      5.00 MB of history to 2 peers",
             "disk        12.30 MB used, 80.00 GB free",
@@ -155,6 +173,17 @@ mod tests {
         ] {
             assert!(known.lines().any(|found| found == line), "{line} is not in\n{known}");
         }
+        let history = HistoryInfo {
+            phase: HistoryPhase::Audit,
+            executed_to: 3,
+            checked_by_hash_to: 7,
+            bytes: 1_500_000,
+            ..HistoryInfo::default()
+        };
+        let joined = table(&rows(Status { history, ..status.clone() }));
+        let line = "history     1.50 MB, blocks here up to 7, executed up to 3 (42%); later state is \
+                    believed as a quorum signed it";
+        assert!(joined.lines().any(|found| found == line), "{line} is not in\n{joined}");
         let young =
             Status { last_block_age_ms: None, disk_free_bytes: None, served_peers: 1, ..status };
         let unknown = table(&rows(young));

@@ -9,6 +9,7 @@
 //!
 //! A third thread, `snapshots`, writes the states that `live` gives it.
 
+pub(crate) mod audit;
 pub(crate) mod joining;
 pub(crate) mod live;
 pub(crate) mod snapshots;

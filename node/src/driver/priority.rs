@@ -8,6 +8,9 @@ use anyhow::Context;
 /// never catch up.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+/// The nice value of a thread that gives way to all others: the lowest priority there is.
+#[cfg(target_os = "linux")]
+const LAST: i32 = 19;
 
 /// Starts threads of low priority.
 ///
@@ -32,4 +35,10 @@ pub(crate) fn patient_threads(
 pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
     let _as_before = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// As [`give_way`], for work that nobody waits for.
+pub(crate) fn give_way_to_all() {
+    #[cfg(target_os = "linux")]
+    let _as_before = rustix::process::setpriority_process(None, LAST);
 }

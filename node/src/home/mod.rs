@@ -388,6 +388,18 @@ impl Home {
         self.root.join("snapshots")
     }
 
+    /// `backfill/`: chunks of older segments that are being fetched to be kept.
+    #[must_use]
+    pub fn backfill_path(&self) -> PathBuf {
+        self.root.join("backfill")
+    }
+
+    /// `audit/`: how far the blocks before the snapshot were executed.
+    #[must_use]
+    pub fn audit_path(&self) -> PathBuf {
+        self.root.join("audit")
+    }
+
     /// `peers.json`: known peers and bans. It may be deleted while the node does not run.
     #[must_use]
     pub fn peers_path(&self) -> PathBuf {

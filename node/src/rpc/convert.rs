@@ -2,8 +2,8 @@
 
 use ledger::address::encode_address;
 use ledger::api::{
-    AccountInfo, BanInfo, BlockInfo, Faults, Head, OutputInfo, PeerCost, PeerInfo, QuorumInfo,
-    Status, TransactionInfo, ValidatorInfo,
+    AccountInfo, BanInfo, BlockInfo, Faults, Head, HistoryInfo, HistoryPhase, OutputInfo, PeerCost,
+    PeerInfo, QuorumInfo, Status, TransactionInfo, ValidatorInfo,
 };
 use ledger::block::Block;
 use ledger::certificate::Certificate;
@@ -122,7 +122,28 @@ pub(super) fn status(view: &View, tip: &TipView, activity: &Activity, peers: usi
         disk_free_bytes: disk.free,
         served_bytes,
         served_peers: count(served_peers),
+        history: history(view, at.height),
         faults: faults(view),
+    }
+}
+
+/// What is here of history, and who checked it. `tip` is the height that the status tells.
+fn history(view: &View, tip: Height) -> HistoryInfo {
+    let store = &view.store;
+    let executed = store.executed_to().max(*view.executed.borrow()).min(tip);
+    let checked = store.checked_by_hash_to().max(executed).min(tip);
+    let phase = match store.is_whole() {
+        false => HistoryPhase::Backfill,
+        true if executed < tip => HistoryPhase::Audit,
+        true => HistoryPhase::Done,
+    };
+    HistoryInfo {
+        keep: "full".to_owned(),
+        eras: store.kept_eras().into_iter().map(|era| [*era.start(), *era.end()]).collect(),
+        phase,
+        executed_to: executed.0,
+        checked_by_hash_to: checked.0,
+        bytes: view.disk.borrow().history,
     }
 }
 

@@ -11,10 +11,11 @@ use ledger::units::Height;
 use protocol::Quorum;
 use protocol::message::CertifiedHeader;
 use protocol::swarm::{Join, Rates};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::join::{DRIVER, Running, SNAPSHOTS, SYNC};
 use super::open::Opened;
+use crate::driver::audit::Auditor;
 use crate::driver::joining::{Joined, Joining};
 use crate::driver::live::{self, Driver};
 use crate::driver::peer_numbers::PeerNumbers;
@@ -73,6 +74,17 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     let (height, checkpoint) = (store.tip().0, opened.checkpoint);
     let (to_driver, from_sync) = mpsc::channel(FROM_SYNC);
     let (staging, found) = Staging::open(&home.sync_path(), chain.history_rules())?;
+    let placed = Arc::new(Notify::new());
+    let auditor = Auditor {
+        chain: Arc::clone(&chain),
+        store: store.clone(),
+        folder: home.audit_path(),
+        tip: sync_tip.clone(),
+        kept: Arc::clone(&placed),
+        executed: ends.executed,
+        stop: stopping.clone(),
+    };
+    let audit = spawn_thread("audit", move || auditor.run())?;
     let (shell, assembled) = Shell::new(swarm::Parts {
         clock,
         store: store.clone(),
@@ -80,6 +92,8 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         found,
         snapshots,
         join: opened.joins.then(|| Join { checkpoint: checkpoint.map(|it| (it.height, it.hash)) }),
+        backfill: Staging::open(&home.backfill_path(), chain.history_rules())?,
+        kept: placed,
         state,
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),
@@ -140,6 +154,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
     tasks.add_thread(SYNC, sync);
     tasks.add_thread(SNAPSHOTS, writer);
     tasks.add("the network", opened.network_task);
+    tasks.add_thread("the audit", audit);
     tasks.add("the verifier", verifier);
     tasks.add("the RPC server", rpc);
     tasks.add("the progress bar", progress);
@@ -166,6 +181,7 @@ struct Ends {
     queries: mpsc::Receiver<Query>,
     submissions: mpsc::Receiver<Submission>,
     disk: watch::Sender<Disk>,
+    executed: watch::Sender<Height>,
 }
 
 /// Makes the view for readers, and the ends of its channels for the parts that write them.
@@ -187,6 +203,7 @@ fn connect(
     let (target_sender, target) = watch::channel(None);
     let (join, join_target) = watch::channel(None);
     let (disk_sender, disk) = watch::channel(Disk::default());
+    let (executed_sender, executed) = watch::channel(Height(0));
     let journal = Arc::new(Journal::default());
     let outputs = live::Outputs {
         tip: tip_sender,
@@ -214,6 +231,7 @@ fn connect(
         journal,
         uploaded: network.uploaded().clone(),
         disk,
+        executed,
         started: Instant::now(),
     };
     let ends = Ends {
@@ -225,6 +243,7 @@ fn connect(
         queries,
         submissions,
         disk: disk_sender,
+        executed: executed_sender,
     };
     (view, ends)
 }
@@ -243,6 +262,7 @@ fn disk(home: &Home) -> Vec<(&'static str, PathBuf)> {
     vec![
         ("store", home.db_path()),
         ("sync", home.sync_path()),
+        ("backfill", home.backfill_path()),
         ("consensus_log", home.consensus_log_path()),
     ]
 }

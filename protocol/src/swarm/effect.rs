@@ -5,7 +5,7 @@ use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
 use super::input::SnapshotOffer;
-use super::message::ChunkId;
+use super::message::{ChunkId, CollectionNumber, SegmentId};
 use super::snapshot::JoinFailure;
 use crate::ids::PeerId;
 use crate::offence::Offence;
@@ -45,8 +45,8 @@ pub enum Effect {
     SendHead(PeerId, SegmentIndex),
     /// Answer with the proof that the block of a height is in its stored segment.
     SendBlockProof(PeerId, Height),
-    /// Make room for the chunks of a segment.
-    Begin(SegmentHead),
+    /// Make room for the chunks of a segment of this collection: history or backfill.
+    Begin(CollectionNumber, SegmentHead),
     /// Store the chunk of the input that had this effect, in staging or in the file of its snapshot,
     /// as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
     /// [`Input::Refused`](super::Input::Refused).
@@ -59,8 +59,11 @@ pub enum Effect {
     Assemble(SegmentIndex),
     /// Apply the blocks of an assembled segment that are above the tip.
     Apply(SegmentIndex),
-    /// Delete the staged chunks of a segment, which is applied or cannot be used.
-    Release(SegmentIndex),
+    /// Put a complete segment of backfill in its place, then hand in
+    /// [`Input::Kept`](super::Input::Kept) or [`Input::NotPlaced`](super::Input::NotPlaced).
+    Keep(SegmentIndex),
+    /// Delete the staged chunks of a segment, which is applied, in its place or of no use.
+    Release(SegmentId),
     /// How the blocks above the tip are fetched from now on.
     Plan(FetchPlan),
     /// Make the file of a snapshot, whose chunks come from now on.

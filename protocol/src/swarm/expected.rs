@@ -13,6 +13,8 @@ use super::message::ChunkId;
 pub enum CollectionKind {
     /// The chain's history.
     History,
+    /// History that is fetched only to be kept.
+    Backfill,
     /// This snapshot.
     Snapshot(SnapshotId),
 }

@@ -24,6 +24,9 @@ pub struct Rates {
     pub download: Option<u64>,
 }
 
+/// A segment that an earlier run staged, with one flag for each chunk: whether it is here.
+pub type Staged = (SegmentHead, Vec<bool>);
+
 /// What the swarm machine starts with.
 pub struct Setup<'a> {
     /// The chain's constants.
@@ -33,8 +36,8 @@ pub struct Setup<'a> {
     /// The sealed segments that are here. A node that began with a snapshot, or keeps a part of
     /// history, has fewer than [`Setup::history`] covers.
     pub kept: SegmentRanges,
-    /// Segments staged by an earlier run, with one flag for each chunk: whether it is here.
-    pub staged: Vec<(SegmentHead, Vec<bool>)>,
+    /// Segments of history that an earlier run staged.
+    pub staged: Vec<Staged>,
     /// The bytes of the last [`Effect::SaveManifest`](super::Effect::SaveManifest).
     pub manifest: Option<Vec<u8>>,
     /// A random number, different at each start and on each node.
@@ -97,8 +100,19 @@ pub enum Input {
     /// The disk refused the chunk of [`Effect::Store`](super::Effect::Store). Nothing of its
     /// collection is asked for during ten seconds, and peers hear that the chunk is not here.
     Refused(ChunkId),
-    /// Sealed segments of history below the tip are in their place now.
+    /// Which sealed segments this node lacks and is to keep, in place of what was said before.
+    Missing {
+        /// Their descriptors, which the chain proves.
+        missing: Vec<SegmentDescriptor>,
+        /// What an earlier run staged of them.
+        staged: Vec<Staged>,
+    },
+    /// Sealed segments of history below the tip are in their place now. It is one answer to
+    /// [`Effect::Keep`](super::Effect::Keep).
     Kept(SegmentRange),
+    /// The other answer to [`Effect::Keep`](super::Effect::Keep): these chunks are damaged on disk.
+    /// If there are none, the disk refused.
+    NotPlaced(SegmentIndex, Vec<u32>),
     /// Sealed segments of history are not here any more.
     Dropped(SegmentRange),
     /// The connection has taken in the whole chunk for a peer, so another one may follow.

@@ -24,6 +24,8 @@
 
 pub mod message;
 
+mod asked;
+mod backfill;
 mod bits;
 mod census;
 mod downloads;
@@ -41,11 +43,12 @@ mod snapshot;
 mod supplier;
 mod uploads;
 
+pub use backfill::BACKFILL;
 pub use bits::Bits;
 pub use effect::Effect;
 pub use expected::{CollectionKind, Expected, snapshot_chunk};
 pub use history::HISTORY;
-pub use input::{Input, Join, Rates, Setup, SnapshotOffer};
+pub use input::{Input, Join, Rates, Setup, SnapshotOffer, Staged};
 pub use ranges::{RANGES_MAX, SegmentRange, SegmentRanges};
 pub use report::{PeerReport, SegmentReport, Stage, SyncReport};
 pub use segments::OPEN_SEGMENTS_MAX;
@@ -65,6 +68,7 @@ pub struct Swarm {
     engine: Engine,
     history: history::Kind,
     snapshot: snapshot::Kind,
+    backfill: backfill::Kind,
 }
 
 impl Swarm {
@@ -74,9 +78,11 @@ impl Swarm {
         let Setup { chain, history, kept, staged, manifest, nonce, rates, join } = setup;
         let mut engine = Engine::new(nonce, rates, now);
         let snapshot = snapshot::Kind::new(Arc::clone(&chain), join, now);
+        let (id, rules, whole) = (chain.id(), *history.rules(), kept.clone());
         let mut history = history::Kind::new(&mut engine, chain, history, kept, staged, manifest);
         history.is_held = snapshot.is_joining();
-        let mut swarm = Self { engine, history, snapshot };
+        let backfill = backfill::Kind::new(&mut engine, id, rules, whole);
+        let mut swarm = Self { engine, history, snapshot, backfill };
         let effects = swarm.settle();
         (swarm, effects)
     }
@@ -84,7 +90,7 @@ impl Swarm {
     /// Takes in one input and returns its effects.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
         self.engine.now = now;
-        let Self { engine, history, snapshot } = self;
+        let Self { engine, history, snapshot, backfill } = self;
         match input {
             Input::Time => {}
             Input::Opened(peer) => {
@@ -92,6 +98,7 @@ impl Swarm {
                 for gone in engine.take_closed() {
                     history.on_closed(gone);
                     snapshot.on_closed(gone);
+                    backfill.on_closed(gone);
                 }
                 history.on_opened(engine, peer);
                 snapshot.on_opened(engine, peer);
@@ -120,10 +127,22 @@ impl Swarm {
                 snapshot.on_loaded(engine, history, id, &loaded);
             }
             Input::LoadFailed { id, damaged } => snapshot.on_load_failed(engine, id, &damaged),
-            Input::Kept(range) => engine.on_whole(HISTORY, range),
-            Input::Dropped(range) => engine.on_dropped(HISTORY, range),
+            Input::Missing { missing, staged } => backfill.on_missing(engine, missing, staged),
+            Input::Kept(range) => {
+                engine.on_whole(HISTORY, range);
+                backfill.on_kept(engine, range);
+            }
+            Input::NotPlaced(index, damaged) => backfill.on_not_placed(engine, index, &damaged),
+            Input::Dropped(range) => {
+                engine.on_dropped(HISTORY, range);
+                engine.on_dropped(BACKFILL, range);
+            }
             Input::Certified(certified) => history.on_certified(certified),
-            Input::Tip(height, sealed) => history.on_tip(engine, height, &sealed),
+            Input::Tip(height, sealed) => {
+                if let Some(range) = history.on_tip(engine, height, &sealed) {
+                    engine.on_whole(BACKFILL, range);
+                }
+            }
             Input::Assembled(index, damaged) => history.on_assembled(engine, index, &damaged),
         }
         self.settle()
@@ -136,6 +155,7 @@ impl Swarm {
         let SegmentId { collection, index } = id.segment;
         match collection {
             HISTORY => self.history.chunk_hash(index, id.chunk).map(Expected::Hash),
+            BACKFILL => self.backfill.chunk_hash(index, id.chunk).map(Expected::Hash),
             _ if !self.engine.segments().knows(id) => None,
             _ => self.snapshot.frontier(collection).map(Expected::Snapshot),
         }
@@ -146,6 +166,7 @@ impl Swarm {
     pub fn kind(&self, number: CollectionNumber) -> Option<CollectionKind> {
         match number {
             HISTORY => Some(CollectionKind::History),
+            BACKFILL => Some(CollectionKind::Backfill),
             _ => self.snapshot.id_of(number).map(CollectionKind::Snapshot),
         }
     }
@@ -153,24 +174,31 @@ impl Swarm {
     /// When [`Input::Time`] is due at the latest. `None` while nothing is pending.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Duration> {
-        let history = self.history.deadline(self.engine.now);
-        let snapshot = self.snapshot.deadline(&self.engine);
-        self.engine.deadline().into_iter().chain(history).chain(snapshot).min()
+        let now = self.engine.now;
+        let kinds = [
+            self.engine.deadline(),
+            self.history.deadline(now),
+            self.snapshot.deadline(&self.engine),
+            self.backfill.deadline(now),
+        ];
+        kinds.into_iter().flatten().min()
     }
 
     fn settle(&mut self) -> Vec<Effect> {
         for peer in self.engine.take_closed() {
             self.history.on_closed(peer);
             self.snapshot.on_closed(peer);
+            self.backfill.on_closed(peer);
         }
         self.snapshot.settle(&mut self.engine, &mut self.history);
         self.history.settle(&mut self.engine);
+        self.backfill.settle(&mut self.engine, self.history.is_behind());
         self.engine.settle();
         self.engine.take_effects()
     }
 
     fn on_message(&mut self, from: PeerId, bytes: &[u8]) {
-        let Self { engine, history, snapshot } = self;
+        let Self { engine, history, snapshot, backfill } = self;
         if !engine.is_linked(from) {
             return;
         }
@@ -187,6 +215,7 @@ impl Swarm {
                 let segment = engine.on_not_kept(from, segment);
                 if let Some(segment) = segment.filter(|one| one.collection == HISTORY) {
                     history.on_no_head(engine, from, segment.index);
+                    backfill.on_no_head(engine, from, segment.index);
                 }
             }
             SyncMessage::Update(update) => engine.on_update(from, update),
@@ -198,7 +227,14 @@ impl Swarm {
             SyncMessage::Manifest(height, index, descriptors) => {
                 history.on_manifest(engine, from, height, index, descriptors);
             }
-            SyncMessage::GetHead(index) => history.on_get_head(engine, from, index),
+            SyncMessage::GetHead(index) => {
+                if !backfill.on_get_head(engine, from, index) {
+                    history.on_get_head(engine, from, index);
+                }
+            }
+            SyncMessage::Head(index, head) if backfill.seeks(index) => {
+                backfill.on_head(engine, from, index, head, |head| history.is_head(head));
+            }
             SyncMessage::Head(index, head) => history.on_head(engine, from, index, head),
             SyncMessage::Snapshots(all) => snapshot.on_snapshots(engine, from, all),
             SyncMessage::GetFrontier(id, page) => snapshot.on_get_frontier(engine, from, id, page),
@@ -220,6 +256,7 @@ impl Swarm {
         }
         match id.segment.collection {
             HISTORY => self.history.on_chunk(&self.engine, bytes),
+            BACKFILL => {}
             _ => self.snapshot.on_chunk(&self.engine, id, bytes),
         }
     }
@@ -229,6 +266,7 @@ impl Swarm {
     fn on_lost(&mut self, id: ChunkId, was_here: bool) {
         match id.segment.collection {
             HISTORY => self.history.on_lost(u64::from(was_here)),
+            BACKFILL => {}
             _ => self.snapshot.on_lost(&self.engine, id, was_here),
         }
     }

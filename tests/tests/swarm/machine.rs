@@ -227,7 +227,7 @@ fn the_first_head_is_asked_for_with_the_manifest() {
         said.filter(is_question).collect()
     };
     let begins =
-        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(..)));
     for is_early in [false, true] {
         let mut sync = fetching(&made);
         let both = [SyncMessage::GetManifest(height, FIRST), SyncMessage::GetHead(FIRST)];
@@ -320,7 +320,7 @@ fn a_head_that_was_not_asked_for_is_not_taken() {
         |message: &SyncMessage| sync.handle(Duration::ZERO, Input::Message(peer, say(message)));
     give(&SyncMessage::Manifest(height, FIRST, Some(made.descriptors(count))));
     let begun =
-        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(_)));
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Begin(..)));
     for (index, is_asked) in [(count - 1, false), (15, true), (0, true)] {
         let head = Some(made.heads[index].clone());
         let effects = give(&SyncMessage::Head(SegmentIndex(index as u64), head));
@@ -347,7 +347,7 @@ fn no_more_heads_are_asked_for_than_may_be_staged() {
     loop {
         for effect in &effects {
             match effect {
-                Effect::Begin(_) => begun += 1,
+                Effect::Begin(..) => begun += 1,
                 Effect::Send(_, bytes) => {
                     if let Ok(SyncMessage::GetHead(index)) = SyncMessage::decode(bytes) {
                         asked.insert(index);
@@ -390,7 +390,7 @@ fn of_what_an_earlier_run_staged_the_first_segments_stay_open() {
     };
     let (sync, effects) = Swarm::new(setup, Duration::ZERO);
     let released = |effect: &Effect| match effect {
-        Effect::Release(index) => Some(index.0 as usize),
+        Effect::Release(segment) => Some(segment.index.0 as usize),
         _ => None,
     };
     let released: Vec<usize> = effects.iter().filter_map(released).collect();

@@ -2,6 +2,7 @@
 //! depends on the machine that runs the tests.
 #![allow(clippy::unwrap_used)]
 
+mod backfill;
 mod machine;
 mod storm;
 mod swarms;

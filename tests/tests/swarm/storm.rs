@@ -86,7 +86,7 @@ impl Shell {
                     assert!(wants.len() <= WANTS_MAX, "{} wants", wants.len());
                 }
             }
-            Effect::Begin(head) => {
+            Effect::Begin(_, head) => {
                 assert!(self.begun.insert(SegmentIndex(head.descriptor.index)));
             }
             Effect::Store(id) => {

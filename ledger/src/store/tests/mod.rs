@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 mod archive;
+mod audit;
 mod crash;
 mod damage;
 mod eras;

@@ -9,13 +9,10 @@ use ledger::chain::Chain;
 use ledger::hash::ChainId;
 use ledger::history::SegmentSplitter;
 use ledger::store::SegmentReader;
-use ledger::transaction::{Transaction, VerifiedTransaction, verify_transactions};
+use ledger::transaction::{Transaction, VerifiedTransaction, verify_in_batches};
 use ledger::units::SegmentIndex;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-/// Most signatures in one batch. Larger batches are not faster, and need more memory for the signed
-/// messages.
-const BATCH: usize = 256;
 /// A segment that is ready to be applied. If chunks were damaged on disk, `damaged` lists their
 /// numbers and `blocks` is empty.
 #[derive(Debug)]
@@ -74,18 +71,7 @@ fn verify(
         shares.push(std::mem::replace(&mut transactions, rest));
     }
     shares.push(transactions);
-    let verified: Vec<_> = shares.into_par_iter().map(|share| verify_share(chain, share)).collect();
+    let verified: Vec<_> =
+        shares.into_par_iter().map(|share| verify_in_batches(chain, share)).collect();
     verified.into_iter().flatten().collect()
-}
-
-fn verify_share(
-    chain: ChainId,
-    transactions: Vec<Transaction>,
-) -> Vec<Option<Arc<VerifiedTransaction>>> {
-    let mut verified = Vec::with_capacity(transactions.len());
-    let mut transactions = transactions.into_iter();
-    while transactions.len() > 0 {
-        verified.extend(verify_transactions(chain, transactions.by_ref().take(BATCH).collect()));
-    }
-    verified
 }

@@ -5,6 +5,7 @@
 //! consensus. [`protocol::swarm`] decides; this module performs. Protocol: `docs/protocol/sync.md`.
 
 mod assembly;
+mod backfill;
 mod loading;
 mod suppliers;
 
@@ -18,17 +19,19 @@ use ledger::chain::{Chain, ChainState};
 use ledger::codec;
 use ledger::hash::SnapshotId;
 use ledger::history::{HistoryRules, SegmentDescriptor, SegmentHead};
-use ledger::store::{Kept, SnapshotInfo, Snapshots, Staging, Store, StoreError};
+use ledger::store::{Found, Kept, SnapshotInfo, Snapshots, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::budget::Cost;
 use protocol::message::CertifiedHeader;
-use protocol::swarm::message::{CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SyncMessage};
+use protocol::swarm::message::{
+    CHUNK_HEADER_BYTES, ChunkId, DESCRIPTORS_MAX, SegmentId, SyncMessage,
+};
 use protocol::swarm::{
-    CollectionKind, Effect, Input, Join, Rates, SegmentRange, SegmentRanges, Setup, SnapshotOffer,
-    Swarm, snapshot_chunk,
+    BACKFILL, CollectionKind, Effect, Input, Join, Rates, SegmentRange, SegmentRanges, Setup,
+    SnapshotOffer, Swarm, snapshot_chunk,
 };
 use protocol::{FetchPlan, Offence, PeerId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::blame::charge;
 use super::live::ToDriver;
@@ -38,6 +41,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
+use backfill::Backfill;
 use loading::{Loaded, Loading};
 use suppliers::Suppliers;
 
@@ -51,7 +55,11 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) store: Store,
     pub(crate) staging: Staging,
-    pub(crate) found: Vec<(SegmentHead, Vec<bool>)>,
+    pub(crate) found: Vec<Found>,
+    /// Staging for backfill, and what an earlier run left there.
+    pub(crate) backfill: (Staging, Vec<Found>),
+    /// Notified when backfill has put a segment in its place.
+    pub(crate) kept: Arc<Notify>,
     pub(crate) snapshots: Snapshots,
     /// How the chain begins with a snapshot, if it does.
     pub(crate) join: Option<Join>,
@@ -84,6 +92,9 @@ pub(crate) struct Inputs {
 #[derive(Debug)]
 pub(crate) enum Done {
     Assembled(Assembled),
+    /// A segment of backfill, and the chunks of it that are damaged in staging. If there are none,
+    /// it is in its place.
+    Placed(SegmentIndex, Result<Vec<u32>, StoreError>),
     Loaded(Box<Loaded>),
 }
 
@@ -113,6 +124,7 @@ pub(crate) struct Shell {
     /// The chunk that came with the current input, its frame and its sender.
     arriving: Option<(ChunkId, Vec<u8>, network::PeerId)>,
     suppliers: Suppliers,
+    backfill: Backfill,
     /// The threads that assemble segments, one for each core.
     assembly: rayon::ThreadPool,
     results: mpsc::Sender<anyhow::Result<Done>>,
@@ -166,6 +178,7 @@ impl Shell {
             linked: HashMap::new(),
             arriving: None,
             suppliers: Suppliers::default(),
+            backfill: Backfill::new(parts.backfill, parts.kept),
             assembly: patient_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
@@ -203,6 +216,7 @@ impl Shell {
         let first = std::mem::take(&mut self.first_effects);
         self.perform(first)?;
         self.on_snapshots(&inputs.snapshots.borrow_and_update().clone())?;
+        self.begin_backfill()?;
         let mut is_joining = true;
         let driver = self.driver.clone();
         let mut was_timer = false;
@@ -247,6 +261,7 @@ impl Shell {
                 }
                 Some(result) = results.recv() => match result? {
                     Done::Assembled(assembled) => self.on_assembled(assembled)?,
+                    Done::Placed(index, placed) => self.on_placed(index, placed)?,
                     Done::Loaded(loaded) => self.on_loaded(*loaded)?,
                 },
                 // A due timer goes before messages, which may arrive without end, but never twice
@@ -365,7 +380,8 @@ impl Shell {
         self.sealed = SegmentIndex(segments);
         self.offered.insert(id);
         self.segments.push_back(ToDriver::Joined(Some(Box::new(tip))));
-        self.give(Input::Loaded { id, history })
+        self.give(Input::Loaded { id, history })?;
+        self.begin_backfill()
     }
 
     fn on_assembled(&mut self, assembled: Assembled) -> anyhow::Result<()> {
@@ -432,7 +448,8 @@ impl Shell {
                 self.charge(peer, &Cost::look_ups(0, 2));
                 self.send_message(peer, &SyncMessage::BlockProof(height, proof));
             }
-            Effect::Begin(head) => self.staging.begin(&head)?,
+            Effect::Begin(BACKFILL, head) => self.backfill.begin(head),
+            Effect::Begin(_, head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
                 if let Some((arrived, frame, sender)) =
                     self.arriving.take().filter(|(arrived, ..)| *arrived == id)
@@ -448,7 +465,11 @@ impl Shell {
                     self.segments.push_back(ToDriver::Segment(blocks, certificate));
                 }
             }
-            Effect::Release(index) => {
+            Effect::Keep(index) => return Ok(self.keep(index)),
+            Effect::Release(SegmentId { collection: BACKFILL, index }) => {
+                self.backfill.release(index);
+            }
+            Effect::Release(SegmentId { index, .. }) => {
                 self.assembled.remove(&index);
                 self.suppliers.on_applied(index);
                 self.staging.remove(index.0)?;
@@ -514,17 +535,27 @@ impl Shell {
         }
         let (index, chunk) = (id.segment.index, u64::from(id.chunk));
         let is_sealed = index < self.sealed;
-        let bytes = match is_sealed {
-            true => self.store.chunk(index.0, chunk, &self.rules),
-            false => self.staging.read(index.0, chunk).map(Kept::from),
+        let mut bytes = Ok(Kept::NotKept);
+        if is_sealed {
+            bytes = self.store.chunk(index.0, chunk, &self.rules);
+        }
+        let staging = match id.segment.collection {
+            BACKFILL => Some(&mut self.backfill.staging),
+            _ if is_sealed => None,
+            _ => Some(&mut self.staging),
         };
+        if let (Ok(Kept::NotKept), Some(staging)) = (&bytes, staging) {
+            bytes = staging.read(index.0, chunk).map(|bytes| match bytes {
+                Some(bytes) => Kept::Here(bytes),
+                None => {
+                    warn_damaged(index, id.chunk);
+                    Kept::NotKept
+                }
+            });
+        }
         let bytes = match self.served(bytes) {
             Some(Kept::Here(bytes)) => bytes,
-            Some(Kept::Never) if is_sealed => return Ok(Some(Input::Impossible(peer, id))),
-            Some(Kept::Never) => {
-                warn_damaged(index, id.chunk);
-                return Ok(Some(Input::Unsent(peer, id)));
-            }
+            Some(Kept::Never) => return Ok(Some(Input::Impossible(peer, id))),
             Some(Kept::NotKept) | None => return Ok(Some(Input::Unsent(peer, id))),
         };
         self.send_bytes(peer, name, &bytes);
@@ -578,6 +609,9 @@ impl Shell {
                 tracing::warn!("a chunk of a snapshot cannot be stored: {error}");
                 Input::Refused(id)
             }));
+        }
+        if id.segment.collection == BACKFILL {
+            return Ok(self.backfill.store(id, bytes));
         }
         let (index, chunk) = (id.segment.index, u64::from(id.chunk));
         self.suppliers.on_chunk(index, sender);

@@ -191,7 +191,13 @@ impl Fixture {
             submissions: submit,
             journal: Arc::clone(&journal),
             uploaded: uploaded.clone(),
-            disk: watch::channel(Disk { used: 12_345_678, free: Some(1 << 40) }).1,
+            executed: watch::channel(Height(0)).1,
+            disk: watch::channel(Disk {
+                used: 12_345_678,
+                history: 1_000_000,
+                free: Some(1 << 40),
+            })
+            .1,
             started: Instant::now(),
         };
         let config = RpcConfig {

@@ -113,13 +113,17 @@ impl Engine {
     /// counted as here.
     pub(in crate::swarm) fn on_refused(&mut self, id: ChunkId) -> bool {
         let lost = self.on_damaged(id.segment, &[id.chunk]);
-        let number = id.segment.collection;
+        self.pause(id.segment.collection);
+        lost > 0
+    }
+
+    /// Asks for nothing of a collection for ten seconds.
+    pub(in crate::swarm) fn pause(&mut self, number: CollectionNumber) {
         let until = self.now.saturating_add(PAUSE);
         if let Some(collection) = self.collections.get_mut(&number) {
             collection.paused_until = Some(until);
             self.downloads.pause(number);
         }
-        lost > 0
     }
 
     /// Until when nothing of a collection is asked for.

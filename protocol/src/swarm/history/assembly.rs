@@ -25,7 +25,7 @@ impl Kind {
             self.begun.remove(&index);
             engine.downloads.remove_segment(HISTORY.segment(index));
             self.steps.remove(&index);
-            engine.push(Effect::Release(index));
+            engine.push(Effect::Release(HISTORY.segment(index)));
         }
         self.source.forget_below(self.sealed);
     }

@@ -14,6 +14,7 @@ use crate::ids::PeerId;
 use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::offence::Offence;
 use crate::plan::{FetchPlan, HeightRange};
+use crate::swarm::asked::Asked;
 use crate::swarm::effect::Effect;
 use crate::swarm::engine::Engine;
 use crate::swarm::message::{DESCRIPTORS_MAX, MANIFEST_SEGMENTS_MAX, SyncMessage};
@@ -70,11 +71,7 @@ pub(in crate::swarm) struct Source {
     fetch: Option<Fetch>,
     /// The timeout of a whole manifest.
     patience: Duration,
-    /// For each peer, its unanswered requests in a row and the number of the last request. A peer
-    /// with the fewest unanswered requests is asked next; of several, the one asked longest ago. So
-    /// a peer that claims everything and answers nothing is soon asked last.
-    asked: BTreeMap<PeerId, (u64, u64)>,
-    questions: u64,
+    asked: Asked,
     heads: BTreeMap<SegmentIndex, (PeerId, Duration)>,
 }
 
@@ -86,8 +83,7 @@ impl Source {
             proof: None,
             fetch: None,
             patience: PATIENCE,
-            asked: BTreeMap::new(),
-            questions: 0,
+            asked: Asked::default(),
             heads: BTreeMap::new(),
         }
     }
@@ -99,7 +95,7 @@ impl Source {
     }
 
     pub(in crate::swarm) fn on_closed(&mut self, peer: PeerId) {
-        self.asked.remove(&peer);
+        self.asked.forget(peer);
         self.fetch = self.fetch.take().filter(|fetch| fetch.peer != peer);
         self.heads.retain(|_, (asked, _)| *asked != peer);
     }
@@ -140,23 +136,6 @@ impl Source {
     pub(in crate::swarm) const fn manifest(&self) -> &Manifest {
         &self.manifest
     }
-
-    fn note_asked(&mut self, peer: PeerId) {
-        self.questions = self.questions.saturating_add(1);
-        let (unanswered, number) = self.asked.entry(peer).or_default();
-        (*unanswered, *number) = (unanswered.saturating_add(1), self.questions);
-    }
-
-    fn note_answered(&mut self, peer: PeerId) {
-        if let Some((unanswered, _)) = self.asked.get_mut(&peer) {
-            *unanswered = 0;
-        }
-    }
-
-    /// Unanswered requests in a row to a peer, and the number of the last request.
-    fn patience_with(&self, peer: PeerId) -> (u64, u64) {
-        self.asked.get(&peer).copied().unwrap_or_default()
-    }
 }
 
 impl Kind {
@@ -192,7 +171,7 @@ impl Kind {
                 self.progress.on_found(chunks, &head.descriptor, rules);
                 self.begin(engine, head, &here);
             } else {
-                engine.push(Effect::Release(index));
+                engine.push(Effect::Release(HISTORY.segment(index)));
             }
         }
     }
@@ -204,7 +183,7 @@ impl Kind {
     }
 
     /// Whether the chunk hashes match the descriptor, and its last block is certified.
-    fn is_head(&self, head: &SegmentHead) -> bool {
+    pub(in crate::swarm) fn is_head(&self, head: &SegmentHead) -> bool {
         let SegmentDescriptor { last, last_block, .. } = head.descriptor;
         let validators = self.chain.validators(last);
         head.descriptor.verify_chunks(&self.rules, &head.chunks).is_ok()
@@ -230,7 +209,7 @@ impl Kind {
             let holds = |peer: PeerId| holds(engine, peer, index);
             let Some(peer) = self.least_asked(engine, holds) else { return };
             self.source.heads.insert(index, (peer, now.saturating_add(PATIENCE)));
-            self.source.note_asked(peer);
+            self.source.asked.note_asked(peer);
             engine.send(peer, &SyncMessage::GetHead(index));
             asked = asked.saturating_add(1);
         }
@@ -282,7 +261,7 @@ impl Kind {
     /// if any does. Of several it is the one asked longest ago.
     fn least_asked(&self, engine: &Engine, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
         knowing(engine).min_by_key(|peer| {
-            let (unanswered, number) = self.source.patience_with(*peer);
+            let (unanswered, number) = self.source.asked.rank(*peer);
             (unanswered, !fits(*peer), number)
         })
     }
@@ -290,7 +269,7 @@ impl Kind {
     /// When to ask again after a peer had no answer: at once if some peer has no unanswered
     /// request, otherwise after [`RETRY`].
     fn retry_at(&self, engine: &Engine) -> Duration {
-        let is_fresh = knowing(engine).any(|peer| self.source.patience_with(peer).0 == 0);
+        let is_fresh = knowing(engine).any(|peer| self.source.asked.rank(peer).0 == 0);
         if is_fresh { engine.now } else { engine.now.saturating_add(RETRY) }
     }
 
@@ -309,7 +288,7 @@ impl Kind {
         let deadline = engine.now.saturating_add(self.source.patience);
         self.source.fetch =
             Some(Fetch { peer, header, from, next, descriptors: Vec::new(), deadline });
-        self.source.note_asked(peer);
+        self.source.asked.note_asked(peer);
         engine.send(peer, &SyncMessage::GetManifest(height, from));
         // If nothing else is being fetched, the first head is requested right behind the manifest
         // that proves it, which saves a round trip.
@@ -361,7 +340,7 @@ impl Kind {
             self.source.fetch = Some(fetch);
             return engine.send(from, &SyncMessage::GetManifest(height, next));
         }
-        self.source.note_answered(from);
+        self.source.asked.note_answered(from);
         if height <= self.tip {
             return;
         }
@@ -411,8 +390,8 @@ impl Kind {
             return engine.ban(from, Offence::SegmentHead { segment: index });
         }
         self.source.heads.remove(&index);
-        self.source.note_answered(from);
-        engine.push(Effect::Begin(head.clone()));
+        self.source.asked.note_answered(from);
+        engine.push(Effect::Begin(HISTORY, head.clone()));
         self.begin(engine, head, &[]);
     }
 

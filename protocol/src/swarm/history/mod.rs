@@ -22,7 +22,7 @@ use super::ranges::{SegmentRange, SegmentRanges};
 use super::segments::Segment;
 use super::uploads::Class;
 use crate::ids::PeerId;
-use crate::message::CertifiedHeader;
+use crate::message::{BEHIND_FAR, CertifiedHeader};
 use crate::plan::FetchPlan;
 pub(super) use assembly::Step;
 use manifest::Source;
@@ -63,13 +63,11 @@ impl Kind {
         manifest: Option<Vec<u8>>,
     ) -> Self {
         let rules = *history.rules();
-        // The last block of a segment may exceed the size at which segments close.
-        let chunks_max = rules.segment_bytes_max().div_ceil(rules.chunk_bytes);
         let number = engine.open(Collection {
             id: CollectionId(chain.id().0),
             class: Class::History,
             chunk_bytes: rules.chunk_bytes,
-            chunks_max: u32::try_from(chunks_max).unwrap_or(u32::MAX),
+            chunks_max: rules.segment_chunks_max(),
             whole: kept,
             paused_until: None,
         });
@@ -119,22 +117,24 @@ impl Kind {
         self.told_plan = None;
     }
 
+    /// The chain has grown. Returns the segments that it has sealed.
     pub(super) fn on_tip(
         &mut self,
         engine: &mut Engine,
         height: Height,
         sealed: &[SegmentDescriptor],
-    ) {
+    ) -> Option<SegmentRange> {
         self.tip = height;
         for descriptor in sealed {
             self.source.on_sealed(descriptor);
         }
         let index = |descriptor: &SegmentDescriptor| SegmentIndex(descriptor.index);
-        if let (Some(first), Some(last)) = (sealed.first().map(index), sealed.last().map(index)) {
-            self.sealed = SegmentIndex(last.0.saturating_add(1));
-            engine.on_whole(HISTORY, SegmentRange { first, last });
-            engine.send_all(&SyncMessage::Height(height));
-        }
+        let (first, last) = (sealed.first().map(index)?, sealed.last().map(index)?);
+        let range = SegmentRange { first, last };
+        self.sealed = SegmentIndex(last.0.saturating_add(1));
+        engine.on_whole(HISTORY, range);
+        engine.send_all(&SyncMessage::Height(height));
+        Some(range)
     }
 
     /// A missing chunk has arrived.
@@ -182,6 +182,11 @@ impl Kind {
 
     pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
         self.source.deadline(now)
+    }
+
+    /// Whether this node is so far behind that it fetches segments.
+    pub(super) fn is_behind(&self) -> bool {
+        self.source.target_height().0.saturating_sub(self.tip.0) > BEHIND_FAR
     }
 
     /// Whether all blocks of a segment are verified.

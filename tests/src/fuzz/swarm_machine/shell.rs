@@ -9,7 +9,8 @@ use ledger::hash::Hash;
 use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::{
-    ChunkId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SyncMessage, Update, WANTS_MAX,
+    ChunkId, DESCRIPTORS_MAX, Holdings, SYNC_MESSAGE_BYTES_MAX, SegmentId, SyncMessage, Update,
+    WANTS_MAX,
 };
 use protocol::swarm::{Effect, Expected, HISTORY, Input, Rates, SegmentRanges, Setup, Swarm};
 use protocol::{HeightRange, PeerId};
@@ -327,7 +328,7 @@ impl Shell {
                     assert!(self.links.contains_key(&peer), "{peer:?} is not linked");
                     assert!(index < self.sealed, "the store has no segment {index:?}");
                 }
-                Effect::Begin(head) => {
+                Effect::Begin(_, head) => {
                     let index = SegmentIndex(head.descriptor.index);
                     assert_eq!(
                         Some(&head),
@@ -366,7 +367,8 @@ impl Shell {
                     );
                     self.applying = Some(index);
                 }
-                Effect::Release(index) => {
+                Effect::Keep(index) => panic!("nothing of backfill is missing, but {index:?} came"),
+                Effect::Release(SegmentId { index, .. }) => {
                     assert!(index < self.sealed, "{index:?} is still needed");
                     self.begun.remove(&index);
                     self.assembled.remove(&index);

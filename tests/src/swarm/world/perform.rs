@@ -33,7 +33,7 @@ impl World {
                 let message = SyncMessage::Head(index, head.cloned());
                 self.say(place, peer, &message);
             }
-            Effect::Begin(head) => {
+            Effect::Begin(_, head) => {
                 let here = vec![false; head.chunks.len()];
                 self.nodes[place].staged.push((head, here));
             }
@@ -49,9 +49,12 @@ impl World {
                 let life = self.nodes[place].life;
                 self.plan_at(at, Happening::Applied(place, life, index));
             }
-            Effect::Release(index) => {
+            Effect::Release(segment) => {
                 let staged = &mut self.nodes[place].staged;
-                staged.retain(|(head, _)| head.descriptor.index != index.0);
+                staged.retain(|(head, _)| head.descriptor.index != segment.index.0);
+            }
+            Effect::Keep(index) => {
+                panic!("segment {index} of backfill, of which nothing is missing")
             }
             Effect::Plan(_) => {}
             Effect::Ban { peer, offence } => {

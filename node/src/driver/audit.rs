@@ -1,0 +1,171 @@
+//! The audit: a thread of the lowest priority executes the blocks before the snapshot that this
+//! node began with, in a second state, from the genesis on.
+//!
+//! If they lead to another state than the snapshot, the node ends: nothing that it says of accounts
+//! can be trusted. A disk that refuses is no such difference. The audit then waits and tries again,
+//! and the node goes on.
+//!
+//! Now and then the second state is saved, in the format of a snapshot, so that a restart goes on
+//! from there.
+
+use std::fs;
+use std::future::pending;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ledger::block::Header;
+use ledger::chain::Chain;
+use ledger::snapshot::{Frontier, SnapshotRules};
+use ledger::state::State;
+use ledger::store::{Audit, AuditError, AuditStep, Snapshots, Store};
+use ledger::units::Height;
+use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use super::priority::give_way_to_all;
+use crate::space::Space;
+use crate::view::TipView;
+
+/// The second state is saved after at least so many bytes of blocks, and after [`SAVE_FACTOR`]
+/// times as many as it has itself. A restart executes them again, in less than half a minute.
+const SAVE_BYTES: u64 = 64 << 20;
+/// With a higher factor more is executed again after a restart. With a lower one the audit of a
+/// chain with many accounts and few transfers would mostly write.
+const SAVE_FACTOR: u64 = 8;
+/// Bytes of an account in a file.
+const ACCOUNT_BYTES: u64 = 81;
+/// How long the audit waits after the disk has refused.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Everything that the audit needs.
+pub(crate) struct Auditor {
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) store: Store,
+    /// The folder for saved states.
+    pub(crate) folder: PathBuf,
+    pub(crate) tip: watch::Receiver<Arc<TipView>>,
+    /// Notified when a segment of history was put in its place.
+    pub(crate) kept: Arc<Notify>,
+    /// Height up to which blocks were executed in this run.
+    pub(crate) executed: watch::Sender<Height>,
+    /// Becomes true when the node must stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Auditor {
+    /// Runs until the node must stop, whether there is something to execute or not.
+    ///
+    /// # Errors
+    /// The blocks break a rule, or do not lead to the snapshot. Then more than a third of the
+    /// voting power lied, or this program is wrong.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        give_way_to_all();
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            result = self.work() => result,
+        }
+    }
+
+    /// Executes the blocks. Yields after each step, so that the end of the node is noticed.
+    async fn work(mut self) -> anyhow::Result<()> {
+        // A node without blocks may still load a snapshot.
+        if self.tip.wait_for(|tip| tip.state.tip().height > Height(0)).await.is_err() {
+            return pending().await;
+        }
+        let saved = Snapshots::open(&self.folder, &self.chain)
+            .inspect_err(|error| tracing::warn!("the audit cannot save its progress: {error}"));
+        let saved = saved.ok().map(|(saved, _)| saved);
+        let newest = saved.as_ref().and_then(load);
+        let checkpoint = newest.as_ref().map(|(header, state)| (header, state.clone()));
+        let Some(mut audit) = Audit::begin(&self.store, checkpoint)? else {
+            return pending().await;
+        };
+        drop(newest);
+        let begins = audit.height().next();
+        tracing::info!("executing the blocks before the snapshot again, from height {begins} on");
+        let mut unsaved = 0u64;
+        loop {
+            match audit.step() {
+                Ok(AuditStep::Executed { bytes }) => {
+                    self.executed.send_replace(audit.height());
+                    unsaved = unsaved.saturating_add(bytes);
+                    if let Some(saved) = &saved {
+                        self.save(&audit, saved, &mut unsaved);
+                    }
+                    yield_now().await;
+                }
+                Ok(AuditStep::Waits) => self.kept.notified().await,
+                Ok(AuditStep::Done) => break,
+                Err(AuditError::Store(error)) => {
+                    tracing::error!(%error, "the audit cannot read a block, and tries again");
+                    sleep(RETRY).await;
+                }
+                Err(error @ AuditError::Chain { .. }) => return Err(error.into()),
+            }
+        }
+        let height = audit.height();
+        drop(audit);
+        self.store.set_executed_to(height).context("the end of the audit cannot be recorded")?;
+        tracing::info!(
+            "every block up to the snapshot of height {height} was executed: its state is right"
+        );
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!("{}: {error}", self.folder.display());
+            }
+            _ => {}
+        }
+        pending().await
+    }
+
+    /// Saves the second state if that is due. A failure costs only time after a restart.
+    fn save(&self, audit: &Audit, saved: &Snapshots, unsaved: &mut u64) {
+        let state_bytes = (audit.accounts() as u64).saturating_mul(ACCOUNT_BYTES);
+        if *unsaved < SAVE_BYTES.max(state_bytes.saturating_mul(SAVE_FACTOR)) {
+            return;
+        }
+        match self.try_save(audit, saved) {
+            Ok(true) => *unsaved = 0,
+            // A state is saved only at the end of a segment.
+            Ok(false) => {}
+            Err(error) => {
+                *unsaved = 0;
+                tracing::warn!("the audit cannot save its progress: {error:#}");
+            }
+        }
+    }
+
+    /// Saves the second state in place of the former one. `false` if no segment ends here.
+    fn try_save(&self, audit: &Audit, saved: &Snapshots) -> anyhow::Result<bool> {
+        let Some((header, certificate, state)) = audit.checkpoint()? else { return Ok(false) };
+        let is_full = self.folder.parent().and_then(Space::of).is_some_and(Space::is_low);
+        anyhow::ensure!(!is_full, "the disk is nearly full");
+        let height = header.height;
+        let rules = SnapshotRules::new(self.chain.limits());
+        let frontier = Arc::new(Frontier::of(&state, &rules)?);
+        let mut writer = saved.begin(header, certificate, Arc::clone(&frontier))?;
+        for (chunk, bytes) in (0u64..).zip(frontier.chunks(&state)) {
+            writer.write(chunk, &bytes)?;
+        }
+        let kept = writer.finish()?.id;
+        for former in saved.list().iter().filter(|former| former.id != kept) {
+            saved.remove(&former.id)?;
+        }
+        self.store.set_executed_to(height)?;
+        Ok(true)
+    }
+}
+
+/// The newest state that was saved whole.
+fn load(saved: &Snapshots) -> Option<(Header, State)> {
+    saved.list().iter().find_map(|info| {
+        let state = saved.state(&info.id).ok().flatten()?;
+        Some((info.header.clone(), state))
+    })
+}

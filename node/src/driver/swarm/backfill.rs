@@ -1,0 +1,148 @@
+//! Backfill on disk: history below the tip, which is fetched only to be kept.
+//!
+//! What the disk refuses here pauses backfill and is logged. It never ends the node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use ledger::history::SegmentHead;
+use ledger::store::{Found, SegmentReader, Staging, Store, StoreError};
+use ledger::units::{Height, SegmentIndex};
+use protocol::swarm::message::ChunkId;
+use protocol::swarm::{Input, SegmentRange};
+use tokio::sync::Notify;
+
+use super::{Done, Shell, warn_damaged};
+
+/// Backfill's part of the shell.
+pub(super) struct Backfill {
+    pub(super) staging: Staging,
+    /// What an earlier run staged, until the machine hears of it.
+    found: Vec<Found>,
+    /// Segments that the machine has begun and the disk has not.
+    unbegun: BTreeMap<SegmentIndex, SegmentHead>,
+    /// Wakes the audit when a segment is in its place.
+    kept: Arc<Notify>,
+}
+
+impl Backfill {
+    pub(super) fn new((staging, found): (Staging, Vec<Found>), kept: Arc<Notify>) -> Self {
+        Self { staging, found, unbegun: BTreeMap::new(), kept }
+    }
+
+    /// Makes room for the chunks of a segment. If the disk refuses, it is tried again when a chunk
+    /// has arrived.
+    pub(super) fn begin(&mut self, head: SegmentHead) {
+        let index = SegmentIndex(head.descriptor.index);
+        match self.staging.begin(&head) {
+            Ok(()) => drop(self.unbegun.remove(&index)),
+            Err(error) => {
+                warn_refused(&error);
+                self.unbegun.insert(index, head);
+            }
+        }
+    }
+
+    /// Stores a chunk. Returns what the machine must hear if the disk refuses.
+    pub(super) fn store(&mut self, id: ChunkId, bytes: &[u8]) -> Option<Input> {
+        let index = id.segment.index;
+        if let Some(head) = self.unbegun.get(&index).cloned() {
+            self.begin(head);
+            if self.unbegun.contains_key(&index) {
+                return Some(Input::Refused(id));
+            }
+        }
+        let written = self.staging.write(index.0, u64::from(id.chunk), bytes);
+        written.inspect_err(warn_refused).err().map(|_| Input::Refused(id))
+    }
+
+    pub(super) fn release(&mut self, index: SegmentIndex) {
+        self.unbegun.remove(&index);
+        if let Err(error) = self.staging.remove(index.0) {
+            tracing::warn!("segment {index} stays in staging: {error}");
+        }
+    }
+}
+
+impl Shell {
+    /// Tells the machine which sealed segments this node lacks. It keeps all of history.
+    pub(super) fn begin_backfill(&mut self) -> anyhow::Result<()> {
+        let kept = self.store.kept();
+        let is_kept = |index: u64| kept.iter().any(|range| range.contains(&index));
+        let sealed = self.store.descriptors(0, Height(u64::MAX), usize::MAX);
+        let missing = sealed.into_iter().filter(|descriptor| !is_kept(descriptor.index)).collect();
+        let staged = std::mem::take(&mut self.backfill.found);
+        self.give(Input::Missing { missing, staged })
+    }
+
+    /// Puts a complete segment in its place, on a thread of low priority.
+    pub(super) fn keep(&mut self, index: SegmentIndex) -> Option<Input> {
+        let reader = match self.backfill.staging.reader(index.0) {
+            Ok(Some(reader)) => reader,
+            Ok(None) => panic!("only a complete segment is put in its place, not {index}"),
+            Err(error) => {
+                warn_refused(&error);
+                return Some(Input::NotPlaced(index, Vec::new()));
+            }
+        };
+        let (store, results) = (self.store.clone(), self.results.clone());
+        self.assembly.spawn(move || {
+            let placed = Done::Placed(index, place(&store, reader));
+            // If the sync thread has gone, the node is stopping.
+            let _gone = results.blocking_send(Ok(placed));
+        });
+        None
+    }
+
+    /// A segment is in its place, or could not be put there.
+    ///
+    /// # Errors
+    /// The segment is certified, but its bytes are not blocks by the rules. More than a third of
+    /// the voting power is dishonest, or this code is too old or wrong, and the node must stop.
+    pub(super) fn on_placed(
+        &mut self,
+        index: SegmentIndex,
+        placed: Result<Vec<u32>, StoreError>,
+    ) -> anyhow::Result<()> {
+        match placed {
+            Ok(damaged) if damaged.is_empty() => {
+                self.backfill.kept.notify_one();
+                self.give(Input::Kept(SegmentRange { first: index, last: index }))
+            }
+            Ok(damaged) => {
+                for chunk in &damaged {
+                    warn_damaged(index, *chunk);
+                    let forgotten = self.backfill.staging.forget(index.0, u64::from(*chunk));
+                    forgotten.unwrap_or_else(|error| warn_refused(&error));
+                }
+                self.give(Input::NotPlaced(index, damaged))
+            }
+            Err(error @ StoreError::Segment { .. }) => Err(error)
+                .with_context(|| format!("segment {index} is certified, but breaks the rules")),
+            Err(error) => {
+                warn_refused(&error);
+                self.give(Input::NotPlaced(index, Vec::new()))
+            }
+        }
+    }
+}
+
+/// Puts a complete segment in its place, unless chunks of it are damaged. Returns these.
+fn place(store: &Store, mut reader: SegmentReader) -> Result<Vec<u32>, StoreError> {
+    let (mut bytes, mut damaged) = (Vec::new(), Vec::new());
+    for chunk in (0u32..).take(reader.head().chunks.len()) {
+        match reader.read(u64::from(chunk))? {
+            Some(part) => bytes.extend(part),
+            None => damaged.push(chunk),
+        }
+    }
+    if damaged.is_empty() {
+        store.keep_segment(reader.head(), &bytes)?;
+    }
+    Ok(damaged)
+}
+
+fn warn_refused(error: &StoreError) {
+    tracing::warn!("fetching older blocks pauses, since the disk refuses: {error}");
+}
