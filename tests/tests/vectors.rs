@@ -317,7 +317,7 @@ fn every_hash_domain_has_the_tag_it_always_had() {
     let tags: Vec<&str> = Domain::ALL.iter().map(|domain| domain.tag()).collect();
     assert_eq!(
         Hash::of(Domain::Genesis, &[tags.join(" ").as_bytes()]).to_string(),
-        "315036cd14df2df70a72e6e825fcee1b29f3c4694d75e0dad93112836b2d34ae"
+        "c95a944f15eb1f849777db04ae8799b1fcc13fa4f483bfa8a6579ddf81297928"
     );
 }
 
