@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::genesis::MADE_BY_0_1;
 use crate::hash::ChainId;
+use crate::history::SegmentError;
 use crate::units::Height;
 
 /// Why a call of the store failed.
@@ -68,6 +69,15 @@ pub enum StoreError {
         what: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The bytes of a segment match the chunk hashes of its head, but are not the blocks that its
+    /// descriptor commits to. A quorum has signed a false header, or this code is wrong.
+    #[error("segment {index} is certified, but breaks the rules: {error}")]
+    Segment {
+        /// The segment.
+        index: u64,
+        /// What is wrong with it.
+        error: SegmentError,
     },
     /// A write failed earlier. Everything that was acknowledged before is safe. What the disk holds
     /// of the failed write is known only when the store is opened again.

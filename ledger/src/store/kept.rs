@@ -86,7 +86,7 @@ impl<T> From<Option<T>> for Kept<T> {
 pub(super) struct Gaps(BTreeMap<u64, u16>);
 
 /// The bits of an era of which nothing is kept.
-pub(super) const WHOLE_ERA: u16 = u16::MAX;
+const WHOLE_ERA: u16 = u16::MAX;
 
 impl Gaps {
     /// No segment below `segments` is kept.
@@ -110,10 +110,6 @@ impl Gaps {
         Ok(gaps)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The segments of an era that are not kept, as bits.
     pub(super) fn bits(&self, era: u64) -> u16 {
         self.0.get(&era).copied().unwrap_or_default()
@@ -124,9 +120,31 @@ impl Gaps {
         self.bits(segment / ERA_SEGMENTS) & bit(segment) == 0
     }
 
-    /// Adds the gaps to a batch.
+    /// Adds all gaps to a batch.
     pub(super) fn put(&self, batch: &mut Batch) {
-        self.0.iter().for_each(|(era, bits)| batch.put_value(Key::Gap(*era), bits));
+        self.0.keys().for_each(|era| self.put_era(batch, *era));
+    }
+
+    /// Adds the gap of an era to a batch, or that there is none.
+    pub(super) fn put_era(&self, batch: &mut Batch, era: u64) {
+        match self.0.get(&era) {
+            Some(bits) => batch.put_value(Key::Gap(era), bits),
+            None => batch.remove(Key::Gap(era)),
+        }
+    }
+
+    /// A segment is kept from now on.
+    pub(super) fn close(&mut self, segment: u64) {
+        let era = segment / ERA_SEGMENTS;
+        match self.bits(era) & !bit(segment) {
+            0 => self.0.remove(&era),
+            bits => self.0.insert(era, bits),
+        };
+    }
+
+    /// Nothing of a whole era is kept from now on. Returns whether something was.
+    pub(super) fn open(&mut self, era: u64) -> bool {
+        self.0.insert(era, WHOLE_ERA) != Some(WHOLE_ERA)
     }
 
     /// The ranges of segments below `segments` that are kept, in order.

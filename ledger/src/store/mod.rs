@@ -20,6 +20,7 @@
 //! carries a checksum. A damaged one is never served: the read fails with an error that names it.
 
 mod adopt;
+mod archive;
 mod checkpoint;
 mod commit;
 mod disk;
@@ -40,6 +41,7 @@ mod unfinished;
 mod verify;
 mod witness;
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 pub use crate::chain::Committed;
@@ -77,6 +79,8 @@ struct Shared {
     view: RwLock<View>,
     files: Files,
     writer: Mutex<Writer>,
+    /// Held while a segment below the tip is put into its place, or an era is dropped.
+    archive: Mutex<()>,
 }
 
 /// The part of the store that readers see. It never holds more than is durable.
@@ -211,11 +215,16 @@ impl Store {
                 return Ok(Kept::Here(found));
             }
         }
-        let keeps = |segment| self.read_view().segments.gaps.keeps(segment);
+        let lacks = Cell::new(false);
+        let keeps = |segment| {
+            let keeps = self.read_view().segments.gaps.keeps(segment);
+            lacks.set(lacks.get() || !keeps);
+            keeps
+        };
         Ok(match self.shared.files.find(start, sealed, keeps, visit)? {
             Some(found) => Kept::Here(found),
-            None if self.read_view().segments.gaps.is_empty() => Kept::Never,
-            None => Kept::NotKept,
+            None if lacks.get() => Kept::NotKept,
+            None => Kept::Never,
         })
     }
 

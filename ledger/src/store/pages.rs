@@ -129,6 +129,16 @@ pub(super) fn remove(history: &Path, name: Name) -> Result<(), StoreError> {
     }
 }
 
+/// Length of a file with its checksums; 0 if there is none.
+pub(super) fn length(history: &Path, name: Name) -> Result<u64, StoreError> {
+    let path = name.path(history);
+    match fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(StoreError::io(&path, error)),
+    }
+}
+
 /// Makes the names of a segment's files durable.
 pub(super) fn sync_names(history: &Path, segment: u64) -> Result<(), StoreError> {
     if let Some(era) = Name::Blocks(segment).path(history).parent() {

@@ -133,8 +133,8 @@ impl Store {
             failed: None,
         };
         let view = View { tip, certificate: certificate.clone(), segments, joined };
-        let (view, writer) = (RwLock::new(view), Mutex::new(writer));
-        let shared = Shared { chain: Arc::clone(chain), disk, view, files, writer };
+        let (view, writer, archive) = (RwLock::new(view), Mutex::new(writer), Mutex::new(()));
+        let shared = Shared { chain: Arc::clone(chain), disk, view, files, writer, archive };
         Ok(Opened { store: Self { shared: Arc::new(shared) }, state, certificate })
     }
 }

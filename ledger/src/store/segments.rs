@@ -349,7 +349,7 @@ impl Files {
     }
 
     /// Writes the filter of a whole era.
-    fn write_filter(&self, era: u64) -> Result<(), StoreError> {
+    pub(super) fn write_filter(&self, era: u64) -> Result<(), StoreError> {
         let first = era.saturating_mul(ERA_SEGMENTS);
         match self.starts(first..first.saturating_add(ERA_SEGMENTS)) {
             Ok(starts) => filter::write(&self.history, era, &starts),

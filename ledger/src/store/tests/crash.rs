@@ -253,8 +253,8 @@ fn an_unfinished_snapshot_of_the_database_is_no_damage() {
     assert_eq!(verified(&crash.path, &maker.chain).problems, []);
 }
 
-/// Leaves room for this many pages of 4 KiB on the small file system of [`inside_a_namespace`], by a
-/// file that takes the rest. Removing the file makes room again.
+/// Leaves room for this many pages of 4 KiB on the small file system of [`inside_a_namespace`]: the
+/// file `rest` takes the other ones. Removing it makes room again.
 pub(super) fn leave_room(rest: &Path, pages: u64) {
     fs::write(rest, vec![0; 24 << 20]).unwrap_err();
     let file = fs::File::options().write(true).open(rest).unwrap();

@@ -1,5 +1,4 @@
-//! Stores that lack a part of the chain: begun with a snapshot, filled from below, or with eras
-//! dropped.
+//! Stores that began with a snapshot.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +8,7 @@ use crate::history::SegmentDescriptor;
 use crate::state::State;
 
 /// A chain whose segments have three blocks, with this many blocks.
-fn chain(length: usize, accounts: u64) -> (Maker, Vec<Committed>) {
+pub(super) fn chain(length: usize, accounts: u64) -> (Maker, Vec<Committed>) {
     let limits = Limits { segment_blocks: 3, ..genesis(0).limits };
     let mut maker = Maker::new(Genesis { limits, ..genesis(accounts) });
     let counts = [0, 1, 7, 30, 2].into_iter().cycle().take(length);
@@ -17,10 +16,10 @@ fn chain(length: usize, accounts: u64) -> (Maker, Vec<Committed>) {
     (maker, blocks)
 }
 
-type Snapshot = (Header, Certificate, Vec<SegmentDescriptor>, State);
+pub(super) type Snapshot = (Header, Certificate, Vec<SegmentDescriptor>, State);
 
 /// The snapshot after the last of these blocks, which sealed a segment.
-fn snapshot(blocks: &[Committed]) -> Snapshot {
+pub(super) fn snapshot(blocks: &[Committed]) -> Snapshot {
     let last = blocks.last().unwrap();
     assert!(last.sealed.is_some());
     let sealed = blocks.iter().filter_map(|committed| committed.sealed.as_ref());
@@ -32,7 +31,7 @@ fn snapshot(blocks: &[Committed]) -> Snapshot {
     )
 }
 
-fn adopt(
+pub(super) fn adopt(
     store: &Store,
     (header, certificate, descriptors, state): Snapshot,
 ) -> Result<ChainState, StoreError> {
@@ -40,7 +39,7 @@ fn adopt(
 }
 
 /// A store that began with the snapshot after this many blocks and has all blocks after it.
-fn adopted(maker: &Maker, blocks: &[Committed], at: usize) -> (Place, Store) {
+pub(super) fn adopted(maker: &Maker, blocks: &[Committed], at: usize) -> (Place, Store) {
     let (place, opened) = created(maker);
     adopt(&opened.store, snapshot(&blocks[..at])).unwrap();
     blocks[at..].iter().for_each(|committed| {

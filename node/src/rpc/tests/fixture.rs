@@ -257,7 +257,7 @@ impl Fixture {
         header
     }
 
-    /// Makes the store begin with the snapshot after blocks of these transactions, the last of which
+    /// Makes the store begin with the snapshot after blocks of these transactions. The last block
     /// must seal a segment.
     pub(super) fn begin_with_snapshot(&mut self, blocks: Vec<Vec<Transaction>>) -> Vec<Header> {
         let blocks: Vec<_> = blocks.into_iter().map(|block| self.finalize(block)).collect();
