@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod machine;
+mod snapshot;
 mod storm;
 mod swarms;
 
