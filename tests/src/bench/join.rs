@@ -1,11 +1,14 @@
 //! How soon a fresh node joins a long chain: until its tip is the chain's, and until it proves a
 //! balance. Three seeds have the chain. No validator runs, so the chain stands still.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use ledger::api::{ACCOUNT_PROOF, AccountProofInfo, NET_PEERS, PeerInfo};
+use ledger::api::{
+    ACCOUNT_PROOF, AccountProofInfo, CHAIN_STATUS, HistoryPhase, NET_PEERS, PeerInfo, Status,
+};
 use ledger::chain::Chain;
 use ledger::light::FinalHeader;
 use ledger::signature::PublicKey;
@@ -166,22 +169,56 @@ impl<'a> Session<'a> {
         host.inside(|| prove(&rpc, self.chain, account))??;
         let proved = now_ms();
         let peers = host.inside(|| rpc.call::<Vec<PeerInfo>>(NET_PEERS, &json!({})))??;
+        let cpu_seconds = newcomer.cpu_seconds();
+        let snapshot_height = loaded_snapshot(&newcomer.home)?;
+        let mut await_phase = |phase: HistoryPhase| -> anyhow::Result<Option<u64>> {
+            if snapshot_height.is_none() {
+                return Ok(None);
+            }
+            let deadline = Instant::now() + patience(self.options);
+            loop {
+                newcomer.check()?;
+                let status = host.inside(|| rpc.call::<Status>(CHAIN_STATUS, &json!({})))??;
+                if status.history.phase >= phase {
+                    return Ok(Some(now_ms()));
+                }
+                ensure!(Instant::now() < deadline, "{phase:?} is not over in time: {status:?}");
+                stop::pause(TICK)?;
+            }
+        };
+        let backfilled = await_phase(HistoryPhase::Audit)?;
+        let audited = await_phase(HistoryPhase::Done)?;
         self.seeds.iter_mut().try_for_each(Node::check)?;
         let seconds = |at: u64| at.saturating_sub(started) as f64 / 1_000.0;
-        let cpu_seconds = newcomer.cpu_seconds();
         Ok(Report {
             live_seconds: seconds(live),
             proved_balance_seconds: seconds(proved),
-            backfilled_seconds: None,
-            audited_seconds: None,
+            backfilled_seconds: backfilled.map(seconds),
+            audited_seconds: audited.map(seconds),
             cpu_seconds,
             tx_per_cpu_second: f64::from(self.options.transfers) / cpu_seconds,
             peak_rss_mib: newcomer.peak_rss_kib as f64 / 1_024.0,
             bytes: peers.iter().map(|peer| peer.received_bytes).sum(),
-            snapshot_height: None,
-            blocks_after_snapshot: None,
+            snapshot_height,
+            blocks_after_snapshot: snapshot_height.map(|height| facts.height - height),
         })
     }
+}
+
+/// Height of the snapshot that a node has loaded. The chain stands still, so the node has no other
+/// one. `None` if it has none.
+fn loaded_snapshot(home: &Path) -> anyhow::Result<Option<u64>> {
+    let folder = home.join("snapshots");
+    if !folder.exists() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        if let Some((height, _)) = name.split_once('-').filter(|_| name.ends_with(".snapshot")) {
+            return Ok(Some(height.parse()?));
+        }
+    }
+    Ok(None)
 }
 
 /// Waits until the node's tip is the chain's. Returns that time, in milliseconds since 1970.

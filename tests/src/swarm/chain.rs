@@ -1,5 +1,5 @@
 //! A made-up chain without blocks: descriptors, chunk hashes and certificates that verify, with no
-//! bytes behind them.
+//! bytes behind them. Only the state after each segment has bytes.
 
 use std::sync::Arc;
 
@@ -7,13 +7,15 @@ use ledger::block::Header;
 use ledger::certificate::{Certificate, VoteKind};
 use ledger::chain::Chain;
 use ledger::genesis::{Genesis, GenesisValidator};
-use ledger::hash::{BlockHash, Domain, Hash};
+use ledger::hash::{BlockHash, Domain, Hash, HistoryRoot};
 use ledger::history::{History, HistoryRules, SegmentDescriptor, SegmentHead};
-use ledger::merkle;
+use ledger::merkle::{self, MerkleProof};
 use ledger::signature::SigningKey;
 use ledger::units::{Height, Round, SegmentIndex, Timestamp, VotingPower};
 use protocol::message::CertifiedHeader;
 use protocol::swarm::message::{ChunkId, CollectionId};
+
+use super::snapshots::MadeState;
 
 /// Blocks in each segment.
 const BLOCKS: u64 = 100;
@@ -27,6 +29,10 @@ pub struct Made {
     pub rules: HistoryRules,
     /// Heads of all segments.
     pub heads: Vec<SegmentHead>,
+    /// Headers of the last blocks of all segments.
+    pub headers: Vec<Header>,
+    /// The state after each segment.
+    pub accounts: MadeState,
     /// A certified header after the last segment, which proves all of them.
     pub target: CertifiedHeader,
 }
@@ -39,30 +45,43 @@ impl Made {
     /// When the lengths break a rule of the genesis.
     #[must_use]
     pub fn new(bytes: u64, segment_bytes: u64, chunk_bytes: u64) -> Self {
+        Self::with_accounts(bytes, segment_bytes, chunk_bytes, 0)
+    }
+
+    /// Such a chain with this many accounts.
+    ///
+    /// # Panics
+    /// When the lengths break a rule of the genesis.
+    #[must_use]
+    pub fn with_accounts(bytes: u64, segment_bytes: u64, chunk_bytes: u64, accounts: u64) -> Self {
         let key = SigningKey::from_seed(&[7; 32]);
         let chain = Chain::new(genesis(&key, segment_bytes, chunk_bytes));
         let rules = chain.history_rules();
         let count = (bytes / segment_bytes).max(1);
-        let heads: Vec<SegmentHead> = (0..count)
-            .map(|index| head(&chain, &key, index, (bytes / count).max(segment_bytes)))
-            .collect();
+        let accounts = MadeState::new(accounts, chain.limits());
+        let mut headers: Vec<Header> = Vec::new();
+        let mut heads: Vec<SegmentHead> = Vec::new();
+        for index in 0..count {
+            let parent = block_hash(Height((index + 1) * BLOCKS - 1));
+            let height = Height((index + 1) * BLOCKS);
+            let header = header(&chain, &key, height, parent, &accounts);
+            heads.push(head(&chain, &key, &header, (bytes / count).max(segment_bytes)));
+            headers.push(header);
+        }
         let descriptors = heads.iter().map(|head| head.descriptor);
         let history = History::restore(rules, descriptors).expect("made by the rules");
-        let header = Header {
-            version: 1,
-            height: history.tip().next(),
-            time: Timestamp(1),
-            parent: last_block(count - 1),
-            proposer: key.public(),
-            transactions_root: Hash::ZERO,
-            state_root: ledger::hash::StateRoot(Hash::ZERO),
-            history_root: history.root(),
-            validators: chain.validators(Height(1)).hash(),
-            next_validators: chain.validators(Height(1)).hash(),
-            parent_certificate: Hash::ZERO,
-        };
+        let parent = headers[headers.len() - 1].hash();
+        let mut header = header(&chain, &key, history.tip().next(), parent, &accounts);
+        header.history_root = history.root();
         let certificate = certify(&chain, &key, header.height, header.hash());
-        Self { rules, heads, target: CertifiedHeader { header, certificate }, chain }
+        Self {
+            rules,
+            heads,
+            headers,
+            accounts,
+            target: CertifiedHeader { header, certificate },
+            chain,
+        }
     }
 
     /// The history of a node that has applied this many segments.
@@ -106,6 +125,17 @@ impl Made {
         Some((head.chunks[id.chunk as usize], range.end - range.start))
     }
 
+    /// The hash of a block inside a segment, and its proof.
+    #[must_use]
+    pub fn block_proof(&self, height: Height) -> Option<(BlockHash, MerkleProof)> {
+        let index = height.0.checked_sub(1)? / BLOCKS;
+        let last = self.headers.get(usize::try_from(index).ok()?)?;
+        let at = (height.0 - 1) % BLOCKS;
+        let blocks = blocks(last);
+        let proof = merkle::prove(&blocks, at as usize)?;
+        Some((BlockHash(blocks[at as usize]), proof))
+    }
+
     /// The id of this chain's history.
     #[must_use]
     pub fn id(&self) -> CollectionId {
@@ -133,11 +163,41 @@ fn genesis(key: &SigningKey, segment_bytes: u64, chunk_bytes: u64) -> Genesis {
     genesis
 }
 
-fn last_block(index: u64) -> BlockHash {
-    BlockHash(Hash::of(Domain::Block, &[&index.to_le_bytes()]))
+/// The hash of a block that ends no segment.
+fn block_hash(height: Height) -> BlockHash {
+    BlockHash(Hash::of(Domain::Block, &[&height.0.to_le_bytes()]))
 }
 
-fn head(chain: &Chain, key: &SigningKey, index: u64, bytes: u64) -> SegmentHead {
+fn header(
+    chain: &Chain,
+    key: &SigningKey,
+    height: Height,
+    parent: BlockHash,
+    accounts: &MadeState,
+) -> Header {
+    Header {
+        version: 1,
+        height,
+        time: Timestamp(1),
+        parent,
+        proposer: key.public(),
+        transactions_root: Hash::ZERO,
+        state_root: accounts.state.root(),
+        history_root: HistoryRoot(Hash::ZERO),
+        validators: chain.validators(Height(1)).hash(),
+        next_validators: chain.validators(Height(1)).hash(),
+        parent_certificate: Hash::ZERO,
+    }
+}
+
+/// The hashes of the blocks of the segment that ends with this one.
+fn blocks(last: &Header) -> Vec<Hash> {
+    let heights = last.height.0 + 1 - BLOCKS..last.height.0;
+    heights.map(|height| block_hash(Height(height)).0).chain([last.hash().0]).collect()
+}
+
+fn head(chain: &Chain, key: &SigningKey, last: &Header, bytes: u64) -> SegmentHead {
+    let index = last.height.0 / BLOCKS - 1;
     let count = bytes.div_ceil(chain.history_rules().chunk_bytes);
     let hash = |chunk: u64| Hash::of(Domain::Chunk, &[&index.to_le_bytes(), &chunk.to_le_bytes()]);
     let chunks: Vec<Hash> = (0..count).map(hash).collect();
@@ -147,8 +207,8 @@ fn head(chain: &Chain, key: &SigningKey, index: u64, bytes: u64) -> SegmentHead 
         last: Height((index + 1) * BLOCKS),
         bytes,
         chunks_root: merkle::root(&chunks),
-        blocks_root: Hash::ZERO,
-        last_block: last_block(index),
+        blocks_root: merkle::root(&blocks(last)),
+        last_block: last.hash(),
     };
     let certificate = certify(chain, key, descriptor.last, descriptor.last_block);
     SegmentHead { descriptor, chunks, certificate }

@@ -11,10 +11,12 @@ mod link;
 mod outcome;
 mod plan;
 mod scenario;
+mod snapshots;
 mod world;
 
 pub use chain::Made;
 pub use outcome::Outcome;
 pub use plan::{Conduct, Member, Plan, mbit};
 pub use scenario::{hostile, killed, scenarios};
+pub use snapshots::{Forgery, MadeState};
 pub use world::{World, run};

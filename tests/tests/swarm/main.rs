@@ -4,6 +4,7 @@
 
 mod backfill;
 mod machine;
+mod snapshot;
 mod storm;
 mod swarms;
 
