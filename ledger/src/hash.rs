@@ -49,6 +49,8 @@ pub enum Domain {
     Fees,
     /// A snapshot: its height, state root and frontier.
     Snapshot,
+    /// An era of history and a peer id: the order in which nodes keep the era.
+    Era,
     /// Bytes that a sender signs.
     SignTransaction,
     /// Bytes that a validator signs for a proposal.
@@ -83,6 +85,7 @@ impl Domain {
             Self::Activity => "cairn/activity",
             Self::Fees => "cairn/fees",
             Self::Snapshot => "cairn/snapshot",
+            Self::Era => "cairn/era",
             Self::SignTransaction => "cairn/sign-tx",
             Self::SignProposal => "cairn/sign-proposal",
             Self::SignVote => "cairn/sign-vote",
@@ -91,7 +94,7 @@ impl Domain {
     }
 
     /// Every domain, for the test of frozen vectors.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Genesis,
         Self::TxId,
         Self::TxHash,
@@ -111,6 +114,7 @@ impl Domain {
         Self::Activity,
         Self::Fees,
         Self::Snapshot,
+        Self::Era,
         Self::SignTransaction,
         Self::SignProposal,
         Self::SignVote,
