@@ -2,7 +2,9 @@
 //! never here.
 
 mod address;
+mod keep;
 mod rate;
+mod size;
 mod text;
 
 use std::fmt;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use address::{P2pAddress, P2pAddressError};
+pub use keep::{KeepError, parse_keep};
 pub(crate) use rate::parse_rate;
 
 /// Default peer-to-peer port.
