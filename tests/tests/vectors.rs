@@ -20,6 +20,7 @@ use ledger::transaction::{
     Body, Output, Transaction, Transfer, VerifiedTransaction, verify_transactions,
 };
 use ledger::units::{Amount, Height, Nonce, Round, SegmentIndex, Timestamp};
+use protocol::eras::{Announcement, Era, EraRanges};
 use protocol::message::{
     Attempt, CertifiedHeader, ConsensusMessage, LogEntry, Proposal, Request, Response,
     SignedProposal, SignedVote,
@@ -168,7 +169,12 @@ fn every_format_has_the_bytes_it_always_had() {
 #[test]
 fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
     let Samples { block, certificate, vote, proposal, .. } = samples();
+    const QUESTION: &str = "05000000010200000000000000000000000000000002000000000000000700000000000000\
+                            0700000000000000";
+    const ERAS: &str = "06000000010200000000000000000000000000000002000000000000000700000000000000\
+                        0700000000000000";
     let certified = CertifiedHeader { header: block.header, certificate };
+    let eras = Announcement { is_archive: true, eras: EraRanges::of([0, 1, 2, 7].map(Era)) };
     check(&[
         (
             "vote message",
@@ -217,6 +223,8 @@ fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
             "040000000102000000000000000708",
         ),
         ("no such piece", hex::encode(codec::encode(&Response::Genesis(None))), "0400000000"),
+        ("question for eras", hex::encode(codec::encode(&Request::Eras(eras.clone()))), QUESTION),
+        ("eras", hex::encode(codec::encode(&Response::Eras(eras))), ERAS),
         ("log entry", print(&codec::encode(&LogEntry::Vote(vote))), "149 1fca3df6407f61ca"),
     ]);
 }
@@ -388,6 +396,7 @@ fn decoders_survive_truncated_long_and_flipped_bytes_of_every_format() {
         Request::Genesis(3),
         Request::Transactions(vec![Default::default()]),
         Request::Blocks(Height(9)),
+        Request::Eras(Announcement { is_archive: true, eras: EraRanges::of([1, 2, 7].map(Era)) }),
     ] {
         canonical::<Request>(&codec::encode(&request), protocol::message::REQUEST_BYTES_MAX);
     }

@@ -93,7 +93,7 @@ pub struct HistoryInfo {
 }
 
 /// What a node still does about blocks below its tip.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryPhase {
     /// It fetches blocks that it is to keep, and executes those that are here.

@@ -4,7 +4,7 @@
 //! Its modules, in reading order: [`options`] is the command line. `chain` makes the chain that is
 //! transferred, and `topology` the links. `nodes` runs the processes, and `probe` polls them from
 //! within their namespaces. `folder` holds their files. `swarm` is one run, `links` computes the
-//! least time for it, and `measure` evaluates its results. `join` measures how soon a fresh node is
+//! least time for it, and `measure` evaluates its results, with the two numbers of `fairness`. `join` measures how soon a fresh node is
 //! at the tip of a chain that `transfers` makes. `finality` measures how soon transfers are final,
 //! by the payments of `pay`. `attack` measures validators and a full node under attack. `places`
 //! measures whom attackers keep out, by the votes that `votes` hears. `aria2` does the same work as
@@ -22,6 +22,7 @@ mod transfers;
 mod nodes;
 mod probe;
 
+mod fairness;
 mod folder;
 mod join;
 mod links;
