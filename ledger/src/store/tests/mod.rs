@@ -3,6 +3,7 @@
 mod archive;
 mod crash;
 mod damage;
+mod damage_partial;
 mod eras;
 mod partial;
 mod readers;
