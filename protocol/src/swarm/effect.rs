@@ -5,8 +5,8 @@ use ledger::history::{SegmentDescriptor, SegmentHead};
 use ledger::units::{Height, SegmentIndex};
 
 use super::input::SnapshotOffer;
+use super::join_failure::JoinFailure;
 use super::message::ChunkId;
-use super::snapshot::JoinFailure;
 use crate::ids::PeerId;
 use crate::offence::Offence;
 use crate::plan::FetchPlan;
@@ -47,8 +47,8 @@ pub enum Effect {
     SendBlockProof(PeerId, Height),
     /// Make room for the chunks of a segment.
     Begin(SegmentHead),
-    /// Store the chunk of the input that had this effect, in staging or in the file of its snapshot,
-    /// as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
+    /// Store the chunk of the input that had this effect, in staging or in the file of its
+    /// snapshot, as [`Swarm::kind`](super::Swarm::kind) says. If the disk refuses, hand in
     /// [`Input::Refused`](super::Input::Refused).
     Store(ChunkId),
     /// Keep these bytes, and hand them in as [`Setup::manifest`](super::Setup::manifest) at the

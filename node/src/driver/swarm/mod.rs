@@ -352,9 +352,6 @@ impl Shell {
                 self.charge(peer, &Cost::look_ups(0, 2));
                 self.send_message(peer, &SyncMessage::Head(index, head));
             }
-            Effect::SendBlockProof(peer, height) => {
-                self.send_message(peer, &SyncMessage::BlockProof(height, None));
-            }
             Effect::Begin(head) => self.staging.begin(&head)?,
             Effect::Store(id) => {
                 if let Some((arrived, frame, sender)) =
@@ -379,11 +376,8 @@ impl Shell {
                 self.staging.remove(index.0)?;
             }
             Effect::Plan(plan) => self.plan = Some(plan),
-            // This node joins by history, and has no snapshots.
-            Effect::BeginSnapshot(_)
-            | Effect::DropSnapshot(_)
-            | Effect::LoadSnapshot { .. }
-            | Effect::JoinFailed(_) => {}
+            Effect::SendBlockProof(..) | Effect::BeginSnapshot(_) => {}
+            Effect::DropSnapshot(_) | Effect::LoadSnapshot { .. } | Effect::JoinFailed(_) => {}
             Effect::Ban { peer, offence } => {
                 if let Some(id) = self.peers.id(peer) {
                     self.network.ban(id, charge(&offence));
