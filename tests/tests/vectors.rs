@@ -11,8 +11,9 @@ use ledger::certificate::{Certificate, Vote, VoteKind};
 use ledger::chain::{Chain, ChainState, ValidBlock};
 use ledger::codec;
 use ledger::genesis::{Genesis, template_key, template_seed};
-use ledger::hash::{BlockHash, ChainId, Domain, Hash};
+use ledger::hash::{BlockHash, ChainId, Domain, Hash, SnapshotId};
 use ledger::history::{SegmentDescriptor, SegmentHead, SegmentProof};
+use ledger::merkle::MerkleProof;
 use ledger::signature::{PublicKey, SigningKey};
 use ledger::snapshot::{SnapshotAnchor, SubtreeDescriptor};
 use ledger::state::{Account, StateKey};
@@ -26,7 +27,7 @@ use protocol::message::{
     SignedProposal, SignedVote,
 };
 use protocol::swarm::message::{
-    ChunkId, CollectionId, CollectionNumber, Holdings, SyncMessage, Update,
+    ChunkId, CollectionId, CollectionNumber, FrontierPage, Holdings, SyncMessage, Update,
 };
 use protocol::swarm::{Bits, SegmentRange, SegmentRanges};
 
@@ -252,6 +253,14 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
     let chunks = vec![hash(4), hash(5)];
     let head = SegmentHead { descriptor, chunks, certificate: Certificate::genesis(chain.id()) };
     let page = Some(vec![descriptor]);
+    let Samples { block, certificate, .. } = samples();
+    let (snapshot, other) = (SnapshotId(hash(6)), SnapshotId(hash(7)));
+    let subtree = |depth, count, seed| SubtreeDescriptor { depth, count, hash: hash(seed) };
+    let block = Some(CertifiedHeader { header: block.header, certificate });
+    let first = FrontierPage { block, subtrees: vec![subtree(1, 1_618, 8), subtree(1, 7, 9)] };
+    let last = FrontierPage { block: None, subtrees: vec![subtree(3, 300, 10)] };
+    let proof = MerkleProof { index: 10, count: 21, siblings: vec![hash(11), hash(12)] };
+    let proved = Some((BlockHash(hash(13)), proof));
     vec![
         (SyncMessage::Open(number, CollectionId(chain.id().0)), "38 08e639903a39ea4c"),
         (SyncMessage::Close(number), "6 20aee86b77a31031"),
@@ -267,6 +276,17 @@ fn sync_messages(chain: &Chain) -> Vec<(SyncMessage, &'static str)> {
         (SyncMessage::GetHead(index), "12 c827430743bbe4bc"),
         (SyncMessage::Head(index, Some(head)), "273 1af9d97eac46ae3d"),
         (SyncMessage::Head(index, None), "13 5288e0824cdd9e05"),
+        (
+            SyncMessage::Snapshots(vec![(Height(60), snapshot), (Height(40), other)]),
+            "92 4720fc14eda7763c",
+        ),
+        (SyncMessage::GetFrontier(snapshot, 1), "40 6ea1c0b8735cea7f"),
+        (SyncMessage::Frontier(snapshot, 0, Some(first)), "525 aab9f52f15b805a6"),
+        (SyncMessage::Frontier(snapshot, 1, Some(last)), "88 81825c16c28548ca"),
+        (SyncMessage::Frontier(snapshot, 1, None), "41 adbbd6823d1adadb"),
+        (SyncMessage::GetBlockProof(Height(50)), "12 bf6a5d146fbe24b8"),
+        (SyncMessage::BlockProof(Height(50), proved), "133 1d0fcf075f2d683f"),
+        (SyncMessage::BlockProof(Height(50), None), "13 963c2e93b7a8be10"),
     ]
 }
 
