@@ -219,6 +219,7 @@ fn thread_time() -> Duration {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
     use ledger::chain::Chain;
@@ -390,11 +391,17 @@ mod tests {
         fs::remove_file(fixture.snapshots()).unwrap();
         fixture.block(180);
         let tip = fixture.block(210);
+        let file = || {
+            let [name] = &names(&fixture.snapshots())[..] else { panic!("one file") };
+            fs::metadata(fixture.snapshots().join(name)).unwrap().ino()
+        };
+        writing.offers.offer(&tip);
+        assert_eq!(written(&mut writing).await, [6]);
+        let first = file();
         // The second time it is there already.
-        for _ in 0..2 {
-            writing.offers.offer(&tip);
-            assert_eq!(written(&mut writing).await, [6]);
-        }
+        writing.offers.offer(&tip);
+        assert_eq!(written(&mut writing).await, [6]);
+        assert_eq!(file(), first);
         stopped(writing, &stop).await;
     }
 

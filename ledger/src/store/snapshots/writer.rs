@@ -95,10 +95,10 @@ impl SnapshotWriter {
         &self.written.info
     }
 
-    /// Writes a chunk. Does nothing if it is there.
+    /// Writes a chunk. Writing it a second time does no harm.
     ///
     /// # Errors
-    /// `StoreError::Io`, as when the disk is full. The chunk then stays missing.
+    /// `StoreError::Io`, as when the disk is full. The chunk then counts as missing.
     ///
     /// # Panics
     /// If there is no such chunk, or it has another length. The caller has verified the bytes.
@@ -106,11 +106,9 @@ impl SnapshotWriter {
         let range = self.written.info.frontier.chunk_range(chunk);
         let Some(range) = range.filter(|it| it.end.saturating_sub(it.start) == bytes.len() as u64)
         else {
-            panic!("the bytes of a chunk are verified before they are written, not so {chunk}");
+            panic!("chunks are verified before they are written, and chunk {chunk} cannot be");
         };
-        if self.mark(chunk) != Mark::Missing {
-            return Ok(());
-        }
+        self.set_mark(chunk, Mark::Missing);
         let io = |error| StoreError::io(&self.path, error);
         write_at(&mut self.file, self.written.start.saturating_add(range.start), bytes)
             .map_err(io)?;

@@ -256,7 +256,9 @@ fn other_lengths_and_damaged_heads_are_reported_and_stay() {
         fs::write(fixture.directory().join(name), "x").unwrap();
     }
     fs::write(fixture.directory().join(format!("{name}.part")), "half").unwrap();
-    one.check(&fixture.open());
+    let snapshots = fixture.open();
+    assert_eq!(heights(&snapshots), [1]);
+    one.check(&snapshots);
     assert_eq!(files(&fixture.directory()).len(), 1 + names.len());
 }
 
@@ -390,4 +392,25 @@ fn a_full_disk_leaves_no_half_of_a_snapshot() {
     assert!(refused >= 5 && accepted > 0, "{refused} refused, {accepted} accepted");
     new.write(&snapshots).unwrap();
     new.check(&fixture.open());
+}
+
+#[test]
+#[should_panic(expected = "verified before they are written")]
+fn a_chunk_of_another_length_is_never_written_to_a_snapshot() {
+    let fixture = fixture(700, 1);
+    let made = &fixture.made[0];
+    let mut writer = made.begin(&fixture.open()).unwrap();
+    let _ = writer.write(0, &made.chunks[0][1..]);
+}
+
+#[test]
+#[should_panic(expected = "finished when all of its chunks are there")]
+fn a_snapshot_that_lacks_a_chunk_is_never_finished() {
+    let fixture = fixture(700, 1);
+    let made = &fixture.made[0];
+    let mut writer = made.begin(&fixture.open()).unwrap();
+    for index in 1..made.chunks.len() {
+        writer.write(index as u64, &made.chunks[index]).unwrap();
+    }
+    let _ = writer.finish();
 }
