@@ -92,8 +92,8 @@ pub struct HistoryInfo {
     pub bytes: u64,
 }
 
-/// What a node still does about blocks below its tip.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a node still does about blocks below its tip. Later phases are greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryPhase {
     /// It fetches blocks that it is to keep, and executes those that are here.

@@ -57,9 +57,8 @@ fn a_node_joins_by_a_snapshot() {
     network.json(&["add"]);
     let added = Rpc::new(&network.rpc()[2]);
     let target = first.status().unwrap().height;
-    let status = until("the node is live", || {
-        added.status().ok().filter(|status| status.height >= target)
-    });
+    let status =
+        until("the node is live", || added.status().ok().filter(|status| status.height >= target));
     let home = homes(&network).pop().unwrap();
     let log = fs::read_to_string(home.join("node.log")).unwrap();
     let began = log.lines().find_map(|line| line.split_once("begins with the snapshot of block "));
@@ -111,7 +110,8 @@ fn a_chain_that_contradicts_the_checkpoint_is_refused() {
         run.args(["run", "--checkpoint", &checkpoint, "--peer", peer.as_str().unwrap(), "--home"]);
         let refused = finish(run.arg(&home));
         assert_eq!(refused.code, Some(1), "{refused:?}");
-        let says = format!("block {} at height {height}", first.block(height).unwrap().summary.hash);
+        let says =
+            format!("block {} at height {height}", first.block(height).unwrap().summary.hash);
         assert!(refused.stderr.contains(&says), "{says}: {refused:?}");
         assert_eq!(heights(&home)[..], [0; 0], "nothing of that chain is kept");
     }
