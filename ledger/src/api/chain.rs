@@ -92,7 +92,7 @@ pub struct HistoryInfo {
     pub bytes: u64,
 }
 
-/// What a node still does about blocks below its tip.
+/// What a node still does about blocks below its tip. Later phases are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryPhase {

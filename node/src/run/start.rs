@@ -20,7 +20,7 @@ use crate::driver::joining::{Joined, Joining};
 use crate::driver::live::{self, Driver};
 use crate::driver::peer_numbers::PeerNumbers;
 use crate::driver::snapshots::{self, Writing};
-use crate::driver::swarm::{self, Shell};
+use crate::driver::swarm::{self, Backfill, Shell};
 use crate::home::Home;
 use crate::network::Network;
 use crate::space::Disk;
@@ -92,8 +92,7 @@ pub(super) fn start(opened: Opened) -> anyhow::Result<Running> {
         found,
         snapshots,
         join: opened.joins.then(|| Join { checkpoint: checkpoint.map(|it| (it.height, it.hash)) }),
-        backfill: Staging::open(&home.backfill_path(), chain.history_rules())?,
-        kept: placed,
+        backfill: Backfill::open(home.backfill_path(), chain.history_rules(), placed)?,
         state,
         rates: Rates { upload: config.sync.upload_rate, download: config.sync.download_rate },
         network: network.clone(),

@@ -3,10 +3,12 @@
 //! What the disk refuses here pauses backfill and is logged. It never ends the node.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ledger::history::SegmentHead;
+use ledger::history::{HistoryRules, SegmentHead};
 use ledger::store::{Found, SegmentReader, Staging, Store, StoreError};
 use ledger::units::{Height, SegmentIndex};
 use protocol::swarm::message::ChunkId;
@@ -14,9 +16,11 @@ use protocol::swarm::{Input, SegmentRange};
 use tokio::sync::Notify;
 
 use super::{Done, Shell, warn_damaged};
+use crate::space::Space;
 
 /// Backfill's part of the shell.
-pub(super) struct Backfill {
+pub(crate) struct Backfill {
+    folder: PathBuf,
     pub(super) staging: Staging,
     /// What an earlier run staged, until the machine hears of it.
     found: Vec<Found>,
@@ -24,11 +28,24 @@ pub(super) struct Backfill {
     unbegun: BTreeMap<SegmentIndex, SegmentHead>,
     /// Wakes the audit when a segment is in its place.
     kept: Arc<Notify>,
+    /// The disk has refused, and has accepted nothing since. The log has said so.
+    is_refused: bool,
 }
 
 impl Backfill {
-    pub(super) fn new((staging, found): (Staging, Vec<Found>), kept: Arc<Notify>) -> Self {
-        Self { staging, found, unbegun: BTreeMap::new(), kept }
+    /// Opens the folder in which chunks are staged. `kept` is notified of each segment that is put
+    /// in its place.
+    ///
+    /// # Errors
+    /// `StoreError::Io`.
+    pub(crate) fn open(
+        folder: PathBuf,
+        rules: HistoryRules,
+        kept: Arc<Notify>,
+    ) -> Result<Self, StoreError> {
+        let (staging, found) = Staging::open(&folder, rules)?;
+        let unbegun = BTreeMap::new();
+        Ok(Self { folder, staging, found, unbegun, kept, is_refused: false })
     }
 
     /// Makes room for the chunks of a segment. If the disk refuses, it is tried again when a chunk
@@ -38,7 +55,7 @@ impl Backfill {
         match self.staging.begin(&head) {
             Ok(()) => drop(self.unbegun.remove(&index)),
             Err(error) => {
-                warn_refused(&error);
+                self.on_refused(&error);
                 self.unbegun.insert(index, head);
             }
         }
@@ -47,6 +64,10 @@ impl Backfill {
     /// Stores a chunk. Returns what the machine must hear if the disk refuses.
     pub(super) fn store(&mut self, id: ChunkId, bytes: &[u8]) -> Option<Input> {
         let index = id.segment.index;
+        if Space::of(&self.folder).is_some_and(Space::is_low) {
+            self.on_refused(&"it is nearly full");
+            return Some(Input::Refused(id));
+        }
         if let Some(head) = self.unbegun.get(&index).cloned() {
             self.begin(head);
             if self.unbegun.contains_key(&index) {
@@ -54,7 +75,17 @@ impl Backfill {
             }
         }
         let written = self.staging.write(index.0, u64::from(id.chunk), bytes);
-        written.inspect_err(warn_refused).err().map(|_| Input::Refused(id))
+        written.err().map(|error| {
+            self.on_refused(&error);
+            Input::Refused(id)
+        })
+    }
+
+    /// Warns of the first refusal, since each pause ends with another attempt.
+    fn on_refused(&mut self, reason: &dyn Display) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            tracing::warn!("fetching older blocks pauses, since the disk refuses: {reason}");
+        }
     }
 
     pub(super) fn release(&mut self, index: SegmentIndex) {
@@ -82,7 +113,7 @@ impl Shell {
             Ok(Some(reader)) => reader,
             Ok(None) => panic!("only a complete segment is put in its place, not {index}"),
             Err(error) => {
-                warn_refused(&error);
+                self.backfill.on_refused(&error);
                 return Some(Input::NotPlaced(index, Vec::new()));
             }
         };
@@ -107,6 +138,7 @@ impl Shell {
     ) -> anyhow::Result<()> {
         match placed {
             Ok(damaged) if damaged.is_empty() => {
+                self.backfill.is_refused = false;
                 self.backfill.kept.notify_one();
                 self.give(Input::Kept(SegmentRange { first: index, last: index }))
             }
@@ -114,14 +146,14 @@ impl Shell {
                 for chunk in &damaged {
                     warn_damaged(index, *chunk);
                     let forgotten = self.backfill.staging.forget(index.0, u64::from(*chunk));
-                    forgotten.unwrap_or_else(|error| warn_refused(&error));
+                    forgotten.unwrap_or_else(|error| self.backfill.on_refused(&error));
                 }
                 self.give(Input::NotPlaced(index, damaged))
             }
             Err(error @ StoreError::Segment { .. }) => Err(error)
                 .with_context(|| format!("segment {index} is certified, but breaks the rules")),
             Err(error) => {
-                warn_refused(&error);
+                self.backfill.on_refused(&error);
                 self.give(Input::NotPlaced(index, Vec::new()))
             }
         }
@@ -141,8 +173,4 @@ fn place(store: &Store, mut reader: SegmentReader) -> Result<Vec<u32>, StoreErro
         store.keep_segment(reader.head(), &bytes)?;
     }
     Ok(damaged)
-}
-
-fn warn_refused(error: &StoreError) {
-    tracing::warn!("fetching older blocks pauses, since the disk refuses: {error}");
 }

@@ -31,7 +31,7 @@ use protocol::swarm::{
     SnapshotOffer, Swarm, snapshot_chunk,
 };
 use protocol::{FetchPlan, Offence, PeerId};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::blame::charge;
 use super::live::ToDriver;
@@ -41,7 +41,7 @@ use crate::clock::{Clock, wall_ms};
 use crate::network::{self, LinkEvent, Network, Service};
 use crate::view::{SyncView, TipView};
 use assembly::Assembled;
-use backfill::Backfill;
+pub(crate) use backfill::Backfill;
 use loading::{Loaded, Loading};
 use suppliers::Suppliers;
 
@@ -56,10 +56,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) staging: Staging,
     pub(crate) found: Vec<Found>,
-    /// Staging for backfill, and what an earlier run left there.
-    pub(crate) backfill: (Staging, Vec<Found>),
-    /// Notified when backfill has put a segment in its place.
-    pub(crate) kept: Arc<Notify>,
+    pub(crate) backfill: Backfill,
     pub(crate) snapshots: Snapshots,
     /// How the chain begins with a snapshot, if it does.
     pub(crate) join: Option<Join>,
@@ -178,7 +175,7 @@ impl Shell {
             linked: HashMap::new(),
             arriving: None,
             suppliers: Suppliers::default(),
-            backfill: Backfill::new(parts.backfill, parts.kept),
+            backfill: parts.backfill,
             assembly: patient_threads("assembly", cores)?,
             results,
             assembled: BTreeMap::new(),
