@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::{Archive, Audit, Effect, GONE_COUNTS, Input, LOOK_WAIT_MAX, Setup, WholeEra};
+use super::super::{
+    AUDIT_LASTS, Archive, Audit, Effect, GONE_COUNTS, Input, LOOK_WAIT_MAX, Setup, WholeEra,
+};
 use super::*;
 use crate::eras::{Announcement, Era, EraRanges};
 use crate::ids::{PeerId, RequestId};
@@ -142,6 +144,35 @@ fn one_address_group_is_one_copy() {
     let effects = bench.second();
     let audited = bench.pass(&effects);
     assert!(audited.len() == 3 && audited.contains(&1) && audited.contains(&5), "{audited:?}");
+}
+
+#[test]
+fn a_passed_audit_counts_for_a_day() {
+    let mut bench = Bench::new(1, Keep::Bytes(0));
+    (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
+    let effects = bench.second();
+    // The audit of the third peer has no result.
+    assert_eq!(bench.pass(&effects[..2]), [1, 2]);
+    bench.now += Duration::from_secs(60);
+    let effects = bench.second();
+    assert_eq!(bench.pass(&effects).len(), 2, "the third peer and one in the background");
+    bench.now += AUDIT_LASTS;
+    let effects = bench.second();
+    let audited = bench.pass(&effects);
+    assert!(audited.contains(&1) && audited.contains(&2), "{audited:?}");
+}
+
+/// Two peers proved an era before they were of one group.
+#[test]
+fn proofs_of_one_address_group_are_one_proof() {
+    let mut bench = Bench::new(1, Keep::Bytes(0));
+    (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
+    let effects = bench.second();
+    assert_eq!(bench.pass(&effects), [1, 2, 3]);
+    bench.give(Input::Disconnected(PeerId(3)));
+    bench.give(Input::Connected { peer: PeerId(4), id: 3u64.to_le_bytes().into(), group: 2 });
+    (0..20).for_each(|_| drop(bench.second()));
+    assert!(bench.machine.announcement().eras.contains(Era(0)));
 }
 
 /// The peer that has no chunk to show is replaced by another one, and is asked again what it keeps.
