@@ -170,10 +170,10 @@ fn every_format_has_the_bytes_it_always_had() {
 #[test]
 fn every_message_of_the_live_chain_has_the_bytes_it_always_had() {
     let Samples { block, certificate, vote, proposal, .. } = samples();
-    const QUESTION: &str = "05000000010200000000000000000000000000000002000000000000000700000000000000\
-                            0700000000000000";
-    const ERAS: &str = "06000000010200000000000000000000000000000002000000000000000700000000000000\
-                        0700000000000000";
+    const QUESTION: &str = "0500000001020000000000000000000000000000000200000000000000\
+                            07000000000000000700000000000000";
+    const ERAS: &str = "0600000001020000000000000000000000000000000200000000000000\
+                        07000000000000000700000000000000";
     let certified = CertifiedHeader { header: block.header, certificate };
     let eras = Announcement { is_archive: true, eras: EraRanges::of([0, 1, 2, 7].map(Era)) };
     check(&[

@@ -18,8 +18,8 @@
 //!    within a day.
 //! 2. *Withdrawal.* This node announces that it does not keep the era, answers for it with *not
 //!    kept*, and waits for a random time.
-//! 3. *Second look.* It asks these nodes what they keep. If fewer than [`COPIES`] of them still keep
-//!    the era, it announces the era again. Otherwise it drops it.
+//! 3. *Second look.* It asks these nodes what they keep. If fewer than [`COPIES`] of them still
+//!    keep the era, it announces the era again. Otherwise it drops it.
 //!
 //! Two nodes that drop an era at the same time cannot rely on each other: of all nodes that drop
 //! it, take the one that withdrew last. Each copy that it counted was announced after that, so no

@@ -71,7 +71,7 @@ pub(super) struct Run {
     pub(super) last_percent_share: Option<f64>,
     pub(super) bans: Bans,
     /// Jain's fairness index of the bytes that the leechers sent, and the largest part of them that
-    /// one leecher sent. Links should be equal, and nobody late. `None` if no leecher sent anything.
+    /// one leecher sent. Links should be equal, and nobody late. `None` if none sent anything.
     pub(super) jain_uploaded: Option<f64>,
     pub(super) largest_share: Option<f64>,
     pub(super) peak_rss_mib: f64,

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::AUDIT_LASTS;
-use super::world::{BYTES, Conduct, GONE_COUNTS, MINUTE, World};
+use super::world::{Conduct, GONE_COUNTS, MINUTE};
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -57,20 +56,4 @@ fn a_liar_that_kept_its_eras_for_a_while_is_found() {
         longest = longest.max(world.run_until(HOUR * 2, |world| world.fewest() >= COPIES));
     }
     assert!(longest > MINUTE, "nobody relied on the liar");
-}
-
-/// Audits that passed more than a day ago prove nothing.
-#[test]
-fn a_passed_audit_counts_for_a_day() {
-    let mut world = World::new(1, 8);
-    world.join(Conduct::Honest, Keep::Full, true, None);
-    (0..3).for_each(|_| world.join(Conduct::Hoards, Keep::Full, true, None));
-    world.run(MINUTE);
-    world.keep(0, share(8, 50));
-    world.run_until(MINUTE, |world| world.bytes(0) == 4 * BYTES);
-    (1..4).for_each(|node| world.silence(node));
-    world.run(AUDIT_LASTS);
-    world.keep(0, share(8, 25));
-    world.run(HOUR);
-    assert_eq!(world.bytes(0), 4 * BYTES);
 }

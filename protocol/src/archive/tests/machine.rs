@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::{Archive, Audit, Effect, GONE_COUNTS, Input, LOOK_WAIT_MAX, Setup, WholeEra};
+use super::super::{
+    AUDIT_LASTS, Archive, Audit, Effect, GONE_COUNTS, Input, LOOK_WAIT_MAX, Setup, WholeEra,
+};
 use super::*;
 use crate::eras::{Announcement, Era, EraRanges};
 use crate::ids::{PeerId, RequestId};
@@ -142,6 +144,36 @@ fn one_address_group_is_one_copy() {
     let effects = bench.second();
     let audited = bench.pass(&effects);
     assert!(audited.len() == 3 && audited.contains(&1) && audited.contains(&5), "{audited:?}");
+}
+
+#[test]
+fn a_passed_audit_counts_for_a_day() {
+    let mut bench = Bench::new(1, Keep::Bytes(0));
+    (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
+    let effects = bench.second();
+    let passed = bench.pass(&effects[..2]);
+    assert_eq!(passed.len(), 2);
+    // The audit of the third peer had no result.
+    bench.now += AUDIT_LASTS / 2;
+    let effects = bench.second();
+    assert!(bench.pass(&effects).len() <= 2, "the third peer, and one in the background");
+    bench.now += AUDIT_LASTS / 2;
+    let effects = bench.second();
+    let audited = bench.pass(&effects);
+    assert!(passed.iter().all(|peer| audited.contains(peer)), "{passed:?} {audited:?}");
+}
+
+/// Two peers proved an era before they were of one group.
+#[test]
+fn proofs_of_one_address_group_are_one_proof() {
+    let mut bench = Bench::new(1, Keep::Bytes(0));
+    (1..=3).for_each(|peer| drop(bench.meet(peer, peer, &[0])));
+    let effects = bench.second();
+    assert_eq!(bench.pass(&effects), [1, 2, 3]);
+    bench.give(Input::Disconnected(PeerId(3)));
+    bench.give(Input::Connected { peer: PeerId(4), id: 3u64.to_le_bytes().into(), group: 2 });
+    (0..20).for_each(|_| drop(bench.second()));
+    assert!(bench.machine.announcement().eras.contains(Era(0)));
 }
 
 /// The peer that has no chunk to show is replaced by another one, and is asked again what it keeps.

@@ -1,10 +1,5 @@
 //! Tests of the archive machine: networks of many machines, and one machine input by input.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::float_arithmetic,
-    clippy::unwrap_used
-)]
+#![allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, clippy::unwrap_used)]
 
 mod hostile;
 mod machine;

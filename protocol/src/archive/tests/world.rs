@@ -126,11 +126,6 @@ impl World {
         }
     }
 
-    /// From now on the node leaves audits without an answer.
-    pub(super) fn silence(&mut self, index: usize) {
-        self.nodes[index].conduct = Conduct::Silent;
-    }
-
     /// The node loses all eras, and knows nothing of it.
     pub(super) fn lose_disk(&mut self, index: usize) {
         self.nodes[index].disk.clear();
