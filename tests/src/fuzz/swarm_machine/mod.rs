@@ -80,7 +80,7 @@ fn choose(shell: &mut Shell, choice: u8, stream: &mut Stream<'_>) {
             return shell.say(peer, &snapshots::lie(stream));
         }
         238..=243 => return shell.load(stream.byte()),
-        244..=247 => return shell.keep(choice % 2 == 0),
+        244..=247 => return shell.keep(choice.is_multiple_of(2)),
         248..=251 => {
             let (peer, which, right) = (hostile(stream), stream.byte(), stream.byte());
             return shell.give_part(peer, which, right & 1 == 0);

@@ -93,7 +93,7 @@ pub(super) fn lie(stream: &mut Stream<'_>) -> SyncMessage {
             if let (Some(page), flip @ 1..) = (&mut page, stream.byte()) {
                 let at = usize::from(flip) % page.subtrees.len();
                 page.subtrees[at].count ^= u32::from(flip);
-                page.block = page.block.take().filter(|_| flip % 2 == 0);
+                page.block = page.block.take().filter(|_| flip.is_multiple_of(2));
             }
             SyncMessage::Frontier(offer.id, u32::from(stream.byte() > 250), page)
         }
